@@ -1,0 +1,95 @@
+# One door to everything. Each target makes what it needs from nothing: a Python 3.11 is enough.
+#   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (~1 min)
+#   make test   lint, types, layers, generated code, and every test
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types layers pytest programs proto proto-check docs bench venv clean
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+BIN := .venv/bin
+PIP := $(BIN)/pip install -qq --disable-pip-version-check
+PACKAGES := sdk policies daemon agents
+# The recorded traces that two of the benchmarks read.
+export BURSAR_BENCH_DATA ?= ../shared
+# In this order: the whole system, one agent alone, placement on a recorded trace.
+BENCHES := $(basename $(notdir $(wildcard bench/end_to_end.py bench/agent_noop.py bench/openb.py)))
+# gRPC's fork handlers only cost; no process here forks after it has loaded gRPC.
+export GRPC_ENABLE_FORK_SUPPORT := 0
+
+help:
+	@echo "make demo    see it work: two nodes, a budget, a distributed training, its cost"
+	@echo "make test    lint, types, layers, generated code and every test"
+	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
+	@echo "make bench   measured speed, beside the machine's own limits"
+	@echo "make proto   generate sdk/bursar/v1 from proto/ again"
+	@echo "make docs    write docs/cli.md from --help again"
+	@echo "make format  put every file into the house's format"
+	@echo "make clean   remove what the other targets made"
+
+# --- environments: a stamp newer than what it was made from means there is nothing to do ----------
+
+.venv/.made:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: apt-get install python3.11-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv .venv \
+	  || { echo "The venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/.installed: .venv/.made pyproject.toml constraints.txt
+	@echo "installing bursar and its tools into .venv ..."
+	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,dev]'
+	@touch $@
+
+# PyTorch is large and only the demo and its test train something.
+.venv/.torch: .venv/.installed
+	@echo "installing PyTorch into .venv ..."
+	@$(PIP) -c constraints.txt torch
+	@touch $@
+
+.venv-proto/.installed: constraints-proto.txt
+	@"$(PYTHON)" -m venv .venv-proto
+	@.venv-proto/bin/pip install -qq --disable-pip-version-check \
+	  -c constraints-proto.txt grpcio-tools mypy-protobuf setuptools
+	@touch $@
+
+venv: .venv/.installed
+
+# --- the targets ----------------------------------------------------------------------------------
+
+demo: .venv/.torch
+	@$(BIN)/python docs/examples/demo/demo.py
+
+test: lint proto-check pytest
+
+lint: .venv/.installed
+	@$(BIN)/ruff check --quiet --output-format=concise .
+	@$(BIN)/ruff format --check --quiet --output-format=concise . || { echo "run make format" >&2; exit 1; }
+	@$(BIN)/mypy $(PACKAGES)
+	@$(BIN)/lint-imports --no-logo
+
+format: .venv/.installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+pytest: .venv/.torch programs
+	@$(BIN)/pytest -q --durations=5
+
+# Programs that tests run as they are; a test that skipped them would prove nothing.
+programs:
+	@.ci/need mosquitto=mosquitto systemd-analyze=systemd
+
+proto: .venv-proto/.installed
+	@.ci/generate-proto sdk
+
+proto-check: .venv-proto/.installed
+	@.ci/generate-proto --check
+
+docs: .venv/.installed
+	@$(BIN)/python docs/generate_cli.py
+
+bench: .venv/.installed
+	@for each in $(BENCHES); do echo "== bench/$$each.py"; $(BIN)/python "bench/$$each.py"; done
+
+clean:
+	@rm -rf .venv .venv-proto .demo demo-focus.csv .mypy_cache .ruff_cache .hypothesis .import_linter_cache
