@@ -1,0 +1,132 @@
+"""Time, from outside. The core takes instants as arguments; only shells hold a `Clock`.
+
+Instants are integer microseconds since 1970-01-01 UTC (`Instant`), durations integer microseconds
+(`*_us`). Wall time dates things; boot time (CLOCK_BOOTTIME, counts suspend, never steps) measures them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import NewType, Protocol
+
+from bursar.errors import InvalidRequest
+
+Instant = NewType("Instant", int)
+"""Microseconds since the epoch, UTC."""
+
+SECOND_US = 1_000_000
+HOUR_US = 3600 * SECOND_US
+DAY_US = 24 * HOUR_US
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
+_UNIT_US = {
+    "us": 1,
+    "ms": 1000,
+    "s": SECOND_US,
+    "m": 60 * SECOND_US,
+    "h": HOUR_US,
+    "d": DAY_US,
+    "w": 7 * DAY_US,
+}
+
+
+class Clock(Protocol):
+    """What a shell asks for the time."""
+
+    def now(self) -> Instant:
+        """Wall time, UTC microseconds. May jump."""
+        ...
+
+    def boot_us(self) -> int:
+        """Microseconds since boot, suspend included. Never steps, never falls within one boot."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> Instant:
+        """Wall time."""
+        return Instant(time.time_ns() // 1000)
+
+    def boot_us(self) -> int:
+        """CLOCK_BOOTTIME."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+class VirtualClock:
+    """A clock that moves only when told; both readings advance together unless the wall is stepped."""
+
+    def __init__(self, now: int = 1_767_225_600 * SECOND_US) -> None:
+        self._now = now
+        self._boot = 1_000 * SECOND_US
+
+    def now(self) -> Instant:
+        """The virtual wall time."""
+        return Instant(self._now)
+
+    def boot_us(self) -> int:
+        """The virtual boot time."""
+        return self._boot
+
+    def advance(self, us: int) -> None:
+        """Let `us` >= 0 microseconds pass."""
+        if us < 0:
+            raise ValueError("time does not run backwards; step the wall instead")
+        self._now += us
+        self._boot += us
+
+    def step_wall(self, us: int) -> None:
+        """Jump the wall clock alone, either way, as an operator or NTP would."""
+        self._now += us
+
+
+def format_instant(at: int) -> str:
+    """RFC 3339 UTC with `Z`, to the microsecond when there is one."""
+    moment = datetime.fromtimestamp(at // SECOND_US, UTC)
+    micros = at % SECOND_US
+    tail = f".{micros:06d}" if micros else ""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + tail + "Z"
+
+
+def parse_instant(text: str) -> Instant:
+    """Read RFC 3339 (`2026-10-01T08:00:00Z`, offsets allowed) or a bare date. Raises `InvalidRequest`."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not a time; write it as 2026-10-01T08:00:00Z") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return Instant((delta.days * 86400 + delta.seconds) * SECOND_US + delta.microseconds)
+
+
+def parse_duration(text: str) -> int:
+    """Read `90s`, `15m`, `24h`, `7d`, `1h30m` into microseconds. Raises `InvalidRequest`."""
+    compact = text.strip().replace(" ", "")
+    parts = _DURATION.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise InvalidRequest(f"{text!r} is not a duration; write it as 90s, 15m, 24h or 7d")
+    total = 0
+    for number, unit in parts:
+        whole, _, fraction = number.partition(".")
+        total += int(whole) * _UNIT_US[unit]
+        if fraction:
+            total += int(fraction) * _UNIT_US[unit] // 10 ** len(fraction)
+    return total
+
+
+def format_duration(us: int) -> str:
+    """A short human form: `850ms`, `12s`, `3m04s`, `2h15m`, `4d03h`."""
+    seconds = us // SECOND_US
+    if us < SECOND_US:
+        return f"{us // 1000}ms"
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    if seconds < 86400:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86400}d{seconds % 86400 // 3600:02d}h"

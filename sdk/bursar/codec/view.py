@@ -1,0 +1,490 @@
+"""What is shown: wire messages as the JSON objects of the contract (section 4 and beside it).
+
+Owns    names, order and types of every field that programs read: money as decimal strings of nine
+        places, times as RFC 3339 with `Z`, durations as seconds in `*_s`, `null` for what is not known.
+Input   messages of `bursar.v1`. Output: plain dicts and lists that `json.dumps` takes. Pure.
+Why     the CLI, reports and other programs show the same thing in the same words, in one place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from bursar.clock import SECOND_US, format_instant
+from bursar.money import format_nanos
+from bursar.resources import MILLI
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+View = dict[str, Any]
+"""One JSON object."""
+
+DEFAULT_CURRENCY: Final = "USD"
+"""Shown where the server named none: nothing has been priced yet, so every amount is zero."""
+
+
+# ------------------------------------------------------------------ scalars
+
+
+def money(nanos: int, currency: str) -> View:
+    """`{"amount": "12.345678900", "currency": "USD"}`."""
+    return {"amount": format_nanos(nanos), "currency": currency or DEFAULT_CURRENCY}
+
+
+def rate(nanos_per_hour: int, currency: str) -> View | None:
+    """Money per hour; None when the price is unknown (-1), which is never shown as 0."""
+    return None if nanos_per_hour < 0 else money(nanos_per_hour, currency)
+
+
+def instant(at: int) -> str | None:
+    """RFC 3339 with `Z`; None for "not yet" or "never"."""
+    return format_instant(at) if at else None
+
+
+def seconds(us: int) -> int | float:
+    """Seconds, whole when they are."""
+    whole, rest = divmod(us, SECOND_US)
+    return us / SECOND_US if rest else whole
+
+
+def count(milli: int) -> int | float:
+    """CPUs or GPUs, whole when they are."""
+    whole, rest = divmod(milli, MILLI)
+    return milli / MILLI if rest else whole
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def job(wire: types_pb2.Job) -> View:
+    """The job object of contract section 4."""
+    spec = wire.spec
+    cash = wire.currency or DEFAULT_CURRENCY
+    unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
+    return {
+        "id": wire.id,
+        "number": wire.number,
+        "name": spec.name,
+        "type": "job",
+        "state": wire.state,
+        "reason": reason(wire.reason),
+        "project": spec.project,
+        "user": wire.user,
+        "experiment": spec.experiment,
+        "model": spec.model,
+        "model_version": spec.model_version,
+        "labels": dict(sorted(spec.labels.items())),
+        "priority": spec.priority,
+        "preemptible": spec.preemptible,
+        "nodes": spec.nodes,
+        "resources": resources(spec.options),
+        "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
+        "deadline": None,
+        "begin_after": instant(spec.begin_after),
+        "submitted_at": instant(wire.submitted_at),
+        "started_at": instant(wire.started_at),
+        "finished_at": instant(wire.finished_at),
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "attempts": [attempt(each, cash) for each in wire.attempts],
+        "cost": {
+            "settled": money(wire.settled_nanos, cash),
+            "held": money(wire.held_nanos, cash),
+            "estimate_expected": money(wire.estimate_expected_nanos, cash),
+            "estimate_max": money(wire.estimate_max_nanos, cash),
+            "currency": cash,
+            "unknown": wire.cost_unknown,
+        },
+        "rate_per_hour": None if unpriced else rate(wire.rate_nanos_per_hour, cash),
+        "max_cost": money(spec.max_cost_nanos, spec.currency) if spec.max_cost_nanos else None,
+        "budgets": [
+            {
+                "name": each.budget,
+                "held": money(each.held_nanos, cash),
+                "settled": money(each.settled_nanos, cash),
+            }
+            for each in wire.budgets
+        ],
+        "array": _array(wire),
+        "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
+        "lineage": _lineage(wire),
+        "command": list(spec.command),
+        "workdir": spec.workdir,
+        "comment": spec.comment,
+        "simulated": wire.simulated,
+        "max_rss_bytes": wire.max_rss_bytes,
+        "cpu_s": seconds(wire.cpu_us),
+    }
+
+
+def reason(wire: types_pb2.Reason) -> View | None:
+    """The dominant reason; None when there is nothing to say."""
+    if not wire.code and not wire.message:
+        return None
+    return {
+        "code": wire.code,
+        "message": wire.message,
+        "remedy": wire.remedy,
+        "facts": dict(sorted(wire.facts.items())),
+    }
+
+
+def resources(options: Sequence[types_pb2.ResourceRequest]) -> View:
+    """What each node must give: the first alternative, and all of them when there are several."""
+    shown = [_option(each) for each in options] or [_option(types_pb2.ResourceRequest())]
+    return {**shown[0], "any_of": shown} if len(shown) > 1 else shown[0]
+
+
+def _option(wire: types_pb2.ResourceRequest) -> View:
+    gpus = wire.gpus
+    view: View = {
+        "gpus": count(gpus.count * (gpus.milli or MILLI)) if wire.HasField("gpus") else 0,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+    }
+    if wire.HasField("gpus"):
+        view["gpu_types"] = list(gpus.types)
+        view["gpu_memory_bytes"] = gpus.memory_bytes
+    return view
+
+
+def attempt(wire: types_pb2.Attempt, currency: str) -> View:
+    """One attempt with the nodes it holds or held, in rank order."""
+    return {
+        "id": wire.id,
+        "number": wire.number,
+        "state": wire.state,
+        "nodes": [_member(each, currency) for each in sorted(wire.members, key=_rank)],
+        "started_at": instant(wire.started_at),
+        "finished_at": instant(wire.finished_at),
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "end_cause": wire.end_cause or None,
+        "message": wire.message,
+        "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
+        "placed_because": wire.why,
+    }
+
+
+def _rank(member: types_pb2.Member) -> int:
+    return member.rank
+
+
+def _member(wire: types_pb2.Member, currency: str) -> View:
+    return {
+        "node": wire.node,
+        "rank": wire.rank,
+        "devices": [share.index for share in wire.devices],
+        "gpus": count(sum(share.milli for share in wire.devices)),
+        "address": wire.address,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+        "rate_per_hour": money(wire.rate_nanos_per_hour, currency) if wire.price_id else None,
+        "price_id": wire.price_id or None,
+        "held_s": seconds(wire.held_us),
+    }
+
+
+def _array(wire: types_pb2.Job) -> View | None:
+    if not wire.HasField("array"):
+        return None
+    return {
+        "size": wire.array.size,
+        "max_parallel": wire.array.max_parallel,
+        "counts": dict(sorted(wire.array.counts.items())),
+    }
+
+
+def _lineage(wire: types_pb2.Job) -> View:
+    if not wire.parent_id:
+        return {}
+    return {"array_job": wire.parent_id, "array_index": wire.array_index}
+
+
+def plan(wire: jobs_pb2.PlanResponse) -> View:
+    """Where it would go, what it would cost, what is left of the budgets, and when."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    known = wire.rate_nanos_per_hour >= 0
+    return {
+        "starts_now": wire.starts_now,
+        "nodes": [_member(each, cash) for each in sorted(wire.members, key=_rank)],
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
+        "expected_cost": money(wire.expected_nanos, cash) if known else None,
+        "expected_basis": wire.expected_basis,
+        "worst_case_cost": money(wire.worst_case_nanos, cash) if known else None,
+        "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
+        "budgets": [budget_after(each, cash) for each in wire.budgets],
+        "reason": reason(wire.reason),
+        "expected_start_at": instant(wire.expected_start_at),
+        "placed_because": wire.why,
+    }
+
+
+def budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> View:
+    """One budget as it would stand after the start."""
+    return {
+        "name": wire.budget,
+        "enforcement": "hard" if wire.hard else "soft",
+        "limit": money(wire.limit_nanos, currency),
+        "settled": money(wire.settled_nanos, currency),
+        "held": money(wire.held_nanos, currency),
+        "available_after": money(wire.room_after_nanos, currency),
+        "renews_at": instant(wire.renews_at),
+    }
+
+
+def explain(wire: jobs_pb2.ExplainResponse) -> View:
+    """Why a job is where it is, and what would change it."""
+    cash = wire.job.currency or DEFAULT_CURRENCY
+    return {
+        "job": job(wire.job),
+        "reason": reason(wire.reason),
+        "nodes": [
+            {"node": each.node, "fits": each.fits, "why_not": each.why_not or None} for each in wire.nodes
+        ],
+        "ahead": list(wire.ahead),
+        "ahead_total": wire.ahead_total,
+        "budgets": [budget_after(each, cash) for each in wire.budgets],
+        "expected_start_at": instant(wire.expected_start_at),
+        "suggestion": wire.suggestion or None,
+        "suggestion_rate_per_hour": rate(wire.suggestion_rate_nanos_per_hour, cash)
+        if wire.suggestion
+        else None,
+        "placed_because": wire.placed_because or None,
+    }
+
+
+# ------------------------------------------------------------------ nodes
+
+
+def node(wire: types_pb2.Node) -> View:
+    """A node: what it has, what is free, what it costs, how it is."""
+    facts = wire.facts
+    cash = wire.currency or DEFAULT_CURRENCY
+    free = {share.index: share.milli for share in wire.devices_free}
+    return {
+        "id": wire.id,
+        "name": facts.name,
+        "state": wire.state,
+        "reason": wire.reason or None,
+        "pool": facts.pool,
+        "provider": facts.provider,
+        "region": facts.region,
+        "zone": facts.zone,
+        "rack": facts.rack,
+        "instance_type": facts.instance_type,
+        "market": facts.market,
+        "labels": dict(sorted(facts.labels.items())),
+        "address": facts.address,
+        "cpus": count(facts.cpu_milli),
+        "cpus_free": count(wire.cpu_free_milli),
+        "memory_bytes": facts.memory_bytes,
+        "memory_free_bytes": wire.memory_free_bytes,
+        "gpus": len(facts.devices),
+        "gpus_free": count(sum(free.values())),
+        "gpu_types": sorted({device.type for device in facts.devices}),
+        "simulated": any(device.simulated for device in facts.devices),
+        "devices": [
+            {
+                "index": device.index,
+                "uuid": device.uuid,
+                "type": device.type,
+                "memory_bytes": device.memory_bytes,
+                "simulated": device.simulated,
+                "free": count(free.get(device.index, 0)),
+            }
+            for device in facts.devices
+        ],
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
+        "price_id": wire.price_id or None,
+        "jobs": wire.jobs,
+        "last_seen_at": instant(wire.last_seen_at),
+        "agent_version": wire.agent_version,
+        "sample": sample(wire.sample) if wire.HasField("sample") else None,
+    }
+
+
+def sample(wire: types_pb2.Sample) -> View:
+    """One live reading; no money depends on it."""
+    return {
+        "at": instant(wire.at),
+        "cpu_utilization_ratio": wire.cpu_utilization_ratio,
+        "memory_used_bytes": wire.memory_used_bytes,
+        "power_watts": wire.power_watts or None,
+        "gpus": [
+            {
+                "index": gpu.index,
+                "utilization_ratio": gpu.utilization_ratio,
+                "memory_used_bytes": gpu.memory_used_bytes,
+                "power_watts": gpu.power_watts or None,
+                "temperature_celsius": gpu.temperature_celsius or None,
+                "simulated": gpu.simulated,
+            }
+            for gpu in wire.gpus
+        ],
+        "attempts": [
+            {
+                "attempt_id": each.attempt_id,
+                "rank": each.rank,
+                "cpu_utilization_ratio": each.cpu_utilization_ratio,
+                "memory_used_bytes": each.memory_used_bytes,
+                "processes": each.processes,
+            }
+            for each in wire.attempts
+        ],
+    }
+
+
+def top(wire: nodes_pb2.TopResponse) -> View:
+    """The live picture: nodes and live jobs."""
+    return {"nodes": [node(each) for each in wire.nodes], "jobs": [job(each) for each in wire.jobs]}
+
+
+def node_token(wire: nodes_pb2.TokenResponse, name: str) -> View:
+    """A fresh enrolment secret."""
+    return {"node": name, "token": wire.token, "expires_at": instant(wire.expires_at)}
+
+
+# ------------------------------------------------------------------ money and policies
+
+
+def budget(wire: money_pb2.Budget) -> View:
+    """A budget in its current period. `available` is negative when real spend passed a soft limit."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    left = wire.limit_nanos - wire.settled_nanos - wire.held_nanos
+    return {
+        "id": wire.id,
+        "name": wire.name,
+        "scope": wire.scope,
+        "period": wire.period,
+        "enforcement": wire.enforcement,
+        "hold": wire.hold,
+        "limit": money(wire.limit_nanos, cash),
+        "settled": money(wire.settled_nanos, cash),
+        "held": money(wire.held_nanos, cash),
+        "available": money(left, cash),
+        "currency": cash,
+        "period_start": instant(wire.period_start),
+        "period_end": instant(wire.period_end),
+        "crossed_percent": list(wire.crossed_percent),
+        "live_jobs": list(wire.live_jobs),
+        "version": wire.version,
+    }
+
+
+def cost(wire: money_pb2.CostResponse, by: Sequence[str]) -> View:
+    """Cost rows with one field per dimension, and their total."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    return {
+        "by": list(by),
+        "since": instant(wire.since),
+        "until": instant(wire.until),
+        "rows": [cost_row(row, by, cash) for row in wire.rows],
+        "total": cost_row(wire.total, (), cash),
+        "currency": cash,
+    }
+
+
+def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> View:
+    """One row: `cost` and its components; time without a known price is counted, not priced at 0."""
+    return {
+        **dict(zip(by, wire.keys, strict=False)),
+        "cost": money(wire.nanos, currency),
+        "gpu_cost": money(wire.gpu_nanos, currency),
+        "cpu_cost": money(wire.cpu_nanos, currency),
+        "memory_cost": money(wire.memory_nanos, currency),
+        "held_s": seconds(wire.held_us),
+        "gpu_held_s": seconds(wire.gpu_held_us),
+        "unknown_price_s": seconds(wire.unknown_us),
+        "jobs": wire.jobs,
+    }
+
+
+def price(wire: money_pb2.Price) -> View:
+    """A price with its dates and source, and the machine it buys."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    per_gpu = wire.rate_per_gpu_nanos_per_hour
+    return {
+        "provider": wire.provider,
+        "region": wire.region,
+        "pool": wire.pool,
+        "instance_type": wire.instance_type,
+        "market": wire.market,
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
+        "rate_per_gpu_hour": money(per_gpu, cash) if wire.gpus and per_gpu >= 0 else None,
+        "gpus": wire.gpus,
+        "gpu_type": wire.gpu_type,
+        "gpu_memory_bytes": wire.gpu_memory_bytes,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+        "valid_from": instant(wire.valid_from),
+        "valid_until": instant(wire.valid_until),
+        "source": wire.source,
+        "price_id": wire.price_id,
+    }
+
+
+def policy(wire: money_pb2.Policy) -> View:
+    """One document with who applied it and when."""
+    return {
+        "kind": wire.kind,
+        "name": wire.name,
+        "version": wire.version,
+        "change": wire.change or None,
+        "applied_at": instant(wire.applied_at),
+        "applied_by": wire.applied_by,
+        "effective_at": instant(wire.effective_at),
+        "text": wire.text,
+    }
+
+
+# ------------------------------------------------------------------ events and the server
+
+
+def event(wire: events_pb2.Event) -> View:
+    """One event; `data` is its payload, as it was recorded."""
+    return {
+        "seq": wire.seq,
+        "at": instant(wire.at),
+        "actor": wire.actor,
+        "kind": wire.kind,
+        "subject": wire.subject,
+        "data": _payload(wire.json),
+    }
+
+
+def _payload(text: str) -> Any:
+    if not text:
+        return {}
+    try:
+        return json.loads(text)
+    except ValueError:  # a server newer than this client: show it as it came
+        return text
+
+
+def server(wire: events_pb2.ServerResponse) -> View:
+    """Who serves, since when, how it is doing, and who it takes the caller for."""
+    return {
+        "version": wire.version,
+        "cluster_id": wire.cluster_id,
+        "epoch": wire.epoch,
+        "started_at": instant(wire.started_at),
+        "ready": wire.ready,
+        "pid": wire.pid,
+        "state_dir": wire.state_dir,
+        "pending": wire.pending,
+        "running": wire.running,
+        "nodes_up": wire.nodes_up,
+        "nodes_silent": wire.nodes_silent,
+        "last_seq": wire.last_seq,
+        "user": wire.user,
+        "role": wire.role,
+        "counters": dict(sorted(wire.counters.items())),
+    }
+
+
+def findings(wires: Iterable[events_pb2.Finding]) -> list[View]:
+    """What `doctor` found."""
+    return [
+        {"check": each.check, "ok": each.ok, "message": each.message, "remedy": each.remedy or None}
+        for each in wires
+    ]

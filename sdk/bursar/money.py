@@ -1,0 +1,121 @@
+"""Money: integer nano-units of one currency, exactly.
+
+Owns    the two quantities every other room uses: an amount (`Money`) and a price per hour
+        (nanos per hour, a plain int), and the one formula that turns time into cost (`cumulative`).
+Why     $0.15 per million tokens is 150 nanos a token; a ledger's scale can never change later (ADR-0001).
+        No float touches money: `Decimal` parses and displays, integers compute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from bursar.errors import InvalidRequest
+
+NANOS = 1_000_000_000
+"""Nanos in one unit of currency."""
+US_PER_HOUR = 3_600_000_000
+"""Microseconds in one hour, the time base of every rate."""
+NANOS_MAX = 2**63 - 1
+"""The largest amount one signed 64-bit column holds: about 9.2 billion units."""
+
+_AMOUNT = re.compile(r"^\s*([+-]?\d{1,12}(?:\.\d{1,9})?)\s*([A-Z]{3})\s*$")
+
+
+class Money(msgspec.Struct, frozen=True, order=False):
+    """An amount of one currency. `nanos` may be negative (corrections)."""
+
+    nanos: int
+    currency: str
+
+    def __add__(self, other: Money) -> Money:
+        return Money(self.nanos + self._same(other).nanos, self.currency)
+
+    def __sub__(self, other: Money) -> Money:
+        return Money(self.nanos - self._same(other).nanos, self.currency)
+
+    def __lt__(self, other: Money) -> bool:
+        return self.nanos < self._same(other).nanos
+
+    def __le__(self, other: Money) -> bool:
+        return self.nanos <= self._same(other).nanos
+
+    def _same(self, other: Money) -> Money:
+        if other.currency != self.currency:
+            raise CurrencyMismatch(
+                f"cannot combine {self.currency} with {other.currency}; convert one of them first"
+            )
+        return other
+
+    def __str__(self) -> str:
+        return f"{format_nanos(self.nanos)} {self.currency}"
+
+
+class CurrencyMismatch(InvalidRequest):
+    """Two amounts of different currencies met."""
+
+
+def parse_amount(text: str) -> int:
+    """Read a decimal number with at most 9 places into nanos. Raises `InvalidRequest`."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50") from None
+    nanos = value * NANOS
+    if not value.is_finite() or nanos != nanos.to_integral_value() or abs(nanos) > NANOS_MAX:
+        raise InvalidRequest(f"{text!r} has more than 9 decimal places or is out of range")
+    return int(nanos)
+
+
+def parse_money(text: str) -> Money:
+    """Read `500 USD` or `12.50 EUR`. Raises `InvalidRequest` naming the expected form."""
+    match = _AMOUNT.match(text)
+    if match is None:
+        raise InvalidRequest(
+            f"{text!r} is not an amount of money; write a number and a currency, such as 500 USD"
+        )
+    return Money(parse_amount(match.group(1)), match.group(2))
+
+
+def format_nanos(nanos: int, places: int = 9) -> str:
+    """A decimal string with `places` places, rounded half to even only when `places` < 9."""
+    if places >= 9:
+        sign = "-" if nanos < 0 else ""
+        whole, rest = divmod(abs(nanos), NANOS)
+        return f"{sign}{whole}.{rest:09d}"
+    value = (Decimal(nanos) / NANOS).quantize(Decimal(1).scaleb(-places))
+    return f"{value:f}"
+
+
+def cumulative(rate_nanos_per_hour: int, held_us: int) -> int:
+    """Cost in nanos of holding something at a rate from its start until `held_us` later.
+
+    A charge over `[a, b)` is `cumulative(rate, b) - cumulative(rate, a)`, so any split of an
+    interval sums to the same total; rounding each part separately would lose nanos.
+    """
+    return rate_nanos_per_hour * held_us // US_PER_HOUR
+
+
+def charge(rate_nanos_per_hour: int, from_us: int, to_us: int) -> int:
+    """Cost in nanos of `[from_us, to_us)`, both counted from the start of the holding."""
+    return cumulative(rate_nanos_per_hour, to_us) - cumulative(rate_nanos_per_hour, from_us)
+
+
+def split_largest_remainder(total: int, weights: Sequence[int]) -> tuple[int, ...]:
+    """Split `total` >= 0 by integer `weights` >= 0 so that the parts sum to `total`, exactly.
+
+    Ties go to the earlier part. All weights zero: everything goes to the first part.
+    """
+    weight_sum = sum(weights)
+    if weight_sum == 0:
+        return (total,) + (0,) * (len(weights) - 1) if weights else ()
+    parts = [total * weight // weight_sum for weight in weights]
+    remainders = [total * weight % weight_sum for weight in weights]
+    order = sorted(range(len(weights)), key=lambda i: (-remainders[i], i))
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return tuple(parts)
