@@ -1,0 +1,253 @@
+"""Flags as a job file: the flags of `run` and of `#BURSAR` lines become the tree that YAML would give.
+
+Owns    which flag means which key, and faults that name the flag (`--gpus`) in place of the key.
+Why     a second validator for flags would drift from the first one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Final
+
+from bursar.errors import Fault, InvalidRequest, NotBuilt
+from bursar.jobfile.document import read_job
+from bursar.jobfile.reading import quote
+from bursar.model import JobSpec
+from bursar.yamlfile import Faults, Node
+
+PATHS: Final = {
+    "name": ("name",),
+    "project": ("project",),
+    "experiment": ("experiment",),
+    "model": ("model",),
+    "model_version": ("model_version",),
+    "nodes": ("nodes",),
+    "gpus": ("resources", "gpus"),
+    "cpus": ("resources", "cpus"),
+    "memory": ("resources", "memory"),
+    "time_limit": ("time_limit",),
+    "deadline": ("deadline",),
+    "priority": ("priority",),
+    "max_cost": ("budget", "max_cost"),
+    "max_price": ("budget", "max_price"),
+    "workdir": ("workdir",),
+    "array": ("array",),
+    "comment": ("comment",),
+}
+"""Flags with one value, each with its place in the job file."""
+PAIRS: Final = {"env": "env", "label": "labels"}
+"""Flags given several times, as NAME=VALUE."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFlags:
+    """The flags of `run` as the user typed them; None where the flag was not given.
+
+    Attributes:
+        env: `NAME=VALUE` words. label: the same.
+        after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
+        spot: `--spot` was given.
+        command: the words after `--`.
+    """
+
+    command: tuple[str, ...] = ()
+    name: str | None = None
+    project: str | None = None
+    experiment: str | None = None
+    model: str | None = None
+    model_version: str | None = None
+    nodes: str | None = None
+    gpus: str | None = None
+    cpus: str | None = None
+    memory: str | None = None
+    time_limit: str | None = None
+    deadline: str | None = None
+    priority: str | None = None
+    max_cost: str | None = None
+    max_price: str | None = None
+    workdir: str | None = None
+    array: str | None = None
+    comment: str | None = None
+    env: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    spot: bool = False
+
+
+def spec_from_flags(flags: RunFlags, base_dir: str = "") -> JobSpec:
+    """The job of a `run` command line.
+
+    Args:
+        flags: as typed.
+        base_dir: absolute directory of the caller: where a relative `--workdir` starts, and the
+            working directory when none is given.
+
+    Raises:
+        InvalidRequest: with one line per fault, each naming its flag.
+    """
+    faults = FlagFaults("command line")
+    tree = Tree(faults)
+    for name, value in _given(flags):
+        tree.apply(name, value, Place(f"--{name.replace('_', '-')}", 0, 0))
+    if flags.command:
+        tree.put_words(("command",), flags.command, Place("command", 0, 0))
+        spec = read_job(tree.root, faults, base_dir)
+    else:
+        faults.add(FlagNode("scalar", Place("command", 0, 0)), "there is none; write it after --")
+        tree.put_words(("command",), ("true",), Place("command", 0, 0))
+        spec = read_job(tree.root, faults, base_dir)
+    if faults:
+        _raise(faults)
+    return spec
+
+
+def _given(flags: RunFlags) -> Iterator[tuple[str, str]]:
+    for field in fields(flags):
+        value = getattr(flags, field.name)
+        if field.name == "command" or value is None or value is False:
+            continue
+        if isinstance(value, tuple):
+            yield from ((field.name, word) for word in value)
+        else:
+            yield field.name, "" if value is True else value
+
+
+def _raise(faults: FlagFaults) -> None:
+    kind = NotBuilt if all(fault.not_built for fault in faults.found) else InvalidRequest
+    lines = [f"{fault.field}: {fault.message}" for fault in faults.found]
+    failure = kind("\n".join(lines), {"faults": str(len(lines))})
+    failure.faults = tuple(faults.found)
+    raise failure
+
+
+# ------------------------------------------------------------------ the tree
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a flag was written; line and column are 0 on a command line."""
+
+    flag: str
+    line: int
+    column: int
+
+
+class FlagNode(Node):
+    """A node that knows the flag it came from."""
+
+    __slots__ = ("flag",)
+
+    def __init__(self, kind: str, place: Place, text: str = "") -> None:
+        super().__init__(kind, place.line, place.column, None)
+        self.flag = place.flag
+        self.text = text
+        # What is typed is meant: `--name null` is the word, not nothing.
+        self.quoted = True
+
+
+class FlagFaults(Faults):
+    """Faults whose field is the flag, since the user never wrote the key."""
+
+    def add(self, node: Node, message: str, *, field: str = "", nearest: str | None = None) -> None:
+        """Report at a value."""
+        super().add(node, message, field=field, nearest=nearest)
+        self._rename(node)
+
+    def add_key(self, node: Node, message: str, *, nearest: str | None = None) -> None:
+        """Report at a name, such as that of a variable."""
+        super().add_key(node, message, nearest=nearest)
+        self._rename(node)
+
+    def not_built(self, node: Node, what: str, *, instead: str = "") -> None:
+        """Refuse what is not built."""
+        super().not_built(node, what, instead=instead)
+        self._rename(node)
+
+    def _rename(self, node: Node) -> None:
+        holder: Node | None = node
+        while holder is not None and not isinstance(holder, FlagNode):
+            holder = holder.parent
+        if isinstance(holder, FlagNode) and holder.flag:
+            fault: Fault = self.found[-1]
+            self.found[-1] = fault._replace(field=holder.flag)
+
+
+class Tree:
+    """A job file that grows by flags."""
+
+    def __init__(self, faults: FlagFaults) -> None:
+        self.root = FlagNode("mapping", Place("", 1, 1))
+        self._faults = faults
+
+    def apply(self, name: str, value: str, place: Place) -> None:
+        """Set what the flag `name` (with underscores) means. A later one replaces an earlier one."""
+        if name in PAIRS:
+            key, mark, text = value.partition("=")
+            if mark:
+                self.put((PAIRS[name], key), text, place)
+            else:
+                self._faults.add(FlagNode("scalar", place), f"{quote(value)} has no '='; write NAME=VALUE")
+        elif name == "spot":
+            self.put(("spot_policy",), "spot", place)
+        elif name == "after":
+            for word in value.split(","):
+                job, _, when = word.strip().partition(":")
+                self.depend(job, when or "succeeded", place)
+        else:
+            self.put(PATHS[name], value, place)
+
+    def put(self, path: tuple[str, ...], text: str, place: Place) -> None:
+        """Set one value, making the mappings above it."""
+        self._hang(path, FlagNode("scalar", place, text))
+
+    def put_words(self, path: tuple[str, ...], words: tuple[str, ...], place: Place) -> None:
+        """Set a list."""
+        node = FlagNode("sequence", place)
+        self._hang(path, node)
+        for word in words:
+            _append(node, FlagNode("scalar", place, word))
+
+    def depend(self, job: str, when: str, place: Place) -> None:
+        """Add one dependency."""
+        listed = self.root.entries.get("depends_on")
+        if listed is None:
+            listed = FlagNode("sequence", place)
+            self._hang(("depends_on",), listed)
+        entry = FlagNode("mapping", place)
+        _append(listed, entry)
+        _hang(entry, "job", FlagNode("scalar", place, job))
+        _hang(entry, "when", FlagNode("scalar", place, when))
+
+    def __contains__(self, path: tuple[str, ...]) -> bool:
+        node: Node = self.root
+        for key in path:
+            if key not in node.entries:
+                return False
+            node = node.entries[key]
+        return True
+
+    def _hang(self, path: tuple[str, ...], node: FlagNode) -> None:
+        holder: Node = self.root
+        for key in path[:-1]:
+            if key not in holder.entries:
+                _hang(holder, key, FlagNode("mapping", Place(node.flag, node.line, node.column)))
+            holder = holder.entries[key]
+        _hang(holder, path[-1], node)
+
+
+def _hang(holder: Node, key: str, node: FlagNode) -> None:
+    node.parent, node.key = holder, key
+    holder.entries[key] = node
+
+
+def _append(holder: Node, node: FlagNode) -> None:
+    node.parent, node.key = holder, len(holder.items)
+    holder.items.append(node)
+
+
+def job_name_from(text: str) -> str:
+    """The nearest job name: other characters become `-`; empty when nothing is left."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100]
+    return f"job-{name}" if name.isdigit() or name == "last" or name.startswith("job_") else name

@@ -1,0 +1,400 @@
+"""What one node must give: the GPU grammar (`A100:80GB:4`), CPUs, memory and the alternatives.
+
+Owns    the `resources:` part of a job file, from nodes to `ResourceRequest`s and constraints.
+Why     the short GPU form is what people know from other schedulers, and each part of it can be
+        wrong in its own way, so each part gets its own sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from bursar.errors import InvalidRequest
+from bursar.jobfile.reading import quote, read_mapping
+from bursar.resources import (
+    MILLI,
+    GpuRequest,
+    ResourceRequest,
+    parse_gpu_type,
+    parse_milli,
+    parse_size,
+)
+from bursar.yamlfile import Faults, Node, read_int, read_items, read_string, read_text
+
+GPUS_MAX: Final = 16
+"""GPUs of one node; no machine sold today has more behind one operating system."""
+CPUS_MAX: Final = 10_000
+MEMORY_BYTES_MAX: Final = 100 * 10**12
+"""Memory of one node: 100 TB."""
+DEVICE_BYTES_MAX: Final = 10 * 10**12
+OPTIONS_MAX: Final = 16
+TYPES_MAX: Final = 16
+CONSTRAINTS_MAX: Final = 32
+CONSTRAINT_MAX: Final = 256
+
+_SIZES = ("gpus", "cpus", "memory")
+_RESOURCES = (*_SIZES, "any_of", "ordered", "constraints")
+_GPU_KEYS = ("type", "count", "memory", "fraction", "mig")
+_HINTS = {
+    "accelerators": "write gpus: H100:8",
+    "use_spot": "write spot_policy: spot at the top level",
+    "infra": "write constraints: {provider: ..., region: ...}",
+    "max_hourly_cost": "write budget: {max_price: 40 USD/h} at the top level",
+    "nodes": "nodes stands at the top level; resources are per node",
+    "num_nodes": "nodes stands at the top level; resources are per node",
+}
+_RANGE = re.compile(r"\d{0,9}\.\.\d{0,9}|\d{1,9}\+", re.ASCII)
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+_SIZE = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGTP]i?B?|B)", re.ASCII | re.IGNORECASE)
+_MIG = re.compile(r"\d+g\.\d+gb(?:\+me)?|mig.*", re.ASCII | re.IGNORECASE)
+_AT_LEAST = re.compile(r"(.+?)\s*(?:\+|\.\.)", re.ASCII)
+_KEY = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+_PATTERN = r"!?[A-Za-z0-9*?\[\]{}._:/@-]+"
+
+
+class Resources(NamedTuple):
+    """The `resources:` part, read."""
+
+    options: tuple[ResourceRequest, ...] = (ResourceRequest(),)
+    ordered: bool = False
+    constraints: tuple[tuple[str, str], ...] = ()
+
+
+class Gpus(NamedTuple):
+    """A GPU request that was read; `request` is None for `gpus: 0`."""
+
+    request: GpuRequest | None
+
+
+class _Draft(msgspec.Struct, frozen=True):
+    """The parts of `A100:80GB:4` found so far; None for what was not said."""
+
+    types: tuple[str, ...] | None = None
+    count: int | None = None
+    milli: int | None = None
+    memory_bytes: int | None = None
+
+    def clash(self, other: _Draft) -> str:
+        """What both say; a count and a share are the same part of the short form."""
+        if self.types is not None and other.types is not None:
+            return "types; give alternatives as H100|A100"
+        if self.memory_bytes is not None and other.memory_bytes is not None:
+            return "sizes"
+        counted = self.count is not None or self.milli is not None
+        return "counts" if counted and (other.count is not None or other.milli is not None) else ""
+
+    def merged(self, other: _Draft) -> _Draft:
+        """Both together."""
+        return _Draft(
+            types=other.types if self.types is None else self.types,
+            count=other.count if self.count is None else self.count,
+            milli=other.milli if self.milli is None else self.milli,
+            memory_bytes=other.memory_bytes if self.memory_bytes is None else self.memory_bytes,
+        )
+
+
+def read_resources(node: Node, faults: Faults) -> Resources:
+    """The `resources:` mapping: base sizes, then the alternatives that override them."""
+    fields = read_mapping(node, faults, _RESOURCES, renamed={"mem": "memory"}, hints=_HINTS)
+    if fields is None:
+        return Resources()
+    base = _read_option(fields, faults, ResourceRequest())
+    alternatives, ordered = fields.get("any_of"), fields.get("ordered")
+    if alternatives is not None and ordered is not None:
+        faults.add_key(ordered, "stands beside any_of; give one of the two")
+    chosen = alternatives or ordered
+    options = (base,) if chosen is None else _read_options(chosen, faults, base)
+    constraints = fields.get("constraints")
+    pairs = () if constraints is None else _read_constraints(constraints, faults)
+    return Resources(options, alternatives is None and ordered is not None, pairs)
+
+
+def _read_options(node: Node, faults: Faults, base: ResourceRequest) -> tuple[ResourceRequest, ...]:
+    items = read_items(node, faults, items_max=OPTIONS_MAX)
+    if not items and node.kind == "sequence" and not node.items:
+        faults.add(node, "is empty; give at least one alternative or leave the key out")
+    options = []
+    for item in items:
+        fields = read_mapping(item, faults, _SIZES, renamed={"mem": "memory"}, hints=_HINTS)
+        if fields is not None:
+            options.append(_read_option(fields, faults, base))
+    return tuple(options) or (base,)
+
+
+def _read_option(fields: dict[str, Node], faults: Faults, base: ResourceRequest) -> ResourceRequest:
+    gpus_node, cpus_node, memory_node = (fields.get(key) for key in _SIZES)
+    gpus = None if gpus_node is None else read_gpus(gpus_node, faults)
+    cpus = None if cpus_node is None else read_cpus(cpus_node, faults)
+    memory = None if memory_node is None else read_memory(memory_node, faults)
+    return ResourceRequest(
+        gpus=base.gpus if gpus is None else gpus.request,
+        cpu_milli=base.cpu_milli if cpus is None else cpus,
+        memory_bytes=base.memory_bytes if memory is None else memory,
+    )
+
+
+# ------------------------------------------------------------------ CPUs and memory
+
+
+def read_cpus(node: Node, faults: Faults) -> int | None:
+    """`16`, `0.5`, `16+` or `16..` in thousandths. The job gets that many, and no fewer."""
+    text = _at_least(node, faults, "cpus")
+    if text is None:
+        return None
+    if _NUMBER.fullmatch(text) is None:
+        faults.add(node, f"{quote(text)} is not a number of CPUs, such as 16, 16+ or 0.5")
+        return None
+    if text.startswith("-") or not text.strip("0."):
+        faults.add(node, f"is {text}; a job needs some CPU, at least 0.001")
+        return None
+    milli = _milli(node, faults, text)
+    if milli is not None and milli > CPUS_MAX * MILLI:
+        faults.add(node, f"is {quote(text)}; at most {CPUS_MAX} CPUs on one node")
+        return None
+    return milli
+
+
+def read_memory(node: Node, faults: Faults) -> int | None:
+    """`128GB`, `64GiB`, `128GB+` in bytes."""
+    text = _at_least(node, faults, "memory")
+    if text is None:
+        return None
+    if _NUMBER.fullmatch(text) is not None:
+        faults.add(node, f"{quote(text)} has no unit; write {text.lstrip('+-')[:9]}GB or GiB")
+        return None
+    return _bytes(node, faults, text, MEMORY_BYTES_MAX, "a node")
+
+
+def _at_least(node: Node, faults: Faults, what: str) -> str | None:
+    """The text of a size, its `+` or `..` taken off."""
+    text = read_text(node, faults)
+    if text is None:
+        return None
+    text = text.strip()
+    if len(text) > 40:
+        faults.add(node, f"{quote(text)} is too long for {what}")
+        return None
+    match = _AT_LEAST.fullmatch(text)
+    if match is not None:
+        return match.group(1)
+    if ".." in text:
+        faults.not_built(
+            node, f"a range of {what} ({text})", instead=f"write the least, {text.split('..')[0] or 1}+"
+        )
+        return None
+    return text
+
+
+def _milli(node: Node, faults: Faults, text: str) -> int | None:
+    try:
+        return parse_milli(text.removeprefix("+"))
+    except InvalidRequest as error:
+        faults.add(node, error.message)
+        return None
+
+
+def _bytes(node: Node, faults: Faults, text: str, maximum: int, holder: str) -> int | None:
+    try:
+        size = parse_size(text)
+    except InvalidRequest as error:
+        faults.add(node, error.message)
+        return None
+    if size == 0:
+        faults.add(node, f"is {quote(text)}; ask for more than 0 or leave it out")
+        return None
+    if size > maximum:
+        faults.add(node, f"is {quote(text)}; at most {maximum // 10**12} TB on {holder}")
+        return None
+    return size
+
+
+# ------------------------------------------------------------------ GPUs
+
+
+def read_gpus(node: Node, faults: Faults) -> Gpus | None:
+    """`H100:8`, `8`, `A100:80GB:4`, `H100:0.5`, or a mapping; None when wrong (reported)."""
+    before = len(faults.found)
+    draft = _mapping_draft(node, faults) if node.kind == "mapping" else _text_draft(node, faults)
+    if draft is None or len(faults.found) > before:
+        return None
+    return _finish(node, faults, draft)
+
+
+def _finish(node: Node, faults: Faults, draft: _Draft) -> Gpus | None:
+    milli = draft.milli or MILLI
+    if milli < MILLI and draft.count not in (None, 1):
+        faults.add(node, f"a fraction is a share of one GPU; it cannot go with a count of {draft.count}")
+        return None
+    if draft.count == 0:
+        if draft.types or draft.memory_bytes:
+            faults.add(node, "asks for 0 GPUs of a kind; write gpus: 0, or a count of 1 or more")
+            return None
+        return Gpus(None)
+    count = 1 if draft.count is None else draft.count
+    return Gpus(GpuRequest(count, draft.types or (), milli, draft.memory_bytes or 0))
+
+
+def _text_draft(node: Node, faults: Faults) -> _Draft | None:
+    text = read_text(node, faults)
+    if text is None:
+        return None
+    if len(text) > 1000:
+        faults.add(node, f"{quote(text)} is too long; write a type and a count, such as H100:8")
+        return None
+    draft = _Draft()
+    for token in (part.strip() for part in text.split(":")):
+        read = _token(node, faults, token, text)
+        if read is None:
+            return None
+        clash = draft.clash(read)
+        if clash:
+            faults.add(node, f"{quote(text)} names two {clash}")
+            return None
+        draft = draft.merged(read)
+    return draft
+
+
+def _token(node: Node, faults: Faults, token: str, whole: str) -> _Draft | None:
+    """One part between colons, as a draft that says only this."""
+    if _RANGE.fullmatch(token):
+        least = re.split(r"\.\.|\+", token)[0] or "1"
+        faults.not_built(node, f"a range of GPUs ({token})", instead=f"write one count, such as {least}")
+        return None
+    if _MIG.fullmatch(token):
+        faults.not_built(node, f"a MIG slice ({token})", instead="ask for a fraction, such as H100:0.5")
+        return None
+    if _NUMBER.fullmatch(token):
+        return _number(node, faults, token)
+    if _SIZE.fullmatch(token):
+        size = _bytes(node, faults, token, DEVICE_BYTES_MAX, "a GPU")
+        return None if size is None else _Draft(memory_bytes=size)
+    if token.lower() == "gpu":
+        faults.add(node, f"{quote(whole)}: leave 'gpu:' out; write a type and a count, such as H100:8, or 8")
+        return None
+    types = _types(node, faults, re.split(r"[|,]", token))
+    return None if types is None else _Draft(types=types)
+
+
+def _number(node: Node, faults: Faults, token: str) -> _Draft | None:
+    """A count, or (with a decimal point) a share of one device."""
+    if token.startswith("-"):
+        faults.add(node, f"is {quote(token)}; a count of GPUs is 1 to {GPUS_MAX}")
+        return None
+    if "." not in token:
+        if len(token) > 9 or int(token) > GPUS_MAX:
+            faults.add(node, f"is {quote(token)} GPUs; at most {GPUS_MAX} on one node: use more nodes")
+            return None
+        return _Draft(count=int(token))
+    milli = _share(node, faults, token)
+    return None if milli is None else _Draft(milli=milli)
+
+
+def _share(node: Node, faults: Faults, text: str) -> int | None:
+    milli = _milli(node, faults, text)
+    if milli is None:
+        return None
+    if not 0 < milli <= MILLI:
+        faults.add(node, f"{quote(text)} is not a share of one GPU; it is above 0 and at most 1")
+        return None
+    return milli
+
+
+def _types(node: Node, faults: Faults, names: list[str]) -> tuple[str, ...] | None:
+    found: list[str] = []
+    if len(names) > TYPES_MAX:
+        faults.add(node, f"names {len(names)} types; at most {TYPES_MAX}")
+        return None
+    if [name.strip().lower() for name in names] == ["any"]:
+        return ()
+    for name in names:
+        try:
+            canonical = parse_gpu_type(name)
+        except InvalidRequest:
+            faults.add(
+                node, f"{quote(name)} is not a GPU type, count or size; write H100:8, A100:80GB:4 or 8"
+            )
+            return None
+        if canonical not in found:
+            found.append(canonical)
+    return tuple(found)
+
+
+def _mapping_draft(node: Node, faults: Faults) -> _Draft | None:
+    hints = {"name": "write type: H100", "vendor": "write the type itself, such as H100"}
+    fields = read_mapping(node, faults, _GPU_KEYS, hints=hints)
+    if fields is None:
+        return None
+    draft = _Draft()
+    if "mig" in fields:
+        faults.not_built(fields["mig"], "a MIG slice", instead="ask for a fraction, such as 0.5")
+    if "type" in fields:
+        draft = replace(draft, types=_read_types(fields["type"], faults))
+    if "count" in fields:
+        draft = replace(draft, count=_read_count(fields["count"], faults))
+    if "memory" in fields:
+        text = _at_least(fields["memory"], faults, "GPU memory")
+        if text is not None:
+            size = _bytes(fields["memory"], faults, text, DEVICE_BYTES_MAX, "a GPU")
+            draft = replace(draft, memory_bytes=size)
+    if "fraction" in fields:
+        text = read_text(fields["fraction"], faults)
+        if text is not None:
+            draft = replace(draft, milli=_share(fields["fraction"], faults, text[:40]))
+    return draft
+
+
+def _read_count(node: Node, faults: Faults) -> int | None:
+    if node.kind == "scalar" and _RANGE.fullmatch(node.text.strip()):
+        faults.not_built(node, f"a range of GPUs ({node.text.strip()})", instead="write one count")
+        return None
+    return read_int(node, faults, minimum=0, maximum=GPUS_MAX)
+
+
+def _read_types(node: Node, faults: Faults) -> tuple[str, ...] | None:
+    if node.kind != "sequence":
+        text = read_string(node, faults, length_max=1000)
+        return None if text is None else _types(node, faults, re.split(r"[|,]", text))
+    if not node.items:
+        faults.add(node, "is empty; name a type such as H100, or leave the key out for any")
+    found: list[str] = []
+    for item in read_items(node, faults, items_max=TYPES_MAX):
+        text = read_string(item, faults, length_max=64)
+        found += (None if text is None else _types(item, faults, [text])) or ()
+    return tuple(dict.fromkeys(found))
+
+
+# ------------------------------------------------------------------ constraints
+
+
+def _read_constraints(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+    if node.kind != "mapping":
+        faults.add(node, "expected a mapping, such as {zone: eu-*, node: '!bad-01'}")
+        return ()
+    if len(node.entries) > CONSTRAINTS_MAX:
+        faults.add(node, f"has {len(node.entries)} constraints; at most {CONSTRAINTS_MAX}")
+        return ()
+    pairs = []
+    for key, value in node.entries.items():
+        if re.fullmatch(_KEY, key) is None:
+            faults.add_key(value, f"{quote(key)} is not a name of a node property, such as zone or pool")
+            continue
+        if value.kind == "sequence":
+            faults.add(value, "a constraint is one pattern; use a glob such as eu-*")
+            continue
+        pattern = read_string(
+            value,
+            faults,
+            pattern=_PATTERN,
+            expected="a pattern such as eu-* or '!bad-01' (quote a leading ! or *)",
+            length_max=CONSTRAINT_MAX,
+        )
+        if key == "topology":
+            if pattern not in (None, "any"):
+                faults.not_built(value, f"topology {pattern}", instead="use constraints on rack or zone")
+        elif pattern is not None:
+            pairs.append((key, pattern))
+    return tuple(sorted(pairs))

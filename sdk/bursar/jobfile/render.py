@@ -1,0 +1,167 @@
+"""A job file from a `JobSpec`, such that reading it gives the same spec.
+
+Why     `show -o yaml` answers "how was this asked for?" with something that can be edited and
+        submitted again; so numbers keep their exact value (`1500MB`, never `1.5GB` rounded).
+Limits  shell text indented into YAML grows: a file near 64 kB may render larger than can be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
+from bursar.jobfile.arrays import format_indices
+from bursar.jobfile.sections import RETRY_CAUSES
+from bursar.model import ArraySpec, JobSpec
+from bursar.money import format_nanos
+from bursar.resources import MILLI, GpuRequest, ResourceRequest
+
+_WIDTH: Final = 1_000_000
+_TIME_UNITS = (
+    ("d", DAY_US), ("h", HOUR_US), ("m", 60 * SECOND_US), ("s", SECOND_US), ("ms", 1000), ("us", 1),
+)  # fmt: skip
+_SIZE_UNITS = tuple(
+    (f"{prefix}{tail}", base**power)
+    for power, prefix in ((5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K"))
+    for base, tail in ((1000, "B"), (1024, "iB"))
+)
+_PRIORITIES = {25: "low", 50: "normal", 75: "high"}
+
+
+def spec_to_yaml(spec: JobSpec) -> str:
+    """The job file of a spec; what has its default is left out."""
+    fields: dict[str, Any] = {}
+    for key in ("name", "project", "experiment", "model", "model_version"):
+        fields[key] = getattr(spec, key)
+    if fields["project"] == "default":
+        del fields["project"]
+    fields["labels"] = dict(spec.labels)
+    if spec.priority != 50:
+        fields["priority"] = _PRIORITIES.get(spec.priority, spec.priority)
+    fields["preemptible"] = None if spec.preemptible else False
+    fields["nodes"] = spec.nodes if spec.nodes != 1 else None
+    fields["resources"] = _resources(spec)
+    fields["spot_policy"] = spec.spot_policy if spec.spot_policy != "auto" else None
+    fields["time_limit"] = exact_duration(spec.time_limit_us) if spec.time_limit_us else None
+    fields["begin_after"] = format_instant(spec.begin_after) if spec.begin_after else None
+    fields["depends_on"] = [{"job": d.job, "when": d.when} for d in spec.depends_on]
+    fields["array"] = _array(spec.array) if spec.array is not None else None
+    fields["budget"] = _budget(spec)
+    if spec.checkpoint.signal:
+        grace = exact_duration(spec.checkpoint.grace_us)
+        fields["checkpoint"] = {"signal": spec.checkpoint.signal, "grace": grace}
+    fields["retry"] = _retry(spec)
+    fields["env"] = dict(spec.env)
+    fields["workdir"], fields["setup"] = spec.workdir, spec.setup
+    fields["run"], fields["command"] = spec.script, list(spec.command)
+    fields["held"] = True if spec.held else None
+    fields["comment"] = spec.comment
+    said = {key: value for key, value in fields.items() if value not in (None, "", [], {})}
+    return yaml.dump(
+        said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain values only, shell text as a readable block, no anchors (they would be refused)."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    # Line separators of Unicode are line breaks to YAML and would come back as "\n" from a block.
+    if any(char in value for char in "\r\x85\u2028\u2029\ufeff"):
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _resources(spec: JobSpec) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if len(spec.options) == 1 and not spec.ordered:
+        if spec.options[0] != ResourceRequest():
+            fields.update(_option(spec.options[0]))
+    else:
+        fields["ordered" if spec.ordered else "any_of"] = [_option(option) for option in spec.options]
+    if spec.constraints:
+        fields["constraints"] = dict(spec.constraints)
+    return fields
+
+
+def _option(option: ResourceRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if option.gpus is not None:
+        fields["gpus"] = _gpus(option.gpus)
+    fields["cpus"] = _cpus(option.cpu_milli)
+    if option.memory_bytes:
+        fields["memory"] = exact_size(option.memory_bytes)
+    return fields
+
+
+def _gpus(gpus: GpuRequest) -> str | int:
+    parts = ["|".join(gpus.types)] if gpus.types else []
+    if gpus.memory_bytes:
+        parts.append(exact_size(gpus.memory_bytes))
+    parts.append(str(gpus.count) if gpus.milli == MILLI else f"0.{gpus.milli:03d}".rstrip("0"))
+    return gpus.count if parts == [str(gpus.count)] else ":".join(parts)
+
+
+def _cpus(milli: int) -> int | str:
+    whole, rest = divmod(milli, MILLI)
+    return whole if not rest else f"{whole}.{rest:03d}".rstrip("0")
+
+
+def _array(array: ArraySpec) -> dict[str, Any]:
+    fields: dict[str, Any] = {"range": format_indices(array.indices)}
+    if array.max_parallel:
+        fields["max_parallel"] = array.max_parallel
+    return fields
+
+
+def _budget(spec: JobSpec) -> dict[str, str]:
+    fields = {}
+    if spec.max_cost_nanos:
+        fields["max_cost"] = f"{_plain(spec.max_cost_nanos)} {spec.currency}"
+    if spec.max_price_nanos_per_hour:
+        fields["max_price"] = f"{_plain(spec.max_price_nanos_per_hour)} {spec.currency}/h"
+    if spec.on_exceed != "stop":
+        fields["on_exceed"] = spec.on_exceed
+    return fields
+
+
+def _plain(nanos: int) -> str:
+    return format_nanos(nanos).rstrip("0").rstrip(".")
+
+
+def _retry(spec: JobSpec) -> dict[str, Any]:
+    retry = spec.retry
+    if not retry.on and not retry.max and not retry.avoid_same_node:
+        return {}
+    words = {cause: word for word, cause in RETRY_CAUSES.items()}
+    fields: dict[str, Any] = {"on": [words[cause] for cause in retry.on], "max": retry.max}
+    if retry.avoid_same_node:
+        fields["avoid_same_node"] = True
+    return fields
+
+
+def exact_duration(us: int) -> str:
+    """A duration in the largest unit that divides it: `24h`, `90s`, `1500ms`."""
+    for unit, size in _TIME_UNITS:
+        if us >= size and us % size == 0:
+            return f"{us // size}{unit}"
+    return "0s"
+
+
+def exact_size(size_bytes: int) -> str:
+    """A size in the largest unit that divides it: `128GB`, `1536MiB`, `7B`."""
+    fitting = [(size, unit) for unit, size in _SIZE_UNITS if size_bytes % size == 0 and size_bytes >= size]
+    if not fitting:
+        return f"{size_bytes}B"
+    size, unit = max(fitting)
+    return f"{size_bytes // size}{unit}"

@@ -1,0 +1,232 @@
+"""Wrong job files: each says which line is wrong and what would be right."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.errors import InvalidRequest, NotBuilt
+from bursar.jobfile import parse_job
+
+NAMES = "".join(f"k{i}: 1\n" for i in range(80))
+
+WRONG = [
+    # the file as a whole
+    ("", 1, "the file is empty"),
+    ("# nothing\n", 1, "the file is empty"),
+    ("just words", 1, "expected a mapping"),
+    ("- run: x", 1, "expected a mapping"),
+    ("run: x\n---\nrun: y", 3, "one job per file"),
+    ("run: &a x", 1, "anchors"),
+    ("setup: &a x\nrun: *a", 2, "aliases"),
+    ("run: !!str x", 1, "tags"),
+    ("run: x\nenv: !!python/object:os.system {}", 2, "tags"),
+    ("run: x\nname: a\nname: b", 3, "given twice, first on line 2"),
+    ("run: x\n<<: {a: b}", 2, "merge keys"),
+    ("run: [x\nname: a", 2, "this is not YAML"),
+    ("run: x\n\tname: y", 2, "this is not YAML"),
+    (b"run: x\nname: \xff\xfe", 2, "not UTF-8"),
+    (b"\x7fELF\x02\x01\x00\x00", 1, "control character"),
+    ("run: " + "x" * 70_000, 1, "64 kB"),
+    (NAMES, 1, "has 80 keys"),
+    ("run: x\n? [a]\n: b", 2, "a key must be a plain word"),
+    # what is not there
+    ("name: a", 1, "nothing to run"),
+    ("run: ''", 1, "is blank"),
+    ("run:", 1, "has no value"),
+    ("run: [a, b]", 1, "use the key command"),
+    ("run: x\ncommand: [y]", 2, "stands beside run"),
+    ("command: python train.py", 1, "expected a list"),
+    ("command: []", 1, "is empty"),
+    ("command: ['']", 1, "is blank"),
+    ("command: [a, null]", 1, "has no value"),
+    # names
+    ("run: x\nnmae: a", 2, "did you mean 'name'?"),
+    ("run: x\nprioritty: 3", 2, "did you mean 'priority'?"),
+    ("run: x\ngpus: 8", 2, "it belongs under resources: {gpus: ...}"),
+    ("run: x\nmax_cost: 5 USD", 2, "it belongs under budget"),
+    ("run: x\nenvs: {A: b}", 2, "write env"),
+    ("run: x\nmax_duration: 3h", 2, "write time_limit"),
+    ("run: x\nnodes: 2\nnum_nodes: 3", 3, "another name of 'nodes'"),
+    ("run: x\nname: my job", 2, "is not a job name"),
+    ("run: x\nname: 123", 2, "read as an id"),
+    ("run: x\nname: last", 2, "read as an id"),
+    ("run: x\nname: " + "a" * 101, 2, "at most 100"),
+    ("run: x\nexperiment: a b", 2, "is not a name for experiment"),
+    ("run: x\nmodel: meta/llama", 2, "without spaces or slashes"),
+    ("run: x\nlabels: {'a b': c}", 2, "is not a label name"),
+    ("run: x\nlabels: [a]", 2, "expected a mapping"),
+    ("run: x\nlabels: {a: [b]}", 2, "expected one value"),
+    ("run: x\nproject: /nlp", 2, "starts or ends with /"),
+    ("run: x\nproject: nlp/", 2, "starts or ends with /"),
+    ("run: x\nproject: nlp//a", 2, "empty part"),
+    ("run: x\nproject: nlp/../a", 2, "projects are not directories"),
+    ("run: x\nproject: n l p", 2, "holds a space"),
+    ("run: x\nproject: a/b/c/d/e/f/g/h/i", 2, "9 levels; at most 8"),
+    ("run: x\nproject: nlp/-a", 2, "does not start with a letter"),
+    ("run: x\nproject: nlp/ä", 2, "something else than letters"),
+    # numbers
+    ("run: x\npriority: 101", 2, "at most 100"),
+    ("run: x\npriority: -1", 2, "at least 0"),
+    ("run: x\npriority: hihg", 2, "did you mean 'high'?"),
+    ("run: x\nnodes: 0", 2, "at least 1"),
+    ("run: x\nnodes: -3", 2, "at least 1"),
+    ("run: x\nnodes: 99999999", 2, "at most 10000"),
+    ("run: x\nnodes: 1.5", 2, "whole number"),
+    ("run: x\nnodes: 2..8", 2, "a gang has one size"),
+    ("run: x\npreemptible: yes", 2, "true or false"),
+    # resources
+    ("run: x\nresources:\n  gpu: 8", 3, "did you mean 'gpus'?"),
+    ("run: x\nresources:\n  accelerators: H100:8", 3, "write gpus: H100:8"),
+    ("run: x\nresources:\n  gpus: -1", 3, "a count of GPUs is 1 to 16"),
+    ("run: x\nresources:\n  gpus: H100:99", 3, "use more nodes"),
+    ("run: x\nresources:\n  gpus: H100:8:4", 3, "names two counts"),
+    ("run: x\nresources:\n  gpus: H100:A100:4", 3, "H100|A100"),
+    ("run: x\nresources:\n  gpus: H100:80GB:40GB", 3, "names two sizes"),
+    ("run: x\nresources:\n  gpus: gpu:h100:8", 3, "leave 'gpu:' out"),
+    ("run: x\nresources:\n  gpus: H100:1.5", 3, "not a share of one GPU"),
+    ("run: x\nresources:\n  gpus: H100:0.0", 3, "not a share of one GPU"),
+    ("run: x\nresources:\n  gpus: 'H100:'", 3, "is not a GPU type"),
+    ("run: x\nresources:\n  gpus: H100:0", 3, "0 GPUs of a kind"),
+    ("run: x\nresources:\n  gpus: {type: H100, count: 2, fraction: 0.5}", 3, "a share of one GPU"),
+    ("run: x\nresources:\n  gpus: {typ: H100}", 3, "did you mean 'type'?"),
+    ("run: x\nresources:\n  gpus: {type: []}", 3, "is empty"),
+    ("run: x\nresources:\n  gpus: [H100, A100]", 3, "found a sequence"),
+    ("run: x\nresources:\n  cpus: 0", 3, "a job needs some CPU"),
+    ("run: x\nresources:\n  cpus: -4", 3, "a job needs some CPU"),
+    ("run: x\nresources:\n  cpus: many", 3, "is not a number of CPUs"),
+    ("run: x\nresources:\n  cpus: 999999", 3, "at most 10000 CPUs"),
+    ("run: x\nresources:\n  cpus: 0.0001", 3, "at most 3 decimals"),
+    ("run: x\nresources:\n  memory: 128", 3, "has no unit; write 128GB"),
+    ("run: x\nresources:\n  memory: 12 bananas", 3, "is not a size"),
+    ("run: x\nresources:\n  memory: 0GB", 3, "more than 0"),
+    ("run: x\nresources:\n  memory: 900PB", 3, "at most 100 TB"),
+    ("run: x\nresources:\n  memory: 1GB\n  mem: 2GB", 4, "another name of 'memory'"),
+    ("run: x\nresources:\n  any_of: []", 3, "is empty"),
+    ("run: x\nresources:\n  any_of: [{gpus: 1}]\n  ordered: [{gpus: 2}]", 4, "stands beside any_of"),
+    ("run: x\nresources:\n  any_of:\n  - gpus: 1\n  - gups: 2", 5, "did you mean 'gpus'?"),
+    ("run: x\nresources:\n  constraints: {zone: 'a b'}", 3, "is not a pattern"),
+    ("run: x\nresources:\n  constraints: {zone: [a]}", 3, "one pattern"),
+    ("run: x\nresources: H100:8", 2, "expected a mapping"),
+    ("run: x\nspot_policy: sopt", 2, "did you mean 'spot'?"),
+    # time and order
+    ("run: x\ntime_limit: 24", 2, "is not a duration"),
+    ("run: x\ntime_limit: 0s", 2, "at least 1s"),
+    ("run: x\ntime_limit: -1h", 2, "is not a duration"),
+    ("run: x\ntime_limit: 900d", 2, "at most 366d"),
+    ("run: x\nbegin_after: tomorrow", 2, "is not a time"),
+    ("run: x\nbegin_after: 1970-01-01T00:00:00Z", 2, "between the years"),
+    ("run: x\ndepends_on: prep", 2, "expected a list"),
+    ("run: x\ndepends_on:\n- {job: a, when: succeded}", 3, "did you mean 'succeeded'?"),
+    ("run: x\ndepends_on:\n- {when: failed}", 3, "the key 'job' is missing"),
+    ("run: x\ndepends_on: [a, a]", 2, "named twice"),
+    ("run: x\ndepends_on: ['a b']", 2, "give its id, number or name"),
+    ("run: x\narray: 9-0", 2, "runs backwards; write 0-9"),
+    ("run: x\narray: 0-10000", 2, "more than 10000 tasks"),
+    ("run: x\narray: 0-9:0", 2, "has step 0"),
+    ("run: x\narray: 1-5,3", 2, "names a task twice"),
+    ("run: x\narray: a-b", 2, "is not a range"),
+    ("run: x\narray: 0-9%0", 2, "how many tasks may run at once"),
+    ("run: x\narray: {range: 0-9%2, max_parallel: 3}", 2, "keep one"),
+    ("run: x\narray: {max_parallel: 3}", 2, "the key 'range' is missing"),
+    ("run: x\narray: 5000000", 2, "largest task index"),
+    # money
+    ("run: x\nbudget: {max_cost: 500}", 2, "write a number and a currency"),
+    ("run: x\nbudget: {max_cost: 500 dollars}", 2, "write a number and a currency"),
+    ("run: x\nbudget: {max_cost: 0 USD}", 2, "must be more than 0"),
+    ("run: x\nbudget: {max_cost: -5 USD}", 2, "must be more than 0"),
+    ("run: x\nbudget: {max_price: 40 USD}", 2, "is not money per h"),
+    ("run: x\nbudget:\n  max_cost: 5 USD\n  max_price: 4 EUR/h", 4, "use one currency"),
+    ("run: x\nbudget: {on_exceed: explode}", 2, "is not one of stop"),
+    ("run: x\nbudget: 500 USD", 2, "expected a mapping"),
+    # endings
+    ("run: x\ncheckpoint: {signal: KILL}", 2, "cannot be caught"),
+    ("run: x\ncheckpoint: {signal: USR3}", 2, "did you mean 'USR"),
+    ("run: x\ncheckpoint: {grace: 5s}", 2, "needs checkpoint.signal"),
+    ("run: x\ncheckpoint: {signal: USR1, grace: 3d}", 2, "at most 24h"),
+    ("run: x\nretry: {max: 3}", 2, "say after what"),
+    ("run: x\nretry: {on: [failure]}", 2, "say how often"),
+    ("run: x\nretry: {on: [oom], max: 1}", 2, "did you mean 'out-of-memory'?"),
+    ("run: x\nretry: {on: [preemtion]}", 2, "did you mean 'preemption'?"),
+    ("run: x\nretry: {on: [failure], max: -1}", 2, "at least 0"),
+    # the process
+    ("run: x\nenv: {1A: b}", 2, "is not a variable name"),
+    ("run: x\nenv: {BURSAR_JOB_ID: b}", 2, "is set by bursar itself"),
+    ("run: x\nenv: {A: {b: c}}", 2, "expected one value"),
+    ("run: x\nenv:\n  A:", 3, "has no value"),
+    ("run: x\nenv: [A=b]", 2, "expected a mapping"),
+    ("run: x\nworkdir: ~/x", 2, "~ is not expanded"),
+    ("run: x\nworkdir: ''", 2, "is blank"),
+]
+
+UNBUILT = [
+    ("run: x\ntype: service", 2, "type: service"),
+    ("run: x\ntype: interactive", 2, "type: interactive"),
+    ("run: x\nport: 80", 2, "the key port"),
+    ("run: x\nreplicas: 0..8", 2, "the key replicas"),
+    ("run: x\ndeadline: 2026-10-01T08:00:00Z", 2, "the key deadline"),
+    ("run: x\nidle_policy: {min_gpu_utilization: 5}", 2, "the key idle_policy"),
+    ("run: x\nsecrets: [HF_TOKEN]", 2, "the key secrets"),
+    ("run: x\nimage: ghcr.io/acme/train:1", 2, "the key image"),
+    ("run: x\ncheckpoint: {signal: USR1, interval: 30m}", 2, "a checkpoint interval"),
+    ("run: x\nbudget: {max_cost: 5 USD, on_exceed: notify}", 2, "on_exceed: notify"),
+    ("run: x\nbudget: {max_cost: 5 USD, on_exceed: hold}", 2, "on_exceed: hold"),
+    ("run: x\nresources: {gpus: 'H100:2..8'}", 2, "a range of GPUs (2..8)"),
+    ("run: x\nresources: {gpus: 'H100:8+'}", 2, "a range of GPUs (8+)"),
+    ("run: x\nresources: {gpus: {type: H100, count: 2..8}}", 2, "a range of GPUs"),
+    ("run: x\nresources: {gpus: {type: H100, mig: 1g.10gb}}", 2, "a MIG slice"),
+    ("run: x\nresources: {gpus: 'H100:1g.10gb'}", 2, "a MIG slice (1g.10gb)"),
+    ("run: x\nresources: {cpus: 2..8}", 2, "a range of cpus"),
+    ("run: x\nresources: {constraints: {topology: same-rack}}", 2, "topology same-rack"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "fragment"), WRONG)
+def test_a_wrong_file_names_its_line_and_the_remedy(text: str | bytes, line: int, fragment: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job(text, "job.yaml", "/home/u")
+    assert [fault for fault in caught.value.faults if fault.line == line and fragment in fault.message], str(
+        caught.value
+    )
+    assert all(
+        f"job.yaml:{fault.line}:{fault.column}: " in caught.value.message for fault in caught.value.faults
+    )
+    assert not isinstance(caught.value, NotBuilt)
+    assert len(caught.value.message) < 2000
+
+
+@pytest.mark.parametrize(("text", "line", "fragment"), UNBUILT)
+def test_what_is_not_built_is_refused_as_such_and_never_ignored(text: str, line: int, fragment: str) -> None:
+    with pytest.raises(NotBuilt) as caught:
+        parse_job(text, "job.yaml", "/home/u")
+    (fault,) = caught.value.faults
+    assert fault.line == line
+    assert fragment in fault.message
+    assert "part of the contract, not built yet" in fault.message
+
+
+def test_all_faults_of_a_file_come_at_once_in_file_order() -> None:
+    text = "nmae: a\nnodes: 0\nresources:\n  gpus: H100:99\n  cpus: -1\nbudget: {max_cost: 5}\n"
+    text += "image: a\nrun: x\n"
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job(text, "job.yaml", "/home/u")
+    assert [(fault.line, fault.field) for fault in caught.value.faults] == [
+        (1, "nmae"),
+        (2, "nodes"),
+        (4, "resources.gpus"),
+        (5, "resources.cpus"),
+        (6, "budget.max_cost"),
+        (7, "image"),
+    ]
+    assert caught.value.faults[0].nearest == "name"
+    assert caught.value.exit_code == 2
+
+
+def test_one_mistake_beside_something_unbuilt_is_an_invalid_request() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job("run: x\nimage: a\nnodes: 0\n", "job.yaml", "/")
+    assert not isinstance(caught.value, NotBuilt)
+
+
+def test_a_relative_workdir_needs_a_directory_to_start_from() -> None:
+    with pytest.raises(InvalidRequest, match="relative, here to nothing"):
+        parse_job("run: x\nworkdir: sub", "job.yaml", "")

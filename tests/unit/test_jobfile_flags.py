@@ -1,0 +1,87 @@
+"""The flags of `run`: the same rules as the file, told by flag."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.clock import SECOND_US
+from bursar.errors import InvalidRequest, NotBuilt
+from bursar.jobfile import RunFlags, parse_job, spec_from_flags
+from bursar.model import Dependency
+
+
+def test_flags_and_file_give_the_same_job() -> None:
+    flags = RunFlags(
+        command=("python", "train.py", "--lr", "1e-3"),
+        name="a",
+        project="nlp/x",
+        experiment="e",
+        model="m",
+        nodes="2",
+        gpus="H100:8",
+        cpus="16",
+        memory="64GiB",
+        time_limit="2h",
+        priority="high",
+        max_cost="12.50 EUR",
+        max_price="3 EUR/h",
+        workdir="sub",
+        array="0-9%2",
+        env=("A=b=c", "EMPTY="),
+        label=("team=x",),
+        after=("prep,12", "old:finished"),
+        spot=True,
+    )
+    text = """
+        {name: a, project: nlp/x, experiment: e, model: m, nodes: 2, time_limit: 2h, priority: high,
+         resources: {gpus: "H100:8", cpus: 16, memory: 64GiB}, workdir: sub, array: 0-9%2,
+         budget: {max_cost: 12.50 EUR, max_price: 3 EUR/h}, spot_policy: spot, labels: {team: x},
+         env: {A: b=c, EMPTY: ''}, depends_on: [prep, 12, {job: old, when: finished}],
+         command: [python, train.py, --lr, 1e-3]}
+    """
+    assert spec_from_flags(flags, "/home/u") == parse_job(text, "job.yaml", "/home/u")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({"gpus": "H100:99"}, "--gpus: is '99' GPUs"),
+        ({"gpus": ""}, "--gpus: '' is not a GPU type"),
+        ({"name": "null!"}, "--name: 'null!' is not a job name"),
+        ({"time_limit": "24"}, "--time-limit: '24' is not a duration"),
+        ({"max_cost": "5"}, "--max-cost: '5' is not an amount of money"),
+        ({"env": ("A",)}, "--env: 'A' has no '='; write NAME=VALUE"),
+        ({"env": ("BURSAR_X=1",)}, "--env: BURSAR_X is set by bursar itself"),
+        ({"after": ("a:later",)}, "--after: 'later' is not one of"),
+        ({"array": "9-0"}, "--array: '9-0' runs backwards"),
+        ({"max_price": "5 EUR/h", "max_cost": "5 USD"}, "--max-price: is in EUR and max_cost in USD"),
+        ({"workdir": "~"}, "--workdir: '~': ~ is not expanded"),
+        ({"command": ()}, "command: there is none; write it after --"),
+        ({"command": ("a\x00b",)}, "command: "),
+    ],
+)
+def test_a_wrong_flag_is_named_as_it_was_typed(flags: dict[str, object], line: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        spec_from_flags(RunFlags(**{"command": ("x",), **flags}), "/")  # type: ignore[arg-type]
+    assert caught.value.message.startswith(line), caught.value.message
+    assert len(caught.value.faults) == 1
+
+
+def test_a_deadline_is_refused_as_not_built() -> None:
+    with pytest.raises(NotBuilt, match=r"^--deadline: "):
+        spec_from_flags(RunFlags(command=("x",), deadline="2026-10-01"), "/")
+
+
+def test_all_wrong_flags_are_told_at_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        spec_from_flags(RunFlags(gpus="x y", cpus="0", nodes="0"), "/")
+    assert {fault.field for fault in caught.value.faults} == {"--gpus", "--cpus", "--nodes", "command"}
+
+
+def test_the_last_value_of_a_variable_counts_and_jobs_add_up() -> None:
+    spec = spec_from_flags(
+        RunFlags(command=("x",), env=("A=1", "A=2"), after=("p", "q"), time_limit="90s"), "/"
+    )
+    assert spec.env == (("A", "2"),)
+    assert spec.depends_on == (Dependency("p"), Dependency("q"))
+    assert spec.time_limit_us == 90 * SECOND_US

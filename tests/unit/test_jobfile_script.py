@@ -1,0 +1,265 @@
+"""Scripts with directives: what is taken, what is said, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.clock import SECOND_US
+from bursar.errors import InvalidRequest, NotBuilt
+from bursar.jobfile import Notice, looks_like_script, parse_script
+from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
+from bursar.resources import GpuRequest, ResourceRequest
+
+GIB = 2**30
+
+
+def script(*directives: str, body: str = "python train.py") -> str:
+    return "\n".join(["#!/bin/bash", *directives, "", body, ""])
+
+
+def read(*directives: str, body: str = "python train.py") -> tuple[JobSpec, tuple[Notice, ...]]:
+    return parse_script(script(*directives, body=body), "dir/train.sh", "/home/u", ())
+
+
+def spec_of(*directives: str) -> JobSpec:
+    spec, notices = read(*directives)
+    assert notices == ()
+    return spec
+
+
+def test_a_script_becomes_the_job_as_it_is() -> None:
+    text = script("#BURSAR --gpus H100:8 --time-limit=2h", "#BURSAR --max-cost '500 USD' --env A=b # why")
+    spec, notices = parse_script(text.encode(), "dir/train.sh", "/home/u", ())
+    assert notices == ()
+    assert spec == JobSpec(
+        name="train.sh",
+        options=(ResourceRequest(GpuRequest(8, ("H100",))),),
+        time_limit_us=7200 * SECOND_US,
+        max_cost_nanos=500 * 10**9,
+        currency="USD",
+        env=(("A", "b"),),
+        script=text,
+        workdir="/home/u",
+    )
+
+
+def test_the_slurm_options_that_have_a_counterpart() -> None:
+    spec = spec_of(
+        "#SBATCH --job-name=ft -N 2",
+        "#SBATCH --gres=gpu:h100:8",
+        "#SBATCH -c16",
+        "#SBATCH --mem=64G",
+        "#SBATCH --time 1-02:30:00",
+        "#SBATCH -A NLP",
+        "#SBATCH --array=0-3%2",
+        "#SBATCH --dependency=afterok:12:13,afterany:14_3,afternotok:15",
+        "#SBATCH --signal=B:USR1@120",
+        "#SBATCH --requeue",
+        "#SBATCH --comment='a b'",
+        "#SBATCH --wckey=exp-1 -D /data --hold",
+    )
+    assert spec.name == "ft"
+    assert spec.nodes == 2
+    assert spec.options == (ResourceRequest(GpuRequest(8, ("H100",)), 16_000, 64 * GIB),)
+    assert spec.time_limit_us == (26 * 3600 + 1800) * SECOND_US
+    assert spec.project == "nlp"
+    assert spec.array is not None
+    assert (spec.array.indices, spec.array.max_parallel) == ((0, 1, 2, 3), 2)
+    assert spec.depends_on == (
+        Dependency("12"),
+        Dependency("13"),
+        Dependency("14[3]", "finished"),
+        Dependency("15", "failed"),
+    )
+    assert spec.checkpoint == CheckpointSpec("USR1", 120 * SECOND_US)
+    assert spec.retry == RetrySpec(("node_lost", "preempted"))
+    assert (spec.comment, spec.experiment, spec.workdir, spec.held) == ("a b", "exp-1", "/data", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 1800),
+        ("30:15", 1815),
+        ("2:30:15", 9015),
+        ("1-0", 86_400),
+        ("1-2:3", 86_400 + 7380),
+        ("1-02:03:04", 86_400 + 7384),
+    ],
+)
+def test_each_form_of_a_slurm_time(text: str, seconds: int) -> None:
+    assert spec_of(f"#SBATCH -t {text}").time_limit_us == seconds * SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4000", 4000 * 2**20), ("4G", 4 * GIB), ("512K", 2**19), ("1T", 2**40), ("2GB", 2 * GIB)],
+)
+def test_slurm_memory_is_binary_and_in_mebibytes_by_default(text: str, size: int) -> None:
+    assert spec_of(f"#SBATCH --mem={text}").options[0].memory_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("directive", "gpus"),
+    [
+        ("--gres=gpu:2", GpuRequest(2)),
+        ("--gres=gpu", GpuRequest(1)),
+        ("--gres=gpu:a100:4(S:0-1)", GpuRequest(4, ("A100",))),
+        ("--gpus-per-node=h100:4 -N 2", GpuRequest(4, ("H100",))),
+        ("--gpus=16 --nodes=2", GpuRequest(8)),
+        ("-G h100:8", GpuRequest(8, ("H100",))),
+        ("--gpus=0", None),
+    ],
+)
+def test_gpus_are_counted_as_slurm_counts_them(directive: str, gpus: GpuRequest | None) -> None:
+    assert spec_of(f"#SBATCH {directive}").options[0].gpus == gpus
+
+
+def test_tasks_become_cpus_of_a_node_and_that_is_said() -> None:
+    spec, notices = read("#SBATCH -N 2 -n 8 -c 4 --mem-per-cpu=1G")
+    assert spec.options == (ResourceRequest(None, 16_000, 16 * GIB),)
+    assert [notice.line for notice in notices] == [2]
+    assert "once per node" in notices[0].message
+    spec, _ = read("#SBATCH --ntasks=8 --ntasks-per-node=4")
+    assert spec.nodes == 2
+
+
+def test_what_cannot_be_honoured_is_said_by_line() -> None:
+    spec, notices = read(
+        "#SBATCH --partition=gpu",
+        "#SBATCH -o out.%j -e err.%j",
+        "#SBATCH --qos=high --mail-type=END",
+        "#SBATCH --exclusive",
+        "#SBATCH --time=UNLIMITED --no-requeue",
+        "#SBATCH --gres=gpu:1,nvme:1 --job-name='my run'",
+        body="srun python train.py $SLURM_ARRAY_TASK_ID ${SLURM_ARRAY_TASK_ID}\n#SBATCH --nodes=9",
+    )
+    assert spec.nodes == 1
+    assert spec.name == "my-run"
+    said = [str(notice) for notice in notices]
+    for line, fragment in [
+        (2, "--partition is not honoured"),
+        (3, "-o is not honoured: bursar keeps the output"),
+        (3, "-e is not honoured"),
+        (4, "--qos is not honoured"),
+        (4, "--mail-type is not honoured"),
+        (5, "--exclusive is not honoured"),
+        (6, "--time sets no limit"),
+        (6, "--no-requeue is not honoured"),
+        (7, "'nvme:1' is not honoured"),
+        (7, "becomes my-run"),
+        (9, "srun is not provided"),
+        (9, "$SLURM_ARRAY_TASK_ID is not set by bursar; use $BURSAR_ARRAY_INDEX"),
+        (10, "after the first command"),
+    ]:
+        assert any(text.startswith(f"dir/train.sh:{line}: ") and fragment in text for text in said), fragment
+    assert len(said) == 13
+
+
+@pytest.mark.parametrize(
+    ("directive", "fragment"),
+    [
+        ("#SBATCH --job-nam=a", "did you mean '--job-name'?"),
+        ("#SBATCH --nodes", "--nodes: has no value"),
+        ("#SBATCH nodes=4", "'nodes=4' is not a flag"),
+        ("#SBATCH --comment='a", "close the quotes"),
+        ("#SBATCH --nodes=2-4", "a gang has one size"),
+        ("#SBATCH --mem=0", "0 means all memory"),
+        ("#SBATCH --mem=lots", "--mem: 'lots' is not a size"),
+        ("#SBATCH --mem=99999T", "more than 100 TB"),
+        ("#SBATCH --time=1h", "--time: '1h' is not a Slurm time"),
+        ("#SBATCH -t 0:00", "-t: '0:00' is no time at all"),
+        ("#SBATCH --gres=gpu:h100:4,gpu:a100:4", "GPUs of one type"),
+        ("#SBATCH --gres=gpu:h100:many", "gpu:TYPE:COUNT"),
+        ("#SBATCH --gpus=3 -N 2", "--gpus: 3 do not divide over 2 nodes"),
+        ("#SBATCH --gpus-per-node=99", "--gpus-per-node: is '99' GPUs"),
+        ("#SBATCH --ntasks=0", "--ntasks: '0' is not a whole number"),
+        ("#SBATCH --dependency=after:12", "--dependency: 'after:12' is not supported"),
+        ("#SBATCH --dependency=singleton", "is not supported"),
+        ("#SBATCH --dependency=afterok:1?afterok:2", "'?' (any of them)"),
+        ("#SBATCH --signal=KILL@60", "--signal: 'KILL' cannot be caught"),
+        ("#SBATCH --signal=@@", "[B:]SIGNAL[@SECONDS]"),
+        ("#SBATCH --array=0-99999", "--array: '0-99999' has more than 10000"),
+        ("#SBATCH --begin=now+1hour", "give an absolute time"),
+        ("#SBATCH --account=a//b", "--account: 'a//b' is not a project path"),
+        ("#SBATCH -J ///", "holds no letter or digit"),
+        ("#BURSAR --gpu 8", "did you mean '--gpus'?"),
+        ("#BURSAR --gpus", "--gpus: has no value"),
+        ("#BURSAR -N 4", "'-N' is not a flag of #BURSAR"),
+        ("#BURSAR --time_limit 4h", "did you mean '--time-limit'?"),
+        ("#BURSAR --spot=yes", "--spot: takes no value"),
+        ("#BURSAR --max-cost 500 USD", "'USD' is not a flag; quote values"),
+        ("#BURSAR --gpus H100:99", "--gpus: is '99' GPUs"),
+    ],
+)
+def test_a_wrong_directive_is_a_fault_on_its_line(directive: str, fragment: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read("# a comment", directive)
+    assert {fault.line for fault in caught.value.faults} == {3}
+    assert fragment in caught.value.message
+
+
+def test_the_flag_of_another_scheduler_that_is_not_built_is_refused() -> None:
+    with pytest.raises(NotBuilt, match=r"train\.sh:2:9: --deadline: "):
+        read("#SBATCH --deadline=2026-10-01T00:00:00")
+
+
+def test_our_directives_win_over_those_of_slurm() -> None:
+    spec = spec_of("#BURSAR --nodes 3 --time-limit 5m --after x", "#SBATCH --nodes=2 --time=99 -d afterok:7")
+    assert (spec.nodes, spec.time_limit_us) == (3, 300 * SECOND_US)
+    assert spec.depends_on == (Dependency("x"),)
+
+
+def test_directives_count_only_before_the_first_command() -> None:
+    spec, notices = read("set -e", "#SBATCH --nodes=2", "#BURSAR --nodes 3")
+    assert spec.nodes == 1
+    assert [notice.line for notice in notices] == [3]
+
+
+def test_a_directive_that_is_commented_out_is_a_comment() -> None:
+    assert spec_of("##SBATCH --nodes=2", "# SBATCH --nodes=3", "#SBATCHES").nodes == 1
+
+
+def test_arguments_become_those_of_the_script() -> None:
+    spec, _ = parse_script("#!/bin/bash\necho $1\n", "a.sh", "/", ["a b", "$x"])
+    assert spec.script == "#!/bin/bash\nset -- 'a b' '$x'\necho $1\n"
+    with pytest.raises(InvalidRequest, match="not to python3"):
+        parse_script("#!/usr/bin/env -S python3 -u\nprint(1)\n", "a.py", "/", ["a"])
+
+
+def test_a_script_of_another_interpreter_keeps_its_first_line() -> None:
+    text = "#!/usr/bin/env python3\n#BURSAR --gpus 1\nprint(1)\n"
+    spec, _ = parse_script(text, "a.py", "/", ())
+    assert spec.script == text
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("#!/bin/bash\r\necho hi\r\n", "DOS line ends"),
+        ("#!/bin/bash\n#SBATCH -N 2\n", "has no commands"),
+        (b"#!/bin/bash\necho \xff\n", "not UTF-8"),
+        (b"\x7fELF\x00\x00", "control character"),
+        ("#!/bin/bash\n" + "echo hi\n" * 9000, "64 kB"),
+    ],
+)
+def test_a_file_that_is_no_script_is_refused(text: str | bytes, fragment: str) -> None:
+    with pytest.raises(InvalidRequest, match=fragment):
+        parse_script(text, "a.sh", "/", ())
+
+
+def test_a_script_is_told_from_a_job_file() -> None:
+    assert looks_like_script("#!/bin/sh\necho\n")
+    assert looks_like_script(b"\n# x\n#SBATCH -N 1\necho\n")
+    assert looks_like_script("#BURSAR --gpus 1\necho\n")
+    assert not looks_like_script("# a job\nrun: |\n  #SBATCH -N 1\n")
+    assert not looks_like_script("run: x\n#SBATCH -N 1\n")
+    assert not looks_like_script("")
+    assert not looks_like_script(b"\xff\xfe")
+
+
+def test_names_that_are_taken_from_files_are_legal() -> None:
+    assert parse_script("echo\n", "-", "/", ())[0].name == ""
+    assert parse_script("echo\n", "<stdin>", "/", ())[0].name == ""
+    assert parse_script("echo\n", "/x/my job (1).sh", "/", ())[0].name == "my-job-1-.sh"
+    assert parse_script("echo\n", "42", "/", ())[0].name == "job-42"
