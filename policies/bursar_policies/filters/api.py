@@ -1,0 +1,49 @@
+"""The protocol of a filter, and what a filter is asked.
+
+Why     one signature for every rule that takes nodes away, so a new rule is one small module and
+        `explain` can count and name what each of them turned away.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bursar.decision import NodeColumns
+from bursar.resources import ResourceRequest
+
+Mask = NDArray[np.bool_]
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What one member of a job wants of one node.
+
+    Attributes:
+        priced: a hard budget, `max_cost` or `max_price` applies, so the price must be known.
+    """
+
+    request: ResourceRequest
+    constraints: tuple[tuple[str, str], ...] = ()
+    spot_policy: str = "auto"
+    avoid_nodes: tuple[str, ...] = ()
+    priced: bool = False
+
+
+class Filter(Protocol):
+    """One rule over facts. Pure."""
+
+    @property
+    def name(self) -> str:
+        """Stable word, shown and counted by `explain`."""
+        ...
+
+    def mask(self, nodes: NodeColumns, ask: Ask) -> Mask | None:
+        """True (n) where the node may serve the ask; None when the rule does not apply."""
+        ...
+
+    def why_not(self, nodes: NodeColumns, row: int, ask: Ask) -> str:
+        """Why this node may not, as half a sentence about the node."""
+        ...

@@ -1,0 +1,176 @@
+"""Budgets and placement policies from their YAML nodes.
+
+Owns    the form of `kind: Budget` and `kind: PlacementPolicy` (contract section 6).
+Why     a key this version cannot honour is refused by name: a budget whose `carry_over` is
+        silently ignored would be enforced wrongly, and nobody would know.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from bursar.errors import InvalidRequest
+from bursar.yamlfile import (
+    Faults,
+    Fields,
+    Node,
+    nearest,
+    read_decimal,
+    read_entries,
+    read_enum,
+    read_items,
+    read_percent,
+    read_project,
+    read_string,
+    read_text,
+)
+from bursar_policies.periods import PERIODS, find_timezone
+from bursar_policies.specs import (
+    PPM,
+    STRATEGIES,
+    BudgetSpec,
+    PlacementPolicySpec,
+    Scope,
+    Threshold,
+)
+
+_BUDGET_KEYS = (
+    "scope", "limit", "period", "timezone", "enforcement", "hold", "carry_over", "thresholds",
+)  # fmt: skip
+_SCOPE_KEYS = ("project", "user", "experiment", "model", "label")
+_ACTIONS: Final = (
+    "notify", "lower-priority", "spot-only", "hold-queue", "hold", "checkpoint-stop", "stop",
+)  # fmt: skip
+_WORD = r"[^\s\x00-\x1f/=][^\x00-\x1f]{0,127}"
+_LABEL_KEY = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+
+
+def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
+    """The spec of a Budget, or None with its faults reported."""
+    fields = Fields(node, faults, _BUDGET_KEYS)
+    scope_node = fields.get("scope", required=True)
+    scope = None if scope_node is None else _scope(scope_node, faults)
+    limit = fields.money("limit", required=True, positive=True)
+    period = _built(fields, "period", PERIODS, ("rolling-30d",), "month")
+    enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
+    hold = _built(fields, "hold", ("worst-case",), ("expected", "lease"), "worst-case")
+    carry_over = fields.get("carry_over")
+    if carry_over is not None:
+        faults.not_built(carry_over, "carry_over", instead="leave it out")
+    thresholds = _thresholds(fields, faults)
+    timezone = _timezone(fields, faults)
+    if scope is None or limit is None:
+        return None
+    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds)
+
+
+def _built(fields: Fields, key: str, built: tuple[str, ...], planned: tuple[str, ...], default: str) -> str:
+    """One of `built`; one of `planned` is refused as not built."""
+    node = fields.get(key)
+    value = fields.enum(key, (*built, *planned))
+    if node is None or value is None:
+        return default
+    if value in planned:
+        fields.faults.not_built(node, f"{key}: {value}", instead=f"use {' or '.join(built)} instead")
+        return default
+    return value
+
+
+def _scope(node: Node, faults: Faults) -> Scope | None:
+    before = len(faults.found)
+    fields = Fields(node, faults, _SCOPE_KEYS)
+    project_node = fields.get("project")
+    project = None if project_node is None else read_project(project_node, faults)
+    words = {
+        key: fields.string(key, pattern=_WORD, expected="a name of at most 128 characters") or ""
+        for key in ("user", "experiment", "model")
+    }
+    label_node = fields.get("label")
+    labels = () if label_node is None else _labels(label_node, faults)
+    if len(faults.found) > before:
+        return None
+    if not (project or labels or any(words.values())):
+        faults.add(node, f"covers nothing; give at least one of {', '.join(_SCOPE_KEYS)}")
+        return None
+    return Scope(project or "", words["user"], words["experiment"], words["model"], labels)
+
+
+def _labels(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+    """`label: team=vision` or `label: {team: vision, tier: gold}`."""
+    found: dict[str, str] = {}
+    if node.kind == "scalar":
+        form = f"{_LABEL_KEY}=.{{1,128}}"
+        text = read_string(node, faults, pattern=form, expected="key=value, as in team=vision")
+        if text is not None:
+            key, _, value = text.partition("=")
+            found[key] = value
+        return tuple(found.items())
+    entries = read_entries(node, faults)
+    if not entries and node.kind == "mapping":
+        faults.add(node, "names no label")
+    for key, child in entries.items():
+        checked = read_string(child, faults, length_max=128)
+        if checked is not None:
+            found[key] = checked
+    return tuple(sorted(found.items()))
+
+
+def _timezone(fields: Fields, faults: Faults) -> str:
+    node = fields.get("timezone")
+    name = None if node is None else read_text(node, faults)
+    if node is None or name is None:
+        return "UTC"
+    try:
+        find_timezone(name)
+    except InvalidRequest as error:
+        faults.add(node, error.message)
+    return name
+
+
+def _thresholds(fields: Fields, faults: Faults) -> tuple[Threshold, ...]:
+    found: dict[tuple[int, str], Threshold] = {}
+    for node in fields.items("thresholds"):
+        threshold = _threshold(node, faults)
+        if threshold is None:
+            continue
+        key = (threshold.at_ppm, threshold.on)
+        if key in found:
+            faults.add(node, "the same threshold is given twice; put its actions into one `do`")
+        found[key] = threshold
+    return tuple(found[key] for key in sorted(found))
+
+
+def _threshold(node: Node, faults: Faults) -> Threshold | None:
+    fields = Fields(node, faults, ("at", "on", "do"))
+    at_node = fields.get("at", required=True)
+    ratio = None
+    if at_node is not None:
+        ratio = read_percent(at_node, faults, minimum=Decimal("0.0001"), maximum=Decimal(1000))
+    on = _built(fields, "on", ("settled", "settled+held"), ("forecast",), "settled")
+    do_node = fields.get("do", required=True)
+    actions: list[str] = []
+    for child in read_items(do_node, faults) if do_node is not None else ():
+        action = read_enum(child, faults, _ACTIONS)
+        if action == "notify":
+            actions.append(action)
+        elif action is not None:
+            faults.not_built(child, f"the action {action}", instead="use notify")
+    if do_node is not None and do_node.kind == "sequence" and not do_node.items:
+        faults.add(do_node, "names no action; use [notify]")
+    return None if ratio is None else Threshold(int(ratio * PPM), on, tuple(actions))
+
+
+def read_placement(node: Node, faults: Faults) -> PlacementPolicySpec | None:
+    """The spec of a PlacementPolicy, or None with its faults reported."""
+    fields = Fields(node, faults, ("strategy", "weights"))
+    strategy = fields.enum("strategy", STRATEGIES, required=True)
+    weights: list[tuple[str, Decimal]] = []
+    for key, child in fields.entries("weights").items():
+        weight = read_decimal(child, faults, minimum=Decimal(0), maximum=Decimal(1_000_000))
+        if not key.isidentifier() or len(key) > 63:
+            near = nearest(key, ("fragmentation", "best_fit"))
+            faults.add_key(child, f"{key[:60]!r} is not the name of a scorer", nearest=near)
+        elif weight is not None:
+            weights.append((key, weight))
+    return None if strategy is None else PlacementPolicySpec(strategy, tuple(sorted(weights)))

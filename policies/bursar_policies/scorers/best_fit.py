@@ -1,0 +1,76 @@
+"""Best fit: leave as little as possible on the node that is taken, and open few devices.
+
+Why     full nodes keep other nodes empty, which is where gangs and whole-node jobs start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bursar.resources import MILLI
+from bursar_policies.scorers.api import Ints, NodeState, NodeStates
+
+MILLION = 1_000_000
+
+
+class BestFit:
+    """What is left of the node's CPUs, memory and devices, as the mean share of its totals.
+
+    With a negative weight this is worst fit: the `spread` strategy.
+    """
+
+    name = "best_fit"
+    relative = False
+
+    def __init__(self, weight: int, cpu: Ints, memory: Ints, gpus: Ints) -> None:
+        self._weight = weight
+        self._totals = (np.maximum(cpu, 1), np.maximum(memory, 1), np.maximum(gpus * MILLI, 1))
+        self._rows: Sequence[tuple[int, int, int]] = list(
+            zip(*(total.tolist() for total in self._totals), strict=True)
+        )
+
+    def of_node(self, state: NodeState) -> int:
+        """Mean free share, times the weight."""
+        cpu, memory, gpus = self._rows[state.row]
+        free = sum(left for left in state.gpus if left > 0)
+        # The shift keeps bytes times a million inside 64 bits; both forms must round alike.
+        share = (
+            state.cpu_milli * MILLION // cpu
+            + (state.memory_bytes >> 16) * MILLION // ((memory >> 16) + 1)
+            + free * MILLION // gpus
+        )
+        return self._weight * share // (3 * MILLION)
+
+    def of_nodes(self, states: NodeStates) -> Ints:
+        """Mean free share of each, times the weight."""
+        cpu, memory, gpus = (total[states.rows] for total in self._totals)
+        free = np.maximum(states.gpus, 0).sum(axis=1)
+        share = (
+            states.cpu_milli * MILLION // cpu
+            + (states.memory_bytes >> 16) * MILLION // ((memory >> 16) + 1)
+            + free * MILLION // gpus
+        )
+        result: Ints = self._weight * share // (3 * MILLION)
+        return result
+
+
+class OpenedDevices:
+    """Devices that are partly used: opening one costs, filling one up exactly pays."""
+
+    name = "opened_devices"
+    relative = True
+
+    def __init__(self, weight: int) -> None:
+        self._weight = weight
+
+    def of_node(self, state: NodeState) -> int:
+        """The count of partly used devices, times the weight."""
+        return self._weight * sum(0 < left < MILLI for left in state.gpus)
+
+    def of_nodes(self, states: NodeStates) -> Ints:
+        """The count for each."""
+        partly = (states.gpus > 0) & (states.gpus < MILLI)
+        result: Ints = self._weight * partly.sum(axis=1, dtype=np.int64)
+        return result

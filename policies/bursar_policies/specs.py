@@ -1,0 +1,222 @@
+"""What policy documents say, as frozen values: budgets, cost models, price books, placement.
+
+Owns    the types alone; `read_budget` and `read_prices` make them from YAML, `compile` uses them.
+Why     `msgspec.json` writes and reads every one of them (the spec is a tagged union), so the log
+        can hold a document as it was applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from bursar.clock import Instant
+from bursar.money import Money
+
+MARKETS: Final = ("on-demand", "spot", "committed-1y", "committed-3y")
+"""Ways a cloud sells one machine type; each has its own price."""
+STRATEGIES: Final = ("pack", "spread")
+"""Placement strategies a PlacementPolicy may name."""
+BUILT_KINDS: Final = ("Budget", "CostModel", "PriceBook", "PlacementPolicy")
+PLANNED_KINDS: Final = ("Quota", "PriorityPolicy", "IdlePolicy", "AlertChannel")
+PPM: Final = 1_000_000
+"""Parts per million in a whole: thresholds compare integers, never ratios."""
+
+NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What a budget covers. Each part that is set must match; at least one is set.
+
+    Attributes:
+        project: a subtree, lower case: `research` covers `research/vision`.
+        labels: (key, value) pairs, sorted by key.
+    """
+
+    project: str = ""
+    user: str = ""
+    experiment: str = ""
+    model: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def covers(self, project: str, user: str, experiment: str, model: str, labels: Mapping[str, str]) -> bool:
+        """Does work with these marks count against the budget?"""
+        if self.project:
+            path = project.lower()
+            if path != self.project and not path.startswith(self.project + "/"):
+                return False
+        return (
+            (not self.user or self.user == user)
+            and (not self.experiment or self.experiment == experiment)
+            and (not self.model or self.model == model)
+            and all(labels.get(key) == value for key, value in self.labels)
+        )
+
+    def __str__(self) -> str:
+        """Readable form, such as `project research, label team=vision`."""
+        parts = [
+            f"{key} {value}"
+            for key in ("project", "user", "experiment", "model")
+            if (value := getattr(self, key))
+        ]
+        return ", ".join([*parts, *(f"label {key}={value}" for key, value in self.labels)])
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """Something to do when spend reaches a share of the limit.
+
+    Attributes:
+        at_ppm: share in parts per million; reached when `spend * PPM >= limit * at_ppm`.
+        on: `settled` or `settled+held`, what counts as spend.
+        do: actions; `notify` (an event) is the one that is built.
+    """
+
+    at_ppm: int
+    on: str = "settled"
+    do: tuple[str, ...] = ("notify",)
+
+
+class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
+    """A limit on spend in a period.
+
+    Attributes:
+        limit: more than 0.
+        period: one of `PERIODS`, in `timezone` (IANA name).
+        enforcement: `hard` is never passed; `soft` has thresholds only.
+        hold: `worst-case`: a job starts only when its whole time limit can be paid.
+        thresholds: by rising share.
+    """
+
+    scope: Scope
+    limit: Money
+    period: str = "month"
+    timezone: str = "UTC"
+    enforcement: str = "hard"
+    hold: str = "worst-case"
+    thresholds: tuple[Threshold, ...] = ()
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """How a machine's price splits into components; only their proportions matter."""
+
+    gpu: Decimal
+    cpu: Decimal
+    memory: Decimal
+
+
+class Power(msgspec.Struct, frozen=True):
+    """Energy of one node: `max_watts * load_factor * pue * tariff`, tariff per kWh."""
+
+    max_watts: int
+    load_factor: Decimal
+    pue: Decimal
+    tariff: Money
+
+
+class DeviceCost(msgspec.Struct, frozen=True):
+    """What one GPU adds to a node: its purchase price and its share of the node's watts."""
+
+    gpu_type: str
+    capex: Money
+    max_watts: int = 0
+
+
+class CostModelSpec(msgspec.Struct, frozen=True, tag="CostModel"):
+    """The cost of owning the nodes of one pool. Ratios are of 1 (`10%` is 0.1).
+
+    Attributes:
+        node_capex: purchase price of a node, without what `gpus` adds per device.
+        useful_life_us: straight-line life, in years of 8760 hours.
+        residual: share of (capex + network) that is left at the end.
+        network: share of capex that cabling and switches add.
+        colo: rent per kW and month of `power.max_watts`, or None in an own room.
+        support: share of capex per year.
+        nodes_per_fte, salary: staff; 0 and None when nobody is counted.
+        practical_capacity: share of the hours that can be sold; the standard rate divides by it.
+        component_weights: None to take the GPUs' share of the capex, or the default.
+        gpus: per device type, `other` for the rest; for pools whose nodes differ in GPUs.
+    """
+
+    pool: str
+    node_capex: Money
+    useful_life_us: int
+    residual: Decimal = Decimal(0)
+    network: Decimal = Decimal(0)
+    power: Power | None = None
+    colo: Money | None = None
+    support: Decimal = Decimal(0)
+    nodes_per_fte: int = 0
+    salary: Money | None = None
+    practical_capacity: Decimal = Decimal("0.8")
+    component_weights: Weights | None = None
+    gpus: tuple[DeviceCost, ...] = ()
+
+
+class PriceRow(msgspec.Struct, frozen=True):
+    """One price: a dated fact about one machine type in one market.
+
+    Attributes:
+        rate_nanos_per_hour: of the whole machine, > 0.
+        valid_from: since when; 0 since ever. valid_until: exclusive; 0 for no end.
+        gpu_type: canonical, upper case; empty without GPUs. gpu_memory_bytes: of each.
+        source: where the price is from, when it differs from the book's source.
+    """
+
+    provider: str
+    region: str
+    instance_type: str
+    market: str
+    rate_nanos_per_hour: int
+    valid_from: int = 0
+    valid_until: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpu_type: str = ""
+    gpu_count: int = 0
+    gpu_memory_bytes: int = 0
+    source: str = ""
+
+
+class PriceBookSpec(msgspec.Struct, frozen=True, tag="PriceBook"):
+    """Prices of cloud machines, all in one currency."""
+
+    source: str
+    currency: str
+    prices: tuple[PriceRow, ...]
+    component_weights: Weights | None = None
+
+
+class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
+    """Where jobs go among the nodes that fit.
+
+    Attributes:
+        weights: (scorer, weight) pairs, sorted by scorer; empty for the strategy's own.
+    """
+
+    strategy: str = "pack"
+    weights: tuple[tuple[str, Decimal], ...] = ()
+
+
+Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One policy document.
+
+    Attributes:
+        version: the version the author read, for optimistic concurrency; None when not given.
+        effective_at: from when it holds; None for "from when it is applied".
+        text: its YAML. source, line: where it stood.
+    """
+
+    kind: str
+    name: str
+    spec: Spec
+    version: int | None = None
+    effective_at: Instant | None = None
+    text: str = ""
+    source: str = ""
+    line: int = 0
