@@ -1,0 +1,349 @@
+"""The event union: everything that ever happened, in the order it became true. Append-only, versioned.
+
+Owns    the persistent vocabulary. The log is the truth; state, ledger and reports are folds over it.
+Why     a fact that money rests on is stored as decided (charges carry their amounts and price ids), so
+        replaying the log gives the identical ledger whatever a later version computes (L10, ADR-0002).
+Change  only by adding optional fields or new events; bump `SCHEMA` and add an upgrade otherwise.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+
+SCHEMA = 1
+"""Version of this union, stored with the database."""
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Cost of one thing on one node over `[start, end)`, inside one hour of the node's own axis.
+
+    Attributes:
+        kind: `usage` (an attempt's share), `idle` (nobody's share of a node that was up), `down` (the
+            node was not there), `overhead` (rounding: makes shares and node cost tie to the nano).
+        start, end: instants on the node's axis (anchored wall time + boot time since).
+        gpu, cpu, memory: nanos by component; `nanos` is their sum for usage and idle.
+        nanos: amount. price_id: what it was priced by; empty: the price is unknown, amount 0.
+    """
+
+    kind: str
+    node_id: str
+    start: int
+    end: int
+    nanos: int
+    price_id: str
+    attempt_id: str = ""
+    job_id: str = ""
+    rank: int = 0
+    gpu: int = 0
+    cpu: int = 0
+    memory: int = 0
+
+
+class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one member ended, as its supervisor saw it. Durations are boot-time microseconds."""
+
+    cause: EndCause
+    exit_code: int = -1
+    signal: int = 0
+    message: str = ""
+    held_us: int = 0
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+    log_bytes: int = 0
+
+
+class PolicyDocument(msgspec.Struct, frozen=True):
+    """One applied document: its text is kept, so any past decision can be read again."""
+
+    kind: str
+    name: str
+    version: int
+    effective_at: int
+    text: str
+
+
+class ClusterCreated(msgspec.Struct, frozen=True, tag="cluster-created"):
+    """The first event of a log."""
+
+    cluster_id: str
+    currency: str
+
+
+class JobSubmitted(msgspec.Struct, frozen=True, tag="job-submitted", omit_defaults=True):
+    """A job was accepted. Array tasks are `job_id.index`, derived, not stored.
+
+    `dependencies` holds (job id, when) for those not yet satisfied at submission.
+    """
+
+    job_id: str
+    number: int
+    user: str
+    spec: JobSpec
+    key: str = ""
+    dependencies: tuple[tuple[str, str], ...] = ()
+
+
+class JobHeld(msgspec.Struct, frozen=True, tag="job-held"):
+    """A pending job was put on hold."""
+
+    job_id: str
+
+
+class JobReleased(msgspec.Struct, frozen=True, tag="job-released"):
+    """A held job may start again."""
+
+    job_id: str
+
+
+class JobUpdated(msgspec.Struct, frozen=True, tag="job-updated"):
+    """The spec of a pending job was changed; `spec` is the whole new one."""
+
+    job_id: str
+    spec: JobSpec
+
+
+class JobRequeued(msgspec.Struct, frozen=True, tag="job-requeued"):
+    """An operator or its owner asked that a job runs again after its live attempt has ended."""
+
+    job_id: str
+
+
+class JobEnded(msgspec.Struct, frozen=True, tag="job-ended", omit_defaults=True):
+    """A job reached a terminal state. `message` says why when no attempt does."""
+
+    job_id: str
+    state: JobState
+    message: str = ""
+
+
+class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=True, omit_defaults=True):
+    """Money is held and devices are taken for one attempt; its agents are told only after this is durable.
+
+    Attributes:
+        number: 1 for the first attempt of the job.
+        boots: (node id, boot id) each member is bound to: an assignment never outlives a reboot.
+        time_limit_us: enforced by the supervisor. grace_us: between signal and kill.
+        holds: one per matching budget, the same worst case in each.
+        currency: of the rates and holds. port: rendezvous port of a gang on rank 0's node.
+        cut_by_budget: the time limit is what `max_cost` pays for, so reaching it ends in `budget`.
+    """
+
+    attempt_id: str
+    job_id: str
+    number: int
+    option: int
+    members: tuple[MemberAllocation, ...]
+    boots: tuple[tuple[str, str], ...]
+    time_limit_us: int
+    grace_us: int
+    holds: tuple[Hold, ...]
+    currency: str
+    why: str = ""
+    port: int = 0
+    cut_by_budget: bool = False
+
+
+class MemberStarted(msgspec.Struct, frozen=True, tag="member-started"):
+    """A member's process exists. `at` is on the node's axis, `boot_us` the agent's boot time."""
+
+    attempt_id: str
+    rank: int
+    at: int
+    boot_us: int
+    pid: int
+
+
+class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):
+    """A live attempt must end, and why. `grace_us` 0 means kill now."""
+
+    attempt_id: str
+    cause: EndCause
+    grace_us: int
+    message: str = ""
+
+
+class MemberEnded(msgspec.Struct, frozen=True, tag="member-ended"):
+    """A member's process tree is gone; `charges` settle what was not yet settled."""
+
+    attempt_id: str
+    rank: int
+    report: ExitReport
+    charges: tuple[Charge, ...]
+
+
+class AttemptEnded(msgspec.Struct, frozen=True, tag="attempt-ended", omit_defaults=True):
+    """All members are gone: exactly one terminal state, immutable. What was held is released.
+
+    `requeue`: the job goes back to PENDING; `counts`: whether this used up one of `retry.max`.
+    """
+
+    attempt_id: str
+    cause: EndCause
+    exit_code: int
+    message: str = ""
+    requeue: bool = False
+    counts: bool = True
+
+
+class NodeRegistered(msgspec.Struct, frozen=True, tag="node-registered"):
+    """A node said what it has, for the first time or after a change."""
+
+    node_id: str
+    facts: NodeFacts
+
+
+class NodePriced(msgspec.Struct, frozen=True, tag="node-priced"):
+    """What the node costs from now on: nanos per hour by component; no `price_id` means unknown."""
+
+    node_id: str
+    price_id: str
+    rates: ShareRates
+
+
+class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
+    """A new boot of a node: anchors its axis: axis(b) = anchor_at + (b - anchor_boot_us)."""
+
+    node_id: str
+    boot_id: str
+    anchor_at: int
+    anchor_boot_us: int
+    charges: tuple[Charge, ...] = ()
+
+
+class NodeConnected(msgspec.Struct, frozen=True, tag="node-connected"):
+    """The node's agent is in contact."""
+
+    node_id: str
+
+
+class NodeSilent(msgspec.Struct, frozen=True, tag="node-silent"):
+    """The node's agent is out of contact; its jobs may still run, so nothing of theirs is given away."""
+
+    node_id: str
+
+
+class NodeScheduling(msgspec.Struct, frozen=True, tag="node-scheduling"):
+    """`mode`: open | cordon (no new work) | drain (no new work, then stop what runs past `deadline_us`)."""
+
+    node_id: str
+    mode: str
+    reason: str = ""
+
+
+class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered"):
+    """One node's time up to `through` is owned by somebody, to the nano.
+
+    Attributes:
+        through: on the node's axis; from the previous `through`.
+        charges: usage of live members in between (ended ones were settled at their end), then idle,
+            down and overhead, so that all charges of the interval sum to the node's own cost.
+        counters: (attempt id, rank, held_us) cumulative, as reported.
+    """
+
+    node_id: str
+    through: int
+    charges: tuple[Charge, ...]
+    counters: tuple[tuple[str, int, int], ...]
+
+
+class PolicyApplied(msgspec.Struct, frozen=True, tag="policy-applied"):
+    """Documents applied together."""
+
+    documents: tuple[PolicyDocument, ...]
+
+
+class PolicyRemoved(msgspec.Struct, frozen=True, tag="policy-removed"):
+    """A document stops being in force from now on."""
+
+    kind: str
+    name: str
+
+
+class HoldsRolled(msgspec.Struct, frozen=True, tag="holds-rolled"):
+    """A budget's period ended: what live attempts still hold moves into the new period."""
+
+    budget: str
+    from_period: int
+    to_period: int
+
+
+class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
+    """A budget passed one of its thresholds for the first time in this period.
+
+    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`.
+    """
+
+    budget: str
+    period_start: int
+    at_ppm: int
+    on: str
+    settled_nanos: int
+    held_nanos: int
+    limit_nanos: int
+
+
+class NodeTokenIssued(msgspec.Struct, frozen=True, tag="node-token-issued"):
+    """A node may enrol with a secret whose SHA-256 this is."""
+
+    name: str
+    sha256: str
+    expires_at: int
+
+
+Event = (
+    ClusterCreated
+    | JobSubmitted
+    | JobHeld
+    | JobReleased
+    | JobUpdated
+    | JobRequeued
+    | JobEnded
+    | AttemptPlaced
+    | MemberStarted
+    | StopRequested
+    | MemberEnded
+    | AttemptEnded
+    | NodeRegistered
+    | NodePriced
+    | NodeBooted
+    | NodeConnected
+    | NodeSilent
+    | NodeScheduling
+    | NodeMetered
+    | PolicyApplied
+    | PolicyRemoved
+    | HoldsRolled
+    | ThresholdCrossed
+    | NodeTokenIssued
+)
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """One line of the log: what happened, when it was recorded, by whom.
+
+    Attributes:
+        seq: 1, 2, 3 … without a gap.
+        at: bursard's wall clock at recording (evidence; durations never come from it).
+        actor: user name, `node:<name>` or `bursard`: the audit row of the mutation.
+    """
+
+    seq: int
+    at: int
+    actor: str
+    event: Event
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """One event as canonical JSON bytes (field order is declaration order): what the hash chain covers."""
+    return _ENCODER.encode(event)
+
+
+def decode(payload: bytes) -> Event:
+    """The inverse of `encode`. Raises `msgspec.ValidationError` on a payload this version cannot read."""
+    return _DECODER.decode(payload)

@@ -1,0 +1,44 @@
+"""The ledger: what things cost, who owes it, and what is promised. Pure: no I/O, no clock.
+
+`metering` and `allocation` turn time into charges (used where events are decided); `Ledger` folds
+holds and charges into balances (used where events are applied); `rows` is what the store keeps.
+"""
+
+from bursard.ledger.accounts import (
+    BudgetAccounts,
+    book_of,
+    budget_accounts,
+    budget_of,
+    job_account,
+    node_account,
+    ownerless_account,
+)
+from bursard.ledger.allocation import Parts, add_used, node_charges
+from bursard.ledger.entries import Entry, Row, Transaction, post, rows
+from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
+from bursard.ledger.metering import held_nanos, hour_segments, member_charges
+
+__all__ = [
+    "AttemptMoney",
+    "BudgetAccounts",
+    "Entry",
+    "HeldMoney",
+    "Ledger",
+    "LedgerImage",
+    "Parts",
+    "Row",
+    "Transaction",
+    "add_used",
+    "book_of",
+    "budget_accounts",
+    "budget_of",
+    "held_nanos",
+    "hour_segments",
+    "job_account",
+    "member_charges",
+    "node_account",
+    "node_charges",
+    "ownerless_account",
+    "post",
+    "rows",
+]

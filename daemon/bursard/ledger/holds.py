@@ -1,0 +1,352 @@
+"""The ledger: hold, settle, release, as one deterministic fold over what was decided.
+
+Owns    `Ledger`: balances, and what each live attempt may still spend of each budget.
+Input   holds and charges as the events carry them; no clock, no identity source, no policy.
+Why     a hard budget can only be kept if the worst case is set aside before work starts.
+        `available` starts at 0 and goes down as money is committed, so the limit stays policy: a
+        placement fits when `room` >= its hold, and then settled + held <= limit for as long as
+        charges stay within holds (B1). A charge beyond its hold is still booked, since it is owed,
+        and shows as `overrun`.
+
+Which period a charge settles in: the one its hold is in when it is posted, and a hold changes
+period only by `roll`. A charge dated before that period (a report that came after the roll) settles
+in the period of its date, among those its hold was in; what it spends leaves the hold where that
+now is. So what an attempt has committed stays the same, and an old period never takes in more than
+was moved out of it. Roll a budget before placing anything in its new period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bursar.errors import InvariantViolation
+from bursar.model import Hold
+from bursard.events import Charge
+from bursard.ledger.accounts import (
+    BudgetAccounts,
+    budget_accounts,
+    budget_of,
+    job_account,
+    node_account,
+    ownerless_account,
+)
+from bursard.ledger.entries import Entry, Transaction, post
+
+
+class HeldMoney(msgspec.Struct):
+    """What one attempt may still spend of one budget.
+
+    Attributes:
+        period_start: the period the money is in now.
+        nanos: the rest of the hold. overrun_nanos: charged beyond it.
+        earlier: the periods it was rolled out of, ascending.
+    """
+
+    budget: str
+    period_start: int
+    nanos: int
+    overrun_nanos: int = 0
+    earlier: tuple[int, ...] = ()
+
+    def period_at(self, at: int) -> int:
+        """The period in which a charge dated `at` settles."""
+        if at >= self.period_start or not self.earlier:
+            return self.period_start
+        return next((start for start in reversed(self.earlier) if start <= at), self.earlier[0])
+
+
+class AttemptMoney(msgspec.Struct):
+    """The money of one attempt, kept until its job is closed so that nothing resolves twice."""
+
+    attempt_id: str
+    job_id: str
+    holds: list[HeldMoney]
+    settled_nanos: int = 0
+    live: bool = True
+
+    def copy(self) -> AttemptMoney:
+        """An independent copy."""
+        holds = [
+            HeldMoney(held.budget, held.period_start, held.nanos, held.overrun_nanos, held.earlier)
+            for held in self.holds
+        ]
+        return AttemptMoney(self.attempt_id, self.job_id, holds, self.settled_nanos, self.live)
+
+
+class LedgerImage(msgspec.Struct, frozen=True):
+    """A whole ledger as data, in one canonical order: equal ledgers have equal bytes."""
+
+    balances: tuple[tuple[str, int], ...]
+    attempts: tuple[AttemptMoney, ...]
+    closed_nanos: int
+
+
+class Ledger:
+    """Balances and holds. Every change is a transaction, returned for the caller to persist.
+
+    A call that raises `InvariantViolation` has changed nothing.
+    """
+
+    def __init__(self) -> None:
+        self.balances: dict[str, int] = {}
+        self.closed_nanos = 0
+        self._attempts: dict[str, AttemptMoney] = {}
+        self._jobs: dict[str, list[str]] = {}
+        self._live: dict[tuple[str, int], dict[str, HeldMoney]] = {}
+        self._accounts: dict[tuple[str, int], BudgetAccounts] = {}
+
+    # --- changes
+
+    def post(self, transaction: Transaction) -> Transaction:
+        """Add a transaction to the balances, e.g. a correction; raises unless it sums to zero."""
+        return post(self.balances, transaction)
+
+    def place(self, attempt_id: str, job_id: str, holds: Sequence[Hold]) -> Transaction | None:
+        """Open an attempt and set its holds aside, in one transaction; None when all are 0."""
+        if attempt_id in self._attempts:
+            raise InvariantViolation(f"B3: {attempt_id} is placed twice")
+        if len({hold.budget for hold in holds}) != len(holds) or any(h.nanos < 0 for h in holds):
+            raise InvariantViolation(f"B3: {attempt_id} needs one hold >= 0 a budget, not {holds}")
+        money = AttemptMoney(attempt_id, job_id, [])
+        entries = []
+        for hold in holds:
+            held = HeldMoney(hold.budget, hold.period_start, hold.nanos)
+            money.holds.append(held)
+            self._live.setdefault((hold.budget, hold.period_start), {})[attempt_id] = held
+            if hold.nanos:
+                accounts = self._budget_accounts(hold.budget, hold.period_start)
+                entries.append(Entry(accounts.available, -hold.nanos))
+                entries.append(Entry(accounts.held, hold.nanos))
+        self._attempts[attempt_id] = money
+        self._jobs.setdefault(job_id, []).append(attempt_id)
+        if not entries:
+            return None
+        return self.post(Transaction("hold", tuple(entries), attempt_id, job_id))
+
+    def charge(self, charges: Sequence[Charge]) -> list[Transaction]:
+        """Book charges, one transaction each; a charge of 0 moves no money and yields none.
+
+        The settlement of usage, in every budget of its attempt, is in the transaction of its cost.
+        """
+        for item in charges:
+            if item.kind == "usage":
+                self._check_usage(item)
+            else:
+                ownerless_account(item.kind, item.node_id)
+        return [self._book(item) for item in charges if item.nanos]
+
+    def release(self, attempt_id: str) -> Transaction | None:
+        """Resolve an attempt: what is left of its holds goes back. None when nothing is left."""
+        money = self._attempt(attempt_id, "released")
+        entries = []
+        for held in money.holds:
+            self._leave(held, attempt_id)
+            if held.nanos:
+                accounts = self._budget_accounts(held.budget, held.period_start)
+                entries.append(Entry(accounts.held, -held.nanos))
+                entries.append(Entry(accounts.available, held.nanos))
+                held.nanos = 0
+        money.live = False
+        if not entries:
+            return None
+        return self.post(Transaction("release", tuple(entries), attempt_id, money.job_id))
+
+    def roll(self, budget: str, from_period: int, to_period: int) -> list[Transaction]:
+        """Move what live attempts still hold of a budget into its next period.
+
+        One transaction for each, ordered by attempt id, so that the rows of one attempt alone show
+        where its hold went.
+        """
+        if to_period <= from_period:
+            raise InvariantViolation(f"{budget} cannot roll from {from_period} back to {to_period}")
+        moving = self._live.pop((budget, from_period), {})
+        old = self._budget_accounts(budget, from_period)
+        new = self._budget_accounts(budget, to_period)
+        transactions = []
+        for attempt_id, held in sorted(moving.items()):
+            held.earlier += (from_period,)
+            held.period_start = to_period
+            self._live.setdefault((budget, to_period), {})[attempt_id] = held
+            if held.nanos:
+                entries = (
+                    Entry(old.held, -held.nanos),
+                    Entry(old.available, held.nanos),
+                    Entry(new.available, -held.nanos),
+                    Entry(new.held, held.nanos),
+                )
+                job_id = self._attempts[attempt_id].job_id
+                moved = Transaction("roll", entries, attempt_id, job_id, budget=budget)
+                transactions.append(self.post(moved))
+        return transactions
+
+    def close_job(self, job_id: str) -> int:
+        """Forget an ended job and its attempts; returns what it cost. Its rows stay with the store.
+
+        Keeps memory bounded by what is live. The amount lives on in `closed_nanos`.
+        """
+        attempts = self._jobs.get(job_id, [])
+        if live := [attempt_id for attempt_id in attempts if self._attempts[attempt_id].live]:
+            raise InvariantViolation(f"B3: {job_id} is closed while {live} still hold money")
+        for attempt_id in attempts:
+            del self._attempts[attempt_id]
+        self._jobs.pop(job_id, None)
+        nanos = self.balances.pop(job_account(job_id), 0)
+        self.closed_nanos += nanos
+        return nanos
+
+    # --- reads
+
+    def available(self, budget: str, period_start: int) -> int:
+        """Minus what is committed in one period: -(settled + held)."""
+        return self.balances.get(self._budget_accounts(budget, period_start).available, 0)
+
+    def held(self, budget: str, period_start: int) -> int:
+        """Promised to live attempts in one period."""
+        return self.balances.get(self._budget_accounts(budget, period_start).held, 0)
+
+    def settled(self, budget: str, period_start: int) -> int:
+        """Spent in one period."""
+        return self.balances.get(self._budget_accounts(budget, period_start).settled, 0)
+
+    def room(self, budget: str, period_start: int, limit_nanos: int) -> int:
+        """What may still be held under a limit; negative when it has been passed."""
+        return limit_nanos + self.available(budget, period_start)
+
+    def is_live(self, attempt_id: str) -> bool:
+        """Placed and not released: only then may usage be charged."""
+        money = self._attempts.get(attempt_id)
+        return money is not None and money.live
+
+    def open_holds(self, attempt_id: str) -> tuple[Hold, ...]:
+        """What is left of each hold, in the period where it is now; empty once released."""
+        money = self._attempts.get(attempt_id)
+        if money is None or not money.live:
+            return ()
+        return tuple(Hold(held.budget, held.period_start, held.nanos) for held in money.holds)
+
+    def attempt_settled(self, attempt_id: str) -> int:
+        """Usage charged to one attempt; 0 for one that is unknown or whose job is closed."""
+        money = self._attempts.get(attempt_id)
+        return money.settled_nanos if money else 0
+
+    def overrun(self, attempt_id: str) -> int:
+        """The most that was charged beyond any one of its holds."""
+        money = self._attempts.get(attempt_id)
+        return max((held.overrun_nanos for held in money.holds), default=0) if money else 0
+
+    def job_settled(self, job_id: str) -> int:
+        """Usage charged to one job; 0 once it is closed."""
+        return self.balances.get(job_account(job_id), 0)
+
+    def violations(self) -> list[str]:
+        """Every invariant this ledger can check of itself, as sentences; empty when it is sound."""
+        found = []
+        if total := sum(self.balances.values()) + self.closed_nanos:
+            found.append(f"L1: all balances sum to {total}, not 0")
+        rest: dict[tuple[str, int], int] = {}
+        for money in self._attempts.values():
+            for held in money.holds:
+                key = (held.budget, held.period_start)
+                rest[key] = rest.get(key, 0) + held.nanos
+                if held.nanos and not money.live:
+                    found.append(f"B3: {money.attempt_id} is released but holds {held.budget}")
+        parts = (budget_of(account) for account in self.balances)
+        keys = rest.keys() | {(name, period) for name, period, _ in filter(None, parts)}
+        for budget, period in sorted(keys):
+            held_nanos, settled = self.held(budget, period), self.settled(budget, period)
+            where = f"{budget} in {period}"
+            if held_nanos != (expected := rest.get((budget, period), 0)):
+                found.append(f"B3: {where}: held {held_nanos}, its holds {expected}")
+            if self.available(budget, period) + held_nanos + settled:
+                found.append(f"L1: {where}: available + held + settled is not 0")
+            if held_nanos < 0:
+                found.append(f"B3: {where}: held {held_nanos} is negative")
+        return found
+
+    # --- snapshots
+
+    def image(self) -> LedgerImage:
+        """Everything as data, independent of this ledger."""
+        return LedgerImage(
+            balances=tuple(sorted(self.balances.items())),
+            attempts=tuple(money.copy() for _, money in sorted(self._attempts.items())),
+            closed_nanos=self.closed_nanos,
+        )
+
+    @classmethod
+    def from_image(cls, image: LedgerImage) -> Ledger:
+        """The ledger an image was taken of; goes on exactly as that one would."""
+        ledger = cls()
+        ledger.balances = dict(image.balances)
+        ledger.closed_nanos = image.closed_nanos
+        for kept in image.attempts:
+            money = kept.copy()
+            ledger._attempts[money.attempt_id] = money
+            ledger._jobs.setdefault(money.job_id, []).append(money.attempt_id)
+            for held in money.holds if money.live else ():
+                live = ledger._live.setdefault((held.budget, held.period_start), {})
+                live[money.attempt_id] = held
+        return ledger
+
+    # --- inside
+
+    def _budget_accounts(self, budget: str, period_start: int) -> BudgetAccounts:
+        """The account names, assembled once per period: they are needed on every posting."""
+        accounts = self._accounts.get((budget, period_start))
+        if accounts is None:
+            accounts = self._accounts[budget, period_start] = budget_accounts(budget, period_start)
+        return accounts
+
+    def _attempt(self, attempt_id: str, verb: str) -> AttemptMoney:
+        money = self._attempts.get(attempt_id)
+        if money is None or not money.live:
+            state = "not known" if money is None else "already released"
+            raise InvariantViolation(f"B3: {attempt_id} cannot be {verb}: it is {state}")
+        return money
+
+    def _check_usage(self, item: Charge) -> None:
+        money = self._attempt(item.attempt_id, "charged")
+        if item.job_id != money.job_id or item.nanos < 0:
+            raise InvariantViolation(
+                f"usage of {item.attempt_id} must be >= 0 and on {money.job_id}, not"
+                f" {item.nanos} on {item.job_id}"
+            )
+
+    def _leave(self, held: HeldMoney, attempt_id: str) -> None:
+        live = self._live[held.budget, held.period_start]
+        del live[attempt_id]
+        if not live:
+            del self._live[held.budget, held.period_start]
+
+    def _book(self, item: Charge) -> Transaction:
+        nanos = item.nanos
+        source = Entry(node_account(item.node_id), -nanos)
+        if item.kind != "usage":
+            owner = Entry(ownerless_account(item.kind, item.node_id), nanos)
+            return self.post(Transaction(item.kind, (source, owner), node_id=item.node_id))
+        money = self._attempts[item.attempt_id]
+        money.settled_nanos += nanos
+        entries = [source, Entry(job_account(item.job_id), nanos)]
+        for held in money.holds:
+            self._settle(held, item.start, nanos, entries)
+        usage = Transaction("usage", tuple(entries), item.attempt_id, item.job_id, item.node_id)
+        return self.post(usage)
+
+    def _settle(self, held: HeldMoney, at: int, nanos: int, entries: list[Entry]) -> None:
+        """Spend `nanos` of one hold: what is left of it, and beyond that the budget itself."""
+        paid = min(held.nanos, nanos)
+        held.nanos -= paid
+        held.overrun_nanos += nanos - paid
+        period_start = held.period_at(at)
+        then = self._budget_accounts(held.budget, period_start)
+        if paid:
+            now = self._budget_accounts(held.budget, held.period_start)
+            entries.append(Entry(now.held, -paid))
+            if period_start != held.period_start:
+                entries.append(Entry(now.available, paid))
+                paid = 0
+        if nanos != paid:
+            entries.append(Entry(then.available, paid - nanos))
+        entries.append(Entry(then.settled, nanos))
