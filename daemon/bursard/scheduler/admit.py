@@ -1,0 +1,90 @@
+"""Admission: may this gang start at this price, and for how long?
+
+Owns    the rooms of the hard budgets as one plan spends them, and the answer `Admitted | Refusal`.
+Why     the worst case is promised before anything starts, so a cap can never be passed by what is
+        already running; a plan that starts many jobs at once must count its own promises too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bursar.decision import BudgetRoom, JobClass
+from bursar.model import ReasonCode
+from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, worst_hold
+
+
+class Admitted(NamedTuple):
+    """The gang may start: this time limit, this hold in each budget."""
+
+    time_limit_us: int
+    hold_us: int
+    hold_nanos: int
+
+
+class Refusal(NamedTuple):
+    """Money says no. `budget` is "" when the job's own cap or price limit does."""
+
+    code: ReasonCode
+    budget: str
+    needed_nanos: int
+    rate_nanos_per_hour: int
+
+
+class Rooms:
+    """What the hard budgets can still promise, less what this plan already promised."""
+
+    def __init__(self, budgets: Mapping[str, BudgetRoom]) -> None:
+        self.budgets = budgets
+        self._promised: dict[str, int] = {}
+
+    def room_nanos(self, budget: str) -> int:
+        """Room left for further holds."""
+        return self.budgets[budget].room_nanos - self._promised.get(budget, 0)
+
+    def promised_nanos(self, budget: str) -> int:
+        """What this plan has promised of it."""
+        return self._promised.get(budget, 0)
+
+    def promise(self, budgets: tuple[str, ...], nanos: int) -> None:
+        """Spend room."""
+        for budget in budgets:
+            self._promised[budget] = self._promised.get(budget, 0) + nanos
+
+    def admit(self, job_class: JobClass, rate_nanos_per_hour: int) -> Admitted | Refusal:
+        """May a gang of this class start at this rate?
+
+        Args:
+            rate_nanos_per_hour: of the whole gang; negative when unknown, which the price filter
+                only lets through for jobs without any limit on money.
+        """
+        rate = max(rate_nanos_per_hour, 0)
+        cap = job_class.max_price_nanos_per_hour
+        if cap and rate > cap:
+            return Refusal(ReasonCode.PRICE_CAP_EXCEEDED, "", rate, rate)
+        time_limit_us, hold_us = job_class.time_limit_us, job_class.hold_us
+        if job_class.max_cost_nanos and rate:
+            limit_us = capped_time_limit_us(rate, time_limit_us, hold_us, job_class.max_cost_nanos)
+            if limit_us < min(SECOND_US, time_limit_us):
+                least = worst_hold(rate, hold_us - time_limit_us + SECOND_US)
+                return Refusal(ReasonCode.BUDGET_EXHAUSTED, "", least, rate)
+            hold_us -= time_limit_us - limit_us
+            time_limit_us = limit_us
+        hold = worst_hold(rate, hold_us)
+        for budget in job_class.budgets:
+            room = self.budgets.get(budget)
+            if room is None:
+                return Refusal(ReasonCode.MISCONFIGURED, budget, hold, rate)
+            if hold > self.room_nanos(budget):
+                left = room.limit_nanos - room.settled_nanos
+                short = left < hold
+                code = ReasonCode.BUDGET_EXHAUSTED if short else ReasonCode.BUDGET_COMMITTED
+                return Refusal(code, budget, hold, rate)
+        return Admitted(time_limit_us, hold_us, hold)
+
+
+def limits_money(job_class: JobClass) -> bool:
+    """Does any limit on money apply, so that prices must be known?"""
+    capped = job_class.max_price_nanos_per_hour or job_class.max_cost_nanos
+    return bool(job_class.budgets or capped)

@@ -1,0 +1,226 @@
+"""Explain and what-if: the same plan, looked at from one job.
+
+Owns    `explain` (why a pending job waits, what would start now) and `what_if` (where a job that is
+        not submitted yet would go and what it would cost).
+Why     both run the real planner on the snapshot, so they cannot say anything the scheduler would
+        not do; an alternative is only offered after a plan has started it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec.structs import replace
+
+from bursar.decision import (
+    AHEAD_SHOWN,
+    Alternative,
+    BudgetVerdict,
+    Explanation,
+    JobClass,
+    NodeVerdict,
+    PendingQueue,
+    Snapshot,
+    Start,
+    WhatIf,
+)
+from bursar.model import Reason, ReasonCode
+from bursar.money import cumulative
+from bursar.resources import MILLI, format_size
+from bursar_policies.filters import FILTERS
+from bursard.scheduler import gang, reasons
+from bursard.scheduler.admit import Rooms
+from bursard.scheduler.alternatives import candidates
+from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.plan import Planner
+from bursard.scheduler.table import NO, Table
+from bursard.scheduler.world import PlanCache, World
+
+HOLDERS_SHOWN = 10
+WHAT_IF_ID = "what-if"
+"""The job id a plan gives to the job that `what_if` asks about."""
+NOTHING = Reason(ReasonCode.NONE, "")
+
+
+def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Explanation:
+    """Why a pending job waits, or that it does not.
+
+    Args:
+        index: of its `PendingQueue` in the snapshot.
+        job_id: one of the queue; its first job when empty.
+    """
+    queue = snapshot.queues[index]
+    job_id = job_id or queue.jobs[0][1]
+    planner = Planner(snapshot, now, PlanCache())
+    result = planner.run()
+    started = {start.job_id for start in result.starts}
+    tables = [planner.world.table(ask) for ask in gang.asks_of(queue.job_class)]
+    table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
+    ahead = _ahead(snapshot, queue, job_id, started)
+    starts = job_id in started
+    claim = None if starts else _claim(planner, queue.job_class, job_id)
+    names = snapshot.nodes.names
+    return Explanation(
+        job_id=job_id,
+        starts_now=starts,
+        reason=NOTHING if starts else result.class_reasons.get(index, NOTHING),
+        counts=_counts(planner.world, table),
+        nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
+        budgets=_budgets(queue.job_class, planner, table),
+        ahead=tuple(ahead[:AHEAD_SHOWN]),
+        ahead_total=len(ahead) + _beyond_window(snapshot, queue),
+        holders=_holders(snapshot, table),
+        expected_start_at=claim.at if claim else 0,
+        expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
+        alternatives=() if starts else _alternatives(snapshot, index, now, job_id, planner),
+    )
+
+
+def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50) -> WhatIf:
+    """Where a job would start now, behind all that wait at its priority, and its price."""
+    last = max((q.jobs[-1][0] for q in snapshot.queues if q.jobs), default=0)
+    queue = PendingQueue(job_class, priority, ((last + 1, WHAT_IF_ID),), 1)
+    asked = replace(snapshot, queues=(*snapshot.queues, queue))
+    planner = Planner(asked, now, PlanCache())
+    result = planner.run()
+    start = _start_of(result.starts, WHAT_IF_ID)
+    if start is None:
+        claim = _claim(planner, job_class, WHAT_IF_ID)
+        reason = result.class_reasons.get(len(snapshot.queues), NOTHING)
+        return WhatIf(None, reason, expected_start_at=claim.at if claim else 0)
+    rate = sum(member.rates.total for member in start.members)
+    priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
+    worst = start.hold_nanos if priced else 0
+    rooms = planner.rooms
+    known = [name for name in start.budgets if name in snapshot.budgets]
+    return WhatIf(
+        start=start,
+        reason=NOTHING,
+        nodes=tuple(snapshot.nodes.names[member.node] for member in start.members),
+        priced=priced,
+        rate_nanos_per_hour=rate,
+        expected_nanos=cumulative(rate, start.time_limit_us),
+        worst_nanos=worst,
+        currency=snapshot.budgets[known[0]].currency if known else "",
+        rooms_after=tuple((name, rooms.room_nanos(name)) for name in known),
+    )
+
+
+def _start_of(starts: tuple[Start, ...], job_id: str) -> Start | None:
+    return next((start for start in starts if start.job_id == job_id), None)
+
+
+def _claim(planner: Planner, job_class: JobClass, job_id: str) -> Reservation | None:
+    """When it could start by the latest ends of what runs, if nothing else came before it."""
+    running = [*planner.snapshot.running, *planner.ends]
+    asks = gang.asks_of(job_class)
+    rooms = Rooms(planner.snapshot.budgets)
+    return reserve(planner.world, job_id, job_class, asks, rooms, running, planner.now)
+
+
+def _ahead(snapshot: Snapshot, queue: PendingQueue, job_id: str, started: set[str]) -> list[str]:
+    """Jobs that are looked at before this one and do not start now."""
+    own = next((order for order, name in queue.jobs if name == job_id), None)
+    if own is None:
+        own = queue.jobs[-1][0] + 1
+    before = [
+        (-other.priority, order, name)
+        for other in snapshot.queues
+        for order, name in other.jobs
+        if (-other.priority, order) < (-queue.priority, own) and name not in started
+    ]
+    return [name for _, _, name in sorted(before)]
+
+
+def _beyond_window(snapshot: Snapshot, queue: PendingQueue) -> int:
+    """Jobs of higher priority that the snapshot counts but does not list."""
+    return sum(q.total - len(q.jobs) for q in snapshot.queues if q.priority > queue.priority)
+
+
+def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:
+    """Nodes turned away by each check in turn, then by what is lacking, then those that fit."""
+    found: list[tuple[str, int]] = []
+    left = np.ones(world.count, dtype=np.bool_)
+    for rule in FILTERS:
+        mask = rule.mask(world.nodes, table.ask)
+        if mask is not None:
+            found.append((rule.name, int((left & ~mask).sum())))
+            left = left & mask
+    found.append(("ready", int((left & ~table.usable).sum())))
+    lacking = reasons.lacking(world, table)
+    return (*found, *lacking.items())
+
+
+def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
+    """One node as this job sees it, after what starts before it."""
+    nodes, request, name = world.nodes, table.request, world.nodes.names[row]
+    for rule in FILTERS:
+        mask = rule.mask(nodes, table.ask) if not table.capable[row] else None
+        if mask is not None and not mask[row]:
+            return NodeVerdict(name, False, rule.name, rule.why_not(nodes, row, table.ask))
+    if not nodes.ready[row]:
+        return NodeVerdict(name, False, "ready", "it is down, draining or cordoned")
+    state = world.state(row)
+    if table.keys[row] != NO:
+        return NodeVerdict(name, True, "", "fits now")
+    if state.cpu_milli < request.cpu_milli:
+        free, asked = state.cpu_milli / MILLI, request.cpu_milli / MILLI
+        return NodeVerdict(name, False, "cpus", f"{free:g} CPUs free, you ask {asked:g}")
+    if state.memory_bytes < request.memory_bytes:
+        have, want = format_size(state.memory_bytes), format_size(request.memory_bytes)
+        return NodeVerdict(name, False, "memory", f"{have} of memory free, you ask {want}")
+    gpus = request.gpus
+    count, milli = (gpus.count, gpus.milli) if gpus else (0, MILLI)
+    fitting = sum(left >= milli for left in state.gpus)
+    share = "" if milli == MILLI else f" with {milli / MILLI:g}"
+    total = int(nodes.gpu_total[row])
+    detail = f"{fitting} of {total} GPUs{share} free, you ask {count}"
+    return NodeVerdict(name, False, "gpus", detail)
+
+
+def _budgets(job_class: JobClass, planner: Planner, table: Table) -> tuple[BudgetVerdict, ...]:
+    """Each hard budget's room against the hold at the cheapest place."""
+    rate = max(table.cheapest_rate(job_class.nodes), 0)
+    needed = cumulative(rate, job_class.hold_us)
+    budgets = planner.snapshot.budgets
+    return tuple(
+        BudgetVerdict(budgets[name], needed, needed <= planner.rooms.room_nanos(name))
+        for name in job_class.budgets
+        if name in budgets
+    )
+
+
+def _holders(snapshot: Snapshot, table: Table) -> tuple[tuple[str, str, int], ...]:
+    """Who runs on the nodes it could use, soonest end first."""
+    members = [m for m in snapshot.running if table.usable[m.node]]
+    members.sort(key=lambda m: (m.ends_at, m.attempt_id, m.node))
+    names = snapshot.nodes.names
+    return tuple((names[m.node], m.attempt_id, m.ends_at) for m in members[:HOLDERS_SHOWN])
+
+
+def _alternatives(
+    snapshot: Snapshot, index: int, now: int, job_id: str, planner: Planner
+) -> tuple[Alternative, ...]:
+    """Changes that a plan has been seen to start now."""
+    queue, found = snapshot.queues[index], []
+    order = next((order for order, name in queue.jobs if name == job_id), queue.jobs[0][0])
+    others = [replace(q, jobs=()) if i == index else q for i, q in enumerate(snapshot.queues)]
+    for change, job_class in candidates(planner, queue.job_class):
+        changed = replace(queue, job_class=job_class, jobs=((order, job_id),), total=1)
+        trial = Planner(replace(snapshot, queues=(*others, changed)), now, PlanCache()).run()
+        start = _start_of(trial.starts, job_id)
+        if start is None:
+            continue
+        rows = [member.node for member in start.members]
+        priced = all(int(snapshot.nodes.rate[row]) >= 0 for row in rows)
+        currency = next((snapshot.budgets[b].currency for b in start.budgets), "")
+        found.append(
+            Alternative(
+                change,
+                tuple(snapshot.nodes.names[row] for row in rows),
+                sum(member.rates.total for member in start.members),
+                start.hold_nanos,
+                currency,
+                priced,
+            )
+        )
+    return tuple(found)

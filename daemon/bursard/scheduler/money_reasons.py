@@ -1,0 +1,109 @@
+"""Why money says no, and the change that would make it say yes.
+
+Why     the remedy is computed from the room that is left, so that doing what it says works.
+"""
+
+from __future__ import annotations
+
+from bursar.decision import JobClass
+from bursar.model import Reason, ReasonCode
+from bursard.scheduler import text
+from bursard.scheduler.admit import Refusal, Rooms
+from bursard.scheduler.pricing import SECOND_US, longest_hold_us
+
+
+def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    """The reason behind a refusal."""
+    if refusal.code == ReasonCode.PRICE_CAP_EXCEEDED:
+        return _price_cap(job_class, refusal, rooms)
+    if refusal.code == ReasonCode.MISCONFIGURED:
+        return Reason(
+            refusal.code,
+            f"budget {refusal.budget} is not in force",
+            "apply it (bursar policy apply), or submit under another project",
+            (("budget", refusal.budget),),
+        )
+    if not refusal.budget:
+        return _own_cap(job_class, refusal, rooms)
+    return _budget(job_class, refusal, rooms)
+
+
+def _currency(job_class: JobClass, rooms: Rooms) -> str:
+    """The class has no currency of its own; its budgets and caps share one."""
+    known = [rooms.budgets[name].currency for name in job_class.budgets if name in rooms.budgets]
+    return known[0] if known else ""
+
+
+def _price_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    currency = _currency(job_class, rooms)
+    cap = job_class.max_price_nanos_per_hour
+    rate = text.money(refusal.rate_nanos_per_hour, currency)
+    return Reason(
+        refusal.code,
+        f"the cheapest place costs {rate}/h, your max_price is {text.money(cap, currency)}/h",
+        f"raise max_price to {rate}/h, or ask for less",
+        (("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)), ("max_price", str(cap))),
+    )
+
+
+def _own_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    currency = _currency(job_class, rooms)
+    left = max(job_class.max_cost_nanos, 0)
+    rate = text.money(refusal.rate_nanos_per_hour, currency)
+    overhead = text.duration(job_class.hold_us - job_class.time_limit_us)
+    return Reason(
+        refusal.code,
+        f"max_cost has {text.money(left, currency)} left, which at {rate}/h does not pay for one "
+        f"second and the {overhead} of grace",
+        f"raise max_cost by at least {text.money(refusal.needed_nanos - left, currency)}",
+        (
+            ("max_cost_left", str(left)),
+            ("needed", str(refusal.needed_nanos)),
+            ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
+        ),
+    )
+
+
+def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    room = rooms.budgets[refusal.budget]
+    held = room.held_nanos + rooms.promised_nanos(refusal.budget)
+    left = rooms.room_nanos(refusal.budget)
+    cash = room.currency
+    needed, limit = refusal.needed_nanos, room.limit_nanos
+    facts = (
+        ("budget", room.name),
+        ("currency", cash),
+        ("limit", str(limit)),
+        ("settled", str(room.settled_nanos)),
+        ("held", str(held)),
+        ("room", str(left)),
+        ("needed", str(needed)),
+        ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
+        ("renews_at", str(room.renews_at)),
+    )
+    message = (
+        f"budget {room.name} has {text.money(left, cash)} left of {text.money(limit, cash)} "
+        f"({text.money(room.settled_nanos, cash)} settled, {text.money(held, cash)} held); this job "
+        f"needs {text.money(needed, cash)} for {text.duration(job_class.hold_us)} at most"
+    )
+    return Reason(refusal.code, message, _budget_remedy(job_class, refusal, rooms), facts)
+
+
+def _budget_remedy(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:
+    room = rooms.budgets[refusal.budget]
+    cash = room.currency
+    least = min(rooms.room_nanos(name) for name in job_class.budgets if name in rooms.budgets)
+    ways = []
+    if least > 0 and refusal.rate_nanos_per_hour > 0:
+        overhead = job_class.hold_us - job_class.time_limit_us
+        limit_us = longest_hold_us(refusal.rate_nanos_per_hour, least) - overhead
+        if SECOND_US <= limit_us < job_class.time_limit_us:
+            left = text.money(least, cash)
+            ways.append(f"set --time-limit {text.duration(limit_us)} or less to fit the {left} left")
+    if refusal.code == ReasonCode.BUDGET_COMMITTED:
+        ways.append("wait until running jobs give back what they do not use")
+    elif room.renews_at:
+        ways.append(f"wait until it renews at {text.instant(room.renews_at)}")
+    missing = refusal.needed_nanos - rooms.room_nanos(refusal.budget)
+    ways.append(f"raise the budget by {text.money(missing, cash)}")
+    return ", or ".join(ways)

@@ -1,0 +1,120 @@
+"""What the scenarios do not tell: strategies, patterns, windows, caches, many nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.decision import PendingQueue
+from bursar.errors import InvalidRequest
+from bursar.model import ReasonCode
+from bursar_policies.filters import matches
+from bursar_policies.scorers import Weights
+from bursard.scheduler import PlanCache, plan
+from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
+
+NOW = 1_767_225_600_000_000
+HOUR_US = 3_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "expected"),
+    [
+        ("eu-*", "eu-1", True),
+        ("eu-*", None, False),
+        ("!eu-*", None, True),
+        ("!eu-*", "eu-1", False),
+        ("a,b", "b", True),
+        ("a*,!ab", "ab", False),
+        ("", "anything", True),
+    ],
+)
+def test_patterns_match_values(pattern, value, expected):
+    assert matches(pattern, value) is expected
+
+
+def test_unknown_strategy_is_refused_by_name():
+    with pytest.raises(InvalidRequest, match=r"'tight'.*pack, spread"):
+        plan(snapshot(columns([Node(name="a")]), strategy="tight"), NOW)
+
+
+def nodes_used(strategy: str) -> set[int]:
+    shot = snapshot(columns([Node(name="a"), Node(name="b")]), strategy=strategy)
+    wanted = queue(job_class(), (1, "x"), (2, "y"))
+    shot = snapshot(shot.nodes, wanted, strategy=strategy)
+    return {start.members[0].node for start in plan(shot, NOW).starts}
+
+
+def test_pack_fills_one_node_and_spread_uses_both():
+    assert nodes_used("pack") == {0}
+    assert nodes_used("spread") == {0, 1}
+
+
+def test_equal_priority_goes_by_submission_across_queues():
+    shot = snapshot(
+        columns([Node(name="a", cpu_milli=3_000)]),
+        queue(job_class(hours=1), (1, "a1"), (4, "a4")),
+        queue(job_class(hours=2), (2, "b2"), (3, "b3")),
+    )
+    assert [start.job_id for start in plan(shot, NOW).starts] == ["a1", "b2", "b3"]
+
+
+def test_exhausted_window_is_not_a_reason():
+    """The queue counts 9 jobs and shows one, which starts: nothing is known to wait."""
+    wanted = PendingQueue(job_class(), 50, ((1, "x"),), 9)
+    answer = plan(snapshot(columns([Node(name="a")]), wanted), NOW)
+    assert len(answer.starts) == 1
+    assert not answer.class_reasons
+
+
+def test_stale_cache_is_not_trusted_without_a_facts_version():
+    """The same cache sees another cluster; version 0 promises nothing, so it starts over."""
+    cache = PlanCache()
+    wanted = queue(job_class(request(1)), (1, "x"))
+    assert not plan(snapshot(columns([Node(name="a")]), wanted), NOW, cache).starts
+    assert plan(snapshot(columns([Node(name="a", gpus=1)]), wanted), NOW, cache).starts
+
+
+def test_typical_jobs_decide_which_node_is_broken_up():
+    """Typical jobs want 8 CPUs with a GPU: node b (4 CPUs) is lost to them, node a (10) is not.
+
+    A job of 4 CPUs without GPUs goes to b, where it breaks nothing; without typical jobs the names
+    decide.
+    """
+    weights = Weights(consolidation=0, best_fit=0, opened_devices=0, starvation=0)
+    places = []
+    for typical in ([(request(1, cpus=8), 1)], []):
+        nodes = columns([Node(name="a", gpus=2, cpu_milli=10_000), Node(name="b", gpus=2, cpu_milli=4_000)])
+        shot = snapshot(nodes, queue(job_class(request(cpus=4)), (1, "x")), typical=typical)
+        places.append(nodes.names[plan(shot, NOW, weights=weights).starts[0].members[0].node])
+    assert places == ["b", "a"]
+
+
+def test_thousand_nodes_and_a_gang_of_a_hundred():
+    nodes = columns([Node(name=f"n{i:04}", gpus=8) for i in range(1000)])
+    answer = plan(snapshot(nodes, queue(job_class(request(8), nodes=100), (1, "g"), (2, "h"))), NOW)
+    used = [member.node for start in answer.starts for member in start.members]
+    assert len(used) == len(set(used)) == 200
+
+
+def test_reservation_without_any_end_in_sight_holds_nobody_back():
+    """Devices in quarantine are free of jobs but never return: no time to protect."""
+    nodes = columns([Node(name="a", gpus=2)])
+    nodes.gpu_free[0, 0] = 0
+    shot = snapshot(
+        nodes, queue(job_class(request(2)), (1, "big")), queue(job_class(request(1), hours=9), (2, "j"))
+    )
+    answer = plan(shot, NOW)
+    assert [start.job_id for start in answer.starts] == ["j"]
+    assert answer.class_reasons[0].code == ReasonCode.WAITING_FOR_RESOURCES
+
+
+def test_overdue_job_is_expected_to_end_now():
+    """Its end lies in the past: the reservation is for now, so nothing long goes ahead."""
+    nodes = columns([Node(name="a", gpus=2)])
+    first = plan(snapshot(nodes, queue(job_class(request(1)), (0, "r"))), NOW).starts[0]
+    running = occupy(nodes, first, NOW - HOUR_US)
+    head = queue(job_class(request(2)), (1, "head"))
+    shot = snapshot(nodes, head, queue(job_class(request(1)), (2, "j")), running=running)
+    answer = plan(shot, NOW)
+    assert not answer.starts
+    assert answer.class_reasons[1].code == ReasonCode.RESERVED_FOR_OTHER
