@@ -1,0 +1,398 @@
+"""What a store is: its rows, its filters, and the protocol that every store keeps.
+
+Owns    the row types that the state yields and reports read, `Batch` (all that one commit makes
+        true) and `CommitUnknown`, the one failure that nobody may retry.
+Why     rows are named tuples because SQLite binds tuples as they are: at thousands of rows a second
+        a conversion per row would cost more than the insert. Field order is column order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from bursar.errors import InvalidRequest, InvariantViolation
+
+
+class CommitUnknown(Exception):
+    """A commit failed, and whether its rows are on disk is not known.
+
+    After a failed fsync the rows may be there on reopen. So nobody may retry, and nobody may be
+    told "no": the daemon exits (70), starts again and reads what is true.
+    """
+
+
+class EventRow(NamedTuple):
+    """One event as kept. `payload` is `bursard.events.encode(event)`."""
+
+    seq: int
+    at: int
+    actor: str
+    payload: bytes
+
+
+class JobRow(NamedTuple):
+    """A job that has ended: columns to search by, and the whole record as JSON in `document`.
+
+    Attributes:
+        parent_id: of an array task, otherwise empty. array_index: of a task, otherwise -1.
+        number: of the job; the tasks of an array may share their parent's.
+        labels: JSON object, `{}` for none.
+    """
+
+    id: str
+    number: int
+    parent_id: str
+    array_index: int
+    name: str
+    project: str
+    user: str
+    experiment: str
+    model: str
+    model_version: str
+    labels: str
+    state: str
+    priority: int
+    submitted_at: int
+    started_at: int
+    finished_at: int
+    settled_nanos: int
+    currency: str
+    document: bytes
+
+
+class ChargeRow(NamedTuple):
+    """One charge with all that reports group by: one row per `Charge` of event `seq`.
+
+    Attributes:
+        start_at, end_at: `[start, end)` on the node's axis, inside one hour.
+        rank: of the member. price_id: empty when the price is unknown.
+        job_number: 0 for what is nobody's. labels: of the job, JSON object.
+        simulated: 1 when the node's devices are simulated, else 0.
+    """
+
+    seq: int
+    kind: str
+    node_id: str
+    node_name: str
+    pool: str
+    attempt_id: str
+    job_id: str
+    job_number: int
+    rank: int
+    start_at: int
+    end_at: int
+    nanos: int
+    gpu: int
+    cpu: int
+    memory: int
+    price_id: str
+    project: str
+    user: str
+    experiment: str
+    model: str
+    model_version: str
+    labels: str
+    simulated: int
+
+
+class EntryRow(NamedTuple):
+    """One line of a double-entry transaction; the lines of one (seq, tx_kind) sum to zero (L1)."""
+
+    seq: int
+    tx_kind: str
+    account: str
+    nanos: int
+    ref: str
+
+
+class KeyRow(NamedTuple):
+    """An idempotency key and the job it made; `digest` is of the request's body."""
+
+    user: str
+    key: str
+    job_id: str
+    digest: bytes
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """All that becomes true together. `jobs` replace rows of the same id, all else is added."""
+
+    events: Sequence[EventRow] = ()
+    jobs: Sequence[JobRow] = ()
+    charges: Sequence[ChargeRow] = ()
+    entries: Sequence[EntryRow] = ()
+    keys: Sequence[KeyRow] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows this writes."""
+        tables = (self.events, self.jobs, self.charges, self.entries, self.keys)
+        return sum(len(table) for table in tables)
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """Many commands as one commit, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    events: list[EventRow] = []
+    jobs: list[JobRow] = []
+    charges: list[ChargeRow] = []
+    entries: list[EntryRow] = []
+    keys: list[KeyRow] = []
+    for batch in batches:
+        events += batch.events
+        jobs += batch.jobs
+        charges += batch.charges
+        entries += batch.entries
+        keys += batch.keys
+    return Batch(events=events, jobs=jobs, charges=charges, entries=entries, keys=keys)
+
+
+def check_batch(batch: Batch, last_seq: int) -> int:
+    """The last seq after `batch`. Raises `InvariantViolation` unless it goes on and balances."""
+    seq = last_seq
+    for event in batch.events:
+        seq += 1
+        if event[0] != seq:
+            raise InvariantViolation(f"event {event[0]} does not follow event {seq - 1}")
+    for rows in (batch.charges, batch.entries):
+        if rows and not (last_seq < rows[0][0] and rows[-1][0] <= seq):
+            raise InvariantViolation(
+                f"rows of events {rows[0][0]}..{rows[-1][0]} in a batch of {last_seq + 1}..{seq}"
+            )
+    total = 0
+    for entry in batch.entries:
+        total += entry[3]
+    if total:
+        raise InvariantViolation(f"the entries of events {last_seq + 1}..{seq} sum to {total}, not 0")
+    return seq
+
+
+# ------------------------------------------------------------------ questions
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which finished jobs, newest number first.
+
+    Attributes:
+        states: any of these; empty for all. project: the path and everything below it.
+        since: submitted at or after. ended_since: finished at or after.
+        labels: (key, value) pairs, all of them.
+        parent_id: the tasks of this array instead of jobs.
+        cursor: `JobPage.next` of the page before.
+    """
+
+    states: tuple[str, ...] = ()
+    project: str = ""
+    user: str = ""
+    experiment: str = ""
+    model: str = ""
+    name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    since: int = 0
+    ended_since: int = 0
+    parent_id: str = ""
+    cursor: tuple[int, int] | None = None
+    limit: int = 100
+
+
+class JobPage(NamedTuple):
+    """Rows and, when there may be more, where to go on."""
+
+    rows: list[JobRow]
+    next: tuple[int, int] | None
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events. `kinds` are tags such as `job-submitted`; `about` is an id it mentions."""
+
+    kinds: tuple[str, ...] = ()
+    actor: str = ""
+    about: str = ""
+    since: int = 0
+
+
+class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which charges. A charge lies in the window when its start does (none crosses an hour).
+
+    Attributes:
+        since, until: `[since, until)` of `start_at`; 0 for open.
+        project: the path and everything below it. job_ids: any of these.
+        simulated: None for both.
+    """
+
+    since: int = 0
+    until: int = 0
+    kinds: tuple[str, ...] = ()
+    job_ids: tuple[str, ...] = ()
+    job_number: int = 0
+    attempt_id: str = ""
+    node: str = ""
+    pool: str = ""
+    project: str = ""
+    user: str = ""
+    experiment: str = ""
+    model: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    simulated: bool | None = None
+
+
+class Dim(StrEnum):
+    """What charges are grouped by. `label:<key>` works too. Hours, days and months are UTC."""
+
+    KIND = "kind"
+    NODE = "node"
+    NODE_ID = "node_id"
+    POOL = "pool"
+    JOB = "job"
+    JOB_NUMBER = "job_number"
+    ATTEMPT = "attempt"
+    PRICE = "price"
+    PROJECT = "project"
+    USER = "user"
+    EXPERIMENT = "experiment"
+    MODEL = "model"
+    MODEL_VERSION = "model_version"
+    SIMULATED = "simulated"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+LABEL_PREFIX = "label:"
+
+
+def check_dims(by: Sequence[str]) -> None:
+    """Raises `InvalidRequest` naming the first dimension there is none of."""
+    for dim in by:
+        label = dim.startswith(LABEL_PREFIX) and len(dim) > len(LABEL_PREFIX)
+        if not label and dim not in Dim._value2member_map_:
+            known = ", ".join(Dim)
+            raise InvalidRequest(f"cannot group by {dim!r}; known: {known}, label:<key>")
+
+
+class ChargeSum(NamedTuple):
+    """Charges folded by their keys.
+
+    Attributes:
+        keys: one per dimension asked for; hour and day as instants, month as `2026-11`.
+        charges: how many. held_us: their summed length.
+        unpriced_us: the part of it whose price is unknown: its amount is unknown too, not 0.
+    """
+
+    keys: tuple[str | int, ...]
+    nanos: int
+    gpu: int
+    cpu: int
+    memory: int
+    charges: int
+    held_us: int
+    unpriced_us: int
+
+
+class Loaded(NamedTuple):
+    """What a start reads: the newest good snapshot (seq, bytes) and every event after it.
+
+    `events` verifies the hash chain as it goes and raises `StoreUnavailable` where it breaks.
+    """
+
+    snapshot: tuple[int, bytes] | None
+    events: Iterator[EventRow]
+    last_seq: int
+    last_hash: bytes
+
+
+class Store(Protocol):
+    """One cluster's memory. One thread at a time appends; reads may come from any thread."""
+
+    @property
+    def last_seq(self) -> int:
+        """Seq of the newest event, 0 for an empty log."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Grows by one at every start: nothing older may command agents (H1, H2)."""
+        ...
+
+    def append(self, batch: Batch) -> None:
+        """Make a batch true, durably, or not at all.
+
+        Raises `CommitUnknown` when the disk failed, `InvariantViolation` (nothing written) when the
+        batch does not continue the log or does not balance.
+        """
+        ...
+
+    def load(self) -> Loaded:
+        """Everything a start needs."""
+        ...
+
+    def save_snapshot(self, seq: int, data: bytes) -> None:
+        """Keep the state as of event `seq`; the last two are kept. `data` is compressed here."""
+        ...
+
+    def verify(self, full: bool = True) -> list[str]:
+        """Every problem found, as sentences; empty means sound.
+
+        Chain, gaps, sums of entries (L1), and each charge against its event. Not `full`:
+        the newest part of the chain and what is cheap.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """Space left under the store: refuse new work below a floor, before a commit fails."""
+        ...
+
+    def meta(self, key: str) -> str | None:
+        """A note kept with the log, such as `cluster_id`."""
+        ...
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a note, durably."""
+        ...
+
+    def find_job(self, ref: str) -> JobRow | None:
+        """By id, number, `last`, `JOB[7]` for a task, or name (then the newest of that name)."""
+        ...
+
+    def jobs_named(self, name: str, limit: int = 2) -> list[JobRow]:
+        """Jobs of one name, newest first: more than one makes a name ambiguous."""
+        ...
+
+    def jobs(self, query: JobFilter) -> JobPage:
+        """One page of finished jobs."""
+        ...
+
+    def events(
+        self, after_seq: int = 0, limit: int = 1000, query: EventFilter | None = None
+    ) -> list[EventRow]:
+        """Events after `after_seq`, oldest first."""
+        ...
+
+    def charges(self, query: ChargeFilter | None = None) -> Iterator[ChargeRow]:
+        """Charges by start, as of the first row asked for; safe while others write."""
+        ...
+
+    def charge_sums(self, by: Sequence[str], query: ChargeFilter | None = None) -> list[ChargeSum]:
+        """Charges folded by `Dim`s or `label:<key>`, in order of the keys."""
+        ...
+
+    def entries(self, prefix: str = "") -> Iterator[EntryRow]:
+        """Ledger lines of the accounts that begin with `prefix`, by account, then log order."""
+        ...
+
+    def balances(self, prefix: str = "") -> dict[str, int]:
+        """Nanos per account: the sum of its entries (L3)."""
+        ...
+
+    def key(self, user: str, key: str) -> KeyRow | None:
+        """What this user's idempotency key made."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store. Twice is allowed."""
+        ...

@@ -1,0 +1,139 @@
+"""The state directory: private to one user, held by one daemon.
+
+Why     two writers on one log would each believe the other's money free. The lock is a kernel lock
+        (flock), so it cannot outlive its holder: no stale lock files to remove after kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+from pathlib import Path
+
+from bursar.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+DATABASE = "bursard.db"
+LOCK = "bursard.lock"
+_CREATED = "created"
+
+
+class Home:
+    """A held state directory. `close` lets go of it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Create or adopt the directory, take its lock. Raises `StoreUnavailable`."""
+        self.directory = directory
+        self.database = directory / DATABASE
+        self._lock = -1
+        try:
+            _private(directory)
+            self._lock = _hold(directory / LOCK)
+            self._database()
+        except OSError as error:
+            self.close()
+            raise refused(error, directory) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _database(self) -> None:
+        """Make the file 0600 before SQLite does; -wal and -shm inherit its mode."""
+        note = os.pread(self._lock, 256, 0).decode(errors="replace")
+        handle = os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(handle, 0o600)
+            if _CREATED in note and not os.fstat(handle).st_size:
+                # An empty file would quietly begin a new history: budgets unspent, jobs forgotten.
+                raise StoreUnavailable(
+                    f"{self.database} is missing or empty, but this directory held a cluster; "
+                    f"restore it from a backup, or remove {LOCK} as well to begin anew"
+                )
+        finally:
+            os.close(handle)
+        self._write(note=_CREATED in note)
+
+    def created(self) -> None:
+        """The database exists from now on: an empty one is a loss, not a beginning."""
+        try:
+            self._write(note=True)
+        except OSError as error:
+            raise refused(error, self.directory) from error
+
+    def _write(self, note: bool) -> None:
+        text = f"{os.getpid()}\n" + (f"{_CREATED}\n" if note else "")
+        os.pwrite(self._lock, text.encode(), 0)
+        os.ftruncate(self._lock, len(text))
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _private(directory: Path) -> None:
+    """0700 when we make it. An existing one is closed to others only if it is ours alone."""
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+    status = directory.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise StoreUnavailable(f"{directory} is not a directory; choose another state directory")
+    open_to = stat.S_IMODE(status.st_mode) & 0o077
+    if not open_to:
+        return
+    # Closing a shared directory such as /tmp would break everybody else in it.
+    ours = status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX
+    if ours and (not any(directory.iterdir()) or (directory / LOCK).exists()):
+        directory.chmod(0o700)
+    elif open_to & 0o022:
+        raise StoreUnavailable(
+            f"{directory} can be written by other users (mode {stat.S_IMODE(status.st_mode):04o}): "
+            "they could replace the ledger; chmod 700 it, or choose another state directory"
+        )
+    else:
+        log.warning("state directory is readable by others", extra={"directory": str(directory)})
+
+
+def _hold(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(handle, 256, 0).decode(errors="replace").partition("\n")[0]
+        os.close(handle)
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        raise StoreUnavailable(
+            f"{path.parent} is in use by another bursard (pid {holder or 'unknown'}); "
+            "stop it, or choose another state directory",
+            {"pid": holder, "directory": str(path.parent)},
+        ) from None
+    return handle
+
+
+def refused(error: OSError, directory: Path) -> StoreUnavailable:
+    """What the system's refusal means to an operator."""
+    remedy = {
+        errno.ENOSPC: "the disk is full; free some space, then start again",
+        errno.EDQUOT: "the quota is used up; free some space, then start again",
+        errno.EROFS: "the file system is read-only; remount it or choose another directory",
+    }.get(error.errno or 0, "make it readable and writable for the user bursard runs as")
+    place = error.filename or directory
+    return StoreUnavailable(
+        f"state directory {directory}: {place}: {error.strerror}; {remedy}",
+        {"directory": str(directory)},
+    )
+
+
+def free_bytes(directory: Path) -> int:
+    """What this user may still write there; 0 when the directory is gone."""
+    with contextlib.suppress(OSError):
+        status = os.statvfs(directory)
+        return status.f_bavail * status.f_frsize
+    return 0

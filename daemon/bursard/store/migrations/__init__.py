@@ -1,0 +1,18 @@
+"""The schema's history, one numbered file per step, applied in order and recorded in the database.
+
+Add     `m0002_<what>.py` with a function `apply(db)`, and its line in `STEPS`. A step that has
+        shipped is never edited: databases that applied it would differ from new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bursard.store.migrations import m0001_initial
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (("0001_initial", m0001_initial.apply),)
+"""In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""

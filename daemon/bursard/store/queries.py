@@ -1,0 +1,197 @@
+"""Questions as SQL: constant fragments and bound values, nothing else.
+
+Why     a name or label typed by a user never becomes SQL text; dimensions come from a closed table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US
+from bursard.store.base import (
+    LABEL_PREFIX,
+    ChargeFilter,
+    ChargeRow,
+    Dim,
+    EntryRow,
+    EventFilter,
+    EventRow,
+    JobFilter,
+    JobRow,
+    KeyRow,
+    check_dims,
+)
+
+Value = str | int | bytes
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "events": (*EventRow._fields, "hash"),
+    "jobs": JobRow._fields,
+    "charges": ChargeRow._fields,
+    "entries": EntryRow._fields,
+    "keys": KeyRow._fields,
+}
+
+
+def columns(table: str) -> str:
+    """Column names in row order; quoted, since `user` and `key` are words of SQL elsewhere."""
+    return ", ".join(f'"{name}"' for name in TABLES[table])
+
+
+EVENT_COLUMNS = ", ".join(f'"{name}"' for name in EventRow._fields)
+
+_DIMS: dict[str, str] = {
+    Dim.KIND: "kind",
+    Dim.NODE: "node_name",
+    Dim.NODE_ID: "node_id",
+    Dim.POOL: "pool",
+    Dim.JOB: "job_id",
+    Dim.JOB_NUMBER: "job_number",
+    Dim.ATTEMPT: "attempt_id",
+    Dim.PRICE: "price_id",
+    Dim.PROJECT: "project",
+    Dim.USER: '"user"',
+    Dim.EXPERIMENT: "experiment",
+    Dim.MODEL: "model",
+    Dim.MODEL_VERSION: "model_version",
+    Dim.SIMULATED: "simulated",
+    Dim.HOUR: f"start_at - start_at % {HOUR_US}",
+    Dim.DAY: f"start_at - start_at % {DAY_US}",
+    Dim.MONTH: f"strftime('%Y-%m', start_at / {SECOND_US}, 'unixepoch')",
+}
+_LABEL = "coalesce((select value from json_each(labels) where json_each.key = ?), '')"
+
+
+class Where:
+    """Conditions that must all hold, with their values in order."""
+
+    def __init__(self) -> None:
+        self._clauses: list[str] = []
+        self.values: list[Value] = []
+
+    def add(self, clause: str, *values: Value) -> None:
+        """One more condition; a `?` for each value."""
+        self._clauses.append(clause)
+        self.values += values
+
+    def equal(self, column: str, value: str) -> None:
+        """`column = value`, unless the value is empty: then anything."""
+        if value:
+            self.add(f"{column} = ?", value)
+
+    def any_of(self, expression: str, values: Sequence[str]) -> None:
+        """One of the values; one bound list, however long."""
+        if values:
+            self.add(f"{expression} in (select value from json_each(?))", json.dumps(list(values)))
+
+    def below(self, column: str, path: str) -> None:
+        """The path itself or anything under it (`0` is the character after `/`)."""
+        if path:
+            self.add(f"({column} = ? or ({column} >= ? and {column} < ?))", path, path + "/", path + "0")
+
+    def labels(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Each pair among the row's labels."""
+        for key, value in pairs:
+            self.add(
+                "exists (select 1 from json_each(labels) where json_each.key = ? and value = ?)",
+                key,
+                value,
+            )
+
+    def __str__(self) -> str:
+        return " where " + " and ".join(self._clauses) if self._clauses else ""
+
+
+def where_jobs(query: JobFilter) -> Where:
+    """Conditions of `ls`."""
+    where = Where()
+    if query.parent_id:
+        where.add("parent_id = ?", query.parent_id)
+    else:
+        where.add("array_index < 0")
+    where.any_of("state", query.states)
+    where.below("project", query.project)
+    where.equal('"user"', query.user)
+    where.equal("experiment", query.experiment)
+    where.equal("model", query.model)
+    where.equal("name", query.name)
+    where.labels(query.labels)
+    # The least number ends the walk down the numbers early; `+` has it read from the index on
+    # the time alone rather than by walking the numbers up.
+    for column, at in (("submitted_at", query.since), ("finished_at", query.ended_since)):
+        if at:
+            where.add(f"{column} >= ?", at)
+            where.add(f"number >= (select min(+number) from jobs where {column} >= ?)", at)
+    if query.cursor is not None:
+        number, index = query.cursor
+        where.add("number <= ? and (number < ? or array_index > ?)", number, number, index)
+    return where
+
+
+def where_events(after_seq: int, query: EventFilter) -> Where:
+    """Conditions of `events`. The payload is JSON kept as bytes, hence the casts."""
+    where = Where()
+    where.add("seq > ?", after_seq)
+    where.equal("actor", query.actor)
+    where.any_of("json_extract(cast(payload as text), '$.type')", query.kinds)
+    if query.about:
+        where.add("instr(cast(payload as text), ?)", query.about)
+    if query.since:
+        where.add("at >= ?", query.since)
+    return where
+
+
+def where_charges(query: ChargeFilter) -> Where:
+    """Conditions of `cost` and the reports."""
+    where = Where()
+    if query.since:
+        where.add("start_at >= ?", query.since)
+    if query.until:
+        where.add("start_at < ?", query.until)
+    where.any_of("job_id", query.job_ids)
+    where.any_of("kind", query.kinds)
+    if query.job_number:
+        where.add("job_number = ?", query.job_number)
+    where.equal("attempt_id", query.attempt_id)
+    where.equal("node_name", query.node)
+    where.equal("pool", query.pool)
+    where.below("project", query.project)
+    where.equal('"user"', query.user)
+    where.equal("experiment", query.experiment)
+    where.equal("model", query.model)
+    where.labels(query.labels)
+    if query.simulated is not None:
+        where.add("simulated = ?", int(query.simulated))
+    return where
+
+
+def sums(by: Sequence[str], query: ChargeFilter) -> tuple[str, list[Value]]:
+    """The grouped fold. Raises `InvalidRequest` for a dimension there is none of."""
+    check_dims(by)
+    keys: list[str] = []
+    values: list[Value] = []
+    for dim in by:
+        if dim in _DIMS:
+            keys.append(_DIMS[dim])
+        else:
+            keys.append(_LABEL)
+            values.append(dim.removeprefix(LABEL_PREFIX))
+    where = where_charges(query)
+    numbers = ", ".join(str(position + 1) for position in range(len(keys)))
+    text = (
+        f"select {''.join(key + ', ' for key in keys)}"
+        "sum(nanos), sum(gpu), sum(cpu), sum(memory), count(*), sum(end_at - start_at), "
+        "sum(case when price_id = '' then end_at - start_at else 0 end) "
+        f"from charges{where}"
+    )
+    text += f" group by {numbers} order by {numbers}" if keys else " having count(*) > 0"
+    return text, values + where.values
+
+
+def inserts(table: str, rows: int) -> str:
+    """One statement for `rows` rows: the interpreter lock is let go once, not once a row."""
+    names = TABLES[table]
+    one = "(" + ", ".join("?" * len(names)) + ")"
+    verb = "insert or replace" if table == "jobs" else "insert"
+    return f"{verb} into {table} ({columns(table)}) values " + ", ".join([one] * rows)

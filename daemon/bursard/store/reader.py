@@ -1,0 +1,256 @@
+"""Reading a SQLite store, from any thread, also while a daemon writes it.
+
+Owns    read-only connections and every question of the `Store` protocol.
+Why     readers never wait for the writer (WAL), and the writer must not wait for a report: long
+        walks go in pages, since an open read keeps the log from being folded into the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bursar.errors import StoreUnavailable
+from bursard.store import queries, verify
+from bursard.store.base import (
+    ChargeFilter,
+    ChargeRow,
+    ChargeSum,
+    EntryRow,
+    EventFilter,
+    EventRow,
+    JobFilter,
+    JobPage,
+    JobRow,
+    KeyRow,
+)
+from bursard.store.queries import Value, columns
+from bursard.store.schema import connect, unavailable, version_of
+
+_CHUNK = 2000
+"""Rows of a walk read at once: few round trips, and milliseconds of read lock."""
+
+_LAST = "\U0010ffff"
+
+
+class SqliteReader:
+    """Questions to one database file. Open beside a running daemon, it sees what is committed."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: the database file, which must exist. Nothing is opened yet."""
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+
+    # -------------------------------------------------------------- connections
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own for a moment; errors become `StoreUnavailable`."""
+        if self._closed:
+            raise StoreUnavailable(f"{self._path} is closed; bursard is stopping")
+        with self._idle_lock:
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is None:
+                connection = connect(self._path, read_only=True)
+                if not version_of(connection, self._path):
+                    raise StoreUnavailable(f"{self._path} is empty; start bursard on it first")
+            yield connection
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+        finally:
+            if connection is not None:
+                self._give_back(connection)
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._idle_lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _rows(self, sql: str, values: Sequence[Value] = ()) -> list[Any]:
+        with self._reading() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest when it comes back."""
+        with self._idle_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # -------------------------------------------------------------- jobs
+
+    def find_job(self, ref: str) -> JobRow | None:
+        """By id, number, `last`, `JOB[7]`, or name (the newest)."""
+        base, bracket, rest = ref.partition("[")
+        if bracket:
+            return self._find_task(base, rest)
+        if ref == "last":
+            return self._job("array_index < 0 order by number desc limit 1")
+        found = self._job("id = ?", ref)
+        if found is None and ref.isascii() and ref.isdigit() and len(ref) < 19:
+            found = self._job("number = ? and array_index < 0", int(ref))
+        return found or next(iter(self.jobs_named(ref, 1)), None)
+
+    def _find_task(self, base: str, rest: str) -> JobRow | None:
+        index = rest.removesuffix("]")
+        if not (rest.endswith("]") and index.isascii() and index.isdigit() and len(index) < 19):
+            return None
+        task = self._job("id = ?", f"{base}.{index}")
+        if task is not None:
+            return task
+        # The array itself may still be alive, and then only its ended tasks are here.
+        if base.isascii() and base.isdigit() and len(base) < 19:
+            task = self._job("number = ? and array_index = ?", int(base), int(index))
+            if task is not None:
+                return task
+        parent = self.find_job(base)
+        if parent is None:
+            return None
+        return self._job("parent_id = ? and array_index = ?", parent.id, int(index))
+
+    def _job(self, condition: str, *values: Value) -> JobRow | None:
+        rows = self._rows(f"select {columns('jobs')} from jobs where {condition}", values)
+        return JobRow._make(rows[0]) if rows else None
+
+    def jobs_named(self, name: str, limit: int = 2) -> list[JobRow]:
+        """Newest first."""
+        sql = f"select {columns('jobs')} from jobs where name = ? and array_index < 0"
+        rows = self._rows(sql + " order by number desc limit ?", (name, limit))
+        return [JobRow._make(row) for row in rows]
+
+    def jobs(self, query: JobFilter) -> JobPage:
+        """One page, newest number first; tasks of an array by index."""
+        where = queries.where_jobs(query)
+        order = "order by number desc, array_index"
+        # Sort row ids and then fetch one page: documents are too large to be sorted along.
+        rows = self._rows(
+            f"select {columns('jobs')} from jobs where rowid in "
+            f"(select rowid from jobs{where} {order} limit ?) {order}",
+            [*where.values, query.limit],
+        )
+        page = [JobRow._make(row) for row in rows]
+        full = len(page) == query.limit and bool(page)
+        return JobPage(page, (page[-1].number, page[-1].array_index) if full else None)
+
+    def key(self, user: str, key: str) -> KeyRow | None:
+        """An idempotency key."""
+        sql = f'select {columns("keys")} from keys where "user" = ? and "key" = ?'
+        rows = self._rows(sql, (user, key))
+        return KeyRow._make(rows[0]) if rows else None
+
+    # -------------------------------------------------------------- log
+
+    def events(
+        self, after_seq: int = 0, limit: int = 1000, query: EventFilter | None = None
+    ) -> list[EventRow]:
+        """Oldest first."""
+        where = queries.where_events(after_seq, query or EventFilter())
+        sql = f"select {queries.EVENT_COLUMNS} from events{where} order by seq limit ?"
+        return [EventRow._make(row) for row in self._rows(sql, [*where.values, limit])]
+
+    def meta(self, key: str) -> str | None:
+        """A note."""
+        rows = self._rows("select value from meta where key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    # -------------------------------------------------------------- money
+
+    def charges(self, query: ChargeFilter | None = None) -> Iterator[ChargeRow]:
+        """By start, as of the first row asked for."""
+        where = queries.where_charges(query or ChargeFilter())
+        newest = self._rows("select coalesce(max(rowid), 0) from charges")[0][0]
+        where.add("rowid <= ? and start_at >= ? and (start_at > ? or rowid > ?)")
+        sql = (
+            f"select rowid, {columns('charges')} from charges{where} order by start_at, rowid limit {_CHUNK}"
+        )
+        start, rowid = -(2**62), 0
+        while True:
+            rows = self._rows(sql, [*where.values, newest, start, start, rowid])
+            for row in rows:
+                yield ChargeRow._make(row[1:])
+            if len(rows) < _CHUNK:
+                return
+            rowid, start = rows[-1][0], rows[-1][1 + ChargeRow._fields.index("start_at")]
+
+    def charge_sums(self, by: Sequence[str], query: ChargeFilter | None = None) -> list[ChargeSum]:
+        """Folded by SQLite."""
+        sql, values = queries.sums(by, query or ChargeFilter())
+        width = len(by)
+        return [ChargeSum(row[:width], *row[width:]) for row in self._rows(sql, values)]
+
+    def entries(self, prefix: str = "") -> Iterator[EntryRow]:
+        """By account, then log order."""
+        newest = self._rows("select coalesce(max(rowid), 0) from entries")[0][0]
+        sql = (
+            f"select rowid, {columns('entries')} from entries where account < ? and rowid <= ? "
+            "and account >= ? and (account > ? or seq > ? or (seq = ? and rowid > ?)) "
+            f"order by account, seq, rowid limit {_CHUNK}"
+        )
+        account, seq, rowid = prefix, -1, 0
+        while True:
+            values = (prefix + _LAST, newest, account, account, seq, seq, rowid)
+            rows = self._rows(sql, values)
+            for row in rows:
+                yield EntryRow._make(row[1:])
+            if len(rows) < _CHUNK:
+                return
+            rowid, seq, account = rows[-1][0], rows[-1][1], rows[-1][3]
+
+    def balances(self, prefix: str = "") -> dict[str, int]:
+        """Sum per account."""
+        sql = (
+            "select account, sum(nanos) from entries where account >= ? and account < ? "
+            "group by account order by account"
+        )
+        return dict(self._rows(sql, (prefix, prefix + _LAST)))
+
+    # -------------------------------------------------------------- soundness
+
+    def verify(self, full: bool = True) -> list[str]:
+        """Every problem found; one consistent view, also beside a running daemon."""
+        with self._reading() as connection:
+            connection.execute("begin")
+            try:
+                return list(verify.limited(_problems(connection, full)))
+            except sqlite3.DatabaseError as error:
+                return [str(unavailable(error, self._path))]
+            finally:
+                connection.execute("rollback")
+
+
+def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
+    if full:
+        for (line,) in connection.execute("pragma integrity_check"):
+            if line != "ok":
+                yield f"the file is damaged: {line}"
+    head = verify.Head(*connection.execute("select seq, hash, charges, entries from head").fetchone())
+    after = 0 if full else max(0, head.seq - verify.QUICK_EVENTS)
+    chained = connection.execute(
+        f"select {columns('events')} from events where seq >= ? order by seq", (after,)
+    )
+    charges = connection.execute(f"select {columns('charges')} from charges order by rowid")
+    entries = connection.execute(f"select {columns('entries')} from entries order by rowid")
+    yield from verify.check(head, chained, charges if full else None, entries if full else None)
+    yield from _counts(connection, head)
+
+
+def _counts(connection: sqlite3.Connection, head: verify.Head) -> Iterator[str]:
+    """The head says how many rows there were, so lost rows show even at the tail."""
+    for table, expected in (
+        ("events", head.seq),
+        ("charges", head.charges),
+        ("entries", head.entries),
+    ):
+        found = connection.execute(f"select count(*) from {table}").fetchone()[0]
+        if found != expected:
+            yield f"{table}: {found} rows where {expected} were written"

@@ -1,0 +1,163 @@
+"""Is the log what it was, and does the ledger follow from it (L1, L2, L4)?
+
+Owns    the checks of `audit verify`, over rows in log order, whatever store they come from.
+Why     the chain covers the events; charges are compared with the events they were copied from, and
+        entries must balance per event, so an edit of any of the three tables is found.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bursard.events import Charge, MemberEnded, NodeBooted, NodeMetered, decode
+from bursard.store.base import ChargeRow
+from bursard.store.chain import GENESIS, chain_hash
+
+QUICK_EVENTS = 10_000
+"""How much of the chain's end a quick check walks."""
+
+_PROBLEMS_MAX = 100
+
+_CHARGED = tuple(
+    f'{{"type":"{kind.__struct_config__.tag}"'.encode() for kind in (MemberEnded, NodeBooted, NodeMetered)
+)
+"""How payloads begin that carry charges; the others need no decoding."""
+
+_IDENTITY = tuple(
+    ChargeRow._fields.index(name)
+    for name in (
+        *("kind", "node_id", "attempt_id", "job_id", "rank", "start_at", "end_at"),
+        *("nanos", "gpu", "cpu", "memory", "price_id"),
+    )
+)
+"""What a charge row must have in common with its event; the rest is attribution for reports."""
+
+ChainedEvent = tuple[int, int, str, bytes, bytes]
+
+
+class Head(NamedTuple):
+    """What the last commit said there is."""
+
+    seq: int
+    hash: bytes
+    charges: int
+    entries: int
+
+
+def limited(problems: Iterator[str]) -> Iterator[str]:
+    """The first hundred: a file that is wrong everywhere is said to be so once."""
+    yield from itertools.islice(problems, _PROBLEMS_MAX)
+    if next(problems, None) is not None:
+        yield "… and more"
+
+
+def check(
+    head: Head,
+    events: Iterable[ChainedEvent],
+    charges: Iterable[tuple[Any, ...]] | None,
+    entries: Iterable[tuple[Any, ...]] | None,
+) -> Iterator[str]:
+    """Problems, in log order. `events` may begin late: its first row is then the anchor."""
+    groups = _Groups(charges) if charges is not None else None
+    last, last_hash = 0, GENESIS
+    for position, (seq, at, actor, payload, stored) in enumerate(events):
+        anchor = position == 0 and groups is None and seq > 1
+        if not anchor:
+            yield from _check_event(last, last_hash, (seq, at, actor, payload, stored))
+        if groups is not None:
+            yield from _check_charges(groups, seq, payload)
+        last, last_hash = seq, stored
+    if (last, last_hash) != (head.seq, head.hash):
+        yield f"the log ends at event {last}; the last commit wrote {head.seq}, or another hash"
+    if groups is not None:
+        yield from (f"charges of event {seq}, which is not there" for seq in groups.rest())
+    if entries is not None:
+        yield from _check_entries(entries, head.seq)
+
+
+def _check_event(last: int, last_hash: bytes, event: ChainedEvent) -> Iterator[str]:
+    seq, at, actor, payload, stored = event
+    if seq != last + 1:
+        yield f"event {last + 1} is missing: {seq} follows {last}"
+    elif chain_hash(last_hash, seq, at, actor, payload) != stored:
+        yield f"event {seq} does not match its hash: it or the one before was changed"
+
+
+class _Groups:
+    """Charge rows by event, in step with the walk over the events."""
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._groups = itertools.groupby(rows, key=lambda row: row[0])
+        self._next = self._pull()
+        self.strays: list[int] = []
+
+    def _pull(self) -> tuple[int, list[tuple[Any, ...]]] | None:
+        found = next(self._groups, None)
+        return None if found is None else (found[0], list(found[1]))
+
+    def take(self, seq: int) -> list[tuple[Any, ...]]:
+        """The rows of event `seq`; those of events that were not walked are put aside."""
+        while self._next is not None and self._next[0] < seq:
+            self.strays.append(self._next[0])
+            self._next = self._pull()
+        if self._next is None or self._next[0] != seq:
+            return []
+        rows = self._next[1]
+        self._next = self._pull()
+        return rows
+
+    def rest(self) -> list[int]:
+        """Events that charges name and the walk never met."""
+        self.take(2**63)
+        return self.strays
+
+
+def _check_charges(groups: _Groups, seq: int, payload: bytes) -> Iterator[str]:
+    rows = groups.take(seq)
+    expected: tuple[Charge, ...] = ()
+    if payload.startswith(_CHARGED):
+        try:
+            event = decode(payload)
+        except msgspec.MsgspecError as error:
+            yield f"event {seq} cannot be read by this version: {error}"
+            return
+        assert isinstance(event, MemberEnded | NodeBooted | NodeMetered)
+        expected = event.charges
+    if not rows and not expected:
+        return
+    said = Counter(
+        (
+            *(c.kind, c.node_id, c.attempt_id, c.job_id, c.rank, c.start, c.end),
+            *(c.nanos, c.gpu, c.cpu, c.memory, c.price_id),
+        )
+        for c in expected
+    )
+    kept = Counter(tuple(row[column] for column in _IDENTITY) for row in rows)
+    if said != kept:
+        yield (
+            f"charges of event {seq}: {len(rows)} rows of {sum(row[11] for row in rows)} nanos "
+            f"are kept, the event says {len(expected)} of {sum(c.nanos for c in expected)}"
+        )
+
+
+def _check_entries(rows: Iterable[tuple[Any, ...]], last_seq: int) -> Iterator[str]:
+    before = 0
+    for seq, lines in itertools.groupby(rows, key=lambda row: row[0]):
+        if seq < before:
+            yield f"entries of event {seq} stand after those of event {before}"
+        before = seq
+        if not 0 < seq <= last_seq:
+            yield f"entries of event {seq}, which is not there"
+        sums: dict[str, int] = {}
+        for _, kind, _, nanos, _ in lines:
+            sums[kind] = sums.get(kind, 0) + nanos
+        yield from (
+            f"entries of event {seq} ({kind}) sum to {total} nanos, not 0"
+            for kind, total in sums.items()
+            if total
+        )

@@ -1,0 +1,328 @@
+"""What every store promises: one class, run against each. A fake that fails here is no fake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.clock import DAY_US, HOUR_US
+from bursar.errors import InvalidRequest, InvariantViolation
+from bursar.model import EndCause
+from bursard.events import Charge, ExitReport, JobHeld, MemberEnded, encode
+from bursard.store import (
+    Batch,
+    ChargeFilter,
+    ChargeRow,
+    EntryRow,
+    EventFilter,
+    EventRow,
+    JobFilter,
+    JobRow,
+    KeyRow,
+    MemoryStore,
+    SqliteStore,
+    Store,
+    merge,
+)
+
+T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state")
+    yield made
+    made.close()
+
+
+def event(seq: int, actor: str = "ann", job: str = "job_1") -> EventRow:
+    return EventRow(seq, T0 + seq, actor, encode(JobHeld(job_id=job)))
+
+
+def job(number: int, **changes: Any) -> JobRow:
+    fields: dict[str, Any] = {
+        **{"id": f"job_{number}", "number": number, "parent_id": "", "array_index": -1},
+        **{"name": f"n{number}", "project": "nlp", "user": "ann", "experiment": "e1"},
+        **{"model": "m1", "model_version": "", "labels": "{}", "state": "SUCCEEDED"},
+        **{"priority": 50, "submitted_at": T0 + number, "started_at": T0 + number},
+        **{"finished_at": T0 + number + 10, "settled_nanos": 7, "currency": "USD"},
+        "document": b"{}",
+    }
+    return JobRow(**(fields | changes))
+
+
+def charge(seq: int, nanos: int = 5, start_at: int = T0, **changes: Any) -> ChargeRow:
+    fields: dict[str, Any] = {
+        **{"seq": seq, "kind": "usage", "node_id": "node_1", "node_name": "a", "pool": "local"},
+        **{"attempt_id": "att_1", "job_id": "job_1", "job_number": 1, "rank": 0},
+        **{"start_at": start_at, "end_at": start_at + 100, "nanos": nanos, "gpu": nanos},
+        **{"cpu": 0, "memory": 0, "price_id": "p1", "project": "nlp", "user": "ann"},
+        **{"experiment": "e1", "model": "m1", "model_version": "", "labels": "{}"},
+        "simulated": 0,
+    }
+    return ChargeRow(**(fields | changes))
+
+
+def settle(seq: int, nanos: int, account: str = "project:nlp") -> list[EntryRow]:
+    return [
+        EntryRow(seq, "settle", account, nanos, "att_1"),
+        EntryRow(seq, "settle", "cluster", -nanos, "att_1"),
+    ]
+
+
+class TestLog:
+    def test_a_new_store_is_empty_and_sound(self, store: Store) -> None:
+        loaded = store.load()
+        assert (loaded.snapshot, list(loaded.events), loaded.last_seq) == (None, [], 0)
+        assert loaded.last_hash == bytes(32)
+        assert store.verify() == []
+        assert store.free_bytes() > 0
+
+    def test_events_come_back_in_order_as_they_were_written(self, store: Store) -> None:
+        rows = [event(seq) for seq in range(1, 201)]
+        store.append(Batch(events=rows[:1]))
+        store.append(merge([Batch(events=rows[1:90]), Batch(events=rows[90:])]))
+        loaded = store.load()
+        assert list(loaded.events) == rows
+        assert loaded.last_seq == store.last_seq == 200
+        assert store.events(after_seq=10, limit=3) == rows[10:13]
+        assert store.verify() == []
+
+    def test_a_gap_in_seq_is_refused_and_nothing_is_written(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)]))
+        for wrong in ([event(3)], [event(1)], [event(2), event(4)]):
+            with pytest.raises(InvariantViolation, match="does not follow"):
+                store.append(Batch(events=wrong, keys=[KeyRow("ann", "k", "job_1", b"d")]))
+        assert store.last_seq == 1
+        assert store.key("ann", "k") is None
+        store.append(Batch(events=[event(2)]))
+        assert store.verify() == []
+
+    def test_events_are_filtered_by_kind_actor_subject_and_time(self, store: Store) -> None:
+        ended = EventRow(3, T0 + 3, "node:a", encode(_member_ended(())))
+        store.append(Batch(events=[event(1), event(2, "bob", "job_2"), ended]))
+
+        def seqs(**asked: Any) -> list[int]:
+            return [row.seq for row in store.events(query=EventFilter(**asked))]
+
+        assert seqs(kinds=("job-held",)) == [1, 2]
+        assert seqs(kinds=("member-ended", "job-ended")) == [3]
+        assert seqs(actor="bob") == [2]
+        assert seqs(about="job_2") == [2]
+        assert seqs(since=T0 + 2) == [2, 3]
+        assert seqs(actor="bob' or '1'='1") == []
+
+    def test_the_hash_does_not_depend_on_how_commands_were_grouped(self, store: Store) -> None:
+        store.append(Batch(events=[event(1), event(2)]))
+        other = MemoryStore()
+        other.append(Batch(events=[event(1)]))
+        other.append(Batch(events=[event(2)]))
+        assert store.load().last_hash == other.load().last_hash
+
+    def test_a_start_reads_the_newest_snapshot_and_only_what_follows(self, store: Store) -> None:
+        store.append(Batch(events=[event(seq) for seq in range(1, 10)]))
+        for seq in (3, 5, 8):
+            store.save_snapshot(seq, b"state %d" % seq)
+        loaded = store.load()
+        assert loaded.snapshot == (8, b"state 8")
+        assert [row.seq for row in loaded.events] == [9]
+        with pytest.raises(InvariantViolation):
+            store.save_snapshot(10, b"of the future")
+
+    def test_notes_are_kept(self, store: Store) -> None:
+        assert store.meta("cluster_id") is None
+        store.set_meta("cluster_id", "c1")
+        assert store.meta("cluster_id") == "c1"
+        assert store.epoch == 1
+
+
+class TestJobs:
+    def test_a_job_is_found_by_id_number_name_and_last(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)], jobs=[job(1, name="x"), job(2, name="x"), job(3)]))
+        for ref, number in (("job_1", 1), ("2", 2), ("x", 2), ("n3", 3), ("last", 3)):
+            found = store.find_job(ref)
+            assert found is not None
+            assert found.number == number, ref
+        assert store.find_job("job_9") is None
+        assert store.find_job("") is None
+        assert store.find_job("9" * 40) is None
+        assert [row.number for row in store.jobs_named("x")] == [2, 1]
+
+    @pytest.mark.parametrize("parent_too", [True, False])
+    def test_array_tasks_are_found_by_index_and_not_listed(self, store: Store, parent_too: bool) -> None:
+        tasks = [job(4, id=f"job_4.{i}", parent_id="job_4", array_index=i, name="sweep") for i in range(5)]
+        parent = [job(4, name="sweep")] if parent_too else []
+        store.append(Batch(events=[event(1)], jobs=[*parent, *tasks]))
+        for ref in ("job_4[3]", "4[3]", *(["sweep[3]"] if parent_too else [])):
+            assert store.find_job(ref) == tasks[3], ref
+        for ref in ("job_4[9]", "job_4[", "job_4[x]", "nope[1]", "[1]"):
+            assert store.find_job(ref) is None, ref
+        assert store.jobs(JobFilter()).rows == parent
+        first = store.jobs(JobFilter(parent_id="job_4", limit=3))
+        rest = store.jobs(JobFilter(parent_id="job_4", limit=3, cursor=first.next))
+        assert [row.array_index for row in first.rows + rest.rows] == [0, 1, 2, 3, 4]
+        assert rest.next is None
+
+    def test_pages_are_newest_first_and_neither_skip_nor_repeat(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)], jobs=[job(number) for number in range(1, 26)]))
+        seen: list[int] = []
+        cursor = None
+        while True:
+            page = store.jobs(JobFilter(limit=10, cursor=cursor))
+            seen += [row.number for row in page.rows]
+            cursor = page.next
+            if cursor is None:
+                break
+        assert seen == list(range(25, 0, -1))
+
+    def test_filters_narrow(self, store: Store) -> None:
+        rows = [
+            job(1),
+            job(2, project="nlp/finetune", labels=json.dumps({"team": "a", 'q"x': "1"})),
+            job(3, project="nlp2", user="bob", state="FAILED"),
+            job(4, experiment="e2", model="m2", submitted_at=T0 + DAY_US, finished_at=T0 + DAY_US),
+        ]
+        store.append(Batch(events=[event(1)], jobs=rows))
+
+        def numbers(**asked: Any) -> list[int]:
+            return [row.number for row in store.jobs(JobFilter(**asked)).rows]
+
+        assert numbers(project="nlp") == [4, 2, 1]
+        assert numbers(user="bob") == [3]
+        assert numbers(states=("FAILED", "CANCELLED")) == [3]
+        assert numbers(experiment="e2", model="m2") == [4]
+        assert numbers(labels=(("team", "a"), ('q"x', "1"))) == [2]
+        assert numbers(labels=(("team", "b"),)) == []
+        assert numbers(since=T0 + DAY_US) == numbers(ended_since=T0 + DAY_US) == [4]
+        assert numbers(name="n2") == [2]
+        assert numbers(user="x' or 1=1 --") == []
+
+    def test_a_job_row_is_replaced_by_its_newer_self(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)], jobs=[job(1)]))
+        store.append(Batch(events=[event(2)], jobs=[job(1, settled_nanos=9)]))
+        assert [row.settled_nanos for row in store.jobs(JobFilter()).rows] == [9]
+
+    def test_a_key_belongs_to_its_user_and_is_never_reassigned(self, store: Store) -> None:
+        row = KeyRow("ann", "k", "job_1", b"digest")
+        store.append(Batch(events=[event(1)], keys=[row]))
+        assert store.key("ann", "k") == row
+        assert store.key("bob", "k") is None
+        with pytest.raises(InvariantViolation, match="nothing was written"):
+            store.append(Batch(events=[event(2)], keys=[KeyRow("ann", "k", "job_2", b"other")]))
+        assert store.last_seq == 1
+        assert store.key("ann", "k") == row
+        store.append(Batch(events=[event(2)]))
+
+
+class TestMoney:
+    def test_entries_that_do_not_balance_are_refused(self, store: Store) -> None:
+        with pytest.raises(InvariantViolation, match="sum to 5"):
+            store.append(Batch(events=[event(1)], entries=settle(1, 5)[:1]))
+        assert store.last_seq == 0
+        assert list(store.entries()) == []
+
+    def test_rows_must_belong_to_events_of_their_batch(self, store: Store) -> None:
+        with pytest.raises(InvariantViolation, match="in a batch of"):
+            store.append(Batch(events=[event(1)], entries=settle(2, 5)))
+
+    def test_balances_are_sums_of_entries(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)], entries=settle(1, 5)))
+        store.append(Batch(events=[event(2)], entries=settle(2, 6) + settle(2, 2, "project:cv")))
+        assert store.balances() == {"cluster": -13, "project:cv": 2, "project:nlp": 11}
+        assert store.balances("project:") == {"project:cv": 2, "project:nlp": 11}
+        assert [row.nanos for row in store.entries("project:nlp")] == [5, 6]
+        assert list(store.entries("nobody")) == []
+        assert len(list(store.entries())) == 6
+        assert store.verify() == []
+
+    def test_walks_longer_than_a_page_lose_and_repeat_nothing(self, store: Store) -> None:
+        count = 4500
+        events, charges, entries = [], [], []
+        for seq in range(1, count + 1):
+            # Many share one start: the page boundary falls among equals.
+            row = charge(seq, start_at=T0 + seq // 3000, nanos=seq)
+            events.append(EventRow(seq, T0, "node:a", encode(_member_ended((row,)))))
+            charges.append(row)
+            entries += settle(seq, seq)
+        store.append(Batch(events=events, charges=charges, entries=entries))
+        assert [row.nanos for row in store.charges()] == list(range(1, count + 1))
+        assert len(list(store.entries())) == 2 * count
+        assert [row.nanos for row in store.entries("project")] == list(range(1, count + 1))
+        assert store.charge_sums([])[0].nanos == count * (count + 1) // 2
+        assert store.verify() == []
+
+    def test_charges_fold_by_any_dimension(self, store: Store) -> None:
+        rows = [
+            charge(1, 5, T0, labels='{"team":"a"}'),
+            charge(1, 6, T0 + HOUR_US, project="cv", job_id="job_2", job_number=2),
+            charge(1, 7, T0 + DAY_US, node_name="b", simulated=1, labels='{"team":"a"}'),
+            charge(1, 0, T0 + 40 * DAY_US, price_id="", kind="idle", job_id="", job_number=0),
+        ]
+        store.append(_charged(rows))
+
+        def folded(*by: str, **asked: Any) -> dict[tuple[str | int, ...], int]:
+            return {s.keys: s.nanos for s in store.charge_sums(by, ChargeFilter(**asked))}
+
+        assert folded() == {(): 18}
+        assert folded(kinds=("none",)) == {}
+        assert folded("project") == {("cv",): 6, ("nlp",): 12}
+        assert folded("day", kinds=("usage",)) == {(T0,): 11, (T0 + DAY_US,): 7}
+        assert folded("hour", until=T0 + DAY_US) == {(T0,): 5, (T0 + HOUR_US,): 6}
+        assert folded("month") == {("2026-01",): 18, ("2026-02",): 0}
+        assert folded("label:team") == {("",): 6, ("a",): 12}
+        assert folded("label:team", "node") == {("", "a"): 6, ("a", "a"): 5, ("a", "b"): 7}
+        assert folded("simulated") == {(0,): 11, (1,): 7}
+        assert folded("job_number", job_ids=("job_1", "job_2")) == {(1,): 12, (2,): 6}
+        assert folded(simulated=False, since=T0 + HOUR_US) == {(): 6}
+        assert folded(labels=(("team", "a"),), node="b", project="nlp") == {(): 7}
+        assert folded(job_number=2) == {(): 6}
+        total = store.charge_sums([])[0]
+        assert (total.charges, total.held_us, total.unpriced_us, total.gpu) == (4, 400, 100, 18)
+        assert [row.nanos for row in store.charges(ChargeFilter(project="nlp"))] == [5, 7, 0]
+
+    @pytest.mark.parametrize("dim", ["nope", "label:", "project; drop table charges", "", "Project"])
+    def test_an_unknown_dimension_is_refused_by_name(self, store: Store, dim: str) -> None:
+        with pytest.raises(InvalidRequest, match="cannot group by"):
+            store.charge_sums(["project", dim])
+
+    def test_a_charge_that_its_event_does_not_bear_out_is_found(self, store: Store) -> None:
+        batch = _charged([charge(1, 5)])
+        batch.charges = [charge(1, 4)]
+        store.append(batch)
+        (problem,) = store.verify()
+        assert "charges of event 1" in problem
+        assert "4 nanos" in problem
+
+
+def _member_ended(rows: tuple[ChargeRow, ...]) -> MemberEnded:
+    return MemberEnded(
+        attempt_id="att_1",
+        rank=0,
+        report=ExitReport(cause=EndCause.COMPLETED, exit_code=0),
+        charges=tuple(
+            Charge(
+                kind=row.kind,
+                node_id=row.node_id,
+                start=row.start_at,
+                end=row.end_at,
+                nanos=row.nanos,
+                price_id=row.price_id,
+                attempt_id=row.attempt_id,
+                job_id=row.job_id,
+                rank=row.rank,
+                gpu=row.gpu,
+                cpu=row.cpu,
+                memory=row.memory,
+            )
+            for row in rows
+        ),
+    )
+
+
+def _charged(rows: list[ChargeRow]) -> Batch:
+    payload = encode(_member_ended(tuple(rows)))
+    return Batch(events=[EventRow(1, T0, "node:a", payload)], charges=rows)

@@ -1,0 +1,325 @@
+"""What only a store on disk can break: files, locks, damage, and the settings that make it durable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bursar.errors import InvariantViolation, StoreUnavailable
+from bursard.events import JobHeld, encode
+from bursard.store import Batch, EntryRow, EventRow, KeyRow, SqliteReader, SqliteStore
+from bursard.store.schema import VERSION, connect, migrate
+
+
+def event(seq: int) -> EventRow:
+    return EventRow(seq, seq, "ann", encode(JobHeld(job_id=f"job_{seq}")))
+
+
+def entries(seq: int) -> list[EntryRow]:
+    return [EntryRow(seq, "hold", "a", 5, "x"), EntryRow(seq, "hold", "b", -5, "x")]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A closed store of four events with entries."""
+    store = SqliteStore(tmp_path / "state")
+    for seq in range(1, 5):
+        store.append(Batch(events=[event(seq)], entries=entries(seq)))
+    store.save_snapshot(1, b"one")
+    store.save_snapshot(3, b"three")
+    store.close()
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def raw(home: Path) -> Iterator[sqlite3.Connection]:
+    """Somebody with the file in hand and no respect for triggers."""
+    connection = sqlite3.connect(home / "bursard.db", isolation_level=None)
+    names = connection.execute("select name from sqlite_schema where type = 'trigger'").fetchall()
+    assert len(names) == 6
+    for (name,) in names:
+        connection.execute(f"drop trigger {name}")
+    yield connection
+    connection.close()
+
+
+def reopened(home: Path) -> list[str]:
+    """What verification says, or the refusal to open at all."""
+    try:
+        store = SqliteStore(home)
+    except StoreUnavailable as error:
+        return [error.message]
+    try:
+        return store.verify()
+    finally:
+        store.close()
+
+
+class TestDurability:
+    def test_every_connection_is_full_synchronous_in_wal_mode(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path / "state")
+        with store._reading() as reading:
+            for connection in (store._connection, reading):
+                assert connection.execute("pragma synchronous").fetchone() == (2,)
+                assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+                assert connection.execute("pragma foreign_keys").fetchone() == (1,)
+                assert connection.execute("pragma busy_timeout").fetchone() == (10_000,)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reading.execute("delete from keys")
+        store.close()
+
+    @pytest.mark.parametrize("table", ["events", "charges", "entries"])
+    def test_money_rows_refuse_update_and_delete(self, home: Path, table: str) -> None:
+        connection = connect(home / "bursard.db")
+        if table == "charges":
+            columns = connection.execute("pragma table_info(charges)").fetchall()
+            values = [1 if kind == "INTEGER" else "x" for _, _, kind, *_ in columns]
+            marks = ", ".join("?" * len(values))
+            connection.execute(f"insert into charges values ({marks})", values)
+        for sql in (f"update {table} set seq = seq + 9", f"delete from {table}"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(sql)
+        connection.close()
+
+    def test_a_value_of_the_wrong_type_is_refused_and_the_store_goes_on(self, home: Path) -> None:
+        store = SqliteStore(home)
+        for wrong in (b"k", ["k"]):
+            with pytest.raises(InvariantViolation, match="nothing was written"):
+                store.append(
+                    Batch(events=[event(5)], keys=[KeyRow("ann", wrong, "job_1", b"")])  # type: ignore[arg-type]
+                )
+        store.append(Batch(events=[event(5)]))
+        assert store.verify() == []
+        store.close()
+
+    def test_each_start_has_a_higher_epoch(self, home: Path) -> None:
+        seen = []
+        for _ in range(3):
+            store = SqliteStore(home)
+            seen.append(store.epoch)
+            store.close()
+        assert seen == [2, 3, 4]
+
+    def test_reads_go_on_in_other_threads_while_one_writes(self, home: Path) -> None:
+        store = SqliteStore(home)
+        faults: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                last = 0
+                while last < 104:
+                    last = len(store.events())
+                    assert sum(store.balances().values()) == 0
+            except BaseException as error:
+                faults.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        for seq in range(5, 105):
+            store.append(Batch(events=[event(seq)], entries=entries(seq)))
+        for reader in readers:
+            reader.join(30)
+        assert faults == []
+        store.close()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            store.events()
+
+
+class TestDamage:
+    @pytest.mark.parametrize("column", ["at", "actor", "payload", "hash"])
+    @pytest.mark.parametrize("seq", [1, 2, 4])
+    def test_a_changed_event_is_found(
+        self, home: Path, raw: sqlite3.Connection, column: str, seq: int
+    ) -> None:
+        value = raw.execute(f"select {column} from events where seq = ?", (seq,)).fetchone()[0]
+        if isinstance(value, bytes):
+            value = bytes([value[0], value[1] ^ 1]) + value[2:]
+        else:
+            value = value + 1 if isinstance(value, int) else value + "x"
+        raw.execute(f"update events set {column} = ? where seq = ?", (value, seq))
+        assert any(f"event {seq} " in line or "last event" in line for line in reopened(home))
+
+    def test_any_flipped_byte_of_the_log_is_found(self, home: Path) -> None:
+        """Every byte of one event, without SQLite's help: the reader verifies the chain alone."""
+        source = (home / "bursard.db").read_bytes()
+        payload = event(2).payload
+        assert source.count(payload) == 1
+        at = source.index(payload)
+        for offset in range(len(payload)):
+            damaged = bytearray(source)
+            damaged[at + offset] ^= 0x20
+            (home / "bursard.db").write_bytes(damaged)
+            reader = SqliteReader(home / "bursard.db")
+            assert any("event 2 does not match" in line for line in reader.verify()), offset
+            reader.close()
+
+    @pytest.mark.parametrize("seq", [1, 2, 4])
+    def test_a_deleted_event_is_found(self, home: Path, raw: sqlite3.Connection, seq: int) -> None:
+        raw.execute("delete from events where seq = ?", (seq,))
+        assert reopened(home) != []
+
+    @pytest.mark.parametrize("rows", ["rowid = 1", "rowid in (3, 4)", "rowid in (7, 8)"])
+    def test_deleted_entries_are_found_also_in_pairs(
+        self, home: Path, raw: sqlite3.Connection, rows: str
+    ) -> None:
+        raw.execute(f"delete from entries where {rows}")
+        assert any("entries: " in line for line in reopened(home))
+
+    def test_an_edited_entry_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
+        raw.execute("update entries set nanos = 6 where rowid = 3")
+        assert reopened(home) == ["entries of event 2 (hold) sum to 1 nanos, not 0"]
+
+    def test_a_charge_from_nowhere_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
+        columns = raw.execute("pragma table_info(charges)").fetchall()
+        values = [9 if kind == "INTEGER" else "x" for _, _, kind, *_ in columns]
+        raw.execute(f"insert into charges values ({', '.join('?' * len(values))})", values)
+        problems = reopened(home)
+        assert "charges of event 9, which is not there" in problems
+        assert "charges: 1 rows where 0 were written" in problems
+
+    def test_replay_stops_at_the_event_that_was_changed(self, home: Path, raw: sqlite3.Connection) -> None:
+        store = SqliteStore(home)
+        raw.execute("delete from snapshots")
+        raw.execute("update events set payload = x'7b7d' where seq = 2")
+        with pytest.raises(StoreUnavailable, match="event 2 does not match"):
+            list(store.load().events)
+        store.close()
+
+    def test_a_damaged_snapshot_only_costs_time(self, home: Path, raw: sqlite3.Connection) -> None:
+        raw.execute("update snapshots set data = x'00' where seq = 3")
+        store = SqliteStore(home)
+        assert store.load().snapshot == (1, b"one")
+        raw.execute("update snapshots set hash = zeroblob(32) where seq = 1")
+        loaded = store.load()
+        assert loaded.snapshot is None
+        assert len(list(loaded.events)) == 4
+        store.close()
+
+    @pytest.mark.parametrize("content", [b"not a database at all" * 300, b"\0" * 8192])
+    def test_a_file_that_is_no_database_is_refused_with_place_and_remedy(
+        self, home: Path, content: bytes
+    ) -> None:
+        (home / "bursard.db").write_bytes(content)
+        with pytest.raises(StoreUnavailable, match=r"bursard\.db .*damaged.*backup"):
+            SqliteStore(home)
+        assert (home / "bursard.db").read_bytes() == content
+
+    def test_a_scrambled_middle_is_refused_or_found(self, home: Path) -> None:
+        source = bytearray((home / "bursard.db").read_bytes())
+        source[4096:] = os.urandom(len(source) - 4096)
+        (home / "bursard.db").write_bytes(source)
+        (problem, *_) = reopened(home)
+        assert "damaged" in problem
+
+    @pytest.mark.parametrize("lost", ["emptied", "removed"])
+    def test_a_lost_database_does_not_quietly_begin_anew(self, home: Path, lost: str) -> None:
+        if lost == "emptied":
+            (home / "bursard.db").write_bytes(b"")
+        else:
+            (home / "bursard.db").unlink()
+        with pytest.raises(StoreUnavailable, match=r"missing or empty.*bursard\.lock"):
+            SqliteStore(home)
+        (home / "bursard.lock").unlink()
+        SqliteStore(home).close()
+
+
+class TestOpening:
+    def test_the_directory_and_files_are_for_one_user(self, tmp_path: Path) -> None:
+        directory = tmp_path / "a" / "state"
+        store = SqliteStore(directory)
+        store.append(Batch(events=[event(1)]))
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+        assert modes == dict.fromkeys(modes, 0o600)
+        assert {"bursard.db", "bursard.db-wal", "bursard.lock"} <= set(modes)
+        store.close()
+
+    def test_an_empty_directory_is_closed_to_others(self, tmp_path: Path) -> None:
+        directory = tmp_path / "state"
+        directory.mkdir()
+        directory.chmod(0o755)
+        SqliteStore(directory).close()
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+    def test_a_directory_others_write_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        directory = tmp_path / "shared"
+        directory.mkdir()
+        (directory / "theirs").touch()
+        directory.chmod(0o777)
+        with pytest.raises(StoreUnavailable, match="mode 0777"):
+            SqliteStore(directory)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o777
+
+    def test_a_second_store_names_the_process_that_holds_the_first(self, home: Path) -> None:
+        first = SqliteStore(home)
+        with pytest.raises(StoreUnavailable, match=f"in use by another bursard .pid {os.getpid()}"):
+            SqliteStore(home)
+        first.append(Batch(events=[event(5)]))
+        first.close()
+        SqliteStore(home).close()
+
+    def test_a_database_newer_than_the_code_is_refused_untouched(self, home: Path) -> None:
+        connection = connect(home / "bursard.db")
+        connection.execute(f"pragma user_version = {VERSION + 1}")
+        connection.close()
+        before = (home / "bursard.db").read_bytes()
+        with pytest.raises(StoreUnavailable, match=f"schema {VERSION + 1}, newer"):
+            SqliteStore(home)
+        assert (home / "bursard.db").read_bytes() == before
+
+    def test_a_database_of_another_program_is_refused(self, tmp_path: Path) -> None:
+        directory = tmp_path / "state"
+        directory.mkdir(mode=0o700)
+        other = sqlite3.connect(directory / "bursard.db")
+        other.execute("create table theirs (x)")
+        other.close()
+        with pytest.raises(StoreUnavailable, match="another program"):
+            SqliteStore(directory)
+
+    def test_steps_are_recorded_and_applied_once(self, home: Path) -> None:
+        migrate(home / "bursard.db")
+        connection = connect(home / "bursard.db")
+        names = connection.execute("select name from _sqlite_migrations").fetchall()
+        assert names == [("0001_initial",)]
+        assert connection.execute("pragma user_version").fetchone() == (VERSION,)
+        connection.close()
+        assert reopened(home) == []
+
+    def test_a_first_start_that_died_half_way_is_taken_up_again(self, tmp_path: Path) -> None:
+        directory = tmp_path / "state"
+        directory.mkdir(mode=0o700)
+        database = sqlite3.connect(directory / "bursard.db")
+        database.execute(
+            "create table _sqlite_migrations (id integer primary key, migration_set text, name text, "
+            "applied_at text)"
+        )
+        database.close()
+        assert reopened(directory) == []
+
+    def test_a_file_in_place_of_the_directory_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "state").write_text("x")
+        with pytest.raises(StoreUnavailable, match="not a directory"):
+            SqliteStore(tmp_path / "state")
+        with pytest.raises(StoreUnavailable, match="state directory"):
+            SqliteStore(tmp_path / "state" / "below")
+
+    def test_a_reader_beside_the_daemon_sees_what_is_committed(self, home: Path) -> None:
+        store = SqliteStore(home)
+        reader = SqliteReader(home / "bursard.db")
+        store.append(Batch(events=[event(5)], entries=entries(5)))
+        assert reader.events()[-1] == event(5)
+        assert reader.verify() == []
+        reader.close()
+        store.close()
+
+    def test_a_restored_copy_opens(self, home: Path, tmp_path: Path) -> None:
+        shutil.copytree(home, tmp_path / "copy")
+        assert reopened(tmp_path / "copy") == []
