@@ -1,0 +1,109 @@
+"""Refusal at the door: a job that its hard budgets could never pay for is told so at once.
+
+Why     a job that waits for money that can never come is worse than an error with the numbers. One that
+        the budget could pay later (holds are released, a period renews) is accepted and waits.
+"""
+
+from __future__ import annotations
+
+from bursar.clock import format_duration
+from bursar.decision import JobClass
+from bursar.errors import BudgetExceeded, InvalidRequest
+from bursar.model import DeviceShare, JobSpec
+from bursar.money import format_nanos
+from bursar.resources import ResourceRequest
+from bursard.ledger import held_nanos
+from bursard.scheduler.pricing import share_rates
+from bursard.state.core import State
+
+
+def cheapest_hold(state: State, job_class: JobClass) -> int | None:
+    """The least worst case of this class on an empty cluster, in nanos; None when no priced node fits.
+
+    A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
+    """
+    columns = state.cluster.columns()
+    costs: list[int] = []
+    for row, node_id in enumerate(columns.ids):
+        if columns.rate[row] < 0 or node_id in job_class.avoid_nodes:
+            continue
+        best = None
+        for option in job_class.options:
+            devices = _devices(state, row, option)
+            if devices is None:
+                continue
+            rates = share_rates(columns, row, devices, option.cpu_milli, option.memory_bytes)
+            cost = held_nanos(rates, job_class.hold_us)
+            best = cost if best is None else min(best, cost)
+        if best is not None:
+            costs.append(best)
+    if len(costs) < job_class.nodes:
+        return None
+    total = sum(sorted(costs)[: job_class.nodes])
+    return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
+
+
+def _devices(state: State, row: int, option: ResourceRequest) -> tuple[DeviceShare, ...] | None:
+    cluster = state.cluster
+    if option.cpu_milli > cluster.cpu_total[row] or option.memory_bytes > cluster.memory_total[row]:
+        return None
+    gpus = option.gpus
+    if gpus is None:
+        return ()
+    if gpus.count > cluster.gpu_total[row] or gpus.memory_bytes > cluster.gpu_memory[row]:
+        return None
+    if gpus.types and cluster.gpu_types[int(cluster.gpu_type[row])] not in gpus.types:
+        return None
+    return tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count))
+
+
+def refuse_unaffordable(state: State, user: str, spec: JobSpec) -> None:
+    """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case."""
+    if not state.budgets.records:
+        return
+    _, hard = state.budgets.matching(user, spec)
+    if not hard:
+        return
+    job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
+    needed = cheapest_hold(state, job_class)
+    if needed is None:
+        return
+    for name in hard:
+        record = state.budgets.records[name]
+        limit = record.spec.limit.nanos
+        settled = state.ledger.settled(name, record.period_start)
+        reachable = limit if record.period_end else limit - settled
+        if needed <= reachable:
+            continue
+        held = state.ledger.held(name, record.period_start)
+        affordable_us = job_class.hold_us * max(reachable, 0) // needed if needed else 0
+        limit_us = affordable_us - (job_class.hold_us - job_class.time_limit_us)
+        remedy = (
+            f"ask for a time limit of {format_duration(limit_us)} or less"
+            if limit_us >= 1_000_000
+            else "ask for fewer resources"
+        )
+        raise BudgetExceeded(
+            f"budget {name} can never pay for this: the worst case is {format_nanos(needed, 2)}"
+            f" {state.currency} ({format_duration(job_class.time_limit_us)} limit), the budget is"
+            f" {format_nanos(limit, 2)} with {format_nanos(settled, 2)} settled and"
+            f" {format_nanos(held, 2)} held; {remedy}, set budget.max_cost, or raise the budget",
+            {
+                "budget": name,
+                "needed": format_nanos(needed),
+                "limit": format_nanos(limit),
+                "settled": format_nanos(settled),
+                "held": format_nanos(held),
+                "currency": state.currency,
+                "reason": "BudgetExhausted",
+            },
+        )
+
+
+def check_currency(state: State, currency: str, where: str) -> None:
+    """Everything in one cluster is in one currency. Raises `InvalidRequest`."""
+    if currency != state.currency:
+        raise InvalidRequest(
+            f"{where} is in {currency}, this cluster keeps its books in {state.currency}; convert the"
+            f" amount to {state.currency}"
+        )

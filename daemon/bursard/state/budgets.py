@@ -1,0 +1,103 @@
+"""Budgets in force: which jobs they cover, which period it is, what room is left.
+
+Owns    the current Budget documents and their period bounds. The money itself is in the ledger.
+Why     admission asks for the room of a handful of budgets in every cycle; matching and calendar
+        arithmetic are done once per job and once per period.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.clock import Instant
+from bursar.decision import BudgetRoom
+from bursar.model import JobSpec
+from bursar_policies.periods import period_bounds
+from bursar_policies.specs import BudgetSpec
+from bursard.ledger import Ledger
+
+
+class BudgetRecord(msgspec.Struct):
+    """One budget in force.
+
+    Attributes:
+        period_start, period_end: the period it is in now; the end is 0 when it never renews.
+        crossed: (on, at_ppm) of thresholds that were announced in this period.
+    """
+
+    name: str
+    spec: BudgetSpec
+    version: int
+    period_start: int
+    period_end: int
+    crossed: set[tuple[str, int]]
+
+    @property
+    def hard(self) -> bool:
+        """Refuses what it cannot pay for."""
+        return self.spec.enforcement == "hard"
+
+
+def same_periods(one: BudgetSpec, other: BudgetSpec) -> bool:
+    """Do both cut time into the same periods?"""
+    return (one.period, one.timezone) == (other.period, other.timezone)
+
+
+class BudgetTable:
+    """All budgets by name."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, BudgetRecord] = {}
+
+    def put(self, name: str, spec: BudgetSpec, version: int, now: int) -> None:
+        """Bring a budget into force, or change it. A change keeps the period and what was announced in it.
+
+        Only `roll` moves on to the next period, because it takes along what live attempts hold; a
+        document applied between the end of a period and its roll must not leave that behind (B1).
+        """
+        old = self.records.get(name)
+        if old is not None and same_periods(old.spec, spec):
+            self.records[name] = BudgetRecord(
+                name, spec, version, old.period_start, old.period_end, old.crossed
+            )
+            return
+        start, end = period_bounds(spec.period, spec.timezone, Instant(now))
+        self.records[name] = BudgetRecord(name, spec, version, start, end or 0, set())
+
+    def roll(self, name: str, to_period: int) -> None:
+        """Begin the period that starts at `to_period`; its thresholds are announced anew."""
+        record = self.records[name]
+        start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(to_period))
+        record.period_start, record.period_end, record.crossed = start, end or 0, set()
+
+    def remove(self, name: str) -> None:
+        """Take a budget out of force; what it settled stays in the ledger."""
+        self.records.pop(name, None)
+
+    def matching(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(all, hard) budgets that cover a job, sorted by name."""
+        labels = dict(spec.labels)
+        found = [
+            record
+            for name, record in sorted(self.records.items())
+            if record.spec.scope.covers(spec.project, user, spec.experiment, spec.model, labels)
+        ]
+        return tuple(r.name for r in found), tuple(r.name for r in found if r.hard)
+
+    def rooms(self, ledger: Ledger) -> dict[str, BudgetRoom]:
+        """What every budget can still promise in its current period."""
+        return {
+            name: BudgetRoom(
+                name=name,
+                limit_nanos=record.spec.limit.nanos,
+                settled_nanos=ledger.settled(name, record.period_start),
+                held_nanos=ledger.held(name, record.period_start),
+                currency=record.spec.limit.currency,
+                renews_at=record.period_end,
+            )
+            for name, record in self.records.items()
+        }
+
+    def due(self, now: int) -> list[BudgetRecord]:
+        """Budgets whose period has ended."""
+        return [r for r in self.records.values() if r.period_end and now >= r.period_end]

@@ -1,0 +1,198 @@
+"""From plan to end: placing attempts, and what agents report of them."""
+
+from __future__ import annotations
+
+from bursar.decision import Start
+from bursar.ids import Ids
+from bursar.model import EndCause, Hold, JobState, MemberAllocation
+from bursard.events import (
+    AttemptEnded,
+    AttemptPlaced,
+    Event,
+    ExitReport,
+    MemberEnded,
+    MemberStarted,
+    StopRequested,
+)
+from bursard.ledger import member_charges
+from bursard.state.core import State
+from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
+
+GANG_PORT_FIRST = 29_500
+"""Rendezvous ports of gangs count up from torch's own default."""
+_FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
+"""Not the job's fault: tried again without using up `retry.max`."""
+
+
+def place(state: State, ids: Ids, start: Start) -> list[Event]:
+    """Verify one start of a plan against now. Empty when the world moved on: the next cycle plans again."""
+    job = state.jobs.get(start.job_id)
+    if job is None or job.id not in state.pending:
+        return []
+    members: list[MemberAllocation] = []
+    boots: list[tuple[str, str]] = []
+    columns = state.cluster
+    for rank, placement in enumerate(start.members):
+        devices = tuple((share.index, share.milli) for share in placement.devices)
+        if not columns.fits(placement.node, placement.cpu_milli, placement.memory_bytes, devices):
+            return []
+        node = state.nodes[columns.ids[placement.node]]
+        members.append(
+            MemberAllocation(
+                rank=rank,
+                node_id=node.id,
+                devices=placement.devices,
+                cpu_milli=placement.cpu_milli,
+                memory_bytes=placement.memory_bytes,
+                rates=placement.rates,
+                price_id=node.price_id,
+            )
+        )
+        boots.append((node.id, node.boot_id))
+    holds = _holds(state, job, start.hold_nanos)
+    if holds is None:
+        return []
+    return [
+        AttemptPlaced(
+            attempt_id=ids.new("att"),
+            job_id=job.id,
+            number=len(job.attempts) + 1,
+            option=start.option,
+            members=tuple(members),
+            boots=tuple(boots),
+            time_limit_us=start.time_limit_us,
+            grace_us=state.grace_of(job.spec),
+            holds=holds,
+            currency=state.currency,
+            why=start.why,
+            port=_port(state, members[0].node_id) if len(members) > 1 else 0,
+            cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
+        )
+    ]
+
+
+def _holds(state: State, job: JobRecord, nanos: int) -> tuple[Hold, ...] | None:
+    holds = []
+    for name in job.budgets:
+        record = state.budgets.records[name]
+        room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
+        if record.hard and nanos > room:
+            return None
+        holds.append(Hold(name, record.period_start, nanos))
+    return tuple(holds)
+
+
+def _port(state: State, node_id: str) -> int:
+    used = {
+        attempt.port
+        for attempt_id in state.nodes[node_id].live
+        if (attempt := state.attempts.get(attempt_id)) is not None
+    }
+    port = GANG_PORT_FIRST
+    while port in used:
+        port += 1
+    return port
+
+
+def started(
+    state: State, node: NodeRecord, attempt_id: str, rank: int, boot_us: int, pid: int
+) -> list[Event]:
+    """A member's process exists. Empty when that is known, or the attempt is not this node's."""
+    member = _member(state, node, attempt_id, rank)
+    if member is None or member.started_at:
+        return []
+    return [MemberStarted(attempt_id, rank, node.axis(boot_us), boot_us, pid)]
+
+
+def exited(
+    state: State,
+    node: NodeRecord,
+    attempt_id: str,
+    rank: int,
+    report: ExitReport,
+    started_boot_us: int,
+) -> list[Event]:
+    """A member's process tree is gone: settle it, and end the attempt when it was the last."""
+    member = _member(state, node, attempt_id, rank)
+    if member is None:
+        return []
+    events: list[Event] = []
+    attempt = state.attempts[attempt_id]
+    started_at = member.started_at
+    if not started_at and started_boot_us:
+        started_at = node.axis(started_boot_us)
+        events.append(MemberStarted(attempt_id, rank, started_at, started_boot_us, 0))
+    alloc = member.alloc
+    charges = member_charges(
+        attempt_id=attempt_id,
+        job_id=attempt.job_id,
+        rank=rank,
+        node_id=alloc.node_id,
+        price_id=alloc.price_id,
+        rates=alloc.rates,
+        started_at=started_at,
+        from_us=member.charged_us,
+        to_us=max(member.charged_us, report.held_us) if started_at else member.charged_us,
+    )
+    events.append(MemberEnded(attempt_id, rank, report, charges))
+    others = [m for m in attempt.members if m.report is None and m is not member]
+    reports = [report if m is member else m.report for m in attempt.members if m not in others]
+    if others:
+        if report.cause is not EndCause.COMPLETED and attempt.stop_cause is None:
+            message = f"rank {rank} ended: {report.cause.value} {report.message}".rstrip()
+            events.append(StopRequested(attempt_id, report.cause, attempt.grace_us, message))
+        return events
+    events.append(_end(state, attempt, [r for r in reports if r is not None]))
+    return events
+
+
+def _member(state: State, node: NodeRecord, attempt_id: str, rank: int) -> MemberRecord | None:
+    attempt = state.attempts.get(attempt_id)
+    if attempt is None or not 0 <= rank < len(attempt.members):
+        return None
+    member = attempt.members[rank]
+    return member if member.report is None and member.alloc.node_id == node.id else None
+
+
+def _end(state: State, attempt: AttemptRecord, reports: list[ExitReport]) -> AttemptEnded:
+    """The one end of an attempt, from the ends of its members."""
+    job = state.jobs[attempt.job_id]
+    bad = next((r for r in reports if r.cause is not EndCause.COMPLETED), None)
+    if attempt.stop_cause is not None and bad is not None:
+        # The first rank to fail tells more than the stop it caused in the others.
+        cause = attempt.stop_cause
+        first = next((r for r in reports if r.cause is cause), bad)
+        message = attempt.stop_message or first.message
+    else:
+        first = bad or reports[0]
+        cause, message = first.cause, first.message
+    if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:
+        cause, message = EndCause.BUDGET, "budget.max_cost was reached"
+    code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)
+    requeue, counts = _again(state, job, attempt, cause)
+    return AttemptEnded(attempt.id, cause, code, message, requeue, counts)
+
+
+def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause) -> tuple[bool, bool]:
+    """(run it again, it used up one of `retry.max`)."""
+    if cause in (EndCause.COMPLETED, EndCause.CANCELLED):
+        return False, False
+    if job.requeue or cause in _FREE_RETRY:
+        return True, False
+    retry = job.spec.retry
+    wanted = cause.value in retry.on and job.retries < retry.max
+    return wanted, wanted
+
+
+def lost(state: State, node: NodeRecord, attempt_id: str, rank: int, message: str) -> list[Event]:
+    """A member whose process is known to be gone without a report: billed as far as it was reported."""
+    member = _member(state, node, attempt_id, rank)
+    if member is None:
+        return []
+    report = ExitReport(cause=EndCause.NODE_LOST, message=message, held_us=member.charged_us)
+    return exited(state, node, attempt_id, rank, report, 0)
+
+
+def runnable(job: JobRecord) -> bool:
+    """Is it waiting for the scheduler alone?"""
+    return job.state is JobState.PENDING and not job.held and not job.waiting_on

@@ -1,0 +1,213 @@
+"""What agents and operators say about nodes: hello, usage, silence, scheduling mode.
+
+Why     a node's time is owned by somebody at every moment (L8). Every report closes the interval since the
+        last one: what live members used, what ended ones used, and what remains is idle or down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bursar.clock import Instant
+from bursar.errors import WrongState
+from bursar.ids import Ids
+from bursar.model import NodeFacts, ShareRates
+from bursar_policies.compile import PriceTable
+from bursard.events import (
+    Charge,
+    Event,
+    NodeBooted,
+    NodeConnected,
+    NodeMetered,
+    NodePriced,
+    NodeRegistered,
+    NodeScheduling,
+    NodeSilent,
+)
+from bursard.ledger import Parts, add_used, hour_segments, member_charges, node_charges
+from bursard.state.core import State
+from bursard.state.decide.attempts import lost
+from bursard.state.records import NodeRecord
+
+
+def hello(
+    state: State,
+    ids: Ids,
+    prices: PriceTable,
+    *,
+    facts: NodeFacts,
+    boot_id: str,
+    boot_us: int,
+    now: int,
+) -> list[Event]:
+    """An agent presents its node: register or refresh it, anchor a new boot, close the time it was away."""
+    node = state.node_by_name(facts.name)
+    events: list[Event] = []
+    node_id = node.id if node is not None else ids.new("node")
+    if node is None or node.facts != facts:
+        if node is not None and node.live and _shrinks(node.facts, facts):
+            raise WrongState(
+                f"node {facts.name} came back with less than its running jobs hold; stop them with"
+                f" `bursar node drain {facts.name} --stop` before changing its size"
+            )
+        events.append(NodeRegistered(node_id, facts))
+    events += _priced(node, node_id, facts, prices, now)
+    if node is None or node.boot_id != boot_id:
+        if node is not None:
+            for attempt_id, rank in list(node.live.items()):
+                events += lost(state, node, attempt_id, rank, f"node {facts.name} was rebooted")
+        away = _away(node, now) if node is not None else ()
+        start = max(now, node.through) if node is not None else now
+        events.append(NodeBooted(node_id, boot_id, start, boot_us, away))
+    elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
+        through = node.axis(boot_us)
+        charges = _rest(node, node.through, through, _used(node, (), through), "down")
+        events.append(NodeMetered(node_id, through, charges, ()))
+    events.append(NodeConnected(node_id))
+    return events
+
+
+def _shrinks(old: NodeFacts, new: NodeFacts) -> bool:
+    return (
+        new.cpu_milli < old.cpu_milli
+        or new.memory_bytes < old.memory_bytes
+        or len(new.devices) < len(old.devices)
+    )
+
+
+def _priced(
+    node: NodeRecord | None, node_id: str, facts: NodeFacts, prices: PriceTable, now: int
+) -> list[Event]:
+    quote = prices.lookup(facts, Instant(now))
+    price_id = quote.price_id if quote is not None else ""
+    rates = quote.components if quote is not None else ShareRates()
+    if node is not None and (node.price_id, node.rates) == (price_id, rates):
+        return []
+    return [NodePriced(node_id, price_id, rates)]
+
+
+def reprice(state: State, prices: PriceTable, now: int) -> list[Event]:
+    """Nodes whose price changed, after a policy or with time. What runs keeps its frozen price."""
+    events: list[Event] = []
+    for node in state.nodes.values():
+        events += _priced(node, node.id, node.facts, prices, now)
+    return events
+
+
+def _away(node: NodeRecord, now: int) -> tuple[Charge, ...]:
+    """The time between the last report of the old boot and now."""
+    to_at = max(now, node.through)
+    return _rest(node, node.through, to_at, _used(node, (), to_at), "down")
+
+
+def _rest(
+    node: NodeRecord, from_at: int, to_at: int, used: dict[int, Parts], kind: str
+) -> tuple[Charge, ...]:
+    return node_charges(
+        node_id=node.id,
+        price_id=node.price_id,
+        rates=node.rates,
+        axis_start=node.axis_start,
+        from_at=from_at,
+        to_at=to_at,
+        used=used,
+        kind=kind,
+    )
+
+
+def _add_ended(node: NodeRecord, used: dict[int, Parts], to_at: int) -> None:
+    """What members that are gone used before `to_at`; the rest of theirs waits for the next interval."""
+    for usage in node.ended:
+        charges = member_charges(
+            attempt_id="",
+            job_id="",
+            rank=0,
+            node_id=node.id,
+            price_id="ended",
+            rates=usage.rates,
+            started_at=usage.started_at,
+            from_us=usage.start - usage.started_at,
+            to_us=min(usage.end, to_at) - usage.started_at,
+        )
+        add_used(used, charges)
+
+
+def usage(
+    state: State,
+    node: NodeRecord,
+    *,
+    boot_id: str,
+    at_boot_us: int,
+    counters: Iterable[tuple[str, int, int]],
+) -> list[Event]:
+    """Cumulative counters of everything live on a node, read at one instant. A repeated or stale report
+    changes nothing: only the largest counter decides (L5).
+    """
+    through = node.axis(at_boot_us)
+    if boot_id != node.boot_id or through <= node.through:
+        return []
+    seen: list[tuple[str, int, int]] = []
+    charges: list[Charge] = []
+    for attempt_id, rank, held_us in counters:
+        attempt = state.attempts.get(attempt_id)
+        if attempt is None or not 0 <= rank < len(attempt.members):
+            continue
+        member = attempt.members[rank]
+        if member.alloc.node_id != node.id or member.report is not None or not member.started_at:
+            continue
+        # Nobody holds a share for longer than time has passed on its node (L6).
+        held_us = min(max(held_us, member.charged_us), through - member.started_at)
+        if held_us <= member.charged_us:
+            continue
+        seen.append((attempt_id, rank, held_us))
+        charges += member_charges(
+            attempt_id=attempt_id,
+            job_id=attempt.job_id,
+            rank=rank,
+            node_id=node.id,
+            price_id=member.alloc.price_id,
+            rates=member.alloc.rates,
+            started_at=member.started_at,
+            from_us=member.charged_us,
+            to_us=held_us,
+        )
+    used = _used(node, charges, through)
+    rest = _rest(node, node.through, through, used, "idle")
+    return [NodeMetered(node.id, through, (*charges, *rest), tuple(seen))]
+
+
+def _used(node: NodeRecord, charges: Sequence[Charge], through: int) -> dict[int, Parts]:
+    """Usage of the interval by hour. A charge dated before `through` of the last report (a start that
+    was reported late) counts in this interval's first hour: no hour is opened again.
+    """
+    used: dict[int, Parts] = {}
+    add_used(used, charges)
+    _add_ended(node, used, through)
+    hours = {start - start % 3_600_000_000 for start, _ in hour_segments(node.through, through)}
+    if not hours:
+        return {}
+    first = min(hours)
+    for hour in [hour for hour in used if hour not in hours]:
+        late, there = used.pop(hour), used.get(first, (0, 0, 0))
+        used[first] = (late[0] + there[0], late[1] + there[1], late[2] + there[2])
+    return used
+
+
+def silent(state: State, node: NodeRecord) -> list[Event]:
+    """Its agent is out of contact."""
+    return [NodeSilent(node.id)] if node.connected else []
+
+
+def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
+    """Open, cordon or drain a node."""
+    return [] if (node.mode, node.reason) == (mode, reason) else [NodeScheduling(node.id, mode, reason)]
+
+
+def confirm_dead(state: State, node: NodeRecord) -> list[Event]:
+    """An operator vouches that a silent node's processes are gone: its attempts may run elsewhere (J4)."""
+    if node.connected:
+        raise WrongState(f"node {node.facts.name} is in contact; drain it with --stop instead")
+    events: list[Event] = []
+    for attempt_id, rank in list(node.live.items()):
+        events += lost(state, node, attempt_id, rank, "the operator confirmed that the node is dead")
+    return events

@@ -1,0 +1,180 @@
+"""Policies and time: applying documents, rolling budget periods, announcing thresholds, waking jobs."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from bursar.clock import Instant, format_instant
+from bursar.errors import BudgetExceeded, InvalidRequest, NotBuilt, NotFound, StaleVersion, WrongState
+from bursar.money import format_nanos
+from bursar_policies.periods import period_bounds
+from bursar_policies.specs import PPM, BudgetSpec, CostModelSpec, Document, PriceBookSpec
+from bursard.events import (
+    Event,
+    HoldsRolled,
+    PolicyApplied,
+    PolicyDocument,
+    PolicyRemoved,
+    ThresholdCrossed,
+)
+from bursard.state.admission import check_currency
+from bursard.state.budgets import BudgetRecord, same_periods
+from bursard.state.core import State
+
+
+def apply_documents(state: State, documents: Sequence[Document], now: int) -> list[Event]:
+    """All documents or none. Unchanged ones are passed over; an empty answer means nothing changed.
+
+    Raises:
+        StaleVersion: a document names a version that is not the one in force.
+        BudgetExceeded: a hard limit below what is already settled and held.
+    """
+    changed = []
+    for document in documents:
+        current = state.policies.get((document.kind, document.name))
+        if current is not None and current.text == document.text:
+            continue
+        version = current.version if current is not None else 0
+        if document.version is not None and document.version != version:
+            raise StaleVersion(
+                f"{document.source}:{document.line}: {document.kind} {document.name} is at version"
+                f" {version}, your document says {document.version}; read it again with"
+                f" `bursar policy show {document.name}`, merge, and apply",
+                {"version": str(version)},
+            )
+        _check(state, document, now)
+        effective = document.effective_at if document.effective_at is not None else Instant(now)
+        version = max(version, _last_priced_version(state, document)) + 1
+        changed.append(PolicyDocument(document.kind, document.name, version, effective, document.text))
+    return [PolicyApplied(tuple(changed))] if changed else []
+
+
+def _last_priced_version(state: State, document: Document) -> int:
+    """A price id names one fact for ever: a name that was removed goes on counting when it comes back."""
+    return max(
+        (
+            one.version
+            for one in state.priced
+            if (one.document.kind, one.document.name) == (document.kind, document.name)
+        ),
+        default=0,
+    )
+
+
+def _check(state: State, document: Document, now: int) -> None:
+    spec = document.spec
+    where = f"{document.source}:{document.line}: {document.kind} {document.name}"
+    _check_effective(document, where, now)
+    if isinstance(spec, BudgetSpec):
+        check_currency(state, spec.limit.currency, f"{where}: limit")
+        _check_limit(state, document.name, spec, where, now)
+    elif isinstance(spec, CostModelSpec):
+        check_currency(state, spec.node_capex.currency, where)
+    elif isinstance(spec, PriceBookSpec):
+        check_currency(state, spec.currency, where)
+
+
+def _check_effective(document: Document, where: str, now: int) -> None:
+    at = document.effective_at
+    if at is None or at == now:
+        return
+    if at < now:
+        raise InvalidRequest(
+            f"{where}: effective_at {format_instant(at)} has passed, and the past is never repriced; leave"
+            " it out to apply the document from now on"
+        )
+    if not isinstance(document.spec, CostModelSpec | PriceBookSpec):
+        raise NotBuilt(
+            f"{where}: effective_at in the future is built for PriceBook and CostModel only; leave it out"
+            f" and apply the {document.kind} when it shall hold"
+        )
+
+
+def _check_limit(state: State, name: str, spec: BudgetSpec, where: str, now: int) -> None:
+    record = state.budgets.records.get(name)
+    if record is not None and same_periods(record.spec, spec):
+        start = record.period_start
+    else:
+        _check_periods(state, record, where)
+        start, _ = period_bounds(spec.period, spec.timezone, Instant(now))
+    settled, held = state.ledger.settled(name, start), state.ledger.held(name, start)
+    if spec.enforcement == "hard" and settled + held > spec.limit.nanos:
+        raise BudgetExceeded(
+            f"{where}: a limit of {format_nanos(spec.limit.nanos, 2)} is below the"
+            f" {format_nanos(settled, 2)} settled and {format_nanos(held, 2)} held in this period; set"
+            f" {format_nanos(settled + held, 2)} or more, or cancel jobs first",
+            {"settled": format_nanos(settled), "held": format_nanos(held)},
+        )
+
+
+def _check_periods(state: State, record: BudgetRecord | None, where: str) -> None:
+    """Other periods would leave behind what was spent and held in this one: then the cap is no cap."""
+    if record is None:
+        return
+    settled = state.ledger.settled(record.name, record.period_start)
+    held = state.ledger.held(record.name, record.period_start)
+    if settled or held:
+        raise WrongState(
+            f"{where}: the period cannot change from {record.spec.period} ({record.spec.timezone}) once"
+            f" money is in it: {format_nanos(settled, 2)} settled, {format_nanos(held, 2)} held; apply a"
+            f" budget of another name and remove {record.name}",
+            {"settled": format_nanos(settled), "held": format_nanos(held)},
+        )
+
+
+def remove(state: State, kind: str, name: str) -> list[Event]:
+    """Take a document out of force."""
+    if (kind, name) not in state.policies:
+        raise NotFound(f"there is no {kind} named {name!r}")
+    return [PolicyRemoved(kind, name)]
+
+
+def roll_periods(state: State, now: int) -> list[Event]:
+    """Budgets whose period has ended: what is held moves on, before anything new is placed."""
+    events: list[Event] = []
+    for record in state.budgets.due(now):
+        start, _ = period_bounds(record.spec.period, record.spec.timezone, Instant(now))
+        events.append(HoldsRolled(record.name, record.period_start, start))
+    return events
+
+
+def thresholds(state: State) -> list[Event]:
+    """Thresholds passed and not yet announced in this period."""
+    events: list[Event] = []
+    for record in state.budgets.records.values():
+        if record.spec.thresholds:
+            events += _crossed(state, record)
+    return events
+
+
+def _crossed(state: State, record: BudgetRecord) -> list[Event]:
+    limit = record.spec.limit.nanos
+    settled = state.ledger.settled(record.name, record.period_start)
+    held = state.ledger.held(record.name, record.period_start)
+    events: list[Event] = []
+    for threshold in record.spec.thresholds:
+        spend = settled + held if threshold.on == "settled+held" else settled
+        if spend * PPM < limit * threshold.at_ppm or (threshold.on, threshold.at_ppm) in record.crossed:
+            continue
+        events.append(
+            ThresholdCrossed(
+                budget=record.name,
+                period_start=record.period_start,
+                at_ppm=threshold.at_ppm,
+                on=threshold.on,
+                settled_nanos=settled,
+                held_nanos=held,
+                limit_nanos=limit,
+            )
+        )
+    return events
+
+
+def wake(state: State, now: int) -> None:
+    """Queue the jobs whose begin time has come. No event: the time is in their spec."""
+    while state.begin_times and state.begin_times[0][0] <= now:
+        _, job_id = heapq.heappop(state.begin_times)
+        job = state.jobs.get(job_id)
+        if job is not None and job_id not in state.pending:
+            state.enqueue(job, now)

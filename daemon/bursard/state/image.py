@@ -1,0 +1,176 @@
+"""The whole state as data: what a snapshot keeps, so that a start need not replay all history.
+
+Why     `State.apply` over the events after an image gives the state that applying all of them gives;
+        indexes and columns are rebuilt, only facts are kept.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.errors import InvariantViolation
+from bursar.model import JobState
+from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.document import parse_documents
+from bursar_policies.specs import BudgetSpec
+from bursard.events import PolicyDocument
+from bursard.ledger import Ledger, LedgerImage
+from bursard.state.budgets import BudgetRecord
+from bursard.state.core import Limits, NodeToken, State, strategy_in_force
+from bursard.state.records import JobRecord, NodeRecord
+
+FORMAT = 1
+"""Bump when a field changes its meaning; an unreadable image means replaying the log from the start."""
+
+
+class PricedImage(msgspec.Struct, frozen=True):
+    """One version of a price document, as text."""
+
+    kind: str
+    name: str
+    text: str
+    version: int
+    effective_from: int
+    effective_until: int
+
+
+class BudgetImage(msgspec.Struct, frozen=True):
+    """Where a budget stands in its period; its document is among the policies."""
+
+    name: str
+    version: int
+    period_start: int
+    period_end: int
+    crossed: tuple[tuple[str, int], ...]
+
+
+class StateImage(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `State` cannot rebuild from the rest of it."""
+
+    format: int
+    cluster_id: str
+    currency: str
+    version: int
+    next_number: int
+    next_order: int
+    last_of_user: dict[str, str]
+    jobs: list[JobRecord]
+    nodes: list[NodeRecord]
+    tokens: list[NodeToken]
+    policies: list[PolicyDocument]
+    priced: list[PricedImage]
+    budgets: list[BudgetImage]
+    ledger: LedgerImage
+    recorded_at: int
+
+
+def encode(state: State, recorded_at: int) -> bytes:
+    """The state as bytes. Terminal jobs are left out: the store has them."""
+    jobs = [job for job in state.jobs.values() if not job.state.terminal]
+    image = StateImage(
+        format=FORMAT,
+        cluster_id=state.cluster_id,
+        currency=state.currency,
+        version=state.version,
+        next_number=state.next_number,
+        next_order=state.next_order,
+        last_of_user=state.last_of_user,
+        jobs=jobs,
+        nodes=sorted(state.nodes.values(), key=lambda node: node.row),
+        tokens=list(state.node_tokens.values()),
+        policies=list(state.policies.values()),
+        priced=[
+            PricedImage(
+                one.document.kind,
+                one.document.name,
+                one.document.text,
+                one.version,
+                one.effective_from,
+                one.effective_until,
+            )
+            for one in state.priced
+        ],
+        budgets=[
+            BudgetImage(r.name, r.version, r.period_start, r.period_end, tuple(sorted(r.crossed)))
+            for r in state.budgets.records.values()
+        ],
+        ledger=state.ledger.image(),
+        recorded_at=recorded_at,
+    )
+    return msgspec.json.encode(image)
+
+
+def decode(data: bytes, limits: Limits | None = None) -> State:
+    """The state an image was taken of. Raises `msgspec.ValidationError` or `InvariantViolation`."""
+    image = msgspec.json.decode(data, type=StateImage)
+    if image.format != FORMAT:
+        raise InvariantViolation(f"snapshot format {image.format} is not {FORMAT}")
+    state = State(limits)
+    state.cluster_id, state.currency, state.version = image.cluster_id, image.currency, image.version
+    state.next_number, state.next_order = image.next_number, image.next_order
+    state.last_of_user = dict(image.last_of_user)
+    state.node_tokens = {token.sha256: token for token in image.tokens}
+    state.ledger = Ledger.from_image(image.ledger)
+    _policies(state, image)
+    for node in image.nodes:
+        _node(state, node)
+    for job in image.jobs:
+        _job(state, job, image.recorded_at)
+    for money in image.ledger.attempts:
+        # A job that had ended, but was not yet forgotten when the image was taken.
+        if money.job_id not in state.jobs:
+            state.ledger.close_job(money.job_id)
+    state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
+    return state
+
+
+def _policies(state: State, image: StateImage) -> None:
+    for record in image.policies:
+        document = parse_documents(record.text, f"{record.kind}/{record.name}")[0]
+        state.policies[record.kind, record.name] = record
+        state.documents[record.kind, record.name] = document
+    state.strategy = strategy_in_force(state)
+    for priced in image.priced:
+        document = parse_documents(priced.text, f"{priced.kind}/{priced.name}")[0]
+        state.priced.append(
+            PriceDocument(document, priced.version, priced.effective_from, priced.effective_until)
+        )
+    for budget in image.budgets:
+        spec = state.documents["Budget", budget.name].spec
+        assert isinstance(spec, BudgetSpec)
+        state.budgets.records[budget.name] = BudgetRecord(
+            budget.name, spec, budget.version, budget.period_start, budget.period_end, set(budget.crossed)
+        )
+
+
+def _node(state: State, node: NodeRecord) -> None:
+    row = state.cluster.add(node.id, node.facts)
+    if row != node.row:
+        raise InvariantViolation(f"node {node.facts.name} was row {node.row}, is row {row}")
+    state.nodes[node.id] = node
+    state.node_names[node.facts.name] = node.id
+    state.cluster.set_price(row, node.price_id, node.rates)
+    state.cluster.set_ready(row, node.connected and node.mode == "open")
+
+
+def _job(state: State, job: JobRecord, at: int) -> None:
+    state.jobs[job.id] = job
+    if not job.parent_id:
+        state.numbers[job.number] = job.id
+        if job.spec.name:
+            state.names.setdefault(job.spec.name, []).append(job.id)
+        if job.key:
+            state.keys[job.user, job.key] = job.id
+    if not job.parent_id:  # an array waits as one; its tasks are met through it
+        for other in job.waiting_on:
+            state.dependents.setdefault(other, []).append(job.id)
+    if job.array is None:
+        state.counts[job.state] = state.counts.get(job.state, 0) + 1
+    attempt = job.attempt
+    if attempt is not None:
+        state.attempts[attempt.id] = attempt
+        for member in attempt.live():
+            state.cluster.take(state.nodes[member.alloc.node_id].row, member.alloc)
+    is_waiting_task = bool(job.parent_id) and not job.has_slot
+    if job.state is JobState.PENDING and not is_waiting_task:
+        state.enqueue(job, at)

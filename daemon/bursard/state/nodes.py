@@ -1,0 +1,109 @@
+"""How node events change the state: what a node has, whether it may be used, who owns its time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bursard.events import (
+    Charge,
+    NodeBooted,
+    NodeConnected,
+    NodeMetered,
+    NodePriced,
+    NodeRegistered,
+    NodeScheduling,
+    NodeSilent,
+)
+from bursard.state.records import EndedUsage, NodeRecord
+
+if TYPE_CHECKING:
+    from bursard.state.core import Applied, State
+
+
+def registered(state: State, event: NodeRegistered, at: int, applied: Applied) -> None:
+    """A node is new or has changed what it has."""
+    node = state.nodes.get(event.node_id)
+    if node is None:
+        row = state.cluster.add(event.node_id, event.facts)
+        node = NodeRecord(id=event.node_id, facts=event.facts, row=row, changed_at=at)
+        state.nodes[node.id] = node
+        state.node_names[event.facts.name] = node.id
+    else:
+        node.facts = event.facts
+        state.cluster.describe(node.row, event.facts)
+
+
+def booted(state: State, event: NodeBooted, at: int, applied: Applied) -> None:
+    """A new boot: its axis is anchored, and the time without it is owned by `down`."""
+    node = state.nodes[event.node_id]
+    node.boot_id = event.boot_id
+    node.anchor_at, node.anchor_boot_us = event.anchor_at, event.anchor_boot_us
+    if not node.axis_start:
+        node.axis_start = event.anchor_at
+    if event.anchor_at > node.through:
+        node.through = event.anchor_at
+        node.ended = _unmetered(node)
+    _post(state, event.charges, applied)
+
+
+def priced(state: State, event: NodePriced, at: int, applied: Applied) -> None:
+    """The node's own rate from now on."""
+    node = state.nodes[event.node_id]
+    node.price_id, node.rates = event.price_id, event.rates
+    state.cluster.set_price(node.row, event.price_id, event.rates)
+
+
+def connected(state: State, event: NodeConnected, at: int, applied: Applied) -> None:
+    """Its agent is in contact."""
+    node = state.nodes[event.node_id]
+    node.connected, node.changed_at = True, at
+    _refresh(state, node)
+
+
+def silent(state: State, event: NodeSilent, at: int, applied: Applied) -> None:
+    """Its agent is not; nothing it holds is given away."""
+    node = state.nodes[event.node_id]
+    node.connected, node.changed_at = False, at
+    _refresh(state, node)
+
+
+def scheduling(state: State, event: NodeScheduling, at: int, applied: Applied) -> None:
+    """May new work go there?"""
+    node = state.nodes[event.node_id]
+    node.mode, node.reason = event.mode, event.reason
+    _refresh(state, node)
+
+
+def metered(state: State, event: NodeMetered, at: int, applied: Applied) -> None:
+    """All time up to `through` is owned by somebody."""
+    node = state.nodes[event.node_id]
+    node.through = event.through
+    node.ended = _unmetered(node)
+    for attempt_id, rank, held_us in event.counters:
+        attempt = state.attempts.get(attempt_id)
+        if attempt is not None:
+            attempt.members[rank].charged_us = held_us
+    for charge in event.charges:
+        if charge.kind == "usage":
+            state.attempts[charge.attempt_id].settled_nanos += charge.nanos
+            state.jobs[charge.job_id].settled_nanos += charge.nanos
+    _post(state, event.charges, applied)
+
+
+def _unmetered(node: NodeRecord) -> list[EndedUsage]:
+    """What ended members used after `through`; the part before it is owned now."""
+    through = node.through
+    return [
+        usage if usage.start >= through else EndedUsage(through, usage.end, usage.started_at, usage.rates)
+        for usage in node.ended
+        if usage.end > through
+    ]
+
+
+def _post(state: State, charges: tuple[Charge, ...], applied: Applied) -> None:
+    applied.charges += charges
+    applied.transactions += state.ledger.charge(charges)
+
+
+def _refresh(state: State, node: NodeRecord) -> None:
+    state.cluster.set_ready(node.row, node.connected and node.mode == "open")

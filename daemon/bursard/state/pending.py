@@ -1,0 +1,76 @@
+"""The queue of jobs that could start now, grouped by class and priority.
+
+Owns    membership and order. A job is here exactly while it is PENDING, not held, past its begin time,
+        with its dependencies met and its array slot open.
+Why     the cycle must not walk 10,000 jobs: it walks the classes, and takes a window of each.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from bursar.decision import JobClass, PendingQueue
+
+WINDOW = 512
+"""Jobs of one class shown to one cycle; the next cycle sees the next ones."""
+_COMPACT_MIN = 1024
+
+Key = tuple[JobClass, int]
+
+
+class PendingIndex:
+    """Ordered queues by (class, priority). All operations are O(1) but for re-queued jobs."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Key, dict[str, int]] = {}
+        self._where: dict[str, Key] = {}
+        self._peak: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._where
+
+    def add(self, job_id: str, job_class: JobClass, priority: int, order: int) -> None:
+        """Put a job in its place; a job that came back keeps its old order."""
+        self.remove(job_id)
+        key = (job_class, priority)
+        queue = self._queues.setdefault(key, {})
+        last = next(reversed(queue.values())) if queue else -1
+        queue[job_id] = order
+        if order < last:
+            self._queues[key] = dict(sorted(queue.items(), key=lambda item: item[1]))
+        self._where[job_id] = key
+        self._peak[key] = max(self._peak.get(key, 0), len(queue))
+
+    def remove(self, job_id: str) -> None:
+        """Take a job out, if it is there."""
+        key = self._where.pop(job_id, None)
+        if key is None:
+            return
+        queue = self._queues[key]
+        del queue[job_id]
+        if not queue:
+            del self._queues[key], self._peak[key]
+        elif self._peak[key] > _COMPACT_MIN and len(queue) * 2 < self._peak[key]:
+            # A dict keeps tombstones at its front; copying it now and then keeps windows O(window).
+            self._queues[key] = dict(queue)
+            self._peak[key] = len(queue)
+
+    def key_of(self, job_id: str) -> Key | None:
+        """The class and priority a queued job is under."""
+        return self._where.get(job_id)
+
+    def queues(self) -> list[PendingQueue]:
+        """A frozen window of every queue, highest priority first, then oldest head."""
+        keys = sorted(self._queues, key=lambda k: (-k[1], next(iter(self._queues[k].values()))))
+        return [
+            PendingQueue(
+                job_class=key[0],
+                priority=key[1],
+                jobs=tuple((order, job_id) for job_id, order in islice(self._queues[key].items(), WINDOW)),
+                total=len(self._queues[key]),
+            )
+            for key in keys
+        ]

@@ -1,0 +1,172 @@
+"""What the fold remembers: jobs, attempts, members and nodes as they are now. Mutable, owned by `State`.
+
+Why     a record is changed only by `State.apply`, so its whole history is the event log; everybody else
+        reads. msgspec structs keep 10,000 pending jobs in tens of megabytes and make snapshots one call.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursard.events import ExitReport
+
+
+class MemberRecord(msgspec.Struct, omit_defaults=True):
+    """One rank of an attempt.
+
+    Attributes:
+        boot_id: the boot it is bound to. started_at: on the node's axis, 0 = not started.
+        charged_us: held time already charged; only grows. report: set when its process tree is gone.
+    """
+
+    alloc: MemberAllocation
+    boot_id: str
+    pid: int = 0
+    started_at: int = 0
+    charged_us: int = 0
+    report: ExitReport | None = None
+
+
+class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One try at running a job. `state`: STARTING | RUNNING | STOPPING | ENDED."""
+
+    id: str
+    job_id: str
+    number: int
+    option: int
+    members: list[MemberRecord]
+    time_limit_us: int
+    grace_us: int
+    holds: tuple[Hold, ...]
+    placed_at: int
+    state: str = "STARTING"
+    started_at: int = 0
+    finished_at: int = 0
+    stop_cause: EndCause | None = None
+    stop_grace_us: int = 0
+    stop_message: str = ""
+    cause: EndCause | None = None
+    exit_code: int = -1
+    message: str = ""
+    why: str = ""
+    port: int = 0
+    cut_by_budget: bool = False
+    settled_nanos: int = 0
+
+    @property
+    def rate(self) -> int:
+        """Nanos per hour of the whole attempt."""
+        return sum(member.alloc.rates.total for member in self.members)
+
+    @property
+    def priced(self) -> bool:
+        """Every node of it has a known price."""
+        return all(member.alloc.price_id for member in self.members)
+
+    def live(self) -> list[MemberRecord]:
+        """Members whose process trees may still exist."""
+        return [member for member in self.members if member.report is None]
+
+
+class ArrayRecord(msgspec.Struct, omit_defaults=True):
+    """The book-keeping of an array's parent: tasks by state, and which wait for a parallel slot."""
+
+    indices: tuple[int, ...]
+    max_parallel: int = 0
+    counts: dict[str, int] = {}
+    waiting: list[int] = []
+    open_slots: int = 0
+
+
+class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One job, or one task of an array (`parent_id`), or the array itself (`array`).
+
+    Attributes:
+        order: place in the queue among equals: the submission order of the cluster.
+        waiting_on: job ids still to end, with the condition.
+        attempts: ended ones and, last, the live one if there is one.
+        budgets: names of all matching budgets; `hard_budgets` those that can refuse.
+        retries: attempts that used up `retry.max`.
+        has_slot: an array task that has taken one of the parallel slots of its array.
+    """
+
+    id: str
+    number: int
+    user: str
+    spec: JobSpec
+    order: int
+    submitted_at: int
+    state: JobState = JobState.PENDING
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = -1
+    held: bool = False
+    requeue: bool = False
+    key: str = ""
+    message: str = ""
+    waiting_on: dict[str, str] = {}
+    attempts: list[AttemptRecord] = []
+    budgets: tuple[str, ...] = ()
+    hard_budgets: tuple[str, ...] = ()
+    retries: int = 0
+    settled_nanos: int = 0
+    unpriced: bool = False
+    simulated: bool = False
+    parent_id: str = ""
+    array_index: int = -1
+    has_slot: bool = False
+    array: ArrayRecord | None = None
+
+    @property
+    def attempt(self) -> AttemptRecord | None:
+        """The live attempt."""
+        last = self.attempts[-1] if self.attempts else None
+        return last if last is not None and last.state != "ENDED" else None
+
+    @property
+    def display(self) -> str:
+        """How people name it: `12` or `12[3]`."""
+        return f"{self.number}[{self.array_index}]" if self.parent_id else str(self.number)
+
+
+class EndedUsage(msgspec.Struct, frozen=True):
+    """Held time of a member that ended after its node was last metered: `[start, end)` on the axis."""
+
+    start: int
+    end: int
+    started_at: int
+    rates: ShareRates
+
+
+class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One node.
+
+    Attributes:
+        row: of the node columns. mode: open | cordon | drain. connected: its agent is in contact.
+        anchor_at, anchor_boot_us: of the current boot's axis. axis_start: where its cost begins.
+        through: on the axis; cost up to here is owned by somebody.
+        ended: usage charged since `through` by members that are gone.
+        live: (attempt id, rank) of what it holds.
+    """
+
+    id: str
+    facts: NodeFacts
+    row: int
+    boot_id: str = ""
+    anchor_at: int = 0
+    anchor_boot_us: int = 0
+    axis_start: int = 0
+    through: int = 0
+    connected: bool = False
+    changed_at: int = 0
+    mode: str = "open"
+    reason: str = ""
+    price_id: str = ""
+    rates: ShareRates = ShareRates()
+    ended: list[EndedUsage] = []
+    live: dict[str, int] = {}
+
+    def axis(self, boot_us: int) -> int:
+        """The instant on this node's axis at one reading of its boot clock."""
+        return self.anchor_at + boot_us - self.anchor_boot_us
