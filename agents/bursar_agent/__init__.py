@@ -1,0 +1,1 @@
+"""The agent: starts attempts on one machine, measures them, and says truthfully what did happen."""

@@ -1,0 +1,72 @@
+"""`bursar-agent`: reads the command line, sets up logging, runs the agent, maps errors to exit codes."""
+
+from __future__ import annotations
+
+import os
+
+# Before grpc is imported anywhere: we never fork here, and its handlers would only cost.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+
+from bursar.errors import BursarError
+from bursar_agent import settings as settings_module
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class ExtraFormatter(logging.Formatter):
+    """Event first, then what belongs to it as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, plus a traceback where there is one."""
+        extra = " ".join(
+            f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD and value != ""
+        )
+        text = super().format(record)
+        first, newline, rest = text.partition("\n")
+        return f"{first}  {extra}{newline}{rest}" if extra else text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 2 wrong settings or refused, 5 not usable now."""
+    try:
+        asked = settings_module.load(sys.argv[1:] if argv is None else argv, os.environ)
+        _log_to_stderr(asked.settings.log_level)
+        if asked.print_config:
+            sys.stdout.write(settings_module.to_toml(asked.settings))
+            return 0
+        if asked.check_config:
+            sys.stdout.write("settings are good\n")
+            return 0
+        if asked.terminate_all:
+            from bursar_agent.terminate import terminate_all
+
+            count = asyncio.run(terminate_all(asked.settings.state_dir))
+            sys.stderr.write(f"ended {count} members under {asked.settings.state_dir}\n")
+            return 0
+        from bursar_agent.app import App
+
+        app = App(asked.settings)
+        # What start-up built lives as long as the process: never look at it again.
+        gc.collect()
+        gc.freeze()
+        asyncio.run(app.run())
+        return 0
+    except BursarError as problem:
+        sys.stderr.write(f"bursar-agent: {problem.message}\n")
+        return problem.exit_code
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(ExtraFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

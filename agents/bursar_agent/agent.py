@@ -1,0 +1,452 @@
+"""The agent's heart: facts in, instructions out. PURE: no clock, no socket, no disk.
+
+Owns    what this node knows of each member (a `Run`), the epoch it obeys, its usage numbers.
+Input   events in the order they became true. Output: instructions, to be carried out in order.
+Why     that an attempt never starts twice (J3), that counters never fall (L6) and that an end is told
+        until it is in the ledger must hold for every order of events; here they can all be played.
+
+A run is `starting` (handed to the runner), `running`, or `ended` (its `Exit` is told at every
+connection until `ForgetReceived`). Only `Adopted`, `Assigned` and an unknown `StopAsked` make runs.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import assert_never
+
+import msgspec
+
+from bursar_agent import stimuli as s
+from bursar_agent.stimuli import Exit, Instruction, Key, Truth, Usage
+
+METER_INTERVAL_US = 60_000_000
+"""Until the daemon says otherwise."""
+
+HEARTBEAT_INTERVAL_US = 5_000_000
+"""Until the daemon says otherwise."""
+
+GRACE_US = 30_000_000
+"""For adopted members of which nothing else is known."""
+
+START_OVERDUE_US = 5_000_000
+"""A start takes milliseconds; its report may be lost, the files are not."""
+
+FORGOTTEN_MAX = 4096
+"""Ends kept after Forget, to answer a late duplicate of their assignment with the truth."""
+
+
+class Phase(Enum):
+    """Where a run is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Run:
+    """One member on this node. Mutable, never leaves the core."""
+
+    __slots__ = (
+        "boot_id", "checkpoint_signal", "cpu_us", "exit", "grace_us", "held_us", "key", "phase",
+        "pid", "started_boot_us", "stop", "stop_cause",
+    )  # fmt: skip
+
+    def __init__(self, key: Key, boot_id: str, phase: Phase) -> None:
+        self.key = key
+        self.boot_id = boot_id
+        self.phase = phase
+        self.pid = 0
+        self.started_boot_us = 0
+        self.held_us = 0
+        self.cpu_us = 0
+        self.exit: Exit | None = None
+        self.checkpoint_signal = ""
+        self.grace_us = 0
+        self.stop: s.StopMember | None = None
+        self.stop_cause = ""
+
+    def truth(self) -> Truth:
+        """For Hello. A run being started counts as running: its end will be told."""
+        return Truth(
+            attempt_id=self.key[0],
+            rank=self.key[1],
+            running=self.phase is not Phase.ENDED,
+            boot_id=self.boot_id,
+            pid=self.pid,
+            started_boot_us=0 if self.phase is Phase.STARTING else self.started_boot_us,
+            exit=self.exit,
+        )
+
+
+class Agent:
+    """The state of one agent in one boot.
+
+    Args:
+        boot_id: of this boot; an assignment for another one is refused.
+        epoch: the highest ever obeyed, as persisted.
+        usage_seq: not below any number ever given out.
+        spend_lease_us: as persisted with the epoch; 0: none.
+        now_boot_us: the lease of an agent that restarted while the daemon was gone runs from here.
+    """
+
+    def __init__(
+        self,
+        boot_id: str,
+        epoch: int = 0,
+        usage_seq: int = 0,
+        spend_lease_us: int = 0,
+        now_boot_us: int = 0,
+    ) -> None:
+        self.boot_id = boot_id
+        self.epoch = epoch
+        self.meter_interval_us = METER_INTERVAL_US
+        self.heartbeat_interval_us = HEARTBEAT_INTERVAL_US
+        self._spend_lease_us = spend_lease_us
+        self._ledger_seen_at_us = now_boot_us
+        self._connected = False
+        self._seq = usage_seq
+        self._acked_seq = 0
+        self._unacked = False
+        self._metered_at_us = now_boot_us
+        self._heartbeat_at_us = now_boot_us
+        self._meter_asked = False
+        self._runs: dict[Key, Run] = {}
+        self._live: dict[Key, Run] = {}
+        self._starting: dict[Key, Run] = {}
+        self._forgotten: dict[Key, Exit] = {}
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def truths(self) -> tuple[Truth, ...]:
+        """Everything this agent knows of members not yet forgotten."""
+        return tuple(run.truth() for run in self._runs.values())
+
+    def live(self) -> tuple[tuple[Key, int], ...]:
+        """Keys and pids of running members."""
+        return tuple((key, run.pid) for key, run in self._live.items())
+
+    # --- the door -------------------------------------------------------------------------------
+
+    def handle(self, event: s.Event) -> list[Instruction]:
+        """Take one fact, return what to do, in order."""
+        match event:
+            case s.Assigned():
+                return self._assigned(event)
+            case s.MemberStarted():
+                return self._started(event)
+            case s.MemberEnded():
+                return self._ended(event.exit)
+            case s.ForgetReceived():
+                return self._forget(event)
+            case s.Tick():
+                return self._tick(event.now_boot_us)
+            case s.MeterAsked():
+                self._meter_asked = True
+                return [s.ReadMeters(tuple(self._live))]
+            case s.MeterRead():
+                return self._metered(event)
+            case s.Spooled():
+                return [s.SendUsage(event.usage)] if self._connected else []
+            case s.SpoolFailed():
+                # Counters are cumulative: telling them without a copy on disk can only help.
+                note = s.Note(f"usage {event.usage.seq} not spooled: {event.problem}")
+                return [note, s.SendUsage(event.usage)] if self._connected else [note]
+            case s.AckReceived():
+                return self._acked(event)
+            case s.StopAsked():
+                return self._stop(event)
+            case s.TruthRead():
+                return self._truth_read(event.truths)
+            case s.LogAsked():
+                return self._log(event.range)
+            case s.Connected():
+                return [s.SendHello(self.epoch, self.truths(), event.now_boot_us)]
+            case s.Welcomed():
+                return self._welcomed(event)
+            case s.Disconnected():
+                self._connected = False
+                return []
+            case s.Adopted():
+                return self._adopted(event)
+            case _:
+                assert_never(event)
+
+    # --- connection -----------------------------------------------------------------------------
+
+    def _adopted(self, event: s.Adopted) -> list[Instruction]:
+        spooled = {(c.attempt_id, c.rank): c for c in event.counters}
+        for truth in event.truths:
+            key = (truth.attempt_id, truth.rank)
+            run = Run(key, truth.boot_id, Phase.RUNNING)
+            run.pid, run.started_boot_us = truth.pid, truth.started_boot_us
+            run.checkpoint_signal, run.grace_us = event.checkpoints.get(key, ("", GRACE_US))
+            if key in spooled:
+                run.held_us, run.cpu_us = spooled[key].held_us, spooled[key].cpu_us
+            self._runs[key] = run
+            if truth.running and truth.boot_id == self.boot_id:
+                if run.pid:
+                    self._live[key] = run
+                else:
+                    run.phase = Phase.STARTING
+                    self._starting[key] = run
+            else:
+                self._ended(truth.exit or _lost(truth))
+        return []
+
+    def _welcomed(self, event: s.Welcomed) -> list[Instruction]:
+        out: list[Instruction] = []
+        if event.epoch < self.epoch:
+            # A daemon that lost its lease may still be talking: its commands are refused one by one.
+            out.append(s.Note(f"the daemon speaks for epoch {event.epoch}, obeyed is {self.epoch}"))
+        elif event.epoch > self.epoch or event.spend_lease_us != self._spend_lease_us:
+            self.epoch = event.epoch
+            self._spend_lease_us = event.spend_lease_us
+            out.append(s.PersistEpoch(event.epoch, event.spend_lease_us))
+        self.meter_interval_us = event.meter_interval_us or self.meter_interval_us
+        self.heartbeat_interval_us = event.heartbeat_interval_us or self.heartbeat_interval_us
+        self._connected = True
+        self._ledger_seen_at_us = event.now_boot_us
+        out += [s.SendExited(run.exit) for run in self._runs.values() if run.exit is not None]
+        out.append(s.ResendUsage(self._acked_seq))
+        return out
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def _assigned(self, event: s.Assigned) -> list[Instruction]:
+        out: list[Instruction] = []
+        fresh: list[s.Assignment] = []
+        for assignment in event.assignments:
+            known = self._known(assignment.key)
+            if known is not None:
+                out += known
+            elif event.epoch < self.epoch:
+                # Not remembered: the daemon that rules now may assign this attempt rightfully.
+                refusal = _never_started(
+                    assignment.key,
+                    f"assignment of epoch {event.epoch} refused: epoch {self.epoch} was obeyed before",
+                )
+                out.append(s.SendExited(refusal))
+            elif assignment.boot_id != self.boot_id:
+                out += self._refuse(
+                    assignment.key,
+                    f"assignment for boot {assignment.boot_id} refused: this boot is {self.boot_id}",
+                )
+            else:
+                run = Run(assignment.key, self.boot_id, Phase.STARTING)
+                run.checkpoint_signal = assignment.checkpoint_signal
+                run.grace_us = assignment.grace_us
+                self._runs[assignment.key] = self._starting[assignment.key] = run
+                fresh.append(assignment)
+        if fresh:
+            if event.epoch > self.epoch:
+                self.epoch = event.epoch
+                out.append(s.PersistEpoch(event.epoch, self._spend_lease_us))
+            out.append(s.StartMembers(tuple(fresh), event.epoch))
+        return out
+
+    def _known(self, key: Key) -> list[Instruction] | None:
+        """The truth about a member that must not start again; None when it is new."""
+        run = self._runs.get(key)
+        if run is None:
+            old = self._forgotten.get(key)
+            return None if old is None else [s.SendExited(old)]
+        if run.exit is not None:
+            return [s.SendExited(run.exit)]
+        if run.phase is Phase.STARTING:
+            return []  # its start or its end will be told
+        return [_started_report(run)]
+
+    def _refuse(self, key: Key, message: str) -> list[Instruction]:
+        """This member ended without a start, and stays so."""
+        run = Run(key, self.boot_id, Phase.ENDED)
+        run.exit = _never_started(key, message)
+        self._runs[key] = run
+        return [s.SendExited(run.exit)] if self._connected else []
+
+    def _started(self, event: s.MemberStarted) -> list[Instruction]:
+        run = self._runs.get((event.attempt_id, event.rank))
+        if run is None or run.phase is Phase.ENDED:
+            return []
+        run.pid = event.pid
+        if run.phase is Phase.RUNNING:
+            return []  # after the setup comes the run: another process of the same member
+        del self._starting[run.key]
+        run.phase = Phase.RUNNING
+        run.started_boot_us = event.boot_us
+        self._live[run.key] = run
+        out: list[Instruction] = [_started_report(run)] if self._connected else []
+        if run.stop is not None:
+            out.append(run.stop)
+            run.stop = None
+        return out
+
+    def _truth_read(self, truths: tuple[Truth, ...]) -> list[Instruction]:
+        """Catch up on starts whose report was lost."""
+        out: list[Instruction] = []
+        for truth in truths:
+            if (truth.attempt_id, truth.rank) not in self._starting:
+                continue
+            if truth.exit is not None:
+                out += self._ended(truth.exit)
+            elif truth.pid:
+                out += self._started(
+                    s.MemberStarted(
+                        attempt_id=truth.attempt_id,
+                        rank=truth.rank,
+                        pid=truth.pid,
+                        boot_us=truth.started_boot_us,
+                    )
+                )
+        return out
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _stop(self, event: s.StopAsked) -> list[Instruction]:
+        key = (event.attempt_id, event.rank)
+        if event.epoch < self.epoch:
+            return [s.Note(f"stop of epoch {event.epoch} refused: obeyed is {self.epoch}", *key)]
+        known = self._runs.get(key)
+        if known is None:
+            old = self._forgotten.get(key)
+            if old is not None:
+                return [s.SendExited(old)]
+            return self._refuse(key, "stopped before this node was told to start it")
+        if known.exit is not None:
+            return [s.SendExited(known.exit)]
+        return self._stop_run(known, event.cause, event.grace_us)
+
+    def _stop_run(self, run: Run, cause: str, grace_us: int) -> list[Instruction]:
+        run.stop_cause = run.stop_cause or cause
+        stop = s.StopMember(
+            attempt_id=run.key[0],
+            rank=run.key[1],
+            cause=cause,
+            grace_us=grace_us,
+            signal=run.checkpoint_signal,
+        )
+        if run.phase is Phase.STARTING:
+            # The supervisor may not exist yet; told to it the moment it does.
+            run.stop = stop
+            return []
+        return [stop]
+
+    def _ended(self, exit: Exit) -> list[Instruction]:
+        key = (exit.attempt_id, exit.rank)
+        run = self._runs.get(key)
+        if run is None or run.phase is Phase.ENDED:
+            return []
+        run.phase = Phase.ENDED
+        run.stop = None
+        self._live.pop(key, None)
+        self._starting.pop(key, None)
+        run.exit = msgspec.structs.replace(
+            exit,
+            # Counters never fall: what was reported may have been charged already.
+            held_us=max(exit.held_us, run.held_us),
+            cpu_us=max(exit.cpu_us, run.cpu_us),
+            started_boot_us=exit.started_boot_us or (run.started_boot_us if run.pid else 0),
+            started=exit.started or run.pid != 0,
+        )
+        return [s.SendExited(run.exit)] if self._connected else []
+
+    def _forget(self, event: s.ForgetReceived) -> list[Instruction]:
+        key = (event.attempt_id, event.rank)
+        run = self._runs.get(key)
+        if run is None:
+            return []
+        if run.exit is None:
+            return [s.Note("asked to forget a member that has not ended; kept", *key)]
+        del self._runs[key]
+        self._forgotten[key] = run.exit
+        if len(self._forgotten) > FORGOTTEN_MAX:
+            del self._forgotten[next(iter(self._forgotten))]
+        return [s.ForgetMember(*key, run.exit.log_bytes, bool(run.checkpoint_signal))]
+
+    # --- metering -------------------------------------------------------------------------------
+
+    def _tick(self, now: int) -> list[Instruction]:
+        out: list[Instruction] = []
+        if self._connected and now - self._heartbeat_at_us >= self.heartbeat_interval_us:
+            self._heartbeat_at_us = now
+            out.append(s.SendHeartbeat(now))
+        if now - self._metered_at_us >= self.meter_interval_us:
+            self._metered_at_us = now
+            if self._live:
+                out.append(s.ReadMeters(tuple(self._live)))
+        if self._start_overdue(now):
+            out.append(s.ReadTruth())
+        if self._connected and not self._unacked:
+            self._ledger_seen_at_us = now
+        lease = self._spend_lease_us
+        if lease and now - self._ledger_seen_at_us > lease:
+            out += self._lease_expired()
+        return out
+
+    def _start_overdue(self, now: int) -> bool:
+        overdue = False
+        for run in self._starting.values():
+            if run.started_boot_us == 0:
+                run.started_boot_us = now  # first seen here; replaced by the supervisor's own time
+            elif now - run.started_boot_us > START_OVERDUE_US:
+                run.started_boot_us = now
+                overdue = True
+        return overdue
+
+    def _lease_expired(self) -> list[Instruction]:
+        """Nobody has charged for this long: what runs could pass any budget, so it ends (B2)."""
+        out: list[Instruction] = []
+        for run in self._live.values():
+            if not run.stop_cause:
+                out += self._stop_run(run, "budget", run.grace_us)
+                out.append(s.Note("spend lease expired: no daemon charges for this", *run.key))
+        return out
+
+    def _metered(self, event: s.MeterRead) -> list[Instruction]:
+        asked, self._meter_asked = self._meter_asked, False
+        if not self._live and not asked:
+            return []
+        self._metered_at_us = max(self._metered_at_us, event.at_boot_us)
+        counters = []
+        for key, run in self._live.items():
+            run.held_us = max(run.held_us, event.at_boot_us - run.started_boot_us)
+            run.cpu_us = max(run.cpu_us, event.cpu_us.get(key, 0))
+            counters.append(s.Counter(key[0], key[1], run.held_us, run.cpu_us))
+        self._seq += 1
+        self._unacked = True
+        return [s.SpoolAppend(Usage(self._seq, self.boot_id, event.at_boot_us, tuple(counters)))]
+
+    def _acked(self, event: s.AckReceived) -> list[Instruction]:
+        if event.seq > self._seq:
+            return [s.Note(f"usage {event.seq} acknowledged, but {self._seq} is the last; ignored")]
+        self._ledger_seen_at_us = max(self._ledger_seen_at_us, event.now_boot_us)
+        if event.seq <= self._acked_seq:
+            return []
+        self._acked_seq = event.seq
+        self._unacked = event.seq < self._seq
+        return [s.SpoolTrim(event.seq)]
+
+    def _log(self, range: s.LogRange) -> list[Instruction]:
+        key = (range.attempt_id, range.rank)
+        run = self._runs.get(key)
+        if run is None:
+            return [s.ReadLog(range, live=False, exit=self._forgotten.get(key))]
+        return [s.ReadLog(range, live=run.exit is None, exit=run.exit)]
+
+
+def _never_started(key: Key, message: str) -> Exit:
+    return Exit(attempt_id=key[0], rank=key[1], cause="start_failed", message=message, started=False)
+
+
+def _lost(truth: Truth) -> Exit:
+    """The machine went down under it: nobody saw its end."""
+    return Exit(
+        attempt_id=truth.attempt_id,
+        rank=truth.rank,
+        cause="node_lost",
+        message="the machine was restarted while this ran",
+        started_boot_us=truth.started_boot_us,
+    )
+
+
+def _started_report(run: Run) -> s.SendStarted:
+    return s.SendStarted(attempt_id=run.key[0], rank=run.key[1], pid=run.pid, boot_us=run.started_boot_us)

@@ -1,0 +1,373 @@
+"""The composition root: builds the agent from its parts and carries events between them.
+
+Owns    every object of the process, its start and its end. Input: settings.
+Why     only here does anything get constructed, so every part can be run alone in a test. On SIGTERM
+        the agent goes and its jobs stay; the next agent adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import bursar
+from bursar.clock import Clock, SystemClock
+from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
+from bursar.ids import RandomIds
+from bursar.model import NodeFacts
+from bursar.systemd import Notifier
+from bursar_agent import stimuli as s
+from bursar_agent.agent import Agent
+from bursar_agent.effects import Members, SpoolWriter, Tasks
+from bursar_agent.environment import Accounts
+from bursar_agent.link import wire
+from bursar_agent.link.connection import Link
+from bursar_agent.link.identity import Door
+from bursar_agent.probes import machine
+from bursar_agent.probes.nvml import NvmlGpus
+from bursar_agent.probes.readings import GpuProbe, Reading
+from bursar_agent.probes.sampler import Sampler
+from bursar_agent.probes.simulated import SimulatedGpus
+from bursar_agent.publisher import Broker, Publisher
+from bursar_agent.runner.handle import ProcessRunner
+from bursar_agent.settings import Settings, parse_gpus
+from bursar_agent.spool import Spool
+from bursar_agent.statedir import Forgotten, StateDir
+
+log = logging.getLogger(__name__)
+
+SAMPLE_INTERVAL_S = 1.0
+TICK_S_MIN, TICK_S_MAX = 0.05, 1.0
+JANITOR_INTERVAL_S = 10.0
+STOP_DEADLINE_S = 5.0
+GOODBYE_S = 1.0
+"""For the status at the broker."""
+
+
+class App:
+    """One agent process. `run` returns when asked to stop; see there for what it raises."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._uniform = random.Random().uniform
+        self._door = Door(settings.server, settings.token_file, settings.ca_file)
+        self._door.check()
+        self._state = StateDir(settings.state_dir)
+        self._notifier = Notifier(os.environ)
+        self._probing = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self._tasks = Tasks()
+        self._publisher: Publisher | None = None
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._mqtt_url = ""
+        self._unpersisted: s.PersistEpoch | None = None
+        self._cluster_id = ""
+
+    async def run(self) -> None:
+        """Live until SIGTERM or SIGINT.
+
+        Raises `BursarError`: refused by the daemon, or the state directory cannot be used.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await self._build()
+            self._notifier.send("READY=1")
+            await self._live(stop)
+        finally:
+            self._notifier.send("STOPPING=1")
+            try:
+                async with asyncio.timeout(STOP_DEADLINE_S):
+                    await self._close()
+            except TimeoutError:
+                log.error("not everything ended in time; leaving it", extra={"deadline_s": STOP_DEADLINE_S})
+
+    # --- building -------------------------------------------------------------------------------
+
+    async def _build(self) -> None:
+        settings, clock = self._settings, self._clock
+        self._boot_id = machine.boot_id()
+        self._instance = self._state.instance(RandomIds())
+        self._gpus = _gpus(settings)
+        self._facts = facts(settings, self._gpus)
+        self._sampler = Sampler(clock, self._gpus)
+        try:
+            spool = Spool(settings.state_dir / "spool", clock)
+            self._forgotten = Forgotten(settings.state_dir / "forgotten", clock)
+            remembered = self._state.remembered()
+        except OSError as problem:
+            raise StoreUnavailable(
+                f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
+            ) from None
+        self._core = Agent(
+            self._boot_id,
+            epoch=remembered.epoch,
+            # Seconds of wall time keep numbers rising even when the spool was lost.
+            usage_seq=max(spool.last_seq, clock.now() // 1_000_000),
+            spend_lease_us=remembered.spend_lease_us,
+            now_boot_us=clock.boot_us(),
+        )
+        self._link = Link(self._door, clock, self._emit, self._welcomed, self._uniform)
+        self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
+        self._effects = self._effect_table()
+        self._runner = ProcessRunner(
+            settings.state_dir / "run",
+            lambda event: self._members.heard(event),
+            cgroup_root=settings.cgroup_root or None,
+        )
+        self._members = Members(self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit)
+        await self._runner.open()
+        truths = await self._members.truths()
+        kept = tuple(t for t in truths if (t.attempt_id, t.rank) not in self._forgotten)
+        last = spool.last.counters if spool.last else ()
+        self._emit(s.Adopted(kept, last, self._state.signals()))
+        log.info(
+            "agent ready",
+            extra={
+                "node": settings.name,
+                "gpus": len(self._facts.devices),
+                "running": sum(t.running for t in kept),
+                "untold_ends": sum(not t.running for t in kept),
+            },
+        )
+
+    def _effect_table(self) -> Mapping[type, Callable[[Any], None]]:
+        link = self._link
+        return {
+            s.SendHello: self._hello,
+            s.PersistEpoch: lambda i: self._persist(i),
+            s.StartMembers: lambda i: self._members.start(i),
+            s.StopMember: lambda i: self._members.stop(i),
+            s.SendStarted: link.send_started,
+            s.SendExited: lambda i: link.send_exited(i.exit),
+            s.ReadMeters: self._read_meters,
+            s.SpoolAppend: self._spooling.put,
+            s.SpoolTrim: self._spooling.put,
+            s.ResendUsage: self._spooling.put,
+            s.SendUsage: lambda i: self._send_usage(i.usage),
+            s.SendHeartbeat: lambda i: link.send(wire.heartbeat(i.boot_us)),
+            s.ForgetMember: self._forget,
+            s.ReadLog: lambda i: self._tasks.spawn(self._read_log(i), "read-log"),
+            s.ReadTruth: lambda _: self._members.read_truth(),
+            s.Note: _note,
+        }
+
+    # --- living ---------------------------------------------------------------------------------
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                eternal = [
+                    group.create_task(work, name=name)
+                    for name, work in (
+                        ("link", self._link.run()),
+                        ("spool", self._spooling.run()),
+                        ("tick", self._tick()),
+                        ("sample", self._sample()),
+                        ("janitor", self._janitor()),
+                    )
+                ]
+                await stop.wait()
+                log.info("stopping; jobs go on")
+                for task in eternal:
+                    task.cancel()
+        except BaseExceptionGroup as problems:
+            expected = problems.subgroup(BursarError)
+            raise _first(expected or problems) from None
+
+    def _emit(self, event: s.Event) -> None:
+        """One event through the core, its instructions carried out in order."""
+        effects = self._effects
+        for instruction in self._core.handle(event):
+            effects[type(instruction)](instruction)
+
+    async def _tick(self) -> None:
+        watchdog_us, fed_at = self._notifier.watchdog_us, 0
+        while True:
+            now = self._clock.boot_us()
+            self._emit(s.Tick(now))
+            if watchdog_us and now - fed_at > watchdog_us // 3:
+                self._notifier.send("WATCHDOG=1")
+                fed_at = now
+            shortest_us = min(self._core.meter_interval_us, self._core.heartbeat_interval_us)
+            await asyncio.sleep(min(max(shortest_us / 2_000_000, TICK_S_MIN), TICK_S_MAX))
+
+    async def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
+            if not self._cluster_id:
+                continue
+            live = self._core.live()
+            reading: Reading = await loop.run_in_executor(self._probing, self._sampler.sample, live)
+            batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,))
+            if self._publisher is not None:
+                self._publisher.offer(batch.SerializeToString())
+            else:
+                self._link.send_telemetry(wire.telemetry_message(batch))
+
+    async def _janitor(self) -> None:
+        """Remove directories of members whose log nobody needs any more."""
+        while True:
+            await asyncio.sleep(JANITOR_INTERVAL_S)
+            expired = self._forgotten.take_expired()
+            if expired:
+                await asyncio.to_thread(self._remove, expired)
+                try:
+                    self._forgotten.rewrite()
+                except OSError as problem:
+                    log.warning("forgotten members", extra={"problem": problem.strerror})
+
+    def _remove(self, keys: list[s.Key]) -> None:
+        for key in keys:
+            try:
+                self._runner.forget(*key)
+            except (BursarError, OSError) as problem:
+                if not isinstance(problem, NotFound):
+                    log.warning("cannot remove", extra={"attempt_id": key[0], "problem": str(problem)})
+
+    async def _close(self) -> None:
+        """In the reverse order of building; parts that were never built are not there."""
+        if self._publisher is not None:
+            self._publisher.close()
+        if self._publishing:
+            _, late = await asyncio.wait(self._publishing, timeout=GOODBYE_S)
+            for task in late:
+                task.cancel()
+        await self._tasks.close()
+        if hasattr(self, "_members"):
+            await self._members.tasks.close()
+            await self._runner.close()
+        self._probing.shutdown(wait=False)
+        if hasattr(self, "_spooling"):
+            self._spooling.close()
+        if hasattr(self, "_forgotten"):
+            self._forgotten.close()
+        self._state.close()
+
+    # --- effects --------------------------------------------------------------------------------
+
+    def _hello(self, instruction: s.SendHello) -> None:
+        if self._unpersisted is not None:
+            self._persist(self._unpersisted)
+        self._link.send(
+            wire.hello(instruction, self._facts, self._boot_id, bursar.__version__, self._instance)
+        )
+
+    def _welcomed(self, welcome: wire.Welcome) -> None:
+        log.info("welcome", extra={"node_id": welcome.node_id, "cluster_id": welcome.cluster_id})
+        changed = (welcome.mqtt_url, welcome.cluster_id) != (self._mqtt_url, self._cluster_id)
+        self._mqtt_url, self._cluster_id = welcome.mqtt_url, welcome.cluster_id
+        if not changed:
+            return
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        if welcome.mqtt_url:
+            try:
+                broker = Broker.parse(welcome.mqtt_url)
+            except InvalidRequest as problem:
+                log.error("telemetry goes over the stream", extra={"problem": problem.message})
+                return
+            self._publisher = Publisher(broker, welcome.cluster_id, self._settings.name, self._uniform)
+            task = asyncio.get_running_loop().create_task(self._publisher.run(), name="publisher")
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    def _persist(self, instruction: s.PersistEpoch) -> None:
+        self._unpersisted = instruction
+        try:
+            self._state.persist(instruction.epoch, instruction.spend_lease_us)
+            self._unpersisted = None
+        except OSError as problem:
+            # Obeying an epoch we cannot remember could let a replaced daemon command us later. The
+            # link drops the connection over this, and tries again at the next one.
+            raise StoreUnavailable(
+                f"{self._state.path}: the epoch cannot be written ({problem.strerror}); free the disk"
+            ) from None
+
+    def _read_meters(self, instruction: s.ReadMeters) -> None:
+        wanted = set(instruction.keys)
+        live = tuple(member for member in self._core.live() if member[0] in wanted)
+        self._tasks.spawn(self._meter(live), "meter")
+
+    async def _meter(self, live: tuple[tuple[s.Key, int], ...]) -> None:
+        loop = asyncio.get_running_loop()
+        at, cpu_us = await loop.run_in_executor(self._probing, self._sampler.cpu_us, live)
+        self._emit(s.MeterRead(at, cpu_us))
+
+    def _send_usage(self, usage: s.Usage) -> None:
+        self._link.flush_starts()
+        self._link.send(wire.usage(usage))
+
+    def _forget(self, instruction: s.ForgetMember) -> None:
+        key = (instruction.attempt_id, instruction.rank)
+        self._forgotten.add(key, instruction.log_bytes)
+        if instruction.has_signal:
+            self._state.forget_signal(key)
+
+    async def _read_log(self, instruction: s.ReadLog) -> None:
+        request_id = instruction.range.request_id
+        try:
+            data, offset, next_offset, dropped, ended = await self._members.read_log(instruction)
+        except NotFound as problem:
+            never_ran = instruction.exit is not None or instruction.live
+            error = "" if never_ran else f"{problem.message}, or its log is past its retention"
+            self._link.send(wire.log_reply(request_id, ended=not instruction.live, error=error))
+        except (BursarError, OSError) as problem:
+            self._link.send(wire.log_reply(request_id, error=str(problem)))
+        else:
+            self._link.send(
+                wire.log_reply(
+                    request_id,
+                    data=data,
+                    offset=offset,
+                    next_offset=next_offset,
+                    ended=ended,
+                    dropped_bytes=dropped,
+                )
+            )
+
+
+def facts(settings: Settings, gpus: GpuProbe) -> NodeFacts:
+    """What this node offers: what was found, cut to what was set."""
+    found_cpu, found_memory = machine.cpu_milli(), machine.memory_bytes()
+    return NodeFacts(
+        name=settings.name,
+        cpu_milli=settings.cpu_milli or found_cpu,
+        memory_bytes=settings.memory_limit or found_memory,
+        devices=gpus.devices(),
+        pool=settings.pool,
+        provider=settings.provider,
+        region=settings.region,
+        zone=settings.zone,
+        rack=settings.rack,
+        instance_type=settings.instance_type,
+        market=settings.market,
+        labels=tuple(sorted(settings.labels.items())),
+        address=settings.address,
+    )
+
+
+def _gpus(settings: Settings) -> GpuProbe:
+    kind, count = parse_gpus(settings.simulate_gpus)
+    return SimulatedGpus(settings.name, kind, count) if count else NvmlGpus()
+
+
+def _note(note: s.Note) -> None:
+    log.warning(note.message, extra={"attempt_id": note.attempt_id, "rank": note.rank})
+
+
+def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
+    problem: BaseException = problems
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem

@@ -1,0 +1,314 @@
+"""Carrying out what the core decides: the runner's side and the disk's side of each instruction.
+
+Owns    starts, stops, logs, truth (`Members`) and the order of spool operations (`SpoolWriter`).
+Input   instructions; answers go back as events.
+Why     the core is pure; everything that may wait or fail is here, and each failure becomes an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from bursar.errors import BursarError, InvalidRequest
+from bursar_agent import stimuli as s
+from bursar_agent.environment import Accounts, start_request
+from bursar_agent.runner.handle import Runner
+from bursar_agent.runner.model import (
+    AttemptTruth,
+    Ended,
+    ExitReport,
+    RunnerEvent,
+    Started,
+    StartRequest,
+    StopRequest,
+)
+from bursar_agent.spool import Spool
+from bursar_agent.statedir import StateDir
+
+log = logging.getLogger(__name__)
+
+LOG_REPLY_BYTES_MAX = 512 << 10
+"""Messages stay under 1 MB; a reader asks again from `next_offset`."""
+
+LOG_READS_MAX = 4
+_LOG_SCAN_BYTES = 1 << 20
+RESEND_PAUSE_EVERY = 200
+"""Records sent in one go before others get a turn."""
+
+Emit = Callable[[s.Event], None]
+
+
+class Tasks:
+    """Background work of one owner, cancelled together; a failure is logged, never lost."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        """Cancel what is left and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work failed", exc_info=task.exception(), extra={"task": task.get_name()})
+
+
+class Members:
+    """Everything that concerns the processes of members."""
+
+    def __init__(self, runner: Runner, state: StateDir, accounts: Accounts, boot_id: str, emit: Emit) -> None:
+        self._runner = runner
+        self._state = state
+        self._accounts = accounts
+        self._boot_id = boot_id
+        self._emit = emit
+        self._to_start: list[StartRequest] = []
+        self._log_reads = asyncio.Semaphore(LOG_READS_MAX)
+        self.tasks = Tasks()
+
+    def start(self, instruction: s.StartMembers) -> None:
+        """Start members; everything asked for in one turn of the loop goes to the runner together."""
+        for assignment in instruction.assignments:
+            try:
+                request = start_request(assignment, instruction.epoch, self._accounts, self._state)
+                if assignment.checkpoint_signal:
+                    self._state.remember_signal(
+                        assignment.key, assignment.checkpoint_signal, assignment.grace_us
+                    )
+            except (InvalidRequest, OSError) as problem:
+                self._not_started(assignment.attempt_id, assignment.rank, str(problem))
+                continue
+            if not self._to_start:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._to_start.append(request)
+
+    def stop(self, instruction: s.StopMember) -> None:
+        """Ask a supervisor to end its member."""
+        self.tasks.spawn(self._stop(instruction), "stop")
+
+    def heard(self, event: RunnerEvent) -> None:
+        """What the runner tells."""
+        if isinstance(event, Ended):
+            report = event.report
+            self._emit(s.MemberEnded(exit_of(report)))
+        else:
+            self._emit(started_of(event))
+
+    async def truths(self) -> tuple[s.Truth, ...]:
+        """What the supervisors' files say of every member."""
+        return tuple(truth_of(found, self._boot_id) for found in await self._runner.adopt())
+
+    def read_truth(self) -> None:
+        """Look at the files and tell the core."""
+        self.tasks.spawn(self._read_truth(), "read-truth")
+
+    async def read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool]:
+        """Data, its offset, the next offset, dropped bytes, and whether this was the rest.
+
+        Raises `NotFound` when nothing of the member is left.
+        """
+        async with self._log_reads:
+            return await asyncio.to_thread(self._read_log, instruction)
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        requests, self._to_start = self._to_start, []
+        self.tasks.spawn(self._start(requests), "start")
+
+    async def _start(self, requests: list[StartRequest]) -> None:
+        try:
+            results = await self._runner.start(requests)
+        except InvalidRequest as problem:
+            # Judged before anything was sent: alone, each tells its own fault.
+            if len(requests) == 1:
+                self._not_started(requests[0].attempt_id, requests[0].rank, problem.message)
+                return
+            for request in requests:
+                await self._start([request])
+            return
+        except (BursarError, OSError) as problem:
+            await self._start_in_doubt(requests, str(problem))
+            return
+        for result in results:
+            if result.state == "refused":
+                self._not_started(result.attempt_id, result.rank, result.message)
+        if any(result.state == "already" for result in results):
+            await self._read_truth()
+
+    async def _start_in_doubt(self, requests: Sequence[StartRequest], problem: str) -> None:
+        """The launcher failed under us: what it has marked on disk counts, the rest never ran."""
+        log.error("starts failed", extra={"members": len(requests), "problem": problem})
+        truths = await self.truths()
+        self._emit(s.TruthRead(truths))
+        marked = {(truth.attempt_id, truth.rank) for truth in truths}
+        for request in requests:
+            if (request.attempt_id, request.rank) not in marked:
+                self._not_started(request.attempt_id, request.rank, problem)
+
+    def _not_started(self, attempt_id: str, rank: int, message: str) -> None:
+        self._emit(
+            s.MemberEnded(
+                s.Exit(
+                    attempt_id=attempt_id,
+                    rank=rank,
+                    cause="start_failed",
+                    message=message,
+                    started=False,
+                )
+            )
+        )
+
+    async def _read_truth(self) -> None:
+        self._emit(s.TruthRead(await self.truths()))
+
+    async def _stop(self, instruction: s.StopMember) -> None:
+        request = StopRequest(instruction.cause, instruction.grace_us, instruction.signal or None)
+        try:
+            await self._runner.stop(instruction.attempt_id, instruction.rank, request)
+        except BursarError as problem:
+            log.error(
+                "stop failed",
+                extra={"attempt_id": instruction.attempt_id, "problem": problem.message},
+            )
+
+    # --- logs -----------------------------------------------------------------------------------
+
+    def _read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool]:
+        wanted = instruction.range
+        limit = min(wanted.limit_bytes or LOG_REPLY_BYTES_MAX, LOG_REPLY_BYTES_MAX)
+        offset = wanted.offset
+        if wanted.tail_bytes:
+            offset = max(self._log_end(wanted) - wanted.tail_bytes, 0)
+        data, next_offset, dropped = self._runner.read_log(wanted.attempt_id, wanted.rank, offset, limit)
+        ended = False
+        if not instruction.live:
+            rest, _, _ = self._runner.read_log(wanted.attempt_id, wanted.rank, next_offset, 1)
+            ended = not rest
+        return data, next_offset - len(data), next_offset, dropped, ended
+
+    def _log_end(self, wanted: s.LogRange) -> int:
+        """Logical size of a log: read to its end (capped logs are small), for the runner keeps no size."""
+        at = 0
+        while True:
+            data, at, _ = self._runner.read_log(wanted.attempt_id, wanted.rank, at, _LOG_SCAN_BYTES)
+            if not data:
+                return at
+
+
+class SpoolWriter:
+    """Spool operations in order, in one thread: neighbours share an fsync."""
+
+    def __init__(self, spool: Spool, emit: Emit, send: Callable[[s.Usage], None]) -> None:
+        self._spool = spool
+        self._emit = emit
+        self._send = send
+        self._todo: deque[s.SpoolAppend | s.SpoolTrim | s.ResendUsage] = deque()
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+
+    def put(self, instruction: s.SpoolAppend | s.SpoolTrim | s.ResendUsage) -> None:
+        """Queue it."""
+        self._todo.append(instruction)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            while self._todo:
+                match self._todo.popleft():
+                    case s.SpoolAppend() as first:
+                        await self._append([first.usage, *self._neighbours()])
+                    case s.SpoolTrim() as trim:
+                        await self._in_thread(partial(self._spool.trim, trim.seq))
+                    case s.ResendUsage() as resend:
+                        await self._resend(resend.after_seq)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def close(self) -> None:
+        """Nothing more will be put."""
+        self._thread.shutdown(wait=True)
+        self._spool.close()
+
+    def _neighbours(self) -> list[s.Usage]:
+        found = []
+        while self._todo and isinstance(self._todo[0], s.SpoolAppend):
+            found.append(self._todo.popleft().usage)  # type: ignore[union-attr]
+        return found
+
+    async def _append(self, usages: list[s.Usage]) -> None:
+        problem = await self._in_thread(lambda: self._spool.append(usages))
+        for usage in usages:
+            self._emit(s.Spooled(usage) if problem is None else s.SpoolFailed(usage, problem))
+
+    async def _resend(self, after_seq: int) -> None:
+        records: list[s.Usage] = []
+        await self._in_thread(lambda: records.extend(self._spool.unacknowledged(after_seq)))
+        for count, record in enumerate(records):
+            self._send(record)
+            if count % RESEND_PAUSE_EVERY == RESEND_PAUSE_EVERY - 1:
+                await asyncio.sleep(0)
+
+    async def _in_thread(self, work: Callable[[], None]) -> str | None:
+        """Run blocking work; what went wrong, in words."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except OSError as problem:
+            text = problem.strerror or str(problem)
+            log.error("spool", extra={"problem": text})
+            return text
+        return None
+
+
+def started_of(event: Started) -> s.MemberStarted:
+    """The runner's word for a start, in the core's."""
+    return s.MemberStarted(
+        attempt_id=event.attempt_id, rank=event.rank, pid=event.pid, boot_us=event.start_boot_us
+    )
+
+
+def exit_of(report: ExitReport) -> s.Exit:
+    """The runner's exit report, in the core's words."""
+    return s.Exit(
+        attempt_id=report.attempt_id,
+        rank=report.rank,
+        cause=report.end_cause,
+        exit_code=report.exit_code,
+        signal=report.signal or 0,
+        message=report.message,
+        started_boot_us=report.start_boot_us or 0,
+        held_us=report.held_us or 0,
+        cpu_us=report.cpu_user_us + report.cpu_system_us,
+        max_rss_bytes=report.max_rss_bytes,
+        log_bytes=report.log_bytes,
+        started=report.end_cause != "start_failed",
+    )
+
+
+def truth_of(found: AttemptTruth, boot_id: str) -> s.Truth:
+    """What a member's directory says, in the core's words."""
+    return s.Truth(
+        attempt_id=found.attempt_id,
+        rank=found.rank,
+        running=found.exit is None,
+        boot_id=boot_id if found.exit is None else found.exit.boot_id or boot_id,
+        pid=found.pid or 0,
+        started_boot_us=found.start_boot_us or 0,
+        exit=None if found.exit is None else exit_of(found.exit),
+    )

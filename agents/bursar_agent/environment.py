@@ -1,0 +1,112 @@
+"""What a job sees: from the daemon's assignment to the runner's request.
+
+Owns    account lookup, device variables, checkpoint directory, defaults. Input: one assignment.
+Why     the daemon knows the job, only the node knows its accounts, paths and device numbers. What
+        cannot be honoured is said here, before a process exists.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from bursar.errors import InvalidRequest
+from bursar_agent.runner.model import DEFAULT_LOG_CAP_BYTES, StartRequest
+from bursar_agent.statedir import StateDir
+from bursar_agent.stimuli import Assignment
+
+CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
+CHECKPOINT_PLACEHOLDER = "@checkpoint"
+"""The daemon writes this where only the node can know the path."""
+
+PATH_OF_ACCOUNTS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For other accounts than the agent's own, whose PATH may hold private folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who a job runs as; uid None: the agent's own account."""
+
+    name: str
+    home: str
+    shell: str
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Accounts:
+    """Accounts of this machine; a lookup may ask a directory service, so answers are kept."""
+
+    def __init__(self, own_uid: int) -> None:
+        self._own_uid = own_uid
+        self._known: dict[str, Account] = {}
+        try:
+            entry = pwd.getpwuid(own_uid)
+            self.own = Account(entry.pw_name, entry.pw_dir or "/", entry.pw_shell or "/bin/sh")
+        except KeyError:
+            self.own = Account(str(own_uid), os.environ.get("HOME", "/"), "/bin/sh")
+
+    def of(self, user: str) -> Account:
+        """The account of `user`; the agent's own where it is not root and so cannot change.
+
+        Raises `InvalidRequest` when this machine has no such account.
+        """
+        if not user or user == self.own.name or self._own_uid != 0:
+            return self.own
+        if user not in self._known:
+            try:
+                entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            except (KeyError, OverflowError):
+                raise InvalidRequest(
+                    f"user {user} does not exist on this node; create the account or keep the job away"
+                ) from None
+            self._known[user] = Account(
+                entry.pw_name, entry.pw_dir, entry.pw_shell, entry.pw_uid, entry.pw_gid
+            )
+        return self._known[user]
+
+
+def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state: StateDir) -> StartRequest:
+    """The runner's request. Raises `InvalidRequest` for what this node cannot honour."""
+    account = accounts.of(assignment.user)
+    env = dict(assignment.env)
+    if account.uid is not None:
+        env.setdefault("PATH", PATH_OF_ACCOUNTS)
+    env.setdefault("HOME", account.home)
+    env.setdefault("USER", account.name)
+    env.setdefault("LOGNAME", account.name)
+    env.setdefault("SHELL", account.shell)
+    # Without devices the list is empty, so that a job cannot use what it does not pay for.
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(share.index) for share in assignment.devices)
+    env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if env.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
+        env[CHECKPOINT_VARIABLE] = _checkpoint_dir(assignment, account, state)
+    return StartRequest(
+        attempt_id=assignment.attempt_id,
+        rank=assignment.rank,
+        epoch=epoch,
+        argv=assignment.command or None,
+        script=None if assignment.command else assignment.script or None,
+        setup=assignment.setup or None,
+        env=env,
+        cwd=assignment.workdir or account.home,
+        uid=account.uid,
+        gid=account.gid,
+        time_limit_us=assignment.time_limit_us or None,
+        grace_us=assignment.grace_us,
+        checkpoint_signal=assignment.checkpoint_signal or None,
+        log_cap_bytes=assignment.log_cap_bytes or DEFAULT_LOG_CAP_BYTES,
+        memory_limit_bytes=assignment.memory_limit_bytes or None,
+    )
+
+
+def _checkpoint_dir(assignment: Assignment, account: Account, state: StateDir) -> str:
+    job_id = assignment.job_id
+    if not job_id or not all(c.isalnum() or c in "_.-" for c in job_id) or job_id.startswith("."):
+        raise InvalidRequest(f"job id {job_id!r} cannot name a checkpoint directory")
+    try:
+        uid, gid = (-1, -1) if account.uid is None else (account.uid, account.gid or 0)
+        return str(state.checkpoint_dir(job_id, uid, gid))
+    except OSError as problem:
+        raise InvalidRequest(f"checkpoint directory of {job_id}: {problem.strerror}") from None

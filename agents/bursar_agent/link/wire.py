@@ -1,0 +1,300 @@
+"""The agent's words to and from `bursar.v1`.
+
+Owns    every conversion between stimuli, readings and protobuf. Pure.
+Why     the core and the probes stay free of generated code, and a changed proto breaks here alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bursar.model import DeviceShare, NodeFacts
+from bursar.v1 import agents_pb2 as pb
+from bursar.v1 import types_pb2 as types
+from bursar_agent import stimuli as s
+from bursar_agent.probes.readings import Reading
+
+PROTOCOL = 1
+"""Raised when an older daemon could misread us; it answers with `Refused` then."""
+
+MESSAGE_CHARS_MAX = 2000
+"""Of a text for people; a longer one is cut."""
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon says to the shell rather than to the core."""
+
+    node_id: str
+    cluster_id: str
+    mqtt_url: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The daemon will not have this agent."""
+
+    reason: str
+    message: str
+
+
+# --- out ----------------------------------------------------------------------------------------
+
+
+def hello(
+    instruction: s.SendHello, facts: NodeFacts, boot_id: str, version: str, instance: str = ""
+) -> pb.AgentMessage:
+    """The full truth."""
+    return pb.AgentMessage(
+        hello=pb.Hello(
+            protocol=PROTOCOL,
+            agent_version=version,
+            facts=_facts(facts),
+            boot_id=boot_id,
+            boot_us=instruction.boot_us,
+            attempts=[_truth(truth) for truth in instruction.truths],
+            epoch=instruction.epoch,
+            instance=instance,
+        )
+    )
+
+
+def started(instruction: s.SendStarted) -> pb.AgentMessage:
+    """A start."""
+    return pb.AgentMessage(
+        started=pb.Started(
+            attempt_id=instruction.attempt_id,
+            rank=instruction.rank,
+            pid=instruction.pid,
+            boot_us=instruction.boot_us,
+        )
+    )
+
+
+def exited(exit: s.Exit) -> pb.AgentMessage:
+    """An end."""
+    return pb.AgentMessage(exited=_exited(exit))
+
+
+def usage(record: s.Usage) -> pb.AgentMessage:
+    """Counters."""
+    return pb.AgentMessage(
+        usage=pb.Usage(
+            seq=record.seq,
+            boot_id=record.boot_id,
+            at_boot_us=record.at_boot_us,
+            counters=[
+                pb.Counter(attempt_id=c.attempt_id, rank=c.rank, held_us=c.held_us, cpu_us=c.cpu_us)
+                for c in record.counters
+            ],
+        )
+    )
+
+
+def heartbeat(boot_us: int) -> pb.AgentMessage:
+    """A sign of life."""
+    return pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=boot_us))
+
+
+def log_reply(
+    request_id: int,
+    *,
+    data: bytes = b"",
+    offset: int = 0,
+    next_offset: int = 0,
+    ended: bool = False,
+    error: str = "",
+    dropped_bytes: int = 0,
+) -> pb.AgentMessage:
+    """Part of a log, or why there is none."""
+    return pb.AgentMessage(
+        log=pb.LogReply(
+            request_id=request_id,
+            data=data,
+            offset=offset,
+            next_offset=next_offset,
+            ended=ended,
+            error=error,
+            dropped_bytes=dropped_bytes,
+        )
+    )
+
+
+def telemetry(cluster_id: str, node: str, readings: Sequence[Reading]) -> types.TelemetryBatch:
+    """Live readings."""
+    return types.TelemetryBatch(
+        cluster_id=cluster_id, node=node, samples=[_sample(reading) for reading in readings]
+    )
+
+
+def telemetry_message(batch: types.TelemetryBatch) -> pb.AgentMessage:
+    """Live readings over the stream."""
+    return pb.AgentMessage(telemetry=batch)
+
+
+# --- in -----------------------------------------------------------------------------------------
+
+
+def event(message: pb.DaemonMessage, now_boot_us: int) -> s.Event | Refusal | None:
+    """What a message from the daemon means to the core; None for one a newer daemon invented."""
+    match message.WhichOneof("body"):
+        case "assign":
+            batch = message.assign
+            return s.Assigned(batch.epoch, tuple(map(_assignment, batch.assignments)))
+        case "forget":
+            return s.ForgetReceived(message.forget.attempt_id, message.forget.rank)
+        case "ack":
+            return s.AckReceived(now_boot_us, message.ack.usage_seq)
+        case "stop":
+            stop = message.stop
+            return s.StopAsked(
+                epoch=stop.epoch,
+                attempt_id=stop.attempt_id,
+                rank=stop.rank,
+                cause=stop.cause,
+                grace_us=stop.grace_us,
+            )
+        case "meter_now":
+            return s.MeterAsked()
+        case "log":
+            return s.LogAsked(_log_range(message.log))
+        case "welcome":
+            welcome = message.welcome
+            return s.Welcomed(
+                now_boot_us=now_boot_us,
+                epoch=welcome.epoch,
+                meter_interval_us=welcome.meter_interval_us,
+                heartbeat_interval_us=welcome.heartbeat_interval_us,
+                spend_lease_us=welcome.spend_lease_us,
+            )
+        case "refused":
+            return Refusal(message.refused.reason, message.refused.message)
+        case _:
+            return None
+
+
+def welcome(message: pb.DaemonMessage) -> Welcome:
+    """The part of a Welcome that concerns the shell."""
+    body = message.welcome
+    return Welcome(node_id=body.node_id, cluster_id=body.cluster_id, mqtt_url=body.mqtt_url)
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def _exited(exit: s.Exit) -> pb.Exited:
+    return pb.Exited(
+        attempt_id=exit.attempt_id,
+        rank=exit.rank,
+        cause=exit.cause,
+        exit_code=exit.exit_code,
+        signal=exit.signal,
+        message=exit.message[:MESSAGE_CHARS_MAX],
+        started_boot_us=exit.started_boot_us,
+        held_us=exit.held_us,
+        cpu_us=exit.cpu_us,
+        max_rss_bytes=exit.max_rss_bytes,
+        log_bytes=exit.log_bytes,
+        started=exit.started,
+    )
+
+
+def _truth(truth: s.Truth) -> pb.AttemptTruth:
+    return pb.AttemptTruth(
+        attempt_id=truth.attempt_id,
+        rank=truth.rank,
+        running=truth.running,
+        pid=truth.pid,
+        started_boot_us=truth.started_boot_us,
+        exited=None if truth.exit is None else _exited(truth.exit),
+        boot_id=truth.boot_id,
+    )
+
+
+def _facts(facts: NodeFacts) -> types.NodeFacts:
+    return types.NodeFacts(
+        name=facts.name,
+        cpu_milli=facts.cpu_milli,
+        memory_bytes=facts.memory_bytes,
+        devices=[
+            types.Device(
+                index=device.index,
+                uuid=device.uuid,
+                type=device.type,
+                memory_bytes=device.memory_bytes,
+                simulated=device.simulated,
+            )
+            for device in facts.devices
+        ],
+        pool=facts.pool,
+        provider=facts.provider,
+        region=facts.region,
+        zone=facts.zone,
+        rack=facts.rack,
+        instance_type=facts.instance_type,
+        market=facts.market,
+        labels=dict(facts.labels),
+        address=facts.address,
+    )
+
+
+def _assignment(message: pb.Assignment) -> s.Assignment:
+    return s.Assignment(
+        attempt_id=message.attempt_id,
+        rank=message.rank,
+        boot_id=message.boot_id,
+        job_id=message.job_id,
+        time_limit_us=message.time_limit_us,
+        grace_us=message.grace_us,
+        checkpoint_signal=message.checkpoint_signal,
+        command=tuple(message.command),
+        script=message.script,
+        setup=message.setup,
+        workdir=message.workdir,
+        env=dict(message.env),
+        devices=tuple(DeviceShare(d.index, d.milli) for d in message.devices),
+        user=message.user,
+        memory_limit_bytes=message.memory_limit_bytes,
+        log_cap_bytes=message.log_cap_bytes,
+    )
+
+
+def _log_range(message: pb.LogRequest) -> s.LogRange:
+    return s.LogRange(
+        request_id=message.request_id,
+        attempt_id=message.attempt_id,
+        rank=message.rank,
+        offset=message.offset,
+        limit_bytes=message.limit_bytes,
+        tail_bytes=message.tail_bytes,
+    )
+
+
+def _sample(reading: Reading) -> types.Sample:
+    return types.Sample(
+        at=reading.at,
+        cpu_utilization_ratio=reading.cpu_utilization_ratio,
+        memory_used_bytes=reading.memory_used_bytes,
+        power_watts=reading.power_watts,
+        gpus=[
+            types.GpuSample(
+                index=gpu.index,
+                utilization_ratio=gpu.utilization_ratio,
+                memory_used_bytes=gpu.memory_used_bytes,
+                power_watts=gpu.power_watts,
+                temperature_celsius=gpu.temperature_celsius,
+                simulated=gpu.simulated,
+            )
+            for gpu in reading.gpus
+        ],
+        attempts=[
+            types.AttemptSample(
+                attempt_id=attempt.attempt_id,
+                rank=attempt.rank,
+                cpu_utilization_ratio=attempt.cpu_utilization_ratio,
+                memory_used_bytes=attempt.memory_used_bytes,
+                processes=attempt.processes,
+            )
+            for attempt in reading.attempts
+        ],
+    )

@@ -1,0 +1,71 @@
+"""All probes of one node, read together.
+
+Owns    one `Reading` from all probes, and the CPU counters for metering. Runs in the probe thread.
+Why     telemetry is cheap and lossy, metering is neither; both look at the same trees only once here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bursar.clock import Clock
+from bursar_agent.probes.machine import MachineLoad
+from bursar_agent.probes.process import ProcessTrees
+from bursar_agent.probes.rapl import RaplPower
+from bursar_agent.probes.readings import AttemptReading, GpuProbe, Reading
+from bursar_agent.stimuli import Key
+
+
+class Sampler:
+    """Reads everything at once. Not for two threads at a time."""
+
+    def __init__(self, clock: Clock, gpus: GpuProbe) -> None:
+        self._clock = clock
+        self._gpus = gpus
+        self._load = MachineLoad()
+        self._power = RaplPower(clock)
+        self._trees = ProcessTrees()
+        self._last: dict[Key, tuple[int, int]] = {}  # boot time, cumulative CPU
+
+    def sample(self, live: Sequence[tuple[Key, int]]) -> Reading:
+        """One reading of node, devices and the `live` members (key and main pid)."""
+        at = self._clock.now()
+        cpu, memory = self._load.read()
+        return Reading(
+            at=at,
+            cpu_utilization_ratio=cpu,
+            memory_used_bytes=memory,
+            power_watts=self._power.watts(),
+            gpus=self._gpus.read(at),
+            attempts=self._attempts(live),
+        )
+
+    def cpu_us(self, live: Sequence[tuple[Key, int]]) -> tuple[int, dict[Key, int]]:
+        """The instant of boot time, and the cumulative CPU time of each member that can be read."""
+        readings = ((key, self._trees.read(pid)) for key, pid in live)
+        found = {key: reading.cpu_us for key, reading in readings if reading is not None}
+        return self._clock.boot_us(), found
+
+    def _attempts(self, live: Sequence[tuple[Key, int]]) -> tuple[AttemptReading, ...]:
+        self._trees.keep({pid for _, pid in live})
+        readings = []
+        last: dict[Key, tuple[int, int]] = {}
+        for key, pid in live:
+            tree = self._trees.read(pid)
+            if tree is None:
+                continue
+            now = self._clock.boot_us()
+            before_at, before_cpu = self._last.get(key, (now, tree.cpu_us))
+            span_us = now - before_at
+            last[key] = (now, tree.cpu_us)
+            readings.append(
+                AttemptReading(
+                    attempt_id=key[0],
+                    rank=key[1],
+                    cpu_utilization_ratio=max(tree.cpu_us - before_cpu, 0) / span_us if span_us else 0.0,
+                    memory_used_bytes=tree.memory_bytes,
+                    processes=tree.processes,
+                )
+            )
+        self._last = last
+        return tuple(readings)

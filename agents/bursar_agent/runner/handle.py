@@ -1,0 +1,540 @@
+"""The runner as the agent sees it: start, stop, adopt, forget, read the log, hear events.
+
+Owns    the `Runner` protocol and `ProcessRunner`, which keeps no truth of its own: every answer
+        comes from the launcher's marks, the supervisors' locks and the attempt directories.
+Why     the agent may be replaced at any moment; whatever it knew must be found again by `adopt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar_agent.runner import client, leftovers, logs, truth
+from bursar_agent.runner.layout import (
+    AGENT_SOCKET,
+    ATTEMPTS,
+    EXIT,
+    FRAME_BYTES_MAX,
+    START,
+    STARTING,
+    STOP,
+    boot_id,
+    member_name,
+    parse_member,
+    write_atomically,
+)
+from bursar_agent.runner.model import (
+    DEFAULT_LOG_CAP_BYTES,
+    AttemptTruth,
+    Ended,
+    ExitReport,
+    RunnerEvent,
+    Started,
+    StartRequest,
+    StartResult,
+    StopRequest,
+    signal_number,
+)
+
+log = logging.getLogger(__name__)
+
+INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""All that a job sees of the agent's own environment; the request may override each."""
+
+_BATCH = 16
+"""Starts per message: enough to save turns, few enough that the first answer is not late."""
+
+_BATCH_BYTES = 1 << 20
+_DATAGRAM_BYTES = 1 << 16
+_RECEIVE_BUFFER_BYTES = 1 << 20
+_LOST_POLL_S = 0.02
+_RETRIES = 3
+
+
+class Runner(Protocol):
+    """Runs attempt members on this machine."""
+
+    async def start(self, requests: Sequence[StartRequest]) -> list[StartResult]:
+        """Start each member at most once, ever; one result per request, in order."""
+        ...
+
+    async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
+        """Ask a member to end. Idempotent; raises `NotFound` for a member never started here."""
+        ...
+
+    async def adopt(self) -> list[AttemptTruth]:
+        """All members known on disk, as they are now; from here on their events are heard."""
+        ...
+
+    def forget(self, attempt_id: str, rank: int) -> None:
+        """Remove what is kept of an ended member. Only after the daemon has recorded the end: the
+        mark that prevents a second start goes with it. Raises `WrongState` while it runs.
+        """
+        ...
+
+    def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
+        """Bytes from the logical `offset`, the next offset, and how many in between were dropped."""
+        ...
+
+
+class _Watch:
+    """One member whose end is awaited. `pidfd` wakes us when the supervisor dies."""
+
+    __slots__ = ("attempt_id", "pidfd", "rank")
+
+    def __init__(self, attempt_id: str, rank: int) -> None:
+        self.attempt_id = attempt_id
+        self.rank = rank
+        self.pidfd = -1
+
+
+class ProcessRunner:
+    """Real processes, through the launcher. All methods belong to one event loop.
+
+    `on_event` is called in that loop: `Started` at most once per phase (it may be missing when the
+    end came first or a datagram was lost), `Ended` exactly once per started or adopted member, and
+    once more for each later start of it that was answered `already`.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path | str,
+        on_event: Callable[[RunnerEvent], None],
+        *,
+        cgroup_root: str | None = None,
+        inherited_variables: Sequence[str] = INHERITED_VARIABLES,
+    ) -> None:
+        self._run_dir = os.path.abspath(run_dir)
+        self._on_event = on_event
+        self._cgroup_root = cgroup_root
+        self._base_env = {name: os.environ[name] for name in inherited_variables if name in os.environ}
+        self._boot_id = boot_id()
+        self._run_fd = -1
+        self._socket: socket.socket | None = None
+        self._connection: client.LauncherConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._watches: dict[str, _Watch] = {}
+        self._queue: list[tuple[bytes, asyncio.Future[dict[str, Any]]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Make the run directory and listen for supervisors. The first job starts the launcher."""
+        os.makedirs(os.path.join(self._run_dir, ATTEMPTS), 0o700, exist_ok=True)
+        self._run_fd = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchmod(self._run_fd, 0o700)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        # Bound aside and renamed: the name always leads to a listening agent, the newest one.
+        temporary = f".{AGENT_SOCKET}.{os.getpid()}.{id(self):x}"
+        self._socket.bind(f"/proc/self/fd/{self._run_fd}/{temporary}")
+        os.chmod(temporary, 0o600, dir_fd=self._run_fd)
+        os.rename(temporary, AGENT_SOCKET, src_dir_fd=self._run_fd, dst_dir_fd=self._run_fd)
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
+
+    async def close(self) -> None:
+        """Let go of everything; jobs, supervisors and launcher go on."""
+        loop = asyncio.get_running_loop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in list(self._watches.values()):
+            self._unwatch(watch)
+        if self._connection is not None:
+            self._connection.close()
+            await asyncio.sleep(0)  # lets the transport close its socket
+        if self._socket is not None:
+            loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if self._run_fd >= 0:
+            os.close(self._run_fd)
+            self._run_fd = -1
+
+    async def shutdown_launcher(self) -> None:
+        """End the launcher if one runs (uninstall, tests). Jobs stay with their supervisors."""
+        connection = self._connection if self._connection and not self._connection.lost else None
+        connection = connection or await client.connect_running(self._run_fd)
+        if connection is not None:
+            await connection.request(b'{"op":"shutdown"}')
+            connection.close()
+            await asyncio.sleep(0)
+
+    async def start(self, requests: Sequence[StartRequest]) -> list[StartResult]:
+        """See `Runner.start`. A bad request raises `InvalidRequest` before anything is sent.
+
+        When the launcher dies under a request, it is sent again to the next launcher; the mark on
+        disk makes that safe, and `already` then means that the first one got through.
+        """
+        bodies = [json.dumps(request.to_wire(self._base_env, self._boot_id)).encode() for request in requests]
+        for request, body in zip(requests, bodies, strict=True):
+            if len(body) > FRAME_BYTES_MAX - 1024:
+                raise InvalidRequest(f"{request.attempt_id}: the start request is over 16 MiB")
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[dict[str, Any]]] = []
+        for request, body in zip(requests, bodies, strict=True):
+            # Watched before it is sent: a short job reports its end before the launcher's answer.
+            self._watches.setdefault(
+                member_name(request.attempt_id, request.rank),
+                _Watch(request.attempt_id, request.rank),
+            )
+            futures.append(loop.create_future())
+            if not self._queue:
+                loop.call_soon(self._flush)
+            self._queue.append((body, futures[-1]))
+        try:
+            answers = await asyncio.gather(*futures)
+        except Exception:
+            # Whether any of them started is not known here; adopt() reads it from the marks.
+            for request in requests:
+                self._forget_watch(member_name(request.attempt_id, request.rank))
+            raise
+        return [self._started(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
+        """See `Runner.stop`. Goes straight to the supervisor: needs no launcher, no memory."""
+        number = signal_number(request.signal)
+        if request.grace_us < 0 or not request.cause:
+            raise InvalidRequest(f"stop of {attempt_id}: needs a cause and a grace of 0 or more")
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is None:
+                _write_stop(dir_fd, request, number)
+                _signal_supervisor(dir_fd)
+        finally:
+            os.close(dir_fd)
+
+    async def adopt(self) -> list[AttemptTruth]:
+        """See `Runner.adopt`. Cleans up after dead supervisors first; what it returns as ended has
+        no further event, what it returns as running will have one.
+        """
+        found = []
+        pinged = False
+        for name in truth.members(self._run_fd):
+            member = parse_member(name)
+            if member is None:
+                continue
+            try:
+                dir_fd = truth.open_member(self._run_fd, *member)
+            except OSError:
+                continue
+            try:
+                state = truth.member_truth(dir_fd, *member)
+                if state.state != "ended" and not truth.supervisor_lives(dir_fd) and not pinged:
+                    # Perhaps the launcher is between mark and lock; a ping is answered after.
+                    pinged = True
+                    await self._ping()
+                if state.state != "ended" and not truth.supervisor_lives(dir_fd):
+                    await self._bury(name, dir_fd, *member)
+                state = truth.member_truth(dir_fd, *member)
+                if state.state == "ended":
+                    self._forget_watch(name)
+                else:
+                    self._watch(name, *member, _supervisor_pid(dir_fd))
+            finally:
+                os.close(dir_fd)
+            found.append(state)
+        return found
+
+    def forget(self, attempt_id: str, rank: int) -> None:
+        """See `Runner.forget`."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is None:
+                raise WrongState(f"attempt {attempt_id} rank {rank} has not ended; stop it first")
+        finally:
+            os.close(dir_fd)
+        truth.remove_member(self._run_fd, attempt_id, rank)
+
+    def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
+        """See `Runner.read_log`."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            mark = truth.read_json(dir_fd, STARTING) or {}
+            cap_bytes = int(mark.get("log_cap_bytes") or DEFAULT_LOG_CAP_BYTES)
+            return logs.read_log(dir_fd, cap_bytes, offset, limit)
+        finally:
+            os.close(dir_fd)
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Everything asked for in one turn of the loop goes out in few messages."""
+        while self._queue:
+            size = count = 0
+            for body, _ in self._queue[:_BATCH]:
+                if count and size + len(body) > _BATCH_BYTES:
+                    break
+                size += len(body)
+                count += 1
+            batch, self._queue = self._queue[:count], self._queue[count:]
+            self._spawn(self._send(batch))
+
+    async def _send(self, batch: list[tuple[bytes, asyncio.Future[dict[str, Any]]]]) -> None:
+        message = b'{"op":"start","requests":[' + b",".join(body for body, _ in batch) + b"]}"
+        try:
+            for remaining in range(_RETRIES, -1, -1):
+                try:
+                    connection = await self._launcher()
+                    answer = await connection.request(message)
+                    break
+                except ConnectionError:
+                    if remaining == 0:
+                        raise
+        except Exception as problem:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(problem)
+            return
+        for (_, future), result in zip(batch, answer["results"], strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    async def _launcher(self) -> client.LauncherConnection:
+        if self._connection is not None and not self._connection.lost:
+            return self._connection
+        async with self._connecting:
+            if self._connection is None or self._connection.lost:
+                self._connection = await client.connect(self._run_fd, self._run_dir, self._cgroup_root)
+            return self._connection
+
+    def _started(self, request: StartRequest, answer: Mapping[str, Any]) -> StartResult:
+        name = member_name(request.attempt_id, request.rank)
+        match answer["state"]:
+            case "starting":
+                if name in self._watches:
+                    self._watch(name, request.attempt_id, request.rank, answer["supervisor_pid"])
+            case "already":
+                self._follow(name, request.attempt_id, request.rank)
+            case _:
+                self._forget_watch(name)
+        return StartResult(request.attempt_id, request.rank, answer["state"], answer.get("message", ""))
+
+    def _follow(self, name: str, attempt_id: str, rank: int) -> None:
+        """Watch a member that an earlier request started, if it still runs."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is None:
+                self._watch(name, attempt_id, rank, _supervisor_pid(dir_fd))
+            elif name in self._watches:
+                self._check(name)
+        finally:
+            os.close(dir_fd)
+
+    async def _ping(self) -> None:
+        connection = await client.connect_running(self._run_fd)
+        if connection is not None:
+            with contextlib.suppress(ConnectionError):
+                await connection.request(b'{"op":"ping"}')
+            connection.close()
+            await asyncio.sleep(0)
+
+    # --- hearing --------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        """Drain the datagrams of supervisors."""
+        while self._socket is not None:
+            try:
+                data = self._socket.recv(_DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            try:
+                self._hear(json.loads(data))
+            except (ValueError, KeyError, TypeError) as problem:
+                log.warning("not a supervisor's message", extra={"problem": repr(problem)})
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        name = member_name(message["attempt_id"], message["rank"])
+        watch = self._watches.get(name)
+        if watch is None:
+            return  # told already, or not adopted yet: adopt() will find it
+        if message["kind"] == "ended":
+            self._end(name, ExitReport.from_json(message))
+        elif message["kind"] == "started":
+            if watch.pidfd < 0:
+                self._watch(name, watch.attempt_id, watch.rank, message["supervisor_pid"])
+            self._on_event(
+                Started(
+                    watch.attempt_id,
+                    watch.rank,
+                    message["pid"],
+                    message["start_boot_us"],
+                    message["phase"],
+                    message["memory_enforced"],
+                )
+            )
+
+    def _end(self, name: str, report: ExitReport) -> None:
+        self._forget_watch(name)
+        self._on_event(Ended(report))
+
+    def _watch(self, name: str, attempt_id: str, rank: int, supervisor_pid: int | None) -> None:
+        watch = self._watches.setdefault(name, _Watch(attempt_id, rank))
+        if watch.pidfd >= 0:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            if supervisor_pid is None:
+                raise ProcessLookupError
+            watch.pidfd = os.pidfd_open(supervisor_pid)
+        except OSError:
+            loop.call_later(_LOST_POLL_S, self._check, name)  # gone, or not yet far enough to tell
+            return
+        loop.add_reader(watch.pidfd, self._check, name)
+
+    def _check(self, name: str) -> None:
+        """The supervisor died, or may have: end the member, or find out what happened."""
+        self._receive()
+        watch = self._watches.get(name)
+        if watch is None or self._run_fd < 0:
+            return
+        self._unwatch(watch)
+        self._spawn(self._resolve(name, watch))
+
+    async def _resolve(self, name: str, watch: _Watch) -> None:
+        try:
+            dir_fd = truth.open_member(self._run_fd, watch.attempt_id, watch.rank)
+        except OSError:
+            self._forget_watch(name)
+            return
+        try:
+            if truth.exit_report(dir_fd) is None and truth.supervisor_lives(dir_fd):
+                self._watch(name, watch.attempt_id, watch.rank, _supervisor_pid(dir_fd))
+                return
+            report = truth.exit_report(dir_fd) or await self._bury(name, dir_fd, watch.attempt_id, watch.rank)
+        finally:
+            os.close(dir_fd)
+        if report is not None and name in self._watches:
+            self._end(name, report)
+
+    async def _bury(self, name: str, dir_fd: int, attempt_id: str, rank: int) -> ExitReport | None:
+        """Write the report of a member whose supervisor cannot: after its last process is gone."""
+        lock = truth.take_lock(dir_fd)
+        if lock is None:
+            return None
+        try:
+            report = truth.exit_report(dir_fd)
+            if report is not None:
+                return report
+            mark = truth.read_json(dir_fd, STARTING) or {}
+            start = truth.read_json(dir_fd, START)
+            same_boot = mark.get("boot_id", self._boot_id) == self._boot_id
+            wait_s = _LOST_POLL_S
+            while same_boot and leftovers.kill(name, start):
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, 1.0)
+            report = _lost_report(attempt_id, rank, mark, start, same_boot)
+            write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
+            log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
+            return report
+        finally:
+            os.close(lock)
+
+    def _unwatch(self, watch: _Watch) -> None:
+        if watch.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(watch.pidfd)
+            os.close(watch.pidfd)
+            watch.pidfd = -1
+
+    def _forget_watch(self, name: str) -> None:
+        watch = self._watches.pop(name, None)
+        if watch is not None:
+            self._unwatch(watch)
+
+    def _open_member(self, attempt_id: str, rank: int) -> int:
+        try:
+            return truth.open_member(self._run_fd, attempt_id, rank)
+        except ValueError as problem:
+            raise InvalidRequest(str(problem)) from None
+        except FileNotFoundError:
+            raise NotFound(f"attempt {attempt_id} rank {rank} was not started on this machine") from None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _boot_us() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def _supervisor_pid(dir_fd: int) -> int | None:
+    start = truth.read_json(dir_fd, START)
+    return None if start is None else int(start["supervisor_pid"])
+
+
+def _write_stop(dir_fd: int, request: StopRequest, number: int | None) -> None:
+    """Leave the request for the supervisor. An earlier one that ends sooner stays in force."""
+    now = _boot_us()
+    earlier = truth.read_json(dir_fd, STOP)
+    stop = {"cause": request.cause, "signal": number, "grace_us": request.grace_us, "asked_at": now}
+    if earlier is not None:
+        if earlier["asked_at"] + earlier["grace_us"] <= now + request.grace_us:
+            return
+        stop["cause"], stop["signal"] = earlier["cause"], earlier["signal"]
+    write_atomically(STOP, json.dumps(stop).encode(), dir_fd)
+
+
+def _signal_supervisor(dir_fd: int) -> None:
+    pid = _supervisor_pid(dir_fd)
+    if pid is None:
+        return  # not far enough: it looks for stop.json after writing start.json
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # While the lock is held, its holder lives, so the pid we opened before is still its.
+        if truth.supervisor_lives(dir_fd):
+            signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _lost_report(
+    attempt_id: str,
+    rank: int,
+    mark: Mapping[str, Any],
+    start: Mapping[str, Any] | None,
+    same_boot: bool,
+) -> ExitReport:
+    started_at = None if start is None else int(start["start_boot_us"])
+    ended_at = _boot_us() if same_boot else None
+    if not same_boot:
+        message = "the machine restarted while the attempt ran"
+    elif start is None:
+        message = "supervisor lost before the job was started"
+    else:
+        message = "supervisor lost; the job's processes were killed"
+    return ExitReport(
+        attempt_id=attempt_id,
+        rank=rank,
+        epoch=int(mark.get("epoch") or 0),
+        end_cause="failed" if same_boot else "node_lost",
+        exit_code=None,
+        signal=None,
+        message=message,
+        phase="run",
+        boot_id=str(mark.get("boot_id") or ""),
+        start_boot_us=started_at,
+        end_boot_us=ended_at,
+        held_us=ended_at - started_at if ended_at is not None and started_at is not None else None,
+        cpu_user_us=0,
+        cpu_system_us=0,
+        max_rss_bytes=0,
+        log_bytes=0,
+        log_dropped_bytes=0,
+    )

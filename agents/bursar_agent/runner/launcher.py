@@ -1,0 +1,344 @@
+"""The launcher: a tiny long-lived process that forks one supervisor for each attempt member.
+
+Owns    the start of attempts on this machine, at most once each. Input: JSON on a unix socket.
+Why     the agent has gRPC and threads loaded, so it must not fork, and what it starts must not die
+        with it. A process that has loaded almost nothing forks in a fifth of a millisecond.
+
+It is one thread without a garbage collector, blocks on poll(), and does not end when the agent
+goes. Killed itself, it takes nothing with it: supervisors report through files and `agent.sock`,
+stops go straight to supervisors, and the agent starts a new launcher for the next start.
+
+Frames: 4 bytes little-endian length, then JSON. The launcher speaks first: `{"protocol", "pid"}`.
+Requests, answered in order: `{"op": "start", "requests": [...]}`, `{"op": "ping"}` and
+`{"op": "shutdown"}`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import gc
+import json
+import os
+import select
+import socket
+import sys
+from typing import Any, NoReturn
+
+from bursar_agent.runner import supervisor, tree
+from bursar_agent.runner.layout import (
+    ATTEMPTS,
+    FRAME_BYTES_MAX,
+    LAUNCHER_LOCK,
+    LAUNCHER_SOCKET,
+    PROTOCOL,
+    STARTING,
+    boot_id,
+    member_name,
+)
+from bursar_agent.runner.spawning import Host
+
+ALREADY_RUNNING = 3
+"""Exit status of a launcher that found another one alive in its directory."""
+
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+_SIG_BLOCK = 0
+_SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_RECEIVE_BYTES = 1 << 16
+
+
+class _Connection:
+    """One agent. Its reads never block us; its answers are small and it is reading."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = bytearray()
+
+    def frames(self) -> list[dict[str, Any]]:
+        """Whole messages received so far. Raises `ValueError` on what is not ours."""
+        found = []
+        buffer = self.buffer
+        while len(buffer) >= 4:
+            size = int.from_bytes(buffer[:4], "little")
+            if size > FRAME_BYTES_MAX:
+                raise ValueError(f"frame of {size} bytes")
+            if len(buffer) < 4 + size:
+                break
+            found.append(json.loads(buffer[4 : 4 + size]))
+            del buffer[: 4 + size]
+        return found
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Answer. An agent that does not read for 5 s is gone for us."""
+        data = json.dumps(message).encode()
+        self.sock.settimeout(5)
+        self.sock.sendall(len(data).to_bytes(4, "little") + data)
+        self.sock.setblocking(False)
+
+
+class Launcher:
+    """The poll loop and the forks. The current directory is the run directory."""
+
+    def __init__(self, host: Host, libc: ctypes.CDLL) -> None:
+        self._host = host
+        self._libc = libc
+        self._boot_id = boot_id()
+        self._connections: dict[int, _Connection] = {}
+        self._supervisors: set[int] = set()
+        self._going = True
+        self._poll = select.poll()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # One unbound datagram socket serves all supervisors: sendto() needs no state of its own.
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        os.dup2(notify.fileno(), supervisor.NOTIFY_FD, inheritable=False)
+        notify.close()
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, supervisor.NOTIFY_FD)
+        self._notify.setblocking(False)
+
+    def listen(self) -> None:
+        """Open the door. By a relative name: sun_path holds only 107 bytes."""
+        try:  # noqa: SIM105  contextlib is not loaded here
+            os.unlink(LAUNCHER_SOCKET)
+        except FileNotFoundError:
+            pass
+        mask = os.umask(0o177)
+        self._listener.bind(LAUNCHER_SOCKET)
+        os.umask(mask)
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._poll.register(self._listener.fileno(), select.POLLIN)
+        self._poll.register(supervisor.SIGNAL_FD, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until told to shut down."""
+        while self._going:
+            for fd, _ in self._poll.poll():
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd == supervisor.SIGNAL_FD:
+                    self._reap()
+                elif fd in self._connections:
+                    self._receive(self._connections[fd])
+        os.unlink(LAUNCHER_SOCKET)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        connection = _Connection(sock)
+        try:
+            connection.send({"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self._boot_id})
+        except OSError:
+            sock.close()
+            return
+        self._connections[sock.fileno()] = connection
+        self._poll.register(sock.fileno(), select.POLLIN)
+
+    def _close(self, connection: _Connection) -> None:
+        fd = connection.sock.fileno()
+        self._poll.unregister(fd)
+        del self._connections[fd]
+        connection.sock.close()
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            data = connection.sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(connection)
+            return
+        connection.buffer += data
+        try:
+            for message in connection.frames():
+                connection.send(self._answer(message))
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            _log(f"closing a connection: {problem!r}")
+            self._close(connection)
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        operation = message["op"]
+        if operation == "start":
+            return {"results": [self._start(request) for request in message["requests"]]}
+        if operation == "shutdown":
+            self._going = False
+        elif operation != "ping":
+            return {"error": f"unknown operation {operation!r}"}
+        return {"ok": True}
+
+    def _start(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Mark, then fork. The mark is never taken back: no crash can start it twice."""
+        try:
+            member = member_name(request["attempt_id"], request["rank"])
+        except ValueError as problem:
+            return {"state": "refused", "message": str(problem)}
+        if request["boot_id"] != self._boot_id:
+            return {
+                "state": "refused",
+                "message": f"{member} was meant for another boot of this machine",
+            }
+        directory = f"{ATTEMPTS}/{member}"
+        try:
+            lock_fd = self._mark(directory, request)
+        except FileExistsError:
+            return {"state": "already", "message": f"{member} was started before"}
+        except OSError as problem:
+            return {"state": "refused", "message": f"cannot write {directory}: {problem.strerror}"}
+        try:
+            pid = os.fork()
+        except OSError as problem:
+            os.close(lock_fd)
+            return {"state": "refused", "message": f"cannot fork for {member}: {problem.strerror}"}
+        if pid == 0:
+            self._become_supervisor(directory, lock_fd, request)
+        os.close(lock_fd)
+        self._supervisors.add(pid)
+        return {"state": "starting", "supervisor_pid": pid}
+
+    def _mark(self, directory: str, request: dict[str, Any]) -> int:
+        """Make the attempt's directory and its `starting` file, locked, before anything runs.
+
+        The lock passes to the supervisor by the fork and goes when it dies, however it dies: who
+        can take it knows that the supervisor is gone, without trust in pids.
+        """
+        os.mkdir(directory, 0o700)
+        fd = os.open(f"{directory}/{STARTING}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mark = {
+                name: request.get(name)
+                for name in ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes")
+            }
+            os.write(fd, json.dumps(mark).encode())
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _become_supervisor(self, directory: str, lock_fd: int, request: dict[str, Any]) -> NoReturn:
+        try:
+            os.setsid()
+            self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            self._libc.prctl(_PR_SET_NAME, b"bursar-attempt", 0, 0, 0)
+            os.chdir(directory)
+            os.dup2(lock_fd, supervisor.LOCK_FD, inheritable=False)
+            os.closerange(supervisor.FIRST_FREE_FD, 1 << 20)
+        except BaseException as problem:
+            _log(f"supervisor of {directory}: {problem!r}")
+            os._exit(1)
+        supervisor.main(request, self._host, self._notify)
+
+    def _reap(self) -> None:
+        """Collect dead supervisors. When one was killed, nothing of its job may live on.
+
+        We are a subreaper too, so what a dead supervisor leaves behind becomes our child, and every
+        child of ours that is no supervisor is such a leftover. This finds also what has cleared its
+        environment; the agent's own search (leftovers.py) does without us, by environment only.
+        """
+        try:  # noqa: SIM105
+            os.read(supervisor.SIGNAL_FD, 4096)
+        except BlockingIOError:
+            pass
+        lost = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                break
+            if pid in self._supervisors:
+                self._supervisors.discard(pid)
+                lost = lost or status != 0
+            else:
+                lost = True
+        if lost:
+            self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        orphans = [pid for pid in tree.children(os.getpid()) if pid not in self._supervisors]
+        for pid in orphans:
+            tree.send([pid, *tree.descendants(pid)], supervisor.SIGKILL)
+
+
+def prepare(libc: ctypes.CDLL) -> None:
+    """Signals to a descriptor, fixed descriptors, no collector: all that children then inherit.
+
+    Every signal that can wait is blocked: the launcher ends by `shutdown`, a supervisor by its job,
+    and neither by a stray SIGHUP or SIGTERM. A signalfd reads the signals of whoever reads it, so
+    one made here serves each supervisor without a further system call.
+    """
+    everything = (ctypes.c_ubyte * 128)(*([0xFF] * 8))
+    libc.sigprocmask(_SIG_BLOCK, everything, None)
+    wanted = (ctypes.c_ubyte * 128)()
+    for number in (supervisor.SIGUSR1, supervisor.SIGCHLD):
+        wanted[(number - 1) // 8] |= 1 << ((number - 1) % 8)
+    fd = libc.signalfd(-1, wanted, _SFD_FLAGS)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    if fd != supervisor.SIGNAL_FD:
+        os.dup2(fd, supervisor.SIGNAL_FD, inheritable=False)
+        os.close(fd)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, b"bursar-launcher", 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """Daemonise and serve `--dir RUN_DIR [--cgroup-root DIR]`; returns once it listens."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    directory = options.get("--dir")
+    if directory is None or set(options) - {"--dir", "--cgroup-root"} or len(arguments) % 2:
+        _log("usage: launcher --dir RUN_DIR [--cgroup-root DIR]")
+        return 2
+    os.closerange(3, 1 << 20)
+    for fixed in (supervisor.SIGNAL_FD, supervisor.NOTIFY_FD, supervisor.LOCK_FD):
+        assert os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) == fixed  # kept free for supervisors
+    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    os.chdir(directory)
+    if os.fork():
+        # The agent waits for this process only: no zombie is left, and 0 means "listening".
+        os.close(ready_write)
+        said = os.read(ready_read, 1)
+        return said[0] if said else 1
+    os.close(ready_read)
+    os.setsid()
+    lock = os.open(LAUNCHER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # A record lock, because flock() would pass to supervisors by fork and outlive us in them.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        if problem.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        os.write(ready_write, bytes([ALREADY_RUNNING]))
+        return ALREADY_RUNNING
+    _serve(options.get("--cgroup-root"), ready_write)
+    return 0
+
+
+def _serve(cgroup_root: str | None, ready_write: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    prepare(libc)
+    host = Host(cgroup_root)
+    host.protect()
+    os.makedirs(ATTEMPTS, 0o700, exist_ok=True)
+    launcher = Launcher(host, libc)
+    launcher.listen()
+    os.write(ready_write, b"\0")
+    os.close(ready_write)
+    # Nothing here makes cycles, and a collection in a child would touch, and so copy, every page.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    launcher.serve()
+
+
+def _log(text: str) -> None:
+    os.write(2, (text + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

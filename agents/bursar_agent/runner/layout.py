@@ -1,0 +1,112 @@
+"""Names of the files in a run directory, shared by launcher, supervisor and agent.
+
+Owns    the on-disk layout and the atomic small-file write. Input: attempt id and rank.
+Why     three programs of different age meet only in these files (a supervisor may be weeks older
+        than the agent that adopts it), so the names live in one place. Imports only what the
+        launcher can afford.
+
+    RUN_DIR/                    0700
+      launcher.sock .lock .log  the launcher: its door, its single-instance lock, its stderr
+      agent.sock                where supervisors tell of starts and ends (loss is tolerated)
+      attempts/ID.RANK/         0700
+        starting                made with O_EXCL before anything runs, locked by the supervisor
+        start.json              the job runs: pids and boot time
+        stop.json               what the agent asked for last
+        exit.json               the truth about the end; written once
+        log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+PROTOCOL = 1
+"""Raised when launcher and agent of different ages would misread each other."""
+
+LAUNCHER_SOCKET = "launcher.sock"
+LAUNCHER_LOCK = "launcher.lock"
+LAUNCHER_LOG = "launcher.log"
+AGENT_SOCKET = "agent.sock"
+ATTEMPTS = "attempts"
+
+STARTING = "starting"
+START = "start.json"
+STOP = "stop.json"
+EXIT = "exit.json"
+LOG = "log"
+
+MARKER_VARIABLE = "BURSAR_ATTEMPT_MEMBER"
+"""`ID.RANK` in the environment of every process of an attempt: how leftovers are found."""
+
+FRAME_BYTES_MAX = 16 << 20
+"""Longest message on the launcher's socket; a longer length is not ours: we hang up."""
+
+_ATTEMPT_ID = re.compile(r"[a-z]{1,16}_[0-9a-z]{1,40}(\.[0-9]{1,6})?\Z")
+_MEMBER = re.compile(r"([a-z]{1,16}_[0-9a-z]{1,40}(?:\.[0-9]{1,6})?)\.([0-9]{1,6})\Z")
+
+
+def member_name(attempt_id: str, rank: int) -> str:
+    """The directory name `ID.RANK`. Raises `ValueError` for an id that must not become a path."""
+    if not _ATTEMPT_ID.match(attempt_id):
+        raise ValueError(
+            f"attempt id {attempt_id!r} is not prefix_ followed by 1 to 40 of 0-9a-z; "
+            "refused before it becomes a path"
+        )
+    if type(rank) is not int or not 0 <= rank <= 999_999:
+        raise ValueError(f"rank {rank!r} of attempt {attempt_id} is not an integer from 0 to 999999")
+    return f"{attempt_id}.{rank}"
+
+
+def parse_member(name: str) -> tuple[str, int] | None:
+    """Attempt id and rank of a directory name, or None when it is not one of ours."""
+    match = _MEMBER.match(name)
+    return (match.group(1), int(match.group(2))) if match else None
+
+
+def write_atomically(name: str, data: bytes, dir_fd: int | None = None) -> None:
+    """Replace the file `name` as a whole, mode 0600.
+
+    No fsync: a power cut ends the job as well, and the next boot has another boot id, which already
+    says that what these files told is over. An fsync each would cost more than the whole start.
+    """
+    temporary = f".{name}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def log_segment_name(offset: int) -> str:
+    """File of the log segment that starts at the logical byte `offset`; the head is `log`."""
+    return f"{LOG}.{offset:020d}" if offset else LOG
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot: pids and boot times of another boot mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of `pid` in clock ticks since boot: with the pid it names one process for good."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def stat_fields(pid: int | str) -> list[str] | None:
+    """`/proc/PID/stat` from the state on (state, ppid, pgrp, session, …); None: it is gone."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 4096).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # The name may hold spaces and brackets; the last ")" ends it.
+    return text[text.rindex(")") + 2 :].split()

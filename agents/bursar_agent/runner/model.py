@@ -1,0 +1,230 @@
+"""What the agent says to a runner and hears from it.
+
+Owns    requests, results, events and the exit report as frozen values, and their JSON.
+Why     the agent's pure core, the process runner and the fake share these words; the launcher and
+        the supervisors see only the JSON, so this may import what they cannot afford.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from bursar.errors import InvalidRequest
+from bursar_agent.runner.layout import MARKER_VARIABLE, member_name
+
+DEFAULT_LOG_CAP_BYTES = 64 << 20
+_ARGUMENT_BYTES_MAX = 131_071
+"""Linux MAX_ARG_STRLEN: the longest single argument or NAME=value that exec accepts."""
+
+StartState = Literal["starting", "already", "refused"]
+AttemptState = Literal["starting", "running", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """One member of an attempt to start. Exactly one of `argv` and `script` is given.
+
+    Attributes:
+        attempt_id: the daemon's id; with `rank` it starts at most once on this machine.
+        epoch: of the daemon that ordered it; recorded, not judged here.
+        env: complete environment of the job but for the allow-listed few of the machine.
+        script: shell text, run as `/bin/bash -c TEXT` (or /bin/sh); no `-e`, as typed by hand.
+        setup: shell text run to success first, in the same environment, directory and log.
+        time_limit_us: boot-time microseconds from the start, setup included.
+        grace_us: at the time limit, from the first signal to the next step.
+        checkpoint_signal: name without SIG, sent first to every process that handles it.
+        uid: user to become, with `gid`; None stays the agent's.
+        memory_limit_bytes: enforced where a cgroup root is set; `Started` tells.
+    """
+
+    attempt_id: str
+    rank: int = 0
+    epoch: int = 0
+    argv: Sequence[str] | None = None
+    script: str | None = None
+    setup: str | None = None
+    env: Mapping[str, str] | None = None
+    cwd: str = "/"
+    uid: int | None = None
+    gid: int | None = None
+    time_limit_us: int | None = None
+    grace_us: int = 30_000_000
+    checkpoint_signal: str | None = None
+    log_cap_bytes: int = DEFAULT_LOG_CAP_BYTES
+    memory_limit_bytes: int | None = None
+
+    def to_wire(self, base_env: Mapping[str, str], boot_id: str) -> dict[str, Any]:
+        """The launcher's JSON. Raises `InvalidRequest` with the field that is wrong."""
+        try:
+            member = member_name(self.attempt_id, self.rank)
+        except ValueError as problem:
+            raise InvalidRequest(str(problem)) from None
+        if (self.argv is None) == (self.script is None) or (self.argv is not None and not self.argv):
+            raise InvalidRequest(f"{member}: give either argv (not empty) or script")
+        if not self.cwd.startswith("/"):
+            raise InvalidRequest(f"{member}: cwd {self.cwd!r} is not an absolute path")
+        if self.uid is not None and self.gid is None:
+            raise InvalidRequest(f"{member}: uid {self.uid} needs a gid with it")
+        numbers = (
+            self.grace_us,
+            self.log_cap_bytes,
+            self.time_limit_us or 0,
+            self.memory_limit_bytes or 0,
+        )
+        if min(numbers) < 0:
+            raise InvalidRequest(f"{member}: times and sizes must not be negative")
+        env = {
+            **base_env,
+            "BURSAR_ATTEMPT": self.attempt_id,
+            **(self.env or {}),
+            MARKER_VARIABLE: member,
+        }
+        argv = None if self.argv is None else list(self.argv)
+        _check_strings(member, [*(argv or []), self.script or "", self.setup or "", self.cwd], env)
+        return {
+            "attempt_id": self.attempt_id,
+            "rank": self.rank,
+            "epoch": self.epoch,
+            "boot_id": boot_id,
+            "argv": argv,
+            "script": self.script,
+            "setup": self.setup,
+            "env": env,
+            "cwd": self.cwd,
+            "uid": self.uid,
+            "gid": self.gid,
+            "time_limit_us": self.time_limit_us,
+            "grace_us": self.grace_us,
+            "checkpoint_signal": signal_number(self.checkpoint_signal),
+            "log_cap_bytes": self.log_cap_bytes,
+            "memory_limit_bytes": self.memory_limit_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StartResult:
+    """Answer to one request: `already`: an earlier one did it, nothing was executed now."""
+
+    attempt_id: str
+    rank: int
+    state: StartState
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """End a running member. `grace_us` 0 kills at once; a later request can only hasten the end.
+
+    Attributes:
+        cause: becomes `end_cause`: cancelled, budget, preempted, idle, time_limit.
+        signal: checkpoint signal, name without SIG; None goes straight to TERM.
+    """
+
+    cause: str
+    grace_us: int
+    signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """The truth about an end. Times are CLOCK_BOOTTIME microseconds of `boot_id`; None = not known.
+
+    `held_us` runs from the start until the last process was gone: what the devices were held.
+    """
+
+    attempt_id: str
+    rank: int
+    epoch: int
+    end_cause: str
+    exit_code: int | None
+    signal: int | None
+    message: str
+    phase: str
+    boot_id: str
+    start_boot_us: int | None
+    end_boot_us: int | None
+    held_us: int | None
+    cpu_user_us: int
+    cpu_system_us: int
+    max_rss_bytes: int
+    log_bytes: int
+    log_dropped_bytes: int
+    signal_sent_at: int | None = None
+    term_sent_at: int | None = None
+    kill_sent_at: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ExitReport:
+        """Read `exit.json`, ignoring what a newer supervisor may add."""
+        return cls(**{name: data[name] for name in _EXIT_FIELDS if name in data})
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `exit.json`."""
+        return {name: getattr(self, name) for name in _EXIT_FIELDS}
+
+
+_EXIT_FIELDS = tuple(field.name for field in fields(ExitReport))
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job's process runs (`phase` setup or run: with a setup there are two of these)."""
+
+    attempt_id: str
+    rank: int
+    pid: int
+    start_boot_us: int
+    phase: str = "run"
+    memory_enforced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last process of the member is gone."""
+
+    report: ExitReport
+
+
+RunnerEvent = Started | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTruth:
+    """What a member's directory says about it now."""
+
+    attempt_id: str
+    rank: int
+    epoch: int
+    state: AttemptState
+    pid: int | None
+    start_boot_us: int | None
+    exit: ExitReport | None
+
+
+def signal_number(name: str | None) -> int | None:
+    """`USR1` to 10. Raises `InvalidRequest` for what is not a signal that a process can handle."""
+    if name is None:
+        return None
+    try:
+        number = signals.Signals[f"SIG{name.upper().removeprefix('SIG')}"]
+    except KeyError:
+        raise InvalidRequest(f"{name!r} is not a signal; write it as USR1, TERM or INT") from None
+    if number in (signals.SIGKILL, signals.SIGSTOP):
+        raise InvalidRequest(f"{name} cannot be handled by a process; use USR1, TERM or INT")
+    return int(number)
+
+
+def _check_strings(member: str, words: Sequence[str], env: Mapping[str, str]) -> None:
+    for word in words:
+        if "\0" in word or len(word.encode("utf-8", "surrogateescape")) > _ARGUMENT_BYTES_MAX:
+            raise InvalidRequest(
+                f"{member}: a word of the command holds a NUL or is over 128 KiB; use a file"
+            )
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise InvalidRequest(f"{member}: environment variable {name!r} has an impossible name or value")
+        if len(name) + len(value.encode("utf-8", "surrogateescape")) + 2 > _ARGUMENT_BYTES_MAX:
+            raise InvalidRequest(f"{member}: environment variable {name} is over 128 KiB")

@@ -1,0 +1,257 @@
+"""Starting one job process, and saying in words why it cannot start.
+
+Owns    PATH search, working directory, signals, user change, memory cgroup. Input: the request.
+Why     posix_spawn (vfork underneath) is the cheapest start Python has, but it cannot change the
+        user or enter a cgroup first; those jobs take a fork in the supervisor, which has one thread
+        and no gRPC, so forking there is sound.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, NoReturn
+
+_SIGPIPE, _SIGXFSZ = 13, 25
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+OOM_SCORE_SUPERVISOR = "-900"
+"""Under memory pressure the kernel shall take the job, not the one process that can report it."""
+
+
+class CannotStart(Exception):
+    """The job process could not be started; carries what the exit report says."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        # As a shell: 126 and 127 are the job's own fault. Everything else is the start's.
+        self.end_cause = "start_failed" if exit_code is None else "failed"
+
+
+class JobCgroup:
+    """A memory cgroup (v1 or v2) around one member."""
+
+    def __init__(self, path: str, limit_bytes: int) -> None:
+        self.path = path
+        os.mkdir(path)
+        try:
+            try:
+                _write(f"{path}/memory.max", str(limit_bytes))
+                self._events = f"{path}/memory.events"
+            except FileNotFoundError:
+                _write(f"{path}/memory.limit_in_bytes", str(limit_bytes))
+                self._events = f"{path}/memory.oom_control"
+        except OSError:
+            os.rmdir(path)
+            raise
+
+    def enter(self) -> None:
+        """Move the calling process in."""
+        _write(f"{self.path}/cgroup.procs", "0")
+
+    def close(self) -> bool:
+        """Remove the cgroup; True when the kernel killed something in it for want of memory."""
+        killed = False
+        try:
+            with open(self._events) as file:
+                killed = any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in file)
+            os.rmdir(self.path)
+        except OSError:
+            pass
+        return killed
+
+
+class Host:
+    """What is the same for every attempt of this launcher; looked up once, before any fork."""
+
+    def __init__(self, cgroup_root: str | None = None) -> None:
+        self.shell = "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
+        self.cgroup_root = cgroup_root
+        self.oom_protected = False
+
+    def protect(self) -> None:
+        """Lower our own standing with the OOM killer, where we may."""
+        try:
+            _write("/proc/self/oom_score_adj", OOM_SCORE_SUPERVISOR)
+            self.oom_protected = True
+        except OSError:
+            pass
+
+    def shell_argv(self, text: str) -> list[str]:
+        """A shell text as one argument, never spliced into another text."""
+        return [self.shell, "-c", text]
+
+    def job_cgroup(self, request: dict[str, Any]) -> JobCgroup | None:
+        """A cgroup with the request's memory limit, or None where this machine gives us none."""
+        if self.cgroup_root is None:
+            return None
+        name = f"bursar-{request['attempt_id']}.{request['rank']}"
+        try:
+            return JobCgroup(f"{self.cgroup_root}/{name}", int(request["memory_limit_bytes"]))
+        except OSError as problem:
+            os.write(2, f"no memory cgroup for {name}: {problem!r}\n".encode())
+            return None
+
+
+def spawn(
+    request: dict[str, Any],
+    argv: list[str],
+    output_fd: int,
+    home_fd: int,
+    host: Host,
+    cgroup: JobCgroup | None,
+) -> int:
+    """Start `argv` in its own session with output to `output_fd`; returns its pid.
+
+    The caller's working directory is `home_fd` again afterwards. Raises `CannotStart`.
+    """
+    env: dict[str, str] = request["env"]
+    if cgroup is not None or request.get("uid") is not None or request.get("gid") is not None:
+        return _fork_and_exec(request, argv, env, output_fd, host, cgroup)
+    cwd = request["cwd"]
+    try:
+        os.chdir(cwd)
+    except OSError as problem:
+        raise CannotStart(f"working directory {cwd}: {problem.strerror}") from None
+    try:
+        path = find_program(argv[0], env)
+        if host.oom_protected:
+            _write("/proc/self/oom_score_adj", "0")
+        return os.posix_spawn(
+            path,
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(_SIGPIPE, _SIGXFSZ),
+        )
+    except OSError as problem:
+        raise _explain(problem, argv[0]) from None
+    finally:
+        os.fchdir(home_fd)
+        if host.oom_protected:
+            host.protect()
+
+
+def find_program(name: str, env: dict[str, str]) -> str:
+    """The file to execute, from the job's own PATH. Raises `CannotStart` as a shell exits."""
+    if "/" in name:
+        return name
+    seen_unusable = False
+    for folder in env.get("PATH", _DEFAULT_PATH).split(":"):
+        path = f"{folder or '.'}/{name}"
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+        seen_unusable = seen_unusable or os.path.isfile(path)
+    if seen_unusable:
+        raise CannotStart(f"not executable: {name}", 126)
+    raise CannotStart(f"no such command: {name}", 127)
+
+
+def _explain(problem: OSError, name: str) -> CannotStart:
+    if problem.errno == errno.ENOENT:
+        if os.path.exists(name):
+            return CannotStart(f"the interpreter that {name} names in its first line does not exist", 127)
+        return CannotStart(f"no such command: {name}", 127)
+    if problem.errno == errno.ENOEXEC:
+        return CannotStart(f"{name} is not a program of this machine and has no #! line", 126)
+    if problem.errno in (errno.EACCES, errno.ENOTDIR, errno.EISDIR):
+        return CannotStart(f"not executable: {name}: {os.strerror(problem.errno)}", 126)
+    return CannotStart(f"cannot start {name}: {os.strerror(problem.errno or 0)}")
+
+
+def _fork_and_exec(
+    request: dict[str, Any],
+    argv: list[str],
+    env: dict[str, str],
+    output_fd: int,
+    host: Host,
+    cgroup: JobCgroup | None,
+) -> int:
+    """The slow way in, for another user or a cgroup. The child tells its failure through a pipe."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _become(request, argv, env, output_fd, write_fd, host, cgroup)
+    os.close(write_fd)
+    try:
+        told = os.read(read_fd, 4096).decode()
+    finally:
+        os.close(read_fd)
+    if not told:
+        return pid
+    os.waitpid(pid, 0)
+    code, _, message = told.partition(" ")
+    raise CannotStart(message, int(code) if code != "-" else None)
+
+
+def _become(
+    request: dict[str, Any],
+    argv: list[str],
+    env: dict[str, str],
+    output_fd: int,
+    write_fd: int,
+    host: Host,
+    cgroup: JobCgroup | None,
+) -> NoReturn:
+    import signal
+
+    try:
+        os.setsid()
+        os.dup2(output_fd, 1)
+        os.dup2(output_fd, 2)
+        if host.oom_protected:
+            _write("/proc/self/oom_score_adj", "0")
+        if cgroup is not None:
+            cgroup.enter()
+        _change_user(request.get("uid"), request.get("gid"))
+        try:
+            os.chdir(request["cwd"])
+        except OSError as problem:
+            raise CannotStart(f"working directory {request['cwd']}: {problem.strerror}") from None
+        path = find_program(argv[0], env)
+        for number in (_SIGPIPE, _SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        try:
+            os.execve(path, argv, env)
+        except OSError as problem:
+            raise _explain(problem, argv[0]) from None
+    except CannotStart as told:
+        text = f"{'-' if told.exit_code is None else told.exit_code} {told.message}"
+    except OSError as problem:
+        text = f"- cannot prepare the process: {problem.strerror}"
+    finally:
+        # Reached only when exec failed: os.execve does not return.
+        os.write(write_fd, text.encode()[:4000])
+        os._exit(127)
+
+
+def _change_user(uid: int | None, gid: int | None) -> None:
+    """Group first, then user: the other way round the right to change the group is gone."""
+    if gid is not None:
+        groups = [gid]
+        if uid is not None:
+            import pwd
+
+            try:  # noqa: SIM105  contextlib is not loaded here
+                groups = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+            except KeyError:
+                pass
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+    if uid is not None:
+        if gid is None:
+            raise CannotStart("a user id needs a group id with it; refused to keep the agent's group")
+        os.setresuid(uid, uid, uid)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

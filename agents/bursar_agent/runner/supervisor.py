@@ -1,0 +1,378 @@
+"""One attempt member, from its start to the end of its last process.
+
+Owns    spawning the job, its log, its time limit, stops, and the exit report. Input: one start
+        request (a dict, checked by the agent) and `stop.json`.
+Why     everything that must go on when agent, launcher and daemon are dead is here: plain blocking
+        code, no threads, nothing imported that the launcher has not already loaded.
+
+The supervisor is a subreaper, so whatever the job forks, daemonises or detaches stays below it.
+"Ended" means that the kernel says it has no child left (ECHILD): an empty tree, not only an exited
+main process. All times are CLOCK_BOOTTIME microseconds, which no clock jump moves.
+
+Known limit: `max_rss_bytes` is never below the supervisor's own few megabytes, because a vforked
+child borrows its memory until exec and the kernel counts that.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import select
+import time
+from typing import Any, NoReturn
+
+from bursar_agent.runner import spawning, tree
+from bursar_agent.runner.layout import (
+    AGENT_SOCKET,
+    EXIT,
+    START,
+    STOP,
+    start_ticks,
+    write_atomically,
+)
+from bursar_agent.runner.logcap import LogCap
+
+SIGNAL_FD = 3
+NOTIFY_FD = 4
+LOCK_FD = 5
+FIRST_FREE_FD = 6
+
+SIGKILL, SIGUSR1, SIGTERM, SIGCHLD = 9, 10, 15, 17
+_SIGNALFD_RECORD_BYTES = 128
+
+TERM_TO_KILL_US = 2_000_000
+"""After a checkpoint grace the job has had its time: TERM, and 2 s later KILL."""
+
+LEFTOVER_GRACE_US = 2_000_000
+"""For processes that outlive the main one (a tensorboard in the background)."""
+
+KILL_POLL_MS = 20
+"""A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
+
+WAKE_MS_MAX = 30_000
+"""poll() does not count suspend, CLOCK_BOOTTIME does: look at the clock at least this often."""
+
+
+def boot_us() -> int:
+    """Microseconds since boot, suspend included."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+class Supervisor:
+    """State of one attempt member; the current directory is the attempt's."""
+
+    def __init__(self, request: dict[str, Any], host: spawning.Host, notify: Any) -> None:
+        self._request = request
+        self._host = host
+        self._notify_socket = notify
+        self._main_pid = 0
+        self._phase = "run"
+        self._main_ended = False
+        self._leftover_kill_at: int | None = None
+        self._start_at = boot_us()
+        self._limit_at: int | None = None
+        if request.get("time_limit_us") is not None:
+            self._limit_at = self._start_at + int(request["time_limit_us"])
+        self._stop_cause: str | None = None
+        self._term_at: int | None = None
+        self._kill_at: int | None = None
+        self._cgroup: spawning.JobCgroup | None = None
+        self._report: dict[str, Any] = {
+            "attempt_id": request["attempt_id"],
+            "rank": request["rank"],
+            "epoch": request.get("epoch", 0),
+            "exit_code": None,
+            "signal": None,
+            "end_cause": "failed",
+            "message": "",
+            "phase": "run",
+            "signal_sent_at": None,
+            "term_sent_at": None,
+            "kill_sent_at": None,
+        }
+        log_read, self._log_write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(log_read, False)
+        self._log_read = log_read
+        self._log_open = True
+        self._log = LogCap(log_read, int(request["log_cap_bytes"]))
+
+    def run(self) -> None:
+        """Start the job, stay with it, tell its end."""
+        self._attempt_dir_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        setup = self._request.get("setup")
+        if setup:
+            self._phase = "setup"
+            started = self._spawn(self._host.shell_argv(setup))
+        else:
+            started = self._spawn(self._argv())
+        if started:
+            self._supervise()
+        self._finish()
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def _argv(self) -> list[str]:
+        script = self._request.get("script")
+        return self._request["argv"] if script is None else self._host.shell_argv(script)
+
+    def _spawn(self, argv: list[str]) -> bool:
+        """Start one process of the job; False (with the report filled in) when it cannot."""
+        if self._cgroup is None and self._request.get("memory_limit_bytes"):
+            self._cgroup = self._host.job_cgroup(self._request)
+        try:
+            self._main_pid = spawning.spawn(
+                self._request, argv, self._log_write, self._attempt_dir_fd, self._host, self._cgroup
+            )
+        except spawning.CannotStart as problem:
+            self._report["end_cause"] = problem.end_cause
+            self._report["exit_code"] = problem.exit_code
+            self._report["message"] = problem.message
+            self._report["phase"] = self._phase
+            return False
+        if self._phase == "run":
+            # From here on only the job holds the write end, so its end of file means something.
+            os.close(self._log_write)
+            self._log_write = -1
+        self._record_start()
+        return True
+
+    def _record_start(self) -> None:
+        pid = self._main_pid
+        start = {
+            "attempt_id": self._request["attempt_id"],
+            "rank": self._request["rank"],
+            "phase": self._phase,
+            "pid": pid,
+            "pgid": pid,
+            "pid_start_ticks": start_ticks(pid),
+            "supervisor_pid": os.getpid(),
+            "supervisor_start_ticks": start_ticks(os.getpid()),
+            "boot_id": self._request["boot_id"],
+            "start_boot_us": self._start_at,
+            "memory_enforced": self._cgroup is not None,
+        }
+        data = json.dumps(start).encode()
+        write_atomically(START, data)
+        self._notify(b'{"kind":"started",' + data[1:])
+        # A stop asked for before start.json existed could not signal us. We write first and look
+        # second, the agent writes stop.json first and looks second: one of us sees the other.
+        self._read_stop()
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        poll = select.poll()
+        poll.register(SIGNAL_FD, select.POLLIN)
+        poll.register(self._log_read, select.POLLIN)
+        while True:
+            poll.poll(self._timeout_ms())
+            if self._drain_signals():
+                self._read_stop()
+            if self._log_open and not self._log.pump():
+                poll.unregister(self._log_read)
+                self._log_open = False
+            if self._reap() and not self._next_phase():
+                return
+            self._act_on_time(boot_us())
+
+    def _drain_signals(self) -> bool:
+        """Empty the signalfd; True when a stop was announced."""
+        stop = False
+        while True:
+            try:
+                records = os.read(SIGNAL_FD, 16 * _SIGNALFD_RECORD_BYTES)
+            except BlockingIOError:
+                return stop
+            stop = stop or any(
+                records[at] == SIGUSR1 for at in range(0, len(records), _SIGNALFD_RECORD_BYTES)
+            )
+
+    def _timeout_ms(self) -> int | None:
+        due = [
+            at
+            for at in (
+                self._term_at if self._report["term_sent_at"] is None else None,
+                self._kill_at,
+                self._leftover_kill_at,
+                self._limit_at if self._stop_cause is None else None,
+            )
+            if at is not None
+        ]
+        if not due:
+            return None
+        wait_us = min(due) - boot_us()
+        if wait_us <= 0:
+            return KILL_POLL_MS
+        return min(wait_us // 1000 + 1, WAKE_MS_MAX)
+
+    def _reap(self) -> bool:
+        """Collect the dead; True when no child is left, which for a subreaper is an empty tree."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                break
+            if pid == self._main_pid and not self._main_ended:
+                self._main_ended = True
+                self._record_status(status)
+        if self._main_ended and self._leftover_kill_at is None:
+            tree.send(tree.descendants(os.getpid()), SIGTERM)
+            self._leftover_kill_at = boot_us() + LEFTOVER_GRACE_US
+        return False
+
+    def _record_status(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        self._report["exit_code"] = code if code >= 0 else None
+        self._report["signal"] = -code if code < 0 else None
+        self._report["phase"] = self._phase
+        if self._stop_cause is not None:
+            self._report["end_cause"] = self._stop_cause
+        elif code == 0:
+            self._report["end_cause"] = "completed"
+        else:
+            self._report["end_cause"] = "failed"
+            if self._phase == "setup":
+                self._report["message"] = "setup failed; the run text was not started"
+
+    def _next_phase(self) -> bool:
+        """After a good setup comes the run; False when all is over."""
+        good = self._report["end_cause"] == "completed"
+        if self._phase != "setup" or not good or self._stop_cause is not None:
+            return False
+        self._phase = "run"
+        self._main_ended = False
+        self._leftover_kill_at = None
+        self._report["exit_code"] = None
+        self._report["end_cause"] = "failed"
+        return self._spawn(self._argv())
+
+    # --- stopping -------------------------------------------------------------------------------
+
+    def _read_stop(self) -> None:
+        try:
+            with open(STOP, "rb") as file:
+                stop = json.loads(file.read())
+            cause, grace_us = str(stop["cause"]), max(0, int(stop["grace_us"]))
+            signal_number = stop.get("signal")
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as problem:
+            os.write(2, f"stop.json of {self._request['attempt_id']}: {problem!r}\n".encode())
+            return
+        self._stop(cause, signal_number, grace_us)
+
+    def _stop(self, cause: str, signal_number: int | None, grace_us: int) -> None:
+        """Begin to end the job, or hasten an end that has begun: a deadline only ever moves nearer.
+
+        The first cause stands: it is the reason for the end, whoever hastened it.
+        """
+        now = boot_us()
+        if self._main_ended and self._stop_cause is None:
+            return  # it ended by itself; only leftovers are being cleared
+        asked = False
+        if self._stop_cause is None:
+            self._stop_cause = cause
+            if signal_number and grace_us > 0:
+                asked = self._ask_to_checkpoint(signal_number, now)
+        elif self._report["signal_sent_at"] is not None:
+            asked = grace_us > 0
+        if asked:
+            term_at, kill_at = now + grace_us, now + grace_us + TERM_TO_KILL_US
+        else:
+            term_at, kill_at = now, now + grace_us
+        self._term_at = term_at if self._term_at is None else min(self._term_at, term_at)
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        self._act_on_time(now)
+
+    def _ask_to_checkpoint(self, signal_number: int, now: int) -> bool:
+        """Send the checkpoint signal to every process that handles it; False if none does.
+
+        Not to the process group as a whole: the default action would kill the shell that runs a
+        script of several lines, and with it the trainer that is writing its checkpoint.
+        """
+        handlers = [pid for pid in tree.descendants(os.getpid()) if tree.catches(pid, signal_number)]
+        if not tree.send(handlers, signal_number):
+            self._report["message"] = (
+                f"no process handled checkpoint signal {signal_number}; sent TERM instead"
+            )
+            return False
+        self._report["signal_sent_at"] = now
+        return True
+
+    def _act_on_time(self, now: int) -> None:
+        if self._limit_at is not None and now >= self._limit_at and self._stop_cause is None:
+            self._stop("time_limit", self._request.get("checkpoint_signal"), int(self._request["grace_us"]))
+            return
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_tree(now)
+        elif self._term_at is not None and now >= self._term_at and not self._report["term_sent_at"]:
+            self._report["term_sent_at"] = now
+            if not self._main_ended:  # else its number may belong to another group by now
+                try:  # noqa: SIM105  contextlib is not loaded here
+                    os.killpg(self._main_pid, SIGTERM)
+                except OSError:
+                    pass  # whatever left the group is killed at the deadline
+        if self._leftover_kill_at is not None and now >= self._leftover_kill_at:
+            self._kill_tree(now)
+
+    def _kill_tree(self, now: int) -> None:
+        if self._report["kill_sent_at"] is None:
+            self._report["kill_sent_at"] = now
+        tree.send(tree.descendants(os.getpid()), SIGKILL)
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        if self._log_write >= 0:
+            os.close(self._log_write)
+        # Whoever still holds the pipe is outside the tree; what is in it now is the job's.
+        if self._log_open:
+            while self._log.pump() and select.select([self._log_read], [], [], 0)[0]:
+                pass
+        self._log.close()
+        report = self._report
+        out_of_memory = self._cgroup is not None and self._cgroup.close()
+        if out_of_memory and report["signal"] == SIGKILL and report["kill_sent_at"] is None:
+            limit = self._request["memory_limit_bytes"]
+            report["end_cause"] = "out_of_memory"
+            report["message"] = f"killed by the kernel at its memory limit of {limit} bytes"
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        end_at = boot_us()
+        report["boot_id"] = self._request["boot_id"]
+        report["start_boot_us"] = self._start_at
+        report["end_boot_us"] = end_at
+        report["held_us"] = end_at - self._start_at
+        report["cpu_user_us"] = round(usage.ru_utime * 1_000_000)
+        report["cpu_system_us"] = round(usage.ru_stime * 1_000_000)
+        report["max_rss_bytes"] = usage.ru_maxrss * 1024
+        report["log_bytes"] = self._log.total_bytes
+        report["log_dropped_bytes"] = self._log.dropped_bytes
+        data = json.dumps(report).encode()
+        write_atomically(EXIT, data)
+        self._notify(b'{"kind":"ended",' + data[1:])
+
+    def _notify(self, data: bytes) -> None:
+        """Tell the agent if it listens. Loss is fine: our death wakes it, the files tell."""
+        try:
+            self._notify_socket.sendto(data, "../../" + AGENT_SOCKET)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
+                os.write(2, f"agent.sock: {problem!r}\n".encode())
+
+
+def main(request: dict[str, Any], host: spawning.Host, notify: Any) -> NoReturn:
+    """Entry of the forked child; never returns into the launcher's code."""
+    code = 1
+    try:
+        Supervisor(request, host, notify).run()
+        code = 0
+    except BaseException as problem:
+        import traceback
+
+        os.write(2, "".join(traceback.format_exception(problem)).encode())
+    finally:
+        os._exit(code)

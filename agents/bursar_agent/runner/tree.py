@@ -1,0 +1,80 @@
+"""Process trees: who descends from whom, who catches a signal.
+
+Owns    reading /proc for the supervisor (its own tree) and for the cleaner of lost attempts.
+Why     a job may daemonise, start new sessions and drop its process group; only the parent chain,
+        which the supervisor holds as a subreaper, leads to all of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bursar_agent.runner.layout import stat_fields
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of `pid`, of all its threads; empty when it is gone."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+        except FileNotFoundError:
+            if not _HAS_CHILDREN_FILE:
+                return [child for child, parent in parents().items() if parent == pid]
+        except OSError:
+            continue
+    return found
+
+
+def parents() -> dict[int, int]:
+    """Parent of every process, from /proc/PID/stat: the slow way, where there are no `children` files."""
+    table = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = stat_fields(name)
+            if fields:
+                table[int(name)] = int(fields[1])
+    return table
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below `pid`, parents before children."""
+    found: list[int] = []
+    queue = children(pid)
+    while queue:
+        found += queue
+        queue = [grandchild for child in queue for grandchild in children(child)]
+    return found
+
+
+def catches(pid: int, signal_number: int) -> bool:
+    """Does `pid` have a handler for the signal (neither default nor ignored)?"""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (signal_number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def send(pids: list[int], signal_number: int) -> int:
+    """Signal each; returns how many were there to get it."""
+    reached = 0
+    for pid in pids:
+        try:
+            os.kill(pid, signal_number)
+            reached += 1
+        except OSError:
+            continue
+    return reached
+
+
+_HAS_CHILDREN_FILE = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+"""CONFIG_PROC_CHILDREN, asked once."""

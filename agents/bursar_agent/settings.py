@@ -1,0 +1,308 @@
+"""What an operator can set on an agent, and where each value came from.
+
+Owns    the fields, their defaults, and reading TOML < environment < flags.
+Why     a mistyped key that is silently ignored costs more than a refused start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import re
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from bursar.errors import InvalidRequest
+
+CONFIG_PATH = Path("/etc/bursar/agent.toml")
+ENV_PREFIX = "BURSAR_AGENT_"
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_SIZE = re.compile(r"(\d+)\s*([kMGT]i?B?|B)?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_UNITS = {"k": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One agent. Every field is a TOML key, an environment variable and a flag of the same name."""
+
+    server: str = "unix:///run/bursar/bursar.sock"
+    """Where bursard listens: unix:///path or grpcs://host:7443."""
+
+    name: str = field(default_factory=lambda: socket.gethostname().split(".")[0])
+    """Name of this node, unique in the cluster. Default: the host name."""
+
+    state_dir: Path = Path("/var/lib/bursar-agent")
+    """Spool, attempts and logs. One agent per directory; made with mode 0700."""
+
+    pool: str = "local"
+    """Pool this node belongs to; its cost model or prices are found by it."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """For constraints: a table in TOML, k=v,k=v elsewhere."""
+
+    cpus: str = ""
+    """CPUs to give to jobs, such as 16 or 1.5. Default: what affinity and cgroup allow."""
+
+    memory_bytes: str = ""
+    """Memory to give to jobs, such as 64GiB. Default: what the machine or cgroup has."""
+
+    simulate_gpus: str = ""
+    """TYPE:COUNT, such as H100:8: devices that do not exist, marked as simulated everywhere."""
+
+    address: str = "127.0.0.1"
+    """Where the other members of a gang reach this node."""
+
+    provider: str = "onprem"
+    """Cloud of this machine; with region, instance type and market it finds the price."""
+
+    region: str = ""
+    """Region of the provider."""
+
+    zone: str = ""
+    """Zone of the provider."""
+
+    rack: str = ""
+    """Rack, for topology constraints."""
+
+    instance_type: str = ""
+    """Machine type of the provider."""
+
+    market: str = "on-demand"
+    """on-demand | spot | reserved."""
+
+    token_file: Path = Path()
+    """Node token for grpcs://; mode 0600, or the agent refuses it."""
+
+    ca_file: Path = Path()
+    """Certificate authority of the server's certificate. Default: the system's."""
+
+    cgroup_root: str = ""
+    """A delegated cgroup below which memory limits of jobs are enforced. Default: not enforced."""
+
+    log_level: str = "INFO"
+    """DEBUG | INFO | WARNING | ERROR."""
+
+    @property
+    def cpu_milli(self) -> int:
+        """`cpus` in thousandths; 0: as found."""
+        return _parse_cpus(self.cpus)
+
+    @property
+    def memory_limit(self) -> int:
+        """`memory_bytes` as a number; 0: as found."""
+        return _parse_bytes(self.memory_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """What was asked for: settings and the one-shot actions."""
+
+    settings: Settings
+    check_config: bool = False
+    print_config: bool = False
+    terminate_all: bool = False
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
+    """Read everything, check it. Raises `InvalidRequest` naming the place, the fault and the remedy."""
+    helps = _helps() if {"-h", "--help"} & set(argv) else {}
+    options = _parser(helps).parse_args(argv)
+    flags = vars(options)
+    values: dict[str, tuple[Any, str]] = {}
+    explicit = flags["config"] is not None
+    path = Path(flags["config"]) if explicit else CONFIG_PATH
+    if explicit or path.exists():
+        values |= _from_toml(path)
+    values |= _from_env(environ)
+    for name in _KEYS:
+        if flags[name] is not None:
+            values[name] = (flags[name], f"--{name.replace('_', '-')}")
+    given: dict[str, Any] = {name: _convert(name, raw, at) for name, (raw, at) in values.items()}
+    settings = Settings(**given)
+    _check(settings, {name: at for name, (_, at) in values.items()})
+    return CommandLine(
+        settings=settings,
+        check_config=flags["check_config"],
+        print_config=flags["print_config"],
+        terminate_all=flags["terminate_all"],
+    )
+
+
+def to_toml(settings: Settings) -> str:
+    """The effective settings, as a file that `load` reads back."""
+    lines: list[str] = []
+    for name in _KEYS:
+        value = getattr(settings, name)
+        if isinstance(value, Mapping):
+            pairs = ", ".join(f"{_quote(k)} = {_quote(v)}" for k, v in sorted(value.items()))
+            lines.append(f"{name} = {{{pairs}}}")
+        else:
+            lines.append(f"{name} = {_quote('' if value == Path() else str(value))}")
+    return "\n".join(lines) + "\n"
+
+
+_KEYS = tuple(f.name for f in fields(Settings))
+_TYPES = get_type_hints(Settings)
+
+
+def _parser(helps: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bursar-agent",
+        description="Runs jobs on this machine, meters them, and reports to bursard.",
+        epilog="example: bursar-agent --server unix:///run/bursar/bursar.sock --name gpu-01 --pool rack-a",
+        allow_abbrev=False,
+    )
+    for name in _KEYS:
+        help_text = helps.get(name, "")
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=help_text)
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file; default {CONFIG_PATH}")
+    parser.add_argument("--check-config", action="store_true", help="read the settings, then exit")
+    parser.add_argument("--print-config", action="store_true", help="print the settings, then exit")
+    parser.add_argument(
+        "--terminate-all",
+        action="store_true",
+        help="end every job, supervisor and launcher under the state directory, then exit",
+    )
+    return parser
+
+
+def _helps() -> dict[str, str]:
+    """The docstring under each field; read from the source, and only when somebody asks for help."""
+    body = ast.parse(inspect.getsource(Settings)).body[0]
+    found: dict[str, str] = {}
+    name = ""
+    for node in body.body if isinstance(body, ast.ClassDef) else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            found[name] = " ".join(str(node.value.value).split()).replace("%", "%%")
+    return found
+
+
+def _from_toml(path: Path) -> dict[str, tuple[Any, str]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InvalidRequest(f"{path}: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InvalidRequest(f"{path}: not TOML: {problem}") from None
+    values = {}
+    for key, value in document.items():
+        name = key.replace("-", "_")
+        _check_key(name, key, str(path))
+        values[name] = (value, f"{path}: {key}")
+    return values
+
+
+def _from_env(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    values = {}
+    for variable, value in environ.items():
+        if variable.startswith(ENV_PREFIX):
+            name = variable[len(ENV_PREFIX) :].lower()
+            _check_key(name, variable, "environment")
+            values[name] = (value, variable)
+    return values
+
+
+def _check_key(name: str, shown: str, place: str) -> None:
+    if name in _KEYS:
+        return
+    near = difflib.get_close_matches(name, _KEYS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_KEYS)}"
+    raise InvalidRequest(f"{place}: unknown setting {shown}{hint}")
+
+
+def _convert(name: str, raw: object, at: str) -> object:
+    if name == "labels":
+        return _parse_labels(raw, at)
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        raise InvalidRequest(f"{at}: expected a text, not {type(raw).__name__}")
+    text = str(raw)
+    if _TYPES[name] is Path:
+        return Path(text)
+    return text
+
+
+def _parse_labels(raw: object, at: str) -> dict[str, str]:
+    if isinstance(raw, Mapping):
+        return {str(key): str(value) for key, value in raw.items()}
+    labels = {}
+    for pair in str(raw).split(",") if raw else ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise InvalidRequest(f"{at}: {pair!r} is not a label; write k=v,k=v")
+        labels[key.strip()] = value.strip()
+    return labels
+
+
+def _check(settings: Settings, places: Mapping[str, str]) -> None:
+    def fail(name: str, message: str) -> None:
+        raise InvalidRequest(f"{places.get(name, name)}: {message}")
+
+    if not _NAME.fullmatch(settings.name):
+        fail("name", f"{settings.name!r} is no node name; use 1 to 63 letters, digits, . _ -")
+    if not settings.server.startswith(("unix:///", "grpcs://")):
+        fail(
+            "server",
+            f"{settings.server!r} is no server address; write unix:///path or grpcs://host:7443",
+        )
+    if settings.server.startswith("grpcs://") and settings.token_file == Path():
+        fail("server", "grpcs:// needs --token-file with this node's token")
+    if settings.market not in ("on-demand", "spot", "reserved"):
+        fail("market", f"{settings.market!r} is no market; write on-demand, spot or reserved")
+    if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
+    for name, parse in (("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus)):
+        try:
+            parse(getattr(settings, name))
+        except ValueError as problem:
+            fail(name, str(problem))
+
+
+def parse_gpus(text: str) -> tuple[str, int]:
+    """`H100:8` to type and count; empty: none. Raises `ValueError`."""
+    if not text:
+        return ("", 0)
+    kind, _, count = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,31}", kind) or not (count or "1").isdigit():
+        raise ValueError(f"{text!r} is not TYPE:COUNT, such as H100:8")
+    number = int(count or "1")
+    if not 1 <= number <= 64:
+        raise ValueError(f"{text!r}: 1 to 64 devices can be simulated")
+    return (kind.upper(), number)
+
+
+def _parse_cpus(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        milli = int(Decimal(text) * 1000)
+    except (InvalidOperation, ValueError, OverflowError):
+        milli = 0
+    if not 1 <= milli <= 10_000_000:
+        raise ValueError(f"{text!r} is not a number of CPUs, such as 16 or 1.5")
+    return milli
+
+
+def _parse_bytes(text: str) -> int:
+    if not text:
+        return 0
+    match = _SIZE.fullmatch(text.strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is not a size, such as 64GiB or 64000000000")
+    unit = (match[2] or "").removesuffix("B")
+    scale = _BINARY_UNITS[unit[0]] if unit.endswith("i") else _UNITS[unit]
+    return int(match[1]) * scale
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -1,0 +1,384 @@
+"""What can happen to an agent, and what it can decide to do: the vocabulary of the pure core.
+
+Owns    events (facts that came in) and instructions (effects to carry out); all frozen values.
+Why     the core touches neither socket, disk nor clock: every race is a list of events in a test,
+        and each finished piece of I/O comes back as the next event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bursar.model import DeviceShare
+
+Key = tuple[str, int]
+"""Attempt id and rank: one member."""
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How one member ended. Durations are boot-time microseconds, counters cumulative.
+
+    `started` is False when no process of it ever existed.
+    """
+
+    attempt_id: str
+    rank: int
+    cause: str
+    exit_code: int | None = None
+    signal: int = 0
+    message: str = ""
+    started_boot_us: int = 0
+    held_us: int = 0
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+    log_bytes: int = 0
+    started: bool = True
+
+
+class Truth(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one member: it runs, or it ended like `exit`."""
+
+    attempt_id: str
+    rank: int
+    running: bool
+    boot_id: str
+    pid: int = 0
+    started_boot_us: int = 0
+    exit: Exit | None = None
+
+
+class Counter(msgspec.Struct, frozen=True, array_like=True):
+    """What one live member has used since its start."""
+
+    attempt_id: str
+    rank: int
+    held_us: int
+    cpu_us: int
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Counters of every live member at one instant of boot time; also the record of the spool."""
+
+    seq: int
+    boot_id: str
+    at_boot_us: int
+    counters: tuple[Counter, ...] = ()
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """One member to start, once, in one boot (proto `Assignment`, field by field)."""
+
+    attempt_id: str
+    rank: int
+    boot_id: str
+    job_id: str = ""
+    time_limit_us: int = 0
+    grace_us: int = 0
+    checkpoint_signal: str = ""
+    command: tuple[str, ...] = ()
+    script: str = ""
+    setup: str = ""
+    workdir: str = ""
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    devices: tuple[DeviceShare, ...] = ()
+    user: str = ""
+    memory_limit_bytes: int = 0
+    log_cap_bytes: int = 0
+
+    @property
+    def key(self) -> Key:
+        """Attempt id and rank."""
+        return (self.attempt_id, self.rank)
+
+
+class LogRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of a member's log that somebody wants to read; `tail_bytes` counts from the end."""
+
+    request_id: int
+    attempt_id: str
+    rank: int
+    offset: int = 0
+    limit_bytes: int = 0
+    tail_bytes: int = 0
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """Start-up: what the supervisors' files tell. Comes before anything else.
+
+    `counters` are the last ones spooled, `checkpoints` the signal and grace of members that have one.
+    """
+
+    truths: tuple[Truth, ...]
+    counters: tuple[Counter, ...] = ()
+    checkpoints: Mapping[Key, tuple[str, int]] = msgspec.field(default_factory=dict)
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """A stream to the daemon is open; nothing was said yet."""
+
+    now_boot_us: int
+
+
+class Welcomed(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon took our Hello. Zero intervals keep what was; lease 0: none."""
+
+    now_boot_us: int
+    epoch: int
+    meter_interval_us: int = 0
+    heartbeat_interval_us: int = 0
+    spend_lease_us: int = 0
+
+
+class Disconnected(msgspec.Struct, frozen=True):
+    """The stream is gone."""
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """The daemon wants these members started."""
+
+    epoch: int
+    assignments: tuple[Assignment, ...]
+
+
+class StopAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon wants one member ended, with up to `grace_us` to write a checkpoint."""
+
+    epoch: int
+    attempt_id: str
+    rank: int
+    cause: str
+    grace_us: int = 0
+
+
+class MemberStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The supervisor says: the process is there."""
+
+    attempt_id: str
+    rank: int
+    pid: int
+    boot_us: int
+
+
+class MemberEnded(msgspec.Struct, frozen=True):
+    """The supervisor (or a failed start) says: the whole process tree is gone."""
+
+    exit: Exit
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time passed. Heartbeat, metering and the spend lease look at it."""
+
+    now_boot_us: int
+
+
+class MeterAsked(msgspec.Struct, frozen=True):
+    """A report or a settlement waits for fresh counters."""
+
+
+class MeterRead(msgspec.Struct, frozen=True):
+    """CPU counters were read at this instant; members without a reading keep their last one."""
+
+    at_boot_us: int
+    cpu_us: Mapping[Key, int]
+
+
+class Spooled(msgspec.Struct, frozen=True):
+    """This usage is on disk, fsynced."""
+
+    usage: Usage
+
+
+class SpoolFailed(msgspec.Struct, frozen=True):
+    """This usage could not be made durable (full or broken disk)."""
+
+    usage: Usage
+    problem: str
+
+
+class AckReceived(msgspec.Struct, frozen=True):
+    """Usage up to here is in the ledger."""
+
+    now_boot_us: int
+    seq: int
+
+
+class ForgetReceived(msgspec.Struct, frozen=True):
+    """The end of this member is in the ledger."""
+
+    attempt_id: str
+    rank: int
+
+
+class TruthRead(msgspec.Struct, frozen=True):
+    """What the supervisors' files tell now: the answer to `ReadTruth`."""
+
+    truths: tuple[Truth, ...]
+
+
+class LogAsked(msgspec.Struct, frozen=True):
+    """Somebody reads a log."""
+
+    range: LogRange
+
+
+Event = (
+    Adopted
+    | Connected
+    | Welcomed
+    | Disconnected
+    | Assigned
+    | StopAsked
+    | MemberStarted
+    | MemberEnded
+    | Tick
+    | MeterAsked
+    | MeterRead
+    | Spooled
+    | SpoolFailed
+    | AckReceived
+    | ForgetReceived
+    | TruthRead
+    | LogAsked
+)
+
+# --- instructions -------------------------------------------------------------------------------
+
+
+class SendHello(msgspec.Struct, frozen=True):
+    """Tell the full truth."""
+
+    epoch: int
+    truths: tuple[Truth, ...]
+    boot_us: int
+
+
+class PersistEpoch(msgspec.Struct, frozen=True):
+    """Remember the epoch (and the lease that came with it) across restarts, before obeying it."""
+
+    epoch: int
+    spend_lease_us: int
+
+
+class StartMembers(msgspec.Struct, frozen=True):
+    """Start these; each was never started before."""
+
+    assignments: tuple[Assignment, ...]
+    epoch: int
+
+
+class StopMember(msgspec.Struct, frozen=True, kw_only=True):
+    """End one member. `signal` is its checkpoint signal, without SIG; empty: none."""
+
+    attempt_id: str
+    rank: int
+    cause: str
+    grace_us: int
+    signal: str = ""
+
+
+class SendStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Report a start."""
+
+    attempt_id: str
+    rank: int
+    pid: int
+    boot_us: int
+
+
+class SendExited(msgspec.Struct, frozen=True):
+    """Report an end; repeated until forgotten."""
+
+    exit: Exit
+
+
+class ReadMeters(msgspec.Struct, frozen=True):
+    """Read the CPU counters of these live members, then say `MeterRead`."""
+
+    keys: tuple[Key, ...]
+
+
+class SpoolAppend(msgspec.Struct, frozen=True):
+    """Make this usage durable, then say `Spooled`."""
+
+    usage: Usage
+
+
+class SendUsage(msgspec.Struct, frozen=True):
+    """Report usage that is durable already."""
+
+    usage: Usage
+
+
+class ResendUsage(msgspec.Struct, frozen=True):
+    """Send what the spool still holds above `after_seq`, in order, under the old numbers."""
+
+    after_seq: int
+
+
+class SpoolTrim(msgspec.Struct, frozen=True):
+    """Usage up to here may go."""
+
+    seq: int
+
+
+class SendHeartbeat(msgspec.Struct, frozen=True):
+    """Say that we live."""
+
+    boot_us: int
+
+
+class ForgetMember(msgspec.Struct, frozen=True):
+    """The runner may drop this member's directory after the log retention."""
+
+    attempt_id: str
+    rank: int
+    log_bytes: int = 0
+    has_signal: bool = False
+
+
+class ReadLog(msgspec.Struct, frozen=True):
+    """Read part of a log and send it.
+
+    `exit` is set once nothing will be added any more; `live` is False too for a member long forgotten.
+    """
+
+    range: LogRange
+    live: bool
+    exit: Exit | None = None
+
+
+class ReadTruth(msgspec.Struct, frozen=True):
+    """A start was not reported for long: look at the supervisors' files, then say `TruthRead`."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Something the operator should read in the log."""
+
+    message: str
+    attempt_id: str = ""
+    rank: int = 0
+
+
+Instruction = (
+    SendHello
+    | PersistEpoch
+    | StartMembers
+    | StopMember
+    | SendStarted
+    | SendExited
+    | ReadMeters
+    | SpoolAppend
+    | SendUsage
+    | ResendUsage
+    | SpoolTrim
+    | SendHeartbeat
+    | ForgetMember
+    | ReadLog
+    | ReadTruth
+    | Note
+)

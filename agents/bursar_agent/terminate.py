@@ -1,0 +1,75 @@
+"""Ending everything under one state directory: jobs, supervisors, launcher.
+
+Owns    `bursar-agent --terminate-all`, the second half of `bursar down`. Input: the state directory.
+Why     jobs outlive their agent on purpose, so somebody must be able to say: now really all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar_agent.runner.handle import ProcessRunner
+from bursar_agent.runner.model import RunnerEvent, StopRequest
+from bursar_agent.statedir import StateDir
+
+log = logging.getLogger(__name__)
+
+LOCK_WAIT_S = 10.0
+END_WAIT_S = 15.0
+_POLL_S = 0.05
+
+
+async def terminate_all(state_dir: Path) -> int:
+    """End every member at once; how many there were.
+
+    Raises `InvalidRequest` while an agent still runs there, `StoreUnavailable` when some do not end.
+    """
+    if not (state_dir / "run").is_dir():
+        return 0
+    state = await _lock(state_dir)
+    heard = asyncio.Event()
+
+    def on_event(_: RunnerEvent) -> None:
+        heard.set()
+
+    runner = ProcessRunner(state_dir / "run", on_event)
+    await runner.open()
+    try:
+        running = {(t.attempt_id, t.rank) for t in await runner.adopt() if t.state != "ended"}
+        for key in running:
+            try:
+                await runner.stop(*key, StopRequest("cancelled", 0))
+            except BursarError as problem:
+                log.warning("stop failed", extra={"attempt_id": key[0], "problem": problem.message})
+        try:
+            async with asyncio.timeout(END_WAIT_S):
+                while any(t.state != "ended" for t in await runner.adopt()):
+                    heard.clear()
+                    try:
+                        await asyncio.wait_for(heard.wait(), 1.0)
+                    except TimeoutError:
+                        continue
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"some members under {state_dir} do not end; look for their processes with ps"
+            ) from None
+        await runner.shutdown_launcher()
+        return len(running)
+    finally:
+        await runner.close()
+        state.close()
+
+
+async def _lock(state_dir: Path) -> StateDir:
+    """Wait a little: the agent may just be on its way out."""
+    deadline = asyncio.get_running_loop().time() + LOCK_WAIT_S
+    while True:
+        try:
+            return StateDir(state_dir)
+        except InvalidRequest:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_POLL_S)

@@ -1,0 +1,216 @@
+"""Probes: what is really there, read from files that a test can bring itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bursar.clock import VirtualClock
+from bursar_agent.probes import machine
+from bursar_agent.probes.nvml import NvmlGpus, canonical_type
+from bursar_agent.probes.process import ProcessTrees
+from bursar_agent.probes.rapl import RaplPower
+from bursar_agent.probes.readings import GpuProbe, NoGpus
+from bursar_agent.probes.sampler import Sampler
+from bursar_agent.probes.simulated import SimulatedGpus
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_quota_of_an_outer_cgroup_limits_cpus(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "0::/a/b\n"})
+    group = tree(tmp_path / "cg", {"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "max 100000\n"})
+    assert machine.cpu_milli(proc, group) == 500
+
+
+def test_cpus_without_quota_are_those_of_the_affinity(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "0::/\n"})
+    assert machine.cpu_milli(proc, tmp_path / "none") == len(os.sched_getaffinity(0)) * 1000
+
+
+def test_old_cgroups_limit_cpus_and_memory_too(tmp_path: Path) -> None:
+    proc = tree(
+        tmp_path / "proc",
+        {"self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/x\n", "meminfo": "MemTotal: 1000000 kB\n"},
+    )
+    group = tree(
+        tmp_path / "cg",
+        {
+            "cpu/x/cpu.cfs_quota_us": "25000\n",
+            "cpu/x/cpu.cfs_period_us": "100000\n",
+            "memory/x/memory.limit_in_bytes": "4096\n",
+        },
+    )
+    assert machine.cpu_milli(proc, group) == 250
+    assert machine.memory_bytes(proc, group) == 4096
+
+
+def test_memory_is_the_machines_when_no_cgroup_limits_it(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "0::/a\n", "meminfo": "MemTotal: 10 kB\n"})
+    group = tree(tmp_path / "cg", {"a/memory.max": "max\n"})
+    assert machine.memory_bytes(proc, group) == 10240
+
+
+def test_load_is_the_share_of_busy_time_since_the_last_reading(tmp_path: Path) -> None:
+    meminfo = "MemTotal: 100 kB\nMemAvailable: 40 kB\n"
+    proc = tree(tmp_path, {"stat": "cpu 10 0 10 80 0 0 0 0 0 0\n", "meminfo": meminfo})
+    load = machine.MachineLoad(proc)
+    tree(tmp_path, {"stat": "cpu 30 0 20 150 0 0 0 0 0 0\n"})
+    ratio, used = load.read()
+    assert ratio == pytest.approx(0.3)
+    assert used == 60 * 1024
+
+
+def test_rapl_watts_are_energy_over_boot_time_and_survive_the_wrap(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    files = {"intel-rapl:0/energy_uj": "900", "intel-rapl:0/max_energy_range_uj": "1000000"}
+    root = tree(tmp_path, {**files, "intel-rapl:0:0/energy_uj": "999999"})
+    power = RaplPower(clock, root)
+    tree(root, {"intel-rapl:0/energy_uj": "500900"})
+    clock.advance(10_000)
+    clock.step_wall(-(10**12))
+    assert power.watts() == 50.0
+    tree(root, {"intel-rapl:0/energy_uj": "900"})
+    clock.advance(10_000)
+    assert power.watts() == 50.0
+
+
+def test_power_is_0_where_it_cannot_be_read(tmp_path: Path) -> None:
+    assert RaplPower(VirtualClock(), tmp_path / "none").watts() == 0.0
+
+
+def test_process_tree_of_a_dead_pid_reads_as_nothing() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    assert ProcessTrees().read(pid) is None
+
+
+def test_process_tree_counts_everything_below_the_parent() -> None:
+    """We are the main process here, whoever started pytest plays the supervisor."""
+    reading = ProcessTrees().read(os.getpid())
+    assert reading is not None
+    assert reading.processes >= 1
+    assert reading.memory_bytes > 1_000_000
+    assert reading.cpu_us > 0
+
+
+class FakeNvml:
+    """The part of pynvml we use, with one device that supports nearly nothing."""
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        return SimpleNamespace(total=85 * 10**9, used=5)
+
+    def nvmlDeviceGetUUID(self, handle: int) -> bytes:
+        return b"GPU-%d" % handle
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "NVIDIA H100 80GB HBM3"
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
+        if handle == 1:
+            raise RuntimeError("Not Supported")
+        return SimpleNamespace(gpu=50)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        if handle == 1:
+            raise RuntimeError("Not Supported")
+        return 123_456
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        return 40
+
+
+def test_nvml_devices_and_readings_are_told_even_when_partly_unsupported() -> None:
+    gpus = NvmlGpus(FakeNvml)
+    assert [(d.uuid, d.type, d.memory_bytes) for d in gpus.devices()] == [
+        ("GPU-0", "H100", 85 * 10**9),
+        ("GPU-1", "H100", 85 * 10**9),
+    ]
+    first, second = gpus.read(0)
+    assert (first.utilization_ratio, first.power_watts) == (0.5, 123.456)
+    assert (second.utilization_ratio, second.power_watts, second.temperature_celsius) == (0, 0, 40)
+
+
+def missing() -> Any:
+    raise ImportError("No module named 'pynvml'")
+
+
+def broken() -> Any:
+    raise RuntimeError("Driver Not Loaded")
+
+
+@pytest.mark.parametrize("load", [missing, broken])
+def test_no_library_or_no_driver_means_no_devices(load: Any) -> None:
+    gpus = NvmlGpus(load)
+    assert gpus.devices() == ()
+    assert gpus.read(0) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("Quantum Thing", "QUANTUM-THING"),
+        ("", "GPU"),
+    ],
+)
+def test_marketing_names_become_canonical_types(name: str, kind: str) -> None:
+    assert canonical_type(name) == kind
+
+
+def test_simulated_devices_are_marked_and_deterministic() -> None:
+    gpus, again = SimulatedGpus("n1", "H100", 2), SimulatedGpus("n1", "H100", 2)
+    assert [d.uuid for d in gpus.devices()] == ["SIM-n1-0", "SIM-n1-1"]
+    assert all(d.simulated and d.memory_bytes == 80 * 10**9 for d in gpus.devices())
+    assert gpus.read(5_000_000) == again.read(5_900_000)
+    assert all(0.6 <= r.utilization_ratio <= 1.0 and r.simulated for r in gpus.read(7_000_000))
+
+
+@pytest.mark.parametrize("probe", [NoGpus(), SimulatedGpus("n", "T4", 3), NvmlGpus(FakeNvml)])
+def test_every_gpu_probe_reads_only_devices_it_has(probe: GpuProbe) -> None:
+    known = {device.index for device in probe.devices()}
+    assert {reading.index for reading in probe.read(1)} <= known
+
+
+def test_sampler_reads_this_machine_and_a_live_member() -> None:
+    clock = VirtualClock()
+    sampler = Sampler(clock, SimulatedGpus("n", "T4", 1))
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    key = ("att_a", 0)
+    try:
+        reading = sampler.sample(((key, pid),))
+        at, cpu = sampler.cpu_us(((key, pid), (("att_gone", 0), 2**22 + 1)))
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert reading.memory_used_bytes > 0
+    assert [a.attempt_id for a in reading.attempts] == ["att_a"]
+    assert len(reading.gpus) == 1
+    assert at == clock.boot_us()
+    assert list(cpu) == [key]

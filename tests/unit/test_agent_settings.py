@@ -1,0 +1,103 @@
+"""Settings of the agent: three sources, one order, and a wrong key is never ignored."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bursar.errors import InvalidRequest
+from bursar_agent.__main__ import main
+from bursar_agent.settings import Settings, load, to_toml
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
+    config = write(tmp_path, 'pool = "file"\nrack = "file"\nzone = "file"\n')
+    environ = {"BURSAR_AGENT_POOL": "env", "BURSAR_AGENT_RACK": "env", "OTHER": "x"}
+    settings = load(["--config", config, "--pool", "flag"], environ).settings
+    assert (settings.pool, settings.rack, settings.zone) == ("flag", "env", "file")
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "words"),
+    [
+        ([], {"BURSAR_AGENT_SERVR": "x"}, ["BURSAR_AGENT_SERVR", "did you mean server"]),
+        (["--name", "a/b"], {}, ["--name", "node name"]),
+        (["--server", "http://x"], {}, ["--server", "unix:///path"]),
+        (["--server", "grpcs://h:1"], {}, ["--token-file"]),
+        (["--cpus", "many"], {}, ["--cpus", "'many'"]),
+        (["--cpus", "0"], {}, ["--cpus"]),
+        (["--cpus", "NaN"], {}, ["--cpus"]),
+        (["--memory-bytes", "-1"], {}, ["--memory-bytes", "64GiB"]),
+        (["--simulate-gpus", "H100:0"], {}, ["--simulate-gpus", "1 to 64"]),
+        (["--simulate-gpus", "8xH100"], {}, ["H100:8"]),
+        (["--labels", "a"], {}, ["--labels", "k=v"]),
+        (["--market", "cheap"], {}, ["on-demand, spot or reserved"]),
+        (["--log-level", "loud"], {}, ["DEBUG"]),
+        (["--config", "/does/not/exist"], {}, ["/does/not/exist", "No such file"]),
+    ],
+)
+def test_wrong_setting_names_place_and_remedy(
+    argv: list[str], environ: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load(argv, environ)
+    for word in words:
+        assert word in caught.value.message
+
+
+def test_unknown_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
+    config = write(tmp_path, 'pol = "a"\n')
+    with pytest.raises(InvalidRequest, match=r"agent\.toml: unknown setting pol; .* pool"):
+        load(["--config", config], {})
+
+
+@pytest.mark.parametrize("text", ["pool = ", "pool = true", "pool = [1]", "\x00", "labels = 3"])
+def test_broken_file_is_an_error_with_its_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"agent\.toml"):
+        load(["--config", write(tmp_path, text)], {})
+
+
+def test_printed_settings_read_back_the_same(tmp_path: Path) -> None:
+    argv = ["--labels", 'disk=ssd,team="a\\b"', "--simulate-gpus", "H100:8", "--cpus", "1.5"]
+    argv += ["--memory-bytes", "64GiB", "--name", "n1"]
+    settings = load(argv, {}).settings
+    text = to_toml(settings)
+    assert load(["--config", write(tmp_path, text)], {}).settings == settings
+    assert tomllib.loads(text)["labels"]["disk"] == "ssd"
+    assert (settings.cpu_milli, settings.memory_limit) == (1500, 64 << 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("64GB", 64 * 10**9), ("1k", 1000), ("2KiB", None), ("512MiB", 512 << 20)]
+)
+def test_sizes(text: str, number: int | None) -> None:
+    if number is None:
+        with pytest.raises(ValueError, match="not a size"):
+            _ = Settings(memory_bytes=text).memory_limit
+    else:
+        assert Settings(memory_bytes=text).memory_limit == number
+
+
+def test_check_and_print_exit_0_and_a_fault_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check-config", "--name", "n"]) == 0
+    assert main(["--print-config", "--name", "n"]) == 0
+    assert 'name = "n"' in capsys.readouterr().out
+    assert main(["--check-config", "--name", "no good"]) == 2
+    assert "no good" in capsys.readouterr().err
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--server", "--simulate-gpus", "--terminate-all", "--token-file", "--rack"):
+        assert flag in text
+    assert "marked as simulated" in " ".join(text.split())

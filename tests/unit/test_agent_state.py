@@ -1,0 +1,180 @@
+"""The state directory, what is remembered in it, and the environment a job gets."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bursar.clock import DAY_US, VirtualClock
+from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.model import DeviceShare
+from bursar.systemd import Notifier
+from bursar_agent import statedir
+from bursar_agent.environment import PATH_OF_ACCOUNTS, Accounts, start_request
+from bursar_agent.statedir import Forgotten, Remembered, StateDir
+from bursar_agent.stimuli import Assignment
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateDir]:
+    made = StateDir(tmp_path / "agent")
+    yield made
+    made.close()
+
+
+def test_second_agent_on_a_directory_is_refused_with_the_first_ones_pid(state: StateDir) -> None:
+    with pytest.raises(InvalidRequest, match=f"pid {os.getpid()}.*--state-dir"):
+        StateDir(state.path)
+
+
+def test_directory_is_private_and_free_again_after_close(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o755)
+    StateDir(tmp_path / "a").close()
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    StateDir(tmp_path / "a").close()
+
+
+def test_directory_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match=r"state directory .*file/a.*--state-dir"):
+        StateDir(tmp_path / "file" / "a")
+
+
+def test_epoch_and_lease_are_remembered(state: StateDir) -> None:
+    assert state.remembered() == Remembered(0, 0)
+    state.persist(7, 9)
+    assert state.remembered() == Remembered(7, 9)
+    (state.path / "agent.json").write_text("{")
+    with pytest.raises(StoreUnavailable, match=r"agent\.json"):
+        state.remembered()
+
+
+def test_checkpoint_signals_are_remembered_until_forgotten(state: StateDir) -> None:
+    state.remember_signal(("att_a.3", 1), "USR1", 5)
+    (state.path / "signals" / "junk").write_text("x")
+    assert state.signals() == {("att_a.3", 1): ("USR1", 5)}
+    state.forget_signal(("att_a.3", 1))
+    assert state.signals() == {}
+
+
+def test_forgotten_members_are_known_after_a_restart_and_expire(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    forgotten = Forgotten(tmp_path / "f", clock)
+    forgotten.add(("att_a", 0), log_bytes=0)
+    forgotten.add(("att_b", 1), log_bytes=10)
+    forgotten.close()
+    with (tmp_path / "f").open("a") as file:
+        file.write("torn line")
+    again = Forgotten(tmp_path / "f", clock)
+    assert ("att_a", 0) in again
+    assert ("att_b", 1) in again
+    clock.advance(statedir.SILENT_RETENTION_US + 1)
+    assert again.take_expired() == [("att_a", 0)]
+    clock.advance(7 * DAY_US)
+    assert again.take_expired() == [("att_b", 1)]
+    again.rewrite()
+    again.close()
+    assert (tmp_path / "f").read_text() == ""
+
+
+def test_too_many_or_too_large_logs_go_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statedir, "RETAINED_LOG_BYTES_MAX", 25)
+    forgotten = Forgotten(tmp_path / "f", VirtualClock())
+    for name in ("att_a", "att_b", "att_c"):
+        forgotten.add((name, 0), log_bytes=10)
+    assert forgotten.take_expired() == [("att_a", 0)]
+    forgotten.close()
+
+
+# --- environment --------------------------------------------------------------------------------
+
+
+def assignment(**more: object) -> Assignment:
+    return Assignment(attempt_id="att_a", rank=0, boot_id="b", job_id="job_1", command=("true",), **more)
+
+
+def nobody_else() -> Accounts:
+    return Accounts(os.getuid())
+
+
+def test_job_sees_its_devices_and_no_others(state: StateDir) -> None:
+    shares = (DeviceShare(2), DeviceShare(5, 500))
+    request = start_request(assignment(devices=shares), 1, nobody_else(), state)
+    assert request.env is not None
+    assert request.env["CUDA_VISIBLE_DEVICES"] == "2,5"
+    request = start_request(assignment(env={"CUDA_VISIBLE_DEVICES": "0"}), 1, nobody_else(), state)
+    assert request.env is not None
+    assert request.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_daemons_variables_win_over_the_accounts(state: StateDir) -> None:
+    own = pwd.getpwuid(os.getuid())
+    request = start_request(assignment(env={"HOME": "/h"}), 1, nobody_else(), state)
+    assert request.env is not None
+    assert request.env["HOME"] == "/h"
+    assert request.env["USER"] == own.pw_name
+    assert request.cwd == own.pw_dir
+
+
+def test_checkpoint_placeholder_becomes_a_private_directory_of_the_job(state: StateDir) -> None:
+    for _ in range(2):
+        request = start_request(
+            assignment(env={"BURSAR_CHECKPOINT_DIR": "@checkpoint"}), 1, nobody_else(), state
+        )
+        assert request.env is not None
+        folder = Path(request.env["BURSAR_CHECKPOINT_DIR"])
+        assert folder == state.path / "checkpoints" / "job_1"
+        assert folder.stat().st_mode & 0o777 == 0o700
+    given = start_request(assignment(env={"BURSAR_CHECKPOINT_DIR": "/mine"}), 1, nobody_else(), state)
+    assert given.env is not None
+    assert given.env["BURSAR_CHECKPOINT_DIR"] == "/mine"
+
+
+def test_job_id_cannot_lead_out_of_the_checkpoint_directory(state: StateDir) -> None:
+    wrong = Assignment(
+        attempt_id="att_a", rank=0, boot_id="b", job_id="../x",
+        env={"BURSAR_CHECKPOINT_DIR": "@checkpoint"},
+    )  # fmt: skip
+    with pytest.raises(InvalidRequest, match=r"\.\./x"):
+        start_request(wrong, 1, nobody_else(), state)
+
+
+def test_root_becomes_the_user_with_that_users_home_and_path(state: StateDir) -> None:
+    """`Accounts(0)` is told that it is root; nothing is started here."""
+    entry = next(e for e in pwd.getpwall() if e.pw_uid != 0)
+    request = start_request(assignment(user=entry.pw_name), 1, Accounts(0), state)
+    assert (request.uid, request.gid) == (entry.pw_uid, entry.pw_gid)
+    assert request.env is not None
+    assert request.env["HOME"] == entry.pw_dir
+    assert request.env["PATH"] == PATH_OF_ACCOUNTS
+
+
+def test_unknown_user_is_named(state: StateDir) -> None:
+    with pytest.raises(InvalidRequest, match="user no-such-user does not exist"):
+        start_request(assignment(user="no-such-user"), 1, Accounts(0), state)
+
+
+def test_agent_without_root_runs_jobs_as_itself(state: StateDir) -> None:
+    request = start_request(assignment(user="root"), 1, Accounts(12345), state)
+    assert request.uid is None
+
+
+# --- systemd ------------------------------------------------------------------------------------
+
+
+def test_notifier_tells_systemd_and_is_silent_without_it(tmp_path: Path) -> None:
+    Notifier({}).send("READY=1")
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(path)
+        notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000"})
+        notifier.send("READY=1")
+        assert heard.recv(64) == b"READY=1"
+    assert notifier.watchdog_us == 3_000_000
+    notifier.send("WATCHDOG=1")
+    assert Notifier({"WATCHDOG_USEC": "3", "WATCHDOG_PID": "1"}).watchdog_us == 0
