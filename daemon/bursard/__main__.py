@@ -1,0 +1,44 @@
+"""`bursard`: read the settings, run, and say plainly why when it cannot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+# gRPC's fork handlers only cost, and hang: nothing here ever forks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The daemon's exit code: 0 stopped, 2 wrong settings, 5 cannot serve, 70 a commit is unknown."""
+    from bursar.errors import BursarError
+    from bursar.options import to_toml
+    from bursard.settings import load
+
+    try:
+        line = load(sys.argv[1:] if argv is None else argv, os.environ)
+        if line.print_config:
+            sys.stdout.write(to_toml(line.settings))
+        if line.check_config or line.print_config:
+            return 0
+        return _serve(line.settings)
+    except BursarError as error:
+        sys.stderr.write(f"bursard: {error.message}\n")
+        return error.exit_code
+
+
+def _serve(settings: object) -> int:
+    import asyncio
+
+    from bursard import app, logs
+    from bursard.settings import Settings
+
+    assert isinstance(settings, Settings)
+    logs.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)
+    return asyncio.run(app.run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""The composition root: the only place that builds things, and the one TaskGroup they live in.
+
+Order   open the store, restore the state, start the writer, then the services; readiness is told last.
+        On the way out: stop accepting, let agents go, flush, snapshot, close, under one deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from bursar.clock import SystemClock
+from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.ids import RandomIds
+from bursar.systemd import Notifier
+from bursar.v1 import (
+    agents_pb2_grpc,
+    events_pb2_grpc,
+    jobs_pb2_grpc,
+    money_pb2_grpc,
+    nodes_pb2_grpc,
+    types_pb2,
+)
+from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.document import catalog_dir, parse_files
+from bursar_policies.specs import Document, PriceBookSpec
+from bursard.cycle import Cycle
+from bursard.engine import Engine, restore
+from bursard.events import ClusterCreated, Event, encode
+from bursard.executor import Executor
+from bursard.services.agents import AgentsService
+from bursard.services.auth import Authority, UserToken, load_users, serve_peers
+from bursard.services.events import EventsService
+from bursard.services.identity import Role
+from bursard.services.interceptors import Door
+from bursard.services.jobs import JobsService
+from bursard.services.money import MoneyService
+from bursard.services.nodes import NodesService
+from bursard.services.policies import PoliciesService
+from bursard.settings import Settings
+from bursard.state.decide import nodes, policies
+from bursard.store import SqliteStore
+from bursard.subjects import tag_of
+from bursard.telemetry import LiveTelemetry
+from bursard.telemetry.mqtt import MqttBridge
+from bursard.writer import Writer
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S = 5.0
+SOCKET_PATH_MAX = 100
+"""Bytes of a unix socket's path that every kernel and gRPC accept."""
+MESSAGE_BYTES_MAX = 1024 * 1024
+EXIT_COMMIT_UNKNOWN = 70
+
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", 16 * MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.so_reuseport", 0),
+)
+CONCURRENT_CALLS_MAX = 2000
+
+
+async def run(settings: Settings) -> int:
+    """Serve until told to stop. Returns the exit code."""
+    store = SqliteStore(settings.state_dir)
+    clock, ids = SystemClock(), RandomIds()
+    state = restore(store, settings.limits)
+    writer = Writer(store, on_fault=_die)
+    shipped, applied = _documents(settings.policies)
+    engine = Engine(state, store, writer, clock, ids, shipped)
+    _first_events(engine, settings, applied)
+    # What was restored lives as long as the process: keep the collector from walking it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+    cycle = Cycle(engine)
+    executor = Executor(
+        engine, log_cap_bytes=settings.log_cap_bytes, run_as_submitter=settings.run_as_submitter
+    )
+    telemetry = LiveTelemetry()
+    authority = Authority(
+        state,
+        clock,
+        local_role=None if settings.local_role == "none" else Role(settings.local_role),
+        users=_users(settings),
+    )
+    server = aio.server(
+        interceptors=[Door(authority, ids)],
+        options=_OPTIONS,
+        maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
+    )
+    _add_services(server, engine, cycle, executor, telemetry, settings)
+    bridge = _bridge(engine, telemetry, settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sockets = _Sockets(settings)
+    try:
+        await sockets.open(server, authority)
+        notifier = Notifier(os.environ)
+        tasks = [asyncio.create_task(cycle.run(), name="cycle")]
+        tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
+        if bridge is not None:
+            tasks.append(asyncio.create_task(bridge.run(), name="mqtt"))
+        log.info("ready", extra={"address": sockets.address, "events": state.version, "pid": os.getpid()})
+        notifier.send("READY=1")
+        await _until(stop, tasks)
+        notifier.send("STOPPING=1")
+    finally:
+        await sockets.close(server)
+        await _finish(engine, writer, store)
+    return 0
+
+
+def _die(error: BaseException) -> None:
+    """A commit failed: memory may be ahead of the disk. Leave at once; the next start reads what is true."""
+    log.critical("a commit failed; exiting to start again from what is on disk", exc_info=error)
+    logging.shutdown()
+    os._exit(EXIT_COMMIT_UNKNOWN)
+
+
+async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Until told to stop. An eternal task that ends is a defect, and ends the daemon."""
+    waiting = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in [waiting, *tasks]:
+        task.cancel()
+    await asyncio.gather(*tasks, waiting, return_exceptions=True)
+    for task in done - {waiting}:
+        raise RuntimeError(f"task {task.get_name()} ended") from task.exception()
+
+
+async def _watchdog(cycle: Cycle, notifier: Notifier) -> None:
+    """Feed systemd's watchdog, but only while the cycle turns."""
+    seen = -1
+    while True:
+        await asyncio.sleep(max(notifier.watchdog_us / 2_000_000, 1.0))
+        if cycle.stats.turns != seen:
+            seen = cycle.stats.turns
+            notifier.send("WATCHDOG=1")
+
+
+async def _finish(engine: Engine, writer: Writer, store: SqliteStore) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SHUTDOWN_S):
+            await engine.save_snapshot()
+    await writer.close()
+    store.close()
+    log.info("stopped")
+
+
+# --- what it starts from
+
+
+def _documents(places: Iterable[str]) -> tuple[list[PriceDocument], list[Document]]:
+    """(the catalogue's price books, everything else found in `places`): the catalogue has cloud prices
+    that are looked up, the rest is applied as events at the first start.
+    """
+    roots = [Path(place) for place in places] or [catalog_dir()]
+    files: list[tuple[str, str | bytes]] = []
+    for root in roots:
+        if not root.exists():
+            raise InvalidRequest(f"policies: {root} does not exist")
+        found = sorted(root.glob("*.yaml")) if root.is_dir() else [root]
+        files += [(path.name, path.read_bytes()) for path in found]
+    documents = parse_files(files)
+    shipped = [PriceDocument(d, version=0) for d in documents if isinstance(d.spec, PriceBookSpec)]
+    return shipped, [d for d in documents if not isinstance(d.spec, PriceBookSpec)]
+
+
+def _first_events(engine: Engine, settings: Settings, documents: list[Document]) -> None:
+    """A new cluster gets its id and the shipped policies; on a later start nobody is in contact yet."""
+    state = engine.state
+    if not state.cluster_id:
+        engine.commit([ClusterCreated(engine.ids.new("cluster"), settings.currency)], "bursard")
+    elif settings.currency != state.currency:
+        raise InvalidRequest(
+            f"currency: this cluster's books are in {state.currency}, not {settings.currency}; a ledger's"
+            " currency cannot change: start another cluster in another --state-dir"
+        )
+    new = [d for d in documents if (d.kind, d.name) not in state.policies]
+    now = engine.now()
+    engine.commit(policies.apply_documents(state, new, now), "bursard")
+    engine.commit(policies.roll_periods(state, now), "bursard")
+    for node in state.nodes.values():
+        engine.commit(nodes.silent(state, node), "bursard")
+
+
+def _users(settings: Settings) -> tuple[UserToken, ...]:
+    path = settings.tokens_file
+    if path == Path():
+        return ()
+    if path.stat().st_mode & 0o077:
+        raise InvalidRequest(f"tokens_file: {path} can be read by others; chmod 0600 it")
+    return load_users(path)
+
+
+# --- what it serves
+
+
+def _add_services(
+    server: aio.Server,
+    engine: Engine,
+    cycle: Cycle,
+    executor: Executor,
+    telemetry: LiveTelemetry,
+    settings: Settings,
+) -> None:
+    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, executor), server)
+    nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, executor, telemetry), server)
+    agents = AgentsService(engine, executor, telemetry, epoch=engine.store.epoch, mqtt_url=settings.mqtt_url)
+    agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
+    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, executor.settle), server)
+    money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
+    events = EventsService(engine, cycle, executor, started_at=engine.now())
+    events_pb2_grpc.add_EventsServicer_to_server(events, server)
+    health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    health_service._server_status[""] = health_pb2.HealthCheckResponse.SERVING
+
+
+def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> MqttBridge | None:
+    if not settings.mqtt_url:
+        return None
+
+    def on_telemetry(node: str, payload: bytes) -> None:
+        try:
+            batch = types_pb2.TelemetryBatch.FromString(payload)
+        except Exception:
+            log.debug("a telemetry message could not be read", extra={"node": node})
+            return
+        if engine.state.node_by_name(node) is not None:
+            for sample in batch.samples:
+                telemetry.add(node, sample)
+
+    bridge = MqttBridge(settings.mqtt_url, engine.state.cluster_id, on_telemetry)
+
+    def on_event(seq: int, event: Event, at: int, actor: str) -> None:
+        payload = encode(event)
+        bridge.publish_event(tag_of(payload), payload)
+
+    engine.listeners.append(on_event)
+    return bridge
+
+
+class _Sockets:
+    """The unix sockets, and TCP when there is TLS."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.socket_dir
+        self._path = self._folder / "bursar.sock"
+        self._auth: asyncio.Server | None = None
+        self._started = False
+        self.address = f"unix://{self._path}"
+
+    async def open(self, server: aio.Server, authority: Authority) -> None:
+        """Make the directory private, take over stale sockets, listen."""
+        if len(os.fsencode(self._path)) > SOCKET_PATH_MAX:
+            raise InvalidRequest(
+                f"socket_dir: {self._path} is longer than the {SOCKET_PATH_MAX} bytes a socket's path may"
+                " have; give a shorter --socket-dir"
+            )
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("bursar.sock", "auth.sock"):
+                (self._folder / name).unlink(missing_ok=True)
+            server.add_insecure_port(self.address)
+            if self._settings.listen:
+                server.add_secure_port(self._settings.listen, self._credentials())
+                self.address += f" and grpcs://{self._settings.listen}"
+            await server.start()
+            self._started = True
+            self._path.chmod(0o660)
+            self._auth = await serve_peers(authority, str(self._folder / "auth.sock"))
+            (self._folder / "auth.sock").chmod(0o660)
+        except (OSError, RuntimeError) as error:
+            raise StoreUnavailable(f"cannot listen in {self._folder}: {error}") from error
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        settings = self._settings
+        if settings.tls_key_file.stat().st_mode & 0o077:
+            raise InvalidRequest(
+                f"tls_key_file: {settings.tls_key_file} can be read by others; chmod 0600 it"
+            )
+        pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
+        return grpc.ssl_server_credentials([pair])
+
+    async def close(self, server: aio.Server) -> None:
+        """Stop accepting, let calls end, remove the sockets."""
+        if self._auth is not None:
+            self._auth.close()
+        if self._started:
+            await server.stop(0.5)
+            for name in ("bursar.sock", "auth.sock"):
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""The cycle: one scheduling pass after another, each on a frozen snapshot, each verified before it is true.
+
+Owns    when to plan, and the newest reasons why the rest waits.
+Why     an event only says "look again". The cycle looks at its own pace: many events cost one pass, and a
+        plan made on a moment ago is checked against now, action by action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import msgspec
+
+from bursar.decision import JobClass
+from bursar.model import JobState, Reason, ReasonCode
+from bursard.engine import Engine
+from bursard.scheduler import PlanCache, plan
+from bursard.state import JobRecord, State
+from bursard.state.decide import attempts, policies
+from bursard.state.decide.nodes import reprice
+
+log = logging.getLogger(__name__)
+
+MIN_DELAY_S = 0.001
+"""Between two passes, so that calls get their turn of the loop."""
+HOUSEKEEPING_S = 1.0
+"""Periods, begin times, prices and thresholds are looked at this often without any event."""
+
+
+class CycleStats(msgspec.Struct):
+    """What planning has cost. `turns` counts looks at the queue, `cycles` those that planned."""
+
+    turns: int = 0
+    cycles: int = 0
+    placed: int = 0
+    dropped: int = 0
+    last_us: int = 0
+    longest_us: int = 0
+
+
+class Cycle:
+    """Plans while there is something to plan."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.stats = CycleStats()
+        self.reasons: dict[tuple[JobClass, int], Reason] = {}
+        self.reserved_job = ""
+        self.reserved_at = 0
+        self._cache = PlanCache()
+        self._wake = asyncio.Event()
+        self._housekept_at = 0.0
+        engine.on_dirty = self._wake.set
+
+    async def run(self) -> None:
+        """Plan for ever."""
+        self._wake.set()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            self.stats.turns += 1
+            more = self.once()
+            if self.engine.snapshot_due():
+                await self.engine.save_snapshot()
+            await asyncio.sleep(MIN_DELAY_S)
+            if more:
+                self._wake.set()
+
+    def once(self) -> bool:
+        """One pass. True when another should follow at once (the window was cut, or an action dropped)."""
+        engine, state = self.engine, self.engine.state
+        started = time.perf_counter_ns()
+        self._housekeeping(started / 1e9)
+        if not state.pending:
+            self.reasons = {}
+            return False
+        snapshot = state.snapshot()
+        answer = plan(snapshot, engine.now(), self._cache)
+        placed = dropped = 0
+        for start in answer.starts:
+            events = attempts.place(state, engine.ids, start)
+            if events:
+                engine.commit(events, "bursard")
+                placed += 1
+            else:
+                dropped += 1
+        self.reasons = {
+            (snapshot.queues[index].job_class, snapshot.queues[index].priority): reason
+            for index, reason in answer.class_reasons.items()
+        }
+        self.reserved_job, self.reserved_at = answer.reserved_job, answer.reserved_at
+        stats = self.stats
+        stats.cycles += 1
+        stats.placed += placed
+        stats.dropped += dropped
+        stats.last_us = (time.perf_counter_ns() - started) // 1000
+        stats.longest_us = max(stats.longest_us, stats.last_us)
+        if placed or dropped:
+            log.debug("plan committed", extra={"cycle": stats.cycles, "placed": placed, "dropped": dropped})
+        # A pass that dirties the state wakes itself through `on_dirty`; only drops need saying.
+        return dropped > 0
+
+    def _housekeeping(self, now_s: float) -> None:
+        engine, state = self.engine, self.engine.state
+        now = engine.now()
+        policies.wake(state, now)
+        if state.budgets.due(now):
+            engine.commit(policies.roll_periods(state, now), "bursard")
+        if now_s - self._housekept_at >= HOUSEKEEPING_S:
+            self._housekept_at = now_s
+            engine.commit(reprice(state, engine.prices, now), "bursard")
+            engine.commit(policies.thresholds(state), "bursard")
+
+
+def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
+    """Why a pending job waits: one dominant code, from faults to routine. None when it does not wait."""
+    if job.state is not JobState.PENDING:
+        return None
+    if job.held:
+        remedy = f"release it with `bursar release {job.display}`"
+        return Reason(ReasonCode.HELD, "the job is on hold", remedy)
+    if job.waiting_on:
+        others = ", ".join(f"{other} ({when})" for other, when in sorted(job.waiting_on.items()))
+        return Reason(
+            ReasonCode.DEPENDENCY,
+            f"waits for {others}",
+            "it starts by itself once they have ended",
+            tuple(sorted(job.waiting_on.items())),
+        )
+    if job.spec.begin_after > now:
+        return Reason(
+            ReasonCode.BEGIN_TIME,
+            f"may not start before its begin time, in {(job.spec.begin_after - now) // 1_000_000} s",
+            "it starts by itself then",
+            (("begin_after", str(job.spec.begin_after)),),
+        )
+    if job.array is not None:
+        return _array_reason(state, cycle, job, now)
+    if job.parent_id and not job.has_slot:
+        parent = state.jobs.get(job.parent_id)
+        parallel = parent.array.max_parallel if parent is not None and parent.array is not None else 0
+        return Reason(
+            ReasonCode.WAITING_FOR_QUOTA,
+            f"its array runs at most {parallel} tasks at once",
+            "raise max_parallel to run more at once",
+            (("max_parallel", str(parallel)),),
+        )
+    key = state.pending.key_of(job.id)
+    reason = cycle.reasons.get(key) if cycle is not None and key is not None else None
+    return reason or Reason(
+        ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
+    )
+
+
+def _array_reason(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
+    array = job.array
+    assert array is not None
+    for index in array.indices:
+        task = state.jobs.get(f"{job.id}.{index}")
+        if task is not None and task.state is JobState.PENDING:
+            return reason_of(state, cycle, task, now)
+    return None

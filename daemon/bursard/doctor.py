@@ -1,0 +1,128 @@
+"""`bursar doctor`: every invariant that can be checked from inside, as findings with a remedy."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursard.state import State
+from bursard.store import Store
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One check and how it came out."""
+
+    check: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+
+def check_state(state: State) -> list[Finding]:
+    """What memory can tell: nodes, devices, attempts, holds, budgets."""
+    return [
+        _nodes(state),
+        _prices(state),
+        _devices(state),
+        _attempts(state),
+        _ledger(state),
+        _budgets(state),
+    ]
+
+
+def check_store(store: Store, full: bool) -> list[Finding]:
+    """What the disk can tell: the chain, the sums, the space."""
+    problems = store.verify(full)
+    free = store.free_bytes()
+    return [
+        _finding(
+            "log" if full else "log (newest part; --full for all)",
+            problems,
+            f"hash chain and double entry hold up to event {store.last_seq}",
+            "stop the daemon, keep the directory as it is, and restore a backup beside it",
+        ),
+        _finding(
+            "disk",
+            [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else [],
+            f"{free // 1_000_000_000} GB are free",
+            "free some space: below 64 MB new work is refused",
+        ),
+    ]
+
+
+def _finding(check: str, problems: list[str], fine: str, remedy: str) -> Finding:
+    if not problems:
+        return Finding(check, True, fine)
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return Finding(check, False, "; ".join(problems[:3]) + more, remedy)
+
+
+def _nodes(state: State) -> Finding:
+    names = [node.facts.name for node in state.nodes.values() if not node.connected]
+    problems = [f"{name} is out of contact" for name in names]
+    if not state.nodes:
+        problems = ["no node has ever connected"]
+    remedy = "start bursar-agent there; its jobs, if any, go on meanwhile"
+    return _finding("nodes", problems, f"all {len(state.nodes)} are in contact", remedy)
+
+
+def _prices(state: State) -> Finding:
+    unpriced = [node.facts.name for node in state.nodes.values() if not node.price_id]
+    return _finding(
+        "prices",
+        [f"{name} has no price: what runs there costs an unknown amount" for name in unpriced],
+        "every node has a price",
+        "apply a CostModel for its pool or a PriceBook for its machine type",
+    )
+
+
+def _devices(state: State) -> Finding:
+    problems = []
+    for node in state.nodes.values():
+        cpu = memory = 0
+        devices: dict[int, int] = {}
+        for attempt_id in node.live:
+            attempt = state.attempts.get(attempt_id)
+            if attempt is None:
+                problems.append(f"{node.facts.name} holds {attempt_id}, which is not live")
+                continue
+            for member in attempt.live():
+                if member.alloc.node_id == node.id:
+                    cpu += member.alloc.cpu_milli
+                    memory += member.alloc.memory_bytes
+                    for share in member.alloc.devices:
+                        devices[share.index] = devices.get(share.index, 0) + share.milli
+        if any(milli > 1000 for milli in devices.values()):
+            problems.append(f"R1: a device of {node.facts.name} is held more than whole")
+        if cpu + int(state.cluster.cpu_free[node.row]) != node.facts.cpu_milli:
+            problems.append(f"R1: CPUs of {node.facts.name} do not add up")
+        if memory + int(state.cluster.memory_free[node.row]) != node.facts.memory_bytes:
+            problems.append(f"R1: memory of {node.facts.name} does not add up")
+    return _finding("resources (R1)", problems, "nothing is held twice", "report this as a defect")
+
+
+def _attempts(state: State) -> Finding:
+    problems = []
+    for attempt in state.attempts.values():
+        job = state.jobs.get(attempt.job_id)
+        if job is None or job.attempt is not attempt:
+            problems.append(f"J4: {attempt.id} is live but not the live attempt of its job")
+    return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
+
+
+def _ledger(state: State) -> Finding:
+    return _finding(
+        "ledger (L1, B3)",
+        state.ledger.violations(),
+        "every balance ties to the nano",
+        "report this as a defect; the log has all that is needed to find it",
+    )
+
+
+def _budgets(state: State) -> Finding:
+    problems = []
+    for room in state.budgets.rooms(state.ledger).values():
+        record = state.budgets.records[room.name]
+        if record.hard and room.room_nanos < 0:
+            problems.append(f"B1: {room.name} is over its limit by {-room.room_nanos} nanos")
+    count = len(state.budgets.records)
+    return _finding("budgets (B1)", problems, f"settled + held is within all {count}", "raise the limit")

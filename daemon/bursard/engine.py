@@ -1,0 +1,249 @@
+"""The engine: one place where events become true, durable, and heard, in that order.
+
+Owns    the state, the writer and the order between them: decide → apply → append → (durable) → release.
+Why     later commands must be decided on what earlier ones made true, so events are applied in memory at
+        once; but nothing leaves the process (a reply, an assignment, a watch) before the commit that
+        holds its event is on disk. A failed commit ends the process: memory would be ahead of the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from bursar.clock import Clock, Instant
+from bursar.ids import Ids
+from bursar.model import JobSpec
+from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.compile import PriceTable
+from bursard.events import Event, JobSubmitted, decode, encode
+from bursard.ledger import Transaction, rows
+from bursard.state import Applied, JobRecord, Limits, State
+from bursard.state import image as state_image
+from bursard.state.decide.jobs import dependents_of
+from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Store
+from bursard.writer import Writer
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_EVERY = 20_000
+"""Events between snapshots: about half a second of replay at a start."""
+
+Listener = Callable[[int, Event, int, str], None]
+"""Called with (seq, event, at, actor) once the event is durable, in log order."""
+
+
+class Engine:
+    """State and writer behind one door. Belongs to the event loop's thread."""
+
+    def __init__(
+        self,
+        state: State,
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        ids: Ids,
+        catalog: Sequence[PriceDocument] = (),
+    ) -> None:
+        self.state = state
+        self.store = store
+        self.writer = writer
+        self.clock = clock
+        self.ids = ids
+        self.listeners: list[Listener] = []
+        self.on_dirty: Callable[[], None] = lambda: None
+        self._catalog = tuple(catalog)
+        self._prices: tuple[int, PriceTable] | None = None
+        self._unreleased: deque[tuple[int, Event, int, str]] = deque()
+        self._evictions: deque[tuple[int, str]] = deque()
+        self._snapshot_seq = state.version
+        self._snapshotting = False
+        writer.after_commit.append(self._released)
+
+    @property
+    def prices(self) -> PriceTable:
+        """All prices in force: the shipped catalogue and what was applied."""
+        version = self.state.policies_version
+        if self._prices is None or self._prices[0] != version:
+            self._prices = (version, PriceTable([*self._catalog, *self.state.priced]))
+        return self._prices[1]
+
+    def now(self) -> Instant:
+        """Bursard's wall clock."""
+        return self.clock.now()
+
+    def commit(self, events: Sequence[Event], actor: str) -> int:
+        """Make events true and send them to disk. Returns the sequence number to wait for."""
+        state = self.state
+        if not events:
+            return state.version
+        now = self.clock.now()
+        applied = Applied()
+        batch = Batch(events=[], jobs=[], charges=[], entries=[], keys=[])
+        queue = deque(events)
+        while queue:
+            event = queue.popleft()
+            self._apply(event, now, actor, applied, batch)
+            for job in applied.finished:
+                queue.extend(dependents_of(state, job))
+                self._evictions.append((state.version, job.id))
+                batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
+            applied.finished.clear()
+        self.writer.enqueue(batch)
+        self.on_dirty()
+        return state.version
+
+    def _apply(self, event: Event, now: int, actor: str, applied: Applied, batch: Batch) -> None:
+        state = self.state
+        state.apply(event, now, applied)
+        seq = state.version
+        batch.events.append(EventRow(seq, now, actor, encode(event)))  # type: ignore[attr-defined]
+        if applied.charges:
+            batch.charges.extend(charge_rows(state, seq, applied))  # type: ignore[attr-defined]
+            applied.charges.clear()
+        if applied.transactions:
+            batch.entries.extend(entry_rows(seq, applied.transactions))  # type: ignore[attr-defined]
+            applied.transactions.clear()
+        if isinstance(event, JobSubmitted) and event.key:
+            row = KeyRow(event.user, event.key, event.job_id, spec_bytes(event.spec))
+            batch.keys.append(row)  # type: ignore[attr-defined]
+        self._unreleased.append((seq, event, now, actor))
+
+    async def durable(self, seq: int | None = None) -> None:
+        """Wait until an event (all so far when None) is on disk: replies and reads pass here."""
+        await self.writer.durable(self.state.version if seq is None else seq)
+
+    def _released(self, durable_seq: int) -> None:
+        while self._unreleased and self._unreleased[0][0] <= durable_seq:
+            seq, event, at, actor = self._unreleased.popleft()
+            for listener in self.listeners:
+                listener(seq, event, at, actor)
+        while self._evictions and self._evictions[0][0] <= durable_seq:
+            self.state.evict(self._evictions.popleft()[1])
+
+    def snapshot_due(self) -> bool:
+        """Enough happened since the last snapshot, and none is being written."""
+        return not self._snapshotting and self.state.version - self._snapshot_seq >= SNAPSHOT_EVERY
+
+    async def save_snapshot(self) -> None:
+        """Keep the state as it is now, so that a start replays only what follows."""
+        self._snapshotting = True
+        try:
+            seq = self.state.version
+            started = time.perf_counter()
+            data = state_image.encode(self.state, self.clock.now())
+            log.info(
+                "snapshot taken",
+                extra={"seq": seq, "bytes": len(data), "ms": int((time.perf_counter() - started) * 1000)},
+            )
+            await self.writer.save_snapshot(seq, data)
+            self._snapshot_seq = seq
+        finally:
+            self._snapshotting = False
+
+
+def restore(store: Store, limits: Limits) -> State:
+    """The state of a store: its newest snapshot and every event since."""
+    loaded = store.load()
+    state = State(limits)
+    if loaded.snapshot is not None:
+        state = state_image.decode(loaded.snapshot[1], limits)
+    ignored = Applied()
+    for row in loaded.events:
+        state.apply(decode(row.payload), row.at, ignored)
+        if ignored.charges or ignored.transactions:
+            ignored.charges.clear()
+            ignored.transactions.clear()
+        ignored.finished.clear()
+    for job_id in [job.id for job in state.jobs.values() if job.state.terminal]:
+        state.evict(job_id)
+    return state
+
+
+def spec_bytes(spec: JobSpec) -> bytes:
+    """What an idempotency key is bound to: a digest of the spec as accepted."""
+    return hashlib.sha256(msgspec.json.encode(spec)).digest()
+
+
+# --- projections: what the store keeps beside the events, so that reports and lists are queries
+
+
+def job_row(state: State, job: JobRecord) -> JobRow:
+    """A terminal job as a row."""
+    spec = job.spec
+    return JobRow(
+        id=job.id,
+        number=job.number,
+        parent_id=job.parent_id,
+        array_index=job.array_index,
+        name=spec.name,
+        project=spec.project,
+        user=job.user,
+        experiment=spec.experiment,
+        model=spec.model,
+        model_version=spec.model_version,
+        labels=_labels(spec.labels),
+        state=job.state.value,
+        priority=spec.priority,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        settled_nanos=job.settled_nanos,
+        currency=state.currency,
+        document=msgspec.json.encode(job),
+    )
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    return msgspec.json.encode(dict(labels)).decode() if labels else "{}"
+
+
+def charge_rows(state: State, seq: int, applied: Applied) -> list[ChargeRow]:
+    """Charges with everything reports group by, as it is now: later changes do not reach back."""
+    found = []
+    for charge in applied.charges:
+        node = state.nodes[charge.node_id]
+        job = state.jobs.get(charge.job_id)
+        spec = job.spec if job is not None else None
+        simulated = any(device.simulated for device in node.facts.devices)
+        found.append(
+            ChargeRow(
+                seq=seq,
+                kind=charge.kind,
+                node_id=charge.node_id,
+                node_name=node.facts.name,
+                pool=node.facts.pool,
+                attempt_id=charge.attempt_id,
+                job_id=charge.job_id,
+                job_number=job.number if job is not None else 0,
+                rank=charge.rank,
+                start_at=charge.start,
+                end_at=charge.end,
+                nanos=charge.nanos,
+                gpu=charge.gpu,
+                cpu=charge.cpu,
+                memory=charge.memory,
+                price_id=charge.price_id,
+                project=spec.project if spec else "",
+                user=job.user if job is not None else "",
+                experiment=spec.experiment if spec else "",
+                model=spec.model if spec else "",
+                model_version=spec.model_version if spec else "",
+                labels=_labels(spec.labels) if spec else "{}",
+                simulated=int(simulated),
+            )
+        )
+    return found
+
+
+def entry_rows(seq: int, transactions: Sequence[Transaction]) -> list[EntryRow]:
+    """Double-entry lines."""
+    return [
+        EntryRow(seq, row.kind, row.account, row.nanos, row.attempt_id or row.node_id)
+        for row in rows(transactions)
+    ]

@@ -1,0 +1,45 @@
+"""The environment a member runs in: the names of contract section 4, as torchrun and users read them."""
+
+from __future__ import annotations
+
+from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
+
+CHECKPOINT_PLACEHOLDER = "@checkpoint"
+"""The agent puts its own directory for the job in its place."""
+
+
+def job_environment(
+    state: State, job: JobRecord, attempt: AttemptRecord, member: MemberRecord
+) -> dict[str, str]:
+    """The job's own variables, then Bursar's (which a job cannot override)."""
+    spec = job.spec
+    nodes = [state.nodes[m.alloc.node_id] for m in attempt.members]
+    addresses = [node.facts.address for node in nodes]
+    gpus = sum(share.milli for share in member.alloc.devices)
+    env = dict(spec.env)
+    env.update(
+        BURSAR_JOB_ID=job.id,
+        BURSAR_JOB_NUMBER=str(job.number),
+        BURSAR_ATTEMPT=str(attempt.number),
+        BURSAR_NODES=str(len(nodes)),
+        BURSAR_NODE_RANK=str(member.alloc.rank),
+        BURSAR_NODE_ADDRESSES=",".join(addresses),
+        BURSAR_GPUS=f"{gpus / 1000:g}",
+        BURSAR_PROJECT=spec.project,
+        BURSAR_EXPERIMENT=spec.experiment,
+        BURSAR_MODEL=spec.model,
+        BURSAR_CHECKPOINT_DIR=CHECKPOINT_PLACEHOLDER,
+        BURSAR_TIME_LIMIT_S=str(attempt.time_limit_us // 1_000_000),
+        CUDA_VISIBLE_DEVICES=",".join(str(share.index) for share in member.alloc.devices),
+    )
+    if job.array_index >= 0:
+        env["BURSAR_ARRAY_INDEX"] = str(job.array_index)
+    if len(nodes) > 1:
+        env.update(
+            MASTER_ADDR=addresses[0],
+            MASTER_PORT=str(attempt.port),
+            NODE_RANK=str(member.alloc.rank),
+            NNODES=str(len(nodes)),
+            WORLD_SIZE=str(len(nodes)),
+        )
+    return env

@@ -1,0 +1,162 @@
+"""The statement: what each project owes for a period, and that it adds up to what the nodes cost.
+
+Why     a sum that a reader can check is worth more than one to be believed: job shares + idle + down +
+        rounding = node cost stands on the page, per pool, with the difference, which is 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import msgspec
+
+from bursar.money import format_nanos
+from bursard.reports.cost import CostRow, CostTable, fold
+from bursard.reports.files import csv_lines, defused
+from bursard.reports.period import Period
+from bursard.store import ChargeFilter, Dim, Store
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """One period of one cluster, or of one project of it.
+
+    Attributes:
+        projects: usage by project. kinds: usage, idle, down, overhead of all nodes; usage alone when
+            the statement is of one project. node_nanos: what the nodes cost, summed by node.
+    """
+
+    period: Period
+    currency: str
+    project: str
+    projects: CostTable
+    kinds: CostTable
+    node_nanos: int
+
+    @property
+    def difference_nanos(self) -> int:
+        """Node cost less all its owners: 0, or the books are wrong."""
+        return self.node_nanos - self.kinds.total.nanos
+
+
+def statement(store: Store, period: Period, currency: str, project: str = "") -> Statement:
+    """Read one period, from one look at the store, so that all of it is of one moment."""
+    query = ChargeFilter(
+        since=period.since,
+        until=period.until,
+        project=project,
+        kinds=("usage",) if project else (),
+    )
+    sums = store.charge_sums([Dim.KIND, Dim.PROJECT, Dim.NODE_ID, Dim.JOB], query)
+    by_project = [
+        part._replace(keys=part.keys[1:2] + part.keys[3:]) for part in sums if part.keys[0] == "usage"
+    ]
+    by_kind = [part._replace(keys=part.keys[:1] + part.keys[3:]) for part in sums]
+    nodes: dict[str | int, int] = {}
+    for part in sums:
+        nodes[part.keys[2]] = nodes.get(part.keys[2], 0) + part.gpu + part.cpu + part.memory
+    return Statement(
+        period=period,
+        currency=currency,
+        project=project,
+        projects=fold([Dim.PROJECT], by_project),
+        kinds=fold([Dim.KIND], by_kind),
+        node_nanos=sum(nodes.values()),
+    )
+
+
+_NAMES = {"usage": "jobs", "idle": "idle", "down": "down", "overhead": "rounding"}
+
+
+def _kind(found: Statement, kind: str) -> CostRow:
+    return next((row for row in found.kinds.rows if row.keys == (kind,)), CostRow((kind,)))
+
+
+def _hours(us: int) -> str:
+    return f"{us // 3_600_000_000}.{us % 3_600_000_000 * 1000 // 3_600_000_000:03d}"
+
+
+def text_pieces(found: Statement) -> Iterator[bytes]:
+    """For people: amounts in full, since rounded ones would not add up."""
+    of = f" for {found.project}" if found.project else ""
+    lines = [f"Statement {found.period.text}{of}, in {found.currency}", ""]
+    width = max([len("project"), *(len(row.keys[0]) for row in found.projects.rows)])
+    lines.append(f"{'project':<{width}}  {'jobs':>7}  {'hours':>12}  {'cost':>22}")
+    for row in found.projects.rows:
+        name = row.keys[0] or "(none)"
+        lines.append(
+            f"{name:<{width}}  {row.jobs:>7}  {_hours(row.held_us):>12}  {format_nanos(row.nanos):>22}"
+        )
+    total = found.projects.total
+    lines.append(
+        f"{'total':<{width}}  {total.jobs:>7}  {_hours(total.held_us):>12}  {format_nanos(total.nanos):>22}"
+    )
+    if not found.project:
+        lines.append("")
+        lines += [f"{_NAMES[kind]:<12}{format_nanos(_kind(found, kind).nanos):>22}" for kind in _NAMES]
+        lines.append(f"{'node cost':<12}{format_nanos(found.node_nanos):>22}")
+        lines.append(f"{'difference':<12}{format_nanos(found.difference_nanos):>22}")
+    unknown = found.kinds.total.unknown_us
+    if unknown:
+        lines += ["", f"{_hours(unknown)} hours have no known price; their cost is unknown, not 0."]
+    yield ("\n".join(lines) + "\n").encode()
+
+
+def csv_pieces(found: Statement) -> Iterator[bytes]:
+    """One line per project, then one per kind of what no project owes; their sum is the node cost."""
+    header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency")
+    lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
+    if not found.project:
+        kinds = ("idle", "down", "overhead")
+        lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
+    lines.append(_csv_line("total", "", found.kinds.total, found.currency))
+    return csv_lines(header, lines)
+
+
+def _csv_line(line: str, project: str, row: CostRow, currency: str) -> tuple[str, ...]:
+    return (
+        line,
+        defused(project),
+        str(row.jobs),
+        _seconds(row.held_us),
+        _seconds(row.unknown_us),
+        format_nanos(row.nanos),
+        currency,
+    )
+
+
+def _seconds(us: int) -> str:
+    return f"{us // 1_000_000}.{us % 1_000_000:06d}"
+
+
+def json_pieces(found: Statement) -> Iterator[bytes]:
+    """For programs: money as in every JSON of Bursar."""
+
+    def money(nanos: int) -> dict[str, str]:
+        return {"amount": format_nanos(nanos), "currency": found.currency}
+
+    document: dict[str, object] = {
+        "period": found.period.text,
+        "project": found.project,
+        "currency": found.currency,
+        "projects": [
+            {
+                "project": row.keys[0],
+                "jobs": row.jobs,
+                "held_s": row.held_us / 1_000_000,
+                "unknown_price_s": row.unknown_us / 1_000_000,
+                "cost": money(row.nanos),
+            }
+            for row in found.projects.rows
+        ],
+        "total": money(found.projects.total.nanos),
+        "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
+    }
+    if not found.project:
+        document |= {name: money(_kind(found, name).nanos) for name in ("idle", "down", "overhead")}
+        document["node_cost"] = money(found.node_nanos)
+        document["difference"] = money(found.difference_nanos)
+    yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+FORMATS = {"text": text_pieces, "csv": csv_pieces, "json": json_pieces}

@@ -1,0 +1,132 @@
+"""The Events service: the audit trail, who serves, and the self-check."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import bursar
+from bursar.model import JobState
+from bursar.v1 import events_pb2 as pb
+from bursar.v1 import events_pb2_grpc
+from bursard import doctor
+from bursard.cycle import Cycle
+from bursard.engine import Engine
+from bursard.events import Event
+from bursard.executor import Executor
+from bursard.services.identity import Role, require
+from bursard.services.lookup import find_job
+from bursard.store import EventFilter, EventRow
+from bursard.subjects import subject_of, tag_of
+
+PAGE = 500
+_LIMIT_MAX = 1_000_000
+
+
+class EventsService(events_pb2_grpc.EventsServicer):
+    """Reads the log."""
+
+    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor, *, started_at: int) -> None:
+        self.engine = engine
+        self.cycle = cycle
+        self.executor = executor
+        self._started_at = started_at
+        self._news: set[asyncio.Event] = set()
+        engine.listeners.append(self._on_event)
+
+    def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
+        for news in self._news:
+            news.set()
+
+    async def List(self, request: pb.ListEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
+        """Events from the log, then as they happen."""
+        user = require(Role.VIEWER).name
+        await self.engine.durable()
+        after = request.after_seq
+        about = ""
+        if request.job:
+            about = find_job(self.engine, request.job, user).id
+        elif request.node:
+            node = self.engine.state.node_by_name(request.node)
+            about = node.id if node is not None else request.node
+        query = EventFilter(kinds=tuple(request.kinds), about=about)
+        if request.tail and not (about or request.kinds):
+            after = max(after, self.engine.writer.durable_seq - request.tail)
+        left = request.limit or (request.tail if about or request.kinds else 0) or _LIMIT_MAX
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            while left > 0:
+                news.clear()
+                rows = await asyncio.to_thread(self.engine.store.events, after, min(PAGE, left), query)
+                for row in rows:
+                    after = row.seq
+                    left -= 1
+                    yield event_view(row)
+                if len(rows) < min(PAGE, left + len(rows)):
+                    if not request.follow:
+                        return
+                    await news.wait()
+        finally:
+            self._news.discard(news)
+
+    async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
+        """Who serves."""
+        identity = require(Role.VIEWER)
+        state = self.engine.state
+        counts = state.counts
+        live = sum(count for name, count in counts.items() if name != JobState.PENDING)
+        stats, writer = self.cycle.stats, self.engine.writer.stats
+        up = sum(node.connected for node in state.nodes.values())
+        return pb.ServerResponse(
+            version=bursar.__version__,
+            cluster_id=state.cluster_id,
+            epoch=self.engine.store.epoch,
+            started_at=self._started_at,
+            ready=True,
+            pending=counts.get(JobState.PENDING, 0),
+            running=live,
+            nodes_up=up,
+            nodes_silent=len(state.nodes) - up,
+            last_seq=state.version,
+            user=identity.name,
+            role=identity.role.value,
+            pid=os.getpid(),
+            counters={
+                "cycles": stats.cycles,
+                "placed": stats.placed,
+                "dropped": stats.dropped,
+                "cycle_last_us": stats.last_us,
+                "cycle_longest_us": stats.longest_us,
+                "commits": writer.commits,
+                "rows": writer.rows,
+                "commit_last_us": writer.last_commit_us,
+                "commit_longest_us": writer.longest_commit_us,
+            },
+        )
+
+    async def Doctor(self, request: pb.DoctorRequest, context: Any) -> pb.DoctorResponse:
+        """Every invariant that can be checked now."""
+        require(Role.VIEWER)
+        await self.engine.durable()
+        findings = doctor.check_state(self.engine.state)
+        findings += await asyncio.to_thread(doctor.check_store, self.engine.store, request.full)
+        return pb.DoctorResponse(
+            findings=[
+                pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in findings
+            ]
+        )
+
+
+def event_view(row: EventRow) -> pb.Event:
+    """One line of the log."""
+    return pb.Event(
+        seq=row.seq,
+        at=row.at,
+        actor=row.actor,
+        kind=tag_of(row.payload),
+        subject=subject_of(row.payload),
+        json=row.payload.decode(),
+    )

@@ -1,0 +1,277 @@
+"""The Jobs service: requests in, commands to the engine, answers once they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from bursar.codec.spec import spec_from_wire, spec_to_wire
+from bursar.errors import BursarError, Forbidden, InvalidRequest, StoreUnavailable
+from bursar.model import Dependency, JobSpec, JobState
+from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import jobs_pb2_grpc, types_pb2
+from bursard.cycle import Cycle, reason_of
+from bursard.engine import Engine, spec_bytes
+from bursard.events import Event, JobSubmitted
+from bursard.executor import Executor
+from bursard.services import joblist, logs, planning
+from bursard.services.identity import Role, caller, require
+from bursard.services.lookup import find_job
+from bursard.services.views import job_view
+from bursard.services.watching import WatchHub
+from bursard.state import JobRecord
+from bursard.state.decide import jobs as decide
+
+REFS_MAX = 1000
+KEY_MAX = 200
+FREE_BYTES_MIN = 64 * 1024 * 1024
+"""Below this new work is refused, so that what was accepted can still be settled."""
+_IN_FLIGHT_MAX = 4096
+_UPDATABLE = ("priority", "time_limit_us", "name", "experiment", "model", "max_cost_nanos", "currency")
+
+
+class JobsService(jobs_pb2_grpc.JobsServicer):
+    """Everything a submitter does."""
+
+    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor) -> None:
+        self.engine = engine
+        self.cycle = cycle
+        self.executor = executor
+        self.hub = WatchHub(engine)
+        self._space_checked_at = 0
+
+    # --- submit
+
+    async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
+        """Accept one job."""
+        user = require(Role.SUBMITTER).name
+        await self.engine.writer.room()
+        response, seq = self._submit(request, user)
+        await self.engine.durable(seq)
+        return response
+
+    async def SubmitMany(
+        self, requests: AsyncIterator[pb.SubmitRequest], context: Any
+    ) -> AsyncIterator[pb.SubmitResponse]:
+        """Accept many; answers in order, each once durable. A refusal does not end the stream."""
+        user = require(Role.SUBMITTER).name
+        accepted: asyncio.Queue[tuple[pb.SubmitResponse, int] | None] = asyncio.Queue(_IN_FLIGHT_MAX)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await self.engine.writer.room()
+                    try:
+                        await accepted.put(self._submit(request, user))
+                    except BursarError as error:
+                        await accepted.put((_refusal(error), 0))
+            finally:
+                await accepted.put(None)
+
+        reader = asyncio.create_task(read(), name="submit-many")
+        try:
+            while (item := await accepted.get()) is not None:
+                response, seq = item
+                await self.engine.durable(seq)
+                yield response
+            await reader
+        finally:
+            reader.cancel()
+
+    def _submit(self, request: pb.SubmitRequest, user: str) -> tuple[pb.SubmitResponse, int]:
+        state, engine = self.engine.state, self.engine
+        key = request.idempotency_key
+        if len(key) > KEY_MAX:
+            raise InvalidRequest(f"idempotency_key: at most {KEY_MAX} characters")
+        self._check_space()
+        spec = spec_from_wire(request.spec)
+        spec, ended = self._resolve_dependencies(spec, user)
+        if key and (user, key) not in state.keys:
+            known = engine.store.key(user, key)
+            if known is not None:
+                if known.digest != spec_bytes(spec):
+                    raise decide.key_conflict(key, known.job_id)
+                return self._answer(find_job(engine, known.job_id, user), request, True), 0
+        events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, ended=ended)
+        if not events:
+            return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
+        seq = engine.commit(events, user)
+        submitted = events[0]
+        assert isinstance(submitted, JobSubmitted)
+        return self._answer(state.jobs[submitted.job_id], request, False), seq
+
+    def _answer(self, job: JobRecord, request: pb.SubmitRequest, existed: bool) -> pb.SubmitResponse:
+        if request.terse:
+            wire = types_pb2.Job(id=job.id, number=job.number, state=job.state.value)
+            return pb.SubmitResponse(job=wire, existed=existed)
+        return pb.SubmitResponse(job=self._view(job), existed=existed)
+
+    def _resolve_dependencies(self, spec: JobSpec, user: str) -> tuple[JobSpec, dict[str, JobState]]:
+        if not spec.depends_on:
+            return spec, {}
+        found, ended = [], {}
+        for dependency in spec.depends_on:
+            job = find_job(self.engine, dependency.job, user)
+            found.append(Dependency(job.id, dependency.when))
+            if job.state.terminal:
+                ended[job.id] = job.state
+        return replace_spec(spec, {"depends_on": tuple(found)}), ended
+
+    def _check_space(self) -> None:
+        now = self.engine.clock.boot_us()
+        if now - self._space_checked_at < 1_000_000:
+            return
+        free = self.engine.store.free_bytes()
+        if free < FREE_BYTES_MIN:
+            raise StoreUnavailable(
+                f"the disk under the daemon's state has {free // 1_000_000} MB left, less than the"
+                f" {FREE_BYTES_MIN // 1_000_000} MB kept for what is already accepted; free some space",
+                {"free_bytes": str(free)},
+            )
+        self._space_checked_at = now
+
+    # --- reads
+
+    async def Get(self, request: pb.GetJobRequest, context: Any) -> types_pb2.Job:
+        """One job."""
+        user = require(Role.VIEWER).name
+        job = find_job(self.engine, request.job, user)
+        await self.engine.durable()
+        return self._view(job)
+
+    async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+        """Jobs by page."""
+        user = require(Role.VIEWER).name
+        await self.engine.durable()
+        return await joblist.page(self.engine, self.cycle, request, user)
+
+    async def Watch(self, request: pb.WatchJobsRequest, context: Any) -> AsyncIterator[types_pb2.Job]:
+        """Jobs as they change."""
+        user = require(Role.VIEWER).name
+        jobs = self._find_all(request.jobs, user)
+        ids = [job.id for job in jobs]
+        watcher = self.hub.add(ids)
+        open_ids = set(ids)
+        try:
+            watcher.changed.update(ids)
+            while open_ids or not request.until_terminal:
+                changed, watcher.changed = watcher.changed, set()
+                watcher.ready.clear()
+                await self.engine.durable()
+                for job_id in sorted(changed):
+                    job = find_job(self.engine, job_id, user)
+                    if job.state.terminal:
+                        open_ids.discard(job_id)
+                    yield self._view(job)
+                if open_ids or not request.until_terminal:
+                    await watcher.ready.wait()
+        finally:
+            self.hub.remove(watcher, ids)
+
+    async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
+        """What would happen now."""
+        user = require(Role.SUBMITTER).name
+        spec, _ = self._resolve_dependencies(spec_from_wire(request.spec), user)
+        return await planning.plan_view(self.engine, user, spec)
+
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
+        """Why a job is where it is."""
+        user = require(Role.VIEWER).name
+        job = find_job(self.engine, request.job, user)
+        await self.engine.durable()
+        return planning.explain_view(self.engine, self.cycle, job)
+
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
+        """What a member wrote."""
+        user = require(Role.VIEWER).name
+        job = find_job(self.engine, request.job, user)
+        self._own(job)
+        async for chunk in logs.stream(self.engine, self.executor, self.hub, job, request):
+            yield chunk
+
+    # --- changes
+
+    async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.JobsResponse:
+        """Stop and end jobs."""
+        grace = request.grace_us if request.HasField("grace_us") else None
+        state = self.engine.state
+        return await self._each(request.jobs, lambda job: decide.cancel(state, job, grace))
+
+    async def Hold(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
+        """Keep pending jobs from starting."""
+        return await self._each(request.jobs, lambda job: decide.hold(self.engine.state, job))
+
+    async def Release(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
+        """Let held jobs start."""
+        return await self._each(request.jobs, lambda job: decide.release(self.engine.state, job))
+
+    async def Requeue(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
+        """Run jobs again."""
+        return await self._each(request.jobs, lambda job: decide.requeue(self.engine.state, job))
+
+    async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
+        """Change a pending job."""
+        user = require(Role.SUBMITTER).name
+        job = find_job(self.engine, request.job, user)
+        self._own(job)
+        changes: dict[str, object] = {
+            field: getattr(request, field)
+            for field in _UPDATABLE
+            if request.HasField(field)  # type: ignore[arg-type]  # a name of ours
+        }
+        if request.labels:
+            changes["labels"] = tuple(sorted({**dict(job.spec.labels), **request.labels}.items()))
+        # Through the codec's checks once more: an update has the same bounds as a submit.
+        checked = recheck(replace_spec(job.spec, changes))
+        events = decide.update(self.engine.state, job, {key: getattr(checked, key) for key in changes})
+        await self.engine.durable(self.engine.commit(events, user))
+        return self._view(job)
+
+    async def _each(
+        self, refs: Sequence[str], command: Callable[[JobRecord], list[Event]]
+    ) -> pb.JobsResponse:
+        """One command on several jobs: all are found and decided before any changes."""
+        user = require(Role.SUBMITTER).name
+        jobs = self._find_all(refs, user)
+        for job in jobs:
+            self._own(job)
+        events = [event for job in jobs for event in command(job)]
+        seq = self.engine.commit(events, user)
+        await self.engine.durable(seq)
+        return pb.JobsResponse(jobs=[self._view(job, brief=True) for job in jobs])
+
+    def _find_all(self, refs: Sequence[str], user: str) -> list[JobRecord]:
+        if not 1 <= len(refs) <= REFS_MAX:
+            raise InvalidRequest(f"name 1 to {REFS_MAX} jobs, not {len(refs)}")
+        found = {job.id: job for job in (find_job(self.engine, ref, user) for ref in refs)}
+        return list(found.values())
+
+    def _own(self, job: JobRecord) -> None:
+        """Others' jobs are for operators."""
+        identity = caller()
+        if job.user != identity.name and not identity.may(Role.OPERATOR):
+            raise Forbidden(
+                f"job {job.display} belongs to {job.user}, you are {identity.name}; ask them or an operator",
+                {"owner": job.user, "user": identity.name},
+            )
+
+    def _view(self, job: JobRecord, *, brief: bool = False) -> types_pb2.Job:
+        reason = reason_of(self.engine.state, self.cycle, job, self.engine.now())
+        return job_view(self.engine.state, job, reason, brief=brief)
+
+
+def replace_spec(spec: JobSpec, changes: dict[str, Any]) -> JobSpec:
+    """A spec with some fields changed."""
+    return msgspec.structs.replace(spec, **changes)
+
+
+def recheck(spec: JobSpec) -> JobSpec:
+    """The spec after every bound of the codec."""
+    return spec_from_wire(spec_to_wire(spec))
+
+
+def _refusal(error: BursarError) -> pb.SubmitResponse:
+    return pb.SubmitResponse(error=error.reason, message=error.message, facts=error.facts)

@@ -1,0 +1,231 @@
+"""The Money service: cost, budgets, prices and reports.
+
+Why     totals include running work and everything acknowledged: live agents meter first, and the store
+        is read once all events so far are in it. Reads and files are made in threads, so that a large
+        report never holds up scheduling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from bursar.errors import InvalidRequest, NotBuilt, NotFound
+from bursar.v1 import money_pb2 as pb
+from bursar.v1 import money_pb2_grpc
+from bursard.engine import Engine
+from bursard.reports.budgets import BudgetView, budget_views
+from bursard.reports.cost import CostRow, cost_table
+from bursard.reports.files import FORMATS as FOCUS_FORMATS
+from bursard.reports.focus import Coverage, FocusContext, focus_rows
+from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
+from bursard.reports.period import Period, read_period
+from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
+from bursard.reports.statement import statement
+from bursard.services.identity import Role, caller, require
+from bursard.services.lookup import find_job
+from bursard.services.prices import answer_prices
+from bursard.store import ChargeFilter
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 256 * 1024
+ROWS_MAX = 5_000
+"""Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
+_OTHER_REPORTS = ("idle", "waste", "utilization", "budgets")
+_ENDINGS = {"text": "txt"}
+
+Settle = Callable[[], Awaitable[None]]
+
+
+class MoneyService(money_pb2_grpc.MoneyServicer):
+    """Answers what finance asks. `settle()` has live agents meter now."""
+
+    def __init__(self, engine: Engine, settle: Settle) -> None:
+        self.engine = engine
+        self.settle = settle
+
+    async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
+        """Cost grouped by dimensions; the rows sum to the total."""
+        require(Role.VIEWER)
+        if request.until and request.until <= request.since:
+            raise InvalidRequest("until: must be after since")
+        await self._settled()
+        by = tuple(request.by)
+        query = self._cost_filter(request)
+        found = await asyncio.to_thread(cost_table, self.engine.store, by, query)
+        if len(found.rows) > ROWS_MAX:
+            raise InvalidRequest(
+                f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time or"
+                " fewer dimensions, or use `bursar report focus`"
+            )
+        return pb.CostResponse(
+            rows=[_cost_row(row) for row in found.rows],
+            total=_cost_row(found.total),
+            currency=self.engine.state.currency,
+            since=request.since,
+            until=request.until,
+        )
+
+    async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
+        """One budget, or all, in their current periods."""
+        require(Role.VIEWER)
+        found = budget_views(self.engine.state, request.name)
+        if request.name and not found:
+            raise NotFound(f"there is no budget {request.name!r}; `bursar budget ls` lists them")
+        await self.engine.durable()
+        return pb.BudgetsResponse(budgets=[_budget(view) for view in found])
+
+    async def Prices(self, request: pb.PricesRequest, context: object) -> pb.PricesResponse:
+        """Prices in force, their history, or machines for a number of GPUs."""
+        require(Role.VIEWER)
+        engine = self.engine
+        table, now = engine.prices, engine.now()
+        facts = tuple(node.facts for node in engine.state.nodes.values())
+        return await asyncio.to_thread(answer_prices, table, facts, now, request)
+
+    async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
+        """A report as one file, in chunks."""
+        require(Role.VIEWER)
+        period = read_period(request.period)
+        pieces, name = self._pieces(request, period)
+        await self._settled()
+        first = True
+        async for piece in in_one_thread(pieces):
+            for start in range(0, len(piece), CHUNK_BYTES):
+                part = piece[start : start + CHUNK_BYTES]
+                yield pb.ReportChunk(data=part, file_name=name if first else "")
+                first = False
+
+    # --- inside
+
+    async def _settled(self) -> None:
+        await self.settle()
+        await self.engine.durable()
+
+    def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
+        number, ids = 0, tuple[str, ...]()
+        if request.job:
+            job = find_job(self.engine, request.job, caller().name)
+            # By number, so that an array is all of its tasks; one task by its id.
+            number, ids = (0, (job.id,)) if job.parent_id else (job.number, ())
+        return ChargeFilter(
+            since=request.since,
+            until=request.until,
+            kinds=() if request.include_idle else ("usage",),
+            job_number=number,
+            job_ids=ids,
+            project=request.project,
+            user=request.user,
+            experiment=request.experiment,
+            model=request.model,
+        )
+
+    def _pieces(self, request: pb.ReportRequest, period: Period) -> tuple[Callable[[], Iterator[bytes]], str]:
+        """What makes the file, and its name. Faults of the request are raised here, before any work."""
+        kind, stem = request.kind, f"{request.kind}-{period.text}"
+        if kind == "focus":
+            form = request.format or "csv"
+            version = request.focus_version or DEFAULT_VERSION
+            focus_columns(version)
+            _known(form, FOCUS_FORMATS, kind)
+            return self._focus(period, form, version, request.project), f"{stem}-v{version}.{form}"
+        if kind == "statement":
+            form = request.format or "text"
+            _known(form, STATEMENT_FORMATS, kind)
+            return self._statement(period, form, request.project), f"{stem}.{_ENDINGS.get(form, form)}"
+        if kind in _OTHER_REPORTS:
+            raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")
+        raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: focus, statement")
+
+    def _focus(self, period: Period, form: str, version: str, project: str) -> Callable[[], Iterator[bytes]]:
+        state, store = self.engine.state, self.engine.store
+        query = ChargeFilter(since=period.since, until=period.until, project=project)
+
+        def make() -> Iterator[bytes]:
+            coverage = Coverage()
+            rows = focus_rows(store.charges(query), about, coverage)
+            yield from FOCUS_FORMATS[form](rows, focus_columns(version))
+            facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
+            log.info("focus report written", extra={"period": period.text, **facts})
+
+        # On the loop's thread: what a node is does not change under the writer's hands.
+        about = FocusContext(
+            cluster_id=state.cluster_id,
+            provider=f"Bursar {state.cluster_id}",
+            currency=state.currency,
+            nodes={node.id: node.facts for node in state.nodes.values()},
+        )
+        return make
+
+    def _statement(self, period: Period, form: str, project: str) -> Callable[[], Iterator[bytes]]:
+        store, currency = self.engine.store, self.engine.state.currency
+
+        def make() -> Iterator[bytes]:
+            yield from STATEMENT_FORMATS[form](statement(store, period, currency, project))
+
+        return make
+
+
+def _known(form: str, formats: object, kind: str) -> None:
+    names = tuple(formats) if isinstance(formats, dict) else ()
+    if form not in names:
+        raise InvalidRequest(f"format: {form[:40]!r} is not written for {kind}; known: {', '.join(names)}")
+
+
+async def in_one_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+    """Run a generator in a thread of its own, a piece at a time: a slow reader stops it, not the loop."""
+    loop = asyncio.get_running_loop()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="bursard-report")
+    pieces: Iterator[bytes] | None = None
+    try:
+        pieces = await loop.run_in_executor(pool, make)
+        while (piece := await loop.run_in_executor(pool, _next, pieces)) is not None:
+            yield piece
+    finally:
+        # When the caller goes away: the generator lets go of its cursor and file, in its own thread.
+        if close := getattr(pieces, "close", None):
+            pool.submit(close)
+        pool.shutdown(wait=False)
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    # The interpreter's lock is let go here, so that the loop runs between two pieces.
+    time.sleep(0)
+    return next(pieces, None)
+
+
+def _cost_row(row: CostRow) -> pb.CostRow:
+    return pb.CostRow(
+        keys=list(row.keys),
+        nanos=row.nanos,
+        gpu_nanos=row.gpu,
+        cpu_nanos=row.cpu,
+        memory_nanos=row.memory,
+        held_us=row.held_us,
+        jobs=row.jobs,
+        unknown_us=row.unknown_us,
+    )
+
+
+def _budget(view: BudgetView) -> pb.Budget:
+    return pb.Budget(
+        id=f"bud_{view.name}",
+        name=view.name,
+        scope=view.scope,
+        period=view.period,
+        enforcement=view.enforcement,
+        hold=view.hold,
+        limit_nanos=view.limit_nanos,
+        settled_nanos=view.settled_nanos,
+        held_nanos=view.held_nanos,
+        currency=view.currency,
+        period_start=view.period_start,
+        period_end=view.period_end,
+        crossed_percent=list(view.crossed_percent),
+        live_jobs=list(view.live_jobs),
+        version=view.version,
+    )

@@ -1,0 +1,124 @@
+"""The Nodes service: what operators see and do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+from bursar.errors import InvalidRequest, NotFound
+from bursar.model import EndCause
+from bursar.v1 import nodes_pb2 as pb
+from bursar.v1 import nodes_pb2_grpc, types_pb2
+from bursard.cycle import Cycle, reason_of
+from bursard.engine import Engine
+from bursard.events import Event, NodeTokenIssued, StopRequested
+from bursard.executor import Executor
+from bursard.services.identity import Role, require
+from bursard.services.views import job_view, node_view
+from bursard.state import NodeRecord
+from bursard.state.decide import nodes as decide
+from bursard.telemetry import LiveTelemetry
+
+TOKEN_TTL_MAX_US = 7 * 86_400 * 1_000_000
+TOP_PERIOD_S = 1.0
+
+
+class NodesService(nodes_pb2_grpc.NodesServicer):
+    """Reads and steers nodes."""
+
+    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor, telemetry: LiveTelemetry) -> None:
+        self.engine = engine
+        self.cycle = cycle
+        self.executor = executor
+        self.telemetry = telemetry
+
+    async def List(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        """All nodes, or one pool."""
+        require(Role.VIEWER)
+        await self.engine.durable()
+        nodes = self.engine.state.nodes.values()
+        return pb.ListNodesResponse(
+            nodes=[self._view(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
+        )
+
+    async def Get(self, request: pb.NodeRequest, context: Any) -> types_pb2.Node:
+        """One node."""
+        require(Role.VIEWER)
+        await self.engine.durable()
+        return self._view(self._find(request.node))
+
+    async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:
+        """No new work; optionally stop what runs."""
+        user = require(Role.OPERATOR).name
+        node = self._find(request.node)
+        state = self.engine.state
+        events: list[Event] = decide.scheduling(node, "drain", request.reason)
+        if request.confirm_dead:
+            events += decide.confirm_dead(state, node)
+        elif request.stop:
+            message = f"node {node.facts.name} is drained: {request.reason}".rstrip(": ")
+            for attempt_id in node.live:
+                attempt = state.attempts[attempt_id]
+                if attempt.stop_cause is None:
+                    cause = EndCause.PREEMPTED
+                    events.append(StopRequested(attempt_id, cause, attempt.grace_us, message))
+        return await self._commit(node, events, user)
+
+    async def Cordon(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
+        """No new work."""
+        user = require(Role.OPERATOR).name
+        node = self._find(request.node)
+        return await self._commit(node, decide.scheduling(node, "cordon", request.reason), user)
+
+    async def Resume(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
+        """Open for work."""
+        user = require(Role.OPERATOR).name
+        node = self._find(request.node)
+        return await self._commit(node, decide.scheduling(node, "open", ""), user)
+
+    async def Token(self, request: pb.TokenRequest, context: Any) -> pb.TokenResponse:
+        """A secret with which a node of this name may connect; only its hash is kept."""
+        user = require(Role.ADMIN).name
+        if not 0 < request.ttl_us <= TOKEN_TTL_MAX_US:
+            raise InvalidRequest("ttl: more than 0 and at most 7 days, such as 15m")
+        token = "node_" + secrets.token_urlsafe(32)
+        expires_at = self.engine.now() + request.ttl_us
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        seq = self.engine.commit([NodeTokenIssued(request.node, digest, expires_at)], user)
+        await self.engine.durable(seq)
+        return pb.TokenResponse(token=token, expires_at=expires_at)
+
+    async def Top(self, request: pb.TopRequest, context: Any) -> AsyncIterator[pb.TopResponse]:
+        """Newest readings, once or every second."""
+        require(Role.VIEWER)
+        while True:
+            state, now = self.engine.state, self.engine.now()
+            live = (state.jobs[attempt.job_id] for attempt in list(state.attempts.values())[:1000])
+            yield pb.TopResponse(
+                nodes=[self._view(node) for node in state.nodes.values()],
+                jobs=[job_view(state, job, reason_of(state, self.cycle, job, now)) for job in live],
+            )
+            if not request.follow:
+                return
+            await asyncio.sleep(TOP_PERIOD_S)
+
+    def _find(self, name: str) -> NodeRecord:
+        node = self.engine.state.node_by_name(name)
+        if node is None:
+            raise NotFound(f"there is no node {name!r}; `bursar nodes` lists them")
+        return node
+
+    async def _commit(self, node: NodeRecord, events: list[Event], user: str) -> types_pb2.Node:
+        await self.engine.durable(self.engine.commit(events, user))
+        return self._view(node)
+
+    def _view(self, node: NodeRecord) -> types_pb2.Node:
+        link = self.executor.links.get(node.id)
+        sample = self.telemetry.newest(node.facts.name)
+        assert sample is None or isinstance(sample, types_pb2.Sample)
+        wire = node_view(self.engine.state, node, sample, link.last_seen_at if link is not None else 0)
+        wire.agent_version = link.version if link is not None else ""
+        return wire

@@ -1,0 +1,138 @@
+"""What would happen, and why it does not: the answers of `bursar plan` and `bursar explain`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bursar.codec.spec import shares_to_wire
+from bursar.decision import BudgetRoom, Explanation, WhatIf
+from bursar.model import JobSpec, JobState
+from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import types_pb2
+from bursard.cycle import Cycle, reason_of
+from bursard.engine import Engine
+from bursard.scheduler import explain, what_if
+from bursard.services.views import job_view, reason_view
+from bursard.state import JobRecord
+from bursard.state.admission import refuse_unaffordable
+from bursard.store import JobFilter
+
+HISTORY = 20
+"""Past runs of the same name and project that an expected cost rests on."""
+HISTORY_MIN = 3
+
+
+async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse:
+    """Where it would go, what it may cost, what is left of each budget. Raises `BudgetExceeded`."""
+    state = engine.state
+    refuse_unaffordable(state, user, spec)
+    budgets, hard = state.budgets.matching(user, spec)
+    job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
+    answer = what_if(state.snapshot(), job_class, engine.now(), spec.priority)
+    tasks = len(spec.array.indices) if spec.array is not None else 1
+    wire = pb.PlanResponse(
+        starts_now=answer.start is not None,
+        rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
+        currency=state.currency,
+        expected_nanos=answer.expected_nanos * tasks,
+        worst_case_nanos=answer.worst_nanos * tasks,
+        time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
+        expected_start_at=answer.expected_start_at,
+        why=answer.start.why if answer.start is not None else "",
+        expected_basis="the time limit: no past runs of this name to go by",
+    )
+    if answer.start is None:
+        wire.reason.CopyFrom(reason_view(answer.reason))
+    _members(engine, wire, answer)
+    await _history(engine, wire, spec, tasks)
+    held = answer.worst_nanos if answer.start is not None else 0
+    for room in (state.budgets.rooms(state.ledger)[name] for name in budgets):
+        wire.budgets.append(_after(room, held, room.name in hard))
+    return wire
+
+
+def _members(engine: Engine, wire: pb.PlanResponse, answer: WhatIf) -> None:
+    if answer.start is None:
+        return
+    for rank, placement in enumerate(answer.start.members):
+        node = engine.state.nodes[engine.state.cluster.ids[placement.node]]
+        wire.members.append(
+            types_pb2.Member(
+                rank=rank,
+                node=node.facts.name,
+                address=node.facts.address,
+                devices=shares_to_wire(placement.devices),
+                cpu_milli=placement.cpu_milli,
+                memory_bytes=placement.memory_bytes,
+                rate_nanos_per_hour=placement.rates.total,
+                price_id=node.price_id,
+            )
+        )
+
+
+async def _history(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: int) -> None:
+    """What runs of this name have cost so far is a better guess than the time limit."""
+    if not spec.name:
+        return
+    query = JobFilter(states=(JobState.SUCCEEDED.value,), project=spec.project, name=spec.name, limit=HISTORY)
+    page = await asyncio.to_thread(engine.store.jobs, query)
+    costs = sorted(row.settled_nanos for row in page.rows)
+    if len(costs) >= HISTORY_MIN:
+        wire.expected_nanos = min(costs[len(costs) // 2] * tasks, wire.worst_case_nanos or 2**62)
+        wire.expected_basis = f"the median of {len(costs)} past runs of this name"
+
+
+def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
+    return pb.BudgetAfter(
+        budget=room.name,
+        limit_nanos=room.limit_nanos,
+        settled_nanos=room.settled_nanos,
+        held_nanos=room.held_nanos,
+        room_after_nanos=room.room_nanos - held,
+        renews_at=room.renews_at,
+        hard=hard,
+    )
+
+
+def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResponse:
+    """One job, why it is where it is, and what would change that."""
+    state, now = engine.state, engine.now()
+    reason = reason_of(state, cycle, job, now)
+    wire = pb.ExplainResponse(job=job_view(state, job, reason))
+    attempt = job.attempts[-1] if job.attempts else None
+    if attempt is not None:
+        wire.placed_because = attempt.why
+    rooms = state.budgets.rooms(state.ledger)
+    for name in job.budgets:
+        if name in rooms:
+            wire.budgets.append(_after(rooms[name], 0, name in job.hard_budgets))
+    if job.array is not None:
+        tasks = (state.jobs.get(f"{job.id}.{index}") for index in job.array.indices)
+        queued = next((task for task in tasks if task is not None and task.id in state.pending), None)
+        if queued is not None:
+            job = queued
+    if reason is not None:
+        wire.reason.CopyFrom(reason_view(reason))
+    if job.id in state.pending:
+        _pending(engine, wire, job, now)
+    return wire
+
+
+def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
+    state = engine.state
+    snapshot = state.snapshot()
+    key = state.pending.key_of(job.id)
+    index = next(i for i, queue in enumerate(snapshot.queues) if (queue.job_class, queue.priority) == key)
+    found: Explanation = explain(snapshot, index, now, job.id)
+    if found.reason.message:
+        wire.reason.CopyFrom(reason_view(found.reason))
+    for verdict in found.nodes[:100]:
+        why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
+        wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
+    wire.ahead.extend(found.ahead)
+    wire.ahead_total = found.ahead_total
+    wire.expected_start_at = found.expected_start_at
+    if found.alternatives:
+        best = found.alternatives[0]
+        wire.suggestion = f"{best.change}: it would start now on {', '.join(best.nodes)}"
+        wire.suggestion_rate_nanos_per_hour = best.rate_nanos_per_hour if best.priced else -1

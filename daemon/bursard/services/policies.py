@@ -1,0 +1,197 @@
+"""The Policies service: documents in force, applied all or none, with who and when.
+
+Why     one rule for every way in: a document is read and checked before anything changes, the answer
+        leaves once the change is durable, and each version stays readable in the log for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from bursar.errors import InvalidRequest, NotFound, StaleVersion
+from bursar.v1 import money_pb2 as pb
+from bursar.v1 import money_pb2_grpc
+from bursar_policies.document import parse_files
+from bursar_policies.specs import Document
+from bursard.engine import Engine
+from bursard.events import PolicyApplied, PolicyDocument, decode
+from bursard.services.identity import Role, require
+from bursard.state.decide import policies
+from bursard.state.decide.nodes import reprice
+from bursard.store import EventFilter, Store
+
+SOURCES_MAX = 256
+Key = tuple[str, str]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """Who applied one version of a document, and when."""
+
+    document: PolicyDocument
+    at: int
+    by: str
+
+
+class PoliciesService(money_pb2_grpc.PoliciesServicer):
+    """Reads and changes policy documents."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def Apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
+        """All documents or none, effective at once or at `effective_at`; nodes are repriced with it."""
+        identity = require(Role.OPERATOR)
+        documents = await self._read(request)
+        engine, state = self.engine, self.engine.state
+        # From here to the commit nothing waits: what was checked is what becomes true.
+        before = {key: state.policies.get(key) for key in _keys(documents)}
+        now = engine.now()
+        events = policies.apply_documents(state, documents, now)
+        engine.commit(events, identity.name)
+        engine.commit(reprice(state, engine.prices, now), identity.name)
+        after = {key: state.policies[key] for key in before}
+        await engine.durable()
+        return pb.ApplyResponse(policies=await self._changes(before, after))
+
+    async def Check(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
+        """What `Apply` would do, or every fault; nothing is changed."""
+        require(Role.VIEWER)
+        documents = await self._read(request)
+        state = self.engine.state
+        before = {key: state.policies.get(key) for key in _keys(documents)}
+        events = policies.apply_documents(state, documents, self.engine.now())
+        after = {key: kept for key, kept in before.items() if kept is not None}
+        for event in events:
+            if isinstance(event, PolicyApplied):
+                after |= {(one.kind, one.name): one for one in event.documents}
+        return pb.ApplyResponse(
+            policies=[
+                _policy(Applied(after[key], 0, ""), change=_change(old, after[key]))
+                for key, old in before.items()
+            ]
+        )
+
+    async def List(self, request: pb.ListPoliciesRequest, context: object) -> pb.ListPoliciesResponse:
+        """Documents in force, of one kind or all, by kind and name."""
+        require(Role.VIEWER)
+        found = [
+            document
+            for _, document in sorted(self.engine.state.policies.items())
+            if not request.kind or document.kind == request.kind
+        ]
+        await self.engine.durable()
+        history = await self._history()
+        return pb.ListPoliciesResponse(policies=[_policy(_of(history, one)) for one in found])
+
+    async def Get(self, request: pb.PolicyRequest, context: object) -> pb.Policy:
+        """A document in force, or an earlier version of it, removed ones included."""
+        require(Role.VIEWER)
+        await self.engine.durable()
+        history = await self._history()
+        if not request.version:
+            kind, name = self._key(request)
+            return _policy(_of(history, self.engine.state.policies[kind, name]))
+        # Versions may count anew after a removal: the newest of that number is meant.
+        for one in reversed(history):
+            document = one.document
+            wanted = document.name == request.name and document.version == request.version
+            if wanted and request.kind in ("", document.kind):
+                return _policy(one)
+        raise NotFound(f"there is no version {request.version} of a policy {request.name[:63]!r}")
+
+    async def Delete(self, request: pb.PolicyRequest, context: object) -> pb.Policy:
+        """Take a document out of force."""
+        identity = require(Role.OPERATOR)
+        engine, state = self.engine, self.engine.state
+        kind, name = self._key(request)
+        document = state.policies[kind, name]
+        if request.version and request.version != document.version:
+            raise StaleVersion(
+                f"{kind} {name} is at version {document.version}, not {request.version}; only the version"
+                " in force can be removed",
+                {"version": str(document.version)},
+            )
+        engine.commit(policies.remove(state, kind, name), identity.name)
+        now = engine.now()
+        engine.commit(reprice(state, engine.prices, now), identity.name)
+        await engine.durable()
+        return _policy(Applied(document, now, identity.name), change="removed")
+
+    # --- inside
+
+    async def _read(self, request: pb.ApplyRequest) -> tuple[Document, ...]:
+        if not request.sources:
+            raise InvalidRequest("there is no document to apply; name at least one file")
+        if len(request.sources) > SOURCES_MAX:
+            raise InvalidRequest(f"{len(request.sources)} files are more than {SOURCES_MAX} at once")
+        files = [(source.name or "document", source.text) for source in request.sources]
+        return await asyncio.to_thread(parse_files, files)
+
+    def _key(self, request: pb.PolicyRequest) -> Key:
+        found = [
+            key
+            for key in sorted(self.engine.state.policies)
+            if key[1] == request.name and request.kind in ("", key[0])
+        ]
+        if not found:
+            kind = f"{request.kind} " if request.kind else "policy "
+            raise NotFound(f"there is no {kind}{request.name[:63]!r}; `bursar policy ls` lists them")
+        if len(found) > 1:
+            kinds = ", ".join(kind for kind, _ in found)
+            raise InvalidRequest(f"{request.name!r} is the name of several policies ({kinds}); add --kind")
+        return found[0]
+
+    async def _history(self) -> list[Applied]:
+        return await asyncio.to_thread(_read_history, self.engine.store)
+
+    async def _changes(
+        self, before: dict[Key, PolicyDocument | None], after: dict[Key, PolicyDocument]
+    ) -> list[pb.Policy]:
+        history = await self._history()
+        return [
+            _policy(_of(history, after[key]), change=_change(old, after[key])) for key, old in before.items()
+        ]
+
+
+def _keys(documents: tuple[Document, ...]) -> list[Key]:
+    return [(document.kind, document.name) for document in documents]
+
+
+def _change(old: PolicyDocument | None, new: PolicyDocument) -> str:
+    if old is None:
+        return "created"
+    return "unchanged" if old == new else "changed"
+
+
+def _read_history(store: Store) -> list[Applied]:
+    """Every version ever applied, oldest first. Policies change rarely, so the log holds few."""
+    found: list[Applied] = []
+    after = 0
+    while rows := store.events(after, 1000, EventFilter(kinds=("policy-applied",))):
+        for row in rows:
+            event = decode(row.payload)
+            if isinstance(event, PolicyApplied):
+                found += [Applied(document, row.at, row.actor) for document in event.documents]
+        after = rows[-1].seq
+    return found
+
+
+def _of(history: list[Applied], document: PolicyDocument) -> Applied:
+    """The newest application of exactly this document."""
+    return next((one for one in reversed(history) if one.document == document), Applied(document, 0, ""))
+
+
+def _policy(applied: Applied, change: str = "") -> pb.Policy:
+    document = applied.document
+    return pb.Policy(
+        kind=document.kind,
+        name=document.name,
+        version=document.version,
+        applied_at=applied.at,
+        applied_by=applied.by,
+        effective_at=document.effective_at,
+        text=document.text,
+        change=change,
+    )

@@ -1,0 +1,175 @@
+"""Prices and offers as messages: the price table and the cluster's own machines, filtered and ranked.
+
+Why     runs in a thread, on a table that never changes once built, so that thousands of prices do not hold
+        up the loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from bursar.clock import Instant
+from bursar.errors import InvalidRequest
+from bursar.model import NodeFacts
+from bursar.resources import parse_gpu_type, parse_size
+from bursar.v1 import money_pb2 as pb
+from bursar_policies.compile import FOREVER, Offer, PriceQuote, PriceTable
+
+PRICES_MAX = 2_000
+"""Of one answer; `limit` asks for fewer."""
+SORTS = ("price", "gpu-price")
+GPUS_MAX = 16
+
+
+def answer_prices(
+    table: PriceTable, nodes: Sequence[NodeFacts], now: Instant, request: pb.PricesRequest
+) -> pb.PricesResponse:
+    """`prices ls`, `prices history` (`history`) or `offers` (`gpus`). Raises `InvalidRequest`."""
+    if request.sort and request.sort not in SORTS:
+        raise InvalidRequest(f"sort: {request.sort[:40]!r} is not known; use {' or '.join(SORTS)}")
+    if request.history:
+        found = _history(table, now, request)
+    elif request.gpus:
+        found = _offers(table, nodes, now, request)
+    else:
+        found = [*_owned(table, nodes, now), *(_price(offer) for offer in table.prices(now))]
+    found = [price for price in found if _wanted(price, request)]
+    if request.sort == "price":
+        found.sort(key=lambda price: price.rate_nanos_per_hour)
+    elif request.sort == "gpu-price":
+        found.sort(key=lambda price: (not price.gpus, price.rate_per_gpu_nanos_per_hour))
+    return pb.PricesResponse(prices=found[: min(request.limit or PRICES_MAX, PRICES_MAX)])
+
+
+def _wanted(price: pb.Price, request: pb.PricesRequest) -> bool:
+    wants = (request.provider, request.region, request.instance_type, request.market)
+    has = (price.provider, price.region, price.instance_type, price.market)
+    return all(not want or want == value for want, value in zip(wants, has, strict=True))
+
+
+# ------------------------------------------------------------------ offers
+
+_COUNT = re.compile(r"[1-9]\d?", re.ASCII)
+_SIZE = re.compile(r"\d+(?:\.\d+)?\s*[KMGT]i?B", re.ASCII | re.IGNORECASE)
+
+
+def read_gpus(text: str) -> tuple[tuple[str, ...], int, int]:
+    """(types, count, memory of each in bytes) of `H100:8`, `8`, `A100|H100:80GB:4`."""
+    types: tuple[str, ...] = ()
+    count = memory = 0
+    for part in (piece.strip() for piece in text.split(":")):
+        if _COUNT.fullmatch(part) and not count and int(part) <= GPUS_MAX:
+            count = int(part)
+        elif _SIZE.fullmatch(part) and not memory:
+            memory = parse_size(part)
+        elif part and not types and not part[0].isdigit():
+            types = tuple(parse_gpu_type(name.strip()) for name in part.split("|"))
+        else:
+            raise InvalidRequest(
+                f"gpus: {text[:60]!r} is not a type and a count of whole GPUs up to {GPUS_MAX},"
+                " such as H100:8"
+            )
+    return types, count or 1, memory
+
+
+def _offers(
+    table: PriceTable, nodes: Sequence[NodeFacts], now: Instant, request: pb.PricesRequest
+) -> list[pb.Price]:
+    types, count, memory = read_gpus(request.gpus)
+    offers = table.offers(now, gpu_types=types, gpu_count=count, gpu_memory_bytes=memory)
+    own = [
+        price
+        for price in _owned(table, nodes, now)
+        if price.gpus >= count and (not types or price.gpu_type in types) and price.gpu_memory_bytes >= memory
+    ]
+    return sorted([*own, *map(_price, offers)], key=_rank)
+
+
+def _rank(price: pb.Price) -> tuple[int, int, str, str, str, str]:
+    return (
+        price.rate_nanos_per_hour,
+        price.rate_per_gpu_nanos_per_hour,
+        price.provider,
+        price.region,
+        price.instance_type,
+        price.market,
+    )
+
+
+def _owned(table: PriceTable, nodes: Iterable[NodeFacts], now: Instant) -> list[pb.Price]:
+    """One price per kind of node in each pool of one's own."""
+    kinds: dict[tuple[str, str, int, int, int], NodeFacts] = {}
+    for facts in nodes:
+        if facts.provider != "onprem" or facts.instance_type:
+            continue
+        first = facts.devices[0] if facts.devices else None
+        key = (
+            facts.pool,
+            first.type if first else "",
+            len(facts.devices),
+            facts.cpu_milli,
+            facts.memory_bytes,
+        )
+        kinds.setdefault(key, facts)
+    found = []
+    for _, facts in sorted(kinds.items()):
+        quote = table.lookup(facts, now)
+        if quote is None:
+            continue
+        first = facts.devices[0] if facts.devices else None
+        offer = Offer(
+            facts.provider,
+            facts.region,
+            facts.instance_type,
+            facts.market,
+            quote,
+            facts.cpu_milli,
+            facts.memory_bytes,
+            first.type if first else "",
+            len(facts.devices),
+            first.memory_bytes if first else 0,
+        )
+        found.append(_price(offer, pool=facts.pool))
+    return found
+
+
+def _history(table: PriceTable, now: Instant, request: pb.PricesRequest) -> list[pb.Price]:
+    found: list[pb.Price] = []
+    for key in table.machines():
+        wants = (request.provider, request.region, request.instance_type, request.market)
+        if any(want and want != value for want, value in zip(wants, key, strict=True)):
+            continue
+        for start, end, quote in table.history(*key):
+            price = _quote(quote, pb.Price())
+            price.provider, price.region, price.instance_type, price.market = key
+            price.valid_from, price.valid_until = start, 0 if end == FOREVER else end
+            found.append(price)
+        if len(found) >= PRICES_MAX:
+            break
+    return found
+
+
+def _price(offer: Offer, pool: str = "") -> pb.Price:
+    price = pb.Price(
+        provider=offer.provider,
+        region=offer.region,
+        instance_type=offer.instance_type,
+        market=offer.market,
+        cpu_milli=offer.cpu_milli,
+        memory_bytes=offer.memory_bytes,
+        gpu_type=offer.gpu_type,
+        gpus=offer.gpu_count,
+        gpu_memory_bytes=offer.gpu_memory_bytes,
+        rate_per_gpu_nanos_per_hour=offer.per_gpu_nanos_per_hour,
+        pool=pool,
+    )
+    return _quote(offer.quote, price)
+
+
+def _quote(quote: PriceQuote, price: pb.Price) -> pb.Price:
+    price.rate_nanos_per_hour = quote.rate_nanos_per_hour
+    price.currency, price.source, price.price_id = quote.currency, quote.source, quote.price_id
+    price.valid_from = quote.valid_from
+    price.valid_until = 0 if quote.valid_until == FOREVER else quote.valid_until
+    return price

@@ -1,0 +1,171 @@
+"""Records as messages: how the state looks from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
+from bursar.model import DeviceShare, Reason
+from bursar.v1 import types_pb2 as pb
+from bursard.state import AttemptRecord, JobRecord, NodeRecord, State
+from bursard.state.jobs import tasks_of
+from bursard.store import JobRow
+
+RETRY_SHOWN = 100
+"""Attempts of one job that a message carries, newest last."""
+
+_JOBS: msgspec.json.Decoder[JobRecord] = msgspec.json.Decoder(JobRecord)
+
+
+def record_of(row: JobRow) -> JobRecord:
+    """A finished job as the record it was."""
+    return _JOBS.decode(row.document)
+
+
+def reason_view(reason: Reason) -> pb.Reason:
+    """A reason."""
+    return pb.Reason(
+        code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
+    )
+
+
+def job_view(state: State, job: JobRecord, reason: Reason | None = None, *, brief: bool = False) -> pb.Job:
+    """A job, active or finished. `brief` leaves out attempts (lists)."""
+    wire = pb.Job(
+        id=job.id,
+        number=job.number,
+        user=job.user,
+        state=job.state.value,
+        spec=spec_to_wire(job.spec),
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        currency=state.currency,
+        settled_nanos=job.settled_nanos,
+        cost_unknown=job.unpriced,
+        parent_id=job.parent_id,
+        array_index=max(job.array_index, 0),
+        simulated=job.simulated,
+    )
+    if job.exit_code >= 0:
+        wire.exit_code = job.exit_code
+    if reason is not None:
+        wire.reason.CopyFrom(reason_view(reason))
+    elif job.message:
+        wire.reason.message = job.message
+    if job.array is not None:
+        _array(state, wire, job)
+    if not brief:
+        wire.attempts.extend(_attempt(state, a) for a in job.attempts[-RETRY_SHOWN:])
+    _money(state, wire, job)
+    return wire
+
+
+def _array(state: State, wire: pb.Job, job: JobRecord) -> None:
+    array = job.array
+    assert array is not None
+    counts = {name: count for name, count in array.counts.items() if count}
+    wire.array.CopyFrom(
+        pb.ArrayStatus(size=len(array.indices), max_parallel=array.max_parallel, counts=counts)
+    )
+    live = [task for task in tasks_of(state, job) if not task.state.terminal]
+    wire.settled_nanos += sum(task.settled_nanos for task in live)
+    for task in live:
+        if task.attempt is not None:
+            wire.rate_nanos_per_hour += task.attempt.rate
+            wire.held_nanos += _held(state, task.attempt)
+
+
+def _held(state: State, attempt: AttemptRecord) -> int:
+    """What is set aside for an attempt: the same worst case in each budget, so the largest counts once."""
+    return max((hold.nanos for hold in state.ledger.open_holds(attempt.id)), default=0)
+
+
+def _money(state: State, wire: pb.Job, job: JobRecord) -> None:
+    attempt = job.attempt
+    held: Mapping[str, int] = {}
+    if attempt is not None:
+        held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(attempt.id)}
+        wire.rate_nanos_per_hour = attempt.rate
+        wire.held_nanos = max(held.values(), default=0)
+        limit_us, over_us = attempt.time_limit_us, attempt.grace_us + 5_000_000
+        wire.estimate_expected_nanos = attempt.rate * limit_us // 3_600_000_000
+        wire.estimate_max_nanos = attempt.rate * (limit_us + over_us) // 3_600_000_000
+    elif job.state.terminal:
+        wire.estimate_expected_nanos = wire.estimate_max_nanos = job.settled_nanos
+    wire.budgets.extend(
+        pb.JobBudget(budget=name, held_nanos=held.get(name, 0), settled_nanos=wire.settled_nanos)
+        for name in job.budgets
+    )
+    for one in job.attempts:
+        for member in one.members:
+            if member.report is not None:
+                wire.max_rss_bytes = max(wire.max_rss_bytes, member.report.max_rss_bytes)
+                wire.cpu_us += member.report.cpu_us
+
+
+def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
+    wire = pb.Attempt(
+        id=attempt.id,
+        number=attempt.number,
+        state=attempt.state,
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        message=attempt.message,
+        time_limit_us=attempt.time_limit_us,
+        why=attempt.why,
+        end_cause=attempt.cause.value if attempt.cause is not None else "",
+    )
+    if attempt.exit_code >= 0:
+        wire.exit_code = attempt.exit_code
+    for member in attempt.members:
+        alloc = member.alloc
+        node = state.nodes.get(alloc.node_id)
+        wire.members.append(
+            pb.Member(
+                rank=alloc.rank,
+                node=node.facts.name if node is not None else alloc.node_id,
+                address=node.facts.address if node is not None else "",
+                devices=shares_to_wire(alloc.devices),
+                cpu_milli=alloc.cpu_milli,
+                memory_bytes=alloc.memory_bytes,
+                rate_nanos_per_hour=alloc.rates.total,
+                price_id=alloc.price_id,
+                held_us=member.charged_us,
+            )
+        )
+    return wire
+
+
+def node_state(node: NodeRecord) -> str:
+    """One word for operators."""
+    if not node.connected:
+        return "silent"
+    if node.mode == "drain":
+        return "draining" if node.live else "drained"
+    return "cordoned" if node.mode == "cordon" else "up"
+
+
+def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int) -> pb.Node:
+    """A node with what is free of it."""
+    cluster, row = state.cluster, node.row
+    free = [DeviceShare(index, int(cluster.gpu_free[row, index])) for index in range(len(node.facts.devices))]
+    wire = pb.Node(
+        id=node.id,
+        facts=facts_to_wire(node.facts),
+        state=node_state(node),
+        cpu_free_milli=max(int(cluster.cpu_free[row]), 0),
+        memory_free_bytes=max(int(cluster.memory_free[row]), 0),
+        devices_free=shares_to_wire(free),
+        rate_nanos_per_hour=node.rates.total if node.price_id else -1,
+        price_id=node.price_id,
+        currency=state.currency,
+        jobs=len(node.live),
+        last_seen_at=last_seen_at or node.changed_at,
+        reason=node.reason,
+    )
+    if sample is not None:
+        wire.sample.CopyFrom(sample)
+    return wire

@@ -1,0 +1,156 @@
+"""What an operator can set on bursard, and where each value came from: TOML < environment < flags."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bursar.clock import parse_duration
+from bursar.errors import InvalidRequest
+from bursar.options import add_flags, collect
+from bursar.resources import parse_size
+from bursard.state import Limits
+
+CONFIG_PATH = Path("/etc/bursar/bursard.toml")
+ENV_PREFIX = "BURSARD_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One daemon. Every field is a TOML key, an environment variable and a flag of the same name."""
+
+    state_dir: Path = Path("/var/lib/bursar")
+    """Database, log of events and snapshots. One daemon per directory; made with mode 0700."""
+
+    socket_dir: Path = Path("/run/bursar")
+    """Where bursar.sock and auth.sock are made: who may enter this directory may call."""
+
+    listen: str = ""
+    """HOST:PORT for TLS clients and agents; needs tls_cert_file and tls_key_file. Default: no TCP at all."""
+
+    tls_cert_file: Path = Path()
+    """Server certificate chain, PEM."""
+
+    tls_key_file: Path = Path()
+    """Its private key, PEM; mode 0600."""
+
+    tokens_file: Path = Path()
+    """User tokens by hash: [[token]] user, role, sha256; mode 0600. `bursar config new-token` makes one."""
+
+    local_role: str = "submitter"
+    """Role of local users other than root and the daemon's own: viewer | submitter | operator | none."""
+
+    policies: tuple[str, ...] = ()
+    """Directories or files of policy documents applied at the first start (flag: repeat by comma)."""
+
+    currency: str = "USD"
+    """The one currency of this cluster's books; fixed at the first start."""
+
+    default_time_limit: str = "24h"
+    """Time limit of a job that names none: the worst case must be finite to be held."""
+
+    meter_interval: str = "60s"
+    """How often agents report usage while a job runs."""
+
+    log_cap: str = "64MiB"
+    """Size cap of one member's log: head and tail are kept."""
+
+    run_as_submitter: bool = False
+    """Agents that run as root start jobs under the submitter's account."""
+
+    mqtt_url: str = ""
+    """mqtt://host:1883: live telemetry and events go through this broker (key telemetry.mqtt.url in docs)."""
+
+    log_level: str = "INFO"
+    """DEBUG | INFO | WARNING | ERROR."""
+
+    log_format: str = "json"
+    """json | text."""
+
+    @property
+    def limits(self) -> Limits:
+        """What decisions rest on."""
+        return Limits(
+            default_time_limit_us=parse_duration(self.default_time_limit),
+            meter_interval_us=parse_duration(self.meter_interval),
+        )
+
+    @property
+    def log_cap_bytes(self) -> int:
+        """`log_cap` as a number."""
+        return parse_size(self.log_cap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """What was asked for."""
+
+    settings: Settings
+    check_config: bool
+    print_config: bool
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
+    """Read everything, check it. Raises `InvalidRequest` naming the place, the fault and the remedy."""
+    parser = argparse.ArgumentParser(
+        prog="bursard",
+        description="Bursar's scheduler daemon: admits, holds, places, meters and keeps the ledger.",
+        epilog="example: bursard --state-dir /var/lib/bursar --socket-dir /run/bursar",
+        allow_abbrev=False,
+    )
+    add_flags(parser, Settings, argv, CONFIG_PATH)
+    options = vars(parser.parse_args(argv))
+    given = collect(Settings, options, environ, ENV_PREFIX, CONFIG_PATH)
+    settings = Settings(**{name: _convert(name, raw, at) for name, (raw, at) in given.items()})
+    _check(settings, {name: at for name, (_, at) in given.items()})
+    return CommandLine(
+        settings=settings, check_config=options["check_config"], print_config=options["print_config"]
+    )
+
+
+_PATHS = ("state_dir", "socket_dir", "tls_cert_file", "tls_key_file", "tokens_file")
+
+
+def _convert(name: str, raw: Any, at: str) -> Any:
+    if name == "policies":
+        items = raw if isinstance(raw, list) else str(raw).split(",")
+        return tuple(str(item) for item in items if item)
+    if name == "run_as_submitter":
+        text = str(raw).lower()
+        if text not in ("true", "false"):
+            raise InvalidRequest(f"{at}: expected true or false, not {raw!r}")
+        return text == "true"
+    if not isinstance(raw, str | int) or isinstance(raw, bool):
+        raise InvalidRequest(f"{at}: expected a text, not {type(raw).__name__}")
+    return Path(str(raw)) if name in _PATHS else str(raw)
+
+
+def _check(settings: Settings, places: Mapping[str, str]) -> None:
+    def fail(name: str, message: str) -> None:
+        raise InvalidRequest(f"{places.get(name, name)}: {message}")
+
+    for name in ("default_time_limit", "meter_interval"):
+        try:
+            if parse_duration(getattr(settings, name)) < 1_000_000:
+                fail(name, "must be at least 1s")
+        except InvalidRequest as error:
+            fail(name, error.message)
+    try:
+        parse_size(settings.log_cap)
+    except InvalidRequest as error:
+        fail("log_cap", error.message)
+    if settings.local_role not in ("viewer", "submitter", "operator", "none"):
+        fail("local_role", f"{settings.local_role!r} is not viewer, submitter, operator or none")
+    if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
+    if settings.log_format not in ("json", "text"):
+        fail("log_format", f"{settings.log_format!r} is not json or text")
+    if len(settings.currency) != 3 or not settings.currency.isupper():
+        fail("currency", f"{settings.currency!r} is no currency code; write three letters such as USD")
+    if settings.listen and (settings.tls_cert_file == Path() or settings.tls_key_file == Path()):
+        fail("listen", "TCP is served with TLS only: set tls_cert_file and tls_key_file")
+    if settings.listen and not settings.listen.rpartition(":")[2].isdigit():
+        fail("listen", f"{settings.listen!r} is not HOST:PORT, such as 0.0.0.0:7443")

@@ -1,0 +1,28 @@
+"""What an event is called and what it is about, read from its bytes without decoding the whole of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Head(msgspec.Struct):
+    type: str
+    job_id: str = ""
+    attempt_id: str = ""
+    node_id: str = ""
+    budget: str = ""
+    name: str = ""
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def tag_of(payload: bytes) -> str:
+    """The event's tag, such as `job-submitted`."""
+    return _HEAD.decode(payload).type
+
+
+def subject_of(payload: bytes) -> str:
+    """The id or name it is about: job, else attempt, node, budget or document."""
+    head = _HEAD.decode(payload)
+    return head.job_id or head.attempt_id or head.node_id or head.budget or head.name

@@ -1,0 +1,36 @@
+"""A window of samples per node, fed by agent streams or by MQTT.
+
+Why     `top` and `show` want now, not history; a bounded window cannot grow with the cluster's age.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW = 60
+"""Samples kept per node: one minute at 1 Hz."""
+
+
+class LiveTelemetry:
+    """Newest samples by node name. A sample is opaque here: the wire's own message."""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, deque[object]] = {}
+        self.received = 0
+
+    def add(self, node: str, sample: object) -> None:
+        """Keep one reading; the oldest falls out."""
+        window = self._windows.get(node)
+        if window is None:
+            window = self._windows[node] = deque(maxlen=WINDOW)
+        window.append(sample)
+        self.received += 1
+
+    def newest(self, node: str) -> object | None:
+        """The last reading of a node, or None."""
+        window = self._windows.get(node)
+        return window[-1] if window else None
+
+    def drop(self, node: str) -> None:
+        """The node is out of contact: its readings are no longer live."""
+        self._windows.pop(node, None)
