@@ -1,0 +1,363 @@
+"""Verbs about machines and the server: nodes, node, offers, events, doctor, top."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bursar.cli import texts
+from bursar.cli.common import connected, fail, listing, now, plural, read_since
+from bursar.cli.groups import NearGroup
+from bursar.cli.jobs import JOB_COLUMNS, LIVE
+from bursar.cli.output import (
+    Column,
+    Output,
+    Row,
+    dumps,
+    emit,
+    emit_one,
+    say,
+    table_text,
+    write_lines,
+    write_text,
+)
+from bursar.cli.terminal import (
+    age_text,
+    clean,
+    is_terminal,
+    paint,
+    rate_text,
+    size_text,
+    time_text,
+    width,
+)
+from bursar.clock import parse_duration
+from bursar.codec import view
+from bursar.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from bursar.client import Client
+
+
+def _gpus(row: Row) -> str:
+    if not row["gpus"]:
+        return "-"
+    names = "|".join(row["gpu_types"])
+    mark = " (simulated)" if row["simulated"] else ""
+    return f"{row['gpus_free']:g}/{row['gpus']} {names}{mark}"
+
+
+NODE_COLUMNS = (
+    Column("name", shrink=True),
+    Column("id", drop=1),
+    Column("state"),
+    Column("pool", shrink=True, drop=4),
+    Column("gpus", "gpus_free", _gpus),
+    Column("cpus", "cpus_free", lambda row: f"{row['cpus_free']:g}/{row['cpus']:g}", right=True),
+    Column(
+        "memory",
+        "memory_free_bytes",
+        lambda row: f"{size_text(row['memory_free_bytes'])}/{size_text(row['memory_bytes'])}",
+        right=True,
+        drop=3,
+    ),
+    Column("price", "rate_per_hour", lambda row: rate_text(row["rate_per_hour"]), right=True),
+    Column("jobs", right=True),
+    Column("seen", "last_seen_at", lambda row: age_text(row["last_seen_at"], now()), drop=2),
+)
+"""Quantities read `free/all`."""
+
+
+@click.command()
+@click.option("--pool", default="", help="Nodes of this pool.")
+@listing
+@connected
+def nodes(client: Client, pool: str, output: Output) -> None:
+    """List nodes with what is free on each (free/all), its price and its state.
+
+    Example: bursar nodes --sort-by rate_per_hour
+    """
+    rows = [view.node(each) for each in client.nodes(pool=pool)]
+    emit(rows, NODE_COLUMNS, output, identity="name", empty="no nodes; `bursar up` brings some")
+
+
+@click.group(cls=NearGroup)
+def node() -> None:
+    """Show, drain, cordon, resume or enrol one node.
+
+    Example: bursar node drain gpu-07 --reason "bad fan"
+    """
+
+
+@node.command("show")
+@click.argument("name")
+@listing
+@connected
+def node_show(client: Client, name: str, output: Output) -> None:
+    """Show one node with its devices.
+
+    Example: bursar node show local-1
+    """
+    _emit_node(client.node(name), output, texts.node_text)
+
+
+@node.command("drain")
+@click.argument("name")
+@click.option("--reason", default="", help="Shown in `nodes`.")
+@click.option("--stop", is_flag=True, help="Stop running jobs, with their grace.")
+@click.option("--confirm-dead", is_flag=True, help="I vouch that this silent node is off.")
+@listing
+@connected
+def node_drain(
+    client: Client, name: str, reason: str, stop: bool, confirm_dead: bool, output: Output
+) -> None:
+    """Give a node no new work and let it run empty.
+
+    Example: bursar node drain gpu-07 --reason "bad fan" --stop
+    """
+    found = client.drain(name, reason=reason, stop=stop, confirm_dead=confirm_dead)
+    _emit_node(found, output, _mode_text)
+
+
+@node.command("cordon")
+@click.argument("name")
+@click.option("--reason", default="", help="Shown in `nodes`.")
+@listing
+@connected
+def node_cordon(client: Client, name: str, reason: str, output: Output) -> None:
+    """Give a node no new work.
+
+    Example: bursar node cordon gpu-07
+    """
+    _emit_node(client.cordon(name, reason=reason), output, _mode_text)
+
+
+@node.command("resume")
+@click.argument("name")
+@listing
+@connected
+def node_resume(client: Client, name: str, output: Output) -> None:
+    """Let a node take work again.
+
+    Example: bursar node resume gpu-07
+    """
+    _emit_node(client.resume(name), output, _mode_text)
+
+
+@node.command("token")
+@click.argument("name")
+@click.option("--ttl", default="1h", metavar="DURATION", help="How long it is good.  [default: 1h]")
+@listing
+@connected
+def node_token(client: Client, name: str, ttl: str, output: Output) -> None:
+    """Print a one-time secret with which a new node enrols.
+
+    Example: bursar node token gpu-08 --ttl 10m
+    """
+    row = view.node_token(client.node_token(name, ttl_us=parse_duration(ttl)), name)
+    emit_one(row, output, lambda r: str(r["token"]), identity="token")
+    if not output.structured and not output.quiet:
+        say(f"good once, until {time_text(row['expires_at'])}")
+
+
+def _emit_node(found: Any, output: Output, text: Any) -> None:
+    emit_one(view.node(found), output, text, columns=NODE_COLUMNS, identity="name")
+
+
+def _mode_text(row: Row) -> str:
+    return f"node {clean(row['name'])} {texts.state(row['state'])}"
+
+
+# ------------------------------------------------------------------ offers
+
+PRICE_COLUMNS = (
+    Column("provider"),
+    Column("region", shrink=True),
+    Column("pool", shrink=True, drop=3),
+    Column("instance_type", shrink=True),
+    Column("market"),
+    Column("gpus", "gpus", lambda r: f"{r['gpu_type']}:{r['gpus']}" if r["gpus"] else "-"),
+    Column("cpus", right=True, drop=4),
+    Column("memory", "memory_bytes", lambda row: size_text(row["memory_bytes"]), right=True, drop=5),
+    Column("price", "rate_per_hour", lambda row: rate_text(row["rate_per_hour"]), right=True),
+    Column("per_gpu", "rate_per_gpu_hour", right=True, drop=1),
+    Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=2),
+    Column("source", shrink=True, drop=6),
+)
+
+
+@click.command()
+@click.option("--gpus", default="", metavar="GPUS", help="Machines that have these: H100:8.")
+@click.option("--provider", default="", help="aws, gcp, azure, onprem.")
+@click.option("--region", default="", help="Of the provider.")
+@click.option("--market", default="", help="on-demand, spot, committed-1y …")
+@click.option("--sort", type=click.Choice(["price", "gpu-price"]), default="price", help="[default: price]")
+@click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
+@listing
+@connected
+def offers(client: Client, output: Output, **filters: Any) -> None:
+    """Compare what machines cost, from the price books in force.
+
+    Example: bursar offers --gpus H100:8 --sort gpu-price
+    """
+    rows = [view.price(each) for each in client.prices(**filters)]
+    emit(rows, PRICE_COLUMNS, output, identity="price_id", empty="no price matches")
+
+
+# ------------------------------------------------------------------ events
+
+EVENT_COLUMNS = (
+    Column("seq", right=True),
+    Column("at", "at", lambda row: time_text(row["at"])),
+    Column("kind"),
+    Column("subject"),
+    Column("actor", shrink=True, drop=1),
+    Column("data", "data", lambda row: dumps(row["data"]), shrink=True),
+)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on as they happen.")
+@click.option("--job", default="", help="Of this job.")
+@click.option("--node", "node_name", default="", help="Of this node.")
+@click.option("--kind", "kinds", multiple=True, help="Of this kind; may be given again.")
+@click.option("--tail", type=click.IntRange(1), default=None, help="The last so many.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="After this one.")
+@click.option("--since", metavar="TIME", help="Since then: 2h, 2026-11-01.")
+@listing
+@connected
+def events(
+    client: Client,
+    follow: bool,
+    job: str,
+    node_name: str,
+    kinds: tuple[str, ...],
+    tail: int | None,
+    after: int,
+    since: str | None,
+    output: Output,
+) -> None:
+    """List or follow what happened: the audit trail. Without --tail or --after, the last 50.
+
+    Example: bursar events -f --job last
+    """
+    if follow and output.format not in ("table", "jsonl"):
+        raise InvalidRequest(f"-f never ends, so it cannot be one {output.format} document; use jsonl")
+    if tail is None:
+        tail = 0 if after or since else 50
+    found = client.events(after_seq=after, follow=follow, job=job, node=node_name, kinds=kinds, tail=tail)
+    at = read_since(since)
+    rows = (view.event(each) for each in found if each.at >= at)
+    if follow:
+        _stream_events(rows, output)
+    else:
+        emit(rows, EVENT_COLUMNS, output, identity="seq", empty="no events")
+
+
+def _stream_events(rows: Iterable[Row], output: Output) -> None:
+    for row in rows:
+        write_lines([dumps(row) if output.structured else _event_text(row)])
+
+
+def _event_text(row: Row) -> str:
+    data = dumps(row["data"]) if row["data"] else ""
+    text = f"{row['seq']} {time_text(row['at'])} {row['kind']} {row['subject']} {data}"
+    return clean(text.rstrip())
+
+
+# ------------------------------------------------------------------ doctor
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Verify the whole log as well; takes longer.")
+@listing
+@connected
+def doctor(client: Client, full: bool, output: Output) -> None:
+    """Check the server's invariants now. Exit code 1 when one is broken.
+
+    Example: bursar doctor --full
+    """
+    rows = view.findings(client.doctor(full=full))
+    columns = (
+        Column("check"),
+        Column("ok", "ok", lambda row: "ok" if row["ok"] else paint("BROKEN", "red")),
+        Column("message", shrink=True),
+    )
+    emit(rows, columns, output, identity="check")
+    broken = [row for row in rows if not row["ok"]]
+    for row in broken:
+        say(f"{row['check']}: {row['message']}" + (f"\nremedy: {row['remedy']}" * bool(row["remedy"])))
+    if broken:
+        raise fail(1)
+
+
+# ------------------------------------------------------------------ top
+
+
+@click.command()
+@listing
+@connected
+def top(client: Client, output: Output) -> None:
+    """Show nodes and what runs on them, live on a terminal, once into a pipe. Ctrl-C ends it.
+
+    Example: bursar top
+    """
+    live = is_terminal(sys.stdout) and not output.structured
+    clear = "\x1b[2J"
+    for picture in client.top(follow=live):
+        row = view.top(picture)
+        if not live:
+            emit_one(row, output, lambda r: _top_text(r, None))
+            return
+        # Home, each new line cleared to its end, then everything below: no flicker.
+        text = _top_text(row, width()).replace("\n", "\x1b[K\n")
+        write_text(f"{clear}\x1b[H{text}\x1b[K\x1b[J")
+        clear = ""
+
+
+def _use(row: Row) -> str:
+    return f"{100 * row['sample']['cpu_utilization_ratio']:.0f}%" if row["sample"] else "-"
+
+
+def _gpu_use(row: Row) -> str:
+    gpus = row["sample"]["gpus"] if row["sample"] else []
+    if not gpus:
+        return "-"
+    return " ".join(f"{100 * gpu['utilization_ratio']:.0f}%" for gpu in gpus)
+
+
+def _power(row: Row) -> str:
+    power = row["sample"]["power_watts"] if row["sample"] else None
+    return f"{power:.0f} W" if power else "-"
+
+
+def _memory_use(row: Row) -> str:
+    used = size_text(row["sample"]["memory_used_bytes"]) if row["sample"] else "-"
+    return f"{used}/{size_text(row['memory_bytes'])}"
+
+
+TOP_COLUMNS = (
+    Column("node", "name", shrink=True),
+    Column("state"),
+    Column("cpu", "", _use, right=True),
+    Column("memory", "", _memory_use, right=True),
+    Column("gpu", "", _gpu_use, shrink=True),
+    Column("power", "", _power, right=True, drop=1),
+    Column("free_gpus", "", _gpus),
+    Column("jobs", right=True),
+)
+
+
+def _top_text(row: Row, columns_max: int | None) -> str:
+    jobs = [job for job in row["jobs"] if job["state"] in LIVE]
+    parts = [
+        f"{plural(len(row['nodes']), 'node')}, {plural(len(jobs), 'live job')}",
+        "",
+        table_text(row["nodes"], TOP_COLUMNS, columns_max),
+    ]
+    if jobs:
+        parts += ["", table_text(jobs, JOB_COLUMNS, columns_max)]
+    return "\n".join(parts)

@@ -1,0 +1,146 @@
+"""What every verb shares: its options, its connection, and how words of the command line are read.
+
+Why     one spelling of `--server`, `-o`, `--label k=v` and `--since 2d` for all verbs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from bursar.cli.output import FORMATS, Output
+from bursar.clock import SystemClock, parse_duration, parse_instant
+from bursar.errors import BursarError, InvalidRequest
+
+PATIENCE_S: Final = 3.0
+"""How long a command waits for a server that restarts before it says that none is there."""
+FILE_BYTES_MAX: Final = 64 * 1024
+"""The largest file people write for Bursar."""
+
+
+def server_of(server: str | None) -> str | None:
+    """`--server` of the verb, else the one before the verb."""
+    if server:
+        return server
+    context = click.get_current_context(silent=True)
+    found = context.find_root().params.get("server") if context else None
+    return found if isinstance(found, str) else None
+
+
+def connected(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the verb a `Client` as its first argument, and `--server`."""
+
+    @click.option("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443.")
+    @functools.wraps(command)
+    def with_client(*args: Any, server: str | None, **kwargs: Any) -> Any:
+        from bursar.client import Client
+
+        with Client(server_of(server), patience_s=PATIENCE_S) as client:
+            return command(client, *args, **kwargs)
+
+    return with_client
+
+
+def listing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the verb `output: Output` from `-o`, `--sort-by`, `--columns` and `-q`."""
+
+    @click.option(
+        "-o",
+        "--output",
+        "format",
+        type=click.Choice(FORMATS),
+        default="table",
+        help="Form of the output.  [default: table]",
+    )
+    @click.option("--sort-by", default="", metavar="COLUMN", help="Sort; -COLUMN from the largest.")
+    @click.option("--columns", default="", metavar="A,B", help="Only these columns or JSON fields.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print ids alone.")
+    @functools.wraps(command)
+    def with_output(*args: Any, format: str, sort_by: str, columns: str, quiet: bool, **kwargs: Any) -> Any:
+        names = tuple(name.strip() for name in columns.split(",") if name.strip())
+        return command(*args, output=Output(format, sort_by, names, quiet), **kwargs)
+
+    return with_output
+
+
+def fail(code: int) -> click.exceptions.Exit:
+    """The exception that ends the program with `code`; to be raised."""
+    return click.exceptions.Exit(code)
+
+
+# ------------------------------------------------------------------ words
+
+
+def now() -> int:
+    """Wall time, for ages."""
+    return SystemClock().now()
+
+
+def read_labels(pairs: Sequence[str]) -> Mapping[str, str]:
+    """`k=v` words."""
+    labels = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise InvalidRequest(f"--label: {pair!r} is not a label; write it as key=value")
+        labels[key] = value
+    return labels
+
+
+def read_since(text: str | None, flag: str = "--since") -> int:
+    """A time, or a duration back from now; 0 for none."""
+    if not text:
+        return 0
+    try:
+        return now() - parse_duration(text)
+    except InvalidRequest:
+        pass
+    try:
+        return parse_instant(text)
+    except BursarError:
+        raise InvalidRequest(
+            f"{flag}: {text!r} is neither a time, such as 2026-11-01 or 2026-11-01T08:00:00Z, "
+            "nor a duration, such as 90m or 7d"
+        ) from None
+
+
+def read_priority(text: str) -> int:
+    """low, normal, high or 0..100."""
+    named = {"low": 25, "normal": 50, "high": 75}
+    if text in named:
+        return named[text]
+    if text.isascii() and text.isdecimal() and int(text) <= 100:
+        return int(text)
+    raise InvalidRequest(f"--priority: {text!r} is not low, normal, high or a number 0..100")
+
+
+def read_small_file(file: str) -> str:
+    """A small text file, whole; `-` is standard input. Raises `InvalidRequest` for what cannot be one."""
+    name = "<stdin>" if file == "-" else file
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                data = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidRequest(f"{name} cannot be read: {error.strerror or error}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise InvalidRequest(f"{name} has more than {FILE_BYTES_MAX // 1024} kB; such files are small")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidRequest(
+            f"{name}:{line}: byte {data[error.start]:#04x} is not UTF-8 text; is it a binary file?"
+        ) from None
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,316 @@
+"""Verbs about jobs that exist: ls, show, logs, explain, wait, cancel, hold, release, requeue, update."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bursar.cli import texts
+from bursar.cli.common import (
+    connected,
+    fail,
+    listing,
+    now,
+    plural,
+    read_labels,
+    read_priority,
+    read_since,
+)
+from bursar.cli.follow import print_logs
+from bursar.cli.output import Column, Output, Row, emit, emit_one, say
+from bursar.cli.terminal import age_text, clean, money_text
+from bursar.clock import SECOND_US, parse_duration
+from bursar.codec import view
+from bursar.errors import InvalidRequest
+from bursar.model import JobState
+from bursar.money import parse_money
+
+if TYPE_CHECKING:
+    from bursar.client import Client
+
+LIVE = ("STARTING", "RUNNING", "STOPPING")
+
+
+def _elapsed(row: Row) -> str:
+    return age_text(row["started_at"], now(), row["finished_at"])
+
+
+def _where(row: Row) -> str:
+    if not row["attempts"]:
+        return "-"
+    nodes = [member["node"] for member in row["attempts"][-1]["nodes"]]
+    return nodes[0] + (f"+{len(nodes) - 1}" if len(nodes) > 1 else "") if nodes else "-"
+
+
+def _needs(row: Row) -> str:
+    nodes = "" if row["nodes"] == 1 else f"{row['nodes']}x "
+    return nodes + texts.resources_text(row["resources"]).replace(" cpus", "c").replace(" cpu", "c")
+
+
+def _why(row: Row) -> str:
+    if row["array"]:
+        return " ".join(f"{n} {name.lower()}" for name, n in row["array"]["counts"].items())
+    if row["state"] == "PENDING" and row["reason"]:
+        return str(row["reason"]["code"])
+    cause = row["attempts"][-1]["end_cause"] if row["attempts"] else None
+    return str(cause) if cause and cause != "completed" else ""
+
+
+JOB_COLUMNS = (
+    Column("number", right=True),
+    Column("id"),
+    Column("name", shrink=True),
+    Column("project", shrink=True, drop=2),
+    Column("user", shrink=True, drop=5),
+    Column("state"),
+    Column("needs", "resources", _needs, drop=4),
+    Column("where", "attempts", _where, shrink=True, drop=3),
+    Column("elapsed", "started_at", _elapsed, right=True),
+    Column("cost", "cost.settled", lambda row: money_text(row["cost"]["settled"]), right=True),
+    Column("why", "reason.code", _why, shrink=True, drop=1),
+)
+
+
+@click.command()
+@click.option("--state", "states", metavar="S,S", help="pending,running,… or all.")
+@click.option("--project", default="", help="This project and those below it.")
+@click.option("--user", default="", help="Jobs of this user.")
+@click.option("--experiment", default="", help="Jobs of this experiment.")
+@click.option("--model", default="", help="Jobs of this model.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="Jobs with this label.")
+@click.option("--since", metavar="TIME", help="Submitted or ended since: 2d, 2026-11-01.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="At most so many.")
+@click.option("--tasks", metavar="JOB", default="", help="List the tasks of this array.")
+@click.option("--name", default="", help="Jobs of this name.")
+@listing
+@connected
+def ls(
+    client: Client,
+    states: str | None,
+    labels: tuple[str, ...],
+    since: str | None,
+    limit: int | None,
+    tasks: str,
+    output: Output,
+    **filters: str,
+) -> None:
+    """List jobs: what is active, and what ended in the last day.
+
+    Example: bursar ls --state pending,running --project nlp
+    """
+    found = client.list(
+        limit=limit or 0,
+        states=_states(states),
+        labels=read_labels(labels),
+        since=read_since(since),
+        tasks_of=tasks,
+        **filters,
+    )
+    emit(map(view.job, found), JOB_COLUMNS, output, empty="no jobs")
+
+
+def _states(text: str | None) -> list[str]:
+    """`--state` words as the wire has them; all of them for `all`, none for the default."""
+    if text is None:
+        return []
+    words = [word.strip().upper() for word in text.split(",") if word.strip()]
+    if "ALL" in words:
+        return [str(state) for state in JobState]
+    for word in words:
+        if word not in JobState.__members__:
+            raise InvalidRequest(
+                f"--state: {word.lower()!r} is no state; there are: all, "
+                + ", ".join(state.lower() for state in JobState)
+            )
+    return words
+
+
+@click.command()
+@click.argument("job")
+@listing
+@connected
+def show(client: Client, job: str, output: Output) -> None:
+    """Show one job, whole. JOB is an id, a number, a name, `last`, or JOB[7].
+
+    Example: bursar show last -o json
+    """
+    row = view.job(client.get(job))
+    emit_one(row, output, lambda r: texts.job_text(r, now()), columns=JOB_COLUMNS)
+
+
+@click.command()
+@click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the job has ended.")
+@click.option("--rank", type=click.IntRange(0), default=0, help="Which member of a gang.")
+@click.option("--attempt", type=click.IntRange(0), default=0, help="Which attempt; else the newest.")
+@click.option("--tail", type=click.IntRange(1), default=None, metavar="BYTES", help="Only the end.")
+@connected
+def logs(client: Client, job: str, follow: bool, rank: int, attempt: int, tail: int | None) -> None:
+    """Print what a job wrote.
+
+    Example: bursar logs -f last
+    """
+    print_logs(client, job, rank=rank, attempt=attempt, follow=follow, tail_bytes=tail or 0)
+
+
+@click.command()
+@click.argument("job")
+@listing
+@connected
+def explain(client: Client, job: str, output: Output) -> None:
+    """Say why a job is where it is: the reason, who is ahead, the budgets, what would start it now.
+
+    Example: bursar explain last
+    """
+    row = view.explain(client.explain(job))
+    emit_one(row, output, lambda r: texts.explain_text(r, now()), identity="job.id")
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--timeout", metavar="S", help="Give up after S seconds, or 90s, 15m; exit code 124.")
+@listing
+@connected
+def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, output: Output) -> None:
+    """Wait until jobs have ended. Exit code 1 when one failed or was cancelled, 124 on time-out.
+
+    Example: bursar wait 12 13 --timeout 10m
+    """
+    seen: dict[str, str] = {}
+
+    def tell(job: Any) -> None:
+        if seen.get(job.id) != job.state and not output.quiet:
+            say(f"job {job.number} {clean(job.spec.name)} {job.state}")
+        seen[job.id] = job.state
+
+    try:
+        ended = client.wait(jobs, timeout_s=read_timeout(timeout), seen=tell)
+    except TimeoutError:
+        say(f"timed out after {timeout}; still waiting for {plural(_open(seen), 'job')}")
+        raise fail(124) from None
+    if output.structured or output.quiet:
+        emit(map(view.job, ended.values()), JOB_COLUMNS, output)
+    if any(job.state != JobState.SUCCEEDED for job in ended.values()):
+        raise fail(1)
+
+
+def _open(seen: dict[str, str]) -> int:
+    return sum(not JobState(state).terminal for state in seen.values()) or 1
+
+
+def read_timeout(text: str | None) -> float | None:
+    """Seconds from `90`, `1.5`, `90s` or `15m`; None for none."""
+    if text is None:
+        return None
+    bare = text.replace(".", "", 1)
+    us = parse_duration(f"{text}s" if bare.isascii() and bare.isdecimal() else text)
+    return us / SECOND_US
+
+
+# ------------------------------------------------------------------ changes
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--grace", metavar="DURATION", help="Instead of the job's own: 0s, 30s, 5m.")
+@listing
+@connected
+def cancel(client: Client, jobs: tuple[str, ...], grace: str | None, output: Output) -> None:
+    """Stop and end jobs; a pending job ends at once.
+
+    Example: bursar cancel 12 13
+    """
+    grace_us = None if grace is None else parse_duration(grace)
+    report(client.cancel(jobs, grace_us=grace_us), output)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@listing
+@connected
+def hold(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+    """Keep pending jobs from starting until they are released.
+
+    Example: bursar hold 12
+    """
+    report(client.hold(jobs), output)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@listing
+@connected
+def release(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+    """Let held jobs start.
+
+    Example: bursar release 12
+    """
+    report(client.release(jobs), output)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@listing
+@connected
+def requeue(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+    """Stop a job's attempt and run the job again.
+
+    Example: bursar requeue 12
+    """
+    report(client.requeue(jobs), output)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
+@click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
+@click.option("--name", help="A new name.")
+@click.option("--experiment", help="Move to this experiment.")
+@click.option("--model", help="Move to this model.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="Set a label.")
+@click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
+@listing
+@connected
+def update(
+    client: Client,
+    job: str,
+    priority: str | None,
+    time_limit: str | None,
+    labels: tuple[str, ...],
+    max_cost: str | None,
+    output: Output,
+    **texts_: str | None,
+) -> None:
+    """Change a pending job.
+
+    Example: bursar update 12 --priority high
+    """
+    changes: dict[str, Any] = {name: value for name, value in texts_.items() if value is not None}
+    if priority is not None:
+        changes["priority"] = read_priority(priority)
+    if time_limit is not None:
+        changes["time_limit_us"] = parse_duration(time_limit)
+    if labels:
+        changes["labels"] = read_labels(labels)
+    if max_cost is not None:
+        money = parse_money(max_cost)
+        changes |= {"max_cost_nanos": money.nanos, "currency": money.currency}
+    if not changes:
+        raise InvalidRequest("nothing to change; name at least one of --priority, --time-limit, …")
+    report([client.update(job, **changes)], output)
+
+
+def report(jobs: Sequence[Any], output: Output) -> None:
+    """The jobs after a change: one line each, or documents."""
+    rows = [view.job(job) for job in jobs]
+    if output.structured or output.quiet or output.columns:
+        emit(rows, JOB_COLUMNS, output)
+        return
+    line: Callable[[Row], str] = lambda r: f"job {r['number']} {r['id']} {texts.state(r['state'])}"  # noqa: E731
+    for row in rows:
+        held = row["reason"] and row["reason"]["code"] == "Held"
+        sys.stdout.write(line(row) + (" held" if held else "") + "\n")
+    sys.stdout.flush()

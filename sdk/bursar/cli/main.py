@@ -1,0 +1,209 @@
+"""The way in: finds the verb, runs it, and turns every failure into a message and an exit code.
+
+Owns    the list of verbs (with the line of help each has in `bursar --help`, so that no verb is
+        loaded for it), and contract section 2's exit codes.
+Why     one place decides what the shell sees when something goes wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+import click
+
+import bursar
+from bursar.cli.groups import NearGroup
+from bursar.errors import BursarError
+
+
+class Verb(NamedTuple):
+    """One verb: where its command is (`module:attribute` below bursar.cli), and its line of help."""
+
+    where: str
+    help: str
+
+
+SECTIONS: Final[dict[str, dict[str, Verb]]] = {
+    "Jobs": {
+        "submit": Verb("submit:submit", "Submit a job file or script."),
+        "run": Verb("submit:run", "Submit a command with flags."),
+        "plan": Verb("submit:plan", "Show where a job would go and what it would cost."),
+        "ls": Verb("jobs:ls", "List jobs."),
+        "show": Verb("jobs:show", "Show one job, whole."),
+        "logs": Verb("jobs:logs", "Print what a job wrote."),
+        "explain": Verb("jobs:explain", "Say why a job is where it is."),
+        "wait": Verb("jobs:wait", "Wait until jobs have ended."),
+        "cancel": Verb("jobs:cancel", "Stop and end jobs."),
+        "hold": Verb("jobs:hold", "Keep pending jobs from starting."),
+        "release": Verb("jobs:release", "Let held jobs start."),
+        "requeue": Verb("jobs:requeue", "Stop a job's attempt and run it again."),
+        "update": Verb("jobs:update", "Change a pending job."),
+        "attach": Verb("misc:attach", "Open a terminal in a running job (not built yet)."),
+        "top": Verb("cluster:top", "Show what runs now, live."),
+    },
+    "Cluster": {
+        "nodes": Verb("cluster:nodes", "List nodes."),
+        "node": Verb("cluster:node", "Show, drain, cordon, resume or enrol a node."),
+        "offers": Verb("cluster:offers", "Compare the prices of machines."),
+        "events": Verb("cluster:events", "List or follow what happened."),
+        "doctor": Verb("cluster:doctor", "Check the server's invariants."),
+    },
+    "Money": {
+        "cost": Verb("money:cost", "Sum up cost by any dimension."),
+        "budget": Verb("money:budget", "List or show budgets."),
+        "forecast": Verb("misc:forecast", "Forecast spending (not built yet)."),
+        "prices": Verb("money:prices", "List or apply prices."),
+        "report": Verb("money:report", "Write a report: FOCUS export, statement."),
+    },
+    "Policy": {
+        "policy": Verb("policy:policy", "Apply, check, list, show, compare or remove policies."),
+    },
+    "Operations": {
+        "up": Verb("local:up", "Start a whole cluster on this machine."),
+        "down": Verb("local:down", "Stop the cluster of `bursar up`, jobs included."),
+        "status": Verb("local:status", "Show the cluster of `bursar up`."),
+        "sim": Verb("misc:sim", "Run the scheduler on a recorded workload."),
+        "backup": Verb("misc:backup", "Back up the server's state (not built yet)."),
+        "restore": Verb("misc:restore", "Restore a backup (not built yet)."),
+        "audit": Verb("misc:audit", "Verify the audit trail (not built yet)."),
+        "config": Verb("misc:config", "Show the resolved configuration."),
+        "completion": Verb("misc:completion", "Print a shell's completion script."),
+        "version": Verb("misc:version", "Print the version."),
+    },
+}
+VERBS: Final = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
+
+
+class VerbGroup(NearGroup):
+    """Loads a verb's module when the verb is used, and knows the nearest right name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, loaded now."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name].where.partition(":")
+        found: click.Command = getattr(importlib.import_module(f"bursar.cli.{module}"), attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs by section, from the table above."""
+        for section, verbs in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a reader that went away is no error of ours."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _hush()
+            raise click.exceptions.Exit(141) from None
+
+
+@click.group(
+    cls=VerbGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=False,
+)
+@click.option(
+    "--server",
+    metavar="ADDR",
+    help="unix:///path or grpcs://host:7443; else BURSAR_SERVER, a running `bursar up`, "
+    "/run/bursar/bursar.sock.",
+)
+@click.version_option(bursar.__version__, prog_name="bursar")
+def cli(server: str | None) -> None:
+    """Bursar: a compute scheduler that knows what everything costs before it starts.
+
+    Example: bursar up --detach && bursar run --gpus 1 --follow -- python train.py
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code of contract section 2."""
+    try:
+        result = cli.main(list(arguments), prog_name="bursar", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stdout.write(error.format_message() + "\n")
+        return 0
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("\n")
+        return 130
+    except BursarError as error:
+        return _refused(error)
+    except BrokenPipeError:
+        _hush()
+        return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}\n")
+        return 1
+    except Exception as error:
+        if os.environ.get("BURSAR_DEBUG"):
+            raise
+        sys.stderr.write(
+            f"error: a defect of bursar itself: {type(error).__name__}: {error}\n"
+            "Set BURSAR_DEBUG=1 to see where, and please report it.\n"
+        )
+        return 1
+
+
+def _usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    sys.stderr.write(f"error: {error.format_message()}\n")
+    if context is not None:
+        sys.stderr.write(f"`{context.command_path} --help` tells how it is used.\n")
+    return 2
+
+
+def _refused(error: BursarError) -> int:
+    from bursar.cli.terminal import paint
+
+    sys.stderr.write(f"{paint('error', 'red', sys.stderr)}: {error.message}\n")
+    remedy = error.facts.pop("remedy", "")
+    if error.exit_code == 3:
+        for name, value in sorted(error.facts.items()):
+            sys.stderr.write(f"  {name.replace('_', ' ')}: {value}\n")
+    if remedy and remedy not in error.message:
+        sys.stderr.write(f"remedy: {remedy}\n")
+    return error.exit_code
+
+
+def _hush() -> None:
+    """Let what is still buffered for a closed pipe go nowhere, without a word."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def main() -> NoReturn:
+    """Entry point of the `bursar` program."""
+    # gRPC reads these when it is loaded: this process never forks, and tells its failures itself.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _hush()
+        code = 141
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

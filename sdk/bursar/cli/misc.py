@@ -1,0 +1,161 @@
+"""Verbs about the program itself: version, config, completion, sim, and those not built yet."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from typing import NoReturn
+
+import click
+
+import bursar
+from bursar.cli.common import listing, server_of
+from bursar.cli.output import Column, Output, Row, emit_one
+from bursar.errors import BursarError, InvalidRequest, NotBuilt
+
+
+def not_built(what: str) -> NoReturn:
+    """Refuse what the contract names and this version does not do."""
+    raise NotBuilt(f"{what} is part of the contract, not built yet in version {bursar.__version__}")
+
+
+_PASS = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@click.command(context_settings=_PASS)
+def attach() -> None:
+    """Open a terminal in a running job. Part of the contract, not built yet.
+
+    Example: bursar attach 12
+    """
+    not_built("attach")
+
+
+@click.command(context_settings=_PASS)
+def forecast() -> None:
+    """Forecast spending against budgets. Part of the contract, not built yet.
+
+    Example: bursar forecast
+    """
+    not_built("forecast")
+
+
+@click.command(context_settings=_PASS)
+def backup() -> None:
+    """Back up the server's state. Part of the contract, not built yet.
+
+    Example: bursar backup state.tar
+    """
+    not_built("backup")
+
+
+@click.command(context_settings=_PASS)
+def restore() -> None:
+    """Restore a backup. Part of the contract, not built yet.
+
+    Example: bursar restore state.tar
+    """
+    not_built("restore")
+
+
+@click.command(context_settings=_PASS)
+def audit() -> None:
+    """Verify the audit trail. Part of the contract, not built yet; `doctor --full` checks the log.
+
+    Example: bursar audit verify
+    """
+    not_built("audit")
+
+
+@click.command(context_settings={**_PASS, "help_option_names": []}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def sim(arguments: tuple[str, ...]) -> int:
+    """Run the scheduler, budgets and ledger on a recorded workload under a virtual clock.
+
+    Example: bursar sim --jobs jobs.csv --nodes nodes.csv -o json
+    """
+    try:
+        module = importlib.import_module("bursard.sim.main")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("bursard"):
+            raise BursarError(
+                f"the simulator needs {error.name}; install it with `pip install 'bursar[daemon]'`"
+            ) from None
+        raise BursarError(
+            "the simulator is part of the daemon, which is not installed; "
+            "install it with `pip install 'bursar[daemon]'`"
+        ) from None
+    return int(module.run(list(arguments)) or 0)
+
+
+@click.command()
+@listing
+def version(output: Output) -> None:
+    """Print the version.
+
+    Example: bursar version -o json
+    """
+    row = {"version": bursar.__version__, "python": platform.python_version()}
+    emit_one(row, output, lambda r: f"bursar {r['version']}", identity="version")
+
+
+_CONFIG_COLUMNS = (Column("server"), Column("from"), Column("user"), Column("state_dir"))
+
+
+@click.command()
+@click.option("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443.")
+@listing
+def config(server: str | None, output: Output) -> None:
+    """Show the resolved configuration: server, user, and the files looked at.
+
+    Example: bursar config
+    """
+    import getpass
+
+    from bursar.client import address
+
+    found = address.resolve(server_of(server))
+    token = address.token_path()
+    row: Row = {
+        "server": found.url,
+        "from": found.origin,
+        "user": getpass.getuser(),
+        "uid": os.getuid(),
+        "state_dir": str(address.state_home()),
+        "pointers": [str(path) for path in address.pointer_paths()],
+        "token": "BURSAR_TOKEN" if os.environ.get("BURSAR_TOKEN") else str(token),
+        "token_present": bool(os.environ.get("BURSAR_TOKEN")) or token.exists(),
+        "ca_file": os.environ.get("BURSAR_CA_FILE"),
+        "python": sys.executable,
+        "version": bursar.__version__,
+    }
+    emit_one(row, output, _config_text, columns=_CONFIG_COLUMNS, identity="server")
+
+
+def _config_text(row: Row) -> str:
+    shown = {**row, "token": row["token"] + ("" if row["token_present"] else " (absent)")}
+    del shown["token_present"]
+    lines = []
+    for key, value in shown.items():
+        text = ", ".join(value) if isinstance(value, list) else "-" if value is None else value
+        lines.append(f"{key.replace('_', ' '):<10} {text}")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    Example: eval "$(bursar completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    from bursar.cli.main import cli
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise InvalidRequest(f"there is no completion for {shell!r}")
+    click.echo(found(cli, {}, "bursar", "_BURSAR_COMPLETE").source())

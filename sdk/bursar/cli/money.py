@@ -1,0 +1,347 @@
+"""Verbs about money: cost, budget, prices, report."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bursar.cli import texts
+from bursar.cli.cluster import PRICE_COLUMNS
+from bursar.cli.common import connected, listing, read_since
+from bursar.cli.groups import NearGroup
+from bursar.cli.misc import not_built
+from bursar.cli.output import Column, Output, Row, emit, emit_one, say
+from bursar.cli.policy import POLICY_COLUMNS, read_sources
+from bursar.cli.terminal import money_text, seconds_text, time_text
+from bursar.codec import view
+from bursar.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from bursar.client import Client
+
+DIMENSIONS: Final = (
+    "project",
+    "user",
+    "experiment",
+    "model",
+    "model_version",
+    "node",
+    "pool",
+    "day",
+    "job",
+    "kind",
+)
+FOCUS_VERSIONS: Final = ("1.4", "1.2", "1.0")
+_PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
+
+
+@click.command()
+@click.argument("job", required=False, default="")
+@click.option("--by", default="", metavar="A,B", help=", ".join(DIMENSIONS) + ".")
+@click.option("--since", metavar="TIME", help="From then: 7d, 2026-11-01.")
+@click.option("--until", metavar="TIME", help="Until then, exclusive.")
+@click.option("--project", default="", help="This project and those below it.")
+@click.option("--user", default="", help="Jobs of this user.")
+@click.option("--experiment", default="", help="Jobs of this experiment.")
+@click.option("--model", default="", help="Jobs of this model.")
+@click.option("--idle", "include_idle", is_flag=True, help="Idle, down and overhead rows as well.")
+@listing
+@connected
+def cost(
+    client: Client,
+    job: str,
+    by: str,
+    since: str | None,
+    until: str | None,
+    output: Output,
+    **filters: Any,
+) -> None:
+    """Sum up cost, of one job or by any dimension; live work is settled first, so totals tie.
+
+    Example: bursar cost --by project,user --since 7d
+    """
+    dimensions = read_dimensions(by, bool(job))
+    found = client.cost(
+        by=dimensions,
+        job=job,
+        since=read_since(since),
+        until=read_since(until, "--until"),
+        **filters,
+    )
+    document = view.cost(found, dimensions)
+    emit(
+        document["rows"],
+        cost_columns(dimensions),
+        output,
+        identity=dimensions[0],
+        document=document,
+        empty="no cost yet",
+    )
+    if output.format == "table" and not output.quiet:
+        sys.stdout.write(_total_text(document["total"]) + "\n")
+
+
+def read_dimensions(by: str, of_job: bool) -> list[str]:
+    """`--by` words; by project, or of one job by job, when there are none."""
+    words = [word.strip() for word in by.split(",") if word.strip()]
+    for word in words:
+        if word not in DIMENSIONS:
+            near = difflib.get_close_matches(word, DIMENSIONS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(DIMENSIONS)}"
+            raise InvalidRequest(f"--by: there is no dimension {word!r}; {hint}")
+    if len(set(words)) != len(words):
+        raise InvalidRequest(f"--by: {by!r} names a dimension twice")
+    return words or (["job"] if of_job else ["project"])
+
+
+def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
+    """The keys, then what they cost."""
+    return (
+        *(Column(name, shrink=name != "job") for name in dimensions),
+        Column("cost", right=True),
+        Column("gpu_cost", right=True, drop=1),
+        Column("cpu_cost", right=True, drop=3),
+        Column("memory_cost", right=True, drop=4),
+        Column("held", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2),
+        Column("gpu_held", "gpu_held_s", lambda row: seconds_text(row["gpu_held_s"]), right=True, drop=5),
+        Column("jobs", right=True, drop=6),
+        Column("unknown", "unknown_price_s", _unknown, right=True),
+    )
+
+
+def _unknown(row: Row) -> str:
+    return seconds_text(row["unknown_price_s"]) if row["unknown_price_s"] else "-"
+
+
+def _total_text(total: Row) -> str:
+    text = f"total {money_text(total['cost'])}"
+    if total["unknown_price_s"]:
+        text += f", and {seconds_text(total['unknown_price_s'])} at an unknown price"
+    return text
+
+
+# ------------------------------------------------------------------ budgets
+
+BUDGET_COLUMNS = (
+    Column("name", shrink=True),
+    Column("scope", shrink=True, drop=2),
+    Column("period", drop=3),
+    Column("enforcement", drop=4),
+    Column("limit", right=True),
+    Column("settled", right=True),
+    Column("held", right=True),
+    Column("available", right=True),
+    Column("renews", "period_end", lambda row: time_text(row["period_end"]), drop=1),
+)
+
+
+@click.group(cls=NearGroup)
+def budget() -> None:
+    """List or show budgets.
+
+    Example: bursar budget ls
+    """
+
+
+@budget.command("ls")
+@listing
+@connected
+def budget_ls(client: Client, output: Output) -> None:
+    """List budgets: limit, settled, held and what is available, in the current period.
+
+    Example: bursar budget ls --sort-by available
+    """
+    rows = [view.budget(each) for each in client.budgets()]
+    emit(rows, BUDGET_COLUMNS, output, identity="name", empty="no budgets; `policy apply` makes one")
+
+
+@budget.command("show")
+@click.argument("name")
+@listing
+@connected
+def budget_show(client: Client, name: str, output: Output) -> None:
+    """Show one budget, with the live jobs that hold money of it.
+
+    Example: bursar budget show vision-monthly
+    """
+    from bursar.errors import NotFound
+
+    found = client.budgets(name=name)
+    if not found:
+        raise NotFound(f"there is no budget {name!r}; `bursar budget ls` lists them")
+    row = view.budget(found[0])
+    emit_one(row, output, texts.budget_text, columns=BUDGET_COLUMNS, identity="name")
+
+
+# ------------------------------------------------------------------ prices
+
+
+@click.group(cls=NearGroup)
+def prices() -> None:
+    """List or apply prices.
+
+    Example: bursar prices ls --provider aws
+    """
+
+
+def _price_filters(command: Any) -> Any:
+    for option in (
+        click.option("--provider", default="", help="aws, gcp, azure, onprem."),
+        click.option("--region", default="", help="Of the provider."),
+        click.option("--instance-type", default="", help="Of the provider."),
+        click.option("--market", default="", help="on-demand, spot, committed-1y …"),
+        click.option("--limit", type=click.IntRange(1, 100_000), default=None, help="At most."),
+    ):
+        command = option(command)
+    return command
+
+
+@prices.command("ls")
+@_price_filters
+@listing
+@connected
+def prices_ls(client: Client, output: Output, limit: int | None, **filters: str) -> None:
+    """List the prices in force.
+
+    Example: bursar prices ls --provider gcp --market spot
+    """
+    rows = [view.price(each) for each in client.prices(limit=limit or 0, **filters)]
+    emit(rows, PRICE_COLUMNS, output, identity="price_id", empty="no price matches")
+
+
+@prices.command("history")
+@_price_filters
+@listing
+@connected
+def prices_history(client: Client, output: Output, limit: int | None, **filters: str) -> None:
+    """List prices with their dates, past ones included.
+
+    Example: bursar prices history --instance-type p5.48xlarge
+    """
+    found = client.prices(history=True, limit=limit or 0, **filters)
+    columns = (
+        *PRICE_COLUMNS[:5],
+        Column("price", "rate_per_hour", right=True),
+        Column("valid_from", "valid_from", lambda row: time_text(row["valid_from"])),
+        Column("valid_until", "valid_until", lambda row: time_text(row["valid_until"]), drop=1),
+        Column("source", shrink=True, drop=2),
+    )
+    emit([view.price(each) for each in found], columns, output, identity="price_id", empty="no price matches")
+
+
+@prices.command("apply")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE...")
+@listing
+@connected
+def prices_apply(client: Client, paths: tuple[str, ...], output: Output) -> None:
+    """Apply price books: all files or none. The past is never repriced.
+
+    Example: bursar prices apply aws-us-east-1.yaml
+    """
+    rows = [view.policy(each) for each in client.apply_policies(read_sources(paths))]
+    emit(rows, POLICY_COLUMNS, output, identity="name")
+
+
+# ------------------------------------------------------------------ reports
+
+
+@click.group(cls=NearGroup)
+def report() -> None:
+    """Write a report over a month or a day.
+
+    Example: bursar report focus --period 2026-11 --out focus.csv
+    """
+
+
+@report.command("focus")
+@click.option("--period", required=True, metavar="MONTH", help="2026-11 or 2026-11-21.")
+@click.option("--out", metavar="FILE", help=".csv or .parquet; else CSV to standard output.")
+@click.option("--focus-version", type=click.Choice(FOCUS_VERSIONS), default="1.4", help="[default: 1.4]")
+@click.option("--project", default="", help="This project and those below it.")
+@connected
+def report_focus(client: Client, period: str, out: str | None, focus_version: str, project: str) -> None:
+    """Export cost as FOCUS rows: one per attempt, node and hour, with idle and corrections.
+
+    Example: bursar report focus --period 2026-11 --out focus.csv
+    """
+    form = _form(out, {".csv": "csv", ".parquet": "parquet"}, "csv")
+    if form == "parquet" and out is None:
+        raise InvalidRequest("Parquet is binary; name a file with --out")
+    _write_report(client, "focus", period, form, out, focus_version, project)
+
+
+@report.command("statement")
+@click.option("--period", required=True, metavar="MONTH", help="2026-11 or 2026-11-21.")
+@click.option("--out", metavar="FILE", help=".txt, .csv or .json; else text to standard output.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    help="Form on standard output.  [default: table]",
+)
+@click.option("--project", default="", help="This project and those below it.")
+@connected
+def report_statement(client: Client, period: str, out: str | None, form: str, project: str) -> None:
+    """Write what each project owes for a period.
+
+    Example: bursar report statement --period 2026-11
+    """
+    default = "text" if form == "table" else form
+    chosen = _form(out, {".txt": "text", ".csv": "csv", ".json": "json"}, default)
+    _write_report(client, "statement", period, chosen, out, "", project)
+
+
+def _later(name: str) -> None:
+    @report.command(
+        name,
+        context_settings={"ignore_unknown_options": True},
+        help=f"Part of the contract, not built yet.\n\nExample: bursar report {name}",
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def later(arguments: tuple[str, ...]) -> None:
+        not_built(f"report {name}")
+
+
+for _name in ("idle", "waste", "utilization", "budgets"):
+    _later(_name)
+
+
+def _form(out: str | None, endings: dict[str, str], default: str) -> str:
+    if out is None:
+        return default
+    ending = Path(out).suffix.lower()
+    if ending not in endings:
+        raise InvalidRequest(f"--out: {out!r} should end in {' or '.join(endings)}")
+    return endings[ending]
+
+
+def _write_report(
+    client: Client, kind: str, period: str, form: str, out: str | None, version: str, project: str
+) -> None:
+    if _PERIOD.fullmatch(period) is None:
+        raise InvalidRequest(f"--period: {period!r} is not a month, 2026-11, or a day, 2026-11-21")
+    chunks = client.report(kind, period, format=form, focus_version=version, project=project)
+    if out is None:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk.data)
+        sys.stdout.buffer.flush()
+        return
+    path, total = Path(out), 0
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as stream:
+            for chunk in chunks:
+                total += stream.write(chunk.data)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    say(f"wrote {out}, {total} bytes")

@@ -1,0 +1,307 @@
+"""Documents on standard output: one table, or one document of JSON, JSON lines, CSV or YAML.
+
+Owns    `-o`, `--sort-by`, `--columns` and `-q`, the same for every listing verb.
+Input   rows as the JSON objects of `bursar.codec.view`. Whatever the format, they tell the same.
+Why     programs read standard output, people read a terminal; only this file writes the former.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from bursar.cli.table import Head, render
+from bursar.cli.terminal import (
+    STATE_STYLES,
+    clean,
+    is_terminal,
+    money_text,
+    paint,
+    time_text,
+    width,
+)
+from bursar.errors import InvalidRequest
+
+FORMATS: Final = ("table", "json", "jsonl", "csv", "yaml")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """One column of a table or CSV.
+
+    Attributes:
+        name: what `--columns` and `--sort-by` call it, and its title in CSV.
+        path: where in the row it is, dotted; empty: `name`.
+        show: its human form; None: by its type.
+        right, shrink, drop: as in `table.Head`.
+    """
+
+    name: str
+    path: str = ""
+    show: Callable[[Row], str] | None = None
+    right: bool = False
+    shrink: bool = False
+    drop: int = 0
+
+
+class Output(NamedTuple):
+    """What the user asked of the output."""
+
+    format: str = "table"
+    sort_by: str = ""
+    columns: tuple[str, ...] = ()
+    quiet: bool = False
+
+    @property
+    def structured(self) -> bool:
+        """A program reads it."""
+        return self.format != "table"
+
+
+# ------------------------------------------------------------------ the ways out
+
+
+def emit(
+    rows: Iterable[Row],
+    columns: Sequence[Column],
+    output: Output,
+    *,
+    identity: str = "id",
+    document: Any = None,
+    empty: str = "",
+) -> None:
+    """Write many rows.
+
+    Args:
+        rows: JSON objects.
+        columns: the table's, in order.
+        output: the user's wishes.
+        identity: the field `-q` prints.
+        document: what JSON and YAML print instead of the list of rows; sorted and picked rows are
+            put into its `rows` field.
+        empty: said on standard error when a table has no rows.
+    """
+    found = ordered(list(rows), columns, output.sort_by)
+    if output.quiet:
+        write_lines(str(lookup(row, identity)) for row in found)
+        return
+    picked = pick(found, columns, output.columns)
+    if output.format == "table":
+        if not found and empty:
+            say(empty)
+        write_table(found, picked)
+    elif output.format == "csv":
+        write_csv(found, picked)
+    else:
+        if output.columns:
+            found = [{c.name: lookup(row, c.path or c.name) for c in picked} for row in found]
+        if output.format == "jsonl":
+            write_lines(dumps(row) for row in found)
+        else:
+            whole = found if document is None else {**document, "rows": found}
+            write_document(whole, output.format)
+
+
+def emit_one(
+    row: Row,
+    output: Output,
+    text: Callable[[Row], str],
+    *,
+    columns: Sequence[Column] = (),
+    identity: str = "id",
+) -> None:
+    """Write one object: as readable text, or as one document."""
+    if output.quiet:
+        write_lines([str(lookup(row, identity))])
+    elif output.format == "table":
+        write_text(text(row))
+    elif output.format == "csv":
+        write_csv([row], pick([row], columns, output.columns))
+    else:
+        if output.columns:
+            picked = pick([row], columns, output.columns)
+            row = {c.name: lookup(row, c.path or c.name) for c in picked}
+        write_document(row, output.format)
+
+
+def write_document(document: Any, format: str) -> None:
+    """One document: `json` indented, `jsonl` on one line, `yaml`."""
+    if format == "yaml":
+        import yaml
+
+        write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    elif format == "jsonl":
+        write_lines([dumps(document)])
+    else:
+        write_text(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def dumps(document: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(document, ensure_ascii=False)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Lines to standard output."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def write_text(text: str) -> None:
+    """Text to standard output, ending in one line feed."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A message for the person: standard error."""
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()
+
+
+# ------------------------------------------------------------------ tables and CSV
+
+
+def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int | None) -> str:
+    """The rows as a table, `columns_max` cells wide at most; None: as wide as it needs."""
+    heads = [Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop) for c in columns]
+    texts = [[clean(human(row, column)) for column in columns] for row in rows]
+    lines = render(heads, texts, columns_max)
+    painted = ["  ".join(paint(cell, "bold") for cell in lines[0]).rstrip()]
+    for line in lines[1:]:
+        styled = [paint(cell, STATE_STYLES.get(cell.strip())) for cell in line]
+        painted.append("  ".join(styled).rstrip())
+    return "\n".join(painted)
+
+
+def write_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """A table fitted to the terminal, or whole into a pipe."""
+    write_text(table_text(rows, columns, width() if is_terminal(sys.stdout) else None))
+
+
+def write_csv(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """CSV with a header. Money is a bare number; its currency is the last column."""
+    values = [[_csv_value(row, column) for column in columns] for row in rows]
+    priced = any(_is_money(value) for row in values for value in row)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [c.name for c in columns]
+    with_currency = priced and "currency" not in names
+    writer.writerow([*names, "currency"] if with_currency else names)
+    for row in values:
+        currencies = sorted({value["currency"] for value in row if _is_money(value)})
+        line = [csv_cell(value) for value in row]
+        writer.writerow([*line, "/".join(currencies)] if with_currency else line)
+    sys.stdout.write(buffer.getvalue())
+    sys.stdout.flush()
+
+
+def _csv_value(row: Row, column: Column) -> Any:
+    """The value itself, but the human form of what has parts: a cell holds no document."""
+    value = lookup(row, column.path or column.name)
+    compound = isinstance(value, dict | list) and not _is_money(value)
+    return column.show(row) if compound and column.show is not None else value
+
+
+def csv_cell(value: Any) -> str:
+    """One CSV cell. Text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if _is_money(value):
+        return str(value["amount"])
+    text = value if isinstance(value, str) else dumps(value)
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def human(row: Row, column: Column) -> str:
+    """A cell as a person reads it."""
+    if column.show is not None:
+        return column.show(row)
+    value = lookup(row, column.path or column.name)
+    if value is None or value == "" or value in ([], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if _is_money(value):
+        return money_text(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, str) and column.name.endswith("_at"):
+        return time_text(value)
+    return str(value)
+
+
+# ------------------------------------------------------------------ sorting and picking
+
+
+def lookup(row: Row, path: str) -> Any:
+    """The value at a dotted path; None when it is not there."""
+    value: Any = row
+    for part in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def pick(rows: Sequence[Row], columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
+    """The columns called `names`: a declared one, or any field of the JSON object."""
+    if not names:
+        return list(columns) or [Column(name) for name in (rows[0] if rows else {})]
+    return [_column(rows, columns, name, "--columns") for name in names]
+
+
+def ordered(rows: list[Row], columns: Sequence[Column], sort_by: str) -> list[Row]:
+    """Rows by the value of one column, `-name` from the largest; what has no value comes last."""
+    if not sort_by:
+        return rows
+    name = sort_by.removeprefix("-")
+    column = _column(rows, columns, name, "--sort-by")
+    path = column.path or column.name
+    known = [row for row in rows if lookup(row, path) is not None]
+    unknown = [row for row in rows if lookup(row, path) is None]
+    known.sort(key=lambda row: _sort_key(lookup(row, path)), reverse=sort_by.startswith("-"))
+    return known + unknown
+
+
+def _sort_key(value: Any) -> tuple[int, Decimal, str]:
+    if _is_money(value):
+        return 0, Decimal(value["amount"]), value["currency"]
+    if isinstance(value, int | float):
+        return 0, Decimal(str(value)), ""
+    return 1, Decimal(0), value if isinstance(value, str) else dumps(value)
+
+
+def _column(rows: Sequence[Row], columns: Sequence[Column], name: str, flag: str) -> Column:
+    for column in columns:
+        if column.name == name:
+            return column
+    head = name.partition(".")[0]
+    if not rows or any(head in row for row in rows):
+        return Column(name)
+    import difflib
+
+    known = sorted({c.name for c in columns} | {key for row in rows for key in row})
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+    raise InvalidRequest(f"{flag}: there is no column {name!r}{hint}")
+
+
+def _is_money(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"amount", "currency"}

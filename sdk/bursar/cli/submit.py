@@ -1,0 +1,229 @@
+"""Verbs that bring a job in: submit, run, plan. What it costs is shown before anything starts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from bursar.cli import texts
+from bursar.cli.common import connected, fail, listing, now, read_small_file
+from bursar.cli.follow import exit_code, follow_job
+from bursar.cli.jobs import JOB_COLUMNS
+from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
+from bursar.cli.terminal import money_text
+from bursar.codec import view
+from bursar.errors import InvalidRequest
+from bursar.model import JobSpec, JobState
+
+if TYPE_CHECKING:
+    from bursar.client import Client
+
+PLAN_COLUMNS = (
+    Column("starts_now"),
+    Column("rate_per_hour"),
+    Column("expected_cost"),
+    Column("worst_case_cost"),
+    Column("expected_start_at"),
+)
+
+
+class Manner(NamedTuple):
+    """How to submit: the flags `submit` and `run` share."""
+
+    wait: bool
+    follow: bool
+    dry_run: bool
+    key: str
+
+
+def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the verb `manner: Manner`."""
+
+    @click.option("--wait", is_flag=True, help="Wait for the end; exit code 1 if it failed.")
+    @click.option("--follow", is_flag=True, help="Print its log, then exit as the job did.")
+    @click.option("--dry-run", is_flag=True, help="Show the plan and the price; submit nothing.")
+    @click.option("--idempotency-key", default="", metavar="K", help="Submit once per key.")
+    @click.option("--yes", is_flag=True, help="Never ask; this version asks nothing anyway.")
+    @functools.wraps(command)
+    def with_manner(
+        *args: Any,
+        wait: bool,
+        follow: bool,
+        dry_run: bool,
+        idempotency_key: str,
+        yes: bool,
+        **kwargs: Any,
+    ) -> Any:
+        return command(*args, manner=Manner(wait, follow, dry_run, idempotency_key), **kwargs)
+
+    return with_manner
+
+
+@click.command()
+@click.argument("file", metavar="FILE|-")
+@click.argument("arguments", nargs=-1, metavar="[-- ARG...]")
+@submitting
+@listing
+@connected
+def submit(client: Client, file: str, arguments: tuple[str, ...], manner: Manner, output: Output) -> None:
+    """Submit a job file (YAML) or a script with #BURSAR or #SBATCH lines. Words after -- go to it.
+
+    Example: bursar submit train.yaml --follow
+    """
+    bring_in(client, read_job(file, arguments), manner, output)
+
+
+@click.command()
+@click.argument("file", metavar="FILE|-")
+@click.argument("arguments", nargs=-1, metavar="[-- ARG...]")
+@listing
+@connected
+def plan(client: Client, file: str, arguments: tuple[str, ...], output: Output) -> None:
+    """Show where a job would go and what it would cost. Changes nothing.
+
+    Example: bursar plan train.yaml
+    """
+    show_plan(client, read_job(file, arguments), output)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--name", help="Of the job; else the command's.")
+@click.option("--project", help="Owns quota and budget: nlp/finetune.")
+@click.option("--experiment", help="Groups jobs and their cost.")
+@click.option("--model", help="Groups jobs and their cost.")
+@click.option("--label", "label", multiple=True, metavar="K=V", help="A label.")
+@click.option("--model-version", help="Of the model.")
+@click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
+@click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2.")
+@click.option("--cpus", metavar="N", help="Per node: 16.")
+@click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
+@click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
+@click.option("--deadline", metavar="TIME", help="2026-10-01T08:00:00Z.")
+@click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
+@click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
+@click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
+@click.option("--env", "env", multiple=True, metavar="K=V", help="An environment variable.")
+@click.option("--workdir", metavar="DIR", help="Where it runs; else the current directory.")
+@click.option("--array", metavar="RANGE", help="0-99, or 0-99%10 for 10 at once.")
+@click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
+@click.option("--spot", is_flag=True, help="Interruptible machines.")
+@click.option("--comment", help="A note.")
+@submitting
+@listing
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+@connected
+def run(client: Client, command: tuple[str, ...], manner: Manner, output: Output, **flags: Any) -> None:
+    """Submit a command. Flags mirror the job file; the command comes after --.
+
+    Example: bursar run --gpus 1 --time-limit 1h --follow -- python train.py
+    """
+    bring_in(client, job_of_flags(command, flags), manner, output)
+
+
+# ------------------------------------------------------------------ from words to a spec
+
+
+def read_job(file: str, arguments: tuple[str, ...]) -> JobSpec:
+    """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
+    from bursar import jobfile
+
+    source, text = ("<stdin>" if file == "-" else file), read_small_file(file)
+    if jobfile.looks_like_script(text):
+        spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments)
+        for notice in notices:
+            say(str(notice))
+        return spec
+    if arguments:
+        raise InvalidRequest(
+            f"{source} is a job file, which takes no words of its own; put {arguments[0]!r} into "
+            "its `run`, or submit a script"
+        )
+    return jobfile.parse_job(text, source, str(Path.cwd()))
+
+
+def job_of_flags(command: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
+    """The job of `run`'s flags."""
+    from bursar import jobfile
+
+    given = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    return jobfile.spec_from_flags(jobfile.RunFlags(command=command, **given), str(Path.cwd()))
+
+
+# ------------------------------------------------------------------ from a spec to a job
+
+
+def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> None:
+    """Show the price, submit, and wait or follow as asked."""
+    if manner.follow and output.structured:
+        raise InvalidRequest("--follow prints the job's log; it does not go with -o " + output.format)
+    if manner.dry_run:
+        show_plan(client, spec, output)
+        return
+    if not output.quiet:
+        say(texts.plan_text(view.plan(client.plan(spec)), now()))
+    answer = client.submit(spec, idempotency_key=manner.key)
+    job = answer.job
+    if answer.existed and not output.quiet:
+        say("this idempotency key was used before; this is the job it made")
+    if not (output.structured and manner.wait):
+        _tell(view.job(job), output, manner)
+    if not (manner.wait or manner.follow):
+        return
+    try:
+        code, job = _await(client, job, manner)
+    except KeyboardInterrupt:
+        say(f"\njob {job.number} goes on; `bursar cancel {job.number}` stops it")
+        raise
+    if output.structured:
+        emit_one(view.job(job), output, str, columns=JOB_COLUMNS)
+    elif not output.quiet:
+        say(f"job {job.number} {job.state}: {_end_text(job)}")
+    if code:
+        raise fail(code)
+
+
+def _tell(row: Row, output: Output, manner: Manner) -> None:
+    """The job that was made. With --follow standard output belongs to its log alone."""
+    line = f"job {row['number']} {row['id']} {row['state']}"
+    if manner.follow:
+        say(line)
+    elif output.structured or output.quiet:
+        emit_one(row, output, str, columns=JOB_COLUMNS)
+    else:
+        write_text(line)
+        if not manner.wait:
+            verb = "explain" if row["array"] or row["reason"] else "logs -f"
+            say(f"next: bursar {verb} {row['number']}")
+
+
+def _await(client: Client, job: Any, manner: Manner) -> tuple[int, Any]:
+    """Until the job has ended: the exit code, and the job."""
+    if manner.follow:
+        ended = follow_job(client, job.id)
+        return exit_code(ended), ended
+    seen = {"state": job.state}
+
+    def tell(change: Any) -> None:
+        if change.state != seen["state"]:
+            say(f"job {change.number} {change.state}")
+        seen["state"] = change.state
+
+    ended = client.wait([job.id], seen=tell)[job.id]
+    return int(ended.state != JobState.SUCCEEDED), ended
+
+
+def _end_text(job: Any) -> str:
+    row = view.job(job)
+    cost = money_text(row["cost"]["settled"])
+    code = "" if row["exit_code"] is None else f", exit code {row['exit_code']}"
+    return f"cost {cost}{code}"
+
+
+def show_plan(client: Client, spec: JobSpec, output: Output) -> None:
+    """The plan as the document of this command."""
+    row = view.plan(client.plan(spec))
+    emit_one(row, output, lambda r: texts.plan_text(r, now()), columns=PLAN_COLUMNS)

@@ -1,0 +1,91 @@
+"""Tables of text: aligned, fitted to a terminal, whole when piped.
+
+Owns    widths. A column may shrink or go when a terminal is too narrow; into a pipe everything goes.
+Why     loading a terminal toolkit costs more processor time than most commands; this needs none of it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+GAP: Final = 2
+SHRINK_MIN: Final = 8
+"""A shrinking column keeps at least so many cells."""
+
+
+class Head(NamedTuple):
+    """How one column behaves.
+
+    Attributes:
+        right: numbers line up at their end.
+        shrink: may be cut with `…` on a terminal. Never set for ids.
+        drop: on a terminal too narrow even so, columns with the highest `drop` go first; 0 stays.
+    """
+
+    title: str
+    right: bool = False
+    shrink: bool = False
+    drop: int = 0
+
+
+def cells(text: str) -> int:
+    """Terminal cells that `text` takes: wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def fit(text: str, width: int) -> str:
+    """`text` in at most `width` cells, cut with `…` if it must be."""
+    if cells(text) <= width:
+        return text
+    kept, used = "", 0
+    for char in text:
+        used += cells(char)
+        if used > width - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
+def layout(
+    heads: Sequence[Head], rows: Sequence[Sequence[str]], width: int | None
+) -> tuple[list[int], list[int]]:
+    """Which columns are shown, and how wide each is. `width` None: all, as wide as they need."""
+    natural = [max([cells(head.title), *(cells(row[i]) for row in rows)]) for i, head in enumerate(heads)]
+    shown = list(range(len(heads)))
+    if width is None:
+        return shown, natural
+    while True:
+        fixed = sum(natural[i] for i in shown if not heads[i].shrink) + GAP * (len(shown) - 1)
+        soft = [i for i in shown if heads[i].shrink]
+        least = sum(min(natural[i], SHRINK_MIN) for i in soft)
+        victims = [i for i in shown if heads[i].drop]
+        if fixed + least <= width or not victims:
+            break
+        shown.remove(max(victims, key=lambda i: (heads[i].drop, i)))
+    widths = list(natural)
+    room = max(width - fixed, least)
+    while sum(widths[i] for i in soft) > room:
+        widest = max(soft, key=lambda i: widths[i])
+        widths[widest] -= 1
+    return shown, widths
+
+
+def render(heads: Sequence[Head], rows: Sequence[Sequence[str]], width: int | None = None) -> list[list[str]]:
+    """Lines of padded cells, the titles first. The caller joins them, so that it may colour cells."""
+    shown, widths = layout(heads, rows, width)
+    lines = []
+    for row in [[head.title for head in heads], *rows]:
+        line = []
+        for i in shown:
+            text = fit(row[i], widths[i])
+            pad = " " * (widths[i] - cells(text))
+            last = i == shown[-1]
+            line.append(pad + text if heads[i].right else text if last else text + pad)
+        lines.append(line)
+    return lines

@@ -1,0 +1,334 @@
+"""Readable text for one thing: a job, a plan, an explanation, a node, a budget.
+
+Input   the JSON objects of `bursar.codec.view`. Output: text for a terminal of 80 columns.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bursar.cli.output import Column, Row, table_text
+from bursar.cli.terminal import (
+    STATE_STYLES,
+    age_text,
+    clean,
+    money_text,
+    paint,
+    rate_text,
+    seconds_text,
+    size_text,
+    time_text,
+)
+
+Pair = tuple[str, str]
+
+
+def pairs_text(pairs: Iterable[Pair], indent: str = "") -> str:
+    """`name  value` lines with the values aligned; pairs without a value are left out."""
+    kept = [(name, value) for name, value in pairs if value]
+    span = max((len(name) for name, _ in kept), default=0)
+    lines = []
+    for name, value in kept:
+        first, *rest = value.split("\n")
+        lines.append(f"{indent}{name:<{span}}  {first}".rstrip())
+        lines += [f"{indent}{'':<{span}}  {line}" for line in rest]
+    return "\n".join(lines)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A paragraph within 80 columns."""
+    return textwrap.fill(clean(text), 80, initial_indent=indent, subsequent_indent=indent)
+
+
+def resources_text(view: Row) -> str:
+    """`H100:8, 16 cpus, 128GB`."""
+    parts = []
+    if view["gpus"]:
+        names = "|".join(view.get("gpu_types") or ["any"])
+        parts.append(f"gpu {names}:{view['gpus']:g}")
+    if view["cpus"]:
+        parts.append(f"{view['cpus']:g} cpu" + ("" if view["cpus"] == 1 else "s"))
+    if view["memory_bytes"]:
+        parts.append(size_text(view["memory_bytes"]))
+    return ", ".join(parts) or "nothing"
+
+
+def where_text(nodes: Sequence[Row]) -> str:
+    """The nodes of an attempt with their devices: `a[0,1] b[0,1]`."""
+    words = []
+    for node in nodes:
+        devices = ",".join(str(index) for index in node["devices"])
+        words.append(node["node"] + (f"[gpu {devices}]" if devices else ""))
+    return clean(", ".join(words))
+
+
+def members_text(nodes: Sequence[Row]) -> str:
+    """What a plan takes on each node, one line each; equal nodes are counted."""
+    lines = []
+    for node in nodes[:8]:
+        held = {"gpus": 0, "cpus": node["cpus"], "memory_bytes": node["memory_bytes"]}
+        parts = [resources_text(held)] if node["cpus"] or node["memory_bytes"] else []
+        if node["gpus"]:
+            parts.insert(0, f"{node['gpus']:g} gpu")
+        lines.append(clean(f"{node['node']} ({', '.join(parts)})"))
+    if len(nodes) > 8:
+        lines.append(f"and {len(nodes) - 8} more nodes")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ plan and explain
+
+
+def plan_text(plan: Row, now: int) -> str:
+    """The price table before a submit."""
+    expected = money_text(plan["expected_cost"])
+    if plan["expected_basis"] and plan["expected_cost"]:
+        expected += f"  ({clean(plan['expected_basis'])})"
+    worst = money_text(plan["worst_case_cost"])
+    if plan["time_limit_s"] and plan["worst_case_cost"]:
+        worst += f"  (if it runs its whole {seconds_text(plan['time_limit_s'])})"
+    budgets = [
+        f"{clean(each['name'])}: {money_text(each['available_after'])} left of "
+        f"{money_text(each['limit'])} ({each['enforcement']})"
+        for each in plan["budgets"]
+    ]
+    pairs = [
+        ("where", members_text(plan["nodes"]) or "no node now"),
+        ("price", rate_text(plan["rate_per_hour"])),
+        ("expected", expected),
+        ("worst case", worst),
+        ("budget", "\n".join(budgets) or "none applies"),
+        ("start", start_text(plan, now)),
+    ]
+    return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def start_text(plan: Row, now: int) -> str:
+    """When it is expected to start."""
+    if plan.get("starts_now"):
+        return "now"
+    at = plan["expected_start_at"]
+    if at is None:
+        return "unknown"
+    return f"{time_text(at)} (in {age_text(_now_text(now), 0, at)})"
+
+
+def _now_text(now: int) -> str:
+    from bursar.clock import format_instant
+
+    return format_instant(now)
+
+
+def reason_lines(reason: Row | None) -> list[str]:
+    """Why it waits, and what to do."""
+    if reason is None:
+        return []
+    lines = [wrapped(f"{reason['code']}: {reason['message']}")]
+    if reason["remedy"]:
+        lines.append(wrapped(f"remedy: {reason['remedy']}"))
+    return lines
+
+
+def explain_text(view: Row, now: int) -> str:
+    """Why a job is where it is."""
+    job = view["job"]
+    lines = [f"job {job['number']} {clean(job['name'])} is {state(job['state'])}"]
+    lines += reason_lines(view["reason"])
+    if view["placed_because"]:
+        lines.append(wrapped(f"placed: {view['placed_because']}"))
+    if job["state"] == "PENDING":
+        lines.append(f"expected start: {start_text(view, now)}")
+    if view["suggestion"]:
+        price = view["suggestion_rate_per_hour"]
+        at = f" ({rate_text(price)})" if price else ""
+        lines.append(wrapped(f"would start now: {view['suggestion']}{at}"))
+    if view["ahead_total"]:
+        more = view["ahead_total"] - len(view["ahead"])
+        names = ", ".join(view["ahead"]) + (f" and {more} more" if more else "")
+        lines.append(wrapped(f"ahead of it: {names}"))
+    if view["nodes"]:
+        columns = (Column("node"), Column("fits"), Column("why_not", shrink=True))
+        lines += ["", table_text(view["nodes"], columns, 80)]
+    if view["budgets"]:
+        lines += ["", table_text(view["budgets"], BUDGET_AFTER, 80)]
+    return "\n".join(lines)
+
+
+BUDGET_AFTER = (
+    Column("budget", "name", shrink=True),
+    Column("limit", right=True),
+    Column("settled", right=True),
+    Column("held", right=True),
+    Column("left_after", "available_after", right=True),
+    Column("renews", "renews_at", lambda row: time_text(row["renews_at"]), drop=1),
+)
+
+
+# ------------------------------------------------------------------ job
+
+
+def state(name: str) -> str:
+    """A state in its colour."""
+    return paint(name, STATE_STYLES.get(name))
+
+
+def job_text(job: Row, now: int) -> str:
+    """One job, whole."""
+    title = f"job {job['number']}  {clean(job['name'])}  {state(job['state'])}"
+    if job["simulated"]:
+        title += "  (simulated devices)"
+    pairs: list[Pair] = [
+        ("id", job["id"]),
+        ("project", clean(job["project"])),
+        ("user", clean(job["user"])),
+        ("experiment", clean(job["experiment"])),
+        ("model", clean(" ".join(filter(None, (job["model"], job["model_version"]))))),
+        ("labels", clean(", ".join(f"{k}={v}" for k, v in job["labels"].items()))),
+        ("needs", _needs_text(job)),
+        ("priority", str(job["priority"])),
+        ("time limit", seconds_text(job["time_limit_s"])),
+        ("submitted", time_text(job["submitted_at"])),
+        ("started", time_text(job["started_at"]) if job["started_at"] else ""),
+        ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
+        ("ran", age_text(job["started_at"], now, job["finished_at"]) if job["started_at"] else ""),
+        ("exit code", "" if job["exit_code"] is None else str(job["exit_code"])),
+        *_money_pairs(job),
+        ("array", _array_text(job["array"])),
+        ("command", clean(" ".join(job["command"]))),
+        ("workdir", clean(job["workdir"])),
+        ("comment", clean(job["comment"])),
+    ]
+    lines = [title, *reason_lines(job["reason"]), pairs_text(pairs, "  ")]
+    if job["attempts"]:
+        rows = [{**each, "where": where_text(each["nodes"])} for each in job["attempts"]]
+        lines += ["", table_text(rows, _attempt_columns(now), 100)]
+        lines += [
+            wrapped(f"attempt {each['number']}: {each['message']}", "  ")
+            for each in job["attempts"]
+            if each["message"]
+        ]
+    return "\n".join(lines)
+
+
+def _needs_text(job: Row) -> str:
+    nodes = "" if job["nodes"] == 1 else f"{job['nodes']} nodes, each "
+    options = job["resources"].get("any_of") or [job["resources"]]
+    return nodes + " or ".join(resources_text(option) for option in options)
+
+
+def _money_pairs(job: Row) -> list[Pair]:
+    cost = job["cost"]
+    unknown = "  (part of it ran at an unknown price)" if cost["unknown"] else ""
+    live = job["state"] in ("STARTING", "RUNNING", "STOPPING")
+    return [
+        ("cost", money_text(cost["settled"]) + unknown),
+        ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
+        (
+            "estimate",
+            f"{money_text(cost['estimate_expected'])} expected, {money_text(cost['estimate_max'])} at most",
+        ),
+        ("price", rate_text(job["rate_per_hour"]) if live else ""),
+        ("max cost", money_text(job["max_cost"]) if job["max_cost"] else ""),
+        ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),
+    ]
+
+
+def _array_text(array: Row | None) -> str:
+    if array is None:
+        return ""
+    counts = ", ".join(f"{number} {name}" for name, number in array["counts"].items())
+    return f"{array['size']} tasks: {counts}"
+
+
+def _attempt_columns(now: int) -> tuple[Column, ...]:
+    return (
+        Column("attempt", "number", right=True),
+        Column("state"),
+        Column("where", shrink=True),
+        Column(
+            "ran",
+            show=lambda row: age_text(row["started_at"], now, row["finished_at"]),
+            right=True,
+        ),
+        Column("exit", "exit_code", right=True),
+        Column("end", "end_cause"),
+    )
+
+
+# ------------------------------------------------------------------ node, budget, server
+
+
+def node_text(node: Row) -> str:
+    """One node, with its devices."""
+    pairs: list[Pair] = [
+        ("id", node["id"]),
+        ("reason", clean(node["reason"] or "")),
+        ("pool", clean(node["pool"])),
+        (
+            "machine",
+            clean(
+                " ".join(
+                    filter(None, (node["provider"], node["region"], node["instance_type"], node["market"]))
+                )
+            ),
+        ),
+        ("address", clean(node["address"])),
+        ("cpus", f"{node['cpus_free']:g} free of {node['cpus']:g}"),
+        ("memory", f"{size_text(node['memory_free_bytes'])} free of {size_text(node['memory_bytes'])}"),
+        ("gpus", f"{node['gpus_free']:g} free of {node['gpus']}" if node["gpus"] else "none"),
+        ("price", rate_text(node["rate_per_hour"])),
+        ("jobs", str(node["jobs"])),
+        ("labels", clean(", ".join(f"{k}={v}" for k, v in node["labels"].items()))),
+        ("last seen", time_text(node["last_seen_at"])),
+        ("agent", clean(node["agent_version"])),
+        *_sample_pairs(node["sample"]),
+    ]
+    lines = [f"node {clean(node['name'])}  {state(node['state'])}", pairs_text(pairs, "  ")]
+    if node["devices"]:
+        columns = (
+            Column("gpu", "index", right=True),
+            Column("type"),
+            Column("memory", show=lambda row: size_text(row["memory_bytes"]), right=True),
+            Column("free", right=True),
+            Column("simulated"),
+            Column("uuid"),
+        )
+        lines += ["", table_text(node["devices"], columns, None)]
+    return "\n".join(lines)
+
+
+def _sample_pairs(sample: Row | None) -> list[Pair]:
+    if sample is None:
+        return []
+    power = sample["power_watts"]
+    return [
+        ("cpu used", f"{100 * sample['cpu_utilization_ratio']:.0f} %"),
+        ("memory used", size_text(sample["memory_used_bytes"])),
+        ("power", f"{power:.0f} W" if power else ""),
+    ]
+
+
+def budget_text(budget: Row) -> str:
+    """One budget in its period."""
+    end = budget["period_end"]
+    crossed = ", ".join(f"{each} %" for each in budget["crossed_percent"])
+    pairs: list[Pair] = [
+        ("id", budget["id"]),
+        ("scope", clean(budget["scope"])),
+        ("limit", f"{money_text(budget['limit'])} per {budget['period']}"),
+        ("enforcement", f"{budget['enforcement']}, holds {budget['hold']}"),
+        ("settled", money_text(budget["settled"])),
+        ("held", money_text(budget["held"])),
+        ("available", money_text(budget["available"])),
+        ("period", f"{time_text(budget['period_start'])} to {time_text(end) if end else 'no end'}"),
+        ("crossed", crossed),
+        ("live jobs", "\n".join(budget["live_jobs"])),
+    ]
+    return f"budget {clean(budget['name'])}\n" + pairs_text(pairs, "  ")
+
+
+def facts_text(facts: dict[str, Any], indent: str = "  ") -> str:
+    """Plain `name value` lines of any flat object."""
+    return pairs_text(((name.replace("_", " "), clean(str(value))) for name, value in facts.items()), indent)

@@ -1,0 +1,240 @@
+"""Where the server is and which secret opens it: flags, environment, a running `bursar up`, the default.
+
+Owns    the order of contract section 1, the forms of an address, the pointer that `bursar up` leaves
+        for other shells, and the token file.
+Why     looked at before gRPC is loaded, by `bursar config`, `bursar status` and every client alike,
+        so it imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bursar.errors import Forbidden, InvalidRequest
+
+DEFAULT_SOCKET: Final = "/run/bursar/bursar.sock"
+"""Where the packaged service listens."""
+SOCKET_PATH_MAX: Final = 100
+"""Bytes of the longest socket path used as it is; the kernel's own limit is 107."""
+CURRENT_NAME: Final = "current.json"
+_PROBE_TIMEOUT_S: Final = 0.5
+
+
+class Address(NamedTuple):
+    """One server.
+
+    Attributes:
+        url: as it would be given to `--server`.
+        origin: who named it, for `bursar config` and messages.
+        socket: path of the unix socket; None over TLS.
+        target: `host:port` over TLS; empty on a unix socket.
+    """
+
+    url: str
+    origin: str
+    socket: Path | None
+    target: str
+
+
+def resolve(server: str | None, env: Mapping[str, str] | None = None) -> Address:
+    """The server to talk to: `server`, `BURSAR_SERVER`, a running `bursar up`, the system's socket."""
+    env = os.environ if env is None else env
+    if server:
+        return parse(server, "--server")
+    if env.get("BURSAR_SERVER"):
+        return parse(env["BURSAR_SERVER"], "BURSAR_SERVER")
+    for cluster in running_clusters(env):
+        return parse(cluster["server"], "bursar up")
+    return parse(f"unix://{DEFAULT_SOCKET}", "default")
+
+
+def parse(url: str, origin: str) -> Address:
+    """Read `unix:///path` or `grpcs://host:port`. Raises `InvalidRequest`, naming the form meant."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "unix" and rest.startswith("/"):
+        return Address(url, origin, Path(rest), "")
+    if separator and scheme == "grpcs":
+        host, _, port = rest.rstrip("/").rpartition(":")
+        if host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+            return Address(url, origin, None, f"{host}:{port}")
+        raise InvalidRequest(f"{origin}: {url!r} names no port; write it as grpcs://host:7443")
+    if separator and scheme in ("grpc", "http", "https", "tcp"):
+        raise InvalidRequest(
+            f"{origin}: {url!r} would be sent without identity; "
+            "use grpcs://host:7443 or a unix socket, unix:///path"
+        )
+    raise InvalidRequest(
+        f"{origin}: {url!r} is not a server address; write unix:///path or grpcs://host:7443"
+    )
+
+
+# ------------------------------------------------------------------ the running `bursar up`
+
+
+def state_home(env: Mapping[str, str] | None = None) -> Path:
+    """`$XDG_STATE_HOME/bursar` or `~/.local/state/bursar`: the default state directory."""
+    env = os.environ if env is None else env
+    base = env.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "bursar"
+    return Path(env.get("HOME") or Path.home()) / ".local" / "state" / "bursar"
+
+
+def pointer_paths(env: Mapping[str, str] | None = None) -> list[Path]:
+    """Where the pointer may lie: the session's run directory first, then the state home."""
+    env = os.environ if env is None else env
+    paths = []
+    if env.get("XDG_RUNTIME_DIR", "").startswith("/"):
+        paths.append(Path(env["XDG_RUNTIME_DIR"]) / "bursar" / CURRENT_NAME)
+    return [*paths, state_home(env) / CURRENT_NAME]
+
+
+def read_pointer(path: Path) -> list[dict[str, str]]:
+    """The clusters named in one pointer file, newest first; nothing when it is absent or broken."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    if not isinstance(found, list):
+        return []
+    return [
+        {"server": entry["server"], "state_dir": entry["state_dir"]}
+        for entry in found
+        if isinstance(entry, dict)
+        and isinstance(entry.get("server"), str)
+        and isinstance(entry.get("state_dir"), str)
+    ]
+
+
+def known_clusters(env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """Every cluster some `bursar up` of this user has noted, newest first, alive or not."""
+    found: list[dict[str, str]] = []
+    for path in pointer_paths(env):
+        found += [entry for entry in read_pointer(path) if entry not in found]
+    return found
+
+
+def running_clusters(env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """The noted clusters whose socket accepts a connection now, newest first."""
+    return [entry for entry in known_clusters(env) if _answers(entry["server"])]
+
+
+def note_cluster(server: str, state_dir: str, env: Mapping[str, str] | None = None) -> None:
+    """Put a cluster first in every pointer that can be written."""
+    entry = {"server": server, "state_dir": state_dir}
+    _rewrite(env, lambda old: [entry, *(e for e in old if e["state_dir"] != state_dir)])
+
+
+def forget_cluster(state_dir: str, env: Mapping[str, str] | None = None) -> None:
+    """Take a cluster out of every pointer that can be written."""
+    _rewrite(env, lambda old: [e for e in old if e["state_dir"] != state_dir])
+
+
+def _rewrite(
+    env: Mapping[str, str] | None,
+    change: Callable[[list[dict[str, str]]], list[dict[str, str]]],
+) -> None:
+    for path in pointer_paths(env):
+        old = read_pointer(path)
+        new = change(old)
+        if new == old:
+            continue
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            draft.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
+            draft.chmod(0o600)
+            draft.replace(path)
+        except OSError:
+            continue  # a pointer is a convenience; --server and BURSAR_SERVER still work
+
+
+def _answers(server: str) -> bool:
+    try:
+        address = parse(server, "pointer")
+    except InvalidRequest:
+        return False
+    return address.socket is not None and probe(address.socket)
+
+
+def probe(path: Path) -> bool:
+    """Does somebody accept connections on this unix socket?"""
+    try:
+        with reachable(path) as short, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(_PROBE_TIMEOUT_S)
+            s.connect(short)
+    except OSError:
+        return False
+    return True
+
+
+class reachable:  # lower case: it reads as a verb in `with reachable(path) as short`
+    """A name for a unix socket that fits the kernel's 107 bytes, valid until closed.
+
+    A long path is entered through an open descriptor of its directory, `/proc/self/fd/N/name`:
+    nothing is written to disk and nothing is left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._directory = -1
+        self.short = ""
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) <= SOCKET_PATH_MAX:
+            self.short = str(self._path)
+        else:
+            self._directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            self.short = f"/proc/self/fd/{self._directory}/{self._path.name}"
+        return self.short
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+
+# ------------------------------------------------------------------ the token of a remote server
+
+
+def token_path(env: Mapping[str, str] | None = None) -> Path:
+    """`$XDG_CONFIG_HOME/bursar/token` or `~/.config/bursar/token`."""
+    env = os.environ if env is None else env
+    base = env.get("XDG_CONFIG_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "bursar" / "token"
+    return Path(env.get("HOME") or Path.home()) / ".config" / "bursar" / "token"
+
+
+def read_token(env: Mapping[str, str] | None = None) -> str:
+    """`BURSAR_TOKEN`, else the token file; empty when there is neither.
+
+    Raises:
+        Forbidden: the file can be read by others: a secret others could have taken is not sent.
+    """
+    env = os.environ if env is None else env
+    if env.get("BURSAR_TOKEN"):
+        return env["BURSAR_TOKEN"].strip()
+    path = token_path(env)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_IMODE(mode) & 0o077:
+            raise Forbidden(
+                f"{path} has mode {stat.S_IMODE(mode):04o}, so others can read the token; "
+                f"run `chmod 600 {path}` and have the token renewed if others use this machine"
+            )
+        return path.read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Forbidden(f"the token file {path} cannot be read: {error}") from None

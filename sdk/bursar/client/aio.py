@@ -1,0 +1,314 @@
+"""The awaiting client: `Client`'s methods for asyncio programs, streams as async iterators.
+
+Owns    one `grpc.aio` channel of the running loop.
+Why     services that watch many jobs at once should not hold a thread for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from bursar.client import calls
+from bursar.client.address import Address, reachable, resolve
+from bursar.client.calls import Answer, Call
+from bursar.client.link import (
+    OPTIONS,
+    UNIX_OPTIONS,
+    Identity,
+    error_from,
+    tls_credentials,
+)
+from bursar.client.sync import RETRIES, RETRY_S
+from bursar.errors import ServerUnavailable, Unauthenticated
+from bursar.model import JobSpec
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+
+class AsyncClient:
+    """A connection to one server, for one event loop. Methods mean what `Client`'s of that name do."""
+
+    def __init__(self, server: str | None = None, token: str | None = None) -> None:
+        """Choose a server, as `Client` does; nothing is sent yet."""
+        self.address: Address = resolve(server)
+        self._identity = Identity(self.address, token)
+        self._socket: reachable | None = None
+        self._channel: Any = None
+        self._callables: dict[str, Callable[..., Any]] = {}
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+            self._callables.clear()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # -------------------------------------------------------------- jobs
+
+    async def submit(
+        self, spec: JobSpec, *, idempotency_key: str = "", terse: bool = False
+    ) -> jobs_pb2.SubmitResponse:
+        """Submit one job; durable when this returns."""
+        call = calls.submit(spec, idempotency_key, terse)
+        for _ in range(RETRIES if idempotency_key else 0):
+            try:
+                return await self._unary(call)
+            except ServerUnavailable:
+                await asyncio.sleep(RETRY_S)
+        return await self._unary(call)
+
+    async def submit_many(
+        self, specs: Iterable[JobSpec | tuple[JobSpec, str]], *, terse: bool = True
+    ) -> AsyncIterator[jobs_pb2.SubmitResponse]:
+        """Submit many jobs over one call; answers come in order."""
+        pairs = ((item, "") if isinstance(item, JobSpec) else item for item in specs)
+        requests = (calls.submit_request(spec, key, terse) for spec, key in pairs)
+        path = "/bursar.v1.Jobs/SubmitMany"
+        multi = self._callable("stream_stream", path, jobs_pb2.SubmitResponse)
+        async for answer in self._guard(multi, requests):
+            yield answer
+
+    async def get(self, job: str) -> types_pb2.Job:
+        """One job, whole."""
+        return await self._unary(calls.get_job(job))
+
+    async def list(self, *, limit: int = 0, **filters: Any) -> AsyncIterator[types_pb2.Job]:
+        """Jobs, newest first; pages are fetched as they are needed. Filters as in `Client.list`."""
+        wanted, token, left = calls.list_jobs(**filters), "", limit or -1
+        while True:
+            size = min(calls.PAGE_SIZE, left) if left > 0 else calls.PAGE_SIZE
+            page = await self._unary(calls.job_page(wanted, size, token))
+            for job in page.jobs:
+                yield job
+                left -= 1
+                if left == 0:
+                    return
+            token = page.next_page_token
+            if not token:
+                return
+
+    def watch(self, jobs: Sequence[str], *, until_terminal: bool = False) -> AsyncIterator[types_pb2.Job]:
+        """Jobs as they change: the current state of each first, then every change."""
+        return self._stream(calls.watch(jobs, until_terminal))
+
+    async def plan(self, spec: JobSpec) -> jobs_pb2.PlanResponse:
+        """What a submit would do now, with its price; changes nothing."""
+        return await self._unary(calls.plan(spec))
+
+    async def explain(self, job: str) -> jobs_pb2.ExplainResponse:
+        """Why a job is where it is."""
+        return await self._unary(calls.explain(job))
+
+    async def cancel(self, jobs: Sequence[str], *, grace_us: int | None = None) -> Sequence[types_pb2.Job]:
+        """Stop and end jobs."""
+        return (await self._unary(calls.cancel(jobs, grace_us))).jobs
+
+    async def hold(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """Keep pending jobs from starting."""
+        return (await self._unary(calls.change_jobs("Hold", jobs))).jobs
+
+    async def release(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """Let held jobs start."""
+        return (await self._unary(calls.change_jobs("Release", jobs))).jobs
+
+    async def requeue(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """End the live attempt and run the job again."""
+        return (await self._unary(calls.change_jobs("Requeue", jobs))).jobs
+
+    async def update(self, job: str, **changes: Any) -> types_pb2.Job:
+        """Change a pending job; changes as in `Client.update`."""
+        return await self._unary(calls.update(job, **changes))
+
+    def logs(
+        self,
+        job: str,
+        *,
+        rank: int = 0,
+        attempt: int = 0,
+        follow: bool = False,
+        offset: int = 0,
+        tail_bytes: int = 0,
+    ) -> AsyncIterator[jobs_pb2.LogChunk]:
+        """What a member wrote, as bytes with their offset."""
+        call = calls.logs(
+            job, rank=rank, attempt=attempt, follow=follow, offset=offset, tail_bytes=tail_bytes
+        )
+        return self._stream(call)
+
+    # -------------------------------------------------------------- nodes
+
+    async def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
+        """Every node, or those of a pool."""
+        return (await self._unary(calls.list_nodes(pool))).nodes
+
+    async def node(self, name: str) -> types_pb2.Node:
+        """One node by name or id."""
+        return await self._unary(calls.get_node(name))
+
+    async def drain(
+        self, node: str, *, reason: str = "", stop: bool = False, confirm_dead: bool = False
+    ) -> types_pb2.Node:
+        """No new work; running jobs finish, or are stopped when `stop`."""
+        return await self._unary(calls.drain(node, reason, stop, confirm_dead))
+
+    async def cordon(self, node: str, *, reason: str = "") -> types_pb2.Node:
+        """No new work; running jobs finish."""
+        return await self._unary(calls.node_mode("Cordon", node, reason))
+
+    async def resume(self, node: str, *, reason: str = "") -> types_pb2.Node:
+        """Take work again."""
+        return await self._unary(calls.node_mode("Resume", node, reason))
+
+    async def node_token(self, node: str, *, ttl_us: int = 0) -> nodes_pb2.TokenResponse:
+        """A one-time secret with which a new node enrols."""
+        return await self._unary(calls.node_token(node, ttl_us))
+
+    def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
+        """The newest live samples, once or as they come."""
+        return self._stream(calls.top(follow))
+
+    # -------------------------------------------------------------- policies and money
+
+    async def apply_policies(self, sources: Iterable[tuple[str, str]]) -> Sequence[money_pb2.Policy]:
+        """Apply (file name, YAML text) pairs: all documents or none."""
+        return (await self._unary(calls.apply_policies("Apply", sources))).policies
+
+    async def check_policies(self, sources: Iterable[tuple[str, str]]) -> Sequence[money_pb2.Policy]:
+        """Validate without applying."""
+        return (await self._unary(calls.apply_policies("Check", sources))).policies
+
+    async def policies(self, *, kind: str = "") -> Sequence[money_pb2.Policy]:
+        """The documents in force."""
+        return (await self._unary(calls.list_policies(kind))).policies
+
+    async def policy(self, name: str, *, kind: str = "", version: int = 0) -> money_pb2.Policy:
+        """One document; `version` 0 is the newest."""
+        return await self._unary(calls.one_policy("Get", name, kind, version))
+
+    async def delete_policy(self, name: str, *, kind: str = "") -> money_pb2.Policy:
+        """Take a document out of force; its history stays."""
+        return await self._unary(calls.one_policy("Delete", name, kind, 0))
+
+    async def cost(self, **filters: Any) -> money_pb2.CostResponse:
+        """Cost grouped by dimensions; filters as in `Client.cost`."""
+        return await self._unary(calls.cost(**filters))
+
+    async def budgets(self, *, name: str = "") -> Sequence[money_pb2.Budget]:
+        """Every budget, or the one of that name with its live jobs."""
+        return (await self._unary(calls.budgets(name))).budgets
+
+    async def prices(self, **filters: Any) -> Sequence[money_pb2.Price]:
+        """Prices and offers; filters as in `Client.prices`."""
+        return (await self._unary(calls.prices(**filters))).prices
+
+    def report(
+        self,
+        kind: str,
+        period: str,
+        *,
+        format: str = "csv",
+        focus_version: str = "",
+        project: str = "",
+    ) -> AsyncIterator[money_pb2.ReportChunk]:
+        """A report (`focus`, `statement`) as chunks of one file."""
+        call = calls.report(kind, period, format=format, focus_version=focus_version, project=project)
+        return self._stream(call)
+
+    # -------------------------------------------------------------- events and the server
+
+    def events(self, **filters: Any) -> AsyncIterator[events_pb2.Event]:
+        """Events, oldest first; filters as in `Client.events`."""
+        return self._stream(calls.list_events(**filters))
+
+    async def server(self) -> events_pb2.ServerResponse:
+        """Who serves, since when, and whether it is ready."""
+        return await self._unary(calls.server())
+
+    async def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
+        """Run the invariant checks now."""
+        limit_s = None if full else calls.UNARY_TIMEOUT_S
+        return (await self._unary(calls.doctor(full), limit_s)).findings
+
+    # -------------------------------------------------------------- the machinery
+
+    async def _unary(self, call: Call[Answer], timeout_s: float | None = calls.UNARY_TIMEOUT_S) -> Answer:
+        multi = self._callable("unary_unary", call.path, call.answer)
+        for last in (False, True):
+            metadata = await self._metadata()
+            try:
+                answer: Answer = await multi(call.request, timeout=timeout_s, metadata=metadata)
+            except grpc.RpcError as error:
+                mapped = error_from(error, self.address)
+                stale = isinstance(mapped, Unauthenticated) and self._identity.renew()
+                if last or not stale:
+                    raise mapped from None
+            else:
+                return answer
+        raise AssertionError("unreachable")
+
+    async def _stream(self, call: Call[Answer]) -> AsyncIterator[Answer]:
+        multi = self._callable("unary_stream", call.path, call.answer)
+        async for answer in self._guard(multi, call.request):
+            yield answer
+
+    async def _guard(self, multi: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
+        stream = multi(request, metadata=await self._metadata())
+        try:
+            async for answer in stream:
+                yield answer
+        except grpc.RpcError as error:
+            mapped = error_from(error, self.address)
+            if isinstance(mapped, Unauthenticated):
+                self._identity.renew()
+            raise mapped from None
+        finally:
+            stream.cancel()
+
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """The token exchange blocks for a moment, so it runs beside the loop."""
+        return await asyncio.to_thread(self._identity.metadata)
+
+    def _callable(self, kind: str, path: str, answer: type[Any]) -> Callable[..., Any]:
+        if path not in self._callables:
+            make = getattr(self._open(), kind)
+            self._callables[path] = make(
+                path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+        return self._callables[path]
+
+    def _open(self) -> Any:
+        if self._channel is None:
+            if self.address.socket is None:
+                credentials = tls_credentials()
+                self._channel = grpc.aio.secure_channel(self.address.target, credentials, OPTIONS)
+            else:
+                self._socket = reachable(self.address.socket)
+                try:
+                    short = self._socket.__enter__()
+                except OSError as error:
+                    raise ServerUnavailable(
+                        f"no server at {self.address.url}: {error.strerror}; start one with `bursar up`"
+                    ) from None
+                self._channel = grpc.aio.insecure_channel(f"unix:{short}", UNIX_OPTIONS)
+        return self._channel

@@ -1,0 +1,325 @@
+"""Every call of the wire as a value: path, request, answer. Both clients send the same ones.
+
+Owns    how plain arguments become request messages.
+Why     a sync and an async client that each build requests drift apart; here neither builds any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+
+from bursar.codec.spec import spec_to_wire
+from bursar.errors import InvalidRequest
+from bursar.model import JobSpec
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+UNARY_TIMEOUT_S: Final = 30.0
+"""Deadline of every call that answers once."""
+PAGE_SIZE: Final = 500
+"""Jobs asked for at a time; a page stays far below the message limit."""
+REFERENCES_MAX: Final = 1000
+"""Jobs one Watch may name."""
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Call(NamedTuple, Generic[Answer]):
+    """One request on its way.
+
+    Attributes:
+        path: `/bursar.v1.Jobs/Get`.
+        answer: type of the reply, or of each reply of a stream.
+    """
+
+    path: str
+    request: Message
+    answer: type[Answer]
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def submit(spec: JobSpec, key: str, terse: bool = False) -> Call[jobs_pb2.SubmitResponse]:
+    """Accept one job."""
+    return Call("/bursar.v1.Jobs/Submit", submit_request(spec, key, terse), jobs_pb2.SubmitResponse)
+
+
+def submit_request(spec: JobSpec, key: str, terse: bool) -> jobs_pb2.SubmitRequest:
+    """The message of Submit and SubmitMany. `key` is bounded here so that the place is named."""
+    if len(key) > 200:
+        raise InvalidRequest(f"the idempotency key has {len(key)} characters; at most 200 are kept")
+    return jobs_pb2.SubmitRequest(spec=spec_to_wire(spec), idempotency_key=key, terse=terse)
+
+
+def get_job(job: str) -> Call[types_pb2.Job]:
+    """One job, whole."""
+    return Call("/bursar.v1.Jobs/Get", jobs_pb2.GetJobRequest(job=job), types_pb2.Job)
+
+
+def list_jobs(
+    *,
+    states: Sequence[str] = (),
+    project: str = "",
+    user: str = "",
+    experiment: str = "",
+    model: str = "",
+    labels: Mapping[str, str] | None = None,
+    since: int = 0,
+    tasks_of: str = "",
+    name: str = "",
+) -> jobs_pb2.ListJobsRequest:
+    """The filter of a listing; the client adds the page."""
+    return jobs_pb2.ListJobsRequest(
+        states=states,
+        project=project,
+        user=user,
+        experiment=experiment,
+        model=model,
+        labels=dict(labels or {}),
+        since=since,
+        tasks_of=tasks_of,
+        name=name,
+    )
+
+
+def job_page(
+    filters: jobs_pb2.ListJobsRequest, page_size: int, token: str
+) -> Call[jobs_pb2.ListJobsResponse]:
+    """One page of a listing."""
+    request = jobs_pb2.ListJobsRequest()
+    request.CopyFrom(filters)
+    request.page_size = page_size
+    request.page_token = token
+    return Call("/bursar.v1.Jobs/List", request, jobs_pb2.ListJobsResponse)
+
+
+def watch(jobs: Sequence[str], until_terminal: bool) -> Call[types_pb2.Job]:
+    """Jobs as they change."""
+    if len(jobs) > REFERENCES_MAX:
+        raise InvalidRequest(f"{len(jobs)} jobs named; at most {REFERENCES_MAX} at a time")
+    request = jobs_pb2.WatchJobsRequest(jobs=jobs, until_terminal=until_terminal)
+    return Call("/bursar.v1.Jobs/Watch", request, types_pb2.Job)
+
+
+def plan(spec: JobSpec) -> Call[jobs_pb2.PlanResponse]:
+    """What a submit would do now."""
+    request = jobs_pb2.PlanRequest(spec=spec_to_wire(spec))
+    return Call("/bursar.v1.Jobs/Plan", request, jobs_pb2.PlanResponse)
+
+
+def explain(job: str) -> Call[jobs_pb2.ExplainResponse]:
+    """Why a job is where it is."""
+    request = jobs_pb2.ExplainRequest(job=job)
+    return Call("/bursar.v1.Jobs/Explain", request, jobs_pb2.ExplainResponse)
+
+
+def cancel(jobs: Sequence[str], grace_us: int | None) -> Call[jobs_pb2.JobsResponse]:
+    """Stop and end jobs."""
+    request = jobs_pb2.CancelRequest(jobs=jobs, grace_us=grace_us)
+    return Call("/bursar.v1.Jobs/Cancel", request, jobs_pb2.JobsResponse)
+
+
+def change_jobs(verb: str, jobs: Sequence[str]) -> Call[jobs_pb2.JobsResponse]:
+    """`Hold`, `Release` or `Requeue`."""
+    request = jobs_pb2.JobsRequest(jobs=jobs)
+    return Call(f"/bursar.v1.Jobs/{verb}", request, jobs_pb2.JobsResponse)
+
+
+def update(
+    job: str,
+    *,
+    priority: int | None = None,
+    time_limit_us: int | None = None,
+    name: str | None = None,
+    experiment: str | None = None,
+    model: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    max_cost_nanos: int | None = None,
+    currency: str | None = None,
+) -> Call[types_pb2.Job]:
+    """Change a pending job."""
+    request = jobs_pb2.UpdateRequest(
+        job=job,
+        priority=priority,
+        time_limit_us=time_limit_us,
+        name=name,
+        experiment=experiment,
+        model=model,
+        labels=dict(labels or {}),
+        max_cost_nanos=max_cost_nanos,
+        currency=currency,
+    )
+    return Call("/bursar.v1.Jobs/Update", request, types_pb2.Job)
+
+
+def logs(
+    job: str, *, rank: int, attempt: int, follow: bool, offset: int, tail_bytes: int
+) -> Call[jobs_pb2.LogChunk]:
+    """What a member wrote."""
+    request = jobs_pb2.LogsRequest(
+        job=job, rank=rank, attempt=attempt, follow=follow, offset=offset, tail_bytes=tail_bytes
+    )
+    return Call("/bursar.v1.Jobs/Logs", request, jobs_pb2.LogChunk)
+
+
+# ------------------------------------------------------------------ nodes
+
+
+def list_nodes(pool: str) -> Call[nodes_pb2.ListNodesResponse]:
+    """Every node, or those of a pool."""
+    request = nodes_pb2.ListNodesRequest(pool=pool)
+    return Call("/bursar.v1.Nodes/List", request, nodes_pb2.ListNodesResponse)
+
+
+def get_node(node: str) -> Call[types_pb2.Node]:
+    """One node."""
+    return Call("/bursar.v1.Nodes/Get", nodes_pb2.NodeRequest(node=node), types_pb2.Node)
+
+
+def drain(node: str, reason: str, stop: bool, confirm_dead: bool) -> Call[types_pb2.Node]:
+    """No new work; with `stop`, running jobs are stopped with their grace."""
+    request = nodes_pb2.DrainRequest(node=node, reason=reason, stop=stop, confirm_dead=confirm_dead)
+    return Call("/bursar.v1.Nodes/Drain", request, types_pb2.Node)
+
+
+def node_mode(verb: str, node: str, reason: str) -> Call[types_pb2.Node]:
+    """`Cordon` or `Resume`."""
+    request = nodes_pb2.NodeModeRequest(node=node, reason=reason)
+    return Call(f"/bursar.v1.Nodes/{verb}", request, types_pb2.Node)
+
+
+def node_token(node: str, ttl_us: int) -> Call[nodes_pb2.TokenResponse]:
+    """A one-time secret for a new node."""
+    request = nodes_pb2.TokenRequest(node=node, ttl_us=ttl_us)
+    return Call("/bursar.v1.Nodes/Token", request, nodes_pb2.TokenResponse)
+
+
+def top(follow: bool) -> Call[nodes_pb2.TopResponse]:
+    """Newest live samples."""
+    return Call("/bursar.v1.Nodes/Top", nodes_pb2.TopRequest(follow=follow), nodes_pb2.TopResponse)
+
+
+# ------------------------------------------------------------------ policies and money
+
+
+def apply_policies(verb: str, sources: Iterable[tuple[str, str]]) -> Call[money_pb2.ApplyResponse]:
+    """`Apply` or `Check` of (file name, YAML text) pairs."""
+    request = money_pb2.ApplyRequest(
+        sources=[money_pb2.PolicySource(name=name, text=text) for name, text in sources]
+    )
+    return Call(f"/bursar.v1.Policies/{verb}", request, money_pb2.ApplyResponse)
+
+
+def list_policies(kind: str) -> Call[money_pb2.ListPoliciesResponse]:
+    """The documents in force."""
+    request = money_pb2.ListPoliciesRequest(kind=kind)
+    return Call("/bursar.v1.Policies/List", request, money_pb2.ListPoliciesResponse)
+
+
+def one_policy(verb: str, name: str, kind: str, version: int) -> Call[money_pb2.Policy]:
+    """`Get` or `Delete` of one document."""
+    request = money_pb2.PolicyRequest(kind=kind, name=name, version=version)
+    return Call(f"/bursar.v1.Policies/{verb}", request, money_pb2.Policy)
+
+
+def cost(
+    *,
+    by: Sequence[str] = (),
+    since: int = 0,
+    until: int = 0,
+    job: str = "",
+    project: str = "",
+    user: str = "",
+    experiment: str = "",
+    model: str = "",
+    include_idle: bool = False,
+) -> Call[money_pb2.CostResponse]:
+    """Cost grouped by dimensions."""
+    request = money_pb2.CostRequest(
+        by=by,
+        since=since,
+        until=until,
+        job=job,
+        project=project,
+        user=user,
+        experiment=experiment,
+        model=model,
+        include_idle=include_idle,
+    )
+    return Call("/bursar.v1.Money/Cost", request, money_pb2.CostResponse)
+
+
+def budgets(name: str) -> Call[money_pb2.BudgetsResponse]:
+    """One budget by name, or all."""
+    request = money_pb2.BudgetsRequest(name=name)
+    return Call("/bursar.v1.Money/Budgets", request, money_pb2.BudgetsResponse)
+
+
+def prices(
+    *,
+    provider: str = "",
+    region: str = "",
+    instance_type: str = "",
+    market: str = "",
+    gpus: str = "",
+    sort: str = "",
+    limit: int = 0,
+    history: bool = False,
+) -> Call[money_pb2.PricesResponse]:
+    """Prices and offers."""
+    request = money_pb2.PricesRequest(
+        provider=provider,
+        region=region,
+        instance_type=instance_type,
+        market=market,
+        gpus=gpus,
+        sort=sort,
+        limit=limit,
+        history=history,
+    )
+    return Call("/bursar.v1.Money/Prices", request, money_pb2.PricesResponse)
+
+
+def report(
+    kind: str, period: str, *, format: str, focus_version: str, project: str
+) -> Call[money_pb2.ReportChunk]:
+    """A report as a stream of bytes."""
+    request = money_pb2.ReportRequest(
+        kind=kind, period=period, format=format, focus_version=focus_version, project=project
+    )
+    return Call("/bursar.v1.Money/Report", request, money_pb2.ReportChunk)
+
+
+# ------------------------------------------------------------------ events and the server
+
+
+def list_events(
+    *,
+    after_seq: int = 0,
+    limit: int = 0,
+    follow: bool = False,
+    job: str = "",
+    node: str = "",
+    kinds: Sequence[str] = (),
+    tail: int = 0,
+) -> Call[events_pb2.Event]:
+    """Events, oldest first."""
+    request = events_pb2.ListEventsRequest(
+        after_seq=after_seq, limit=limit, follow=follow, job=job, node=node, kinds=kinds, tail=tail
+    )
+    return Call("/bursar.v1.Events/List", request, events_pb2.Event)
+
+
+def server() -> Call[events_pb2.ServerResponse]:
+    """Who serves, since when."""
+    request = events_pb2.ServerRequest()
+    return Call("/bursar.v1.Events/Server", request, events_pb2.ServerResponse)
+
+
+def doctor(full: bool) -> Call[events_pb2.DoctorResponse]:
+    """Run the invariant checks."""
+    request = events_pb2.DoctorRequest(full=full)
+    return Call("/bursar.v1.Events/Doctor", request, events_pb2.DoctorResponse)

@@ -1,0 +1,193 @@
+"""What both clients know about a connection: channel options, identity, and what a failure means.
+
+Owns    the way from a gRPC status back to `bursar.errors`, and the life of a token.
+Why     nobody above this file parses text or sees `grpc.RpcError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from bursar import errors
+from bursar.client.address import Address, probe, reachable, read_token
+
+KEEPALIVE_MS: Final = 10_000
+KEEPALIVE_TIMEOUT_MS: Final = 5_000
+SEND_BYTES_MAX: Final = 1 << 20
+RECEIVE_BYTES_MAX: Final = 4 << 20
+AUTH_TIMEOUT_S: Final = 5.0
+RENEW_SHARE: Final = 0.8
+"""Share of a token's life after which a fresh one is fetched."""
+
+OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_send_message_length", SEND_BYTES_MAX),
+    ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+UNIX_OPTIONS: Final = (*OPTIONS, ("grpc.default_authority", "localhost"))
+
+_BY_STATUS: Final[dict[grpc.StatusCode, type[errors.BursarError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.ALREADY_EXISTS: errors.KeyConflict,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.WrongState,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimited,
+    grpc.StatusCode.ABORTED: errors.StaleVersion,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
+    grpc.StatusCode.UNIMPLEMENTED: errors.NotBuilt,
+}
+
+
+def error_from(error: Any, address: Address) -> errors.BursarError:
+    """The Bursar error behind a `grpc.RpcError`, with its reason, message and facts."""
+    code: grpc.StatusCode = error.code()
+    text = str(error.details() or "")
+    info = _error_info(error.trailing_metadata())
+    if info is not None:
+        kind = errors.by_reason(info.reason)
+        if kind is errors.BursarError:  # a reason newer than this client: the status still tells
+            kind = _BY_STATUS.get(code, errors.BursarError)
+        return kind(text, dict(info.metadata))
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return unavailable(address, text)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.ServerUnavailable(
+            f"the server at {address.url} did not answer in time; is it overloaded or suspended? "
+            "`bursar status` and its log tell more"
+        )
+    if code is grpc.StatusCode.CANCELLED:
+        return errors.ServerUnavailable(f"the server at {address.url} closed the call: {text}")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.NotBuilt(f"the server at {address.url} is older and cannot do this: {text}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return errors.InvalidRequest(f"one message is too large; send less at a time ({text})")
+    return _BY_STATUS.get(code, errors.BursarError)(text or f"the server failed ({code.name})")
+
+
+def _error_info(metadata: Any) -> error_details_pb2.ErrorInfo | None:
+    """The `google.rpc.ErrorInfo` in the trailing metadata, if a whole one is there."""
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin":
+            continue
+        try:
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == "bursar":
+                    return info
+        except ValueError:  # DecodeError: not ours to read
+            return None
+    return None
+
+
+def unavailable(address: Address, text: str = "") -> errors.ServerUnavailable:
+    """Nobody answers at `address`: what was tried, and what to do."""
+    if address.socket is None:
+        return errors.ServerUnavailable(
+            f"no server answers at {address.url} (from {address.origin}): {text}; check the address, "
+            "the network, and BURSAR_CA_FILE when the certificate is your own"
+        )
+    if not address.socket.exists():
+        why = "there is no such socket"
+    elif not os.access(address.socket, os.W_OK):
+        why = "this user may not open the socket"
+    elif probe(address.socket):
+        why = text or "the connection broke"
+    else:
+        why = "nothing listens on it"
+    return errors.ServerUnavailable(
+        f"no server at {address.url} (from {address.origin}): {why}; start one with `bursar up`, "
+        "or name another with --server"
+    )
+
+
+class Identity:
+    """Who the caller is: the metadata that goes with every call. Safe to share between threads.
+
+    On a unix socket the daemon learns the uid from the kernel (SO_PEERCRED) at `auth.sock`, beside
+    its own socket, and answers with a short token, renewed here before it runs out. A token of the
+    environment or the token file comes first over TLS; on a unix socket only an explicit one does.
+    """
+
+    def __init__(self, address: Address, token: str | None) -> None:
+        self._auth: Path | None = None
+        self._lock = threading.Lock()
+        self._renew_at = float("inf")
+        self._token = token or ""
+        if self._token:
+            return
+        if address.socket is None:
+            self._token = read_token()
+            if not self._token:
+                raise errors.Unauthenticated(
+                    f"no token for {address.url}: set BURSAR_TOKEN or write the token to "
+                    "~/.config/bursar/token with mode 0600"
+                )
+        else:
+            self._auth = address.socket.with_name("auth.sock")
+            self._renew_at = 0.0
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What to send now, after fetching a token if the last one is about to run out."""
+        with self._lock:
+            if self._auth is not None and time.monotonic() >= self._renew_at:
+                self._fetch(self._auth)
+            return (("authorization", f"Bearer {self._token}"),) if self._token else ()
+
+    def renew(self) -> bool:
+        """Forget the token, as after a restart of the daemon. False when it cannot be renewed."""
+        with self._lock:
+            self._renew_at = 0.0 if self._auth is not None else self._renew_at
+            return self._auth is not None
+
+    def _fetch(self, path: Path) -> None:
+        asked_at = time.monotonic()
+        answer = _exchange(path)
+        if answer is None:  # the call itself then tells what is wrong
+            self._token = ""
+            return
+        self._token, expires_s = answer
+        self._renew_at = asked_at + RENEW_SHARE * expires_s
+
+
+def _exchange(path: Path) -> tuple[str, float] | None:
+    """Connect to `auth.sock` and read its one line, `{"token": …, "expires_s": …}`."""
+    data = b""
+    try:
+        with reachable(path) as short, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(AUTH_TIMEOUT_S)
+            s.connect(short)
+            while b"\n" not in data and len(data) < 65536:
+                part = s.recv(4096)
+                if not part:
+                    break
+                data += part
+        answer = json.loads(data)
+        return str(answer["token"]), float(answer["expires_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def tls_credentials() -> grpc.ChannelCredentials:
+    """Roots of the system, or of `BURSAR_CA_FILE`."""
+    path = os.environ.get("BURSAR_CA_FILE")
+    if not path:
+        return grpc.ssl_channel_credentials()
+    try:
+        return grpc.ssl_channel_credentials(root_certificates=Path(path).read_bytes())
+    except OSError as error:
+        raise errors.InvalidRequest(f"BURSAR_CA_FILE: {path} cannot be read: {error}") from None

@@ -1,0 +1,430 @@
+"""The waiting client: one method per call of the wire.
+
+Owns    one gRPC channel; it is opened by the first call and closed by `close` or `with`.
+Why     what scripts, notebooks and the CLI want. Requests are built in `calls`, shared with `AsyncClient`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import grpc
+
+from bursar.client import calls
+from bursar.client.address import Address, probe, reachable, resolve
+from bursar.client.calls import Answer, Call
+from bursar.client.link import (
+    OPTIONS,
+    UNIX_OPTIONS,
+    Identity,
+    error_from,
+    tls_credentials,
+)
+from bursar.errors import ServerUnavailable, Unauthenticated
+from bursar.model import JobSpec, JobState
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+RETRIES: Final = 6
+"""Further tries of a submit that carries an idempotency key."""
+RETRY_S: Final = 0.2
+PATIENCE_S: Final = 60.0
+"""How long `wait` outlives a server that is gone, as during its restart."""
+
+
+class Client:
+    """A connection to one server.
+
+    Every method raises a class of `bursar.errors`; calls that answer once have 30 s to do so.
+    A JOB is an id, a number, an unambiguous name, `last`, or `JOB[7]` for one task of an array.
+    Safe to share between threads; not to be used in a process forked after its first call.
+    """
+
+    def __init__(
+        self, server: str | None = None, token: str | None = None, *, patience_s: float = 0.0
+    ) -> None:
+        """Choose a server; nothing is sent yet.
+
+        Args:
+            server: `unix:///path` or `grpcs://host:7443`; else `BURSAR_SERVER`, the socket of a
+                running `bursar up`, or `/run/bursar/bursar.sock`.
+            token: sent instead of the identity found otherwise (the caller's uid on a unix socket,
+                `BURSAR_TOKEN` or the token file over TLS).
+            patience_s: how long the first call waits for a unix socket that is there but not
+                listened on, as while a daemon restarts. Nothing has been sent by then, so even a
+                submit is safe.
+        """
+        self.address: Address = resolve(server)
+        self._patience_s = patience_s
+        self._identity = Identity(self.address, token)
+        self._socket: reachable | None = None
+        self._channel: grpc.Channel | None = None
+        self._callables: dict[str, Callable[..., Any]] = {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; live streams end with an error."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            self._callables.clear()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # -------------------------------------------------------------- jobs
+
+    def submit(
+        self, spec: JobSpec, *, idempotency_key: str = "", terse: bool = False
+    ) -> jobs_pb2.SubmitResponse:
+        """Submit one job; durable when this returns.
+
+        With `idempotency_key` a broken connection is tried again for a few seconds: the same key
+        and the same spec give the first answer again, `existed` set. Without one, an unavailable
+        server leaves open whether the job was accepted.
+        """
+        call = calls.submit(spec, idempotency_key, terse)
+        for _ in range(RETRIES if idempotency_key else 0):
+            try:
+                return self._unary(call)
+            except ServerUnavailable:
+                time.sleep(RETRY_S)
+        return self._unary(call)
+
+    def submit_many(
+        self, specs: Iterable[JobSpec | tuple[JobSpec, str]], *, terse: bool = True
+    ) -> Iterator[jobs_pb2.SubmitResponse]:
+        """Submit many jobs over one call; answers come in order, each durable when yielded.
+
+        A pair carries an idempotency key. A refused job is an answer with `error` set to its reason;
+        the others go on. `terse` answers hold the id and number alone.
+        """
+        pairs = ((item, "") if isinstance(item, JobSpec) else item for item in specs)
+        requests = (calls.submit_request(spec, key, terse) for spec, key in pairs)
+        multi = self._callable("stream_stream", "/bursar.v1.Jobs/SubmitMany", jobs_pb2.SubmitResponse)
+        yield from self._guard(multi, requests)
+
+    def get(self, job: str) -> types_pb2.Job:
+        """One job, whole."""
+        return self._unary(calls.get_job(job))
+
+    def list(self, *, limit: int = 0, **filters: Any) -> Iterator[types_pb2.Job]:
+        """Jobs, newest first; pages are fetched as they are needed.
+
+        Args:
+            limit: at most so many; 0 means all.
+            **filters: states, project (subtree), user, experiment, model, labels, since (instant),
+                tasks_of (an array), name. No `states`: active ones and what ended in the last day.
+        """
+        wanted, token, left = calls.list_jobs(**filters), "", limit or -1
+        while True:
+            size = min(calls.PAGE_SIZE, left) if left > 0 else calls.PAGE_SIZE
+            page = self._unary(calls.job_page(wanted, size, token))
+            for job in page.jobs:
+                yield job
+                left -= 1
+                if left == 0:
+                    return
+            token = page.next_page_token
+            if not token:
+                return
+
+    def watch(
+        self, jobs: Sequence[str], *, until_terminal: bool = False, timeout_s: float | None = None
+    ) -> Iterator[types_pb2.Job]:
+        """Jobs as they change: the current state of each first, then every change.
+
+        Raises:
+            TimeoutError: `timeout_s` have passed.
+        """
+        return self._stream(calls.watch(jobs, until_terminal), timeout_s)
+
+    def wait(
+        self,
+        jobs: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        seen: Callable[[types_pb2.Job], None] | None = None,
+    ) -> dict[str, types_pb2.Job]:
+        """Wait until all `jobs` have ended; their last states by id. Outlives a restart of the server.
+
+        Args:
+            jobs: what to wait for.
+            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever.
+            seen: told of each change.
+        """
+        stop_at = None if timeout_s is None else time.monotonic() + timeout_s
+        ended: dict[str, types_pb2.Job] = {}
+        for i in range(0, len(jobs), calls.REFERENCES_MAX):
+            ended |= self._wait_for(jobs[i : i + calls.REFERENCES_MAX], stop_at, seen)
+        return ended
+
+    def _wait_for(
+        self,
+        jobs: Sequence[str],
+        stop_at: float | None,
+        seen: Callable[[types_pb2.Job], None] | None,
+    ) -> dict[str, types_pb2.Job]:
+        last: dict[str, types_pb2.Job] = {}
+        lost_at: float | None = None
+        names = list(jobs)
+        while True:
+            try:
+                left = None if stop_at is None else stop_at - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                for job in self.watch(names, until_terminal=True, timeout_s=left):
+                    lost_at = None
+                    last[job.id] = job
+                    if seen is not None:
+                        seen(job)
+                if last and all(JobState(job.state).terminal for job in last.values()):
+                    return last
+                raise ServerUnavailable(f"the server at {self.address.url} ended the watch")
+            except ServerUnavailable:
+                now = time.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                if not last or now - lost_at > PATIENCE_S:
+                    raise
+                if len(last) == len(set(names)):  # `last` may mean another job by now
+                    names = list(last)
+                time.sleep(RETRY_S)
+
+    def plan(self, spec: JobSpec) -> jobs_pb2.PlanResponse:
+        """What a submit would do now, with its price; changes nothing."""
+        return self._unary(calls.plan(spec))
+
+    def explain(self, job: str) -> jobs_pb2.ExplainResponse:
+        """Why a job is where it is."""
+        return self._unary(calls.explain(job))
+
+    def cancel(self, jobs: Sequence[str], *, grace_us: int | None = None) -> Sequence[types_pb2.Job]:
+        """Stop and end jobs; `grace_us` None takes each job's own."""
+        return self._unary(calls.cancel(jobs, grace_us)).jobs
+
+    def hold(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """Keep pending jobs from starting."""
+        return self._unary(calls.change_jobs("Hold", jobs)).jobs
+
+    def release(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """Let held jobs start."""
+        return self._unary(calls.change_jobs("Release", jobs)).jobs
+
+    def requeue(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
+        """End the live attempt and run the job again."""
+        return self._unary(calls.change_jobs("Requeue", jobs)).jobs
+
+    def update(self, job: str, **changes: Any) -> types_pb2.Job:
+        """Change a pending job.
+
+        Args:
+            job: which.
+            **changes: priority, time_limit_us, name, experiment, model, labels (merged),
+                max_cost_nanos with currency.
+        """
+        return self._unary(calls.update(job, **changes))
+
+    def logs(
+        self,
+        job: str,
+        *,
+        rank: int = 0,
+        attempt: int = 0,
+        follow: bool = False,
+        offset: int = 0,
+        tail_bytes: int = 0,
+    ) -> Iterator[jobs_pb2.LogChunk]:
+        """What a member wrote, as bytes with their offset; `attempt` 0 is the newest."""
+        call = calls.logs(
+            job, rank=rank, attempt=attempt, follow=follow, offset=offset, tail_bytes=tail_bytes
+        )
+        return self._stream(call)
+
+    # -------------------------------------------------------------- nodes
+
+    def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
+        """Every node, or those of a pool."""
+        return self._unary(calls.list_nodes(pool)).nodes
+
+    def node(self, name: str) -> types_pb2.Node:
+        """One node by name or id."""
+        return self._unary(calls.get_node(name))
+
+    def drain(
+        self, node: str, *, reason: str = "", stop: bool = False, confirm_dead: bool = False
+    ) -> types_pb2.Node:
+        """No new work; running jobs finish, or are stopped with their grace when `stop`."""
+        return self._unary(calls.drain(node, reason, stop, confirm_dead))
+
+    def cordon(self, node: str, *, reason: str = "") -> types_pb2.Node:
+        """No new work; running jobs finish."""
+        return self._unary(calls.node_mode("Cordon", node, reason))
+
+    def resume(self, node: str, *, reason: str = "") -> types_pb2.Node:
+        """Take work again."""
+        return self._unary(calls.node_mode("Resume", node, reason))
+
+    def node_token(self, node: str, *, ttl_us: int = 0) -> nodes_pb2.TokenResponse:
+        """A one-time secret with which a new node enrols."""
+        return self._unary(calls.node_token(node, ttl_us))
+
+    def top(self, *, follow: bool = False) -> Iterator[nodes_pb2.TopResponse]:
+        """The newest live samples of nodes and jobs, once or as they come."""
+        return self._stream(calls.top(follow))
+
+    # -------------------------------------------------------------- policies and money
+
+    def apply_policies(self, sources: Iterable[tuple[str, str]]) -> Sequence[money_pb2.Policy]:
+        """Apply (file name, YAML text) pairs: all documents or none."""
+        return self._unary(calls.apply_policies("Apply", sources)).policies
+
+    def check_policies(self, sources: Iterable[tuple[str, str]]) -> Sequence[money_pb2.Policy]:
+        """Validate without applying; `change` says what applying would do."""
+        return self._unary(calls.apply_policies("Check", sources)).policies
+
+    def policies(self, *, kind: str = "") -> Sequence[money_pb2.Policy]:
+        """The documents in force."""
+        return self._unary(calls.list_policies(kind)).policies
+
+    def policy(self, name: str, *, kind: str = "", version: int = 0) -> money_pb2.Policy:
+        """One document; `version` 0 is the newest."""
+        return self._unary(calls.one_policy("Get", name, kind, version))
+
+    def delete_policy(self, name: str, *, kind: str = "") -> money_pb2.Policy:
+        """Take a document out of force; its history stays."""
+        return self._unary(calls.one_policy("Delete", name, kind, 0))
+
+    def cost(self, **filters: Any) -> money_pb2.CostResponse:
+        """Cost grouped by dimensions; live work is settled first, so the totals tie.
+
+        Args:
+            **filters: by (project user experiment model model_version node pool day job kind), since
+                and until (instants), job, project, user, experiment, model, include_idle.
+        """
+        return self._unary(calls.cost(**filters))
+
+    def budgets(self, *, name: str = "") -> Sequence[money_pb2.Budget]:
+        """Every budget, or the one of that name with its live jobs."""
+        return self._unary(calls.budgets(name)).budgets
+
+    def prices(self, **filters: Any) -> Sequence[money_pb2.Price]:
+        """Prices and offers.
+
+        Args:
+            **filters: provider, region, instance_type, market, gpus (`H100:8`), sort
+                (`price` or `gpu-price`), limit, history.
+        """
+        return self._unary(calls.prices(**filters)).prices
+
+    def report(
+        self,
+        kind: str,
+        period: str,
+        *,
+        format: str = "csv",
+        focus_version: str = "",
+        project: str = "",
+    ) -> Iterator[money_pb2.ReportChunk]:
+        """A report (`focus`, `statement`) over `2026-11` or a day, as chunks of one file."""
+        call = calls.report(kind, period, format=format, focus_version=focus_version, project=project)
+        return self._stream(call)
+
+    # -------------------------------------------------------------- events and the server
+
+    def events(self, **filters: Any) -> Iterator[events_pb2.Event]:
+        """Events, oldest first.
+
+        Args:
+            **filters: after_seq, limit, follow, job, node, kinds, tail (the last so many).
+        """
+        return self._stream(calls.list_events(**filters))
+
+    def server(self, *, timeout_s: float = calls.UNARY_TIMEOUT_S) -> events_pb2.ServerResponse:
+        """Who serves, since when, and whether it is ready."""
+        return self._unary(calls.server(), timeout_s)
+
+    def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
+        """Run the invariant checks now; `full` verifies the whole log as well."""
+        return self._unary(calls.doctor(full), None if full else calls.UNARY_TIMEOUT_S).findings
+
+    # -------------------------------------------------------------- the machinery
+
+    def _unary(self, call: Call[Answer], timeout_s: float | None = calls.UNARY_TIMEOUT_S) -> Answer:
+        multi = self._callable("unary_unary", call.path, call.answer)
+        for last in (False, True):
+            metadata = self._identity.metadata()
+            try:
+                answer: Answer = multi(call.request, timeout=timeout_s, metadata=metadata)
+            except grpc.RpcError as error:
+                mapped = error_from(error, self.address)
+                stale = isinstance(mapped, Unauthenticated) and self._identity.renew()
+                if last or not stale:
+                    raise mapped from None
+            else:
+                return answer
+        raise AssertionError("unreachable")
+
+    def _stream(self, call: Call[Answer], timeout_s: float | None = None) -> Iterator[Answer]:
+        multi = self._callable("unary_stream", call.path, call.answer)
+        return self._guard(multi, call.request, timeout_s)
+
+    def _guard(
+        self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
+    ) -> Iterator[Any]:
+        stream = multi(request, timeout=timeout_s, metadata=self._identity.metadata())
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            if timeout_s is not None and stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError(f"{timeout_s:g} s have passed") from None
+            mapped = error_from(error, self.address)
+            if isinstance(mapped, Unauthenticated):
+                self._identity.renew()
+            raise mapped from None
+        finally:
+            stream.cancel()
+
+    def _callable(self, kind: str, path: str, answer: type[Any]) -> Callable[..., Any]:
+        if path not in self._callables:
+            make = getattr(self._open(), kind)
+            self._callables[path] = make(
+                path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+        return self._callables[path]
+
+    def _open(self) -> grpc.Channel:
+        if self._channel is None:
+            if self.address.socket is None:
+                credentials = tls_credentials()
+                self._channel = grpc.secure_channel(self.address.target, credentials, OPTIONS)
+            else:
+                self._await_listener(self.address.socket)
+                self._socket = reachable(self.address.socket)
+                try:
+                    short = self._socket.__enter__()
+                except OSError as error:
+                    raise ServerUnavailable(
+                        f"no server at {self.address.url}: {error.strerror}; start one with `bursar up`"
+                    ) from None
+                self._channel = grpc.insecure_channel(f"unix:{short}", UNIX_OPTIONS)
+        return self._channel
+
+    def _await_listener(self, path: Path) -> None:
+        stop_at = time.monotonic() + self._patience_s
+        while time.monotonic() < stop_at and path.exists() and not probe(path):
+            time.sleep(0.05)

@@ -1,0 +1,306 @@
+"""`up`, `down` and `status` over real processes, with a stand-in daemon and stand-in agents.
+
+The stand-ins are modules named bursard and bursar_agent in a folder of their own, first on the
+import path: a daemon that is `FakeServer`, and agents that only live. What is tested is who starts,
+keeps, adopts and ends whom.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bursar.cli import keeper
+from bursar.cli.localcluster import LocalCluster
+
+DAEMON = """
+import argparse, json, os, pathlib, signal, sys, threading
+from bursar.client.fake import FakeServer
+from bursar.v1 import events_pb2, jobs_pb2, nodes_pb2, types_pb2
+p = argparse.ArgumentParser()
+for name in ("state-dir", "socket-dir", "policies"):
+    p.add_argument("--" + name)
+a = p.parse_args()
+state = pathlib.Path(a.state_dir)
+if (state / "broken").exists():
+    print("bursard: the database is damaged; restore a backup", file=sys.stderr)
+    sys.exit(2)
+for sock in pathlib.Path(a.socket_dir).glob("*.sock"):
+    sock.unlink()
+fake = FakeServer(pathlib.Path(a.socket_dir))
+live = {"cancelled": False}
+cordoned = state / "cordoned"
+
+def nodes(_):
+    reason = cordoned.read_text() if cordoned.exists() else ""
+    return nodes_pb2.ListNodesResponse(nodes=[
+        types_pb2.Node(facts=types_pb2.NodeFacts(name=path.parent.name),
+                       state="cordoned" if reason else "up", reason=reason)
+        for path in state.parent.glob("agents/*/alive")])
+
+def cordon(request):
+    cordoned.write_text(request.reason)
+
+def resume(request):
+    cordoned.unlink(missing_ok=True)
+
+def jobs(_):
+    running = (state / "job").exists()
+    return jobs_pb2.ListJobsResponse(jobs=[types_pb2.Job(id="job_1", state="RUNNING")] * running)
+
+def cancel(request):
+    (state / "job").unlink()
+    (state / "cancelled").write_text(" ".join(request.jobs))
+
+fake.answers.update({
+    "Events/Server": events_pb2.ServerResponse(ready=True, version="9.9", pid=os.getpid()),
+    "Nodes/List": nodes, "Nodes/Cordon": cordon, "Nodes/Resume": resume,
+    "Jobs/List": jobs, "Jobs/Cancel": cancel})
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: done.set())
+with fake:
+    done.wait()
+"""
+AGENT = """
+import argparse, pathlib, signal, threading
+p = argparse.ArgumentParser()
+for name in ("state-dir", "server", "name", "pool", "cpus", "memory-bytes", "simulate-gpus"):
+    p.add_argument("--" + name)
+p.add_argument("--terminate-all", action="store_true")
+a = p.parse_args()
+state = pathlib.Path(a.state_dir)
+if a.terminate_all:
+    (state / "terminated").write_text("")
+else:
+    state.mkdir(parents=True, exist_ok=True)
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    (state / "alive").write_text(a.simulate_gpus or "")
+    done.wait()
+    (state / "alive").unlink()
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A directory for `up`, an environment for its processes, and the end of all of them."""
+    fakes = tmp_path / "fakes"
+    for name, text in (("bursard", DAEMON), ("bursar_agent", AGENT)):
+        (fakes / name).mkdir(parents=True)
+        (fakes / name / "__init__.py").write_text("")
+        (fakes / name / "__main__.py").write_text(text)
+    sdk = str(Path(keeper.__file__).parents[2])
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(fakes), sdk]),
+        "HOME": str(tmp_path / "home"),
+    }
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BURSAR_SERVER"):
+        env.pop(name, None)
+    found = Commands(tmp_path / "state", env)
+    yield found
+    for process in LocalCluster(found.directory).processes().values():
+        keeper.kill(process, signal.SIGKILL)
+    found.bursar("down", check=False)
+
+
+class Commands:
+    def __init__(self, directory, env):
+        self.directory = directory
+        self.env = env
+
+    def bursar(self, *words, check=True):
+        done = subprocess.run(
+            [sys.executable, "-m", "bursar.cli.main", *words, "--state-dir", str(self.directory)],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def status(self):
+        return json.loads(self.bursar("status", "-o", "json", check=False).stdout)
+
+    def pids(self):
+        return {name: p["pid"] for name, p in LocalCluster(self.directory).processes().items()}
+
+
+def until(condition, limit_s=20.0):
+    stop_at = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < stop_at, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_up_runs_a_cluster_that_status_shows_and_down_ends(cluster):
+    done = cluster.bursar("up", "--agents", "2", "--detach", "--simulate-gpus", "H100:8")
+    assert f"unix://{cluster.directory}/run/bursar.sock" in done.stdout
+    assert "next: " in done.stderr
+    status = cluster.status()
+    assert status["daemon"]["ready"] is True
+    assert status["daemon"]["version"] == "9.9"
+    assert [(a["name"], a["state"]) for a in status["agents"]] == [
+        ("local-1", "up"), ("local-2", "up"),
+    ]  # fmt: skip
+    assert (cluster.directory / "agents/local-1/alive").read_text() == "H100:8"
+    assert (cluster.directory / "run").stat().st_mode & 0o777 == 0o700
+    pids = cluster.pids()
+    cluster.bursar("down")
+    assert all(keeper.start_time(pid) is None for pid in pids.values())
+    assert (cluster.directory / "agents/local-2/terminated").exists()
+    gone = cluster.bursar("status", check=False)
+    assert gone.returncode == 5
+    assert "nothing runs" in gone.stdout
+    assert cluster.bursar("down").returncode == 0
+
+
+def test_killed_processes_are_started_again(cluster):
+    cluster.bursar("up", "--detach")
+    before = cluster.pids()
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: (
+            not set(cluster.pids().values()) & set(before.values())
+            and len(cluster.pids()) == 2
+            and cluster.status()["daemon"]["ready"]
+        )
+    )
+
+
+def test_second_up_adopts_what_a_killed_keeper_left(cluster):
+    """1. The keeper is killed; daemon and agent live on. 2. `up` again keeps the same processes.
+    3. What dies afterwards is started again by the new keeper."""
+    cluster.bursar("up", "--agents", "2", "--detach")
+    before = cluster.pids()
+    os.kill(LocalCluster(cluster.directory).keeper_pid(), signal.SIGKILL)
+    (cluster.directory / "cluster.json").unlink()  # found by their command lines
+    cluster.bursar("up", "--detach")
+    assert cluster.pids() == before
+    os.kill(before["local-2"], signal.SIGKILL)
+    until(lambda: cluster.pids().get("local-2", before["local-2"]) != before["local-2"])
+
+
+def test_up_on_a_running_cluster_returns_and_can_add_agents(cluster):
+    cluster.bursar("up", "--detach")
+    before = cluster.pids()
+    cluster.bursar("up", "--agents", "2")  # not detached, yet it returns: another keeper keeps it
+    after = cluster.pids()
+    assert after.keys() == {"daemon", "local-1", "local-2"}
+    assert before.items() <= after.items()
+
+
+def test_three_ups_at_once_make_one_cluster(cluster):
+    words = [sys.executable, "-m", "bursar.cli.main", "up", "--detach", "--state-dir"]
+    ups = [
+        subprocess.Popen(
+            [*words, str(cluster.directory)],
+            env=cluster.env,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    for process in ups:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert cluster.pids().keys() == {"daemon", "local-1"}
+    assert len(keeper.find("bursard", str(cluster.directory / "daemon"))) == 1
+
+
+def test_down_cancels_running_jobs_and_up_takes_the_nodes_back(cluster):
+    cluster.bursar("up", "--detach")
+    (cluster.directory / "daemon/job").write_text("")
+    cluster.bursar("down")
+    assert (cluster.directory / "daemon/cancelled").read_text() == "job_1"
+    assert (cluster.directory / "daemon/cordoned").read_text() == "bursar down"
+    cluster.bursar("up", "--detach")
+    assert not (cluster.directory / "daemon/cordoned").exists()
+
+
+def test_down_ends_everything_when_the_keeper_is_gone(cluster):
+    cluster.bursar("up", "--detach")
+    pids = cluster.pids()
+    os.kill(LocalCluster(cluster.directory).keeper_pid(), signal.SIGKILL)
+    cluster.bursar("down")
+    assert all(keeper.start_time(pid) is None for pid in pids.values())
+
+
+def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
+    (cluster.directory / "daemon").mkdir(parents=True)
+    (cluster.directory / "daemon/broken").write_text("")
+    done = cluster.bursar("up", "--detach", check=False)
+    assert done.returncode == 5
+    assert "the database is damaged" in done.stderr
+    assert "daemon.log" in done.stderr
+    assert cluster.pids() == {}
+    assert LocalCluster(cluster.directory).keeper_pid() is None
+
+
+def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bursar.cli.main", "up", "--state-dir", str(cluster.directory)],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert "ready" in process.stdout.readline()
+        pids = cluster.pids()
+        assert len(pids) == 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert all(keeper.start_time(pid) is None for pid in pids.values())
+
+
+def test_long_state_directory_gets_a_short_socket_directory(cluster, tmp_path):
+    cluster.directory = tmp_path / ("d" * 80) / ("e" * 40)
+    cluster.bursar("up", "--detach")
+    facts = LocalCluster(cluster.directory).facts()
+    run = Path(facts["run_dir"])
+    assert len(str(run / "bursar.sock")) <= 100
+    assert run.stat().st_mode & 0o777 == 0o700
+    assert cluster.status()["daemon"]["ready"]
+    cluster.bursar("down")
+    for path in run.glob("*"):
+        path.unlink()
+    run.rmdir()
+
+
+def test_state_directory_that_cannot_be_written_is_refused(cluster, tmp_path):
+    (tmp_path / "file").write_text("")
+    cluster.directory = tmp_path / "file" / "state"
+    done = cluster.bursar("up", "--detach", check=False)
+    assert done.returncode == 5
+    assert "cannot be written" in done.stderr
+    assert "--state-dir" in done.stderr
+
+
+def test_http_is_refused_as_not_built(cluster):
+    done = cluster.bursar("up", "--http", "127.0.0.1:8080", check=False)
+    assert done.returncode == 2
+    assert "not built yet" in done.stderr
+
+
+def test_wrong_simulated_gpus_are_refused(cluster):
+    done = cluster.bursar("up", "--simulate-gpus", "8", check=False)
+    assert done.returncode == 2
+    assert "H100:8" in done.stderr
+
+
+def test_recycled_pid_is_not_taken_for_ours():
+    process = keeper.noted(os.getpid())
+    assert keeper.alive(process)
+    assert not keeper.alive({**process, "start": process["start"] - 1})
+    assert not keeper.alive({"pid": os.getpid(), "start": None})
+    assert not keeper.alive(None)

@@ -1,0 +1,98 @@
+"""Where a client finds its server and its secret."""
+
+import json
+import socket
+
+import pytest
+
+from bursar import errors
+from bursar.client import address
+
+
+def listen(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(str(path))
+    made.listen()
+    return made
+
+
+def test_flag_comes_before_environment_before_pointer_before_default(tmp_path):
+    env = {"HOME": str(tmp_path), "BURSAR_SERVER": "unix:///env.sock"}
+    assert address.resolve("unix:///flag.sock", env).url == "unix:///flag.sock"
+    assert address.resolve(None, env).url == "unix:///env.sock"
+    del env["BURSAR_SERVER"]
+    assert address.resolve(None, env).url == "unix:///run/bursar/bursar.sock"
+    with listen(tmp_path / "run" / "bursar.sock"):
+        address.note_cluster(f"unix://{tmp_path}/run/bursar.sock", "/state", env)
+        assert address.resolve(None, env).url == f"unix://{tmp_path}/run/bursar.sock"
+    assert address.resolve(None, env).origin == "default"
+
+
+def test_newest_running_cluster_wins_and_dead_ones_are_passed_over(tmp_path):
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "x")}
+    for name in ("a", "b", "c"):
+        address.note_cluster(f"unix://{tmp_path}/{name}/bursar.sock", f"/{name}", env)
+    with listen(tmp_path / "a" / "bursar.sock"), listen(tmp_path / "b" / "bursar.sock"):
+        assert [c["state_dir"] for c in address.running_clusters(env)] == ["/b", "/a"]
+        address.forget_cluster("/b", env)
+        assert [c["state_dir"] for c in address.running_clusters(env)] == ["/a"]
+
+
+def test_broken_pointer_is_passed_over(tmp_path):
+    env = {"HOME": str(tmp_path)}
+    path = address.pointer_paths(env)[0]
+    path.parent.mkdir(parents=True)
+    for text in ("", "{", "[1, {}]", '{"a": 1}', "\x00"):
+        path.write_text(text)
+        assert address.known_clusters(env) == []
+    address.note_cluster("unix:///s", "/d", env)
+    assert json.loads(path.read_text()) == [{"server": "unix:///s", "state_dir": "/d"}]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("localhost:7443", "unix:///path or grpcs://host:7443"),
+        ("grpc://h:1", "without identity"),
+        ("http://h:1", "without identity"),
+        ("grpcs://host", "names no port"),
+        ("grpcs://host:99999", "names no port"),
+        ("unix:relative", "unix:///path"),
+        ("", "unix:///path"),
+    ],
+)
+def test_wrong_address_is_refused_with_the_right_form(url, hint):
+    with pytest.raises(errors.InvalidRequest, match=r"is not|without|names") as raised:
+        address.parse(url, "--server")
+    assert hint in raised.value.message
+    assert raised.value.exit_code == 2
+
+
+def test_tls_address_is_read():
+    assert address.parse("grpcs://h.example:7443", "x").target == "h.example:7443"
+
+
+def test_token_file_that_others_can_read_is_refused(tmp_path):
+    env = {"HOME": str(tmp_path)}
+    assert address.read_token(env) == ""
+    path = address.token_path(env)
+    path.parent.mkdir(parents=True)
+    path.write_text("secret\n")
+    path.chmod(0o644)
+    with pytest.raises(errors.Forbidden, match="chmod 600"):
+        address.read_token(env)
+    path.chmod(0o600)
+    assert address.read_token(env) == "secret"
+    assert address.read_token({**env, "BURSAR_TOKEN": "other"}) == "other"
+
+
+def test_tls_without_a_token_is_refused_before_anything_is_sent(tmp_path, monkeypatch):
+    from bursar.client import Client
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("BURSAR_TOKEN", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    with pytest.raises(errors.Unauthenticated, match="BURSAR_TOKEN"):
+        Client("grpcs://localhost:7443")

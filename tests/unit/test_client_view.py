@@ -1,0 +1,72 @@
+"""The JSON objects of the contract, from wire messages."""
+
+import json
+
+import pytest
+
+from bursar.codec import view
+from bursar.v1 import jobs_pb2, money_pb2, types_pb2
+
+MESSAGES = [
+    (view.job, types_pb2.Job()),
+    (view.node, types_pb2.Node()),
+    (view.plan, jobs_pb2.PlanResponse()),
+    (view.explain, jobs_pb2.ExplainResponse()),
+    (view.budget, money_pb2.Budget()),
+    (view.price, money_pb2.Price()),
+    (view.policy, money_pb2.Policy()),
+]
+
+
+@pytest.mark.parametrize(("show", "message"), MESSAGES, ids=lambda value: getattr(value, "__name__", ""))
+def test_empty_message_is_shown_without_a_guess(show, message):
+    shown = show(message)
+    assert json.loads(json.dumps(shown)) == shown
+    assert "1970" not in json.dumps(shown)
+
+
+def test_fraction_of_a_gpu_is_a_number_and_whole_ones_are_whole():
+    half = types_pb2.ResourceRequest(gpus=types_pb2.GpuRequest(count=1, milli=500), cpu_milli=1500)
+    whole = types_pb2.ResourceRequest(gpus=types_pb2.GpuRequest(count=8, milli=1000, types=["H100"]))
+    shown = view.resources([half, whole])
+    assert (shown["gpus"], shown["cpus"]) == (0.5, 1.5)
+    assert shown["any_of"][1]["gpus"] == 8
+    assert isinstance(shown["any_of"][1]["gpus"], int)
+    assert view.resources([])["gpus"] == 0
+
+
+def test_array_and_its_task_name_each_other():
+    job = types_pb2.Job(id="job_1")
+    job.array.size = 100
+    job.array.max_parallel = 10
+    job.array.counts["RUNNING"] = 10
+    assert view.job(job)["array"] == {"size": 100, "max_parallel": 10, "counts": {"RUNNING": 10}}
+    task = types_pb2.Job(id="job_2", parent_id="job_1", array_index=7)
+    assert view.job(task)["lineage"] == {"array_job": "job_1", "array_index": 7}
+    assert view.job(task)["array"] is None
+
+
+def test_unknown_price_is_null_never_zero():
+    member = types_pb2.Member(node="a")
+    job = types_pb2.Job(cost_unknown=True, attempts=[types_pb2.Attempt(members=[member])])
+    shown = view.job(job)
+    assert shown["rate_per_hour"] is None
+    assert shown["cost"]["unknown"] is True
+    assert shown["attempts"][0]["nodes"][0]["rate_per_hour"] is None
+    plan = view.plan(jobs_pb2.PlanResponse(rate_nanos_per_hour=-1))
+    assert plan["rate_per_hour"] is plan["expected_cost"] is plan["worst_case_cost"] is None
+
+
+def test_exit_code_zero_is_not_unknown():
+    assert view.job(types_pb2.Job(exit_code=0))["exit_code"] == 0
+    assert view.job(types_pb2.Job())["exit_code"] is None
+
+
+def test_money_keeps_its_last_nano_at_any_size():
+    assert view.money(2**63 - 1, "USD")["amount"] == "9223372036.854775807"
+    assert view.money(-1, "EUR") == {"amount": "-0.000000001", "currency": "EUR"}
+
+
+def test_durations_are_seconds_and_whole_when_they_are():
+    assert view.seconds(1_500_000) == 1.5
+    assert repr(view.seconds(2_000_000)) == "2"
