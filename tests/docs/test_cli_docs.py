@@ -1,0 +1,27 @@
+"""docs/cli.md says exactly what the commands say; run `make docs` after a change."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from bursar.cli.main import VERBS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/cli.md"
+
+
+def test_page_is_what_help_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs/generate_cli.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_verb_has_a_section_with_an_example() -> None:
+    sections = re.split(r"(?m)^### ", PAGE.read_text())[1:]
+    found = {section.split("\n", 1)[0]: section for section in sections}
+    assert {f"bursar {verb}" for verb in VERBS} <= set(found)
+    assert not [title for title, text in found.items() if "Example:" not in text and title != "bursar sim"]

@@ -1,0 +1,42 @@
+"""The writer's thread beside a loop that never rests: found starved for seconds, so kept from it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from bursard.events import JobHeld, encode
+from bursard.store import Batch, EventRow, SqliteStore
+from bursard.writer import Writer
+
+COMMITS = 300
+
+
+def test_commits_go_on_beside_a_saturated_loop(tmp_path: Path) -> None:
+    """Each turn of the loop is 0.3 ms of work and nothing waits; without help commits took 4 s."""
+
+    async def whole() -> int:
+        store = SqliteStore(tmp_path / "state")
+        writer = Writer(store)
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def burn() -> None:
+            until = time.perf_counter() + 0.0003
+            while time.perf_counter() < until:
+                pass
+            if not done.done():
+                loop.call_soon(burn)
+
+        burn()
+        for seq in range(1, COMMITS + 1):
+            row = EventRow(seq, seq, "ann", encode(JobHeld(job_id="job_1")))
+            writer.enqueue(Batch(events=[row]))
+            await writer.durable(seq)
+        done.set_result(None)
+        await writer.close()
+        store.close()
+        return writer.stats.longest_commit_us
+
+    assert asyncio.run(asyncio.wait_for(whole(), 60)) < 1_000_000

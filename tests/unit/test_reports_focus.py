@@ -1,0 +1,344 @@
+"""FOCUS files held against a judge of the standard's rules, and the judge against broken files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bursar.clock import HOUR_US, SECOND_US
+from bursar.errors import InvalidRequest
+from bursar.model import Device, NodeFacts
+from bursard.reports.files import PIECE_BYTES, csv_pieces, parquet_pieces
+from bursard.reports.focus import Coverage, FocusContext, focus_rows, price_and_quantity
+from bursard.reports.focus_columns import OWN_COLUMNS, focus_columns
+from bursard.store import ChargeRow
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "focus-1.4.csv"
+HOUR = 1_793_487_600 * SECOND_US  # 2026-11-01T00:00:00Z less an hour: rows fall into two months
+COUNTS = {"1.4": 65, "1.2": 57, "1.0": 43}
+NEVER_NULL = [
+    "BilledCost",
+    "BillingAccountId",
+    "BillingCurrency",
+    "BillingPeriodStart",
+    "BillingPeriodEnd",
+    "ChargeCategory",
+    "ChargePeriodStart",
+    "ChargePeriodEnd",
+    "ContractedCost",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "ServiceCategory",
+    "ServiceName",
+]
+NOT_NULL_FOR_USAGE = [
+    "PricingQuantity",
+    "PricingUnit",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "PricingCategory",
+    "SkuId",
+    "ListUnitPrice",
+    "ContractedUnitPrice",
+    "SkuPriceId",
+]
+WHEN_THE_PRICE_IS_UNKNOWN = {"ListUnitPrice", "ContractedUnitPrice", "SkuPriceId"}
+ALLOWED = {
+    "ChargeCategory": {"Usage", "Purchase", "Tax", "Credit", "Adjustment"},
+    "ChargeClass": {"", "Correction"},
+    "ChargeFrequency": {"One-Time", "Recurring", "Usage-Based"},
+    "PricingCategory": {"", "Standard", "Dynamic", "Committed", "Other"},
+    "ServiceCategory": {"AI and Machine Learning", "Compute"},
+    "ServiceSubcategory": {"AI Platforms", "Machine Learning", "Virtual Machines", "Containers"},
+    "x_WasteCategory": {"", "unallocated", "node-down", "rounding"},
+    "x_MeterConfidence": {"measured", "unknown-price"},
+}
+PAIRS = (
+    ("BillingAccountId", "BillingAccountType"),
+    ("SubAccountId", "SubAccountType"),
+    ("PricingQuantity", "PricingUnit"),
+    ("ConsumedQuantity", "ConsumedUnit"),
+    ("InvoiceId", "InvoiceDetailId"),
+    ("ResourceId", "ResourceType"),
+)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
+UNIT = re.compile(r"(GPU-)?(Hours|Seconds)")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def judge(text: str, version: str = "1.4") -> list[str]:
+    """Every rule of FOCUS that a file of ours can break, and our own that sums tie."""
+    found: list[str] = []
+    reader = csv.DictReader(io.StringIO(text))
+    names = list(reader.fieldnames or ())
+    if names != list(focus_columns(version)) or len(names) != COUNTS[version] + len(OWN_COLUMNS):
+        return ["columns"]
+    first_own = names.index(OWN_COLUMNS[0])
+    if any(n.startswith("x_") for n in names[:first_own]) or tuple(names[first_own:]) != OWN_COLUMNS:
+        found.append("x_ columns follow all others")
+    parents: dict[str, set[str]] = defaultdict(set)
+    skus: dict[str, set[str]] = defaultdict(set)
+    with localcontext() as exact:
+        exact.prec = 80
+        for row in reader:
+            found += _judge_row({k: v or "" for k, v in row.items()})
+            parents[row["ServiceName"]].add(f"{row['ServiceCategory']}/{row.get('ServiceSubcategory')}")
+            if row["SkuPriceId"]:
+                skus[row["SkuPriceId"]].add(row["SkuId"])
+    found += [f"{name} has {len(one)} categories" for name, one in parents.items() if len(one) > 1]
+    found += [f"{price} is of {len(one)} skus" for price, one in skus.items() if len(one) > 1]
+    return found
+
+
+def _judge_row(row: dict[str, str]) -> list[str]:
+    found = [f"{name} is null" for name in NEVER_NULL if not row[name]]
+    unknown = row["x_MeterConfidence"] == "unknown-price"
+    if row["ChargeCategory"] == "Usage":
+        missing = {name for name in NOT_NULL_FOR_USAGE if not row[name]}
+        if missing - (WHEN_THE_PRICE_IS_UNKNOWN if unknown else set()):
+            found.append(f"usage without {sorted(missing)}")
+    elif row["ConsumedQuantity"]:
+        found.append("a quantity was consumed by what is not usage")
+    found += [f"{k}: {row[k]!r}" for k, v in ALLOWED.items() if k in row and row[k] not in v]
+    found += [f"{a} and {b}" for a, b in PAIRS if a in row and b in row and bool(row[a]) != bool(row[b])]
+    for name, value in row.items():
+        if value in ("NULL", "None", "nan", "N/A", "null"):
+            found.append(f"{name} says null as text")
+        number = name.endswith(("Cost", "Quantity", "UnitPrice")) or name in ("x_EnergyKWh",)
+        if number and value and not NUMBER.fullmatch(value):
+            found.append(f"{name} is no decimal: {value}")
+        if not number and value.startswith(FORMULA):
+            found.append(f"{name} is a formula")
+        if name.endswith(("Start", "End")) and not TIME.fullmatch(value):
+            found.append(f"{name} is no time: {value}")
+        if name.endswith("Unit") and value and not UNIT.fullmatch(value):
+            found.append(f"{name} is no unit: {value}")
+    return found or _judge_values(row, unknown)
+
+
+def _judge_values(row: dict[str, str], unknown: bool) -> list[str]:
+    found = []
+    if not row["ChargePeriodStart"] < row["ChargePeriodEnd"]:
+        found.append("the charge period ends before it starts")
+    if not row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["BillingPeriodEnd"]:
+        found.append("the charge is not in its billing period")
+    if not row["BillingPeriodStart"].endswith("-01T00:00:00Z"):
+        found.append("a billing period is a month")
+    billed = Decimal(row["BilledCost"])
+    if Decimal(row["EffectiveCost"]) != billed:
+        found.append("billed is not effective")
+    if unknown and (billed or row["ListUnitPrice"]):
+        found.append("an unknown price has an amount")
+    for cost in ("List", "Contracted"):
+        price, amount = row[f"{cost}UnitPrice"], Decimal(row[f"{cost}Cost"])
+        if price and Decimal(price) < 0:
+            found.append(f"{cost}UnitPrice is negative")
+        if price and Decimal(price) * Decimal(row["PricingQuantity"]) != amount:
+            found.append(f"{cost}Cost is not price times quantity")
+        if abs(amount - billed) >= Decimal("1e-9"):
+            found.append(f"{cost}Cost is a nano or more from what was billed")
+    for name in ("Tags", "SkuPriceDetails"):
+        if row.get(name):
+            value = json.loads(row[name])
+            if not isinstance(value, dict) or any(isinstance(v, dict | list) for v in value.values()):
+                found.append(f"{name} is not flat")
+    return found
+
+
+# ------------------------------------------------------------------ a small month
+
+
+def charge(kind: str, start: int, end: int, nanos: int, **fields: object) -> ChargeRow:
+    row = ChargeRow(
+        seq=1, kind=kind, node_id="node_1", node_name="n1", pool="p", attempt_id="", job_id="",
+        job_number=0, rank=0, start_at=start, end_at=end, nanos=nanos, gpu=nanos, cpu=0, memory=0,
+        price_id="costmodel/p@1", project="", user="", experiment="", model="", model_version="",
+        labels="{}", simulated=0,
+    )  # fmt: skip
+    return row._replace(**fields)
+
+
+def used(start: int, end: int, nanos: int, attempt: str = "att_1", **fields: object) -> ChargeRow:
+    of_job = {
+        "attempt_id": attempt, "job_id": "job_1", "job_number": 1, "project": "research/vision",
+        "user": "ann", "experiment": "e", "model": "m", "labels": '{"team": "x"}',
+    }  # fmt: skip
+    return charge("usage", start, end, nanos, **(of_job | fields))
+
+
+MONTH = [
+    used(HOUR + 1, HOUR + 7_000_003, 41_234_567),
+    used(HOUR + 7_000_003, HOUR + HOUR_US, 3_000_000_019, project="=cmd()|x", experiment="@e", model="-1+2"),
+    used(HOUR, HOUR + 999, 3, attempt="att_2", node_id="node_2", node_name="n2"),
+    charge("idle", HOUR, HOUR + HOUR_US, 55_040_000_000, node_id="node_2", node_name="n2"),
+    charge("overhead", HOUR, HOUR + HOUR_US, -2),
+    charge("down", HOUR + HOUR_US, HOUR + HOUR_US + 5, 0, price_id=""),
+    used(HOUR + HOUR_US, HOUR + 2 * HOUR_US, 0, price_id="", simulated=1),
+    used(HOUR + HOUR_US, HOUR + 2 * HOUR_US, 1_234_567_891, attempt="att_3", price_id="costmodel/p@2"),
+    charge("idle", HOUR + HOUR_US, HOUR + HOUR_US + 10, 7, price_id="costmodel/p@2"),
+]
+NODES = {
+    "node_1": NodeFacts(name="n1", cpu_milli=8000, memory_bytes=64 << 30, pool="p"),
+    "node_2": NodeFacts(
+        name="n2", cpu_milli=8000, memory_bytes=64 << 30, provider="aws", region="us-east-1", zone="a",
+        instance_type="p5.48xlarge", market="spot", devices=(Device(0, "u", "H100"),),
+    ),
+}  # fmt: skip
+ABOUT = FocusContext(cluster_id="c1", provider="Bursar c1", currency="USD", nodes=NODES)
+
+
+def export(charges: list[ChargeRow] = MONTH, version: str = "1.4") -> str:
+    ordered = sorted(charges, key=lambda row: row.start_at)
+    return b"".join(csv_pieces(focus_rows(ordered, ABOUT), focus_columns(version))).decode()
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("version", COUNTS)
+def test_every_version_passes_the_judge(version: str) -> None:
+    assert judge(export(version=version), version) == []
+
+
+def test_the_file_is_the_golden_one() -> None:
+    """A change of the format shows here; write `export()` to the file when it is meant."""
+    assert export() == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_costs_sum_to_the_ledger_to_the_nano() -> None:
+    for column in ("BilledCost", "EffectiveCost"):
+        total = sum(Decimal(row[column]) for row in rows_of(export()))
+        assert total * 10**9 == sum(row.nanos for row in MONTH)
+
+
+def test_charges_of_one_attempt_node_and_hour_are_one_row() -> None:
+    rows = [row for row in rows_of(export()) if row["x_AttemptId"] == "att_1" and row["SkuPriceId"]]
+    assert [(r["ChargePeriodStart"][11:19], r["ChargePeriodEnd"][11:19]) for r in rows] == [
+        ("23:00:00", "00:00:00")
+    ]
+    assert rows[0]["BilledCost"] == "3.041234586"
+
+
+def test_a_full_hour_shows_the_rate_itself() -> None:
+    row = next(row for row in rows_of(export()) if row["BilledCost"] == "55.040000000")
+    assert (row["PricingQuantity"], row["ListUnitPrice"]) == ("1.000000000000", "55.040000000")
+    assert row["PricingCategory"] == "Dynamic"
+    assert (row["HostProviderName"], row["x_WasteCategory"]) == ("aws", "unallocated")
+
+
+def test_an_unknown_price_is_not_a_price_of_0() -> None:
+    coverage = Coverage()
+    rows = list(focus_rows(sorted(MONTH, key=lambda row: row.start_at), ABOUT, coverage))
+    unknown = [row for row in rows if row["x_MeterConfidence"] == "unknown-price"]
+    assert [row.get("ListUnitPrice") for row in unknown] == [None, None]
+    assert coverage.unknown_us == HOUR_US + 5
+    assert coverage.nanos == sum(row.nanos for row in MONTH)
+
+
+def test_names_that_look_like_formulas_are_defused_and_numbers_are_not() -> None:
+    text = export([used(HOUR, HOUR + 5, 9, project="=1+1", labels='{"k": "=2"}'), MONTH[4]])
+    first, second = sorted(rows_of(text), key=lambda row: row["ChargeCategory"], reverse=True)
+    assert first["SubAccountId"] == first["x_Project"] == "'=1+1"
+    assert second["BilledCost"] == "-0.000000002"
+
+
+def test_parquet_says_the_same_as_csv() -> None:
+    rows = list(focus_rows(sorted(MONTH, key=lambda row: row.start_at), ABOUT))
+    data = b"".join(parquet_pieces(rows, focus_columns()))
+    table = pq.read_table(io.BytesIO(data))
+    assert table.column_names == list(focus_columns())
+    assert sum(table["BilledCost"].to_pylist()) * 10**9 == sum(row.nanos for row in MONTH)
+    for have, want in zip(table.to_pylist(), rows_of(export()), strict=True):
+        assert have["ListCost"] == Decimal(want["ListCost"])
+        assert have["ChargePeriodStart"].strftime("%Y-%m-%dT%H:%M:%SZ") == want["ChargePeriodStart"]
+        if have["ListUnitPrice"] is not None:
+            with localcontext() as exact:
+                exact.prec = 60
+                assert have["ListUnitPrice"] * have["PricingQuantity"] == have["ListCost"]
+
+
+def test_a_file_without_charges_still_has_its_header() -> None:
+    assert judge(export([])) == []
+    assert pq.read_table(io.BytesIO(b"".join(parquet_pieces([], focus_columns())))).num_rows == 0
+
+
+def test_a_large_file_comes_in_pieces() -> None:
+    many = [used(HOUR + i, HOUR + i + 1, 1, attempt=f"att_{i}") for i in range(2_000)]
+    pieces = list(csv_pieces(focus_rows(many, ABOUT), focus_columns()))
+    assert len(pieces) > 5
+    assert max(map(len, pieces)) < 2 * PIECE_BYTES
+
+
+def test_an_unknown_version_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"1\.4, 1\.2, 1\.0"):
+        focus_columns("1.1")
+
+
+@given(nanos=st.integers(0, 10**15), held_us=st.integers(1, HOUR_US))
+def test_price_times_quantity_is_within_half_a_nano(nanos: int, held_us: int) -> None:
+    price, hours, product = price_and_quantity(nanos, held_us)
+    with localcontext() as exact:
+        exact.prec = 80
+        assert price * hours == product
+        assert abs(product * 10**9 - nanos) <= Decimal("0.5")
+
+
+# ------------------------------------------------------------------ the judge can fail
+
+
+def change(column: str, value: str, match: Callable[[dict[str, str]], bool]) -> str:
+    rows = rows_of(export())
+    row = next(row for row in rows if match(row))
+    row[column] = value
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+MUTATIONS = [
+    ("BilledCost", ""), ("BilledCost", "1.5e3"), ("BilledCost", "3.041234587"), ("EffectiveCost", "0.1"),
+    ("ListCost", "3.041234586"), ("ContractedCost", "3.05"), ("ListUnitPrice", "-1"), ("ListUnitPrice", ""),
+    ("PricingQuantity", "2"), ("PricingQuantity", ""), ("PricingUnit", "hours"), ("PricingUnit", ""),
+    ("ConsumedUnit", "gpu-hours"), ("ConsumedQuantity", ""), ("ChargeCategory", "Nonsense"),
+    ("ChargeCategory", "Adjustment"), ("ChargeClass", "Late"), ("PricingCategory", "Spot"),
+    ("PricingCategory", ""), ("ServiceCategory", "Compute"), ("ServiceName", ""),
+    ("ServiceSubcategory", "Containers"), ("SkuId", ""), ("SkuId", "other"), ("SkuPriceId", ""),
+    ("Tags", '{"a": {"b": 1}}'), ("Tags", "[1]"), ("SkuPriceDetails", '{"a": [1]}'),
+    ("ChargePeriodStart", "2026-11-01 00:00:00"), ("ChargePeriodStart", "2026-12-24T00:00:00Z"),
+    ("ChargePeriodEnd", "2026-10-01T00:00:00Z"), ("BillingPeriodStart", "2026-10-02T00:00:00Z"),
+    ("BillingPeriodEnd", ""), ("BillingCurrency", ""), ("InvoiceIssuerName", ""), ("SubAccountType", ""),
+    ("InvoiceId", "i-1"), ("RegionId", "NULL"), ("x_WasteCategory", "lost"), ("x_Project", "=1"),
+    ("x_MeterConfidence", "unknown-price"), ("ResourceType", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "value"), MUTATIONS)
+def test_the_judge_finds_a_broken_file(column: str, value: str) -> None:
+    broken = change(column, value, lambda row: row["x_AttemptId"] == "att_1" and row["SkuPriceId"] != "")
+    if (column, value) == ("SkuId", "other"):
+        # Of one price there must be another row with the right one.
+        broken = change(column, value, lambda row: row["SkuPriceId"].startswith("costmodel/p@2"))
+    assert judge(broken) != []
+
+
+def test_the_judge_finds_a_missing_and_a_misplaced_column() -> None:
+    header, rest = export().split("\n", 1)
+    names = header.split(",")
+    assert judge(",".join([*names[1:], names[0]]) + "\n" + rest) == ["columns"]
+    assert judge(",".join(names[:-1]) + "\n" + rest) == ["columns"]

@@ -1,0 +1,542 @@
+"""What the Money and Policies services answer, over a real engine and writer and a memory store."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bursar.clock import HOUR_US, SECOND_US, VirtualClock
+from bursar.errors import (
+    BudgetExceeded,
+    Forbidden,
+    InvalidRequest,
+    NotBuilt,
+    NotFound,
+    PolicyInvalid,
+    StaleVersion,
+    WrongState,
+)
+from bursar.ids import SequentialIds
+from bursar.model import ArraySpec, Device, EndCause, JobSpec, NodeFacts
+from bursar.money import NANOS
+from bursar.resources import GpuRequest, ResourceRequest
+from bursar.v1 import money_pb2 as pb
+from bursar_policies.compile import Applied
+from bursar_policies.document import catalog_dir, parse_files
+from bursard.engine import Engine
+from bursard.events import ClusterCreated, ExitReport
+from bursard.scheduler import plan
+from bursard.services.identity import Identity, Role, set_caller
+from bursard.services.money import CHUNK_BYTES, MoneyService
+from bursard.services.policies import PoliciesService
+from bursard.services.prices import read_gpus
+from bursard.state import State
+from bursard.state.decide import attempts, jobs, nodes
+from bursard.store import MemoryStore
+from bursard.writer import Writer
+
+START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
+ANN = Identity("ann", Role.ADMIN)
+COST_MODEL = "kind: CostModel\nname: p\nspec:\n  pool: p\n  node_capex: 100003 USD\n  useful_life: 5y\n"
+BUDGET = "kind: Budget\nname: vision\nspec:\n  scope: {project: research}\n  limit: 90 USD\n  period: month\n"
+
+
+class Daemon:
+    """An engine, two nodes and the services, in one event loop."""
+
+    def __init__(self) -> None:
+        set_caller(ANN)
+        self.clock = VirtualClock(START)
+        self.store = MemoryStore()
+        self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
+        self.settled = 0
+        self.counters: dict[tuple[str, int], int] = {}
+        self.money = MoneyService(self.engine, self.settle)
+        self.policies = PoliciesService(self.engine)
+        self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
+
+    async def settle(self) -> None:
+        self.settled += 1
+        self.meter()
+
+    async def apply(self, *texts: str) -> list[tuple[str, str, int]]:
+        sources = [pb.PolicySource(name=f"f{i}.yaml", text=text) for i, text in enumerate(texts)]
+        answer = await self.policies.Apply(pb.ApplyRequest(sources=sources), None)
+        return [(one.name, one.change, one.version) for one in answer.policies]
+
+    def node(self, name: str, pool: str = "p", gpus: int = 2) -> None:
+        devices = tuple(Device(i, f"{name}{i}", "H100", 80 << 30, simulated=True) for i in range(gpus))
+        facts = NodeFacts(name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices, pool=pool)
+        self.engine.commit(
+            nodes.hello(
+                self.engine.state, self.engine.ids, self.engine.prices, facts=facts, boot_id="b",
+                boot_us=self.clock.boot_us(), now=self.engine.now(),
+            ),
+            f"node:{name}",
+        )  # fmt: skip
+
+    def submit(self, **spec: Any) -> str:
+        asked = {"options": (ResourceRequest(GpuRequest(1), 1_000, 1 << 30),), "time_limit_us": 9 * HOUR_US}
+        state, engine = self.engine.state, self.engine
+        events = jobs.submit(state, engine.ids, user="ann", spec=JobSpec(**(asked | spec)))
+        engine.commit(events, "ann")
+        for start in plan(state.snapshot(), engine.now()).starts:
+            engine.commit(attempts.place(state, engine.ids, start), "bursard")
+        for attempt in list(state.attempts.values()):
+            for member in attempt.members:
+                node = state.nodes[member.alloc.node_id]
+                found = attempts.started(state, node, attempt.id, member.alloc.rank, self.clock.boot_us(), 1)
+                engine.commit(found, "node")
+        return str(events[0].job_id)  # type: ignore[union-attr]
+
+    def meter(self) -> None:
+        state, now_us = self.engine.state, self.clock.boot_us()
+        for node in state.nodes.values():
+            counters = [
+                (attempt_id, rank, node.axis(now_us) - state.attempts[attempt_id].members[rank].started_at)
+                for attempt_id, rank in node.live.items()
+            ]
+            events = nodes.usage(state, node, boot_id="b", at_boot_us=now_us, counters=counters)
+            self.engine.commit(events, "node")
+
+    def finish(self, job_id: str) -> None:
+        state = self.engine.state
+        attempt = state.jobs[job_id].attempt
+        assert attempt is not None
+        for member in attempt.members:
+            node = state.nodes[member.alloc.node_id]
+            held = node.axis(self.clock.boot_us()) - member.started_at
+            report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held)
+            found = attempts.exited(state, node, attempt.id, member.alloc.rank, report, 0)
+            self.engine.commit(found, "node")
+
+    async def report(self, **request: str) -> tuple[bytes, list[pb.ReportChunk]]:
+        chunks = [c async for c in self.money.Report(pb.ReportRequest(period="2026-11", **request), None)]
+        return b"".join(chunk.data for chunk in chunks), chunks
+
+
+def in_a_daemon(story: Callable[[Daemon], Awaitable[None]]) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        await story(daemon)
+        await daemon.engine.writer.close()
+
+    asyncio.run(main())
+
+
+async def work(daemon: Daemon) -> list[str]:
+    """Two projects on three nodes, one of which has no known price."""
+    await daemon.apply(COST_MODEL)
+    daemon.node("a")
+    daemon.node("b", gpus=0)
+    first = daemon.submit(project="research/vision", experiment="e1", model="m")
+    second = daemon.submit(project="ops", array=ArraySpec((0, 1), 1), time_limit_us=HOUR_US)
+    daemon.clock.advance(HOUR_US + 123_457)
+    daemon.meter()
+    daemon.finish(f"{second}.0")
+    daemon.node("u", pool="elsewhere", gpus=4)
+    third = daemon.submit(project="ops", options=(ResourceRequest(GpuRequest(4), 1_000, 1 << 30),))
+    daemon.clock.advance(HOUR_US // 3 + 1)
+    return [first, second, third]
+
+
+def cost(daemon: Daemon, **request: Any) -> Awaitable[pb.CostResponse]:
+    return daemon.money.Cost(pb.CostRequest(**request), None)
+
+
+def test_cost_rows_sum_to_the_total_and_include_running_work() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        answer = await cost(daemon, by=["project"])
+        assert daemon.settled == 1
+        rows = {row.keys[0]: row for row in answer.rows}
+        assert set(rows) == {"research/vision", "ops"}
+        assert sum(row.nanos for row in answer.rows) == answer.total.nanos > 0
+        state = daemon.engine.state
+        vision = next(job for job in state.jobs.values() if job.spec.project == "research/vision")
+        assert rows["research/vision"].nanos == vision.settled_nanos
+        assert rows["ops"].unknown_us == HOUR_US // 3 + 1
+        assert answer.total.jobs == sum(row.jobs for row in answer.rows)
+
+    in_a_daemon(story)
+
+
+def test_cost_with_idle_is_what_the_nodes_cost() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        answer = await cost(daemon, by=["node", "kind"], include_idle=True)
+        state = daemon.engine.state
+        spent = -sum(v for k, v in state.ledger.balances.items() if k.startswith("node/"))
+        assert answer.total.nanos == spent == sum(row.nanos for row in answer.rows)
+        for node in state.nodes.values():
+            if node.price_id:
+                of_node = sum(row.nanos for row in answer.rows if row.keys[0] == node.facts.name)
+                length = node.through - node.axis_start
+                rates = (node.rates.gpu, node.rates.cpu, node.rates.memory)
+                assert of_node == sum(rate * length // HOUR_US for rate in rates)
+
+    in_a_daemon(story)
+
+
+def test_cost_of_an_array_takes_all_its_tasks() -> None:
+    async def story(daemon: Daemon) -> None:
+        _, array, _ = await work(daemon)
+        everything = await cost(daemon, by=["job"])
+        by_task = {row.keys[0]: row.nanos for row in everything.rows}
+        for ref in (array, "2"):
+            answer = await cost(daemon, job=ref)
+            assert answer.total.nanos == by_task[f"{array}.0"] + by_task.get(f"{array}.1", 0) > 0
+        for ref in (f"{array}.0", "2[0]"):
+            assert (await cost(daemon, job=ref)).total.nanos == by_task[f"{array}.0"]
+        with pytest.raises(NotFound):
+            await cost(daemon, job="nothing")
+
+    in_a_daemon(story)
+
+
+def test_cost_refuses_what_it_cannot_group_by() -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(InvalidRequest, match="colour"):
+            await cost(daemon, by=["colour"])
+        with pytest.raises(InvalidRequest, match="until"):
+            await cost(daemon, since=5, until=5)
+
+    in_a_daemon(story)
+
+
+def test_days_are_shown_as_dates() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        assert [row.keys[0] for row in (await cost(daemon, by=["day"])).rows] == ["2026-11-01"]
+
+    in_a_daemon(story)
+
+
+def test_budget_shows_what_is_held_and_by_whom() -> None:
+    async def story(daemon: Daemon) -> None:
+        assert await daemon.apply(BUDGET) == [("vision", "created", 1)]
+        first, *_ = await work(daemon)
+        found = await daemon.money.Budgets(pb.BudgetsRequest(name="vision"), None)
+        (budget,) = found.budgets
+        assert list(budget.live_jobs) == [first]
+        attempt = daemon.engine.state.jobs[first].attempt
+        assert attempt is not None
+        assert budget.settled_nanos + budget.held_nanos == attempt.holds[0].nanos > 0
+        assert (budget.limit_nanos, budget.period, budget.scope) == (90 * NANOS, "month", "project research")
+        with pytest.raises(NotFound):
+            await daemon.money.Budgets(pb.BudgetsRequest(name="none"), None)
+
+    in_a_daemon(story)
+
+
+def test_focus_ties_with_cost_to_the_nano() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        data, chunks = await daemon.report(kind="focus")
+        total = (await cost(daemon, include_idle=True)).total.nanos
+        rows = list(csv.DictReader(io.StringIO(data.decode())))
+        assert sum(Decimal(row["EffectiveCost"]) for row in rows) * 10**9 == total
+        assert chunks[0].file_name == "focus-2026-11-v1.4.csv"
+        assert {row["x_Simulated"] for row in rows} == {"true", "false"}
+        parquet, _ = await daemon.report(kind="focus", format="parquet", focus_version="1.2")
+        assert parquet[:4] == b"PAR1"
+        mine, _ = await daemon.report(kind="focus", project="research")
+        assert {r["x_Project"] for r in csv.DictReader(io.StringIO(mine.decode()))} == {"research/vision"}
+
+    in_a_daemon(story)
+
+
+def test_statement_adds_up_to_what_the_nodes_cost() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        text, chunks = await daemon.report(kind="statement")
+        assert chunks[0].file_name == "statement-2026-11.txt"
+        assert "difference             0.000000000" in text.decode()
+        assert "no known price" in text.decode()
+        document = json.loads((await daemon.report(kind="statement", format="json"))[0])
+        total = (await cost(daemon, include_idle=True)).total.nanos
+        assert Decimal(document["node_cost"]["amount"]) * NANOS == total
+        lines = list(
+            csv.DictReader(io.StringIO((await daemon.report(kind="statement", format="csv"))[0].decode()))
+        )
+        parts = sum(Decimal(line["cost"]) for line in lines if line["line"] != "total")
+        assert parts == Decimal(lines[-1]["cost"]) == Decimal(total) / NANOS
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "words"),
+    [
+        ({"kind": "idle"}, NotBuilt, "idle"),
+        ({"kind": "nonsense"}, InvalidRequest, "focus, statement"),
+        ({"kind": "focus", "format": "xlsx"}, InvalidRequest, "csv, parquet"),
+        ({"kind": "focus", "focus_version": "2"}, InvalidRequest, r"1\.4"),
+    ],
+)
+def test_a_report_that_is_not_written_is_refused_before_any_work(
+    request_: dict[str, str], error: type[Exception], words: str
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(error, match=words):
+            await daemon.report(**request_)
+        assert daemon.settled == 0
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize("period", ["2026", "2026-13", "2026-02-30", "", "0000-01", "2026-1-1"])
+def test_a_period_that_is_none_is_refused(period: str) -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(InvalidRequest, match="2026-11"):
+            async for _ in daemon.money.Report(pb.ReportRequest(kind="focus", period=period), None):
+                pass
+
+    in_a_daemon(story)
+
+
+def test_a_large_report_leaves_the_loop_free_and_comes_in_chunks() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        for _ in range(400):
+            job_id = daemon.submit(experiment="e" * 200)
+            daemon.clock.advance(30 * SECOND_US)
+            daemon.finish(job_id)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        data, chunks = await daemon.report(kind="focus")
+        counting.cancel()
+        assert len(data) > CHUNK_BYTES
+        assert max(len(chunk.data) for chunk in chunks) <= CHUNK_BYTES
+        assert [bool(chunk.file_name) for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
+        assert turns > len(chunks)
+
+    in_a_daemon(story)
+
+
+def test_a_reader_that_leaves_stops_the_report() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        stream = daemon.money.Report(pb.ReportRequest(kind="focus", period="2026-11"), None)
+        async for _ in stream:
+            break
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    in_a_daemon(story)
+
+
+def with_catalog(daemon: Daemon) -> None:
+    files = [(path.name, path.read_bytes()) for path in sorted(catalog_dir().glob("*.yaml"))]
+    daemon.engine._catalog = tuple(Applied(document, 0) for document in parse_files(files))
+    daemon.engine._prices = None
+
+
+def test_offers_are_ranked_by_price_and_by_price_per_gpu() -> None:
+    async def story(daemon: Daemon) -> None:
+        with_catalog(daemon)
+        await daemon.apply(COST_MODEL)
+        daemon.node("a", gpus=8)
+        answer = await daemon.money.Prices(pb.PricesRequest(gpus="H100:8"), None)
+        rates = [price.rate_nanos_per_hour for price in answer.prices]
+        assert rates == sorted(rates)
+        assert all(price.gpus >= 8 and price.gpu_type == "H100" for price in answer.prices)
+        assert {"p", ""} <= {price.pool for price in answer.prices}
+        each = await daemon.money.Prices(pb.PricesRequest(gpus="H100:1", sort="gpu-price", limit=3), None)
+        per_gpu = [price.rate_per_gpu_nanos_per_hour for price in each.prices]
+        assert per_gpu == sorted(per_gpu)
+        assert len(per_gpu) == 3
+
+    in_a_daemon(story)
+
+
+def test_prices_are_filtered_and_history_keeps_what_ended() -> None:
+    async def story(daemon: Daemon) -> None:
+        with_catalog(daemon)
+        ls = await daemon.money.Prices(pb.PricesRequest(provider="aws", market="on-demand"), None)
+        assert {price.provider for price in ls.prices} == {"aws"}
+        book = (
+            "kind: PriceBook\nname: b\nspec:\n  source: s\n  currency: USD\n  prices:\n"
+            "    - {provider: x, region: r, instance_type: t, market: spot, price: %s USD/h}\n"
+        )
+        await daemon.apply(book % 5)
+        daemon.clock.advance(HOUR_US)
+        await daemon.apply(book % 6)
+        history = await daemon.money.Prices(pb.PricesRequest(provider="x", history=True), None)
+        assert [price.rate_nanos_per_hour // NANOS for price in history.prices] == [5, 6]
+        assert history.prices[0].valid_until == history.prices[1].valid_from == START + HOUR_US
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("H100:8", (("H100",), 8, 0)),
+        ("4", ((), 4, 0)),
+        ("A100|H100:80GB:4", (("A100", "H100"), 4, 80 * 10**9)),
+        ("h100", (("H100",), 1, 0)),
+    ],
+)
+def test_gpus_of_an_offer_are_read(text: str, want: tuple[tuple[str, ...], int, int]) -> None:
+    assert read_gpus(text) == want
+
+
+@pytest.mark.parametrize("text", ["H100:0", "H100:0.5", "8:8", "H100:A100", "H100:-1", ":", "H100:99"])
+def test_gpus_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        read_gpus(text)
+
+
+# ------------------------------------------------------------------ policies
+
+
+def test_applying_again_changes_nothing_and_says_so() -> None:
+    async def story(daemon: Daemon) -> None:
+        assert await daemon.apply(BUDGET, COST_MODEL) == [("vision", "created", 1), ("p", "created", 1)]
+        changed = BUDGET.replace("90", "95")
+        assert await daemon.apply(changed, COST_MODEL) == [("vision", "changed", 2), ("p", "unchanged", 1)]
+        new = await daemon.policies.Get(pb.PolicyRequest(name="vision"), None)
+        old = await daemon.policies.Get(pb.PolicyRequest(name="vision", version=1), None)
+        assert (new.version, new.text, new.applied_by) == (2, changed, "ann")
+        assert (old.version, old.text) == (1, BUDGET)
+        listed = await daemon.policies.List(pb.ListPoliciesRequest(), None)
+        assert [(one.kind, one.name) for one in listed.policies] == [("Budget", "vision"), ("CostModel", "p")]
+
+    in_a_daemon(story)
+
+
+def test_a_node_has_its_price_once_apply_has_answered() -> None:
+    async def story(daemon: Daemon) -> None:
+        daemon.node("a")
+        (node,) = daemon.engine.state.nodes.values()
+        assert node.price_id == ""
+        await daemon.apply(COST_MODEL)
+        assert node.price_id == "costmodel/p@1"
+        await daemon.policies.Delete(pb.PolicyRequest(name="p"), None)
+        assert node.price_id == ""
+        # The name goes on counting: an old price id must never mean a new price.
+        await daemon.apply(COST_MODEL.replace("100003", "5"))
+        assert node.price_id == "costmodel/p@2"
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (BUDGET.replace("spec:", "version: 7\nspec:"), StaleVersion, "version 0"),
+        (BUDGET.replace("limit", "limmit"), PolicyInvalid, "limit"),
+        (BUDGET.replace("USD", "EUR"), InvalidRequest, "EUR"),
+        (BUDGET.replace("spec:", "effective_at: 2027-01-01T00:00:00Z\nspec:"), NotBuilt, "future"),
+        (COST_MODEL.replace("spec:", "effective_at: 2025-01-01T00:00:00Z\nspec:"), InvalidRequest, "passed"),
+        ("kind: Quota\nname: q\nspec: {}\n", NotBuilt, "Quota"),
+    ],
+)
+def test_a_bad_document_is_refused_with_all_that_came_with_it(
+    text: str, error: type[Exception], words: str
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        version = daemon.engine.state.version
+        for call in (daemon.policies.Check, daemon.policies.Apply):
+            sources = [
+                pb.PolicySource(
+                    name="good", text="kind: PlacementPolicy\nname: x\nspec: {strategy: spread}\n"
+                )
+            ]
+            sources.append(pb.PolicySource(name="bad", text=text))
+            with pytest.raises(error, match=words):
+                await call(pb.ApplyRequest(sources=sources), None)
+        assert daemon.engine.state.version == version
+
+    in_a_daemon(story)
+
+
+def test_check_says_what_apply_would_do_and_changes_nothing() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        version = daemon.engine.state.version
+        request = pb.ApplyRequest(sources=[pb.PolicySource(name="f", text=BUDGET + "---\n" + COST_MODEL)])
+        answer = await daemon.policies.Check(request, None)
+        assert [(one.name, one.change) for one in answer.policies] == [
+            ("vision", "created"),
+            ("p", "unchanged"),
+        ]
+        assert daemon.engine.state.version == version
+
+    in_a_daemon(story)
+
+
+def test_a_future_price_takes_effect_in_time() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        later = COST_MODEL.replace("spec:", "effective_at: 2026-11-02T00:00:00Z\nspec:").replace(
+            "100003", "9"
+        )
+        assert await daemon.apply(later) == [("p", "changed", 2)]
+        (node,) = daemon.engine.state.nodes.values()
+        assert node.price_id == "costmodel/p@1"
+        daemon.clock.advance(24 * HOUR_US)
+        daemon.engine.commit(
+            nodes.reprice(daemon.engine.state, daemon.engine.prices, daemon.engine.now()), "t"
+        )
+        assert node.price_id == "costmodel/p@2"
+
+    in_a_daemon(story)
+
+
+def test_a_limit_below_what_is_promised_and_another_period_are_refused() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(BUDGET)
+        await work(daemon)
+        with pytest.raises(BudgetExceeded, match="held"):
+            await daemon.apply(BUDGET.replace("90", "1"))
+        with pytest.raises(WrongState, match="another name"):
+            await daemon.apply(BUDGET.replace("month", "day"))
+        assert await daemon.apply(BUDGET.replace("90", "91")) == [("vision", "changed", 2)]
+
+    in_a_daemon(story)
+
+
+def test_a_removed_document_can_still_be_read() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(BUDGET)
+        gone = await daemon.policies.Delete(pb.PolicyRequest(kind="Budget", name="vision"), None)
+        assert (gone.change, gone.text) == ("removed", BUDGET)
+        with pytest.raises(NotFound):
+            await daemon.policies.Get(pb.PolicyRequest(name="vision"), None)
+        old = await daemon.policies.Get(pb.PolicyRequest(name="vision", version=1), None)
+        assert old.text == BUDGET
+        with pytest.raises(NotFound):
+            await daemon.policies.Delete(pb.PolicyRequest(name="vision"), None)
+
+    in_a_daemon(story)
+
+
+def test_a_viewer_may_read_and_not_change() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(BUDGET)
+        set_caller(Identity("eve", Role.VIEWER))
+        await daemon.policies.List(pb.ListPoliciesRequest(kind="Budget"), None)
+        await cost(daemon)
+        with pytest.raises(Forbidden, match="operator"):
+            await daemon.apply(COST_MODEL)
+        with pytest.raises(Forbidden):
+            await daemon.policies.Delete(pb.PolicyRequest(name="vision"), None)
+
+    in_a_daemon(story)

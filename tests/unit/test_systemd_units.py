@@ -1,0 +1,99 @@
+"""The shipped units stay hardened, readable to systemd, and true to what the programs need."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "systemd"
+DAEMON, AGENT = UNITS / "bursard.service", UNITS / "bursar-agent.service"
+EXPOSURE_MAX = {DAEMON: 1.5, AGENT: 4.0}
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("systemd-analyze")
+    assert program, "systemd-analyze is missing: apt-get install systemd"
+    return subprocess.run([program, "--no-pager", *arguments], text=True, capture_output=True, timeout=60)
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        if line and line[0] not in "#[":
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("unit", [DAEMON, AGENT], ids=lambda unit: unit.stem)
+def test_unit_exposes_no_more_than_it_may(unit: Path) -> None:
+    ceiling = str(round(EXPOSURE_MAX[unit] * 10))
+    judged = analyze("security", "--offline=true", f"--threshold={ceiling}", str(unit))
+    assert judged.returncode == 0, judged.stdout[-200:] + judged.stderr
+    # The threshold alone could be ignored by another version of systemd: read the figure too.
+    exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", judged.stdout)
+    assert exposure, judged.stdout
+    assert float(exposure[1]) <= EXPOSURE_MAX[unit]
+
+
+def test_exposure_check_can_fail(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.service"
+    bare.write_text("[Service]\nExecStart=/bin/true\n")
+    assert analyze("security", "--offline=true", "--threshold=40", str(bare)).returncode != 0
+
+
+@pytest.mark.parametrize("unit", [DAEMON, AGENT], ids=lambda unit: unit.stem)
+def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
+    """With a program that exists: the real one is there only after an installation."""
+    copy = tmp_path / unit.name
+    copy.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text()))
+    judged = analyze("verify", "--man=no", str(copy))
+    assert judged.returncode == 0, judged.stderr
+    ours = [line for line in judged.stderr.splitlines() if unit.name in line]
+    assert not ours
+
+
+@pytest.mark.parametrize("unit", [DAEMON, AGENT], ids=lambda unit: unit.stem)
+def test_units_notify_and_are_watched(unit: Path) -> None:
+    set_to = settings(unit)
+    assert set_to["Type"] == ["notify"]
+    assert int(set_to["WatchdogSec"][0]) > 0
+    assert "GRPC_ENABLE_FORK_SUPPORT=0" in set_to["Environment"]
+
+
+def test_jobs_outlive_a_restart_of_the_agent() -> None:
+    set_to = settings(AGENT)
+    assert set_to["KillMode"] == ["process"]
+    # A private /tmp or runtime folder would be removed under the jobs that go on.
+    assert set_to["PrivateTmp"] == ["no"]
+    assert "RuntimeDirectory" not in set_to
+
+
+def test_daemon_sees_the_uid_of_its_callers() -> None:
+    """In a user namespace SO_PEERCRED would show everybody as nobody."""
+    assert settings(DAEMON)["PrivateUsers"] == ["no"]
+
+
+@pytest.mark.parametrize("unit", [DAEMON, AGENT], ids=lambda unit: unit.stem)
+def test_every_line_has_its_reason_above_it(unit: Path) -> None:
+    """One comment serves at most two settings; repeated `DeviceAllow=` are one list."""
+    keys: set[str] = set()
+    for line in unit.read_text().split("[Service]")[1].split("[Install]")[0].splitlines():
+        if line.startswith("#"):
+            keys = set()
+        elif line:
+            keys.add(line.partition("=")[0])
+        assert len(keys) <= 2, f"no reason near {line!r}"
+
+
+@pytest.mark.parametrize("name", ["bursar.sysusers.conf", "bursar.tmpfiles.conf"])
+def test_account_and_folder_files_have_well_formed_lines(name: str) -> None:
+    lines = [line for line in (UNITS / name).read_text().splitlines() if line and line[0] != "#"]
+    assert lines
+    for line in lines:
+        assert re.match(r"[a-z]\s+\S+\s+\S+", line), line
