@@ -6,6 +6,7 @@ Why     a page that people keep by hand is wrong one release later.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,10 @@ def help_of(words: list[str]) -> str:
     environ = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
     runner = CliRunner(env=environ)
     done = runner.invoke(cli, [*words, "--help"], prog_name="bursar", terminal_width=80, color=False)
+    if done.exit_code != 0 and words == ["sim"]:
+        # The simulator answers --help itself; where the daemon is not installed there is only this.
+        verb = cli.get_command(click.Context(cli), "sim")
+        return inspect.cleandoc(verb.help or "") if verb else ""
     if done.exit_code != 0:
         raise SystemExit(f"bursar {' '.join(words)} --help: exit code {done.exit_code}\n{done.output}")
     lines = (line.rstrip() for line in done.output.rstrip().splitlines())

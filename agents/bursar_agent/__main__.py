@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from bursar.errors import BursarError
+from bursar.options import to_toml
 from bursar_agent import settings as settings_module
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = settings_module.load(sys.argv[1:] if argv is None else argv, os.environ)
         _log_to_stderr(asked.settings.log_level)
         if asked.print_config:
-            sys.stdout.write(settings_module.to_toml(asked.settings))
+            sys.stdout.write(to_toml(asked.settings))
             return 0
         if asked.check_config:
             sys.stdout.write("settings are good\n")

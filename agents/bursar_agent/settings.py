@@ -1,25 +1,23 @@
 """What an operator can set on an agent, and where each value came from.
 
-Owns    the fields, their defaults, and reading TOML < environment < flags.
+Owns    the fields, their defaults and their checks; `bursar.options` reads TOML < environment < flags.
 Why     a mistyped key that is silently ignored costs more than a refused start.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
-import inspect
 import re
 import socket
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from bursar.errors import InvalidRequest
+from bursar.model import MARKETS
+from bursar.options import add_flags, collect
 
 CONFIG_PATH = Path("/etc/bursar/agent.toml")
 ENV_PREFIX = "BURSAR_AGENT_"
@@ -76,7 +74,7 @@ class Settings:
     """Machine type of the provider."""
 
     market: str = "on-demand"
-    """on-demand | spot | reserved."""
+    """on-demand | spot | committed-1y | committed-3y: the market whose price this machine pays."""
 
     token_file: Path = Path()
     """Node token for grpcs://; mode 0600, or the agent refuses it."""
@@ -113,122 +111,39 @@ class CommandLine:
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
     """Read everything, check it. Raises `InvalidRequest` naming the place, the fault and the remedy."""
-    helps = _helps() if {"-h", "--help"} & set(argv) else {}
-    options = _parser(helps).parse_args(argv)
-    flags = vars(options)
-    values: dict[str, tuple[Any, str]] = {}
-    explicit = flags["config"] is not None
-    path = Path(flags["config"]) if explicit else CONFIG_PATH
-    if explicit or path.exists():
-        values |= _from_toml(path)
-    values |= _from_env(environ)
-    for name in _KEYS:
-        if flags[name] is not None:
-            values[name] = (flags[name], f"--{name.replace('_', '-')}")
-    given: dict[str, Any] = {name: _convert(name, raw, at) for name, (raw, at) in values.items()}
-    settings = Settings(**given)
-    _check(settings, {name: at for name, (_, at) in values.items()})
-    return CommandLine(
-        settings=settings,
-        check_config=flags["check_config"],
-        print_config=flags["print_config"],
-        terminate_all=flags["terminate_all"],
-    )
-
-
-def to_toml(settings: Settings) -> str:
-    """The effective settings, as a file that `load` reads back."""
-    lines: list[str] = []
-    for name in _KEYS:
-        value = getattr(settings, name)
-        if isinstance(value, Mapping):
-            pairs = ", ".join(f"{_quote(k)} = {_quote(v)}" for k, v in sorted(value.items()))
-            lines.append(f"{name} = {{{pairs}}}")
-        else:
-            lines.append(f"{name} = {_quote('' if value == Path() else str(value))}")
-    return "\n".join(lines) + "\n"
-
-
-_KEYS = tuple(f.name for f in fields(Settings))
-_TYPES = get_type_hints(Settings)
-
-
-def _parser(helps: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bursar-agent",
         description="Runs jobs on this machine, meters them, and reports to bursard.",
         epilog="example: bursar-agent --server unix:///run/bursar/bursar.sock --name gpu-01 --pool rack-a",
         allow_abbrev=False,
     )
-    for name in _KEYS:
-        help_text = helps.get(name, "")
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=help_text)
-    parser.add_argument("--config", metavar="FILE", help=f"TOML file; default {CONFIG_PATH}")
-    parser.add_argument("--check-config", action="store_true", help="read the settings, then exit")
-    parser.add_argument("--print-config", action="store_true", help="print the settings, then exit")
+    add_flags(parser, Settings, argv, CONFIG_PATH)
     parser.add_argument(
         "--terminate-all",
         action="store_true",
         help="end every job, supervisor and launcher under the state directory, then exit",
     )
-    return parser
+    options = vars(parser.parse_args(argv))
+    given = collect(Settings, options, environ, ENV_PREFIX, CONFIG_PATH)
+    settings = Settings(**{name: _convert(name, raw, at) for name, (raw, at) in given.items()})
+    _check(settings, {name: at for name, (_, at) in given.items()})
+    return CommandLine(
+        settings=settings,
+        check_config=options["check_config"],
+        print_config=options["print_config"],
+        terminate_all=options["terminate_all"],
+    )
 
 
-def _helps() -> dict[str, str]:
-    """The docstring under each field; read from the source, and only when somebody asks for help."""
-    body = ast.parse(inspect.getsource(Settings)).body[0]
-    found: dict[str, str] = {}
-    name = ""
-    for node in body.body if isinstance(body, ast.ClassDef) else ():
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name = node.target.id
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
-            found[name] = " ".join(str(node.value.value).split()).replace("%", "%%")
-    return found
+_PATHS = ("state_dir", "token_file", "ca_file")
 
 
-def _from_toml(path: Path) -> dict[str, tuple[Any, str]]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InvalidRequest(f"{path}: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise InvalidRequest(f"{path}: not TOML: {problem}") from None
-    values = {}
-    for key, value in document.items():
-        name = key.replace("-", "_")
-        _check_key(name, key, str(path))
-        values[name] = (value, f"{path}: {key}")
-    return values
-
-
-def _from_env(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    values = {}
-    for variable, value in environ.items():
-        if variable.startswith(ENV_PREFIX):
-            name = variable[len(ENV_PREFIX) :].lower()
-            _check_key(name, variable, "environment")
-            values[name] = (value, variable)
-    return values
-
-
-def _check_key(name: str, shown: str, place: str) -> None:
-    if name in _KEYS:
-        return
-    near = difflib.get_close_matches(name, _KEYS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_KEYS)}"
-    raise InvalidRequest(f"{place}: unknown setting {shown}{hint}")
-
-
-def _convert(name: str, raw: object, at: str) -> object:
+def _convert(name: str, raw: Any, at: str) -> Any:
     if name == "labels":
         return _parse_labels(raw, at)
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
         raise InvalidRequest(f"{at}: expected a text, not {type(raw).__name__}")
-    text = str(raw)
-    if _TYPES[name] is Path:
-        return Path(text)
-    return text
+    return Path(str(raw)) if name in _PATHS else str(raw)
 
 
 def _parse_labels(raw: object, at: str) -> dict[str, str]:
@@ -256,8 +171,8 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         )
     if settings.server.startswith("grpcs://") and settings.token_file == Path():
         fail("server", "grpcs:// needs --token-file with this node's token")
-    if settings.market not in ("on-demand", "spot", "reserved"):
-        fail("market", f"{settings.market!r} is no market; write on-demand, spot or reserved")
+    if settings.market not in MARKETS:
+        fail("market", f"{settings.market!r} is no market; write {', '.join(MARKETS[:-1])} or {MARKETS[-1]}")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
     for name, parse in (("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus)):
@@ -301,8 +216,3 @@ def _parse_bytes(text: str) -> int:
     unit = (match[2] or "").removesuffix("B")
     scale = _BINARY_UNITS[unit[0]] if unit.endswith("i") else _UNITS[unit]
     return int(match[1]) * scale
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'

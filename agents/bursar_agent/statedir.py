@@ -49,8 +49,9 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
+            path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            # Jobs under other accounts pass through to their own checkpoint directory; nothing can be listed.
+            path.chmod(0o711)
             self._lock_fd = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
             raise StoreUnavailable(
@@ -115,7 +116,7 @@ class StateDir:
     def checkpoint_dir(self, job_id: str, uid: int = -1, gid: int = -1) -> Path:
         """The directory in which a job keeps its checkpoints on this node, made 0700."""
         parent = self.path / "checkpoints"
-        parent.mkdir(mode=0o700, exist_ok=True)
+        parent.mkdir(mode=0o711, exist_ok=True)
         folder = parent / job_id
         try:
             folder.mkdir(mode=0o700)

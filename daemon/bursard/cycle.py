@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 MIN_DELAY_S = 0.001
 """Between two passes, so that calls get their turn of the loop."""
+BUSY_DELAY_S = 0.008
+BUSY_ATTEMPTS = 8
+"""With so many attempts live, a pass waits for more ends to come in: one commit and one message to an agent
+then serve several jobs. A first job on an idle cluster never waits, since no pass came before it."""
 HOUSEKEEPING_S = 1.0
 """Periods, begin times, prices and thresholds are looked at this often without any event."""
 
@@ -67,7 +71,8 @@ class Cycle:
             more = self.once()
             if self.engine.snapshot_due():
                 await self.engine.save_snapshot()
-            await asyncio.sleep(MIN_DELAY_S)
+            busy = len(self.engine.state.attempts) >= BUSY_ATTEMPTS
+            await asyncio.sleep(BUSY_DELAY_S if busy else MIN_DELAY_S)
             if more:
                 self._wake.set()
 

@@ -103,7 +103,7 @@ def test_every_kind_of_command_becomes_its_event(tmp_path: Path) -> None:
             pb.DaemonMessage(assign=pb.AssignBatch(epoch=2, assignments=[assignment])),
             pb.DaemonMessage(stop=pb.Stop(epoch=2, attempt_id="att_a", rank=1, cause="idle")),
             pb.DaemonMessage(ack=pb.Ack(usage_seq=5)),
-            pb.DaemonMessage(forget=pb.Forget(attempt_id="att_a", rank=1)),
+            pb.DaemonMessage(forget=pb.ForgetBatch(members=[pb.Forget(attempt_id="att_a", rank=1)])),
             pb.DaemonMessage(log=pb.LogRequest(request_id=4, attempt_id="att_a", tail_bytes=9)),
             pb.DaemonMessage(),
             pb.DaemonMessage(meter_now=pb.MeterNow()),

@@ -204,7 +204,8 @@ class Link:
             self._welcomed = True
             self._problem, self._problem_count = "", 0
             self._on_welcome(wire.welcome(message))
-        self._on_event(event)
+        for one in event if isinstance(event, tuple) else (event,):
+            self._on_event(one)
 
     async def _write(self, call: Any) -> None:
         queue = self._queue

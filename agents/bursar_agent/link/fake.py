@@ -113,7 +113,11 @@ class FakeDaemon(AgentsServicer):
             case "exited" if self.forgets:
                 end = message.exited
                 outgoing.put_nowait(
-                    pb.DaemonMessage(forget=pb.Forget(attempt_id=end.attempt_id, rank=end.rank))
+                    pb.DaemonMessage(
+                        forget=pb.ForgetBatch(
+                            members=[pb.Forget(attempt_id=end.attempt_id, rank=end.rank)]
+                        )
+                    )
                 )
             case "usage" if self.acks:
                 outgoing.put_nowait(pb.DaemonMessage(ack=pb.Ack(usage_seq=message.usage.seq)))

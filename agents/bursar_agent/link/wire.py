@@ -135,14 +135,16 @@ def telemetry_message(batch: types.TelemetryBatch) -> pb.AgentMessage:
 # --- in -----------------------------------------------------------------------------------------
 
 
-def event(message: pb.DaemonMessage, now_boot_us: int) -> s.Event | Refusal | None:
+def event(
+    message: pb.DaemonMessage, now_boot_us: int
+) -> s.Event | tuple[s.ForgetReceived, ...] | Refusal | None:
     """What a message from the daemon means to the core; None for one a newer daemon invented."""
     match message.WhichOneof("body"):
         case "assign":
             batch = message.assign
             return s.Assigned(batch.epoch, tuple(map(_assignment, batch.assignments)))
         case "forget":
-            return s.ForgetReceived(message.forget.attempt_id, message.forget.rank)
+            return tuple(s.ForgetReceived(one.attempt_id, one.rank) for one in message.forget.members)
         case "ack":
             return s.AckReceived(now_boot_us, message.ack.usage_seq)
         case "stop":

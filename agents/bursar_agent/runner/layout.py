@@ -11,6 +11,7 @@ Why     three programs of different age meet only in these files (a supervisor m
       attempts/ID.RANK/         0700
         starting                made with O_EXCL before anything runs, locked by the supervisor
         start.json              the job runs: pids and boot time
+        script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
         exit.json               the truth about the end; written once
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
@@ -32,6 +33,7 @@ ATTEMPTS = "attempts"
 
 STARTING = "starting"
 START = "start.json"
+SCRIPT = "script"
 STOP = "stop.json"
 EXIT = "exit.json"
 LOG = "log"

@@ -31,7 +31,8 @@ class StartRequest:
         attempt_id: the daemon's id; with `rank` it starts at most once on this machine.
         epoch: of the daemon that ordered it; recorded, not judged here.
         env: complete environment of the job but for the allow-listed few of the machine.
-        script: shell text, run as `/bin/bash -c TEXT` (or /bin/sh); no `-e`, as typed by hand.
+        script: with a `#!` first line a file that this interpreter runs; else shell text, run as
+            `/bin/bash -c TEXT` (or /bin/sh); no `-e`, as typed by hand.
         setup: shell text run to success first, in the same environment, directory and log.
         time_limit_us: boot-time microseconds from the start, setup included.
         grace_us: at the time limit, from the first signal to the next step.

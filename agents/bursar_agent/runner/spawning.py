@@ -1,6 +1,7 @@
 """Starting one job process, and saying in words why it cannot start.
 
-Owns    PATH search, working directory, signals, user change, memory cgroup. Input: the request.
+Owns    the script's file, PATH search, working directory, signals, user change, memory cgroup.
+Input   the request.
 Why     posix_spawn (vfork underneath) is the cheapest start Python has, but it cannot change the
         user or enter a cgroup first; those jobs take a fork in the supervisor, which has one thread
         and no gRPC, so forking there is sound.
@@ -12,8 +13,13 @@ import errno
 import os
 from typing import Any, NoReturn
 
+from bursar_agent.runner.layout import SCRIPT, member_name
+
 _SIGPIPE, _SIGXFSZ = 13, 25
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+SCRIPTS_OF_OTHERS = "/tmp"
+"""Where another user's script lies while it runs."""
 
 OOM_SCORE_SUPERVISOR = "-900"
 """Under memory pressure the kernel shall take the job, not the one process that can report it."""
@@ -93,6 +99,36 @@ class Host:
         except OSError as problem:
             os.write(2, f"no memory cgroup for {name}: {problem!r}\n".encode())
             return None
+
+
+def interpreter(script: str) -> list[str]:
+    """The words of a `#!` line as the kernel reads it: a program, and all the rest as one argument.
+
+    Empty: there is none, so it is shell text.
+    """
+    first = script.partition("\n")[0]
+    return first[2:].strip(" \t").split(None, 1) if first.startswith("#!") else []
+
+
+def write_script(request: dict[str, Any]) -> str:
+    """Put the script where the job's user can read it; returns its absolute path. Raises `CannotStart`.
+
+    The interpreter gets it as an argument, so that a volume mounted `noexec` does not matter. Another
+    user cannot come into the run directory (0700); for that user it is a private file in /tmp.
+    """
+    uid, gid = request.get("uid"), request.get("gid")
+    path = f"{os.getcwd()}/{SCRIPT}"
+    if uid is not None:
+        path = f"{SCRIPTS_OF_OTHERS}/bursar-{member_name(request['attempt_id'], request['rank'])}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
+        with open(fd, "wb") as file:
+            file.write(request["script"].encode("utf-8", "surrogateescape"))
+            if uid is not None:
+                os.fchown(fd, uid, -1 if gid is None else gid)
+    except OSError as problem:
+        raise CannotStart(f"cannot write the script to {path}: {problem.strerror}") from None
+    return path
 
 
 def spawn(

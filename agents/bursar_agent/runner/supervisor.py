@@ -79,6 +79,7 @@ class Supervisor:
         self._term_at: int | None = None
         self._kill_at: int | None = None
         self._cgroup: spawning.JobCgroup | None = None
+        self._script_path = ""
         self._report: dict[str, Any] = {
             "attempt_id": request["attempt_id"],
             "rank": request["rank"],
@@ -104,26 +105,33 @@ class Supervisor:
         setup = self._request.get("setup")
         if setup:
             self._phase = "setup"
-            started = self._spawn(self._host.shell_argv(setup))
-        else:
-            started = self._spawn(self._argv())
-        if started:
+        if self._spawn():
             self._supervise()
         self._finish()
 
     # --- starting -------------------------------------------------------------------------------
 
     def _argv(self) -> list[str]:
+        """The command of this phase. A script with a `#!` line becomes a file first."""
+        if self._phase == "setup":
+            return self._host.shell_argv(self._request["setup"])
         script = self._request.get("script")
-        return self._request["argv"] if script is None else self._host.shell_argv(script)
+        if script is None:
+            argv: list[str] = self._request["argv"]
+            return argv
+        program = spawning.interpreter(script)
+        if not program:
+            return self._host.shell_argv(script)
+        self._script_path = spawning.write_script(self._request)
+        return [*program, self._script_path]
 
-    def _spawn(self, argv: list[str]) -> bool:
+    def _spawn(self) -> bool:
         """Start one process of the job; False (with the report filled in) when it cannot."""
         if self._cgroup is None and self._request.get("memory_limit_bytes"):
             self._cgroup = self._host.job_cgroup(self._request)
         try:
             self._main_pid = spawning.spawn(
-                self._request, argv, self._log_write, self._attempt_dir_fd, self._host, self._cgroup
+                self._request, self._argv(), self._log_write, self._attempt_dir_fd, self._host, self._cgroup
             )
         except spawning.CannotStart as problem:
             self._report["end_cause"] = problem.end_cause
@@ -248,7 +256,7 @@ class Supervisor:
         self._leftover_kill_at = None
         self._report["exit_code"] = None
         self._report["end_cause"] = "failed"
-        return self._spawn(self._argv())
+        return self._spawn()
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -334,6 +342,11 @@ class Supervisor:
             while self._log.pump() and select.select([self._log_read], [], [], 0)[0]:
                 pass
         self._log.close()
+        if self._request.get("uid") is not None and self._script_path:
+            try:  # noqa: SIM105  contextlib is not loaded here
+                os.unlink(self._script_path)  # outside our directory: nobody else would
+            except OSError:
+                pass  # its owner has removed it
         report = self._report
         out_of_memory = self._cgroup is not None and self._cgroup.close()
         if out_of_memory and report["signal"] == SIGKILL and report["kill_sent_at"] is None:

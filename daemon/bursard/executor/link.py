@@ -83,6 +83,10 @@ class LogAnswer(msgspec.Struct, frozen=True):
 Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
 
 
+LAZY_S = 0.05
+"""How long the acknowledgement of an end may wait for company."""
+
+
 class AgentLink:
     """The daemon's end of one agent's stream. Belongs to the event loop."""
 
@@ -97,22 +101,35 @@ class AgentLink:
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()
         self._ready = asyncio.Event()
+        self._lazy: asyncio.TimerHandle | None = None
         self._logs: dict[int, asyncio.Future[LogAnswer]] = {}
         self._next_log = 0
         self.metered: asyncio.Event = asyncio.Event()
 
     def send(self, message: Outgoing) -> None:
-        """Queue a message; it leaves with everything queued before the writer's next turn."""
-        if not self.closed:
-            self._outbox.append(message)
+        """Queue a message; it leaves with everything queued before the writer's next turn.
+
+        A `Forget` can wait: it leaves with the next message, or after `LAZY_S`, with its like.
+        """
+        if self.closed:
+            return
+        self._outbox.append(message)
+        if not isinstance(message, Forget):
             self._ready.set()
+        elif self._lazy is None:
+            self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._ready.set)
 
     async def take(self) -> list[Outgoing]:
         """All that is queued, waiting for the first. Empty once the link is closed."""
-        await self._ready.wait()
+        while not self._outbox and not self.closed:
+            await self._ready.wait()
+            self._ready.clear()
         self._ready.clear()
         messages = list(self._outbox)
         self._outbox.clear()
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
         return messages
 
     def close(self) -> None:

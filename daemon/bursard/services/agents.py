@@ -192,8 +192,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     # --- out
 
     def _pack(self, messages: list[Outgoing]) -> list[pb.DaemonMessage]:
-        """In order, neighbouring assignments together."""
+        """In order, neighbouring assignments together; acknowledged ends last, all in one."""
         packed: list[pb.DaemonMessage] = []
+        forgotten = pb.ForgetBatch()
         for message in messages:
             if isinstance(message, Assign):
                 last = packed[-1] if packed else None
@@ -201,11 +202,15 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                     last = pb.DaemonMessage(assign=pb.AssignBatch(epoch=self._epoch))
                     packed.append(last)
                 last.assign.assignments.append(_assignment(message))
+            elif isinstance(message, Forget):
+                forgotten.members.append(pb.Forget(attempt_id=message.attempt_id, rank=message.rank))
             else:
                 packed.append(self._word(message))
+        if forgotten.members:
+            packed.append(pb.DaemonMessage(forget=forgotten))
         return packed
 
-    def _word(self, message: Stop | Forget | UsageAck | MeterNow | LogAsk) -> pb.DaemonMessage:
+    def _word(self, message: Stop | UsageAck | MeterNow | LogAsk) -> pb.DaemonMessage:
         if isinstance(message, Stop):
             stop = pb.Stop(
                 epoch=self._epoch,
@@ -215,8 +220,6 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 grace_us=message.grace_us,
             )
             return pb.DaemonMessage(stop=stop)
-        if isinstance(message, Forget):
-            return pb.DaemonMessage(forget=pb.Forget(attempt_id=message.attempt_id, rank=message.rank))
         if isinstance(message, UsageAck):
             return pb.DaemonMessage(ack=pb.Ack(usage_seq=message.usage_seq))
         if isinstance(message, MeterNow):

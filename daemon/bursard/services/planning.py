@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from bursar.codec.spec import shares_to_wire
-from bursar.decision import BudgetRoom, Explanation, WhatIf
+from bursar.decision import BudgetRoom, Explanation, JobClass, WhatIf
 from bursar.model import JobSpec, JobState
+from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.cycle import Cycle, reason_of
@@ -14,7 +15,7 @@ from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.services.views import job_view, reason_view
 from bursard.state import JobRecord
-from bursard.state.admission import refuse_unaffordable
+from bursard.state.admission import cheapest_hold, refuse_unaffordable
 from bursard.store import JobFilter
 
 HISTORY = 20
@@ -43,12 +44,25 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     )
     if answer.start is None:
         wire.reason.CopyFrom(reason_view(answer.reason))
+        _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, answer)
     await _history(engine, wire, spec, tasks)
     held = answer.worst_nanos if answer.start is not None else 0
     for room in (state.budgets.rooms(state.ledger)[name] for name in budgets):
         wire.budgets.append(_after(room, held, room.name in hard))
     return wire
+
+
+def _price_without_place(
+    engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int
+) -> None:
+    """What it would cost at the cheapest place that could ever hold it, though none can now."""
+    hold = cheapest_hold(engine.state, job_class)
+    if hold is None:
+        return
+    wire.worst_case_nanos = hold * tasks
+    wire.rate_nanos_per_hour = hold * US_PER_HOUR // job_class.hold_us
+    wire.expected_nanos = wire.rate_nanos_per_hour * job_class.time_limit_us // US_PER_HOUR * tasks
 
 
 def _members(engine: Engine, wire: pb.PlanResponse, answer: WhatIf) -> None:

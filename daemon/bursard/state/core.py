@@ -55,6 +55,7 @@ from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import Cluster
 from bursard.state.pending import PendingIndex
 from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
+from bursard.state.typical import TypicalRequests
 
 HOLD_MARGIN_US = 5_000_000
 """Added to time limit + grace in every worst-case hold: how late a supervisor's last kill may be."""
@@ -130,6 +131,7 @@ class State:
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
         self.policies_version = 0
         self.strategy = "pack"
+        self.typical = TypicalRequests()
         self.ledger = Ledger()
         self.counts: dict[str, int] = {}
         """Live jobs by state, tasks counted one by one."""
@@ -194,6 +196,7 @@ class State:
             running=LiveMembers(self),
             budgets=self.budgets.rooms(self.ledger),
             strategy=self.strategy,
+            typical=self.typical.requests,
             facts_version=self.cluster.facts_version + 1,
         )
 

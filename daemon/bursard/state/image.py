@@ -18,6 +18,7 @@ from bursard.ledger import Ledger, LedgerImage
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import Limits, NodeToken, State, strategy_in_force
 from bursard.state.records import JobRecord, NodeRecord
+from bursard.state.typical import TypicalImage, TypicalRequests
 
 FORMAT = 1
 """Bump when a field changes its meaning; an unreadable image means replaying the log from the start."""
@@ -62,6 +63,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     budgets: list[BudgetImage]
     ledger: LedgerImage
     recorded_at: int
+    typical: TypicalImage = TypicalImage()
 
 
 def encode(state: State, recorded_at: int) -> bytes:
@@ -96,6 +98,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         ],
         ledger=state.ledger.image(),
         recorded_at=recorded_at,
+        typical=state.typical.image(),
     )
     return msgspec.json.encode(image)
 
@@ -111,6 +114,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     state.last_of_user = dict(image.last_of_user)
     state.node_tokens = {token.sha256: token for token in image.tokens}
     state.ledger = Ledger.from_image(image.ledger)
+    state.typical = TypicalRequests(image.typical)
     _policies(state, image)
     for node in image.nodes:
         _node(state, node)

@@ -31,6 +31,7 @@ _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobStat
 def submitted(state: State, event: JobSubmitted, at: int, applied: Applied) -> None:
     """A job is there; an array with all its tasks."""
     job = _record(state, event, at)
+    state.typical.add(event.spec)
     state.jobs[job.id] = job
     state.numbers[job.number] = job.id
     state.next_number = job.number + 1

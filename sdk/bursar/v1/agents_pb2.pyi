@@ -81,7 +81,7 @@ class DaemonMessage(google.protobuf.message.Message):
     @property
     def log(self) -> global___LogRequest: ...
     @property
-    def forget(self) -> global___Forget: ...
+    def forget(self) -> global___ForgetBatch: ...
     @property
     def refused(self) -> global___Refused: ...
     @property
@@ -94,7 +94,7 @@ class DaemonMessage(google.protobuf.message.Message):
         stop: global___Stop | None = ...,
         ack: global___Ack | None = ...,
         log: global___LogRequest | None = ...,
-        forget: global___Forget | None = ...,
+        forget: global___ForgetBatch | None = ...,
         refused: global___Refused | None = ...,
         meter_now: global___MeterNow | None = ...,
     ) -> None: ...
@@ -512,6 +512,24 @@ class Ack(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["usage_seq", b"usage_seq"]) -> None: ...
 
 global___Ack = Ack
+
+@typing.final
+class ForgetBatch(google.protobuf.message.Message):
+    """Not urgent: many ends are acknowledged together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Forget]: ...
+    def __init__(
+        self,
+        *,
+        members: collections.abc.Iterable[global___Forget] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["members", b"members"]) -> None: ...
+
+global___ForgetBatch = ForgetBatch
 
 @typing.final
 class Forget(google.protobuf.message.Message):
