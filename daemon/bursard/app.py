@@ -227,7 +227,9 @@ def _add_services(
 ) -> None:
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, executor), server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, executor, telemetry), server)
-    agents = AgentsService(engine, executor, telemetry, epoch=engine.store.epoch, mqtt_url=settings.mqtt_url)
+    agents = AgentsService(
+        engine, executor, telemetry, epoch=engine.store.epoch, mqtt_url=settings.telemetry_mqtt_url
+    )
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, executor.settle), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
@@ -239,7 +241,7 @@ def _add_services(
 
 
 def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> MqttBridge | None:
-    if not settings.mqtt_url:
+    if not settings.telemetry_mqtt_url:
         return None
 
     def on_telemetry(node: str, payload: bytes) -> None:
@@ -252,7 +254,7 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
             for sample in batch.samples:
                 telemetry.add(node, sample)
 
-    bridge = MqttBridge(settings.mqtt_url, engine.state.cluster_id, on_telemetry)
+    bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
 
     def on_event(seq: int, event: Event, at: int, actor: str) -> None:
         payload = encode(event)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bursar.clock import parse_duration
+from bursar.clock import SECOND_US, parse_duration
 from bursar.errors import InvalidRequest
 from bursar.options import add_flags, collect
 from bursar.resources import parse_size
@@ -61,8 +61,8 @@ class Settings:
     run_as_submitter: bool = False
     """Agents that run as root start jobs under the submitter's account."""
 
-    mqtt_url: str = ""
-    """mqtt://host:1883: live telemetry and events go through this broker (key telemetry.mqtt.url in docs)."""
+    telemetry_mqtt_url: str = ""
+    """mqtt://host:1883: live telemetry and events go through this broker; `url` under [telemetry.mqtt]."""
 
     log_level: str = "INFO"
     """DEBUG | INFO | WARNING | ERROR."""
@@ -125,7 +125,9 @@ def _convert(name: str, raw: Any, at: str) -> Any:
         return text == "true"
     if not isinstance(raw, str | int) or isinstance(raw, bool):
         raise InvalidRequest(f"{at}: expected a text, not {type(raw).__name__}")
-    return Path(str(raw)) if name in _PATHS else str(raw)
+    if name in _PATHS:
+        return Path(str(raw)).absolute() if str(raw) else Path()
+    return str(raw)
 
 
 def _check(settings: Settings, places: Mapping[str, str]) -> None:
@@ -134,10 +136,11 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
 
     for name in ("default_time_limit", "meter_interval"):
         try:
-            if parse_duration(getattr(settings, name)) < 1_000_000:
-                fail(name, "must be at least 1s")
+            duration_us = parse_duration(getattr(settings, name))
         except InvalidRequest as error:
-            fail(name, error.message)
+            raise InvalidRequest(f"{places.get(name, name)}: {error.message}") from None
+        if duration_us < SECOND_US:
+            fail(name, f"{getattr(settings, name)!r} is too short: at least 1s")
     try:
         parse_size(settings.log_cap)
     except InvalidRequest as error:

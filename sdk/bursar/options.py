@@ -11,7 +11,7 @@ import ast
 import difflib
 import inspect
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,21 @@ def _from_toml(settings: type, path: Path) -> Given:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InvalidRequest(f"{path}: not TOML: {problem}") from None
     given: Given = {}
-    for key, value in document.items():
-        name = key.replace("-", "_")
+    for key, value in _flat(document, keys(settings)):
+        name = key.replace("-", "_").replace(".", "_")
         _check_key(settings, name, key, str(path))
         given[name] = (value, f"{path}: {key}")
     return given
+
+
+def _flat(table: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`[telemetry.mqtt] url` is the setting telemetry_mqtt_url; a setting that is a table stays one."""
+    for key, value in table.items():
+        path = prefix + key
+        if isinstance(value, Mapping) and path.replace("-", "_").replace(".", "_") not in known:
+            yield from _flat(value, known, path + ".")
+        else:
+            yield path, value
 
 
 def _from_environment(settings: type, environ: Mapping[str, str], prefix: str) -> Given:
@@ -120,4 +130,4 @@ def to_toml(settings: Any) -> str:
 def quote(text: str) -> str:
     """A TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -22,7 +22,6 @@ from bursar_agent.probes.readings import GpuReading, Reading
 from bursar_agent.publisher import BUFFER_MAX, Broker, Publisher
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 BASE = "bursar/v1/c1/n1"
 
 
@@ -42,7 +41,7 @@ class Mosquitto:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        assert MOSQUITTO is not None
+        assert MOSQUITTO is not None, "mosquitto is needed: apt-get install mosquitto"
         self._process = await asyncio.create_subprocess_exec(
             MOSQUITTO, "-c", str(self._config), stderr=asyncio.subprocess.DEVNULL
         )
@@ -117,7 +116,6 @@ def state_of(message: aiomqtt.Message) -> str:
     return str(json.loads(message.payload)["state"])
 
 
-@needs_mosquitto
 def test_telemetry_survives_a_broker_that_is_killed_midway(tmp_path: Path) -> None:
     """
     1. Telemetry flows; a subscriber reads it as protobuf, simulated devices marked.
@@ -172,7 +170,6 @@ asyncio.run(Publisher(broker, "c1", "n1", lambda a, b: 0.05).run())
 """
 
 
-@needs_mosquitto
 def test_last_will_says_offline_when_the_agent_is_killed(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as broker, listening(broker.port) as heard:

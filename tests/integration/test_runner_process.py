@@ -217,6 +217,54 @@ def test_nothing_of_the_agents_environment_reaches_the_job(
     play(tmp_path, story)
 
 
+PYTHON_SCRIPT = """#!/usr/bin/env python3
+import os, sys
+print([1, 2][-1], sys.argv[1:], os.getcwd(), oct(os.stat(__file__).st_mode & 0o777))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        (PYTHON_SCRIPT, "2 [] /usr 0o700"),
+        ("#!/bin/bash -e\nset -- a 'b c'\nfalse\necho after", ""),
+        ("#! /bin/bash\nset -- a 'b c'\necho ran $2 in $PWD; false; true", "ran b c in /usr"),
+        ("#!/usr/bin/env -S python3 -E\nimport sys; print(sys.flags.ignore_environment)", "1"),
+        ("#!/bin/sh\r\necho carriage #", "carriage"),
+        ("# no interpreter\necho ${BASH_VERSION:+bash}", "bash"),
+    ],
+)
+def test_a_script_is_run_by_the_interpreter_of_its_first_line(tmp_path: Path, script: str, line: str) -> None:
+    async def story(made: Bench) -> None:
+        report = await made.run("att_1", script, cwd="/usr", setup="true")
+        assert report.exit_code == (0 if line else 1)
+        assert made.runner.read_log("att_1", 0, 0, 4096)[0].decode().strip() == line
+
+    play(tmp_path, story)
+
+
+def test_a_script_whose_interpreter_is_missing_says_so(tmp_path: Path) -> None:
+    async def story(made: Bench) -> None:
+        report = await made.run("att_1", "#!/opt/none/perl -w\nprint 1")
+        assert (report.end_cause, report.exit_code) == ("failed", 127)
+        assert "/opt/none/perl" in report.message
+
+    play(tmp_path, story)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start jobs of others")
+def test_a_script_of_another_user_is_private_to_that_user_and_gone_afterwards(tmp_path: Path) -> None:
+    async def story(made: Bench) -> None:
+        text = "#!/bin/sh\nid -u; stat -c '%u %a' $0; echo $0"
+        report = await made.run("att_1", text, uid=65534, gid=65534)
+        assert report.exit_code == 0, report
+        user, mode, path = made.runner.read_log("att_1", 0, 0, 4096)[0].decode().splitlines()
+        assert (user, mode) == ("65534", "65534 700")
+        assert not os.path.exists(path)  # noqa: ASYNC240
+
+    play(tmp_path, story)
+
+
 def test_job_gets_no_descriptor_and_no_blocked_signal(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         report = await made.run(

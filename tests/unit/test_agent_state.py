@@ -35,7 +35,7 @@ def test_second_agent_on_a_directory_is_refused_with_the_first_ones_pid(state: S
 def test_directory_is_private_and_free_again_after_close(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o755)
     StateDir(tmp_path / "a").close()
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o711
     StateDir(tmp_path / "a").close()
 
 
