@@ -86,6 +86,7 @@ async def run(settings: Settings) -> int:
     writer = Writer(store, on_fault=_die)
     shipped, applied = _documents(settings.policies)
     engine = Engine(state, store, writer, clock, ids, shipped)
+    engine.on_fault = _die
     _first_events(engine, settings, applied)
     # What was restored lives as long as the process: keep the collector from walking it.
     gc.collect()
@@ -132,8 +133,8 @@ async def run(settings: Settings) -> int:
 
 
 def _die(error: BaseException) -> None:
-    """A commit failed: memory may be ahead of the disk. Leave at once; the next start reads what is true."""
-    log.critical("a commit failed; exiting to start again from what is on disk", exc_info=error)
+    """Memory may be ahead of the disk. Leave at once; the next start reads what is true."""
+    log.critical("what is true is unknown; exiting to start again from what is on disk", exc_info=error)
     logging.shutdown()
     os._exit(EXIT_COMMIT_UNKNOWN)
 

@@ -85,7 +85,13 @@ class Cycle:
             self.reasons = {}
             return False
         snapshot = state.snapshot()
-        answer = plan(snapshot, engine.now(), self._cache)
+        try:
+            answer = plan(snapshot, engine.now(), self._cache)
+        except Exception:
+            # A plan changes nothing: keep serving, say it loudly, and look again at the next turn.
+            log.exception("planning failed", extra={"version": snapshot.version})
+            self._cache = PlanCache()
+            return False
         placed = dropped = 0
         for start in answer.starts:
             events = attempts.place(state, engine.ids, start)

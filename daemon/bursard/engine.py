@@ -57,6 +57,8 @@ class Engine:
         self.ids = ids
         self.listeners: list[Listener] = []
         self.on_dirty: Callable[[], None] = lambda: None
+        self.on_fault: Callable[[BaseException], None] = lambda error: None
+        """Called when an event could not be applied: end the process, the next start reads what is true."""
         self._catalog = tuple(catalog)
         self._prices: tuple[int, PriceTable] | None = None
         self._unreleased: deque[tuple[int, Event, int, str]] = deque()
@@ -86,15 +88,19 @@ class Engine:
         applied = Applied()
         batch = Batch(events=[], jobs=[], charges=[], entries=[], keys=[])
         queue = deque(events)
-        while queue:
-            event = queue.popleft()
-            self._apply(event, now, actor, applied, batch)
-            for job in applied.finished:
-                queue.extend(dependents_of(state, job))
-                self._evictions.append((state.version, job.id))
-                batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
-            applied.finished.clear()
-        self.writer.enqueue(batch)
+        try:
+            while queue:
+                self._apply(queue.popleft(), now, actor, applied, batch)
+                for job in applied.finished:
+                    queue.extend(dependents_of(state, job))
+                    self._evictions.append((state.version, job.id))
+                    batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
+                applied.finished.clear()
+            self.writer.enqueue(batch)
+        except Exception as error:
+            # Memory holds part of what the disk will never hear of: nothing may be decided on it.
+            self.on_fault(error)
+            raise
         self.on_dirty()
         return state.version
 

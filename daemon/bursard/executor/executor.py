@@ -10,7 +10,7 @@ import msgspec
 
 from bursar.model import EndCause
 from bursard.engine import Engine
-from bursard.events import AttemptPlaced, Event, ExitReport, MemberEnded, StopRequested
+from bursard.events import AttemptEnded, AttemptPlaced, Event, ExitReport, MemberEnded, StopRequested
 from bursard.executor.environment import job_environment
 from bursard.executor.link import AgentLink, Assign, Forget, MeterNow, Stop
 from bursard.state import AttemptRecord, MemberRecord, NodeRecord
@@ -38,6 +38,8 @@ class Executor:
         self.links: dict[str, AgentLink] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
+        self._durable = {attempt.id for attempt in engine.state.live_attempts()}
+        """Live attempts whose placement is on disk: only these may be told to an agent."""
         engine.listeners.append(self.on_event)
 
     # --- durable events go out
@@ -47,6 +49,7 @@ class Executor:
         if isinstance(event, AttemptPlaced):
             attempt = self.engine.state.attempts.get(event.attempt_id)
             if attempt is not None:
+                self._durable.add(attempt.id)
                 for member in attempt.live():
                     self._assign(attempt, member)
         elif isinstance(event, StopRequested):
@@ -56,6 +59,8 @@ class Executor:
                     self._stop(attempt, member)
         elif isinstance(event, MemberEnded):
             self._forget(event)
+        elif isinstance(event, AttemptEnded):
+            self._durable.discard(event.attempt_id)
 
     def _assign(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         link = self.links.get(member.alloc.node_id)
@@ -144,8 +149,9 @@ class Executor:
         elif attempt.stop_cause is not None:
             report = ExitReport(cause=attempt.stop_cause, message="stopped before it started")
             self.exited(node, attempt_id, rank, report, 0, actor)
-        elif self.engine.writer.durable_seq >= state.version or attempt.placed_at:
-            # The assignment may have been lost on its way; saying it again is safe (J3).
+        elif attempt.id in self._durable:
+            # The assignment may have been lost on its way; saying it again is safe (J3). One that is
+            # not yet durable is said when it is.
             self._assign(attempt, member)
 
     def detach(self, link: AgentLink) -> bool:
