@@ -38,7 +38,7 @@ class Settings:
     """Name of this node, unique in the cluster. Default: the host name."""
 
     state_dir: Path = Path("/var/lib/bursar-agent")
-    """Spool, attempts and logs. One agent per directory; made with mode 0700."""
+    """Spool, attempts and logs. One agent per directory; made with mode 0711."""
 
     pool: str = "local"
     """Pool this node belongs to; its cost model or prices are found by it."""

@@ -292,6 +292,17 @@ class NodeTokenIssued(msgspec.Struct, frozen=True, tag="node-token-issued"):
     expires_at: int
 
 
+class NodeEnrolled(msgspec.Struct, frozen=True, tag="node-enrolled"):
+    """A node used its secret for the first time: from now on it is this agent's own, without an end.
+
+    `instance` names the agent's state directory. Other secrets of the node stop working.
+    """
+
+    name: str
+    sha256: str
+    instance: str
+
+
 Event = (
     ClusterCreated
     | JobSubmitted
@@ -317,6 +328,7 @@ Event = (
     | HoldsRolled
     | ThresholdCrossed
     | NodeTokenIssued
+    | NodeEnrolled
 )
 
 

@@ -14,11 +14,11 @@ from decimal import Decimal
 
 from bursar.clock import format_instant
 from bursar.errors import InvalidRequest
+from bursar.model import MARKETS
 from bursar.money import Money
 from bursar.resources import parse_gpu_type
 from bursar.yamlfile import Faults, Fields, Node, read_int, read_text
 from bursar_policies.specs import (
-    MARKETS,
     NAME,
     CostModelSpec,
     DeviceCost,

@@ -16,8 +16,6 @@ import msgspec
 from bursar.clock import Instant
 from bursar.money import Money
 
-MARKETS: Final = ("on-demand", "spot", "committed-1y", "committed-3y")
-"""Ways a cloud sells one machine type; each has its own price."""
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = ("Budget", "CostModel", "PriceBook", "PlacementPolicy")

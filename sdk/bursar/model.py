@@ -9,10 +9,14 @@ Why     one definition of each noun for the wire, the scheduler, the ledger, the
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from bursar.resources import ResourceRequest
+
+MARKETS: Final = ("on-demand", "spot", "committed-1y", "committed-3y")
+"""Ways a cloud sells one machine type; each has its own price."""
 
 
 class JobState(StrEnum):
@@ -108,7 +112,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         on_exceed: stop | checkpoint-stop, what happens at `max_cost`.
         env: (name, value) pairs, sorted.
         command: argv, used as is; empty when `script` is given.
-        script: shell text run by bash; `setup` runs before it in the same shell environment.
+        script: run by the interpreter of its `#!` line, without one by bash; `setup`, shell text, runs
+            before it in the same environment.
         workdir: absolute directory on the node.
     """
 

@@ -53,6 +53,7 @@ BELOW = {
     "prices": "ls apply history",
     "report": "statement focus idle waste utilization budgets",
     "policy": "apply check ls show rm diff",
+    "config": "new-token",
 }
 
 

@@ -41,7 +41,7 @@ def test_daemon_settings_in_the_guide_are_accepted(tmp_path: Path) -> None:
 
 def test_commands_name_files_of_the_checkout() -> None:
     text = GUIDE.read_text()
-    named = set(re.findall(r"(?:systemd|policies)/[\w./-]+", text))
+    named = set(re.findall(r"(?<![\w/])(?:systemd|policies)/[\w./-]+\w", text))
     assert named
     assert not [name for name in named if not (ROOT / name).exists()]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bursar.errors import InvalidRequest
+from bursar.options import to_toml
 from bursar_agent.__main__ import main
-from bursar_agent.settings import Settings, load, to_toml
+from bursar_agent.settings import Settings, load
 
 
 def write(folder: Path, text: str) -> str:
@@ -39,7 +40,7 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         (["--simulate-gpus", "H100:0"], {}, ["--simulate-gpus", "1 to 64"]),
         (["--simulate-gpus", "8xH100"], {}, ["H100:8"]),
         (["--labels", "a"], {}, ["--labels", "k=v"]),
-        (["--market", "cheap"], {}, ["on-demand, spot or reserved"]),
+        (["--market", "cheap"], {}, ["on-demand, spot, committed-1y or committed-3y"]),
         (["--log-level", "loud"], {}, ["DEBUG"]),
         (["--config", "/does/not/exist"], {}, ["/does/not/exist", "No such file"]),
     ],

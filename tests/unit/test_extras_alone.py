@@ -14,9 +14,9 @@ import pytest
 MODULES_OF = {
     "agent": {"psutil", "aiomqtt"},
     "nvml": {"pynvml"},
-    "daemon": {"aiomqtt", "numpy", "sqlite_utils", "pyarrow"},
+    "daemon": {"aiomqtt", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
-    "dev": {"grpc_health", "hypothesis", "sklearn", "pytest"},
+    "dev": {"hypothesis", "sklearn", "pytest"},
 }
 
 PROBE = """

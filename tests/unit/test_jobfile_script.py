@@ -132,7 +132,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         "#SBATCH --exclusive",
         "#SBATCH --time=UNLIMITED --no-requeue",
         "#SBATCH --gres=gpu:1,nvme:1 --job-name='my run'",
-        body="srun python train.py $SLURM_ARRAY_TASK_ID ${SLURM_ARRAY_TASK_ID}\n#SBATCH --nodes=9",
+        body="srun python train.py $SLURM_ARRAY_TASK_ID ${SLURM_GPUS_ON_NODE}\n#SBATCH --nodes=9",
     )
     assert spec.nodes == 1
     assert spec.name == "my-run"
@@ -149,7 +149,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         (7, "'nvme:1' is not honoured"),
         (7, "becomes my-run"),
         (9, "srun is not provided"),
-        (9, "$SLURM_ARRAY_TASK_ID is not set by bursar; use $BURSAR_ARRAY_INDEX"),
+        (9, "$SLURM_GPUS_ON_NODE is not set by bursar; use $BURSAR_GPUS"),
         (10, "after the first command"),
     ]:
         assert any(text.startswith(f"dir/train.sh:{line}: ") and fragment in text for text in said), fragment
@@ -263,3 +263,10 @@ def test_names_that_are_taken_from_files_are_legal() -> None:
     assert parse_script("echo\n", "<stdin>", "/", ())[0].name == ""
     assert parse_script("echo\n", "/x/my job (1).sh", "/", ())[0].name == "my-job-1-.sh"
     assert parse_script("echo\n", "42", "/", ())[0].name == "job-42"
+
+
+def test_slurm_variables_are_named_as_missing_where_no_sbatch_line_asks_for_them() -> None:
+    _, notices = parse_script("#!/bin/bash\necho $SLURM_JOB_ID\n", "a.sh", "/data")
+    assert [str(notice) for notice in notices] == [
+        "a.sh:2: $SLURM_JOB_ID is not set by bursar; use $BURSAR_JOB_NUMBER"
+    ]

@@ -114,9 +114,7 @@ class FakeDaemon(AgentsServicer):
                 end = message.exited
                 outgoing.put_nowait(
                     pb.DaemonMessage(
-                        forget=pb.ForgetBatch(
-                            members=[pb.Forget(attempt_id=end.attempt_id, rank=end.rank)]
-                        )
+                        forget=pb.ForgetBatch(members=[pb.Forget(attempt_id=end.attempt_id, rank=end.rank)])
                     )
                 )
             case "usage" if self.acks:

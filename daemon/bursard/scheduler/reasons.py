@@ -288,9 +288,10 @@ def _too_large(
     gpus = request.gpus
     if gpus is not None and check == "gpu_type":
         have = sorted({nodes.gpu_types[k] for k in nodes.gpu_type[rows].tolist() if k >= 0})
-        here = ", ".join(have) or "none"
         message = f"no node has {'|'.join(gpus.types)} GPUs"
-        return message, f"ask for a type that is here ({here}), or add such nodes"
+        if not have:
+            return message, "add such nodes (no node has GPUs of any kind)"
+        return message, f"ask for a type that is here ({', '.join(have)}), or add such nodes"
     if gpus is not None and check == "gpu_memory":
         most = int(nodes.gpu_memory[rows].max())
         message = (

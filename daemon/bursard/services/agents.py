@@ -13,7 +13,7 @@ from bursar.model import EndCause
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
 from bursard.engine import Engine
-from bursard.events import ExitReport
+from bursard.events import ExitReport, NodeEnrolled
 from bursard.executor import (
     AgentLink,
     Assign,
@@ -104,8 +104,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             boot_id=hello.boot_id,
             boot_us=hello.boot_us,
             now=self.engine.now(),
+            spooled={(one.attempt_id, one.rank): one.exited.held_us for one in hello.attempts},
         )
-        self.engine.commit(events, f"node:{facts.name}")
+        self.engine.commit([*self._enrol(identity, hello), *events], f"node:{facts.name}")
         node = state.node_by_name(facts.name)
         assert node is not None
         link = AgentLink(node.id, facts.name, hello.boot_id)
@@ -115,6 +116,19 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if live is not None:
             live.close()
         return link
+
+    def _enrol(self, identity: Identity, hello: pb.Hello) -> list[NodeEnrolled]:
+        """The first use of a secret binds it to this agent; nobody else may use it after that."""
+        token = self.engine.state.node_tokens.get(identity.token_sha256)
+        if token is None:
+            return []
+        if not token.instance:
+            return [NodeEnrolled(token.name, token.sha256, hello.instance)]
+        if token.instance != hello.instance:
+            raise Forbidden(
+                f"this token was already used by another agent; `bursar node token {token.name}` makes a new one"
+            )
+        return []
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
         state = self.engine.state

@@ -86,8 +86,8 @@ class Authority:
             if hmac.compare_digest(user.sha256, digest):
                 return Identity(user.user, user.role)
         node = self._state.node_tokens.get(digest)
-        if node is not None and node.expires_at > self._clock.now():
-            return Identity(node.name, Role.AGENT)
+        if node is not None and (node.instance or node.expires_at > self._clock.now()):
+            return Identity(node.name, Role.AGENT, token_sha256=digest)
         raise Unauthenticated("the token is not known here, or has expired")
 
 

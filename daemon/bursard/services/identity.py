@@ -35,11 +35,13 @@ class Identity(msgspec.Struct, frozen=True):
 
     Attributes:
         name: user name, or node name of an agent. local: came through the unix socket.
+        token_sha256: of a node's own secret.
     """
 
     name: str
     role: Role
     local: bool = False
+    token_sha256: str = ""
 
     def may(self, needed: Role) -> bool:
         """Does this role include `needed`?"""

@@ -39,7 +39,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         """All nodes, or one pool."""
         require(Role.VIEWER)
         await self.engine.durable()
-        nodes = self.engine.state.nodes.values()
+        nodes = sorted(self.engine.state.nodes.values(), key=lambda node: node.facts.name)
         return pb.ListNodesResponse(
             nodes=[self._view(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
         )

@@ -15,7 +15,7 @@ from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.services.views import job_view, reason_view
 from bursard.state import JobRecord
-from bursard.state.admission import cheapest_hold, refuse_unaffordable
+from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
 from bursard.store import JobFilter
 
 HISTORY = 20
@@ -26,6 +26,8 @@ HISTORY_MIN = 3
 async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse:
     """Where it would go, what it may cost, what is left of each budget. Raises `BudgetExceeded`."""
     state = engine.state
+    if spec.currency:
+        check_currency(state, spec.currency, "the job's budget")
     refuse_unaffordable(state, user, spec)
     budgets, hard = state.budgets.matching(user, spec)
     job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
@@ -53,9 +55,7 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     return wire
 
 
-def _price_without_place(
-    engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int
-) -> None:
+def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int) -> None:
     """What it would cost at the cheapest place that could ever hold it, though none can now."""
     hold = cheapest_hold(engine.state, job_class)
     if hold is None:

@@ -10,6 +10,7 @@ from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.model import DeviceShare, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State
+from bursard.state.admission import cheapest_hold
 from bursard.state.jobs import tasks_of
 from bursard.store import JobRow
 
@@ -49,6 +50,7 @@ def job_view(state: State, job: JobRecord, reason: Reason | None = None, *, brie
         array_index=max(job.array_index, 0),
         simulated=job.simulated,
     )
+    wire.spec.time_limit_us = state.time_limit_of(job.spec)  # a job without one gets the cluster's
     if job.exit_code >= 0:
         wire.exit_code = job.exit_code
     if reason is not None:
@@ -93,7 +95,9 @@ def _money(state: State, wire: pb.Job, job: JobRecord) -> None:
         limit_us, over_us = attempt.time_limit_us, attempt.grace_us + 5_000_000
         wire.estimate_expected_nanos = attempt.rate * limit_us // 3_600_000_000
         wire.estimate_max_nanos = attempt.rate * (limit_us + over_us) // 3_600_000_000
-    elif job.state.terminal:
+    elif not job.state.terminal:
+        _estimate(state, wire, job)
+    else:
         wire.estimate_expected_nanos = wire.estimate_max_nanos = job.settled_nanos
     wire.budgets.extend(
         pb.JobBudget(budget=name, held_nanos=held.get(name, 0), settled_nanos=wire.settled_nanos)
@@ -104,6 +108,18 @@ def _money(state: State, wire: pb.Job, job: JobRecord) -> None:
             if member.report is not None:
                 wire.max_rss_bytes = max(wire.max_rss_bytes, member.report.max_rss_bytes)
                 wire.cpu_us += member.report.cpu_us
+
+
+def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
+    """Of a job that waits: at the cheapest place that could ever hold it; -1 where none is priced."""
+    job_class = state.class_of(job)
+    hold = cheapest_hold(state, job_class)
+    tasks = len(job.array.indices) if job.array is not None else 1
+    if hold is None:
+        wire.estimate_expected_nanos = wire.estimate_max_nanos = -1
+        return
+    wire.estimate_max_nanos = hold * tasks
+    wire.estimate_expected_nanos = hold * job_class.time_limit_us // job_class.hold_us * tasks
 
 
 def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:

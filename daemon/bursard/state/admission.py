@@ -14,7 +14,11 @@ from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursard.ledger import held_nanos
 from bursard.scheduler.pricing import share_rates
+from bursard.scheduler.text import money
 from bursard.state.core import State
+
+HOLDS_MAX = 1000
+"""Answers kept: many jobs of one class ask between two changes of the cluster."""
 
 
 def cheapest_hold(state: State, job_class: JobClass) -> int | None:
@@ -22,6 +26,15 @@ def cheapest_hold(state: State, job_class: JobClass) -> int | None:
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
     """
+    holds, key = state.cluster.holds, (state.cluster.facts_version, job_class)
+    if key not in holds:
+        if len(holds) >= HOLDS_MAX:
+            holds.clear()
+        holds[key] = _cheapest_hold(state, job_class)
+    return holds[key]
+
+
+def _cheapest_hold(state: State, job_class: JobClass) -> int | None:
     columns = state.cluster.columns()
     costs: list[int] = []
     for row, node_id in enumerate(columns.ids):
@@ -84,10 +97,10 @@ def refuse_unaffordable(state: State, user: str, spec: JobSpec) -> None:
             else "ask for fewer resources"
         )
         raise BudgetExceeded(
-            f"budget {name} can never pay for this: the worst case is {format_nanos(needed, 2)}"
-            f" {state.currency} ({format_duration(job_class.time_limit_us)} limit), the budget is"
-            f" {format_nanos(limit, 2)} with {format_nanos(settled, 2)} settled and"
-            f" {format_nanos(held, 2)} held; {remedy}, set budget.max_cost, or raise the budget",
+            f"budget {name} can never pay for this: the worst case is {money(needed, state.currency)}"
+            f" ({format_duration(job_class.time_limit_us)} limit), the budget is"
+            f" {money(limit, state.currency)} with {money(settled, state.currency)} settled and"
+            f" {money(held, state.currency)} held; {remedy}, set budget.max_cost, or raise the budget",
             {
                 "budget": name,
                 "needed": format_nanos(needed),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bursar.decision import GPU_SLOTS_MAX, NodeColumns
+from bursar.decision import GPU_SLOTS_MAX, JobClass, NodeColumns
 from bursar.errors import InvariantViolation
 from bursar.model import MemberAllocation, NodeFacts, ShareRates
 
@@ -27,6 +27,8 @@ class Cluster:
         self.gpu_types: list[str] = []
         self.facts_version = 0
         """Grows whenever something but free capacity changes: what a scheduler may cache by."""
+        self.holds: dict[tuple[int, JobClass], int | None] = {}
+        """Cheapest holds already worked out, by `facts_version` and class (`bursard.state.admission`)."""
         self._room = 0
         self._grow(8)
 

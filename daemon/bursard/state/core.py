@@ -36,6 +36,7 @@ from bursard.events import (
     MemberStarted,
     NodeBooted,
     NodeConnected,
+    NodeEnrolled,
     NodeMetered,
     NodePriced,
     NodeRegistered,
@@ -93,11 +94,12 @@ class Applied(msgspec.Struct):
 
 
 class NodeToken(msgspec.Struct, frozen=True):
-    """A secret a node may enrol with, hashed."""
+    """A secret a node may enrol with, hashed. `instance`: the agent it belongs to since its first use."""
 
     name: str
     sha256: str
     expires_at: int
+    instance: str = ""
 
 
 class State:
@@ -364,6 +366,11 @@ def _token_issued(state: State, event: NodeTokenIssued, at: int, applied: Applie
     state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, event.expires_at)
 
 
+def _enrolled(state: State, event: NodeEnrolled, at: int, applied: Applied) -> None:
+    state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != event.name}
+    state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, 0, event.instance)
+
+
 _APPLY: Mapping[type, Callable[..., None]] = {
     ClusterCreated: _cluster_created,
     PolicyApplied: _policy_applied,
@@ -371,6 +378,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     HoldsRolled: _holds_rolled,
     ThresholdCrossed: _threshold_crossed,
     NodeTokenIssued: _token_issued,
+    NodeEnrolled: _enrolled,
     JobSubmitted: jobs_fold.submitted,
     JobHeld: jobs_fold.held,
     JobReleased: jobs_fold.released,

@@ -74,6 +74,4 @@ class TypicalRequests:
 
     def image(self) -> TypicalImage:
         """Everything, to go on exactly from here."""
-        return TypicalImage(
-            tuple(self._counts.items()), self._seen, self._renew_at, tuple(self.requests)
-        )
+        return TypicalImage(tuple(self._counts.items()), self._seen, self._renew_at, tuple(self.requests))

@@ -183,13 +183,13 @@ def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, output: Out
 
     def tell(job: Any) -> None:
         if seen.get(job.id) != job.state and not output.quiet:
-            say(f"job {job.number} {clean(job.spec.name)} {job.state}")
+            say(" ".join(filter(None, (f"job {job.number}", clean(job.spec.name), job.state))))
         seen[job.id] = job.state
 
     try:
         ended = client.wait(jobs, timeout_s=read_timeout(timeout), seen=tell)
     except TimeoutError:
-        say(f"timed out after {timeout}; still waiting for {plural(_open(seen), 'job')}")
+        say(f"timed out after {read_timeout(timeout):g} s; still waiting for {plural(_open(seen), 'job')}")
         raise fail(124) from None
     if output.structured or output.quiet:
         emit(map(view.job, ended.values()), JOB_COLUMNS, output)
@@ -206,7 +206,10 @@ def read_timeout(text: str | None) -> float | None:
     if text is None:
         return None
     bare = text.replace(".", "", 1)
-    us = parse_duration(f"{text}s" if bare.isascii() and bare.isdecimal() else text)
+    try:
+        us = parse_duration(f"{text}s" if bare.isascii() and bare.isdecimal() else text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"--timeout: {error}") from None
     return us / SECOND_US
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import sys
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ import click
 
 import bursar
 from bursar.cli.common import listing, server_of
+from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, Row, emit_one
 from bursar.errors import BursarError, InvalidRequest, NotBuilt
 
@@ -101,17 +103,22 @@ def version(output: Output) -> None:
     emit_one(row, output, lambda r: f"bursar {r['version']}", identity="version")
 
 
+_USER = r"[A-Za-z0-9_]([A-Za-z0-9._@-]{0,62})"
 _CONFIG_COLUMNS = (Column("server"), Column("from"), Column("user"), Column("state_dir"))
 
 
-@click.command()
+@click.group(cls=NearGroup, invoke_without_command=True)
 @click.option("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443.")
 @listing
 def config(server: str | None, output: Output) -> None:
     """Show the resolved configuration: server, user, and the files looked at.
 
-    Example: bursar config
+    Without a command it shows the configuration; `new-token` makes a secret for a user of grpcs://.
+
+    Example: bursar config new-token --user ana --role submitter
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     import getpass
 
     from bursar.client import address
@@ -132,6 +139,46 @@ def config(server: str | None, output: Output) -> None:
         "version": bursar.__version__,
     }
     emit_one(row, output, _config_text, columns=_CONFIG_COLUMNS, identity="server")
+
+
+_ROLES = ("viewer", "submitter", "operator", "admin")
+
+
+@config.command("new-token")
+@click.option("--user", required=True, metavar="NAME", help="Who calls with it: the name in audit and cost.")
+@click.option("--role", required=True, type=click.Choice(_ROLES), help="What the user may do.")
+@listing
+def new_token(user: str, role: str, output: Output) -> None:
+    """Make a secret for a user, and the lines of bursard's tokens_file that admit it.
+
+    Nothing is sent or kept: the secret is shown this once, and the daemon needs only its hash.
+
+    Example: bursar config new-token --user ana --role submitter
+    """
+    import hashlib
+    import secrets
+
+    from bursar.options import quote
+
+    if not re.fullmatch(_USER, user):
+        raise InvalidRequest(f"--user: {user!r} is no user name; use 1 to 63 letters, digits, . _ @ -")
+    token = "user_" + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    lines = f"[[token]]\nuser = {quote(user)}\nrole = {quote(role)}\nsha256 = {quote(digest)}\n"
+    row: Row = {"token": token, "user": user, "role": role, "sha256": digest, "toml": lines}
+    emit_one(row, output, _token_text, columns=_TOKEN_COLUMNS, identity="token")
+
+
+_TOKEN_COLUMNS = (Column("token"), Column("user"), Column("role"), Column("sha256"))
+
+
+def _token_text(row: Row) -> str:
+    return (
+        f"token, shown this once: {row['token']}\n"
+        f"{row['user']} keeps it in ~/.config/bursar/token (mode 0600) or in BURSAR_TOKEN.\n\n"
+        "Append these lines to bursard's tokens_file (mode 0600) and restart bursard:\n\n"
+        f"{row['toml']}"
+    )
 
 
 def _config_text(row: Row) -> str:

@@ -91,7 +91,7 @@ def plan(client: Client, file: str, arguments: tuple[str, ...], output: Output) 
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--name", help="Of the job; else the command's.")
+@click.option("--name", help="Of the job, to find it by and to estimate from its past runs.")
 @click.option("--project", help="Owns quota and budget: nlp/finetune.")
 @click.option("--experiment", help="Groups jobs and their cost.")
 @click.option("--model", help="Groups jobs and their cost.")

@@ -125,7 +125,7 @@ def reason_lines(reason: Row | None) -> list[str]:
     """Why it waits, and what to do."""
     if reason is None:
         return []
-    lines = [wrapped(f"{reason['code']}: {reason['message']}")]
+    lines = [wrapped(": ".join(filter(None, (reason["code"], reason["message"]))))]
     if reason["remedy"]:
         lines.append(wrapped(f"remedy: {reason['remedy']}"))
     return lines
@@ -134,7 +134,8 @@ def reason_lines(reason: Row | None) -> list[str]:
 def explain_text(view: Row, now: int) -> str:
     """Why a job is where it is."""
     job = view["job"]
-    lines = [f"job {job['number']} {clean(job['name'])} is {state(job['state'])}"]
+    words = (f"job {job['number']}", clean(job["name"]), f"is {state(job['state'])}")
+    lines = [" ".join(filter(None, words))]
     lines += reason_lines(view["reason"])
     if view["placed_because"]:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
@@ -176,7 +177,7 @@ def state(name: str) -> str:
 
 def job_text(job: Row, now: int) -> str:
     """One job, whole."""
-    title = f"job {job['number']}  {clean(job['name'])}  {state(job['state'])}"
+    title = "  ".join(filter(None, (f"job {job['number']}", clean(job["name"]), state(job["state"]))))
     if job["simulated"]:
         title += "  (simulated devices)"
     pairs: list[Pair] = [

@@ -90,8 +90,8 @@ def job(wire: types_pb2.Job) -> View:
         "cost": {
             "settled": money(wire.settled_nanos, cash),
             "held": money(wire.held_nanos, cash),
-            "estimate_expected": money(wire.estimate_expected_nanos, cash),
-            "estimate_max": money(wire.estimate_max_nanos, cash),
+            "estimate_expected": rate(wire.estimate_expected_nanos, cash),
+            "estimate_max": rate(wire.estimate_max_nanos, cash),
             "currency": cash,
             "unknown": wire.cost_unknown,
         },

@@ -20,7 +20,17 @@ from bursar.errors import InvalidRequest
 from bursar.jobfile.document import read_job
 from bursar.jobfile.flags import PAIRS, PATHS, FlagFaults, FlagNode, Place, Tree, job_name_from
 from bursar.jobfile.reading import quote
-from bursar.jobfile.slurm import BARE, NOTICED, NOTICED_BARE, SHORT, VALUED, Option, SlurmOptions
+from bursar.jobfile.slurm import (
+    BARE,
+    NOTICED,
+    NOTICED_BARE,
+    SET_VARIABLES,
+    SHORT,
+    VALUED,
+    Option,
+    SlurmOptions,
+    is_slurm_script,
+)
 from bursar.model import JobSpec
 from bursar.yamlfile import decode_text, nearest, raise_if_any
 
@@ -282,7 +292,7 @@ def _body_notes(content: str) -> Iterator[tuple[int, str]]:
     seen: set[str] = set()
     for match in _SLURM_VARIABLE.finditer(content):
         name = match.group(1)
-        if name in seen:
+        if name in seen or (name in SET_VARIABLES and is_slurm_script(content)):
             continue
         seen.add(name)
         twin = f"; use ${_TWINS[name]}" if name in _TWINS else ""

@@ -30,6 +30,12 @@ VALUED: Final = (
     "dependency", "signal", "comment", "chdir", "begin", "deadline", "wckey", "export",
 )  # fmt: skip
 BARE: Final = ("requeue", "no-requeue", "hold")
+SET_VARIABLES: Final = (
+    "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NAME", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NODEID",
+    "SLURM_PROCID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID",
+)  # fmt: skip
+"""What a script with `#SBATCH` lines finds in its environment; the last two in arrays only."""
+_SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
 
 _HARDWARE = "is not honoured; name the hardware by --gpus TYPE:N, or a node by resources.constraints"
 _BINDING = "is not honoured: bursar does not bind processes to cores; use numactl or your launcher"
@@ -104,6 +110,11 @@ class Option:
     name: str
     value: str
     place: Place
+
+
+def is_slurm_script(script: str) -> bool:
+    """Does it carry an `#SBATCH` line, so that its commands may read Slurm's variables?"""
+    return "#SBATCH" in script and _SBATCH.search(script) is not None
 
 
 def parse_slurm_time(text: str) -> int | None:

@@ -184,12 +184,18 @@ def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause
     return wanted, wanted
 
 
-def lost(state: State, node: NodeRecord, attempt_id: str, rank: int, message: str) -> list[Event]:
-    """A member whose process is known to be gone without a report: billed as far as it was reported."""
+def lost(
+    state: State, node: NodeRecord, attempt_id: str, rank: int, message: str, held_us: int = 0
+) -> list[Event]:
+    """A member whose process is known to be gone without a report: billed as far as it was reported.
+
+    `held_us`: the largest counter its node still has in its spool, 0 when it has none.
+    """
     member = _member(state, node, attempt_id, rank)
     if member is None:
         return []
-    report = ExitReport(cause=EndCause.NODE_LOST, message=message, held_us=member.charged_us)
+    held_us = max(member.charged_us, held_us if member.started_at else 0)
+    report = ExitReport(cause=EndCause.NODE_LOST, message=message, held_us=held_us)
     return exited(state, node, attempt_id, rank, report, 0)
 
 

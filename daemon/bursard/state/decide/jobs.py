@@ -19,7 +19,7 @@ from bursard.events import (
     JobUpdated,
     StopRequested,
 )
-from bursard.state.admission import refuse_unaffordable
+from bursard.state.admission import check_currency, refuse_unaffordable
 from bursard.state.core import State
 from bursard.state.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
@@ -53,12 +53,8 @@ def submit(
             f"{len(state.pending)} jobs are pending, the limit is {state.limits.pending_max};"
             " wait for some to start or cancel some"
         )
-    if spec.currency and spec.currency != state.currency:
-        raise InvalidRequest(
-            f"budget.max_cost is in {spec.currency}, this cluster keeps its books in {state.currency};"
-            f" give the amount in {state.currency}",
-            {"field": "budget"},
-        )
+    if spec.currency:
+        check_currency(state, spec.currency, "the job's budget")
     dependencies = _dependencies(state, spec, ended or {})
     refuse_unaffordable(state, user, spec)
     job_id = ids.new("job")

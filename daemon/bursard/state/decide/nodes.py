@@ -6,7 +6,7 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bursar.clock import Instant
 from bursar.errors import WrongState
@@ -16,6 +16,7 @@ from bursar_policies.compile import PriceTable
 from bursard.events import (
     Charge,
     Event,
+    MemberEnded,
     NodeBooted,
     NodeConnected,
     NodeMetered,
@@ -39,8 +40,13 @@ def hello(
     boot_id: str,
     boot_us: int,
     now: int,
+    spooled: Mapping[tuple[str, int], int] | None = None,
 ) -> list[Event]:
-    """An agent presents its node: register or refresh it, anchor a new boot, close the time it was away."""
+    """An agent presents its node: register or refresh it, anchor a new boot, close the time it was away.
+
+    `spooled`: (attempt id, rank) -> held time of members of an earlier boot that the agent still knows,
+    so that what was used before a reboot is billed although its report never arrived (L5).
+    """
     node = state.node_by_name(facts.name)
     events: list[Event] = []
     node_id = node.id if node is not None else ids.new("node")
@@ -55,9 +61,12 @@ def hello(
     if node is None or node.boot_id != boot_id:
         if node is not None:
             for attempt_id, rank in list(node.live.items()):
-                events += lost(state, node, attempt_id, rank, f"node {facts.name} was rebooted")
-        away = _away(node, now) if node is not None else ()
-        start = max(now, node.through) if node is not None else now
+                held_us = (spooled or {}).get((attempt_id, rank), 0)
+                message = f"node {facts.name} was rebooted"
+                events += lost(state, node, attempt_id, rank, message, held_us)
+        late = [c for event in events if isinstance(event, MemberEnded) for c in event.charges]
+        start = now if node is None else max([now, node.through, *(charge.end for charge in late)])
+        away = _away(node, late, start) if node is not None else ()
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         through = node.axis(boot_us)
@@ -94,10 +103,9 @@ def reprice(state: State, prices: PriceTable, now: int) -> list[Event]:
     return events
 
 
-def _away(node: NodeRecord, now: int) -> tuple[Charge, ...]:
-    """The time between the last report of the old boot and now."""
-    to_at = max(now, node.through)
-    return _rest(node, node.through, to_at, _used(node, (), to_at), "down")
+def _away(node: NodeRecord, late: Sequence[Charge], to_at: int) -> tuple[Charge, ...]:
+    """The time between the last report of the old boot and now; `late` is usage reported only now."""
+    return _rest(node, node.through, to_at, _used(node, late, to_at), "down")
 
 
 def _rest(
