@@ -1,4 +1,4 @@
-"""The whole system's speed: real processes, durable answers, every job charged, beside the machine's own limits.
+"""The whole system's speed: real processes, durable answers, every job charged, beside the machine's limits.
 
 Run     python bench/end_to_end.py [noop submit latency restart]   (all of them without an argument)
 Prints  each figure, the machine's own limit measured in the same run, and the ratio.
@@ -199,7 +199,7 @@ def bench_latency() -> None:
 
 
 def bench_restart() -> None:
-    """kill -9 with many pending jobs → ready again, nothing acknowledged lost; memory with them."""
+    """Time from kill -9 with many pending jobs → ready again, nothing acknowledged lost; memory with them."""
     with cluster() as (state, server):
         acknowledged = asyncio.run(fill(server))
         pid = processes(state)["daemon"]
@@ -215,7 +215,7 @@ def bench_restart() -> None:
         again = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     print(
         f"restart  kill -9 with {PENDING_JOBS} pending: ready again after"
-        f" {statistics.median(times):.2f} s median of {len(times)} (goal 3), {lost} acknowledged jobs lost (goal 0)"
+        f" {statistics.median(times):.2f} s median of {len(times)} (goal 3), {lost} acknowledged lost (goal 0)"
     )
     print(
         f"memory   bursard with {PENDING_JOBS} pending: {rss / 1e6:.0f} MB; after a restart"

@@ -126,7 +126,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             return [NodeEnrolled(token.name, token.sha256, hello.instance)]
         if token.instance != hello.instance:
             raise Forbidden(
-                f"this token was already used by another agent; `bursar node token {token.name}` makes a new one"
+                f"this token was already used by another agent; `bursar node token {token.name}` makes"
+                " a new one"
             )
         return []
 
