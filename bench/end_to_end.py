@@ -215,7 +215,7 @@ def bench_restart() -> None:
         again = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     print(
         f"restart  kill -9 with {PENDING_JOBS} pending: ready again after"
-        f" {statistics.median(times):.2f} s median of {len(times)} (goal 3), {lost} acknowledged lost (goal 0)"
+        f" {statistics.median(times):.2f} s median of {len(times)} (goal 3), {lost} acked lost (goal 0)"
     )
     print(
         f"memory   bursard with {PENDING_JOBS} pending: {rss / 1e6:.0f} MB; after a restart"

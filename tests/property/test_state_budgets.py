@@ -3,6 +3,7 @@
 The machine is the daemon without its shells: engine, state, decisions and scheduler over a memory store,
 with modelled agents that obey their limits but report late, go silent and reboot. After every step the
 state is held against the model and against itself; at the end the log is replayed and must give the same.
+It is longer than 800 lines because the model, the rules and the invariants are one machine.
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ def node_resume(client: Client, name: str, output: Output) -> None:
 
 @node.command("token")
 @click.argument("name")
-@click.option(
-    "--ttl", default="1h", metavar="DURATION", help="Until when it must be used first.  [default: 1h]"
-)
+@click.option("--ttl", default="1h", metavar="DURATION", help="First use within.  [default: 1h]")
 @listing
 @connected
 def node_token(client: Client, name: str, ttl: str, output: Output) -> None:
