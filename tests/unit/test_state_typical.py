@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 
 from bursar.model import ArraySpec, JobSpec
@@ -38,7 +40,7 @@ def test_the_list_is_made_anew_seldom_and_stays_the_same_object_between():
     for _ in range(5000):
         typical.add(asks(1))
         lists.append(typical.requests)
-    changes = sum(a is not b for a, b in zip(lists, lists[1:], strict=False))
+    changes = sum(a is not b for a, b in pairwise(lists))
     assert changes <= 14
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -40,6 +41,7 @@ class Executor:
         self._run_as_submitter = run_as_submitter
         self._durable = {attempt.id for attempt in engine.state.live_attempts()}
         """Live attempts whose placement is on disk: only these may be told to an agent."""
+        self._owed: deque[tuple[int, str, Forget]] = deque()
         engine.listeners.append(self.on_event)
 
     # --- durable events go out
@@ -61,6 +63,9 @@ class Executor:
             self._forget(event)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
+        while self._owed and self._owed[0][0] <= seq:
+            _, node_id, forget = self._owed.popleft()
+            self._send_forget(node_id, forget)
 
     def _assign(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         link = self.links.get(member.alloc.node_id)
@@ -101,6 +106,21 @@ class Executor:
             if link is not None:
                 link.send(Forget(event.attempt_id, event.rank))
 
+    def _acknowledge(self, node_id: str, attempt_id: str, rank: int) -> None:
+        """An end was told that the state knows already. It may know it from an event that is not durable
+        yet: an agent that forgot too early could not tell it again after a crash.
+        """
+        forget, version = Forget(attempt_id, rank), self.engine.state.version
+        if self.engine.writer.durable_seq >= version:
+            self._send_forget(node_id, forget)
+        else:
+            self._owed.append((version, node_id, forget))
+
+    def _send_forget(self, node_id: str, forget: Forget) -> None:
+        link = self.links.get(node_id)
+        if link is not None:
+            link.send(forget)
+
     # --- agents come and go
 
     def attach(self, link: AgentLink, truths: Iterable[MemberTruth]) -> None:
@@ -126,7 +146,7 @@ class Executor:
                 log.warning("unknown attempt runs on a node", extra={"attempt": truth.attempt_id})
                 link.send(Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
             else:
-                link.send(Forget(truth.attempt_id, truth.rank))
+                self._acknowledge(node.id, truth.attempt_id, truth.rank)
             return
         assert attempt is not None
         if truth.running:
@@ -177,10 +197,8 @@ class Executor:
         events = decide.exited(self.engine.state, node, attempt_id, rank, report, started_boot_us)
         if events:
             self.engine.commit(events, actor)
-            return
-        link = self.links.get(node.id)
-        if link is not None:
-            link.send(Forget(attempt_id, rank))
+        else:
+            self._acknowledge(node.id, attempt_id, rank)
 
     async def settle(self, timeout_s: float = 2.0) -> None:
         """Ask every connected agent for its usage now, and wait until it is in the ledger."""

@@ -1,0 +1,224 @@
+"""The rows of JOBS and NODES: contract section 9 as values.
+
+Owns    columns, defaults and what each cell may say. Times are microseconds from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+
+import msgspec
+
+from bursar.decision import GPU_SLOTS_MAX
+from bursar.errors import InvalidRequest, NotBuilt
+from bursar.money import parse_amount
+from bursar.resources import MILLI, GpuRequest, ResourceRequest, parse_gpu_type
+from bursard.sim import csvfile
+from bursard.sim.csvfile import BadCell, Table, flag, integer, one_of, positive_us, seconds_us
+
+MIB = 1 << 20
+NODES_PER_JOB_MAX = 65_536
+PRIORITIES = {"low": 25, "normal": 50, "high": 75}
+DEFAULT_GPU_TYPE = "GPU"
+"""Of nodes that have GPUs and do not say which."""
+
+JOB_COLUMNS = (
+    "job_id", "submit_s", "duration_s", "nodes", "gpus", "gpu_milli", "gpu_type", "cpu_milli", "memory_mib",
+    "priority", "project", "user", "experiment", "deadline_s", "time_limit_s", "preemptible", "max_cost",
+    "checkpoint_s", "throughput",
+)  # fmt: skip
+NODE_COLUMNS = (
+    "node_id", "cpu_milli", "memory_mib", "gpus", "gpu_type", "gpu_memory_mib", "pool", "rack",
+    "price_per_hour", "available_from_s", "available_until_s",
+)  # fmt: skip
+
+
+class JobRow(msgspec.Struct, kw_only=True):
+    """One job. `duration_us` None: it never ends. `throughput`: speed by GPU type, 1 for others."""
+
+    job_id: str
+    submit_us: int
+    duration_us: int | None
+    nodes: int
+    request: ResourceRequest
+    priority: int
+    project: str
+    user: str
+    experiment: str
+    deadline_us: int | None
+    time_limit_us: int
+    preemptible: bool
+    max_cost_nanos: int
+    checkpoint_us: int
+    throughput: Mapping[str, Fraction]
+
+
+class NodeRow(msgspec.Struct, kw_only=True):
+    """One node. `rate_nanos` None: its pool's cost model says, or nobody does. `until_us` None: for ever."""
+
+    node_id: str
+    cpu_milli: int
+    memory_bytes: int
+    gpus: int
+    gpu_type: str
+    gpu_memory_bytes: int
+    pool: str
+    rack: str
+    rate_nanos: int | None
+    from_us: int
+    until_us: int | None
+
+
+def read_jobs(path: str) -> list[JobRow]:
+    """The workload, in the order of the file. Raises `InvalidRequest` with every fault."""
+    table = Table(path, JOB_COLUMNS, ("job_id", "submit_s"))
+    found: list[JobRow] = []
+    seen: set[str] = set()
+    requests: dict[ResourceRequest, ResourceRequest] = {}
+    for _ in table.rows():
+        row = _job(table)
+        if row.job_id in seen:
+            table.wrong("job_id", f"the job {row.job_id!r} is there twice")
+        seen.add(row.job_id)
+        row.request = requests.setdefault(row.request, row.request)
+        found.append(row)
+    table.finish()
+    return found
+
+
+def _job(table: Table) -> JobRow:
+    submit_us = table.require("submit_s", 0, seconds_us)
+    deadline_us = table.cell("deadline_s", None, _maybe_seconds)
+    if deadline_us is not None and deadline_us < submit_us:
+        table.wrong(
+            "deadline_s", "is before submit_s; like submit_s it counts from the start of the simulation"
+        )
+    return JobRow(
+        job_id=table.require("job_id", "", csvfile.name),
+        submit_us=submit_us,
+        duration_us=table.cell("duration_s", None, _maybe_seconds),
+        nodes=table.cell("nodes", 1, integer(1, NODES_PER_JOB_MAX)),
+        request=_request(table),
+        priority=table.cell("priority", 50, one_of(PRIORITIES, integer(0, 100))),
+        project=table.cell("project", "default", csvfile.name),
+        user=table.cell("user", "sim", csvfile.name),
+        experiment=table.cell("experiment", "", csvfile.name),
+        deadline_us=deadline_us,
+        time_limit_us=table.cell("time_limit_s", 0, positive_us),
+        preemptible=table.cell("preemptible", True, flag),
+        max_cost_nanos=table.cell("max_cost", 0, _cost),
+        checkpoint_us=table.cell("checkpoint_s", 0, positive_us),
+        throughput=table.cell("throughput", {}, _throughput),
+    )
+
+
+def _maybe_seconds(text: str) -> int | None:
+    return seconds_us(text)
+
+
+def _request(table: Table) -> ResourceRequest:
+    gpus = table.cell("gpus", 0, integer(0, 10_000))
+    milli = table.cell("gpu_milli", MILLI, integer(0, MILLI))
+    no_types: tuple[str, ...] = ()
+    types = table.cell("gpu_type", no_types, _types)
+    wanted = None
+    if gpus:
+        if milli == 0:
+            table.wrong("gpu_milli", f"0 of each of {gpus} GPUs is nothing; give 1 to 1000, or gpus=0")
+        elif milli < MILLI and gpus > 1:
+            table.wrong("gpu_milli", f"a share of a GPU ({milli}/1000) needs gpus=1, not {gpus}")
+            milli = MILLI
+        wanted = GpuRequest(gpus, types, milli or MILLI)
+    return ResourceRequest(
+        wanted,
+        table.cell("cpu_milli", 0, integer(0)),
+        table.cell("memory_mib", 0, integer(0)) * MIB,
+    )
+
+
+def _types(text: str) -> tuple[str, ...]:
+    return tuple(sorted({parse_gpu_type(part) for part in text.split("|") if part.strip()}))
+
+
+def _cost(text: str) -> int:
+    nanos = _amount(text)
+    if nanos <= 0:
+        raise BadCell(f"{text} must be more than 0; leave it empty for no cap")
+    return nanos
+
+
+def _amount(text: str) -> int:
+    if "_" in text or len(text) > 40:
+        raise BadCell(f"{text[:60]!r} is not an amount, such as 12.50")
+    return parse_amount(text)
+
+
+def _throughput(text: str) -> dict[str, Fraction]:
+    found: dict[str, Fraction] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        kind, equals, speed = part.partition("=")
+        value = csvfile.number(speed.strip()) if equals else Decimal(0)
+        if not equals or not Decimal("1e-6") <= value <= Decimal("1e6"):
+            raise BadCell(
+                f"{part[:60]!r} is not TYPE=SPEED with a speed from 0.000001 to 1000000, as in A100=2.6"
+            )
+        found[parse_gpu_type(kind)] = Fraction(value)
+    return found
+
+
+def read_nodes(path: str) -> list[NodeRow]:
+    """The cluster, in the order of the file. Raises `InvalidRequest` with every fault."""
+    table = Table(path, NODE_COLUMNS, ("node_id", "cpu_milli", "memory_mib"))
+    found: list[NodeRow] = []
+    seen: set[str] = set()
+    for _ in table.rows():
+        row = _node(table)
+        if row.node_id in seen:
+            table.wrong("node_id", f"the node {row.node_id!r} is there twice")
+        seen.add(row.node_id)
+        found.append(row)
+    table.finish()
+    if not found:
+        raise InvalidRequest(f"{table.name}: has no nodes")
+    return found
+
+
+def _node(table: Table) -> NodeRow:
+    from_us = table.cell("available_from_s", 0, seconds_us)
+    until_us = table.cell("available_until_s", None, _maybe_seconds)
+    if until_us is not None and until_us <= from_us:
+        table.wrong("available_until_s", "must be after available_from_s")
+    return NodeRow(
+        node_id=table.require("node_id", "", csvfile.name),
+        cpu_milli=table.require("cpu_milli", 0, integer(0)),
+        memory_bytes=table.require("memory_mib", 0, integer(0)) * MIB,
+        gpus=table.cell("gpus", 0, integer(0, GPU_SLOTS_MAX)),
+        gpu_type=table.cell("gpu_type", DEFAULT_GPU_TYPE, parse_gpu_type),
+        gpu_memory_bytes=table.cell("gpu_memory_mib", 0, integer(0)) * MIB,
+        pool=table.cell("pool", "", csvfile.name),
+        rack=table.cell("rack", "", csvfile.name),
+        rate_nanos=table.cell("price_per_hour", None, _maybe_price),
+        from_us=from_us,
+        until_us=until_us,
+    )
+
+
+def _maybe_price(text: str) -> int | None:
+    nanos = _amount(text)
+    if nanos < 0:
+        raise BadCell(f"{text} must not be negative")
+    if nanos > 10**15:
+        raise BadCell(f"{text} an hour is out of range; the most is 1000000")
+    return nanos
+
+
+def refuse_offers(path: str) -> None:
+    """Renting machines is not built: a file that offers any is refused. Raises `NotBuilt`."""
+    lines = [line for line in csvfile.read_bytes(path).splitlines() if line.strip()]
+    if len(lines) > 1:
+        raise NotBuilt(
+            f"{path}: renting machines from offers is not built in this version, so {len(lines) - 1} offers"
+            " cannot be used; leave --offers out, or put machines that are always there into --nodes"
+        )

@@ -1,0 +1,535 @@
+"""One simulation: what happens, in order of time, decided and remembered by the daemon's own code.
+
+Owns    the event heap, the virtual clock and how long a job runs once it was placed. Everything else is
+        `bursard.state`, its decisions, `plan` and the ledger, called as the daemon calls them.
+Why     nodes are metered when something depends on it (a period, a price or a node ends), not every minute:
+        a bill is the difference of two counters, so it is the same to the nano.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import msgspec
+
+from bursar.clock import DAY_US, Instant
+from bursar.decision import JobClass, NodeColumns
+from bursar.errors import BursarError
+from bursar.ids import SequentialIds
+from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
+from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
+from bursar_policies.specs import Document
+from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
+from bursard.scheduler import PlanCache, plan
+from bursard.scheduler.gang import asks_of
+from bursard.scheduler.table import Table
+from bursard.sim.checks import Checks
+from bursard.sim.rows import JobRow, NodeRow
+from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
+from bursard.state.decide import attempts, jobs, nodes, policies
+
+START_AT = 1_767_225_600_000_000
+"""2026-01-01T00:00:00Z: second 0 of every simulation; budget periods are cut from here."""
+BOOT_US = 1_000_000_000
+"""Boot clock of every node at second 0."""
+NO_LIMIT_US = 100 * 365 * DAY_US
+"""Time limit of a job that never ends."""
+
+# What happens at one instant happens in this order.
+_END, _LEAVE, _ROLL, _PRICE, _JOIN, _SUBMIT = range(6)
+_MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
+
+
+class JobRun(msgspec.Struct):
+    """What became of one row of JOBS. Times are microseconds from the start; -1 for not yet.
+
+    Attributes:
+        work_us: how much of its duration is saved, at speed 1.
+        wasted_nanos: cost of work that was lost with a node.
+        state: a `JobState`, DROPPED (could not start when it arrived) or REFUSED (no budget can ever pay).
+    """
+
+    row: JobRow
+    state: str = ""
+    start_us: int = -1
+    end_us: int = -1
+    nodes: tuple[str, ...] = ()
+    cost_nanos: int = 0
+    priced: bool = True
+    attempts: int = 0
+    work_us: Fraction = Fraction(0)
+    wasted_nanos: int = 0
+    never_fits: bool = False
+
+
+class Running(NamedTuple):
+    """A live attempt: since when, and how fast its slowest member works."""
+
+    run: JobRun
+    since_us: int
+    speed: Fraction
+
+
+class RowPrices(PriceTable):
+    """Prices of nodes as NODES states them; of the others as the policies say."""
+
+    def __init__(self, rows: Sequence[NodeRow], state: State) -> None:
+        super().__init__(state.priced)
+        self._rows = {row.node_id: row for row in rows if row.rate_nanos is not None}
+        self._currency = state.currency
+
+    def lookup(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
+        """The price of a node at an instant."""
+        row = self._rows.get(facts.name)
+        if row is None or row.rate_nanos is None:
+            return super().lookup(facts, at) if facts.pool else None
+        return PriceQuote(
+            rate_nanos_per_hour=row.rate_nanos,
+            currency=self._currency,
+            price_id=f"nodes/{facts.name}",
+            source="price_per_hour",
+            as_of=Instant(0),
+            valid_from=Instant(0),
+            valid_until=Instant(FOREVER),
+            components=split_components(
+                row.rate_nanos,
+                DEFAULT_WEIGHTS,
+                has_gpu=bool(facts.devices),
+                has_memory=facts.memory_bytes > 0,
+            ),
+        )
+
+
+class Totals(msgspec.Struct):
+    """Sums over the run. `*_milli_us`: thousandths of a GPU times microseconds."""
+
+    used_nanos: int = 0
+    idle_nanos: int = 0
+    capacity_milli_us: int = 0
+    allocated_milli_us: int = 0
+    peak_allocated: int = 0
+    peak_capacity: int = 1
+    node_us: int = 0
+    priced_node_us: int = 0
+    preemptions: int = 0
+    cycles: int = 0
+    decisions: int = 0
+    cpu_ns: int = 0
+
+
+class Simulation:
+    """Build it, `run()` it, read `runs`, `totals`, `checks` and `state`."""
+
+    def __init__(
+        self,
+        job_rows: Sequence[JobRow],
+        node_rows: Sequence[NodeRow],
+        documents: Sequence[Document] = (),
+        *,
+        currency: str = "USD",
+        until_us: int | None = None,
+        drop_unplaced: bool = False,
+    ) -> None:
+        self.state = State()
+        self.runs = [JobRun(row) for row in job_rows]
+        self.totals = Totals()
+        self.checks = Checks(self.state)
+        self.cycle_ns: list[int] = []
+        self.end_us = 0
+        self._until_us = until_us
+        self._drop = drop_unplaced
+        self._ids = SequentialIds()
+        self._cache = PlanCache()
+        self._now_us = 0
+        self._heap: list[tuple[int, int, int, object]] = []
+        self._pushed = 0
+        self._waiting = [0] * 6
+        self._by_id: dict[str, JobRun] = {}
+        self._live: dict[str, Running] = {}
+        self._capacity = self._allocated = 0
+        self._blocked: set[tuple[JobClass, int]] = set()
+        self._for_money = False
+        self._rolled: set[str] = set()
+        self._repriced: set[str] = set()
+        self._commit([ClusterCreated("sim", currency)])
+        self._commit(policies.apply_documents(self.state, documents, START_AT))
+        self._prices = RowPrices(node_rows, self.state)
+        self._schedule(node_rows)
+
+    def _schedule(self, node_rows: Sequence[NodeRow]) -> None:
+        for row in node_rows:
+            self._push(row.from_us, _JOIN, row)
+        for run in self.runs:
+            self._push(run.row.submit_us, _SUBMIT, run)
+        for at in sorted({one.effective_from for one in self.state.priced if one.effective_from > START_AT}):
+            self._push(at - START_AT, _PRICE, None)
+        for record in self.state.budgets.records.values():
+            if record.period_end:
+                self._push(record.period_end - START_AT, _ROLL, record.name)
+
+    def _push(self, at_us: int, kind: int, what: object) -> None:
+        self._pushed += 1
+        self._waiting[kind] += 1
+        heapq.heappush(self._heap, (at_us, kind, self._pushed, what))
+
+    # --- time
+
+    def run(self) -> None:
+        """Let everything happen, then settle what still runs."""
+        heap = self._heap
+        while heap and self._goes_on():
+            at_us = heap[0][0]
+            if self._until_us is not None and at_us > self._until_us:
+                break
+            self._advance(at_us)
+            must_plan = False
+            while heap and heap[0][0] == at_us:
+                _, kind, _, what = heapq.heappop(heap)
+                self._waiting[kind] -= 1
+                must_plan |= self._happen(kind, what)
+            if must_plan:
+                self._plan()
+        if self._until_us is not None and (self._by_id or self._waiting[_SUBMIT]):
+            self._advance(self._until_us)
+        self._finish()
+
+    def _goes_on(self) -> bool:
+        """Is anything left that could change what becomes of a job?"""
+        waiting = self._waiting
+        if waiting[_SUBMIT] or waiting[_END] or (self._by_id and self._until_us is not None):
+            return True
+        if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] and self._by_id:
+            return True
+        # Periods renew for ever: worth waiting for until each has, and no job could start.
+        return self._for_money and len(self._rolled) < waiting[_ROLL]
+
+    def _advance(self, to_us: int) -> None:
+        passed = to_us - self._now_us
+        self.totals.capacity_milli_us += self._capacity * passed
+        self.totals.allocated_milli_us += self._allocated * passed
+        self._now_us = to_us
+
+    @property
+    def _now(self) -> int:
+        return START_AT + self._now_us
+
+    @property
+    def _boot_us(self) -> int:
+        return BOOT_US + self._now_us
+
+    def _happen(self, kind: int, what: object) -> bool:
+        """One thing. True when a plan should follow."""
+        if kind == _SUBMIT:
+            assert isinstance(what, JobRun)
+            return self._submit(what)
+        if kind == _END:
+            assert isinstance(what, str)
+            return self._end(what)
+        if kind == _JOIN:
+            assert isinstance(what, NodeRow)
+            self._join(what)
+        elif kind == _LEAVE:
+            assert isinstance(what, NodeRecord)
+            self._leave(what)
+        elif kind == _ROLL:
+            assert isinstance(what, str)
+            self._roll(what)
+        else:
+            self._reprice()
+        return True
+
+    def _commit(self, events: Sequence[Event]) -> None:
+        """As the engine does, but for the disk."""
+        state, queue = self.state, deque(events)
+        applied = Applied()
+        gone: list[str] = []
+        while queue:
+            event = queue.popleft()
+            state.apply(event, self._now, applied)
+            self.checks.after(event, applied.charges)
+            for item in applied.charges:
+                if item.kind == "usage":
+                    self.totals.used_nanos += item.nanos
+                else:
+                    self.totals.idle_nanos += item.nanos
+            applied.charges.clear()
+            applied.transactions.clear()
+            for job in applied.finished:
+                queue.extend(jobs.dependents_of(state, job))
+                self._ended(job)
+                gone.append(job.id)
+            applied.finished.clear()
+        for job_id in gone:
+            state.evict(job_id)
+
+    # --- jobs
+
+    def _submit(self, run: JobRun) -> bool:
+        try:
+            events = jobs.submit(self.state, self._ids, user=run.row.user, spec=self._spec(run.row))
+        except BursarError:
+            run.state, run.end_us = "REFUSED", self._now_us
+            return False
+        assert isinstance(events[0], JobSubmitted)
+        job_id = events[0].job_id
+        self._by_id[job_id] = run
+        self._commit(events)
+        if self._drop:
+            self._plan()
+            if job_id in self.state.pending:
+                self._commit(jobs.cancel(self.state, self.state.jobs[job_id], None, "could not start"))
+                run.state = "DROPPED"
+            return False
+        # Behind a job that asks for the same and was refused since anything changed, nothing can start.
+        return self.state.pending.key_of(job_id) not in self._blocked
+
+    def _spec(self, row: JobRow) -> JobSpec:
+        return JobSpec(
+            project=row.project,
+            experiment=row.experiment,
+            priority=row.priority,
+            preemptible=row.preemptible,
+            nodes=row.nodes,
+            options=(row.request,),
+            time_limit_us=row.time_limit_us or limit_for(row, self.state.limits.default_time_limit_us),
+            max_cost_nanos=row.max_cost_nanos,
+            currency=self.state.currency if row.max_cost_nanos else "",
+        )
+
+    def _started(self, attempt: AttemptRecord) -> None:
+        """Its processes exist at once; when they end is known now."""
+        run = self._by_id[attempt.job_id]
+        speeds = []
+        for member in attempt.members:
+            node = self.state.nodes[member.alloc.node_id]
+            rank = member.alloc.rank
+            self._commit(attempts.started(self.state, node, attempt.id, rank, self._boot_us, 1))
+            kind = node.facts.devices[0].type if member.alloc.devices else ""
+            speeds.append(run.row.throughput.get(kind, Fraction(1)))
+            self._allocated += sum(share.milli for share in member.alloc.devices)
+        self._note_peak()
+        run.attempts += 1
+        run.nodes = tuple(self.state.nodes[m.alloc.node_id].facts.name for m in attempt.members)
+        if run.start_us < 0:
+            run.start_us = self._now_us
+        speed = min(speeds)
+        self._live[attempt.id] = Running(run, self._now_us, speed)
+        held_us = attempt.time_limit_us
+        if run.row.duration_us is not None:
+            held_us = min(held_us, round((run.row.duration_us - run.work_us) / speed))
+        elif attempt.time_limit_us == NO_LIMIT_US:
+            return
+        self._push(self._now_us + held_us, _END, attempt.id)
+
+    def _end(self, attempt_id: str) -> bool:
+        """An attempt has run its time, unless something ended it before."""
+        running = self._live.get(attempt_id)
+        if running is None:
+            return False
+        run, held_us = running.run, self._now_us - running.since_us
+        duration_us = run.row.duration_us
+        done = duration_us is not None and held_us >= round((duration_us - run.work_us) / running.speed)
+        cause = EndCause.COMPLETED if done else EndCause.TIME_LIMIT
+        self._exit(attempt_id, cause, 0 if done else -1)
+        return True
+
+    def _exit(self, attempt_id: str, cause: EndCause, exit_code: int) -> None:
+        """Every member that lives is gone now."""
+        running = self._live.pop(attempt_id)
+        report = ExitReport(cause=cause, exit_code=exit_code, held_us=self._now_us - running.since_us)
+        for member in self.state.attempts[attempt_id].live():
+            node = self.state.nodes[member.alloc.node_id]
+            self._allocated -= sum(share.milli for share in member.alloc.devices)
+            self._commit(attempts.exited(self.state, node, attempt_id, member.alloc.rank, report, 0))
+
+    def _ended(self, job: JobRecord) -> None:
+        run = self._by_id.pop(job.id)
+        run.state, run.end_us = job.state.value, self._now_us
+        run.cost_nanos, run.priced = job.settled_nanos, not job.unpriced
+
+    # --- nodes, prices, periods
+
+    def _join(self, row: NodeRow) -> None:
+        devices = tuple(
+            Device(index, f"{row.node_id}-{index}", row.gpu_type, row.gpu_memory_bytes, simulated=True)
+            for index in range(row.gpus)
+        )
+        facts = NodeFacts(
+            name=row.node_id,
+            cpu_milli=row.cpu_milli,
+            memory_bytes=row.memory_bytes,
+            devices=devices,
+            pool=row.pool,
+            rack=row.rack,
+        )
+        self._commit(
+            nodes.hello(
+                self.state,
+                self._ids,
+                self._prices,
+                facts=facts,
+                boot_id="boot",
+                boot_us=self._boot_us,
+                now=self._now,
+            )
+        )
+        self._capacity += 1000 * row.gpus
+        self._note_peak()
+        if row.until_us is not None:
+            node = self.state.node_by_name(row.node_id)
+            self._push(row.until_us, _LEAVE, node)
+
+    def _leave(self, node: NodeRecord) -> None:
+        """A node is gone for good, and with it what ran there: those jobs wait again."""
+        self._meter(node)
+        struck = [self.state.attempts[attempt_id] for attempt_id in node.live]
+        self._note_node(node)
+        self._commit(nodes.silent(self.state, node))
+        for attempt in struck:
+            self._lose(attempt)
+            self._allocated -= sum(
+                share.milli
+                for member in attempt.live()
+                if member.alloc.node_id == node.id
+                for share in member.alloc.devices
+            )
+        self._commit(nodes.confirm_dead(self.state, node))
+        for attempt in struck:
+            if attempt.id in self.state.attempts:
+                self._exit(attempt.id, EndCause.NODE_LOST, -1)
+            self._live.pop(attempt.id, None)
+        self._capacity -= 1000 * len(node.facts.devices)
+        self._note_peak()
+
+    def _lose(self, attempt: AttemptRecord) -> None:
+        """Work since the last checkpoint is lost, and what it cost is wasted."""
+        run, since_us, speed = self._live[attempt.id]
+        held_us = self._now_us - since_us
+        checkpoint_us = run.row.checkpoint_us
+        kept_us = held_us // checkpoint_us * checkpoint_us if checkpoint_us else 0
+        run.work_us += kept_us * speed
+        self.totals.preemptions += 1
+        # What its other members cost is not charged yet, but known: rate times time.
+        cost = attempt.rate * held_us // 3_600_000_000
+        run.wasted_nanos += cost * (held_us - kept_us) // held_us if held_us else 0
+
+    def _meter(self, node: NodeRecord) -> None:
+        """Charge everything up to now. Nodes without a price cost nothing that could be charged."""
+        counters = [
+            (attempt_id, rank, self._now_us - self._live[attempt_id].since_us)
+            for attempt_id, rank in node.live.items()
+        ]
+        if not node.price_id and not counters:
+            return
+        self._commit(
+            nodes.usage(self.state, node, boot_id=node.boot_id, at_boot_us=self._boot_us, counters=counters)
+        )
+
+    def _meter_all(self) -> None:
+        for node in self.state.nodes.values():
+            if node.connected:
+                self._meter(node)
+
+    def _roll(self, name: str) -> None:
+        """A budget's period ended: it is closed on the charges of its own time, then the next one begins."""
+        if self._live:
+            self._meter_all()
+        self._commit(policies.roll_periods(self.state, self._now))
+        record = self.state.budgets.records[name]
+        self._rolled.add(name)
+        self._push(record.period_end - START_AT, _ROLL, name)
+
+    def _reprice(self) -> None:
+        self._meter_all()
+        for event in nodes.reprice(self.state, self._prices, self._now):
+            assert isinstance(event, NodePriced)
+            self._repriced.add(event.node_id)
+            self._commit([event])
+
+    # --- planning
+
+    def _plan(self) -> None:
+        """Start what can start, as the cycle does."""
+        again = True
+        while again and len(self.state.pending):
+            began = time.perf_counter_ns()
+            snapshot = self.state.snapshot()
+            answer = plan(snapshot, self._now, self._cache)
+            dropped = 0
+            for start in answer.starts:
+                events = attempts.place(self.state, self._ids, start)
+                dropped += not events
+                self._commit(events)
+                for event in events:
+                    if isinstance(event, AttemptPlaced):
+                        self._started(self.state.attempts[event.attempt_id])
+            self.totals.cycles += 1
+            self.totals.decisions += answer.considered
+            self.cycle_ns.append(time.perf_counter_ns() - began)
+            if answer.starts:
+                self._rolled.clear()
+            self._blocked = {
+                (snapshot.queues[index].job_class, snapshot.queues[index].priority)
+                for index in answer.class_reasons
+            }
+            self._for_money = any(r.code in _MONEY for r in answer.class_reasons.values())
+            # Only a queue longer than its window, or a start that was refused, leaves more to be done.
+            cut = any(queue.total > len(queue.jobs) for queue in snapshot.queues)
+            again = dropped > 0 or (cut and len(answer.starts) > 0)
+
+    def _note_peak(self) -> None:
+        totals = self.totals
+        if self._allocated * totals.peak_capacity > totals.peak_allocated * max(self._capacity, 1):
+            totals.peak_allocated, totals.peak_capacity = self._allocated, max(self._capacity, 1)
+
+    # --- the end
+
+    def _finish(self) -> None:
+        self.end_us = self._now_us
+        self._meter_all()
+        for node in self.state.nodes.values():
+            if node.connected:
+                self._note_node(node)
+            self.checks.node_hours(node, node.id not in self._repriced)
+        self.checks.ledger()
+        columns = self.state.cluster.columns()
+        fits: dict[JobClass, bool] = {}
+        for job_id, run in self._by_id.items():
+            job = self.state.jobs[job_id]
+            run.state, run.cost_nanos, run.priced = job.state.value, job.settled_nanos, not job.unpriced
+            if job.state is JobState.PENDING:
+                job_class = self.state.class_of(job)
+                if job_class not in fits:
+                    fits[job_class] = can_ever_fit(columns, job_class)
+                run.never_fits = not fits[job_class]
+
+    def _note_node(self, node: NodeRecord) -> None:
+        there_us = self._now - node.axis_start
+        self.totals.node_us += there_us
+        if node.price_id:
+            self.totals.priced_node_us += there_us
+
+
+def limit_for(row: JobRow, default_us: int) -> int:
+    """The time limit of a job that names none: the daemon's default, doubled until it does not cut the job.
+
+    Few different limits keep the queue in few classes, and tell the scheduler no more than users would.
+    """
+    if row.duration_us is None:
+        return NO_LIMIT_US
+    longest_us = row.duration_us / min([Fraction(1), *row.throughput.values()])
+    limit_us = default_us
+    while limit_us < longest_us:
+        limit_us *= 2
+    return limit_us
+
+
+def can_ever_fit(columns: NodeColumns, job_class: JobClass) -> bool:
+    """Would the gang fit if nothing else ran?"""
+    place = list(range(len(columns.ids)))
+    return any(Table(ask, columns, place).capable_count >= job_class.nodes for ask in asks_of(job_class))

@@ -1,0 +1,352 @@
+"""`bursar sim` as a user meets it: files in, a summary out, and numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.cli.main import run as bursar
+from bursar.errors import InvalidRequest
+from bursar.model import DeviceShare, MemberAllocation, ShareRates
+from bursard.events import AttemptPlaced
+from bursard.sim import csvfile, rows
+from bursard.sim.checks import node_cost
+from bursard.sim.simulation import START_AT, Simulation
+
+NODES = "node_id,cpu_milli,memory_mib,gpus,gpu_type,price_per_hour\n" + (
+    "n1,8000,1000,4,A100,8\nn2,8000,1000,4,V100,4\n"
+)
+HOUR_US = 3_600_000_000
+
+
+class Sim:
+    """Writes files and runs the command."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+
+    def write(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    def raw(self, jobs: str, *flags: str, nodes: str = NODES) -> tuple[int, str, str]:
+        files = ("--jobs", self.write("jobs.csv", jobs), "--nodes", self.write("nodes.csv", nodes))
+        code = bursar(["sim", *files, "--out-jobs", str(self.folder / "out.csv"), *flags])
+        found = self.capsys.readouterr()
+        return code, found.out, found.err
+
+    def __call__(self, jobs: str, *flags: str, nodes: str = NODES) -> tuple[Any, dict[str, dict[str, str]]]:
+        code, out, err = self.raw(jobs, "-o", "json", *flags, nodes=nodes)
+        assert code == 0, err
+        summary = json.loads(out)
+        assert summary["violations"] == 0
+        lines = csv.DictReader(io.StringIO((self.folder / "out.csv").read_text()))
+        return summary, {row["job_id"]: row for row in lines}
+
+    def policy(self, text: str) -> tuple[str, str]:
+        self.write("policies/p.yaml", text)
+        return ("--policies", str(self.folder / "policies"))
+
+
+@pytest.fixture
+def sim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sim:
+    return Sim(tmp_path, capsys)
+
+
+def budget(limit: int, period: str = "one-time") -> str:
+    return (
+        f"kind: Budget\nname: b\nspec:\n  scope: {{project: x}}\n  limit: {limit} USD\n  period: {period}\n"
+    )
+
+
+# ------------------------------------------------------------------ what comes out
+
+
+def test_the_summary_has_every_key_of_the_contract(sim):
+    summary, _ = sim("job_id,submit_s,duration_s,gpus\na,0,60,1\n")
+    assert set(summary) >= {
+        "jobs", "jct_s", "wait_s", "makespan_s", "gpu", "cost", "deadlines", "preemptions", "budgets",
+        "scheduler", "violations",
+    }  # fmt: skip
+    assert set(summary["jobs"]) >= {"submitted", "finished", "failed", "pending", "never_fit"}
+    assert set(summary["jct_s"]) == set(summary["wait_s"]) == {"mean", "p50", "p90", "p99"}
+    assert set(summary["gpu"]) == {"capacity_h", "allocated_h", "allocation_ratio", "peak_allocation_ratio"}
+    money = {"total", "on_demand", "spot", "owned", "idle", "wasted_on_preemption"}
+    assert all(set(summary["cost"][key]) == {"amount", "currency"} for key in money)
+    assert set(summary["scheduler"]) == {"cycles", "decisions", "cpu_s", "cycle_ms"}
+
+
+def test_the_cost_of_nodes_is_jobs_plus_idle_to_the_nano(sim):
+    jobs = "job_id,submit_s,duration_s,gpus,cpu_milli\na,0,3600,4,8000\nb,0,1234.567891,1,333\n"
+    summary, out = sim(jobs)
+    assert summary["cost"]["total"]["amount"] == "12.000000000"  # one hour of both nodes
+    nanos = [int(out[job]["cost"].replace(".", "")) for job in ("a", "b")]
+    idle = int(summary["cost"]["idle"]["amount"].replace(".", ""))
+    assert sum(nanos) + idle == 12_000_000_000
+    assert summary["gpu"]["capacity_h"] == 8.0
+
+
+def test_an_unknown_price_is_unknown_and_not_nothing(sim):
+    summary, out = sim(
+        "job_id,submit_s,duration_s\na,0,60\n", nodes="node_id,cpu_milli,memory_mib\nn,1000,1\n"
+    )
+    assert summary["cost"]["total"] == {"amount": None, "currency": "USD"}
+    assert out["a"]["cost"] == ""
+
+
+def test_a_pool_is_priced_by_its_cost_model(sim):
+    model = (
+        "kind: CostModel\nname: m\nspec:\n"
+        "  {pool: p, node_capex: 87600 USD, useful_life: 1y, practical_capacity: 100%}\n"
+    )
+    nodes = "node_id,cpu_milli,memory_mib,pool\nn,1000,0,p\n"
+    summary, out = sim(
+        "job_id,submit_s,duration_s,cpu_milli\na,0,3600,1000\n", *sim.policy(model), nodes=nodes
+    )
+    assert out["a"]["cost"] == summary["cost"]["owned"]["amount"] == "10.000000000"
+
+
+def test_the_same_input_gives_the_same_bytes(sim):
+    jobs = "job_id,submit_s,duration_s,gpus,gpu_milli\n" + "".join(
+        f"j{i},{i * 7},{100 + i * 31 % 900},{1 + i % 2},{1000 if i % 2 else 300}\n" for i in range(60)
+    )
+    first = (*sim.raw(jobs, "-o", "json"), (sim.folder / "out.csv").read_bytes())
+    assert first == (*sim.raw(jobs, "-o", "json"), (sim.folder / "out.csv").read_bytes())
+    assert '"cpu_s": null' in first[1]
+    assert json.loads(sim.raw(jobs, "-o", "json", "--timing")[1])["scheduler"]["cycle_ms"]["max"] > 0
+
+
+# ------------------------------------------------------------------ what happens
+
+
+def test_jobs_wait_their_turn(sim):
+    summary, out = sim("job_id,submit_s,duration_s,gpus,gpu_type\na,0,100,4,A100\nb,10,100,4,A100\n")
+    assert (out["b"]["start_s"], out["b"]["end_s"], out["b"]["nodes"]) == ("100", "200", "n1")
+    assert summary["wait_s"]["mean"] == 45.0
+    assert summary["jct_s"]["mean"] == 145.0
+    assert summary["makespan_s"] == 200
+
+
+def test_dropped_jobs_do_not_wait(sim):
+    summary, out = sim(
+        "job_id,submit_s,duration_s,gpus\na,0,100,4\nb,0,100,4\nc,0,100,1\n", "--drop-unplaced"
+    )
+    assert [out[job]["state"] for job in "abc"] == ["SUCCEEDED", "SUCCEEDED", "DROPPED"]
+    assert summary["jobs"]["dropped"] == 1
+    assert summary["gpu"]["peak_allocation_ratio"] == 1.0
+
+
+def test_fractions_share_a_device(sim):
+    nodes = "node_id,cpu_milli,memory_mib,gpus\nn,0,0,1\n"
+    jobs = "job_id,submit_s,gpus,gpu_milli\na,0,1,400\nb,0,1,600\nc,0,1,1\n"
+    summary, out = sim(jobs, "--until", "60", nodes=nodes)
+    assert [out[job]["state"] for job in "abc"] == ["RUNNING", "RUNNING", "PENDING"]
+    assert summary["gpu"]["allocation_ratio"] == 1.0
+
+
+def test_the_end_is_what_until_says_while_something_runs(sim):
+    summary, out = sim("job_id,submit_s,gpus\na,0,4\nlate,9999,1\n", "--until", "1800")
+    assert summary["end_s"] == 1800
+    assert summary["gpu"]["allocated_h"] == 2.0
+    assert out["late"]["state"] == "NOT_SUBMITTED"
+    assert summary["jobs"] == {**summary["jobs"], "submitted": 1, "running": 1}
+
+
+def test_a_job_that_fits_nowhere_is_told_apart_from_one_that_waits(sim):
+    summary, _ = sim("job_id,submit_s,gpus,nodes\nhuge,0,5,1\nwide,0,1,3\nruns,0,4,2\nwaits,1,1,1\n")
+    assert summary["jobs"] == {**summary["jobs"], "never_fit": 2, "pending": 1, "running": 1}
+
+
+def test_speed_depends_on_the_gpu_it_gets(sim):
+    jobs = "job_id,submit_s,duration_s,gpus,gpu_type,throughput\n" + (
+        "a,0,100,1,A100,A100=2.5;V100=1\nv,0,100,1,V100|K80,A100=2.5\n"
+    )
+    _, out = sim(jobs)
+    assert (out["a"]["end_s"], out["v"]["end_s"]) == ("40", "100")
+
+
+def test_limits_of_time_and_money_end_a_job(sim):
+    jobs = "job_id,submit_s,duration_s,time_limit_s,max_cost,gpus\n" + (
+        "t,0,100,60,,1\nm,0,100000,,1,4\nlong,0,900000,,,1\n"
+    )
+    _, out = sim(jobs)
+    assert (out["t"]["state"], out["t"]["end_s"]) == ("FAILED", "60")
+    assert out["m"]["state"] == "FAILED"
+    assert 0.9 < float(out["m"]["cost"]) <= 1
+    assert out["long"]["state"] == "SUCCEEDED"
+
+
+def test_a_node_that_leaves_takes_unsaved_work_with_it(sim):
+    nodes = (
+        "node_id,cpu_milli,memory_mib,gpus,price_per_hour,available_from_s,available_until_s\n"
+        "n1,1000,0,1,3600,0,95\nn2,1000,0,1,3600,200,\n"
+    )
+    jobs = "job_id,submit_s,duration_s,gpus,cpu_milli,checkpoint_s\na,0,100,1,1000,30\n"
+    summary, out = sim(jobs, nodes=nodes)
+    assert (out["a"]["attempts"], out["a"]["end_s"], out["a"]["nodes"]) == (
+        "2",
+        "210",
+        "n2",
+    )  # 90 s were saved
+    assert summary["preemptions"] == 1
+    assert summary["cost"]["wasted_on_preemption"]["amount"] == "5.000000000"
+    # Each component of a part of an hour is rounded down by itself.
+    assert summary["cost"]["total"]["amount"] == "104.999999999"
+
+
+def test_a_gang_that_loses_one_node_starts_again_as_one(sim):
+    nodes = "node_id,cpu_milli,memory_mib,gpus,available_until_s\nn1,0,0,1,50\nn2,0,0,1,\nn3,0,0,1,\n"
+    summary, out = sim("job_id,submit_s,duration_s,gpus,nodes\na,0,100,1,2\n", nodes=nodes)
+    assert out["a"]["state"] == "SUCCEEDED"
+    assert (out["a"]["end_s"], out["a"]["attempts"]) in (("150", "2"), ("100", "1"))
+    assert summary["gpu"]["allocated_h"] == pytest.approx(int(out["a"]["end_s"]) * 2 / 3600, abs=1e-5)
+
+
+def test_deadlines_are_counted(sim):
+    jobs = "job_id,submit_s,duration_s,gpus,gpu_type,deadline_s\n" + (
+        "a,0,100,4,A100,100\nb,0,100,4,A100,199\nc,0,,9,,500\n"
+    )
+    assert sim(jobs)[0]["deadlines"] == {"met": 1, "missed": 2}
+
+
+# ------------------------------------------------------------------ money that is limited
+
+
+def test_a_hard_budget_is_never_passed(sim):
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,project\n" + "".join(
+        f"j{i},{i},3000,3600,4,{'x' if i % 3 else 'y'}\n" for i in range(30)
+    )
+    summary, _ = sim(jobs, *sim.policy(budget(40)))
+    (found,) = summary["budgets"]
+    settled, peak = (float(found[key]["amount"]) for key in ("settled", "peak_settled_plus_held"))
+    assert 0 < settled <= peak <= 40
+    assert summary["jobs"]["pending"] > 0  # out of money, and it never renews
+
+
+def test_a_budget_that_renews_lets_jobs_go_on(sim):
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,gpu_type,project\n" + "".join(
+        f"j{i},0,3600,3600,4,A100,x\n" for i in range(6)
+    )
+    summary, out = sim(jobs, *sim.policy(budget(15, "day")))
+    days = [int(row["start_s"]) // 86_400 for row in out.values()]
+    assert days == [0, 0, 1, 1, 2, 2]
+    assert float(summary["budgets"][0]["peak_settled_plus_held"]["amount"]) <= 15
+
+
+def test_what_a_budget_can_never_pay_is_refused_at_once(sim):
+    summary, out = sim("job_id,submit_s,duration_s,gpus,project\na,0,7200,4,x\n", *sim.policy(budget(1)))
+    assert out["a"]["state"] == "REFUSED"
+    assert summary["jobs"]["refused"] == 1
+
+
+def test_a_job_without_money_does_not_keep_the_simulation_going_for_ever(sim):
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,project\na,0,60,60,4,x\nb,0,60,86000,4,x\n"
+    summary, _ = sim(jobs, *sim.policy(budget(50, "day")), nodes=NODES.replace("n2", "n0"))
+    assert summary["jobs"]["finished"] + summary["jobs"]["pending"] + summary["jobs"]["refused"] == 2
+
+
+def test_a_placement_policy_is_chosen_by_name(sim):
+    jobs = "job_id,submit_s,gpus\na,0,1\nb,0,1\n"
+    nodes = "node_id,cpu_milli,memory_mib,gpus\nn1,0,0,4\nn2,0,0,4\n"
+    for name, used in (("pack", 1), ("spread", 2), ("default", 1)):
+        _, out = sim(jobs, "--policy", name, nodes=nodes)
+        assert len({row["nodes"] for row in out.values()}) == used, name
+    code, _, err = sim.raw(jobs, "--policy", "spraed")
+    assert code == 2
+    assert "'spread'" in err
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ("job_id,submit_s,gpu\na,0,1\n", ("jobs.csv:1:3", "'gpu'", "did you mean 'gpus'")),
+        ("job_id,duration_s\na,0\n", ("submit_s", "missing")),
+        ("job_id,submit_s,gpus\na,0,-1\nb,x,1\n", ("jobs.csv:2:3", "jobs.csv:3:2", "not a number")),
+        ("job_id,submit_s\na,0\na,1\n", ("jobs.csv:3:1", "twice")),
+        ("job_id,submit_s\na,nan\n", ("finite",)),
+        ("job_id,submit_s\na,1e30\n", ("out of range",)),
+        ("job_id,submit_s\na,0,7\n", ("jobs.csv:2", "3 cells")),
+        ("job_id,submit_s,gpus,gpu_milli\na,0,2,500\n", ("needs gpus=1",)),
+        ("job_id,submit_s,throughput\na,0,A100:2\n", ("TYPE=SPEED",)),
+        ("job_id,submit_s,deadline_s\na,10,5\n", ("before submit_s",)),
+        ("job_id,submit_s,max_cost\na,0,1e-12\n", ("decimal places",)),
+        ('job_id,submit_s\n"a,0\n', ("not CSV",)),
+        ("", ("empty",)),
+    ],
+)
+def test_a_wrong_file_is_refused_with_place_and_reason(sim, jobs, words):
+    code, out, err = sim.raw(jobs)
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in err
+
+
+def test_offers_are_refused_until_they_are_built(sim):
+    jobs = "job_id,submit_s\na,0\n"
+    code, _, err = sim.raw(jobs, "--offers", sim.write("offers.csv", "offer_id\no1\n"))
+    assert code == 2
+    assert "not built" in err
+    assert sim.raw(jobs, "--offers", sim.write("none.csv", "offer_id,instance_type\n"))[0] == 0
+
+
+def test_gzip_is_known_by_its_bytes(tmp_path):
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbfjob_id,submit_s\r\na,1.5\r\n"))
+    assert rows.read_jobs(str(path))[0].submit_us == 1_500_000
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InvalidRequest, match="gzip"):
+        csvfile.read_bytes(str(path))
+
+
+# ------------------------------------------------------------------ the checks can fail
+
+
+def test_the_checks_see_what_they_are_there_for(tmp_path):
+    path = tmp_path / "n.csv"
+    path.write_text("node_id,cpu_milli,memory_mib,gpus,price_per_hour\nn,1000,1,1,1\n")
+    simulation = Simulation([], rows.read_nodes(str(path)))
+    simulation._join(rows.read_nodes(str(path))[0])
+    node = next(iter(simulation.state.nodes.values()))
+    alloc = MemberAllocation(
+        rank=0,
+        node_id=node.id,
+        devices=(DeviceShare(0, 600),),
+        cpu_milli=1,
+        memory_bytes=1,
+        rates=ShareRates(),
+        price_id="",
+    )
+    for number in (1, 2):
+        event = AttemptPlaced(
+            attempt_id=f"att_{number}",
+            job_id="job_1",
+            number=number,
+            option=0,
+            members=(alloc,),
+            boots=(),
+            time_limit_us=1,
+            grace_us=1,
+            holds=(),
+            currency="USD",
+        )
+        simulation.checks.after(event, ())
+    node.through += HOUR_US
+    simulation.checks.node_hours(node, priced_once=True)
+    assert [sentence[:2] for sentence in simulation.checks.found] == ["J4", "R1", "L8"]
+
+
+def test_the_cost_of_a_node_is_cut_at_full_hours():
+    rates = ShareRates(7_000_000_001, 3, 1)
+    assert node_cost(rates, START_AT, START_AT + 5 * HOUR_US) == 5 * rates.total
+    assert node_cost(rates, START_AT + 1, START_AT + 1) == 0
