@@ -169,4 +169,5 @@ def _subclasses(cls: type[BursarError]) -> list[type[BursarError]]:
 
 def by_reason(reason: str) -> type[BursarError]:
     """The class for a wire reason; `BursarError` for one this version does not know."""
-    return {c.reason: c for c in _subclasses(BursarError)}.get(reason, BursarError)
+    own = {vars(c)["reason"]: c for c in _subclasses(BursarError) if "reason" in vars(c)}
+    return own.get(reason, BursarError)
