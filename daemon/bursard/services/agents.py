@@ -69,6 +69,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         self.executor.attach(link, [_truth(one) for one in first.hello.attempts])
         reader = asyncio.create_task(self._read(requests, link, node), name=f"agent-{link.name}")
         reader.add_done_callback(lambda _: link.close())
+        watch = asyncio.create_task(self._watch(link), name=f"watch-{link.name}")
         try:
             while messages := await link.take():
                 for message in self._pack(messages):
@@ -77,6 +78,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 reader.result()
         finally:
             reader.cancel()
+            watch.cancel()
             if self.executor.detach(link):
                 self.telemetry.drop(link.name)
                 self._silent(node)
@@ -146,6 +148,15 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
 
     def _silent(self, node: NodeRecord) -> None:
         self.engine.commit(nodes.silent(self.engine.state, node), "bursard")
+
+    async def _watch(self, link: AgentLink) -> None:
+        """A hung agent keeps its connection open, so it is told from a living one by its heartbeat."""
+        limit_us = self.engine.state.limits.silent_after_us
+        left_us = limit_us
+        while left_us > 0:
+            await asyncio.sleep(left_us / 1_000_000)
+            left_us = min(link.last_seen_at + limit_us - self.engine.now(), limit_us)
+        link.close()
 
     # --- in
 

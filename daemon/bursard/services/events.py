@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,8 @@ from bursard.subjects import subject_of, tag_of
 
 PAGE = 500
 _LIMIT_MAX = 1_000_000
+ATTEMPTS_MAX = 100
+"""Attempts of one job whose events are found, newest last."""
 
 
 class EventsService(events_pb2_grpc.EventsServicer):
@@ -46,15 +49,24 @@ class EventsService(events_pb2_grpc.EventsServicer):
         await self.engine.durable()
         after = request.after_seq
         about = ""
+        or_about: tuple[str, ...] = ()
         if request.job:
-            about = find_job(self.engine, request.job, user).id
+            job = find_job(self.engine, request.job, user)
+            about, or_about = job.id, tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
         elif request.node:
             node = self.engine.state.node_by_name(request.node)
             about = node.id if node is not None else request.node
-        query = EventFilter(kinds=tuple(request.kinds), about=about)
+        query = EventFilter(kinds=tuple(request.kinds), about=about, or_about=or_about)
         if request.tail and not (about or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
-        left = request.limit or (request.tail if about or request.kinds else 0) or _LIMIT_MAX
+        elif request.tail:
+            last = await self._last(after, request.tail, query)
+            for row in last:
+                yield event_view(row)
+            if not request.follow:
+                return
+            after = last[-1].seq if last else after
+        left = request.limit or _LIMIT_MAX
         news = asyncio.Event()
         self._news.add(news)
         try:
@@ -71,6 +83,16 @@ class EventsService(events_pb2_grpc.EventsServicer):
                     await news.wait()
         finally:
             self._news.discard(news)
+
+    async def _last(self, after: int, count: int, query: EventFilter) -> list[EventRow]:
+        """The newest `count` that match; the log is read from the old end, a page at a time."""
+        last: deque[EventRow] = deque(maxlen=count)
+        while True:
+            rows = await asyncio.to_thread(self.engine.store.events, after, PAGE, query)
+            last.extend(rows)
+            if len(rows) < PAGE:
+                return list(last)
+            after = rows[-1].seq
 
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
         """Who serves."""

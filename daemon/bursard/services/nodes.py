@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from bursar.errors import InvalidRequest, NotFound
@@ -26,6 +26,10 @@ TOKEN_TTL_MAX_US = 7 * 86_400 * 1_000_000
 TOP_PERIOD_S = 1.0
 
 
+def _by_name(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
+    return sorted(nodes, key=lambda node: node.facts.name)
+
+
 class NodesService(nodes_pb2_grpc.NodesServicer):
     """Reads and steers nodes."""
 
@@ -39,7 +43,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         """All nodes, or one pool."""
         require(Role.VIEWER)
         await self.engine.durable()
-        nodes = sorted(self.engine.state.nodes.values(), key=lambda node: node.facts.name)
+        nodes = _by_name(self.engine.state.nodes.values())
         return pb.ListNodesResponse(
             nodes=[self._view(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
         )
@@ -98,7 +102,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             state, now = self.engine.state, self.engine.now()
             live = (state.jobs[attempt.job_id] for attempt in list(state.attempts.values())[:1000])
             yield pb.TopResponse(
-                nodes=[self._view(node) for node in state.nodes.values()],
+                nodes=[self._view(node) for node in _by_name(state.nodes.values())],
                 jobs=[job_view(state, job, reason_of(state, self.cycle, job, now)) for job in live],
             )
             if not request.follow:

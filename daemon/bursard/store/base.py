@@ -208,11 +208,16 @@ class JobPage(NamedTuple):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events. `kinds` are tags such as `job-submitted`; `about` is an id it mentions."""
+    """Which events. `kinds` are tags such as `job-submitted`; `about` is an id it mentions.
+
+    Attributes:
+        or_about: further ids, any of which will do too: the attempts of a job.
+    """
 
     kinds: tuple[str, ...] = ()
     actor: str = ""
     about: str = ""
+    or_about: tuple[str, ...] = ()
     since: int = 0
 
 

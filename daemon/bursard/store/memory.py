@@ -304,7 +304,7 @@ def _event_matches(event: EventRow, query: EventFilter) -> bool:
     return (
         query.actor in ("", event.actor)
         and event.at >= query.since
-        and (not query.about or query.about.encode() in event.payload)
+        and (not query.about or any(i.encode() in event.payload for i in (query.about, *query.or_about)))
     )
 
 

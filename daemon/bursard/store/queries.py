@@ -136,7 +136,9 @@ def where_events(after_seq: int, query: EventFilter) -> Where:
     where.equal("actor", query.actor)
     where.any_of("json_extract(cast(payload as text), '$.type')", query.kinds)
     if query.about:
-        where.add("instr(cast(payload as text), ?)", query.about)
+        ids = (query.about, *query.or_about)
+        mentioned = " or ".join(["instr(cast(payload as text), ?)"] * len(ids))
+        where.add(f"({mentioned})", *ids)
     if query.since:
         where.add("at >= ?", query.since)
     return where

@@ -136,7 +136,7 @@ def explain_text(view: Row, now: int) -> str:
     job = view["job"]
     words = (f"job {job['number']}", clean(job["name"]), f"is {state(job['state'])}")
     lines = [" ".join(filter(None, words))]
-    lines += reason_lines(view["reason"])
+    lines += reason_lines(view["reason"] or job["reason"])
     if view["placed_because"]:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":
