@@ -96,12 +96,14 @@ class Engine:
                     self._evictions.append((state.version, job.id))
                     batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
                 applied.finished.clear()
+            # First the cycle, then the writer: both run in the loop's next turn, in this order, so that
+            # what the cycle places because of these events is in the same commit.
+            self.on_dirty()
             self.writer.enqueue(batch)
         except Exception as error:
             # Memory holds part of what the disk will never hear of: nothing may be decided on it.
             self.on_fault(error)
             raise
-        self.on_dirty()
         return state.version
 
     def _apply(self, event: Event, now: int, actor: str, applied: Applied, batch: Batch) -> None:

@@ -77,6 +77,7 @@ class Writer:
         self._on_fault = on_fault
         self._queue_max = queue_max
         self._wake = threading.Condition()
+        self._gathered: list[Batch] = []
         self._queue: list[Batch] = []
         self._snapshot: _Snapshot | None = None
         self._closing = False
@@ -108,24 +109,33 @@ class Writer:
         return self._waiting
 
     def enqueue(self, batch: Batch) -> None:
-        """Hand over a batch; it starts at once when no commit is in flight.
+        """Hand over a batch; when no commit is in flight it starts with the loop's next turn.
 
-        Never refuses for length: its events are already true in memory. Ask `room` before deciding.
-        Raises what the store raised once a commit has failed.
+        One turn, because what is decided in it belongs together: a job's end and the start of the next
+        one in its place then share a commit. Never refuses for length: its events are already true in
+        memory. Ask `room` before deciding. Raises what the store raised once a commit has failed.
         """
         if self._fault is not None:
             raise CommitUnknown(str(self._fault)) from self._fault
-        with self._wake:
-            if self._closing:
-                raise RuntimeError("the writer is closed")
-            self._queue.append(batch)
-            self._wake.notify()
+        if self._closing:
+            raise RuntimeError("the writer is closed")
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(batch)
         self._waiting += 1
         if batch.events:
             self._enqueued_seq = batch.events[-1].seq
         if not self._watching:
             self._watching = True
             self._loop.call_later(_STARVED_S, self._watch, self._released)
+
+    def _hand_over(self) -> None:
+        if not self._gathered:
+            return
+        with self._wake:
+            self._queue += self._gathered
+            self._wake.notify()
+        self._gathered.clear()
 
     async def room(self) -> None:
         """Wait until the queue is short: the push-back on commands, before they are decided."""
@@ -161,6 +171,7 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what is queued and stop the thread. The store stays open. Twice is allowed."""
+        self._hand_over()
         with self._wake:
             self._closing = True
             self._wake.notify()
