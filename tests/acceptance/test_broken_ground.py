@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -103,13 +104,10 @@ def test_a_full_disk_refuses_and_loses_nothing(make_cluster: Callable[..., Any],
     cluster.up()
     kept = cluster.ended(cluster.job("--", "true"))
     ballast = small_disk / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            pass
+    # Unbuffered: what a buffer still held would fail once more when the file is closed.
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
     deadline = time.monotonic() + 20
     while (said := cluster.run("run", "--", "true", code=None)).returncode == 0:
         assert time.monotonic() < deadline
