@@ -188,13 +188,14 @@ class Cluster:
 
         until(probe, "every node is up", limit_s)
 
-    def remove(self) -> None:
+    def remove(self) -> list[int]:
+        """Stop it and everything of it; the processes that `down` left, which should be none."""
         self.run("down", "--state-dir", str(self.state), code=None)
         left = processes(str(self.state))
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.home, ignore_errors=True)
-        assert not left, f"`bursar down` left {len(left)} processes"
+        return left
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +210,9 @@ def make_cluster() -> Iterator[Callable[..., Cluster]]:
         return cluster
 
     yield make
-    for cluster in made:
-        cluster.remove()
+    # All of them first: one that misbehaves must not leave the others running.
+    left = [pid for cluster in made for pid in cluster.remove()]
+    assert not left, f"`bursar down` left {len(left)} processes"
 
 
 @pytest.fixture(scope="session")
