@@ -50,7 +50,7 @@ from bursard.services.policies import PoliciesService
 from bursard.settings import Settings
 from bursard.state.decide import nodes, policies
 from bursard.store import SqliteStore
-from bursard.subjects import tag_of
+from bursard.subjects import head_of
 from bursard.telemetry import LiveTelemetry
 from bursard.telemetry.mqtt import MqttBridge
 from bursard.writer import Writer
@@ -259,7 +259,7 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
 
     def on_event(seq: int, event: Event, at: int, actor: str) -> None:
         payload = encode(event)
-        bridge.publish_event(tag_of(payload), payload)
+        bridge.publish_event(head_of(payload)[0], payload)
 
     engine.listeners.append(on_event)
     return bridge

@@ -52,8 +52,6 @@ class Cycle:
         self.engine = engine
         self.stats = CycleStats()
         self.reasons: dict[tuple[JobClass, int], Reason] = {}
-        self.reserved_job = ""
-        self.reserved_at = 0
         self._cache = PlanCache()
         self._wake = asyncio.Event()
         self._housekept_at = 0.0
@@ -104,7 +102,6 @@ class Cycle:
             (snapshot.queues[index].job_class, snapshot.queues[index].priority): reason
             for index, reason in answer.class_reasons.items()
         }
-        self.reserved_job, self.reserved_at = answer.reserved_job, answer.reserved_at
         stats = self.stats
         stats.cycles += 1
         stats.placed += placed

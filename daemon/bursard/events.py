@@ -332,21 +332,6 @@ Event = (
 )
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """One line of the log: what happened, when it was recorded, by whom.
-
-    Attributes:
-        seq: 1, 2, 3 … without a gap.
-        at: bursard's wall clock at recording (evidence; durations never come from it).
-        actor: user name, `node:<name>` or `bursard`: the audit row of the mutation.
-    """
-
-    seq: int
-    at: int
-    actor: str
-    event: Event
-
-
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 

@@ -17,12 +17,9 @@ class _Head(msgspec.Struct):
 _HEAD = msgspec.json.Decoder(_Head)
 
 
-def tag_of(payload: bytes) -> str:
-    """The event's tag, such as `job-submitted`."""
-    return _HEAD.decode(payload).type
-
-
-def subject_of(payload: bytes) -> str:
-    """The id or name it is about: job, else attempt, node, budget or document."""
+def head_of(payload: bytes) -> tuple[str, str]:
+    """The event's tag, such as `job-submitted`, and the id or name it is about: job, else attempt, node,
+    budget or document.
+    """
     head = _HEAD.decode(payload)
-    return head.job_id or head.attempt_id or head.node_id or head.budget or head.name
+    return head.type, head.job_id or head.attempt_id or head.node_id or head.budget or head.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ import msgspec
 
 from bursar.model import EndCause
 from bursard.engine import Engine
-from bursard.events import AttemptEnded, AttemptPlaced, Event, ExitReport, MemberEnded, StopRequested
+from bursard.events import AttemptEnded, AttemptPlaced, Event, ExitReport, StopRequested
 from bursard.executor.environment import job_environment
 from bursard.executor.link import AgentLink, Assign, Forget, MeterNow, Stop
 from bursard.state import AttemptRecord, MemberRecord, NodeRecord
@@ -59,8 +60,6 @@ class Executor:
             if attempt is not None:
                 for member in attempt.live():
                     self._stop(attempt, member)
-        elif isinstance(event, MemberEnded):
-            self._forget(event)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
         while self._owed and self._owed[0][0] <= seq:
@@ -100,15 +99,9 @@ class Executor:
             cause = attempt.stop_cause.value
             link.send(Stop(attempt.id, member.alloc.rank, cause, attempt.stop_grace_us))
 
-    def _forget(self, event: MemberEnded) -> None:
-        for node_id in {charge.node_id for charge in event.charges} or self.links.keys():
-            link = self.links.get(node_id)
-            if link is not None:
-                link.send(Forget(event.attempt_id, event.rank))
-
     def _acknowledge(self, node_id: str, attempt_id: str, rank: int) -> None:
-        """An end was told that the state knows already. It may know it from an event that is not durable
-        yet: an agent that forgot too early could not tell it again after a crash.
+        """Let a node forget an end once everything known now is durable: an agent that forgot earlier
+        could not tell it again after a crash.
         """
         forget, version = Forget(attempt_id, rank), self.engine.state.version
         if self.engine.writer.durable_seq >= version:
@@ -195,10 +188,8 @@ class Executor:
     ) -> None:
         """A member ended. What is already known is acknowledged again."""
         events = decide.exited(self.engine.state, node, attempt_id, rank, report, started_boot_us)
-        if events:
-            self.engine.commit(events, actor)
-        else:
-            self._acknowledge(node.id, attempt_id, rank)
+        self.engine.commit(events, actor)
+        self._acknowledge(node.id, attempt_id, rank)
 
     async def settle(self, timeout_s: float = 2.0) -> None:
         """Ask every connected agent for its usage now, and wait until it is in the ledger."""
@@ -206,8 +197,8 @@ class Executor:
         for link in links:
             link.metered.clear()
             link.send(MeterNow())
-        if links:
-            await asyncio.wait(
-                [asyncio.ensure_future(link.metered.wait()) for link in links], timeout=timeout_s
-            )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for link in links:
+                    await link.metered.wait()
         await self.engine.durable()

@@ -20,7 +20,7 @@ from bursard.executor import Executor
 from bursard.services.identity import Role, require
 from bursard.services.lookup import find_job
 from bursard.store import EventFilter, EventRow
-from bursard.subjects import subject_of, tag_of
+from bursard.subjects import head_of
 
 PAGE = 500
 _LIMIT_MAX = 1_000_000
@@ -144,11 +144,12 @@ class EventsService(events_pb2_grpc.EventsServicer):
 
 def event_view(row: EventRow) -> pb.Event:
     """One line of the log."""
+    kind, subject = head_of(row.payload)
     return pb.Event(
         seq=row.seq,
         at=row.at,
         actor=row.actor,
-        kind=tag_of(row.payload),
-        subject=subject_of(row.payload),
+        kind=kind,
+        subject=subject,
         json=row.payload.decode(),
     )

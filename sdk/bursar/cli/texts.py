@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.terminal import (
@@ -328,8 +327,3 @@ def budget_text(budget: Row) -> str:
         ("live jobs", "\n".join(budget["live_jobs"])),
     ]
     return f"budget {clean(budget['name'])}\n" + pairs_text(pairs, "  ")
-
-
-def facts_text(facts: dict[str, Any], indent: str = "  ") -> str:
-    """Plain `name value` lines of any flat object."""
-    return pairs_text(((name.replace("_", " "), clean(str(value))) for name, value in facts.items()), indent)

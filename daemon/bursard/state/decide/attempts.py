@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.decision import Start
 from bursar.ids import Ids
-from bursar.model import EndCause, Hold, JobState, MemberAllocation
+from bursar.model import EndCause, Hold, MemberAllocation
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
@@ -197,8 +197,3 @@ def lost(
     held_us = max(member.charged_us, held_us if member.started_at else 0)
     report = ExitReport(cause=EndCause.NODE_LOST, message=message, held_us=held_us)
     return exited(state, node, attempt_id, rank, report, 0)
-
-
-def runnable(job: JobRecord) -> bool:
-    """Is it waiting for the scheduler alone?"""
-    return job.state is JobState.PENDING and not job.held and not job.waiting_on
