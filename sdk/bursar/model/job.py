@@ -1,22 +1,12 @@
-"""The vocabulary: what a job asks for, what a node is, what an attempt holds. Frozen, no I/O.
-
-Owns    the nouns that cross rooms: `JobSpec`, `NodeFacts`, `Device`, `MemberAllocation`, `Hold`.
-        Who changes over time (a job's state, a node's free devices) lives in `bursard.state`, folded
-        from events; nothing here has a clock or a identity source.
-Why     one definition of each noun for the wire, the scheduler, the ledger, the simulator and the CLI.
-"""
+"""What a job asks for, as accepted, and the words for where it is."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
 
 import msgspec
 
 from bursar.resources import ResourceRequest
-
-MARKETS: Final = ("on-demand", "spot", "committed-1y", "committed-3y")
-"""Ways a cloud sells one machine type; each has its own price."""
 
 
 class JobState(StrEnum):
@@ -147,129 +137,3 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workdir: str = ""
     held: bool = False
     comment: str = ""
-
-
-class Device(msgspec.Struct, frozen=True):
-    """One GPU of a node.
-
-    Attributes:
-        index: position on the node, as CUDA counts.
-        uuid: the device's own name; stable across boots.
-        type: canonical type, such as H100.
-        memory_bytes: device memory.
-        simulated: no such silicon exists; marked wherever it appears.
-    """
-
-    index: int
-    uuid: str
-    type: str
-    memory_bytes: int = 0
-    simulated: bool = False
-
-
-class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node really has, as its agent found it.
-
-    Attributes:
-        cpu_milli: allocatable CPUs in thousandths. memory_bytes: allocatable memory.
-        provider, region, zone, instance_type, market: how its price is found; `onprem` machines use `pool`.
-        labels: (key, value) pairs, sorted, for constraints.
-        address: where other members of a gang reach it.
-    """
-
-    name: str
-    cpu_milli: int
-    memory_bytes: int
-    devices: tuple[Device, ...] = ()
-    pool: str = "local"
-    provider: str = "onprem"
-    region: str = ""
-    zone: str = ""
-    rack: str = ""
-    instance_type: str = ""
-    market: str = "on-demand"
-    labels: tuple[tuple[str, str], ...] = ()
-    address: str = "127.0.0.1"
-
-
-class DeviceShare(msgspec.Struct, frozen=True):
-    """Part of one device held by one member: `milli` of 1000."""
-
-    index: int
-    milli: int = 1000
-
-
-class ShareRates(msgspec.Struct, frozen=True):
-    """A member's price per hour by component, int nanos; their sum is its rate."""
-
-    gpu: int = 0
-    cpu: int = 0
-    memory: int = 0
-
-    @property
-    def total(self) -> int:
-        """Nanos per hour of the whole share."""
-        return self.gpu + self.cpu + self.memory
-
-
-class MemberAllocation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rank of an attempt holds on one node, with the price frozen at placement.
-
-    Attributes:
-        rates: nanos per hour of this share. price_id: the price book entry or cost model they came
-            from; empty when the node's price is unknown (then rates are 0 and the cost is *unknown*).
-    """
-
-    rank: int
-    node_id: str
-    devices: tuple[DeviceShare, ...] = ()
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    rates: ShareRates = ShareRates()
-    price_id: str = ""
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """Money promised to one attempt by one budget in one period."""
-
-    budget: str
-    period_start: int
-    nanos: int
-
-
-class ReasonCode(StrEnum):
-    """Why a job is where it is: the dominant code, ordered from fault to routine."""
-
-    NONE = ""
-    MISCONFIGURED = "Misconfigured"
-    EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
-    EXCEEDS_NODE_CAPACITY = "ExceedsNodeCapacity"
-    HELD = "Held"
-    BEGIN_TIME = "BeginTime"
-    DEPENDENCY = "Dependency"
-    WAITING_FOR_QUOTA = "WaitingForQuota"
-    WAITING_FOR_RESOURCES = "WaitingForResources"
-    WAITING_FOR_TOPOLOGY = "WaitingForTopology"
-    BEHIND_HIGHER_PRIORITY = "BehindHigherPriority"
-    RESERVED_FOR_OTHER = "ReservedForOther"
-    BUDGET_EXHAUSTED = "BudgetExhausted"
-    BUDGET_COMMITTED = "BudgetCommitted"
-    PRICE_CAP_EXCEEDED = "PriceCapExceeded"
-    WAITING_FOR_CHEAPER_PRICE = "WaitingForCheaperPrice"
-    APPROVAL_REQUIRED = "ApprovalRequired"
-    PROVISIONING = "Provisioning"
-    PREEMPTION_PENDING = "PreemptionPending"
-    RATE_LIMITED = "RateLimited"
-
-
-class Reason(msgspec.Struct, frozen=True):
-    """One dominant reason: a stable code, a sentence with numbers, and what the user can do.
-
-    Attributes:
-        facts: the numbers behind the sentence, as text, for programs.
-    """
-
-    code: ReasonCode
-    message: str
-    remedy: str = ""
-    facts: tuple[tuple[str, str], ...] = ()

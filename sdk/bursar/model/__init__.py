@@ -1,0 +1,30 @@
+"""The vocabulary: what a job asks for, what a node is, what an attempt holds. Frozen, no I/O.
+
+Owns    the nouns that cross rooms. Who changes over time (a job's state, a node's free devices) lives in
+        `bursard.state`, folded from events; nothing here has a clock or an identity source.
+Why     one definition of each noun for the wire, the scheduler, the ledger, the simulator and the CLI.
+"""
+
+from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
+from bursar.model.job import ArraySpec, CheckpointSpec, Dependency, EndCause, JobSpec, JobState, RetrySpec
+from bursar.model.node import MARKETS, Device, NodeFacts
+from bursar.model.reason import Reason, ReasonCode
+
+__all__ = [
+    "MARKETS",
+    "ArraySpec",
+    "CheckpointSpec",
+    "Dependency",
+    "Device",
+    "DeviceShare",
+    "EndCause",
+    "Hold",
+    "JobSpec",
+    "JobState",
+    "MemberAllocation",
+    "NodeFacts",
+    "Reason",
+    "ReasonCode",
+    "RetrySpec",
+    "ShareRates",
+]

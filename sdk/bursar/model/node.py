@@ -1,0 +1,53 @@
+"""What a node really has, as its agent found it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+MARKETS: Final = ("on-demand", "spot", "committed-1y", "committed-3y")
+"""Ways a cloud sells one machine type; each has its own price."""
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One GPU of a node.
+
+    Attributes:
+        index: position on the node, as CUDA counts.
+        uuid: the device's own name; stable across boots.
+        type: canonical type, such as H100.
+        memory_bytes: device memory.
+        simulated: no such silicon exists; marked wherever it appears.
+    """
+
+    index: int
+    uuid: str
+    type: str
+    memory_bytes: int = 0
+    simulated: bool = False
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node really has, as its agent found it.
+
+    Attributes:
+        cpu_milli: allocatable CPUs in thousandths. memory_bytes: allocatable memory.
+        provider, region, zone, instance_type, market: how its price is found; `onprem` machines use `pool`.
+        labels: (key, value) pairs, sorted, for constraints.
+        address: where other members of a gang reach it.
+    """
+
+    name: str
+    cpu_milli: int
+    memory_bytes: int
+    devices: tuple[Device, ...] = ()
+    pool: str = "local"
+    provider: str = "onprem"
+    region: str = ""
+    zone: str = ""
+    rack: str = ""
+    instance_type: str = ""
+    market: str = "on-demand"
+    labels: tuple[tuple[str, str], ...] = ()
+    address: str = "127.0.0.1"
