@@ -25,8 +25,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bursar.decision import GPU_SLOTS_MAX, JobClass, NodeColumns, PendingQueue, Snapshot, Start
 from bursar.resources import GpuRequest, ResourceRequest
+from bursar_policies.decision import GPU_SLOTS_MAX, JobClass, NodeColumns, PendingQueue, Snapshot, Start
 from bursar_policies.scorers import Weights
 from bursard.scheduler import PlanCache, plan
 

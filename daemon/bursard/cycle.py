@@ -14,8 +14,8 @@ import time
 
 import msgspec
 
-from bursar.decision import JobClass
 from bursar.model import JobState, Reason, ReasonCode
+from bursar_policies.decision import JobClass
 from bursard.engine import Engine
 from bursard.scheduler import PlanCache, plan
 from bursard.state import JobRecord, State

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bursar.decision import BudgetRoom, JobClass, NodeColumns, PendingQueue, Plan, RunningMember, Snapshot
+from bursar_policies.decision import (
+    BudgetRoom,
+    JobClass,
+    NodeColumns,
+    PendingQueue,
+    Plan,
+    RunningMember,
+    Snapshot,
+)
 from bursard.scheduler import PlanCache, plan, table
 from bursard.scheduler.testing import (
     GIB,

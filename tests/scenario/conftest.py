@@ -11,9 +11,9 @@ from typing import Self
 
 import pytest
 
-from bursar.decision import BudgetRoom, Plan, RunningMember
 from bursar.model import ReasonCode
 from bursar.money import parse_money
+from bursar_policies.decision import BudgetRoom, Plan, RunningMember
 from bursard.scheduler import plan
 from bursard.scheduler.testing import (
     Node,

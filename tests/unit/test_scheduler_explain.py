@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from bursar.decision import BudgetRoom
 from bursar.model import ReasonCode
+from bursar_policies.decision import BudgetRoom
 from bursard.scheduler import explain, plan, what_if
 from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bursar.decision import PendingQueue
 from bursar.errors import InvalidRequest
 from bursar.model import ReasonCode
+from bursar_policies.decision import PendingQueue
 from bursar_policies.filters import matches
 from bursar_policies.scorers import Weights
 from bursard.scheduler import PlanCache, plan

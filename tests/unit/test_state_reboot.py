@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bursar.clock import HOUR_US, SECOND_US
-from bursar.decision import Placement, Start
 from bursar.ids import SequentialIds
 from bursar.model import JobSpec, NodeFacts, ShareRates
 from bursar_policies.compile import PriceTable
+from bursar_policies.decision import Placement, Start
 from bursard.events import Event, NodeMetered, NodePriced
 from bursard.state import Applied, State
 from bursard.state.decide import attempts, jobs, nodes

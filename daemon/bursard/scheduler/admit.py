@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bursar.decision import BudgetRoom, JobClass
 from bursar.model import ReasonCode
+from bursar_policies.decision import BudgetRoom, JobClass
 from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, worst_hold
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec.structs import replace
 
-from bursar.decision import JobClass
 from bursar.resources import MILLI, ResourceRequest
+from bursar_policies.decision import JobClass
 from bursard.scheduler import gang, text
 from bursard.scheduler.plan import Planner
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.decision import JobClass, RunningMember
 from bursar.resources import MILLI
+from bursar_policies.decision import JobClass, RunningMember
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState
 from bursard.scheduler import devices

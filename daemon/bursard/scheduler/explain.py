@@ -11,7 +11,10 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
-from bursar.decision import (
+from bursar.model import Reason, ReasonCode
+from bursar.money import cumulative
+from bursar.resources import MILLI, format_size
+from bursar_policies.decision import (
     AHEAD_SHOWN,
     Alternative,
     BudgetVerdict,
@@ -23,9 +26,6 @@ from bursar.decision import (
     Start,
     WhatIf,
 )
-from bursar.model import Reason, ReasonCode
-from bursar.money import cumulative
-from bursar.resources import MILLI, format_size
 from bursar_policies.filters import FILTERS
 from bursard.scheduler import gang, reasons
 from bursard.scheduler.admit import Rooms

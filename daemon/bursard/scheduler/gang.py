@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.decision import JobClass, Placement
 from bursar.model import DeviceShare
+from bursar_policies.decision import JobClass, Placement
 from bursar_policies.filters import Ask
 from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Refusal, Rooms, limits_money

@@ -5,8 +5,8 @@ Why     the remedy is computed from the room that is left, so that doing what it
 
 from __future__ import annotations
 
-from bursar.decision import JobClass
 from bursar.model import Reason, ReasonCode
+from bursar_policies.decision import JobClass
 from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us

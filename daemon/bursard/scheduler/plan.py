@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.decision import JobClass, PendingQueue, Placement, Plan, RunningMember, Snapshot, Start
 from bursar.model import Reason
+from bursar_policies.decision import JobClass, PendingQueue, Placement, Plan, RunningMember, Snapshot, Start
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState, Weights
 from bursard.scheduler import gang, reasons

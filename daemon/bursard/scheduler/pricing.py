@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bursar.decision import NodeColumns
 from bursar.model import DeviceShare, ShareRates
 from bursar.money import US_PER_HOUR, cumulative
 from bursar.resources import MILLI
+from bursar_policies.decision import NodeColumns
 
 SECOND_US = US_PER_HOUR // 3600
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from bursar.decision import PendingQueue
+from bursar_policies.decision import PendingQueue
 
 
 class Ranking:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bursar.decision import JobClass, NodeColumns, PendingQueue
 from bursar.model import Reason, ReasonCode
 from bursar.resources import MILLI, ResourceRequest, format_size
+from bursar_policies.decision import JobClass, NodeColumns, PendingQueue
 from bursar_policies.filters import FILTERS, matches
 from bursar_policies.scorers import NodeState
 from bursard.scheduler import text

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.decision import NodeColumns
 from bursar.resources import MILLI, ResourceRequest
+from bursar_policies.decision import NodeColumns
 from bursar_policies.filters import FILTERS, Ask
 from bursar_policies.scorers import NodeState, NodeStates
 from bursard.scheduler import devices

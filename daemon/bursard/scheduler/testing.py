@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from bursar.decision import (
+from bursar.money import US_PER_HOUR
+from bursar.resources import MILLI, GpuRequest, ResourceRequest
+from bursar_policies.decision import (
     GPU_SLOTS_MAX,
     BudgetRoom,
     JobClass,
@@ -20,8 +22,6 @@ from bursar.decision import (
     Snapshot,
     Start,
 )
-from bursar.money import US_PER_HOUR
-from bursar.resources import MILLI, GpuRequest, ResourceRequest
 
 GIB = 1 << 30
 

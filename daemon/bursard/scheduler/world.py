@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bursar.decision import NodeColumns, Placement, Snapshot
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
+from bursar_policies.decision import NodeColumns, Placement, Snapshot
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState, NodeStates, Scorer, Weights, scorers_for
 from bursard.scheduler.table import Table

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from bursar.codec.spec import shares_to_wire
-from bursar.decision import BudgetRoom, Explanation, JobClass, WhatIf
 from bursar.model import JobSpec, JobState
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
+from bursar_policies.decision import BudgetRoom, Explanation, JobClass, WhatIf
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if

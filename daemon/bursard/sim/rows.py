@@ -11,10 +11,10 @@ from fractions import Fraction
 
 import msgspec
 
-from bursar.decision import GPU_SLOTS_MAX
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.money import parse_amount
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, parse_gpu_type
+from bursar_policies.decision import GPU_SLOTS_MAX
 from bursard.sim import csvfile
 from bursard.sim.csvfile import BadCell, Table, flag, integer, one_of, positive_us, seconds_us
 

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import msgspec
 
 from bursar.clock import DAY_US, Instant
-from bursar.decision import JobClass, NodeColumns
 from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
+from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.specs import Document
 from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
 from bursard.scheduler import PlanCache, plan

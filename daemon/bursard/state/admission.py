@@ -7,11 +7,11 @@ Why     a job that waits for money that can never come is worse than an error wi
 from __future__ import annotations
 
 from bursar.clock import format_duration
-from bursar.decision import JobClass
 from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.model import DeviceShare, JobSpec
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
+from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
 from bursard.scheduler.pricing import share_rates
 from bursard.scheduler.text import money

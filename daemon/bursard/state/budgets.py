@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from bursar.clock import Instant
-from bursar.decision import BudgetRoom
 from bursar.model import JobSpec
+from bursar_policies.decision import BudgetRoom
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
 from bursard.ledger import Ledger

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bursar.decision import GPU_SLOTS_MAX, JobClass, NodeColumns
 from bursar.errors import InvariantViolation
 from bursar.model import MemberAllocation, NodeFacts, ShareRates
+from bursar_policies.decision import GPU_SLOTS_MAX, JobClass, NodeColumns
 
 
 class Cluster:

@@ -14,9 +14,9 @@ from typing import overload
 
 import msgspec
 
-from bursar.decision import JobClass, RunningMember, Snapshot
 from bursar.model import JobSpec, JobState
 from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.decision import JobClass, RunningMember, Snapshot
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
 from bursard.events import (

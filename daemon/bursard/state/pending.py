@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from bursar.decision import JobClass, PendingQueue
+from bursar_policies.decision import JobClass, PendingQueue
 
 WINDOW = 512
 """Jobs of one class shown to one cycle; the next cycle sees the next ones."""

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.decision import NodeColumns
 from bursar.resources import ResourceRequest
+from bursar_policies.decision import NodeColumns
 
 Mask = NDArray[np.bool_]
 

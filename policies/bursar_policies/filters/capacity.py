@@ -5,8 +5,8 @@ Why     a job that no empty node can hold must be told so at once instead of wai
 
 from __future__ import annotations
 
-from bursar.decision import NodeColumns
 from bursar.resources import MILLI, format_size
+from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
 

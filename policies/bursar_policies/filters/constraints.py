@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from bursar.decision import NodeColumns
+from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
 

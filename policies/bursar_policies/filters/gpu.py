@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bursar.decision import NodeColumns
 from bursar.resources import format_size
+from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
 

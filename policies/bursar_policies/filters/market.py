@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bursar.decision import NodeColumns
+from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from bursar.decision import NodeColumns
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
+from bursar_policies.decision import NodeColumns
 from bursar_policies.scorers.api import Scorer
 from bursar_policies.scorers.best_fit import BestFit, OpenedDevices
 from bursar_policies.scorers.consolidation import Consolidation

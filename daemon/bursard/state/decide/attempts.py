@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bursar.decision import Start
 from bursar.ids import Ids
 from bursar.model import EndCause, Hold, MemberAllocation
+from bursar_policies.decision import Start
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
