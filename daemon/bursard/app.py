@@ -37,7 +37,7 @@ from bursar_policies.specs import Document, PriceBookSpec
 from bursard.cycle import Cycle
 from bursard.engine import Engine, restore
 from bursard.events import ClusterCreated, Event, encode
-from bursard.executor import Executor
+from bursard.fleet import Fleet
 from bursard.services.agents import AgentsService
 from bursard.services.auth import Authority, UserToken, load_users, serve_peers
 from bursard.services.events import EventsService
@@ -94,9 +94,7 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(20_000, 20, 20)
 
     cycle = Cycle(engine)
-    executor = Executor(
-        engine, log_cap_bytes=settings.log_cap_bytes, run_as_submitter=settings.run_as_submitter
-    )
+    fleet = Fleet(engine, log_cap_bytes=settings.log_cap_bytes, run_as_submitter=settings.run_as_submitter)
     telemetry = LiveTelemetry()
     authority = Authority(
         state,
@@ -109,7 +107,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    _add_services(server, engine, cycle, executor, telemetry, settings)
+    _add_services(server, engine, cycle, fleet, telemetry, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -222,19 +220,19 @@ def _add_services(
     server: aio.Server,
     engine: Engine,
     cycle: Cycle,
-    executor: Executor,
+    fleet: Fleet,
     telemetry: LiveTelemetry,
     settings: Settings,
 ) -> None:
-    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, executor), server)
-    nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, executor, telemetry), server)
+    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet), server)
+    nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, fleet, telemetry), server)
     agents = AgentsService(
-        engine, executor, telemetry, epoch=engine.store.epoch, mqtt_url=settings.telemetry_mqtt_url
+        engine, fleet, telemetry, epoch=engine.store.epoch, mqtt_url=settings.telemetry_mqtt_url
     )
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
-    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, executor.settle), server)
+    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, fleet.settle), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
-    events = EventsService(engine, cycle, executor, started_at=engine.now())
+    events = EventsService(engine, cycle, fleet, started_at=engine.now())
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

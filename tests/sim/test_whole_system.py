@@ -1,6 +1,6 @@
 """The whole system under one virtual clock: no socket, no process, no disk, every fault from one seed.
 
-Real: state, decisions, scheduler, ledger, engine, executor, the agent's core. Modelled here: what lies
+Real: state, decisions, scheduler, ledger, engine, fleet, the agent's core. Modelled here: what lies
 between them (streams that break with everything in flight, a writer whose last commits are lost in a crash,
 spools and epochs on disk) and below them (`FakeRunner`: processes that outlive their agent and die with
 their machine).
@@ -46,8 +46,8 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
 from bursard.engine import Engine, restore
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, MemberEnded
-from bursard.executor import Assign, Executor, Forget, Stop, UsageAck
-from bursard.executor.executor import MemberTruth
+from bursard.fleet import Assign, Fleet, Forget, Stop, UsageAck
+from bursard.fleet.fleet import MemberTruth
 from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
 from bursard.state import JobRecord, Limits, NodeRecord, State
@@ -109,7 +109,7 @@ class Welcome:
 
 
 class Link:
-    """The daemon's end of a session, as the executor uses it."""
+    """The daemon's end of a session, as the fleet uses it."""
 
     def __init__(self, session: Session, node_id: str, name: str, boot_id: str, epoch: int) -> None:
         self.session, self.node_id, self.name, self.boot_id = session, node_id, name, boot_id
@@ -391,7 +391,7 @@ class World:
         self.writer.after_commit.clear()
         writer: Any = self.writer
         self.engine = Engine(state, writer.store, writer, self.clock, self.ids, CATALOG)
-        self.executor = Executor(self.engine, log_cap_bytes=0, run_as_submitter=False)
+        self.fleet = Fleet(self.engine, log_cap_bytes=0, run_as_submitter=False)
         self.engine.listeners.append(self.durable)
         self.writer.after_commit.append(self.acknowledge)
 
@@ -440,9 +440,9 @@ class World:
                 session.daemon_open = False
                 self.sessions.remove((owner, session))
                 node = self.state.node_by_name(host.name)
-                link = self.executor.links.get(node.id) if node is not None else None
+                link = self.fleet.links.get(node.id) if node is not None else None
                 if node is not None and link is not None and link.session is session:  # type: ignore[attr-defined]
-                    self.executor.detach(link)
+                    self.fleet.detach(link)
                     self.engine.commit(nodes.silent(self.state, node), "bursard")
 
     def hear(self, host: Host, session: Session, message: Any) -> None:
@@ -451,7 +451,7 @@ class World:
             self.hello(host, session, message)
             return
         node = self.state.node_by_name(host.name)
-        link = self.executor.links.get(node.id) if node is not None else None
+        link = self.fleet.links.get(node.id) if node is not None else None
         if node is None or link is None or link.session is not session:  # type: ignore[attr-defined]
             return
         actor = f"node:{host.name}"
@@ -462,7 +462,7 @@ class World:
             case s.SendExited():
                 gone = message.exit
                 since = gone.started_boot_us if gone.started else 0
-                self.executor.exited(node, gone.attempt_id, gone.rank, report_of(gone), since, actor)
+                self.fleet.exited(node, gone.attempt_id, gone.rank, report_of(gone), since, actor)
             case s.SendUsage():
                 self.take_usage(node, link, message.usage, actor)
 
@@ -479,7 +479,7 @@ class World:
 
     def hello(self, host: Host, session: Session, message: s.SendHello) -> None:
         known = self.state.node_by_name(host.name)
-        live: Any = self.executor.links.get(known.id) if known is not None else None
+        live: Any = self.fleet.links.get(known.id) if known is not None else None
         if live is not None and live.session.instance != session.instance:
             session.break_off()  # refused: the old stream of this name is not known to be gone
             self.sessions.remove((host, session))
@@ -503,7 +503,7 @@ class World:
         assert node is not None
         link = Link(session, node.id, host.name, host.boot_id, self.epoch)
         link.send(Welcome())
-        self.executor.attach(link, [member_truth(truth) for truth in message.truths])  # type: ignore[arg-type]
+        self.fleet.attach(link, [member_truth(truth) for truth in message.truths])  # type: ignore[arg-type]
 
     # --- time and messages
 
@@ -695,7 +695,7 @@ class World:
         node = self.state.node_by_name(host.name)
         assert node is not None
         usage = s.Usage(0, host.boot_id, host.clock.boot_us())
-        self.take_usage(node, self.executor.links[node.id], usage, "test")
+        self.take_usage(node, self.fleet.links[node.id], usage, "test")
         self.writer.flush()
         assert node.through >= node.axis_start
         assert self.writer.paid[node.id] == node_cost(node.rates, node.axis_start, node.through), "L8"

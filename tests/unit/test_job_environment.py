@@ -7,7 +7,7 @@ from typing import cast
 
 from bursar.jobfile.slurm import SET_VARIABLES
 from bursar.model import JobSpec, MemberAllocation
-from bursard.executor.environment import job_environment
+from bursard.fleet.environment import job_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 
 SBATCH = "#!/bin/bash\n#SBATCH --nodes=2\necho $SLURM_JOB_ID\n"

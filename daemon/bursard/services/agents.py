@@ -14,10 +14,10 @@ from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
 from bursard.engine import Engine
 from bursard.events import ExitReport, NodeEnrolled
-from bursard.executor import (
+from bursard.fleet import (
     AgentLink,
     Assign,
-    Executor,
+    Fleet,
     Forget,
     LogAnswer,
     LogAsk,
@@ -26,7 +26,7 @@ from bursard.executor import (
     Stop,
     UsageAck,
 )
-from bursard.executor.executor import MemberTruth
+from bursard.fleet.fleet import MemberTruth
 from bursard.services.identity import Identity, Role, caller
 from bursard.state import NodeRecord
 from bursard.state.decide import attempts, nodes
@@ -43,10 +43,10 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     """Serves every agent's stream."""
 
     def __init__(
-        self, engine: Engine, executor: Executor, telemetry: LiveTelemetry, *, epoch: int, mqtt_url: str
+        self, engine: Engine, fleet: Fleet, telemetry: LiveTelemetry, *, epoch: int, mqtt_url: str
     ) -> None:
         self.engine = engine
-        self.executor = executor
+        self.fleet = fleet
         self.telemetry = telemetry
         self._epoch = epoch
         self._mqtt_url = mqtt_url
@@ -66,7 +66,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         node = self.engine.state.nodes[link.node_id]
         await self.engine.durable()
         yield self._welcome(node)
-        self.executor.attach(link, [_truth(one) for one in first.hello.attempts])
+        self.fleet.attach(link, [_truth(one) for one in first.hello.attempts])
         reader = asyncio.create_task(self._read(requests, link, node), name=f"agent-{link.name}")
         reader.add_done_callback(lambda _: link.close())
         watch = asyncio.create_task(self._watch(link), name=f"watch-{link.name}")
@@ -79,7 +79,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         finally:
             reader.cancel()
             watch.cancel()
-            if self.executor.detach(link):
+            if self.fleet.detach(link):
                 self.telemetry.drop(link.name)
                 self._silent(node)
 
@@ -95,7 +95,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             raise Forbidden(f"this token is for node {identity.name}, not {facts.name}")
         state = self.engine.state
         known = state.node_by_name(facts.name)
-        live = self.executor.links.get(known.id) if known is not None else None
+        live = self.fleet.links.get(known.id) if known is not None else None
         if live is not None and (live.boot_id != hello.boot_id or not _same_agent(live, hello)):
             raise Forbidden(f"a node named {facts.name} is connected already; give this one another --name")
         events = nodes.hello(
@@ -183,7 +183,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
 
     def _exited(self, wire: pb.Exited, link: AgentLink, node: NodeRecord) -> None:
         started_boot_us = wire.started_boot_us if wire.started else 0
-        self.executor.exited(
+        self.fleet.exited(
             node, wire.attempt_id, wire.rank, _report(wire), started_boot_us, f"node:{link.name}"
         )
 

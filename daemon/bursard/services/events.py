@@ -16,7 +16,7 @@ from bursard import doctor
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event
-from bursard.executor import Executor
+from bursard.fleet import Fleet
 from bursard.services.identity import Role, require
 from bursard.services.lookup import find_job
 from bursard.store import EventFilter, EventRow
@@ -31,10 +31,10 @@ ATTEMPTS_MAX = 100
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the log."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor, *, started_at: int) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet, *, started_at: int) -> None:
         self.engine = engine
         self.cycle = cycle
-        self.executor = executor
+        self.fleet = fleet
         self._started_at = started_at
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)

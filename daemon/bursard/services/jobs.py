@@ -16,7 +16,7 @@ from bursar.v1 import jobs_pb2_grpc, types_pb2
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted
-from bursard.executor import Executor
+from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.identity import Role, caller, require
 from bursard.services.lookup import find_job
@@ -36,10 +36,10 @@ _UPDATABLE = ("priority", "time_limit_us", "name", "experiment", "model", "max_c
 class JobsService(jobs_pb2_grpc.JobsServicer):
     """Everything a submitter does."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet) -> None:
         self.engine = engine
         self.cycle = cycle
-        self.executor = executor
+        self.fleet = fleet
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
 
@@ -189,7 +189,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         user = require(Role.VIEWER).name
         job = find_job(self.engine, request.job, user)
         self._own(job)
-        async for chunk in logs.stream(self.engine, self.executor, self.hub, job, request):
+        async for chunk in logs.stream(self.engine, self.fleet, self.hub, job, request):
             yield chunk
 
     # --- changes

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from bursar.errors import NotFound, ServerUnavailable, WrongState
 from bursar.v1 import jobs_pb2 as pb
 from bursard.engine import Engine
-from bursard.executor import Executor, LogAnswer
+from bursard.fleet import Fleet, LogAnswer
 from bursard.services.watching import WatchHub
 from bursard.state import AttemptRecord, JobRecord, MemberRecord
 
@@ -23,7 +23,7 @@ FOLLOW_S = 0.25
 
 
 async def stream(
-    engine: Engine, executor: Executor, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
+    engine: Engine, fleet: Fleet, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
 ) -> AsyncIterator[pb.LogChunk]:
     """The log of one member from an offset to its end, or until it ends when following."""
     if job.array is not None:
@@ -33,7 +33,7 @@ async def stream(
         attempt, member = _member(job, request)
         offset, tail = request.offset, request.tail_bytes
         while True:
-            link = executor.links.get(member.alloc.node_id)
+            link = fleet.links.get(member.alloc.node_id)
             if link is None:
                 node = engine.state.nodes[member.alloc.node_id].facts.name
                 raise ServerUnavailable(f"node {node}, which has the log, is out of contact; try again later")

@@ -15,7 +15,7 @@ from bursar.v1 import nodes_pb2_grpc, types_pb2
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, StopRequested
-from bursard.executor import Executor
+from bursard.fleet import Fleet
 from bursard.services.identity import Role, require
 from bursard.services.views import job_view, node_view
 from bursard.state import NodeRecord
@@ -33,10 +33,10 @@ def _by_name(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
 class NodesService(nodes_pb2_grpc.NodesServicer):
     """Reads and steers nodes."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, executor: Executor, telemetry: LiveTelemetry) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet, telemetry: LiveTelemetry) -> None:
         self.engine = engine
         self.cycle = cycle
-        self.executor = executor
+        self.fleet = fleet
         self.telemetry = telemetry
 
     async def List(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
@@ -120,7 +120,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         return self._view(node)
 
     def _view(self, node: NodeRecord) -> types_pb2.Node:
-        link = self.executor.links.get(node.id)
+        link = self.fleet.links.get(node.id)
         sample = self.telemetry.newest(node.facts.name)
         assert sample is None or isinstance(sample, types_pb2.Sample)
         wire = node_view(self.engine.state, node, sample, link.last_seen_at if link is not None else 0)

@@ -1,4 +1,4 @@
-"""The executor: tells agents what became true, and reconciles when one comes back with its own truth."""
+"""The fleet: tells agents what became true, and reconciles when one comes back with its own truth."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 from bursar.model import EndCause
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, AttemptPlaced, Event, ExitReport, StopRequested
-from bursard.executor.environment import job_environment
-from bursard.executor.link import AgentLink, Assign, Forget, MeterNow, Stop
+from bursard.fleet.environment import job_environment
+from bursard.fleet.link import AgentLink, Assign, Forget, MeterNow, Stop
 from bursard.state import AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
 
@@ -32,7 +32,7 @@ class MemberTruth(msgspec.Struct, frozen=True, kw_only=True):
     report: ExitReport | None
 
 
-class Executor:
+class Fleet:
     """Connected agents by node id, and the one listener that turns events into messages."""
 
     def __init__(self, engine: Engine, *, log_cap_bytes: int, run_as_submitter: bool) -> None:

@@ -6,8 +6,8 @@ Why     idempotent by attempt id and rank: everything here may be said twice (a 
         and an agent starts a member at most once (J3).
 """
 
-from bursard.executor.executor import Executor
-from bursard.executor.link import (
+from bursard.fleet.fleet import Fleet
+from bursard.fleet.link import (
     AgentLink,
     Assign,
     Forget,
@@ -22,7 +22,7 @@ from bursard.executor.link import (
 __all__ = [
     "AgentLink",
     "Assign",
-    "Executor",
+    "Fleet",
     "Forget",
     "LogAnswer",
     "LogAsk",
