@@ -193,7 +193,7 @@ def test_jobs_that_end_while_nobody_watches_are_reported_as_they_ended(cluster: 
 
 def test_a_keeper_that_was_killed_is_replaced_by_the_next_up(cluster: Any) -> None:
     before = cluster.status()["daemon"]["pid"]
-    assert cluster.kill("bursar.cli.keeper") == 1
+    assert cluster.kill("bursar.local.keeper") == 1
     cluster.up()
     assert cluster.status()["daemon"]["pid"] == before, "what ran goes on"
     os.kill(before, signal.SIGKILL)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bursar.cli import keeper
-from bursar.cli.localcluster import LocalCluster
+from bursar.local import processes
+from bursar.local.cluster import LocalCluster
 
 DAEMON = """
 import argparse, json, os, pathlib, signal, sys, threading
@@ -94,7 +94,7 @@ def cluster(tmp_path):
         (fakes / name).mkdir(parents=True)
         (fakes / name / "__init__.py").write_text("")
         (fakes / name / "__main__.py").write_text(text)
-    sdk = str(Path(keeper.__file__).parents[2])
+    sdk = str(Path(processes.__file__).parents[2])
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(fakes), sdk]),
@@ -105,7 +105,7 @@ def cluster(tmp_path):
     found = Commands(tmp_path / "state", env)
     yield found
     for process in LocalCluster(found.directory).processes().values():
-        keeper.kill(process, signal.SIGKILL)
+        processes.kill(process, signal.SIGKILL)
     found.bursar("down", check=False)
 
 
@@ -154,7 +154,7 @@ def test_up_runs_a_cluster_that_status_shows_and_down_ends(cluster):
     assert (cluster.directory / "run").stat().st_mode & 0o777 == 0o700
     pids = cluster.pids()
     cluster.bursar("down")
-    assert all(keeper.start_time(pid) is None for pid in pids.values())
+    assert all(processes.start_time(pid) is None for pid in pids.values())
     assert (cluster.directory / "agents/local-2/terminated").exists()
     gone = cluster.bursar("status", check=False)
     assert gone.returncode == 5
@@ -214,7 +214,7 @@ def test_three_ups_at_once_make_one_cluster(cluster):
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     assert cluster.pids().keys() == {"daemon", "local-1"}
-    assert len(keeper.find("bursard", str(cluster.directory / "daemon"))) == 1
+    assert len(processes.find("bursard", str(cluster.directory / "daemon"))) == 1
 
 
 def test_down_cancels_running_jobs_and_up_takes_the_nodes_back(cluster):
@@ -232,7 +232,7 @@ def test_down_ends_everything_when_the_keeper_is_gone(cluster):
     pids = cluster.pids()
     os.kill(LocalCluster(cluster.directory).keeper_pid(), signal.SIGKILL)
     cluster.bursar("down")
-    assert all(keeper.start_time(pid) is None for pid in pids.values())
+    assert all(processes.start_time(pid) is None for pid in pids.values())
 
 
 def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
@@ -260,7 +260,7 @@ def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
         assert len(pids) == 2
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-    assert all(keeper.start_time(pid) is None for pid in pids.values())
+    assert all(processes.start_time(pid) is None for pid in pids.values())
 
 
 def test_long_state_directory_gets_a_short_socket_directory(cluster, tmp_path):
@@ -299,8 +299,8 @@ def test_wrong_simulated_gpus_are_refused(cluster):
 
 
 def test_recycled_pid_is_not_taken_for_ours():
-    process = keeper.noted(os.getpid())
-    assert keeper.alive(process)
-    assert not keeper.alive({**process, "start": process["start"] - 1})
-    assert not keeper.alive({"pid": os.getpid(), "start": None})
-    assert not keeper.alive(None)
+    process = processes.noted(os.getpid())
+    assert processes.alive(process)
+    assert not processes.alive({**process, "start": process["start"] - 1})
+    assert not processes.alive({"pid": os.getpid(), "start": None})
+    assert not processes.alive(None)

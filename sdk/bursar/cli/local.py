@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from bursar.cli.common import fail, listing
-from bursar.cli.localcluster import LocalCluster, check_installed, choose_directory
 from bursar.cli.misc import not_built
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.errors import BursarError, InvalidRequest
+from bursar.local.cluster import LocalCluster, check_installed, choose_directory
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 

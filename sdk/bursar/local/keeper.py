@@ -1,4 +1,4 @@
-"""The keeper: the process that keeps one local cluster alive, `python -m bursar.cli.keeper DIR`.
+"""The keeper: the process that keeps one local cluster alive, `python -m bursar.local.keeper DIR`.
 
 Owns    the daemon and the agents of one state directory while it runs: it starts them, restarts those
         that die (0.2 s, doubling to 5 s, from the start again after 10 s of health) and, when told
@@ -14,18 +14,17 @@ A keeper that was killed leaves its children running. The next one finds them, b
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import itertools
-import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from bursar.local import files, processes
 
 BACKOFF_S: Final = 0.2
 BACKOFF_MAX_S: Final = 5.0
@@ -34,124 +33,6 @@ STOP_S: Final = 8.0
 """Time each of the agents, then the daemon, has to end before it is killed."""
 LOG_BYTES_MAX: Final = 16 << 20
 """A log larger than this is set aside, once, when its process starts."""
-
-
-# ------------------------------------------------------------------ processes, as /proc tells them
-
-
-def start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which `pid` started; with the pid it names one process for ever.
-
-    None when there is none, or when it is dead and only waits to be reaped.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def alive(process: dict[str, Any] | None) -> bool:
-    """Does the process noted as `{pid, start}` still run?"""
-    if not process or not process.get("pid") or process.get("start") is None:
-        return False
-    return bool(start_time(int(process["pid"])) == process["start"])
-
-
-def noted(pid: int) -> dict[str, Any] | None:
-    """`{pid, start}` of a process that runs."""
-    start = start_time(pid)
-    return None if start is None else {"pid": pid, "start": start}
-
-
-def find(module: str, state_dir: str) -> list[int]:
-    """Processes of this user whose command line is `… -m module … --state-dir state_dir …`."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal():
-            continue
-        try:
-            if entry.stat().st_uid != os.getuid():
-                continue
-            words = Path(f"/proc/{entry.name}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if _runs(words, os.fsencode(module), os.fsencode(state_dir)):
-            found.append(int(entry.name))
-    return sorted(pid for pid in found if start_time(pid) is not None)
-
-
-def _runs(words: Sequence[bytes], module: bytes, state_dir: bytes) -> bool:
-    pairs = set(itertools.pairwise(words))
-    return (
-        (b"-m", module) in pairs and (b"--state-dir", state_dir) in pairs and b"--terminate-all" not in words
-    )
-
-
-def kill(process: dict[str, Any] | None, number: int) -> None:
-    """Send a signal, to exactly the process noted."""
-    if process and alive(process):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process["pid"]), number)
-
-
-def wait_gone(processes: Iterable[dict[str, Any] | None], limit_s: float) -> list[dict[str, Any]]:
-    """Wait for processes to end, children or not; those that still run after `limit_s`."""
-    stop_at = time.monotonic() + limit_s
-    left = [p for p in processes if p and alive(p)]
-    while left and (rest := stop_at - time.monotonic()) > 0:
-        poller = select.poll()
-        fds = []
-        for process in left:
-            with contextlib.suppress(OSError):
-                fds.append(os.pidfd_open(int(process["pid"])))
-                poller.register(fds[-1], select.POLLIN)
-        if fds:
-            poller.poll(rest * 1000)
-        for fd in fds:
-            os.close(fd)
-        left = [p for p in left if alive(p)]
-    return left
-
-
-# ------------------------------------------------------------------ files
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object; empty when it is absent or broken."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a JSON file at once, readable by its owner alone."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        stream.write(json.dumps(value, indent=1) + "\n")
-    draft.replace(path)
-
-
-def lock(path: Path, wait_s: float = 0) -> int | None:
-    """Hold `path` exclusively; the descriptor, or None when somebody else keeps holding it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    stop_at = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= stop_at:
-                os.close(fd)
-                return None
-            time.sleep(0.05)
-        else:
-            return fd
-
-
-# ------------------------------------------------------------------ the keeper
 
 
 class Child:
@@ -172,9 +53,9 @@ class Child:
 
     def adopt(self, noted_before: dict[str, Any] | None) -> bool:
         """Keep the process that runs already, if one does."""
-        if not alive(noted_before):
-            others = find(self.command[self.command.index("-m") + 1], self.state_dir)
-            noted_before = noted(others[0]) if others else None
+        if not processes.alive(noted_before):
+            others = processes.find(self.command[self.command.index("-m") + 1], self.state_dir)
+            noted_before = processes.noted(others[0]) if others else None
         if noted_before is None or not self._open(noted_before):
             return False
         say(f"{self.name}: adopted pid {noted_before['pid']}")
@@ -196,7 +77,7 @@ class Child:
                 start_new_session=True,
             )
         say(f"{self.name}: started pid {self.popen.pid}")
-        self._open(noted(self.popen.pid) or {"pid": self.popen.pid, "start": None})
+        self._open(processes.noted(self.popen.pid) or {"pid": self.popen.pid, "start": None})
 
     def _open(self, process: dict[str, Any]) -> bool:
         try:
@@ -263,8 +144,8 @@ class Keeper:
 
     def _load(self) -> None:
         """Read what is desired: new children are adopted or started, surplus ones stopped."""
-        self._desired = read_json(self._directory / "desired.json")
-        before = read_json(self._directory / "cluster.json").get("processes", {})
+        self._desired = files.read_json(self._directory / "desired.json")
+        before = files.read_json(self._directory / "cluster.json").get("processes", {})
         wanted = {child["name"]: child for child in self._desired.get("children", [])}
         for name in [name for name in self._children if name not in wanted]:
             self._end([self._children.pop(name)])
@@ -309,7 +190,7 @@ class Keeper:
         poller.poll(min(waits) * 1000 if waits else None)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
-        dead = [c for c in self._children.values() if c.process and not alive(c.process)]
+        dead = [c for c in self._children.values() if c.process and not processes.alive(c.process)]
         for child in dead:
             child.ended()
         if dead:
@@ -320,12 +201,12 @@ class Keeper:
         kept = {name: child.process for name, child in self._children.items() if child.process}
         value = {
             **self._desired,
-            "keeper": noted(os.getpid()),
+            "keeper": processes.noted(os.getpid()),
             "processes": kept,
             "failures": {name: child.failures for name, child in self._children.items()},
         }
         try:
-            write_json(self._directory / "cluster.json", value)
+            files.write_json(self._directory / "cluster.json", value)
         except OSError as error:  # a full disk must not end the keeping
             say(f"cluster.json cannot be written: {error}")
 
@@ -337,18 +218,18 @@ class Keeper:
         self._children.clear()
         value = {**self._desired, "keeper": None, "processes": {}}
         with contextlib.suppress(OSError):
-            write_json(self._directory / "cluster.json", value)
+            files.write_json(self._directory / "cluster.json", value)
         say("stopped")
 
     def _end(self, children: list[Child]) -> None:
-        processes = [child.process for child in children]
-        for process in processes:
-            kill(process, signal.SIGTERM)
-        late = wait_gone(processes, STOP_S)
+        running = [child.process for child in children]
+        for process in running:
+            processes.kill(process, signal.SIGTERM)
+        late = processes.wait_gone(running, STOP_S)
         for process in late:
             say(f"pid {process['pid']} did not end in {STOP_S:g} s: killed")
-            kill(process, signal.SIGKILL)
-        wait_gone(late, 2.0)
+            processes.kill(process, signal.SIGKILL)
+        processes.wait_gone(late, 2.0)
         for child in children:
             if child.popen is not None:
                 child.popen.poll()
@@ -372,7 +253,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def _kept(directory: Path) -> Iterator[bool]:
-    fd = lock(directory / "keeper.lock", wait_s=2.0)
+    fd = files.lock(directory / "keeper.lock", wait_s=2.0)
     try:
         yield fd is not None
     finally:

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bursar.cli import keeper
 from bursar.client import address
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable, StoreUnavailable
+from bursar.local import files, keeper, processes
 
 if TYPE_CHECKING:
     from bursar.client import Client
@@ -52,7 +52,7 @@ class LocalCluster:
 
     def facts(self) -> dict[str, Any]:
         """What the keeper wrote last: server, configuration, pids."""
-        return keeper.read_json(self.directory / "cluster.json")
+        return files.read_json(self.directory / "cluster.json")
 
     @property
     def server(self) -> str:
@@ -62,19 +62,21 @@ class LocalCluster:
     def keeper_pid(self) -> int | None:
         """The keeper that runs."""
         noted = self.facts().get("keeper")
-        return int(noted["pid"]) if noted and keeper.alive(noted) else None
+        return int(noted["pid"]) if noted and processes.alive(noted) else None
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """The daemon and the agents that run, by name, whoever started them."""
         facts = self.facts()
         found = {
-            name: process for name, process in (facts.get("processes") or {}).items() if keeper.alive(process)
+            name: process
+            for name, process in (facts.get("processes") or {}).items()
+            if processes.alive(process)
         }
         for child in facts.get("children") or []:
             if child["name"] in found:
                 continue
-            for pid in keeper.find(child["module"], child["state_dir"]):
-                process = keeper.noted(pid)
+            for pid in processes.find(child["module"], child["state_dir"]):
+                process = processes.noted(pid)
                 if process is not None:
                     found[child["name"]] = process
         return found
@@ -125,7 +127,7 @@ class LocalCluster:
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Only one `up` or `down` of a directory at a time."""
-        fd = keeper.lock(self.directory / "up.lock", wait_s=READY_S)
+        fd = files.lock(self.directory / "up.lock", wait_s=READY_S)
         if fd is None:
             raise BursarError(f"another `bursar up` or `down` works on {self.directory}; try again")
         try:
@@ -135,7 +137,7 @@ class LocalCluster:
 
     def desire(self, agents: int | None, policies: str | None, simulate_gpus: str | None) -> dict[str, Any]:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
-        old = keeper.read_json(self.directory / "desired.json")
+        old = files.read_json(self.directory / "desired.json")
         run = self.run_directory()
         count = agents or int(old.get("agents") or 1)
         policies = policies or old.get("policies") or shipped_policies()
@@ -170,8 +172,8 @@ class LocalCluster:
 
     def keep(self, desired: dict[str, Any]) -> bool:
         """Have a keeper keep `desired`. False when one ran already and only learned of it."""
-        before = keeper.read_json(self.directory / "desired.json")
-        keeper.write_json(self.directory / "desired.json", desired)
+        before = files.read_json(self.directory / "desired.json")
+        files.write_json(self.directory / "desired.json", desired)
         running = self.keeper_pid()
         if running is not None:
             if before != desired:
@@ -179,7 +181,7 @@ class LocalCluster:
             return False
         with (self.directory / "logs" / "keeper.log").open("ab") as log:
             self._spawned = subprocess.Popen(
-                [sys.executable, "-P", "-m", "bursar.cli.keeper", str(self.directory)],
+                [sys.executable, "-P", "-m", "bursar.local.keeper", str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -255,19 +257,19 @@ class LocalCluster:
 
     def stop(self, progress: Callable[[str], None]) -> bool:
         """Stop jobs, agents, daemon and keeper; True when something ran."""
-        processes, pid = self.processes(), self.keeper_pid()
-        if not processes and pid is None:
+        running, pid = self.processes(), self.keeper_pid()
+        if not running and pid is None:
             self._terminate_jobs()
             return False
-        if "daemon" in processes:
+        if "daemon" in running:
             self._stop_jobs(progress)
         if pid is not None:
             progress("stopping the agents and the daemon")
-            noted = keeper.noted(pid)
-            keeper.kill(noted, signal.SIGTERM)
-            for late in keeper.wait_gone([noted], KEEPER_STOP_S):
-                keeper.kill(late, signal.SIGKILL)
-                keeper.wait_gone([late], 2.0)
+            noted = processes.noted(pid)
+            processes.kill(noted, signal.SIGTERM)
+            for late in processes.wait_gone([noted], KEEPER_STOP_S):
+                processes.kill(late, signal.SIGKILL)
+                processes.wait_gone([late], 2.0)
             if self._spawned is not None:
                 self._spawned.wait()
         self._end(self.processes())
@@ -275,20 +277,20 @@ class LocalCluster:
         if facts:
             facts |= {"keeper": None, "processes": {}, "failures": {}}
             with contextlib.suppress(OSError):  # a full disk must not keep anything running
-                keeper.write_json(self.directory / "cluster.json", facts)
+                files.write_json(self.directory / "cluster.json", facts)
         self._terminate_jobs()
         return True
 
-    def _end(self, processes: dict[str, dict[str, Any]]) -> None:
+    def _end(self, running: dict[str, dict[str, Any]]) -> None:
         """End what no keeper ended: agents, then the daemon."""
-        agents = [p for name, p in processes.items() if name != "daemon"]
-        daemons = [p for name, p in processes.items() if name == "daemon"]
+        agents = [p for name, p in running.items() if name != "daemon"]
+        daemons = [p for name, p in running.items() if name == "daemon"]
         for group in (agents, daemons):
             for process in group:
-                keeper.kill(process, signal.SIGTERM)
-            for late in keeper.wait_gone(group, keeper.STOP_S):
-                keeper.kill(late, signal.SIGKILL)
-            keeper.wait_gone(group, 2.0)
+                processes.kill(process, signal.SIGTERM)
+            for late in processes.wait_gone(group, keeper.STOP_S):
+                processes.kill(late, signal.SIGKILL)
+            processes.wait_gone(group, 2.0)
 
     def _stop_jobs(self, progress: Callable[[str], None]) -> None:
         """Cancel what runs. Nodes are cordoned first, so that nothing pending takes its place."""
