@@ -1,9 +1,8 @@
-"""The event union: everything that ever happened, in the order it became true. Append-only, versioned.
+"""The event union: everything that ever happened, in the order it became true.
 
-Owns    the persistent vocabulary. The log is the truth; state, ledger and reports are folds over it.
+Owns    the types. How they are written and how older ones are read is `codec`'s and `upgrade`'s.
 Why     a fact that money rests on is stored as decided (charges carry their amounts and price ids), so
         replaying the log gives the identical ledger whatever a later version computes (L10, ADR-0002).
-Change  only by adding optional fields or new events; bump `SCHEMA` and add an upgrade otherwise.
 """
 
 from __future__ import annotations
@@ -11,9 +10,6 @@ from __future__ import annotations
 import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
-
-SCHEMA = 1
-"""Version of this union, stored with the database."""
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -330,17 +326,3 @@ Event = (
     | NodeTokenIssued
     | NodeEnrolled
 )
-
-
-_ENCODER = msgspec.json.Encoder()
-_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
-
-def encode(event: Event) -> bytes:
-    """One event as canonical JSON bytes (field order is declaration order): what the hash chain covers."""
-    return _ENCODER.encode(event)
-
-
-def decode(payload: bytes) -> Event:
-    """The inverse of `encode`. Raises `msgspec.ValidationError` on a payload this version cannot read."""
-    return _DECODER.decode(payload)

@@ -1,0 +1,36 @@
+"""What older schemas of the log meant, as steps from one to the next over plain documents.
+
+Add     when the meaning of an event changes: bump `codec.SCHEMA`, and give the kind a step from the schema
+        before. A step that has shipped is never edited. Kinds without a step are read as they are.
+Why     types of the past are kept nowhere: a step turns a decoded document (dict) of schema n into one of
+        schema n + 1, and only the last has a type. Rows of the current schema never come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Step = Callable[[dict[str, Any]], dict[str, Any]]
+History = Mapping[int, Mapping[str, Step]]
+"""Steps by the schema they start from, then by the event's tag."""
+
+FIRST = 1
+"""The schema of the first release, whose events carry no number."""
+
+STEPS: History = {1: {}}
+
+
+def is_needed(kind: str, schema: int, to_schema: int, steps: History = STEPS) -> bool:
+    """Does an event of this kind read differently since `schema`?"""
+    return any(kind in steps.get(number, {}) for number in range(schema, to_schema))
+
+
+def upgrade(document: dict[str, Any], schema: int, to_schema: int, steps: History = STEPS) -> dict[str, Any]:
+    """The document of an event of `schema` as `to_schema` would have written it."""
+    kind = document["type"]
+    for number in range(schema, to_schema):
+        step = steps.get(number, {}).get(kind)
+        if step is not None:
+            document = step(document)
+    return document
