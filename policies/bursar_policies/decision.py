@@ -23,7 +23,8 @@ GPU_SLOTS_MAX = 16
 class NodeColumns(msgspec.Struct, frozen=True):
     """Every node of the cluster, one row each; the row order is the order of registration.
 
-    Arrays (n = nodes, g = GPU_SLOTS_MAX); a plan copies what it changes:
+    Nothing here changes once it was handed out: arrays are read-only, lists are tuples. Arrays (n = nodes,
+    g = GPU_SLOTS_MAX):
         ids: node ids. names: unique names.
         ready: bool (n), up, not draining, not cordoned.
         cpu_total, cpu_free: int64 (n), thousandths. memory_total, memory_free: int64 (n), bytes.
@@ -182,7 +183,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The frozen world of one cycle. The arrays belong to the plan: it may write into them.
+    """The frozen world of one cycle: nothing in it changes, whatever happens to the cluster meanwhile.
 
     Attributes:
         strategy: pack | spread.

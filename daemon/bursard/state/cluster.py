@@ -1,7 +1,9 @@
-"""Nodes as columns, kept current by every allocation: what a cycle copies instead of rebuilding.
+"""Nodes as columns, kept current by every allocation: what a cycle looks at instead of rebuilding it.
 
 Owns    the numpy columns and the rule that a device is free only when nobody holds it (R1).
-Why     a snapshot of 10,000 nodes must cost microseconds, so `take` and `give` touch one row each.
+Why     a snapshot of 10,000 nodes must cost microseconds and never change afterwards. So the columns are
+        shared with the snapshots taken of them, and copied once, by the first write that comes after
+        (copy on write): nodes that nothing happened to between two snapshots cost nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,25 @@ import numpy as np
 from bursar.errors import InvariantViolation
 from bursar.model import MemberAllocation, NodeFacts, ShareRates
 from bursar_policies.decision import GPU_SLOTS_MAX, JobClass, NodeColumns
+
+_COLUMNS: tuple[tuple[str, Any, int], ...] = (
+    ("cpu_total", np.int64, 0),
+    ("cpu_free", np.int64, 0),
+    ("memory_total", np.int64, 0),
+    ("memory_free", np.int64, 0),
+    ("gpu_total", np.int64, 0),
+    ("gpu_memory", np.int64, 0),
+    ("rate", np.int64, -1),
+    ("gpu_rate", np.int64, 0),
+    ("cpu_rate", np.int64, 0),
+    ("memory_rate", np.int64, 0),
+    ("ready", np.bool_, 0),
+    ("gpu_free", np.int16, -1),
+    ("gpu_type", np.int16, -1),
+)
+"""(name, type, what a row is before anybody describes it)."""
+FREE_COLUMNS = ("cpu_free", "memory_free", "gpu_free")
+FACT_COLUMNS = tuple(name for name, _, _ in _COLUMNS if name not in FREE_COLUMNS)
 
 
 class Cluster:
@@ -29,35 +50,44 @@ class Cluster:
         """Grows whenever something but free capacity changes: what a scheduler may cache by."""
         self.holds: dict[tuple[int, JobClass], int | None] = {}
         """Cheapest holds already worked out, by `facts_version` and class (`bursard.state.admission`)."""
+        self._frozen: NodeColumns | None = None
+        """What snapshots hold of the columns as they are now; None once they were written since."""
+        self._facts_shared = self._free_shared = False
+        self._lists: tuple[int, tuple[tuple[Any, ...], ...]] = (-1, ())
         self._room = 0
         self._grow(8)
 
+    def _own_free(self) -> None:
+        """Before a write to what is free: from here on no snapshot sees these arrays."""
+        self._frozen = None
+        if self._free_shared:
+            for name in FREE_COLUMNS:
+                setattr(self, name, getattr(self, name).copy())
+            self._free_shared = False
+
+    def _own_facts(self) -> None:
+        """Before a write to anything else."""
+        self._own_free()
+        self.facts_version += 1
+        if self._facts_shared:
+            for name in FACT_COLUMNS:
+                setattr(self, name, getattr(self, name).copy())
+            self._facts_shared = False
+
     def _grow(self, rows: int) -> None:
-        def wide(old: str, dtype: Any, fill: int = 0, width: int = 0) -> None:
-            shape = (rows, width) if width else (rows,)
+        """Fresh, wider arrays; whoever holds the old ones keeps them."""
+        for name, dtype, fill in _COLUMNS:
+            shape = (rows, GPU_SLOTS_MAX) if name == "gpu_free" else (rows,)
             column: Any = np.full(shape, fill, dtype)
             if self._room:
-                column[: self._room] = getattr(self, old)
-            setattr(self, old, column)
-
-        for name in (
-            "cpu_total",
-            "cpu_free",
-            "memory_total",
-            "memory_free",
-            "gpu_total",
-            "gpu_memory",
-        ):
-            wide(name, np.int64)
-        for name in ("rate", "gpu_rate", "cpu_rate", "memory_rate"):
-            wide(name, np.int64, -1 if name == "rate" else 0)
-        wide("ready", np.bool_)
-        wide("gpu_free", np.int16, -1, GPU_SLOTS_MAX)
-        wide("gpu_type", np.int16, -1)
+                column[: self._room] = getattr(self, name)
+            setattr(self, name, column)
+        self._facts_shared = self._free_shared = False
         self._room = rows
 
     def add(self, node_id: str, facts: NodeFacts) -> int:
         """A new row. The node is not ready until `set_ready`."""
+        self._own_facts()
         row = len(self.ids)
         if row == self._room:
             self._grow(self._room * 2)
@@ -70,6 +100,7 @@ class Cluster:
 
     def describe(self, row: int, facts: NodeFacts) -> None:
         """Set or replace what the node has; what is held of it stays held."""
+        self._own_facts()
         used_cpu = int(self.cpu_total[row] - self.cpu_free[row])
         used_memory = int(self.memory_total[row] - self.memory_free[row])
         self.cpu_total[row], self.cpu_free[row] = facts.cpu_milli, facts.cpu_milli - used_cpu
@@ -84,7 +115,6 @@ class Cluster:
         self.gpu_type[row] = self._type_index(facts.devices[0].type) if count else -1
         self.gpu_memory[row] = facts.devices[0].memory_bytes if count else 0
         self.attributes[row] = _attributes(facts)
-        self.facts_version += 1
 
     def _type_index(self, name: str) -> int:
         if name not in self.gpu_types:
@@ -94,11 +124,12 @@ class Cluster:
     def set_ready(self, row: int, ready: bool) -> None:
         """May new work go there?"""
         if bool(self.ready[row]) != ready:
+            self._own_facts()
             self.ready[row] = ready
-            self.facts_version += 1
 
     def set_price(self, row: int, price_id: str, rates: ShareRates) -> None:
         """The node's own rate by component; no `price_id` means unknown."""
+        self._own_facts()
         self.price_ids[row] = price_id
         self.rate[row] = rates.total if price_id else -1
         self.gpu_rate[row], self.cpu_rate[row], self.memory_rate[row] = (
@@ -106,10 +137,10 @@ class Cluster:
             rates.cpu,
             rates.memory,
         )
-        self.facts_version += 1
 
     def take(self, row: int, alloc: MemberAllocation) -> None:
         """Hold a share of a node. Raises `InvariantViolation` when it is not free (R1)."""
+        self._own_free()
         self.cpu_free[row] -= alloc.cpu_milli
         self.memory_free[row] -= alloc.memory_bytes
         for share in alloc.devices:
@@ -121,6 +152,7 @@ class Cluster:
 
     def give(self, row: int, alloc: MemberAllocation) -> None:
         """Return a share."""
+        self._own_free()
         self.cpu_free[row] += alloc.cpu_milli
         self.memory_free[row] += alloc.memory_bytes
         for share in alloc.devices:
@@ -142,28 +174,23 @@ class Cluster:
         )
 
     def columns(self) -> NodeColumns:
-        """A snapshot: free columns are copies, the rest views that nobody writes."""
-        n = len(self.ids)
-        return NodeColumns(
-            ids=self.ids,
-            names=self.names,
-            ready=self.ready[:n],
-            cpu_total=self.cpu_total[:n],
-            cpu_free=self.cpu_free[:n].copy(),
-            memory_total=self.memory_total[:n],
-            memory_free=self.memory_free[:n].copy(),
-            gpu_total=self.gpu_total[:n],
-            gpu_free=self.gpu_free[:n].copy(),
-            gpu_type=self.gpu_type[:n],
-            gpu_memory=self.gpu_memory[:n],
-            rate=self.rate[:n],
-            gpu_rate=self.gpu_rate[:n],
-            cpu_rate=self.cpu_rate[:n],
-            memory_rate=self.memory_rate[:n],
-            gpu_types=self.gpu_types,
-            attributes=self.attributes,
-            price_ids=self.price_ids,
-        )
+        """The nodes as they are now, for good: read-only, and untouched by whatever happens later."""
+        if self._frozen is None:
+            n = len(self.ids)
+            self._facts_shared = self._free_shared = True
+            if self._lists[0] != self.facts_version:
+                lists = (self.ids, self.names, self.gpu_types, self.attributes, self.price_ids)
+                self._lists = (self.facts_version, tuple(tuple(one) for one in lists))
+            ids, names, gpu_types, attributes, price_ids = self._lists[1]
+            self._frozen = NodeColumns(
+                ids=ids,
+                names=names,
+                gpu_types=gpu_types,
+                attributes=attributes,
+                price_ids=price_ids,
+                **{name: _read_only(getattr(self, name), n) for name, _, _ in _COLUMNS},
+            )
+        return self._frozen
 
     cpu_total: np.ndarray[tuple[int], np.dtype[np.int64]]
     cpu_free: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -178,6 +205,12 @@ class Cluster:
     ready: np.ndarray[tuple[int], np.dtype[np.bool_]]
     gpu_free: np.ndarray[tuple[int, int], np.dtype[np.int16]]
     gpu_type: np.ndarray[tuple[int], np.dtype[np.int16]]
+
+
+def _read_only(column: Any, rows: int) -> Any:
+    view = column[:rows]
+    view.flags.writeable = False
+    return view
 
 
 def _attributes(facts: NodeFacts) -> dict[str, str]:
