@@ -116,7 +116,7 @@ class Cycle:
     def _housekeeping(self, now_s: float) -> None:
         engine, state = self.engine, self.engine.state
         now = engine.now()
-        policies.wake(state, now)
+        state.wake(now)
         if state.budgets.due(now):
             engine.commit(policies.roll_periods(state, now), "bursard")
         if now_s - self._housekept_at >= HOUSEKEEPING_S:

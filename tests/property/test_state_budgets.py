@@ -46,10 +46,10 @@ from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, Node
 from bursard.scheduler import plan
 from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core
 from bursard.state import image as state_image
-from bursard.state import jobs as jobs_fold
-from bursard.state import nodes as nodes_fold
 from bursard.state.budgets import BudgetRecord, BudgetTable
 from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.state.fold import attempts as attempts_fold
+from bursard.state.fold import nodes as nodes_fold
 from bursard.store import Batch
 from bursard.store.memory import MemoryStore
 
@@ -300,7 +300,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule()
     def cycle(self) -> None:
         now = self.engine.now()
-        policies.wake(self.state, now)
+        self.state.wake(now)
         self.commit(policies.roll_periods(self.state, now))
         self.commit(nodes.reprice(self.state, self.engine.prices, now))
         self.commit(policies.thresholds(self.state))
@@ -727,7 +727,7 @@ class ClusterMachine(RuleBasedStateMachine):
         now = self.engine.now()
         for state in (live, again):
             # A job whose time had come stays in the queue when the wall clock is set back.
-            policies.wake(state, max(now, self.latest))
+            state.wake(max(now, self.latest))
         assert again.ledger.image() == live.ledger.image(), "L10: the ledger"
         # Read back: msgspec leaves out a default by identity, so equal states may differ in spelling.
         images = [
@@ -883,7 +883,7 @@ def put_moves_the_period(self: BudgetTable, name: str, spec: BudgetSpec, version
 def first_stop_stands(state: State, event: StopRequested, at: int, applied: Applied) -> None:
     attempt = state.attempts[event.attempt_id]
     if attempt.stop_cause is None:
-        jobs_fold.stop_requested(state, event, at, applied)
+        attempts_fold.stop_requested(state, event, at, applied)
 
 
 def forgets_what_ended(node: NodeRecord, used: object, to_at: int) -> None:

@@ -427,7 +427,7 @@ class World:
 
     def cycle(self) -> None:
         now = self.engine.now()
-        policies.wake(self.state, now)
+        self.state.wake(now)
         self.engine.commit(policies.roll_periods(self.state, now), "bursard")
         self.engine.commit(nodes.reprice(self.state, self.engine.prices, now), "bursard")
         for start in plan(self.state.snapshot(), now).starts:

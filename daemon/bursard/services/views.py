@@ -11,7 +11,7 @@ from bursar.model import DeviceShare, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold
-from bursard.state.jobs import tasks_of
+from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
 RETRY_SHOWN = 100

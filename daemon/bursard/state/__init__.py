@@ -1,7 +1,8 @@
 """The state: what is true now, and what may become true. `decide(state, command, …) -> events`, `apply`."""
 
-from bursard.state.core import HOLD_MARGIN_US, Applied, Limits, State
+from bursard.state.core import State
 from bursard.state.records import ArrayRecord, AttemptRecord, JobRecord, MemberRecord, NodeRecord
+from bursard.state.tables import HOLD_MARGIN_US, Applied, Limits
 
 __all__ = [
     "HOLD_MARGIN_US",

@@ -15,13 +15,13 @@ from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
 from bursard.scheduler.pricing import share_rates
 from bursard.scheduler.text import money
-from bursard.state.core import State
+from bursard.state.tables import Tables
 
 HOLDS_MAX = 1000
 """Answers kept: many jobs of one class ask between two changes of the cluster."""
 
 
-def cheapest_hold(state: State, job_class: JobClass) -> int | None:
+def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
     """The least worst case of this class on an empty cluster, in nanos; None when no priced node fits.
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
@@ -34,7 +34,7 @@ def cheapest_hold(state: State, job_class: JobClass) -> int | None:
     return holds[key]
 
 
-def _cheapest_hold(state: State, job_class: JobClass) -> int | None:
+def _cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
     columns = state.cluster.columns()
     costs: list[int] = []
     for row, node_id in enumerate(columns.ids):
@@ -56,7 +56,7 @@ def _cheapest_hold(state: State, job_class: JobClass) -> int | None:
     return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
 
 
-def _devices(state: State, row: int, option: ResourceRequest) -> tuple[DeviceShare, ...] | None:
+def _devices(state: Tables, row: int, option: ResourceRequest) -> tuple[DeviceShare, ...] | None:
     cluster = state.cluster
     if option.cpu_milli > cluster.cpu_total[row] or option.memory_bytes > cluster.memory_total[row]:
         return None
@@ -70,7 +70,7 @@ def _devices(state: State, row: int, option: ResourceRequest) -> tuple[DeviceSha
     return tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count))
 
 
-def refuse_unaffordable(state: State, user: str, spec: JobSpec) -> None:
+def refuse_unaffordable(state: Tables, user: str, spec: JobSpec) -> None:
     """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case."""
     if not state.budgets.records:
         return
@@ -113,7 +113,7 @@ def refuse_unaffordable(state: State, user: str, spec: JobSpec) -> None:
         )
 
 
-def check_currency(state: State, currency: str, where: str) -> None:
+def check_currency(state: Tables, currency: str, where: str) -> None:
     """Everything in one cluster is in one currency. Raises `InvalidRequest`."""
     if currency != state.currency:
         raise InvalidRequest(

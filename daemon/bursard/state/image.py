@@ -16,8 +16,10 @@ from bursar_policies.specs import BudgetSpec
 from bursard.events import PolicyDocument
 from bursard.ledger import Ledger, LedgerImage
 from bursard.state.budgets import BudgetRecord
-from bursard.state.core import Limits, NodeToken, State, strategy_in_force
+from bursard.state.core import State
+from bursard.state.fold.policies import strategy_in_force
 from bursard.state.records import JobRecord, NodeRecord
+from bursard.state.tables import Limits, NodeToken
 from bursard.state.typical import TypicalImage, TypicalRequests
 
 FORMAT = 1

@@ -21,7 +21,7 @@ from bursard.events import (
 )
 from bursard.state.admission import check_currency, refuse_unaffordable
 from bursard.state.core import State
-from bursard.state.jobs import satisfied, tasks_of
+from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
 
 

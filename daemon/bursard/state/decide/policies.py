@@ -1,8 +1,7 @@
-"""Policies and time: applying documents, rolling budget periods, announcing thresholds, waking jobs."""
+"""Policies and time: applying documents, rolling budget periods, announcing thresholds."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 from bursar.clock import Instant, format_instant
@@ -169,12 +168,3 @@ def _crossed(state: State, record: BudgetRecord) -> list[Event]:
             )
         )
     return events
-
-
-def wake(state: State, now: int) -> None:
-    """Queue the jobs whose begin time has come. No event: the time is in their spec."""
-    while state.begin_times and state.begin_times[0][0] <= now:
-        _, job_id = heapq.heappop(state.begin_times)
-        job = state.jobs.get(job_id)
-        if job is not None and job_id not in state.pending:
-            state.enqueue(job, now)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bursard.events import (
     Charge,
     NodeBooted,
@@ -15,12 +13,10 @@ from bursard.events import (
     NodeSilent,
 )
 from bursard.state.records import EndedUsage, NodeRecord
-
-if TYPE_CHECKING:
-    from bursard.state.core import Applied, State
+from bursard.state.tables import Applied, Tables
 
 
-def registered(state: State, event: NodeRegistered, at: int, applied: Applied) -> None:
+def registered(state: Tables, event: NodeRegistered, at: int, applied: Applied) -> None:
     """A node is new or has changed what it has."""
     node = state.nodes.get(event.node_id)
     if node is None:
@@ -33,7 +29,7 @@ def registered(state: State, event: NodeRegistered, at: int, applied: Applied) -
         state.cluster.describe(node.row, event.facts)
 
 
-def booted(state: State, event: NodeBooted, at: int, applied: Applied) -> None:
+def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
     """A new boot: its axis is anchored, and the time without it is owned by `down`."""
     node = state.nodes[event.node_id]
     node.boot_id = event.boot_id
@@ -46,35 +42,35 @@ def booted(state: State, event: NodeBooted, at: int, applied: Applied) -> None:
     _post(state, event.charges, applied)
 
 
-def priced(state: State, event: NodePriced, at: int, applied: Applied) -> None:
+def priced(state: Tables, event: NodePriced, at: int, applied: Applied) -> None:
     """The node's own rate from now on."""
     node = state.nodes[event.node_id]
     node.price_id, node.rates = event.price_id, event.rates
     state.cluster.set_price(node.row, event.price_id, event.rates)
 
 
-def connected(state: State, event: NodeConnected, at: int, applied: Applied) -> None:
+def connected(state: Tables, event: NodeConnected, at: int, applied: Applied) -> None:
     """Its agent is in contact."""
     node = state.nodes[event.node_id]
     node.connected, node.changed_at = True, at
     _refresh(state, node)
 
 
-def silent(state: State, event: NodeSilent, at: int, applied: Applied) -> None:
+def silent(state: Tables, event: NodeSilent, at: int, applied: Applied) -> None:
     """Its agent is not; nothing it holds is given away."""
     node = state.nodes[event.node_id]
     node.connected, node.changed_at = False, at
     _refresh(state, node)
 
 
-def scheduling(state: State, event: NodeScheduling, at: int, applied: Applied) -> None:
+def scheduling(state: Tables, event: NodeScheduling, at: int, applied: Applied) -> None:
     """May new work go there?"""
     node = state.nodes[event.node_id]
     node.mode, node.reason = event.mode, event.reason
     _refresh(state, node)
 
 
-def metered(state: State, event: NodeMetered, at: int, applied: Applied) -> None:
+def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> None:
     """All time up to `through` is owned by somebody."""
     node = state.nodes[event.node_id]
     node.through = event.through
@@ -100,10 +96,10 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
     ]
 
 
-def _post(state: State, charges: tuple[Charge, ...], applied: Applied) -> None:
+def _post(state: Tables, charges: tuple[Charge, ...], applied: Applied) -> None:
     applied.charges += charges
     applied.transactions += state.ledger.charge(charges)
 
 
-def _refresh(state: State, node: NodeRecord) -> None:
+def _refresh(state: Tables, node: NodeRecord) -> None:
     state.cluster.set_ready(node.row, node.connected and node.mode == "open")

@@ -1,0 +1,122 @@
+"""How attempt events change the state: resources, money, and the job's way through its states."""
+
+from __future__ import annotations
+
+from bursar.errors import InvariantViolation
+from bursar.model import EndCause, JobState
+from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
+from bursard.state.fold.jobs import finish, move
+from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord
+from bursard.state.tables import Applied, Tables
+
+_TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobState.CANCELLED}
+"""Every other cause ends a job in FAILED when it is not tried again."""
+
+
+def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> None:
+    """Resources and money are taken; the job is STARTING."""
+    job = state.jobs[event.job_id]
+    if job.attempt is not None:
+        raise InvariantViolation(f"J4: {job.id} already has a live attempt")
+    boots = dict(event.boots)
+    members = [MemberRecord(alloc, boots[alloc.node_id]) for alloc in event.members]
+    attempt = AttemptRecord(
+        id=event.attempt_id,
+        job_id=job.id,
+        number=event.number,
+        option=event.option,
+        members=members,
+        time_limit_us=event.time_limit_us,
+        grace_us=event.grace_us,
+        holds=event.holds,
+        placed_at=at,
+        why=event.why,
+        port=event.port,
+        cut_by_budget=event.cut_by_budget,
+    )
+    for member in members:
+        node = state.nodes[member.alloc.node_id]
+        state.cluster.take(node.row, member.alloc)
+        node.live[attempt.id] = member.alloc.rank
+        if not member.alloc.price_id:
+            job.unpriced = True
+        if any(node.facts.devices[share.index].simulated for share in member.alloc.devices):
+            job.simulated = True
+    state.pending.remove(job.id)
+    state.attempts[attempt.id] = attempt
+    job.attempts.append(attempt)
+    job.requeue = False
+    move(state, job, JobState.STARTING)
+    transaction = state.ledger.place(attempt.id, job.id, event.holds)
+    if transaction is not None:
+        applied.transactions.append(transaction)
+
+
+def stop_requested(state: Tables, event: StopRequested, at: int, applied: Applied) -> None:
+    """The attempt must end. The first cause stands, but for a cancel: a job that was being preempted or
+    requeued would otherwise come back. A later request may only be more urgent.
+    """
+    attempt = state.attempts[event.attempt_id]
+    if attempt.stop_cause is None:
+        attempt.stop_grace_us = event.grace_us
+    if attempt.stop_cause is None or event.cause is EndCause.CANCELLED:
+        attempt.stop_cause, attempt.stop_message = event.cause, event.message
+    attempt.stop_grace_us = min(attempt.stop_grace_us, event.grace_us)
+    attempt.state = "STOPPING"
+    move(state, state.jobs[attempt.job_id], JobState.STOPPING)
+
+
+def member_started(state: Tables, event: MemberStarted, at: int, applied: Applied) -> None:
+    """A process exists; the attempt runs once all of them do."""
+    attempt = state.attempts[event.attempt_id]
+    member = attempt.members[event.rank]
+    member.started_at, member.pid = event.at, event.pid
+    if attempt.state == "STARTING" and all(m.started_at for m in attempt.members):
+        attempt.state, attempt.started_at = "RUNNING", at
+        job = state.jobs[attempt.job_id]
+        job.started_at = job.started_at or at
+        move(state, job, JobState.RUNNING)
+
+
+def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -> None:
+    """Its process tree is gone: what it held is free, what it cost is settled."""
+    attempt = state.attempts[event.attempt_id]
+    member = attempt.members[event.rank]
+    node = state.nodes[member.alloc.node_id]
+    if member.report is not None:
+        raise InvariantViolation(f"J5: rank {event.rank} of {attempt.id} ended twice")
+    member.report = event.report
+    state.cluster.give(node.row, member.alloc)
+    node.live.pop(attempt.id, None)
+    if member.started_at and event.report.held_us > member.charged_us and member.alloc.price_id:
+        # May begin before `through`, when it was reported late: the next interval makes up for it.
+        start = member.started_at + member.charged_us
+        end = member.started_at + event.report.held_us
+        if end > start:
+            node.ended.append(EndedUsage(start, end, member.started_at, member.alloc.rates))
+    member.charged_us = max(member.charged_us, event.report.held_us)
+    cost = sum(charge.nanos for charge in event.charges)
+    attempt.settled_nanos += cost
+    state.jobs[attempt.job_id].settled_nanos += cost
+    applied.charges += event.charges
+    applied.transactions += state.ledger.charge(event.charges)
+
+
+def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:
+    """The attempt is over: its holds resolve, its job goes back to the queue or ends."""
+    attempt = state.attempts.pop(event.attempt_id)
+    job = state.jobs[attempt.job_id]
+    attempt.state, attempt.finished_at = "ENDED", at
+    attempt.cause, attempt.exit_code, attempt.message = event.cause, event.exit_code, event.message
+    transaction = state.ledger.release(attempt.id)
+    if transaction is not None:
+        applied.transactions.append(transaction)
+    if event.requeue:
+        job.retries += event.counts
+        job.requeue = False
+        job.budgets, job.hard_budgets = state.budgets.matching(job.user, job.spec)
+        move(state, job, JobState.PENDING)
+        state.enqueue(job, at)
+        return
+    job.exit_code = event.exit_code
+    finish(state, job, _TERMINAL.get(event.cause, JobState.FAILED), at, applied, event.message)

@@ -1,0 +1,22 @@
+"""How the cluster's own events change the state: its name, and who may enrol as a node."""
+
+from __future__ import annotations
+
+from bursard.events import ClusterCreated, NodeEnrolled, NodeTokenIssued
+from bursard.state.tables import Applied, NodeToken, Tables
+
+
+def cluster_created(state: Tables, event: ClusterCreated, at: int, applied: Applied) -> None:
+    """The first event of a log."""
+    state.cluster_id, state.currency = event.cluster_id, event.currency
+
+
+def token_issued(state: Tables, event: NodeTokenIssued, at: int, applied: Applied) -> None:
+    """A node may enrol with this secret."""
+    state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, event.expires_at)
+
+
+def enrolled(state: Tables, event: NodeEnrolled, at: int, applied: Applied) -> None:
+    """The secret is now one agent's own; other secrets of the node stop working."""
+    state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != event.name}
+    state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, 0, event.instance)

@@ -1,0 +1,214 @@
+"""What the fold remembers, all of it, and the indexes that find it: data without a word of what events mean.
+
+Owns    jobs, attempts, nodes, budgets, policies, the ledger and the queue, as of the last event.
+Why     the fold (`state/fold`) writes here, decisions and services read here, and neither knows the other;
+        so an event's meaning can be changed without touching what it is kept in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+import msgspec
+
+from bursar.model import JobSpec, JobState
+from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.decision import JobClass
+from bursar_policies.specs import Document
+from bursard.events import Charge, PolicyDocument
+from bursard.ledger import Ledger, Transaction
+from bursard.state.budgets import BudgetTable
+from bursard.state.cluster import Cluster
+from bursard.state.pending import PendingIndex
+from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
+from bursard.state.typical import TypicalRequests
+
+HOLD_MARGIN_US = 5_000_000
+"""Added to time limit + grace in every worst-case hold: how late a supervisor's last kill may be."""
+DEFAULT_GRACE_US = 5_000_000
+"""Between TERM and KILL when the job asks for nothing else."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Cluster-wide defaults that decisions rest on; fixed for the life of a process.
+
+    Attributes:
+        default_time_limit_us: of a job that names none; the worst case must be finite to be held.
+        meter_interval_us: how often agents report usage.
+        silent_after_us: out of contact for so long is announced.
+        pending_max: jobs that may wait at once; more are refused as RateLimited.
+    """
+
+    default_time_limit_us: int = 24 * 3600 * 1_000_000
+    meter_interval_us: int = 60 * 1_000_000
+    silent_after_us: int = 30 * 1_000_000
+    pending_max: int = 1_000_000
+
+
+class Applied(msgspec.Struct):
+    """What one or more events changed that lives outside memory.
+
+    Attributes:
+        charges: in posting order. transactions: their double entry, holds and releases included.
+        finished: jobs that became terminal, whole.
+    """
+
+    charges: list[Charge] = []
+    transactions: list[Transaction] = []
+    finished: list[JobRecord] = []
+
+
+class NodeToken(msgspec.Struct, frozen=True):
+    """A secret a node may enrol with, hashed. `instance`: the agent it belongs to since its first use."""
+
+    name: str
+    sha256: str
+    expires_at: int
+    instance: str = ""
+
+
+class Tables:
+    """What is true, with its indexes. Reads are free for everybody; only the fold writes."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.cluster_id = ""
+        self.currency = "USD"
+        self.version = 0
+        """Events applied: also the sequence number of the last one."""
+        self.jobs: dict[str, JobRecord] = {}
+        self.numbers: dict[int, str] = {}
+        self.names: dict[str, list[str]] = {}
+        self.keys: dict[tuple[str, str], str] = {}
+        self.last_of_user: dict[str, str] = {}
+        self.next_number = 1
+        self.next_order = 0
+        self.attempts: dict[str, AttemptRecord] = {}
+        self.nodes: dict[str, NodeRecord] = {}
+        self.node_names: dict[str, str] = {}
+        self.node_tokens: dict[str, NodeToken] = {}
+        self.cluster = Cluster()
+        self.pending = PendingIndex()
+        self.begin_times: list[tuple[int, str]] = []
+        self.dependents: dict[str, list[str]] = {}
+        self.budgets = BudgetTable()
+        self.policies: dict[tuple[str, str], PolicyDocument] = {}
+        self.documents: dict[tuple[str, str], Document] = {}
+        self.priced: list[PriceDocument] = []
+        """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
+        self.policies_version = 0
+        self.strategy = "pack"
+        self.typical = TypicalRequests()
+        self.ledger = Ledger()
+        self.counts: dict[str, int] = {}
+        """Live jobs by state, tasks counted one by one."""
+
+    # --- reads
+
+    def node_by_name(self, name: str) -> NodeRecord | None:
+        """A node by name or id."""
+        return self.nodes.get(self.node_names.get(name, name))
+
+    def time_limit_of(self, spec: JobSpec) -> int:
+        """The limit an attempt of this job gets before any cost cap."""
+        return spec.time_limit_us or self.limits.default_time_limit_us
+
+    def grace_of(self, spec: JobSpec) -> int:
+        """How long it may take to end once asked."""
+        return max(spec.checkpoint.grace_us, DEFAULT_GRACE_US)
+
+    def class_of(self, job: JobRecord) -> JobClass:
+        """What decides where a job may go and what it may cost."""
+        limit_us = self.time_limit_of(job.spec)
+        return self.class_of_spec(
+            job.spec,
+            job.hard_budgets,
+            limit_us,
+            settled_nanos=job.settled_nanos,
+            avoid=_failed_nodes(job) if job.spec.retry.avoid_same_node else (),
+        )
+
+    def class_of_spec(
+        self,
+        spec: JobSpec,
+        hard_budgets: tuple[str, ...],
+        limit_us: int,
+        settled_nanos: int = 0,
+        avoid: tuple[str, ...] = (),
+    ) -> JobClass:
+        """The class of a spec that need not be a job yet (`bursar plan`)."""
+        # A cap that is spent must still be a cap: -1 says that nothing is left, 0 that there is none.
+        left = spec.max_cost_nanos - settled_nanos
+        cap = (left if left > 0 else -1) if spec.max_cost_nanos else 0
+        return JobClass(
+            nodes=spec.nodes,
+            options=spec.options,
+            ordered=spec.ordered,
+            constraints=spec.constraints,
+            spot_policy=spec.spot_policy,
+            time_limit_us=limit_us,
+            hold_us=limit_us + self.grace_of(spec) + HOLD_MARGIN_US,
+            budgets=hard_budgets,
+            max_price_nanos_per_hour=spec.max_price_nanos_per_hour,
+            max_cost_nanos=cap,
+            avoid_nodes=avoid,
+        )
+
+    def live_attempts(self) -> Iterator[AttemptRecord]:
+        """Attempts that hold something, oldest first."""
+        return iter(self.attempts.values())
+
+    # --- the indexes: for the fold alone
+
+    def evict(self, job_id: str) -> None:
+        """Forget a terminal job once the store has it; its parent array keeps the counts."""
+        job = self.jobs.pop(job_id, None)
+        if job is None:
+            return
+        self.ledger.close_job(job_id)
+        self.dependents.pop(job_id, None)
+        if not job.parent_id:
+            self.numbers.pop(job.number, None)
+            named = self.names.get(job.spec.name, [])
+            if job_id in named:
+                named.remove(job_id)
+                if not named:
+                    del self.names[job.spec.name]
+            if job.key:
+                self.keys.pop((job.user, job.key), None)
+
+    def count(self, job: JobRecord, state: JobState) -> None:
+        """Move a job (not an array parent) to a state, keeping the counts."""
+        counts = self.counts
+        counts[job.state] = counts.get(job.state, 0) - 1
+        job.state = state
+        if not state.terminal:
+            counts[state] = counts.get(state, 0) + 1
+
+    def enqueue(self, job: JobRecord, now: int) -> None:
+        """Put a job into the queue if it could start at `now`; else it waits for what it lacks."""
+        self.pending.remove(job.id)
+        if job.state is not JobState.PENDING or job.held or job.waiting_on or job.array is not None:
+            return
+        if job.spec.begin_after > now:
+            heapq.heappush(self.begin_times, (job.spec.begin_after, job.id))
+            return
+        self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order)
+
+    def wake(self, now: int) -> None:
+        """Queue the jobs whose begin time has come: housekeeping, before each plan.
+
+        No event, since the time is in the spec: a replay leaves them among `begin_times`, and the first
+        look at the clock after it brings them here, to the same place in the queue.
+        """
+        while self.begin_times and self.begin_times[0][0] <= now:
+            _, job_id = heapq.heappop(self.begin_times)
+            job = self.jobs.get(job_id)
+            if job is not None and job_id not in self.pending:
+                self.enqueue(job, now)
+
+
+def _failed_nodes(job: JobRecord) -> tuple[str, ...]:
+    nodes = {m.alloc.node_id for a in job.attempts for m in a.members if a.cause != "completed"}
+    return tuple(sorted(nodes))
