@@ -227,7 +227,7 @@ def _add_services(
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet), server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, fleet, telemetry), server)
     agents = AgentsService(
-        engine, fleet, telemetry, epoch=engine.store.epoch, mqtt_url=settings.telemetry_mqtt_url
+        engine, fleet, telemetry, epoch=engine.log.epoch, mqtt_url=settings.telemetry_mqtt_url
     )
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, fleet.settle), server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bursard.state import State
-from bursard.store import Store
+from bursard.store import Log
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ def check_state(state: State) -> list[Finding]:
     ]
 
 
-def check_store(store: Store, full: bool) -> list[Finding]:
+def check_store(store: Log, full: bool) -> list[Finding]:
     """What the disk can tell: the chain, the sums, the space."""
     problems = store.verify(full)
     free = store.free_bytes()

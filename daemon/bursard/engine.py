@@ -8,11 +8,14 @@ Why     later commands must be decided on what earlier ones made true, so events
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 
@@ -26,7 +29,7 @@ from bursard.ledger import Transaction, rows
 from bursard.state import Applied, JobRecord, Limits, State
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import dependents_of
-from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Store
+from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Views
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 SNAPSHOT_EVERY = 20_000
 """Events between snapshots: about half a second of replay at a start."""
 
+READERS = 4
+"""Threads that answer short questions to the store; reports have threads of their own."""
+
+Answer = TypeVar("Answer")
 Listener = Callable[[int, Event, int, str], None]
 """Called with (seq, event, at, actor) once the event is durable, in log order."""
 
@@ -51,7 +58,10 @@ class Engine:
         catalog: Sequence[PriceDocument] = (),
     ) -> None:
         self.state = state
-        self.store = store
+        self.log: Log = store
+        """For its `epoch`; whatever may wait for the disk is asked through `read` or in a thread."""
+        self.views: Views = store
+        """For threads alone: the loop asks through `read`."""
         self.writer = writer
         self.clock = clock
         self.ids = ids
@@ -65,6 +75,7 @@ class Engine:
         self._evictions: deque[tuple[int, str]] = deque()
         self._snapshot_seq = state.version
         self._snapshotting = False
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="bursard-read")
         writer.after_commit.append(self._released)
 
     @property
@@ -126,6 +137,13 @@ class Engine:
         """Wait until an event (all so far when None) is on disk: replies and reads pass here."""
         await self.writer.durable(self.state.version if seq is None else seq)
 
+    async def read(self, question: Callable[[Views], Answer]) -> Answer:
+        """Ask the store, in a thread: a slow disk or a large answer holds up nobody but the caller.
+
+        The state may have changed by the time of the answer: decide nothing on what was read before.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, question, self.views)
+
     def _released(self, durable_seq: int) -> None:
         while self._unreleased and self._unreleased[0][0] <= durable_seq:
             seq, event, at, actor = self._unreleased.popleft()
@@ -155,7 +173,7 @@ class Engine:
             self._snapshotting = False
 
 
-def restore(store: Store, limits: Limits) -> State:
+def restore(store: Log, limits: Limits) -> State:
     """The state of a store: its newest snapshot and every event since."""
     loaded = store.load()
     state = State(limits)

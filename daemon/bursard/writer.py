@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bursard.store import Batch, CommitUnknown, Store, merge
+from bursard.store import Batch, CommitUnknown, Log, merge
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Writer:
 
     def __init__(
         self,
-        store: Store,
+        store: Log,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         on_fault: Callable[[BaseException], None] | None = None,

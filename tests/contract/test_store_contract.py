@@ -20,10 +20,11 @@ from bursard.store import (
     EntryRow,
     EventFilter,
     EventRow,
+    Fenced,
     JobFilter,
     JobRow,
     KeyRow,
-    MemoryStore,
+    ScratchStore,
     SqliteStore,
     Store,
     merge,
@@ -32,9 +33,9 @@ from bursard.store import (
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["scratch", "disk"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state")
+    made: Store = ScratchStore() if request.param == "scratch" else SqliteStore(tmp_path / "state")
     yield made
     made.close()
 
@@ -98,7 +99,23 @@ class TestLog:
             with pytest.raises(InvariantViolation, match="does not follow"):
                 store.append(Batch(events=wrong, keys=[KeyRow("ann", "k", "job_1", b"d")]))
         assert store.last_seq == 1
-        assert store.key("ann", "k") is None
+        assert store.keys("ann", ["k"]).get("k") is None
+        store.append(Batch(events=[event(2)]))
+        assert store.verify() == []
+
+    def test_the_head_is_the_newest_event_and_its_hash(self, store: Store) -> None:
+        assert store.head == (0, bytes(32))
+        store.append(Batch(events=[event(1), event(2)]))
+        assert store.head == (2, store.load().last_hash)
+
+    def test_a_log_that_a_later_epoch_has_opened_takes_nothing_more(self, store: Store) -> None:
+        store.append(Batch(events=[event(1)]))
+        store.set_meta("epoch", str(store.epoch + 1))
+        with pytest.raises(Fenced, match=f"this is epoch {store.epoch}"):
+            store.append(Batch(events=[event(2)]))
+        assert store.last_seq == 1
+        assert [row.seq for row in store.events()] == [1]
+        store.set_meta("epoch", str(store.epoch))
         store.append(Batch(events=[event(2)]))
         assert store.verify() == []
 
@@ -118,7 +135,7 @@ class TestLog:
 
     def test_the_hash_does_not_depend_on_how_commands_were_grouped(self, store: Store) -> None:
         store.append(Batch(events=[event(1), event(2)]))
-        other = MemoryStore()
+        other = ScratchStore()
         other.append(Batch(events=[event(1)]))
         other.append(Batch(events=[event(2)]))
         assert store.load().last_hash == other.load().last_hash
@@ -209,12 +226,12 @@ class TestJobs:
     def test_a_key_belongs_to_its_user_and_is_never_reassigned(self, store: Store) -> None:
         row = KeyRow("ann", "k", "job_1", b"digest")
         store.append(Batch(events=[event(1)], keys=[row]))
-        assert store.key("ann", "k") == row
-        assert store.key("bob", "k") is None
+        assert store.keys("ann", ["k"]).get("k") == row
+        assert store.keys("bob", ["k"]).get("k") is None
         with pytest.raises(InvariantViolation, match="nothing was written"):
             store.append(Batch(events=[event(2)], keys=[KeyRow("ann", "k", "job_2", b"other")]))
         assert store.last_seq == 1
-        assert store.key("ann", "k") == row
+        assert store.keys("ann", ["k"]).get("k") == row
         store.append(Batch(events=[event(2)]))
 
 

@@ -87,7 +87,7 @@ def check(directory: Path, acked: int) -> SqliteStore:
     first = snapshot[0] if snapshot else 0
     assert [row.seq for row in events] == list(range(first + 1, last_seq + 1))
     if acked:
-        assert store.key("ann", f"key{acked}") is not None
+        assert store.keys("ann", [f"key{acked}"])
     return store
 
 

@@ -50,8 +50,7 @@ from bursard.state.budgets import BudgetRecord, BudgetTable
 from bursard.state.decide import attempts, jobs, nodes, policies
 from bursard.state.fold import attempts as attempts_fold
 from bursard.state.fold import nodes as nodes_fold
-from bursard.store import Batch
-from bursard.store.memory import MemoryStore
+from bursard.store import Batch, ScratchStore
 
 GIB = 1 << 30
 LIMITS = Limits(default_time_limit_us=2 * HOUR_US)
@@ -73,7 +72,7 @@ EPOCH = 1_761_520_620 * SECOND_US
 class InstantWriter:
     """Everything is durable at once."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: ScratchStore) -> None:
         self.store = store
         self.after_commit: list[Callable[[int], None]] = []
         self.ended: Counter[str] = Counter()
@@ -141,7 +140,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @initialize(capex=st.sampled_from([100_003, 77_777]))
     def start(self, capex: int) -> None:
         self.clock = VirtualClock(EPOCH)
-        self.store = MemoryStore()
+        self.store = ScratchStore()
         self.writer = InstantWriter(self.store)
         self.ids = SequentialIds()
         self.engine = self.new_engine(State(LIMITS))

@@ -52,8 +52,7 @@ from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
 from bursard.state import JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
-from bursard.store import Batch
-from bursard.store.memory import MemoryStore
+from bursard.store import Batch, ScratchStore
 
 MINUTE_US = 60 * SECOND_US
 TEN_YEARS_US = 3653 * 24 * 60 * MINUTE_US
@@ -129,7 +128,7 @@ class LateWriter:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.store = MemoryStore()
+        self.store = ScratchStore()
         self.after_commit: list[Any] = []
         self.waiting: list[Batch] = []
         self.durable_seq = 0

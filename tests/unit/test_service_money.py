@@ -39,7 +39,7 @@ from bursard.services.policies import PoliciesService
 from bursard.services.prices import read_gpus
 from bursard.state import State
 from bursard.state.decide import attempts, jobs, nodes
-from bursard.store import MemoryStore
+from bursard.store import ScratchStore
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
@@ -54,7 +54,7 @@ class Daemon:
     def __init__(self) -> None:
         set_caller(ANN)
         self.clock = VirtualClock(START)
-        self.store = MemoryStore()
+        self.store = ScratchStore()
         self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
         self.settled = 0
         self.counters: dict[tuple[str, int], int] = {}

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from bursard.events import JobHeld, encode
-from bursard.store import Batch, CommitUnknown, EventRow, MemoryStore
+from bursard.store import Batch, CommitUnknown, EventRow, ScratchStore
 from bursard.writer import Writer
 
 PAYLOAD = encode(JobHeld(job_id="job_1"))
 
 
-class GatedStore(MemoryStore):
+class GatedStore(ScratchStore):
     """A store whose commits wait for the test, and whose disk can be made to fail."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ async def began(store: GatedStore) -> None:
 
 
 def test_a_lone_command_is_committed_at_once() -> None:
-    async def play(writer: Writer, store: MemoryStore) -> None:
+    async def play(writer: Writer, store: ScratchStore) -> None:
         writer.enqueue(batch(1))
         await writer.durable(1)
         assert store.last_seq == writer.durable_seq == 1
@@ -63,7 +63,7 @@ def test_a_lone_command_is_committed_at_once() -> None:
         await writer.durable(1)
         await writer.wait_durable()
 
-    scenario(play, MemoryStore())
+    scenario(play, ScratchStore())
 
 
 def test_what_arrives_during_a_commit_shares_the_next_one() -> None:
@@ -158,12 +158,12 @@ def test_a_failed_commit_says_neither_yes_nor_no_and_ends_the_daemon() -> None:
 def test_a_defect_in_the_batch_is_a_fault_too() -> None:
     faults: list[BaseException] = []
 
-    async def play(writer: Writer, store: MemoryStore) -> None:
+    async def play(writer: Writer, store: ScratchStore) -> None:
         writer.enqueue(batch(7))
         with pytest.raises(CommitUnknown, match="does not follow"):
             await writer.durable(7)
 
-    scenario(play, MemoryStore(), on_fault=faults.append)
+    scenario(play, ScratchStore(), on_fault=faults.append)
     assert len(faults) == 1
 
 
@@ -185,7 +185,7 @@ def test_close_commits_what_is_queued() -> None:
 
 
 def test_a_snapshot_is_kept_after_the_events_it_covers() -> None:
-    async def play(writer: Writer, store: MemoryStore) -> None:
+    async def play(writer: Writer, store: ScratchStore) -> None:
         for seq in (1, 2, 3):
             writer.enqueue(batch(seq))
         await writer.save_snapshot(2, b"state")
@@ -193,16 +193,16 @@ def test_a_snapshot_is_kept_after_the_events_it_covers() -> None:
         assert loaded.snapshot == (2, b"state")
         assert [event.seq for event in loaded.events] == [3]
 
-    scenario(play, MemoryStore())
+    scenario(play, ScratchStore())
 
 
 def test_a_callback_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    async def play(writer: Writer, store: MemoryStore) -> None:
+    async def play(writer: Writer, store: ScratchStore) -> None:
         seen: list[int] = []
         writer.after_commit += [lambda seq: 1 // 0, seen.append]  # type: ignore[list-item]
         writer.enqueue(batch(1))
         await writer.durable(1)
         assert seen == [1]
 
-    scenario(play, MemoryStore())
+    scenario(play, ScratchStore())
     assert "callback after the commit failed" in caplog.text

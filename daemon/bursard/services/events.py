@@ -51,7 +51,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         about = ""
         or_about: tuple[str, ...] = ()
         if request.job:
-            job = find_job(self.engine, request.job, user)
+            job = await find_job(self.engine, request.job, user)
             about, or_about = job.id, tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
         elif request.node:
             node = self.engine.state.node_by_name(request.node)
@@ -72,7 +72,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         try:
             while left > 0:
                 news.clear()
-                rows = await asyncio.to_thread(self.engine.store.events, after, min(PAGE, left), query)
+                rows = await self._page(after, min(PAGE, left), query)
                 for row in rows:
                     after = row.seq
                     left -= 1
@@ -84,11 +84,14 @@ class EventsService(events_pb2_grpc.EventsServicer):
         finally:
             self._news.discard(news)
 
+    async def _page(self, after: int, limit: int, query: EventFilter) -> list[EventRow]:
+        return await self.engine.read(lambda views: views.events(after, limit, query))
+
     async def _last(self, after: int, count: int, query: EventFilter) -> list[EventRow]:
         """The newest `count` that match; the log is read from the old end, a page at a time."""
         last: deque[EventRow] = deque(maxlen=count)
         while True:
-            rows = await asyncio.to_thread(self.engine.store.events, after, PAGE, query)
+            rows = await self._page(after, PAGE, query)
             last.extend(rows)
             if len(rows) < PAGE:
                 return list(last)
@@ -105,7 +108,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         return pb.ServerResponse(
             version=bursar.__version__,
             cluster_id=state.cluster_id,
-            epoch=self.engine.store.epoch,
+            epoch=self.engine.log.epoch,
             started_at=self._started_at,
             ready=True,
             pending=counts.get(JobState.PENDING, 0),
@@ -134,7 +137,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         require(Role.VIEWER)
         await self.engine.durable()
         findings = doctor.check_state(self.engine.state)
-        findings += await asyncio.to_thread(doctor.check_store, self.engine.store, request.full)
+        findings += await asyncio.to_thread(doctor.check_store, self.engine.log, request.full)
         return pb.DoctorResponse(
             findings=[
                 pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in findings

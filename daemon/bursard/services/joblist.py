@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from itertools import islice
 
@@ -29,7 +28,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest, user: 
     size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
     states = _states(request)
     before = _place(request.page_token)
-    parent_id = find_job(engine, request.tasks_of, user).id if request.tasks_of else ""
+    parent_id = (await find_job(engine, request.tasks_of, user)).id if request.tasks_of else ""
     wanted_active = (
         [s for s in states if not s.terminal] if states else [s for s in JobState if not s.terminal]
     )
@@ -51,7 +50,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest, user: 
             cursor=before,
             limit=size + 1,
         )
-        found = await asyncio.to_thread(engine.store.jobs, query)
+        found = await engine.read(lambda views: views.jobs(query))
         rows = [record_of(row) for row in found.rows]
     ended = {row.id for row in rows}
     active = islice(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,17 +19,21 @@ from bursard.events import Event, JobSubmitted
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.identity import Role, caller, require
+from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
 from bursard.services.views import job_view
 from bursard.services.watching import WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
+from bursard.store import KeyRow
 
 REFS_MAX = 1000
 KEY_MAX = 200
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Below this new work is refused, so that what was accepted can still be settled."""
 _IN_FLIGHT_MAX = 4096
+_BATCH_MAX = 256
+"""Submits of one stream whose keys are looked up together."""
 _UPDATABLE = ("priority", "time_limit_us", "name", "experiment", "model", "max_cost_nanos", "currency")
 
 
@@ -42,6 +46,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self.fleet = fleet
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
+        self._keys = KeyGate(engine)
 
     # --- submit
 
@@ -49,7 +54,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """Accept one job."""
         user = require(Role.SUBMITTER).name
         await self.engine.writer.room()
-        response, seq = self._submit(request, user)
+        async with self._keys.asking(user, [request.idempotency_key]) as known:
+            response, seq = await self._submit(request, user, known)
         await self.engine.durable(seq)
         return response
 
@@ -58,43 +64,63 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     ) -> AsyncIterator[pb.SubmitResponse]:
         """Accept many; answers in order, each once durable. A refusal does not end the stream."""
         user = require(Role.SUBMITTER).name
+        asked: asyncio.Queue[pb.SubmitRequest | None] = asyncio.Queue(_BATCH_MAX)
         accepted: asyncio.Queue[tuple[pb.SubmitResponse, int] | None] = asyncio.Queue(_IN_FLIGHT_MAX)
 
         async def read() -> None:
-            try:
-                async for request in requests:
-                    await self.engine.writer.room()
-                    try:
-                        await accepted.put(self._submit(request, user))
-                    except BursarError as error:
-                        await accepted.put((_refusal(error), 0))
-            finally:
-                await accepted.put(None)
+            async for request in requests:
+                await asked.put(request)
 
-        reader = asyncio.create_task(read(), name="submit-many")
+        async def accept() -> None:
+            while batch := await _waiting(asked):
+                for answer in await self._submit_batch(batch, user):
+                    await accepted.put(answer)
+
+        tasks = [
+            asyncio.create_task(_ending(accept(), accepted), name="submit-accept"),
+            asyncio.create_task(_ending(read(), asked), name="submit-read"),
+        ]
         try:
             while (item := await accepted.get()) is not None:
                 response, seq = item
                 await self.engine.durable(seq)
                 yield response
-            await reader
+            for task in tasks:
+                await task
         finally:
-            reader.cancel()
+            for task in tasks:
+                task.cancel()
 
-    def _submit(self, request: pb.SubmitRequest, user: str) -> tuple[pb.SubmitResponse, int]:
+    async def _submit_batch(
+        self, batch: Sequence[pb.SubmitRequest], user: str
+    ) -> list[tuple[pb.SubmitResponse, int]]:
+        """Requests that came while others were decided: one look at the store for all their keys."""
+        answers: list[tuple[pb.SubmitResponse, int]] = []
+        async with self._keys.asking(user, [request.idempotency_key for request in batch]) as known:
+            for request in batch:
+                await self.engine.writer.room()
+                try:
+                    answers.append(await self._submit(request, user, known))
+                except BursarError as error:
+                    answers.append((_refusal(error), 0))
+        return answers
+
+    async def _submit(
+        self, request: pb.SubmitRequest, user: str, known: Mapping[str, KeyRow]
+    ) -> tuple[pb.SubmitResponse, int]:
         state, engine = self.engine.state, self.engine
         key = request.idempotency_key
         if len(key) > KEY_MAX:
             raise InvalidRequest(f"idempotency_key: at most {KEY_MAX} characters")
-        self._check_space()
+        await self._check_space()
         spec = spec_from_wire(request.spec)
-        spec, ended = self._resolve_dependencies(spec, user)
-        if key and (user, key) not in state.keys:
-            known = engine.store.key(user, key)
-            if known is not None:
-                if known.digest != spec_bytes(spec):
-                    raise decide.key_conflict(key, known.job_id)
-                return self._answer(find_job(engine, known.job_id, user), request, True), 0
+        spec, ended = await self._resolve_dependencies(spec, user)
+        if key in known:
+            row = known[key]
+            if row.digest != spec_bytes(spec):
+                raise decide.key_conflict(key, row.job_id)
+            return self._answer(await find_job(engine, row.job_id, user), request, True), 0
+        # From here to the commit nothing waits: what was checked is what becomes true.
         events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, ended=ended)
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
@@ -109,22 +135,20 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             return pb.SubmitResponse(job=wire, existed=existed)
         return pb.SubmitResponse(job=self._view(job), existed=existed)
 
-    def _resolve_dependencies(self, spec: JobSpec, user: str) -> tuple[JobSpec, dict[str, JobState]]:
+    async def _resolve_dependencies(self, spec: JobSpec, user: str) -> tuple[JobSpec, dict[str, JobState]]:
         if not spec.depends_on:
             return spec, {}
-        found, ended = [], {}
-        for dependency in spec.depends_on:
-            job = find_job(self.engine, dependency.job, user)
-            found.append(Dependency(job.id, dependency.when))
-            if job.state.terminal:
-                ended[job.id] = job.state
-        return replace_spec(spec, {"depends_on": tuple(found)}), ended
+        jobs = [await find_job(self.engine, one.job, user) for one in spec.depends_on]
+        # Only now, when nothing waits any more: a job found first may have ended meanwhile.
+        ended = {job.id: job.state for job in jobs if job.state.terminal}
+        found = tuple(Dependency(job.id, one.when) for job, one in zip(jobs, spec.depends_on, strict=True))
+        return replace_spec(spec, {"depends_on": found}), ended
 
-    def _check_space(self) -> None:
+    async def _check_space(self) -> None:
         now = self.engine.clock.boot_us()
         if now - self._space_checked_at < 1_000_000:
             return
-        free = self.engine.store.free_bytes()
+        free = await asyncio.to_thread(self.engine.log.free_bytes)
         if free < FREE_BYTES_MIN:
             raise StoreUnavailable(
                 f"the disk under the daemon's state has {free // 1_000_000} MB left, less than the"
@@ -138,7 +162,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Get(self, request: pb.GetJobRequest, context: Any) -> types_pb2.Job:
         """One job."""
         user = require(Role.VIEWER).name
-        job = find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job, user)
         await self.engine.durable()
         return self._view(job)
 
@@ -151,7 +175,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Watch(self, request: pb.WatchJobsRequest, context: Any) -> AsyncIterator[types_pb2.Job]:
         """Jobs as they change."""
         user = require(Role.VIEWER).name
-        jobs = self._find_all(request.jobs, user)
+        jobs = await self._find_all(request.jobs, user)
         ids = [job.id for job in jobs]
         watcher = self.hub.add(ids)
         open_ids = set(ids)
@@ -162,7 +186,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 watcher.ready.clear()
                 await self.engine.durable()
                 for job_id in sorted(changed):
-                    job = find_job(self.engine, job_id, user)
+                    job = await find_job(self.engine, job_id, user)
                     if job.state.terminal:
                         open_ids.discard(job_id)
                     yield self._view(job)
@@ -174,20 +198,20 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
         """What would happen now."""
         user = require(Role.SUBMITTER).name
-        spec, _ = self._resolve_dependencies(spec_from_wire(request.spec), user)
+        spec, _ = await self._resolve_dependencies(spec_from_wire(request.spec), user)
         return await planning.plan_view(self.engine, user, spec)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""
         user = require(Role.VIEWER).name
-        job = find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job, user)
         await self.engine.durable()
         return planning.explain_view(self.engine, self.cycle, job)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""
         user = require(Role.VIEWER).name
-        job = find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job, user)
         self._own(job)
         async for chunk in logs.stream(self.engine, self.fleet, self.hub, job, request):
             yield chunk
@@ -215,7 +239,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
         """Change a pending job."""
         user = require(Role.SUBMITTER).name
-        job = find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job, user)
         self._own(job)
         changes: dict[str, object] = {
             field: getattr(request, field)
@@ -235,7 +259,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     ) -> pb.JobsResponse:
         """One command on several jobs: all are found and decided before any changes."""
         user = require(Role.SUBMITTER).name
-        jobs = self._find_all(refs, user)
+        jobs = await self._find_all(refs, user)
         for job in jobs:
             self._own(job)
         events = [event for job in jobs for event in command(job)]
@@ -243,11 +267,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         await self.engine.durable(seq)
         return pb.JobsResponse(jobs=[self._view(job, brief=True) for job in jobs])
 
-    def _find_all(self, refs: Sequence[str], user: str) -> list[JobRecord]:
+    async def _find_all(self, refs: Sequence[str], user: str) -> list[JobRecord]:
         if not 1 <= len(refs) <= REFS_MAX:
             raise InvalidRequest(f"name 1 to {REFS_MAX} jobs, not {len(refs)}")
-        found = {job.id: job for job in (find_job(self.engine, ref, user) for ref in refs)}
-        return list(found.values())
+        found = [await find_job(self.engine, ref, user) for ref in refs]
+        return list({job.id: job for job in found}.values())
 
     def _own(self, job: JobRecord) -> None:
         """Others' jobs are for operators."""
@@ -261,6 +285,32 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     def _view(self, job: JobRecord, *, brief: bool = False) -> types_pb2.Job:
         reason = reason_of(self.engine.state, self.cycle, job, self.engine.now())
         return job_view(self.engine.state, job, reason, brief=brief)
+
+
+async def _ending(work: Coroutine[Any, Any, None], queue: asyncio.Queue[Any]) -> None:
+    """Work whose end, also by a fault, is told to the reader of its queue. Not when it is cancelled:
+    then nobody reads any more.
+    """
+    try:
+        await work
+    except Exception:
+        await queue.put(None)
+        raise
+    await queue.put(None)
+
+
+async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.SubmitRequest]:
+    """What has been asked for so far, at least one; empty at the end of the stream."""
+    batch: list[pb.SubmitRequest] = []
+    request = await asked.get()
+    while request is not None:
+        batch.append(request)
+        if asked.empty() or len(batch) == _BATCH_MAX:
+            return batch
+        request = asked.get_nowait()
+    if batch:
+        asked.put_nowait(None)
+    return batch
 
 
 def replace_spec(spec: JobSpec, changes: dict[str, Any]) -> JobSpec:

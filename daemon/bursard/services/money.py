@@ -55,8 +55,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             raise InvalidRequest("until: must be after since")
         await self._settled()
         by = tuple(request.by)
-        query = self._cost_filter(request)
-        found = await asyncio.to_thread(cost_table, self.engine.store, by, query)
+        query = await self._cost_filter(request)
+        found = await asyncio.to_thread(cost_table, self.engine.views, by, query)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
                 f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time or"
@@ -106,10 +106,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         await self.settle()
         await self.engine.durable()
 
-    def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
+    async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
         number, ids = 0, tuple[str, ...]()
         if request.job:
-            job = find_job(self.engine, request.job, caller().name)
+            job = await find_job(self.engine, request.job, caller().name)
             # By number, so that an array is all of its tasks; one task by its id.
             number, ids = (0, (job.id,)) if job.parent_id else (job.number, ())
         return ChargeFilter(
@@ -142,12 +142,12 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: focus, statement")
 
     def _focus(self, period: Period, form: str, version: str, project: str) -> Callable[[], Iterator[bytes]]:
-        state, store = self.engine.state, self.engine.store
+        state, views = self.engine.state, self.engine.views
         query = ChargeFilter(since=period.since, until=period.until, project=project)
 
         def make() -> Iterator[bytes]:
             coverage = Coverage()
-            rows = focus_rows(store.charges(query), about, coverage)
+            rows = focus_rows(views.charges(query), about, coverage)
             yield from FOCUS_FORMATS[form](rows, focus_columns(version))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
@@ -162,10 +162,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return make
 
     def _statement(self, period: Period, form: str, project: str) -> Callable[[], Iterator[bytes]]:
-        store, currency = self.engine.store, self.engine.state.currency
+        views, currency = self.engine.views, self.engine.state.currency
 
         def make() -> Iterator[bytes]:
-            yield from STATEMENT_FORMATS[form](statement(store, period, currency, project))
+            yield from STATEMENT_FORMATS[form](statement(views, period, currency, project))
 
         return make
 

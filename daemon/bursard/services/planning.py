@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from bursar.codec.spec import shares_to_wire
 from bursar.model import JobSpec, JobState
 from bursar.money import US_PER_HOUR
@@ -89,7 +87,7 @@ async def _history(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: 
     if not spec.name:
         return
     query = JobFilter(states=(JobState.SUCCEEDED.value,), project=spec.project, name=spec.name, limit=HISTORY)
-    page = await asyncio.to_thread(engine.store.jobs, query)
+    page = await engine.read(lambda views: views.jobs(query))
     costs = sorted(row.settled_nanos for row in page.rows)
     if len(costs) >= HISTORY_MIN:
         wire.expected_nanos = min(costs[len(costs) // 2] * tasks, wire.worst_case_nanos or 2**62)

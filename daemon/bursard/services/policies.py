@@ -20,7 +20,7 @@ from bursard.events import PolicyApplied, PolicyDocument, decode
 from bursard.services.identity import Role, require
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
-from bursard.store import EventFilter, Store
+from bursard.store import EventFilter, Views
 
 SOURCES_MAX = 256
 Key = tuple[str, str]
@@ -144,7 +144,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         return found[0]
 
     async def _history(self) -> list[Applied]:
-        return await asyncio.to_thread(_read_history, self.engine.store)
+        return await self.engine.read(_read_history)
 
     async def _changes(
         self, before: dict[Key, PolicyDocument | None], after: dict[Key, PolicyDocument]
@@ -165,11 +165,11 @@ def _change(old: PolicyDocument | None, new: PolicyDocument) -> str:
     return "unchanged" if old == new else "changed"
 
 
-def _read_history(store: Store) -> list[Applied]:
+def _read_history(views: Views) -> list[Applied]:
     """Every version ever applied, oldest first. Policies change rarely, so the log holds few."""
     found: list[Applied] = []
     after = 0
-    while rows := store.events(after, 1000, EventFilter(kinds=("policy-applied",))):
+    while rows := views.events(after, 1000, EventFilter(kinds=("policy-applied",))):
         for row in rows:
             event = decode(row.payload)
             if isinstance(event, PolicyApplied):

@@ -2,8 +2,8 @@
 
 Owns    the event log with its hash chain, and the projections that outlive memory (finished jobs,
         charges, ledger entries, idempotency keys, snapshots).
-Why     one door (`Store`) with two houses behind it: SQLite for a daemon, memory for the simulator
-        and tests. Both pass the same contract tests, so nothing above knows which one it talks to.
+Why     two doors: `Log` for the one writer, `Views` for everybody who asks. SQLite is behind both, on
+        disk for a daemon and `:memory:` for tests; another database has to pass the same contract tests.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from bursard.store.base import (
     EntryRow,
     EventFilter,
     EventRow,
+    Fenced,
     JobFilter,
     JobPage,
     JobRow,
     KeyRow,
     Loaded,
+    Log,
+    LogHead,
     Store,
+    Views,
     merge,
 )
-from bursard.store.memory import MemoryStore
 from bursard.store.reader import SqliteReader
+from bursard.store.scratch import ScratchStore
 from bursard.store.sqlite import SqliteStore
 
 __all__ = [
@@ -40,14 +44,18 @@ __all__ = [
     "EntryRow",
     "EventFilter",
     "EventRow",
+    "Fenced",
     "JobFilter",
     "JobPage",
     "JobRow",
     "KeyRow",
     "Loaded",
-    "MemoryStore",
+    "Log",
+    "LogHead",
+    "ScratchStore",
     "SqliteReader",
     "SqliteStore",
     "Store",
+    "Views",
     "merge",
 ]

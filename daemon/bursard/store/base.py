@@ -1,7 +1,8 @@
-"""What a store is: its rows, its filters, and the protocol that every store keeps.
+"""What a store is: its rows, its filters, and the two protocols that every store keeps.
 
 Owns    the row types that the state yields and reports read, `Batch` (all that one commit makes
-        true) and `CommitUnknown`, the one failure that nobody may retry.
+        true), `CommitUnknown`, the one failure that nobody may retry, and the protocols: `Log` (one
+        writer: append, load, snapshots) and `Views` (any number of readers: questions).
 Why     rows are named tuples because SQLite binds tuples as they are: at thousands of rows a second
         a conversion per row would cost more than the insert. Field order is column order.
 """
@@ -23,6 +24,10 @@ class CommitUnknown(Exception):
     After a failed fsync the rows may be there on reopen. So nobody may retry, and nobody may be
     told "no": the daemon exits (70), starts again and reads what is true.
     """
+
+
+class Fenced(Exception):
+    """A later epoch has opened this log: another daemon serves it, and this one must end (H1)."""
 
 
 class EventRow(NamedTuple):
@@ -311,8 +316,19 @@ class Loaded(NamedTuple):
     last_hash: bytes
 
 
-class Store(Protocol):
-    """One cluster's memory. One thread at a time appends; reads may come from any thread."""
+class LogHead(NamedTuple):
+    """Where a log ends: what a copy of it must reach, and what an external witness remembers."""
+
+    seq: int
+    hash: bytes
+
+
+class Log(Protocol):
+    """What happened, in order. One thread at a time writes; `epoch` says whose turn it is.
+
+    All of it may wait for a disk or a network: call it from the writer's thread or at a start, never
+    from the event loop; `head`, `last_seq` and `epoch` alone are answered from memory.
+    """
 
     @property
     def last_seq(self) -> int:
@@ -320,15 +336,21 @@ class Store(Protocol):
         ...
 
     @property
+    def head(self) -> LogHead:
+        """The newest event committed here."""
+        ...
+
+    @property
     def epoch(self) -> int:
-        """Grows by one at every start: nothing older may command agents (H1, H2)."""
+        """Grows at every start: nothing older may write, or command agents (H1, H2)."""
         ...
 
     def append(self, batch: Batch) -> None:
         """Make a batch true, durably, or not at all.
 
-        Raises `CommitUnknown` when the disk failed, `InvariantViolation` (nothing written) when the
-        batch does not continue the log or does not balance.
+        Raises `Fenced` (nothing written) when a later epoch has opened the log, `CommitUnknown` when
+        the disk failed, `InvariantViolation` (nothing written) when the batch does not continue the log
+        or does not balance.
         """
         ...
 
@@ -343,13 +365,13 @@ class Store(Protocol):
     def verify(self, full: bool = True) -> list[str]:
         """Every problem found, as sentences; empty means sound.
 
-        Chain, gaps, sums of entries (L1), and each charge against its event. Not `full`:
+        Chain, gaps, sums of entries (L1), and each charge against its events. Not `full`:
         the newest part of the chain and what is cheap.
         """
         ...
 
     def free_bytes(self) -> int:
-        """Space left under the store: refuse new work below a floor, before a commit fails."""
+        """Space left under the log: refuse new work below a floor, before a commit fails."""
         ...
 
     def meta(self, key: str) -> str | None:
@@ -359,6 +381,14 @@ class Store(Protocol):
     def set_meta(self, key: str, value: str) -> None:
         """Keep a note, durably."""
         ...
+
+    def close(self) -> None:
+        """Let go of it. Twice is allowed."""
+        ...
+
+
+class Views(Protocol):
+    """Questions about what has been committed. From any thread, but never from the event loop."""
 
     def find_job(self, ref: str) -> JobRow | None:
         """By id, number, `last`, `JOB[7]` for a task, or name (then the newest of that name)."""
@@ -394,10 +424,10 @@ class Store(Protocol):
         """Nanos per account: the sum of its entries (L3)."""
         ...
 
-    def key(self, user: str, key: str) -> KeyRow | None:
-        """What this user's idempotency key made."""
+    def keys(self, user: str, keys: Sequence[str]) -> dict[str, KeyRow]:
+        """What this user's idempotency keys made, by key; those that are unknown are left out."""
         ...
 
-    def close(self) -> None:
-        """Let go of the store. Twice is allowed."""
-        ...
+
+class Store(Log, Views, Protocol):
+    """One cluster's memory: its log, and views of what the log made."""

@@ -34,6 +34,8 @@ from bursard.store.schema import connect, unavailable, version_of
 _CHUNK = 2000
 """Rows of a walk read at once: few round trips, and milliseconds of read lock."""
 
+_KEYS_AT_ONCE = 500
+
 _LAST = "\U0010ffff"
 
 
@@ -142,11 +144,15 @@ class SqliteReader:
         full = len(page) == query.limit and bool(page)
         return JobPage(page, (page[-1].number, page[-1].array_index) if full else None)
 
-    def key(self, user: str, key: str) -> KeyRow | None:
-        """An idempotency key."""
-        sql = f'select {columns("keys")} from keys where "user" = ? and "key" = ?'
-        rows = self._rows(sql, (user, key))
-        return KeyRow._make(rows[0]) if rows else None
+    def keys(self, user: str, keys: Sequence[str]) -> dict[str, KeyRow]:
+        """Idempotency keys that are known."""
+        found: dict[str, KeyRow] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            asked = keys[start : start + _KEYS_AT_ONCE]
+            sql = f'select {columns("keys")} from keys where "user" = ? and "key" in '
+            sql += "(" + ", ".join("?" * len(asked)) + ")"
+            found |= {row[1]: KeyRow._make(row) for row in self._rows(sql, (user, *asked))}
+        return found
 
     # -------------------------------------------------------------- log
 

@@ -40,9 +40,7 @@ _SETTINGS: tuple[tuple[str, int], ...] = (
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection, every setting asserted. Transactions are explicit; threads the caller's."""
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
-    connection = sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
-    )
+    connection = _connection(uri)
     try:
         for name, value in _SETTINGS:
             _set(connection, path, name, value)
@@ -52,6 +50,20 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_memory() -> sqlite3.Connection:
+    """A database of its own that lives as long as the connection."""
+    connection = _connection("file::memory:")
+    for name, value in _SETTINGS:
+        _set(connection, Path(":memory:"), name, value)
+    return connection
+
+
+def _connection(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
 
 
 def _set(connection: sqlite3.Connection, path: Path, name: str, value: int) -> None:
@@ -98,6 +110,16 @@ def _half_made(connection: sqlite3.Connection) -> bool:
 
 
 def migrate(path: Path) -> None:
+    """Bring a database file to this version."""
+    connection = connect(path)
+    try:
+        use_wal(connection, path)
+        migrate_connection(connection)
+    finally:
+        connection.close()
+
+
+def migrate_connection(connection: sqlite3.Connection) -> None:
     """Apply the steps this database lacks, each in one transaction with the record of it."""
     from sqlite_utils import Database, Migrations
 
@@ -111,12 +133,7 @@ def migrate(path: Path) -> None:
             db.execute(f"pragma user_version = {number}")
 
         steps(name=name)(step)
-    connection = connect(path)
-    try:
-        use_wal(connection, path)
-        steps.apply(Database(connection, execute_plugins=False))
-    finally:
-        connection.close()
+    steps.apply(Database(connection, execute_plugins=False))
 
 
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:

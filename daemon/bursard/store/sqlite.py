@@ -20,7 +20,7 @@ from typing import Any
 
 from bursar.errors import InvariantViolation, StoreUnavailable
 from bursard.store import home, queries, schema
-from bursard.store.base import Batch, CommitUnknown, EventRow, Loaded, check_batch
+from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.reader import SqliteReader
 from bursard.store.verify import Head
@@ -55,9 +55,12 @@ lock, and getting it back from a busy event loop costs up to a switch interval (
 class SqliteStore(SqliteReader):
     """The store of a daemon. Holds the directory's lock until closed."""
 
-    def __init__(self, directory: Path | str) -> None:
-        """Open, or create, the state directory. Raises `StoreUnavailable` with place and remedy."""
-        self._home = home.Home(Path(directory))
+    def __init__(self, directory: Path | str, held: home.Home | None = None) -> None:
+        """Open, or create, the state directory. Raises `StoreUnavailable` with place and remedy.
+
+        `held`: the directory, when the caller holds it already.
+        """
+        self._home = held if held is not None else home.Home(Path(directory))
         super().__init__(self._home.database)
         self._write_lock = threading.Lock()
         self._fault: str = ""
@@ -138,6 +141,11 @@ class SqliteStore(SqliteReader):
         return self._head.seq
 
     @property
+    def head(self) -> LogHead:
+        """Seq and hash of the newest committed event."""
+        return LogHead(self._head.seq, self._head.hash)
+
+    @property
     def epoch(self) -> int:
         """How often this store was opened."""
         return self._epoch
@@ -170,6 +178,7 @@ class SqliteStore(SqliteReader):
                 self._head.entries + len(batch.entries),
             )
             with self._transaction(writer):
+                self._refuse_if_fenced(writer)
                 _insert(writer, "events", events)
                 _insert(writer, "entries", batch.entries)
                 _insert(writer, "charges", batch.charges)
@@ -177,6 +186,11 @@ class SqliteStore(SqliteReader):
                 _insert(writer, "keys", batch.keys)
                 writer.execute("update head set seq = ?, hash = ?, charges = ?, entries = ?", head)
             self._head = head
+
+    def _refuse_if_fenced(self, writer: sqlite3.Connection) -> None:
+        (newest,) = writer.execute("select value from meta where key = 'epoch'").fetchone()
+        if int(newest) != self._epoch:
+            raise Fenced(f"{self._path}: epoch {newest} has opened this log, this is epoch {self._epoch}")
 
     def _chain(self, rows: Sequence[EventRow]) -> tuple[list[tuple[Any, ...]], bytes]:
         last_hash = self._head.hash
