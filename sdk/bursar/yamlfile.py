@@ -122,6 +122,8 @@ class Faults:
         """`source` names the file in every fault."""
         self.source = source
         self.found: list[Fault] = []
+        self.paths: list[str] = []
+        """Of the values that have a fault, so that one is not reported for a second reason."""
 
     def __bool__(self) -> bool:
         """Is anything wrong?"""
@@ -130,11 +132,13 @@ class Faults:
     def add(self, node: Node, message: str, *, field: str = "", nearest: str | None = None) -> None:
         """Report `message` at a value; `field` extends the value's path (a missing key)."""
         path = ".".join(part for part in (node.path, field) if part)
+        self.paths.append(path)
         self.found.append(Fault(self.source, node.line, node.column, path, _hint(message, nearest), nearest))
 
     def add_key(self, node: Node, message: str, *, nearest: str | None = None) -> None:
         """Report `message` at the key that holds `node`."""
         text = _hint(message, nearest)
+        self.paths.append(node.path)
         place = (node.key_line, node.key_column)
         self.found.append(Fault(self.source, *place, node.path, text, nearest))
 
@@ -145,7 +149,11 @@ class Faults:
     def not_built(self, node: Node, what: str, *, instead: str = "") -> None:
         """Refuse something the contract names and this version does not do. Never ignore it."""
         remedy = f"; {instead}" if instead else ""
-        message = f"{what} is part of the contract, not built yet{remedy}"
+        self.refuse(node, f"{what} is part of the contract, not built yet{remedy}")
+
+    def refuse(self, node: Node, message: str) -> None:
+        """Report what is not built, in the words of whoever knows."""
+        self.paths.append(node.path)
         self.found.append(Fault(self.source, node.line, node.column, node.path, message, None, True))
 
 

@@ -100,7 +100,7 @@ def specs(draw: st.DrawFn) -> JobSpec:
             st.just(CheckpointSpec())
             | st.builds(CheckpointSpec, signal=st.sampled_from(SIGNALS), grace_us=st.integers(0, DAY_US))
         ),
-        retry=RetrySpec(causes, draw(st.integers(0, 100)), draw(st.booleans())),
+        retry=RetrySpec(causes, draw(st.integers(0, 100)), draw(st.booleans())) if causes else RetrySpec(),
         env=draw(pairs(st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True), CODE)),
         command=(draw(WORD), *words) if as_command else (),
         script="" if as_command else draw(BLANKLESS_CODE),

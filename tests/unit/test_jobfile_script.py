@@ -166,7 +166,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         ("#SBATCH --nodes=2-4", "a gang has one size"),
         ("#SBATCH --mem=0", "0 means all memory"),
         ("#SBATCH --mem=lots", "--mem: 'lots' is not a size"),
-        ("#SBATCH --mem=99999T", "more than 100 TB"),
+        ("#SBATCH --mem=99999T", "at most 100 TB"),
         ("#SBATCH --time=1h", "--time: '1h' is not a Slurm time"),
         ("#SBATCH -t 0:00", "-t: '0:00' is no time at all"),
         ("#SBATCH --gres=gpu:h100:4,gpu:a100:4", "GPUs of one type"),

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from bursar.errors import InvalidRequest
-from bursar.jobfile.reading import quote
 from bursar.model import ArraySpec
+from bursar.model.check import INDEX_MAX, TASKS_MAX, quote
 
-TASKS_MAX: Final = 10_000
-INDEX_MAX: Final = 4_000_000
-"""The largest task index, as other schedulers have it."""
 TEXT_MAX: Final = 60_000
 
 _PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)

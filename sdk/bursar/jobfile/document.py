@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.jobfile.gpus import Resources, read_resources
-from bursar.jobfile.reading import quote, read_mapping
+from bursar.jobfile.reading import read_mapping
 from bursar.jobfile.sections import (
     Caps,
     read_array,
@@ -23,13 +23,13 @@ from bursar.jobfile.sections import (
     read_budget,
     read_checkpoint,
     read_depends_on,
-    read_env,
-    read_labels,
+    read_pairs,
     read_priority,
     read_project_path,
     read_retry,
 )
 from bursar.model import CheckpointSpec, JobSpec, RetrySpec
+from bursar.model.check import SPOT_POLICIES, Path, Problem, check, quote
 from bursar.yamlfile import (
     Faults,
     Node,
@@ -39,17 +39,8 @@ from bursar.yamlfile import (
     read_duration,
     read_enum,
     read_int,
-    read_items,
-    read_string,
+    read_text,
 )
-
-NODES_MAX: Final = 10_000
-TIME_LIMIT_MAX_US: Final = 366 * DAY_US
-CODE_MAX: Final = 65_536
-"""Characters of a script, of a setup, of all words of a command together."""
-WORDS_MAX: Final = 4096
-COMMENT_MAX: Final = 1024
-PATH_MAX: Final = 4096
 
 _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
@@ -87,8 +78,6 @@ _HINTS: Final = {
     "account": "write project",
     "depends": "write depends_on",
 }
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_TAG = r"[A-Za-z0-9][A-Za-z0-9._:@+=-]*"
 
 
 def parse_job(text: str | bytes, source: str, base_dir: str) -> JobSpec:
@@ -129,14 +118,14 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     resources = reader.resources()
     caps = reader.caps()
     money = caps.max_cost or caps.max_price
-    script, command = _read_code(root, fields, faults)
-    return JobSpec(
-        name=reader.name(),
+    script, command = _read_code(fields, faults)
+    spec = JobSpec(
+        name=reader.text("name"),
         project=reader.project(),
-        experiment=reader.tag("experiment"),
-        model=reader.tag("model"),
-        model_version=reader.tag("model_version"),
-        labels=read_labels(fields["labels"], faults) if "labels" in fields else (),
+        experiment=reader.text("experiment"),
+        model=reader.text("model"),
+        model_version=reader.text("model_version"),
+        labels=read_pairs(fields["labels"], faults) if "labels" in fields else (),
         priority=reader.priority(),
         preemptible=reader.boolean("preemptible", True),
         nodes=reader.nodes(),
@@ -154,14 +143,66 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         on_exceed=caps.on_exceed,
         checkpoint=reader.checkpoint(),
         retry=read_retry(fields["retry"], faults) if "retry" in fields else RetrySpec(),
-        env=read_env(fields["env"], faults) if "env" in fields else (),
+        env=read_pairs(fields["env"], faults) if "env" in fields else (),
         command=command,
         script=script,
-        setup=reader.text("setup", CODE_MAX),
+        setup=reader.text("setup"),
         workdir=_read_workdir(fields.get("workdir"), faults, base_dir),
         held=reader.boolean("held", False),
-        comment=reader.text("comment", COMMENT_MAX),
+        comment=reader.text("comment"),
     )
+    report(check(spec), root, faults)
+    return spec
+
+
+def report(problems: Sequence[Problem], root: Node, faults: Faults) -> None:
+    """Say each problem at the value it is about; a value that could not even be read is not judged."""
+    unread = [_parts(path) for path in faults.paths]
+    told = set()
+    for problem in problems:
+        node, path = _find(root, problem.path)
+        if any(_related(path, other) for other in unread) or (path, problem.message) in told:
+            continue
+        told.add((path, problem.message))
+        if problem.not_built:
+            faults.refuse(node, problem.message)
+        else:
+            faults.add(node, problem.message)
+
+
+def _find(root: Node, path: Path) -> tuple[Node, tuple[str, ...]]:
+    """The value a problem is about, else what holds it; and its path. An alternative inherits what it
+    does not name from the resources above it.
+    """
+    inherited = ("resources", path[-1])
+    node, depth = _walk(root, path)
+    if depth < len(path) and path[0] == "resources" and _walk(root, inherited)[1] == 2:
+        node, path = _walk(root, inherited)[0], inherited
+    return node, tuple(str(part) for part in path)
+
+
+def _walk(root: Node, path: Path) -> tuple[Node, int]:
+    node, depth = root, 0
+    for part in path:
+        below = (
+            (node.items[part] if part < len(node.items) else None)
+            if isinstance(part, int)
+            else node.entries.get(part)
+        )
+        if below is None:
+            break
+        node, depth = below, depth + 1
+    return node, depth
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[.\[\]]+", path) if part)
+
+
+def _related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """One of them is, or holds, the other; `run` and `command` are two words for one thing."""
+    same = {"command": "run"}
+    return all(same.get(a, a) == same.get(b, b) for a, b in zip(one, other, strict=False)) and bool(other)
 
 
 def _refuse_not_built(fields: dict[str, Node], faults: Faults) -> None:
@@ -181,28 +222,9 @@ class _Reader:
         self._fields = fields
         self._faults = faults
 
-    def name(self) -> str:
-        node = self._fields.get("name")
-        if node is None:
-            return ""
-        expected = "a job name: letters, digits, '.', '_', '-', starting with a letter or digit"
-        text = read_string(node, self._faults, pattern=_NAME, expected=expected, length_max=100)
-        if text is not None and (text.isdigit() or text == "last" or text.startswith("job_")):
-            self._faults.add(node, f"{quote(text)} would be read as an id or a number; add a word")
-        return text or ""
-
-    def tag(self, key: str) -> str:
+    def text(self, key: str) -> str:
         node = self._fields.get(key)
-        if node is None:
-            return ""
-        expected = f"a name for {key}: letters, digits and . _ : @ + = - without spaces or slashes"
-        return read_string(node, self._faults, pattern=_TAG, expected=expected, length_max=200) or ""
-
-    def text(self, key: str, length_max: int) -> str:
-        node = self._fields.get(key)
-        if node is None:
-            return ""
-        return read_string(node, self._faults, length_max=length_max, multiline=True) or ""
+        return (None if node is None else read_text(node, self._faults)) or ""
 
     def project(self) -> str:
         node = self._fields.get("project")
@@ -226,22 +248,20 @@ class _Reader:
         if node.kind == "scalar" and re.fullmatch(r"\d{0,9}\.\.\d{0,9}|\d{1,9}-\d{0,9}|\d{1,9}\+", node.text):
             self._faults.add(node, f"{quote(node.text)}: a gang has one size, such as 4")
             return 1
-        return read_int(node, self._faults, minimum=1, maximum=NODES_MAX) or 1
+        value = read_int(node, self._faults)
+        return 1 if value is None else value
 
     def spot_policy(self) -> str:
         node = self._fields.get("spot_policy")
-        choices = ("auto", "spot", "on-demand")
-        return (None if node is None else read_enum(node, self._faults, choices)) or "auto"
+        return (None if node is None else read_enum(node, self._faults, SPOT_POLICIES)) or "auto"
 
     def time_limit(self) -> int:
         node = self._fields.get("time_limit")
         limit_us = None if node is None else read_duration(node, self._faults)
         if node is None or limit_us is None:
             return 0
-        if limit_us < SECOND_US:
+        if limit_us == 0:
             self._faults.add(node, f"is {quote(node.text)}; at least 1s (leave it out for the default)")
-        elif limit_us > TIME_LIMIT_MAX_US:
-            self._faults.add(node, f"is {quote(node.text)}; at most 366d")
         return limit_us
 
     def begin_after(self) -> int:
@@ -261,12 +281,8 @@ class _Reader:
         return CheckpointSpec() if node is None else read_checkpoint(node, self._faults)
 
 
-def _read_code(root: Node, fields: dict[str, Node], faults: Faults) -> tuple[str, tuple[str, ...]]:
+def _read_code(fields: dict[str, Node], faults: Faults) -> tuple[str, tuple[str, ...]]:
     run, command = fields.get("run"), fields.get("command")
-    if run is None and command is None:
-        faults.add(root, "nothing to run: give run: SHELL TEXT, or command: [PROGRAM, ARGUMENT]")
-    if run is not None and command is not None:
-        faults.add_key(command, "stands beside run; give one of the two")
     return _read_run(run, faults), _read_command(command, faults)
 
 
@@ -276,8 +292,8 @@ def _read_run(node: Node | None, faults: Faults) -> str:
     if node.kind == "sequence":
         faults.add(node, "run is shell text; for a list of words use the key command")
         return ""
-    text = read_string(node, faults, length_max=CODE_MAX, multiline=True)
-    if text is not None and not text.strip():
+    text = read_text(node, faults)
+    if text == "":
         faults.add(node, "is blank; write the shell text to run")
     return text or ""
 
@@ -290,21 +306,13 @@ def _read_command(node: Node | None, faults: Faults) -> tuple[str, ...]:
         return ()
     if not node.items:
         faults.add(node, "is empty; name the program to run")
-    words: list[str] = []
-    for item in read_items(node, faults, items_max=WORDS_MAX):
-        word = read_string(item, faults, length_max=CODE_MAX, multiline=True)
-        if not words and word is not None and not word.strip():
-            faults.add(item, "is blank; name the program to run")
-        words.append(word or "")
-    if sum(map(len, words)) > CODE_MAX:
-        faults.add(node, f"has more than {CODE_MAX} characters; put the command into a script")
-    return tuple(words)
+    return tuple(read_text(item, faults) or "" for item in node.items)
 
 
 def _read_workdir(node: Node | None, faults: Faults, base_dir: str) -> str:
     if node is None:
         return base_dir
-    text = read_string(node, faults, length_max=PATH_MAX)
+    text = read_text(node, faults)
     if text is None:
         return ""
     if not text.strip():
@@ -313,8 +321,5 @@ def _read_workdir(node: Node | None, faults: Faults, base_dir: str) -> str:
     if text.startswith("~"):
         faults.add(node, f"{quote(text)}: ~ is not expanded, since nodes differ; write the whole path")
         return ""
-    if not text.startswith("/") and not base_dir:
-        faults.add(node, f"{quote(text)} is relative, here to nothing; write the whole path")
-        return ""
     path = posixpath.normpath(posixpath.join(base_dir, text))
-    return "/" + path.lstrip("/")
+    return "/" + path.lstrip("/") if path.startswith("/") else path

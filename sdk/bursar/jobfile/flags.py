@@ -13,8 +13,8 @@ from typing import Final
 
 from bursar.errors import Fault, InvalidRequest, NotBuilt
 from bursar.jobfile.document import read_job
-from bursar.jobfile.reading import quote
 from bursar.model import JobSpec
+from bursar.model.check import quote
 from bursar.yamlfile import Faults, Node
 
 PATHS: Final = {
@@ -160,9 +160,9 @@ class FlagFaults(Faults):
         super().add_key(node, message, nearest=nearest)
         self._rename(node)
 
-    def not_built(self, node: Node, what: str, *, instead: str = "") -> None:
-        """Refuse what is not built."""
-        super().not_built(node, what, instead=instead)
+    def refuse(self, node: Node, message: str) -> None:
+        """Report what is not built."""
+        super().refuse(node, message)
         self._rename(node)
 
     def _rename(self, node: Node) -> None:

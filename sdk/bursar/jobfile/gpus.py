@@ -8,13 +8,14 @@ Why     the short GPU form is what people know from other schedulers, and each p
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
-from bursar.jobfile.reading import quote, read_mapping
+from bursar.jobfile.reading import read_mapping
+from bursar.model.check import quote
 from bursar.resources import (
     MILLI,
     GpuRequest,
@@ -24,17 +25,6 @@ from bursar.resources import (
     parse_size,
 )
 from bursar.yamlfile import Faults, Node, read_int, read_items, read_string, read_text
-
-GPUS_MAX: Final = 16
-"""GPUs of one node; no machine sold today has more behind one operating system."""
-CPUS_MAX: Final = 10_000
-MEMORY_BYTES_MAX: Final = 100 * 10**12
-"""Memory of one node: 100 TB."""
-DEVICE_BYTES_MAX: Final = 10 * 10**12
-OPTIONS_MAX: Final = 16
-TYPES_MAX: Final = 16
-CONSTRAINTS_MAX: Final = 32
-CONSTRAINT_MAX: Final = 256
 
 _SIZES = ("gpus", "cpus", "memory")
 _RESOURCES = (*_SIZES, "any_of", "ordered", "constraints")
@@ -52,8 +42,6 @@ _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _SIZE = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGTP]i?B?|B)", re.ASCII | re.IGNORECASE)
 _MIG = re.compile(r"\d+g\.\d+gb(?:\+me)?|mig.*", re.ASCII | re.IGNORECASE)
 _AT_LEAST = re.compile(r"(.+?)\s*(?:\+|\.\.)", re.ASCII)
-_KEY = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
-_PATTERN = r"!?[A-Za-z0-9*?\[\]{}._:/@-]+"
 
 
 class Resources(NamedTuple):
@@ -114,7 +102,7 @@ def read_resources(node: Node, faults: Faults) -> Resources:
 
 
 def _read_options(node: Node, faults: Faults, base: ResourceRequest) -> tuple[ResourceRequest, ...]:
-    items = read_items(node, faults, items_max=OPTIONS_MAX)
+    items = read_items(node, faults)
     if not items and node.kind == "sequence" and not node.items:
         faults.add(node, "is empty; give at least one alternative or leave the key out")
     options = []
@@ -148,14 +136,10 @@ def read_cpus(node: Node, faults: Faults) -> int | None:
     if _NUMBER.fullmatch(text) is None:
         faults.add(node, f"{quote(text)} is not a number of CPUs, such as 16, 16+ or 0.5")
         return None
-    if text.startswith("-") or not text.strip("0."):
+    if text.startswith("-"):
         faults.add(node, f"is {text}; a job needs some CPU, at least 0.001")
         return None
-    milli = _milli(node, faults, text)
-    if milli is not None and milli > CPUS_MAX * MILLI:
-        faults.add(node, f"is {quote(text)}; at most {CPUS_MAX} CPUs on one node")
-        return None
-    return milli
+    return _milli(node, faults, text)
 
 
 def read_memory(node: Node, faults: Faults) -> int | None:
@@ -166,7 +150,7 @@ def read_memory(node: Node, faults: Faults) -> int | None:
     if _NUMBER.fullmatch(text) is not None:
         faults.add(node, f"{quote(text)} has no unit; write {text.lstrip('+-')[:9]}GB or GiB")
         return None
-    return _bytes(node, faults, text, MEMORY_BYTES_MAX, "a node")
+    return _bytes(node, faults, text)
 
 
 def _at_least(node: Node, faults: Faults, what: str) -> str | None:
@@ -197,7 +181,7 @@ def _milli(node: Node, faults: Faults, text: str) -> int | None:
         return None
 
 
-def _bytes(node: Node, faults: Faults, text: str, maximum: int, holder: str) -> int | None:
+def _bytes(node: Node, faults: Faults, text: str) -> int | None:
     try:
         size = parse_size(text)
     except InvalidRequest as error:
@@ -205,9 +189,6 @@ def _bytes(node: Node, faults: Faults, text: str, maximum: int, holder: str) -> 
         return None
     if size == 0:
         faults.add(node, f"is {quote(text)}; ask for more than 0 or leave it out")
-        return None
-    if size > maximum:
-        faults.add(node, f"is {quote(text)}; at most {maximum // 10**12} TB on {holder}")
         return None
     return size
 
@@ -225,10 +206,7 @@ def read_gpus(node: Node, faults: Faults) -> Gpus | None:
 
 
 def _finish(node: Node, faults: Faults, draft: _Draft) -> Gpus | None:
-    milli = draft.milli or MILLI
-    if milli < MILLI and draft.count not in (None, 1):
-        faults.add(node, f"a fraction is a share of one GPU; it cannot go with a count of {draft.count}")
-        return None
+    milli = MILLI if draft.milli is None else draft.milli
     if draft.count == 0:
         if draft.types or draft.memory_bytes:
             faults.add(node, "asks for 0 GPUs of a kind; write gpus: 0, or a count of 1 or more")
@@ -270,7 +248,7 @@ def _token(node: Node, faults: Faults, token: str, whole: str) -> _Draft | None:
     if _NUMBER.fullmatch(token):
         return _number(node, faults, token)
     if _SIZE.fullmatch(token):
-        size = _bytes(node, faults, token, DEVICE_BYTES_MAX, "a GPU")
+        size = _bytes(node, faults, token)
         return None if size is None else _Draft(memory_bytes=size)
     if token.lower() == "gpu":
         faults.add(node, f"{quote(whole)}: leave 'gpu:' out; write a type and a count, such as H100:8, or 8")
@@ -281,33 +259,14 @@ def _token(node: Node, faults: Faults, token: str, whole: str) -> _Draft | None:
 
 def _number(node: Node, faults: Faults, token: str) -> _Draft | None:
     """A count, or (with a decimal point) a share of one device."""
-    if token.startswith("-"):
-        faults.add(node, f"is {quote(token)}; a count of GPUs is 1 to {GPUS_MAX}")
-        return None
     if "." not in token:
-        if len(token) > 9 or int(token) > GPUS_MAX:
-            faults.add(node, f"is {quote(token)} GPUs; at most {GPUS_MAX} on one node: use more nodes")
-            return None
         return _Draft(count=int(token))
-    milli = _share(node, faults, token)
+    milli = _milli(node, faults, token)
     return None if milli is None else _Draft(milli=milli)
-
-
-def _share(node: Node, faults: Faults, text: str) -> int | None:
-    milli = _milli(node, faults, text)
-    if milli is None:
-        return None
-    if not 0 < milli <= MILLI:
-        faults.add(node, f"{quote(text)} is not a share of one GPU; it is above 0 and at most 1")
-        return None
-    return milli
 
 
 def _types(node: Node, faults: Faults, names: list[str]) -> tuple[str, ...] | None:
     found: list[str] = []
-    if len(names) > TYPES_MAX:
-        faults.add(node, f"names {len(names)} types; at most {TYPES_MAX}")
-        return None
     if [name.strip().lower() for name in names] == ["any"]:
         return ()
     for name in names:
@@ -338,12 +297,12 @@ def _mapping_draft(node: Node, faults: Faults) -> _Draft | None:
     if "memory" in fields:
         text = _at_least(fields["memory"], faults, "GPU memory")
         if text is not None:
-            size = _bytes(fields["memory"], faults, text, DEVICE_BYTES_MAX, "a GPU")
+            size = _bytes(fields["memory"], faults, text)
             draft = replace(draft, memory_bytes=size)
     if "fraction" in fields:
         text = read_text(fields["fraction"], faults)
         if text is not None:
-            draft = replace(draft, milli=_share(fields["fraction"], faults, text[:40]))
+            draft = replace(draft, milli=_milli(fields["fraction"], faults, text[:40]))
     return draft
 
 
@@ -351,7 +310,7 @@ def _read_count(node: Node, faults: Faults) -> int | None:
     if node.kind == "scalar" and _RANGE.fullmatch(node.text.strip()):
         faults.not_built(node, f"a range of GPUs ({node.text.strip()})", instead="write one count")
         return None
-    return read_int(node, faults, minimum=0, maximum=GPUS_MAX)
+    return read_int(node, faults)
 
 
 def _read_types(node: Node, faults: Faults) -> tuple[str, ...] | None:
@@ -361,7 +320,7 @@ def _read_types(node: Node, faults: Faults) -> tuple[str, ...] | None:
     if not node.items:
         faults.add(node, "is empty; name a type such as H100, or leave the key out for any")
     found: list[str] = []
-    for item in read_items(node, faults, items_max=TYPES_MAX):
+    for item in read_items(node, faults):
         text = read_string(item, faults, length_max=64)
         found += (None if text is None else _types(item, faults, [text])) or ()
     return tuple(dict.fromkeys(found))
@@ -374,27 +333,12 @@ def _read_constraints(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]
     if node.kind != "mapping":
         faults.add(node, "expected a mapping, such as {zone: eu-*, node: '!bad-01'}")
         return ()
-    if len(node.entries) > CONSTRAINTS_MAX:
-        faults.add(node, f"has {len(node.entries)} constraints; at most {CONSTRAINTS_MAX}")
-        return ()
     pairs = []
     for key, value in node.entries.items():
-        if re.fullmatch(_KEY, key) is None:
-            faults.add_key(value, f"{quote(key)} is not a name of a node property, such as zone or pool")
-            continue
         if value.kind == "sequence":
             faults.add(value, "a constraint is one pattern; use a glob such as eu-*")
             continue
-        pattern = read_string(
-            value,
-            faults,
-            pattern=_PATTERN,
-            expected="a pattern such as eu-* or '!bad-01' (quote a leading ! or *)",
-            length_max=CONSTRAINT_MAX,
-        )
-        if key == "topology":
-            if pattern not in (None, "any"):
-                faults.not_built(value, f"topology {pattern}", instead="use constraints on rack or zone")
-        elif pattern is not None:
+        pattern = read_text(value, faults)
+        if pattern is not None and (key, pattern) != ("topology", "any"):
             pairs.append((key, pattern))
     return tuple(sorted(pairs))

@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bursar.model.check import quote
 from bursar.yamlfile import Faults, Fields, Node
 
 KEYS_MAX: Final = 60
 """Keys of one mapping with fixed names; the job file itself knows fewer."""
-
-
-def quote(text: str) -> str:
-    """The text in quotes, cut so that a fault stays one readable line."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def read_mapping(

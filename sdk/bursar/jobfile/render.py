@@ -13,8 +13,8 @@ import yaml
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
 from bursar.jobfile.arrays import format_indices
-from bursar.jobfile.sections import RETRY_CAUSES
 from bursar.model import ArraySpec, JobSpec
+from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 

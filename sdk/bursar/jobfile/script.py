@@ -19,7 +19,6 @@ from typing import Final, NamedTuple
 from bursar.errors import InvalidRequest
 from bursar.jobfile.document import read_job
 from bursar.jobfile.flags import PAIRS, PATHS, FlagFaults, FlagNode, Place, Tree, job_name_from
-from bursar.jobfile.reading import quote
 from bursar.jobfile.slurm import (
     BARE,
     NOTICED,
@@ -32,6 +31,7 @@ from bursar.jobfile.slurm import (
     is_slurm_script,
 )
 from bursar.model import JobSpec
+from bursar.model.check import quote
 from bursar.yamlfile import decode_text, nearest, raise_if_any
 
 FAULTS_MAX: Final = 100

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
-from bursar.clock import DAY_US, SECOND_US, Instant, parse_instant
+from bursar.clock import SECOND_US, Instant
 from bursar.errors import InvalidRequest
 from bursar.jobfile.arrays import TEXT_MAX as ARRAY_TEXT_MAX
 from bursar.jobfile.arrays import parse_array
-from bursar.jobfile.reading import quote, read_mapping
+from bursar.jobfile.reading import read_mapping
 from bursar.model import ArraySpec, CheckpointSpec, Dependency, RetrySpec
+from bursar.model.check import DEPENDENCY_WHEN, ON_EXCEED, RETRY_CAUSES, SIGNALS, UNCOUNTED_CAUSES, quote
 from bursar.money import Money
 from bursar.yamlfile import (
     Faults,
@@ -30,32 +31,13 @@ from bursar.yamlfile import (
     read_items,
     read_money,
     read_money_per,
-    read_project,
     read_string,
+    read_text,
 )
 
-LABELS_MAX: Final = 64
-LABEL_VALUE_MAX: Final = 256
-DEPENDENCIES_MAX: Final = 100
-ENV_MAX: Final = 500
-ENV_VALUE_MAX: Final = 16_384
 GRACE_DEFAULT_US: Final = 60 * SECOND_US
 """Time to save when a checkpoint signal is given without `grace`."""
-PROJECT_DEPTH_MAX: Final = 8
-RETRIES_MAX: Final = 100
-SIGNALS: Final = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "CONT")
-"""What a job can catch and nothing else needs; KILL and STOP cannot be caught."""
-RETRY_CAUSES: Final = {
-    "preemption": "preempted",
-    "node-failure": "node_lost",
-    "out-of-memory": "out_of_memory",
-    "failure": "failed",
-    "start-failure": "start_failed",
-    "time-limit": "time_limit",
-}
-"""The words of the job file and those of the model."""
 
-_UNCOUNTED = frozenset(("preempted", "node_lost"))
 _RETRY_HINTS = {
     "oom": "out-of-memory",
     "out_of_memory": "out-of-memory",
@@ -68,13 +50,6 @@ _RETRY_HINTS = {
     "start_failed": "start-failure",
 }
 _PRIORITIES: Final = {"low": 25, "normal": 50, "high": 75}
-_JOB_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\[\d{1,7}\])?", re.ASCII)
-_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_PROJECT_CHARS = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_EARLIEST = parse_instant("2000-01-01")
-_LATEST = parse_instant("2200-01-01")
-
 T = TypeVar("T")
 
 
@@ -87,36 +62,12 @@ class Caps(NamedTuple):
 
 
 def read_project_path(node: Node, faults: Faults) -> str | None:
-    """A project such as `nlp/finetune`; says which part of a malformed path is wrong."""
-    if node.kind != "scalar" or node.is_null or len(node.text) > 1000:
-        return read_project(node, faults)
-    problem = _project_problem(node.text)
-    if problem:
-        faults.add(node, f"{quote(node.text)} is not a project path: {problem}; write nlp/finetune")
-        return None
-    return read_project(node, faults)
+    """A project such as `nlp/finetune`, in lower case however it is written.
 
-
-def _project_problem(text: str) -> str:
-    if not text:
-        return "it is empty"
-    if text.startswith("/") or text.endswith("/"):
-        return "it starts or ends with /"
-    if any(char.isspace() for char in text):
-        return "it holds a space"
-    parts = text.split("/")
-    if "" in parts:
-        return "it has an empty part (//)"
-    if any(part in (".", "..") for part in parts):
-        return "it has a part . or .., and projects are not directories"
-    if len(parts) > PROJECT_DEPTH_MAX:
-        return f"it has {len(parts)} levels; at most {PROJECT_DEPTH_MAX}"
-    for part in parts:
-        if _PROJECT_CHARS.fullmatch(part) is None:
-            return f"{quote(part)} holds something else than letters, digits, '.', '_' and '-'"
-        if not part[0].isalnum():
-            return f"{quote(part)} does not start with a letter or digit"
-    return ""
+    Case is folded because a budget on `vision` must not be dodged by submitting to `Vision`.
+    """
+    text = read_text(node, faults)
+    return None if text is None else text.lower()
 
 
 def read_priority(node: Node, faults: Faults) -> int | None:
@@ -127,45 +78,14 @@ def read_priority(node: Node, faults: Faults) -> int | None:
         near = nearest(node.text[:40], _PRIORITIES)
         faults.add(node, f"{quote(node.text)} is not low, normal, high or 0 to 100", nearest=near)
         return None
-    return read_int(node, faults, minimum=0, maximum=100)
+    return read_int(node, faults)
 
 
-def read_labels(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
-    """Free key-value pairs, sorted by key."""
-    entries = read_entries(node, faults)
-    if len(entries) > LABELS_MAX:
-        faults.add(node, f"has {len(entries)} labels; at most {LABELS_MAX}")
-        return ()
+def read_pairs(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+    """Labels or environment variables, sorted: `1e3`, `yes` and `010` stay what they look like."""
     pairs = []
-    for key, child in entries.items():
-        if _LABEL_KEY.fullmatch(key) is None:
-            faults.add_key(
-                child, f"{quote(key)} is not a label name: letters, digits, '.', '_', '/', '-', at most 63"
-            )
-            continue
-        value = read_string(child, faults, length_max=LABEL_VALUE_MAX)
-        if value is not None:
-            pairs.append((key, value))
-    return tuple(sorted(pairs))
-
-
-def read_env(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
-    """Environment variables as written: `1e3`, `yes` and `010` stay what they look like."""
-    entries = read_entries(node, faults)
-    if len(entries) > ENV_MAX:
-        faults.add(node, f"has {len(entries)} variables; at most {ENV_MAX}")
-        return ()
-    pairs = []
-    for name, child in entries.items():
-        if _ENV_NAME.fullmatch(name) is None:
-            faults.add_key(
-                child, f"{quote(name)} is not a variable name: letters, digits and '_', no leading digit"
-            )
-            continue
-        if name.upper().startswith("BURSAR_"):
-            faults.add_key(child, f"{name} is set by bursar itself; choose another name")
-            continue
-        value = read_string(child, faults, length_max=ENV_VALUE_MAX, multiline=True)
+    for name, child in read_entries(node, faults).items():
+        value = read_text(child, faults)
         if value is not None:
             pairs.append((name, value))
     return tuple(sorted(pairs))
@@ -173,8 +93,8 @@ def read_env(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
 
 def read_depends_on(node: Node, faults: Faults) -> tuple[Dependency, ...]:
     """A list of `{job, when}` or bare names, ids or numbers."""
-    found: dict[str, Dependency] = {}
-    for item in read_items(node, faults, items_max=DEPENDENCIES_MAX):
+    found: list[Dependency] = []
+    for item in read_items(node, faults):
         job_node, when = item, "succeeded"
         if item.kind == "mapping":
             fields = read_mapping(item, faults, ("job", "when"), hints={"name": "write job: NAME"})
@@ -183,21 +103,14 @@ def read_depends_on(node: Node, faults: Faults) -> tuple[Dependency, ...]:
             if "job" not in fields:
                 faults.add(item, "the key 'job' is missing", field="job")
             if "when" in fields:
-                choices = ("succeeded", "failed", "finished")
-                when = read_enum(fields["when"], faults, choices) or when
+                when = read_enum(fields["when"], faults, DEPENDENCY_WHEN) or when
             if "job" not in fields:
                 continue
             job_node = fields["job"]
-        job = read_string(job_node, faults, length_max=200)
-        if job is None:
-            continue
-        if _JOB_REF.fullmatch(job) is None:
-            faults.add(job_node, f"{quote(job)} is not a job: give its id, number or name")
-        elif job in found:
-            faults.add(job_node, f"{quote(job)} is named twice")
-        else:
-            found[job] = Dependency(job, when)
-    return tuple(found.values())
+        job = read_text(job_node, faults)
+        if job is not None:
+            found.append(Dependency(job, when))
+    return tuple(found)
 
 
 def read_array(node: Node, faults: Faults) -> ArraySpec | None:
@@ -210,7 +123,7 @@ def read_array(node: Node, faults: Faults) -> ArraySpec | None:
     limit = fields.get("max_parallel")
     max_parallel = None
     if limit is not None:
-        max_parallel = read_int(limit, faults, minimum=1, maximum=1_000_000)
+        max_parallel = read_int(limit, faults, minimum=1)
     if "range" not in fields:
         faults.add(node, "the key 'range' is missing", field="range")
         return None
@@ -251,12 +164,7 @@ def read_budget(node: Node, faults: Faults) -> Caps:
         )
     on_exceed = "stop"
     if "on_exceed" in fields:
-        choices = ("stop", "checkpoint-stop", "notify", "hold")
-        on_exceed = read_enum(fields["on_exceed"], faults, choices) or "stop"
-        if on_exceed in ("notify", "hold"):
-            remedy = "use stop or checkpoint-stop"
-            faults.not_built(fields["on_exceed"], f"on_exceed: {on_exceed}", instead=remedy)
-            on_exceed = "stop"
+        on_exceed = read_enum(fields["on_exceed"], faults, ON_EXCEED) or "stop"
     return Caps(cost, price, on_exceed)
 
 
@@ -270,12 +178,8 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
         faults.not_built(fields["interval"], "a checkpoint interval", instead=remedy)
     signal = _read_signal(fields["signal"], faults) if "signal" in fields else None
     grace = read_duration(fields["grace"], faults) if "grace" in fields else None
-    if grace is not None and grace > DAY_US:
-        faults.add(fields["grace"], f"is {quote(fields['grace'].text)}; at most 24h")
-    if "grace" in fields and "signal" not in fields:
-        faults.add(fields["grace"], "needs checkpoint.signal beside it, such as USR1")
     if signal is None:
-        return CheckpointSpec()
+        return CheckpointSpec("", (grace or 0) if "signal" not in fields else 0)
     return CheckpointSpec(signal, GRACE_DEFAULT_US if grace is None else grace)
 
 
@@ -305,10 +209,10 @@ def read_retry(node: Node, faults: Faults) -> RetrySpec:
         faults.add(node, f"say after what: on: [...] with some of {listed}", field="on")
     causes = _read_causes(fields["on"], faults) if "on" in fields else ()
     if "max" in fields:
-        retries = read_int(fields["max"], faults, minimum=0, maximum=RETRIES_MAX)
+        retries = read_int(fields["max"], faults)
     else:
         retries = 0
-        counted = [word for word, cause in RETRY_CAUSES.items() if cause in set(causes) - _UNCOUNTED]
+        counted = [word for word, cause in RETRY_CAUSES.items() if cause in set(causes) - UNCOUNTED_CAUSES]
         if counted:
             faults.add(node, f"say how often to try again after {counted[0]}: max: 3", field="max")
     avoid = fields.get("avoid_same_node")
@@ -324,19 +228,15 @@ def _read_causes(node: Node, faults: Faults) -> tuple[str, ...]:
             faults.add(item, f"{quote(item.text)} is not a cause", nearest=right)
             continue
         word = read_enum(item, faults, tuple(RETRY_CAUSES))
-        if word is None:
-            continue
-        if RETRY_CAUSES[word] in causes:
-            faults.add(item, f"{quote(word)} is named twice")
-            continue
-        causes.append(RETRY_CAUSES[word])
+        if word is not None:
+            causes.append(RETRY_CAUSES[word])
     return tuple(causes)
 
 
 def read_begin_after(node: Node, faults: Faults) -> Instant | None:
     """The earliest start: an instant, since a file does not know when it is read."""
     at = read_instant(node, faults)
-    if at is not None and not _EARLIEST <= at < _LATEST:
+    if at is not None and at <= 0:
         faults.add(node, f"{quote(node.text)} is not between the years 2000 and 2200")
         return None
     return at

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bursar.jobfile.flags import FlagFaults, FlagNode, Place, Tree, job_name_from
-from bursar.jobfile.gpus import MEMORY_BYTES_MAX
-from bursar.jobfile.reading import quote
+from bursar.model.check import quote
 
 SHORT: Final = {
     "J": "job-name", "N": "nodes", "n": "ntasks", "c": "cpus-per-task", "t": "time", "A": "account",
@@ -296,8 +295,6 @@ class SlurmOptions:
         size = int(match.group(1)) * _UNIT[match.group(2).upper()] * factors[option.name]
         if size == 0:
             self._fault(option, "0 means all memory of a node to Slurm; write the size that is needed")
-        elif size > MEMORY_BYTES_MAX:
-            self._fault(option, f"{quote(option.value)} is more than {MEMORY_BYTES_MAX // 10**12} TB")
         else:
             self._tree.put(("resources", "memory"), f"{size}B", option.place)
         for other in given[1:]:

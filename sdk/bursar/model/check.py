@@ -1,0 +1,418 @@
+"""What a job may ask: every rule about a value of `JobSpec`, in one place.
+
+Input   a spec, from wherever it came. Output: what is wrong with it, each with the path of its field.
+Why     a job file, flags, a script and anybody's gRPC call all end in a spec. A rule that stood in one of
+        the readers would be missing in the others; here the file adds the line and the wire the field.
+Limits  the form of a value (is it a number, a duration, a size?) is its reader's affair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from bursar.clock import DAY_US, SECOND_US, parse_instant
+from bursar.model.job import ArraySpec, CheckpointSpec, JobSpec, RetrySpec
+from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
+
+NAME_MAX: Final = 100
+TAG_MAX: Final = 200
+PROJECT_MAX: Final = 200
+PROJECT_DEPTH_MAX: Final = 8
+LABELS_MAX: Final = 64
+LABEL_VALUE_MAX: Final = 256
+NODES_MAX: Final = 10_000
+GPUS_MAX: Final = 16
+"""GPUs of one node; no machine sold today has more behind one operating system."""
+CPUS_MAX: Final = 10_000
+MEMORY_BYTES_MAX: Final = 100 * 10**12
+"""Memory of one node: 100 TB."""
+DEVICE_BYTES_MAX: Final = 10 * 10**12
+OPTIONS_MAX: Final = 16
+TYPES_MAX: Final = 16
+CONSTRAINTS_MAX: Final = 32
+CONSTRAINT_MAX: Final = 256
+TIME_LIMIT_MAX_US: Final = 366 * DAY_US
+DEPENDENCIES_MAX: Final = 100
+TASKS_MAX: Final = 10_000
+INDEX_MAX: Final = 4_000_000
+"""The largest task index, as other schedulers have it."""
+PARALLEL_MAX: Final = 1_000_000
+RETRIES_MAX: Final = 100
+ENV_MAX: Final = 500
+ENV_VALUE_MAX: Final = 16_384
+CODE_MAX: Final = 65_536
+"""Characters of a script, of a setup, of all words of a command together."""
+WORDS_MAX: Final = 4096
+COMMENT_MAX: Final = 1024
+PATH_MAX: Final = 4096
+NANOS_MAX: Final = 2**63 - 1
+"""An amount of one job: what the wire's integer holds."""
+
+SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
+DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished")
+ON_EXCEED: Final = ("stop", "checkpoint-stop", "notify", "hold")
+ON_EXCEED_BUILT: Final = ("stop", "checkpoint-stop")
+SIGNALS: Final = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "CONT")
+"""What a job can catch and nothing else needs; KILL and STOP cannot be caught."""
+RETRY_CAUSES: Final = {
+    "preemption": "preempted",
+    "node-failure": "node_lost",
+    "out-of-memory": "out_of_memory",
+    "failure": "failed",
+    "start-failure": "start_failed",
+    "time-limit": "time_limit",
+}
+"""The words of the job file and those of the model."""
+UNCOUNTED_CAUSES: Final = frozenset(("preempted", "node_lost"))
+"""Not the job's fault: tried again without using up `retry.max`."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]*", re.ASCII)
+_PROJECT_PART = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_JOB_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\[\d{1,7}\])?", re.ASCII)
+_PATTERN = re.compile(r"!?[A-Za-z0-9*?\[\]{}._:/@-]+", re.ASCII)
+_GPU_TYPE = re.compile(r"[A-Z][A-Z0-9._-]{0,39}", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_BREAK = re.compile("[\r\n]")
+_EARLIEST = parse_instant("2000-01-01")
+_LATEST = parse_instant("2200-01-01")
+
+Path = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a spec.
+
+    Attributes:
+        path: of the value, in the words of the job file: `("resources", "any_of", 1, "gpus")`.
+        message: what is wrong and what would be right.
+        not_built: the contract names it, this version does not do it.
+    """
+
+    path: Path
+    message: str
+    not_built: bool = False
+
+    @property
+    def field(self) -> str:
+        """The path as people write it: `resources.any_of[1].gpus`."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return "".join(parts).removeprefix(".")
+
+
+def quote(text: str) -> str:
+    """The text in quotes, cut so that a problem stays one readable line."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def check(spec: JobSpec) -> list[Problem]:
+    """Everything wrong with a spec; empty when it may be accepted. Pure, and linear in its size."""
+    return [
+        *_names(spec),
+        *_labels(spec),
+        *_size(spec),
+        *_constraints(spec),
+        *_order(spec),
+        *(_array(spec.array) if spec.array is not None else ()),
+        *_caps(spec),
+        *_checkpoint(spec.checkpoint),
+        *_retry(spec.retry),
+        *_environment(spec),
+        *_code(spec),
+    ]
+
+
+# ------------------------------------------------------------------ what it is called
+
+
+def _names(spec: JobSpec) -> Iterator[Problem]:
+    name = spec.name
+    if len(name) > NAME_MAX:
+        yield Problem(("name",), f"has {len(name)} characters; at most {NAME_MAX}")
+    elif name and _NAME.fullmatch(name) is None:
+        what = "a job name: letters, digits, '.', '_', '-', starting with a letter or digit"
+        yield Problem(("name",), f"{quote(name)} is not {what}")
+    elif name.isdigit() or name == "last" or name.startswith("job_"):
+        yield Problem(("name",), f"{quote(name)} would be read as an id or a number; add a word")
+    problem = project_problem(spec.project)
+    if problem:
+        yield Problem(
+            ("project",), f"{quote(spec.project)} is not a project path: {problem}; write nlp/finetune"
+        )
+    for key in ("experiment", "model", "model_version"):
+        tag = getattr(spec, key)
+        if len(tag) > TAG_MAX:
+            yield Problem((key,), f"has {len(tag)} characters; at most {TAG_MAX}")
+        elif tag and _TAG.fullmatch(tag) is None:
+            what = f"a name for {key}: letters, digits and . _ : @ + = - without spaces or slashes"
+            yield Problem((key,), f"{quote(tag)} is not {what}")
+    yield from _text(("comment",), spec.comment, COMMENT_MAX, lines=True)
+
+
+def project_problem(path: str) -> str:
+    """What is wrong with a project path, in a few words; empty when nothing is."""
+    if not path:
+        return "it is empty"
+    if path.startswith("/") or path.endswith("/"):
+        return "it starts or ends with /"
+    if any(char.isspace() for char in path):
+        return "it holds a space"
+    parts = path.split("/")
+    if "" in parts:
+        return "it has an empty part (//)"
+    if any(part in (".", "..") for part in parts):
+        return "it has a part . or .., and projects are not directories"
+    if len(parts) > PROJECT_DEPTH_MAX:
+        return f"it has {len(parts)} levels; at most {PROJECT_DEPTH_MAX}"
+    for part in parts:
+        if _PROJECT_PART.fullmatch(part) is None:
+            return f"{quote(part)} holds something else than letters, digits, '.', '_' and '-'"
+        if not part[0].isalnum():
+            return f"{quote(part)} does not start with a letter or digit"
+    return f"it has {len(path)} characters; at most {PROJECT_MAX}" if len(path) > PROJECT_MAX else ""
+
+
+def _labels(spec: JobSpec) -> Iterator[Problem]:
+    if len(spec.labels) > LABELS_MAX:
+        yield Problem(("labels",), f"has {len(spec.labels)} labels; at most {LABELS_MAX}")
+        return
+    for key, value in spec.labels:
+        if _LABEL_KEY.fullmatch(key) is None:
+            what = "a label name: letters, digits, '.', '_', '/', '-', at most 63"
+            yield Problem(("labels", key), f"{quote(key)} is not {what}")
+        else:
+            yield from _text(("labels", key), value, LABEL_VALUE_MAX)
+
+
+# ------------------------------------------------------------------ what it needs
+
+
+def _size(spec: JobSpec) -> Iterator[Problem]:
+    yield from _bounds(("priority",), spec.priority, 0, 100)
+    yield from _bounds(("nodes",), spec.nodes, 1, NODES_MAX)
+    options = spec.options
+    listed = ("resources", "ordered" if spec.ordered else "any_of")
+    if not 1 <= len(options) <= OPTIONS_MAX:
+        yield Problem(listed, f"has {len(options)} elements; at least 1 and at most {OPTIONS_MAX}")
+        return
+    alone = len(options) == 1
+    for position, option in enumerate(options):
+        yield from _option(("resources",) if alone else (*listed, position), option)
+
+
+def _option(path: Path, option: ResourceRequest) -> Iterator[Problem]:
+    if option.cpu_milli <= 0:
+        yield Problem(
+            (*path, "cpus"), f"is {option.cpu_milli / MILLI:g}; a job needs some CPU, at least 0.001"
+        )
+    elif option.cpu_milli > CPUS_MAX * MILLI:
+        cpus = f"{option.cpu_milli / MILLI:.15g}"
+        yield Problem((*path, "cpus"), f"is {cpus!r}; at most {CPUS_MAX} CPUs on one node")
+    yield from _bytes((*path, "memory"), option.memory_bytes, MEMORY_BYTES_MAX, "a node")
+    if option.gpus is not None:
+        yield from _gpus((*path, "gpus"), option.gpus)
+
+
+def _bytes(path: Path, size_bytes: int, maximum: int, holder: str) -> Iterator[Problem]:
+    if not 0 <= size_bytes <= maximum:
+        yield Problem(path, f"is {format_size(size_bytes)}; at most {maximum // 10**12} TB on {holder}")
+
+
+def _gpus(path: Path, gpus: GpuRequest) -> Iterator[Problem]:
+    if gpus.count > GPUS_MAX:
+        yield Problem(path, f"is '{gpus.count}' GPUs; at most {GPUS_MAX} on one node: use more nodes")
+    elif gpus.count < 1:
+        yield Problem(path, f"is {gpus.count}; a count of GPUs is 1 to {GPUS_MAX}")
+    if not 0 < gpus.milli <= MILLI:
+        share = f"{gpus.milli / MILLI:g}"
+        yield Problem(path, f"{share!r} is not a share of one GPU; it is above 0 and at most 1")
+    elif gpus.milli < MILLI and gpus.count > 1:
+        yield Problem(path, f"a fraction is a share of one GPU; it cannot go with a count of {gpus.count}")
+    yield from _bytes(path, gpus.memory_bytes, DEVICE_BYTES_MAX, "a GPU")
+    if len(gpus.types) > TYPES_MAX:
+        yield Problem(path, f"names {len(gpus.types)} types; at most {TYPES_MAX}")
+        return
+    for name in gpus.types:
+        if _GPU_TYPE.fullmatch(name) is None:
+            yield Problem(path, f"{quote(name)} is not a GPU type; write a name such as H100 or A100")
+    for name in _doubled(gpus.types):
+        yield Problem(path, f"names the type {quote(name)} twice")
+
+
+def _constraints(spec: JobSpec) -> Iterator[Problem]:
+    path: Path = ("resources", "constraints")
+    if len(spec.constraints) > CONSTRAINTS_MAX:
+        yield Problem(path, f"has {len(spec.constraints)} constraints; at most {CONSTRAINTS_MAX}")
+        return
+    for key, pattern in spec.constraints:
+        if _LABEL_KEY.fullmatch(key) is None:
+            yield Problem(
+                (*path, key), f"{quote(key)} is not a name of a node property, such as zone or pool"
+            )
+        elif len(pattern) > CONSTRAINT_MAX:
+            yield Problem((*path, key), f"has {len(pattern)} characters; at most {CONSTRAINT_MAX}")
+        elif key == "topology":
+            yield _not_built((*path, key), f"topology {pattern}", "use constraints on rack or zone")
+        elif _PATTERN.fullmatch(pattern) is None:
+            what = "a pattern such as eu-* or '!bad-01' (quote a leading ! or *)"
+            yield Problem((*path, key), f"{quote(pattern)} is not {what}")
+
+
+# ------------------------------------------------------------------ when it runs
+
+
+def _order(spec: JobSpec) -> Iterator[Problem]:
+    yield from _choice(("spot_policy",), spec.spot_policy, SPOT_POLICIES)
+    if spec.time_limit_us and spec.time_limit_us < SECOND_US:
+        yield Problem(("time_limit",), "is shorter than a second; at least 1s (leave it out for the default)")
+    elif spec.time_limit_us > TIME_LIMIT_MAX_US:
+        yield Problem(("time_limit",), f"is {spec.time_limit_us // DAY_US} days; at most 366d")
+    if spec.begin_after and not _EARLIEST <= spec.begin_after < _LATEST:
+        yield Problem(("begin_after",), "is not between the years 2000 and 2200")
+    if len(spec.depends_on) > DEPENDENCIES_MAX:
+        yield Problem(("depends_on",), f"has {len(spec.depends_on)} elements; at most {DEPENDENCIES_MAX}")
+        return
+    for position, dependency in enumerate(spec.depends_on):
+        path: Path = ("depends_on", position)
+        if _JOB_REF.fullmatch(dependency.job) is None:
+            yield Problem(path, f"{quote(dependency.job)} is not a job: give its id, number or name")
+        yield from _choice((*path, "when"), dependency.when, DEPENDENCY_WHEN)
+    for job in _doubled([one.job for one in spec.depends_on]):
+        yield Problem(("depends_on",), f"{quote(job)} is named twice")
+
+
+def _array(array: ArraySpec) -> Iterator[Problem]:
+    indices, path = array.indices, ("array",)
+    if not indices:
+        yield Problem(path, "has no task; write it as 0-99, 1,3,5-9:2 or 0-99%10")
+        return
+    if len(indices) > TASKS_MAX:
+        yield Problem(path, f"has more than {TASKS_MAX} tasks; split it into several jobs")
+    elif any(a >= b for a, b in pairwise(indices)):
+        yield Problem(path, "has indices that do not ascend; each task is named once, in order")
+    if indices[-1] > INDEX_MAX or indices[0] < 0:
+        yield Problem(path, f"goes past the largest task index, {INDEX_MAX}")
+    yield from _bounds((*path, "max_parallel"), array.max_parallel, 0, PARALLEL_MAX)
+
+
+# ------------------------------------------------------------------ what it may cost, how it ends
+
+
+def _caps(spec: JobSpec) -> Iterator[Problem]:
+    capped = bool(spec.max_cost_nanos or spec.max_price_nanos_per_hour)
+    amounts = (("max_cost", spec.max_cost_nanos), ("max_price", spec.max_price_nanos_per_hour))
+    for key, nanos in amounts:
+        if not 0 <= nanos <= NANOS_MAX:
+            yield Problem(("budget", key), f"is {nanos} nanos; 0 (none) to {NANOS_MAX}")
+    if capped and _CURRENCY.fullmatch(spec.currency) is None:
+        yield Problem(("budget", "currency"), f"{quote(spec.currency)} is not a currency code such as USD")
+    if spec.on_exceed in ON_EXCEED and spec.on_exceed not in ON_EXCEED_BUILT:
+        what = f"on_exceed: {spec.on_exceed}"
+        yield _not_built(("budget", "on_exceed"), what, "use stop or checkpoint-stop")
+    else:
+        yield from _choice(("budget", "on_exceed"), spec.on_exceed, ON_EXCEED)
+
+
+def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
+    if checkpoint.signal:
+        yield from _choice(("checkpoint", "signal"), checkpoint.signal, SIGNALS)
+    if not 0 <= checkpoint.grace_us <= DAY_US:
+        yield Problem(("checkpoint", "grace"), "is longer than a day; at most 24h")
+    elif checkpoint.grace_us and not checkpoint.signal:
+        yield Problem(("checkpoint", "grace"), "needs checkpoint.signal beside it, such as USR1")
+
+
+def _retry(retry: RetrySpec) -> Iterator[Problem]:
+    known = {cause: word for word, cause in RETRY_CAUSES.items()}
+    for position, cause in enumerate(retry.on[: len(known) + 1]):
+        yield from _choice(("retry", "on", position), cause, tuple(known))
+    for cause in _doubled(retry.on):
+        yield Problem(("retry", "on"), f"{quote(known.get(cause, cause))} is named twice")
+    yield from _bounds(("retry", "max"), retry.max, 0, RETRIES_MAX)
+    if not retry.on and (retry.max or retry.avoid_same_node):
+        yield Problem(("retry",), f"say after what: on: [...] with some of {', '.join(RETRY_CAUSES)}")
+
+
+# ------------------------------------------------------------------ what it runs
+
+
+def _environment(spec: JobSpec) -> Iterator[Problem]:
+    if len(spec.env) > ENV_MAX:
+        yield Problem(("env",), f"has {len(spec.env)} variables; at most {ENV_MAX}")
+        return
+    for name, value in spec.env:
+        path: Path = ("env", name)
+        if _ENV_NAME.fullmatch(name) is None:
+            what = "a variable name: letters, digits and '_', no leading digit"
+            yield Problem(path, f"{quote(name)} is not {what}")
+        elif name.upper().startswith("BURSAR_"):
+            yield Problem(path, f"{name} is set by bursar itself; choose another name")
+        else:
+            yield from _text(path, value, ENV_VALUE_MAX, lines=True)
+
+
+def _code(spec: JobSpec) -> Iterator[Problem]:
+    if not spec.script and not spec.command:
+        yield Problem(("run",), "nothing to run: give run: SHELL TEXT, or command: [PROGRAM, ARGUMENT]")
+    elif spec.script and spec.command:
+        yield Problem(("command",), "stands beside run; give one of the two")
+    if spec.script and not spec.script.strip():
+        yield Problem(("run",), "is blank; write the shell text to run")
+    yield from _text(("run",), spec.script, CODE_MAX, lines=True)
+    yield from _text(("setup",), spec.setup, CODE_MAX, lines=True)
+    yield from _command(spec.command)
+    workdir = spec.workdir
+    if workdir and not workdir.startswith("/"):
+        yield Problem(("workdir",), f"{quote(workdir)} is relative, here to nothing; write the whole path")
+    else:
+        yield from _text(("workdir",), workdir, PATH_MAX)
+
+
+def _command(words: Sequence[str]) -> Iterator[Problem]:
+    if len(words) > WORDS_MAX:
+        yield Problem(("command",), f"has {len(words)} elements; at most {WORDS_MAX}")
+        return
+    if sum(map(len, words)) > CODE_MAX:
+        yield Problem(("command",), f"has more than {CODE_MAX} characters; put the command into a script")
+        return
+    if words and not words[0].strip():
+        yield Problem(("command", 0), "is blank; name the program to run")
+    for position, word in enumerate(words):
+        yield from _text(("command", position), word, CODE_MAX, lines=True)
+
+
+# ------------------------------------------------------------------ forms that recur
+
+
+def _text(path: Path, text: str, length_max: int, *, lines: bool = False) -> Iterator[Problem]:
+    if len(text) > length_max:
+        yield Problem(path, f"has {len(text)} characters; at most {length_max}")
+    elif _CONTROL.search(text) or (not lines and _BREAK.search(text)):
+        yield Problem(path, f"{quote(text)} holds a line break or control character")
+
+
+def _bounds(path: Path, value: int, minimum: int, maximum: int) -> Iterator[Problem]:
+    if value < minimum:
+        yield Problem(path, f"is {value}; at least {minimum} is needed")
+    elif value > maximum:
+        yield Problem(path, f"is {value}; at most {maximum} is allowed")
+
+
+def _choice(path: Path, value: str, choices: Sequence[str]) -> Iterator[Problem]:
+    if value not in choices:
+        yield Problem(path, f"{quote(value)} is not one of {', '.join(choices)}")
+
+
+def _not_built(path: Path, what: str, remedy: str) -> Problem:
+    return Problem(path, f"{what} is part of the contract, not built yet; {remedy}", not_built=True)
+
+
+def _doubled(words: Sequence[str]) -> list[str]:
+    return [word for word, count in Counter(words).items() if count > 1]
