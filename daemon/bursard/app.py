@@ -12,7 +12,6 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -31,12 +30,10 @@ from bursar.v1 import (
     nodes_pb2_grpc,
     types_pb2,
 )
-from bursar_policies.compile import Applied as PriceDocument
-from bursar_policies.document import catalog_dir, parse_files
-from bursar_policies.specs import Document, PriceBookSpec
+from bursard import startup
 from bursard.cycle import Cycle
-from bursard.engine import Engine, restore
-from bursard.events import ClusterCreated, Event, encode
+from bursard.engine import Engine
+from bursard.events import Event, encode
 from bursard.fleet import Fleet
 from bursard.services.agents import AgentsService
 from bursard.services.auth import Authority, UserToken, load_users, serve_peers
@@ -48,7 +45,6 @@ from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
 from bursard.services.policies import PoliciesService
 from bursard.settings import Settings
-from bursard.state.decide import nodes, policies
 from bursard.store import SqliteStore
 from bursard.subjects import head_of
 from bursard.telemetry import LiveTelemetry
@@ -82,12 +78,12 @@ async def run(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code."""
     store = SqliteStore(settings.state_dir)
     clock, ids = SystemClock(), RandomIds()
-    state = restore(store, settings.limits)
+    state = startup.restore(store, settings.limits)
     writer = Writer(store, on_fault=_die)
-    shipped, applied = _documents(settings.policies)
+    shipped, applied = startup.documents(settings.policies)
     engine = Engine(state, store, writer, clock, ids, shipped)
     engine.on_fault = _die
-    _first_events(engine, settings, applied)
+    startup.first_events(engine, settings.currency, applied)
     # What was restored lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()
@@ -168,40 +164,6 @@ async def _finish(engine: Engine, writer: Writer, store: SqliteStore) -> None:
 
 
 # --- what it starts from
-
-
-def _documents(places: Iterable[str]) -> tuple[list[PriceDocument], list[Document]]:
-    """(the catalogue's price books, everything else found in `places`): the catalogue has cloud prices
-    that are looked up, the rest is applied as events at the first start.
-    """
-    roots = [Path(place) for place in places] or [catalog_dir()]
-    files: list[tuple[str, str | bytes]] = []
-    for root in roots:
-        if not root.exists():
-            raise InvalidRequest(f"policies: {root} does not exist")
-        found = sorted(root.glob("*.yaml")) if root.is_dir() else [root]
-        files += [(path.name, path.read_bytes()) for path in found]
-    documents = parse_files(files)
-    shipped = [PriceDocument(d, version=0) for d in documents if isinstance(d.spec, PriceBookSpec)]
-    return shipped, [d for d in documents if not isinstance(d.spec, PriceBookSpec)]
-
-
-def _first_events(engine: Engine, settings: Settings, documents: list[Document]) -> None:
-    """A new cluster gets its id and the shipped policies; on a later start nobody is in contact yet."""
-    state = engine.state
-    if not state.cluster_id:
-        engine.commit([ClusterCreated(engine.ids.new("cluster"), settings.currency)], "bursard")
-    elif settings.currency != state.currency:
-        raise InvalidRequest(
-            f"currency: this cluster's books are in {state.currency}, not {settings.currency}; a ledger's"
-            " currency cannot change: start another cluster in another --state-dir"
-        )
-    new = [d for d in documents if (d.kind, d.name) not in state.policies]
-    now = engine.now()
-    engine.commit(policies.apply_documents(state, new, now), "bursard")
-    engine.commit(policies.roll_periods(state, now), "bursard")
-    for node in state.nodes.values():
-        engine.commit(nodes.silent(state, node), "bursard")
 
 
 def _users(settings: Settings) -> tuple[UserToken, ...]:

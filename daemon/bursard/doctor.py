@@ -26,6 +26,7 @@ def check_state(state: State) -> list[Finding]:
         _attempts(state),
         _ledger(state),
         _budgets(state),
+        _policies(state),
     ]
 
 
@@ -126,3 +127,16 @@ def _budgets(state: State) -> Finding:
             problems.append(f"B1: {room.name} is over its limit by {-room.room_nanos} nanos")
     count = len(state.budgets.records)
     return _finding("budgets (B1)", problems, f"settled + held is within all {count}", "raise the limit")
+
+
+def _policies(state: State) -> Finding:
+    return _finding(
+        "policies",
+        [
+            f"{one.kind} {one.name} is not in force: this version cannot read it ({one.problem})"
+            for one in state.policies.values()
+            if one.spec is None
+        ],
+        f"all {len(state.policies)} are in force",
+        "write it anew as this version reads it, and apply it: `bursar policy show NAME`, `policy apply`",
+    )

@@ -24,9 +24,9 @@ from bursar.ids import Ids
 from bursar.model import JobSpec
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
-from bursard.events import Event, JobSubmitted, decode, encode
+from bursard.events import Event, JobSubmitted, encode
 from bursard.ledger import Transaction, rows
-from bursard.state import Applied, JobRecord, Limits, State
+from bursard.state import Applied, JobRecord, State
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import dependents_of
 from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Views
@@ -171,24 +171,6 @@ class Engine:
             self._snapshot_seq = seq
         finally:
             self._snapshotting = False
-
-
-def restore(store: Log, limits: Limits) -> State:
-    """The state of a store: its newest snapshot and every event since."""
-    loaded = store.load()
-    state = State(limits)
-    if loaded.snapshot is not None:
-        state = state_image.decode(loaded.snapshot[1], limits)
-    ignored = Applied()
-    for row in loaded.events:
-        state.apply(decode(row.payload), row.at, ignored)
-        if ignored.charges or ignored.transactions:
-            ignored.charges.clear()
-            ignored.transactions.clear()
-        ignored.finished.clear()
-    for job_id in [job.id for job in state.jobs.values() if job.state.terminal]:
-        state.evict(job_id)
-    return state
 
 
 def spec_bytes(spec: JobSpec) -> bytes:

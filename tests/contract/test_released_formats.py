@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bursard.engine import restore
 from bursard.events import decode, encode
+from bursard.startup import restore
 from bursard.state import Limits, State
 from bursard.store import JobFilter, SqliteStore
 

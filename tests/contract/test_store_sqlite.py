@@ -190,17 +190,17 @@ class TestDamage:
         raw.execute("delete from snapshots")
         raw.execute("update events set payload = x'7b7d' where seq = 2")
         with pytest.raises(StoreUnavailable, match="event 2 does not match"):
-            list(store.load().events)
+            list(store.load().events(0))
         store.close()
 
     def test_a_damaged_snapshot_only_costs_time(self, home: Path, raw: sqlite3.Connection) -> None:
         raw.execute("update snapshots set data = x'00' where seq = 3")
         store = SqliteStore(home)
-        assert store.load().snapshot == (1, b"one")
+        assert list(store.load().images) == [(1, b"one")]
         raw.execute("update snapshots set hash = zeroblob(32) where seq = 1")
         loaded = store.load()
-        assert loaded.snapshot is None
-        assert len(list(loaded.events)) == 4
+        assert list(loaded.images) == []
+        assert len(list(loaded.events(0))) == 4
         store.close()
 
     @pytest.mark.parametrize("content", [b"not a database at all" * 300, b"\0" * 8192])

@@ -41,9 +41,10 @@ from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
-from bursard.engine import Engine, restore
+from bursard.engine import Engine
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
 from bursard.scheduler import plan
+from bursard.startup import restore
 from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core
 from bursard.state import image as state_image
 from bursard.state.budgets import BudgetRecord, BudgetTable

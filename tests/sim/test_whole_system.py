@@ -44,12 +44,13 @@ from bursar_agent.runner.fake import Behaviour, FakeRunner
 from bursar_agent.runner.model import Ended, RunnerEvent, StartRequest, StopRequest
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
-from bursard.engine import Engine, restore
+from bursard.engine import Engine
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, MemberEnded
 from bursard.fleet import Assign, Fleet, Forget, Stop, UsageAck
 from bursard.fleet.fleet import MemberTruth
 from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
+from bursard.startup import restore
 from bursard.state import JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
 from bursard.store import Batch, ScratchStore

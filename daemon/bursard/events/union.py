@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursar_policies.specs import Spec
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,14 +51,22 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     log_bytes: int = 0
 
 
-class PolicyDocument(msgspec.Struct, frozen=True):
-    """One applied document: its text is kept, so any past decision can be read again."""
+class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One applied document, as it was understood when it was applied.
+
+    Attributes:
+        text: its YAML, to be shown; nothing is decided on it.
+        spec: what it says; None when this version cannot read the document: then it is not in force.
+        problem: why it could not be read.
+    """
 
     kind: str
     name: str
     version: int
     effective_at: int
     text: str
+    spec: Spec | None = None
+    problem: str = ""
 
 
 class ClusterCreated(msgspec.Struct, frozen=True, tag="cluster-created"):

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 History = Mapping[int, Mapping[str, Step]]
 """Steps by the schema they start from, then by the event's tag."""
@@ -18,7 +20,25 @@ History = Mapping[int, Mapping[str, Step]]
 FIRST = 1
 """The schema of the first release, whose events carry no number."""
 
-STEPS: History = {1: {}}
+
+def _read_policies(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 kept the text alone, and every reading of it was a parse by the parser of the day."""
+    return {**document, "documents": [_read_policy(one) for one in document["documents"]]}
+
+
+def _read_policy(record: dict[str, Any]) -> dict[str, Any]:
+    # The parser is slow to import, and a log of today never comes here.
+    from bursar_policies.document import parse_documents
+
+    try:
+        spec = parse_documents(record["text"], f"{record['kind']}/{record['name']}")[0].spec
+    except Exception as error:
+        # Whatever a parser of today says about a text of yesterday: the log opens without it.
+        return {**record, "problem": str(error) or type(error).__name__}
+    return {**record, "spec": msgspec.to_builtins(spec)}
+
+
+STEPS: History = {1: {"policy-applied": _read_policies}}
 
 
 def is_needed(kind: str, schema: int, to_schema: int, steps: History = STEPS) -> bool:

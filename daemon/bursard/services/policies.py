@@ -194,4 +194,5 @@ def _policy(applied: Applied, change: str = "") -> pb.Policy:
         effective_at=document.effective_at,
         text=document.text,
         change=change,
+        problem=document.problem,
     )

@@ -11,8 +11,7 @@ import msgspec
 from bursar.errors import InvariantViolation
 from bursar.model import JobState
 from bursar_policies.compile import Applied as PriceDocument
-from bursar_policies.document import parse_documents
-from bursar_policies.specs import BudgetSpec
+from bursar_policies.specs import BudgetSpec, Document, Spec
 from bursard.events import PolicyDocument
 from bursard.ledger import Ledger, LedgerImage
 from bursard.state.budgets import BudgetRecord
@@ -22,16 +21,17 @@ from bursard.state.records import JobRecord, NodeRecord
 from bursard.state.tables import Limits, NodeToken
 from bursard.state.typical import TypicalImage, TypicalRequests
 
-FORMAT = 1
-"""Bump when a field changes its meaning; an unreadable image means replaying the log from the start."""
+FORMAT = 2
+"""Bump once between two releases, when a field changes its meaning or its type. An image of another format is
+passed over, for an older one or the whole log."""
 
 
 class PricedImage(msgspec.Struct, frozen=True):
-    """One version of a price document, as text."""
+    """One version of a price document."""
 
     kind: str
     name: str
-    text: str
+    spec: Spec
     version: int
     effective_from: int
     effective_until: int
@@ -68,6 +68,10 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     typical: TypicalImage = TypicalImage()
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 def encode(state: State, recorded_at: int) -> bytes:
     """The state as bytes. Terminal jobs are left out: the store has them."""
     jobs = [job for job in state.jobs.values() if not job.state.terminal]
@@ -87,7 +91,7 @@ def encode(state: State, recorded_at: int) -> bytes:
             PricedImage(
                 one.document.kind,
                 one.document.name,
-                one.document.text,
+                one.document.spec,
                 one.version,
                 one.effective_from,
                 one.effective_until,
@@ -106,10 +110,11 @@ def encode(state: State, recorded_at: int) -> bytes:
 
 
 def decode(data: bytes, limits: Limits | None = None) -> State:
-    """The state an image was taken of. Raises `msgspec.ValidationError` or `InvariantViolation`."""
+    """The state an image was taken of. Raises whatever a damaged or a foreign one leads to: pass it over."""
+    found = msgspec.json.decode(data, type=_Format).format
+    if found != FORMAT:
+        raise InvariantViolation(f"its format is {found}, this version reads {FORMAT}")
     image = msgspec.json.decode(data, type=StateImage)
-    if image.format != FORMAT:
-        raise InvariantViolation(f"snapshot format {image.format} is not {FORMAT}")
     state = State(limits)
     state.cluster_id, state.currency, state.version = image.cluster_id, image.currency, image.version
     state.next_number, state.next_order = image.next_number, image.next_order
@@ -132,17 +137,15 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
 
 def _policies(state: State, image: StateImage) -> None:
     for record in image.policies:
-        document = parse_documents(record.text, f"{record.kind}/{record.name}")[0]
         state.policies[record.kind, record.name] = record
-        state.documents[record.kind, record.name] = document
     state.strategy = strategy_in_force(state)
     for priced in image.priced:
-        document = parse_documents(priced.text, f"{priced.kind}/{priced.name}")[0]
+        document = Document(priced.kind, priced.name, priced.spec)
         state.priced.append(
             PriceDocument(document, priced.version, priced.effective_from, priced.effective_until)
         )
     for budget in image.budgets:
-        spec = state.documents["Budget", budget.name].spec
+        spec = state.policies["Budget", budget.name].spec
         assert isinstance(spec, BudgetSpec)
         state.budgets.records[budget.name] = BudgetRecord(
             budget.name, spec, budget.version, budget.period_start, budget.period_end, set(budget.crossed)

@@ -15,7 +15,6 @@ import msgspec
 from bursar.model import JobSpec, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass
-from bursar_policies.specs import Document
 from bursard.events import Charge, PolicyDocument
 from bursard.ledger import Ledger, Transaction
 from bursard.state.budgets import BudgetTable
@@ -94,7 +93,6 @@ class Tables:
         self.dependents: dict[str, list[str]] = {}
         self.budgets = BudgetTable()
         self.policies: dict[tuple[str, str], PolicyDocument] = {}
-        self.documents: dict[tuple[str, str], Document] = {}
         self.priced: list[PriceDocument] = []
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
         self.policies_version = 0

@@ -9,7 +9,7 @@ Why     rows are named tuples because SQLite binds tuples as they are: at thousa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -305,13 +305,16 @@ class ChargeSum(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a start reads: the newest good snapshot (seq, bytes) and every event after it.
+    """What a start reads: images of the state, and the events after any of them.
 
-    `events` verifies the hash chain as it goes and raises `StoreUnavailable` where it breaks.
+    Attributes:
+        images: (seq, bytes), newest first, those that are whole and of this history.
+        events: every event after a seq. It verifies the hash chain as it goes and raises
+            `StoreUnavailable` where that breaks.
     """
 
-    snapshot: tuple[int, bytes] | None
-    events: Iterator[EventRow]
+    images: Iterator[tuple[int, bytes]]
+    events: Callable[[int], Iterator[EventRow]]
     last_seq: int
     last_hash: bytes
 

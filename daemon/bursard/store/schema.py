@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from bursar.errors import StoreUnavailable
+from bursard.events import SCHEMA
 from bursard.store.migrations import STEPS
 
 VERSION = len(STEPS)
@@ -101,6 +102,20 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
             {"schema": str(version), "known": str(VERSION)},
         )
     return version
+
+
+def claim_events(connection: sqlite3.Connection, path: Path) -> None:
+    """Write down which schema of events this version writes. Refuses a log that a later one wrote to."""
+    row = connection.execute("select value from meta where key = 'event_schema'").fetchone()
+    found = int(row[0]) if row is not None else 0
+    if found > SCHEMA:
+        raise StoreUnavailable(
+            f"{path} holds events of schema {found}, newer than this bursard's {SCHEMA}; "
+            "run the version that wrote it, or a later one",
+            {"event_schema": str(found), "known": str(SCHEMA)},
+        )
+    if found < SCHEMA:
+        connection.execute("insert or replace into meta values ('event_schema', ?)", (str(SCHEMA),))
 
 
 def _half_made(connection: sqlite3.Connection) -> bool:

@@ -94,6 +94,7 @@ class SqliteStore(SqliteReader):
                 schema.migrate(self._path)
                 writer = schema.connect(self._path)
             schema.use_wal(writer, self._path)
+            schema.claim_events(writer, self._path)
         except BaseException:
             writer.close()
             raise
@@ -256,23 +257,21 @@ class SqliteStore(SqliteReader):
     # -------------------------------------------------------------- starting
 
     def load(self) -> Loaded:
-        """The newest good snapshot and what came after it."""
-        snapshot = self._snapshot()
-        first = snapshot[0] if snapshot else 0
+        """The good snapshots and what came after them."""
         head = self._head
-        return Loaded(snapshot, self._replay(first, head.seq), head.seq, head.hash)
+        return Loaded(self._snapshots(), lambda after: self._replay(after, head.seq), head.seq, head.hash)
 
-    def _snapshot(self) -> tuple[int, bytes] | None:
+    def _snapshots(self) -> Iterator[tuple[int, bytes]]:
         """A snapshot only saves time: one that is damaged or of another history is passed over."""
         rows = self._rows("select seq, hash, data from snapshots order by seq desc")
         for seq, at_hash, packed in rows:
             try:
                 if 0 < seq <= self._head.seq and self._hash_at(seq) == at_hash:
-                    return seq, zlib.decompress(packed)
-                log.warning("snapshot is of another history", extra={"seq": seq})
+                    yield seq, zlib.decompress(packed)
+                else:
+                    log.warning("snapshot is of another history", extra={"seq": seq})
             except zlib.error:
                 log.warning("snapshot is damaged", extra={"seq": seq})
-        return None
 
     def _replay(self, first: int, last: int) -> Iterator[EventRow]:
         last_hash = self._hash_at(first)

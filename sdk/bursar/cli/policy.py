@@ -75,6 +75,10 @@ def policy_ls(client: Client, kind: str, output: Output) -> None:
     Example: bursar policy ls --kind Budget
     """
     rows = [view.policy(each) for each in client.policies(kind=kind)]
+    for row in rows:
+        if row["problem"]:
+            name = f"{row['kind']} {clean(row['name'])}"
+            say(f"{name} is not in force, this version cannot read it: {clean(row['problem'])}")
     emit(rows, POLICY_COLUMNS, output, identity="name", empty="no policies")
 
 

@@ -433,6 +433,7 @@ def policy(wire: money_pb2.Policy) -> View:
         "applied_at": instant(wire.applied_at),
         "applied_by": wire.applied_by,
         "effective_at": instant(wire.effective_at),
+        "problem": wire.problem or None,
         "text": wire.text,
     }
 

@@ -60,6 +60,7 @@ class Policy(google.protobuf.message.Message):
     EFFECTIVE_AT_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
     kind: builtins.str
     name: builtins.str
     version: builtins.int
@@ -69,6 +70,8 @@ class Policy(google.protobuf.message.Message):
     text: builtins.str
     change: builtins.str
     """created | changed | unchanged | removed"""
+    problem: builtins.str
+    """why this version cannot read it: then it is not in force"""
     def __init__(
         self,
         *,
@@ -80,8 +83,9 @@ class Policy(google.protobuf.message.Message):
         effective_at: builtins.int = ...,
         text: builtins.str = ...,
         change: builtins.str = ...,
+        problem: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "text", b"text", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "problem", b"problem", "text", b"text", "version", b"version"]) -> None: ...
 
 global___Policy = Policy
 

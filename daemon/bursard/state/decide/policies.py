@@ -32,7 +32,7 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
     changed = []
     for document in documents:
         current = state.policies.get((document.kind, document.name))
-        if current is not None and current.text == document.text:
+        if current is not None and current.spec is not None and current.text == document.text:
             continue
         version = current.version if current is not None else 0
         if document.version is not None and document.version != version:
@@ -45,7 +45,11 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
         _check(state, document, now)
         effective = document.effective_at if document.effective_at is not None else Instant(now)
         version = max(version, _last_priced_version(state, document)) + 1
-        changed.append(PolicyDocument(document.kind, document.name, version, effective, document.text))
+        changed.append(
+            PolicyDocument(
+                document.kind, document.name, version, effective, document.text, spec=document.spec
+            )
+        )
     return [PolicyApplied(tuple(changed))] if changed else []
 
 

@@ -6,8 +6,7 @@ import msgspec
 
 from bursar.model import JobState
 from bursar_policies.compile import Applied as PriceDocument
-from bursar_policies.document import parse_documents
-from bursar_policies.specs import BudgetSpec, PlacementPolicySpec
+from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
 from bursard.events import HoldsRolled, PolicyApplied, PolicyRemoved, ThresholdCrossed
 from bursard.state.tables import Applied, Tables
 
@@ -15,14 +14,16 @@ from bursard.state.tables import Applied, Tables
 def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applied) -> None:
     """Documents are in force."""
     for record in event.documents:
-        document = parse_documents(record.text, f"{record.kind}/{record.name}")[0]
         # In order of application: of several PlacementPolicies the one applied last is in force.
         state.policies.pop((record.kind, record.name), None)
         state.policies[record.kind, record.name] = record
-        state.documents[record.kind, record.name] = document
-        if isinstance(document.spec, BudgetSpec):
-            state.budgets.put(record.name, document.spec, record.version, at)
-        elif not isinstance(document.spec, PlacementPolicySpec):
+        if isinstance(record.spec, BudgetSpec):
+            state.budgets.put(record.name, record.spec, record.version, at)
+        elif record.spec is None:
+            # Neither it nor the version before: that one was replaced.
+            _end(state, record.kind, record.name, record.effective_at)
+        elif not isinstance(record.spec, PlacementPolicySpec):
+            document = Document(record.kind, record.name, record.spec)
             state.priced.append(PriceDocument(document, record.version, record.effective_at))
     _policies_changed(state, at)
 
@@ -30,25 +31,27 @@ def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applie
 def policy_removed(state: Tables, event: PolicyRemoved, at: int, applied: Applied) -> None:
     """A document no longer is; what it priced stays priced."""
     state.policies.pop((event.kind, event.name), None)
-    state.documents.pop((event.kind, event.name), None)
-    if event.kind == "Budget":
-        state.budgets.remove(event.name)
+    _end(state, event.kind, event.name, at)
+    _policies_changed(state, at)
+
+
+def _end(state: Tables, kind: str, name: str, at: int) -> None:
+    if kind == "Budget":
+        state.budgets.remove(name)
     state.priced = [
         msgspec.structs.replace(one, effective_until=min(one.effective_until, at))
-        if (one.document.kind, one.document.name) == (event.kind, event.name)
+        if (one.document.kind, one.document.name) == (kind, name)
         else one
         for one in state.priced
     ]
-    _policies_changed(state, at)
 
 
 def strategy_in_force(state: Tables) -> str:
     """Of the PlacementPolicy applied last; the default when there is none."""
     found = PlacementPolicySpec().strategy
-    for key in state.policies:
-        spec = state.documents[key].spec
-        if isinstance(spec, PlacementPolicySpec):
-            found = spec.strategy
+    for record in state.policies.values():
+        if isinstance(record.spec, PlacementPolicySpec):
+            found = record.spec.strategy
     return found
 
 
