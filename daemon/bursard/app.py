@@ -31,14 +31,14 @@ from bursar.v1 import (
     types_pb2,
 )
 from bursard import startup
+from bursard.access.identity import Role
+from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event, encode
 from bursard.fleet import Fleet
 from bursard.services.agents import AgentsService
-from bursard.services.auth import Authority, UserToken, load_users, serve_peers
 from bursard.services.events import EventsService
-from bursard.services.identity import Role
 from bursard.services.interceptors import Door
 from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
@@ -103,7 +103,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    _add_services(server, engine, cycle, fleet, telemetry, settings)
+    add_services(server, engine, cycle, fleet, telemetry, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -178,7 +178,7 @@ def _users(settings: Settings) -> tuple[UserToken, ...]:
 # --- what it serves
 
 
-def _add_services(
+def add_services(
     server: aio.Server,
     engine: Engine,
     cycle: Cycle,
@@ -186,6 +186,7 @@ def _add_services(
     telemetry: LiveTelemetry,
     settings: Settings,
 ) -> None:
+    """Everything the server answers, health included."""
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet), server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, fleet, telemetry), server)
     agents = AgentsService(

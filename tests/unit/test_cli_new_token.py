@@ -10,8 +10,8 @@ import pytest
 from bursar.cli.main import run
 from bursar.clock import VirtualClock
 from bursar.errors import Unauthenticated
-from bursard.services.auth import Authority, load_users
-from bursard.services.identity import Identity, Role
+from bursard.access.identity import Identity, Role
+from bursard.access.tokens import Authority, load_users
 from bursard.state import Limits, State
 
 

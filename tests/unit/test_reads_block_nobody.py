@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from bursard.services.identity import Identity, Role, set_caller
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec.spec import spec_to_wire
@@ -22,7 +23,6 @@ from bursard.engine import Engine
 from bursard.events import ClusterCreated
 from bursard.fleet import Fleet
 from bursard.services.events import EventsService
-from bursard.services.identity import Identity, Role, set_caller
 from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
 from bursard.services.policies import PoliciesService

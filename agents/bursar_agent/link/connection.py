@@ -145,6 +145,7 @@ class Link:
                 await self._once()
                 problem = "the daemon closed the stream"
             except grpc.aio.AioRpcError as error:
+                _refused(error.code(), error.details())
                 problem = f"{error.code().name}: {error.details()}"
             except (ConnectionError, TimeoutError) as error:
                 problem = str(error) or type(error).__name__
@@ -192,6 +193,7 @@ class Link:
                     deadline.reschedule(None)
         code = await call.code()
         if code is not grpc.StatusCode.OK:
+            _refused(code, await call.details())
             raise ConnectionError(f"{code.name}: {await call.details()}")
 
     def _take(self, message: pb.DaemonMessage) -> None:
@@ -237,3 +239,9 @@ class Link:
         elif problem != self._problem or self._problem_count % _SAME_PROBLEM_LOG_EVERY == 0:
             log.warning("no daemon yet", extra={"problem": problem, "attempts": self._problem_count})
         self._problem = problem
+
+
+def _refused(code: grpc.StatusCode, details: str | None) -> None:
+    """Who may not connect as an agent is told so by the door; trying again cannot help."""
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        raise RefusedByDaemon(f"{details} (Forbidden)")

@@ -12,6 +12,7 @@ from bursar.errors import BursarError, Forbidden, InvalidRequest
 from bursar.model import EndCause
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
+from bursard.access.identity import Identity, Role, caller
 from bursard.engine import Engine
 from bursard.events import ExitReport, NodeEnrolled
 from bursard.fleet import (
@@ -27,7 +28,6 @@ from bursard.fleet import (
     UsageAck,
 )
 from bursard.fleet.fleet import MemberTruth
-from bursard.services.identity import Identity, Role, caller
 from bursard.state import NodeRecord
 from bursard.state.decide import attempts, nodes
 from bursard.telemetry import LiveTelemetry
@@ -86,8 +86,6 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     # --- hello
 
     def _admit(self, hello: pb.Hello, identity: Identity) -> AgentLink:
-        if not identity.may(Role.AGENT):
-            raise Forbidden(f"{identity.name} ({identity.role.value}) may not connect as an agent")
         if hello.protocol != PROTOCOL:
             raise InvalidRequest(f"this daemon speaks agent protocol {PROTOCOL}, not {hello.protocol}")
         facts = facts_from_wire(hello.facts)

@@ -16,10 +16,12 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from bursar.errors import BursarError, StoreUnavailable
+from bursar.errors import BursarError, Forbidden, StoreUnavailable
 from bursar.ids import Ids
-from bursard.services.auth import Authority
-from bursard.services.identity import set_caller
+from bursard.access.authorize import allowed, refusal, somewhere
+from bursard.access.identity import set_caller
+from bursard.access.rules import METHODS
+from bursard.access.tokens import Authority
 from bursard.store import CommitUnknown
 
 log = logging.getLogger(__name__)
@@ -51,37 +53,50 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         handler = await continuation(handler_call_details)
         if handler is None or method in _OPEN:
             return handler
-        self._wrapped[method] = wrapped = self._wrap(handler)
+        self._wrapped[method] = wrapped = self._wrap(method, handler)
         return wrapped
 
-    def _wrap(self, handler: Any) -> Any:
+    def _wrap(self, method: str, handler: Any) -> Any:
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                self._unary(method, handler.unary_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(
-                self._unary(handler.stream_unary), handler.request_deserializer, handler.response_serializer
+                self._unary(method, handler.stream_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream),
+                self._stream(method, handler.unary_stream),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._stream(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            self._stream(method, handler.stream_stream),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
 
-    def _identify(self, context: aio.ServicerContext[Any, Any]) -> None:
+    def _enter(self, method: str, context: aio.ServicerContext[Any, Any]) -> None:
+        """Who calls, and may they call this at all? What a request is about is for its handler to check."""
         metadata = context.invocation_metadata() or ()
         given = next((value for key, value in metadata if key == "authorization"), "")
-        set_caller(self._authority.identify(str(given)))
+        identity = self._authority.identify(str(given))
+        rule = METHODS.get(method)
+        if rule is None:
+            raise Forbidden(f"{method} is not served to anybody: it has no rule of access")
+        if not (allowed(identity, rule.action) if rule.site else somewhere(identity, rule.action)):
+            raise refusal(identity, rule.action)
+        set_caller(identity)
 
-    def _unary(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                self._identify(context)
+                self._enter(method, context)
                 return await behaviour(request, context)
             except asyncio.CancelledError:
                 raise
@@ -90,10 +105,12 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
 
         return call
 
-    def _stream(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _stream(
+        self, method: str, behaviour: Callable[..., AsyncIterator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                self._identify(context)
+                self._enter(method, context)
                 async for response in behaviour(request, context):
                     yield response
             except (asyncio.CancelledError, GeneratorExit):

@@ -9,6 +9,8 @@ from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest
 from bursar.model import JobState
 from bursar.v1 import jobs_pb2 as pb
+from bursard.access.authorize import Action, allowed, projects
+from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.services.lookup import find_job
@@ -23,12 +25,12 @@ Place = tuple[int, int]
 """(number, array index): the order of every list, descending."""
 
 
-async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest, user: str) -> pb.ListJobsResponse:
+async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
     """One page. The token is the place of the last job on the page before."""
     size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
     states = _states(request)
     before = _place(request.page_token)
-    parent_id = (await find_job(engine, request.tasks_of, user)).id if request.tasks_of else ""
+    parent_id = (await find_job(engine, request.tasks_of)).id if request.tasks_of else ""
     wanted_active = (
         [s for s in states if not s.terminal] if states else [s for s in JobState if not s.terminal]
     )
@@ -39,6 +41,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest, user: 
         query = JobFilter(
             states=tuple(s.value for s in wanted_ended),
             project=request.project,
+            within=projects(Action.SEE_JOBS),
             user=request.user,
             experiment=request.experiment,
             model=request.model,
@@ -103,12 +106,14 @@ def _active(
     state = engine.state
     labels = request.labels
     project = request.project
+    identity = caller()
     ids = reversed(state.jobs) if not parent_id else _tasks(engine, parent_id)
     for job_id in ids:
         job = state.jobs[job_id]
         spec = job.spec
         if (
             job.parent_id != parent_id
+            or not allowed(identity, Action.SEE_JOBS, spec.project)
             or (before is not None and place_of(job) >= before)
             or (project and spec.project != project and not spec.project.startswith(project + "/"))
             or (request.user and job.user != request.user)

@@ -9,17 +9,18 @@ from typing import Any
 import msgspec
 
 from bursar.codec.spec import refuse, spec_from_wire
-from bursar.errors import BursarError, Forbidden, InvalidRequest, StoreUnavailable
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.model import Dependency, JobSpec, JobState
 from bursar.model.check import check
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import jobs_pb2_grpc, types_pb2
+from bursard.access.authorize import Action, authorize
+from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
-from bursard.services.identity import Role, caller, require
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
 from bursard.services.views import job_view
@@ -53,7 +54,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
         """Accept one job."""
-        user = require(Role.SUBMITTER).name
+        user = caller().name
         await self.engine.writer.room()
         async with self._keys.asking(user, [request.idempotency_key]) as known:
             response, seq = await self._submit(request, user, known)
@@ -64,7 +65,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self, requests: AsyncIterator[pb.SubmitRequest], context: Any
     ) -> AsyncIterator[pb.SubmitResponse]:
         """Accept many; answers in order, each once durable. A refusal does not end the stream."""
-        user = require(Role.SUBMITTER).name
+        user = caller().name
         asked: asyncio.Queue[pb.SubmitRequest | None] = asyncio.Queue(_BATCH_MAX)
         accepted: asyncio.Queue[tuple[pb.SubmitResponse, int] | None] = asyncio.Queue(_IN_FLIGHT_MAX)
 
@@ -115,12 +116,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             raise InvalidRequest(f"idempotency_key: at most {KEY_MAX} characters")
         await self._check_space()
         spec = spec_from_wire(request.spec)
-        spec, ended = await self._resolve_dependencies(spec, user)
+        authorize(Action.SUBMIT, spec.project)
+        spec, ended = await self._resolve_dependencies(spec)
         if key in known:
             row = known[key]
             if row.digest != spec_bytes(spec):
                 raise decide.key_conflict(key, row.job_id)
-            return self._answer(await find_job(engine, row.job_id, user), request, True), 0
+            return self._answer(await find_job(engine, row.job_id), request, True), 0
         # From here to the commit nothing waits: what was checked is what becomes true.
         events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, ended=ended)
         if not events:
@@ -136,10 +138,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             return pb.SubmitResponse(job=wire, existed=existed)
         return pb.SubmitResponse(job=self._view(job), existed=existed)
 
-    async def _resolve_dependencies(self, spec: JobSpec, user: str) -> tuple[JobSpec, dict[str, JobState]]:
+    async def _resolve_dependencies(self, spec: JobSpec) -> tuple[JobSpec, dict[str, JobState]]:
         if not spec.depends_on:
             return spec, {}
-        jobs = [await find_job(self.engine, one.job, user) for one in spec.depends_on]
+        jobs = [await find_job(self.engine, one.job) for one in spec.depends_on]
         # Only now, when nothing waits any more: a job found first may have ended meanwhile.
         ended = {job.id: job.state for job in jobs if job.state.terminal}
         found = tuple(Dependency(job.id, one.when) for job, one in zip(jobs, spec.depends_on, strict=True))
@@ -162,21 +164,18 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def Get(self, request: pb.GetJobRequest, context: Any) -> types_pb2.Job:
         """One job."""
-        user = require(Role.VIEWER).name
-        job = await find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job)
         await self.engine.durable()
         return self._view(job)
 
     async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """Jobs by page."""
-        user = require(Role.VIEWER).name
         await self.engine.durable()
-        return await joblist.page(self.engine, self.cycle, request, user)
+        return await joblist.page(self.engine, self.cycle, request)
 
     async def Watch(self, request: pb.WatchJobsRequest, context: Any) -> AsyncIterator[types_pb2.Job]:
         """Jobs as they change."""
-        user = require(Role.VIEWER).name
-        jobs = await self._find_all(request.jobs, user)
+        jobs = await self._find_all(request.jobs, Action.SEE_JOBS)
         ids = [job.id for job in jobs]
         watcher = self.hub.add(ids)
         open_ids = set(ids)
@@ -187,7 +186,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 watcher.ready.clear()
                 await self.engine.durable()
                 for job_id in sorted(changed):
-                    job = await find_job(self.engine, job_id, user)
+                    job = await find_job(self.engine, job_id)
                     if job.state.terminal:
                         open_ids.discard(job_id)
                     yield self._view(job)
@@ -198,22 +197,21 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
         """What would happen now."""
-        user = require(Role.SUBMITTER).name
-        spec, _ = await self._resolve_dependencies(spec_from_wire(request.spec), user)
+        user = caller().name
+        spec = spec_from_wire(request.spec)
+        authorize(Action.SUBMIT, spec.project)
+        spec, _ = await self._resolve_dependencies(spec)
         return await planning.plan_view(self.engine, user, spec)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""
-        user = require(Role.VIEWER).name
-        job = await find_job(self.engine, request.job, user)
+        job = await find_job(self.engine, request.job)
         await self.engine.durable()
         return planning.explain_view(self.engine, self.cycle, job)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""
-        user = require(Role.VIEWER).name
-        job = await find_job(self.engine, request.job, user)
-        self._own(job)
+        job = await find_job(self.engine, request.job, Action.READ_LOGS)
         async for chunk in logs.stream(self.engine, self.fleet, self.hub, job, request):
             yield chunk
 
@@ -239,9 +237,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
         """Change a pending job."""
-        user = require(Role.SUBMITTER).name
-        job = await find_job(self.engine, request.job, user)
-        self._own(job)
+        user = caller().name
+        job = await find_job(self.engine, request.job, Action.STEER_JOBS)
         changes: dict[str, object] = {
             field: getattr(request, field)
             for field in _UPDATABLE
@@ -262,29 +259,18 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self, refs: Sequence[str], command: Callable[[JobRecord], list[Event]]
     ) -> pb.JobsResponse:
         """One command on several jobs: all are found and decided before any changes."""
-        user = require(Role.SUBMITTER).name
-        jobs = await self._find_all(refs, user)
-        for job in jobs:
-            self._own(job)
+        user = caller().name
+        jobs = await self._find_all(refs, Action.STEER_JOBS)
         events = [event for job in jobs for event in command(job)]
         seq = self.engine.commit(events, user)
         await self.engine.durable(seq)
         return pb.JobsResponse(jobs=[self._view(job, brief=True) for job in jobs])
 
-    async def _find_all(self, refs: Sequence[str], user: str) -> list[JobRecord]:
+    async def _find_all(self, refs: Sequence[str], action: Action) -> list[JobRecord]:
         if not 1 <= len(refs) <= REFS_MAX:
             raise InvalidRequest(f"name 1 to {REFS_MAX} jobs, not {len(refs)}")
-        found = [await find_job(self.engine, ref, user) for ref in refs]
+        found = [await find_job(self.engine, ref, action) for ref in refs]
         return list({job.id: job for job in found}.values())
-
-    def _own(self, job: JobRecord) -> None:
-        """Others' jobs are for operators."""
-        identity = caller()
-        if job.user != identity.name and not identity.may(Role.OPERATOR):
-            raise Forbidden(
-                f"job {job.display} belongs to {job.user}, you are {identity.name}; ask them or an operator",
-                {"owner": job.user, "user": identity.name},
-            )
 
     def _view(self, job: JobRecord, *, brief: bool = False) -> types_pb2.Job:
         reason = reason_of(self.engine.state, self.cycle, job, self.engine.now())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from bursar.errors import InvalidRequest, NotFound
+from bursard.access.authorize import Action, allowed, authorize
+from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.services.views import record_of
 from bursard.state import JobRecord
@@ -14,7 +16,14 @@ _TASK = re.compile(r"(.+)\[(\d{1,9})\]")
 REF_MAX = 300
 
 
-async def find_job(engine: Engine, ref: str, user: str) -> JobRecord:
+async def find_job(engine: Engine, ref: str, action: Action = Action.SEE_JOBS) -> JobRecord:
+    """A job to which the caller may do `action`. Raises `Forbidden` beside what `look_up` raises."""
+    job = await look_up(engine, ref, caller().name)
+    authorize(action, job.spec.project, job.user, f"job {job.display}")
+    return job
+
+
+async def look_up(engine: Engine, ref: str, user: str) -> JobRecord:
     """An active or finished job. Raises `NotFound`, or `InvalidRequest` for a name that fits several.
 
     Waits for the store only where memory has no answer: a job that is active is found at once.
@@ -23,7 +32,7 @@ async def find_job(engine: Engine, ref: str, user: str) -> JobRecord:
         raise InvalidRequest("name a job: its id, number, name, or `last`")
     task = _TASK.fullmatch(ref)
     if task is not None:
-        parent = await find_job(engine, task.group(1), user)
+        parent = await look_up(engine, task.group(1), user)
         return await _by_id(engine, f"{parent.id}.{int(task.group(2))}", ref)
     if ref == "last":
         last = engine.state.last_of_user.get(user)
@@ -51,14 +60,22 @@ async def _by_id(engine: Engine, job_id: str, ref: str) -> JobRecord:
 
 async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
     named = [engine.state.jobs[job_id] for job_id in engine.state.names.get(ref, ())]
-    if not named:
-        named = await engine.read(lambda views: _stored(views, ref))
-    if len(named) == 1:
-        return named[0]
-    if named:
-        numbers = ", ".join(str(job.number) for job in named[:5])
-        raise InvalidRequest(f"{len(named)} or more jobs are named {ref!r}: use a number ({numbers}) or id")
+    # Of several of one name only those count that the caller may see: others' are nothing to choose from.
+    seen = _seen(named)
+    if not seen:
+        named += await engine.read(lambda views: _stored(views, ref))
+        seen = _seen(named) or named[:1]
+    if len(seen) == 1:
+        return seen[0]
+    if seen:
+        numbers = ", ".join(str(job.number) for job in seen[:5])
+        raise InvalidRequest(f"{len(seen)} or more jobs are named {ref!r}: use a number ({numbers}) or id")
     raise NotFound(f"there is no job {ref!r}; `bursar ls --state all` lists them")
+
+
+def _seen(jobs: list[JobRecord]) -> list[JobRecord]:
+    identity = caller()
+    return [job for job in jobs if allowed(identity, Action.SEE_JOBS, job.spec.project, job.user)]
 
 
 def _stored(views: Views, ref: str) -> list[JobRecord]:

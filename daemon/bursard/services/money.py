@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
+from bursard.access.authorize import Action, allowed, authorize, projects
+from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.reports.cost import CostRow, cost_table
@@ -25,9 +27,9 @@ from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.period import Period, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
-from bursard.services.identity import Role, caller, require
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
+from bursard.state import State
 from bursard.store import ChargeFilter
 
 log = logging.getLogger(__name__)
@@ -50,9 +52,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
         """Cost grouped by dimensions; the rows sum to the total."""
-        require(Role.VIEWER)
         if request.until and request.until <= request.since:
             raise InvalidRequest("until: must be after since")
+        if request.include_idle:
+            authorize(Action.SEE_BOOKS)
         await self._settled()
         by = tuple(request.by)
         query = await self._cost_filter(request)
@@ -72,16 +75,21 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
-        require(Role.VIEWER)
-        found = budget_views(self.engine.state, request.name)
-        if request.name and not found:
+        state, identity = self.engine.state, caller()
+        if request.name and request.name not in state.budgets.records:
             raise NotFound(f"there is no budget {request.name!r}; `bursar budget ls` lists them")
+        if request.name:
+            authorize(Action.SEE_COST, _project(state, request.name), what=f"budget {request.name}")
+        found = [
+            view
+            for view in budget_views(state, request.name)
+            if allowed(identity, Action.SEE_COST, _project(state, view.name))
+        ]
         await self.engine.durable()
         return pb.BudgetsResponse(budgets=[_budget(view) for view in found])
 
     async def Prices(self, request: pb.PricesRequest, context: object) -> pb.PricesResponse:
         """Prices in force, their history, or machines for a number of GPUs."""
-        require(Role.VIEWER)
         engine = self.engine
         table, now = engine.prices, engine.now()
         facts = tuple(node.facts for node in engine.state.nodes.values())
@@ -89,7 +97,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
         """A report as one file, in chunks."""
-        require(Role.VIEWER)
+        authorize(Action.SEE_BOOKS, request.project)
         period = read_period(request.period)
         pieces, name = self._pieces(request, period)
         await self._settled()
@@ -109,7 +117,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
         number, ids = 0, tuple[str, ...]()
         if request.job:
-            job = await find_job(self.engine, request.job, caller().name)
+            job = await find_job(self.engine, request.job)
             # By number, so that an array is all of its tasks; one task by its id.
             number, ids = (0, (job.id,)) if job.parent_id else (job.number, ())
         return ChargeFilter(
@@ -119,6 +127,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             job_number=number,
             job_ids=ids,
             project=request.project,
+            within=projects(Action.SEE_COST),
             user=request.user,
             experiment=request.experiment,
             model=request.model,
@@ -168,6 +177,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             yield from STATEMENT_FORMATS[form](statement(views, period, currency, project))
 
         return make
+
+
+def _project(state: State, budget: str) -> str:
+    """The project a budget is of; the site's when it covers more than one project's work."""
+    return state.budgets.records[budget].spec.scope.project
 
 
 def _known(form: str, formats: object, kind: str) -> None:

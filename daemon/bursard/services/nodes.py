@@ -12,11 +12,12 @@ from bursar.errors import InvalidRequest, NotFound
 from bursar.model import EndCause
 from bursar.v1 import nodes_pb2 as pb
 from bursar.v1 import nodes_pb2_grpc, types_pb2
+from bursard.access.authorize import Action, allowed
+from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, StopRequested
 from bursard.fleet import Fleet
-from bursard.services.identity import Role, require
 from bursard.services.views import job_view, node_view
 from bursard.state import NodeRecord
 from bursard.state.decide import nodes as decide
@@ -24,6 +25,7 @@ from bursard.telemetry import LiveTelemetry
 
 TOKEN_TTL_MAX_US = 7 * 86_400 * 1_000_000
 TOP_PERIOD_S = 1.0
+TOP_JOBS_MAX = 1000
 
 
 def _by_name(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
@@ -41,7 +43,6 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     async def List(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """All nodes, or one pool."""
-        require(Role.VIEWER)
         await self.engine.durable()
         nodes = _by_name(self.engine.state.nodes.values())
         return pb.ListNodesResponse(
@@ -50,13 +51,12 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     async def Get(self, request: pb.NodeRequest, context: Any) -> types_pb2.Node:
         """One node."""
-        require(Role.VIEWER)
         await self.engine.durable()
         return self._view(self._find(request.node))
 
     async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:
         """No new work; optionally stop what runs."""
-        user = require(Role.OPERATOR).name
+        user = caller().name
         node = self._find(request.node)
         state = self.engine.state
         events: list[Event] = decide.scheduling(node, "drain", request.reason)
@@ -73,19 +73,19 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     async def Cordon(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
         """No new work."""
-        user = require(Role.OPERATOR).name
+        user = caller().name
         node = self._find(request.node)
         return await self._commit(node, decide.scheduling(node, "cordon", request.reason), user)
 
     async def Resume(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
         """Open for work."""
-        user = require(Role.OPERATOR).name
+        user = caller().name
         node = self._find(request.node)
         return await self._commit(node, decide.scheduling(node, "open", ""), user)
 
     async def Token(self, request: pb.TokenRequest, context: Any) -> pb.TokenResponse:
         """A secret with which a node of this name may connect; only its hash is kept."""
-        user = require(Role.ADMIN).name
+        user = caller().name
         if not 0 < request.ttl_us <= TOKEN_TTL_MAX_US:
             raise InvalidRequest("ttl: more than 0 and at most 7 days, such as 15m")
         token = "node_" + secrets.token_urlsafe(32)
@@ -97,13 +97,14 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     async def Top(self, request: pb.TopRequest, context: Any) -> AsyncIterator[pb.TopResponse]:
         """Newest readings, once or every second."""
-        require(Role.VIEWER)
+        identity = caller()
         while True:
             state, now = self.engine.state, self.engine.now()
-            live = (state.jobs[attempt.job_id] for attempt in list(state.attempts.values())[:1000])
+            live = [state.jobs[attempt.job_id] for attempt in list(state.attempts.values())[:TOP_JOBS_MAX]]
+            seen = [job for job in live if allowed(identity, Action.SEE_JOBS, job.spec.project)]
             yield pb.TopResponse(
                 nodes=[self._view(node) for node in _by_name(state.nodes.values())],
-                jobs=[job_view(state, job, reason_of(state, self.cycle, job, now)) for job in live],
+                jobs=[job_view(state, job, reason_of(state, self.cycle, job, now)) for job in seen],
             )
             if not request.follow:
                 return

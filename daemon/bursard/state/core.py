@@ -35,11 +35,15 @@ from bursard.events import (
     NodeTokenIssued,
     PolicyApplied,
     PolicyRemoved,
+    RoleGranted,
+    RoleRevoked,
+    SecretRemoved,
+    SecretSet,
     StopRequested,
     ThresholdCrossed,
 )
 from bursard.state import snapshot
-from bursard.state.fold import attempts, cluster, jobs, nodes, policies
+from bursard.state.fold import attempts, cluster, jobs, nodes, policies, rights
 from bursard.state.tables import Applied, Tables
 
 
@@ -64,6 +68,10 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     ThresholdCrossed: policies.threshold_crossed,
     NodeTokenIssued: cluster.token_issued,
     NodeEnrolled: cluster.enrolled,
+    RoleGranted: rights.granted,
+    RoleRevoked: rights.revoked,
+    SecretSet: rights.secret_set,
+    SecretRemoved: rights.secret_removed,
     JobSubmitted: jobs.submitted,
     JobHeld: jobs.held,
     JobReleased: jobs.released,

@@ -18,6 +18,7 @@ from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.policies import strategy_in_force
 from bursard.state.records import JobRecord, NodeRecord
+from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import Limits, NodeToken
 from bursard.state.typical import TypicalImage, TypicalRequests
 
@@ -66,6 +67,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     ledger: LedgerImage
     recorded_at: int
     typical: TypicalImage = TypicalImage()
+    grants: list[tuple[str, str, str]] = []
+    secrets: list[SealedSecret] = []
 
 
 class _Format(msgspec.Struct):
@@ -105,6 +108,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         ledger=state.ledger.image(),
         recorded_at=recorded_at,
         typical=state.typical.image(),
+        grants=[(user, grant.role.value, grant.project) for user, grant in state.grants],
+        secrets=list(state.secrets.values()),
     )
     return msgspec.json.encode(image)
 
@@ -122,6 +127,9 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     state.node_tokens = {token.sha256: token for token in image.tokens}
     state.ledger = Ledger.from_image(image.ledger)
     state.typical = TypicalRequests(image.typical)
+    for user, role, project in image.grants:
+        state.grants.put(user, Grant(Role(role), project))
+    state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     _policies(state, image)
     for node in image.nodes:
         _node(state, node)

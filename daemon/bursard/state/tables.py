@@ -21,6 +21,7 @@ from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import Cluster
 from bursard.state.pending import PendingIndex
 from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
+from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.typical import TypicalRequests
 
 HOLD_MARGIN_US = 5_000_000
@@ -99,6 +100,9 @@ class Tables:
         self.strategy = "pack"
         self.typical = TypicalRequests()
         self.ledger = Ledger()
+        self.grants = GrantTable()
+        self.secrets: dict[tuple[str, str], SealedSecret] = {}
+        """By (project, name)."""
         self.counts: dict[str, int] = {}
         """Live jobs by state, tasks counted one by one."""
 

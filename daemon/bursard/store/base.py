@@ -189,10 +189,12 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
         labels: (key, value) pairs, all of them.
         parent_id: the tasks of this array instead of jobs.
         cursor: `JobPage.next` of the page before.
+        within: any of these paths and everything below them; empty for all.
     """
 
     states: tuple[str, ...] = ()
     project: str = ""
+    within: tuple[str, ...] = ()
     user: str = ""
     experiment: str = ""
     model: str = ""
@@ -232,11 +234,12 @@ class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         since, until: `[since, until)` of `start_at`; 0 for open.
         project: the path and everything below it. job_ids: any of these.
-        simulated: None for both.
+        simulated: None for both. within: any of these paths and everything below them; empty for all.
     """
 
     since: int = 0
     until: int = 0
+    within: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     job_ids: tuple[str, ...] = ()
     job_number: int = 0

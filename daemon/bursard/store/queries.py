@@ -90,6 +90,15 @@ class Where:
         if path:
             self.add(f"({column} = ? or ({column} >= ? and {column} < ?))", path, path + "/", path + "0")
 
+    def within(self, column: str, paths: Sequence[str]) -> None:
+        """Any of the paths or anything under them; one bound list, however long."""
+        if paths:
+            self.add(
+                f"exists (select 1 from json_each(?) where lower({column}) = value"
+                f" or (lower({column}) >= value || '/' and lower({column}) < value || '0'))",
+                json.dumps(list(paths)),
+            )
+
     def labels(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Each pair among the row's labels."""
         for key, value in pairs:
@@ -112,6 +121,7 @@ def where_jobs(query: JobFilter) -> Where:
         where.add("array_index < 0")
     where.any_of("state", query.states)
     where.below("project", query.project)
+    where.within("project", query.within)
     where.equal('"user"', query.user)
     where.equal("experiment", query.experiment)
     where.equal("model", query.model)
@@ -159,6 +169,7 @@ def where_charges(query: ChargeFilter) -> Where:
     where.equal("node_name", query.node)
     where.equal("pool", query.pool)
     where.below("project", query.project)
+    where.within("project", query.within)
     where.equal('"user"', query.user)
     where.equal("experiment", query.experiment)
     where.equal("model", query.model)

@@ -103,6 +103,7 @@ def version(output: Output) -> None:
     emit_one(row, output, lambda r: f"bursar {r['version']}", identity="version")
 
 
+_PROJECT = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}"
 _USER = r"[A-Za-z0-9_]([A-Za-z0-9._@-]{0,62})"
 _CONFIG_COLUMNS = (Column("server"), Column("from"), Column("user"), Column("state_dir"))
 
@@ -141,16 +142,18 @@ def config(server: str | None, output: Output) -> None:
     emit_one(row, output, _config_text, columns=_CONFIG_COLUMNS, identity="server")
 
 
-_ROLES = ("viewer", "submitter", "operator", "admin")
+_ROLES = ("viewer", "finance", "submitter", "project-admin", "operator", "admin", "auditor", "none")
 
 
 @config.command("new-token")
 @click.option("--user", required=True, metavar="NAME", help="Who calls with it: the name in audit and cost.")
 @click.option("--role", required=True, type=click.Choice(_ROLES), help="What the user may do.")
+@click.option("--project", default="", metavar="PATH", help="Over this project alone, and all below it.")
 @listing
-def new_token(user: str, role: str, output: Output) -> None:
+def new_token(user: str, role: str, project: str, output: Output) -> None:
     """Make a secret for a user, and the lines of bursard's tokens_file that admit it.
 
+    The role `none` gives nothing but what `bursar grant` gives the user.
     Nothing is sent or kept: the secret is shown this once, and the daemon needs only its hash.
 
     Example: bursar config new-token --user ana --role submitter
@@ -164,12 +167,23 @@ def new_token(user: str, role: str, output: Output) -> None:
         raise InvalidRequest(f"--user: {user!r} is no user name; use 1 to 63 letters, digits, . _ @ -")
     token = "user_" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).hexdigest()
+    if project and not re.fullmatch(_PROJECT, project):
+        raise InvalidRequest(f"--project: {project!r} is not a path such as nlp/finetune")
     lines = f"[[token]]\nuser = {quote(user)}\nrole = {quote(role)}\nsha256 = {quote(digest)}\n"
-    row: Row = {"token": token, "user": user, "role": role, "sha256": digest, "toml": lines}
+    if project:
+        lines += f"project = {quote(project.lower())}\n"
+    row: Row = {
+        "token": token,
+        "user": user,
+        "role": role,
+        "project": project.lower(),
+        "sha256": digest,
+        "toml": lines,
+    }
     emit_one(row, output, _token_text, columns=_TOKEN_COLUMNS, identity="token")
 
 
-_TOKEN_COLUMNS = (Column("token"), Column("user"), Column("role"), Column("sha256"))
+_TOKEN_COLUMNS = (Column("token"), Column("user"), Column("role"), Column("project"), Column("sha256"))
 
 
 def _token_text(row: Row) -> str:

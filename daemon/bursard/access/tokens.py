@@ -1,0 +1,190 @@
+"""Proof of identity: the kernel's word on the unix socket, a token's hash everywhere else.
+
+Owns    short tokens for local callers (SO_PEERCRED on `auth.sock`), configured user tokens, node tokens.
+Why     gRPC over a unix socket does not say who called, so a side socket asks the kernel and hands out a
+        token that lives five minutes. Secrets are kept as SHA-256 (they have full entropy), looked up by
+        that hash, and never logged. Rights are looked up at each call, so a grant holds from the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import pwd
+import re
+import secrets
+import socket
+import struct
+from pathlib import Path
+
+import msgspec
+
+from bursar.clock import Clock
+from bursar.errors import InvalidRequest, Unauthenticated
+from bursard.access.identity import Grant, Identity, Role
+from bursard.state import State
+
+LOCAL_TTL_S = 300
+"""A local token's life; clients fetch a new one before it ends."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+NO_ROLE = "none"
+"""In a tokens file and as `local_role`: nothing but what `bursar grant` gives."""
+
+
+class UserToken(msgspec.Struct, frozen=True):
+    """A configured token: `[[token]]` of the tokens file. `project`: its role is held over that alone."""
+
+    user: str
+    role: Role | None
+    sha256: str
+    project: str = ""
+
+    @property
+    def base(self) -> tuple[Role | None, tuple[Grant, ...]]:
+        """What it holds by itself: a role over the site, or a grant of one project."""
+        if self.role is not None and self.project:
+            return None, (Grant(self.role, self.project),)
+        return self.role, ()
+
+
+class _Local(msgspec.Struct, frozen=True):
+    uid: int
+    expires_us: int
+
+
+class Authority:
+    """Turns a bearer token into an identity."""
+
+    def __init__(
+        self, state: State, clock: Clock, *, local_role: Role | None, users: tuple[UserToken, ...] = ()
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._local_role = local_role
+        self._users: dict[str, UserToken] = {}
+        self.admit(users)
+        self._local: dict[str, _Local] = {}
+        self._newest: dict[int, str] = {}
+
+    def admit(self, users: tuple[UserToken, ...]) -> None:
+        """From now on these tokens are good as well."""
+        self._users |= {user.sha256: user for user in users}
+
+    def issue_local(self, uid: int) -> tuple[str, int]:
+        """A short token for a local user, and the seconds it lives.
+
+        One user has at most two that live, however often it asks. Raises `Unauthenticated` for a user
+        who is not admitted.
+        """
+        self._local_identity(uid)
+        now = self._clock.boot_us()
+        newest = self._newest.get(uid, "")
+        if newest and (left_us := self._local[newest].expires_us - now) > LOCAL_TTL_S * 500_000:
+            return newest, left_us // 1_000_000
+        self._drop_expired(now)
+        token = secrets.token_urlsafe(24)
+        self._local[token] = _Local(uid, now + LOCAL_TTL_S * 1_000_000)
+        self._newest[uid] = token
+        return token, LOCAL_TTL_S
+
+    def _drop_expired(self, now: int) -> None:
+        self._local = {token: kept for token, kept in self._local.items() if kept.expires_us > now}
+        self._newest = {uid: token for uid, token in self._newest.items() if token in self._local}
+
+    def _local_identity(self, uid: int) -> Identity:
+        name = _user_name(uid)
+        role = Role.ADMIN if uid in (0, os.getuid()) else self._local_role
+        identity = Identity(name, role, local=True, grants=self._state.grants.of(name))
+        if not identity.held:
+            raise Unauthenticated(f"{name} has no role here; ask an administrator for `bursar grant`")
+        return identity
+
+    def identify(self, authorization: str) -> Identity:
+        """Who the `authorization` metadata proves, with its rights as of now. Raises `Unauthenticated`."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("this call carries no token; use the bursar client, or set BURSAR_TOKEN")
+        local = self._local.get(token)
+        if local is not None:
+            if local.expires_us > self._clock.boot_us():
+                return self._local_identity(local.uid)
+            raise Unauthenticated("the token has expired; fetch a new one")
+        # Looked up by the hash of what was sent: how long it takes tells nothing about a secret.
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        user = self._users.get(digest)
+        if user is not None:
+            role, own = user.base
+            return Identity(user.user, role, grants=(*own, *self._state.grants.of(user.user)))
+        node = self._state.node_tokens.get(digest)
+        if node is not None and (node.instance or node.expires_at > self._clock.now()):
+            return Identity(node.name, Role.AGENT, token_sha256=digest)
+        raise Unauthenticated("the token is not known here, or has expired")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    user: str
+    role: str
+    sha256: str
+    project: str = ""
+
+
+def load_users(path: Path) -> tuple[UserToken, ...]:
+    """Read a tokens file: TOML with `[[token]] user = …, role = …, sha256 = …`, and perhaps `project = …`.
+
+    Raises `InvalidRequest` naming the token, what is wrong with it and what would be right.
+    """
+    try:
+        data = msgspec.toml.decode(path.read_bytes(), type=dict[str, tuple[_Line, ...]])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            f"tokens_file: {path} cannot be read: {error}; `bursar config new-token` prints right lines"
+        ) from None
+    return tuple(_token(path, line) for line in data.get("token", ()))
+
+
+def _token(path: Path, line: _Line) -> UserToken:
+    roles = [role.value for role in Role if role is not Role.AGENT]
+    if line.role not in (*roles, NO_ROLE):
+        raise InvalidRequest(
+            f"tokens_file: {path}: {line.role!r} of {line.user} is no role of a user;"
+            f" there are {', '.join(roles)}, {NO_ROLE}"
+        )
+    if not _SHA256.fullmatch(line.sha256):
+        raise InvalidRequest(f"tokens_file: {path}: sha256 of {line.user} is not 64 hexadecimal digits")
+    role = None if line.role == NO_ROLE else Role(line.role)
+    return UserToken(line.user, role, line.sha256, line.project.lower())
+
+
+async def serve_peers(authority: Authority, path: str) -> asyncio.Server:
+    """Listen on `auth.sock`: every connection gets one JSON line with a token, and is closed."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            peer: socket.socket = writer.get_extra_info("socket")
+            raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            uid = struct.unpack("3i", raw)[1]
+            try:
+                token, left_s = authority.issue_local(uid)
+                line = {"token": token, "expires_s": left_s}
+            except Unauthenticated as error:
+                line = {"error": error.message}
+            writer.write(json.dumps(line).encode() + b"\n")
+            async with asyncio.timeout(5):
+                await writer.drain()
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            writer.close()
+
+    return await asyncio.start_unix_server(answer, path=path, backlog=256)

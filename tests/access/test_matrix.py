@@ -1,0 +1,203 @@
+"""Who may call what: every method of the contract, by role, by where the role is held, by whose job it is.
+
+The table is the specification, in literal verdicts; each cell is a call through the real server. A method of
+the contract without a row, a right given too widely, and a check taken out each fail here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import pytest
+from whole_site import METHODS, Site, play
+
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursard.access.rules import METHODS as RULES
+
+ROLES: Final = {
+    "V": "viewer", "F": "finance", "S": "submitter", "P": "project-admin",
+    "O": "operator", "A": "admin", "U": "auditor", "G": "agent",
+}  # fmt: skip
+
+SITUATIONS: Final = {
+    "site, own": ("", "ann", "nlp"),
+    "site, other's": ("", "bob", "vision"),
+    "nlp, own of nlp": ("nlp", "ann", "nlp"),
+    "nlp, other's of nlp": ("nlp", "bob", "nlp/deep"),
+    "nlp, own of vision": ("nlp", "ann", "vision"),
+    "nlp, other's of vision": ("nlp", "bob", "vision"),
+    "nlp, other's of nlp-two": ("nlp", "bob", "nlp-two"),
+}
+"""Where the role is held, who submitted the job, and its project. The caller is ann, in each role."""
+
+EVERYBODY = "VFSPOAU"
+Row = tuple[str, str, str, str, str, str, str]
+
+
+def everywhere(roles: str) -> Row:
+    return (roles, roles, roles, roles, roles, roles, roles)
+
+
+def of_the_site(roles: str) -> Row:
+    """Held over a project it gives nothing: nodes and policies are of no project."""
+    return (roles, roles, "", "", "", "", "")
+
+
+SEEN: Row = (EVERYBODY, EVERYBODY, EVERYBODY, EVERYBODY, "", "", "")
+STEERED: Row = ("SPOA", "POA", "SPOA", "POA", "", "", "")
+SUBMITTED: Row = ("SPOA", "SPOA", "SPOA", "SPOA", "", "", "")
+REPORTED: Row = ("FPOAU", "FPOAU", "FPOAU", "FPOAU", "", "", "")
+
+# In the order of `SITUATIONS`.
+TABLE: Final[dict[str, Row]] = {
+    "Jobs.Submit": SUBMITTED,
+    "Jobs.SubmitMany": SUBMITTED,
+    "Jobs.Plan": SUBMITTED,
+    "Jobs.Get": SEEN,
+    "Jobs.List": everywhere(EVERYBODY),
+    "Jobs.List tasks": SEEN,
+    "Jobs.Watch": SEEN,
+    "Jobs.Explain": SEEN,
+    "Jobs.Logs": STEERED,
+    "Jobs.Cancel": STEERED,
+    "Jobs.Hold": STEERED,
+    "Jobs.Release": STEERED,
+    "Jobs.Requeue": STEERED,
+    "Jobs.Update": STEERED,
+    "Nodes.List": everywhere(EVERYBODY),
+    "Nodes.Get": everywhere(EVERYBODY),
+    "Nodes.Top": everywhere(EVERYBODY),
+    "Nodes.Drain": of_the_site("OA"),
+    "Nodes.Cordon": of_the_site("OA"),
+    "Nodes.Resume": of_the_site("OA"),
+    "Nodes.Token": of_the_site("A"),
+    "Money.Cost": everywhere(EVERYBODY),
+    "Money.Cost of a job": SEEN,
+    "Money.Cost with idle": of_the_site("FPOAU"),
+    "Money.Budgets": everywhere(EVERYBODY),
+    "Money.Budgets by name": SEEN,
+    "Money.Prices": everywhere(EVERYBODY),
+    "Money.Report": REPORTED,
+    "Money.Report of all": of_the_site("FPOAU"),
+    "Policies.Apply": of_the_site("OA"),
+    "Policies.Check": of_the_site(EVERYBODY),
+    "Policies.List": of_the_site(EVERYBODY),
+    "Policies.Get": of_the_site(EVERYBODY),
+    "Policies.Delete": of_the_site("OA"),
+    "Events.List": everywhere(EVERYBODY),
+    "Events.List of a job": SEEN,
+    "Events.Server": everywhere(EVERYBODY),
+    "Events.Doctor": everywhere(EVERYBODY),
+    "Events.Doctor full": of_the_site("OAU"),
+    "Agents.Connect": of_the_site("G"),
+}
+
+
+class Thing(NamedTuple):
+    """What a call is about."""
+
+    job: str
+    project: str
+
+
+def spec(thing: Thing) -> types_pb2.JobSpec:
+    wire = types_pb2.JobSpec(project=thing.project, priority=50, nodes=1, command=["true"], on_exceed="stop")
+    wire.options.add(cpu_milli=1000)
+    wire.spot_policy = "auto"
+    return wire
+
+
+def one(thing: Thing) -> Any:
+    return jobs_pb2.JobsRequest(jobs=[thing.job])
+
+
+REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
+    "Jobs.Submit": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
+    "Jobs.SubmitMany": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
+    "Jobs.Plan": lambda t: jobs_pb2.PlanRequest(spec=spec(t)),
+    "Jobs.Get": lambda t: jobs_pb2.GetJobRequest(job=t.job),
+    "Jobs.List tasks": lambda t: jobs_pb2.ListJobsRequest(tasks_of=t.job),
+    "Jobs.Watch": lambda t: jobs_pb2.WatchJobsRequest(jobs=[t.job]),
+    "Jobs.Explain": lambda t: jobs_pb2.ExplainRequest(job=t.job),
+    "Jobs.Logs": lambda t: jobs_pb2.LogsRequest(job=t.job),
+    "Jobs.Cancel": lambda t: jobs_pb2.CancelRequest(jobs=[t.job]),
+    "Jobs.Hold": one,
+    "Jobs.Release": one,
+    "Jobs.Requeue": one,
+    "Jobs.Update": lambda t: jobs_pb2.UpdateRequest(job=t.job, priority=51),
+    "Nodes.Get": lambda t: nodes_pb2.NodeRequest(node="n1"),
+    "Nodes.Drain": lambda t: nodes_pb2.DrainRequest(node="n1"),
+    "Nodes.Cordon": lambda t: nodes_pb2.NodeModeRequest(node="n1"),
+    "Nodes.Resume": lambda t: nodes_pb2.NodeModeRequest(node="n1"),
+    "Nodes.Token": lambda t: nodes_pb2.TokenRequest(node="n2", ttl_us=1_000_000),
+    "Money.Cost of a job": lambda t: money_pb2.CostRequest(job=t.job),
+    "Money.Cost with idle": lambda t: money_pb2.CostRequest(include_idle=True),
+    "Money.Budgets by name": lambda t: money_pb2.BudgetsRequest(name=t.project.replace("/", ".")),
+    "Money.Report": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11", project=t.project),
+    "Money.Report of all": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11"),
+    "Policies.Get": lambda t: money_pb2.PolicyRequest(kind="Budget", name="nlp"),
+    "Policies.Delete": lambda t: money_pb2.PolicyRequest(kind="Budget", name="absent"),
+    "Events.List of a job": lambda t: events_pb2.ListEventsRequest(job=t.job),
+    "Events.Doctor full": lambda t: events_pb2.DoctorRequest(full=True),
+}
+
+
+def cells(row: str) -> list[tuple[str, str, str, str, bool]]:
+    """(role, held over, owner, project, allowed) of each cell of one row."""
+    return [
+        (role, held, owner, project, letter in allowed)
+        for (held, owner, project), allowed in zip(SITUATIONS.values(), TABLE[row], strict=True)
+        for letter, role in ROLES.items()
+    ]
+
+
+async def budgets(site: Site) -> None:
+    texts = [
+        f"kind: Budget\nname: {name.replace('/', '.')}\nspec:\n  scope: {{project: {name}}}\n"
+        "  limit: 100000 USD\n  period: month\n"
+        for name in ("nlp", "nlp/deep", "nlp-two", "vision")
+    ]
+    request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="b", text="---\n".join(texts))])
+    assert (await site.call("Policies.Apply", request, token=site.token("root", "admin")))[0] == "OK"
+
+
+async def verdict(site: Site, row: str, request: Any, token: str) -> str:
+    (status, details), answers = await site.ask(row.split(" ")[0], request, token=token, answers_max=1)
+    if answers and getattr(answers[0], "error", "") == "Forbidden":  # SubmitMany refuses one by one
+        return "PERMISSION_DENIED"
+    assert status not in ("UNKNOWN", "INTERNAL", "UNAUTHENTICATED"), details
+    return status
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_a_role_may_what_the_table_says_and_nothing_else(row: str) -> None:
+    async def story(site: Site) -> None:
+        await budgets(site)
+        wrong = []
+        for role, held, owner, project, allowed in cells(row):
+            thing = Thing(site.job(owner, project), project)
+            request = REQUESTS[row](thing) if row in REQUESTS else None
+            status = await verdict(site, row, request, site.token("ann", role, held))
+            if (status != "PERMISSION_DENIED") is not allowed:
+                wrong.append(f"{role} of {held or 'the site'}, {owner}'s job of {project}: {status}")
+        assert not wrong
+
+    play(story)
+
+
+def test_every_method_of_the_contract_has_a_row_and_a_rule() -> None:
+    assert {row.split(" ")[0] for row in TABLE} == set(METHODS)
+    assert {name.removeprefix("/bursar.v1.").replace("/", ".") for name in RULES} == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stranger_gets_through_no_method(method: str) -> None:
+    async def story(site: Site) -> None:
+        for token in ("", "x", "ann:admin:"):
+            assert (await site.call(method, token=token))[0] == "UNAUTHENTICATED"
+        # Known, but without any role: the same doors, another reason.
+        status = (await site.call(method, token=site.token("ann", "none")))[0]
+        assert status == "PERMISSION_DENIED"
+
+    play(story)

@@ -1,0 +1,156 @@
+"""A daemon's whole door in this process: the real gRPC server and services on a unix socket.
+
+
+`Site.call` speaks as anybody: a token is made for each (user, role, project) when it is first used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc import aio
+
+from bursar.clock import HOUR_US, SECOND_US, VirtualClock
+from bursar.ids import SequentialIds
+from bursar.model import JobSpec, NodeFacts
+from bursar.resources import ResourceRequest
+from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
+from bursard import app
+from bursard.access.identity import Role
+from bursard.access.tokens import Authority, UserToken
+from bursard.cycle import Cycle
+from bursard.engine import Engine
+from bursard.events import ClusterCreated
+from bursard.fleet import Fleet
+from bursard.services.interceptors import Door
+from bursard.settings import Settings
+from bursard.state import State
+from bursard.state.decide import jobs, nodes
+from bursard.store import ScratchStore
+from bursard.telemetry import LiveTelemetry
+from bursard.writer import Writer
+
+START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
+FILES = (agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2)
+METHODS: dict[str, MethodDescriptor] = {
+    f"{service.name}.{method.name}": method
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""Every method of the contract, by `Service.Method`."""
+Verdict = tuple[str, str]
+"""(status name, details)."""
+
+
+class Site:
+    """One daemon, one node, and a token for whoever is asked for."""
+
+    def __init__(self, folder: str) -> None:
+        self.clock = VirtualClock(START)
+        self.store = ScratchStore()
+        self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
+        self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
+        self.authority = Authority(self.engine.state, self.clock, local_role=Role.SUBMITTER)
+        self.door = Door(self.authority, SequentialIds())
+        self.server = aio.server(interceptors=[self.door])
+        cycle = Cycle(self.engine)
+        self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
+        app.add_services(self.server, self.engine, cycle, self.fleet, LiveTelemetry(), Settings())
+        self.address = f"unix:{folder}/s"
+        self.server.add_insecure_port(self.address)
+        self.node("n1")
+
+    # --- the world
+
+    def node(self, name: str) -> None:
+        """A node that is up."""
+        facts = NodeFacts(name=name, cpu_milli=8_000, memory_bytes=64 << 30, pool="p")
+        events = nodes.hello(
+            self.engine.state, self.engine.ids, self.engine.prices, facts=facts, boot_id="b",
+            boot_us=self.clock.boot_us(), now=self.engine.now(),
+        )  # fmt: skip
+        self.engine.commit(events, f"node:{name}")
+
+    def job(self, user: str, project: str, **spec: Any) -> str:
+        """A pending job."""
+        asked = {"options": (ResourceRequest(None, 1_000, 1 << 30),), "time_limit_us": HOUR_US} | spec
+        made = JobSpec(project=project, command=("true",), **asked)
+        events = jobs.submit(self.engine.state, self.engine.ids, user=user, spec=made)
+        self.engine.commit(events, user)
+        return str(events[0].job_id)  # type: ignore[union-attr]
+
+    def token(self, user: str, role: str, project: str = "") -> str:
+        """A secret that proves this; the same one for the same words."""
+        secret = f"{user}:{role}:{project}"
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        one = UserToken(user, None if role == "none" else Role(role), digest, project)
+        self.authority.admit((one,))
+        return secret
+
+    # --- the caller
+
+    async def call(self, method: str, request: Any = None, *, token: str = "", wait_s: float = 10) -> Verdict:
+        """The status of one call: OK as soon as a stream has said its first word."""
+        return (await self.ask(method, request, token=token, wait_s=wait_s, answers_max=1))[0]
+
+    async def ask(
+        self,
+        method: str,
+        request: Any = None,
+        *,
+        token: str = "",
+        wait_s: float = 10,
+        answers_max: int = 1_000_000,
+    ) -> tuple[Verdict, list[Any]]:
+        """The status of one call, and what it answered until its end, or until so many answers."""
+        about = METHODS[method]
+        made = self.channel.stream_stream(
+            f"/{about.containing_service.full_name}/{about.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(about.output_type).FromString,
+        )
+        requests = [request if request is not None else GetMessageClass(about.input_type)()]
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        stream = made(iter(requests), metadata=metadata, timeout=wait_s)
+        try:
+            answers = []
+            async for answer in stream:
+                answers.append(answer)
+                if len(answers) >= answers_max:
+                    stream.cancel()
+                    break
+        except aio.AioRpcError as error:
+            return (error.code().name, str(error.details())), []
+        return (grpc.StatusCode.OK.name, ""), answers
+
+    async def __aenter__(self) -> Site:
+        await self.server.start()
+        self.channel = aio.insecure_channel(self.address, options=[("grpc.default_authority", "localhost")])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.channel.close()
+        await self.server.stop(0)
+        await self.engine.writer.close()
+
+
+Story = Callable[[Site], Awaitable[None]]
+
+
+def play(story: Story) -> None:
+    """Run a story at a new site."""
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory(prefix="b") as folder:
+            async with Site(folder) as site:
+                await story(site)
+
+    asyncio.run(main())
