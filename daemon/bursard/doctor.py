@@ -39,7 +39,8 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "log" if full else "log (newest part; --full for all)",
             problems,
             f"hash chain and double entry hold up to event {store.last_seq}",
-            "stop the daemon, keep the directory as it is, and restore a backup beside it",
+            "stop the daemon, keep the directory as it is, and restore a backup:"
+            " `bursar restore FILE --state-dir DIR`",
         ),
         _finding(
             "disk",

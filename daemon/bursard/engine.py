@@ -86,6 +86,18 @@ class Engine:
             self._prices = (version, PriceTable([*self._catalog, *self.state.priced]))
         return self._prices[1]
 
+    async def same_history(self, seq: int, digest: bytes, epoch: int) -> bool:
+        """Is what was once acknowledged as event `seq` still in the log, or known to be lost?
+
+        Args:
+            seq, digest: the end of the log as somebody outside remembers it; 0: remembers nothing.
+            epoch: the highest that somebody obeyed. Below that of the last restore it may remember
+                what was lost with it.
+        """
+        if not seq or epoch < self.state.resumed_epoch:
+            return True
+        return await asyncio.to_thread(self.log.holds, seq, digest)
+
     def now(self) -> Instant:
         """Bursard's wall clock."""
         return self.clock.now()

@@ -12,12 +12,14 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import catalog_dir, parse_files
 from bursar_policies.specs import Document, PriceBookSpec
 from bursard.engine import Engine
-from bursard.events import ClusterCreated, NewerSchema, decode
+from bursard.events import ClusterCreated, LogResumed, NewerSchema, decode
 from bursard.state import Applied, Limits, State
 from bursard.state import image as state_image
 from bursard.state.decide import nodes, policies
@@ -111,6 +113,40 @@ def documents(places: Iterable[str]) -> tuple[list[PriceDocument], list[Document
     return shipped, [d for d in documents if not isinstance(d.spec, PriceBookSpec)]
 
 
+class Resumption(msgspec.Struct, frozen=True, kw_only=True):
+    """A note in the database: at the next start the log goes on from an earlier point of its life.
+
+    Attributes: those of `LogResumed`.
+    """
+
+    cause: str
+    through: int
+    known_seq: int
+    by: str
+
+
+RESUMPTION = "resumption"
+"""The note's key."""
+NUMBERS_SKIPPED_MIN = 10_000
+
+
+def _resume(engine: Engine, log: Log) -> None:
+    """Tell the log that it was shortened, and leave room for what the life before may have given out."""
+    note = log.meta(RESUMPTION)
+    state = engine.state
+    if not note:
+        return
+    told = msgspec.json.decode(note, type=Resumption)
+    if state.resumed_through != told.through or not state.resumed_epoch:
+        # How many jobs were lost is not known; half of all there ever were is more than likely.
+        skipped = max(NUMBERS_SKIPPED_MIN, state.next_number // 2)
+        next_number = -(-(state.next_number + skipped) // 1000) * 1000 + 1
+        engine.commit(
+            [LogResumed(told.cause, told.through, told.known_seq, log.epoch, next_number, told.by)], told.by
+        )
+    log.set_meta(RESUMPTION, "")
+
+
 def first_events(engine: Engine, currency: str, shipped: Sequence[Document]) -> None:
     """A new cluster gets its id and the shipped policies. On a later start nobody is in contact yet, and what
     was removed stays removed: absence is a decision too.
@@ -125,6 +161,7 @@ def first_events(engine: Engine, currency: str, shipped: Sequence[Document]) -> 
             f"currency: this cluster's books are in {state.currency}, not {currency}; a ledger's"
             " currency cannot change: start another cluster in another --state-dir"
         )
+    _resume(engine, engine.log)
     engine.commit(policies.roll_periods(state, engine.now()), "bursard")
     for node in state.nodes.values():
         engine.commit(nodes.silent(state, node), "bursard")

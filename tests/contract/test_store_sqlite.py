@@ -225,9 +225,12 @@ class TestDamage:
             (home / "bursard.db").write_bytes(b"")
         else:
             (home / "bursard.db").unlink()
-        with pytest.raises(StoreUnavailable, match=r"missing or empty.*bursard\.lock"):
+        with pytest.raises(StoreUnavailable, match=r"missing or empty.*bursar restore.*bursard\.lock"):
             SqliteStore(home)
         (home / "bursard.lock").unlink()
+        with pytest.raises(StoreUnavailable, match="ends at event 0, but event 4 was acknowledged"):
+            SqliteStore(home)
+        (home / "bursard.head").unlink()
         SqliteStore(home).close()
 
 

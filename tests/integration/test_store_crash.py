@@ -83,9 +83,9 @@ def check(directory: Path, acked: int) -> SqliteStore:
     assert store.last_seq >= acked
     assert store.verify() == []
     assert len(list(store.entries())) == 2 * store.last_seq
-    snapshot, events, last_seq, _ = store.load()
-    first = snapshot[0] if snapshot else 0
-    assert [row.seq for row in events] == list(range(first + 1, last_seq + 1))
+    loaded = store.load()
+    first = next(loaded.images, (0, b""))[0]
+    assert [row.seq for row in loaded.events(first)] == list(range(first + 1, loaded.last_seq + 1))
     if acked:
         assert store.keys("ann", [f"key{acked}"])
     return store

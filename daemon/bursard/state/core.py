@@ -22,6 +22,7 @@ from bursard.events import (
     JobRequeued,
     JobSubmitted,
     JobUpdated,
+    LogResumed,
     MemberEnded,
     MemberStarted,
     NodeBooted,
@@ -62,6 +63,7 @@ class State(Tables):
 
 _APPLY: Mapping[type, Callable[..., None]] = {
     ClusterCreated: cluster.cluster_created,
+    LogResumed: cluster.log_resumed,
     PolicyApplied: policies.policy_applied,
     PolicyRemoved: policies.policy_removed,
     HoldsRolled: policies.holds_rolled,

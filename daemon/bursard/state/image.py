@@ -69,6 +69,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     typical: TypicalImage = TypicalImage()
     grants: list[tuple[str, str, str]] = []
     secrets: list[SealedSecret] = []
+    resumed: tuple[int, int] = (0, 0)
 
 
 class _Format(msgspec.Struct):
@@ -108,6 +109,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         ledger=state.ledger.image(),
         recorded_at=recorded_at,
         typical=state.typical.image(),
+        resumed=(state.resumed_through, state.resumed_epoch),
         grants=[(user, grant.role.value, grant.project) for user, grant in state.grants],
         secrets=list(state.secrets.values()),
     )
@@ -127,6 +129,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     state.node_tokens = {token.sha256: token for token in image.tokens}
     state.ledger = Ledger.from_image(image.ledger)
     state.typical = TypicalRequests(image.typical)
+    state.resumed_through, state.resumed_epoch = image.resumed
     for user, role, project in image.grants:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}

@@ -77,6 +77,9 @@ class Tables:
         self.currency = "USD"
         self.version = 0
         """Events applied: also the sequence number of the last one."""
+        self.resumed_through = 0
+        """The last event that this log shares with its life before the last restore; 0: it had none."""
+        self.resumed_epoch = 0
         self.jobs: dict[str, JobRecord] = {}
         self.numbers: dict[int, str] = {}
         self.names: dict[str, list[str]] = {}

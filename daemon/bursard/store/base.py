@@ -351,6 +351,14 @@ class Log(Protocol):
         """Grows at every start: nothing older may write, or command agents (H1, H2)."""
         ...
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Speak for this epoch from now on, durably, when it is higher than the current one."""
+        ...
+
+    def holds(self, seq: int, digest: bytes) -> bool:
+        """Is event `seq` in this log, with this hash? True for 0."""
+        ...
+
     def append(self, batch: Batch) -> None:
         """Make a batch true, durably, or not at all.
 

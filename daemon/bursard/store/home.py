@@ -15,6 +15,8 @@ import stat
 from pathlib import Path
 
 from bursar.errors import StoreUnavailable
+from bursard.store.headfile import NAME as HEAD
+from bursard.store.headfile import HeadFile
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,12 @@ class Home:
         self.directory = directory
         self.database = directory / DATABASE
         self._lock = -1
+        self.head_file: HeadFile | None = None
         try:
             _private(directory)
             self._lock = _hold(directory / LOCK)
             self._database()
+            self.head_file = HeadFile(directory)
         except OSError as error:
             self.close()
             raise refused(error, directory) from error
@@ -52,7 +56,8 @@ class Home:
                 # An empty file would quietly begin a new history: budgets unspent, jobs forgotten.
                 raise StoreUnavailable(
                     f"{self.database} is missing or empty, but this directory held a cluster; "
-                    f"restore it from a backup, or remove {LOCK} as well to begin anew"
+                    "restore a backup (`bursar restore FILE --state-dir DIR`), or remove "
+                    f"{LOCK} and {HEAD} as well to begin anew"
                 )
         finally:
             os.close(handle)
@@ -72,6 +77,8 @@ class Home:
 
     def close(self) -> None:
         """Release the lock."""
+        if self.head_file is not None:
+            self.head_file.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -167,5 +167,5 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{path} {text} ({error}); {remedy}", {"path": str(path)})
 
 
-_RESTORE = "keep a copy of it and restore the state directory from a backup"
+_RESTORE = "keep a copy of it and restore a backup: `bursar restore FILE --state-dir DIR`"
 _WRITABLE = "make the state directory writable for the user bursard runs as (is it mounted read-only?)"

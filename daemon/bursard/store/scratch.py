@@ -35,6 +35,7 @@ class _Nowhere(home.Home):
 
     def __init__(self) -> None:
         self.directory = self.database = _PATH
+        self.head_file = None
 
     def created(self) -> None:
         """Nothing to note."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.store import home, queries, schema
+from bursard.store import headfile, home, queries, schema
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.reader import SqliteReader
@@ -65,11 +65,14 @@ class SqliteStore(SqliteReader):
         self._write_lock = threading.Lock()
         self._fault: str = ""
         self._writer: sqlite3.Connection | None = None
+        self._opened = False
         try:
             self._writer = self._open()
             self._head = self._read_head()
             self._check_tail()
+            self._check_head_file()
             self._epoch = self._next_epoch()
+            self._opened = True
         except sqlite3.Error as error:
             self.close()
             raise schema.unavailable(error, self._path) from error
@@ -119,6 +122,20 @@ class SqliteStore(SqliteReader):
         if last_hash != self._head.hash:
             raise self._damaged("its last event is not the one that was committed")
 
+    def _check_head_file(self) -> None:
+        """The log goes on from where it was acknowledged to, or the start is refused."""
+        file = self._home.head_file
+        known = file.read() if file is not None else None
+        if known is not None and known.seq > self._head.seq:
+            raise headfile.shorter(self._path, known, self._head.seq)
+        if known is not None and self._hash_at(known.seq) != known.hash:
+            raise headfile.different(self._path, known)
+        self._tell_head(sync=True)
+
+    def _tell_head(self, sync: bool = False) -> None:
+        if self._home.head_file is not None:
+            self._home.head_file.write(self.head, sync)
+
     def _next_epoch(self) -> int:
         """Count this start. A real commit: a full or read-only disk is met here, not by a job."""
         epoch = int(self.meta("epoch") or 0) + 1
@@ -151,6 +168,24 @@ class SqliteStore(SqliteReader):
         """How often this store was opened."""
         return self._epoch
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Speak for `epoch` from now on, durably; a lower one changes nothing."""
+        with self._write_lock:
+            writer = self._sound()
+            if epoch <= self._epoch:
+                return
+            with self._transaction(writer):
+                self._refuse_if_fenced(writer)
+                self._write_meta("epoch", str(epoch))
+            self._epoch = epoch
+
+    def holds(self, seq: int, digest: bytes) -> bool:
+        """Is event `seq` in this log, with this hash? True for 0: before the first one all logs agree."""
+        if not 0 < seq <= self._head.seq:
+            return seq == 0
+        rows = list(self._rows("select hash from events where seq = ?", (seq,)))
+        return bool(rows) and bytes(rows[0][0]) == digest
+
     def free_bytes(self) -> int:
         """Space left on the file system."""
         return home.free_bytes(self._home.directory)
@@ -162,6 +197,8 @@ class SqliteStore(SqliteReader):
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+                if self._opened:
+                    self._tell_head(sync=True)
             self._home.close()
 
     # -------------------------------------------------------------- writing
@@ -187,6 +224,7 @@ class SqliteStore(SqliteReader):
                 _insert(writer, "keys", batch.keys)
                 writer.execute("update head set seq = ?, hash = ?, charges = ?, entries = ?", head)
             self._head = head
+            self._tell_head()
 
     def _refuse_if_fenced(self, writer: sqlite3.Connection) -> None:
         (newest,) = writer.execute("select value from meta where key = 'epoch'").fetchone()
@@ -243,6 +281,7 @@ class SqliteStore(SqliteReader):
                     "(select seq from snapshots order by seq desc limit ?)",
                     (_SNAPSHOTS_KEPT,),
                 )
+            self._tell_head(sync=True)
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a note."""
@@ -303,8 +342,8 @@ class SqliteStore(SqliteReader):
 
     def _damaged(self, what: str) -> StoreUnavailable:
         return StoreUnavailable(
-            f"{self._path} is damaged: {what}; keep a copy of it and restore the state directory "
-            "from a backup",
+            f"{self._path} is damaged: {what}; keep a copy of it and restore a backup: "
+            "`bursar restore FILE --state-dir DIR`",
             {"path": str(self._path)},
         )
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from bursard.events import ClusterCreated, NodeEnrolled, NodeTokenIssued
+from bursard.events import ClusterCreated, LogResumed, NodeEnrolled, NodeTokenIssued
 from bursard.state.tables import Applied, NodeToken, Tables
 
 
 def cluster_created(state: Tables, event: ClusterCreated, at: int, applied: Applied) -> None:
     """The first event of a log."""
     state.cluster_id, state.currency = event.cluster_id, event.currency
+
+
+def log_resumed(state: Tables, event: LogResumed, at: int, applied: Applied) -> None:
+    """What followed event `through` in an earlier life is lost; its numbers are not given out again."""
+    state.resumed_through, state.resumed_epoch = event.through, event.epoch
+    state.next_number = max(state.next_number, event.next_number)
 
 
 def token_issued(state: Tables, event: NodeTokenIssued, at: int, applied: Applied) -> None:
