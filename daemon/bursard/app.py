@@ -35,7 +35,8 @@ from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.cycle import Cycle
 from bursard.engine import Engine
-from bursard.events import Event, encode
+from bursard.events import Event
+from bursard.events.public import public
 from bursard.fleet import Fleet
 from bursard.services.agents import AgentsService
 from bursard.services.events import EventsService
@@ -219,7 +220,7 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
     bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
 
     def on_event(seq: int, event: Event, at: int, actor: str) -> None:
-        payload = encode(event)
+        payload = public(event)
         bridge.publish_event(head_of(payload)[0], payload)
 
     engine.listeners.append(on_event)

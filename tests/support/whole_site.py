@@ -1,6 +1,5 @@
 """A daemon's whole door in this process: the real gRPC server and services on a unix socket.
 
-
 `Site.call` speaks as anybody: a token is made for each (user, role, project) when it is first used.
 """
 
@@ -19,7 +18,7 @@ from grpc import aio
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.ids import SequentialIds
-from bursar.model import JobSpec, NodeFacts
+from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
 from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
 from bursard import app
@@ -27,12 +26,13 @@ from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken
 from bursard.cycle import Cycle
 from bursard.engine import Engine
-from bursard.events import ClusterCreated
+from bursard.events import ClusterCreated, ExitReport
 from bursard.fleet import Fleet
+from bursard.scheduler import plan
 from bursard.services.interceptors import Door
 from bursard.settings import Settings
-from bursard.state import State
-from bursard.state.decide import jobs, nodes
+from bursard.state import AttemptRecord, State
+from bursard.state.decide import attempts, jobs, nodes
 from bursard.store import ScratchStore
 from bursard.telemetry import LiveTelemetry
 from bursard.writer import Writer
@@ -82,10 +82,27 @@ class Site:
     def job(self, user: str, project: str, **spec: Any) -> str:
         """A pending job."""
         asked = {"options": (ResourceRequest(None, 1_000, 1 << 30),), "time_limit_us": HOUR_US} | spec
-        made = JobSpec(project=project, command=("true",), **asked)
+        made = JobSpec(project=project, **({"command": ("true",)} | asked))
         events = jobs.submit(self.engine.state, self.engine.ids, user=user, spec=made)
         self.engine.commit(events, user)
         return str(events[0].job_id)  # type: ignore[union-attr]
+
+    def place(self, job_id: str) -> AttemptRecord:
+        """Start a pending job: it is placed, and its agent is told when there is one."""
+        state = self.engine.state
+        starts = plan(state.snapshot(), self.engine.now()).starts
+        start = next(one for one in starts if one.job_id == job_id)
+        self.engine.commit(attempts.place(state, self.engine.ids, start), "bursard")
+        attempt = state.jobs[job_id].attempt
+        assert attempt is not None
+        return attempt
+
+    def fail_to_start(self, job_id: str, message: str) -> None:
+        """Its agent says that no process could be started."""
+        state, attempt = self.engine.state, self.place(job_id)
+        node = state.nodes[attempt.members[0].alloc.node_id]
+        report = ExitReport(cause=EndCause.START_FAILED, message=message)
+        self.engine.commit(attempts.exited(state, node, attempt.id, 0, report, 0), "node:n1")
 
     def token(self, user: str, role: str, project: str = "") -> str:
         """A secret that proves this; the same one for the same words."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import bursar
 from bursar.model import JobState
@@ -17,16 +17,27 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.cycle import Cycle
 from bursard.engine import Engine
-from bursard.events import Event
+from bursard.events import Event, decode
+from bursard.events.public import public
 from bursard.fleet import Fleet
 from bursard.services.lookup import find_job
-from bursard.store import EventFilter, EventRow
+from bursard.services.sight import Sight
+from bursard.store import EventFilter, Views
 from bursard.subjects import head_of
 
-PAGE = 500
+PAGE = 200
+"""Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
 _LIMIT_MAX = 1_000_000
 ATTEMPTS_MAX = 100
 """Attempts of one job whose events are found, newest last."""
+
+
+class _Page(NamedTuple):
+    """Some of the log. `after`: the sequence to go on from. `is_last`: the log had no more."""
+
+    events: list[pb.Event]
+    after: int
+    is_last: bool
 
 
 class EventsService(events_pb2_grpc.EventsServicer):
@@ -57,45 +68,58 @@ class EventsService(events_pb2_grpc.EventsServicer):
             node = self.engine.state.node_by_name(request.node)
             about = node.id if node is not None else request.node
         query = EventFilter(kinds=tuple(request.kinds), about=about, or_about=or_about)
+        sight = Sight(caller(), self.engine.state)
         if request.tail and not (about or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
         elif request.tail:
-            last = await self._last(after, request.tail, query)
-            for row in last:
-                yield event_view(row)
+            last, after = await self._last(after, request.tail, query, sight)
+            for event in last:
+                yield event
             if not request.follow:
                 return
-            after = last[-1].seq if last else after
         left = request.limit or _LIMIT_MAX
         news = asyncio.Event()
         self._news.add(news)
         try:
             while left > 0:
                 news.clear()
-                rows = await self._page(after, min(PAGE, left), query)
-                for row in rows:
-                    after = row.seq
+                page = await self._page(after, query, sight)
+                after = page.after
+                for event in page.events[:left]:
                     left -= 1
-                    yield event_view(row)
-                if len(rows) < min(PAGE, left + len(rows)):
+                    yield event
+                if page.is_last and left > 0:
                     if not request.follow:
                         return
                     await news.wait()
         finally:
             self._news.discard(news)
 
-    async def _page(self, after: int, limit: int, query: EventFilter) -> list[EventRow]:
-        return await self.engine.read(lambda views: views.events(after, limit, query))
+    async def _page(self, after: int, query: EventFilter, sight: Sight) -> _Page:
+        """The next of the log, as messages: made in the reader's thread, since a page is work."""
 
-    async def _last(self, after: int, count: int, query: EventFilter) -> list[EventRow]:
-        """The newest `count` that match; the log is read from the old end, a page at a time."""
-        last: deque[EventRow] = deque(maxlen=count)
+        def read(views: Views) -> _Page:
+            rows = views.events(after, PAGE, query)
+            seen = []
+            for row in rows:
+                event = decode(row.payload)
+                if sight.shows(event, views):
+                    seen.append(event_view(row.seq, row.at, row.actor, event))
+            return _Page(seen, rows[-1].seq if rows else after, len(rows) < PAGE)
+
+        return await self.engine.read(read)
+
+    async def _last(
+        self, after: int, count: int, query: EventFilter, sight: Sight
+    ) -> tuple[deque[pb.Event], int]:
+        """The newest `count` that match, and where the log ended; it is read from the old end, by pages."""
+        last: deque[pb.Event] = deque(maxlen=count)
         while True:
-            rows = await self._page(after, PAGE, query)
-            last.extend(rows)
-            if len(rows) < PAGE:
-                return list(last)
-            after = rows[-1].seq
+            page = await self._page(after, query, sight)
+            last.extend(page.events)
+            after = page.after
+            if page.is_last:
+                return last, after
 
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
         """Who serves."""
@@ -146,14 +170,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         )
 
 
-def event_view(row: EventRow) -> pb.Event:
-    """One line of the log."""
-    kind, subject = head_of(row.payload)
-    return pb.Event(
-        seq=row.seq,
-        at=row.at,
-        actor=row.actor,
-        kind=kind,
-        subject=subject,
-        json=row.payload.decode(),
-    )
+def event_view(seq: int, at: int, actor: str, event: Event) -> pb.Event:
+    """One line of the log, in its public form."""
+    payload = public(event)
+    kind, subject = head_of(payload)
+    return pb.Event(seq=seq, at=at, actor=actor, kind=kind, subject=subject, json=payload.decode())

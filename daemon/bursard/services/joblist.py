@@ -37,6 +37,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     wanted_ended = [s for s in states if s.terminal]
     now = engine.now()
     rows: list[JobRecord] = []
+    identity = caller()
     if wanted_ended or not states:
         query = JobFilter(
             states=tuple(s.value for s in wanted_ended),
@@ -62,7 +63,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=place_of, reverse=True)
     answer = pb.ListJobsResponse(
         jobs=[
-            job_view(engine.state, job, reason_of(engine.state, cycle, job, now), brief=False)
+            job_view(engine.state, job, reason_of(engine.state, cycle, job, now), seen_by=identity)
             for job in jobs[:size]
         ]
     )

@@ -274,7 +274,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     def _view(self, job: JobRecord, *, brief: bool = False) -> types_pb2.Job:
         reason = reason_of(self.engine.state, self.cycle, job, self.engine.now())
-        return job_view(self.engine.state, job, reason, brief=brief)
+        return job_view(self.engine.state, job, reason, seen_by=caller(), brief=brief)
 
 
 async def _ending(work: Coroutine[Any, Any, None], queue: asyncio.Queue[Any]) -> None:

@@ -104,7 +104,10 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             seen = [job for job in live if allowed(identity, Action.SEE_JOBS, job.spec.project)]
             yield pb.TopResponse(
                 nodes=[self._view(node) for node in _by_name(state.nodes.values())],
-                jobs=[job_view(state, job, reason_of(state, self.cycle, job, now)) for job in seen],
+                jobs=[
+                    job_view(state, job, reason_of(state, self.cycle, job, now), seen_by=identity)
+                    for job in seen
+                ],
             )
             if not request.follow:
                 return

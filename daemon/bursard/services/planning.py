@@ -8,6 +8,7 @@ from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar_policies.decision import BudgetRoom, Explanation, JobClass, WhatIf
+from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
@@ -110,7 +111,7 @@ def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResp
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
-    wire = pb.ExplainResponse(job=job_view(state, job, reason))
+    wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller()))
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None:
         wire.placed_because = attempt.why

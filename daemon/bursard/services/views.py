@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
-from bursar.model import DeviceShare, Reason
+from bursar.model import DeviceShare, EndCause, Reason
 from bursar.v1 import types_pb2 as pb
+from bursard.access.authorize import Action, allowed
+from bursard.access.identity import Identity
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
+PRIVATE_FIELDS: Final = ("env", "command", "script", "setup")
+"""Of a spec: they may hold what only the owner should know."""
+START_FAILED_TEXT: Final = "it could not be started; its owner and operators see why"
 RETRY_SHOWN = 100
 """Attempts of one job that a message carries, newest last."""
 
@@ -32,8 +38,10 @@ def reason_view(reason: Reason) -> pb.Reason:
     )
 
 
-def job_view(state: State, job: JobRecord, reason: Reason | None = None, *, brief: bool = False) -> pb.Job:
-    """A job, active or finished. `brief` leaves out attempts (lists)."""
+def job_view(
+    state: State, job: JobRecord, reason: Reason | None = None, *, seen_by: Identity, brief: bool = False
+) -> pb.Job:
+    """A job, active or finished, as `seen_by` may see it. `brief` leaves out attempts (lists)."""
     wire = pb.Job(
         id=job.id,
         number=job.number,
@@ -62,7 +70,21 @@ def job_view(state: State, job: JobRecord, reason: Reason | None = None, *, brie
     if not brief:
         wire.attempts.extend(_attempt(state, a) for a in job.attempts[-RETRY_SHOWN:])
     _money(state, wire, job)
+    if not allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user):
+        _redact(wire, job)
     return wire
+
+
+def _redact(wire: pb.Job, job: JobRecord) -> None:
+    """Without what only its owner, project-admins and operators may see."""
+    wire.redacted = True
+    for name in PRIVATE_FIELDS:
+        wire.spec.ClearField(name)
+    for attempt in wire.attempts:
+        if attempt.end_cause == EndCause.START_FAILED:
+            attempt.message = START_FAILED_TEXT
+    if job.message and job.attempts and job.attempts[-1].cause is EndCause.START_FAILED:
+        wire.reason.message = START_FAILED_TEXT  # the true one may quote the program
 
 
 def _array(state: State, wire: pb.Job, job: JobRecord) -> None:

@@ -196,7 +196,7 @@ def job_text(job: Row, now: int) -> str:
         ("exit code", "" if job["exit_code"] is None else str(job["exit_code"])),
         *_money_pairs(job),
         ("array", _array_text(job["array"])),
-        ("command", clean(" ".join(job["command"]))),
+        ("command", "(its owner's)" if job.get("redacted") else clean(" ".join(job["command"]))),
         ("workdir", clean(job["workdir"])),
         ("comment", clean(job["comment"])),
     ]

@@ -109,6 +109,7 @@ def job(wire: types_pb2.Job) -> View:
         "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
         "lineage": _lineage(wire),
         "command": list(spec.command),
+        "redacted": wire.redacted,
         "workdir": spec.workdir,
         "comment": spec.comment,
         "simulated": wire.simulated,

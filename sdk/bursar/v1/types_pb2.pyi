@@ -247,6 +247,7 @@ class JobSpec(google.protobuf.message.Message):
     WORKDIR_FIELD_NUMBER: builtins.int
     HELD_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -299,6 +300,10 @@ class JobSpec(google.protobuf.message.Message):
     def command(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """argv; or script"""
 
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """names; the job finds each value in its environment"""
+
     def __init__(
         self,
         *,
@@ -332,9 +337,10 @@ class JobSpec(google.protobuf.message.Message):
         workdir: builtins.str = ...,
         held: builtins.bool = ...,
         comment: builtins.str = ...,
+        secrets: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
@@ -586,6 +592,7 @@ class Job(google.protobuf.message.Message):
     SIMULATED_FIELD_NUMBER: builtins.int
     MAX_RSS_BYTES_FIELD_NUMBER: builtins.int
     CPU_US_FIELD_NUMBER: builtins.int
+    REDACTED_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -609,6 +616,8 @@ class Job(google.protobuf.message.Message):
     """ran on simulated devices"""
     max_rss_bytes: builtins.int
     cpu_us: builtins.int
+    redacted: builtins.bool
+    """the caller may not see env, command, script and setup: they are left out"""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -647,9 +656,10 @@ class Job(google.protobuf.message.Message):
         simulated: builtins.bool = ...,
         max_rss_bytes: builtins.int = ...,
         cpu_us: builtins.int = ...,
+        redacted: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

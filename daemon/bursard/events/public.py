@@ -1,0 +1,101 @@
+"""What others may see of an event: the one form for `events`, the broker, logs and pages.
+
+Owns    the list of shown fields, by event type. What is not listed is not shown, so a new field stays private
+        until somebody writes it down here (`tests/unit/test_events_public.py` asks for the decision).
+Why     an event holds all that happened, with a job's environment and program and the hashes of tokens;
+        whoever may follow events, or the broker, is not always somebody who may see those (V1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from bursard.events import union as e
+
+Shape = Mapping[str, "Shape | None"]
+"""The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
+
+
+def _shape(names: str, **parts: Shape) -> Shape:
+    return {**dict.fromkeys(names.split()), **parts}
+
+
+_CHARGE = _shape("kind node_id start end nanos price_id attempt_id job_id rank gpu cpu memory")
+_RATES = _shape("gpu cpu memory")
+_RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
+_SPEC = _shape(
+    "name project experiment model model_version labels priority preemptible nodes ordered constraints"
+    " spot_policy time_limit_us begin_after max_cost_nanos max_price_nanos_per_hour currency on_exceed held",
+    options=_RESOURCES,
+    depends_on=_shape("job when"),
+    array=_shape("indices max_parallel"),
+    checkpoint=_shape("signal grace_us"),
+    retry=_shape("on max avoid_same_node"),
+)
+_MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
+_FACTS = _shape(
+    "name cpu_milli memory_bytes pool provider region zone rack instance_type market labels address",
+    devices=_shape("index uuid type memory_bytes simulated"),
+)
+_REPORT = _shape("cause exit_code signal held_us cpu_us max_rss_bytes log_bytes")
+
+PUBLIC: Final[Mapping[type, Shape]] = {
+    e.ClusterCreated: _shape("cluster_id currency"),
+    e.JobSubmitted: _shape("job_id number user dependencies", spec=_SPEC),
+    e.JobHeld: _shape("job_id"),
+    e.JobReleased: _shape("job_id"),
+    e.JobUpdated: _shape("job_id", spec=_SPEC),
+    e.JobRequeued: _shape("job_id"),
+    e.JobEnded: _shape("job_id state message"),
+    e.AttemptPlaced: _shape(
+        "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget",
+        members=_MEMBER,
+        holds=_shape("budget period_start nanos"),
+    ),
+    e.MemberStarted: _shape("attempt_id rank at boot_us pid"),
+    e.StopRequested: _shape("attempt_id cause grace_us message"),
+    e.MemberEnded: _shape("attempt_id rank", report=_REPORT, charges=_CHARGE),
+    e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
+    e.NodeRegistered: _shape("node_id", facts=_FACTS),
+    e.NodePriced: _shape("node_id price_id", rates=_RATES),
+    e.NodeBooted: _shape("node_id boot_id anchor_at anchor_boot_us", charges=_CHARGE),
+    e.NodeConnected: _shape("node_id"),
+    e.NodeSilent: _shape("node_id"),
+    e.NodeScheduling: _shape("node_id mode reason"),
+    e.NodeMetered: _shape("node_id through counters", charges=_CHARGE),
+    e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
+    e.PolicyRemoved: _shape("kind name"),
+    e.HoldsRolled: _shape("budget from_period to_period"),
+    e.ThresholdCrossed: _shape("budget period_start at_ppm on settled_nanos held_nanos limit_nanos"),
+    e.NodeTokenIssued: _shape("name expires_at"),
+    e.NodeEnrolled: _shape("name"),
+    e.RoleGranted: _shape("user role project"),
+    e.RoleRevoked: _shape("user role project"),
+    e.SecretSet: _shape("project name"),
+    e.SecretRemoved: _shape("project name"),
+}
+
+
+def public(event: e.Event) -> bytes:
+    """An event as the JSON that others may see: its tag and its shown fields, in the order of the log's own.
+
+    An event of a type that is not listed shows its tag alone.
+    """
+    whole = msgspec.to_builtins(event)
+    shown = {"type": whole["type"], **_cut(whole, PUBLIC.get(type(event), {}))}
+    return msgspec.json.encode(shown)
+
+
+def _cut(value: Any, shape: Shape) -> Any:
+    if isinstance(value, list | tuple):
+        return [_cut(one, shape) for one in value]
+    if not isinstance(value, dict):
+        return value  # a struct that may be absent
+    return {
+        name: part if shape[name] is None else _cut(part, shape[name])  # type: ignore[arg-type]
+        for name, part in value.items()
+        if name in shape
+    }

@@ -1,0 +1,67 @@
+"""Which events a caller may see: those of its projects' jobs; with a role over the site, all.
+
+Why     an event names a job or an attempt, rights are of projects; one place finds one from the other.
+"""
+
+from __future__ import annotations
+
+from bursar.model import JobSpec
+from bursard.access.authorize import Action, allowed
+from bursard.access.identity import Identity
+from bursard.events import AttemptPlaced, Event, RoleGranted, RoleRevoked, SecretRemoved, SecretSet
+from bursard.state import State
+from bursard.store import Views
+
+REMEMBERED_MAX = 10_000
+"""Attempts whose job one stream remembers, newest last."""
+
+_OF_RIGHTS = RoleGranted | RoleRevoked | SecretSet | SecretRemoved
+
+
+class Sight:
+    """One stream's view. Asks the store, so it belongs in a reader's thread."""
+
+    def __init__(self, identity: Identity, state: State) -> None:
+        self._identity = identity
+        self._state = state
+        self._sees_site = allowed(identity, Action.SEE_JOBS)
+        self._job_of: dict[str, str] = {}
+        self._project_of: dict[str, str | None] = {}
+
+    def shows(self, event: Event, views: Views) -> bool:
+        """May the caller see it? An attempt of which neither state nor stream knows the job stays unseen."""
+        if isinstance(event, _OF_RIGHTS):
+            return allowed(self._identity, Action.SEE_GRANTS, event.project)
+        if self._sees_site:
+            return True
+        project = self._project(event, views)
+        return project is not None and allowed(self._identity, Action.SEE_JOBS, project)
+
+    def _project(self, event: Event, views: Views) -> str | None:
+        spec = getattr(event, "spec", None)
+        if isinstance(spec, JobSpec):
+            return spec.project
+        if isinstance(event, AttemptPlaced):
+            self._remember(event.attempt_id, event.job_id)
+        job_id = getattr(event, "job_id", "") or self._job(getattr(event, "attempt_id", ""))
+        if not job_id:
+            return None
+        job_id = job_id.partition(".")[0]  # a task is of its array's project
+        job = self._state.jobs.get(job_id)
+        if job is not None:
+            return job.spec.project
+        if job_id not in self._project_of:
+            row = views.find_job(job_id)
+            if len(self._project_of) >= REMEMBERED_MAX:
+                self._project_of.clear()
+            self._project_of[job_id] = row.project if row is not None else None
+        return self._project_of[job_id]
+
+    def _job(self, attempt_id: str) -> str:
+        attempt = self._state.attempts.get(attempt_id)
+        return attempt.job_id if attempt is not None else self._job_of.get(attempt_id, "")
+
+    def _remember(self, attempt_id: str, job_id: str) -> None:
+        self._job_of[attempt_id] = job_id
+        if len(self._job_of) > REMEMBERED_MAX:
+            del self._job_of[next(iter(self._job_of))]

@@ -1,0 +1,148 @@
+"""What is private stays private: a canary in a job's environment or program reaches nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from whole_site import Site, play
+
+from bursar.codec import view
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2
+from bursard.services.views import START_FAILED_TEXT
+
+CANARY = "canary-4e1b"
+PRIVATE = {
+    "env": (("HF_TOKEN", CANARY),),
+    "command": ("echo", CANARY),
+    "setup": f"export X={CANARY}",
+    "name": "train",
+}
+SCRIPT = {"env": (("HF_TOKEN", CANARY),), "command": (), "script": f"echo {CANARY}", "name": "script"}
+
+
+def reads(job_id: str) -> list[tuple[str, Any]]:
+    """Every method that shows a job or an event."""
+    return [
+        ("Jobs.Get", jobs_pb2.GetJobRequest(job=job_id)),
+        ("Jobs.List", jobs_pb2.ListJobsRequest(states=["all"])),
+        ("Jobs.Watch", jobs_pb2.WatchJobsRequest(jobs=[job_id])),
+        ("Jobs.Explain", jobs_pb2.ExplainRequest(job=job_id)),
+        ("Nodes.Top", None),
+        ("Events.List", events_pb2.ListEventsRequest()),
+        ("Events.List", events_pb2.ListEventsRequest(job=job_id)),
+        ("Events.List", events_pb2.ListEventsRequest(tail=50, kinds=["job-submitted", "job-updated"])),
+        ("Money.Cost", money_pb2.CostRequest(by=["job"])),
+    ]
+
+
+async def told(site: Site, token: str, job_id: str) -> bytes:
+    """All that a caller is told, as bytes."""
+    said = b""
+    for method, request in reads(job_id):
+        limit = 1 if method == "Jobs.Watch" else 1_000_000
+        (status, details), answers = await site.ask(method, request, token=token, answers_max=limit)
+        assert status in ("OK", "PERMISSION_DENIED"), details
+        said += b"".join(answer.SerializeToString() for answer in answers) + details.encode()
+    return said
+
+
+@pytest.mark.parametrize("private", [PRIVATE, SCRIPT], ids=["command", "script"])
+@pytest.mark.parametrize(
+    ("user", "role", "project", "may"),
+    [
+        ("ann", "submitter", "", True),
+        ("ann", "viewer", "nlp", True),
+        ("pat", "project-admin", "nlp", True),
+        ("oz", "operator", "", True),
+        ("root", "admin", "", True),
+        ("vic", "viewer", "", False),
+        ("fin", "finance", "", False),
+        ("sue", "submitter", "", False),
+        ("aud", "auditor", "", False),
+        ("pat", "project-admin", "vision", False),
+        ("oz", "operator", "vision", False),
+    ],
+)
+def test_env_and_program_are_for_the_owner_project_admins_and_operators(
+    user: str, role: str, project: str, may: bool, private: dict[str, Any]
+) -> None:
+    async def story(site: Site) -> None:
+        job_id = site.job("ann", "nlp/deep", **private)
+        request = jobs_pb2.UpdateRequest(job=job_id, priority=60)  # an event with the whole spec once more
+        assert (await site.call("Jobs.Update", request, token=site.token("ann", "submitter")))[0] == "OK"
+        said = await told(site, site.token(user, role, project), job_id)
+        assert (CANARY.encode() in said) is may
+
+    play(story)
+
+
+def test_events_keep_env_and_program_even_from_an_admin() -> None:
+    async def story(site: Site) -> None:
+        site.job("ann", "nlp", **PRIVATE)
+        _, events = await site.ask("Events.List", token=site.token("root", "admin"))
+        assert any(event.kind == "job-submitted" for event in events)
+        assert not any(CANARY in str(event) for event in events)
+
+    play(story)
+
+
+def test_a_redacted_job_says_that_it_is() -> None:
+    async def story(site: Site) -> None:
+        job_id = site.job("ann", "nlp", **PRIVATE)
+        shown = {}
+        for user in ("ann", "vic"):
+            token = site.token(user, "submitter")
+            _, (job,) = await site.ask("Jobs.Get", jobs_pb2.GetJobRequest(job=job_id), token=token)
+            shown[user] = view.job(job)
+        assert shown["ann"]["redacted"] is False
+        assert shown["ann"]["command"] == ["echo", CANARY]
+        assert shown["vic"]["redacted"] is True
+        assert shown["vic"]["command"] == []
+        assert shown["vic"]["name"] == "train"
+
+    play(story)
+
+
+def test_why_a_program_could_not_start_is_private_too() -> None:
+    async def story(site: Site) -> None:
+        job_id = site.job("ann", "nlp", command=(CANARY,))
+        site.fail_to_start(job_id, f"there is no program {CANARY!r}")
+        assert CANARY.encode() not in await told(site, site.token("vic", "viewer"), job_id)
+        request = jobs_pb2.GetJobRequest(job=job_id)
+        _, (seen,) = await site.ask("Jobs.Get", request, token=site.token("vic", "viewer"))
+        assert seen.reason.message == seen.attempts[-1].message == START_FAILED_TEXT
+        _, (own,) = await site.ask("Jobs.Get", request, token=site.token("ann", "submitter"))
+        assert CANARY in own.reason.message
+
+    play(story)
+
+
+def test_lists_costs_and_events_hold_what_the_roles_cover_and_no_more() -> None:
+    async def story(site: Site) -> None:
+        projects = ("nlp", "nlp/deep", "vision", "nlp-two")
+        ids = {project: site.job("bob", project, name=project) for project in projects}
+        token = site.token("ann", "viewer", "nlp")
+        _, (listed,) = await site.ask("Jobs.List", token=token)
+        assert {job.spec.project for job in listed.jobs} == {"nlp", "nlp/deep"}
+        _, events = await site.ask("Events.List", token=token)
+        assert {event.subject for event in events} == {ids["nlp"], ids["nlp/deep"]}
+        _, events = await site.ask("Events.List", token=site.token("vic", "viewer"))
+        assert {"node-registered", "job-submitted"} <= {event.kind for event in events}
+        named = jobs_pb2.GetJobRequest(job="vision")
+        assert (await site.call("Jobs.Get", named, token=token))[0] == "PERMISSION_DENIED"
+
+    play(story)
+
+
+def test_of_jobs_with_one_name_those_that_may_be_seen_are_meant() -> None:
+    async def story(site: Site) -> None:
+        site.job("bob", "vision", name="train")
+        mine = site.job("bob", "nlp", name="train")
+        request = jobs_pb2.GetJobRequest(job="train")
+        _, (job,) = await site.ask("Jobs.Get", request, token=site.token("ann", "viewer", "nlp"))
+        assert job.id == mine
+        (status, details), _ = await site.ask("Jobs.Get", request, token=site.token("vic", "viewer"))
+        assert (status, "2 or more jobs" in details) == ("INVALID_ARGUMENT", True)
+
+    play(story)

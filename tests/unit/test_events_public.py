@@ -1,0 +1,114 @@
+"""The public form of events: what is kept back is written down here, field by field, for every type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from bursar.model import EndCause, JobSpec
+from bursard.events import (
+    AttemptEnded,
+    Event,
+    ExitReport,
+    JobSubmitted,
+    JobUpdated,
+    MemberEnded,
+    NodeEnrolled,
+    NodeTokenIssued,
+    PolicyApplied,
+    PolicyDocument,
+    SecretSet,
+)
+from bursard.events.public import PUBLIC, public
+
+SPEC_KEPT_BACK = "env command script setup workdir comment"
+KEPT_BACK: dict[str, str] = {
+    "job-submitted": "key " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
+    "job-updated": " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
+    "attempt-placed": "boots port",
+    "member-ended": "report.message",
+    "attempt-ended": "message",
+    "policy-applied": "documents.text documents.spec",
+    "node-token-issued": "sha256",
+    "node-enrolled": "sha256 instance",
+    "secret-set": "sealed",
+}
+"""By tag: fields that nobody is shown. A new field belongs here or into `bursard.events.public`."""
+
+
+def struct_of(kind: Any) -> type | None:
+    """The struct inside `X`, `X | None`, `tuple[X, ...]`; None for plain values."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    found = [struct for one in get_args(kind) if (struct := struct_of(one)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def kept_back(kind: type, shape: Any, path: str = "") -> Iterator[str]:
+    """Paths of a struct that a shape does not show. A struct must be shown field by field, never whole."""
+    fields = {one.name: struct_of(one.type) for one in msgspec.structs.fields(kind)}
+    extra = set(shape) - set(fields)
+    assert not extra, f"{kind.__name__} has no {extra}"
+    for name, inner in fields.items():
+        if name not in shape:
+            yield path + name
+        elif inner is not None:
+            assert shape[name] is not None, f"{kind.__name__}.{name} is shown whole"
+            yield from kept_back(inner, shape[name], f"{path}{name}.")
+        else:
+            assert shape[name] is None
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__struct_config__.tag)
+def test_every_field_of_every_event_is_shown_or_kept_back_on_purpose(kind: type) -> None:
+    expected = KEPT_BACK.get(kind.__struct_config__.tag, "")  # type: ignore[attr-defined]
+    assert set(kept_back(kind, PUBLIC[kind])) == set(expected.split())
+
+
+CANARY = "canary-7f3a"
+SPEC = JobSpec(
+    name="fine", env=(("K", CANARY),), command=("echo", CANARY), script=CANARY, setup=CANARY, workdir=CANARY,
+    comment=CANARY,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        JobSubmitted("job_1", 1, "ann", SPEC, key=CANARY),
+        JobUpdated("job_1", SPEC),
+        AttemptEnded("att_1", EndCause.START_FAILED, 1, message=f"{CANARY}: not found"),
+        MemberEnded("att_1", 0, ExitReport(cause=EndCause.FAILED, message=CANARY), ()),
+        PolicyApplied((PolicyDocument("Budget", "b", 1, 0, CANARY),)),
+        NodeTokenIssued("n", CANARY, 1),
+        NodeEnrolled("n", CANARY, CANARY),
+        SecretSet("nlp", "HF_TOKEN", CANARY),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_nothing_private_is_in_the_public_form(event: Event) -> None:
+    assert CANARY.encode() not in public(event)
+    assert CANARY.encode() in msgspec.json.encode(event)
+
+
+def test_what_is_shown_is_shown_as_the_log_has_it() -> None:
+    shown = json.loads(public(JobSubmitted("job_1", 7, "ann", SPEC, dependencies=(("job_0", "failed"),))))
+    assert shown == {
+        "type": "job-submitted",
+        "job_id": "job_1",
+        "number": 7,
+        "user": "ann",
+        "spec": {"name": "fine"},
+        "dependencies": [["job_0", "failed"]],
+    }
+
+
+def test_a_type_that_nobody_wrote_down_shows_its_name_alone() -> None:
+    class Later(msgspec.Struct, frozen=True, tag="later"):
+        secret: str
+
+    assert json.loads(public(Later(CANARY))) == {"type": "later"}  # type: ignore[arg-type]
