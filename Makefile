@@ -1,8 +1,9 @@
 # One door to everything. Each target makes what it needs from nothing: a Python 3.11 is enough.
 #   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (~1 min)
+#   make check  lint, types, layers and the fast tests: what to run while working        (<1 min)
 #   make test   lint, types, layers, generated code, and every test
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers pytest programs proto proto-check docs bench venv clean
+.PHONY: help demo check test nightly lint format types layers pytest programs proto proto-check docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -19,7 +20,9 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 
 help:
 	@echo "make demo    see it work: two nodes, a budget, a distributed training, its cost"
+	@echo "make check   lint and the fast tests"
 	@echo "make test    lint, types, layers, generated code and every test"
+	@echo "make nightly the property tests with many more examples"
 	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
 	@echo "make bench   measured speed, beside the machine's own limits"
 	@echo "make proto   generate sdk/bursar/v1 from proto/ again"
@@ -72,8 +75,22 @@ format: .venv/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Fast and pure: many of them at once. Those that start daemons and clusters come after, one at a time, since
+# a machine that is busy with other tests makes a real process late.
+FAST := tests/docs tests/unit tests/scenario tests/contract
+PURE := $(FAST) tests/property tests/sim
+REAL := tests/integration tests/acceptance
+WORKERS ?= 2
+
+check: lint
+	@$(BIN)/pytest -q -n $(WORKERS) $(FAST)
+
 pytest: .venv/.torch programs
-	@$(BIN)/pytest -q --durations=5
+	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 $(PURE)
+	@$(BIN)/pytest -q --durations=5 $(REAL)
+
+nightly: .venv/.installed
+	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)
 
 # Programs that tests run as they are; a test that skipped them would prove nothing.
 programs:

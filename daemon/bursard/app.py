@@ -46,6 +46,7 @@ from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
 from bursard.services.policies import PoliciesService
 from bursard.settings import Settings
+from bursard.sockets import SocketDir
 from bursard.store import SqliteStore
 from bursard.subjects import head_of
 from bursard.telemetry import LiveTelemetry
@@ -235,29 +236,30 @@ class _Sockets:
         self._folder = settings.socket_dir
         self._path = self._folder / "bursar.sock"
         self._auth: asyncio.Server | None = None
+        self._directory: SocketDir | None = None
         self._started = False
         self.address = f"unix://{self._path}"
 
     async def open(self, server: aio.Server, authority: Authority) -> None:
-        """Make the directory private, take over stale sockets, listen."""
+        """Hold the directory, take over dead sockets, listen."""
         if len(os.fsencode(self._path)) > SOCKET_PATH_MAX:
             raise InvalidRequest(
                 f"socket_dir: {self._path} is longer than the {SOCKET_PATH_MAX} bytes a socket's path may"
                 " have; give a shorter --socket-dir"
             )
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in ("bursar.sock", "auth.sock"):
-                (self._folder / name).unlink(missing_ok=True)
+            directory = self._directory = SocketDir(self._folder, self._settings.state_dir)
+            directory.free(self._path.name)
+            auth = directory.free("auth.sock")
             server.add_insecure_port(self.address)
             if self._settings.listen:
                 server.add_secure_port(self._settings.listen, self._credentials())
                 self.address += f" and grpcs://{self._settings.listen}"
             await server.start()
             self._started = True
-            self._path.chmod(0o660)
-            self._auth = await serve_peers(authority, str(self._folder / "auth.sock"))
-            (self._folder / "auth.sock").chmod(0o660)
+            directory.bound(self._path, 0o660)
+            self._auth = await serve_peers(authority, str(auth))
+            directory.bound(auth, 0o660)
         except (OSError, RuntimeError) as error:
             raise StoreUnavailable(f"cannot listen in {self._folder}: {error}") from error
 
@@ -271,11 +273,10 @@ class _Sockets:
         return grpc.ssl_server_credentials([pair])
 
     async def close(self, server: aio.Server) -> None:
-        """Stop accepting, let calls end, remove the sockets."""
+        """Stop accepting, let calls end, remove our sockets."""
         if self._auth is not None:
             self._auth.close()
         if self._started:
             await server.stop(0.5)
-            for name in ("bursar.sock", "auth.sock"):
-                with contextlib.suppress(OSError):
-                    (self._folder / name).unlink(missing_ok=True)
+        if self._directory is not None:
+            self._directory.close()

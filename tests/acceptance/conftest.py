@@ -15,10 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
+from bursar import Client
+from bursar.errors import BursarError
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -51,6 +55,19 @@ def until(probe: Callable[[], T], what: str, limit_s: float = 30, every_s: float
         time.sleep(every_s)
 
 
+class Gate:
+    """What a job of a test waits for, so that no test has to be faster than a clock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.wait = f"until test -e {path}; do sleep 0.05; done"
+        """Shell text that ends when the gate is open."""
+        self.words = ("sh", "-c", self.wait)
+
+    def open(self) -> None:
+        self._path.touch()
+
+
 class Cluster:
     """One `bursar up`, seen from outside."""
 
@@ -63,6 +80,7 @@ class Cluster:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("BURSAR") and k != "NO_COLOR"}
         self.env = {**kept, "HOME": str(self.home), "XDG_STATE_HOME": str(self.home)}
         self.server = f"unix://{self.state}/run/bursar.sock"
+        self._gates = count()
 
     # -- the command line
 
@@ -113,22 +131,45 @@ class Cluster:
 
     # -- jobs
 
+    def gate(self) -> Gate:
+        """A new gate, closed."""
+        return Gate(self.home / f"gate-{next(self._gates)}")
+
     def show(self, job: str) -> Any:
         return self.ask("show", job)
+
+    def looks(self, question: Callable[[Client], T]) -> T | None:
+        """One question without the price of a process, for what is asked again and again; None: no answer."""
+        try:
+            with Client(self.server) as client:
+                return question(client)
+        except BursarError:
+            return None
 
     def until_state(self, job: str, *states: str, limit_s: float = 30) -> Any:
         """Wait until a job is in one of these states."""
         seen: list[str] = []
 
-        def probe() -> Any:
-            found = self.show(job)
-            seen[:] = [found["state"], str(found["reason"])]
-            return found if found["state"] in states else None
+        def probe() -> bool:
+            found = self.looks(lambda client: client.get(job))
+            seen[:] = [found.state, found.reason.message] if found is not None else ["no answer"]
+            return seen[0] in states
 
         try:
-            return until(probe, f"{job} in {states}", limit_s)
+            until(probe, f"{job} in {states}", limit_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {seen}") from None
+        return self.show(job)
+
+    def until_attempt(self, job: str, number: int, state: str, limit_s: float = 30) -> None:
+        """Wait until the newest attempt is this one, in this state."""
+
+        def probe() -> bool:
+            found = self.looks(lambda client: client.get(job))
+            newest = found.attempts[-1] if found is not None and found.attempts else None
+            return newest is not None and (newest.number, newest.state) == (number, state)
+
+        until(probe, f"attempt {number} of {job} is {state}", limit_s)
 
     def ended(self, job: str, limit_s: float = 30) -> Any:
         """Wait until a job has ended; the job."""
@@ -182,9 +223,8 @@ class Cluster:
         """Wait until the daemon answers and every agent is up."""
 
         def probe() -> bool:
-            done = self.run("nodes", "-o", "json", code=None)
-            nodes = json.loads(done.stdout) if done.returncode == 0 else []
-            return sum(node["state"] == "up" for node in nodes) >= self.agents
+            nodes = self.looks(lambda client: list(client.nodes())) or []
+            return sum(node.state == "up" for node in nodes) >= self.agents
 
         until(probe, "every node is up", limit_s)
 

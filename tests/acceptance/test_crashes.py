@@ -36,14 +36,14 @@ def settle(cluster: Any, jobs: list[str], limit_s: float = 60) -> dict[str, Any]
     """Wait until all of these have ended; them, by id."""
     deadline = time.monotonic() + limit_s
     while True:
-        found = {each["id"]: each for each in cluster.ask("ls", "--state", "all", "--limit", "100000")}
-        open_jobs = [
-            job for job in jobs if found.get(job, {}).get("state") not in ("SUCCEEDED", "FAILED", "CANCELLED")
-        ]
+        states = (
+            cluster.looks(lambda client: {job.id: job.state for job in client.list(states=["all"])}) or {}
+        )
+        open_jobs = [job for job in jobs if states.get(job) not in ("SUCCEEDED", "FAILED", "CANCELLED")]
         if not open_jobs:
-            return found
+            return {each["id"]: each for each in cluster.ask("ls", "--state", "all", "--limit", "100000")}
         assert time.monotonic() < deadline, (
-            f"{len(open_jobs)} never ended: {[found.get(j) for j in open_jobs[:2]]}"
+            f"{len(open_jobs)} never ended: {[states.get(j) for j in open_jobs[:2]]}"
         )
         time.sleep(0.3)
 

@@ -64,12 +64,14 @@ def test_a_failed_task_fails_its_array_and_the_others_still_run(shared_cluster: 
 
 
 def test_dependencies_wait_run_or_are_cancelled_with_the_reason(shared_cluster: Any) -> None:
-    bad = shared_cluster.job(*SMALL, "--name", "bad", "--", "sh", "-c", "sleep 1; exit 3")
+    gate = shared_cluster.gate()
+    bad = shared_cluster.job(*SMALL, "--name", "bad", "--", "sh", "-c", f"{gate.wait}; exit 3")
     needs_ok = shared_cluster.job(*SMALL, "--after", bad, "--", "true")
     assert shared_cluster.show(needs_ok)["reason"]["code"] == "Dependency"
     text = f"resources: {{cpus: 0.1}}\ndepends_on: [{{job: {bad}, when: %s}}]\nrun: 'true'\n"
     needs_failure = shared_cluster.submit(text % "failed")
     needs_end = shared_cluster.submit(text % "finished")
+    gate.open()
     assert shared_cluster.ended(needs_failure)["state"] == "SUCCEEDED"
     assert shared_cluster.ended(needs_end)["state"] == "SUCCEEDED"
     cancelled = shared_cluster.ended(needs_ok)
@@ -92,14 +94,7 @@ def test_hold_update_release_requeue_cancel(shared_cluster: Any) -> None:
     shared_cluster.run("hold", job, code=1)
     shared_cluster.run("requeue", job)
 
-    def again() -> bool:
-        attempts = shared_cluster.show(job)["attempts"]
-        return len(attempts) == 2 and attempts[1]["state"] == "RUNNING"
-
-    deadline = time.monotonic() + 20
-    while not again():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    shared_cluster.until_attempt(job, 2, "RUNNING")
     shared_cluster.run("cancel", job)
     done = shared_cluster.ended(job)
     assert done["state"] == "CANCELLED"
@@ -131,7 +126,8 @@ def test_a_job_that_ignores_signals_is_killed_with_all_it_started(shared_cluster
 
 
 def test_the_higher_priority_goes_first_and_backfill_does_not_delay_it(shared_cluster: Any) -> None:
-    blocker = shared_cluster.job("--nodes", "2", "--cpus", "1", "--time-limit", "30s", "--", "sleep", "2")
+    gate = shared_cluster.gate()
+    blocker = shared_cluster.job("--nodes", "2", "--cpus", "1", "--time-limit", "5m", "--", *gate.words)
     shared_cluster.until_state(blocker, "RUNNING")
     low = shared_cluster.job(
         "--nodes", "2", "--cpus", "1", "--priority", "low", "--time-limit", "9s", "--", "sleep", "0.1"
@@ -141,6 +137,7 @@ def test_the_higher_priority_goes_first_and_backfill_does_not_delay_it(shared_cl
     )
     assert shared_cluster.show(low)["reason"]["code"] in ("BehindHigherPriority", "WaitingForResources")
     assert high in shared_cluster.run("explain", low).stdout, "who is ahead is named"
+    gate.open()
     first, second = shared_cluster.ended(high), shared_cluster.ended(low)
     assert first["started_at"] < second["started_at"]
 
@@ -199,10 +196,9 @@ def test_a_drained_node_takes_nothing_new_until_it_is_resumed(shared_cluster: An
 
 
 def test_two_halves_share_one_gpu_and_everything_says_simulated(gpu_cluster: Any) -> None:
-    jobs = [
-        gpu_cluster.job("--gpus", "0.5", "--cpus", "0.1", "--time-limit", "1m", "--", "sleep", "3")
-        for _ in range(2)
-    ]
+    gate = gpu_cluster.gate()
+    half = ("--gpus", "0.5", "--cpus", "0.1", "--time-limit", "5m", "--", *gate.words)
+    jobs = [gpu_cluster.job(*half) for _ in range(2)]
     nodes = [gpu_cluster.until_state(job, "RUNNING")["attempts"][0]["nodes"] for job in jobs]
     devices = [[str(device) for device in node[0]["devices"]] for node in nodes]
     assert devices[0] == devices[1]
@@ -218,6 +214,7 @@ def test_two_halves_share_one_gpu_and_everything_says_simulated(gpu_cluster: Any
     assert gpu_cluster.ask("nodes")[0]["simulated"] is True
     assert "simulated" in gpu_cluster.run("nodes").stdout.lower()
     assert "simulated" in gpu_cluster.run("show", whole["id"]).stdout
+    gate.open()
     for job in jobs:
         gpu_cluster.ended(job)
     out = gpu_cluster.work / "f.csv"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, SECOND_US
@@ -111,7 +111,6 @@ def specs(draw: st.DrawFn) -> JobSpec:
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(specs())
 def test_a_job_written_and_read_again_is_the_same_job(spec: JobSpec) -> None:
     text = spec_to_yaml(spec)
@@ -119,7 +118,6 @@ def test_a_job_written_and_read_again_is_the_same_job(spec: JobSpec) -> None:
     assert parse_job(text.encode(), "job.yaml", "") == spec
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(0, 60) | st.integers(0, 4_000_000), min_size=1, max_size=60))
 def test_indices_survive_their_short_form(indices: set[int]) -> None:
     ordered = tuple(sorted(indices))
@@ -161,7 +159,6 @@ def outcome(read: Callable[[], JobSpec]) -> JobSpec | InvalidRequest:
     return result
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300) | YAMLISH.map(str.encode) | st.text(max_size=200))
 def test_any_bytes_give_a_job_or_a_list_of_faults(text: str | bytes) -> None:
     outcome(lambda: parse_job(text, "x", "/"))
@@ -169,7 +166,6 @@ def test_any_bytes_give_a_job_or_a_list_of_faults(text: str | bytes) -> None:
     looks_like_script(text)
 
 
-@settings(max_examples=150, deadline=None)
 @given(SCRIPT)
 def test_any_directives_give_a_job_or_a_list_of_faults(text: str) -> None:
     assert looks_like_script(text)
@@ -180,7 +176,6 @@ def test_any_directives_give_a_job_or_a_list_of_faults(text: str) -> None:
         assert all(1 <= fault.line <= text.count("\n") + 1 for fault in result.faults)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(

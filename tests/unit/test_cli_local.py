@@ -30,8 +30,8 @@ state = pathlib.Path(a.state_dir)
 if (state / "broken").exists():
     print("bursard: the database is damaged; restore a backup", file=sys.stderr)
     sys.exit(2)
-for sock in pathlib.Path(a.socket_dir).glob("*.sock"):
-    sock.unlink()
+for name in ("bursar.sock", "auth.sock"):
+    (pathlib.Path(a.socket_dir) / name).unlink(missing_ok=True)
 fake = FakeServer(pathlib.Path(a.socket_dir))
 live = {"cancelled": False}
 cordoned = state / "cordoned"
@@ -130,7 +130,7 @@ class Commands:
         return json.loads(self.bursar("status", "-o", "json", check=False).stdout)
 
     def pids(self):
-        return {name: p["pid"] for name, p in LocalCluster(self.directory).processes().items()}
+        return {name: p.pid for name, p in LocalCluster(self.directory).processes().items()}
 
 
 def until(condition, limit_s=20.0):
@@ -154,7 +154,7 @@ def test_up_runs_a_cluster_that_status_shows_and_down_ends(cluster):
     assert (cluster.directory / "run").stat().st_mode & 0o777 == 0o700
     pids = cluster.pids()
     cluster.bursar("down")
-    assert all(processes.start_time(pid) is None for pid in pids.values())
+    assert all(processes.noted(pid) is None for pid in pids.values())
     assert (cluster.directory / "agents/local-2/terminated").exists()
     gone = cluster.bursar("status", check=False)
     assert gone.returncode == 5
@@ -176,12 +176,77 @@ def test_killed_processes_are_started_again(cluster):
     )
 
 
+def test_up_after_four_quick_kills_is_no_failure(cluster):
+    cluster.bursar("up", "--detach")
+    for _ in range(4):
+        before = cluster.pids()["daemon"]
+        os.kill(before, signal.SIGKILL)
+        until(lambda before=before: cluster.pids().get("daemon", before) != before)
+    cluster.bursar("up", "--detach")
+    assert cluster.status()["daemon"]["ready"]
+
+
+def test_daemon_and_agent_that_are_stopped_are_replaced(cluster):
+    cluster.bursar("up", "--agents", "2", "--detach")
+    before = cluster.pids()
+    for name in ("daemon", "local-1"):
+        os.kill(before[name], signal.SIGSTOP)
+    shown = cluster.status()
+    assert shown["daemon"] == {
+        "pid": before["daemon"],
+        "version": None,
+        "ready": False,
+        "state": "not responding",
+    }
+    assert [agent["state"] for agent in shown["agents"]] == ["not responding", "unknown"]
+    until(lambda: not {before["daemon"], before["local-1"]} & set(cluster.pids().values()))
+    until(lambda: cluster.status()["daemon"]["ready"])
+    assert cluster.pids()["local-2"] == before["local-2"]
+    assert "daemon: stopped for 5 s: killed" in (cluster.directory / "logs/keeper.log").read_text()
+
+
+def test_keeper_that_is_stopped_is_shown_and_replaced_by_up(cluster):
+    cluster.bursar("up", "--detach")
+    before, keeper = cluster.pids(), LocalCluster(cluster.directory).keeper()
+    os.kill(keeper.pid, signal.SIGSTOP)
+    assert cluster.status()["keeper"] == {"pid": keeper.pid, "state": "not responding"}
+    assert "keeper     not responding" in cluster.bursar("status").stdout
+    cluster.bursar("up", "--detach")
+    assert cluster.pids() == before
+    assert cluster.status()["keeper"]["state"] == "ready"
+    assert not processes.alive(keeper)
+
+
+def test_down_ends_a_cluster_that_stands_still(cluster):
+    cluster.bursar("up", "--detach")
+    pids = cluster.pids()
+    stopped = [LocalCluster(cluster.directory).keeper().pid, *pids.values()]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    cluster.bursar("down")
+    assert all(processes.noted(pid) is None for pid in stopped)
+
+
+def test_damaged_files_keep_neither_status_nor_down_nor_up(cluster):
+    cluster.bursar("up", "--agents", "2", "--detach")
+    pids = cluster.pids()
+    for name in ("cluster.json", "desired.json"):
+        path = cluster.directory / name
+        os.truncate(path, path.stat().st_size // 2)
+    assert cluster.status()["daemon"]["ready"]
+    cluster.bursar("down")
+    assert all(processes.noted(pid) is None for pid in pids.values())
+    done = cluster.bursar("up", "--detach")
+    assert f"damaged, so set aside: {cluster.directory}/desired.json.damaged-" in done.stderr
+    assert cluster.pids().keys() == {"daemon", "local-1", "local-2"}
+
+
 def test_second_up_adopts_what_a_killed_keeper_left(cluster):
     """1. The keeper is killed; daemon and agent live on. 2. `up` again keeps the same processes.
     3. What dies afterwards is started again by the new keeper."""
     cluster.bursar("up", "--agents", "2", "--detach")
     before = cluster.pids()
-    os.kill(LocalCluster(cluster.directory).keeper_pid(), signal.SIGKILL)
+    os.kill(LocalCluster(cluster.directory).keeper().pid, signal.SIGKILL)
     (cluster.directory / "cluster.json").unlink()  # found by their command lines
     cluster.bursar("up", "--detach")
     assert cluster.pids() == before
@@ -214,7 +279,7 @@ def test_three_ups_at_once_make_one_cluster(cluster):
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     assert cluster.pids().keys() == {"daemon", "local-1"}
-    assert len(processes.find("bursard", str(cluster.directory / "daemon"))) == 1
+    assert [one.name for one in processes.running_below(str(cluster.directory))].count("daemon") == 1
 
 
 def test_down_cancels_running_jobs_and_up_takes_the_nodes_back(cluster):
@@ -230,9 +295,9 @@ def test_down_cancels_running_jobs_and_up_takes_the_nodes_back(cluster):
 def test_down_ends_everything_when_the_keeper_is_gone(cluster):
     cluster.bursar("up", "--detach")
     pids = cluster.pids()
-    os.kill(LocalCluster(cluster.directory).keeper_pid(), signal.SIGKILL)
+    os.kill(LocalCluster(cluster.directory).keeper().pid, signal.SIGKILL)
     cluster.bursar("down")
-    assert all(processes.start_time(pid) is None for pid in pids.values())
+    assert all(processes.noted(pid) is None for pid in pids.values())
 
 
 def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
@@ -243,7 +308,7 @@ def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
     assert "the database is damaged" in done.stderr
     assert "daemon.log" in done.stderr
     assert cluster.pids() == {}
-    assert LocalCluster(cluster.directory).keeper_pid() is None
+    assert LocalCluster(cluster.directory).keeper() is None
 
 
 def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
@@ -260,14 +325,31 @@ def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
         assert len(pids) == 2
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-    assert all(processes.start_time(pid) is None for pid in pids.values())
+    assert all(processes.noted(pid) is None for pid in pids.values())
+
+
+def test_foreground_up_replaces_a_keeper_that_was_killed(cluster):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bursar.cli.main", "up", "--state-dir", str(cluster.directory)],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert "ready" in process.stdout.readline()
+        pids, keeper = cluster.pids(), LocalCluster(cluster.directory).keeper()
+        os.kill(keeper.pid, signal.SIGKILL)
+        until(lambda: LocalCluster(cluster.directory).keeper() not in (None, keeper))
+        assert cluster.pids() == pids
+        cluster.bursar("down")
+        assert process.wait(30) == 0
 
 
 def test_long_state_directory_gets_a_short_socket_directory(cluster, tmp_path):
     cluster.directory = tmp_path / ("d" * 80) / ("e" * 40)
     cluster.bursar("up", "--detach")
-    facts = LocalCluster(cluster.directory).facts()
-    run = Path(facts["run_dir"])
+    run = Path(LocalCluster(cluster.directory).kept().desired.run_dir)
     assert len(str(run / "bursar.sock")) <= 100
     assert run.stat().st_mode & 0o777 == 0o700
     assert cluster.status()["daemon"]["ready"]
@@ -301,6 +383,5 @@ def test_wrong_simulated_gpus_are_refused(cluster):
 def test_recycled_pid_is_not_taken_for_ours():
     process = processes.noted(os.getpid())
     assert processes.alive(process)
-    assert not processes.alive({**process, "start": process["start"] - 1})
-    assert not processes.alive({"pid": os.getpid(), "start": None})
+    assert not processes.alive(process._replace(start=process.start - 1))
     assert not processes.alive(None)

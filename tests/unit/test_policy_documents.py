@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.clock import parse_instant
@@ -273,7 +273,6 @@ def test_a_scope_covers_a_subtree_and_all_its_marks(scope: Scope, covers: bool) 
     assert scope.covers("Research/Vision", "ada", "e", "m", {"team": "v"}) is covers
 
 
-@settings(max_examples=300)
 @given(
     st.sampled_from([BUDGET, BOOK, MODEL]),
     st.lists(

@@ -56,7 +56,7 @@ def test_silent_job_leaves_no_log_file(pipe: tuple[int, int]) -> None:
     assert not Path(LOG).exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(total=st.integers(0, 5 * CAP), piece=st.integers(1, 4096), limit=st.integers(1, 9000))
 def test_reader_sees_the_bytes_that_were_written_where_they_were(
     tmp_path_factory: pytest.TempPathFactory, total: int, piece: int, limit: int

@@ -11,13 +11,17 @@ from typing import Any
 
 import click
 
-from bursar.cli.common import fail, listing
+from bursar.cli.common import fail, listing, server_of
 from bursar.cli.misc import not_built
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.errors import BursarError, InvalidRequest
-from bursar.local.cluster import LocalCluster, check_installed, choose_directory
+from bursar.local import processes, stopping, which
+from bursar.local.cluster import LocalCluster
+from bursar.local.files import Desired
+from bursar.local.machine import check_installed
+from bursar.local.processes import Process
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 
@@ -52,40 +56,46 @@ def up(
         )
     if policies is not None and not Path(policies).is_dir():
         raise InvalidRequest(f"--policies: {policies} is not a directory")
-    directory = address.state_home() if state_dir is None else choose_directory(state_dir)
+    directory = address.state_home() if state_dir is None else which.directory_of(state_dir)
     check_installed()
     cluster = LocalCluster(directory)
-    cluster.prepare()
     with _ending_signals():
         try:
-            mine = _start(cluster, agents, policies and str(Path(policies).resolve()), simulate_gpus)
-            if detach or not mine:
+            desired = _start(cluster, agents, policies and str(Path(policies).resolve()), simulate_gpus)
+            if detach or desired is None:
                 cluster.let_go()
                 return
             say("Ctrl-C stops it")
-            cluster.wait_keeper()
+            cluster.wait_keeper(desired)
             say("stopped")
         except KeyboardInterrupt:
             say("\nstopping")
             _stop(cluster)
 
 
-def _start(cluster: LocalCluster, agents: int | None, policies: str | None, gpus: str | None) -> bool:
-    """Start or adopt; True when the keeper is this process's child."""
+def _start(
+    cluster: LocalCluster, agents: int | None, policies: str | None, gpus: str | None
+) -> Desired | None:
+    """Start or adopt; what is kept when the keeper is this process's child, None when another keeps it."""
     with cluster.starting():
+        aside_before = cluster.set_aside()
+        cluster.prepare()
         desired = cluster.desire(agents, policies, gpus)
         mine = cluster.keep(desired)
         try:
             cluster.wait_ready(desired, _progress)
         except BursarError:
             if mine:  # leave nothing half started behind
-                cluster.stop(_progress)
+                stopping.stop(cluster, _progress)
             raise
-        address.note_cluster(desired["server"], str(cluster.directory))
-    names = ", ".join(child["name"] for child in desired["children"][1:])
-    write_text(f"bursar is ready at {desired['server']}\nnodes: {names}; state: {cluster.directory}")
+        finally:
+            for path in sorted(cluster.set_aside() - aside_before):
+                say(f"damaged, so set aside: {path}")
+        address.note_cluster(desired.server, str(cluster.directory))
+    names = ", ".join(child.name for child in desired.children[1:])
+    write_text(f"bursar is ready at {desired.server}\nnodes: {names}; state: {cluster.directory}")
     say("next: bursar run -- echo hello")
-    return mine
+    return desired if mine else None
 
 
 @contextlib.contextmanager
@@ -106,7 +116,7 @@ def _ending_signals() -> Iterator[None]:
 
 def _stop(cluster: LocalCluster) -> bool:
     with cluster.starting():
-        ran = cluster.stop(_progress)
+        ran = stopping.stop(cluster, _progress)
         address.forget_cluster(str(cluster.directory))
     return ran
 
@@ -120,13 +130,15 @@ def _progress(text: str) -> None:
 def down(state_dir: str | None) -> None:
     """Stop the cluster of `bursar up`, running jobs included. Pending jobs stay for the next `up`.
 
+    When several run, say which: --state-dir, or --server and BURSAR_SERVER with its address.
+
     Example: bursar down
     """
-    cluster = LocalCluster(choose_directory(state_dir))
+    cluster = which.to_end(state_dir, server_of(None))
     if not cluster.directory.is_dir():
         say(f"nothing runs: there is no {cluster.directory}")
         return
-    say("stopped" if _stop(cluster) else f"nothing runs in {cluster.directory}")
+    say(f"stopped {cluster.directory}" if _stop(cluster) else f"nothing runs in {cluster.directory}")
 
 
 # ------------------------------------------------------------------ status
@@ -144,12 +156,20 @@ STATUS_COLUMNS = (
 @click.option("--state-dir", metavar="DIR", default=None, help="Which; else the one that runs.")
 @listing
 def status(state_dir: str | None, output: Output) -> None:
-    """Show the cluster of `bursar up`. Exit code 5 when nothing runs, or it is not ready.
+    """Show the cluster of `bursar up`, or the server that --server or BURSAR_SERVER names.
+
+    Exit code 5 when nothing runs, or it is not ready.
 
     Example: bursar status -o json
     """
-    cluster = LocalCluster(choose_directory(state_dir))
-    row = read_status(cluster)
+    meant = which.to_show(state_dir, server_of(None))
+    if meant.note:
+        say(meant.note)
+    if meant.cluster is not None:
+        row = read_status(meant.cluster)
+    else:
+        assert meant.server is not None
+        row = read_remote(meant.server.url)
     emit_one(row, output, _status_text, columns=STATUS_COLUMNS, identity="server")
     if not row["daemon"]["ready"]:
         raise fail(5)
@@ -157,22 +177,58 @@ def status(state_dir: str | None, output: Output) -> None:
 
 def read_status(cluster: LocalCluster) -> Row:
     """The object of contract section 1."""
-    processes = cluster.processes()
-    daemon: Row = {"pid": None, "version": None, "ready": False}
+    running = cluster.processes()
+    server = cluster.server
+    daemon: Row = {"pid": None, "version": None, "ready": False, "state": "stopped"}
     states: dict[str, str] = {}
-    if "daemon" in processes:
-        daemon["pid"] = processes["daemon"]["pid"]
-        states = _ask(cluster.server, daemon)
-    agents = []
-    for name in cluster.agent_names():
-        pid = processes[name]["pid"] if name in processes else None
-        state = states.get(name, "starting" if pid else "stopped")
-        agents.append({"name": name, "pid": pid, "state": state if pid else "stopped"})
+    if "daemon" in running:
+        daemon |= {"pid": running["daemon"].pid, "state": "not responding"}
+        if not processes.stopped(running["daemon"]):
+            states = _ask(server, daemon)
+    untold = "unknown" if daemon["state"] == "not responding" else "starting"
+    agents = [
+        {
+            "name": name,
+            "pid": running[name].pid if name in running else None,
+            "state": _agent_state(running.get(name), states.get(name, untold)),
+        }
+        for name in cluster.agent_names()
+    ]
+    keeper = cluster.keeper()
+    keeps = "stopped" if keeper is None else "ready" if cluster.keeper_responds(keeper) else "not responding"
     return {
-        "server": cluster.server or None,
+        "server": server or None,
         "state_dir": str(cluster.directory),
         "daemon": daemon,
         "agents": agents,
+        "keeper": {"pid": keeper.pid if keeper else None, "state": keeps},
+    }
+
+
+def _agent_state(process: Process | None, told: str) -> str:
+    if process is None:
+        return "stopped"
+    return "not responding" if processes.stopped(process) else told
+
+
+def read_remote(server: str) -> Row:
+    """The same object for a server that no `bursar up` here runs. Raises `ServerUnavailable`."""
+    from bursar.client import Client
+
+    with Client(server) as client:
+        found = client.server(timeout_s=5.0)
+        nodes = client.nodes()
+    return {
+        "server": server,
+        "state_dir": None,
+        "daemon": {
+            "pid": found.pid,
+            "version": found.version,
+            "ready": found.ready,
+            "state": "ready" if found.ready else "starting",
+        },
+        "agents": [{"name": node.facts.name, "pid": None, "state": node.state} for node in nodes],
+        "keeper": None,
     }
 
 
@@ -180,24 +236,32 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
     """Fill in what the daemon says of itself; the states of its nodes."""
     from bursar.client import Client
 
+    socket = address.parse(server, "bursar up").socket
+    if socket is None or not address.probe(socket):
+        daemon["state"] = "starting"
+        return {}
     try:
         with Client(server) as client:
             found = client.server(timeout_s=5.0)
-            daemon |= {"version": found.version, "ready": found.ready}
+            state = "ready" if found.ready else "starting"
+            daemon |= {"version": found.version, "ready": found.ready, "state": state}
             return {node.facts.name: node.state for node in client.nodes()}
     except BursarError:
         return {}
 
 
 def _status_text(row: Row) -> str:
-    daemon = row["daemon"]
+    daemon, keeper = row["daemon"], row["keeper"]
     if daemon["pid"] is None and not any(agent["pid"] for agent in row["agents"]):
         return f"nothing runs in {row['state_dir']}; start with `bursar up`"
-    ready = "ready" if daemon["ready"] else "not ready"
+    ready = {"ready": "ready", "not responding": "not responding"}.get(daemon["state"], "not ready")
+    version = f", version {daemon['version']}" if daemon["version"] else ""
     lines = [
         f"server     {row['server']}",
-        f"state dir  {row['state_dir']}",
-        f"daemon     {ready}, pid {daemon['pid']}, version {daemon['version']}",
+        f"state dir  {row['state_dir'] or 'not of a `bursar up` of this user'}",
+        f"daemon     {ready}, pid {daemon['pid']}{version}",
     ]
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
+    if keeper is not None and keeper["state"] != "ready":
+        lines.append(f"keeper     {keeper['state']}; `bursar up --detach` replaces it and keeps what runs")
     return "\n".join(lines)

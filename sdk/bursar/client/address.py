@@ -99,7 +99,7 @@ def read_pointer(path: Path) -> list[dict[str, str]]:
     """The clusters named in one pointer file, newest first; nothing when it is absent or broken."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     if not isinstance(found, list):
         return []

@@ -1,39 +1,167 @@
-"""The small files of a state directory: read with a plan for damage, replaced at once, locked.
+"""The small files of a `bursar up`: what is wanted (`desired.json`), what runs (`cluster.json`), locks.
 
-Why     a file that was cut short, or that somebody wrote into, must not keep a cluster from starting
-        or ending. Standard library alone, for the keeper.
+Owns    their form, their checks and their replacement as a whole.
+Why     whatever stands in them was perhaps cut short or written by others; it is read once, here,
+        into values that the keeper, `up`, `down` and `status` can trust. Standard library alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from bursar.aside import Damaged, clear_for_file, read_object, set_aside
+from bursar.local.processes import Process, from_json
+
+DESIRED: Final = "desired.json"
+CLUSTER: Final = "cluster.json"
+KEEPER_LOCK: Final = "keeper.lock"
+UP_LOCK: Final = "up.lock"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object; empty when it is absent or broken."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+@dataclass(frozen=True)
+class ChildSpec:
+    """One process to keep: the module it runs, its directory, its whole command line."""
+
+    name: str
+    module: str
+    state_dir: str
+    command: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `desired.json`."""
+        return {
+            "name": self.name,
+            "module": self.module,
+            "state_dir": self.state_dir,
+            "command": list(self.command),
+        }
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What `bursar up` wants to run."""
+
+    server: str = ""
+    state_dir: str = ""
+    run_dir: str = ""
+    agents: int = 0
+    policies: str = ""
+    simulate_gpus: str = ""
+    children: tuple[ChildSpec, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `desired.json`."""
+        return {**vars(self), "children": [child.to_json() for child in self.children]}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the keeper runs, as it noted it last: a cache, never the only place where something is known.
+
+    Attributes:
+        failures: how often each child has ended by itself with an error, since the keeper began.
+        ready: names of the children that have said that they are ready.
+    """
+
+    desired: Desired = Desired()
+    keeper: Process | None = None
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    ready: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `cluster.json`."""
+        return {
+            **self.desired.to_json(),
+            "keeper": self.keeper.to_json() if self.keeper else None,
+            "processes": {name: process.to_json() for name, process in self.processes.items()},
+            "failures": dict(self.failures),
+            "ready": list(self.ready),
+        }
+
+
+def read_desired(directory: Path) -> Desired:
+    """`desired.json`; an empty one when there is none. Raises `Damaged`."""
+    return _desired(read_object(directory / DESIRED))
+
+
+def read_kept(directory: Path) -> Kept:
+    """`cluster.json`; an empty one when there is none. Raises `Damaged`."""
+    found = read_object(directory / CLUSTER)
+    running, failures = found.get("processes") or {}, found.get("failures") or {}
+    ready = found.get("ready") or []
+    if not isinstance(running, dict) or not isinstance(failures, dict) or not isinstance(ready, list):
+        raise Damaged("its processes are no table")
+    named = {name: from_json(value) for name, value in running.items()}
+    return Kept(
+        _desired(found),
+        from_json(found.get("keeper")),
+        {name: process for name, process in named.items() if process is not None},
+        {name: count for name, count in failures.items() if type(count) is int},
+        tuple(name for name in ready if isinstance(name, str)),
+    )
+
+
+def _desired(found: dict[str, Any]) -> Desired:
+    if not found:
+        return Desired()
+    texts = {
+        name: _typed(found, name, str)
+        for name in ("server", "state_dir", "run_dir", "policies", "simulate_gpus")
+    }
+    children = tuple(_child(one) for one in _typed(found, "children", list))
+    agents = _typed(found, "agents", int)
+    if not 1 <= agents <= 64 or len(children) != agents + 1:
+        raise Damaged("it does not name one daemon and 1 to 64 agents")
+    return Desired(**texts, agents=agents, children=children)
+
+
+def _child(value: Any) -> ChildSpec:
+    if not isinstance(value, dict):
+        raise Damaged("a child is no table")
+    command = _typed(value, "command", list)
+    if not command or not all(isinstance(word, str) and "\0" not in word for word in command):
+        raise Damaged("a command is no list of words")
+    name = _typed(value, "name", str)
+    if not name or "/" in name or name.startswith("."):
+        raise Damaged("a child has no name")
+    return ChildSpec(name, _typed(value, "module", str), _typed(value, "state_dir", str), tuple(command))
+
+
+def _typed(found: dict[str, Any], name: str, kind: type) -> Any:
+    value = found.get(name)
+    if type(value) is not kind:
+        raise Damaged(f"{name} is missing or no {kind.__name__}")
+    return value
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a JSON file at once, readable by its owner alone."""
+    """Replace a JSON file at once, readable by its owner alone. Raises `OSError`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        stream.write(json.dumps(value, indent=1) + "\n")
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(json.dumps(value, indent=1) + "\n")
+        if path.is_dir() and not path.is_symlink():
+            set_aside(path)
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def lock(path: Path, wait_s: float = 0) -> int | None:
     """Hold `path` exclusively; the descriptor, or None when somebody else keeps holding it."""
+    clear_for_file(path)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     stop_at = time.monotonic() + wait_s
     while True:

@@ -1,8 +1,8 @@
 """The keeper: the process that keeps one local cluster alive, `python -m bursar.local.keeper DIR`.
 
 Owns    the daemon and the agents of one state directory while it runs: it starts them, restarts those
-        that die (0.2 s, doubling to 5 s, from the start again after 10 s of health) and, when told
-        to end, stops the agents and then the daemon.
+        that die, kills and restarts those that hang, and, when told to end, stops the agents and then
+        the daemon. It never gives up.
 Input   `DIR/desired.json`, written by `bursar up`; read again at SIGHUP. Output: `DIR/cluster.json`.
 Why     `up` returns and shells close, so somebody must stay. It is the standard library alone: a
         small process that never loads gRPC may start others safely, and has little to go wrong.
@@ -17,105 +17,30 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from bursar.local import files, processes
+from bursar.aside import Damaged
+from bursar.local import files, heartbeat, processes
+from bursar.local.child import SILENT_S, STOP_S, Child, child_env
+from bursar.local.files import Desired, Kept
 
-BACKOFF_S: Final = 0.2
-BACKOFF_MAX_S: Final = 5.0
-HEALTHY_AFTER_S: Final = 10.0
-STOP_S: Final = 8.0
-"""Time each of the agents, then the daemon, has to end before it is killed."""
-LOG_BYTES_MAX: Final = 16 << 20
-"""A log larger than this is set aside, once, when its process starts."""
-
-
-class Child:
-    """One process that is kept: its command, and when it may start again."""
-
-    def __init__(self, name: str, command: list[str], log: Path, state_dir: str) -> None:
-        self.name = name
-        self.command = command
-        self.log = log
-        self.state_dir = state_dir
-        self.process: dict[str, Any] | None = None
-        self.popen: subprocess.Popen[bytes] | None = None
-        self.pidfd = -1
-        self.started_at = 0.0
-        self.start_at = 0.0
-        self.backoff_s = BACKOFF_S
-        self.failures = 0
-
-    def adopt(self, noted_before: dict[str, Any] | None) -> bool:
-        """Keep the process that runs already, if one does."""
-        if not processes.alive(noted_before):
-            others = processes.find(self.command[self.command.index("-m") + 1], self.state_dir)
-            noted_before = processes.noted(others[0]) if others else None
-        if noted_before is None or not self._open(noted_before):
-            return False
-        say(f"{self.name}: adopted pid {noted_before['pid']}")
-        return True
-
-    def start(self, env: dict[str, str], directory: Path) -> None:
-        """Start it, in a session of its own, with its output in its log."""
-        with contextlib.suppress(OSError):
-            if self.log.stat().st_size > LOG_BYTES_MAX:
-                self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-                env=env,
-                start_new_session=True,
-            )
-        say(f"{self.name}: started pid {self.popen.pid}")
-        self._open(processes.noted(self.popen.pid) or {"pid": self.popen.pid, "start": None})
-
-    def _open(self, process: dict[str, Any]) -> bool:
-        try:
-            self.pidfd = os.pidfd_open(int(process["pid"]))
-        except OSError:
-            if self.popen is None:
-                return False
-            self.pidfd = -1  # it ended before it could be watched; reaped below
-        self.process = process
-        self.started_at = time.monotonic()
-        return True
-
-    def ended(self) -> None:
-        """Note its end and when it starts again."""
-        code: int | None = None
-        if self.popen is not None:
-            code = self.popen.wait()
-            self.popen = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-        self.process = None
-        if time.monotonic() - self.started_at >= HEALTHY_AFTER_S:
-            self.backoff_s, self.failures = BACKOFF_S, 0
-        self.failures += 1
-        how = "ended" if code is None else f"exit code {code}"
-        say(f"{self.name}: {how}; starts again in {self.backoff_s:g} s")
-        self.start_at = time.monotonic() + self.backoff_s
-        self.backoff_s = min(2 * self.backoff_s, BACKOFF_MAX_S)
+PAUSE_S: Final = 2.0
+"""A wait this much longer than asked for means that the keeper itself stood still."""
 
 
 class Keeper:
-    """One run of the keeper over one state directory."""
+    """One run of the keeper over one state directory. `lock_fd` carries its beat."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock_fd: int) -> None:
         self._directory = directory
-        self._desired: dict[str, Any] = {}
+        self._lock_fd = lock_fd
+        self._desired = Desired()
         self._children: dict[str, Child] = {}
+        self._door: heartbeat.Door | None = None
         self._env = child_env()
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
@@ -131,84 +56,160 @@ class Keeper:
         self._reread = True
 
     def run(self) -> int:
-        """Keep until told to stop."""
-        self._load()
+        """Keep until told to stop; 1 when `desired.json` says nothing that could be kept."""
+        try:
+            self._load(files.read_desired(self._directory))
+        except Damaged as problem:
+            say(f"{files.DESIRED} cannot be used: {problem}; `bursar up` writes it anew")
+            return 1
         while not self._stop:
             if self._reread:
                 self._reread = False
-                self._load()
+                self._reload()
             self._start_due()
             self._wait()
         self._shut_down()
         return 0
 
-    def _load(self) -> None:
-        """Read what is desired: new children are adopted or started, surplus ones stopped."""
-        self._desired = files.read_json(self._directory / "desired.json")
-        before = files.read_json(self._directory / "cluster.json").get("processes", {})
-        wanted = {child["name"]: child for child in self._desired.get("children", [])}
+    # ------------------------------------------------------------------ what is wanted
+
+    def _reload(self) -> None:
+        try:
+            self._load(files.read_desired(self._directory))
+        except Damaged as problem:
+            say(f"{files.DESIRED} cannot be used: {problem}; keeping what was wanted before")
+        for child in self._children.values():
+            child.hurry()
+
+    def _load(self, desired: Desired) -> None:
+        """New children are adopted or started, surplus ones stopped."""
+        self._desired = desired
+        self._open_door(Path(desired.run_dir))
+        wanted = {spec.name: spec for spec in desired.children}
         for name in [name for name in self._children if name not in wanted]:
             self._end([self._children.pop(name)])
-        for name, child in wanted.items():
-            if name in self._children:
-                self._children[name].command = child["command"]  # from its next start on
-                continue
-            log = self._directory / "logs" / f"{name}.log"
-            fresh = Child(name, child["command"], log, child["state_dir"])
-            fresh.adopt(before.get(name))
-            self._children[name] = fresh
+        fresh = [spec for name, spec in wanted.items() if name not in self._children]
+        before = self._running() if fresh else Kept()
+        for spec in fresh:
+            child = Child(spec, self._directory / "logs" / f"{spec.name}.log")
+            if child.adopt(before.processes.get(spec.name), spec.name in before.ready) and child.process:
+                say(f"{spec.name}: adopted pid {child.process.pid}")
+            self._children[spec.name] = child
+        for name, spec in wanted.items():
+            self._children[name].spec = spec  # from its next start on
         self._note()
 
+    def _running(self) -> Kept:
+        """What runs already: as `cluster.json` notes it, else as the command lines say."""
+        try:
+            before = files.read_kept(self._directory)
+        except Damaged as problem:
+            say(f"{files.CLUSTER} cannot be used: {problem}; looking for the processes themselves")
+            before = Kept()
+        by_name = {one.name: one.process for one in processes.running_below(str(self._directory))}
+        by_name |= {name: p for name, p in before.processes.items() if processes.alive(p)}
+        return Kept(processes=by_name, ready=before.ready)
+
+    def _open_door(self, run_dir: Path) -> None:
+        if self._door is not None and self._door.path.parent == run_dir:
+            return
+        try:
+            self._door = heartbeat.Door(run_dir)
+        except OSError as problem:
+            say(f"{run_dir}: signs of life cannot be heard: {problem}; a process that hangs stays")
+            self._door = None
+            self._env = child_env()
+            return
+        self._env = {
+            **child_env(),
+            "NOTIFY_SOCKET": str(self._door.path),
+            "WATCHDOG_USEC": str(int(SILENT_S * 1_000_000)),
+        }
+
+    # ------------------------------------------------------------------ keeping
+
     def _start_due(self) -> None:
-        due = [
-            child
-            for child in self._children.values()
-            if child.process is None and time.monotonic() >= child.start_at
-        ]
+        now_s = time.monotonic()
+        due = [c for c in self._children.values() if c.process is None and now_s >= c.start_at_s]
         for child in due:
             try:
                 child.start(self._env, self._directory)
+                say(f"{child.name}: started pid {child.process.pid if child.process else '?'}")
             except OSError as error:
                 say(f"{child.name}: cannot start: {error}")
-                child.started_at = time.monotonic()
-                child.ended()
+                child.cannot_start(time.monotonic())
         if due:
             self._note()
 
     def _wait(self) -> None:
-        """Sleep until a child ends, a signal comes or a start is due."""
+        """Sleep until a child ends or speaks, a signal comes, a start is due, or it is time to look."""
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
-        waits = []
+        if self._door is not None:
+            poller.register(self._door, select.POLLIN)
+        before_s = time.monotonic()
+        wait_s = heartbeat.BEAT_S
         for child in self._children.values():
             if child.process is None:
-                waits.append(max(0.0, child.start_at - time.monotonic()))
+                wait_s = min(wait_s, max(0.0, child.start_at_s - before_s))
             elif child.pidfd >= 0:
                 poller.register(child.pidfd, select.POLLIN)
             else:
-                waits.append(0.0)
-        poller.poll(min(waits) * 1000 if waits else None)
+                wait_s = 0.0
+        poller.poll(wait_s * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
+        heartbeat.beat(self._lock_fd)
+        self._look(before_s, wait_s)
+
+    def _look(self, before_s: float, wait_s: float) -> None:
+        now_s = time.monotonic()
+        pause_s = now_s - before_s - wait_s
+        if pause_s > PAUSE_S:
+            for child in self._children.values():
+                child.forgive(pause_s)
+        changed = self._hear(now_s)
+        for child in self._children.values():
+            reason = child.hung(now_s)
+            if reason:
+                say(f"{child.name}: {reason}: killed")
+                processes.kill(child.process, signal.SIGKILL)
         dead = [c for c in self._children.values() if c.process and not processes.alive(c.process)]
         for child in dead:
-            child.ended()
-        if dead:
+            code = child.ended(now_s)
+            how = "ended" if code is None else f"exit code {code}"
+            say(f"{child.name}: {how}; starts again in {max(0.0, child.start_at_s - now_s):.1f} s")
+        if dead or changed:
             self._note()
+
+    def _hear(self, now_s: float) -> bool:
+        """Take what the children said; True when one has become ready."""
+        before = [child.ready for child in self._children.values()]
+        for pid, message in self._door.messages() if self._door is not None else ():
+            for child in self._children.values():
+                if child.process is not None and child.process.pid == pid:
+                    child.heard(message, now_s)
+        return [child.ready for child in self._children.values()] != before
 
     def _note(self) -> None:
         """Write `cluster.json`: address, configuration, pids."""
-        kept = {name: child.process for name, child in self._children.items() if child.process}
-        value = {
-            **self._desired,
-            "keeper": processes.noted(os.getpid()),
-            "processes": kept,
-            "failures": {name: child.failures for name, child in self._children.items()},
-        }
+        children = self._children.items()
+        kept = Kept(
+            self._desired,
+            processes.noted(os.getpid()),
+            {name: child.process for name, child in children if child.process},
+            {name: child.failures for name, child in children},
+            tuple(name for name, child in children if child.ready),
+        )
+        self._write(kept)
+
+    def _write(self, kept: Kept) -> None:
         try:
-            files.write_json(self._directory / "cluster.json", value)
+            files.write_json(self._directory / files.CLUSTER, kept.to_json())
         except OSError as error:  # a full disk must not end the keeping
-            say(f"cluster.json cannot be written: {error}")
+            say(f"{files.CLUSTER} cannot be written: {error}")
+
+    # ------------------------------------------------------------------ the end
 
     def _shut_down(self) -> None:
         """Agents first, so that they report their last usage to a daemon that listens."""
@@ -216,32 +217,19 @@ class Keeper:
         self._end([child for child in children if child.name != "daemon"])
         self._end([child for child in children if child.name == "daemon"])
         self._children.clear()
-        value = {**self._desired, "keeper": None, "processes": {}}
-        with contextlib.suppress(OSError):
-            files.write_json(self._directory / "cluster.json", value)
+        if self._door is not None:
+            self._door.close()
+            with contextlib.suppress(OSError):
+                self._door.path.unlink()
+        self._write(Kept(self._desired))
         say("stopped")
 
     def _end(self, children: list[Child]) -> None:
-        running = [child.process for child in children]
-        for process in running:
-            processes.kill(process, signal.SIGTERM)
-        late = processes.wait_gone(running, STOP_S)
-        for process in late:
-            say(f"pid {process['pid']} did not end in {STOP_S:g} s: killed")
-            processes.kill(process, signal.SIGKILL)
-        processes.wait_gone(late, 2.0)
+        for late in processes.end_all([child.process for child in children], STOP_S):
+            say(f"pid {late.pid} did not end in {STOP_S:g} s: killed")
         for child in children:
             if child.popen is not None:
                 child.popen.poll()
-
-
-def child_env() -> dict[str, str]:
-    """The environment of the children: the keeper's, with absolute import paths, no client settings."""
-    env = {k: v for k, v in os.environ.items() if k not in ("BURSAR_SERVER", "BURSAR_TOKEN")}
-    if env.get("PYTHONPATH"):
-        parts = (os.path.abspath(part) for part in env["PYTHONPATH"].split(os.pathsep) if part)
-        env["PYTHONPATH"] = os.pathsep.join(parts)
-    return env
 
 
 def say(text: str) -> None:
@@ -252,10 +240,10 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _kept(directory: Path) -> Iterator[bool]:
-    fd = files.lock(directory / "keeper.lock", wait_s=2.0)
+def _kept(directory: Path) -> Iterator[int | None]:
+    fd = files.lock(directory / files.KEEPER_LOCK, wait_s=2.0)
     try:
-        yield fd is not None
+        yield fd
     finally:
         if fd is not None:
             os.close(fd)
@@ -264,11 +252,11 @@ def _kept(directory: Path) -> Iterator[bool]:
 def main(arguments: Sequence[str]) -> int:
     """Keep the cluster of the one directory given; 1 when another keeper does."""
     directory = Path(arguments[0])
-    with _kept(directory) as mine:
-        if not mine:
+    with _kept(directory) as lock_fd:
+        if lock_fd is None:
             say("another keeper keeps this directory")
             return 1
-        return Keeper(directory).run()
+        return Keeper(directory, lock_fd).run()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Owns    the name of a process: its pid and its start time together, so that a recycled pid is never
         taken for one of ours, and what may be done to it: look, signal, wait.
 Why     the keeper, `up`, `down` and `status` must mean the same process, also one that none of them
-        started. Standard library alone, for the keeper.
+        started and no file names. Standard library alone, for the keeper.
 """
 
 from __future__ import annotations
@@ -12,69 +12,130 @@ import contextlib
 import itertools
 import os
 import select
+import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
+
+KEEPER_MODULE: Final = "bursar.local.keeper"
 
 
-def start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which `pid` started; with the pid it names one process for ever.
+class Process(NamedTuple):
+    """One process for ever: its pid, and the clock ticks since boot at which it started."""
 
-    None when there is none, or when it is dead and only waits to be reaped.
-    """
+    pid: int
+    start: int
+
+    def to_json(self) -> dict[str, int]:
+        """As it stands in `cluster.json`."""
+        return {"pid": self.pid, "start": self.start}
+
+
+class Glance(NamedTuple):
+    """One look at a process: its state letter (`T`: stopped), when it started, the CPU it has used."""
+
+    state: str
+    start: int
+    cpu_ticks: int
+
+
+class Ours(NamedTuple):
+    """A daemon or an agent that runs below some state directory of `bursar up`."""
+
+    name: str
+    process: Process
+    words: tuple[str, ...]
+
+
+def glance(pid: int) -> Glance | None:
+    """None when there is none, or when it is dead and only waits to be reaped."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    if not fields or fields[0] in (b"Z", b"X"):
+        return None
+    return Glance(fields[0].decode("ascii", "replace"), int(fields[19]), int(fields[11]) + int(fields[12]))
 
 
-def alive(process: dict[str, Any] | None) -> bool:
-    """Does the process noted as `{pid, start}` still run?"""
-    if not process or not process.get("pid") or process.get("start") is None:
-        return False
-    return bool(start_time(int(process["pid"])) == process["start"])
+def noted(pid: int) -> Process | None:
+    """The process that has this pid now."""
+    seen = glance(pid)
+    return None if seen is None else Process(pid, seen.start)
 
 
-def noted(pid: int) -> dict[str, Any] | None:
-    """`{pid, start}` of a process that runs."""
-    start = start_time(pid)
-    return None if start is None else {"pid": pid, "start": start}
+def alive(process: Process | None) -> bool:
+    """Does it still run?"""
+    return process is not None and noted(process.pid) == process
 
 
-def find(module: str, state_dir: str) -> list[int]:
-    """Processes of this user whose command line is `… -m module … --state-dir state_dir …`."""
+def stopped(process: Process | None) -> bool:
+    """Does it stand still, by SIGSTOP or the like?"""
+    seen = glance(process.pid) if process else None
+    return seen is not None and seen.state == "T"
+
+
+def running_below(directory: str) -> list[Ours]:
+    """The daemon and the agents of the state directory of `bursar up`, by their command lines."""
     found = []
+    for pid, words in _command_lines():
+        flags = dict(itertools.pairwise(words))
+        state_dir = Path(flags.get("--state-dir", ""))
+        if "--terminate-all" in words:
+            continue
+        if flags.get("-m") == "bursard" and _same(str(state_dir.parent), directory):
+            name = "daemon"
+        elif flags.get("-m") == "bursar_agent" and _same(str(state_dir.parent.parent), directory):
+            name = state_dir.name
+        else:
+            continue
+        process = noted(pid)
+        if process is not None:
+            found.append(Ours(name, process, tuple(words)))
+    return sorted(found, key=lambda one: one.process)
+
+
+def keepers(directory: str) -> list[Process]:
+    """Keepers of the state directory, by their command lines."""
+    found = []
+    for pid, words in _command_lines():
+        if (
+            len(words) > 2
+            and words[-2] == KEEPER_MODULE
+            and words[-3] == "-m"
+            and _same(words[-1], directory)
+        ):
+            found.append(noted(pid))
+    return [process for process in found if process is not None]
+
+
+def _command_lines() -> Iterator[tuple[int, list[str]]]:
+    """Every process of this user but this one."""
     for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         try:
             if entry.stat().st_uid != os.getuid():
                 continue
-            words = Path(f"/proc/{entry.name}/cmdline").read_bytes().split(b"\0")
+            raw = Path(f"/proc/{entry.name}/cmdline").read_bytes()
         except OSError:
             continue
-        if _runs(words, os.fsencode(module), os.fsencode(state_dir)):
-            found.append(int(entry.name))
-    return sorted(pid for pid in found if start_time(pid) is not None)
+        yield int(entry.name), [os.fsdecode(word) for word in raw.rstrip(b"\0").split(b"\0")]
 
 
-def _runs(words: Sequence[bytes], module: bytes, state_dir: bytes) -> bool:
-    pairs = set(itertools.pairwise(words))
-    return (
-        (b"-m", module) in pairs and (b"--state-dir", state_dir) in pairs and b"--terminate-all" not in words
-    )
+def _same(path: str, other: str) -> bool:
+    return path == other or os.path.realpath(path) == os.path.realpath(other)
 
 
-def kill(process: dict[str, Any] | None, number: int) -> None:
-    """Send a signal, to exactly the process noted."""
+def kill(process: Process | None, number: int) -> None:
+    """Send a signal, to exactly the process meant."""
     if process and alive(process):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process["pid"]), number)
+            os.kill(process.pid, number)
 
 
-def wait_gone(wanted: Iterable[dict[str, Any] | None], limit_s: float) -> list[dict[str, Any]]:
+def wait_gone(wanted: Iterable[Process | None], limit_s: float) -> list[Process]:
     """Wait for processes to end, children or not; those that still run after `limit_s`."""
     stop_at = time.monotonic() + limit_s
     left = [p for p in wanted if p and alive(p)]
@@ -83,7 +144,7 @@ def wait_gone(wanted: Iterable[dict[str, Any] | None], limit_s: float) -> list[d
         fds = []
         for process in left:
             with contextlib.suppress(OSError):
-                fds.append(os.pidfd_open(int(process["pid"])))
+                fds.append(os.pidfd_open(process.pid))
                 poller.register(fds[-1], select.POLLIN)
         if fds:
             poller.poll(rest * 1000)
@@ -91,3 +152,21 @@ def wait_gone(wanted: Iterable[dict[str, Any] | None], limit_s: float) -> list[d
             os.close(fd)
         left = [p for p in left if alive(p)]
     return left
+
+
+def end_all(running: Sequence[Process | None], limit_s: float) -> list[Process]:
+    """SIGTERM, then SIGKILL for what does not end in time; at once for what stands still. Who was late."""
+    for process in running:
+        kill(process, signal.SIGKILL if stopped(process) else signal.SIGTERM)
+    late = wait_gone(running, limit_s)
+    for process in late:
+        kill(process, signal.SIGKILL)
+    wait_gone(late, 2.0)
+    return late
+
+
+def from_json(value: Any) -> Process | None:
+    """A process noted as `{pid, start}`; None for none, and for what is no such note."""
+    if isinstance(value, dict) and type(value.get("pid")) is int and type(value.get("start")) is int:
+        return Process(value["pid"], value["start"])
+    return None

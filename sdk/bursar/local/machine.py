@@ -1,0 +1,39 @@
+"""What this machine has for a `bursar up`: programs, policies, CPUs, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from pathlib import Path
+
+from bursar.errors import BursarError
+
+
+def check_installed() -> None:
+    """The daemon and the agent can be imported. Raises `BursarError` with what to install."""
+    for module, extra in (("bursard", "daemon"), ("bursar_agent", "agent")):
+        if importlib.util.find_spec(module) is None:
+            raise BursarError(
+                f"{module} is not installed; `bursar up` needs pip install 'bursar[daemon,agent]' "
+                f"(here: the extra {extra!r})"
+            )
+
+
+def shipped_policies() -> str:
+    """The shipped catalogue, in the wheel or in the source tree; empty when there is none."""
+    spec = importlib.util.find_spec("bursar_policies")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for candidate in (Path(place) / "catalog", Path(place).parent / "catalog"):
+            if candidate.is_dir():
+                return str(candidate.resolve())
+    return ""
+
+
+def machine() -> tuple[int, int]:
+    """CPUs and bytes of memory that this process may use."""
+    cpus = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    return cpus, memory

@@ -1,0 +1,133 @@
+"""Ending the cluster of one state directory: jobs, agents, daemon, keeper, in this order.
+
+Why     `bursar down` must leave nothing running, whichever part of it is dead, hung or damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bursar.errors import BursarError
+from bursar.local import files, processes
+from bursar.local.child import STOP_S, child_env
+from bursar.local.cluster import DOWN_REASON, LocalCluster
+from bursar.local.files import Kept
+
+if TYPE_CHECKING:
+    from bursar.client import Client
+
+STOP_JOBS_S: Final = 10.0
+STOP_GRACE_US: Final = 5_000_000
+"""Grace that `down` leaves a running job, so that it is gone within `STOP_JOBS_S`."""
+KEEPER_STOP_S: Final = 20.0
+TERMINATE_S: Final = 40.0
+"""How long `down` lets the agents' own clean-up end what jobs are left."""
+LIVE: Final = ("STARTING", "RUNNING", "STOPPING")
+
+
+def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
+    """Stop jobs, agents, daemon and keeper; True when something ran."""
+    running, keeper = cluster.processes(), cluster.keeper()
+    if not running and keeper is None:
+        _terminate_jobs(cluster.directory)
+        return False
+    if "daemon" in running and not processes.stopped(running["daemon"]):
+        _stop_jobs(cluster.server, progress)
+    if keeper is not None:
+        progress("stopping the agents and the daemon")
+        limit_s = KEEPER_STOP_S if cluster.keeper_responds(keeper) else 0.0
+        processes.kill(keeper, signal.SIGTERM)
+        for late in processes.wait_gone([keeper], limit_s):
+            processes.kill(late, signal.SIGKILL)
+            processes.wait_gone([late], 2.0)
+        cluster.ended()
+    left = cluster.processes()  # what no keeper ended: agents, then the daemon
+    processes.end_all([process for name, process in left.items() if name != "daemon"], STOP_S)
+    processes.end_all([process for name, process in left.items() if name == "daemon"], STOP_S)
+    desired = cluster.kept().desired
+    with contextlib.suppress(OSError):  # a full disk must not keep anything running
+        files.write_json(cluster.directory / files.CLUSTER, Kept(desired).to_json() if desired.agents else {})
+    _terminate_jobs(cluster.directory)
+    return True
+
+
+def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
+    """Cancel what runs. Nodes are cordoned first, so that nothing pending takes its place."""
+    from bursar.client import Client
+
+    try:
+        with Client(server) as client:
+            client.server(timeout_s=5.0)  # one that does not answer is not asked for more
+            for node in client.nodes():
+                if node.state == "up":
+                    client.cordon(node.facts.name, reason=DOWN_REASON)
+            stop_at = time.monotonic() + STOP_JOBS_S
+            asked: set[str] = set()
+            while live := _live_jobs(client):
+                fresh = [job for job in live if job not in asked]
+                if fresh:
+                    progress(f"stopping {len(fresh)} running job{'s' * (len(fresh) != 1)}")
+                    for i in range(0, len(fresh), 500):
+                        client.cancel(fresh[i : i + 500], grace_us=STOP_GRACE_US)
+                    asked.update(fresh)
+                if time.monotonic() > stop_at:
+                    progress(f"{len(live)} jobs did not stop in {STOP_JOBS_S:g} s; ending them")
+                    return
+                time.sleep(0.1)
+    except BursarError as error:
+        progress(f"the daemon cannot stop the jobs ({error.message}); ending them")
+
+
+def _terminate_jobs(directory: Path) -> None:
+    """Whatever job, supervisor or launcher is left below an agent's directory ends now.
+
+    Raises `BursarError` when something does not end.
+    """
+    stop_at = time.monotonic() + TERMINATE_S
+    running = []
+    for agent in sorted((directory / "agents").glob("*/")):
+        command = [sys.executable, "-P", "-m", "bursar_agent"]
+        command += ["--state-dir", str(agent), "--terminate-all"]
+        running.append(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=child_env(),
+                text=True,
+                errors="replace",
+            )
+        )
+    complaints = [said for process in running if (said := _outcome(process, stop_at))]
+    if complaints:
+        raise BursarError("\n".join(complaints))
+
+
+def _outcome(process: subprocess.Popen[str], stop_at: float) -> str:
+    """What a `--terminate-all` complained about; empty when it went well."""
+    try:
+        _, said = process.communicate(timeout=max(0.1, stop_at - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"jobs were not ended within {TERMINATE_S:g} s; look for their processes with ps"
+    return said.strip() or f"exit code {process.returncode}" if process.returncode else ""
+
+
+def _live_jobs(client: Client) -> list[str]:
+    """Ids of jobs with processes; of an array, of its tasks that have some."""
+    found = []
+    for job in client.list(states=LIVE):
+        if job.HasField("array"):
+            found += [task.id for task in client.list(states=LIVE, tasks_of=job.id)]
+        else:
+            found.append(job.id)
+    return found
