@@ -1,33 +1,49 @@
-"""From durable events to agents: what each connected agent must be told, and nothing before it is durable.
+"""The fleet: the machines, whatever runs on them, and what may be believed of what they say.
 
-Owns    the connected agents and what is on its way to them.
-Input   events after their commit, agents' hellos. Output: `Assign`, `Stop`, `Forget`, `Ack`, `MeterNow`.
+Owns    connected nodes, what is on its way to them, and every report of theirs on its way to the books.
+Input   events after their commit; words of a `Backend` (`bursard.fleet.agents` is the first).
 Why     idempotent by attempt id and rank: everything here may be said twice (a reconnect says it again),
-        and an agent starts a member at most once (J3).
+        and a member starts at most once (J3). Nothing is said before it is durable.
 """
 
+from bursard.fleet.agents import Agents
+from bursard.fleet.backend import Backend
 from bursard.fleet.fleet import Fleet
-from bursard.fleet.link import (
-    AgentLink,
+from bursard.fleet.link import AgentLink, LogAsk, MeterNow, Outgoing, UsageAck
+from bursard.fleet.words import (
     Assign,
+    Counter,
+    Exited,
     Forget,
+    Heartbeat,
+    Hello,
     LogAnswer,
-    LogAsk,
-    MeterNow,
-    Outgoing,
+    LogRange,
+    MemberTruth,
+    Started,
     Stop,
-    UsageAck,
+    Usage,
 )
 
 __all__ = [
     "AgentLink",
+    "Agents",
     "Assign",
+    "Backend",
+    "Counter",
+    "Exited",
     "Fleet",
     "Forget",
+    "Heartbeat",
+    "Hello",
     "LogAnswer",
     "LogAsk",
+    "LogRange",
+    "MemberTruth",
     "MeterNow",
     "Outgoing",
+    "Started",
     "Stop",
+    "Usage",
     "UsageAck",
 ]

@@ -1,58 +1,82 @@
-"""The fleet: tells agents what became true, and reconciles when one comes back with its own truth."""
+"""The fleet: tells backends what became true, takes in what they report, and brings both to one truth.
+
+Owns    which backend serves which node, what was ordered, and the way from a report to events.
+Input   events after their commit; reports, of which nothing is used before `door` and `believe` have seen it.
+Why     a report that lies must cost nobody anything, wherever it came from, so there is one way in.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-import msgspec
-
+from bursar.errors import ServerUnavailable
 from bursar.model import EndCause
 from bursard.engine import Engine
-from bursard.events import AttemptEnded, AttemptPlaced, Event, ExitReport, StopRequested
+from bursard.events import (
+    AttemptEnded,
+    AttemptPlaced,
+    Event,
+    ExitReport,
+    NodeQuarantined,
+    StopRequested,
+)
+from bursard.fleet import believe, door
+from bursard.fleet.backend import Backend
+from bursard.fleet.believe import Order, Reading
 from bursard.fleet.environment import job_environment
-from bursard.fleet.link import AgentLink, Assign, Forget, MeterNow, Stop
+from bursard.fleet.words import (
+    Assign,
+    Exited,
+    Forget,
+    Hello,
+    LogAnswer,
+    LogRange,
+    MemberTruth,
+    Started,
+    Stop,
+    Usage,
+)
 from bursard.state import AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
+from bursard.state.decide import nodes
 
 log = logging.getLogger(__name__)
 
 
-class MemberTruth(msgspec.Struct, frozen=True, kw_only=True):
-    """One member as its node found it. `report` is set when it has ended."""
-
-    attempt_id: str
-    rank: int
-    running: bool
-    pid: int
-    started_boot_us: int
-    report: ExitReport | None
-
-
 class Fleet:
-    """Connected agents by node id, and the one listener that turns events into messages."""
+    """Nodes by the backend that serves them, and the one listener that turns events into orders.
 
-    def __init__(self, engine: Engine, *, log_cap_bytes: int, run_as_submitter: bool) -> None:
+    Args:
+        boot_id: of the daemon's own machine, so that what was anchored by its boot clock outlives a restart.
+    """
+
+    def __init__(
+        self, engine: Engine, *, log_cap_bytes: int, run_as_submitter: bool, boot_id: str = "this boot"
+    ) -> None:
         self.engine = engine
-        self.links: dict[str, AgentLink] = {}
+        self._boot_id = boot_id
+        self._backends: dict[str, Backend] = {}
+        self._heard: dict[str, int] = {}
+        """The newest reading of each node's boot clock in this boot."""
+        self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
         self._durable = {attempt.id for attempt in engine.state.live_attempts()}
-        """Live attempts whose placement is on disk: only these may be told to an agent."""
+        """Live attempts whose placement is on disk: only these may be told to a backend."""
         self._owed: deque[tuple[int, str, Forget]] = deque()
         engine.listeners.append(self.on_event)
 
     # --- durable events go out
 
     def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
-        """Tell the agents concerned. Called once the event is durable."""
+        """Tell the backends concerned. Called once the event is durable."""
         if isinstance(event, AttemptPlaced):
             attempt = self.engine.state.attempts.get(event.attempt_id)
             if attempt is not None:
                 self._durable.add(attempt.id)
+                self._orders[attempt.id] = self._order(attempt)
                 for member in attempt.live():
                     self._assign(attempt, member)
         elif isinstance(event, StopRequested):
@@ -62,46 +86,51 @@ class Fleet:
                     self._stop(attempt, member)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
+            self._orders.pop(event.attempt_id, None)
         while self._owed and self._owed[0][0] <= seq:
             _, node_id, forget = self._owed.popleft()
             self._send_forget(node_id, forget)
 
+    def _order(self, attempt: AttemptRecord) -> Order:
+        heard = {m.alloc.rank: self._heard.get(m.alloc.node_id, 0) for m in attempt.members}
+        return Order(self.engine.clock.boot_us(), heard)
+
     def _assign(self, attempt: AttemptRecord, member: MemberRecord) -> None:
-        link = self.links.get(member.alloc.node_id)
-        if link is None:
+        backend = self._backends.get(member.alloc.node_id)
+        if backend is None:
             return
         job = self.engine.state.jobs[attempt.job_id]
         spec = job.spec
-        link.send(
-            Assign(
-                attempt_id=attempt.id,
-                rank=member.alloc.rank,
-                boot_id=member.boot_id,
-                job_id=job.id,
-                time_limit_us=attempt.time_limit_us,
-                grace_us=attempt.grace_us,
-                checkpoint_signal=spec.checkpoint.signal,
-                command=spec.command,
-                script=spec.script,
-                setup=spec.setup,
-                workdir=spec.workdir,
-                env=job_environment(self.engine.state, job, attempt, member),
-                devices=member.alloc.devices,
-                user=job.user if self._run_as_submitter else "",
-                memory_bytes=member.alloc.memory_bytes,
-                log_cap_bytes=self._log_cap_bytes,
-            )
+        order = Assign(
+            attempt_id=attempt.id,
+            rank=member.alloc.rank,
+            boot_id=member.boot_id,
+            job_id=job.id,
+            time_limit_us=attempt.time_limit_us,
+            grace_us=attempt.grace_us,
+            checkpoint_signal=spec.checkpoint.signal,
+            command=spec.command,
+            script=spec.script,
+            setup=spec.setup,
+            workdir=spec.workdir,
+            env=job_environment(self.engine.state, job, attempt, member),
+            devices=member.alloc.devices,
+            user=job.user if self._run_as_submitter else "",
+            memory_bytes=member.alloc.memory_bytes,
+            log_cap_bytes=self._log_cap_bytes,
         )
+        backend.assign(member.alloc.node_id, order)
 
     def _stop(self, attempt: AttemptRecord, member: MemberRecord) -> None:
-        link = self.links.get(member.alloc.node_id)
-        if link is not None and attempt.stop_cause is not None:
+        backend = self._backends.get(member.alloc.node_id)
+        if backend is not None and attempt.stop_cause is not None:
             cause = attempt.stop_cause.value
-            link.send(Stop(attempt.id, member.alloc.rank, cause, attempt.stop_grace_us))
+            order = Stop(attempt.id, member.alloc.rank, cause, attempt.stop_grace_us)
+            backend.stop(member.alloc.node_id, order)
 
     def _acknowledge(self, node_id: str, attempt_id: str, rank: int) -> None:
-        """Let a node forget an end once everything known now is durable: an agent that forgot earlier
-        could not tell it again after a crash.
+        """Let a node forget an end once everything known now is durable: one that forgot earlier could not
+        tell it again after a crash.
         """
         forget, version = Forget(attempt_id, rank), self.engine.state.version
         if self.engine.writer.durable_seq >= version:
@@ -110,49 +139,121 @@ class Fleet:
             self._owed.append((version, node_id, forget))
 
     def _send_forget(self, node_id: str, forget: Forget) -> None:
-        link = self.links.get(node_id)
-        if link is not None:
-            link.send(forget)
+        backend = self._backends.get(node_id)
+        if backend is not None:
+            backend.forget(node_id, forget)
 
-    # --- agents come and go
+    async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+        """A piece of a member's log, from the node that has it. Raises `ServerUnavailable`."""
+        backend = self._backends.get(node_id)
+        if backend is None:
+            node = self.engine.state.nodes.get(node_id)
+            name = node.facts.name if node is not None else node_id
+            raise ServerUnavailable(f"node {name}, which has the log, is out of contact; try again later")
+        return await backend.read_log(node_id, wanted)
 
-    def attach(self, link: AgentLink, truths: Iterable[MemberTruth]) -> None:
-        """An agent is connected: bring its processes and our books to one truth (R3)."""
-        state = self.engine.state
-        self.links[link.node_id] = link
-        node = state.nodes[link.node_id]
-        actor = f"node:{link.name}"
+    # --- nodes come and go
+
+    def hello(self, word: Hello, *, enrol: Sequence[Event] = ()) -> NodeRecord:
+        """A node presents itself. It is served by nobody until `join`.
+
+        Raises:
+            InvalidRequest: a field has no acceptable form. WrongState: the node cannot be taken as it is.
+        """
+        door.hello(word)
+        state, now = self.engine.state, self.reading()
+        actor = f"node:{word.facts.name}"
+        known = state.node_by_name(word.facts.name)
+        lies: list[str] = []
+        boot_us = word.boot_us
+        if known is not None and known.boot_id == word.boot_id:
+            self._refuse_past(known, boot_us)
+            self._renew_anchor(known, boot_us, now)
+            boot_us, lie = believe.boot_reading(known, boot_us, now)
+            lies.append(lie)
+        spooled: dict[tuple[str, int], int] = {}
+        for truth in word.truths:
+            if known is not None and truth.exit is not None:
+                held_us, lie = self._spooled(known, truth, truth.exit, now)
+                lies.append(lie)
+                spooled[truth.attempt_id, truth.rank] = held_us
+        events = nodes.hello(
+            state,
+            self.engine.ids,
+            self.engine.prices,
+            facts=word.facts,
+            boot_id=word.boot_id,
+            boot_us=boot_us,
+            now=self.engine.now(),
+            spooled=spooled,
+            seen=now,
+        )
+        self.engine.commit([*enrol, *events], actor)
+        node = state.node_by_name(word.facts.name)
+        assert node is not None
+        self._heard[node.id] = boot_us
+        self._suspect(node, next((lie for lie in lies if lie), ""))
+        return node
+
+    def _refuse_past(self, node: NodeRecord, boot_us: int) -> None:
+        behind_us = self._heard.get(node.id, 0) - boot_us
+        if behind_us > believe.SLACK_US:
+            raise ServerUnavailable(
+                f"hello.boot_us: {behind_us // 1_000_000} s before what node {node.facts.name} said last in this"
+                " boot; a hello from the past, or a machine that was set back to an earlier moment: reboot it"
+            )
+
+    def _spooled(
+        self, node: NodeRecord, truth: MemberTruth, end: Exited, now: Reading
+    ) -> tuple[int, str]:
+        """What a member of an earlier boot may be billed for, from what its node still knows."""
+        attempt = self.engine.state.attempts.get(truth.attempt_id)
+        if attempt is None or node.live.get(attempt.id) != truth.rank:
+            return 0, ""
+        member = attempt.members[truth.rank]
+        if not member.started_at:
+            return 0, ""
+        since = believe.boot_of(node, member.started_at)
+        latest = believe.bounds(node, now).latest_us
+        return believe.held(attempt, member, end.held_us, since, latest, self._orders.get(attempt.id), now)
+
+    def join(self, node: NodeRecord, backend: Backend) -> None:
+        """A node is served: bring its processes and our books to one truth (R3)."""
+        self._backends[node.id] = backend
+        actor = f"node:{node.facts.name}"
         known: set[tuple[str, int]] = set()
-        for truth in truths:
+        for truth in backend.adopt(node.id):
             known.add((truth.attempt_id, truth.rank))
-            self._reconcile(link, node, truth, actor)
+            self._reconcile(backend, node, truth, actor)
         for attempt_id, rank in list(node.live.items()):
             if (attempt_id, rank) not in known:
                 self._missing(node, attempt_id, rank, actor)
 
-    def _reconcile(self, link: AgentLink, node: NodeRecord, truth: MemberTruth, actor: str) -> None:
-        state, engine = self.engine.state, self.engine
-        attempt = state.attempts.get(truth.attempt_id)
+    def _reconcile(self, backend: Backend, node: NodeRecord, truth: MemberTruth, actor: str) -> None:
+        attempt = self.engine.state.attempts.get(truth.attempt_id)
         mine = attempt is not None and node.live.get(truth.attempt_id) == truth.rank
         if not mine:
+            self._suspect(
+                node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank)
+            )
             if truth.running:
                 log.warning("unknown attempt runs on a node", extra={"attempt": truth.attempt_id})
-                link.send(Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
+                backend.stop(node.id, Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
             else:
                 self._acknowledge(node.id, truth.attempt_id, truth.rank)
             return
         assert attempt is not None
         if truth.running:
-            engine.commit(
-                decide.started(state, node, truth.attempt_id, truth.rank, truth.started_boot_us, truth.pid),
-                actor,
-            )
+            if truth.pid:
+                self.started(
+                    node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us)
+                )
             self._stop(attempt, attempt.members[truth.rank])
-        elif truth.report is not None:
-            self.exited(node, truth.attempt_id, truth.rank, truth.report, truth.started_boot_us, actor)
+        elif truth.exit is not None:
+            self._ended(node, truth.attempt_id, truth.rank, truth.exit, truth.started_boot_us)
 
     def _missing(self, node: NodeRecord, attempt_id: str, rank: int, actor: str) -> None:
-        """The node holds a member that the agent knows nothing of."""
+        """The node holds a member that its backend knows nothing of."""
         state = self.engine.state
         attempt = state.attempts[attempt_id]
         member = attempt.members[rank]
@@ -161,44 +262,123 @@ class Fleet:
             self.engine.commit(decide.lost(state, node, attempt_id, rank, message), actor)
         elif attempt.stop_cause is not None:
             report = ExitReport(cause=attempt.stop_cause, message="stopped before it started")
-            self.exited(node, attempt_id, rank, report, 0, actor)
+            self.engine.commit(decide.exited(state, node, attempt_id, rank, report, 0), actor)
+            self._acknowledge(node.id, attempt_id, rank)
         elif attempt.id in self._durable:
             # The assignment may have been lost on its way; saying it again is safe (J3). One that is
             # not yet durable is said when it is.
             self._assign(attempt, member)
 
-    def detach(self, link: AgentLink) -> bool:
-        """The agent's stream is gone. False when a newer stream has taken its place."""
-        link.close()
-        if self.links.get(link.node_id) is not link:
+    def leave(self, node: NodeRecord, backend: Backend) -> bool:
+        """A backend serves a node no longer. False when another has taken its place."""
+        if self._backends.get(node.id) is not backend:
             return False
-        del self.links[link.node_id]
+        del self._backends[node.id]
+        self.engine.commit(nodes.silent(self.engine.state, node), "bursard")
         return True
 
-    # --- what agents report
+    # --- what backends report
 
-    def exited(
-        self,
-        node: NodeRecord,
-        attempt_id: str,
-        rank: int,
-        report: ExitReport,
-        started_boot_us: int,
-        actor: str,
-    ) -> None:
+    def reading(self) -> Reading:
+        """The daemon's clocks, now."""
+        return Reading(self._boot_id, self.engine.clock.boot_us(), self.engine.now())
+
+    def heartbeat(self, node: NodeRecord, boot_us: int) -> None:
+        """A node gives a reading of its boot clock."""
+        self._heard_boot(node, boot_us)
+
+    def started(self, node: NodeRecord, word: Started) -> None:
+        """A member runs. What is known already, or is over, changes nothing."""
+        door.started(word)
+        state, now = self.engine.state, self.reading()
+        lie = believe.not_its_own(state, node, word.attempt_id, word.rank)
+        attempt = state.attempts.get(word.attempt_id)
+        if attempt is not None and not lie:
+            self._renew_anchor(node, word.boot_us, now)
+            order = self._orders.get(attempt.id)
+            word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
+            events = decide.started(state, node, word.attempt_id, word.rank, word.boot_us, word.pid)
+            self.engine.commit(events, f"node:{node.facts.name}")
+        self._suspect(node, lie)
+
+    def exited(self, node: NodeRecord, word: Exited) -> None:
         """A member ended. What is already known is acknowledged again."""
-        events = decide.exited(self.engine.state, node, attempt_id, rank, report, started_boot_us)
-        self.engine.commit(events, actor)
-        self._acknowledge(node.id, attempt_id, rank)
+        started_boot_us = word.started_boot_us if word.started else 0
+        door.exited(word)
+        self._ended(node, word.attempt_id, word.rank, word, started_boot_us)
 
-    async def settle(self, timeout_s: float = 2.0) -> None:
-        """Ask every connected agent for its usage now, and wait until it is in the ledger."""
-        links = list(self.links.values())
-        for link in links:
-            link.metered.clear()
-            link.send(MeterNow())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                for link in links:
-                    await link.metered.wait()
-        await self.engine.durable()
+    def _ended(
+        self, node: NodeRecord, attempt_id: str, rank: int, word: Exited, started_boot_us: int
+    ) -> None:
+        state, now = self.engine.state, self.reading()
+        report = door.exit_report(word)
+        lie = believe.not_its_own(state, node, attempt_id, rank)
+        attempt = state.attempts.get(attempt_id)
+        if attempt is None or lie:
+            self._suspect(node, lie)
+            self._acknowledge(node.id, attempt_id, rank)
+            return
+        self._renew_anchor(node, started_boot_us + report.held_us, now)
+        member, order = attempt.members[rank], self._orders.get(attempt_id)
+        if member.started_at:
+            started_boot_us = believe.boot_of(node, member.started_at)
+        elif started_boot_us:
+            start = Started(attempt_id, rank, 1, started_boot_us)
+            start, lie = believe.started(node, member, start, order, now)
+            started_boot_us = start.boot_us
+        held_us = 0
+        if member.started_at or started_boot_us:
+            latest = believe.bounds(node, now).latest_us
+            held_us, longer = believe.held(
+                attempt, member, report.held_us, started_boot_us, latest, order, now
+            )
+            lie = lie or longer
+        report = believe.end(attempt, report, held_us)
+        events = decide.exited(state, node, attempt_id, rank, report, started_boot_us)
+        self.engine.commit(events, f"node:{node.facts.name}")
+        self._acknowledge(node.id, attempt_id, rank)
+        self._suspect(node, lie)
+
+    def usage(self, node: NodeRecord, word: Usage) -> int:
+        """Counters of a node. Returns the sequence number after which they may be trimmed."""
+        door.usage(word)
+        state, now = self.engine.state, self.reading()
+        lie = ""
+        if word.boot_id == node.boot_id:
+            self._renew_anchor(node, word.at_boot_us, now)
+            word, lie = believe.usage(state, node, word, self._orders, now)
+        events = nodes.usage(
+            state,
+            node,
+            boot_id=word.boot_id,
+            at_boot_us=word.at_boot_us,
+            counters=[(c.attempt_id, c.rank, c.held_us) for c in word.counters],
+        )
+        seq = self.engine.commit(events, f"node:{node.facts.name}")
+        self._suspect(node, lie)
+        return seq
+
+    # --- who says what cannot be
+
+    def _heard_boot(self, node: NodeRecord, boot_us: int) -> None:
+        now = self.reading()
+        self._renew_anchor(node, boot_us, now)
+        boot_us, lie = believe.boot_reading(node, boot_us, now)
+        self._heard[node.id] = max(self._heard.get(node.id, 0), boot_us)
+        self._suspect(node, lie)
+
+    def _renew_anchor(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
+        """The hello that anchored this boot may have been long on its way, which the first later reading
+        shows. As long as nothing rests on the anchor it is taken again, so that no honest node looks ahead
+        of its time.
+        """
+        ahead_us = boot_us - believe.bounds(node, now).latest_us
+        if ahead_us > believe.MEMBER_SLACK_US and believe.unbilled(self.engine.state, node):
+            events = nodes.anchored(node, boot_us, self.engine.now(), now)
+            self.engine.commit(events, f"node:{node.facts.name}")
+
+    def _suspect(self, node: NodeRecord, lie: str) -> None:
+        """A node that says what cannot be gets no new work until somebody has looked at it."""
+        if lie and node.mode != "quarantine":
+            log.warning("a node is quarantined", extra={"node": node.facts.name, "reason": lie})
+            self.engine.commit([NodeQuarantined(node.id, lie)], "bursard")

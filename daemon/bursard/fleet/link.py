@@ -7,45 +7,9 @@ from collections import deque
 
 import msgspec
 
-from bursar.errors import ServerUnavailable
-from bursar.model import DeviceShare
-
-
-class Assign(msgspec.Struct, frozen=True, kw_only=True):
-    """Start one member, once, in this boot only. `env` is complete."""
-
-    attempt_id: str
-    rank: int
-    boot_id: str
-    job_id: str
-    time_limit_us: int
-    grace_us: int
-    checkpoint_signal: str
-    command: tuple[str, ...]
-    script: str
-    setup: str
-    workdir: str
-    env: dict[str, str]
-    devices: tuple[DeviceShare, ...]
-    user: str
-    memory_bytes: int
-    log_cap_bytes: int
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """End one member."""
-
-    attempt_id: str
-    rank: int
-    cause: str
-    grace_us: int
-
-
-class Forget(msgspec.Struct, frozen=True):
-    """The end of this member is in the ledger."""
-
-    attempt_id: str
-    rank: int
+from bursar.errors import InvalidRequest, ServerUnavailable
+from bursard.fleet import door
+from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, Stop
 
 
 class UsageAck(msgspec.Struct, frozen=True):
@@ -62,22 +26,7 @@ class LogAsk(msgspec.Struct, frozen=True):
     """Send a piece of a member's log."""
 
     request_id: int
-    attempt_id: str
-    rank: int
-    offset: int
-    limit_bytes: int
-    tail_bytes: int
-
-
-class LogAnswer(msgspec.Struct, frozen=True):
-    """A piece of a log. `ended`: the member is gone and this was the rest."""
-
-    data: bytes
-    offset: int
-    next_offset: int
-    ended: bool
-    dropped_bytes: int
-    error: str = ""
+    wanted: LogRange
 
 
 Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
@@ -85,24 +34,34 @@ Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
 
 LAZY_S = 0.05
 """How long the acknowledgement of an end may wait for company."""
+LOG_ANSWER_S = 10
 
 
 class AgentLink:
-    """The daemon's end of one agent's stream. Belongs to the event loop."""
+    """The daemon's end of one agent's stream. Belongs to the event loop.
 
-    def __init__(self, node_id: str, name: str, boot_id: str) -> None:
+    Attributes:
+        heard_boot_us: the newest reading of the node's boot clock that came over it.
+        token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
+    """
+
+    def __init__(
+        self, node_id: str, name: str, boot_id: str, *, instance: str = "", version: str = ""
+    ) -> None:
         self.node_id = node_id
         self.name = name
         self.boot_id = boot_id
+        self.instance = instance
+        self.version = version
         self.closed = False
         self.last_seen_at = 0
-        self.instance = ""
-        self.version = ""
+        self.heard_boot_us = 0
+        self.token_sha256 = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()
         self._ready = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
-        self._logs: dict[int, asyncio.Future[LogAnswer]] = {}
+        self._logs: dict[int, tuple[LogRange, asyncio.Future[LogAnswer]]] = {}
         self._next_log = 0
         self.metered: asyncio.Event = asyncio.Event()
 
@@ -136,29 +95,39 @@ class AgentLink:
         """The stream is gone: whoever waits for an answer is told."""
         self.closed = True
         self._ready.set()
-        for future in self._logs.values():
+        for _, future in self._logs.values():
             if not future.done():
                 future.set_exception(ServerUnavailable(f"node {self.name} went out of contact"))
         self._logs.clear()
         self.metered.set()
 
-    async def read_log(
-        self, attempt_id: str, rank: int, offset: int, limit_bytes: int, tail_bytes: int
-    ) -> LogAnswer:
+    async def read_log(self, wanted: LogRange) -> LogAnswer:
         """Ask for a piece of a log and wait for it."""
         self._next_log += 1
         request_id = self._next_log
         future: asyncio.Future[LogAnswer] = asyncio.get_running_loop().create_future()
-        self._logs[request_id] = future
-        self.send(LogAsk(request_id, attempt_id, rank, offset, limit_bytes, tail_bytes))
+        self._logs[request_id] = (wanted, future)
+        self.send(LogAsk(request_id, wanted))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LOG_ANSWER_S):
                 return await future
+        except TimeoutError:
+            raise ServerUnavailable(f"node {self.name} did not answer within {LOG_ANSWER_S} s") from None
         finally:
             self._logs.pop(request_id, None)
 
     def answer_log(self, request_id: int, answer: LogAnswer) -> None:
-        """An answer came in; a late or unknown one is dropped."""
-        future = self._logs.get(request_id)
-        if future is not None and not future.done():
-            future.set_result(answer)
+        """An answer came in; a late or unknown one is dropped.
+
+        Raises:
+            InvalidRequest: it is not an answer to what was asked; whoever waits for it is told too.
+        """
+        wanted, future = self._logs.get(request_id, (None, None))
+        if wanted is None or future is None or future.done():
+            return
+        try:
+            door.log_answer(wanted, answer)
+        except InvalidRequest as error:
+            future.set_exception(ServerUnavailable(f"node {self.name} gave no usable log: {error.message}"))
+            raise
+        future.set_result(answer)

@@ -1,0 +1,184 @@
+"""Agents as a backend: one connected stream per node, without the wire's own types.
+
+Owns    the connected agents by node, who may connect as which node, and who has gone quiet.
+Why     the first implementation of `Backend`: `bursard.services.agents` turns the wire into these words and
+        back, and whatever an agent says reaches the books through `Fleet` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from bursar.errors import Forbidden, InvalidRequest
+from bursard.engine import Engine
+from bursard.events import Event, NodeEnrolled
+from bursard.fleet import door
+from bursard.fleet.fleet import Fleet
+from bursard.fleet.link import AgentLink, MeterNow, UsageAck
+from bursard.fleet.words import (
+    Assign,
+    Exited,
+    Forget,
+    Heartbeat,
+    Hello,
+    LogAnswer,
+    LogRange,
+    MemberTruth,
+    Started,
+    Stop,
+    Usage,
+)
+from bursard.state import NodeRecord
+
+Report = Started | Exited | Usage | Heartbeat
+
+
+class Agents:
+    """The agents' hub: links by node id."""
+
+    def __init__(self, engine: Engine, fleet: Fleet) -> None:
+        self.engine = engine
+        self.fleet = fleet
+        self.links: dict[str, AgentLink] = {}
+        self._truths: dict[str, tuple[MemberTruth, ...]] = {}
+        self._takers: dict[type, Callable[[AgentLink, NodeRecord, Report], None]] = {
+            Started: lambda link, node, word: self.fleet.started(node, word),
+            Exited: lambda link, node, word: self.fleet.exited(node, word),
+            Usage: self._usage,
+            Heartbeat: self._heartbeat,
+        }
+
+    # --- connections
+
+    def admit(self, hello: Hello, *, bound_to: str = "", token_sha256: str = "") -> NodeRecord:
+        """May this agent be this node? Then the node is registered, and waits for `join`.
+
+        Args:
+            bound_to: the node name its token is for; empty when the caller may be any node.
+
+        Raises:
+            Forbidden: the token or the name belongs to another agent. InvalidRequest: a malformed field.
+        """
+        name = hello.facts.name
+        if bound_to and bound_to != name:
+            raise Forbidden(f"this token is for node {bound_to}, not {name}")
+        known = self.engine.state.node_by_name(name)
+        live = self.links.get(known.id) if known is not None else None
+        same = live is not None and bool(hello.instance) and live.instance == hello.instance
+        if live is not None and (live.boot_id != hello.boot_id or not same):
+            raise Forbidden(f"a node named {name} is connected already; give this one another --name")
+        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello))
+        if live is not None:
+            live.close()
+        return node
+
+    def _enrol(self, token_sha256: str, hello: Hello) -> list[Event]:
+        """The first use of a secret binds it to this agent; nobody else may use it after that."""
+        token = self.engine.state.node_tokens.get(token_sha256)
+        if token is None:
+            return []
+        if not token.instance:
+            return [NodeEnrolled(token.name, token.sha256, hello.instance)]
+        if token.instance != hello.instance:
+            raise Forbidden(
+                f"this token was already used by another agent; `bursar node token {token.name}` makes"
+                " a new one"
+            )
+        return []
+
+    def join(self, link: AgentLink, truths: Sequence[MemberTruth]) -> None:
+        """Its stream is ready: serve the node."""
+        self.links[link.node_id] = link
+        self._truths[link.node_id] = tuple(truths)
+        link.last_seen_at = self.engine.now()
+        self.fleet.join(self.engine.state.nodes[link.node_id], self)
+
+    def leave(self, link: AgentLink) -> bool:
+        """Its stream is gone. False when a newer stream has taken its place."""
+        link.close()
+        if self.links.get(link.node_id) is not link:
+            return False
+        del self.links[link.node_id]
+        self._truths.pop(link.node_id, None)
+        node = self.engine.state.nodes.get(link.node_id)
+        return node is not None and self.fleet.leave(node, self)
+
+    async def watch(self, link: AgentLink) -> None:
+        """Close the link of an agent that hangs: it keeps its connection open, but its heart has stopped."""
+        limit_us = self.engine.state.limits.silent_after_us
+        left_us = limit_us
+        while left_us > 0:
+            await asyncio.sleep(left_us / 1_000_000)
+            left_us = min(link.last_seen_at + limit_us - self.engine.now(), limit_us)
+        link.close()
+
+    # --- what they say
+
+    def take(self, link: AgentLink, word: Report) -> None:
+        """One report. Raises `InvalidRequest` for a malformed one: its stream cannot go on."""
+        link.last_seen_at = self.engine.now()
+        node = self.engine.state.nodes[link.node_id]
+        self._takers[type(word)](link, node, word)
+
+    def _heartbeat(self, link: AgentLink, node: NodeRecord, word: Report) -> None:
+        assert isinstance(word, Heartbeat)
+        door.heartbeat(word)
+        if word.boot_us < link.heard_boot_us:
+            raise InvalidRequest(
+                f"heartbeat.boot_us: {word.boot_us}, after {link.heard_boot_us} on the same stream"
+            )
+        link.heard_boot_us = word.boot_us
+        self.fleet.heartbeat(node, word.boot_us)
+
+    def _usage(self, link: AgentLink, node: NodeRecord, word: Report) -> None:
+        assert isinstance(word, Usage)
+        seq = self.fleet.usage(node, word)
+        task = asyncio.create_task(self._acknowledge(link, word.seq, seq), name="usage-ack")
+        link.tasks.add(task)
+        task.add_done_callback(link.tasks.discard)
+
+    async def _acknowledge(self, link: AgentLink, usage_seq: int, seq: int) -> None:
+        await self.engine.durable(seq)
+        link.send(UsageAck(usage_seq))
+        link.metered.set()
+
+    # --- Backend
+
+    def assign(self, node_id: str, order: Assign) -> None:
+        """Start a member."""
+        self._send(node_id, order)
+
+    def stop(self, node_id: str, order: Stop) -> None:
+        """End a member."""
+        self._send(node_id, order)
+
+    def forget(self, node_id: str, order: Forget) -> None:
+        """An end is in the ledger."""
+        self._send(node_id, order)
+
+    def _send(self, node_id: str, order: Assign | Stop | Forget) -> None:
+        link = self.links.get(node_id)
+        if link is not None:
+            link.send(order)
+
+    def adopt(self, node_id: str) -> Sequence[MemberTruth]:
+        """What the agent told when it connected."""
+        return self._truths.pop(node_id, ())
+
+    async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+        """Ask the agent for a piece of a log."""
+        return await self.links[node_id].read_log(wanted)
+
+    async def settle(self, timeout_s: float = 2.0) -> None:
+        """Ask every connected agent for its usage now, and wait until it is in the ledger."""
+        links = list(self.links.values())
+        for link in links:
+            link.metered.clear()
+            link.send(MeterNow())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for link in links:
+                    await link.metered.wait()
+        await self.engine.durable()

@@ -1,0 +1,46 @@
+"""The one thing the fleet asks of whatever runs members: a machine's agent today, other systems later.
+
+Owns    the `Backend` protocol and its promises; `tests/contract/test_backend_contract.py` holds each of them.
+Why     placing, metering and reconciling are the same wherever a process really runs, so they are written
+        once, in `bursard.fleet.fleet`, and know nothing of connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, MemberTruth, Stop
+
+
+class Backend(Protocol):
+    """Runs members on the nodes it has announced to the fleet.
+
+    Every order may be given twice, and may be lost with the connection: the fleet says it again once the node
+    is back. Orders return at once; what became of them is reported with `Fleet.started`, `Fleet.exited` and
+    `Fleet.usage`. None of them raises for a node or member that is not there.
+    """
+
+    def assign(self, node_id: str, order: Assign) -> None:
+        """Start a member: at most once, whatever happens, and only in the boot it is bound to."""
+        ...
+
+    def stop(self, node_id: str, order: Stop) -> None:
+        """End a member. The end is reported, also of one that never started or has ended already."""
+        ...
+
+    def forget(self, node_id: str, order: Forget) -> None:
+        """The end is in the ledger: it need not be told again. Of a member that has not ended: ignored."""
+        ...
+
+    def adopt(self, node_id: str) -> Sequence[MemberTruth]:
+        """Every member that is there and not forgotten, running or ended, as of now."""
+        ...
+
+    async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+        """A piece of what a member wrote. What is not there is an answer with an `error`.
+
+        Raises:
+            ServerUnavailable: the node cannot be asked now.
+        """
+        ...

@@ -1,0 +1,186 @@
+"""What may be believed of a well-formed report: never more time than the daemon's own clock saw pass (A1). PURE.
+
+Owns    the bounds of boot readings, starts and counters, and the sentence that says which of them was passed.
+Input   the state, a report, a `Reading` of the daemon's clocks. Output: the report cut to what can be true,
+        and why its node lies, empty when it need not be lying.
+Why     a report costs somebody money. Cutting keeps the books right whatever is said; the sentence puts the
+        node into quarantine. What only repeats, overlaps or comes late is no lie: the largest counter decides.
+
+The bound of one boot is counted from its anchor: the pair of (its boot clock, the daemon's clock) that was taken
+when it was first heard. Both clocks are CLOCK_BOOTTIME: they count suspension and never step. Only across a
+reboot of the daemon's own machine does the wall clock have to serve, and where that was set back meanwhile nothing
+is called a lie, since it is our own clock that is in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from bursar.clock import SECOND_US
+from bursar.model import EndCause
+from bursard.events import ExitReport
+from bursard.fleet.words import Counter, Started, Usage
+from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord, State
+
+SLACK_US = 30 * SECOND_US
+"""What a node may be ahead of the daemon's clock: a message that anchored it late, and two clocks' grain."""
+DRIFT = 1_000
+"""And one part in so many of the time since: clocks are disciplined by at most 500 parts in a million."""
+MEMBER_SLACK_US = SECOND_US
+"""The same for one member whose order this daemon itself gave out: it cannot have begun before."""
+
+_ASKED_FOR = (EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE)
+"""Ends that only the daemon orders."""
+
+
+class Reading(NamedTuple):
+    """The daemon's clocks at one instant: of which boot, its boot clock, and the wall."""
+
+    boot_id: str
+    boot_us: int
+    at: int
+
+
+class Order(NamedTuple):
+    """When the daemon gave out an attempt: its own boot clock, and the newest reading of each node's by rank."""
+
+    boot_us: int
+    heard_boot_us: Mapping[int, int]
+
+
+class Bounds(NamedTuple):
+    """What one node's boot clock can say now.
+
+    `latest_us`: by the daemon's own clock; `lie_us`: beyond this it lies. `sure`: that clock can be relied on.
+    """
+
+    latest_us: int
+    lie_us: int
+    sure: bool
+
+
+def bounds(node: NodeRecord, now: Reading) -> Bounds:
+    """How far a node's boot clock can have come since its anchor."""
+    if node.seen_boot_id and node.seen_boot_id == now.boot_id:
+        elapsed_us = now.boot_us - node.seen_boot_us
+    else:
+        elapsed_us = now.at - (node.seen_at or node.anchor_at)
+    latest = node.anchor_boot_us + max(elapsed_us, 0)
+    return Bounds(latest, latest + SLACK_US + max(elapsed_us, 0) // DRIFT, elapsed_us >= 0)
+
+
+def unbilled(state: State, node: NodeRecord) -> bool:
+    """Nothing rests on the anchor of this boot yet, so it may be taken again."""
+    runs = any(state.attempts[attempt].members[rank].started_at for attempt, rank in node.live.items())
+    return node.through <= node.anchor_at and not node.ended and not runs
+
+
+def boot_reading(node: NodeRecord, boot_us: int, now: Reading) -> tuple[int, str]:
+    """A reading of the boot clock, cut to what can be true."""
+    latest_us, lie_us, sure = bounds(node, now)
+    if boot_us <= lie_us:
+        return boot_us, ""
+    if not sure:
+        return latest_us, ""
+    return latest_us, f"its boot clock is {(boot_us - latest_us) // SECOND_US} s ahead of the daemon's clock"
+
+
+def boot_of(node: NodeRecord, at: int) -> int:
+    """The reading of the boot clock at an instant on the node's axis."""
+    return node.anchor_boot_us + at - node.anchor_at
+
+
+def not_its_own(state: State, node: NodeRecord, attempt_id: str, rank: int) -> str:
+    """A live attempt's member that is on another node, or nowhere, is none of this one's business."""
+    attempt = state.attempts.get(attempt_id)
+    if attempt is None:
+        return ""
+    if rank < len(attempt.members) and attempt.members[rank].alloc.node_id == node.id:
+        return ""
+    return f"it speaks for rank {rank} of {attempt_id}, which is not its own"
+
+
+def started(
+    node: NodeRecord, member: MemberRecord, word: Started, order: Order | None, now: Reading
+) -> tuple[Started, str]:
+    """A start: not before its order, not after now."""
+    boot_us, lie = boot_reading(node, word.boot_us, now)
+    earliest = boot_of(node, member.placed_axis) if member.placed_axis else 0
+    if order is not None:
+        earliest = max(earliest, order.heard_boot_us.get(member.alloc.rank, 0))
+    if boot_us < earliest:
+        boot_us = earliest
+        lie = lie or f"it started rank {word.rank} of {word.attempt_id} before that was placed"
+    return msgspec.structs.replace(word, boot_us=boot_us), lie
+
+
+def held(
+    attempt: AttemptRecord,
+    member: MemberRecord,
+    held_us: int,
+    started_boot_us: int,
+    until_boot_us: int,
+    order: Order | None,
+    now: Reading,
+) -> tuple[int, str]:
+    """A counter of held time: no longer than since the start, than since the order, than it may live.
+
+    Passing the limit alone is no lie: a machine that was suspended counts that time too, and nobody could end
+    the member meanwhile. It is cut all the same: no more was held for it.
+    """
+    limit_us = attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
+    room_us = max(until_boot_us - started_boot_us, 0)
+    most_us = room_us + SLACK_US + room_us // DRIFT
+    if order is not None:
+        since_us = now.boot_us - order.boot_us
+        room_us = min(room_us, since_us)
+        most_us = min(most_us, since_us + MEMBER_SLACK_US + since_us // DRIFT)
+    lie = ""
+    if held_us > most_us:
+        lie = (
+            f"it counts {held_us // SECOND_US} s for rank {member.alloc.rank} of {attempt.id},"
+            f" which could hold for {room_us // SECOND_US} s"
+        )
+        held_us = room_us
+    return min(held_us, limit_us), lie
+
+
+def usage(
+    state: State, node: NodeRecord, word: Usage, orders: Mapping[str, Order], now: Reading
+) -> tuple[Usage, str]:
+    """Counters, each cut to what can be true at an instant that can be true."""
+    at_boot_us, lie = boot_reading(node, word.at_boot_us, now)
+    counters: list[Counter] = []
+    for counter in word.counters:
+        attempt = state.attempts.get(counter.attempt_id)
+        if attempt is None:
+            continue
+        foreign = not_its_own(state, node, counter.attempt_id, counter.rank)
+        if foreign:
+            lie = lie or foreign
+            continue
+        member = attempt.members[counter.rank]
+        if member.report is not None or not member.started_at:
+            continue
+        order = orders.get(attempt.id)
+        since = boot_of(node, member.started_at)
+        held_us, wrong = held(attempt, member, counter.held_us, since, at_boot_us, order, now)
+        if held_us < member.charged_us - SLACK_US and node.axis(at_boot_us) > node.through:
+            wrong = wrong or f"its counter of rank {counter.rank} of {attempt.id} fell"
+        lie = lie or wrong
+        counters.append(Counter(counter.attempt_id, counter.rank, held_us, counter.cpu_us))
+    return Usage(word.seq, word.boot_id, at_boot_us, tuple(counters)), lie
+
+
+def end(attempt: AttemptRecord, report: ExitReport, held_us: int) -> ExitReport:
+    """The end as it may be kept. One that only the daemon orders, of an attempt that it did not stop, is a
+    failure like others.
+    """
+    report = msgspec.structs.replace(report, held_us=held_us)
+    if report.cause in _ASKED_FOR and attempt.stop_cause is None:
+        message = f"ended as {report.cause.value}, which nobody asked for: {report.message}".rstrip(": ")
+        return msgspec.structs.replace(report, cause=EndCause.FAILED, message=message)
+    return report

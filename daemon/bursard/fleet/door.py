@@ -1,0 +1,259 @@
+"""The door: the form of everything a backend may say. PURE. What has it can still be a lie: `believe` asks.
+
+Owns    ranges, lengths and forms of every field of hello, started, exited, usage, heartbeats, log answers and
+        telemetry.
+Input   words (`bursard.fleet.words`), telemetry samples by their attributes. Output: nothing, or
+        `InvalidRequest` naming the field.
+Why     an agent is a program on somebody else's machine. A number from it may become the length of a loop, a
+        price or a line on a terminal, so it is looked at here, once, before anybody uses it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from bursar.clock import DAY_US
+from bursar.errors import InvalidRequest
+from bursar.model import EndCause, NodeFacts
+from bursard.events import ExitReport
+from bursard.fleet.words import Exited, Heartbeat, Hello, LogAnswer, LogRange, MemberTruth, Started, Usage
+
+BOOT_US_MAX = 100 * 366 * DAY_US
+"""No machine has been up for a century: also the end of every duration and counter of one boot."""
+EPOCH_MAX = 2**48
+BYTES_MAX = 2**60
+RANK_MAX = 65_535
+PID_MAX = 2**31 - 1
+SEQ_MAX = 2**63 - 1
+TRUTHS_MAX = 50_000
+COUNTERS_MAX = 10_000
+MESSAGE_CHARS_MAX = 4_000
+MESSAGE_CHARS_KEPT = 500
+TEXT_CHARS_MAX = 200
+DEVICES_MAX = 16
+LABELS_MAX = 64
+SAMPLES_MAX = 600
+SAMPLE_ATTEMPTS_MAX = 10_000
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OPTIONAL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ADDRESS = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:%_\[\]-]{0,252}")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_CAUSES = {cause.value: cause for cause in EndCause}
+_PLACE_FIELDS = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
+
+
+def hello(word: Hello) -> None:
+    """A node presents itself."""
+    facts(word.facts)
+    _form(_ID, word.boot_id, "boot_id", "1 to 100 letters, digits, dots, dashes")
+    _within(word.boot_us, 0, BOOT_US_MAX, "boot_us")
+    _form(_OPTIONAL_ID, word.instance, "instance", "at most 100 letters, digits, dots, dashes")
+    _text(word.version, "agent_version")
+    _within(word.epoch, 0, EPOCH_MAX, "epoch")
+    _within(word.log_seq, 0, SEQ_MAX, "log_seq")
+    _require(len(word.log_hash) in (0, 32), "log_hash", "32 bytes, or none")
+    _require(len(word.truths) <= TRUTHS_MAX, "attempts", f"at most {TRUTHS_MAX}")
+    _once(((truth.attempt_id, truth.rank) for truth in word.truths), "attempts")
+    for truth in word.truths:
+        member_truth(truth)
+        same_boot = truth.boot_id in ("", word.boot_id)
+        _require(
+            not same_boot or truth.started_boot_us <= word.boot_us,
+            "attempts.started_boot_us",
+            "not after the hello's own boot_us",
+        )
+
+
+def facts(found: NodeFacts) -> None:
+    """What a node says it has."""
+    _form(_NODE_NAME, found.name, "facts.name", "a host name of at most 63 characters")
+    _within(found.cpu_milli, 1, 10**8, "facts.cpu_milli")
+    _within(found.memory_bytes, 1, BYTES_MAX, "facts.memory_bytes")
+    for field in _PLACE_FIELDS:
+        _text(getattr(found, field), f"facts.{field}")
+    _form(_ADDRESS, found.address, "facts.address", "a host name or an address")
+    _require(len(found.devices) <= DEVICES_MAX, "facts.devices", f"at most {DEVICES_MAX}")
+    _require(
+        [device.index for device in found.devices] == list(range(len(found.devices))),
+        "facts.devices.index",
+        "0, 1, 2 and so on, each once",
+    )
+    _require(len({device.type for device in found.devices}) <= 1, "facts.devices.type", "one for a whole node")
+    for device in found.devices:
+        _text(device.type, "facts.devices.type")
+        _text(device.uuid, "facts.devices.uuid")
+        _within(device.memory_bytes, 0, BYTES_MAX, "facts.devices.memory_bytes")
+    named = [device.uuid for device in found.devices if device.uuid]
+    _once(named, "facts.devices.uuid")
+    _require(len(found.labels) <= LABELS_MAX, "facts.labels", f"at most {LABELS_MAX}")
+    _once((key for key, _ in found.labels), "facts.labels")
+    for key, value in found.labels:
+        _form(_LABEL_KEY, key, "facts.labels", "keys of letters, digits, dots, dashes, slashes")
+        _text(value, "facts.labels")
+
+
+def member_truth(truth: MemberTruth) -> None:
+    """One member of a hello: it runs, or it has ended and says how."""
+    _member(truth.attempt_id, truth.rank, "attempts")
+    _form(_OPTIONAL_ID, truth.boot_id, "attempts.boot_id", "a boot id")
+    _within(truth.pid, 0, PID_MAX, "attempts.pid")
+    _within(truth.started_boot_us, 0, BOOT_US_MAX, "attempts.started_boot_us")
+    if truth.running:
+        return
+    end = truth.exit
+    _require(end is not None, "attempts.exited", "how it ended, since it does not run")
+    if end is not None:
+        _require(
+            (end.attempt_id or truth.attempt_id, end.rank) in ((truth.attempt_id, truth.rank), ("", 0)),
+            "attempts.exited",
+            "of the same attempt and rank",
+        )
+        exit_report(end)
+
+
+def started(word: Started) -> None:
+    """A start."""
+    _member(word.attempt_id, word.rank, "started")
+    _within(word.pid, 1, PID_MAX, "started.pid")
+    _within(word.boot_us, 0, BOOT_US_MAX, "started.boot_us")
+
+
+def exited(word: Exited) -> ExitReport:
+    """An end."""
+    _member(word.attempt_id, word.rank, "exited")
+    return exit_report(word)
+
+
+def exit_report(word: Exited) -> ExitReport:
+    """How a member ended, fit to be kept: the message on one line, cut, without control characters."""
+    cause = _CAUSES.get(word.cause)
+    if cause is None:
+        raise InvalidRequest(f"exited.cause: one of {', '.join(_CAUSES)}; not {word.cause[:40]!r}")
+    code = -1 if word.exit_code is None else word.exit_code
+    _within(code, -1, 255, "exited.exit_code")
+    _within(word.signal, 0, 64, "exited.signal")
+    _require(len(word.message) <= MESSAGE_CHARS_MAX, "exited.message", f"at most {MESSAGE_CHARS_MAX} characters")
+    _within(word.started_boot_us, 0, BOOT_US_MAX, "exited.started_boot_us")
+    _within(word.held_us, 0, BOOT_US_MAX, "exited.held_us")
+    _within(word.cpu_us, 0, BOOT_US_MAX * 1024, "exited.cpu_us")
+    _within(word.max_rss_bytes, 0, BYTES_MAX, "exited.max_rss_bytes")
+    _within(word.log_bytes, 0, BYTES_MAX, "exited.log_bytes")
+    _require(cause is not EndCause.COMPLETED or code in (-1, 0), "exited.exit_code", "0 when it has completed")
+    message = "".join(char if char.isprintable() else " " for char in word.message[:MESSAGE_CHARS_KEPT])
+    return ExitReport(
+        cause=cause,
+        exit_code=code,
+        signal=word.signal,
+        message=message.strip(),
+        held_us=word.held_us,
+        cpu_us=word.cpu_us,
+        max_rss_bytes=word.max_rss_bytes,
+        log_bytes=word.log_bytes,
+    )
+
+
+def usage(word: Usage) -> None:
+    """Counters."""
+    _within(word.seq, 0, SEQ_MAX, "usage.seq")
+    _form(_ID, word.boot_id, "usage.boot_id", "a boot id")
+    _within(word.at_boot_us, 0, BOOT_US_MAX, "usage.at_boot_us")
+    _require(len(word.counters) <= COUNTERS_MAX, "usage.counters", f"at most {COUNTERS_MAX}")
+    for counter in word.counters:
+        _member(counter.attempt_id, counter.rank, "usage.counters")
+        _within(counter.held_us, 0, BOOT_US_MAX, "usage.counters.held_us")
+        _within(counter.cpu_us, 0, BOOT_US_MAX * 1024, "usage.counters.cpu_us")
+    _once(((counter.attempt_id, counter.rank) for counter in word.counters), "usage.counters")
+
+
+def heartbeat(word: Heartbeat) -> None:
+    """A sign of life."""
+    _within(word.boot_us, 0, BOOT_US_MAX, "heartbeat.boot_us")
+
+
+def log_answer(wanted: LogRange, answer: LogAnswer) -> None:
+    """A piece of a log, against what was asked for: a reader that goes on from it must get further."""
+    _require(len(answer.data) <= wanted.limit_bytes, "log.data", f"at most the {wanted.limit_bytes} bytes asked")
+    _require(len(answer.error) <= MESSAGE_CHARS_MAX, "log.error", f"at most {MESSAGE_CHARS_MAX} characters")
+    _within(answer.offset, 0, BYTES_MAX, "log.offset")
+    _within(answer.dropped_bytes, 0, BYTES_MAX, "log.dropped_bytes")
+    if answer.error:
+        return
+    _require(answer.next_offset == answer.offset + len(answer.data), "log.next_offset", "where the data ends")
+    _require(wanted.tail_bytes > 0 or answer.offset >= wanted.offset, "log.offset", "not before what was asked")
+    moved = wanted.tail_bytes > 0 or answer.offset > wanted.offset
+    _require(bool(answer.data) or moved or not answer.dropped_bytes, "log.dropped_bytes", "0 where nothing moved")
+
+
+def sample(reading: Any) -> None:
+    """One live reading (`bursar.v1.Sample`, by its attributes): finite, in range, of devices that can be."""
+    _within(reading.at, 0, 2**62, "sample.at")
+    _finite(reading.cpu_utilization_ratio, 1.0e6, "sample.cpu_utilization_ratio")
+    _within(reading.memory_used_bytes, 0, BYTES_MAX, "sample.memory_used_bytes")
+    _finite(reading.power_watts, 1.0e6, "sample.power_watts")
+    _require(len(reading.gpus) <= DEVICES_MAX, "sample.gpus", f"at most {DEVICES_MAX}")
+    _once((gpu.index for gpu in reading.gpus), "sample.gpus.index")
+    for gpu in reading.gpus:
+        _within(gpu.index, 0, DEVICES_MAX - 1, "sample.gpus.index")
+        _finite(gpu.utilization_ratio, 1.0, "sample.gpus.utilization_ratio")
+        _within(gpu.memory_used_bytes, 0, BYTES_MAX, "sample.gpus.memory_used_bytes")
+        _finite(gpu.power_watts, 1.0e6, "sample.gpus.power_watts")
+        _finite(gpu.temperature_celsius, 1.0e3, "sample.gpus.temperature_celsius", least=-273.15)
+    _require(len(reading.attempts) <= SAMPLE_ATTEMPTS_MAX, "sample.attempts", f"at most {SAMPLE_ATTEMPTS_MAX}")
+    for attempt in reading.attempts:
+        _member(attempt.attempt_id, attempt.rank, "sample.attempts")
+        _finite(attempt.cpu_utilization_ratio, 1.0e6, "sample.attempts.cpu_utilization_ratio")
+        _within(attempt.memory_used_bytes, 0, BYTES_MAX, "sample.attempts.memory_used_bytes")
+
+
+def telemetry(node: str, batch_node: str, samples: Any) -> None:
+    """A batch of readings of one node, and no other's. Over MQTT the topic says whose it is."""
+    _require(batch_node in ("", node), "telemetry.node", f"{node}, whose readings these are")
+    _require(len(samples) <= SAMPLES_MAX, "telemetry.samples", f"at most {SAMPLES_MAX}")
+    for reading in samples:
+        sample(reading)
+
+
+# --- the few forms there are
+
+
+def _require(holds: bool, field: str, wanted: str) -> None:
+    if not holds:
+        raise InvalidRequest(f"{field}: {wanted}", {"field": field})
+
+
+def _within(value: int, least: int, most: int, field: str) -> None:
+    if not least <= value <= most:
+        raise InvalidRequest(f"{field}: {least} to {most}, not {value}", {"field": field})
+
+
+def _finite(value: float, most: float, field: str, least: float = 0.0) -> None:
+    if not (math.isfinite(value) and least <= value <= most):
+        raise InvalidRequest(f"{field}: a number from {least:g} to {most:g}, not {value}", {"field": field})
+
+
+def _form(form: re.Pattern[str], text: str, field: str, wanted: str) -> None:
+    if form.fullmatch(text) is None:
+        raise InvalidRequest(f"{field}: {wanted}", {"field": field})
+
+
+def _text(text: str, field: str) -> None:
+    _require(len(text) <= TEXT_CHARS_MAX, field, f"at most {TEXT_CHARS_MAX} characters")
+    _require(text.isprintable(), field, "no control characters")
+
+
+def _member(attempt_id: str, rank: int, field: str) -> None:
+    _form(_ID, attempt_id, f"{field}.attempt_id", "an attempt's id")
+    _within(rank, 0, RANK_MAX, f"{field}.rank")
+
+
+def _once(values: Iterable[Hashable], field: str) -> None:
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            raise InvalidRequest(f"{field}: {value} is there twice", {"field": field})
+        seen.add(value)

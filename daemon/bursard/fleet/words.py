@@ -1,0 +1,157 @@
+"""What is said between the daemon and whatever runs members: words without a wire.
+
+Owns    the orders a `Backend` takes and the reports it makes, as frozen values.
+Why     agents say them over gRPC, another backend in its own way; neither belongs in the decisions. Numbers
+        are as they were told: `bursard.fleet.door` says which of them make sense.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.model import DeviceShare, NodeFacts
+
+# --- orders
+
+
+class Assign(msgspec.Struct, frozen=True, kw_only=True):
+    """Start one member, once, in this boot only. `env` is complete."""
+
+    attempt_id: str
+    rank: int
+    boot_id: str
+    job_id: str
+    time_limit_us: int
+    grace_us: int
+    checkpoint_signal: str
+    command: tuple[str, ...]
+    script: str
+    setup: str
+    workdir: str
+    env: dict[str, str]
+    devices: tuple[DeviceShare, ...]
+    user: str
+    memory_bytes: int
+    log_cap_bytes: int
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End one member."""
+
+    attempt_id: str
+    rank: int
+    cause: str
+    grace_us: int
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """The end of this member is in the ledger."""
+
+    attempt_id: str
+    rank: int
+
+
+class LogRange(msgspec.Struct, frozen=True):
+    """A piece of a member's log: from `offset`, or the last `tail_bytes` when that is not 0."""
+
+    attempt_id: str
+    rank: int
+    offset: int
+    limit_bytes: int
+    tail_bytes: int = 0
+
+
+class LogAnswer(msgspec.Struct, frozen=True):
+    """A piece of a log. `ended`: the member is gone and this was the rest."""
+
+    data: bytes
+    offset: int
+    next_offset: int
+    ended: bool
+    dropped_bytes: int
+    error: str = ""
+
+
+# --- reports
+
+
+class Exited(msgspec.Struct, frozen=True, kw_only=True):
+    """A member's process tree is gone. `exit_code` None: a signal ended it; `started` False: it never was."""
+
+    attempt_id: str
+    rank: int
+    cause: str
+    exit_code: int | None = None
+    signal: int = 0
+    message: str = ""
+    started: bool = True
+    started_boot_us: int = 0
+    held_us: int = 0
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+    log_bytes: int = 0
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A member's process exists since this reading of its node's boot clock."""
+
+    attempt_id: str
+    rank: int
+    pid: int
+    boot_us: int
+
+
+class Counter(msgspec.Struct, frozen=True):
+    """How long one member has held its share so far."""
+
+    attempt_id: str
+    rank: int
+    held_us: int
+    cpu_us: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Counters of everything live on a node, read at one instant of its boot clock."""
+
+    seq: int
+    boot_id: str
+    at_boot_us: int
+    counters: tuple[Counter, ...]
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """A sign of life, with a reading of the boot clock."""
+
+    boot_us: int
+
+
+class MemberTruth(msgspec.Struct, frozen=True, kw_only=True):
+    """One member as its node finds it. `exit` is set when it has ended."""
+
+    attempt_id: str
+    rank: int
+    running: bool
+    pid: int = 0
+    started_boot_us: int = 0
+    boot_id: str = ""
+    exit: Exited | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """A node presents itself: what it has, which boot this is, and all it knows of members.
+
+    Attributes:
+        instance: tells a node that comes back from another of the same name.
+        epoch: the highest that was ever obeyed there.
+        log_seq, log_hash: the end of the daemon's log when it last acknowledged something there; 0: never.
+    """
+
+    facts: NodeFacts
+    boot_id: str
+    boot_us: int
+    truths: tuple[MemberTruth, ...] = ()
+    instance: str = ""
+    version: str = ""
+    epoch: int = 0
+    log_seq: int = 0
+    log_hash: bytes = b""
