@@ -37,7 +37,7 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.events.public import public
-from bursard.fleet import Fleet
+from bursard.fleet import Agents, Fleet
 from bursard.services.agents import AgentsService
 from bursard.services.events import EventsService
 from bursard.services.interceptors import Door
@@ -92,7 +92,12 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(20_000, 20, 20)
 
     cycle = Cycle(engine)
-    fleet = Fleet(engine, log_cap_bytes=settings.log_cap_bytes, run_as_submitter=settings.run_as_submitter)
+    fleet = Fleet(
+        engine,
+        log_cap_bytes=settings.log_cap_bytes,
+        run_as_submitter=settings.run_as_submitter,
+        boot_id=_boot_id(),
+    )
     telemetry = LiveTelemetry()
     authority = Authority(
         state,
@@ -126,6 +131,11 @@ async def run(settings: Settings) -> int:
         await sockets.close(server)
         await _finish(engine, writer, store)
     return 0
+
+
+def _boot_id() -> str:
+    """Of this machine's present boot: what the agents' clocks were anchored by is of use while it lasts."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _die(error: BaseException) -> None:
@@ -189,15 +199,14 @@ def add_services(
     settings: Settings,
 ) -> None:
     """Everything the server answers, health included."""
+    hub = Agents(engine, fleet)
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet), server)
-    nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, fleet, telemetry), server)
-    agents = AgentsService(
-        engine, fleet, telemetry, epoch=engine.log.epoch, mqtt_url=settings.telemetry_mqtt_url
-    )
+    nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
+    agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
-    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, fleet.settle), server)
+    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, hub.settle), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
-    events = EventsService(engine, cycle, fleet, started_at=engine.now())
+    events = EventsService(engine, cycle, started_at=engine.now())
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -215,8 +224,7 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
             log.debug("a telemetry message could not be read", extra={"node": node})
             return
         if engine.state.node_by_name(node) is not None:
-            for sample in batch.samples:
-                telemetry.add(node, sample)
+            telemetry.take(node, batch)
 
     bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
 

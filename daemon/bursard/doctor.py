@@ -61,9 +61,17 @@ def _finding(check: str, problems: list[str], fine: str, remedy: str) -> Finding
 def _nodes(state: State) -> Finding:
     names = [node.facts.name for node in state.nodes.values() if not node.connected]
     problems = [f"{name} is out of contact" for name in names]
+    problems += [
+        f"{node.facts.name} is quarantined: {node.reason}"
+        for node in state.nodes.values()
+        if node.mode == "quarantine"
+    ]
     if not state.nodes:
         problems = ["no node has ever connected"]
-    remedy = "start bursar-agent there; its jobs, if any, go on meanwhile"
+    remedy = (
+        "start bursar-agent there; its jobs, if any, go on meanwhile. A quarantined node gets no new work"
+        " until `bursar node resume NODE`"
+    )
     return _finding("nodes", problems, f"all {len(state.nodes)} are in contact", remedy)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
-from bursar.errors import BursarError, NotFound
+from bursar.errors import BursarError, Forbidden, NotFound
 from bursar.ids import SequentialIds
 from bursar.model import (
     ArraySpec,
@@ -45,9 +45,23 @@ from bursar_agent.runner.model import Ended, RunnerEvent, StartRequest, StopRequ
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
 from bursard.engine import Engine
-from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, MemberEnded
-from bursard.fleet import Assign, Fleet, Forget, Stop, UsageAck
-from bursard.fleet.fleet import MemberTruth
+from bursard.events import AttemptEnded, ClusterCreated, Event, MemberEnded
+from bursard.fleet import (
+    Agents,
+    Assign,
+    Exited,
+    Fleet,
+    Forget,
+    Hello,
+    MemberTruth,
+    Started,
+    Stop,
+    Usage,
+    UsageAck,
+)
+from bursard.fleet import (
+    Counter as HeldCounter,
+)
 from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
 from bursard.startup import restore
@@ -76,7 +90,6 @@ spec: {scope: {project: research/vision}, limit: 4 USD, period: month, timezone:
 """
 CATALOG = (PriceDocument(parse_documents(COST_MODEL, "test")[0]),)
 """In force since ever, as the shipped catalogue: a clock that is set back finds a price too."""
-CAUSES = {cause.value: cause for cause in EndCause}
 
 
 def now_done(work: Coroutine[Any, Any, Any]) -> Any:
@@ -113,6 +126,8 @@ class Link:
 
     def __init__(self, session: Session, node_id: str, name: str, boot_id: str, epoch: int) -> None:
         self.session, self.node_id, self.name, self.boot_id = session, node_id, name, boot_id
+        self.instance = session.instance
+        self.last_seen_at = 0
         self.epoch = epoch
         self.closed = False
 
@@ -347,10 +362,17 @@ def assignment_of(message: Assign) -> s.Assignment:
     )
 
 
-def report_of(exit: s.Exit) -> ExitReport:
-    code = -1 if exit.exit_code is None else exit.exit_code
-    cause = CAUSES.get(exit.cause, EndCause.FAILED)
-    return ExitReport(cause=cause, exit_code=code, signal=exit.signal, held_us=exit.held_us)
+def end_of(exit: s.Exit) -> Exited:
+    return Exited(
+        attempt_id=exit.attempt_id,
+        rank=exit.rank,
+        cause=exit.cause,
+        exit_code=exit.exit_code,
+        signal=exit.signal,
+        started=exit.started,
+        started_boot_us=exit.started_boot_us,
+        held_us=exit.held_us,
+    )
 
 
 class World:
@@ -392,6 +414,7 @@ class World:
         writer: Any = self.writer
         self.engine = Engine(state, writer.store, writer, self.clock, self.ids, CATALOG)
         self.fleet = Fleet(self.engine, log_cap_bytes=0, run_as_submitter=False)
+        self.hub = Agents(self.engine, self.fleet)
         self.engine.listeners.append(self.durable)
         self.writer.after_commit.append(self.acknowledge)
 
@@ -440,10 +463,9 @@ class World:
                 session.daemon_open = False
                 self.sessions.remove((owner, session))
                 node = self.state.node_by_name(host.name)
-                link = self.fleet.links.get(node.id) if node is not None else None
-                if node is not None and link is not None and link.session is session:  # type: ignore[attr-defined]
-                    self.fleet.detach(link)
-                    self.engine.commit(nodes.silent(self.state, node), "bursard")
+                link = self.hub.links.get(node.id) if node is not None else None
+                if link is not None and link.session is session:  # type: ignore[attr-defined]
+                    self.hub.leave(link)
 
     def hear(self, host: Host, session: Session, message: Any) -> None:
         """One message of an agent, as the service takes it."""
@@ -451,59 +473,48 @@ class World:
             self.hello(host, session, message)
             return
         node = self.state.node_by_name(host.name)
-        link = self.fleet.links.get(node.id) if node is not None else None
+        link = self.hub.links.get(node.id) if node is not None else None
         if node is None or link is None or link.session is not session:  # type: ignore[attr-defined]
             return
-        actor = f"node:{host.name}"
         match message:
             case s.SendStarted():
-                at = (message.attempt_id, message.rank, message.boot_us, message.pid)
-                self.engine.commit(attempts.started(self.state, node, *at), actor)
+                word = Started(message.attempt_id, message.rank, message.pid, message.boot_us)
+                self.fleet.started(node, word)
             case s.SendExited():
-                gone = message.exit
-                since = gone.started_boot_us if gone.started else 0
-                self.fleet.exited(node, gone.attempt_id, gone.rank, report_of(gone), since, actor)
+                self.fleet.exited(node, end_of(message.exit))
             case s.SendUsage():
-                self.take_usage(node, link, message.usage, actor)
+                self.take_usage(node, link, message.usage)
+            case s.SendHeartbeat():
+                self.fleet.heartbeat(node, message.boot_us)
+        assert node.mode == "open", f"an honest node is called a liar: {node.reason}"
 
-    def take_usage(self, node: NodeRecord, link: Any, usage: s.Usage, actor: str) -> None:
-        events = nodes.usage(
-            self.state,
-            node,
-            boot_id=usage.boot_id,
-            at_boot_us=usage.at_boot_us,
-            counters=[(c.attempt_id, c.rank, c.held_us) for c in usage.counters],
-        )
-        self.acks.append((self.engine.commit(events, actor), link, usage.seq))
+    def take_usage(self, node: NodeRecord, link: Any, usage: s.Usage) -> None:
+        counters = tuple(HeldCounter(c.attempt_id, c.rank, c.held_us) for c in usage.counters)
+        seq = self.fleet.usage(node, Usage(usage.seq, usage.boot_id, usage.at_boot_us, counters))
+        self.acks.append((seq, link, usage.seq))
         self.acknowledge(self.writer.durable_seq)
 
     def hello(self, host: Host, session: Session, message: s.SendHello) -> None:
-        known = self.state.node_by_name(host.name)
-        live: Any = self.fleet.links.get(known.id) if known is not None else None
-        if live is not None and live.session.instance != session.instance:
+        truths = tuple(member_truth(truth) for truth in message.truths)
+        word = Hello(
+            facts=host.facts,
+            boot_id=host.boot_id,
+            boot_us=message.boot_us,
+            truths=truths,
+            instance=session.instance,
+        )
+        try:
+            node = self.hub.admit(word)
+        except Forbidden:
             session.break_off()  # refused: the old stream of this name is not known to be gone
             self.sessions.remove((host, session))
             host.disconnected()
             return
-        events = nodes.hello(
-            self.state,
-            self.engine.ids,
-            self.engine.prices,
-            facts=host.facts,
-            boot_id=host.boot_id,
-            boot_us=message.boot_us,
-            now=self.engine.now(),
-            spooled={(t.attempt_id, t.rank): t.exit.held_us for t in message.truths if t.exit is not None},
-        )
-        self.engine.commit(events, f"node:{host.name}")
-        if live is not None:
-            live.close()
+        assert node.mode == "open", f"an honest node is called a liar: {node.reason}"
         self.writer.flush()
-        node = self.state.node_by_name(host.name)
-        assert node is not None
-        link = Link(session, node.id, host.name, host.boot_id, self.epoch)
+        link: Any = Link(session, node.id, host.name, host.boot_id, self.epoch)
         link.send(Welcome())
-        self.fleet.attach(link, [member_truth(truth) for truth in message.truths])  # type: ignore[arg-type]
+        self.hub.join(link, truths)
 
     # --- time and messages
 
@@ -695,7 +706,7 @@ class World:
         node = self.state.node_by_name(host.name)
         assert node is not None
         usage = s.Usage(0, host.boot_id, host.clock.boot_us())
-        self.take_usage(node, self.fleet.links[node.id], usage, "test")
+        self.take_usage(node, self.hub.links[node.id], usage)
         self.writer.flush()
         assert node.through >= node.axis_start
         assert self.writer.paid[node.id] == node_cost(node.rates, node.axis_start, node.through), "L8"
@@ -708,7 +719,8 @@ def member_truth(truth: s.Truth) -> MemberTruth:
         running=truth.running,
         pid=truth.pid,
         started_boot_us=truth.started_boot_us or (truth.exit.started_boot_us if truth.exit else 0),
-        report=None if truth.running or truth.exit is None else report_of(truth.exit),
+        boot_id=truth.boot_id,
+        exit=None if truth.running or truth.exit is None else end_of(truth.exit),
     )
 
 

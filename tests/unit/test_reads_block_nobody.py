@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from bursard.services.identity import Identity, Role, set_caller
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec.spec import spec_to_wire
@@ -18,10 +17,11 @@ from bursar.errors import BursarError, NotFound
 from bursar.ids import SequentialIds
 from bursar.model import JobSpec
 from bursar.v1 import events_pb2, jobs_pb2, money_pb2
+from bursard.access.identity import Identity, Role, set_caller
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated
-from bursard.fleet import Fleet
+from bursard.fleet import Agents, Fleet
 from bursard.services.events import EventsService
 from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
@@ -67,8 +67,8 @@ class Daemon:
         cycle = Cycle(self.engine)
         fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         self.jobs = JobsService(self.engine, cycle, fleet)
-        self.events = EventsService(self.engine, cycle, fleet, started_at=START)
-        self.money = MoneyService(self.engine, fleet.settle)
+        self.events = EventsService(self.engine, cycle, started_at=START)
+        self.money = MoneyService(self.engine, Agents(self.engine, fleet).settle)
         self.policies = PoliciesService(self.engine)
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.store.readers.clear()

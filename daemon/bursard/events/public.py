@@ -65,6 +65,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeConnected: _shape("node_id"),
     e.NodeSilent: _shape("node_id"),
     e.NodeScheduling: _shape("node_id mode reason"),
+    e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMetered: _shape("node_id through counters", charges=_CHARGE),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
     e.PolicyRemoved: _shape("kind name"),

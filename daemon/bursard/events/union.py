@@ -208,13 +208,20 @@ class NodePriced(msgspec.Struct, frozen=True, tag="node-priced"):
 
 
 class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
-    """A new boot of a node: anchors its axis: axis(b) = anchor_at + (b - anchor_boot_us)."""
+    """A new boot of a node: anchors its axis: axis(b) = anchor_at + (b - anchor_boot_us).
+
+    `seen_*`: the daemon's own clocks at that moment (boot id and boot clock of its machine, wall time), by
+    which everything this boot says is bounded later; empty in what the first release wrote.
+    """
 
     node_id: str
     boot_id: str
     anchor_at: int
     anchor_boot_us: int
     charges: tuple[Charge, ...] = ()
+    seen_boot_id: str = ""
+    seen_boot_us: int = 0
+    seen_at: int = 0
 
 
 class NodeConnected(msgspec.Struct, frozen=True, tag="node-connected"):
@@ -235,6 +242,13 @@ class NodeScheduling(msgspec.Struct, frozen=True, tag="node-scheduling"):
     node_id: str
     mode: str
     reason: str = ""
+
+
+class NodeQuarantined(msgspec.Struct, frozen=True, tag="node-quarantined"):
+    """A node said what cannot be true: no new work until an operator resumes it. Its running work goes on."""
+
+    node_id: str
+    reason: str
 
 
 class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered"):
@@ -379,6 +393,7 @@ Event = (
     | NodeConnected
     | NodeSilent
     | NodeScheduling
+    | NodeQuarantined
     | NodeMetered
     | PolicyApplied
     | PolicyRemoved

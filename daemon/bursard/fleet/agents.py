@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bursar.errors import Forbidden, InvalidRequest
 from bursard.engine import Engine
@@ -43,12 +43,6 @@ class Agents:
         self.fleet = fleet
         self.links: dict[str, AgentLink] = {}
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
-        self._takers: dict[type, Callable[[AgentLink, NodeRecord, Report], None]] = {
-            Started: lambda link, node, word: self.fleet.started(node, word),
-            Exited: lambda link, node, word: self.fleet.exited(node, word),
-            Usage: self._usage,
-            Heartbeat: self._heartbeat,
-        }
 
     # --- connections
 
@@ -120,10 +114,17 @@ class Agents:
         """One report. Raises `InvalidRequest` for a malformed one: its stream cannot go on."""
         link.last_seen_at = self.engine.now()
         node = self.engine.state.nodes[link.node_id]
-        self._takers[type(word)](link, node, word)
+        match word:
+            case Started():
+                self.fleet.started(node, word)
+            case Exited():
+                self.fleet.exited(node, word)
+            case Usage():
+                self._usage(link, node, word)
+            case Heartbeat():
+                self._heartbeat(link, node, word)
 
-    def _heartbeat(self, link: AgentLink, node: NodeRecord, word: Report) -> None:
-        assert isinstance(word, Heartbeat)
+    def _heartbeat(self, link: AgentLink, node: NodeRecord, word: Heartbeat) -> None:
         door.heartbeat(word)
         if word.boot_us < link.heard_boot_us:
             raise InvalidRequest(
@@ -132,8 +133,7 @@ class Agents:
         link.heard_boot_us = word.boot_us
         self.fleet.heartbeat(node, word.boot_us)
 
-    def _usage(self, link: AgentLink, node: NodeRecord, word: Report) -> None:
-        assert isinstance(word, Usage)
+    def _usage(self, link: AgentLink, node: NodeRecord, word: Usage) -> None:
         seq = self.fleet.usage(node, word)
         task = asyncio.create_task(self._acknowledge(link, word.seq, seq), name="usage-ack")
         link.tasks.add(task)

@@ -1,15 +1,16 @@
-"""What may be believed of a well-formed report: never more time than the daemon's own clock saw pass (A1). PURE.
+"""What may be believed of a well-formed report: no more time than the daemon's own clock saw pass (A1). PURE.
 
-Owns    the bounds of boot readings, starts and counters, and the sentence that says which of them was passed.
+Owns    the bounds of boot readings, starts and counters, and the sentence that says which was passed.
 Input   the state, a report, a `Reading` of the daemon's clocks. Output: the report cut to what can be true,
         and why its node lies, empty when it need not be lying.
 Why     a report costs somebody money. Cutting keeps the books right whatever is said; the sentence puts the
-        node into quarantine. What only repeats, overlaps or comes late is no lie: the largest counter decides.
+        node into quarantine. What only repeats, overlaps or comes late is no lie: the largest counter
+        decides.
 
-The bound of one boot is counted from its anchor: the pair of (its boot clock, the daemon's clock) that was taken
-when it was first heard. Both clocks are CLOCK_BOOTTIME: they count suspension and never step. Only across a
-reboot of the daemon's own machine does the wall clock have to serve, and where that was set back meanwhile nothing
-is called a lie, since it is our own clock that is in doubt.
+The bound of one boot is counted from its anchor: the pair of its boot clock and the daemon's when it was
+first heard. Both clocks are CLOCK_BOOTTIME: they count suspension and never step. Only across a reboot of
+the daemon's own machine does the wall clock have to serve, and where that was set back meanwhile nothing is
+called a lie, since it is our own clock that is in doubt.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import msgspec
 from bursar.clock import SECOND_US
 from bursar.model import EndCause
 from bursard.events import ExitReport
+from bursard.fleet.door import BOOT_US_MAX
 from bursard.fleet.words import Counter, Started, Usage
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord, State
+from bursard.state.decide.nodes import Reading
 
 SLACK_US = 30 * SECOND_US
 """What a node may be ahead of the daemon's clock: a message that anchored it late, and two clocks' grain."""
 DRIFT = 1_000
-"""And one part in so many of the time since: clocks are disciplined by at most 500 parts in a million."""
+"""And one part in so many of the time since: clocks are disciplined by at most 500 in a million."""
 MEMBER_SLACK_US = SECOND_US
 """The same for one member whose order this daemon itself gave out: it cannot have begun before."""
 
@@ -36,16 +39,8 @@ _ASKED_FOR = (EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.
 """Ends that only the daemon orders."""
 
 
-class Reading(NamedTuple):
-    """The daemon's clocks at one instant: of which boot, its boot clock, and the wall."""
-
-    boot_id: str
-    boot_us: int
-    at: int
-
-
 class Order(NamedTuple):
-    """When the daemon gave out an attempt: its own boot clock, and the newest reading of each node's by rank."""
+    """When an attempt was given out: by the daemon's boot clock, and by each rank's node as heard last."""
 
     boot_us: int
     heard_boot_us: Mapping[int, int]
@@ -54,7 +49,7 @@ class Order(NamedTuple):
 class Bounds(NamedTuple):
     """What one node's boot clock can say now.
 
-    `latest_us`: by the daemon's own clock; `lie_us`: beyond this it lies. `sure`: that clock can be relied on.
+    `latest_us`: by the daemon's own clock; `lie_us`: beyond this it lies. `sure`: that clock is reliable.
     """
 
     latest_us: int
@@ -68,8 +63,8 @@ def bounds(node: NodeRecord, now: Reading) -> Bounds:
         elapsed_us = now.boot_us - node.seen_boot_us
     else:
         elapsed_us = now.at - (node.seen_at or node.anchor_at)
-    latest = node.anchor_boot_us + max(elapsed_us, 0)
-    return Bounds(latest, latest + SLACK_US + max(elapsed_us, 0) // DRIFT, elapsed_us >= 0)
+    latest_us = node.anchor_boot_us + max(elapsed_us, 0)
+    return Bounds(latest_us, latest_us + SLACK_US + max(elapsed_us, 0) // DRIFT, elapsed_us >= 0)
 
 
 def unbilled(state: State, node: NodeRecord) -> bool:
@@ -91,6 +86,12 @@ def boot_reading(node: NodeRecord, boot_us: int, now: Reading) -> tuple[int, str
 def boot_of(node: NodeRecord, at: int) -> int:
     """The reading of the boot clock at an instant on the node's axis."""
     return node.anchor_boot_us + at - node.anchor_at
+
+
+def latest(node: NodeRecord, now: Reading) -> int | None:
+    """The largest reading of the boot clock that can be true; None when our own clocks cannot tell."""
+    limits = bounds(node, now)
+    return limits.latest_us if limits.sure else None
 
 
 def not_its_own(state: State, node: NodeRecord, attempt_id: str, rank: int) -> str:
@@ -122,17 +123,18 @@ def held(
     member: MemberRecord,
     held_us: int,
     started_boot_us: int,
-    until_boot_us: int,
+    until_boot_us: int | None,
     order: Order | None,
     now: Reading,
 ) -> tuple[int, str]:
     """A counter of held time: no longer than since the start, than since the order, than it may live.
 
     Passing the limit alone is no lie: a machine that was suspended counts that time too, and nobody could end
-    the member meanwhile. It is cut all the same: no more was held for it.
+    the member meanwhile. It is cut all the same: no more was held for it. `until_boot_us` None: how far the
+    node's clock can have come is not known.
     """
     limit_us = attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
-    room_us = max(until_boot_us - started_boot_us, 0)
+    room_us = BOOT_US_MAX if until_boot_us is None else max(until_boot_us - started_boot_us, 0)
     most_us = room_us + SLACK_US + room_us // DRIFT
     if order is not None:
         since_us = now.boot_us - order.boot_us
@@ -154,6 +156,8 @@ def usage(
     """Counters, each cut to what can be true at an instant that can be true."""
     at_boot_us, lie = boot_reading(node, word.at_boot_us, now)
     counters: list[Counter] = []
+    if at_boot_us < word.at_boot_us and not lie:
+        return Usage(word.seq, word.boot_id, at_boot_us, ()), ""
     for counter in word.counters:
         attempt = state.attempts.get(counter.attempt_id)
         if attempt is None:

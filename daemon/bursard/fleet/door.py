@@ -83,7 +83,9 @@ def facts(found: NodeFacts) -> None:
         "facts.devices.index",
         "0, 1, 2 and so on, each once",
     )
-    _require(len({device.type for device in found.devices}) <= 1, "facts.devices.type", "one for a whole node")
+    _require(
+        len({device.type for device in found.devices}) <= 1, "facts.devices.type", "one for a whole node"
+    )
     for device in found.devices:
         _text(device.type, "facts.devices.type")
         _text(device.uuid, "facts.devices.uuid")
@@ -108,11 +110,8 @@ def member_truth(truth: MemberTruth) -> None:
     end = truth.exit
     _require(end is not None, "attempts.exited", "how it ended, since it does not run")
     if end is not None:
-        _require(
-            (end.attempt_id or truth.attempt_id, end.rank) in ((truth.attempt_id, truth.rank), ("", 0)),
-            "attempts.exited",
-            "of the same attempt and rank",
-        )
+        of_it = (end.attempt_id, end.rank) == (truth.attempt_id, truth.rank)
+        _require(of_it, "attempts.exited", "of the same attempt and rank")
         exit_report(end)
 
 
@@ -137,13 +136,17 @@ def exit_report(word: Exited) -> ExitReport:
     code = -1 if word.exit_code is None else word.exit_code
     _within(code, -1, 255, "exited.exit_code")
     _within(word.signal, 0, 64, "exited.signal")
-    _require(len(word.message) <= MESSAGE_CHARS_MAX, "exited.message", f"at most {MESSAGE_CHARS_MAX} characters")
+    _require(
+        len(word.message) <= MESSAGE_CHARS_MAX, "exited.message", f"at most {MESSAGE_CHARS_MAX} characters"
+    )
     _within(word.started_boot_us, 0, BOOT_US_MAX, "exited.started_boot_us")
     _within(word.held_us, 0, BOOT_US_MAX, "exited.held_us")
     _within(word.cpu_us, 0, BOOT_US_MAX * 1024, "exited.cpu_us")
     _within(word.max_rss_bytes, 0, BYTES_MAX, "exited.max_rss_bytes")
     _within(word.log_bytes, 0, BYTES_MAX, "exited.log_bytes")
-    _require(cause is not EndCause.COMPLETED or code in (-1, 0), "exited.exit_code", "0 when it has completed")
+    _require(
+        cause is not EndCause.COMPLETED or code in (-1, 0), "exited.exit_code", "0 when it has completed"
+    )
     message = "".join(char if char.isprintable() else " " for char in word.message[:MESSAGE_CHARS_KEPT])
     return ExitReport(
         cause=cause,
@@ -177,16 +180,22 @@ def heartbeat(word: Heartbeat) -> None:
 
 def log_answer(wanted: LogRange, answer: LogAnswer) -> None:
     """A piece of a log, against what was asked for: a reader that goes on from it must get further."""
-    _require(len(answer.data) <= wanted.limit_bytes, "log.data", f"at most the {wanted.limit_bytes} bytes asked")
+    _require(
+        len(answer.data) <= wanted.limit_bytes, "log.data", f"at most the {wanted.limit_bytes} bytes asked"
+    )
     _require(len(answer.error) <= MESSAGE_CHARS_MAX, "log.error", f"at most {MESSAGE_CHARS_MAX} characters")
     _within(answer.offset, 0, BYTES_MAX, "log.offset")
     _within(answer.dropped_bytes, 0, BYTES_MAX, "log.dropped_bytes")
     if answer.error:
         return
     _require(answer.next_offset == answer.offset + len(answer.data), "log.next_offset", "where the data ends")
-    _require(wanted.tail_bytes > 0 or answer.offset >= wanted.offset, "log.offset", "not before what was asked")
+    _require(
+        wanted.tail_bytes > 0 or answer.offset >= wanted.offset, "log.offset", "not before what was asked"
+    )
     moved = wanted.tail_bytes > 0 or answer.offset > wanted.offset
-    _require(bool(answer.data) or moved or not answer.dropped_bytes, "log.dropped_bytes", "0 where nothing moved")
+    _require(
+        bool(answer.data) or moved or not answer.dropped_bytes, "log.dropped_bytes", "0 where nothing moved"
+    )
 
 
 def sample(reading: Any) -> None:
@@ -203,7 +212,9 @@ def sample(reading: Any) -> None:
         _within(gpu.memory_used_bytes, 0, BYTES_MAX, "sample.gpus.memory_used_bytes")
         _finite(gpu.power_watts, 1.0e6, "sample.gpus.power_watts")
         _finite(gpu.temperature_celsius, 1.0e3, "sample.gpus.temperature_celsius", least=-273.15)
-    _require(len(reading.attempts) <= SAMPLE_ATTEMPTS_MAX, "sample.attempts", f"at most {SAMPLE_ATTEMPTS_MAX}")
+    _require(
+        len(reading.attempts) <= SAMPLE_ATTEMPTS_MAX, "sample.attempts", f"at most {SAMPLE_ATTEMPTS_MAX}"
+    )
     for attempt in reading.attempts:
         _member(attempt.attempt_id, attempt.rank, "sample.attempts")
         _finite(attempt.cpu_utilization_ratio, 1.0e6, "sample.attempts.cpu_utilization_ratio")

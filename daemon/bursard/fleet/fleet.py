@@ -24,7 +24,7 @@ from bursard.events import (
 )
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
-from bursard.fleet.believe import Order, Reading
+from bursard.fleet.believe import Order
 from bursard.fleet.environment import job_environment
 from bursard.fleet.words import (
     Assign,
@@ -41,6 +41,7 @@ from bursard.fleet.words import (
 from bursard.state import AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
 from bursard.state.decide import nodes
+from bursard.state.decide.nodes import Reading
 
 log = logging.getLogger(__name__)
 
@@ -199,13 +200,11 @@ class Fleet:
         behind_us = self._heard.get(node.id, 0) - boot_us
         if behind_us > believe.SLACK_US:
             raise ServerUnavailable(
-                f"hello.boot_us: {behind_us // 1_000_000} s before what node {node.facts.name} said last in this"
-                " boot; a hello from the past, or a machine that was set back to an earlier moment: reboot it"
+                f"hello.boot_us: {behind_us // 1_000_000} s before what {node.facts.name} said before:"
+                " a hello from the past, or a machine that was set back to an earlier moment; reboot it"
             )
 
-    def _spooled(
-        self, node: NodeRecord, truth: MemberTruth, end: Exited, now: Reading
-    ) -> tuple[int, str]:
+    def _spooled(self, node: NodeRecord, truth: MemberTruth, end: Exited, now: Reading) -> tuple[int, str]:
         """What a member of an earlier boot may be billed for, from what its node still knows."""
         attempt = self.engine.state.attempts.get(truth.attempt_id)
         if attempt is None or node.live.get(attempt.id) != truth.rank:
@@ -214,7 +213,7 @@ class Fleet:
         if not member.started_at:
             return 0, ""
         since = believe.boot_of(node, member.started_at)
-        latest = believe.bounds(node, now).latest_us
+        latest = believe.latest(node, now)
         return believe.held(attempt, member, end.held_us, since, latest, self._orders.get(attempt.id), now)
 
     def join(self, node: NodeRecord, backend: Backend) -> None:
@@ -233,9 +232,7 @@ class Fleet:
         attempt = self.engine.state.attempts.get(truth.attempt_id)
         mine = attempt is not None and node.live.get(truth.attempt_id) == truth.rank
         if not mine:
-            self._suspect(
-                node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank)
-            )
+            self._suspect(node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank))
             if truth.running:
                 log.warning("unknown attempt runs on a node", extra={"attempt": truth.attempt_id})
                 backend.stop(node.id, Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
@@ -245,9 +242,7 @@ class Fleet:
         assert attempt is not None
         if truth.running:
             if truth.pid:
-                self.started(
-                    node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us)
-                )
+                self.started(node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us))
             self._stop(attempt, attempt.members[truth.rank])
         elif truth.exit is not None:
             self._ended(node, truth.attempt_id, truth.rank, truth.exit, truth.started_boot_us)
@@ -293,7 +288,7 @@ class Fleet:
         state, now = self.engine.state, self.reading()
         lie = believe.not_its_own(state, node, word.attempt_id, word.rank)
         attempt = state.attempts.get(word.attempt_id)
-        if attempt is not None and not lie:
+        if attempt is not None and not lie and attempt.members[word.rank].report is None:
             self._renew_anchor(node, word.boot_us, now)
             order = self._orders.get(attempt.id)
             word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
@@ -314,7 +309,7 @@ class Fleet:
         report = door.exit_report(word)
         lie = believe.not_its_own(state, node, attempt_id, rank)
         attempt = state.attempts.get(attempt_id)
-        if attempt is None or lie:
+        if attempt is None or lie or attempt.members[rank].report is not None:
             self._suspect(node, lie)
             self._acknowledge(node.id, attempt_id, rank)
             return
@@ -328,7 +323,7 @@ class Fleet:
             started_boot_us = start.boot_us
         held_us = 0
         if member.started_at or started_boot_us:
-            latest = believe.bounds(node, now).latest_us
+            latest = believe.latest(node, now)
             held_us, longer = believe.held(
                 attempt, member, report.held_us, started_boot_us, latest, order, now
             )

@@ -11,6 +11,7 @@ Why     a report may be lost, doubled or late. Because a charge is a difference 
 from __future__ import annotations
 
 from bursar.clock import HOUR_US
+from bursar.errors import InvariantViolation
 from bursar.model import ShareRates
 from bursar.money import charge, cumulative
 from bursard.events import Charge
@@ -18,8 +19,18 @@ from bursard.events import Charge
 _FREE = ShareRates()
 
 
+SPAN_US_MAX = 100 * 366 * 24 * HOUR_US
+"""No interval is longer: a clock or a counter is wrong then, and the books must not be filled by it."""
+
+
 def hour_segments(start: int, end: int) -> list[tuple[int, int]]:
-    """Cut `[start, end)` at the full UTC hours inside it. Empty when `end` <= `start`."""
+    """Cut `[start, end)` at the full UTC hours inside it. Empty when `end` <= `start`.
+
+    Raises:
+        InvariantViolation: the interval is longer than a century.
+    """
+    if end - start > SPAN_US_MAX:
+        raise InvariantViolation(f"{start}..{end} is longer than anything lasts; a clock or counter is wrong")
     segments = []
     while start < end:
         cut = min(end, start - start % HOUR_US + HOUR_US)

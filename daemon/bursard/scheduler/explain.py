@@ -158,7 +158,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
         if mask is not None and not mask[row]:
             return NodeVerdict(name, False, rule.name, rule.why_not(nodes, row, table.ask))
     if not nodes.ready[row]:
-        return NodeVerdict(name, False, "ready", "it is down, draining or cordoned")
+        return NodeVerdict(name, False, "ready", "it is down, draining, cordoned or quarantined")
     state = world.state(row)
     if table.keys[row] != NO:
         return NodeVerdict(name, True, "", "fits now")

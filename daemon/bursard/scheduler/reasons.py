@@ -158,7 +158,7 @@ def _resources(world: World, job_class: JobClass, table: Table) -> Reason:
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
             f"needs {want} with {ask}; {one} could hold it but {away} of them "
-            f"{'is' if away == 1 else 'are'} not ready (down, draining or cordoned)",
+            f"{'is' if away == 1 else 'are'} not ready (down, draining, cordoned or quarantined)",
             "bring a node back (bursar nodes shows why each is away)",
             tuple(facts),
         )

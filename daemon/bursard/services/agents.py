@@ -1,54 +1,52 @@
-"""The Agents service: one stream per node, its words turned into commands, our messages into words."""
+"""The Agents service: one stream per node, its wire turned into words of the fleet, our words into the wire.
+
+Why     what an agent may say, and what follows from it, is decided in `bursard.fleet`; here nothing is.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from bursar.codec.spec import facts_from_wire, shares_to_wire
-from bursar.errors import BursarError, Forbidden, InvalidRequest
-from bursar.model import EndCause
+from bursar.errors import BursarError, InvalidRequest
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
 from bursard.access.identity import Identity, Role, caller
-from bursard.engine import Engine
-from bursard.events import ExitReport, NodeEnrolled
 from bursard.fleet import (
     AgentLink,
+    Agents,
     Assign,
-    Fleet,
+    Counter,
+    Exited,
     Forget,
+    Heartbeat,
+    Hello,
     LogAnswer,
     LogAsk,
+    MemberTruth,
     MeterNow,
     Outgoing,
+    Started,
     Stop,
+    Usage,
     UsageAck,
 )
-from bursard.fleet.fleet import MemberTruth
 from bursard.state import NodeRecord
-from bursard.state.decide import attempts, nodes
 from bursard.telemetry import LiveTelemetry
-
-log = logging.getLogger(__name__)
 
 PROTOCOL = 1
 HEARTBEAT_US = 5_000_000
-_CAUSES = {cause.value: cause for cause in EndCause}
 
 
 class AgentsService(agents_pb2_grpc.AgentsServicer):
     """Serves every agent's stream."""
 
-    def __init__(
-        self, engine: Engine, fleet: Fleet, telemetry: LiveTelemetry, *, epoch: int, mqtt_url: str
-    ) -> None:
-        self.engine = engine
-        self.fleet = fleet
+    def __init__(self, hub: Agents, telemetry: LiveTelemetry, *, mqtt_url: str) -> None:
+        self.hub = hub
+        self.engine = hub.engine
         self.telemetry = telemetry
-        self._epoch = epoch
         self._mqtt_url = mqtt_url
 
     async def Connect(
@@ -59,17 +57,18 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidRequest("the first message of an agent must be Hello")
         try:
-            link = self._admit(first.hello, caller())
+            hello, node, link = self._admit(first.hello, caller())
         except BursarError as error:
+            if error.transient:
+                raise
             yield pb.DaemonMessage(refused=pb.Refused(reason=error.reason, message=error.message))
             return
-        node = self.engine.state.nodes[link.node_id]
         await self.engine.durable()
         yield self._welcome(node)
-        self.fleet.attach(link, [_truth(one) for one in first.hello.attempts])
-        reader = asyncio.create_task(self._read(requests, link, node), name=f"agent-{link.name}")
+        self.hub.join(link, hello.truths)
+        reader = asyncio.create_task(self._read(requests, link), name=f"agent-{link.name}")
         reader.add_done_callback(lambda _: link.close())
-        watch = asyncio.create_task(self._watch(link), name=f"watch-{link.name}")
+        watch = asyncio.create_task(self.hub.watch(link), name=f"watch-{link.name}")
         try:
             while messages := await link.take():
                 for message in self._pack(messages):
@@ -79,64 +78,27 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         finally:
             reader.cancel()
             watch.cancel()
-            if self.fleet.detach(link):
+            if self.hub.leave(link):
                 self.telemetry.drop(link.name)
-                self._silent(node)
 
-    # --- hello
-
-    def _admit(self, hello: pb.Hello, identity: Identity) -> AgentLink:
-        if hello.protocol != PROTOCOL:
-            raise InvalidRequest(f"this daemon speaks agent protocol {PROTOCOL}, not {hello.protocol}")
-        facts = facts_from_wire(hello.facts)
-        if identity.role is Role.AGENT and identity.name != facts.name:
-            raise Forbidden(f"this token is for node {identity.name}, not {facts.name}")
-        state = self.engine.state
-        known = state.node_by_name(facts.name)
-        live = self.fleet.links.get(known.id) if known is not None else None
-        if live is not None and (live.boot_id != hello.boot_id or not _same_agent(live, hello)):
-            raise Forbidden(f"a node named {facts.name} is connected already; give this one another --name")
-        events = nodes.hello(
-            state,
-            self.engine.ids,
-            self.engine.prices,
-            facts=facts,
-            boot_id=hello.boot_id,
-            boot_us=hello.boot_us,
-            now=self.engine.now(),
-            spooled={(one.attempt_id, one.rank): one.exited.held_us for one in hello.attempts},
+    def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
+        if wire.protocol != PROTOCOL:
+            raise InvalidRequest(f"this daemon speaks agent protocol {PROTOCOL}, not {wire.protocol}")
+        hello = _hello(wire)
+        bound_to = identity.name if identity.role is Role.AGENT else ""
+        node = self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
+        link = AgentLink(
+            node.id, node.facts.name, hello.boot_id, instance=hello.instance, version=hello.version
         )
-        self.engine.commit([*self._enrol(identity, hello), *events], f"node:{facts.name}")
-        node = state.node_by_name(facts.name)
-        assert node is not None
-        link = AgentLink(node.id, facts.name, hello.boot_id)
-        link.instance = hello.instance
-        link.version = hello.agent_version
-        link.last_seen_at = self.engine.now()
-        if live is not None:
-            live.close()
-        return link
-
-    def _enrol(self, identity: Identity, hello: pb.Hello) -> list[NodeEnrolled]:
-        """The first use of a secret binds it to this agent; nobody else may use it after that."""
-        token = self.engine.state.node_tokens.get(identity.token_sha256)
-        if token is None:
-            return []
-        if not token.instance:
-            return [NodeEnrolled(token.name, token.sha256, hello.instance)]
-        if token.instance != hello.instance:
-            raise Forbidden(
-                f"this token was already used by another agent; `bursar node token {token.name}` makes"
-                " a new one"
-            )
-        return []
+        link.token_sha256 = identity.token_sha256
+        return hello, node, link
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
         state = self.engine.state
         return pb.DaemonMessage(
             welcome=pb.Welcome(
                 node_id=node.id,
-                epoch=self._epoch,
+                epoch=self.engine.log.epoch,
                 cluster_id=state.cluster_id,
                 meter_interval_us=state.limits.meter_interval_us,
                 heartbeat_interval_us=HEARTBEAT_US,
@@ -144,74 +106,18 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             )
         )
 
-    def _silent(self, node: NodeRecord) -> None:
-        self.engine.commit(nodes.silent(self.engine.state, node), "bursard")
-
-    async def _watch(self, link: AgentLink) -> None:
-        """A hung agent keeps its connection open, so it is told from a living one by its heartbeat."""
-        limit_us = self.engine.state.limits.silent_after_us
-        left_us = limit_us
-        while left_us > 0:
-            await asyncio.sleep(left_us / 1_000_000)
-            left_us = min(link.last_seen_at + limit_us - self.engine.now(), limit_us)
-        link.close()
-
     # --- in
 
-    async def _read(
-        self, requests: AsyncIterator[pb.AgentMessage], link: AgentLink, node: NodeRecord
-    ) -> None:
-        handlers: dict[str | None, Callable[[Any, AgentLink, NodeRecord], None]] = {
-            "started": self._started,
-            "exited": self._exited,
-            "usage": self._usage,
-            "telemetry": self._telemetry,
-            "log": self._log,
-        }
+    async def _read(self, requests: AsyncIterator[pb.AgentMessage], link: AgentLink) -> None:
         async for message in requests:
-            kind = message.WhichOneof("body")
-            link.last_seen_at = self.engine.now()
-            handler = handlers.get(kind)
-            if handler is not None:
-                handler(getattr(message, str(kind)), link, node)
-
-    def _started(self, wire: pb.Started, link: AgentLink, node: NodeRecord) -> None:
-        events = attempts.started(self.engine.state, node, wire.attempt_id, wire.rank, wire.boot_us, wire.pid)
-        self.engine.commit(events, f"node:{link.name}")
-
-    def _exited(self, wire: pb.Exited, link: AgentLink, node: NodeRecord) -> None:
-        started_boot_us = wire.started_boot_us if wire.started else 0
-        self.fleet.exited(
-            node, wire.attempt_id, wire.rank, _report(wire), started_boot_us, f"node:{link.name}"
-        )
-
-    def _usage(self, wire: pb.Usage, link: AgentLink, node: NodeRecord) -> None:
-        events = nodes.usage(
-            self.engine.state,
-            node,
-            boot_id=wire.boot_id,
-            at_boot_us=wire.at_boot_us,
-            counters=[(c.attempt_id, c.rank, c.held_us) for c in wire.counters],
-        )
-        seq = self.engine.commit(events, f"node:{link.name}")
-        task = asyncio.create_task(self._acknowledge(link, wire.seq, seq), name="usage-ack")
-        link.tasks.add(task)
-        task.add_done_callback(link.tasks.discard)
-
-    async def _acknowledge(self, link: AgentLink, usage_seq: int, seq: int) -> None:
-        await self.engine.durable(seq)
-        link.send(UsageAck(usage_seq))
-        link.metered.set()
-
-    def _telemetry(self, wire: Any, link: AgentLink, node: NodeRecord) -> None:
-        for sample in wire.samples:
-            self.telemetry.add(link.name, sample)
-
-    def _log(self, wire: pb.LogReply, link: AgentLink, node: NodeRecord) -> None:
-        answer = LogAnswer(
-            wire.data, wire.offset, wire.next_offset, wire.ended, wire.dropped_bytes, wire.error
-        )
-        link.answer_log(wire.request_id, answer)
+            kind = str(message.WhichOneof("body"))
+            reading = _READ.get(kind)
+            if reading is not None:
+                self.hub.take(link, reading(getattr(message, kind)))
+            elif kind == "telemetry":
+                self.telemetry.take(link.name, message.telemetry)
+            elif kind == "log":
+                link.answer_log(message.log.request_id, _log_answer(message.log))
 
     # --- out
 
@@ -223,7 +129,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             if isinstance(message, Assign):
                 last = packed[-1] if packed else None
                 if last is None or last.WhichOneof("body") != "assign" or len(last.assign.assignments) >= 64:
-                    last = pb.DaemonMessage(assign=pb.AssignBatch(epoch=self._epoch))
+                    last = pb.DaemonMessage(assign=pb.AssignBatch(epoch=self.engine.log.epoch))
                     packed.append(last)
                 last.assign.assignments.append(_assignment(message))
             elif isinstance(message, Forget):
@@ -237,7 +143,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     def _word(self, message: Stop | UsageAck | MeterNow | LogAsk) -> pb.DaemonMessage:
         if isinstance(message, Stop):
             stop = pb.Stop(
-                epoch=self._epoch,
+                epoch=self.engine.log.epoch,
                 attempt_id=message.attempt_id,
                 rank=message.rank,
                 cause=message.cause,
@@ -250,17 +156,13 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             return pb.DaemonMessage(meter_now=pb.MeterNow())
         ask = pb.LogRequest(
             request_id=message.request_id,
-            attempt_id=message.attempt_id,
-            rank=message.rank,
-            offset=message.offset,
-            limit_bytes=message.limit_bytes,
-            tail_bytes=message.tail_bytes,
+            attempt_id=message.wanted.attempt_id,
+            rank=message.wanted.rank,
+            offset=message.wanted.offset,
+            limit_bytes=message.wanted.limit_bytes,
+            tail_bytes=message.wanted.tail_bytes,
         )
         return pb.DaemonMessage(log=ask)
-
-
-def _same_agent(live: AgentLink, hello: pb.Hello) -> bool:
-    return bool(hello.instance) and live.instance == hello.instance
 
 
 def _assignment(message: Assign) -> pb.Assignment:
@@ -284,6 +186,18 @@ def _assignment(message: Assign) -> pb.Assignment:
     )
 
 
+def _hello(wire: pb.Hello) -> Hello:
+    return Hello(
+        facts=facts_from_wire(wire.facts),
+        boot_id=wire.boot_id,
+        boot_us=wire.boot_us,
+        truths=tuple(map(_truth, wire.attempts)),
+        instance=wire.instance,
+        version=wire.agent_version,
+        epoch=wire.epoch,
+    )
+
+
 def _truth(wire: pb.AttemptTruth) -> MemberTruth:
     return MemberTruth(
         attempt_id=wire.attempt_id,
@@ -291,18 +205,48 @@ def _truth(wire: pb.AttemptTruth) -> MemberTruth:
         running=wire.running,
         pid=wire.pid,
         started_boot_us=wire.started_boot_us or wire.exited.started_boot_us,
-        report=None if wire.running else _report(wire.exited),
+        boot_id=wire.boot_id,
+        exit=_exited(wire.exited) if wire.HasField("exited") else None,
     )
 
 
-def _report(wire: pb.Exited) -> ExitReport:
-    return ExitReport(
-        cause=_CAUSES.get(wire.cause, EndCause.FAILED),
-        exit_code=wire.exit_code if wire.HasField("exit_code") else -1,
+def _exited(wire: pb.Exited) -> Exited:
+    return Exited(
+        attempt_id=wire.attempt_id,
+        rank=wire.rank,
+        cause=wire.cause,
+        exit_code=wire.exit_code if wire.HasField("exit_code") else None,
         signal=wire.signal,
-        message=wire.message[:500],
+        message=wire.message,
+        started=wire.started,
+        started_boot_us=wire.started_boot_us,
         held_us=wire.held_us,
         cpu_us=wire.cpu_us,
         max_rss_bytes=wire.max_rss_bytes,
         log_bytes=wire.log_bytes,
     )
+
+
+def _started(wire: pb.Started) -> Started:
+    return Started(wire.attempt_id, wire.rank, wire.pid, wire.boot_us)
+
+
+def _usage(wire: pb.Usage) -> Usage:
+    counters = tuple(Counter(c.attempt_id, c.rank, c.held_us, c.cpu_us) for c in wire.counters)
+    return Usage(wire.seq, wire.boot_id, wire.at_boot_us, counters)
+
+
+def _heartbeat(wire: pb.Heartbeat) -> Heartbeat:
+    return Heartbeat(wire.boot_us)
+
+
+def _log_answer(wire: pb.LogReply) -> LogAnswer:
+    return LogAnswer(wire.data, wire.offset, wire.next_offset, wire.ended, wire.dropped_bytes, wire.error)
+
+
+_READ: Mapping[str, Callable[[Any], Started | Exited | Usage | Heartbeat]] = {
+    "started": _started,
+    "exited": _exited,
+    "usage": _usage,
+    "heartbeat": _heartbeat,
+}

@@ -19,7 +19,6 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.events.public import public
-from bursard.fleet import Fleet
 from bursard.services.lookup import find_job
 from bursard.services.sight import Sight
 from bursard.store import EventFilter, Views
@@ -43,10 +42,9 @@ class _Page(NamedTuple):
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the log."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet, *, started_at: int) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, *, started_at: int) -> None:
         self.engine = engine
         self.cycle = cycle
-        self.fleet = fleet
         self._started_at = started_at
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)

@@ -212,7 +212,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""
         job = await find_job(self.engine, request.job, Action.READ_LOGS)
-        async for chunk in logs.stream(self.engine, self.fleet, self.hub, job, request):
+        async for chunk in logs.stream(self.fleet, self.hub, job, request):
             yield chunk
 
     # --- changes

@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from bursar.errors import NotFound, ServerUnavailable, WrongState
+from bursar.errors import NotFound, WrongState
 from bursar.v1 import jobs_pb2 as pb
-from bursard.engine import Engine
-from bursard.fleet import Fleet, LogAnswer
+from bursard.fleet import Fleet, LogAnswer, LogRange
 from bursard.services.watching import WatchHub
 from bursard.state import AttemptRecord, JobRecord, MemberRecord
 
@@ -23,7 +22,7 @@ FOLLOW_S = 0.25
 
 
 async def stream(
-    engine: Engine, fleet: Fleet, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
+    fleet: Fleet, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
 ) -> AsyncIterator[pb.LogChunk]:
     """The log of one member from an offset to its end, or until it ends when following."""
     if job.array is not None:
@@ -33,13 +32,10 @@ async def stream(
         attempt, member = _member(job, request)
         offset, tail = request.offset, request.tail_bytes
         while True:
-            link = fleet.links.get(member.alloc.node_id)
-            if link is None:
-                node = engine.state.nodes[member.alloc.node_id].facts.name
-                raise ServerUnavailable(f"node {node}, which has the log, is out of contact; try again later")
             watcher.ready.clear()
             ended = member.report is not None
-            answer = await link.read_log(attempt.id, member.alloc.rank, offset, PIECE_BYTES, tail)
+            wanted = LogRange(attempt.id, member.alloc.rank, offset, PIECE_BYTES, tail)
+            answer = await fleet.read_log(member.alloc.node_id, wanted)
             tail = 0
             if answer.error:
                 if member.report is None and request.follow:

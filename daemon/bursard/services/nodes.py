@@ -17,7 +17,7 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, StopRequested
-from bursard.fleet import Fleet
+from bursard.fleet import Agents
 from bursard.services.views import job_view, node_view
 from bursard.state import NodeRecord
 from bursard.state.decide import nodes as decide
@@ -35,10 +35,10 @@ def _by_name(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
 class NodesService(nodes_pb2_grpc.NodesServicer):
     """Reads and steers nodes."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet, telemetry: LiveTelemetry) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, agents: Agents, telemetry: LiveTelemetry) -> None:
         self.engine = engine
         self.cycle = cycle
-        self.fleet = fleet
+        self.agents = agents
         self.telemetry = telemetry
 
     async def List(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
@@ -124,7 +124,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         return self._view(node)
 
     def _view(self, node: NodeRecord) -> types_pb2.Node:
-        link = self.fleet.links.get(node.id)
+        link = self.agents.links.get(node.id)
         sample = self.telemetry.newest(node.facts.name)
         assert sample is None or isinstance(sample, types_pb2.Sample)
         wire = node_view(self.engine.state, node, sample, link.last_seen_at if link is not None else 0)

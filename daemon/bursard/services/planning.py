@@ -141,6 +141,11 @@ def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int)
         wire.reason.CopyFrom(reason_view(found.reason))
     for verdict in found.nodes[:100]:
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
+        node = state.node_by_name(verdict.node)
+        if verdict.check == "ready" and node is not None and node.mode == "quarantine":
+            why_not = (
+                f"quarantined: {node.reason}; `bursar node resume {verdict.node}` once that is understood"
+            )
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     wire.ahead.extend(found.ahead)
     wire.ahead_total = found.ahead_total

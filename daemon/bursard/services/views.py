@@ -179,6 +179,8 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
 
 def node_state(node: NodeRecord) -> str:
     """One word for operators."""
+    if node.mode == "quarantine":
+        return "quarantined"
     if not node.connected:
         return "silent"
     if node.mode == "drain":

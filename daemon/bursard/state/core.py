@@ -30,6 +30,7 @@ from bursard.events import (
     NodeEnrolled,
     NodeMetered,
     NodePriced,
+    NodeQuarantined,
     NodeRegistered,
     NodeScheduling,
     NodeSilent,
@@ -91,5 +92,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NodeConnected: nodes.connected,
     NodeSilent: nodes.silent,
     NodeScheduling: nodes.scheduling,
+    NodeQuarantined: nodes.quarantined,
     NodeMetered: nodes.metered,
 }

@@ -18,6 +18,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
     Attributes:
         boot_id: the boot it is bound to. started_at: on the node's axis, 0 = not started.
         charged_us: held time already charged; only grows. report: set when its process tree is gone.
+        placed_axis: how far its node had reported when it was placed: it cannot have started before.
     """
 
     alloc: MemberAllocation
@@ -25,6 +26,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
     pid: int = 0
     started_at: int = 0
     charged_us: int = 0
+    placed_axis: int = 0
     report: ExitReport | None = None
 
 
@@ -143,8 +145,10 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One node.
 
     Attributes:
-        row: of the node columns. mode: open | cordon | drain. connected: its agent is in contact.
+        row: of the node columns. mode: open | cordon | drain | quarantine.
+        connected: its agent is in contact.
         anchor_at, anchor_boot_us: of the current boot's axis. axis_start: where its cost begins.
+        seen_boot_id, seen_boot_us, seen_at: the daemon's own clocks when the boot was anchored.
         through: on the axis; cost up to here is owned by somebody.
         ended: usage charged since `through` by members that are gone.
         live: (attempt id, rank) of what it holds.
@@ -156,6 +160,9 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     boot_id: str = ""
     anchor_at: int = 0
     anchor_boot_us: int = 0
+    seen_boot_id: str = ""
+    seen_boot_us: int = 0
+    seen_at: int = 0
     axis_start: int = 0
     through: int = 0
     connected: bool = False

@@ -5,7 +5,14 @@ Why     `top` and `show` want now, not history; a bounded window cannot grow wit
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from typing import Any
+
+from bursar.errors import InvalidRequest
+from bursard.fleet import door
+
+log = logging.getLogger(__name__)
 
 WINDOW = 60
 """Samples kept per node: one minute at 1 Hz."""
@@ -17,6 +24,21 @@ class LiveTelemetry:
     def __init__(self) -> None:
         self._windows: dict[str, deque[object]] = {}
         self.received = 0
+        self.refused = 0
+
+    def take(self, node: str, batch: Any) -> None:
+        """A batch (`bursar.v1.TelemetryBatch`) of one node's readings. One that makes no sense is dropped
+        whole and counted: telemetry is lossy, and no stream should end for it.
+        """
+        try:
+            door.telemetry(node, batch.node, batch.samples)
+        except InvalidRequest as error:
+            if not self.refused:
+                log.warning("telemetry was refused", extra={"node": node, "problem": error.message})
+            self.refused += 1
+            return
+        for sample in batch.samples:
+            self.add(node, sample)
 
     def add(self, node: str, sample: object) -> None:
         """Keep one reading; the oldest falls out."""

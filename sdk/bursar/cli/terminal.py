@@ -32,6 +32,7 @@ STATE_STYLES: Final = {
     "cordoned": "yellow",
     "draining": "yellow",
     "drained": "yellow",
+    "quarantined": "red",
 }
 
 # C0 and C1 controls, bidirectional overrides and separators that a terminal or a table obeys.

@@ -7,6 +7,7 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from bursar.clock import Instant
 from bursar.errors import WrongState
@@ -31,6 +32,14 @@ from bursard.state.decide.attempts import lost
 from bursard.state.records import NodeRecord
 
 
+class Reading(NamedTuple):
+    """The daemon's clocks at one instant: boot id and boot clock of its machine, and the wall."""
+
+    boot_id: str
+    boot_us: int
+    at: int
+
+
 def hello(
     state: State,
     ids: Ids,
@@ -41,11 +50,13 @@ def hello(
     boot_us: int,
     now: int,
     spooled: Mapping[tuple[str, int], int] | None = None,
+    seen: Reading | None = None,
 ) -> list[Event]:
     """An agent presents its node: register or refresh it, anchor a new boot, close the time it was away.
 
     `spooled`: (attempt id, rank) -> held time of members of an earlier boot that the agent still knows,
     so that what was used before a reboot is billed although its report never arrived (L5).
+    `seen`: the daemon's own clocks, by which a new boot is bounded from now on.
     """
     node = state.node_by_name(facts.name)
     events: list[Event] = []
@@ -67,13 +78,19 @@ def hello(
         late = [c for event in events if isinstance(event, MemberEnded) for c in event.charges]
         start = now if node is None else max([now, node.through, *(charge.end for charge in late)])
         away = _away(node, late, start) if node is not None else ()
-        events.append(NodeBooted(node_id, boot_id, start, boot_us, away))
+        events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         through = node.axis(boot_us)
         charges = _rest(node, node.through, through, _used(node, (), through), "down")
         events.append(NodeMetered(node_id, through, charges, ()))
     events.append(NodeConnected(node_id))
     return events
+
+
+def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
+    """The anchor of the current boot, taken again: nothing rests on it yet, and it was taken too early."""
+    start = max(now, node.through)
+    return [NodeBooted(node.id, node.boot_id, start, boot_us, _away(node, (), start), *seen)]
 
 
 def _shrinks(old: NodeFacts, new: NodeFacts) -> bool:

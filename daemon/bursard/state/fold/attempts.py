@@ -36,6 +36,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     )
     for member in members:
         node = state.nodes[member.alloc.node_id]
+        member.placed_axis = node.through
         state.cluster.take(node.row, member.alloc)
         node.live[attempt.id] = member.alloc.rank
         if not member.alloc.price_id:

@@ -8,6 +8,7 @@ from bursard.events import (
     NodeConnected,
     NodeMetered,
     NodePriced,
+    NodeQuarantined,
     NodeRegistered,
     NodeScheduling,
     NodeSilent,
@@ -34,6 +35,7 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
     node = state.nodes[event.node_id]
     node.boot_id = event.boot_id
     node.anchor_at, node.anchor_boot_us = event.anchor_at, event.anchor_boot_us
+    node.seen_boot_id, node.seen_boot_us, node.seen_at = event.seen_boot_id, event.seen_boot_us, event.seen_at
     if not node.axis_start:
         node.axis_start = event.anchor_at
     if event.anchor_at > node.through:
@@ -67,6 +69,13 @@ def scheduling(state: Tables, event: NodeScheduling, at: int, applied: Applied) 
     """May new work go there?"""
     node = state.nodes[event.node_id]
     node.mode, node.reason = event.mode, event.reason
+    _refresh(state, node)
+
+
+def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied) -> None:
+    """It said what cannot be."""
+    node = state.nodes[event.node_id]
+    node.mode, node.reason = "quarantine", event.reason
     _refresh(state, node)
 
 

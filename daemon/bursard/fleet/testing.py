@@ -1,0 +1,138 @@
+"""A small daemon in memory: state, engine and fleet, where every commit is durable at once.
+
+Why     what the fleet does with reports and orders needs no disk and no loop; the contract of a backend is
+        tried against the real decisions.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from bursar.clock import VirtualClock
+from bursar.ids import SequentialIds
+from bursar.model import EndCause, JobSpec, NodeFacts
+from bursar.resources import ResourceRequest
+from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.document import parse_documents
+from bursard.engine import Engine
+from bursard.events import ClusterCreated, Event, StopRequested
+from bursard.fleet.fleet import Fleet
+from bursard.fleet.memory import MemoryBackend
+from bursard.scheduler import plan
+from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
+from bursard.state.decide import attempts, jobs, nodes, policies
+
+COST_MODEL = """\
+kind: CostModel
+name: rack
+spec: {pool: local, node_capex: 400003 USD, useful_life: 5y}
+"""
+FACTS = NodeFacts(name="n-1", cpu_milli=8_000, memory_bytes=1 << 34)
+
+
+class InstantWriter:
+    """What is enqueued is durable once `flush` is called; `Engine.commit` does not wait for it.
+
+    Attributes:
+        events: all that became durable, oldest first. charges: likewise, as rows.
+    """
+
+    def __init__(self) -> None:
+        self.after_commit: list[Any] = []
+        self.durable_seq = 0
+        self.events: list[Event] = []
+        self.charges: list[Any] = []
+        self._waiting: list[Any] = []
+
+    def enqueue(self, batch: Any) -> None:
+        """Take a batch."""
+        self._waiting.append(batch)
+
+    def flush(self) -> None:
+        """Everything is on disk; also what listeners commit meanwhile."""
+        while self._waiting:
+            batch = self._waiting.pop(0)
+            self.charges += batch.charges
+            self.durable_seq = batch.events[-1].seq
+            for heard in self.after_commit:
+                heard(self.durable_seq)
+
+    async def durable(self, seq: int) -> None:
+        """All is, once flushed."""
+        self.flush()
+
+
+class World:
+    """State, engine, fleet and a clock. Nodes cost what `COST_MODEL` says."""
+
+    def __init__(self, state: State | None = None, clock: VirtualClock | None = None) -> None:
+        self.clock = clock or VirtualClock()
+        self.ids = SequentialIds()
+        self.writer = InstantWriter()
+        fresh = state is None
+        self.state = state if state is not None else State(Limits())
+        self.writer.durable_seq = self.state.version
+        store: Any = SimpleNamespace(epoch=1)
+        writer: Any = self.writer
+        catalog = (PriceDocument(parse_documents(COST_MODEL, "testing")[0]),)
+        self.engine = Engine(self.state, store, writer, self.clock, self.ids, catalog)
+        self.events: list[Event] = []
+        self.engine.listeners.append(lambda seq, event, at, actor: self.events.append(event))
+        if fresh:
+            self.engine.commit([ClusterCreated("c", "USD")], "test")
+        self.backend = MemoryBackend(self.clock, output=b"hello\nworld\n")
+        self.open()
+
+    def open(self, boot_id: str = "daemon-boot") -> None:
+        """A daemon starts, knowing what the state says and nothing else."""
+        self.fleet = Fleet(self.engine, log_cap_bytes=1000, run_as_submitter=False, boot_id=boot_id)
+        self.backend.serve(self.fleet)
+
+    def restart(self, boot_id: str = "daemon-boot") -> None:
+        """The daemon is killed and started again; with another `boot_id` its machine was rebooted."""
+        self.writer.flush()
+        self.engine.listeners.remove(self.fleet.on_event)
+        self.open(boot_id)
+        for node in self.state.nodes.values():
+            self.engine.commit(nodes.silent(self.state, node), "bursard")
+
+    def apply(self, text: str) -> None:
+        """Policy documents."""
+        now = self.engine.now()
+        self.engine.commit(policies.apply_documents(self.state, parse_documents(text, "test"), now), "test")
+
+    def submit(self, **spec: Any) -> JobRecord:
+        """One job of `ann`: one CPU for at most an hour unless told otherwise."""
+        wanted: dict[str, Any] = {
+            "project": "p",
+            "command": ("true",),
+            "options": (ResourceRequest(None, 1_000, 1 << 20),),
+            "time_limit_us": 3_600_000_000,
+        }
+        job_spec = JobSpec(**(wanted | spec))
+        events = jobs.submit(self.state, self.ids, user="ann", spec=job_spec)
+        self.engine.commit(events, "ann")
+        return self.state.jobs[events[0].job_id]  # type: ignore[union-attr]
+
+    def cycle(self) -> None:
+        """Place what can be placed, and let everything become durable."""
+        for start in plan(self.state.snapshot(), self.engine.now()).starts:
+            self.engine.commit(attempts.place(self.state, self.ids, start), "bursard")
+        self.writer.flush()
+
+    def stop(self, attempt: AttemptRecord, cause: EndCause = EndCause.CANCELLED) -> None:
+        """Ask for the end of an attempt."""
+        self.engine.commit([StopRequested(attempt.id, cause, 0, "asked")], "ann")
+        self.writer.flush()
+
+    def node(self, name: str = "n-1") -> NodeRecord:
+        """A node by name."""
+        node = self.state.node_by_name(name)
+        assert node is not None, name
+        return node
+
+    def settled_nanos(self, kind: str = "usage") -> int:
+        """What was charged for one kind of thing."""
+        self.writer.flush()
+        return sum(row.nanos for row in self.writer.charges if row.kind == kind)

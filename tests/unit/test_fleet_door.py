@@ -1,0 +1,289 @@
+"""The door: every field of every word at its bounds, and the field's name in every refusal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from bursar.errors import InvalidRequest
+from bursar.model import Device, EndCause, NodeFacts
+from bursard.fleet import (
+    Counter,
+    Exited,
+    Heartbeat,
+    Hello,
+    LogAnswer,
+    LogRange,
+    MemberTruth,
+    Started,
+    Usage,
+    door,
+)
+
+BOOT_MAX = 100 * 366 * 86_400 * 1_000_000
+HUGE = (2**62 + 1, 2**63 - 1, 2**63, 2**64 - 1)
+GPU = Device(0, "GPU-1", "H100", 80 << 30)
+FACTS = NodeFacts(name="n-1", cpu_milli=8_000, memory_bytes=1 << 30, devices=(GPU,), labels=(("rack", "r1"),))
+END = Exited(attempt_id="att_1", rank=0, cause="failed", exit_code=3, started_boot_us=5, held_us=7)
+TRUTH = MemberTruth(attempt_id="att_1", rank=0, running=True, pid=9, started_boot_us=5, boot_id="b-1")
+HELLO = Hello(facts=FACTS, boot_id="b-1", boot_us=10, truths=(TRUTH,), instance="agent_1", version="0.1.0")
+USAGE = Usage(1, "b-1", 10, (Counter("att_1", 0, 5),))
+SAMPLE: dict[str, Any] = {
+    "at": 1,
+    "cpu_utilization_ratio": 0.5,
+    "memory_used_bytes": 1,
+    "power_watts": 100.0,
+    "gpus": [],
+    "attempts": [],
+}
+GPU_SAMPLE = {
+    "index": 0,
+    "utilization_ratio": 1.0,
+    "memory_used_bytes": 1,
+    "power_watts": 1.0,
+    "temperature_celsius": 30.0,
+}
+
+
+def but(word: Any, **changes: Any) -> Any:
+    return msgspec.structs.replace(word, **changes)
+
+
+def refused(check: Any, word: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        check(word)
+    return caught.value.message.partition(":")[0]
+
+
+def test_what_an_honest_agent_says_passes() -> None:
+    door.hello(HELLO)
+    door.hello(but(HELLO, truths=(but(TRUTH, running=False, exit=END),)))
+    door.started(Started("att_1", 0, 1, 5))
+    door.usage(USAGE)
+    door.heartbeat(Heartbeat(0))
+    report = door.exited(END)
+    assert (report.cause, report.exit_code, report.held_us) == (EndCause.FAILED, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("cpu_milli", (0, -1, 10**8 + 1, *HUGE)),
+        ("memory_bytes", (0, -1, 2**60 + 1, *HUGE)),
+        ("name", ("", "-x", "a b", "a/b", "ü", "x" * 64, "a\n")),
+        ("address", ("", "a b", "a;rm", "x" * 254, "10.0.0.1\n")),
+        ("pool", ("x" * 201, "a\nb", "a\x1b[31m")),
+        ("region", ("x" * 201, "\0")),
+        ("market", ("x" * 201, "\r")),
+    ],
+)
+def test_every_fact_has_its_range_and_form(field: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        assert refused(door.facts, but(FACTS, **{field: value})) == f"facts.{field}", value
+
+
+@pytest.mark.parametrize(
+    ("devices", "field"),
+    [
+        (tuple(but(GPU, index=i, uuid="") for i in range(17)), "facts.devices"),
+        ((GPU, but(GPU, uuid="GPU-2")), "facts.devices.index"),
+        ((but(GPU, index=1),), "facts.devices.index"),
+        ((GPU, but(GPU, index=1)), "facts.devices.uuid"),
+        ((GPU, but(GPU, index=1, uuid="x", type="A100")), "facts.devices.type"),
+        ((but(GPU, type="x" * 201),), "facts.devices.type"),
+        ((but(GPU, uuid="a\nb"),), "facts.devices.uuid"),
+        ((but(GPU, memory_bytes=2**60 + 1),), "facts.devices.memory_bytes"),
+        ((but(GPU, memory_bytes=-1),), "facts.devices.memory_bytes"),
+    ],
+)
+def test_devices_are_counted_indexed_and_told_apart(devices: tuple[Device, ...], field: str) -> None:
+    assert refused(door.facts, but(FACTS, devices=devices)) == field
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        tuple((f"k{i}", "v") for i in range(65)),
+        (("a", "1"), ("a", "2")),
+        (("", "v"),),
+        (("a b", "v"),),
+        (("a", "x" * 201),),
+        (("a", "x\n"),),
+    ],
+)
+def test_labels_are_few_short_and_named_once(labels: tuple[tuple[str, str], ...]) -> None:
+    assert refused(door.facts, but(FACTS, labels=labels)) == "facts.labels"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        *(({"boot_id": text}, "boot_id") for text in ("", "x" * 101, "a b", "a\n")),
+        *(({"boot_us": value}, "boot_us") for value in (-1, BOOT_MAX + 1, *HUGE)),
+        *(({"epoch": value}, "epoch") for value in (-1, 2**48 + 1, *HUGE)),
+        *(({"log_seq": value}, "log_seq") for value in (-1, 2**63)),
+        *(({"log_hash": value}, "log_hash") for value in (b"x", b"x" * 33)),
+        ({"instance": "x" * 101}, "instance"),
+        ({"version": "x" * 201}, "agent_version"),
+        ({"version": "1\n2"}, "agent_version"),
+        ({"truths": (TRUTH, TRUTH)}, "attempts"),
+        ({"truths": (TRUTH,) * 50_001}, "attempts"),
+        ({"truths": (but(TRUTH, started_boot_us=11),)}, "attempts.started_boot_us"),
+        ({"truths": (but(TRUTH, boot_id="b-0", started_boot_us=BOOT_MAX + 1),)}, "attempts.started_boot_us"),
+        ({"truths": (but(TRUTH, pid=2**31),)}, "attempts.pid"),
+        ({"truths": (but(TRUTH, rank=65_536),)}, "attempts.rank"),
+        ({"truths": (but(TRUTH, attempt_id=""),)}, "attempts.attempt_id"),
+        ({"truths": (but(TRUTH, boot_id="a b"),)}, "attempts.boot_id"),
+        ({"truths": (but(TRUTH, running=False),)}, "attempts.exited"),
+        ({"truths": (but(TRUTH, running=False, exit=but(END, attempt_id="att_2")),)}, "attempts.exited"),
+        ({"truths": (but(TRUTH, running=False, exit=but(END, held_us=2**63)),)}, "exited.held_us"),
+    ],
+)
+def test_a_hello_names_the_field_it_is_refused_for(changes: dict[str, Any], field: str) -> None:
+    assert refused(door.hello, but(HELLO, **changes)) == field
+
+
+def test_a_member_of_an_earlier_boot_may_have_started_later_than_this_boots_clock() -> None:
+    door.hello(but(HELLO, truths=(but(TRUTH, boot_id="b-0", started_boot_us=10**12),)))
+
+
+@pytest.mark.parametrize(
+    ("word", "field"),
+    [
+        (Started("", 0, 1, 1), "started.attempt_id"),
+        (Started("att 1", 0, 1, 1), "started.attempt_id"),
+        (Started("att_1", -1, 1, 1), "started.rank"),
+        (Started("att_1", 65_536, 1, 1), "started.rank"),
+        (Started("att_1", 0, 0, 1), "started.pid"),
+        (Started("att_1", 0, 2**31, 1), "started.pid"),
+        (Started("att_1", 0, 1, -1), "started.boot_us"),
+        *((Started("att_1", 0, 1, value), "started.boot_us") for value in (BOOT_MAX + 1, *HUGE)),
+    ],
+)
+def test_a_start_names_the_field_it_is_refused_for(word: Started, field: str) -> None:
+    assert refused(door.started, word) == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"cause": "won"}, "exited.cause"),
+        ({"cause": ""}, "exited.cause"),
+        *(({"exit_code": value}, "exited.exit_code") for value in (-2, 256, 2**31)),
+        ({"cause": "completed", "exit_code": 1}, "exited.exit_code"),
+        *(({"signal": value}, "exited.signal") for value in (-1, 65, 2**32 - 1)),
+        ({"message": "x" * 4001}, "exited.message"),
+        *(
+            ({name: value}, f"exited.{name}")
+            for name in ("held_us", "started_boot_us")
+            for value in (-1, BOOT_MAX + 1, *HUGE)
+        ),
+        *(({name: 2**60 + 1}, f"exited.{name}") for name in ("max_rss_bytes", "log_bytes")),
+        ({"cpu_us": BOOT_MAX * 1024 + 1}, "exited.cpu_us"),
+        ({"rank": 2**32 - 1}, "exited.rank"),
+        ({"attempt_id": "x" * 101}, "exited.attempt_id"),
+    ],
+)
+def test_an_end_names_the_field_it_is_refused_for(changes: dict[str, Any], field: str) -> None:
+    assert refused(door.exited, but(END, **changes)) == field
+
+
+def test_the_message_of_an_end_cannot_write_on_a_terminal() -> None:
+    report = door.exited(but(END, message="  out of\x1b[31m luck\r\n" + "x" * 600))
+    assert report.message.startswith("out of [31m luck")
+    assert report.message.isprintable()
+    assert len(report.message) <= 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"seq": -1}, "usage.seq"),
+        ({"seq": 2**63}, "usage.seq"),
+        ({"boot_id": ""}, "usage.boot_id"),
+        *(({"at_boot_us": value}, "usage.at_boot_us") for value in (-1, BOOT_MAX + 1, *HUGE)),
+        *(
+            ({"counters": (Counter("att_1", 0, value),)}, "usage.counters.held_us")
+            for value in (-1, BOOT_MAX + 1, *HUGE)
+        ),
+        ({"counters": (Counter("att_1", 0, 1, BOOT_MAX * 1024 + 1),)}, "usage.counters.cpu_us"),
+        ({"counters": (Counter("att_1", 65_536, 1),)}, "usage.counters.rank"),
+        ({"counters": (Counter("a", 0, 1), Counter("a", 0, 2))}, "usage.counters"),
+        ({"counters": (Counter("a", 0, 1),) * 10_001}, "usage.counters"),
+    ],
+)
+def test_usage_names_the_field_it_is_refused_for(changes: dict[str, Any], field: str) -> None:
+    assert refused(door.usage, but(USAGE, **changes)) == field
+
+
+@pytest.mark.parametrize("value", [-1, BOOT_MAX + 1, *HUGE])
+def test_a_heartbeat_is_a_reading_that_can_be(value: int) -> None:
+    assert refused(door.heartbeat, Heartbeat(value)) == "heartbeat.boot_us"
+
+
+@pytest.mark.parametrize(
+    ("answer", "field"),
+    [
+        (LogAnswer(b"x" * 11, 5, 16, False, 0), "log.data"),
+        (LogAnswer(b"ab", 5, 8, False, 0), "log.next_offset"),
+        (LogAnswer(b"ab", 5, 5, False, 0), "log.next_offset"),
+        (LogAnswer(b"ab", 4, 6, False, 0), "log.offset"),
+        (LogAnswer(b"", 2**63, 2**63, False, 0), "log.offset"),
+        (LogAnswer(b"", 5, 5, False, 2**63), "log.dropped_bytes"),
+        (LogAnswer(b"", 5, 5, False, 1), "log.dropped_bytes"),
+        (LogAnswer(b"", 5, 5, False, 0, "x" * 4001), "log.error"),
+    ],
+)
+def test_a_log_answer_gets_its_reader_further(answer: LogAnswer, field: str) -> None:
+    wanted = LogRange("att_1", 0, 5, 10)
+    assert refused(lambda word: door.log_answer(wanted, word), answer) == field
+
+
+def test_log_answers_that_are_fine_pass() -> None:
+    wanted = LogRange("att_1", 0, 5, 10)
+    door.log_answer(wanted, LogAnswer(b"", 5, 5, True, 0))
+    door.log_answer(wanted, LogAnswer(b"abc", 9, 12, False, 4))
+    door.log_answer(wanted, LogAnswer(b"", 0, 0, False, 0, "nothing is left of it"))
+    door.log_answer(LogRange("att_1", 0, 0, 10, tail_bytes=3), LogAnswer(b"abc", 90, 93, False, 0))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        *(({"cpu_utilization_ratio": v}, "sample.cpu_utilization_ratio") for v in (NAN, INF, -0.1, 2e6)),
+        *(({"power_watts": v}, "sample.power_watts") for v in (NAN, INF, -1.0, 2e6)),
+        ({"memory_used_bytes": 2**63}, "sample.memory_used_bytes"),
+        ({"at": -1}, "sample.at"),
+        ({"gpus": [GPU_SAMPLE, GPU_SAMPLE]}, "sample.gpus.index"),
+        ({"gpus": [{**GPU_SAMPLE, "index": 16}]}, "sample.gpus.index"),
+        ({"gpus": [{**GPU_SAMPLE, "index": i} for i in range(17)]}, "sample.gpus"),
+        *(
+            ({"gpus": [{**GPU_SAMPLE, "utilization_ratio": v}]}, "sample.gpus.utilization_ratio")
+            for v in (NAN, -0.01, 1.01)
+        ),
+        ({"gpus": [{**GPU_SAMPLE, "temperature_celsius": NAN}]}, "sample.gpus.temperature_celsius"),
+        ({"attempts": [{"attempt_id": "", "rank": 0}]}, "sample.attempts.attempt_id"),
+    ],
+)
+def test_a_reading_is_finite_and_of_devices_that_can_be(changes: dict[str, Any], field: str) -> None:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return SimpleNamespace(**{key: plain(one) for key, one in value.items()})
+        return [plain(one) for one in value] if isinstance(value, list) else value
+
+    door.sample(plain({**SAMPLE, "gpus": [GPU_SAMPLE]}))
+    assert refused(door.sample, plain({**SAMPLE, **changes})) == field
+
+
+def test_readings_are_of_the_node_that_gives_them() -> None:
+    door.telemetry("n-1", "n-1", [])
+    with pytest.raises(InvalidRequest, match=r"telemetry\.node"):
+        door.telemetry("n-1", "n-2", [])
+    with pytest.raises(InvalidRequest, match=r"telemetry\.samples"):
+        door.telemetry("n-1", "n-1", [None] * 601)

@@ -1,0 +1,395 @@
+"""What an agent says costs nobody more than the daemon's own clock saw pass (A1), and a liar is put aside.
+
+The node costs 12 USD an hour or so; what matters is always rate x time by the daemon's clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US
+from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
+from bursar.model import JobState
+from bursar.money import cumulative
+from bursard import doctor
+from bursard.events import MemberEnded, NodeMetered, NodeQuarantined
+from bursard.fleet import Counter, Exited, Hello, MemberTruth, Started, Usage
+from bursard.fleet.believe import DRIFT, MEMBER_SLACK_US, SLACK_US
+from bursard.fleet.testing import FACTS, World
+from bursard.services.views import node_state
+from bursard.state.decide import nodes
+
+YEAR_US = 365 * DAY_US
+BUDGET = """\
+kind: Budget
+name: tight
+spec: {scope: {project: p}, limit: 1 USD, period: year}
+"""
+
+
+class Running(World):
+    """A node with one job that runs on it."""
+
+    def __init__(self, **spec: Any) -> None:
+        super().__init__()
+        self.backend.connect(FACTS)
+        self.job = self.submit(**spec)
+        self.cycle()
+        assert self.job.attempt is not None
+        self.attempt = self.job.attempt
+        self.backend.report()
+        self.writer.flush()
+        self.rate = self.attempt.rate
+        assert self.rate > 0
+
+    def exited(self, **changes: Any) -> None:
+        word = Exited(attempt_id=self.attempt.id, rank=0, cause="completed", exit_code=0)
+        self.fleet.exited(self.node(), msgspec.structs.replace(word, **changes))
+        self.writer.flush()
+
+    def metered(self, at_boot_us: int, *counters: Counter) -> None:
+        self.fleet.usage(self.node(), Usage(1, "boot-1", at_boot_us, counters))
+        self.writer.flush()
+
+    def cost_of(self, us: int) -> int:
+        """What this long costs, less the rounding of each component."""
+        return cumulative(self.rate, us)
+
+    def lie(self) -> str:
+        return self.node().reason if self.node().mode == "quarantine" else ""
+
+
+def test_an_end_that_claims_a_year_is_billed_by_the_daemons_clock_and_quarantines_its_node() -> None:
+    world = Running(time_limit_us=20 * 60 * SECOND_US)
+    world.apply(BUDGET)
+    world.clock.advance(300_000)
+    world.exited(held_us=YEAR_US)
+    assert world.job.state is JobState.SUCCEEDED
+    assert world.settled_nanos() <= world.cost_of(300_000)
+    assert "could hold for 0 s" in world.lie()
+    assert node_state(world.node()) == "quarantined"
+    assert any(isinstance(event, NodeQuarantined) for event in world.events)
+
+
+def test_a_reading_of_the_boot_clock_far_ahead_makes_no_hours() -> None:
+    world = Running()
+    world.clock.advance(10 * SECOND_US)
+    world.metered(world.clock.boot_us() + 50 * YEAR_US, Counter(world.attempt.id, 0, 50 * YEAR_US))
+    (event,) = [event for event in world.events if isinstance(event, NodeMetered)][-1:]
+    assert len(event.charges) <= 3
+    assert world.settled_nanos() <= world.cost_of(10 * SECOND_US)
+    assert "ahead of the daemon's clock" in world.lie()
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64 - 1, 2**62])
+def test_a_number_no_clock_can_show_is_refused_by_its_name_and_blames_nobody(value: int) -> None:
+    world = Running()
+    with pytest.raises(InvalidRequest, match=r"usage\.at_boot_us"):
+        world.metered(value)
+    assert world.lie() == ""
+
+
+def test_a_liars_work_goes_on_is_metered_and_gets_no_company_until_somebody_resumes_it() -> None:
+    world = Running()
+    world.clock.advance(60 * SECOND_US)
+    world.metered(world.clock.boot_us() + YEAR_US)
+    world.submit()
+    world.cycle()
+    assert world.attempt.state == "RUNNING"
+    assert len(world.state.attempts) == 1
+    world.clock.advance(60 * SECOND_US)
+    world.backend.report()
+    assert world.attempt.members[0].charged_us == 120 * SECOND_US
+    world.engine.commit(nodes.scheduling(world.node(), "open", ""), "root")
+    world.cycle()
+    assert len(world.state.attempts) == 2
+
+
+def test_doctor_names_the_liar_its_lie_and_the_verb() -> None:
+    world = Running()
+    world.metered(world.clock.boot_us() + YEAR_US)
+    (finding,) = [found for found in doctor.check_state(world.state) if found.check == "nodes"]
+    assert not finding.ok
+    assert "n-1 is quarantined: its boot clock is" in finding.message
+    assert "bursar node resume" in finding.remedy
+
+
+def test_a_liar_is_quarantined_once_however_often_it_lies() -> None:
+    world = Running()
+    for _ in range(5):
+        world.metered(world.clock.boot_us() + YEAR_US)
+    assert sum(isinstance(event, NodeQuarantined) for event in world.events) == 1
+
+
+def test_a_start_before_its_order_counts_from_the_order() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    world.clock.advance(HOUR_US)
+    world.fleet.heartbeat(world.node(), world.clock.boot_us())
+    job = world.submit()
+    world.cycle()
+    assert job.attempt is not None
+    attempt = job.attempt
+    world.fleet.started(world.node(), Started(attempt.id, 0, 9, world.clock.boot_us() - HOUR_US))
+    world.clock.advance(SECOND_US)
+    word = Exited(attempt_id=attempt.id, rank=0, cause="completed", exit_code=0, held_us=HOUR_US)
+    world.fleet.exited(world.node(), word)
+    assert world.settled_nanos() <= cumulative(attempt.rate, SECOND_US)
+    assert "before that was placed" in world.node().reason
+
+
+def test_a_member_of_another_node_is_none_of_its_business() -> None:
+    world = Running()
+    world.backend.connect(msgspec.structs.replace(FACTS, name="n-2"))
+    other = world.node("n-2")
+    end = Exited(attempt_id=world.attempt.id, rank=0, cause="failed", exit_code=1, held_us=1)
+    world.fleet.exited(other, end)
+    world.fleet.started(other, Started(world.attempt.id, 0, 9, world.clock.boot_us()))
+    world.fleet.usage(other, Usage(1, "boot-1", world.clock.boot_us(), (Counter(world.attempt.id, 0, 5),)))
+    assert world.attempt.state == "RUNNING"
+    assert world.attempt.members[0].charged_us == 0
+    assert other.mode == "quarantine"
+    assert other.reason == f"it speaks for rank 0 of {world.attempt.id}, which is not its own"
+    assert world.lie() == ""
+
+
+def test_a_rank_that_is_not_there_is_nobodys() -> None:
+    world = Running()
+    world.exited(rank=7)
+    assert world.attempt.state == "RUNNING"
+    assert "rank 7" in world.lie()
+
+
+def test_what_is_told_twice_or_late_changes_nothing_and_is_no_lie() -> None:
+    world = Running()
+    start = Started(world.attempt.id, 0, 1, world.clock.boot_us())
+    world.clock.advance(60 * SECOND_US)
+    world.backend.report()
+    early = Usage(1, "boot-1", world.clock.boot_us() - 30 * SECOND_US, (Counter(world.attempt.id, 0, 1),))
+    before = world.state.version
+    world.fleet.usage(world.node(), early)
+    world.fleet.started(world.node(), start)
+    assert world.state.version == before
+    world.exited(held_us=60 * SECOND_US)
+    after = world.state.version
+    world.exited(held_us=60 * SECOND_US)
+    world.exited(held_us=YEAR_US)
+    world.fleet.started(world.node(), start)
+    assert (world.state.version, world.lie()) == (after, "")
+    assert sum(isinstance(event, MemberEnded) for event in world.events) == 1
+
+
+def test_a_counter_that_falls_is_a_lie_and_takes_nothing_back() -> None:
+    world = Running()
+    world.clock.advance(600 * SECOND_US)
+    world.backend.report()
+    settled = world.settled_nanos()
+    world.clock.advance(60 * SECOND_US)
+    world.metered(world.clock.boot_us(), Counter(world.attempt.id, 0, 5 * SECOND_US))
+    assert world.settled_nanos() == settled
+    assert "fell" in world.lie()
+
+
+def test_usage_of_an_earlier_boot_is_ignored() -> None:
+    world = Running()
+    before = world.state.version
+    word = Usage(1, "boot-0", 10**12, (Counter(world.attempt.id, 0, 10**12),))
+    world.fleet.usage(world.node(), word)
+    assert (world.state.version, world.lie()) == (before, "")
+
+
+@pytest.mark.parametrize("cause", ["cancelled", "preempted", "idle", "budget"])
+def test_an_end_that_only_the_daemon_orders_is_a_failure_when_it_did_not(cause: str) -> None:
+    world = Running()
+    world.exited(cause=cause, exit_code=None, signal=15, message="so it says")
+    assert world.job.state is JobState.FAILED
+    assert world.job.message == f"ended as {cause}, which nobody asked for: so it says"
+    world = Running()
+    world.stop(world.attempt)
+    world.exited(cause=cause, exit_code=None, signal=15)
+    assert world.job.state is JobState.CANCELLED
+
+
+def test_a_hello_from_the_past_is_refused_and_changes_nothing() -> None:
+    world = Running()
+    world.clock.advance(HOUR_US)
+    world.fleet.heartbeat(world.node(), world.clock.boot_us())
+    before = world.state.version
+    with pytest.raises(ServerUnavailable, match="from the past"):
+        world.fleet.hello(Hello(facts=FACTS, boot_id="boot-1", boot_us=world.clock.boot_us() - HOUR_US))
+    assert (world.state.version, world.lie()) == (before, "")
+
+
+def test_a_reboot_bills_no_more_than_passed_for_what_was_spooled() -> None:
+    world = Running()
+    world.clock.advance(100 * SECOND_US)
+    end = Exited(attempt_id=world.attempt.id, rank=0, cause="node_lost", held_us=YEAR_US)
+    truth = MemberTruth(attempt_id=world.attempt.id, rank=0, running=False, boot_id="boot-1", exit=end)
+    world.fleet.hello(Hello(facts=FACTS, boot_id="boot-2", boot_us=5, truths=(truth,)))
+    assert world.settled_nanos() <= world.cost_of(100 * SECOND_US)
+    assert world.job.state is JobState.PENDING
+    assert world.lie()
+
+
+def test_nothing_is_billed_beyond_limit_grace_and_margin_though_the_clock_allows_it() -> None:
+    """A machine that slept for three days with a job of an hour: nobody could end it, nobody held more."""
+    world = Running()
+    world.clock.advance(3 * DAY_US)
+    world.backend.report()
+    most_us = HOUR_US + world.attempt.grace_us + 5 * SECOND_US
+    assert world.attempt.members[0].charged_us == most_us
+    world.backend.finish(world.attempt.id, 0)
+    world.backend.report()
+    assert world.cost_of(most_us) - 3 <= world.settled_nanos() <= world.cost_of(most_us)
+    assert world.lie() == ""
+
+
+# --- the honest
+
+
+@pytest.mark.parametrize("daemon_boot", ["daemon-boot", "another boot"])
+def test_a_job_whose_daemon_was_down_for_a_week_is_billed_for_all_of_it(daemon_boot: str) -> None:
+    world = Running(time_limit_us=14 * DAY_US)
+    world.backend.disconnect("n-1")
+    world.clock.advance(7 * DAY_US)
+    world.restart(daemon_boot)
+    world.backend.connect(FACTS)
+    world.backend.report()
+    assert world.attempt.members[0].charged_us == 7 * DAY_US
+    world.backend.finish(world.attempt.id, 0)
+    world.backend.report()
+    assert world.cost_of(7 * DAY_US) - 3 <= world.settled_nanos() <= world.cost_of(7 * DAY_US)
+    assert (world.lie(), world.job.state) == ("", JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("step_us", [-40 * DAY_US, 40 * DAY_US])
+def test_a_step_of_the_daemons_wall_clock_makes_no_liar_and_moves_no_bill(step_us: int) -> None:
+    world = Running(time_limit_us=14 * DAY_US)
+    world.clock.step_wall(step_us)
+    world.clock.advance(HOUR_US)
+    world.restart()
+    world.backend.connect(FACTS)
+    world.backend.report()
+    assert world.attempt.members[0].charged_us == HOUR_US
+    assert world.lie() == ""
+
+
+def test_a_wall_clock_set_back_across_a_reboot_of_the_daemons_machine_is_the_daemons_own_doubt() -> None:
+    world = Running(time_limit_us=14 * DAY_US)
+    world.clock.step_wall(-400 * DAY_US)
+    world.clock.advance(HOUR_US)
+    world.restart("another boot")
+    world.backend.connect(FACTS)
+    world.backend.report()
+    assert world.lie() == ""
+    world.clock.step_wall(400 * DAY_US)
+    world.clock.advance(SECOND_US)
+    world.backend.report()
+    assert (world.attempt.members[0].charged_us, world.lie()) == (HOUR_US + SECOND_US, "")
+
+
+def test_a_hello_that_was_long_on_its_way_makes_no_liar_of_its_node() -> None:
+    """1. An agent says hello. 2. The daemon sleeps for an hour and then hears it. 3. All else is prompt."""
+    world = World()
+    hello = Hello(facts=FACTS, boot_id="boot-1", boot_us=world.clock.boot_us())
+    world.clock.advance(HOUR_US)
+    world.fleet.hello(hello)
+    world.backend.connect(FACTS)
+    job = world.submit()
+    world.cycle()
+    world.backend.report()
+    world.clock.advance(60 * SECOND_US)
+    world.backend.report()
+    assert job.attempt is not None
+    assert job.attempt.members[0].charged_us == 60 * SECOND_US
+    assert world.node().mode == "open"
+
+
+def test_a_clock_that_runs_fast_by_what_clocks_may_is_believed() -> None:
+    world = Running(time_limit_us=40 * DAY_US)
+    world.clock.advance(30 * DAY_US)
+    fast_us = 30 * DAY_US + 30 * DAY_US // 2_000
+    start = world.clock.boot_us() - 30 * DAY_US
+    world.metered(start + fast_us, Counter(world.attempt.id, 0, fast_us))
+    assert (world.attempt.members[0].charged_us, world.lie()) == (fast_us, "")
+
+
+# --- and everybody
+
+
+WHEN = st.sampled_from(
+    [0, 1, SECOND_US, 59 * SECOND_US, HOUR_US, DAY_US, YEAR_US, 99 * YEAR_US, 2**63, 2**64 - 1]
+)
+OFFSET = st.tuples(WHEN, st.sampled_from([-1, 0, 1]))
+WORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "usage", "end", "hello", "reboot", "beat", "pass", "cycle", "restart"]),
+        OFFSET,
+        WHEN,
+        st.integers(0, 2),
+        st.sampled_from(["completed", "failed", "node_lost", "preempted", "time_limit", "won"]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=WORDS)
+def test_no_liar_settles_more_than_time_passed_nor_passes_a_hard_budget(words: list[Any]) -> None:
+    world = World()
+    world.apply(BUDGET)
+    world.backend.connect(FACTS)
+    placed: dict[str, tuple[int, int]] = {}
+    world.submit(time_limit_us=60 * SECOND_US)
+    world.submit(time_limit_us=120 * SECOND_US)
+    boots = 1
+    for kind, (far_us, sign), held_us, which, cause in words:
+        world.cycle()
+        for attempt in world.state.attempts.values():
+            placed.setdefault(attempt.id, (world.clock.boot_us(), attempt.rate))
+        names = [*placed, "att_unknown", "att_unknown"]
+        attempt_id, boot_us = names[min(which, len(names) - 1)], world.clock.boot_us() + sign * far_us
+        node, boot_id = world.node(), f"boot-{boots}"
+        try:
+            match kind:
+                case "start":
+                    world.fleet.started(node, Started(attempt_id, 0, 1, boot_us))
+                case "usage":
+                    world.fleet.usage(node, Usage(1, boot_id, boot_us, (Counter(attempt_id, 0, held_us),)))
+                case "end":
+                    word = Exited(attempt_id=attempt_id, rank=0, cause=cause, held_us=held_us)
+                    world.fleet.exited(node, msgspec.structs.replace(word, started_boot_us=boot_us))
+                case "hello" | "reboot":
+                    boots += kind == "reboot"
+                    end = Exited(attempt_id=attempt_id, rank=0, cause="node_lost", held_us=held_us)
+                    truth = MemberTruth(
+                        attempt_id=attempt_id, rank=0, running=False, boot_id=boot_id, exit=end
+                    )
+                    word = Hello(facts=FACTS, boot_id=f"boot-{boots}", boot_us=boot_us, truths=(truth,))
+                    world.fleet.hello(word)
+                case "beat":
+                    world.fleet.heartbeat(node, boot_us)
+                case "pass":
+                    world.clock.advance(min(far_us, HOUR_US))
+                case "restart":
+                    world.restart()
+                case "cycle":
+                    world.engine.commit(nodes.scheduling(node, "open", ""), "root")
+        except BursarError:
+            continue
+    slack_us = SLACK_US + MEMBER_SLACK_US
+    most = 0
+    for since_us, rate in placed.values():
+        passed_us = world.clock.boot_us() - since_us
+        most += math.ceil(rate * (passed_us + passed_us // DRIFT + slack_us) / HOUR_US)
+    assert world.settled_nanos() <= most
+    assert len(world.writer.charges) < 30 * (len(words) + 2)
+    record = world.state.budgets.records["tight"]
+    assert world.state.ledger.room(record.name, record.period_start, record.spec.limit.nanos) >= 0
+    assert world.state.ledger.violations() == []
