@@ -33,6 +33,7 @@ KEPT_BACK: dict[str, str] = {
     "member-ended": "report.message",
     "attempt-ended": "message",
     "policy-applied": "documents.text documents.spec",
+    "node-booted": "seen_boot_id seen_boot_us seen_at",
     "node-token-issued": "sha256",
     "node-enrolled": "sha256 instance",
     "secret-set": "sealed",
