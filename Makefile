@@ -78,7 +78,7 @@ format: .venv/.installed
 # Fast and pure: many of them at once. Those that start daemons and clusters come after, one at a time, since
 # a machine that is busy with other tests makes a real process late.
 FAST := tests/docs tests/unit tests/scenario tests/contract
-PURE := $(FAST) tests/property tests/sim
+PURE := $(FAST) tests/access tests/property tests/sim
 REAL := tests/integration tests/acceptance
 WORKERS ?= 2
 

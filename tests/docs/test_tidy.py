@@ -88,6 +88,15 @@ def test_files_stay_small_enough_to_read() -> None:
     assert set(long) == set(LONG_FOR_A_REASON), long
 
 
+def test_every_folder_of_tests_is_run() -> None:
+    folders = {str(path.relative_to(ROOT).parent) for path in python_files() if path.name.startswith("test_")}
+    assert folders == set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    )
+    parts = re.findall(r"^(?:FAST|PURE|REAL) := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert folders == {word for part in parts for word in part.split() if word.startswith("tests/")}
+
+
 def test_no_test_file_shares_its_name_with_another() -> None:
     names = [path.name for path in python_files() if path.is_relative_to(ROOT / "tests")]
     doubled = {name for name in names if name.startswith("test_") and names.count(name) > 1}

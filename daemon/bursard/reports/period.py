@@ -15,6 +15,8 @@ from bursar.errors import InvalidRequest
 
 _PERIOD = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?", re.ASCII)
 _EPOCH = date(1970, 1, 1)
+YEAR_FIRST, YEAR_LAST = 1971, 9900
+"""Instants of other years are of no ledger, and the last ones cannot be computed with."""
 
 
 class Period(msgspec.Struct, frozen=True):
@@ -32,10 +34,10 @@ def read_period(text: str) -> Period:
         if match is None:
             raise ValueError
         year, month = int(match[1]), int(match[2])
+        if not YEAR_FIRST <= year <= YEAR_LAST:
+            raise ValueError
         first = date(year, month, int(match[3] or 1))
         following = first + timedelta(days=1) if match[3] else next_month(first)
-        if not 1971 <= year <= 9900:
-            raise ValueError
     except ValueError:
         raise InvalidRequest(
             f"period: {text[:40]!r} is not a month, such as 2026-11, or a day, such as 2026-11-21"

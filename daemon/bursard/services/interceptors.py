@@ -13,9 +13,11 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from bursar.codec.bounds import check_numbers
 from bursar.errors import BursarError, Forbidden, StoreUnavailable
 from bursar.ids import Ids
 from bursard.access.authorize import allowed, refusal, somewhere
@@ -81,8 +83,10 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             handler.response_serializer,
         )
 
-    def _enter(self, method: str, context: aio.ServicerContext[Any, Any]) -> None:
-        """Who calls, and may they call this at all? What a request is about is for its handler to check."""
+    def _enter(self, method: str, request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        """Who calls, may they call this at all, and are its numbers numbers? What a request is about is for
+        its handler to check, as are the messages of a stream.
+        """
         metadata = context.invocation_metadata() or ()
         given = next((value for key, value in metadata if key == "authorization"), "")
         identity = self._authority.identify(str(given))
@@ -92,11 +96,13 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if not (allowed(identity, rule.action) if rule.site else somewhere(identity, rule.action)):
             raise refusal(identity, rule.action)
         set_caller(identity)
+        if isinstance(request, Message):
+            check_numbers(request)
 
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                self._enter(method, context)
+                self._enter(method, request, context)
                 return await behaviour(request, context)
             except asyncio.CancelledError:
                 raise
@@ -110,7 +116,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
     ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                self._enter(method, context)
+                self._enter(method, request, context)
                 async for response in behaviour(request, context):
                     yield response
             except (asyncio.CancelledError, GeneratorExit):

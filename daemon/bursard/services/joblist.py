@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -20,6 +21,8 @@ from bursard.store import JobFilter
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
+
+_TOKEN = re.compile(r"(\d{1,18})\.(-1|\d{1,9})", re.ASCII)
 
 Place = tuple[int, int]
 """(number, array index): the order of every list, descending."""
@@ -93,11 +96,10 @@ def _states(request: pb.ListJobsRequest) -> list[JobState]:
 def _place(token: str) -> Place | None:
     if not token:
         return None
-    try:
-        number, index = token.split(".")
-        return int(number), int(index)
-    except ValueError:
-        raise InvalidRequest("page_token is not one this server gave out; start again without it") from None
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise InvalidRequest("page_token is not one this server gave out; start again without it")
+    return int(match[1]), int(match[2])
 
 
 def _active(

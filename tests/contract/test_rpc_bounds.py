@@ -1,0 +1,215 @@
+"""Every field of every call at its bounds: a status that names what is wrong, never a fault of the daemon.
+
+Why     anybody who may connect may send 2^63 where 5 was meant. A field that is new is met here without being
+        listed: the fields are walked in the descriptors of the wire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from whole_site import METHODS, Site, play
+
+from bursar.codec.bounds import check_numbers
+from bursar.errors import InvalidRequest
+from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+Setter = Callable[[Message], None]
+
+INT32, INT64 = (0, -1, 1, 2**31 - 1, -(2**31)), (0, -1, 1, 2**31, 2**62, 2**63 - 1, -(2**63))
+UINT32, UINT64 = (0, 1, 2**31, 2**32 - 1), (0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
+NUMBERS: dict[int, tuple[Any, ...]] = {
+    FieldDescriptor.TYPE_INT32: INT32,
+    FieldDescriptor.TYPE_SINT32: INT32,
+    FieldDescriptor.TYPE_INT64: INT64,
+    FieldDescriptor.TYPE_SINT64: INT64,
+    FieldDescriptor.TYPE_UINT32: UINT32,
+    FieldDescriptor.TYPE_UINT64: UINT64,
+    FieldDescriptor.TYPE_DOUBLE: (0.0, -1.0, 1e308, float("nan"), float("inf"), float("-inf")),
+    FieldDescriptor.TYPE_BOOL: (False, True),
+}
+TEXTS = (
+    "", "x", "a" * 64, "a" * 300, "a" * 5_000, "a" * 200_000, "\x00", "a\x00b", "\x1b[2J", "\n", "ü" * 100,
+    "💸", "../../etc/passwd", "job_", "1" * 400, "-1", "NaN", "1.9223372036854775808", "last[7]", "\u202e",
+    "9223372036854775808.0", "last[99999999999]", "{", "%", "'; drop table jobs; --", "label:", "9999-12",
+    "label:" + "k" * 300, "2026-13", "0000-01", "USD", "Europe/Nowhere",
+)  # fmt: skip
+NEVER = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED")
+STREAMS = ("Jobs.Watch", "Jobs.Logs", "Events.List", "Nodes.Top", "Jobs.SubmitMany")
+
+
+def base(name: str, site: Site, job: str) -> Message:
+    """A request that is right but for the field under test, so that the field is reached."""
+    spec = types_pb2.JobSpec(
+        command=["true"],
+        project="nlp",
+        priority=50,
+        nodes=1,
+        options=[types_pb2.ResourceRequest(cpu_milli=100, gpus=types_pb2.GpuRequest(count=1))],
+    )
+    made: dict[str, Message] = {
+        "Jobs.Submit": jobs_pb2.SubmitRequest(spec=spec),
+        "Jobs.SubmitMany": jobs_pb2.SubmitRequest(spec=spec),
+        "Jobs.Plan": jobs_pb2.PlanRequest(spec=spec),
+        "Jobs.Get": jobs_pb2.GetJobRequest(job=job),
+        "Jobs.Watch": jobs_pb2.WatchJobsRequest(jobs=[job]),
+        "Jobs.Explain": jobs_pb2.ExplainRequest(job=job),
+        "Jobs.Update": jobs_pb2.UpdateRequest(job=job),
+        "Jobs.Cancel": jobs_pb2.CancelRequest(jobs=[job]),
+        "Jobs.Logs": jobs_pb2.LogsRequest(job=job),
+        "Money.Report": money_pb2.ReportRequest(kind="focus", period="2026-11", format="csv"),
+        "Policies.Apply": money_pb2.ApplyRequest(
+            sources=[money_pb2.PolicySource(name="a.yaml", text="kind: Budget\n")]
+        ),
+        "Nodes.Drain": nodes_pb2.DrainRequest(node="n1"),
+        "Events.List": events_pb2.ListEventsRequest(limit=5),
+    }
+    found = made.get(name)
+    return found if found is not None else GetMessageClass(METHODS[name].input_type)()
+
+
+def variants(message: Message, depth: int = 0) -> Iterator[tuple[str, Setter]]:
+    """(path and value, what sets it) for each scalar of a message and of what it holds."""
+    for field in message.DESCRIPTOR.fields:
+        yield from of_field(field, depth)
+
+
+def of_field(field: FieldDescriptor, depth: int) -> Iterator[tuple[str, Setter]]:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        for text in TEXTS:
+            yield f"{field.name}[{text[:20]!r}]", lambda m, f=field.name, t=text: _map(m, f, t, "v")
+            yield f"{field.name}[k]={text[:20]!r}", lambda m, f=field.name, t=text: _map(m, f, "k", t)
+    elif field.message_type is not None:
+        if depth < 4:
+            inner = GetMessageClass(field.message_type)()
+            for path, setter in variants(inner, depth + 1):
+                yield f"{field.name}.{path}", lambda m, f=field, s=setter: s(_inside(m, f))
+    else:
+        for value in values(field):
+            yield f"{field.name}={str(value)[:24]!r}", lambda m, f=field, v=value: _set(m, f, v)
+        if field.is_repeated:
+            value = values(field)[1]
+            yield f"{field.name}*20000", lambda m, f=field, v=value: getattr(m, f.name).extend([v] * 20_000)
+
+
+def values(field: FieldDescriptor) -> tuple[Any, ...]:
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return TEXTS
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return (b"", b"\x00" * 100_000)
+    return NUMBERS[field.type]
+
+
+def _inside(message: Message, field: FieldDescriptor) -> Message:
+    child = getattr(message, field.name)
+    if field.is_repeated:
+        return child[0] if child else child.add()  # type: ignore[no-any-return]
+    child.SetInParent()
+    return child  # type: ignore[no-any-return]
+
+
+def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
+    if field.is_repeated:
+        held = getattr(message, field.name)
+        del held[:]
+        held.append(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def _map(message: Message, name: str, key: str, value: str) -> None:
+    entries = getattr(message, name)
+    try:
+        entries[key] = value
+    except TypeError:
+        entries[key] = len(value)  # a map to numbers
+
+
+def requests(name: str, method: MethodDescriptor, site: Site, job: str) -> Iterator[tuple[str, Message]]:
+    for path, setter in variants(GetMessageClass(method.input_type)()):
+        request = base(name, site, job)
+        clone = type(request)()
+        clone.CopyFrom(request)
+        setter(clone)
+        yield path, clone
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "Agents.Connect"])
+def test_no_value_of_any_field_is_a_fault_of_the_daemon(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    wrong: list[str] = []
+
+    async def story(site: Site) -> None:
+        token = site.token("root", "admin")
+        for path, request in requests(name, METHODS[name], site, site.job("ann", "nlp")):
+            # A stream that has nothing to say yet is as good as an answer: it was not refused.
+            wait_s = 0.05 if name in STREAMS else 20
+            status, details = await site.call(name, request, token=token, wait_s=wait_s)
+            quiet = name in STREAMS and status == "DEADLINE_EXCEEDED"
+            if status in NEVER and not quiet:
+                wrong.append(f"{path}: {status} {details[:160]}")
+        status, details = await site.call("Events.Server", token=token)
+        if status != "OK":
+            wrong.append(f"afterwards: {status} {details}")
+
+    play(story)
+    wrong += [f"logged: {record.getMessage()} {record.exc_text or ''}"[:400] for record in caplog.records]
+    assert wrong == []
+
+
+def test_the_walk_reaches_nested_repeated_and_mapped_fields() -> None:
+    paths = {path.partition("=")[0] for path, _ in variants(jobs_pb2.SubmitRequest())}
+    assert {
+        "spec.options.gpus.count",
+        "spec.array.max_parallel",
+        "spec.depends_on.job",
+        "idempotency_key",
+    } <= paths
+    assert any(path.startswith("spec.env[") for path in paths)
+    assert any(path.startswith("hello.facts.cpu_milli") for path, _ in variants(agents_pb2.AgentMessage()))
+
+
+def test_a_number_beyond_a_signed_integer_is_refused_by_its_path() -> None:
+    spec = types_pb2.JobSpec(
+        options=[types_pb2.ResourceRequest(gpus=types_pb2.GpuRequest(memory_bytes=2**63))]
+    )
+    with pytest.raises(
+        InvalidRequest, match=r"^spec\.options\.gpus\.memory_bytes: is 9223372036854775808;"
+    ) as caught:
+        check_numbers(jobs_pb2.PlanRequest(spec=spec))
+    assert caught.value.facts == {"field": "spec.options.gpus.memory_bytes"}
+    check_numbers(jobs_pb2.LogsRequest(offset=2**63 - 1))
+    with pytest.raises(
+        InvalidRequest, match=r"^offset: is 9223372036854775808; at most 9223372036854775807$"
+    ):
+        check_numbers(jobs_pb2.LogsRequest(offset=2**63))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_refused_by_its_path(value: float) -> None:
+    batch = types_pb2.TelemetryBatch(samples=[types_pb2.Sample(), types_pb2.Sample(power_watts=value)])
+    with pytest.raises(InvalidRequest, match=r"^samples\.power_watts: is .*; a finite number is needed$"):
+        check_numbers(batch)
+    check_numbers(types_pb2.TelemetryBatch(samples=[types_pb2.Sample(power_watts=1e308)]))
+
+
+def test_page_tokens_are_those_that_were_given_out() -> None:
+    async def story(site: Site) -> None:
+        token = site.token("root", "admin")
+        for given in ("5", "5.", "a.b", "5.-2", "1.9223372036854775808", "-5.1", "5.1.1"):
+            status, details = await site.call(
+                "Jobs.List", jobs_pb2.ListJobsRequest(page_token=given), token=token
+            )
+            assert (status, details[:10]) == ("INVALID_ARGUMENT", "page_token"), given
+        for given in ("5.-1", "5.0", "999999999999999999.999999999"):
+            request = jobs_pb2.ListJobsRequest(page_token=given)
+            status, _ = await site.call("Jobs.List", request, token=token)
+            assert status == "OK", given
+
+    play(story)
