@@ -38,6 +38,7 @@ from bursard.engine import Engine
 from bursard.events import Event
 from bursard.events.public import public
 from bursard.fleet import Agents, Fleet
+from bursard.replay import restore
 from bursard.services.agents import AgentsService
 from bursard.services.events import EventsService
 from bursard.services.interceptors import Door
@@ -80,7 +81,7 @@ async def run(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code."""
     store = SqliteStore(settings.state_dir)
     clock, ids = SystemClock(), RandomIds()
-    state = startup.restore(store, settings.limits)
+    state = restore(store, settings.limits)
     writer = Writer(store, on_fault=_die)
     shipped, applied = startup.documents(settings.policies)
     engine = Engine(state, store, writer, clock, ids, shipped)

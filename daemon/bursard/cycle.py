@@ -11,15 +11,18 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
 from bursar_policies.decision import JobClass
 from bursard.engine import Engine
+from bursard.events import Event
 from bursard.scheduler import PlanCache, plan
 from bursard.state import JobRecord, State
-from bursard.state.decide import attempts, policies
+from bursard.state.decide import attempts, jobs, policies
 from bursard.state.decide.nodes import reprice
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,9 @@ BUSY_ATTEMPTS = 8
 then serve several jobs. A first job on an idle cluster never waits, since no pass came before it."""
 HOUSEKEEPING_S = 1.0
 """Periods, begin times, prices and thresholds are looked at this often without any event."""
+
+LEFT_ALONE_US = 60_000_000
+"""How long a change that could not be applied is not tried again."""
 
 
 class CycleStats(msgspec.Struct):
@@ -55,6 +61,7 @@ class Cycle:
         self._cache = PlanCache()
         self._wake = asyncio.Event()
         self._housekept_at = 0.0
+        self._left_alone: dict[str, int] = {}
         engine.on_dirty = self._wake.set
 
     async def run(self) -> None:
@@ -92,9 +99,7 @@ class Cycle:
             return False
         placed = dropped = 0
         for start in answer.starts:
-            events = attempts.place(state, engine.ids, start)
-            if events:
-                engine.commit(events, "bursard")
+            if self._commit(start.job_id, lambda start=start: attempts.place(state, engine.ids, start)):  # type: ignore[misc]
                 placed += 1
             else:
                 dropped += 1
@@ -117,12 +122,29 @@ class Cycle:
         engine, state = self.engine, self.engine.state
         now = engine.now()
         state.wake(now)
+        if state.doomed:
+            self._commit("ends of dependants", lambda: jobs.doomed(state, jobs.EVENTS_MAX))
         if state.budgets.due(now):
-            engine.commit(policies.roll_periods(state, now), "bursard")
+            self._commit("periods", lambda: policies.roll_periods(state, now))
         if now_s - self._housekept_at >= HOUSEKEEPING_S:
             self._housekept_at = now_s
-            engine.commit(reprice(state, engine.prices, now), "bursard")
-            engine.commit(policies.thresholds(state), "bursard")
+            self._commit("prices", lambda: reprice(state, engine.prices, now))
+            self._commit("thresholds", lambda: policies.thresholds(state))
+
+    def _commit(self, what: str, decide: Callable[[], Sequence[Event]]) -> bool:
+        """Make true what follows now, if anything does. What cannot be applied is left alone for a while:
+        a defect met in every pass would keep the daemon from everything else.
+        """
+        now = self.engine.clock.boot_us()
+        if now < self._left_alone.get(what, 0):
+            return False
+        before = self.engine.state.version
+        try:
+            return self.engine.commit_each([decide], "bursard") > before
+        except NotApplied:
+            self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
+            self._left_alone[what] = now + LEFT_ALONE_US
+            return False
 
 
 def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from bursard.events import AttemptEnded, decode
+from bursard.events.codec import schema_of
+from bursard.events.upgrade import FIRST
 from bursard.state import State
-from bursard.store import Log
+from bursard.store import EventFilter, Log, Views
+
+ENDS_LOOKED_AT = 10_000
+"""Newest events searched for second ends unless all are asked for."""
+ENDS_AT_ONCE = 1_000
+_ENDS = EventFilter(kinds=("job-ended", "attempt-ended"))
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -49,6 +57,32 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "free some space: below 64 MB new work is refused",
         ),
     ]
+
+
+def check_ends(views: Views, last_seq: int, full: bool) -> Finding:
+    """Does everything end once (J5)? `last_seq`: the newest event."""
+    after = 0 if full else max(last_seq - ENDS_LOOKED_AT, 0)
+    return _finding(
+        "ends (J5)" if full else "ends (J5; newest part)",
+        second_ends(views, after),
+        f"no job and no attempt of events {after + 1} to {last_seq} ended twice",
+        "report this as a defect; the first end is the one that counts",
+    )
+
+
+def second_ends(views: Views, after: int) -> list[str]:
+    """Jobs and attempts that end more than once in the log (J5); the first schema may, its daemon did so."""
+    ended: set[str] = set()
+    problems = []
+    while rows := views.events(after, ENDS_AT_ONCE, _ENDS):
+        after = rows[-1].seq
+        for row in rows:
+            event = decode(row.payload)
+            about = event.attempt_id if isinstance(event, AttemptEnded) else getattr(event, "job_id", "")
+            if about in ended and schema_of(row.payload) > FIRST:
+                problems.append(f"J5: {about} ends once more with event {row.seq}")
+            ended.add(about)
+    return problems
 
 
 def _finding(check: str, problems: list[str], fine: str, remedy: str) -> Finding:

@@ -4,6 +4,8 @@ Owns    the state, the writer and the order between them: decide → apply → a
 Why     later commands must be decided on what earlier ones made true, so events are applied in memory at
         once; but nothing leaves the process (a reply, an assignment, a watch) before the commit that
         holds its event is on disk. A failed commit ends the process: memory would be ahead of the disk.
+        An event that cannot be applied is a defect of ours and no doubt about the disk: the call fails,
+        and memory is read again from the log, so that nothing of it was ever true.
 """
 
 from __future__ import annotations
@@ -13,22 +15,24 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
 
 from bursar.clock import Clock, Instant
+from bursar.errors import BursarError, NotApplied
 from bursar.ids import Ids
 from bursar.model import JobSpec
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
 from bursard.events import Event, JobSubmitted, encode
 from bursard.ledger import Transaction, rows
+from bursard.replay import restore
 from bursard.state import Applied, JobRecord, State
 from bursard.state import image as state_image
-from bursard.state.decide.jobs import dependents_of
+from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Views
 from bursard.writer import Writer
 
@@ -41,6 +45,10 @@ READERS = 4
 """Threads that answer short questions to the store; reports have threads of their own."""
 
 Answer = TypeVar("Answer")
+
+EVENTS_MAX = 1_000
+"""Events that follow by themselves within one commit; the rest come with the next turns of the cycle."""
+
 Listener = Callable[[int, Event, int, str], None]
 """Called with (seq, event, at, actor) once the event is durable, in log order."""
 
@@ -68,7 +76,7 @@ class Engine:
         self.listeners: list[Listener] = []
         self.on_dirty: Callable[[], None] = lambda: None
         self.on_fault: Callable[[BaseException], None] = lambda error: None
-        """Called when an event could not be applied: end the process, the next start reads what is true."""
+        """Called when memory may differ from the disk: end the process, the next start reads what is true."""
         self._catalog = tuple(catalog)
         self._prices: tuple[int, PriceTable] | None = None
         self._unreleased: deque[tuple[int, Event, int, str]] = deque()
@@ -103,34 +111,50 @@ class Engine:
         return self.clock.now()
 
     def commit(self, events: Sequence[Event], actor: str) -> int:
-        """Make events true and send them to disk. Returns the sequence number to wait for."""
-        state = self.state
-        if not events:
-            return state.version
-        now = self.clock.now()
-        applied = Applied()
-        batch = Batch(events=[], jobs=[], charges=[], entries=[], keys=[])
-        queue = deque(events)
-        try:
-            while queue:
-                self._apply(queue.popleft(), now, actor, applied, batch)
-                for job in applied.finished:
-                    queue.extend(dependents_of(state, job))
-                    self._evictions.append((state.version, job.id))
-                    batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
-                applied.finished.clear()
-            # First the cycle, then the writer: both run in the loop's next turn, in this order, so that
-            # what the cycle places because of these events is in the same commit.
-            self.on_dirty()
-            self.writer.enqueue(batch)
-        except Exception as error:
-            # Memory holds part of what the disk will never hear of: nothing may be decided on it.
-            self.on_fault(error)
-            raise
-        return state.version
+        """Make events true and send them to disk. Returns the sequence number to wait for.
 
-    def _apply(self, event: Event, now: int, actor: str, applied: Applied, batch: Batch) -> None:
-        state = self.state
+        Raises:
+            NotApplied: one of them cannot be applied; none of them is true.
+        """
+        if not events:
+            return self.state.version
+        return self.commit_each([lambda: events], actor)
+
+    def commit_each(self, decisions: Iterable[Callable[[], Sequence[Event]]], actor: str) -> int:
+        """Decide and apply one after the other, each on what those before it made true; all or none of it.
+
+        Raises what a decision raises, and `NotApplied`. Either way nothing of the whole call is true.
+        """
+        transaction = _Transaction(self.clock.now(), actor)
+        try:
+            for decide in decisions:
+                for event in decide():
+                    self._apply(event, transaction)
+                self._follow(transaction)
+        except Exception as error:
+            if transaction.touched:
+                self._undo(transaction, error)
+            if isinstance(error, BursarError):
+                raise
+            raise _not_applied(error) from error
+        if transaction.batch.events:
+            self._enqueue(transaction)
+        return self.state.version
+
+    def _follow(self, transaction: _Transaction) -> None:
+        """Jobs whose dependency ended otherwise end with it: as many as fit one commit. The cycle goes on
+        with the rest, which the state remembers.
+        """
+        while self.state.doomed and len(transaction.batch.events) < EVENTS_MAX:
+            for event in doomed(self.state, 1):
+                self._apply(event, transaction)
+
+    def _apply(self, event: Event, transaction: _Transaction) -> None:
+        state, applied, batch = self.state, transaction.applied, transaction.batch
+        now, actor = transaction.now, transaction.actor
+        transaction.touched = True
+        transaction.last = event
+        refuse_second_end(state, event)
         state.apply(event, now, applied)
         seq = state.version
         batch.events.append(EventRow(seq, now, actor, encode(event)))  # type: ignore[attr-defined]
@@ -140,10 +164,47 @@ class Engine:
         if applied.transactions:
             batch.entries.extend(entry_rows(seq, applied.transactions))  # type: ignore[attr-defined]
             applied.transactions.clear()
+        for job in applied.finished:
+            transaction.evictions.append((seq, job.id))
+            batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
+        applied.finished.clear()
         if isinstance(event, JobSubmitted) and event.key:
             row = KeyRow(event.user, event.key, event.job_id, spec_bytes(event.spec))
             batch.keys.append(row)  # type: ignore[attr-defined]
-        self._unreleased.append((seq, event, now, actor))
+        transaction.unreleased.append((seq, event, now, actor))
+
+    def _enqueue(self, transaction: _Transaction) -> None:
+        self._unreleased += transaction.unreleased
+        self._evictions += transaction.evictions
+        try:
+            # First the cycle, then the writer: both run in the loop's next turn, in this order, so that
+            # what the cycle places because of these events is in the same commit.
+            self.on_dirty()
+            self.writer.enqueue(transaction.batch)
+        except Exception as error:
+            # Memory holds what the disk may never hear of: nothing may be decided on it.
+            self.on_fault(error)
+            raise
+
+    def _undo(self, transaction: _Transaction, error: Exception) -> None:
+        """Back to what is on disk or on its way there: the same state, read again from the log.
+
+        The loop stands still for it, which a defect may cost and an everyday refusal may not: whoever
+        expects a refusal decides before the first event.
+        """
+        log.error(
+            "an event could not be applied; what is true is read again from the log",
+            extra={"event": type(transaction.last).__name__, "actor": transaction.actor},
+            exc_info=error,
+        )
+        try:
+            self.writer.drain()
+            self.state.take_over(restore(self.log, self.state.limits))
+        except BaseException as fault:
+            self.on_fault(fault)
+            raise
+        self._prices = None
+        self.on_dirty()
 
     async def durable(self, seq: int | None = None) -> None:
         """Wait until an event (all so far when None) is on disk: replies and reads pass here."""
@@ -183,6 +244,28 @@ class Engine:
             self._snapshot_seq = seq
         finally:
             self._snapshotting = False
+
+
+class _Transaction:
+    """What one call makes true, until all of it is."""
+
+    def __init__(self, now: int, actor: str) -> None:
+        self.now = now
+        self.actor = actor
+        self.touched = False
+        """The state may differ from what it was: something was applied, or was begun."""
+        self.last: Event | None = None
+        self.applied = Applied()
+        self.batch = Batch(events=[], jobs=[], charges=[], entries=[], keys=[])
+        self.unreleased: list[tuple[int, Event, int, str]] = []
+        self.evictions: list[tuple[int, str]] = []
+
+
+def _not_applied(error: Exception) -> NotApplied:
+    return NotApplied(
+        f"the daemon could not carry this out ({type(error).__name__}: {error}), and nothing of it was done;"
+        " this is a defect of the daemon: its log has the details"
+    )
 
 
 def spec_bytes(spec: JobSpec) -> bytes:

@@ -81,6 +81,7 @@ class Writer:
         self._queue: list[Batch] = []
         self._snapshot: _Snapshot | None = None
         self._closing = False
+        self._committing = False
         self._fault: BaseException | None = None
         self._durable_seq = self._enqueued_seq = store.last_seq
         self._waiting = 0
@@ -158,6 +159,16 @@ class Writer:
         """Return once everything handed over so far is on disk."""
         await self.durable(self._enqueued_seq)
 
+    def drain(self) -> None:
+        """Stand still until everything handed over is on disk, the loop with it. Nobody is released here:
+        that happens in the loop's next turns. Raises `CommitUnknown` if a commit failed.
+        """
+        self._hand_over()
+        with self._wake:
+            while (self._queue or self._committing) and self._fault is None:
+                self._wake.wait()
+        self._raise_fault()
+
     async def save_snapshot(self, seq: int, data: bytes) -> None:
         """Keep a snapshot of a durable or queued event, after the commits queued before it."""
         await self.durable(seq)
@@ -223,7 +234,9 @@ class Writer:
                 pass
         except BaseException as error:
             # Any failure here, ours included, leaves memory ahead of the disk.
-            self._fault = error
+            with self._wake:
+                self._fault = error
+                self._wake.notify_all()
             log.critical("commit failed", extra={"error": str(error)})
             self._call(self._failed, error)
             if self._on_fault is not None:
@@ -238,8 +251,12 @@ class Writer:
             snapshot, self._snapshot = self._snapshot, None
             if not batches and snapshot is None:
                 return False
+            self._committing = bool(batches)
         if batches:
             self._commit(batches)
+            with self._wake:
+                self._committing = False
+                self._wake.notify_all()
         if snapshot is not None:
             self._store.save_snapshot(snapshot.seq, snapshot.data)
             self._call(_finish, snapshot.done)

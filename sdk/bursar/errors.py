@@ -97,6 +97,13 @@ class WrongState(BursarError):
     exit_code = 1
 
 
+class NotApplied(BursarError):
+    """The daemon could not carry this change out, by a defect of its own: nothing of it is true."""
+
+    reason = "NotApplied"
+    status = "ABORTED"
+
+
 class BudgetExceeded(BursarError):
     """A hard budget can never pay for this; facts carry limit, settled, held and needed."""
 

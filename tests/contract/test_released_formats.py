@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bursard.events import decode, encode
-from bursard.startup import restore
+from bursard.replay import restore
 from bursard.state import Limits, State
 from bursard.store import JobFilter, SqliteStore
 

@@ -43,8 +43,8 @@ from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
+from bursard.replay import restore
 from bursard.scheduler import plan
-from bursard.startup import restore
 from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core
 from bursard.state import image as state_image
 from bursard.state.budgets import BudgetRecord, BudgetTable
@@ -894,7 +894,7 @@ def waits_task_by_task(state: State, job: JobRecord, at: int) -> None:
     _image_job(state, job, at)
     if job.parent_id:
         for other in job.waiting_on:
-            state.dependents.setdefault(other, []).append(job.id)
+            state.dependents.setdefault(other, {})[job.id] = None
 
 
 _image_job = state_image._job

@@ -62,9 +62,9 @@ from bursard.fleet import (
 from bursard.fleet import (
     Counter as HeldCounter,
 )
+from bursard.replay import restore
 from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
-from bursard.startup import restore
 from bursard.state import JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
 from bursard.store import Batch, ScratchStore

@@ -29,7 +29,9 @@ from bursard.events import (
     decode,
     encode,
 )
+from bursard.replay import restore
 from bursard.state import Applied, Limits, State
+from bursard.state import image as state_image
 from bursard.state.decide import policies
 from bursard.store import Batch, EventRow, SqliteStore
 from bursard.writer import Writer
@@ -52,7 +54,7 @@ def started(directory: Path, shipped: str = BUDGET + "---\n" + MODEL) -> State:
 
     async def run() -> State:
         store = SqliteStore(directory)
-        state = startup.restore(store, Limits())
+        state = restore(store, Limits())
         writer = Writer(store)
         engine = Engine(state, store, writer, VirtualClock(NOW), SequentialIds())
         startup.first_events(engine, "USD", parse_documents(shipped, "shipped"))
@@ -74,7 +76,7 @@ def committed(directory: Path, *events: Event) -> None:
 def restored(directory: Path) -> State:
     store = SqliteStore(directory)
     try:
-        return startup.restore(store, Limits())
+        return restore(store, Limits())
     finally:
         store.close()
 
@@ -198,9 +200,7 @@ def test_a_directory_of_schema_1_has_had_its_first_start(tmp_path: Path) -> None
 def test_another_currency_than_the_books_is_refused(home: Path) -> None:
     async def run() -> None:
         store = SqliteStore(home)
-        engine = Engine(
-            startup.restore(store, Limits()), store, Writer(store), VirtualClock(NOW), SequentialIds()
-        )
+        engine = Engine(restore(store, Limits()), store, Writer(store), VirtualClock(NOW), SequentialIds())
         try:
             startup.first_events(engine, "EUR", ())
         finally:
@@ -295,8 +295,8 @@ def test_an_image_keeps_what_documents_say_and_what_cannot_be_read(tmp_path: Pat
     store = SqliteStore(directory)
     payload = schema_1(record(BUDGET), record(MODEL, "rack", "CostModel"), record("odd", "odd"))
     store.append(Batch(events=[EventRow(1, NOW, "ann", payload)]))
-    state = startup.restore(store, Limits())
-    store.save_snapshot(1, startup.state_image.encode(state, NOW))
+    state = restore(store, Limits())
+    store.save_snapshot(1, state_image.encode(state, NOW))
     store.close()
     again = restored(directory)
     assert again.policies == state.policies

@@ -160,7 +160,9 @@ class EventsService(events_pb2_grpc.EventsServicer):
             authorize(Action.VERIFY)
         await self.engine.durable()
         findings = doctor.check_state(self.engine.state)
-        findings += await asyncio.to_thread(doctor.check_store, self.engine.log, request.full)
+        log, views = self.engine.log, self.engine.views
+        findings += await asyncio.to_thread(doctor.check_store, log, request.full)
+        findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))
         return pb.DoctorResponse(
             findings=[
                 pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in findings

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from bursar.codec.spec import refuse, spec_from_wire
-from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.model import Dependency, JobSpec, JobState
 from bursar.model.check import check
 from bursar.v1 import jobs_pb2 as pb
@@ -258,12 +259,22 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def _each(
         self, refs: Sequence[str], command: Callable[[JobRecord], list[Event]]
     ) -> pb.JobsResponse:
-        """One command on several jobs: all are found and decided before any changes."""
+        """One command on several jobs: all are found and decided before any changes, then each is decided
+        again on what those before it made true.
+        """
         user = caller().name
         jobs = await self._find_all(refs, Action.STEER_JOBS)
-        events = [event for job in jobs for event in command(job)]
-        seq = self.engine.commit(events, user)
-        await self.engine.durable(seq)
+        for job in jobs:
+            command(job)
+        unfinished = jobs
+        while unfinished:
+            # A long command goes on in pieces, and others get their turn in between.
+            more: list[JobRecord] = []
+            self.engine.commit_each([partial(_again, command, job, more) for job in unfinished], user)
+            if unfinished := more:
+                await self.engine.writer.room()
+                await asyncio.sleep(0)
+        await self.engine.durable()
         return pb.JobsResponse(jobs=[self._view(job, brief=True) for job in jobs])
 
     async def _find_all(self, refs: Sequence[str], action: Action) -> list[JobRecord]:
@@ -306,6 +317,19 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
 def replace_spec(spec: JobSpec, changes: dict[str, Any]) -> JobSpec:
     """A spec with some fields changed."""
     return msgspec.structs.replace(spec, **changes)
+
+
+def _again(command: Callable[[JobRecord], list[Event]], job: JobRecord, more: list[JobRecord]) -> list[Event]:
+    """What a command still means: nothing, when one before it in the same call has done its work. A job
+    with more to do than one commit should hold is noted in `more`.
+    """
+    try:
+        events = command(job)
+    except WrongState:
+        return []
+    if len(events) >= decide.EVENTS_MAX:
+        more.append(job)
+    return events
 
 
 def _refusal(error: BursarError) -> pb.SubmitResponse:

@@ -248,7 +248,9 @@ class Simulation:
         state, queue = self.state, deque(events)
         applied = Applied()
         gone: list[str] = []
-        while queue:
+        while queue or state.doomed:
+            if not queue:
+                queue.extend(jobs.doomed(state, 1))
             event = queue.popleft()
             state.apply(event, self._now, applied)
             self.checks.after(event, applied.charges)
@@ -260,7 +262,6 @@ class Simulation:
             applied.charges.clear()
             applied.transactions.clear()
             for job in applied.finished:
-                queue.extend(jobs.dependents_of(state, job))
                 self._ended(job)
                 gone.append(job.id)
             applied.finished.clear()

@@ -19,7 +19,7 @@ from bursard.state.core import State
 from bursard.state.fold.policies import strategy_in_force
 from bursard.state.records import JobRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
-from bursard.state.tables import Limits, NodeToken
+from bursard.state.tables import Doom, Limits, NodeToken
 from bursard.state.typical import TypicalImage, TypicalRequests
 
 FORMAT = 2
@@ -70,6 +70,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     grants: list[tuple[str, str, str]] = []
     secrets: list[SealedSecret] = []
     resumed: tuple[int, int] = (0, 0)
+    doomed: dict[str, Doom] = {}
 
 
 class _Format(msgspec.Struct):
@@ -112,6 +113,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         resumed=(state.resumed_through, state.resumed_epoch),
         grants=[(user, grant.role.value, grant.project) for user, grant in state.grants],
         secrets=list(state.secrets.values()),
+        doomed=state.doomed,
     )
     return msgspec.json.encode(image)
 
@@ -142,6 +144,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         # A job that had ended, but was not yet forgotten when the image was taken.
         if money.job_id not in state.jobs:
             state.ledger.close_job(money.job_id)
+    state.doomed = {job_id: doom for job_id, doom in image.doomed.items() if job_id in state.jobs}
     state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
     return state
 
@@ -178,12 +181,12 @@ def _job(state: State, job: JobRecord, at: int) -> None:
     if not job.parent_id:
         state.numbers[job.number] = job.id
         if job.spec.name:
-            state.names.setdefault(job.spec.name, []).append(job.id)
+            state.names.setdefault(job.spec.name, {})[job.id] = None
         if job.key:
             state.keys[job.user, job.key] = job.id
     if not job.parent_id:  # an array waits as one; its tasks are met through it
         for other in job.waiting_on:
-            state.dependents.setdefault(other, []).append(job.id)
+            state.dependents.setdefault(other, {})[job.id] = None
     if job.array is None:
         state.counts[job.state] = state.counts.get(job.state, 0) + 1
     attempt = job.attempt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -68,6 +69,14 @@ class NodeToken(msgspec.Struct, frozen=True):
     instance: str = ""
 
 
+class Doom(msgspec.Struct, frozen=True):
+    """Why a job can never start: `other` (as people name it) ended `final`, it waited for `when`."""
+
+    other: str
+    when: str
+    final: JobState
+
+
 class Tables:
     """What is true, with its indexes. Reads are free for everybody; only the fold writes."""
 
@@ -82,7 +91,7 @@ class Tables:
         self.resumed_epoch = 0
         self.jobs: dict[str, JobRecord] = {}
         self.numbers: dict[int, str] = {}
-        self.names: dict[str, list[str]] = {}
+        self.names: dict[str, dict[str, None]] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.last_of_user: dict[str, str] = {}
         self.next_number = 1
@@ -94,7 +103,10 @@ class Tables:
         self.cluster = Cluster()
         self.pending = PendingIndex()
         self.begin_times: list[tuple[int, str]] = []
-        self.dependents: dict[str, list[str]] = {}
+        self.dependents: dict[str, dict[str, None]] = {}
+        """By the job waited for, the jobs that wait, in the order of their submission."""
+        self.doomed: dict[str, Doom] = {}
+        """Jobs whose dependency ended otherwise than they need, to be ended: first come, first ended."""
         self.budgets = BudgetTable()
         self.policies: dict[tuple[str, str], PolicyDocument] = {}
         self.priced: list[PriceDocument] = []
@@ -175,13 +187,16 @@ class Tables:
         self.dependents.pop(job_id, None)
         if not job.parent_id:
             self.numbers.pop(job.number, None)
-            named = self.names.get(job.spec.name, [])
-            if job_id in named:
-                named.remove(job_id)
-                if not named:
-                    del self.names[job.spec.name]
+            self.unname(job)
             if job.key:
                 self.keys.pop((job.user, job.key), None)
+
+    def unname(self, job: JobRecord) -> None:
+        """Its name, if it has one, no longer finds it."""
+        named = self.names.get(job.spec.name, {})
+        named.pop(job.id, None)
+        if not named:
+            self.names.pop(job.spec.name, None)
 
     def count(self, job: JobRecord, state: JobState) -> None:
         """Move a job (not an array parent) to a state, keeping the counts."""
@@ -212,6 +227,27 @@ class Tables:
             job = self.jobs.get(job_id)
             if job is not None and job_id not in self.pending:
                 self.enqueue(job, now)
+
+    def take_over(self, fresh: Tables) -> None:
+        """Become another state, read again from the log, for everybody who holds this one or records of it.
+
+        What caches go by (`facts_version`, `policies_version`) only grows, so nothing made of the state
+        before is taken for the state that comes.
+        """
+        for old, new in ((self.nodes, fresh.nodes), (self.jobs, fresh.jobs)):
+            _keep_records(old, new)
+        fresh.cluster.facts_version = max(self.cluster.facts_version, fresh.cluster.facts_version) + 1
+        fresh.policies_version = max(self.policies_version, fresh.policies_version) + 1
+        vars(self).update(vars(fresh))
+
+
+def _keep_records(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """The same objects with the new contents."""
+    for key, record in new.items():
+        if (kept := old.get(key)) is not None:
+            for field in record.__struct_fields__:
+                setattr(kept, field, getattr(record, field))
+            new[key] = kept
 
 
 def _failed_nodes(job: JobRecord) -> tuple[str, ...]:

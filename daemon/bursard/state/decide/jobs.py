@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 
-from bursar.errors import InvalidRequest, KeyConflict, RateLimited, WrongState
+from bursar.errors import InvalidRequest, InvariantViolation, KeyConflict, RateLimited, WrongState
 from bursar.ids import Ids
 from bursar.model import EndCause, JobSpec, JobState
 from bursard.events import (
@@ -23,6 +24,9 @@ from bursard.state.admission import check_currency, refuse_unaffordable
 from bursard.state.core import State
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
+
+EVENTS_MAX = 1_000
+"""Events of one answer, about: what one commit may hold without the loop standing still."""
 
 
 def submit(
@@ -94,36 +98,58 @@ def _dependencies(state: State, spec: JobSpec, ended: Mapping[str, JobState]) ->
 
 
 def hold(state: State, job: JobRecord) -> list[Event]:
-    """Keep a pending job from starting."""
-    if not _has_pending(state, job):
-        raise WrongState(f"job {job.display} is {job.state.value}; only a pending job can be held")
-    return [] if job.held else [JobHeld(job.id)]
+    """Keep a pending job from starting. Raises `WrongState`."""
+    live = _live(state, job)
+    if live is None or not _has_pending(live):
+        raise WrongState(f"job {job.display} is {_word(live, job)}; only a pending job can be held")
+    return [] if live.held else [JobHeld(live.id)]
 
 
 def release(state: State, job: JobRecord) -> list[Event]:
-    """Let a held job start."""
-    if not job.held:
-        raise WrongState(f"job {job.display} is not held")
-    return [JobReleased(job.id)]
+    """Let a held job start. Raises `WrongState`."""
+    live = _live(state, job)
+    if live is None:
+        raise WrongState(f"job {job.display} is {_word(live, job)}; only a held job can be released")
+    if not live.held:
+        raise WrongState(f"job {live.display} is not held")
+    return [JobReleased(live.id)]
 
 
-def _has_pending(state: State, job: JobRecord) -> bool:
+def _live(state: State, job: JobRecord) -> JobRecord | None:
+    """The job as it is now, if it is still to end. What a caller holds may come from the store, or have
+    ended since it was found: no event may ever be about it.
+    """
+    found = state.jobs.get(job.id)
+    return None if found is None or found.state.terminal else found
+
+
+def _word(live: JobRecord | None, job: JobRecord) -> str:
+    return (live or job).state.value
+
+
+def _has_pending(job: JobRecord) -> bool:
     if job.array is not None:
         return bool(job.array.counts.get(JobState.PENDING.value))
     return job.state is JobState.PENDING
 
 
 def cancel(state: State, job: JobRecord, grace_us: int | None, message: str = "") -> list[Event]:
-    """End a job: at once when it waits, after its grace when it runs. An ended job stays as it is."""
-    if job.array is not None:
-        events: list[Event] = []
-        for task in tasks_of(state, job):
-            events += _cancel_one(state, task, grace_us, message)
-        return events
-    return _cancel_one(state, job, grace_us, message)
+    """End a job: at once when it waits, after its grace when it runs. An ended job stays as it is.
+
+    Of a large array only so much that one commit stays small: ask again until nothing follows.
+    """
+    live = _live(state, job)
+    if live is None:
+        return []
+    events: list[Event] = []
+    for one in [live] if live.array is None else tasks_of(state, live):
+        events += _cancel_one(one, grace_us, message)
+        if len(events) >= EVENTS_MAX:
+            break
+    return events
 
 
-def _cancel_one(state: State, job: JobRecord, grace_us: int | None, message: str) -> list[Event]:
+def _cancel_one(job: JobRecord, grace_us: int | None, message: str) -> list[Event]:
     if job.state.terminal:
         return []
     attempt = job.attempt
@@ -136,40 +162,58 @@ def _cancel_one(state: State, job: JobRecord, grace_us: int | None, message: str
 
 
 def requeue(state: State, job: JobRecord) -> list[Event]:
-    """End the live attempt and run the job again."""
-    attempt = job.attempt
-    if job.array is not None:
-        raise WrongState(f"job {job.display} is an array; requeue one task, such as {job.number}[0]")
+    """End the live attempt and run the job again. Raises `WrongState`."""
+    live = _live(state, job)
+    if live is None:
+        raise WrongState(f"job {job.display} is {_word(live, job)}; only a running job can be requeued")
+    if live.array is not None:
+        first = live.spec.array.indices[0] if live.spec.array is not None else 0
+        raise WrongState(f"job {live.display} is an array; requeue one task, such as {live.number}[{first}]")
+    attempt = live.attempt
     if attempt is None:
-        raise WrongState(f"job {job.display} is {job.state.value}; only a running job can be requeued")
+        raise WrongState(f"job {live.display} is {live.state.value}; only a running job can be requeued")
+    if attempt.stop_cause is EndCause.CANCELLED:
+        raise WrongState(f"job {live.display} is being cancelled; submit it again to run it again")
+    if live.requeue and attempt.stop_cause is not None:
+        return []
     return [
-        JobRequeued(job.id),
+        JobRequeued(live.id),
         StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, "requeued by request"),
     ]
 
 
 def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[Event]:
-    """Change a pending job; `changes` are `JobSpec` fields. What runs keeps what it was promised."""
-    if not _has_pending(state, job):
-        raise WrongState(f"job {job.display} is {job.state.value}; only a pending job can be changed")
-    if job.parent_id:
-        raise WrongState(f"job {job.display} is one task; change the whole array {job.number}")
-    spec: JobSpec = msgspec.structs.replace(job.spec, **changes)
+    """Change a pending job; `changes` are `JobSpec` fields. What runs keeps what it was promised.
+
+    Raises:
+        WrongState, InvalidRequest, BudgetExceeded.
+    """
+    live = _live(state, job)
+    if live is None or not _has_pending(live):
+        raise WrongState(f"job {job.display} is {_word(live, job)}; only a pending job can be changed")
+    if live.parent_id:
+        raise WrongState(f"job {live.display} is one task; change the whole array {live.number}")
+    spec: JobSpec = msgspec.structs.replace(live.spec, **changes)
     if spec.currency and spec.currency != state.currency:
         raise InvalidRequest(f"this cluster keeps its books in {state.currency}, not {spec.currency}")
-    refuse_unaffordable(state, job.user, spec)
-    return [] if spec == job.spec else [JobUpdated(job.id, spec)]
+    refuse_unaffordable(state, live.user, spec)
+    return [] if spec == live.spec else [JobUpdated(live.id, spec)]
 
 
-def dependents_of(state: State, ended: JobRecord) -> list[Event]:
-    """What follows for jobs that waited for one that just became terminal: those that now never can."""
+def doomed(state: State, most: int) -> list[Event]:
+    """Ends of jobs that wait for what can no longer come: of the first `most` of them."""
     events: list[Event] = []
-    for job_id in state.dependents.get(ended.id, ()):
-        job = state.jobs.get(job_id)
-        when = job.waiting_on.get(ended.id) if job is not None else None
-        if job is None or when is None or job.state is not JobState.PENDING:
-            continue
-        if not satisfied(when, ended.state):
-            message = f"it depends on job {ended.display} ({when}), which ended {ended.state.value}"
-            events += cancel(state, job, None, message)
+    for job_id, doom in islice(state.doomed.items(), most):
+        message = f"it depends on job {doom.other} ({doom.when}), which ended {doom.final.value}"
+        events += cancel(state, state.jobs[job_id], None, message)
     return events
+
+
+def refuse_second_end(state: State, event: Event) -> None:
+    """J5, before an event is true: what has ended does not end again. Raises `InvariantViolation`.
+
+    The fold does not insist on it: logs of the first schema hold such ends, and must open.
+    """
+    job = state.jobs.get(event.job_id) if isinstance(event, JobEnded) else None
+    if job is not None and job.state.terminal:
+        raise InvariantViolation(f"J5: {job.id} has ended {job.state.value} and would end again")

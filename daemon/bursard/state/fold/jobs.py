@@ -5,7 +5,7 @@ from __future__ import annotations
 from bursar.model import JobState
 from bursard.events import JobEnded, JobHeld, JobReleased, JobRequeued, JobSubmitted, JobUpdated
 from bursard.state.records import ArrayRecord, JobRecord
-from bursard.state.tables import Applied, Tables
+from bursard.state.tables import Applied, Doom, Tables
 
 
 def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> None:
@@ -17,11 +17,11 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     state.next_number = job.number + 1
     state.last_of_user[job.user] = job.id
     if job.spec.name:
-        state.names.setdefault(job.spec.name, []).append(job.id)
+        state.names.setdefault(job.spec.name, {})[job.id] = None
     if event.key:
         state.keys[event.user, event.key] = job.id
     for other, _ in event.dependencies:
-        state.dependents.setdefault(other, []).append(job.id)
+        state.dependents.setdefault(other, {})[job.id] = None
     array = job.spec.array
     if array is None:
         state.next_order += 1
@@ -122,10 +122,9 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
     """A pending job asks for something else from now on; an array with its pending tasks."""
     job = state.jobs[event.job_id]
     if job.spec.name != event.spec.name and not job.parent_id:
-        named = state.names.get(job.spec.name, [])
-        if job.id in named:
-            named.remove(job.id)
-        state.names.setdefault(event.spec.name, []).append(job.id)
+        state.unname(job)
+        if event.spec.name:
+            state.names.setdefault(event.spec.name, {})[job.id] = None
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING:
             one.spec = event.spec
@@ -140,8 +139,13 @@ def requeued(state: Tables, event: JobRequeued, at: int, applied: Applied) -> No
 
 
 def ended(state: Tables, event: JobEnded, at: int, applied: Applied) -> None:
-    """A job that never started, or never will again, is over."""
-    finish(state, state.jobs[event.job_id], event.state, at, applied, event.message)
+    """A job that never started, or never will again, is over. The first end stands (logs of the first
+    schema may hold a second).
+    """
+    job = state.jobs[event.job_id]
+    if job.state.terminal:
+        return
+    finish(state, job, event.state, at, applied, event.message)
 
 
 def finish(
@@ -149,6 +153,7 @@ def finish(
 ) -> None:
     """A job is over: its dependants learn of it, its array counts it."""
     state.pending.remove(job.id)
+    state.doomed.pop(job.id, None)
     job.finished_at, job.message = at, message
     if job.array is None:
         move(state, job, final, at)
@@ -168,14 +173,14 @@ def satisfied(when: str, final: JobState) -> bool:
 
 
 def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
-    """Jobs that waited for this end may start; those it disappoints stay, for `decide` to end them."""
-    disappointed = []
+    """Jobs that waited for this end may start; those it disappoints are doomed, for `decide` to end them."""
     for job_id in state.dependents.pop(ended_job.id, ()):
         job = state.jobs.get(job_id)
-        if job is None or ended_job.id not in job.waiting_on:
+        when = job.waiting_on.get(ended_job.id) if job is not None else None
+        if job is None or when is None or job.state.terminal:
             continue
-        if not satisfied(job.waiting_on[ended_job.id], ended_job.state):
-            disappointed.append(job_id)
+        if not satisfied(when, ended_job.state):
+            state.doomed.setdefault(job_id, Doom(ended_job.display, when, ended_job.state))
             continue
         for one in [job, *tasks_of(state, job)]:
             one.waiting_on.pop(ended_job.id, None)
@@ -183,8 +188,6 @@ def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
             open_tasks(state, job, at)
         else:
             state.enqueue(job, at)
-    if disappointed:
-        state.dependents[ended_job.id] = disappointed
 
 
 def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) -> None:
