@@ -890,20 +890,10 @@ def forgets_what_ended(node: NodeRecord, used: object, to_at: int) -> None:
     pass
 
 
-def waits_task_by_task(state: State, job: JobRecord, at: int) -> None:
-    _image_job(state, job, at)
-    if job.parent_id:
-        for other in job.waiting_on:
-            state.dependents.setdefault(other, {})[job.id] = None
-
-
-_image_job = state_image._job
-
 FAULTS = [
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
     pytest.param(core, "_APPLY", {**core._APPLY, StopRequested: first_stop_stands}, "lost", id="no cancel"),
     pytest.param(nodes, "_add_ended", forgets_what_ended, "L8", id="what ended is idle as well"),
-    pytest.param(state_image, "_job", waits_task_by_task, "slots|twice|true|L10", id="tasks wait alone"),
     pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8", id="a cut forgets what ended"),
     pytest.param(state_image, "strategy_in_force", lambda state: "pack", "L10", id="no strategy"),
     pytest.param(policies, "_last_priced_version", lambda *_: 0, "instead of", id="a price id comes back"),
