@@ -224,6 +224,7 @@ class Agent:
                 refusal = _never_started(
                     assignment.key,
                     f"assignment of epoch {event.epoch} refused: epoch {self.epoch} was obeyed before",
+                    fenced_epoch=self.epoch,
                 )
                 out.append(s.SendExited(refusal))
             elif assignment.boot_id != self.boot_id:
@@ -433,8 +434,15 @@ class Agent:
         return [s.ReadLog(range, live=run.exit is None, exit=run.exit)]
 
 
-def _never_started(key: Key, message: str) -> Exit:
-    return Exit(attempt_id=key[0], rank=key[1], cause="start_failed", message=message, started=False)
+def _never_started(key: Key, message: str, fenced_epoch: int = 0) -> Exit:
+    return Exit(
+        attempt_id=key[0],
+        rank=key[1],
+        cause="start_failed",
+        message=message,
+        started=False,
+        fenced_epoch=fenced_epoch,
+    )
 
 
 def _lost(truth: Truth) -> Exit:

@@ -38,7 +38,7 @@ from bursar_agent.publisher import Broker, Publisher
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.spool import Spool
-from bursar_agent.statedir import Forgotten, StateDir
+from bursar_agent.statedir import Forgotten, LogEnd, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class App:
             spend_lease_us=remembered.spend_lease_us,
             now_boot_us=clock.boot_us(),
         )
-        self._link = Link(self._door, clock, self._emit, self._welcomed, self._uniform)
+        self._link = Link(self._door, clock, self._emit, self._welcomed, self._uniform, self._log_end_told)
         self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
         self._effects = self._effect_table()
         self._runner = ProcessRunner(
@@ -258,9 +258,13 @@ class App:
     def _hello(self, instruction: s.SendHello) -> None:
         if self._unpersisted is not None:
             self._persist(self._unpersisted)
+        end = self._state.log_end()
         self._link.send(
-            wire.hello(instruction, self._facts, self._boot_id, bursar.__version__, self._instance)
+            wire.hello(instruction, self._facts, self._boot_id, bursar.__version__, self._instance, end)
         )
+
+    def _log_end_told(self, seq: int, digest: bytes) -> None:
+        self._state.remember_log_end(LogEnd(self._cluster_id, seq, digest))
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         log.info("welcome", extra={"node_id": welcome.node_id, "cluster_id": welcome.cluster_id})

@@ -38,6 +38,14 @@ class Remembered(msgspec.Struct, frozen=True):
     spend_lease_us: int = 0
 
 
+class LogEnd(msgspec.Struct, frozen=True):
+    """The end of a daemon's log as it was told last: the content of `log-end.json`."""
+
+    cluster_id: str
+    seq: int
+    digest: bytes
+
+
 class StateDir:
     """One agent's directory, locked for this process until `close`.
 
@@ -100,6 +108,21 @@ class StateDir:
         finally:
             os.close(fd)
         temporary.rename(path)
+
+    def log_end(self) -> LogEnd | None:
+        """What `remember_log_end` wrote last; None when nothing, or what cannot be read: it only helps."""
+        try:
+            return msgspec.json.decode((self.path / "log-end.json").read_bytes(), type=LogEnd)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def remember_log_end(self, end: LogEnd) -> None:
+        """Keep the end of the daemon's log. Not fsynced: an older end is as true as a newer one."""
+        path = self.path / "log-end.json"
+        temporary = path.with_suffix(".new")
+        with contextlib.suppress(OSError):  # a full disk: the older one stays
+            temporary.write_bytes(msgspec.json.encode(end))
+            temporary.rename(path)
 
     def instance(self, ids: Ids) -> str:
         """A name for this directory, made once: the daemon tells a reconnect from a namesake by it."""

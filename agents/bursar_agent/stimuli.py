@@ -20,7 +20,8 @@ Key = tuple[str, int]
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How one member ended. Durations are boot-time microseconds, counters cumulative.
 
-    `started` is False when no process of it ever existed.
+    `started` is False when no process of it ever existed. `fenced_epoch` not 0: this is no end, its
+    assignment was not obeyed, since an order of this higher epoch had been.
     """
 
     attempt_id: str
@@ -35,6 +36,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     max_rss_bytes: int = 0
     log_bytes: int = 0
     started: bool = True
+    fenced_epoch: int = 0
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):

@@ -339,7 +339,7 @@ class AgentsRig:
                     epoch=instruction.epoch,
                 )
             )
-        node = self.backend.admit(hello[0])
+        node = done(self.backend.admit(hello[0]))
         self.link = AgentLink(node.id, FACTS.name, "boot-1", instance="agent_1")
         self.emit(s.Welcomed(now_boot_us=self.world.clock.boot_us(), epoch=1, meter_interval_us=SECOND_US))
         self.backend.join(self.link, hello[0].truths)

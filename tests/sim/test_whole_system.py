@@ -504,7 +504,7 @@ class World:
             instance=session.instance,
         )
         try:
-            node = self.hub.admit(word)
+            node = now_done(self.hub.admit(word))
         except Forbidden:
             session.break_off()  # refused: the old stream of this name is not known to be gone
             self.sessions.remove((host, session))

@@ -130,6 +130,7 @@ def test_lower_epoch_is_refused_but_the_ruling_daemon_may_assign_it() -> None:
     assert isinstance(told, s.SendExited)
     assert told.exit.cause == "start_failed"
     assert "epoch 4" in told.exit.message
+    assert told.exit.fenced_epoch == 5
     assert of(s.StartMembers, play(core, assigned(epoch=5)))
 
 

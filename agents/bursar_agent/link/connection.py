@@ -54,6 +54,7 @@ class Link:
     Args:
         on_event: takes each event, in order; may call `send`.
         on_welcome: takes what the Welcome says to the shell, before the core hears of it.
+        on_log_end: takes the end of the daemon's log, as (sequence, hash), whenever it is told.
         uniform: a random number between two bounds, for jitter.
     """
 
@@ -64,12 +65,14 @@ class Link:
         on_event: Callable[[s.Event], None],
         on_welcome: Callable[[wire.Welcome], None],
         uniform: Callable[[float, float], float],
+        on_log_end: Callable[[int, bytes], None] = lambda seq, digest: None,
     ) -> None:
         self._door = door
         self._clock = clock
         self._on_event = on_event
         self._on_welcome = on_welcome
         self._uniform = uniform
+        self._on_log_end = on_log_end
         self._queue: deque[pb.AgentMessage] = deque()
         self._starts: dict[Key, tuple[float, pb.AgentMessage]] = {}
         self._start_timer: asyncio.TimerHandle | None = None
@@ -206,6 +209,9 @@ class Link:
             self._welcomed = True
             self._problem, self._problem_count = "", 0
             self._on_welcome(wire.welcome(message))
+        end = wire.log_end(message)
+        if end is not None:
+            self._on_log_end(*end)
         for one in event if isinstance(event, tuple) else (event,):
             self._on_event(one)
 

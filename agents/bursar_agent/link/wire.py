@@ -15,6 +15,7 @@ from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
 from bursar_agent.probes.readings import Reading
+from bursar_agent.statedir import LogEnd
 
 PROTOCOL = 1
 """Raised when an older daemon could misread us; it answers with `Refused` then."""
@@ -42,7 +43,12 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def hello(
-    instruction: s.SendHello, facts: NodeFacts, boot_id: str, version: str, instance: str = ""
+    instruction: s.SendHello,
+    facts: NodeFacts,
+    boot_id: str,
+    version: str,
+    instance: str = "",
+    log_end: LogEnd | None = None,
 ) -> pb.AgentMessage:
     """The full truth."""
     return pb.AgentMessage(
@@ -55,6 +61,9 @@ def hello(
             attempts=[_truth(truth) for truth in instruction.truths],
             epoch=instruction.epoch,
             instance=instance,
+            log_seq=log_end.seq if log_end is not None else 0,
+            log_hash=log_end.digest if log_end is not None else b"",
+            log_cluster_id=log_end.cluster_id if log_end is not None else "",
         )
     )
 
@@ -181,6 +190,18 @@ def welcome(message: pb.DaemonMessage) -> Welcome:
     return Welcome(node_id=body.node_id, cluster_id=body.cluster_id, mqtt_url=body.mqtt_url)
 
 
+def log_end(message: pb.DaemonMessage) -> tuple[int, bytes] | None:
+    """Sequence and hash of the end of the daemon's log, where a message tells them."""
+    match message.WhichOneof("body"):
+        case "welcome":
+            end = (message.welcome.log_seq, message.welcome.log_hash)
+        case "ack":
+            end = (message.ack.log_seq, message.ack.log_hash)
+        case _:
+            return None
+    return end if end[0] else None
+
+
 # --- helpers ------------------------------------------------------------------------------------
 
 
@@ -198,6 +219,7 @@ def _exited(exit: s.Exit) -> pb.Exited:
         max_rss_bytes=exit.max_rss_bytes,
         log_bytes=exit.log_bytes,
         started=exit.started,
+        fenced_epoch=exit.fenced_epoch,
     )
 
 

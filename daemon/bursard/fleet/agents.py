@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
-from bursar.errors import Forbidden, InvalidRequest
+from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
 from bursard.engine import Engine
 from bursard.events import Event, NodeEnrolled
-from bursard.fleet import door
+from bursard.fleet import believe, door
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.link import AgentLink, MeterNow, UsageAck
 from bursard.fleet.words import (
@@ -32,7 +34,16 @@ from bursard.fleet.words import (
 )
 from bursard.state import NodeRecord
 
+log = logging.getLogger(__name__)
+
+FENCED_MAX = 3
+"""An order is given again so often; an agent that still refuses is not obeying anybody."""
+
 Report = Started | Exited | Usage | Heartbeat
+
+
+class LogBehind(StoreUnavailable):
+    """An agent was told of events that the log does not have: acknowledged facts are lost (P2)."""
 
 
 class Agents:
@@ -46,15 +57,19 @@ class Agents:
 
     # --- connections
 
-    def admit(self, hello: Hello, *, bound_to: str = "", token_sha256: str = "") -> NodeRecord:
+    async def admit(self, hello: Hello, *, bound_to: str = "", token_sha256: str = "") -> NodeRecord:
         """May this agent be this node? Then the node is registered, and waits for `join`.
+
+        From here on the daemon speaks for an epoch that this agent obeys.
 
         Args:
             bound_to: the node name its token is for; empty when the caller may be any node.
 
         Raises:
             Forbidden: the token or the name belongs to another agent. InvalidRequest: a malformed field.
+            LogBehind: the agent remembers more of the daemon's log than there is.
         """
+        door.hello(hello)
         name = hello.facts.name
         if bound_to and bound_to != name:
             raise Forbidden(f"this token is for node {bound_to}, not {name}")
@@ -63,10 +78,34 @@ class Agents:
         same = live is not None and bool(hello.instance) and live.instance == hello.instance
         if live is not None and (live.boot_id != hello.boot_id or not same):
             raise Forbidden(f"a node named {name} is connected already; give this one another --name")
+        await self._agree(hello)
+        live = self.links.get(known.id) if known is not None else None  # it may have gone meanwhile
         node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello))
         if live is not None:
             live.close()
         return node
+
+    async def _agree(self, hello: Hello) -> None:
+        """One log and one epoch, before anything is told."""
+        ours = hello.log_cluster_id == self.engine.state.cluster_id
+        if ours and not await self.engine.same_history(hello.log_seq, hello.log_hash, hello.epoch):
+            log.critical("the log has lost acknowledged events", extra={"node": hello.facts.name})
+            raise LogBehind(
+                f"node {hello.facts.name} was told of event {hello.log_seq}, which this log lacks: it is an"
+                " older one. Stop the daemon and put the newest state directory back, or give up what is"
+                " lacking with `bursar audit accept-loss`"
+            )
+        await self.raise_epoch(hello.epoch)
+
+    async def raise_epoch(self, obeyed: int) -> None:
+        """Speak for an epoch above one that was obeyed elsewhere, durably, unless ours is already as high.
+
+        One that is out of all reach is not followed: its agent refuses our orders, and is the one that lies.
+        """
+        current = self.engine.log.epoch
+        if current < obeyed <= current + believe.EPOCH_STEP_MAX:
+            log.warning("an agent obeyed a later epoch", extra={"epoch": current, "obeyed": obeyed})
+            await asyncio.to_thread(self.engine.log.raise_epoch, obeyed + 1)
 
     def _enrol(self, token_sha256: str, hello: Hello) -> list[Event]:
         """The first use of a secret binds it to this agent; nobody else may use it after that."""
@@ -117,6 +156,8 @@ class Agents:
         match word:
             case Started():
                 self.fleet.started(node, word)
+            case Exited() if word.fenced_epoch:
+                self._fenced(link, node, word)
             case Exited():
                 self.fleet.exited(node, word)
             case Usage():
@@ -133,15 +174,36 @@ class Agents:
         link.heard_boot_us = word.boot_us
         self.fleet.heartbeat(node, word.boot_us)
 
-    def _usage(self, link: AgentLink, node: NodeRecord, word: Usage) -> None:
-        seq = self.fleet.usage(node, word)
-        task = asyncio.create_task(self._acknowledge(link, word.seq, seq), name="usage-ack")
+    def _fenced(self, link: AgentLink, node: NodeRecord, word: Exited) -> None:
+        """An order was not obeyed: give it again for a higher epoch. The job knows nothing of it."""
+        door.exited(word)
+
+        key = (word.attempt_id, word.rank)
+        link.fenced[key] += 1
+
+        async def again() -> None:
+            await self.raise_epoch(word.fenced_epoch)
+            if link.fenced[key] > FENCED_MAX:
+                self.fleet.suspect(node, f"it refuses every order for rank {word.rank} of {word.attempt_id}")
+                self.fleet.exited(node, word)
+            elif not link.closed:
+                self.fleet.assign_again(node, word.attempt_id, word.rank)
+
+        self._spawn(link, again(), "fenced")
+
+    def _spawn(self, link: AgentLink, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         link.tasks.add(task)
         task.add_done_callback(link.tasks.discard)
 
+    def _usage(self, link: AgentLink, node: NodeRecord, word: Usage) -> None:
+        seq = self.fleet.usage(node, word)
+        self._spawn(link, self._acknowledge(link, word.seq, seq), "usage-ack")
+
     async def _acknowledge(self, link: AgentLink, usage_seq: int, seq: int) -> None:
         await self.engine.durable(seq)
-        link.send(UsageAck(usage_seq))
+        head = self.engine.log.head
+        link.send(UsageAck(usage_seq, head.seq, head.hash))
         link.metered.set()
 
     # --- Backend

@@ -35,6 +35,9 @@ DRIFT = 1_000
 MEMBER_SLACK_US = SECOND_US
 """The same for one member whose order this daemon itself gave out: it cannot have begun before."""
 
+EPOCH_STEP_MAX = 1_000_000
+"""Epochs grow by one at a daemon's start: nobody has started one so often since a backup was made."""
+
 _ASKED_FOR = (EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE)
 """Ends that only the daemon orders."""
 

@@ -56,7 +56,10 @@ def hello(word: Hello) -> None:
     _text(word.version, "agent_version")
     _within(word.epoch, 0, EPOCH_MAX, "epoch")
     _within(word.log_seq, 0, SEQ_MAX, "log_seq")
-    _require(len(word.log_hash) in (0, 32), "log_hash", "32 bytes, or none")
+    _require(
+        len(word.log_hash) == (32 if word.log_seq else 0), "log_hash", "32 bytes with a log_seq, else none"
+    )
+    _form(_OPTIONAL_ID, word.log_cluster_id, "log_cluster_id", "a cluster's id")
     _require(len(word.truths) <= TRUTHS_MAX, "attempts", f"at most {TRUTHS_MAX}")
     _once(((truth.attempt_id, truth.rank) for truth in word.truths), "attempts")
     for truth in word.truths:
@@ -125,6 +128,7 @@ def started(word: Started) -> None:
 def exited(word: Exited) -> ExitReport:
     """An end."""
     _member(word.attempt_id, word.rank, "exited")
+    _within(word.fenced_epoch, 0, EPOCH_MAX, "exited.fenced_epoch")
     return exit_report(word)
 
 

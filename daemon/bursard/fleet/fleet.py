@@ -122,6 +122,16 @@ class Fleet:
         )
         backend.assign(member.alloc.node_id, order)
 
+    def assign_again(self, node: NodeRecord, attempt_id: str, rank: int) -> None:
+        """An order was not obeyed, for no fault of its job: give it again if it still stands (safe: J3)."""
+        attempt = self.engine.state.attempts.get(attempt_id)
+        if attempt is None or attempt_id not in self._durable or node.live.get(attempt_id) != rank:
+            return
+        if attempt.stop_cause is None:
+            self._assign(attempt, attempt.members[rank])
+        else:
+            self._missing(node, attempt_id, rank, f"node:{node.facts.name}")
+
     def _stop(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         backend = self._backends.get(member.alloc.node_id)
         if backend is not None and attempt.stop_cause is not None:
@@ -166,6 +176,8 @@ class Fleet:
         actor = f"node:{word.facts.name}"
         known = state.node_by_name(word.facts.name)
         lies: list[str] = []
+        if word.epoch > self.engine.log.epoch + believe.EPOCH_STEP_MAX:
+            lies.append(f"it says that it obeyed epoch {word.epoch}, which no daemon can have had")
         boot_us = word.boot_us
         if known is not None and known.boot_id == word.boot_id:
             self._refuse_past(known, boot_us)
@@ -193,7 +205,7 @@ class Fleet:
         node = state.node_by_name(word.facts.name)
         assert node is not None
         self._heard[node.id] = boot_us
-        self._suspect(node, next((lie for lie in lies if lie), ""))
+        self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
 
     def _refuse_past(self, node: NodeRecord, boot_us: int) -> None:
@@ -232,7 +244,7 @@ class Fleet:
         attempt = self.engine.state.attempts.get(truth.attempt_id)
         mine = attempt is not None and node.live.get(truth.attempt_id) == truth.rank
         if not mine:
-            self._suspect(node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank))
+            self.suspect(node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank))
             if truth.running:
                 log.warning("unknown attempt runs on a node", extra={"attempt": truth.attempt_id})
                 backend.stop(node.id, Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
@@ -294,7 +306,7 @@ class Fleet:
             word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
             events = decide.started(state, node, word.attempt_id, word.rank, word.boot_us, word.pid)
             self.engine.commit(events, f"node:{node.facts.name}")
-        self._suspect(node, lie)
+        self.suspect(node, lie)
 
     def exited(self, node: NodeRecord, word: Exited) -> None:
         """A member ended. What is already known is acknowledged again."""
@@ -310,7 +322,7 @@ class Fleet:
         lie = believe.not_its_own(state, node, attempt_id, rank)
         attempt = state.attempts.get(attempt_id)
         if attempt is None or lie or attempt.members[rank].report is not None:
-            self._suspect(node, lie)
+            self.suspect(node, lie)
             self._acknowledge(node.id, attempt_id, rank)
             return
         self._renew_anchor(node, started_boot_us + report.held_us, now)
@@ -332,7 +344,7 @@ class Fleet:
         events = decide.exited(state, node, attempt_id, rank, report, started_boot_us)
         self.engine.commit(events, f"node:{node.facts.name}")
         self._acknowledge(node.id, attempt_id, rank)
-        self._suspect(node, lie)
+        self.suspect(node, lie)
 
     def usage(self, node: NodeRecord, word: Usage) -> int:
         """Counters of a node. Returns the sequence number after which they may be trimmed."""
@@ -350,7 +362,7 @@ class Fleet:
             counters=[(c.attempt_id, c.rank, c.held_us) for c in word.counters],
         )
         seq = self.engine.commit(events, f"node:{node.facts.name}")
-        self._suspect(node, lie)
+        self.suspect(node, lie)
         return seq
 
     # --- who says what cannot be
@@ -360,7 +372,7 @@ class Fleet:
         self._renew_anchor(node, boot_us, now)
         boot_us, lie = believe.boot_reading(node, boot_us, now)
         self._heard[node.id] = max(self._heard.get(node.id, 0), boot_us)
-        self._suspect(node, lie)
+        self.suspect(node, lie)
 
     def _renew_anchor(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
         """The hello that anchored this boot may have been long on its way, which the first later reading
@@ -372,7 +384,7 @@ class Fleet:
             events = nodes.anchored(node, boot_us, self.engine.now(), now)
             self.engine.commit(events, f"node:{node.facts.name}")
 
-    def _suspect(self, node: NodeRecord, lie: str) -> None:
+    def suspect(self, node: NodeRecord, lie: str) -> None:
         """A node that says what cannot be gets no new work until somebody has looked at it."""
         if lie and node.mode != "quarantine":
             log.warning("a node is quarantined", extra={"node": node.facts.name, "reason": lie})

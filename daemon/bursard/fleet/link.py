@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
@@ -13,9 +13,11 @@ from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, Stop
 
 
 class UsageAck(msgspec.Struct, frozen=True):
-    """Usage up to this spool sequence is in the ledger."""
+    """Usage up to this spool sequence is in the ledger, whose log ends here."""
 
     usage_seq: int
+    log_seq: int = 0
+    log_hash: bytes = b""
 
 
 class MeterNow(msgspec.Struct, frozen=True):
@@ -42,6 +44,7 @@ class AgentLink:
 
     Attributes:
         heard_boot_us: the newest reading of the node's boot clock that came over it.
+        fenced: how often each member's order was refused for its epoch.
         token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
     """
 
@@ -57,6 +60,7 @@ class AgentLink:
         self.last_seen_at = 0
         self.heard_boot_us = 0
         self.token_sha256 = ""
+        self.fenced: Counter[tuple[str, int]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()
         self._ready = asyncio.Event()

@@ -22,6 +22,7 @@ from bursard.fleet.memory import MemoryBackend
 from bursard.scheduler import plan
 from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.store import LogHead
 
 COST_MODEL = """\
 kind: CostModel
@@ -73,7 +74,9 @@ class World:
         fresh = state is None
         self.state = state if state is not None else State(Limits())
         self.writer.durable_seq = self.state.version
-        store: Any = SimpleNamespace(epoch=1)
+        self.log = SimpleNamespace(epoch=1, head=LogHead(0, b""), holds=lambda seq, digest: False)
+        self.log.raise_epoch = lambda epoch: setattr(self.log, "epoch", max(epoch, self.log.epoch))
+        store: Any = self.log
         writer: Any = self.writer
         catalog = (PriceDocument(parse_documents(COST_MODEL, "testing")[0]),)
         self.engine = Engine(self.state, store, writer, self.clock, self.ids, catalog)

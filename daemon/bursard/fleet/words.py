@@ -76,7 +76,10 @@ class LogAnswer(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True):
-    """A member's process tree is gone. `exit_code` None: a signal ended it; `started` False: it never was."""
+    """A member's process tree is gone. `exit_code` None: a signal ended it; `started` False: it never was.
+
+    `fenced_epoch` not 0: this is no end. Its order was not obeyed, since one of this epoch had been.
+    """
 
     attempt_id: str
     rank: int
@@ -90,6 +93,7 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us: int = 0
     max_rss_bytes: int = 0
     log_bytes: int = 0
+    fenced_epoch: int = 0
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -143,7 +147,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         instance: tells a node that comes back from another of the same name.
         epoch: the highest that was ever obeyed there.
-        log_seq, log_hash: the end of the daemon's log when it last acknowledged something there; 0: never.
+        log_seq, log_hash: the end of the log of `log_cluster_id` as it was told there; 0: never.
     """
 
     facts: NodeFacts
@@ -155,3 +159,4 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     log_seq: int = 0
     log_hash: bytes = b""
+    log_cluster_id: str = ""

@@ -57,7 +57,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidRequest("the first message of an agent must be Hello")
         try:
-            hello, node, link = self._admit(first.hello, caller())
+            hello, node, link = await self._admit(first.hello, caller())
         except BursarError as error:
             if error.transient:
                 raise
@@ -81,12 +81,12 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             if self.hub.leave(link):
                 self.telemetry.drop(link.name)
 
-    def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
+    async def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
         if wire.protocol != PROTOCOL:
             raise InvalidRequest(f"this daemon speaks agent protocol {PROTOCOL}, not {wire.protocol}")
         hello = _hello(wire)
         bound_to = identity.name if identity.role is Role.AGENT else ""
-        node = self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
+        node = await self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
         link = AgentLink(
             node.id, node.facts.name, hello.boot_id, instance=hello.instance, version=hello.version
         )
@@ -94,7 +94,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         return hello, node, link
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
-        state = self.engine.state
+        state, head = self.engine.state, self.engine.log.head
         return pb.DaemonMessage(
             welcome=pb.Welcome(
                 node_id=node.id,
@@ -103,6 +103,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 meter_interval_us=state.limits.meter_interval_us,
                 heartbeat_interval_us=HEARTBEAT_US,
                 mqtt_url=self._mqtt_url,
+                log_seq=head.seq,
+                log_hash=head.hash,
             )
         )
 
@@ -151,7 +153,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             )
             return pb.DaemonMessage(stop=stop)
         if isinstance(message, UsageAck):
-            return pb.DaemonMessage(ack=pb.Ack(usage_seq=message.usage_seq))
+            ack = pb.Ack(usage_seq=message.usage_seq, log_seq=message.log_seq, log_hash=message.log_hash)
+            return pb.DaemonMessage(ack=ack)
         if isinstance(message, MeterNow):
             return pb.DaemonMessage(meter_now=pb.MeterNow())
         ask = pb.LogRequest(
@@ -195,6 +198,9 @@ def _hello(wire: pb.Hello) -> Hello:
         instance=wire.instance,
         version=wire.agent_version,
         epoch=wire.epoch,
+        log_seq=wire.log_seq,
+        log_hash=wire.log_hash,
+        log_cluster_id=wire.log_cluster_id,
     )
 
 
@@ -224,6 +230,7 @@ def _exited(wire: pb.Exited) -> Exited:
         cpu_us=wire.cpu_us,
         max_rss_bytes=wire.max_rss_bytes,
         log_bytes=wire.log_bytes,
+        fenced_epoch=wire.fenced_epoch,
     )
 
 

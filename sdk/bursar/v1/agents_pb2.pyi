@@ -118,6 +118,9 @@ class Hello(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
     INSTANCE_FIELD_NUMBER: builtins.int
+    LOG_SEQ_FIELD_NUMBER: builtins.int
+    LOG_HASH_FIELD_NUMBER: builtins.int
+    LOG_CLUSTER_ID_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -127,6 +130,12 @@ class Hello(google.protobuf.message.Message):
     """the highest this agent has obeyed"""
     instance: builtins.str
     """of the state directory: tells an agent that reconnects from another of the same name"""
+    log_seq: builtins.int
+    """The end of the daemon's log as this agent was told last, and of which cluster: a log that lacks it has lost
+    acknowledged events.
+    """
+    log_hash: builtins.bytes
+    log_cluster_id: builtins.str
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -142,9 +151,12 @@ class Hello(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[global___AttemptTruth] | None = ...,
         epoch: builtins.int = ...,
         instance: builtins.str = ...,
+        log_seq: builtins.int = ...,
+        log_hash: builtins.bytes = ...,
+        log_cluster_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "attempts", b"attempts", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "attempts", b"attempts", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
 
 global___Hello = Hello
 
@@ -198,6 +210,8 @@ class Welcome(google.protobuf.message.Message):
     HEARTBEAT_INTERVAL_US_FIELD_NUMBER: builtins.int
     MQTT_URL_FIELD_NUMBER: builtins.int
     SPEND_LEASE_US_FIELD_NUMBER: builtins.int
+    LOG_SEQ_FIELD_NUMBER: builtins.int
+    LOG_HASH_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     epoch: builtins.int
     cluster_id: builtins.str
@@ -206,6 +220,9 @@ class Welcome(google.protobuf.message.Message):
     mqtt_url: builtins.str
     """empty: telemetry over this stream"""
     spend_lease_us: builtins.int
+    log_seq: builtins.int
+    """the end of the durable log"""
+    log_hash: builtins.bytes
     def __init__(
         self,
         *,
@@ -216,8 +233,10 @@ class Welcome(google.protobuf.message.Message):
         heartbeat_interval_us: builtins.int = ...,
         mqtt_url: builtins.str = ...,
         spend_lease_us: builtins.int = ...,
+        log_seq: builtins.int = ...,
+        log_hash: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "heartbeat_interval_us", b"heartbeat_interval_us", "meter_interval_us", b"meter_interval_us", "mqtt_url", b"mqtt_url", "node_id", b"node_id", "spend_lease_us", b"spend_lease_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "heartbeat_interval_us", b"heartbeat_interval_us", "log_hash", b"log_hash", "log_seq", b"log_seq", "meter_interval_us", b"meter_interval_us", "mqtt_url", b"mqtt_url", "node_id", b"node_id", "spend_lease_us", b"spend_lease_us"]) -> None: ...
 
 global___Welcome = Welcome
 
@@ -393,6 +412,7 @@ class Exited(google.protobuf.message.Message):
     MAX_RSS_BYTES_FIELD_NUMBER: builtins.int
     LOG_BYTES_FIELD_NUMBER: builtins.int
     STARTED_FIELD_NUMBER: builtins.int
+    FENCED_EPOCH_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -407,6 +427,8 @@ class Exited(google.protobuf.message.Message):
     log_bytes: builtins.int
     started: builtins.bool
     """false: no process ever existed"""
+    fenced_epoch: builtins.int
+    """Not 0: this is no end. The assignment was not obeyed, since an order of this higher epoch had been."""
     def __init__(
         self,
         *,
@@ -422,9 +444,10 @@ class Exited(google.protobuf.message.Message):
         max_rss_bytes: builtins.int = ...,
         log_bytes: builtins.int = ...,
         started: builtins.bool = ...,
+        fenced_epoch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited
@@ -503,13 +526,20 @@ class Ack(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     USAGE_SEQ_FIELD_NUMBER: builtins.int
+    LOG_SEQ_FIELD_NUMBER: builtins.int
+    LOG_HASH_FIELD_NUMBER: builtins.int
     usage_seq: builtins.int
+    log_seq: builtins.int
+    """the end of the durable log, this usage included"""
+    log_hash: builtins.bytes
     def __init__(
         self,
         *,
         usage_seq: builtins.int = ...,
+        log_seq: builtins.int = ...,
+        log_hash: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["usage_seq", b"usage_seq"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["log_hash", b"log_hash", "log_seq", b"log_seq", "usage_seq", b"usage_seq"]) -> None: ...
 
 global___Ack = Ack
 

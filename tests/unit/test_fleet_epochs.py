@@ -1,0 +1,155 @@
+"""After a restore: the daemon speaks above every epoch that was obeyed; a fenced order fails no job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bursar.model import JobState
+from bursar_agent.statedir import LogEnd, StateDir
+from bursard.fleet import AgentLink, Agents, Assign, Exited, Hello
+from bursard.fleet.agents import FENCED_MAX, LogBehind
+from bursard.fleet.testing import FACTS, World
+
+HELLO = Hello(facts=FACTS, boot_id="boot-1", boot_us=1_000_000_000, instance="agent_1")
+
+
+class Site(World):
+    """One agent's stream, whose messages a test reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub = Agents(self.engine, self.fleet)
+
+    async def connect(self, **changes: object) -> AgentLink:
+        hello = msgspec.structs.replace(HELLO, boot_us=self.clock.boot_us(), **changes)
+        node = await self.hub.admit(hello)
+        link = AgentLink(node.id, FACTS.name, "boot-1", instance="agent_1")
+        self.hub.join(link, hello.truths)
+        return link
+
+    async def fence(self, link: AgentLink, order: Assign, epoch: int) -> None:
+        """The agent refuses an order, and everything that follows from it happens."""
+        word = Exited(
+            attempt_id=order.attempt_id,
+            rank=order.rank,
+            cause="start_failed",
+            message="assignment refused",
+            started=False,
+            fenced_epoch=epoch,
+        )
+        self.hub.take(link, word)
+        await asyncio.gather(*link.tasks)
+        self.writer.flush()
+
+
+def play(story: Callable[[Site], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await story(Site())
+
+    asyncio.run(whole())
+
+
+def test_a_hello_of_a_later_epoch_lifts_the_daemon_above_it_before_anything_is_told() -> None:
+    async def story(site: Site) -> None:
+        await site.connect(epoch=7)
+        assert site.log.epoch == 8
+        assert site.node().mode == "open"
+
+    play(story)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_that_is_ours_or_older_changes_nothing(epoch: int) -> None:
+    async def story(site: Site) -> None:
+        await site.connect(epoch=epoch)
+        assert site.log.epoch == 1
+
+    play(story)
+
+
+def test_an_epoch_out_of_all_reach_is_not_followed_and_its_node_gets_no_work() -> None:
+    async def story(site: Site) -> None:
+        await site.connect(epoch=2**40)
+        assert site.log.epoch == 1
+        assert site.node().mode == "quarantine"
+        assert str(2**40) in site.node().reason
+
+    play(story)
+
+
+def test_an_order_that_was_fenced_is_given_again_for_a_higher_epoch_and_the_job_knows_nothing() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        job = site.submit()
+        site.cycle()
+        (order,) = await link.take()
+        assert isinstance(order, Assign)
+        await site.fence(link, order, 5)
+        assert site.log.epoch == 6
+        assert await link.take() == [order]
+        assert (job.state, job.retries, len(job.attempts)) == (JobState.STARTING, 0, 1)
+
+    play(story)
+
+
+def test_an_agent_that_refuses_for_ever_is_not_asked_for_ever() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        job = site.submit()
+        site.cycle()
+        (order,) = await link.take()
+        assert isinstance(order, Assign)
+        for _ in range(FENCED_MAX):
+            await site.fence(link, order, 0xFFFF)
+            assert await link.take() == [order]
+        await site.fence(link, order, 0xFFFF)
+        assert job.state is JobState.FAILED
+        assert site.node().mode == "quarantine"
+        assert "refuses every order" in site.node().reason
+
+    play(story)
+
+
+def test_a_fenced_order_of_a_job_that_was_cancelled_meanwhile_ends_it() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        job = site.submit()
+        site.cycle()
+        (order,) = await link.take()
+        assert isinstance(order, Assign)
+        assert job.attempt is not None
+        site.stop(job.attempt)
+        await link.take()
+        await site.fence(link, order, 5)
+        assert job.state is JobState.CANCELLED
+
+    play(story)
+
+
+def test_a_log_that_lacks_what_an_agent_was_told_serves_it_not() -> None:
+    async def story(site: Site) -> None:
+        lost = {"log_seq": 99, "log_hash": b"x" * 32}
+        with pytest.raises(LogBehind, match="accept-loss"):
+            await site.connect(**lost, log_cluster_id="c")
+        assert site.state.node_by_name("n-1") is None
+        await site.connect(**lost, log_cluster_id="another")
+
+    play(story)
+
+
+def test_the_end_of_the_log_outlives_the_agent_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "a")
+    assert state.log_end() is None
+    state.remember_log_end(LogEnd("c", 5, b"h" * 32))
+    state.close()
+    state = StateDir(tmp_path / "a")
+    assert state.log_end() == LogEnd("c", 5, b"h" * 32)
+    for damage in (b"", b"{", b"\xff" * 50, b'{"cluster_id":1}'):
+        (tmp_path / "a" / "log-end.json").write_bytes(damage)
+        assert state.log_end() is None
+    state.close()
