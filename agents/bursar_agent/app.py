@@ -95,7 +95,6 @@ class App:
     async def _build(self) -> None:
         settings, clock = self._settings, self._clock
         self._boot_id = machine.boot_id()
-        self._instance = self._state.instance(RandomIds())
         self._gpus = _gpus(settings)
         self._facts = facts(settings, self._gpus)
         self._sampler = Sampler(clock, self._gpus)
@@ -103,6 +102,8 @@ class App:
             spool = Spool(settings.state_dir / "spool", clock)
             self._forgotten = Forgotten(settings.state_dir / "forgotten", clock)
             remembered = self._state.remembered()
+            self._instance = self._state.instance(RandomIds())
+            run = self._state.run_directory()
         except OSError as problem:
             raise StoreUnavailable(
                 f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
@@ -119,7 +120,7 @@ class App:
         self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
         self._effects = self._effect_table()
         self._runner = ProcessRunner(
-            settings.state_dir / "run",
+            run,
             lambda event: self._members.heard(event),
             cgroup_root=settings.cgroup_root or None,
         )

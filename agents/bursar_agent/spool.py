@@ -5,12 +5,14 @@ Why     a broker or a stream may lose what it said it had; what was spooled is s
         number until the ledger has it. fsync before sending, trim only after the ledger's commit.
 
 A segment `usage-NUMBER.spool` is named by the lowest number it may hold; a record is length, CRC and
-MessagePack. A torn tail (power cut, kill -9) ends a segment. The newest record always stays: the
-numbering and the last counters survive a restart. Blocking; the agent calls it from one thread.
+MessagePack. A torn tail (power cut, kill -9) ends a segment; anything else behind the last good
+record is damage: the file is set aside, and its good records are written anew. The newest record
+always stays: the numbering and the last counters survive a restart. Blocking; one thread calls it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
@@ -20,8 +22,11 @@ from pathlib import Path
 
 import msgspec
 
+from bursar.aside import own_directory, set_aside
 from bursar.clock import DAY_US, Clock
 from bursar_agent.stimuli import Usage
+
+log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 1 << 20
 """A segment above this is closed and a new one begun."""
@@ -34,6 +39,7 @@ SPOOL_AGE_US_MAX = 7 * DAY_US
 
 _HEADER = struct.Struct("<II")
 _RECORD_BYTES_MAX = 16 << 20
+_SEQ_MAX = (1 << 63) - 1
 _SEGMENT = re.compile(r"usage-([0-9]{20})\.spool")
 
 
@@ -57,9 +63,12 @@ class Spool:
         self._bytes_max = bytes_max
         self._fd = -1
         self._size = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.path.lexists(folder) and not folder.is_dir():
+            self._set_aside(folder, "it is no directory")
+        own_directory(folder)
         names = (_SEGMENT.fullmatch(name) for name in os.listdir(folder))
-        self._segments = sorted(int(name[1]) for name in names if name)
+        found = sorted(int(name[1]) for name in names if name)
+        self._segments = [first for first in found if first <= _SEQ_MAX and self._sound(first)]
         self.last: Usage | None = None
         self.dropped_segments = 0
         for record in self.records():
@@ -117,6 +126,31 @@ class Spool:
 
     def _path(self, first_seq: int) -> Path:
         return self._folder / f"usage-{first_seq:020d}.spool"
+
+    def _sound(self, first_seq: int) -> bool:
+        """Make one segment readable up to its end; False when nothing of it is. Raises `OSError`."""
+        path = self._path(first_seq)
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            self._set_aside(path, problem.strerror or "it cannot be read")
+            return False
+        good = 0
+        for _, end in _decode(data):
+            good = end
+        if not _torn(data[good:]):
+            self._set_aside(path, f"no record of ours at byte {good}")
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(fd, data[:good])
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return True
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        target = set_aside(path)
+        log.warning("damaged, set aside", extra={"file": str(path), "as": target.name, "problem": why})
 
     def _open_last(self) -> None:
         """Go on in the newest segment, cutting off a torn tail."""
@@ -193,8 +227,20 @@ def _decode(data: bytes) -> Iterator[tuple[Usage, int]]:
             return
         if zlib.crc32(payload) != crc:
             return
+        try:
+            usage = _DECODER.decode(payload)
+        except msgspec.DecodeError:
+            return
         at = start + size
-        yield _DECODER.decode(payload), at
+        yield usage, at
+
+
+def _torn(rest: bytes) -> bool:
+    """Is this what a crash leaves behind the last record: nothing, half a record, or blank pages?"""
+    if len(rest) < _HEADER.size or not rest.strip(b"\0"):
+        return True
+    size: int = _HEADER.unpack_from(rest)[0]
+    return _HEADER.size + size > len(rest) and 0 < size <= _RECORD_BYTES_MAX
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -1,9 +1,10 @@
 """The agent's directory: who owns it, and the few facts that must survive a restart.
 
-Owns    the directory (0700), its lock, `agent.json` (epoch and lease), the checkpoint signals of live
+Owns    the directory (0711), its lock, `agent.json` (epoch and lease), the checkpoint signals of live
         members, and which ended members the daemon has told us to forget.
 Why     two agents on one directory would each meter the same jobs; an agent that forgot its epoch
-        would obey a daemon that has been replaced.
+        would obey a daemon that has been replaced. What is damaged is set aside, and what it said is
+        taken from where else it is known: no file here may keep the node away.
 """
 
 from __future__ import annotations
@@ -11,15 +12,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
+import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from bursar.aside import Damaged, clear_for_file, own_directory, read_object, set_aside
 from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
+from bursar_agent.runner.layout import (
+    AGENT_SOCKET,
+    ATTEMPTS,
+    LAUNCHER_LOCK,
+    LAUNCHER_LOG,
+    LAUNCHER_SOCKET,
+    STARTING,
+    member_name,
+)
+from bursar_agent.runner.model import signal_number
 from bursar_agent.stimuli import Key
+
+log = logging.getLogger(__name__)
 
 LOG_RETENTION_US = 7 * DAY_US
 """How long the log of a forgotten member can still be read."""
@@ -31,11 +50,16 @@ RETAINED_LOG_BYTES_MAX = 10_000_000_000
 RETAINED_MEMBERS_MAX = 20_000
 
 
-class Remembered(msgspec.Struct, frozen=True):
-    """The content of `agent.json`."""
+_INSTANCE = re.compile(r"agent_[0-9a-z]{4,40}")
+_Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
-    epoch: int = 0
-    spend_lease_us: int = 0
+
+class Remembered(msgspec.Struct, frozen=True):
+    """The content of `agent.json`. `instance` is a second copy of the file of that name."""
+
+    epoch: _Number = 0
+    spend_lease_us: _Number = 0
+    instance: str = ""
 
 
 class LogEnd(msgspec.Struct, frozen=True):
@@ -56,10 +80,12 @@ class StateDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._instance = ""
         try:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
             # Jobs under other accounts pass through to their own checkpoint directory; nothing can be listed.
             path.chmod(0o711)
+            clear_for_file(path / "agent.lock")
             self._lock_fd = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
             raise StoreUnavailable(
@@ -86,28 +112,31 @@ class StateDir:
     # --- epoch ----------------------------------------------------------------------------------
 
     def remembered(self) -> Remembered:
-        """What `persist` wrote last. Raises `StoreUnavailable` when the file is damaged."""
+        """What `persist` wrote last.
+
+        A damaged file is set aside. The epoch is then the highest that a start was ordered under: what
+        is older than that is still refused.
+        """
         path = self.path / "agent.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=Remembered)
         except FileNotFoundError:
             return Remembered()
-        except (OSError, msgspec.DecodeError) as problem:
-            raise StoreUnavailable(
-                f"{path} cannot be read ({problem}); remove it to obey any daemon again"
-            ) from None
+        except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
+            aside(path, problem)
+            return Remembered(epoch=max(self._epochs_of_starts(), default=0))
+
+    def _epochs_of_starts(self) -> Iterator[int]:
+        for mark in (self.path / "run" / ATTEMPTS).glob(f"*/{STARTING}"):
+            with contextlib.suppress(Damaged):
+                epoch = read_object(mark).get("epoch")
+                if type(epoch) is int and 0 <= epoch <= 1 << 53:
+                    yield epoch
 
     def persist(self, epoch: int, spend_lease_us: int) -> None:
         """Durable before it returns: once per daemon restart, so the wait does not matter."""
-        path = self.path / "agent.json"
-        temporary = path.with_suffix(".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, msgspec.json.encode(Remembered(epoch, spend_lease_us)))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
+        data = msgspec.json.encode(Remembered(epoch, spend_lease_us, self._instance))
+        self._replace("agent.json", data)
 
     def log_end(self) -> LogEnd | None:
         """What `remember_log_end` wrote last; None when nothing, or what cannot be read: it only helps."""
@@ -126,13 +155,57 @@ class StateDir:
 
     def instance(self, ids: Ids) -> str:
         """A name for this directory, made once: the daemon tells a reconnect from a namesake by it."""
-        path = self.path / "instance"
+        path, copy = self.path / "instance", self.remembered().instance
         try:
-            return path.read_text(encoding="ascii")
+            found = path.read_text(encoding="ascii")
         except FileNotFoundError:
-            name = ids.new("agent")
-            path.write_text(name, encoding="ascii")
-            return name
+            found = ""
+        except (OSError, ValueError) as problem:
+            aside(path, problem)
+            found = ""
+        copy = copy if _INSTANCE.fullmatch(copy) else ""
+        if path.exists() and (_INSTANCE.fullmatch(found) is None or found != (copy or found)):
+            aside(path, ValueError("it is not the name of an agent"))
+            found = ""
+        self._instance = found or copy or ids.new("agent")
+        if not found:
+            self._replace("instance", self._instance.encode("ascii"))
+        return self._instance
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """Write a file whole and durable. Raises `OSError`."""
+        path = self.path / name
+        draft = path.with_name(f"{name}.new")
+        clear_for_file(draft)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if path.is_dir():
+            aside(path, IsADirectoryError("it is a directory"))
+        draft.rename(path)
+
+    # --- attempts -------------------------------------------------------------------------------
+
+    def run_directory(self) -> Path:
+        """Where attempts lie, usable: what is no file, socket or directory of ours there is set aside."""
+        run = self.path / "run"
+        for folder in (run, run / ATTEMPTS):
+            if os.path.lexists(folder) and not folder.is_dir():
+                aside(folder, NotADirectoryError("it is no directory"))
+            own_directory(folder)
+        for name in (LAUNCHER_LOCK, LAUNCHER_LOG):
+            clear_for_file(run / name)
+        for name in (LAUNCHER_SOCKET, AGENT_SOCKET):
+            path = run / name
+            if os.path.lexists(path) and not stat.S_ISSOCK(path.lstat().st_mode):
+                aside(path, ValueError("it is no socket"))
+        for entry in os.scandir(run / ATTEMPTS):
+            if not entry.is_dir(follow_symlinks=False):
+                aside(Path(entry.path), NotADirectoryError("it is no attempt"), into=run)
+        return run
 
     # --- checkpoints ----------------------------------------------------------------------------
 
@@ -152,25 +225,45 @@ class StateDir:
     def remember_signal(self, key: Key, signal: str, grace_us: int) -> None:
         """Keep what only the assignment said, for an agent that adopts this member later."""
         folder = self.path / "signals"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        own_directory(folder)
         (folder / f"{key[0]}.{key[1]}").write_text(json.dumps([signal, grace_us]))
 
     def forget_signal(self, key: Key) -> None:
         """The member has ended."""
-        (self.path / "signals" / f"{key[0]}.{key[1]}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is no file any more: nothing of ours is left
+            (self.path / "signals" / f"{key[0]}.{key[1]}").unlink(missing_ok=True)
 
     def signals(self) -> dict[Key, tuple[str, int]]:
-        """Signal and grace of each member that has one."""
+        """Signal and grace of each member that has one; what is damaged is set aside."""
         found: dict[Key, tuple[str, int]] = {}
         folder = self.path / "signals"
-        for path in folder.iterdir() if folder.is_dir() else ():
-            attempt_id, _, rank = path.name.rpartition(".")
+        if os.path.lexists(folder) and not folder.is_dir():
+            aside(folder, NotADirectoryError("it is no directory"))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if ".damaged-" in path.name:
+                continue
             try:
-                signal, grace_us = json.loads(path.read_text())
-                found[attempt_id, int(rank)] = (str(signal), int(grace_us))
-            except (ValueError, TypeError):
-                path.unlink(missing_ok=True)
+                attempt_id, _, rank = path.name.rpartition(".")
+                member_name(attempt_id, int(rank))
+                signal, grace_us = json.loads(path.read_text("utf-8"))
+                signal_number(signal)
+                if type(grace_us) is not int or not 0 <= grace_us <= 1 << 53:
+                    raise ValueError(f"a grace of {grace_us!r}")
+                found[attempt_id, int(rank)] = (signal, grace_us)
+            except (OSError, ValueError, TypeError, RecursionError, InvalidRequest) as problem:
+                aside(path, problem)
         return found
+
+
+def aside(path: Path, problem: Exception, into: Path | None = None) -> None:
+    """Set a damaged file aside (in the folder `into`, else beside it) and say so. Raises `OSError`."""
+    if into is not None:
+        path = path.rename(into / path.name)
+    target = set_aside(path)
+    log.warning("damaged, set aside", extra={"file": str(path), "as": target.name, "problem": str(problem)})
+
+
+_FORGOTTEN = re.compile(rb"([a-z]{1,16}_[0-9a-z.]{1,48}) ([0-9]{1,6}) ([0-9]{1,18}) ([0-9]{1,18})")
 
 
 class Forgotten:
@@ -184,11 +277,29 @@ class Forgotten:
         self._clock = clock
         self._members: dict[Key, tuple[int, int]] = {}  # forgotten at, log bytes
         self._log_bytes = 0
-        for line in path.read_text().splitlines() if path.exists() else ():
-            words = line.split()
-            if len(words) == 4 and all(word.isdigit() for word in words[1:]):
-                self._put((words[0], int(words[1])), int(words[2]), int(words[3]))
-        self._file = path.open("a", buffering=1)
+        if self._load():
+            self._file = path.open("a", buffering=1)
+        else:
+            aside(path, ValueError("it holds what is not ours"))
+            self._file = path.open("a", buffering=1)
+            self.rewrite()
+
+    def _load(self) -> bool:
+        """Read the members; False when there is something else in the file. A torn last line is no damage."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        good = True
+        for line in lines[:-1]:
+            match = _FORGOTTEN.fullmatch(line)
+            if match is None:
+                good = False
+                continue
+            self._put((match[1].decode("ascii"), int(match[2])), int(match[3]), int(match[4]))
+        return good
 
     def __contains__(self, key: object) -> bool:
         return key in self._members

@@ -35,7 +35,7 @@ async def terminate_all(state_dir: Path) -> int:
     def on_event(_: RunnerEvent) -> None:
         heard.set()
 
-    runner = ProcessRunner(state_dir / "run", on_event)
+    runner = ProcessRunner(state.run_directory(), on_event)
     await runner.open()
     try:
         running = {(t.attempt_id, t.rank) for t in await runner.adopt() if t.state != "ended"}

@@ -336,14 +336,19 @@ def test_refused_agent_exits_2_with_the_daemons_words(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_damaged_state_is_named_and_nothing_starts(tmp_path: Path) -> None:
+def test_damaged_state_is_set_aside_and_the_node_comes(tmp_path: Path) -> None:
     async def story(w: World) -> None:
         w.state.mkdir()
-        (w.state / "agent.json").write_text("garbage")
-        agent = await w.spawn()
+        for name in ("agent.json", "instance", "forgotten", "spool"):
+            (w.state / name).write_bytes(b"garbage\xff\n\0")
+        agent = await w.agent()
+        w.assign("exit 3")
+        assert (await w.exited()).exit_code == 3
+        agent.terminate()
         _, told = await agent.communicate()
-        assert agent.returncode == 5
-        assert "agent.json" in told.decode()
+        for name in ("agent.json", "instance", "forgotten", "spool"):
+            assert [path.read_bytes() for path in w.state.glob(f"{name}.damaged-*")] == [b"garbage\xff\n\0"]
+            assert f"as={name}.damaged-" in told.decode()
         assert "Traceback" not in told.decode()
 
     play(tmp_path, story)

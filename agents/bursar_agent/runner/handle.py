@@ -26,7 +26,6 @@ from bursar_agent.runner.layout import (
     ATTEMPTS,
     EXIT,
     FRAME_BYTES_MAX,
-    START,
     STARTING,
     STOP,
     boot_id,
@@ -229,6 +228,8 @@ class ProcessRunner:
             except OSError:
                 continue
             try:
+                for moved in truth.mend_member(self._run_fd, dir_fd, name):
+                    log.warning("damaged, set aside", extra={"file": name, "as": moved})
                 state = truth.member_truth(dir_fd, *member)
                 if state.state != "ended" and not truth.supervisor_lives(dir_fd) and not pinged:
                     # Perhaps the launcher is between mark and lock; a ping is answered after.
@@ -427,7 +428,7 @@ class ProcessRunner:
             if report is not None:
                 return report
             mark = truth.read_json(dir_fd, STARTING) or {}
-            start = truth.read_json(dir_fd, START)
+            start = truth.read_start(dir_fd)
             same_boot = mark.get("boot_id", self._boot_id) == self._boot_id
             wait_s = _LOST_POLL_S
             while same_boot and leftovers.kill(name, start):
@@ -470,7 +471,7 @@ def _boot_us() -> int:
 
 
 def _supervisor_pid(dir_fd: int) -> int | None:
-    start = truth.read_json(dir_fd, START)
+    start = truth.read_start(dir_fd)
     return None if start is None else int(start["supervisor_pid"])
 
 
@@ -522,7 +523,7 @@ def _lost_report(
     return ExitReport(
         attempt_id=attempt_id,
         rank=rank,
-        epoch=int(mark.get("epoch") or 0),
+        epoch=mark["epoch"] if type(mark.get("epoch")) is int else 0,
         end_cause="failed" if same_boot else "node_lost",
         exit_code=None,
         signal=None,

@@ -11,10 +11,26 @@ import errno
 import fcntl
 import json
 import os
+import stat
+import time
 from typing import Any
 
 from bursar_agent.runner.layout import ATTEMPTS, EXIT, START, STARTING, member_name
 from bursar_agent.runner.model import AttemptTruth, ExitReport
+
+_RECORD_BYTES_MAX = 1 << 20
+_START_NUMBERS = ("pid", "start_boot_us")
+_EXIT_TEXTS = ("attempt_id", "end_cause", "message", "phase", "boot_id")
+_EXIT_NUMBERS = (
+    "rank",
+    "epoch",
+    "cpu_user_us",
+    "cpu_system_us",
+    "max_rss_bytes",
+    "log_bytes",
+    "log_dropped_bytes",
+)
+_EXIT_TIMES = ("signal", "start_boot_us", "end_boot_us", "held_us")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -42,23 +58,71 @@ def members(run_fd: int) -> list[str]:
 
 
 def read_json(dir_fd: int, name: str) -> dict[str, Any] | None:
-    """A small JSON file, or None when it is not there or not whole."""
+    """A small JSON file, or None when it is not there, not whole, or not ours."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
-    except FileNotFoundError:
+        # Non-blocking: a pipe in its place must not make us wait for a writer.
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
+    except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        try:
-            value = json.loads(file.read())
-        except ValueError:
-            return None
+    try:
+        data = b""
+        while (chunk := os.read(fd, _RECORD_BYTES_MAX)) and len(data) <= _RECORD_BYTES_MAX:
+            data += chunk
+        value = json.loads(data)
+    except (OSError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
     return value if isinstance(value, dict) else None
 
 
+def read_start(dir_fd: int) -> dict[str, Any] | None:
+    """`start.json`, if the job was started; None also for one that says nothing of use."""
+    start = read_json(dir_fd, START)
+    if start is None or not all(_number(start.get(name)) for name in _START_NUMBERS):
+        return None
+    # Null for a process that had ended before anybody could look.
+    return start if "pid_start_ticks" in start else None
+
+
 def exit_report(dir_fd: int) -> ExitReport | None:
-    """`exit.json`, if the member has ended."""
+    """`exit.json`, if the member has ended; None also for one that is no report."""
     data = read_json(dir_fd, EXIT)
-    return None if data is None else ExitReport.from_json(data)
+    if data is None:
+        return None
+    try:
+        report = ExitReport.from_json(data)
+    except TypeError:
+        return None
+    texts = all(isinstance(getattr(report, name), str) for name in _EXIT_TEXTS)
+    numbers = all(_number(getattr(report, name)) for name in _EXIT_NUMBERS)
+    times = all(getattr(report, name) is None or _number(getattr(report, name)) for name in _EXIT_TIMES)
+    code = report.exit_code is None or type(report.exit_code) is int
+    return report if texts and numbers and times and code else None
+
+
+def _number(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def mend_member(run_fd: int, dir_fd: int, member: str) -> list[str]:
+    """Set aside, in the run directory, what stands in a record's place and is none; the new names.
+
+    Not beside it: the member's directory goes when its end is in the ledger.
+    """
+    moved = []
+    for name, read in ((STARTING, None), (START, read_start), (EXIT, exit_report)):
+        try:
+            mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(mode) and (read is None or read(dir_fd) is not None):
+            continue
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        target = f"{member}.{name}.damaged-{stamp}"
+        os.rename(name, target, src_dir_fd=dir_fd, dst_dir_fd=run_fd)
+        moved.append(target)
+    return moved
 
 
 def supervisor_lives(dir_fd: int) -> bool:
@@ -86,13 +150,13 @@ def take_lock(dir_fd: int, kind: int = fcntl.LOCK_EX) -> int | None:
 def member_truth(dir_fd: int, attempt_id: str, rank: int) -> AttemptTruth:
     """State of one member; `starting` and `running` hold only if `supervisor_lives`."""
     mark = read_json(dir_fd, STARTING) or {}
-    start = read_json(dir_fd, START)
+    start = read_start(dir_fd)
     # The report last: an end between the two reads is then seen.
     report = exit_report(dir_fd)
     return AttemptTruth(
         attempt_id=attempt_id,
         rank=rank,
-        epoch=int(mark.get("epoch") or 0),
+        epoch=mark["epoch"] if _number(mark.get("epoch")) else 0,
         state="ended" if report else "running" if start else "starting",
         pid=start["pid"] if start else None,
         start_boot_us=start["start_boot_us"] if start else None,
