@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from whole_site import METHODS, Site, play
+from wire_values import NEVER, TEXTS, values
 
 from bursar.codec.bounds import check_numbers
 from bursar.errors import InvalidRequest
@@ -22,25 +23,6 @@ from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, ty
 
 Setter = Callable[[Message], None]
 
-INT32, INT64 = (0, -1, 1, 2**31 - 1, -(2**31)), (0, -1, 1, 2**31, 2**62, 2**63 - 1, -(2**63))
-UINT32, UINT64 = (0, 1, 2**31, 2**32 - 1), (0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
-NUMBERS: dict[int, tuple[Any, ...]] = {
-    FieldDescriptor.TYPE_INT32: INT32,
-    FieldDescriptor.TYPE_SINT32: INT32,
-    FieldDescriptor.TYPE_INT64: INT64,
-    FieldDescriptor.TYPE_SINT64: INT64,
-    FieldDescriptor.TYPE_UINT32: UINT32,
-    FieldDescriptor.TYPE_UINT64: UINT64,
-    FieldDescriptor.TYPE_DOUBLE: (0.0, -1.0, 1e308, float("nan"), float("inf"), float("-inf")),
-    FieldDescriptor.TYPE_BOOL: (False, True),
-}
-TEXTS = (
-    "", "x", "a" * 64, "a" * 300, "a" * 5_000, "a" * 200_000, "\x00", "a\x00b", "\x1b[2J", "\n", "ü" * 100,
-    "💸", "../../etc/passwd", "job_", "1" * 400, "-1", "NaN", "1.9223372036854775808", "last[7]", "\u202e",
-    "9223372036854775808.0", "last[99999999999]", "{", "%", "'; drop table jobs; --", "label:", "9999-12",
-    "label:" + "k" * 300, "2026-13", "0000-01", "USD", "Europe/Nowhere",
-)  # fmt: skip
-NEVER = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED")
 STREAMS = ("Jobs.Watch", "Jobs.Logs", "Events.List", "Nodes.Top", "Jobs.SubmitMany")
 
 
@@ -96,14 +78,6 @@ def of_field(field: FieldDescriptor, depth: int) -> Iterator[tuple[str, Setter]]
         if field.is_repeated:
             value = values(field)[1]
             yield f"{field.name}*20000", lambda m, f=field, v=value: getattr(m, f.name).extend([v] * 20_000)
-
-
-def values(field: FieldDescriptor) -> tuple[Any, ...]:
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return TEXTS
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return (b"", b"\x00" * 100_000)
-    return NUMBERS[field.type]
 
 
 def _inside(message: Message, field: FieldDescriptor) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -147,6 +147,21 @@ class Site:
         except aio.AioRpcError as error:
             return (error.code().name, str(error.details())), []
         return (grpc.StatusCode.OK.name, ""), answers
+
+    async def talk(self, messages: Sequence[Any], *, token: str, wait_s: float = 20) -> Verdict:
+        """The status of an agent's stream that says all of this and hangs up."""
+        about = METHODS["Agents.Connect"]
+        stream = self.channel.stream_stream(
+            f"/{about.containing_service.full_name}/{about.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(about.output_type).FromString,
+        )(iter(messages), metadata=(("authorization", f"Bearer {token}"),), timeout=wait_s)
+        try:
+            async for _ in stream:
+                pass
+        except aio.AioRpcError as error:
+            return error.code().name, str(error.details())
+        return grpc.StatusCode.OK.name, ""
 
     async def __aenter__(self) -> Site:
         await self.server.start()
