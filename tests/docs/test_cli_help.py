@@ -54,6 +54,8 @@ BELOW = {
     "report": "statement focus idle waste utilization budgets",
     "policy": "apply check ls show rm diff",
     "config": "new-token",
+    "backup": "drill",
+    "audit": "verify accept-loss",
 }
 
 

@@ -342,8 +342,6 @@ def test_ls_sends_its_filters(fake, capsys):
         ["attach", "1"],
         ["forecast", "--by", "x"],
         ["backup"],
-        ["restore", "x"],
-        ["audit", "verify"],
         ["report", "idle", "--period", "2026-11"],
         ["report", "waste"],
     ],

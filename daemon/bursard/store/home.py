@@ -46,6 +46,11 @@ class Home:
             self.close()
             raise
 
+    @staticmethod
+    def check_free(directory: Path) -> None:
+        """Raises `StoreUnavailable` when a daemon holds the directory."""
+        os.close(_hold(directory / LOCK))
+
     def _database(self) -> None:
         """Make the file 0600 before SQLite does; -wal and -shm inherit its mode."""
         note = os.pread(self._lock, 256, 0).decode(errors="replace")

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -21,6 +21,21 @@ from bursar.errors import BursarError, InvalidRequest, NotBuilt
 def not_built(what: str) -> NoReturn:
     """Refuse what the contract names and this version does not do."""
     raise NotBuilt(f"{what} is part of the contract, not built yet in version {bursar.__version__}")
+
+
+def part_of_daemon(module: str, what: str) -> Any:
+    """A module of the daemon, which the light installation does not have. Raises `BursarError`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("bursard"):
+            raise BursarError(
+                f"{what} needs {error.name}; install it with `pip install 'bursar[daemon]'`"
+            ) from None
+        raise BursarError(
+            f"{what} is part of the daemon, which is not installed; "
+            "install it with `pip install 'bursar[daemon]'`"
+        ) from None
 
 
 _PASS = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -44,33 +59,6 @@ def forecast() -> None:
     not_built("forecast")
 
 
-@click.command(context_settings=_PASS)
-def backup() -> None:
-    """Back up the server's state. Part of the contract, not built yet.
-
-    Example: bursar backup state.tar
-    """
-    not_built("backup")
-
-
-@click.command(context_settings=_PASS)
-def restore() -> None:
-    """Restore a backup. Part of the contract, not built yet.
-
-    Example: bursar restore state.tar
-    """
-    not_built("restore")
-
-
-@click.command(context_settings=_PASS)
-def audit() -> None:
-    """Verify the audit trail. Part of the contract, not built yet; `doctor --full` checks the log.
-
-    Example: bursar audit verify
-    """
-    not_built("audit")
-
-
 @click.command(context_settings={**_PASS, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sim(arguments: tuple[str, ...]) -> int:
@@ -78,17 +66,7 @@ def sim(arguments: tuple[str, ...]) -> int:
 
     Example: bursar sim --jobs jobs.csv --nodes nodes.csv -o json
     """
-    try:
-        module = importlib.import_module("bursard.sim.main")
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("bursard"):
-            raise BursarError(
-                f"the simulator needs {error.name}; install it with `pip install 'bursar[daemon]'`"
-            ) from None
-        raise BursarError(
-            "the simulator is part of the daemon, which is not installed; "
-            "install it with `pip install 'bursar[daemon]'`"
-        ) from None
+    module = part_of_daemon("bursard.sim.main", "the simulator")
     return int(module.run(list(arguments)) or 0)
 
 

@@ -1,0 +1,145 @@
+"""The form of a backup file: a tar of `manifest.json` and `bursard.db`, in this order.
+
+Why     one file that any system can look into. It holds the database alone: no key that opens secrets, no
+        token file, nothing of the agents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import msgspec
+
+from bursar.errors import BursarError, InvalidRequest
+from bursard.store.home import DATABASE
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_MANIFEST_BYTES_MAX = 64 * 1024
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup says of itself.
+
+    Attributes:
+        created_at: RFC 3339. cluster_id: of the cluster it was taken of.
+        seq, hash: of the last event in it, the hash in hex.
+        tables_schema, event_schema: of the database and the events in it. epoch: of the daemon's last start.
+        layout: `up` or `plain`, where the daemon's directory was.
+        database_bytes, database_sha256: of the database file.
+    """
+
+    format: int
+    version: str
+    created_at: str
+    cluster_id: str
+    seq: int
+    hash: str
+    tables_schema: int
+    event_schema: int
+    epoch: int
+    layout: str
+    database_bytes: int
+    database_sha256: str
+
+
+def write(out: Path, database: Path, manifest: Manifest) -> None:
+    """Make the file, whole or not at all, for its owner alone. Raises `BursarError`."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w") as archive:
+                note = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+                archive.addfile(_entry(MANIFEST, len(note)), io.BytesIO(note))
+                with database.open("rb") as source:
+                    archive.addfile(_entry(DATABASE, manifest.database_bytes), source)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(out)
+        _sync_directory(out.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise BursarError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o600
+    return entry
+
+
+def read_manifest(file: Path) -> Manifest:
+    """What a backup says of itself. Raises `InvalidRequest` for anything that is no backup."""
+    with _opened(file) as archive:
+        return _manifest(archive, file)
+
+
+def extract(file: Path, directory: Path) -> Manifest:
+    """Put the database of a backup into `directory`; the bytes are those it was made of, or `BursarError`."""
+    with _opened(file) as archive:
+        manifest = _manifest(archive, file)
+        database = directory / DATABASE
+        try:
+            member = archive.extractfile(DATABASE)
+            if member is None:
+                raise _no_backup(file, f"{DATABASE} in it is no file")
+            handle = os.open(database, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with member, os.fdopen(handle, "wb") as stream:
+                shutil.copyfileobj(member, stream, 1 << 20)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except (KeyError, tarfile.TarError, EOFError) as error:
+            raise _no_backup(file, f"it was cut short ({error})") from error
+        except OSError as error:
+            raise BursarError(f"{database} cannot be written: {error.strerror}") from error
+    if digest_of(database) != manifest.database_sha256:
+        raise BursarError(f"{file} is damaged: its database is not the one that was backed up; take another")
+    return manifest
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _opened(file: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(file, mode="r:")
+    except tarfile.TarError as error:
+        raise _no_backup(file, str(error)) from error
+    except OSError as error:
+        raise InvalidRequest(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _manifest(archive: tarfile.TarFile, file: Path) -> Manifest:
+    try:
+        member = archive.extractfile(MANIFEST)
+        data = member.read(_MANIFEST_BYTES_MAX) if member is not None else b""
+        found = msgspec.json.decode(data, type=Manifest)
+    except (KeyError, tarfile.TarError, EOFError, OSError, msgspec.MsgspecError) as error:
+        raise _no_backup(file, f"its {MANIFEST} cannot be read ({error})") from error
+    if found.format > FORMAT:
+        raise InvalidRequest(
+            f"{file} is a backup of format {found.format}; this version reads up to {FORMAT}:"
+            f" restore it with version {found.version[:40]}, or a later one"
+        )
+    return found
+
+
+def _no_backup(file: Path, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{file} is no backup of Bursar: {why}")
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""Putting a backup back, and giving lost events up: two ways in which a log goes on from an earlier point.
+
+Why     both leave a note in the database. The next start makes it an event (`log-resumed`) and speaks for an
+        epoch above every one of the life before, so that agents obey and no number means two jobs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
+from bursard.backup import archive, places
+from bursard.backup.archive import Manifest
+from bursard.backup.inspect import Report, inspect
+from bursard.startup import RESUMPTION, Resumption
+from bursard.store import LogHead, schema
+from bursard.store.home import DATABASE, LOCK, Home, free_bytes, refused
+
+EPOCHS_SKIPPED = 1_000_000
+"""More starts than there will have been since any backup."""
+_HEADROOM_BYTES = 64 << 20
+
+
+def restore(file: Path, state_dir: Path) -> tuple[Manifest, Path, Report]:
+    """Put a backup into an empty directory. Returns what it is, where it lies, and what is in it.
+
+    Raises:
+        WrongState: the directory is in use, or not empty.
+        BursarError: the backup is damaged; nothing is left behind.
+    """
+    manifest = archive.read_manifest(file)
+    directory = places.target(state_dir, manifest.layout)
+    _refuse_unless_empty(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if free_bytes(directory.parent) < 2 * manifest.database_bytes + _HEADROOM_BYTES:
+            raise StoreUnavailable(f"{directory.parent} has no room for it; free some space there")
+        folder = Path(tempfile.mkdtemp(prefix=".bursar-restore-", dir=directory.parent))
+    except OSError as error:
+        raise refused(error, directory) from error
+    try:
+        report = _checked_copy(file, folder)
+        archive.extract(file, folder)
+        note = Resumption(cause="restored", through=manifest.seq, known_seq=0, by=_who())
+        _mark(folder / DATABASE, note)
+        os.chmod(folder, 0o700)
+        if directory.exists():
+            directory.rmdir()
+        folder.rename(directory)
+    except OSError as error:
+        raise refused(error, directory) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest, directory, report
+
+
+def _checked_copy(file: Path, folder: Path) -> Report:
+    """Open a copy first: looking at it as a daemon would changes it."""
+    aside = folder / "tried"
+    aside.mkdir(mode=0o700)
+    archive.extract(file, aside)
+    report = inspect(aside)
+    shutil.rmtree(aside)
+    if report.damage:
+        raise BursarError(f"{file} is damaged and was not restored: {'; '.join(report.damage[:3])}")
+    return report
+
+
+def _refuse_unless_empty(directory: Path) -> None:
+    try:
+        held = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    except OSError as error:
+        raise refused(error, directory) from error
+    if not held:
+        return
+    if (directory / LOCK).exists():
+        try:
+            Home.check_free(directory)
+        except StoreUnavailable as error:
+            raise WrongState(f"{error.message}; a backup goes into an empty directory") from error
+    raise WrongState(
+        f"{directory} is not empty (it holds {', '.join(held[:4])}): move it away first, it is what you have"
+        f" beside the backup: mv {directory} {directory}.before"
+    )
+
+
+def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
+    """Take the log as it is for the true one. Returns (what was known of it, where it ends).
+
+    Raises `InvalidRequest` when nothing is missing.
+    """
+    directory = places.daemon_directory(state_dir)
+    home = Home(directory)
+    try:
+        assert home.head_file is not None
+        known = home.head_file.read()
+        connection = schema.connect(home.database, read_only=True)
+        try:
+            schema.version_of(connection, home.database)
+            seq, digest = connection.execute("select seq, hash from head").fetchone()
+            row = connection.execute(
+                "select hash from events where seq = ?", (known.seq if known else 0,)
+            ).fetchone()
+        finally:
+            connection.close()
+        ends = LogHead(seq, bytes(digest))
+        if known is None or known.seq == 0 or (row is not None and bytes(row[0]) == known.hash):
+            raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
+        note = Resumption(cause="accepted", through=ends.seq, known_seq=known.seq, by=_who())
+        _mark(home.database, note)
+        home.head_file.write(ends, sync=True)
+        return known, ends
+    finally:
+        home.close()
+
+
+def _mark(database: Path, note: Resumption) -> None:
+    connection = schema.connect(database)
+    try:
+        (epoch,) = connection.execute("select value from meta where key = 'epoch'").fetchone()
+        connection.execute("begin immediate")
+        notes = {"epoch": str(int(epoch) + EPOCHS_SKIPPED), RESUMPTION: msgspec.json.encode(note).decode()}
+        connection.executemany("insert or replace into meta values (?, ?)", list(notes.items()))
+        connection.execute("commit")
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    finally:
+        connection.close()
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid:{os.getuid()}"

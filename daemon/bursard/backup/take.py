@@ -1,0 +1,177 @@
+"""Taking a backup beside a running daemon, trying one, and auditing the books where they are.
+
+Why     SQLite's own backup reads one consistent view while others write, so nothing has to stop. All in one
+        step: a copy in several begins anew at every commit, and a busy daemon would never let it end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bursar.clock import Clock, format_instant
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursard.backup import archive, places
+from bursard.backup.archive import Manifest
+from bursard.backup.inspect import Report, inspect
+from bursard.store import LogHead, headfile, schema
+from bursard.store.home import DATABASE
+
+_HEADROOM_BYTES = 64 << 20
+"""Left free beside the copy: the daemon writes meanwhile."""
+
+
+def take(state_dir: Path, out: Path, clock: Clock, version: str) -> tuple[Manifest, Report]:
+    """Write a verified backup of the books in `state_dir` to `out`, beside whoever uses them.
+
+    Raises:
+        InvalidRequest: there are no books, or `out` cannot be.
+        BursarError: the copy is damaged; nothing was written.
+    """
+    directory = places.daemon_directory(state_dir)
+    if out.is_dir():
+        raise InvalidRequest(f"--out: {out} is a directory; name a file in it")
+    if not out.absolute().parent.is_dir():
+        raise InvalidRequest(f"--out: {out.absolute().parent} is not there; make it first")
+    with _copied(directory, out.absolute().parent) as copy:
+        manifest = _describe(copy / DATABASE, places.layout_of(directory), clock, version)
+        tried = copy / "tried"
+        tried.mkdir(mode=0o700)
+        shutil.copyfile(copy / DATABASE, tried / DATABASE)
+        report = inspect(tried)
+        if report.damage:
+            raise BursarError(
+                f"the books in {directory} are damaged, so no backup was made: {_some(report.damage)}; keep a"
+                " copy of the directory and restore an older backup: `bursar restore FILE --state-dir DIR`"
+            )
+        archive.write(out.absolute(), copy / DATABASE, manifest)
+    return manifest, report
+
+
+def _some(problems: tuple[str, ...]) -> str:
+    return "; ".join(problems[:3])
+
+
+def drill(file: Path) -> tuple[Manifest, Report]:
+    """Restore a backup aside, open it, replay it, check it. Raises `BursarError` when it cannot be opened."""
+    archive.read_manifest(file)
+    with _aside(file.absolute().parent, file) as folder:
+        manifest = archive.extract(file, folder)
+        report = inspect(folder)
+    return manifest, _with_manifest(report, manifest)
+
+
+def audit(place: Path) -> Report:
+    """Check the books of a state directory, beside whoever uses them, or those in a backup."""
+    if place.is_file():
+        return drill(place)[1]
+    directory = places.daemon_directory(place)
+    known = _head_of(directory)
+    with _copied(directory, directory) as copy:
+        report = inspect(copy)
+        found = () if known is None else tuple(_against(known, directory, copy, report))
+    return msgspec.structs.replace(report, damage=(*report.damage, *found))
+
+
+def _with_manifest(report: Report, manifest: Manifest) -> Report:
+    said = (manifest.cluster_id, manifest.seq, manifest.hash)
+    if report.damage or said == (report.cluster_id, report.seq, report.hash):
+        return report
+    finding = f"the manifest says event {manifest.seq} of {manifest.cluster_id}, the log ends at {report.seq}"
+    return msgspec.structs.replace(report, damage=(finding,))
+
+
+def _head_of(directory: Path) -> LogHead | None:
+    try:
+        return headfile.parse((directory / headfile.NAME).read_bytes())
+    except OSError:
+        return None
+
+
+def _against(known: LogHead, directory: Path, copy: Path, report: Report) -> Iterator[str]:
+    """P2: the head was read before the copy was made, so the copy may only be longer."""
+    if known.seq > report.seq:
+        yield headfile.shorter(directory / DATABASE, known, report.seq).message
+        return
+    connection = schema.connect(copy / DATABASE, read_only=True)
+    try:
+        row = connection.execute("select hash from events where seq = ?", (known.seq,)).fetchone()
+    finally:
+        connection.close()
+    if known.seq and row is not None and bytes(row[0]) != known.hash:
+        yield headfile.different(directory / DATABASE, known).message
+
+
+@contextmanager
+def _copied(directory: Path, beside: Path) -> Iterator[Path]:
+    """A consistent copy of a database in a directory of its own."""
+    source = directory / DATABASE
+    with _aside(beside, source) as folder:
+        try:
+            reading = schema.connect(source, read_only=True)
+            try:
+                schema.version_of(reading, source)
+                writing = sqlite3.connect(folder / DATABASE)
+                try:
+                    reading.backup(writing)
+                finally:
+                    writing.close()
+            finally:
+                reading.close()
+        except sqlite3.Error as error:
+            raise schema.unavailable(error, source) from error
+        yield folder
+
+
+@contextmanager
+def _aside(place: Path, original: Path) -> Iterator[Path]:
+    """A private folder on a disk with room for a copy of `original`, gone afterwards."""
+    try:
+        wal = original.with_name(f"{original.name}-wal")
+        size = original.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+        needed = 2 * size + _HEADROOM_BYTES
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise StoreUnavailable(
+                f"{place} has {free // 1_000_000} MB free, a copy of {original} needs {needed // 1_000_000};"
+                " free some space there"
+            )
+        folder = Path(tempfile.mkdtemp(prefix=".bursar-copy-", dir=place))
+    except OSError as error:
+        raise BursarError(f"no copy of {original} can be made in {place}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _describe(database: Path, layout: str, clock: Clock, version: str) -> Manifest:
+    connection = schema.connect(database, read_only=True)
+    try:
+        seq, digest = connection.execute("select seq, hash from head").fetchone()
+        notes = dict(connection.execute("select key, value from meta"))
+        tables = int(connection.execute("pragma user_version").fetchone()[0])
+        first = connection.execute("select payload from events where seq = 1").fetchone()
+    finally:
+        connection.close()
+    return Manifest(
+        format=archive.FORMAT,
+        version=version,
+        created_at=format_instant(clock.now()),
+        cluster_id=str(msgspec.json.decode(first[0]).get("cluster_id", "")) if first else "",
+        seq=seq,
+        hash=bytes(digest).hex(),
+        tables_schema=tables,
+        event_schema=int(notes.get("event_schema", 1)),
+        epoch=int(notes.get("epoch", 0)),
+        layout=layout,
+        database_bytes=os.stat(database).st_size,
+        database_sha256=archive.digest_of(database),
+    )

@@ -1,0 +1,404 @@
+"""Backups: taken beside a writer, tried, put back; and what a log says that goes on from an earlier point."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from bursar.clock import Instant, VirtualClock
+from bursar.errors import BursarError, InvalidRequest, WrongState
+from bursar.ids import SequentialIds
+from bursar.model import JobState
+from bursar_policies.document import parse_documents
+from bursard import backup, replay, startup
+from bursard.backup import places
+from bursard.backup.inspect import _ends as twice
+from bursard.engine import Engine
+from bursard.events import SCHEMA, JobEnded, LogResumed, decode, encode
+from bursard.state import Limits, State
+from bursard.state import image as state_image
+from bursard.store import Batch, EntryRow, EventRow, SqliteStore
+from bursard.store.headfile import NAME as HEAD
+from bursard.writer import Writer
+
+NOW = Instant(1_795_000_000_000_000)
+FIXTURES = Path(__file__).parents[1] / "fixtures/schema-1"
+BUDGET = "kind: Budget\nname: vision\nspec: {scope: {project: vision}, limit: 5 USD, period: month}\n"
+
+
+def start(directory: Path, keep: bool = False) -> tuple[State, SqliteStore]:
+    """A start as the daemon's, up to its first events; closed unless `keep`."""
+
+    async def run() -> tuple[State, SqliteStore]:
+        store = SqliteStore(directory)
+        state = replay.restore(store, Limits())
+        writer = Writer(store)
+        engine = Engine(state, store, writer, VirtualClock(NOW), SequentialIds())
+        startup.first_events(engine, "USD", parse_documents(BUDGET, "shipped"))
+        await writer.close()
+        if not keep:
+            store.close()
+        return state, store
+
+    return asyncio.run(run())
+
+
+def take(directory: Path, out: Path) -> backup.Manifest:
+    return backup.take(directory, out, VirtualClock(NOW), "0.1.0")[0]
+
+
+def note(store: SqliteStore, seq: int = 0) -> None:
+    """One more event; what it says does not matter here."""
+    at = store.last_seq + 1
+    payload = encode(LogResumed("accepted", 7, 9, 1, 5, "ann"))
+    store.append(Batch(events=[EventRow(at, NOW, "ann", payload)]))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    directory = tmp_path / "site" / "books"
+    start(directory)
+    return directory
+
+
+@pytest.fixture
+def schema_1(tmp_path: Path) -> Path:
+    """The directory of a `bursar up` of the first release, killed."""
+    folder = tmp_path / "old"
+    with tarfile.open(FIXTURES / "killed.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_a_backup_taken_beside_a_writer_says_what_it_holds(tmp_path: Path) -> None:
+    directory = tmp_path / "books"
+    _, store = start(directory, keep=True)
+    out = tmp_path / "b.tar"
+    manifest = take(directory, out)
+    head = store.head
+    note(store)  # the writer was not disturbed
+    store.close()
+    assert (manifest.seq, manifest.hash) == (head.seq, head.hash.hex())
+    assert (manifest.cluster_id, manifest.epoch, manifest.event_schema) == ("cluster_0000000001", 1, SCHEMA)
+    assert manifest.layout == "plain"
+    assert backup.read_manifest(out) == manifest
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()].count("b.tar") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"books", "b.tar"}
+
+
+def test_a_backup_holds_the_database_alone(home: Path, tmp_path: Path) -> None:
+    (home / "secrets.key").write_bytes(b"the key")
+    take(home, tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert archive.getnames() == ["manifest.json", "bursard.db"]
+    assert b"the key" not in (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_backup_of_a_killed_daemon_has_what_its_write_ahead_log_holds(
+    schema_1: Path, tmp_path: Path
+) -> None:
+    manifest = take(schema_1, tmp_path / "b.tar")
+    assert (manifest.seq, manifest.layout) == (107, "up")
+    assert manifest.event_schema == 1
+
+
+def test_a_damaged_database_makes_no_backup_and_leaves_the_old_one(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.tar"
+    take(home, out)
+    before = out.read_bytes()
+    connection = sqlite3.connect(home / "bursard.db")
+    connection.execute("drop trigger events_refuse_update")
+    connection.execute("update events set at = at + 1 where seq = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(BursarError, match=r"damaged, so no backup was made: .*event 1.*bursar restore FILE"):
+        take(home, out)
+    assert out.read_bytes() == before
+
+
+def test_a_directory_without_books_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"holds no bursard\.db.*--state-dir"):
+        take(tmp_path, tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize("out", ["", "nowhere/b.tar"])
+def test_an_impossible_file_is_refused_before_anything_is_copied(
+    out: str, home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match="--out: "):
+        take(home, tmp_path / out)
+
+
+# --- trying one
+
+
+def test_a_drill_finds_nothing_wrong_with_a_good_backup(home: Path, tmp_path: Path) -> None:
+    manifest = take(home, tmp_path / "b.tar")
+    said, report = backup.drill(tmp_path / "b.tar")
+    assert said == manifest
+    assert report.problems == ()
+    assert (report.seq, report.hash, report.budgets) == (manifest.seq, manifest.hash, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"site", "b.tar"}
+
+
+def test_a_drill_of_the_first_release_adds_up(schema_1: Path, tmp_path: Path) -> None:
+    take(schema_1, tmp_path / "b.tar")
+    _, report = backup.drill(tmp_path / "b.tar")
+    assert report.problems == ()
+    assert (report.jobs_live, report.attempts_live) == (3, 1)
+
+
+def repacked(source: Path, target: Path, **changes: object) -> Path:
+    """The same backup with another manifest."""
+    with tarfile.open(source) as archive:
+        manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        archive.extract("bursard.db", target.parent / "x", filter="data")
+    database = target.parent / "x" / "bursard.db"
+    note_file = target.parent / "x" / "manifest.json"
+    note_file.write_text(json.dumps({**manifest, **changes}))
+    with tarfile.open(target, "w") as archive:
+        archive.add(note_file, "manifest.json")
+        archive.add(database, "bursard.db")
+    return target
+
+
+def test_a_manifest_that_tells_another_story_is_a_finding(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    changed = repacked(tmp_path / "b.tar", tmp_path / "c.tar", seq=99)
+    _, report = backup.drill(changed)
+    assert report.damage == ("the manifest says event 99 of cluster_0000000001, the log ends at 2",)
+
+
+def test_one_changed_byte_of_the_database_is_found(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    data = bytearray((tmp_path / "b.tar").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b.tar").write_bytes(data)
+    with pytest.raises(BursarError, match="its database is not the one that was backed up"):
+        backup.drill(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\7" * 4096, b"SQLite format 3\0" + bytes(4000), None], ids=["empty", "noise", "db", "cut"]
+)
+def test_what_is_no_backup_is_said_to_be_none(data: bytes | None, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.tar"
+    take(home, out)
+    out.write_bytes(out.read_bytes()[:5000] if data is None else data)
+    for call in (lambda: backup.drill(out), lambda: backup.restore(out, tmp_path / "new")):
+        with pytest.raises(BursarError, match=r"b\.tar"):
+            call()
+    assert not (tmp_path / "new").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"site", "b.tar"}
+
+
+def test_a_backup_of_a_later_form_names_the_version_to_use(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    later = repacked(tmp_path / "b.tar", tmp_path / "c.tar", format=2, version="9.9")
+    with pytest.raises(InvalidRequest, match=r"format 2; this version reads up to 1: .*version 9\.9"):
+        backup.drill(later)
+
+
+def test_a_missing_file_is_a_wrong_request(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
+        backup.drill(tmp_path / "none.tar")
+
+
+# --- putting it back
+
+
+def test_a_restored_log_says_so_with_its_next_start(home: Path, tmp_path: Path) -> None:
+    manifest = take(home, tmp_path / "b.tar")
+    found, directory, report = backup.restore(tmp_path / "b.tar", tmp_path / "new")
+    assert (found, directory, report.problems) == (manifest, tmp_path / "new", ())
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    state, store = start(directory, keep=True)
+    (resumed,) = [decode(row.payload) for row in store.events(manifest.seq)]
+    assert isinstance(resumed, LogResumed)
+    assert (resumed.cause, resumed.through, resumed.known_seq) == ("restored", manifest.seq, 0)
+    assert resumed.epoch == store.epoch == manifest.epoch + 1_000_001
+    assert resumed.next_number == 11_001
+    assert state.next_number == 11_001
+    assert (state.resumed_through, state.resumed_epoch) == (manifest.seq, store.epoch)
+    store.close()
+    again, store = start(directory, keep=True)
+    assert store.events(manifest.seq + 1) == []  # once
+    assert again.next_number == 11_001
+    store.close()
+
+
+def test_numbers_of_a_large_site_jump_by_half_of_all_there_were(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    _, directory, _ = backup.restore(tmp_path / "b.tar", tmp_path / "new")
+
+    async def run() -> int:
+        store = SqliteStore(directory)
+        state = replay.restore(store, Limits())
+        state.next_number = 100_001
+        writer = Writer(store)
+        engine = Engine(state, store, writer, VirtualClock(NOW), SequentialIds())
+        startup.first_events(engine, "USD", ())
+        await writer.close()
+        store.close()
+        return state.next_number
+
+    assert asyncio.run(run()) == 151_001
+
+
+def test_an_image_keeps_where_a_log_went_on(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    _, directory, _ = backup.restore(tmp_path / "b.tar", tmp_path / "new")
+    state, _ = start(directory)
+    again = state_image.decode(state_image.encode(state, NOW))
+    assert (again.resumed_through, again.resumed_epoch) == (state.resumed_through, state.resumed_epoch)
+
+
+def test_a_backup_of_a_restored_log_can_be_restored(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    _, directory, _ = backup.restore(tmp_path / "b.tar", tmp_path / "new")
+    first, _ = start(directory)
+    take(directory, tmp_path / "c.tar")
+    _, directory, _ = backup.restore(tmp_path / "c.tar", tmp_path / "newer")
+    state, _ = start(directory)
+    assert state.resumed_through == first.version
+    assert state.resumed_epoch > first.resumed_epoch
+    assert state.next_number > first.next_number
+
+
+@pytest.mark.parametrize("held", ["bursard.db", "notes.txt"])
+def test_a_directory_that_is_not_empty_is_never_written_to(held: str, home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / held).write_text("mine")
+    with pytest.raises(WrongState, match=rf"is not empty \(it holds {held}\): move it away first.*mv "):
+        backup.restore(tmp_path / "b.tar", tmp_path / "new")
+    assert (tmp_path / "new" / held).read_text() == "mine"
+
+
+def test_a_directory_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
+    directory = tmp_path / "books"
+    _, store = start(directory, keep=True)
+    take(directory, tmp_path / "b.tar")
+    with pytest.raises(WrongState, match=rf"in use by another bursard \(pid {os.getpid()}\)"):
+        backup.restore(tmp_path / "b.tar", directory)
+    store.close()
+
+
+def test_an_empty_directory_is_taken(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "b.tar")
+    (tmp_path / "new").mkdir()
+    assert backup.restore(tmp_path / "b.tar", tmp_path / "new")[1] == tmp_path / "new"
+
+
+def test_books_of_bursar_up_go_back_to_where_bursar_up_looks(schema_1: Path, tmp_path: Path) -> None:
+    take(schema_1, tmp_path / "b.tar")
+    assert backup.restore(tmp_path / "b.tar", tmp_path / "new")[1] == tmp_path / "new" / "daemon"
+    shutil.rmtree(schema_1 / "daemon")  # the agents' directories stay
+    assert backup.restore(tmp_path / "b.tar", schema_1)[1] == schema_1 / "daemon"
+    (schema_1 / "daemon").rename(tmp_path / "away")
+    assert backup.restore(tmp_path / "b.tar", schema_1 / "daemon")[1] == schema_1 / "daemon"
+    state, _ = start(schema_1 / "daemon")
+    assert state.cluster_id == "cluster_42j2gpz26nqkdc25"
+
+
+def test_books_of_a_service_go_where_they_are_told(home: Path, tmp_path: Path) -> None:
+    assert places.target(tmp_path / "x", places.PLAIN) == tmp_path / "x"
+    (tmp_path / "up" / "agents").mkdir(parents=True)
+    assert places.target(tmp_path / "up", places.PLAIN) == tmp_path / "up" / "daemon"
+
+
+# --- giving events up
+
+
+def shortened(tmp_path: Path) -> Path:
+    """A killed daemon's directory without its write-ahead log."""
+    live = tmp_path / "live"
+    _, store = start(live, keep=True)
+    connection = sqlite3.connect(live / "bursard.db")
+    connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    connection.close()
+    for _ in range(3):
+        note(store)
+    left = tmp_path / "left"
+    shutil.copytree(live, left)
+    store.close()
+    (left / "bursard.db-wal").unlink()
+    (left / "bursard.db-shm").unlink(missing_ok=True)
+    return left
+
+
+def test_a_shorter_log_is_a_finding_of_the_audit(tmp_path: Path) -> None:
+    left = shortened(tmp_path)
+    report = backup.audit(left)
+    (problem,) = report.problems
+    assert "ends at event 2, but event 5 was acknowledged" in problem
+
+
+def test_a_loss_that_was_accepted_is_an_event_and_the_daemon_starts(tmp_path: Path) -> None:
+    left = shortened(tmp_path)
+    known, ends = backup.accept_loss(left)
+    assert (known.seq, ends.seq) == (5, 2)
+    state, store = start(left, keep=True)
+    event = decode(store.events(2)[0].payload)
+    assert isinstance(event, LogResumed)
+    assert (event.cause, event.through, event.known_seq) == ("accepted", 2, 5)
+    assert store.epoch == state.resumed_epoch == 1_000_002
+    store.close()
+    assert backup.audit(left).problems == ()
+
+
+def test_nothing_is_given_up_when_nothing_is_missing(home: Path) -> None:
+    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 2"):
+        backup.accept_loss(home)
+    (home / HEAD).unlink()
+    with pytest.raises(InvalidRequest, match="nothing is missing"):
+        backup.accept_loss(home)
+
+
+# --- the audit
+
+
+def test_an_audit_reads_a_directory_in_use_and_a_backup(tmp_path: Path) -> None:
+    directory = tmp_path / "books"
+    _, store = start(directory, keep=True)
+    report = backup.audit(directory)
+    assert (report.problems, report.seq, report.epoch) == ((), 2, 1)
+    store.close()
+    take(directory, tmp_path / "b.tar")
+    assert backup.audit(tmp_path / "b.tar").problems == ()
+    kept = {"bursard.db", "bursard.db-wal", "bursard.db-shm", "bursard.lock", HEAD}
+    assert {path.name for path in directory.iterdir()} <= kept
+
+
+def test_an_end_that_was_written_twice_is_found(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "books")
+    ended = encode(JobEnded("job_1", JobState.CANCELLED))
+    other = encode(JobEnded("job_2", JobState.CANCELLED))
+    rows = [EventRow(seq, NOW, "ann", one) for seq, one in enumerate([ended, other, ended], start=1)]
+    store.append(Batch(events=rows))
+    assert list(twice(store)) == ["J5: job_1 has ended 2 times"]
+    store.close()
+
+
+def test_entries_that_say_another_sum_than_the_log_are_a_finding(home: Path) -> None:
+    store = SqliteStore(home)
+    period = replay.restore(store, Limits()).budgets.records["vision"].period_start
+    seq = store.last_seq + 1
+    lines = [
+        EntryRow(seq, "settle", f"budget/vision/{period}/settled", 5, "x"),
+        EntryRow(seq, "settle", f"budget/vision/{period}/available", -5, "x"),
+    ]
+    payload = encode(LogResumed("accepted", 1, 2, 1, 1, "ann"))
+    store.append(Batch(events=[EventRow(seq, NOW, "ann", payload)], entries=lines))
+    store.close()
+    (problem,) = backup.audit(home).problems
+    assert problem == f"L3: budget/vision/{period}/settled is 5 nanos by its entries, 0 by the log"
