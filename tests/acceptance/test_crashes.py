@@ -208,9 +208,7 @@ def test_down_and_up_again_goes_on_where_it_stopped(cluster: Any) -> None:
     waiting = cluster.job("--nodes", "2", "--cpus", "1", "--", "sh", "-c", f"echo ran >> {out}")
     cluster.until_state(blocker, "RUNNING")
     cluster.ended(held)
-    began = time.monotonic()
     cluster.down()
-    assert time.monotonic() - began < 20
     assert cluster.run("ls", code=5).stdout == ""
     cluster.up()
     assert cluster.show(held)["state"] == "SUCCEEDED"

@@ -11,6 +11,8 @@ from bursard.store import Batch, EventRow, SqliteStore
 from bursard.writer import Writer
 
 COMMITS = 300
+TURNS_MAX = 500
+"""Of the loop while one commit is waited for: about 100 on a busy machine, over 3,000 without help."""
 
 
 def test_commits_go_on_beside_a_saturated_loop(tmp_path: Path) -> None:
@@ -22,7 +24,11 @@ def test_commits_go_on_beside_a_saturated_loop(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 
+        turns = longest = 0
+
         def burn() -> None:
+            nonlocal turns
+            turns += 1
             until = time.perf_counter() + 0.0003
             while time.perf_counter() < until:
                 pass
@@ -32,11 +38,13 @@ def test_commits_go_on_beside_a_saturated_loop(tmp_path: Path) -> None:
         burn()
         for seq in range(1, COMMITS + 1):
             row = EventRow(seq, seq, "ann", encode(JobHeld(job_id="job_1")))
+            before = turns
             writer.enqueue(Batch(events=[row]))
             await writer.durable(seq)
+            longest = max(longest, turns - before)
         done.set_result(None)
         await writer.close()
         store.close()
-        return writer.stats.longest_commit_us
+        return longest
 
-    assert asyncio.run(asyncio.wait_for(whole(), 60)) < 1_000_000
+    assert asyncio.run(asyncio.wait_for(whole(), 60)) < TURNS_MAX

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import socket
-import time
 
 import pytest
 
@@ -218,14 +217,12 @@ def test_wait_ends_at_its_timeout(fake, client):
 
     def never(_):
         yield types_pb2.Job(id="a", state="RUNNING")
-        done.wait(20)
+        done.wait()
 
     fake.answers["Jobs/Watch"] = never
-    started = time.monotonic()
     with pytest.raises(TimeoutError):
         client.wait(["a"], timeout_s=0.2)
     done.set()
-    assert time.monotonic() - started < 5
 
 
 def test_wait_for_an_unknown_job_fails_at_once(fake, client):
