@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from bursar.codec.launch import launch_to_bytes
+from bursar.model import Launch
 from bursar.v1 import agents_pb2 as pb
 from bursar_agent.link.fake import FakeDaemon
 from bursar_agent.probes.machine import boot_id
@@ -38,6 +40,8 @@ class Feeder:
         self.assigned = self.ended = 0
         self.boot_id = boot_id()
         self._owed = 0
+        env = {f"BURSAR_VARIABLE_{i}": "value" for i in range(12)}
+        self._launch = launch_to_bytes(Launch(command=("/bin/true",), workdir="/", env=env))
 
     def take(self, message: pb.AgentMessage) -> None:
         """Count ends and assign as many anew."""
@@ -59,9 +63,7 @@ class Feeder:
                 attempt_id=f"att_{self.assigned:016d}",
                 job_id=f"job_{self.assigned:016d}",
                 boot_id=self.boot_id,
-                command=["/bin/true"],
-                workdir="/",
-                env={f"BURSAR_VARIABLE_{i}": "value" for i in range(12)},
+                launch=self._launch,
                 time_limit_us=3_600_000_000,
                 grace_us=30_000_000,
             )

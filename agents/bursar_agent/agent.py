@@ -16,8 +16,9 @@ from typing import assert_never
 
 import msgspec
 
+from bursar.model import EndCause, Exit
 from bursar_agent import stimuli as s
-from bursar_agent.stimuli import Exit, Instruction, Key, Truth, Usage
+from bursar_agent.stimuli import Instruction, Key, Truth, Usage
 
 METER_INTERVAL_US = 60_000_000
 """Until the daemon says otherwise."""
@@ -135,7 +136,7 @@ class Agent:
             case s.MemberStarted():
                 return self._started(event)
             case s.MemberEnded():
-                return self._ended(event.exit)
+                return self._ended((event.attempt_id, event.rank), event.exit)
             case s.ForgetReceived():
                 return self._forget(event)
             case s.Tick():
@@ -190,7 +191,7 @@ class Agent:
                     run.phase = Phase.STARTING
                     self._starting[key] = run
             else:
-                self._ended(truth.exit or _lost(truth))
+                self._ended(key, truth.exit or _lost(truth))
         return []
 
     def _welcomed(self, event: s.Welcomed) -> list[Instruction]:
@@ -206,7 +207,7 @@ class Agent:
         self.heartbeat_interval_us = event.heartbeat_interval_us or self.heartbeat_interval_us
         self._connected = True
         self._ledger_seen_at_us = event.now_boot_us
-        out += [s.SendExited(run.exit) for run in self._runs.values() if run.exit is not None]
+        out += [s.SendExited(*run.key, run.exit) for run in self._runs.values() if run.exit is not None]
         out.append(s.ResendUsage(self._acked_seq))
         return out
 
@@ -222,11 +223,9 @@ class Agent:
             elif event.epoch < self.epoch:
                 # Not remembered: the daemon that rules now may assign this attempt rightfully.
                 refusal = _never_started(
-                    assignment.key,
-                    f"assignment of epoch {event.epoch} refused: epoch {self.epoch} was obeyed before",
-                    fenced_epoch=self.epoch,
+                    f"assignment of epoch {event.epoch} refused: epoch {self.epoch} was obeyed before"
                 )
-                out.append(s.SendExited(refusal))
+                out.append(s.SendExited(*assignment.key, refusal, self.epoch))
             elif assignment.boot_id != self.boot_id:
                 out += self._refuse(
                     assignment.key,
@@ -250,9 +249,9 @@ class Agent:
         run = self._runs.get(key)
         if run is None:
             old = self._forgotten.get(key)
-            return None if old is None else [s.SendExited(old)]
+            return None if old is None else [s.SendExited(*key, old)]
         if run.exit is not None:
-            return [s.SendExited(run.exit)]
+            return [s.SendExited(*key, run.exit)]
         if run.phase is Phase.STARTING:
             return []  # its start or its end will be told
         return [_started_report(run)]
@@ -260,9 +259,9 @@ class Agent:
     def _refuse(self, key: Key, message: str) -> list[Instruction]:
         """This member ended without a start, and stays so."""
         run = Run(key, self.boot_id, Phase.ENDED)
-        run.exit = _never_started(key, message)
+        run.exit = _never_started(message)
         self._runs[key] = run
-        return [s.SendExited(run.exit)] if self._connected else []
+        return [s.SendExited(*key, run.exit)] if self._connected else []
 
     def _started(self, event: s.MemberStarted) -> list[Instruction]:
         run = self._runs.get((event.attempt_id, event.rank))
@@ -288,7 +287,7 @@ class Agent:
             if (truth.attempt_id, truth.rank) not in self._starting:
                 continue
             if truth.exit is not None:
-                out += self._ended(truth.exit)
+                out += self._ended((truth.attempt_id, truth.rank), truth.exit)
             elif truth.pid:
                 out += self._started(
                     s.MemberStarted(
@@ -310,10 +309,10 @@ class Agent:
         if known is None:
             old = self._forgotten.get(key)
             if old is not None:
-                return [s.SendExited(old)]
+                return [s.SendExited(*key, old)]
             return self._refuse(key, "stopped before this node was told to start it")
         if known.exit is not None:
-            return [s.SendExited(known.exit)]
+            return [s.SendExited(*key, known.exit)]
         return self._stop_run(known, event.cause, event.grace_us)
 
     def _stop_run(self, run: Run, cause: str, grace_us: int) -> list[Instruction]:
@@ -331,8 +330,7 @@ class Agent:
             return []
         return [stop]
 
-    def _ended(self, exit: Exit) -> list[Instruction]:
-        key = (exit.attempt_id, exit.rank)
+    def _ended(self, key: Key, exit: Exit) -> list[Instruction]:
         run = self._runs.get(key)
         if run is None or run.phase is Phase.ENDED:
             return []
@@ -348,7 +346,7 @@ class Agent:
             started_boot_us=exit.started_boot_us or (run.started_boot_us if run.pid else 0),
             started=exit.started or run.pid != 0,
         )
-        return [s.SendExited(run.exit)] if self._connected else []
+        return [s.SendExited(*key, run.exit)] if self._connected else []
 
     def _forget(self, event: s.ForgetReceived) -> list[Instruction]:
         key = (event.attempt_id, event.rank)
@@ -434,23 +432,14 @@ class Agent:
         return [s.ReadLog(range, live=run.exit is None, exit=run.exit)]
 
 
-def _never_started(key: Key, message: str, fenced_epoch: int = 0) -> Exit:
-    return Exit(
-        attempt_id=key[0],
-        rank=key[1],
-        cause="start_failed",
-        message=message,
-        started=False,
-        fenced_epoch=fenced_epoch,
-    )
+def _never_started(message: str) -> Exit:
+    return Exit(cause=EndCause.START_FAILED, message=message, started=False)
 
 
 def _lost(truth: Truth) -> Exit:
     """The machine went down under it: nobody saw its end."""
     return Exit(
-        attempt_id=truth.attempt_id,
-        rank=truth.rank,
-        cause="node_lost",
+        cause=EndCause.NODE_LOST,
         message="the machine was restarted while this ran",
         started_boot_us=truth.started_boot_us,
     )

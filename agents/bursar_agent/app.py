@@ -148,7 +148,7 @@ class App:
             s.StartMembers: lambda i: self._members.start(i),
             s.StopMember: lambda i: self._members.stop(i),
             s.SendStarted: link.send_started,
-            s.SendExited: lambda i: link.send_exited(i.exit),
+            s.SendExited: link.send_exited,
             s.ReadMeters: self._read_meters,
             s.SpoolAppend: self._spooling.put,
             s.SpoolTrim: self._spooling.put,
@@ -315,7 +315,8 @@ class App:
 
     def _forget(self, instruction: s.ForgetMember) -> None:
         key = (instruction.attempt_id, instruction.rank)
-        self._forgotten.add(key, instruction.log_bytes)
+        if not self._members.release(key):
+            self._forgotten.add(key, instruction.log_bytes)
         if instruction.has_signal:
             self._state.forget_signal(key)
 

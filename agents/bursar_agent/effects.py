@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from bursar.errors import BursarError, InvalidRequest
+from bursar.errors import BursarError, InvalidRequest, NotFound
+from bursar.model import EndCause, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.environment import Accounts, start_request
 from bursar_agent.runner.handle import Runner
@@ -40,6 +41,8 @@ LOG_READS_MAX = 4
 _LOG_SCAN_BYTES = 1 << 20
 RESEND_PAUSE_EVERY = 200
 """Records sent in one go before others get a turn."""
+
+_CAUSES = {cause.value: cause for cause in EndCause}
 
 Emit = Callable[[s.Event], None]
 
@@ -105,13 +108,23 @@ class Members:
         """What the runner tells."""
         if isinstance(event, Ended):
             report = event.report
-            self._emit(s.MemberEnded(exit_of(report)))
+            self._emit(s.MemberEnded(report.attempt_id, report.rank, exit_of(report)))
         else:
             self._emit(started_of(event))
 
     async def truths(self) -> tuple[s.Truth, ...]:
         """What the supervisors' files say of every member."""
         return tuple(truth_of(found, self._boot_id) for found in await self._runner.adopt())
+
+    def release(self, key: s.Key) -> bool:
+        """Drop what is kept of an ended member if it left nothing to read; False: it is kept for its log."""
+        try:
+            return self._runner.release(*key)
+        except NotFound:
+            return True
+        except (BursarError, OSError) as problem:
+            log.warning("cannot release", extra={"attempt_id": key[0], "problem": str(problem)})
+            return False
 
     def read_truth(self) -> None:
         """Look at the files and tell the core."""
@@ -162,17 +175,8 @@ class Members:
                 self._not_started(request.attempt_id, request.rank, problem)
 
     def _not_started(self, attempt_id: str, rank: int, message: str) -> None:
-        self._emit(
-            s.MemberEnded(
-                s.Exit(
-                    attempt_id=attempt_id,
-                    rank=rank,
-                    cause="start_failed",
-                    message=message,
-                    started=False,
-                )
-            )
-        )
+        exit = Exit(cause=EndCause.START_FAILED, message=message, started=False)
+        self._emit(s.MemberEnded(attempt_id, rank, exit))
 
     async def _read_truth(self) -> None:
         self._emit(s.TruthRead(await self.truths()))
@@ -283,13 +287,11 @@ def started_of(event: Started) -> s.MemberStarted:
     )
 
 
-def exit_of(report: ExitReport) -> s.Exit:
-    """The runner's exit report, in the core's words."""
-    return s.Exit(
-        attempt_id=report.attempt_id,
-        rank=report.rank,
-        cause=report.end_cause,
-        exit_code=report.exit_code,
+def exit_of(report: ExitReport) -> Exit:
+    """How a member ended, from what its supervisor wrote."""
+    return Exit(
+        cause=_CAUSES.get(report.end_cause, EndCause.FAILED),
+        exit_code=-1 if report.exit_code is None else report.exit_code,
         signal=report.signal or 0,
         message=report.message,
         started_boot_us=report.start_boot_us or 0,

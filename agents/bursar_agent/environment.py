@@ -1,8 +1,8 @@
-"""What a job sees: from the daemon's assignment to the runner's request.
+"""What only this node knows of a job: from the daemon's assignment to the runner's request.
 
-Owns    account lookup, device variables, checkpoint directory, defaults. Input: one assignment.
-Why     the daemon knows the job, only the node knows its accounts, paths and device numbers. What
-        cannot be honoured is said here, before a process exists.
+Owns    account lookup, the place of the checkpoint directory, defaults. Input: one assignment.
+Why     the daemon knows the job, only the node knows its accounts and paths. What cannot be honoured is
+        said here, before a process exists. What the job runs is not looked at (`Assignment.launch`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from bursar.errors import InvalidRequest
 from bursar_agent.runner.model import DEFAULT_LOG_CAP_BYTES, StartRequest
 from bursar_agent.statedir import StateDir
 from bursar_agent.stimuli import Assignment
-
-CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
-CHECKPOINT_PLACEHOLDER = "@checkpoint"
-"""The daemon writes this where only the node can know the path."""
 
 PATH_OF_ACCOUNTS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For other accounts than the agent's own, whose PATH may hold private folders."""
@@ -33,6 +29,12 @@ class Account:
     shell: str
     uid: int | None = None
     gid: int | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a job of this account finds in its environment unless it says otherwise."""
+        own = {} if self.uid is None else {"PATH": PATH_OF_ACCOUNTS}
+        return own | {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
 
 
 class Accounts:
@@ -70,27 +72,14 @@ class Accounts:
 def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state: StateDir) -> StartRequest:
     """The runner's request. Raises `InvalidRequest` for what this node cannot honour."""
     account = accounts.of(assignment.user)
-    env = dict(assignment.env)
-    if account.uid is not None:
-        env.setdefault("PATH", PATH_OF_ACCOUNTS)
-    env.setdefault("HOME", account.home)
-    env.setdefault("USER", account.name)
-    env.setdefault("LOGNAME", account.name)
-    env.setdefault("SHELL", account.shell)
-    # Without devices the list is empty, so that a job cannot use what it does not pay for.
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(share.index) for share in assignment.devices)
-    env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    if env.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
-        env[CHECKPOINT_VARIABLE] = _checkpoint_dir(assignment, account, state)
     return StartRequest(
         attempt_id=assignment.attempt_id,
         rank=assignment.rank,
         epoch=epoch,
-        argv=assignment.command or None,
-        script=None if assignment.command else assignment.script or None,
-        setup=assignment.setup or None,
-        env=env,
-        cwd=assignment.workdir or account.home,
+        launch=assignment.launch,
+        env=account.env,
+        home=account.home,
+        checkpoint_dir=state.checkpoint_dir(assignment.job_id),
         uid=account.uid,
         gid=account.gid,
         time_limit_us=assignment.time_limit_us or None,
@@ -99,14 +88,3 @@ def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state:
         log_cap_bytes=assignment.log_cap_bytes or DEFAULT_LOG_CAP_BYTES,
         memory_limit_bytes=assignment.memory_limit_bytes or None,
     )
-
-
-def _checkpoint_dir(assignment: Assignment, account: Account, state: StateDir) -> str:
-    job_id = assignment.job_id
-    if not job_id or not all(c.isalnum() or c in "_.-" for c in job_id) or job_id.startswith("."):
-        raise InvalidRequest(f"job id {job_id!r} cannot name a checkpoint directory")
-    try:
-        uid, gid = (-1, -1) if account.uid is None else (account.uid, account.gid or 0)
-        return str(state.checkpoint_dir(job_id, uid, gid))
-    except OSError as problem:
-        raise InvalidRequest(f"checkpoint directory of {job_id}: {problem.strerror}") from None

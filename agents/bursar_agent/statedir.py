@@ -29,9 +29,11 @@ from bursar.ids import Ids
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
+    FREE,
     LAUNCHER_LOCK,
     LAUNCHER_LOG,
     LAUNCHER_SOCKET,
+    SPARE,
     STARTING,
     member_name,
 )
@@ -79,12 +81,13 @@ class StateDir:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._instance = ""
         try:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
             # Jobs under other accounts pass through to their own checkpoint directory; nothing can be listed.
             path.chmod(0o711)
+            own_directory(path / "checkpoints", 0o711)
             clear_for_file(path / "agent.lock")
             self._lock_fd = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
@@ -192,7 +195,7 @@ class StateDir:
     def run_directory(self) -> Path:
         """Where attempts lie, usable: what is no file, socket or directory of ours there is set aside."""
         run = self.path / "run"
-        for folder in (run, run / ATTEMPTS):
+        for folder in (run, run / ATTEMPTS, run / FREE, run / SPARE):
             if os.path.lexists(folder) and not folder.is_dir():
                 aside(folder, NotADirectoryError("it is no directory"))
             own_directory(folder)
@@ -209,18 +212,16 @@ class StateDir:
 
     # --- checkpoints ----------------------------------------------------------------------------
 
-    def checkpoint_dir(self, job_id: str, uid: int = -1, gid: int = -1) -> Path:
-        """The directory in which a job keeps its checkpoints on this node, made 0700."""
-        parent = self.path / "checkpoints"
-        parent.mkdir(mode=0o711, exist_ok=True)
-        folder = parent / job_id
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            return folder
-        if uid >= 0:
-            os.chown(folder, uid, gid)
-        return folder
+    def checkpoint_dir(self, job_id: str) -> str:
+        """Where a job keeps its checkpoints on this node; its supervisor makes it, with the job's own rights.
+
+        Empty for no job. Raises `InvalidRequest` for an id that must not become a path.
+        """
+        if not job_id:
+            return ""
+        if not all(c.isalnum() or c in "_.-" for c in job_id) or job_id.startswith("."):
+            raise InvalidRequest(f"job id {job_id!r} cannot name a checkpoint directory")
+        return f"{self.path}/checkpoints/{job_id}"
 
     def remember_signal(self, key: Key, signal: str, grace_us: int) -> None:
         """Keep what only the assignment said, for an agent that adopts this member later."""

@@ -11,32 +11,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bursar.model import DeviceShare
+from bursar.model import Exit
 
 Key = tuple[str, int]
 """Attempt id and rank: one member."""
-
-
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How one member ended. Durations are boot-time microseconds, counters cumulative.
-
-    `started` is False when no process of it ever existed. `fenced_epoch` not 0: this is no end, its
-    assignment was not obeyed, since an order of this higher epoch had been.
-    """
-
-    attempt_id: str
-    rank: int
-    cause: str
-    exit_code: int | None = None
-    signal: int = 0
-    message: str = ""
-    started_boot_us: int = 0
-    held_us: int = 0
-    cpu_us: int = 0
-    max_rss_bytes: int = 0
-    log_bytes: int = 0
-    started: bool = True
-    fenced_epoch: int = 0
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +48,10 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """One member to start, once, in one boot (proto `Assignment`, field by field)."""
+    """One member to start, once, in one boot (proto `Assignment`, field by field).
+
+    `launch` says what to run. Nobody here looks into it: it is opened where the process is started.
+    """
 
     attempt_id: str
     rank: int
@@ -79,15 +60,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     time_limit_us: int = 0
     grace_us: int = 0
     checkpoint_signal: str = ""
-    command: tuple[str, ...] = ()
-    script: str = ""
-    setup: str = ""
-    workdir: str = ""
-    env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    devices: tuple[DeviceShare, ...] = ()
     user: str = ""
     memory_limit_bytes: int = 0
     log_cap_bytes: int = 0
+    launch: bytes = b"{}"
 
     @property
     def key(self) -> Key:
@@ -169,6 +145,8 @@ class MemberStarted(msgspec.Struct, frozen=True, kw_only=True):
 class MemberEnded(msgspec.Struct, frozen=True):
     """The supervisor (or a failed start) says: the whole process tree is gone."""
 
+    attempt_id: str
+    rank: int
     exit: Exit
 
 
@@ -293,9 +271,16 @@ class SendStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendExited(msgspec.Struct, frozen=True):
-    """Report an end; repeated until forgotten."""
+    """Report an end; repeated until forgotten.
 
+    `fenced_epoch` not 0: this is no end, its assignment was not obeyed, since an order of this higher epoch
+    had been.
+    """
+
+    attempt_id: str
+    rank: int
     exit: Exit
+    fenced_epoch: int = 0
 
 
 class ReadMeters(msgspec.Struct, frozen=True):

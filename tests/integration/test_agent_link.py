@@ -11,7 +11,7 @@ import pytest
 
 from bursar.clock import SystemClock
 from bursar.errors import InvalidRequest
-from bursar.model import NodeFacts
+from bursar.model import EndCause, Exit, NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar_agent import stimuli as s
 from bursar_agent.link import connection, wire
@@ -98,7 +98,7 @@ def test_killed_daemon_is_found_again_and_hears_a_new_hello(tmp_path: Path) -> N
 def test_every_kind_of_command_becomes_its_event(tmp_path: Path) -> None:
     async def story(daemon: FakeDaemon, shell: Shell) -> None:
         await until(lambda: bool(shell.heard(s.Welcomed)))
-        assignment = pb.Assignment(attempt_id="att_a", rank=1, boot_id="b", command=["x"], env={"K": "v"})
+        assignment = pb.Assignment(attempt_id="att_a", rank=1, boot_id="b", launch=b"unopened")
         for message in (
             pb.DaemonMessage(assign=pb.AssignBatch(epoch=2, assignments=[assignment])),
             pb.DaemonMessage(stop=pb.Stop(epoch=2, attempt_id="att_a", rank=1, cause="idle")),
@@ -113,7 +113,7 @@ def test_every_kind_of_command_becomes_its_event(tmp_path: Path) -> None:
         at = shell.events.index(shell.heard(s.Assigned)[0])
         assigned, stop, ack, forget, log, meter = shell.events[at:]
         assert isinstance(assigned, s.Assigned)
-        assert assigned.assignments[0].env == {"K": "v"}
+        assert assigned.assignments[0].launch == b"unopened"
         assert stop == s.StopAsked(epoch=2, attempt_id="att_a", rank=1, cause="idle")
         assert isinstance(ack, s.AckReceived)
         assert ack.seq == 5
@@ -130,7 +130,7 @@ def test_start_that_has_already_ended_is_told_by_its_end_alone(tmp_path: Path) -
         await until(lambda: bool(shell.heard(s.Welcomed)))
         for name in ("att_a", "att_b"):
             shell.link.send_started(s.SendStarted(attempt_id=name, rank=0, pid=1, boot_us=1))
-        shell.link.send_exited(s.Exit(attempt_id="att_a", rank=0, cause="completed"))
+        shell.link.send_exited(s.SendExited("att_a", 0, Exit(cause=EndCause.COMPLETED)))
         await daemon.until(lambda: bool(daemon.bodies("exited") and daemon.bodies("started")))
         assert [m.attempt_id for m in daemon.bodies("started")] == ["att_b"]
 

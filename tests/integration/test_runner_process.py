@@ -1,7 +1,7 @@
 """Real processes through `ProcessRunner`: starts, exits, stops, and crashes of everybody.
 
 Why     these promises (at most once, true exits, nothing left) hold only if the kernel agrees.
-Polls with a deadline; never sleeps for a guess.
+Waits by `bursar_agent.runner.testing`; never sleeps for a guess.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import dataclasses
 import json
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,104 +20,11 @@ from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.model import (
     Ended,
-    ExitReport,
-    RunnerEvent,
     Started,
-    StartRequest,
     StopRequest,
 )
-
-DEADLINE_S = 20.0
-
-
-class Bench:
-    """One runner in one directory, and what it said."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.events: list[RunnerEvent] = []
-        self.runner = ProcessRunner(directory, self.events.append)
-
-    def dir(self, attempt: str) -> Path:
-        return self.directory / "attempts" / f"{attempt}.0"
-
-    async def start(self, attempt: str, script: str | None = None, **fields: Any) -> str:
-        request = StartRequest(attempt, script=script, **fields)
-        return (await self.runner.start([request]))[0].state
-
-    async def ended(self, attempt: str) -> ExitReport:
-        def find() -> ExitReport | None:
-            return next(
-                (e.report for e in self.events if isinstance(e, Ended) and e.report.attempt_id == attempt),
-                None,
-            )
-
-        return await until(find)
-
-    async def run(self, attempt: str, script: str | None = None, **fields: Any) -> ExitReport:
-        assert await self.start(attempt, script, **fields) == "starting"
-        return await self.ended(attempt)
-
-    async def log_has(self, attempt: str, text: bytes) -> None:
-        await until(lambda: text in self.runner.read_log(attempt, 0, 0, 1 << 20)[0])
-
-    async def log_line(self, attempt: str, line: int = 0) -> str:
-        def read() -> str | None:
-            lines = self.runner.read_log(attempt, 0, 0, 1 << 20)[0].decode().split("\n")
-            return lines[line] if len(lines) > line + 1 else None
-
-        return await until(read)
-
-    def supervisor(self, attempt: str) -> int:
-        return int(json.loads((self.dir(attempt) / "start.json").read_text())["supervisor_pid"])
-
-    async def launcher_pid(self) -> int:
-        return int((await (await self.runner._launcher()).hello)["pid"])
-
-
-async def until(probe: Callable[[], Any]) -> Any:
-    """The first true value of `probe`, polled until the deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while True:
-        value = probe()
-        if value:
-            return value
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def bench(directory: Path) -> AsyncIterator[Bench]:
-    """An open runner; afterwards everything it started is killed."""
-    made = Bench(directory)
-    await made.runner.open()
-    try:
-        yield made
-    finally:
-        for truth in await made.runner.adopt():
-            if truth.state != "ended":
-                await made.runner.stop(truth.attempt_id, truth.rank, StopRequest("cancelled", 0))
-                await made.ended(truth.attempt_id)
-        await made.runner.shutdown_launcher()
-        await made.runner.close()
-
-
-def alive(pid: int) -> bool:
-    """Is `pid` there and not a zombie?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def play(directory: Path, story: Callable[[Bench], Awaitable[None]]) -> None:
-    """Run a story on a fresh loop."""
-
-    async def main() -> None:
-        async with bench(directory) as made:
-            await story(made)
-
-    asyncio.run(main())
+from bursar_agent.runner.testing import Bench, alive, bench, name_of, play, request, until
+from bursar_agent.runner.tree import descendants
 
 
 @pytest.mark.parametrize(
@@ -173,8 +77,14 @@ def test_run_directory_may_be_longer_than_a_socket_address(tmp_path: Path) -> No
 
 def test_setup_runs_first_into_the_same_log(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
-        report = await made.run("att_1", "echo two $WHO; echo err >&2", setup="echo one", env={"WHO": "me"})
-        assert report.end_cause == "completed"
+        wait = "until [ -e $GATE.$PHASE ]; do sleep 0.01; done"
+        env = {"WHO": "me", "GATE": str(tmp_path / "gate")}
+        setup, script = f"PHASE=setup; echo one; {wait}", f"PHASE=run; echo two $WHO; echo err >&2; {wait}"
+        await made.start("att_1", script, setup=setup, env=env)
+        for count, phase in enumerate(("setup", "run"), 1):
+            await until(lambda count=count: sum(isinstance(e, Started) for e in made.events) == count)
+            (tmp_path / f"gate.{phase}").touch()
+        assert (await made.ended("att_1")).end_cause == "completed"
         assert made.runner.read_log("att_1", 0, 0, 100) == (b"one\ntwo me\nerr\n", 15, 0)
         assert [e.phase for e in made.events if isinstance(e, Started)] == ["setup", "run"]
         assert (made.dir("att_1") / "log").stat().st_mode & 0o777 == 0o600
@@ -184,8 +94,8 @@ def test_setup_runs_first_into_the_same_log(tmp_path: Path) -> None:
 
 def test_second_start_of_a_member_executes_nothing(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
-        request = StartRequest("att_1", script=f"echo x >> {tmp_path}/count; sleep 60")
-        states = [r.state for r in await made.runner.start([request, request])]
+        once = request("att_1", f"echo x >> {tmp_path}/count; sleep 60")
+        states = [r.state for r in await made.runner.start([once, once])]
         assert states == ["starting", "already"]
         await until((tmp_path / "count").exists)
         assert await made.start("att_1", "echo again") == "already"
@@ -303,8 +213,8 @@ def test_time_limit_kills_a_job_that_ignores_every_request(tmp_path: Path) -> No
 def test_checkpoint_signal_reaches_the_trainer_and_spares_its_shell(tmp_path: Path) -> None:
     """A script of several lines: the shell has no handler and must survive its child's signal."""
     trainer = (
-        "import signal,sys,time\n"
-        "signal.signal(signal.SIGUSR1, lambda *_: (print('saved', flush=True), sys.exit(0)))\n"
+        "import os,signal,sys,time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: (os.write(1, b'saved\\n'), sys.exit(0)))\n"
         "print('ready', flush=True)\n"
         "while True: time.sleep(1)\n"
     )
@@ -590,7 +500,8 @@ def test_memory_limit_is_enforced_and_named_where_a_cgroup_can_be_made(tmp_path:
             assert str(64 << 20) in report.message
             modest = await made.run("att_2", "true", memory_limit_bytes=64 << 20)
             assert modest.end_cause == "completed"
-            assert [e.memory_enforced for e in made.events if isinstance(e, Started)] == [True] * 2
+            for name in ("att_1", "att_2"):
+                assert json.loads((made.dir(name) / "start.json").read_text())["memory_enforced"] is True
             assert not list(root.glob("bursar-*"))
         finally:
             await made.runner.shutdown_launcher()
@@ -601,13 +512,13 @@ def test_memory_limit_is_enforced_and_named_where_a_cgroup_can_be_made(tmp_path:
 
 def test_many_short_jobs_each_end_once_and_leave_no_process(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
-        requests = [StartRequest(f"att_{n}", argv=["/bin/true"]) for n in range(200)]
+        requests = [request(f"att_{n}", argv=["/bin/true"]) for n in range(200)]
         assert {r.state for r in await made.runner.start(requests)} == {"starting"}
         await until(lambda: sum(isinstance(e, Ended) for e in made.events) >= 200)
         ends = [e.report.attempt_id for e in made.events if isinstance(e, Ended)]
         assert len(ends) == len(set(ends)) == 200
         launcher = await made.launcher_pid()
-        await until(lambda: not Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split())
+        await until(lambda: not [pid for pid in descendants(launcher) if name_of(pid) != "bursar-attempt"])
 
     play(tmp_path, story)
 

@@ -30,7 +30,9 @@ from bursar.model import (
     ArraySpec,
     CheckpointSpec,
     Device,
+    DeviceShare,
     EndCause,
+    Exit,
     JobSpec,
     NodeFacts,
     ReasonCode,
@@ -45,7 +47,7 @@ from bursar_agent.runner.model import Ended, RunnerEvent, StartRequest, StopRequ
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
 from bursard.engine import Engine
-from bursard.events import AttemptEnded, ClusterCreated, Event, MemberEnded
+from bursard.events import AttemptEnded, AttemptPlaced, ClusterCreated, Event, MemberEnded
 from bursard.fleet import (
     Agents,
     Assign,
@@ -258,7 +260,7 @@ class Host:
         if isinstance(event, Ended):
             report = event.report
             self.world.held[report.attempt_id, report.rank] = report.held_us or 0
-            self.emit(s.MemberEnded(exit_of(report)))
+            self.emit(s.MemberEnded(report.attempt_id, report.rank, exit_of(report)))
         else:
             self.emit(started_of(event))
 
@@ -307,7 +309,6 @@ class Host:
                 assignment.attempt_id,
                 assignment.rank,
                 instruction.epoch,
-                argv=("true",),
                 time_limit_us=assignment.time_limit_us,
                 grace_us=assignment.grace_us,
                 checkpoint_signal=assignment.checkpoint_signal or None,
@@ -358,14 +359,14 @@ def assignment_of(message: Assign) -> s.Assignment:
         time_limit_us=message.time_limit_us,
         grace_us=message.grace_us,
         checkpoint_signal=message.checkpoint_signal,
-        devices=message.devices,
+        launch=message.launch,
     )
 
 
-def end_of(exit: s.Exit) -> Exited:
+def end_of(attempt_id: str, rank: int, exit: Exit) -> Exited:
     return Exited(
-        attempt_id=exit.attempt_id,
-        rank=exit.rank,
+        attempt_id=attempt_id,
+        rank=rank,
         cause=exit.cause,
         exit_code=exit.exit_code,
         signal=exit.signal,
@@ -387,6 +388,7 @@ class World:
         self.writer = LateWriter(self)
         self.sessions: list[tuple[Host, Session]] = []
         self.started: dict[s.Key, str] = {}
+        self.placed: dict[s.Key, tuple[DeviceShare, ...]] = {}
         self.held: dict[s.Key, int] = {}
         self.reported: dict[s.Key, int] = {}
         self.acks: list[tuple[int, Link, int]] = []
@@ -419,6 +421,8 @@ class World:
         self.writer.after_commit.append(self.acknowledge)
 
     def durable(self, seq: int, event: Event, at: int, actor: str) -> None:
+        if isinstance(event, AttemptPlaced):
+            self.placed |= {(event.attempt_id, m.rank): m.devices for m in event.members}
         if isinstance(event, MemberEnded) and event.report.cause is not EndCause.NODE_LOST:
             key = (event.attempt_id, event.rank)
             self.reported |= {key: event.report.held_us} if key in self.held else {}
@@ -481,7 +485,7 @@ class World:
                 word = Started(message.attempt_id, message.rank, message.pid, message.boot_us)
                 self.fleet.started(node, word)
             case s.SendExited():
-                self.fleet.exited(node, end_of(message.exit))
+                self.fleet.exited(node, end_of(message.attempt_id, message.rank, message.exit))
             case s.SendUsage():
                 self.take_usage(node, link, message.usage)
             case s.SendHeartbeat():
@@ -551,7 +555,7 @@ class World:
             used: Counter[int] = Counter()
             for key in host.running():
                 per_job[host.assigned[key].job_id].add(key[0])
-                for share in host.assigned[key].devices:
+                for share in self.placed[key]:
                     used[share.index] += share.milli
             assert max(used.values(), default=0) <= 1000, f"R1: {host.name}: {used}"
         assert not [job for job, live in per_job.items() if len(live) > 1], f"J4: {per_job}"
@@ -720,7 +724,9 @@ def member_truth(truth: s.Truth) -> MemberTruth:
         pid=truth.pid,
         started_boot_us=truth.started_boot_us or (truth.exit.started_boot_us if truth.exit else 0),
         boot_id=truth.boot_id,
-        exit=None if truth.running or truth.exit is None else end_of(truth.exit),
+        exit=None
+        if truth.running or truth.exit is None
+        else end_of(truth.attempt_id, truth.rank, truth.exit),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bursar.model import EndCause, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 
@@ -29,7 +30,7 @@ def connected(**given: int) -> Agent:
 
 
 def assignment(key: s.Key = A, boot_id: str = BOOT, **more: object) -> s.Assignment:
-    return s.Assignment(attempt_id=key[0], rank=key[1], boot_id=boot_id, command=("true",), **more)
+    return s.Assignment(attempt_id=key[0], rank=key[1], boot_id=boot_id, **more)
 
 
 def assigned(key: s.Key = A, epoch: int = 1, boot_id: str = BOOT, **more: object) -> s.Assigned:
@@ -41,8 +42,8 @@ def started(key: s.Key = A, at: int = 10 * SECOND) -> s.MemberStarted:
 
 
 def ended(key: s.Key = A, **more: object) -> s.MemberEnded:
-    values = {"cause": "completed", "exit_code": 0, "held_us": 5 * SECOND, **more}
-    return s.MemberEnded(s.Exit(attempt_id=key[0], rank=key[1], **values))
+    values = {"cause": EndCause.COMPLETED, "exit_code": 0, "held_us": 5 * SECOND, **more}
+    return s.MemberEnded(*key, Exit(**values))
 
 
 def of(kind: type[T], instructions: Sequence[s.Instruction]) -> list[T]:
@@ -78,7 +79,7 @@ def test_same_assignment_twice_starts_once() -> None:
 
 def test_assignment_of_an_ended_attempt_tells_its_end_again() -> None:
     core = connected()
-    play(core, assigned(), started(), ended(exit_code=3, cause="failed"))
+    play(core, assigned(), started(), ended(exit_code=3, cause=EndCause.FAILED))
     (told,) = play(core, assigned())
     assert isinstance(told, s.SendExited)
     assert told.exit.exit_code == 3
@@ -91,7 +92,7 @@ def test_late_duplicate_after_forget_still_does_not_start() -> None:
     3. It is answered with the end it had.
     """
     core = connected()
-    play(core, assigned(), started(), ended(exit_code=4, cause="failed"))
+    play(core, assigned(), started(), ended(exit_code=4, cause=EndCause.FAILED))
     assert of(s.ForgetMember, play(core, s.ForgetReceived(*A)))
     (told,) = play(core, assigned())
     assert isinstance(told, s.SendExited)
@@ -130,7 +131,7 @@ def test_lower_epoch_is_refused_but_the_ruling_daemon_may_assign_it() -> None:
     assert isinstance(told, s.SendExited)
     assert told.exit.cause == "start_failed"
     assert "epoch 4" in told.exit.message
-    assert told.exit.fenced_epoch == 5
+    assert told.fenced_epoch == 5
     assert of(s.StartMembers, play(core, assigned(epoch=5)))
 
 
@@ -155,7 +156,7 @@ def test_stop_of_a_lower_epoch_is_not_obeyed() -> None:
 
 def test_failed_start_is_told_as_never_started() -> None:
     core = connected()
-    out = play(core, assigned(), ended(cause="start_failed", started=False, held_us=0))
+    out = play(core, assigned(), ended(cause=EndCause.START_FAILED, started=False, held_us=0))
     (told,) = of(s.SendExited, out)
     assert not told.exit.started
 
@@ -263,7 +264,7 @@ def test_restarted_agent_goes_on_with_what_the_files_say() -> None:
     3. Assigned again, neither starts.
     """
     core = agent(epoch=3)
-    done = s.Exit(attempt_id="att_b", rank=0, cause="failed", exit_code=1)
+    done = Exit(cause=EndCause.FAILED, exit_code=1)
     play(
         core,
         s.Adopted(
@@ -275,7 +276,7 @@ def test_restarted_agent_goes_on_with_what_the_files_say() -> None:
         s.Connected(0),
     )
     out = play(core, s.Welcomed(now_boot_us=0, epoch=3))
-    assert [i.exit.attempt_id for i in of(s.SendExited, out)] == ["att_b"]
+    assert [i.attempt_id for i in of(s.SendExited, out)] == ["att_b"]
     assert core.live() == ((A, 7),)
     again = play(core, assigned(epoch=3), assigned(("att_b", 0), epoch=3))
     assert [type(i) for i in again] == [s.SendStarted, s.SendExited]
@@ -464,7 +465,7 @@ def test_no_order_of_events_starts_twice_or_lets_a_counter_fall(history: list[s.
     core = agent()
     starts: set[s.Key] = set()
     counters: dict[s.Key, tuple[int, int]] = {}
-    ends: dict[s.Key, s.Exit] = {}
+    ends: dict[s.Key, Exit] = {}
     epoch = seq = 0
     for event in history:
         for told in core.handle(event):
@@ -484,8 +485,8 @@ def test_no_order_of_events_starts_twice_or_lets_a_counter_fall(history: list[s.
                         assert c.held_us >= held
                         assert c.cpu_us >= cpu
                         counters[key] = (c.held_us, c.cpu_us)
-                case s.SendExited(exit) if "epoch" not in exit.message:
-                    key = (exit.attempt_id, exit.rank)
+                case s.SendExited(attempt_id, rank, exit) if "epoch" not in exit.message:
+                    key = (attempt_id, rank)
                     assert ends.setdefault(key, exit) == exit, "an end never changes"
                     held, cpu = counters.get(key, (0, 0))
                     assert exit.held_us >= held

@@ -292,11 +292,27 @@ WRONG_TYPES: dict[str, Callable[[Path], object]] = {
 }
 
 
+ABSENT = ("removed", "emptied")
+"""A record that is empty is one not yet written, in a directory that is used again."""
+
+
+@pytest.mark.parametrize("name", ["start.json", "exit.json"])
+@pytest.mark.parametrize("damage", ABSENT)
+def test_a_record_that_is_absent_or_empty_is_none_and_nothing_is_set_aside(
+    member: tuple[int, int, Path], name: str, damage: str
+) -> None:
+    run_fd, dir_fd, path = member
+    DAMAGES[damage](path / name)
+    assert truth.mend_member(run_fd, dir_fd, "att_a.0") == []
+    found = truth.member_truth(dir_fd, "att_a", 0)
+    assert (found.state, found.exit) == (("ended", REPORT) if name == "start.json" else ("running", None))
+
+
 @pytest.mark.parametrize("name", ["start.json", "exit.json"])
 @pytest.mark.parametrize(
     "damage",
-    [*(d for name, d in DAMAGES.items() if name != "removed"), *WRONG_TYPES.values()],
-    ids=[*(name for name in DAMAGES if name != "removed"), *WRONG_TYPES],
+    [*(d for name, d in DAMAGES.items() if name not in ABSENT), *WRONG_TYPES.values()],
+    ids=[*(name for name in DAMAGES if name not in ABSENT), *WRONG_TYPES],
 )
 def test_damaged_record_is_none_and_lies_aside_outside(
     folder: Path, member: tuple[int, int, Path], name: str, damage: Callable[[Path], object]

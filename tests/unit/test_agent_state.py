@@ -7,12 +7,12 @@ import pwd
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bursar.clock import DAY_US, VirtualClock
 from bursar.errors import InvalidRequest, StoreUnavailable
-from bursar.model import DeviceShare
 from bursar.systemd import Notifier
 from bursar_agent import statedir
 from bursar_agent.environment import PATH_OF_ACCOUNTS, Accounts, start_request
@@ -90,61 +90,46 @@ def test_too_many_or_too_large_logs_go_oldest_first(tmp_path: Path, monkeypatch:
 # --- environment --------------------------------------------------------------------------------
 
 
-def assignment(**more: object) -> Assignment:
-    return Assignment(attempt_id="att_a", rank=0, boot_id="b", job_id="job_1", command=("true",), **more)
+def assignment(**more: Any) -> Assignment:
+    values = {"job_id": "job_1", "launch": b"unopened", **more}
+    return Assignment(attempt_id="att_a", rank=0, boot_id="b", **values)
 
 
 def nobody_else() -> Accounts:
     return Accounts(os.getuid())
 
 
-def test_job_sees_its_devices_and_no_others(state: StateDir) -> None:
-    shares = (DeviceShare(2), DeviceShare(5, 500))
-    request = start_request(assignment(devices=shares), 1, nobody_else(), state)
-    assert request.env is not None
-    assert request.env["CUDA_VISIBLE_DEVICES"] == "2,5"
-    request = start_request(assignment(env={"CUDA_VISIBLE_DEVICES": "0"}), 1, nobody_else(), state)
-    assert request.env is not None
-    assert request.env["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def test_daemons_variables_win_over_the_accounts(state: StateDir) -> None:
+def test_the_node_says_whose_account_it_is_and_opens_no_launch(state: StateDir) -> None:
     own = pwd.getpwuid(os.getuid())
-    request = start_request(assignment(env={"HOME": "/h"}), 1, nobody_else(), state)
-    assert request.env is not None
-    assert request.env["HOME"] == "/h"
-    assert request.env["USER"] == own.pw_name
-    assert request.cwd == own.pw_dir
+    request = start_request(assignment(), 1, nobody_else(), state)
+    assert request.launch == b"unopened"
+    assert request.home == own.pw_dir
+    assert request.env == {
+        "HOME": own.pw_dir,
+        "USER": own.pw_name,
+        "LOGNAME": own.pw_name,
+        "SHELL": own.pw_shell,
+    }
 
 
-def test_checkpoint_placeholder_becomes_a_private_directory_of_the_job(state: StateDir) -> None:
-    for _ in range(2):
-        request = start_request(
-            assignment(env={"BURSAR_CHECKPOINT_DIR": "@checkpoint"}), 1, nobody_else(), state
-        )
-        assert request.env is not None
-        folder = Path(request.env["BURSAR_CHECKPOINT_DIR"])
-        assert folder == state.path / "checkpoints" / "job_1"
-        assert folder.stat().st_mode & 0o777 == 0o700
-    given = start_request(assignment(env={"BURSAR_CHECKPOINT_DIR": "/mine"}), 1, nobody_else(), state)
-    assert given.env is not None
-    assert given.env["BURSAR_CHECKPOINT_DIR"] == "/mine"
+def test_a_job_has_one_place_for_its_checkpoints_on_a_node(state: StateDir) -> None:
+    request = start_request(assignment(), 1, nobody_else(), state)
+    assert Path(request.checkpoint_dir) == state.path / "checkpoints" / "job_1"
+    assert Path(request.checkpoint_dir).parent.is_dir()
+    assert not Path(request.checkpoint_dir).exists()
+    assert start_request(assignment(job_id=""), 1, nobody_else(), state).checkpoint_dir == ""
 
 
 def test_job_id_cannot_lead_out_of_the_checkpoint_directory(state: StateDir) -> None:
-    wrong = Assignment(
-        attempt_id="att_a", rank=0, boot_id="b", job_id="../x",
-        env={"BURSAR_CHECKPOINT_DIR": "@checkpoint"},
-    )  # fmt: skip
     with pytest.raises(InvalidRequest, match=r"\.\./x"):
-        start_request(wrong, 1, nobody_else(), state)
+        start_request(assignment(job_id="../x"), 1, nobody_else(), state)
 
 
 def test_root_becomes_the_user_with_that_users_home_and_path(state: StateDir) -> None:
     """`Accounts(0)` is told that it is root; nothing is started here."""
     entry = next(e for e in pwd.getpwall() if e.pw_uid != 0)
     request = start_request(assignment(user=entry.pw_name), 1, Accounts(0), state)
-    assert (request.uid, request.gid) == (entry.pw_uid, entry.pw_gid)
+    assert (request.uid, request.gid, request.home) == (entry.pw_uid, entry.pw_gid, entry.pw_dir)
     assert request.env is not None
     assert request.env["HOME"] == entry.pw_dir
     assert request.env["PATH"] == PATH_OF_ACCOUNTS

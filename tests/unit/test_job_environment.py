@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from bursar.jobfile.slurm import SET_VARIABLES
-from bursar.model import JobSpec, MemberAllocation
+from bursar.model import DeviceShare, JobSpec, MemberAllocation
 from bursard.fleet.environment import job_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 
@@ -14,11 +14,20 @@ SBATCH = "#!/bin/bash\n#SBATCH --nodes=2\necho $SLURM_JOB_ID\n"
 
 
 def environment(
-    script: str, *, rank: int = 0, nodes: int = 1, index: int = -1, env: tuple[tuple[str, str], ...] = ()
+    script: str,
+    *,
+    rank: int = 0,
+    nodes: int = 1,
+    index: int = -1,
+    env: tuple[tuple[str, str], ...] = (),
+    devices: tuple[DeviceShare, ...] = (),
 ) -> dict[str, str]:
     facts = {f"node_{n}": SimpleNamespace(facts=SimpleNamespace(address=f"10.0.0.{n}")) for n in range(nodes)}
     state = cast(State, SimpleNamespace(nodes=facts))
-    members = [MemberRecord(MemberAllocation(rank=n, node_id=f"node_{n}"), "boot") for n in range(nodes)]
+    members = [
+        MemberRecord(MemberAllocation(rank=n, node_id=f"node_{n}", devices=devices), "boot")
+        for n in range(nodes)
+    ]
     spec = JobSpec(name="train", nodes=nodes, script=script, env=env)
     attempt = AttemptRecord(
         id="att_1", job_id="job_1", number=1, option=0, members=members, time_limit_us=60_000_000, grace_us=0,
@@ -64,3 +73,9 @@ def test_without_an_sbatch_line_nothing_pretends_to_be_slurm() -> None:
 def test_the_jobs_own_word_stands_above_slurms_and_below_bursars() -> None:
     env = environment(SBATCH, env=(("BURSAR_NODES", "9"), ("SLURM_JOB_ID", "mine")))
     assert (env["SLURM_JOB_ID"], env["BURSAR_NODES"]) == ("mine", "1")
+
+
+def test_a_job_sees_the_devices_it_pays_for_and_no_others() -> None:
+    env = environment("x", devices=(DeviceShare(2), DeviceShare(5, 500)))
+    assert (env["CUDA_VISIBLE_DEVICES"], env["CUDA_DEVICE_ORDER"]) == ("2,5", "PCI_BUS_ID")
+    assert environment("x", env=(("CUDA_VISIBLE_DEVICES", "0"),))["CUDA_VISIBLE_DEVICES"] == ""

@@ -32,7 +32,7 @@ class Stage:
         self.runner: Runner = self.fake
 
     def start(self, **fields: object) -> str:
-        request = StartRequest("att_1", argv=["x"], **fields)  # type: ignore[arg-type]
+        request = StartRequest("att_1", **fields)  # type: ignore[arg-type]
         return asyncio.run(self.runner.start([request]))[0].state
 
     def stop(self, cause: str, grace_us: int, signal: str | None = None) -> None:

@@ -126,10 +126,10 @@ class Link:
             self.send(message)
         self._start_timer = None
 
-    def send_exited(self, exit: s.Exit) -> None:
+    def send_exited(self, instruction: s.SendExited) -> None:
         """Report an end."""
-        self._starts.pop((exit.attempt_id, exit.rank), None)
-        self.send(wire.exited(exit))
+        self._starts.pop((instruction.attempt_id, instruction.rank), None)
+        self.send(wire.exited(instruction))
 
     def send_telemetry(self, message: pb.AgentMessage) -> None:
         """Lossy: not behind a long queue, not before the Welcome."""

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bursar.model import DeviceShare, NodeFacts
+from bursar.codec.launch import exit_to_wire
+from bursar.model import NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
 from bursar_agent.probes.readings import Reading
 from bursar_agent.statedir import LogEnd
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when an older daemon could misread us; it answers with `Refused` then."""
-
-MESSAGE_CHARS_MAX = 2000
-"""Of a text for people; a longer one is cut."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +78,11 @@ def started(instruction: s.SendStarted) -> pb.AgentMessage:
     )
 
 
-def exited(exit: s.Exit) -> pb.AgentMessage:
+def exited(instruction: s.SendExited) -> pb.AgentMessage:
     """An end."""
-    return pb.AgentMessage(exited=_exited(exit))
+    wire = exit_to_wire(instruction.attempt_id, instruction.rank, instruction.exit)
+    wire.fenced_epoch = instruction.fenced_epoch
+    return pb.AgentMessage(exited=wire)
 
 
 def usage(record: s.Usage) -> pb.AgentMessage:
@@ -205,24 +205,6 @@ def log_end(message: pb.DaemonMessage) -> tuple[int, bytes] | None:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _exited(exit: s.Exit) -> pb.Exited:
-    return pb.Exited(
-        attempt_id=exit.attempt_id,
-        rank=exit.rank,
-        cause=exit.cause,
-        exit_code=exit.exit_code,
-        signal=exit.signal,
-        message=exit.message[:MESSAGE_CHARS_MAX],
-        started_boot_us=exit.started_boot_us,
-        held_us=exit.held_us,
-        cpu_us=exit.cpu_us,
-        max_rss_bytes=exit.max_rss_bytes,
-        log_bytes=exit.log_bytes,
-        started=exit.started,
-        fenced_epoch=exit.fenced_epoch,
-    )
-
-
 def _truth(truth: s.Truth) -> pb.AttemptTruth:
     return pb.AttemptTruth(
         attempt_id=truth.attempt_id,
@@ -230,7 +212,7 @@ def _truth(truth: s.Truth) -> pb.AttemptTruth:
         running=truth.running,
         pid=truth.pid,
         started_boot_us=truth.started_boot_us,
-        exited=None if truth.exit is None else _exited(truth.exit),
+        exited=None if truth.exit is None else exit_to_wire(truth.attempt_id, truth.rank, truth.exit),
         boot_id=truth.boot_id,
     )
 
@@ -271,15 +253,10 @@ def _assignment(message: pb.Assignment) -> s.Assignment:
         time_limit_us=message.time_limit_us,
         grace_us=message.grace_us,
         checkpoint_signal=message.checkpoint_signal,
-        command=tuple(message.command),
-        script=message.script,
-        setup=message.setup,
-        workdir=message.workdir,
-        env=dict(message.env),
-        devices=tuple(DeviceShare(d.index, d.milli) for d in message.devices),
         user=message.user,
         memory_limit_bytes=message.memory_limit_bytes,
         log_cap_bytes=message.log_cap_bytes,
+        launch=message.launch,
     )
 
 

@@ -118,6 +118,14 @@ class FakeRunner:
             raise WrongState(f"attempt {attempt_id} rank {rank} has not ended; stop it first")
         del self._members[member_name(attempt_id, rank)]
 
+    def release(self, attempt_id: str, rank: int) -> bool:
+        """See `Runner.release`."""
+        member = self._member(attempt_id, rank)
+        if member.report is None or member.behaviour.output:
+            return False
+        self.forget(attempt_id, rank)
+        return True
+
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """See `Runner.read_log`; a fake log drops nothing."""
         data = self._member(attempt_id, rank).behaviour.output[offset : offset + limit]

@@ -82,6 +82,10 @@ class Runner(Protocol):
         """
         ...
 
+    def release(self, attempt_id: str, rank: int) -> bool:
+        """`forget`, now, an ended member that left nothing to read; False: there is something to keep."""
+        ...
+
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """Bytes from the logical `offset`, the next offset, and how many in between were dropped."""
         ...
@@ -165,7 +169,8 @@ class ProcessRunner:
         connection = self._connection if self._connection and not self._connection.lost else None
         connection = connection or await client.connect_running(self._run_fd)
         if connection is not None:
-            await connection.request(b'{"op":"shutdown"}')
+            with contextlib.suppress(ConnectionError):  # gone already
+                await connection.request(b'{"op":"shutdown"}')
             connection.close()
             await asyncio.sleep(0)
 
@@ -257,13 +262,27 @@ class ProcessRunner:
             os.close(dir_fd)
         truth.remove_member(self._run_fd, attempt_id, rank)
 
+    def release(self, attempt_id: str, rank: int) -> bool:
+        """Forget an ended member at once if it left nothing to read; False: keep it, `forget` it later."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is None:
+                return False
+        finally:
+            os.close(dir_fd)
+        return truth.release_member(self._run_fd, attempt_id, rank)
+
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """See `Runner.read_log`."""
         dir_fd = self._open_member(attempt_id, rank)
         try:
             mark = truth.read_json(dir_fd, STARTING) or {}
             cap_bytes = int(mark.get("log_cap_bytes") or DEFAULT_LOG_CAP_BYTES)
-            return logs.read_log(dir_fd, cap_bytes, offset, limit)
+            found = logs.read_log(dir_fd, cap_bytes, offset, limit)
+            if (truth.read_json(dir_fd, STARTING) or {}) != mark:
+                # Another member's by now: this one left nothing, or its directory had been kept.
+                raise NotFound(f"attempt {attempt_id} rank {rank} left no log on this machine")
+            return found
         finally:
             os.close(dir_fd)
 

@@ -1,4 +1,4 @@
-"""The launcher: a tiny long-lived process that forks one supervisor for each attempt member.
+"""The launcher: a tiny long-lived process that gives each attempt member to a supervisor.
 
 Owns    the start of attempts on this machine, at most once each. Input: JSON on a unix socket.
 Why     the agent has gRPC and threads loaded, so it must not fork, and what it starts must not die
@@ -24,26 +24,35 @@ import os
 import select
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
-from bursar_agent.runner import supervisor, tree
+from bursar_agent.runner import supervisor, tree, worker
 from bursar_agent.runner.layout import (
     ATTEMPTS,
+    EXIT,
     FRAME_BYTES_MAX,
+    FREE,
     LAUNCHER_LOCK,
     LAUNCHER_SOCKET,
     PROTOCOL,
+    SPARE,
+    START,
     STARTING,
     boot_id,
     member_name,
 )
-from bursar_agent.runner.spawning import Host
+from bursar_agent.runner.pool import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, Pool
+from bursar_agent.runner.spawning import IGNORED_BY_PYTHON, Host
 
 ALREADY_RUNNING = 3
 """Exit status of a launcher that found another one alive in its directory."""
 
-_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+_REST_MS = 10_000
+"""Idle supervisors wait this long for company before they go."""
+
+_RENAME_NOREPLACE, _AT_FDCWD = 1, -100
 _SIG_BLOCK = 0
+_SIGNAL_MAX = 64
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _RECEIVE_BYTES = 1 << 16
 
@@ -85,7 +94,8 @@ class Launcher:
         self._libc = libc
         self._boot_id = boot_id()
         self._connections: dict[int, _Connection] = {}
-        self._supervisors: set[int] = set()
+        self._free: list[str] = []
+        self._renameat2: Any = getattr(libc, "renameat2", None)
         self._going = True
         self._poll = select.poll()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -95,6 +105,9 @@ class Launcher:
         notify.close()
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, supervisor.NOTIFY_FD)
         self._notify.setblocking(False)
+        self._pool = Pool(
+            host, self._notify, libc, lambda fd: self._poll.register(fd, select.POLLIN), self._poll.unregister
+        )
 
     def listen(self) -> None:
         """Open the door. By a relative name: sun_path holds only 107 bytes."""
@@ -113,13 +126,18 @@ class Launcher:
     def serve(self) -> None:
         """Until told to shut down."""
         while self._going:
-            for fd, _ in self._poll.poll():
+            news = self._poll.poll(_REST_MS if self._pool.idle > 1 else None)
+            for fd, _ in news:
                 if fd == self._listener.fileno():
                     self._accept()
                 elif fd == supervisor.SIGNAL_FD:
                     self._reap()
                 elif fd in self._connections:
                     self._receive(self._connections[fd])
+                else:
+                    self._pool.heard(fd)
+            if not news:
+                self._pool.rest()
         os.unlink(LAUNCHER_SOCKET)
 
     def _accept(self) -> None:
@@ -189,48 +207,70 @@ class Launcher:
         except OSError as problem:
             return {"state": "refused", "message": f"cannot write {directory}: {problem.strerror}"}
         try:
-            pid = os.fork()
+            pid = self._pool.give(directory, request, lock_fd)
         except OSError as problem:
-            os.close(lock_fd)
-            return {"state": "refused", "message": f"cannot fork for {member}: {problem.strerror}"}
-        if pid == 0:
-            self._become_supervisor(directory, lock_fd, request)
-        os.close(lock_fd)
-        self._supervisors.add(pid)
+            return {"state": "refused", "message": f"cannot fork for {member}: {problem}"}
         return {"state": "starting", "supervisor_pid": pid}
 
     def _mark(self, directory: str, request: dict[str, Any]) -> int:
         """Make the attempt's directory and its `starting` file, locked, before anything runs.
 
-        The lock passes to the supervisor by the fork and goes when it dies, however it dies: who
-        can take it knows that the supervisor is gone, without trust in pids.
+        The lock passes to the supervisor and is free once it is dead, however it died: who can take it
+        knows that the supervisor is gone, without trust in pids.
         """
+        mark = {
+            name: request.get(name) for name in ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes")
+        }
+        data = json.dumps(mark).encode()
+        used_again = self._mark_free(directory, data)
+        if used_again is not None:
+            return used_again
         os.mkdir(directory, 0o700)
         fd = os.open(f"{directory}/{STARTING}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mark = {
-                name: request.get(name)
-                for name in ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes")
-            }
-            os.write(fd, json.dumps(mark).encode())
+            os.write(fd, data)
         except OSError:
             os.close(fd)
             raise
         return fd
 
-    def _become_supervisor(self, directory: str, lock_fd: int, request: dict[str, Any]) -> NoReturn:
-        try:
-            os.setsid()
-            self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            self._libc.prctl(_PR_SET_NAME, b"bursar-attempt", 0, 0, 0)
-            os.chdir(directory)
-            os.dup2(lock_fd, supervisor.LOCK_FD, inheritable=False)
-            os.closerange(supervisor.FIRST_FREE_FD, 1 << 20)
-        except BaseException as problem:
-            _log(f"supervisor of {directory}: {problem!r}")
-            os._exit(1)
-        supervisor.main(request, self._host, self._notify)
+    def _mark_free(self, directory: str, mark: bytes) -> int | None:
+        """The same with the directory of a forgotten member, emptied here; None when there is none.
+
+        The new name comes last, so what has it is marked and locked. Raises `FileExistsError`.
+        """
+        if self._renameat2 is None:
+            return None
+        self._free = self._free or os.listdir(FREE)
+        while self._free:
+            path = f"{FREE}/{self._free.pop()}"
+            fd = -1
+            try:
+                fd = os.open(f"{path}/{STARTING}", os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for name in (START, EXIT):
+                    os.truncate(f"{path}/{name}", 0)
+                os.write(fd, mark)
+                self._rename(path, directory)
+                return fd
+            except OSError as problem:
+                if fd >= 0:
+                    os.close(fd)
+                if problem.errno == errno.EEXIST:
+                    raise
+                if problem.errno == errno.EAGAIN:
+                    continue  # its last supervisor has not let go yet: later
+                _log(f"{path} cannot be used again: {problem.strerror}")
+                _remove(path)
+        return None
+
+    def _rename(self, old: str, new: str) -> None:
+        """Unlike os.rename, never over something that is there. Raises `FileExistsError`, `OSError`."""
+        done = self._renameat2(_AT_FDCWD, old.encode(), _AT_FDCWD, new.encode(), _RENAME_NOREPLACE)
+        if done != 0:
+            problem = ctypes.get_errno()
+            raise OSError(problem, os.strerror(problem), new)
 
     def _reap(self) -> None:
         """Collect dead supervisors. When one was killed, nothing of its job may live on.
@@ -246,32 +286,33 @@ class Launcher:
         lost = False
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if found is None:
                 break
-            if pid in self._supervisors:
-                self._supervisors.discard(pid)
-                lost = lost or status != 0
-            else:
-                lost = True
+            # Told before it is reaped: until then its pid cannot be another's.
+            lost = self._pool.died(found.si_pid) or lost
+            os.waitpid(found.si_pid, 0)
         if lost:
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        orphans = [pid for pid in tree.children(os.getpid()) if pid not in self._supervisors]
+        orphans = [pid for pid in tree.children(os.getpid()) if pid not in self._pool]
         for pid in orphans:
             tree.send([pid, *tree.descendants(pid)], supervisor.SIGKILL)
 
 
 def prepare(libc: ctypes.CDLL) -> None:
-    """Signals to a descriptor, fixed descriptors, no collector: all that children then inherit.
+    """Signals at their defaults and to a descriptor, fixed descriptors: all that children then inherit.
 
     Every signal that can wait is blocked: the launcher ends by `shutdown`, a supervisor by its job,
     and neither by a stray SIGHUP or SIGTERM. A signalfd reads the signals of whoever reads it, so
     one made here serves each supervisor without a further system call.
     """
+    for number in range(1, _SIGNAL_MAX + 1):
+        if number not in IGNORED_BY_PYTHON:  # those are given back with each start
+            libc.signal(number, None)
     everything = (ctypes.c_ubyte * 128)(*([0xFF] * 8))
     libc.sigprocmask(_SIG_BLOCK, everything, None)
     wanted = (ctypes.c_ubyte * 128)()
@@ -283,8 +324,8 @@ def prepare(libc: ctypes.CDLL) -> None:
     if fd != supervisor.SIGNAL_FD:
         os.dup2(fd, supervisor.SIGNAL_FD, inheritable=False)
         os.close(fd)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, b"bursar-launcher", 0, 0, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(PR_SET_NAME, b"bursar-launcher", 0, 0, 0)
 
 
 def main(arguments: list[str]) -> int:
@@ -295,7 +336,7 @@ def main(arguments: list[str]) -> int:
         _log("usage: launcher --dir RUN_DIR [--cgroup-root DIR]")
         return 2
     os.closerange(3, 1 << 20)
-    for fixed in (supervisor.SIGNAL_FD, supervisor.NOTIFY_FD, supervisor.LOCK_FD):
+    for fixed in (supervisor.SIGNAL_FD, supervisor.NOTIFY_FD, worker.CHANNEL_FD):
         assert os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) == fixed  # kept free for supervisors
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     os.chdir(directory)
@@ -325,6 +366,8 @@ def _serve(cgroup_root: str | None, ready_write: int) -> None:
     host = Host(cgroup_root)
     host.protect()
     os.makedirs(ATTEMPTS, 0o700, exist_ok=True)
+    os.makedirs(FREE, 0o700, exist_ok=True)
+    _empty(SPARE)
     launcher = Launcher(host, libc)
     launcher.listen()
     os.write(ready_write, b"\0")
@@ -334,6 +377,26 @@ def _serve(cgroup_root: str | None, ready_write: int) -> None:
     gc.freeze()
     gc.disable()
     launcher.serve()
+
+
+def _empty(folder: str) -> None:
+    """Directories that killed supervisors kept for their next attempt."""
+    os.makedirs(folder, 0o700, exist_ok=True)
+    for name in os.listdir(folder):
+        try:
+            os.rmdir(f"{folder}/{name}")
+        except OSError as problem:
+            _log(f"{folder}/{name}: {problem.strerror}")
+
+
+def _remove(folder: str) -> None:
+    """A directory of plain files."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
+    except OSError as problem:
+        _log(f"{folder}: {problem.strerror}")
 
 
 def _log(text: str) -> None:

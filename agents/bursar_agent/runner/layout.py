@@ -8,12 +8,14 @@ Why     three programs of different age meet only in these files (a supervisor m
     RUN_DIR/                    0700
       launcher.sock .lock .log  the launcher: its door, its single-instance lock, its stderr
       agent.sock                where supervisors tell of starts and ends (loss is tolerated)
+      free/                     directories of forgotten members, to be used again; spare/: empty ones
       attempts/ID.RANK/         0700
-        starting                made with O_EXCL before anything runs, locked by the supervisor
+        starting                there before anything runs, locked until the supervisor is gone
         start.json              the job runs: pids and boot time
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
         exit.json               the truth about the end; written once
+        (an empty start.json or exit.json is one not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
 """
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 import os
 import re
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when launcher and agent of different ages would misread each other."""
 
 LAUNCHER_SOCKET = "launcher.sock"
@@ -30,6 +32,8 @@ LAUNCHER_LOCK = "launcher.lock"
 LAUNCHER_LOG = "launcher.log"
 AGENT_SOCKET = "agent.sock"
 ATTEMPTS = "attempts"
+FREE = "free"
+SPARE = "spare"
 
 STARTING = "starting"
 START = "start.json"
@@ -38,11 +42,16 @@ STOP = "stop.json"
 EXIT = "exit.json"
 LOG = "log"
 
+RECORDS = frozenset((STARTING, START, EXIT))
+"""All that is in the directory of a member without output, script or stop: it can be used again."""
+
 MARKER_VARIABLE = "BURSAR_ATTEMPT_MEMBER"
 """`ID.RANK` in the environment of every process of an attempt: how leftovers are found."""
 
 FRAME_BYTES_MAX = 16 << 20
 """Longest message on the launcher's socket; a longer length is not ours: we hang up."""
+
+_ONE_PAGE_BYTES = 4096
 
 _ATTEMPT_ID = re.compile(r"[a-z]{1,16}_[0-9a-z]{1,40}(\.[0-9]{1,6})?\Z")
 _MEMBER = re.compile(r"([a-z]{1,16}_[0-9a-z]{1,40}(?:\.[0-9]{1,6})?)\.([0-9]{1,6})\Z")
@@ -79,6 +88,27 @@ def write_atomically(name: str, data: bytes, dir_fd: int | None = None) -> None:
     finally:
         os.close(fd)
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def write_record(name: str, data: bytes) -> None:
+    """Write `start.json` or `exit.json` of the current directory for the first time.
+
+    One small write is whole or not there for whoever reads, and readers take an empty file for none. So in
+    a directory that is used again the file is filled in place: making a file costs more than all else here.
+    """
+    if len(data) <= _ONE_PAGE_BYTES:
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            pass
+        else:
+            try:
+                if os.fstat(fd).st_size == 0:
+                    os.write(fd, data)
+                    return
+            finally:
+                os.close(fd)
+    write_atomically(name, data)
 
 
 def log_segment_name(offset: int) -> str:

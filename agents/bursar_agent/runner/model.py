@@ -8,32 +8,31 @@ Why     the agent's pure core, the process runner and the fake share these words
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from bursar.errors import InvalidRequest
-from bursar_agent.runner.layout import MARKER_VARIABLE, member_name
+from bursar_agent.runner.layout import member_name
 
 DEFAULT_LOG_CAP_BYTES = 64 << 20
-_ARGUMENT_BYTES_MAX = 131_071
-"""Linux MAX_ARG_STRLEN: the longest single argument or NAME=value that exec accepts."""
-
 StartState = Literal["starting", "already", "refused"]
 AttemptState = Literal["starting", "running", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """One member of an attempt to start. Exactly one of `argv` and `script` is given.
+    """One member of an attempt to start.
 
     Attributes:
         attempt_id: the daemon's id; with `rank` it starts at most once on this machine.
         epoch: of the daemon that ordered it; recorded, not judged here.
-        env: complete environment of the job but for the allow-listed few of the machine.
-        script: with a `#!` first line a file that this interpreter runs; else shell text, run as
-            `/bin/bash -c TEXT` (or /bin/sh); no `-e`, as typed by hand.
-        setup: shell text run to success first, in the same environment, directory and log.
+        launch: `bursar.model.Launch` as JSON: what to run. The supervisor opens it, and it is written to no
+            file, for it may hold secrets.
+        env: what only this node knows; the launch's own environment stands above it.
+        home: working directory where the launch names none.
+        checkpoint_dir: takes the place of `CHECKPOINT_PLACEHOLDER`; made before the job runs, and removed
+            after it when it is still empty.
         time_limit_us: boot-time microseconds from the start, setup included.
         grace_us: at the time limit, from the first signal to the next step.
         checkpoint_signal: name without SIG, sent first to every process that handles it.
@@ -44,11 +43,10 @@ class StartRequest:
     attempt_id: str
     rank: int = 0
     epoch: int = 0
-    argv: Sequence[str] | None = None
-    script: str | None = None
-    setup: str | None = None
+    launch: bytes = b"{}"
     env: Mapping[str, str] | None = None
-    cwd: str = "/"
+    home: str = "/"
+    checkpoint_dir: str = ""
     uid: int | None = None
     gid: int | None = None
     time_limit_us: int | None = None
@@ -63,10 +61,12 @@ class StartRequest:
             member = member_name(self.attempt_id, self.rank)
         except ValueError as problem:
             raise InvalidRequest(str(problem)) from None
-        if (self.argv is None) == (self.script is None) or (self.argv is not None and not self.argv):
-            raise InvalidRequest(f"{member}: give either argv (not empty) or script")
-        if not self.cwd.startswith("/"):
-            raise InvalidRequest(f"{member}: cwd {self.cwd!r} is not an absolute path")
+        try:
+            launch = self.launch.decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{member}: its launch is not text") from None
+        if not self.home.startswith("/"):
+            raise InvalidRequest(f"{member}: home {self.home!r} is not an absolute path")
         if self.uid is not None and self.gid is None:
             raise InvalidRequest(f"{member}: uid {self.uid} needs a gid with it")
         numbers = (
@@ -77,24 +77,15 @@ class StartRequest:
         )
         if min(numbers) < 0:
             raise InvalidRequest(f"{member}: times and sizes must not be negative")
-        env = {
-            **base_env,
-            "BURSAR_ATTEMPT": self.attempt_id,
-            **(self.env or {}),
-            MARKER_VARIABLE: member,
-        }
-        argv = None if self.argv is None else list(self.argv)
-        _check_strings(member, [*(argv or []), self.script or "", self.setup or "", self.cwd], env)
         return {
             "attempt_id": self.attempt_id,
             "rank": self.rank,
             "epoch": self.epoch,
             "boot_id": boot_id,
-            "argv": argv,
-            "script": self.script,
-            "setup": self.setup,
-            "env": env,
-            "cwd": self.cwd,
+            "launch": launch,
+            "env": {**base_env, **(self.env or {})},
+            "home": self.home,
+            "checkpoint_dir": self.checkpoint_dir,
             "uid": self.uid,
             "gid": self.gid,
             "time_limit_us": self.time_limit_us,
@@ -216,16 +207,3 @@ def signal_number(name: str | None) -> int | None:
     if number in (signals.SIGKILL, signals.SIGSTOP):
         raise InvalidRequest(f"{name} cannot be handled by a process; use USR1, TERM or INT")
     return int(number)
-
-
-def _check_strings(member: str, words: Sequence[str], env: Mapping[str, str]) -> None:
-    for word in words:
-        if "\0" in word or len(word.encode("utf-8", "surrogateescape")) > _ARGUMENT_BYTES_MAX:
-            raise InvalidRequest(
-                f"{member}: a word of the command holds a NUL or is over 128 KiB; use a file"
-            )
-    for name, value in env.items():
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise InvalidRequest(f"{member}: environment variable {name!r} has an impossible name or value")
-        if len(name) + len(value.encode("utf-8", "surrogateescape")) + 2 > _ARGUMENT_BYTES_MAX:
-            raise InvalidRequest(f"{member}: environment variable {name} is over 128 KiB")

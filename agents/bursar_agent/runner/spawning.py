@@ -1,6 +1,7 @@
 """Starting one job process, and saying in words why it cannot start.
 
-Owns    the script's file, PATH search, working directory, signals, user change, memory cgroup.
+Owns    opening the launch, the script's file, PATH search, working directory, signals, user change, memory
+        cgroup.
 Input   the request.
 Why     posix_spawn (vfork underneath) is the cheapest start Python has, but it cannot change the
         user or enter a cgroup first; those jobs take a fork in the supervisor, which has one thread
@@ -10,13 +11,19 @@ Why     posix_spawn (vfork underneath) is the cheapest start Python has, but it 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from typing import Any, NoReturn
 
-from bursar_agent.runner.layout import SCRIPT, member_name
+from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
 
-_SIGPIPE, _SIGXFSZ = 13, 25
+IGNORED_BY_PYTHON = (13, 25)
+"""SIGPIPE and SIGXFSZ."""
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
+CHECKPOINT_PLACEHOLDER = "@checkpoint"
+"""The daemon writes this where only the node can know the path."""
 
 SCRIPTS_OF_OTHERS = "/tmp"
 """Where another user's script lies while it runs."""
@@ -34,6 +41,41 @@ class CannotStart(Exception):
         self.exit_code = exit_code
         # As a shell: 126 and 127 are the job's own fault. Everything else is the start's.
         self.end_cause = "start_failed" if exit_code is None else "failed"
+
+
+class Job:
+    """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
+
+    __slots__ = ("argv", "checkpoint_dir", "cwd", "env", "gid", "member", "script", "setup", "uid")
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.member = member_name(request["attempt_id"], request["rank"])
+        self.uid: int | None = request["uid"]
+        self.gid: int | None = request["gid"]
+        try:
+            launch = json.loads(request["launch"])
+            self.argv: list[str] = launch.get("command", [])
+            self.script: str = launch.get("script", "")
+            self.setup: str = launch.get("setup", "")
+            self.cwd: str = launch.get("workdir", "") or request["home"]
+            own: dict[str, str] = launch.get("env", {})
+        except (ValueError, AttributeError):
+            raise CannotStart(
+                "its launch cannot be read; daemon and agent are of different releases"
+            ) from None
+        if bool(self.argv) == bool(self.script):
+            raise CannotStart("give either a command (not empty) or a script")
+        if not self.cwd.startswith("/"):
+            raise CannotStart(f"working directory {self.cwd}: not an absolute path")
+        self.env = {
+            **request["env"],
+            "BURSAR_ATTEMPT": request["attempt_id"],
+            **own,
+            MARKER_VARIABLE: self.member,
+        }
+        self.checkpoint_dir = ""
+        if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
+            self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
 
 
 class JobCgroup:
@@ -110,66 +152,63 @@ def interpreter(script: str) -> list[str]:
     return first[2:].strip(" \t").split(None, 1) if first.startswith("#!") else []
 
 
-def write_script(request: dict[str, Any]) -> str:
+def write_script(job: Job) -> str:
     """Put the script where the job's user can read it; returns its absolute path. Raises `CannotStart`.
 
     The interpreter gets it as an argument, so that a volume mounted `noexec` does not matter. Another
     user cannot come into the run directory (0700); for that user it is a private file in /tmp.
     """
-    uid, gid = request.get("uid"), request.get("gid")
     path = f"{os.getcwd()}/{SCRIPT}"
-    if uid is not None:
-        path = f"{SCRIPTS_OF_OTHERS}/bursar-{member_name(request['attempt_id'], request['rank'])}"
+    if job.uid is not None:
+        path = f"{SCRIPTS_OF_OTHERS}/bursar-{job.member}"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
         with open(fd, "wb") as file:
-            file.write(request["script"].encode("utf-8", "surrogateescape"))
-            if uid is not None:
-                os.fchown(fd, uid, -1 if gid is None else gid)
+            file.write(job.script.encode("utf-8", "surrogateescape"))
+            if job.uid is not None:
+                os.fchown(fd, job.uid, -1 if job.gid is None else job.gid)
     except OSError as problem:
         raise CannotStart(f"cannot write the script to {path}: {problem.strerror}") from None
     return path
 
 
 def spawn(
-    request: dict[str, Any],
-    argv: list[str],
-    output_fd: int,
-    home_fd: int,
-    host: Host,
-    cgroup: JobCgroup | None,
+    job: Job, argv: list[str], output_fd: int, home_fd: int, host: Host, cgroup: JobCgroup | None
 ) -> int:
     """Start `argv` in its own session with output to `output_fd`; returns its pid.
 
     The caller's working directory is `home_fd` again afterwards. Raises `CannotStart`.
     """
-    env: dict[str, str] = request["env"]
-    if cgroup is not None or request.get("uid") is not None or request.get("gid") is not None:
-        return _fork_and_exec(request, argv, env, output_fd, host, cgroup)
-    cwd = request["cwd"]
+    if cgroup is not None or job.uid is not None or job.gid is not None:
+        return _fork_and_exec(job, argv, output_fd, host, cgroup)
+    _enter(job.cwd)
     try:
-        os.chdir(cwd)
-    except OSError as problem:
-        raise CannotStart(f"working directory {cwd}: {problem.strerror}") from None
-    try:
-        path = find_program(argv[0], env)
+        path = find_program(argv[0], job.env)
         if host.oom_protected:
             _write("/proc/self/oom_score_adj", "0")
         return os.posix_spawn(
             path,
             argv,
-            env,
+            job.env,
             file_actions=[(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)],
             setsid=True,
             setsigmask=(),
-            setsigdef=(_SIGPIPE, _SIGXFSZ),
+            setsigdef=IGNORED_BY_PYTHON,
         )
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise _explain(problem, argv[0]) from None
     finally:
         os.fchdir(home_fd)
         if host.oom_protected:
             host.protect()
+
+
+def _enter(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        raise CannotStart(f"working directory {cwd!r}: {reason}") from None
 
 
 def find_program(name: str, env: dict[str, str]) -> str:
@@ -187,7 +226,9 @@ def find_program(name: str, env: dict[str, str]) -> str:
     raise CannotStart(f"no such command: {name}", 127)
 
 
-def _explain(problem: OSError, name: str) -> CannotStart:
+def _explain(problem: OSError | ValueError, name: str) -> CannotStart:
+    if isinstance(problem, ValueError):
+        return CannotStart(f"cannot start {name!r}: {problem}")
     if problem.errno == errno.ENOENT:
         if os.path.exists(name):
             return CannotStart(f"the interpreter that {name} names in its first line does not exist", 127)
@@ -196,22 +237,17 @@ def _explain(problem: OSError, name: str) -> CannotStart:
         return CannotStart(f"{name} is not a program of this machine and has no #! line", 126)
     if problem.errno in (errno.EACCES, errno.ENOTDIR, errno.EISDIR):
         return CannotStart(f"not executable: {name}: {os.strerror(problem.errno)}", 126)
+    if problem.errno == errno.E2BIG:
+        return CannotStart("a word of the command or a variable is over 128 KiB; use a file")
     return CannotStart(f"cannot start {name}: {os.strerror(problem.errno or 0)}")
 
 
-def _fork_and_exec(
-    request: dict[str, Any],
-    argv: list[str],
-    env: dict[str, str],
-    output_fd: int,
-    host: Host,
-    cgroup: JobCgroup | None,
-) -> int:
+def _fork_and_exec(job: Job, argv: list[str], output_fd: int, host: Host, cgroup: JobCgroup | None) -> int:
     """The slow way in, for another user or a cgroup. The child tells its failure through a pipe."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(request, argv, env, output_fd, write_fd, host, cgroup)
+        _become(job, argv, output_fd, write_fd, host, cgroup)
     os.close(write_fd)
     try:
         told = os.read(read_fd, 4096).decode()
@@ -225,13 +261,7 @@ def _fork_and_exec(
 
 
 def _become(
-    request: dict[str, Any],
-    argv: list[str],
-    env: dict[str, str],
-    output_fd: int,
-    write_fd: int,
-    host: Host,
-    cgroup: JobCgroup | None,
+    job: Job, argv: list[str], output_fd: int, write_fd: int, host: Host, cgroup: JobCgroup | None
 ) -> NoReturn:
     import signal
 
@@ -243,18 +273,15 @@ def _become(
             _write("/proc/self/oom_score_adj", "0")
         if cgroup is not None:
             cgroup.enter()
-        _change_user(request.get("uid"), request.get("gid"))
-        try:
-            os.chdir(request["cwd"])
-        except OSError as problem:
-            raise CannotStart(f"working directory {request['cwd']}: {problem.strerror}") from None
-        path = find_program(argv[0], env)
-        for number in (_SIGPIPE, _SIGXFSZ):
+        _change_user(job.uid, job.gid)
+        _enter(job.cwd)
+        path = find_program(argv[0], job.env)
+        for number in IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
-            os.execve(path, argv, env)
-        except OSError as problem:
+            os.execve(path, argv, job.env)
+        except (OSError, ValueError) as problem:
             raise _explain(problem, argv[0]) from None
     except CannotStart as told:
         text = f"{'-' if told.exit_code is None else told.exit_code} {told.message}"

@@ -5,7 +5,7 @@ Owns    spawning the job, its log, its time limit, stops, and the exit report. I
 Why     everything that must go on when agent, launcher and daemon are dead is here: plain blocking
         code, no threads, nothing imported that the launcher has not already loaded.
 
-The supervisor is a subreaper, so whatever the job forks, daemonises or detaches stays below it.
+The supervisor's process is a subreaper, so whatever the job forks, daemonises or detaches stays below it.
 "Ended" means that the kernel says it has no child left (ECHILD): an empty tree, not only an exited
 main process. All times are CLOCK_BOOTTIME microseconds, which no clock jump moves.
 
@@ -18,26 +18,24 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import select
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 from bursar_agent.runner import spawning, tree
+from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     EXIT,
     START,
     STOP,
     start_ticks,
-    write_atomically,
+    write_record,
 )
 from bursar_agent.runner.logcap import LogCap
 
 SIGNAL_FD = 3
 NOTIFY_FD = 4
-LOCK_FD = 5
-FIRST_FREE_FD = 6
 
 SIGKILL, SIGUSR1, SIGTERM, SIGCHLD = 9, 10, 15, 17
 _SIGNALFD_RECORD_BYTES = 128
@@ -47,6 +45,9 @@ TERM_TO_KILL_US = 2_000_000
 
 LEFTOVER_GRACE_US = 2_000_000
 """For processes that outlive the main one (a tensorboard in the background)."""
+
+START_NOTICE_DELAY_US = 15_000
+"""A job that has ended by then is told as ended alone: half the messages of a short job."""
 
 KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
@@ -61,17 +62,34 @@ def boot_us() -> int:
 
 
 class Supervisor:
-    """State of one attempt member; the current directory is the attempt's."""
+    """State of one attempt member; the current directory is the attempt's.
 
-    def __init__(self, request: dict[str, Any], host: spawning.Host, notify: Any) -> None:
+    Args:
+        notify: the unbound datagram socket that reaches the agent.
+        folders: where empty checkpoint directories wait to be used again.
+        ticks: start time of this process, which many attempts may share.
+    """
+
+    def __init__(
+        self,
+        request: dict[str, Any],
+        host: spawning.Host,
+        notify: Any,
+        folders: CheckpointFolder,
+        ticks: int | None,
+    ) -> None:
         self._request = request
         self._host = host
         self._notify_socket = notify
+        self._folders = folders
+        self._ticks = ticks
+        self._job: spawning.Job | None = None
         self._main_pid = 0
         self._phase = "run"
         self._main_ended = False
         self._leftover_kill_at: int | None = None
         self._start_at = boot_us()
+        self._start_notice: tuple[int, bytes] | None = None
         self._limit_at: int | None = None
         if request.get("time_limit_us") is not None:
             self._limit_at = self._start_at + int(request["time_limit_us"])
@@ -80,6 +98,8 @@ class Supervisor:
         self._kill_at: int | None = None
         self._cgroup: spawning.JobCgroup | None = None
         self._script_path = ""
+        self._user_s = self._system_s = 0.0
+        self._max_rss_kib = 0
         self._report: dict[str, Any] = {
             "attempt_id": request["attempt_id"],
             "rank": request["rank"],
@@ -99,45 +119,66 @@ class Supervisor:
         self._log_open = True
         self._log = LogCap(log_read, int(request["log_cap_bytes"]))
 
-    def run(self) -> None:
-        """Start the job, stay with it, tell its end."""
+    def run(self) -> bool:
+        """Start the job, stay with it, tell its end.
+
+        True when nothing of it is left that could reach the next attempt of this process: it ended by itself,
+        left nothing behind, and had neither a user nor a limit of its own.
+        """
         self._attempt_dir_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        setup = self._request.get("setup")
-        if setup:
-            self._phase = "setup"
-        if self._spawn():
+        if self._begin():
             self._supervise()
         self._finish()
+        os.close(self._attempt_dir_fd)
+        return (
+            self._main_ended
+            and self._stop_cause is None
+            and self._leftover_kill_at is None
+            and self._cgroup is None
+            and self._job is not None
+            and self._job.uid is None
+        )
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _argv(self) -> list[str]:
+    def _begin(self) -> bool:
+        """Open the launch and start its first process; False (with the report filled in) when it cannot."""
+        try:
+            self._job = spawning.Job(self._request)
+            self._folders.enter(self._job.checkpoint_dir, self._job.uid, self._job.gid)
+        except spawning.CannotStart as problem:
+            self._cannot_start(problem)
+            return False
+        except OSError as problem:
+            text = f"checkpoint directory {self._request['checkpoint_dir']}: {problem.strerror}"
+            self._cannot_start(spawning.CannotStart(text))
+            return False
+        if self._job.setup:
+            self._phase = "setup"
+        return self._spawn(self._job)
+
+    def _argv(self, job: spawning.Job) -> list[str]:
         """The command of this phase. A script with a `#!` line becomes a file first."""
         if self._phase == "setup":
-            return self._host.shell_argv(self._request["setup"])
-        script = self._request.get("script")
-        if script is None:
-            argv: list[str] = self._request["argv"]
-            return argv
-        program = spawning.interpreter(script)
+            return self._host.shell_argv(job.setup)
+        if job.argv:
+            return job.argv
+        program = spawning.interpreter(job.script)
         if not program:
-            return self._host.shell_argv(script)
-        self._script_path = spawning.write_script(self._request)
+            return self._host.shell_argv(job.script)
+        self._script_path = spawning.write_script(job)
         return [*program, self._script_path]
 
-    def _spawn(self) -> bool:
+    def _spawn(self, job: spawning.Job) -> bool:
         """Start one process of the job; False (with the report filled in) when it cannot."""
         if self._cgroup is None and self._request.get("memory_limit_bytes"):
             self._cgroup = self._host.job_cgroup(self._request)
         try:
             self._main_pid = spawning.spawn(
-                self._request, self._argv(), self._log_write, self._attempt_dir_fd, self._host, self._cgroup
+                job, self._argv(job), self._log_write, self._attempt_dir_fd, self._host, self._cgroup
             )
         except spawning.CannotStart as problem:
-            self._report["end_cause"] = problem.end_cause
-            self._report["exit_code"] = problem.exit_code
-            self._report["message"] = problem.message
-            self._report["phase"] = self._phase
+            self._cannot_start(problem)
             return False
         if self._phase == "run":
             # From here on only the job holds the write end, so its end of file means something.
@@ -145,6 +186,12 @@ class Supervisor:
             self._log_write = -1
         self._record_start()
         return True
+
+    def _cannot_start(self, problem: spawning.CannotStart) -> None:
+        self._report["end_cause"] = problem.end_cause
+        self._report["exit_code"] = problem.exit_code
+        self._report["message"] = problem.message
+        self._report["phase"] = self._phase
 
     def _record_start(self) -> None:
         pid = self._main_pid
@@ -156,14 +203,14 @@ class Supervisor:
             "pgid": pid,
             "pid_start_ticks": start_ticks(pid),
             "supervisor_pid": os.getpid(),
-            "supervisor_start_ticks": start_ticks(os.getpid()),
+            "supervisor_start_ticks": self._ticks,
             "boot_id": self._request["boot_id"],
             "start_boot_us": self._start_at,
             "memory_enforced": self._cgroup is not None,
         }
         data = json.dumps(start).encode()
-        write_atomically(START, data)
-        self._notify(b'{"kind":"started",' + data[1:])
+        write_record(START, data)
+        self._start_notice = (boot_us() + START_NOTICE_DELAY_US, b'{"kind":"started",' + data[1:])
         # A stop asked for before start.json existed could not signal us. We write first and look
         # second, the agent writes stop.json first and looks second: one of us sees the other.
         self._read_stop()
@@ -205,6 +252,7 @@ class Supervisor:
                 self._kill_at,
                 self._leftover_kill_at,
                 self._limit_at if self._stop_cause is None else None,
+                self._start_notice[0] if self._start_notice is not None else None,
             )
             if at is not None
         ]
@@ -219,11 +267,15 @@ class Supervisor:
         """Collect the dead; True when no child is left, which for a subreaper is an empty tree."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return True
             if pid == 0:
                 break
+            # Summed here: the kernel's own sum is over every attempt this process has had.
+            self._user_s += used.ru_utime
+            self._system_s += used.ru_stime
+            self._max_rss_kib = max(self._max_rss_kib, used.ru_maxrss)
             if pid == self._main_pid and not self._main_ended:
                 self._main_ended = True
                 self._record_status(status)
@@ -256,7 +308,8 @@ class Supervisor:
         self._leftover_kill_at = None
         self._report["exit_code"] = None
         self._report["end_cause"] = "failed"
-        return self._spawn()
+        assert self._job is not None
+        return self._spawn(self._job)
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -312,6 +365,9 @@ class Supervisor:
         return True
 
     def _act_on_time(self, now: int) -> None:
+        if self._start_notice is not None and now >= self._start_notice[0]:
+            self._notify(self._start_notice[1])
+            self._start_notice = None
         if self._limit_at is not None and now >= self._limit_at and self._stop_cause is None:
             self._stop("time_limit", self._request.get("checkpoint_signal"), int(self._request["grace_us"]))
             return
@@ -342,7 +398,9 @@ class Supervisor:
             while self._log.pump() and select.select([self._log_read], [], [], 0)[0]:
                 pass
         self._log.close()
-        if self._request.get("uid") is not None and self._script_path:
+        os.close(self._log_read)
+        job = self._job
+        if job is not None and job.uid is not None and self._script_path:
             try:  # noqa: SIM105  contextlib is not loaded here
                 os.unlink(self._script_path)  # outside our directory: nobody else would
             except OSError:
@@ -353,19 +411,20 @@ class Supervisor:
             limit = self._request["memory_limit_bytes"]
             report["end_cause"] = "out_of_memory"
             report["message"] = f"killed by the kernel at its memory limit of {limit} bytes"
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if job is not None:
+            self._folders.leave(job.checkpoint_dir, job.uid)
         end_at = boot_us()
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at
         report["held_us"] = end_at - self._start_at
-        report["cpu_user_us"] = round(usage.ru_utime * 1_000_000)
-        report["cpu_system_us"] = round(usage.ru_stime * 1_000_000)
-        report["max_rss_bytes"] = usage.ru_maxrss * 1024
+        report["cpu_user_us"] = round(self._user_s * 1_000_000)
+        report["cpu_system_us"] = round(self._system_s * 1_000_000)
+        report["max_rss_bytes"] = self._max_rss_kib * 1024
         report["log_bytes"] = self._log.total_bytes
         report["log_dropped_bytes"] = self._log.dropped_bytes
         data = json.dumps(report).encode()
-        write_atomically(EXIT, data)
+        write_record(EXIT, data)
         self._notify(b'{"kind":"ended",' + data[1:])
 
     def _notify(self, data: bytes) -> None:
@@ -375,17 +434,3 @@ class Supervisor:
         except OSError as problem:
             if problem.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
                 os.write(2, f"agent.sock: {problem!r}\n".encode())
-
-
-def main(request: dict[str, Any], host: spawning.Host, notify: Any) -> NoReturn:
-    """Entry of the forked child; never returns into the launcher's code."""
-    code = 1
-    try:
-        Supervisor(request, host, notify).run()
-        code = 0
-    except BaseException as problem:
-        import traceback
-
-        os.write(2, "".join(traceback.format_exception(problem)).encode())
-    finally:
-        os._exit(code)

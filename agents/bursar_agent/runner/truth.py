@@ -7,6 +7,7 @@ Why     after a restart the agent knows nothing; the directories are the truth i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -15,7 +16,7 @@ import stat
 import time
 from typing import Any
 
-from bursar_agent.runner.layout import ATTEMPTS, EXIT, START, STARTING, member_name
+from bursar_agent.runner.layout import ATTEMPTS, EXIT, FREE, RECORDS, START, STARTING, member_name
 from bursar_agent.runner.model import AttemptTruth, ExitReport
 
 _RECORD_BYTES_MAX = 1 << 20
@@ -31,6 +32,8 @@ _EXIT_NUMBERS = (
     "log_dropped_bytes",
 )
 _EXIT_TIMES = ("signal", "start_boot_us", "end_boot_us", "held_us")
+FREE_MAX = 512
+"""Directories kept to be used again."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -113,10 +116,12 @@ def mend_member(run_fd: int, dir_fd: int, member: str) -> list[str]:
     moved = []
     for name, read in ((STARTING, None), (START, read_start), (EXIT, exit_report)):
         try:
-            mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             continue
-        if stat.S_ISREG(mode) and (read is None or read(dir_fd) is not None):
+        # An empty one is not written yet (`layout.write_record`), or emptied, which says as little.
+        plain = stat.S_ISREG(found.st_mode)
+        if plain and (read is None or found.st_size == 0 or read(dir_fd) is not None):
             continue
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target = f"{member}.{name}.damaged-{stamp}"
@@ -180,3 +185,20 @@ def remove_member(run_fd: int, attempt_id: str, rank: int) -> None:
         os.rmdir(member, dir_fd=attempts)
     finally:
         os.close(attempts)
+
+
+def release_member(run_fd: int, attempt_id: str, rank: int) -> bool:
+    """Let the directory of a member that left no output be used again; False: it has something to keep.
+
+    Raises `FileNotFoundError`, `ValueError` for a bad id.
+    """
+    member = member_name(attempt_id, rank)
+    if set(os.listdir(f"/proc/self/fd/{run_fd}/{ATTEMPTS}/{member}")) != RECORDS:
+        return False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(FREE, 0o700, dir_fd=run_fd)
+    if len(os.listdir(f"/proc/self/fd/{run_fd}/{FREE}")) >= FREE_MAX:
+        remove_member(run_fd, attempt_id, rank)
+    else:
+        os.rename(f"{ATTEMPTS}/{member}", f"{FREE}/{member}", src_dir_fd=run_fd, dst_dir_fd=run_fd)
+    return True

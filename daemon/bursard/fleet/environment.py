@@ -32,6 +32,8 @@ def job_environment(
         BURSAR_MODEL=spec.model,
         BURSAR_CHECKPOINT_DIR=CHECKPOINT_PLACEHOLDER,
         BURSAR_TIME_LIMIT_S=str(attempt.time_limit_us // 1_000_000),
+        # Without devices the list is empty, so that a job cannot use what it does not pay for.
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",
         CUDA_VISIBLE_DEVICES=",".join(str(share.index) for share in member.alloc.devices),
     )
     if job.array_index >= 0:

@@ -11,8 +11,9 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
+from bursar.codec.launch import launch_to_bytes
 from bursar.errors import ServerUnavailable
-from bursar.model import EndCause
+from bursar.model import EndCause, launch_of
 from bursard.engine import Engine
 from bursard.events import (
     AttemptEnded,
@@ -101,7 +102,7 @@ class Fleet:
         if backend is None:
             return
         job = self.engine.state.jobs[attempt.job_id]
-        spec = job.spec
+        launch = launch_of(job.spec, job_environment(self.engine.state, job, attempt, member))
         order = Assign(
             attempt_id=attempt.id,
             rank=member.alloc.rank,
@@ -109,16 +110,11 @@ class Fleet:
             job_id=job.id,
             time_limit_us=attempt.time_limit_us,
             grace_us=attempt.grace_us,
-            checkpoint_signal=spec.checkpoint.signal,
-            command=spec.command,
-            script=spec.script,
-            setup=spec.setup,
-            workdir=spec.workdir,
-            env=job_environment(self.engine.state, job, attempt, member),
-            devices=member.alloc.devices,
+            checkpoint_signal=job.spec.checkpoint.signal,
             user=job.user if self._run_as_submitter else "",
             memory_bytes=member.alloc.memory_bytes,
             log_cap_bytes=self._log_cap_bytes,
+            launch=launch_to_bytes(launch),
         )
         backend.assign(member.alloc.node_id, order)
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.model import DeviceShare, NodeFacts
+from bursar.model import NodeFacts
 
 # --- orders
 
 
 class Assign(msgspec.Struct, frozen=True, kw_only=True):
-    """Start one member, once, in this boot only. `env` is complete."""
+    """Start one member, once, in this boot only: what the core decided, and what to run.
+
+    `launch` is a `bursar.model.Launch` as `bursar.codec.launch` encodes it; nobody on the way opens it.
+    """
 
     attempt_id: str
     rank: int
@@ -24,15 +27,10 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True):
     time_limit_us: int
     grace_us: int
     checkpoint_signal: str
-    command: tuple[str, ...]
-    script: str
-    setup: str
-    workdir: str
-    env: dict[str, str]
-    devices: tuple[DeviceShare, ...]
     user: str
     memory_bytes: int
     log_cap_bytes: int
+    launch: bytes
 
 
 class Stop(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from bursar.codec.spec import facts_from_wire, shares_to_wire
+from bursar.codec.spec import facts_from_wire
 from bursar.errors import BursarError, InvalidRequest
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
@@ -36,7 +36,7 @@ from bursard.fleet import (
 from bursard.state import NodeRecord
 from bursard.telemetry import LiveTelemetry
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEARTBEAT_US = 5_000_000
 
 
@@ -83,7 +83,10 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
 
     async def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
         if wire.protocol != PROTOCOL:
-            raise InvalidRequest(f"this daemon speaks agent protocol {PROTOCOL}, not {wire.protocol}")
+            raise InvalidRequest(
+                f"this daemon speaks agent protocol {PROTOCOL}, the agent {wire.protocol}; install the same"
+                " release on both, and restart the older one (jobs go on meanwhile)"
+            )
         hello = _hello(wire)
         bound_to = identity.name if identity.role is Role.AGENT else ""
         node = await self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
@@ -177,15 +180,10 @@ def _assignment(message: Assign) -> pb.Assignment:
         time_limit_us=message.time_limit_us,
         grace_us=message.grace_us,
         checkpoint_signal=message.checkpoint_signal,
-        command=message.command,
-        script=message.script,
-        setup=message.setup,
-        workdir=message.workdir,
-        env=message.env,
-        devices=shares_to_wire(message.devices),
         user=message.user,
         memory_limit_bytes=message.memory_bytes,
         log_cap_bytes=message.log_cap_bytes,
+        launch=message.launch,
     )
 
 

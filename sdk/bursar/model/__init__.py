@@ -6,7 +6,9 @@ Why     one definition of each noun for the wire, the scheduler, the ledger, the
 """
 
 from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
+from bursar.model.exit import Exit
 from bursar.model.job import ArraySpec, CheckpointSpec, Dependency, EndCause, JobSpec, JobState, RetrySpec
+from bursar.model.launch import Launch, launch_of
 from bursar.model.node import MARKETS, Device, NodeFacts
 from bursar.model.reason import Reason, ReasonCode
 
@@ -18,13 +20,16 @@ __all__ = [
     "Device",
     "DeviceShare",
     "EndCause",
+    "Exit",
     "Hold",
     "JobSpec",
     "JobState",
+    "Launch",
     "MemberAllocation",
     "NodeFacts",
     "Reason",
     "ReasonCode",
     "RetrySpec",
     "ShareRates",
+    "launch_of",
 ]

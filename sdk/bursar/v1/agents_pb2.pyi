@@ -261,25 +261,9 @@ global___AssignBatch = AssignBatch
 
 @typing.final
 class Assignment(google.protobuf.message.Message):
-    """Start one member, once, in this boot only."""
+    """Start one member, once, in this boot only. Beside `launch` stands only what the agent itself decides on."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class EnvEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     RANK_FIELD_NUMBER: builtins.int
@@ -288,37 +272,24 @@ class Assignment(google.protobuf.message.Message):
     TIME_LIMIT_US_FIELD_NUMBER: builtins.int
     GRACE_US_FIELD_NUMBER: builtins.int
     CHECKPOINT_SIGNAL_FIELD_NUMBER: builtins.int
-    COMMAND_FIELD_NUMBER: builtins.int
-    SCRIPT_FIELD_NUMBER: builtins.int
-    SETUP_FIELD_NUMBER: builtins.int
-    WORKDIR_FIELD_NUMBER: builtins.int
-    ENV_FIELD_NUMBER: builtins.int
-    DEVICES_FIELD_NUMBER: builtins.int
     USER_FIELD_NUMBER: builtins.int
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
     LOG_CAP_BYTES_FIELD_NUMBER: builtins.int
+    LAUNCH_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     boot_id: builtins.str
     job_id: builtins.str
+    """names the checkpoint directory"""
     time_limit_us: builtins.int
     grace_us: builtins.int
     checkpoint_signal: builtins.str
-    script: builtins.str
-    setup: builtins.str
-    workdir: builtins.str
     user: builtins.str
     """account to run as; empty: the agent's own"""
     memory_limit_bytes: builtins.int
     log_cap_bytes: builtins.int
-    @property
-    def command(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """job environment, complete"""
-
-    @property
-    def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.DeviceShare]: ...
+    launch: builtins.bytes
+    """bursar.model.Launch as JSON; opened where the process is started"""
     def __init__(
         self,
         *,
@@ -329,17 +300,12 @@ class Assignment(google.protobuf.message.Message):
         time_limit_us: builtins.int = ...,
         grace_us: builtins.int = ...,
         checkpoint_signal: builtins.str = ...,
-        command: collections.abc.Iterable[builtins.str] | None = ...,
-        script: builtins.str = ...,
-        setup: builtins.str = ...,
-        workdir: builtins.str = ...,
-        env: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        devices: collections.abc.Iterable[bursar.v1.types_pb2.DeviceShare] | None = ...,
         user: builtins.str = ...,
         memory_limit_bytes: builtins.int = ...,
         log_cap_bytes: builtins.int = ...,
+        launch: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "command", b"command", "devices", b"devices", "env", b"env", "grace_us", b"grace_us", "job_id", b"job_id", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "script", b"script", "setup", b"setup", "time_limit_us", b"time_limit_us", "user", b"user", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
 
 global___Assignment = Assignment
 
