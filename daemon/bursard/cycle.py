@@ -1,8 +1,8 @@
 """The cycle: one scheduling pass after another, each on a frozen snapshot, each verified before it is true.
 
-Owns    when to plan, and the newest reasons why the rest waits.
+Owns    when to plan and where (in the loop, or in a thread when the plan is large), and the newest plan.
 Why     an event only says "look again". The cycle looks at its own pace: many events cost one pass, and a
-        plan made on a moment ago is checked against now, action by action.
+        plan made on a moment ago is checked against now, group by group (`bursard.place`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
-from bursar_policies.decision import JobClass
+from bursar_policies.decision import Plan, Snapshot
 from bursard.engine import Engine
 from bursard.events import Event
+from bursard.housekeeping import Housekeeping
+from bursard.place import LastPlan, Outcome, carry_out
 from bursard.scheduler import PlanCache, plan
 from bursard.state import JobRecord, State
-from bursard.state.decide import attempts, jobs, policies
-from bursard.state.decide.nodes import reprice
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,13 @@ BUSY_DELAY_S = 0.008
 BUSY_ATTEMPTS = 8
 """With so many attempts live, a pass waits for more ends to come in: one commit and one message to an agent
 then serve several jobs. A first job on an idle cluster never waits, since no pass came before it."""
-HOUSEKEEPING_S = 1.0
-"""Periods, begin times, prices and thresholds are looked at this often without any event."""
+IDLE_S = 1.0
+"""Without any event, time is looked at this often (`bursard.housekeeping`)."""
+THREAD_WORK = 100_000
+"""Nodes times queues from which a plan is made in a thread: some ten milliseconds of work. Below it the
+hand-over costs more than it gives, and a first job must start within milliseconds."""
+
+Planner = Callable[[Snapshot, int, PlanCache], Plan]
 
 LEFT_ALONE_US = 60_000_000
 """How long a change that could not be applied is not tried again."""
@@ -51,17 +57,27 @@ class CycleStats(msgspec.Struct):
     longest_us: int = 0
 
 
+class _Seen(NamedTuple):
+    """What a pass looks at."""
+
+    snapshot: Snapshot
+    now: int
+    began_ns: int
+
+
 class Cycle:
     """Plans while there is something to plan."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, planner: Planner = plan, thread_work: int = THREAD_WORK) -> None:
         self.engine = engine
         self.stats = CycleStats()
-        self.reasons: dict[tuple[JobClass, int], Reason] = {}
+        self.last: LastPlan | None = None
+        self._planner = planner
+        self._thread_work = thread_work
         self._cache = PlanCache()
         self._wake = asyncio.Event()
-        self._housekept_at = 0.0
         self._left_alone: dict[str, int] = {}
+        self._housekeeping = Housekeeping(engine.state, lambda: engine.prices, self._commit)
         engine.on_dirty = self._wake.set
 
     async def run(self) -> None:
@@ -69,11 +85,11 @@ class Cycle:
         self._wake.set()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HOUSEKEEPING_S):
+                async with asyncio.timeout(IDLE_S):
                     await self._wake.wait()
             self._wake.clear()
             self.stats.turns += 1
-            more = self.once()
+            more = await self.turn()
             if self.engine.snapshot_due():
                 await self.engine.save_snapshot()
             busy = len(self.engine.state.attempts) >= BUSY_ATTEMPTS
@@ -82,69 +98,74 @@ class Cycle:
                 self._wake.set()
 
     def once(self) -> bool:
-        """One pass. True when another should follow at once (the window was cut, or an action dropped)."""
-        engine, state = self.engine, self.engine.state
-        started = time.perf_counter_ns()
-        self._housekeeping(started / 1e9)
-        if not state.pending:
-            self.reasons = {}
+        """One pass, here. True when another should follow at once, because something was dropped."""
+        seen = self._look()
+        return seen is not None and self._do(seen, self._plan(seen))
+
+    async def turn(self) -> bool:
+        """One pass, planned in a thread when it is large. Nothing in a snapshot moves, so calls may change
+        the state meanwhile; what they took away from the plan is dropped from it.
+        """
+        seen = self._look()
+        if seen is None:
             return False
-        snapshot = state.snapshot()
+        if len(seen.snapshot.nodes.ids) * len(seen.snapshot.queues) < self._thread_work:
+            return self._do(seen, self._plan(seen))
+        return self._do(seen, await asyncio.to_thread(self._plan, seen))
+
+    def _look(self) -> _Seen | None:
+        """Do what time brings, and freeze the world; None when nobody waits."""
+        began, now = time.perf_counter_ns(), self.engine.now()
+        self._housekeeping.turn(now)
+        if not self.engine.state.pending:
+            self.last = None
+            return None
+        return _Seen(self.engine.state.snapshot(), now, began)
+
+    def _plan(self, seen: _Seen) -> Plan | None:
+        """In any thread."""
         try:
-            answer = plan(snapshot, engine.now(), self._cache)
+            return self._planner(seen.snapshot, seen.now, self._cache)
         except Exception:
             # A plan changes nothing: keep serving, say it loudly, and look again at the next turn.
-            log.exception("planning failed", extra={"version": snapshot.version})
+            log.exception("planning failed", extra={"version": seen.snapshot.version})
             self._cache = PlanCache()
+            return None
+
+    def _do(self, seen: _Seen, wanted: Plan | None) -> bool:
+        if wanted is None:
             return False
-        placed = dropped = 0
-        for start in answer.starts:
-            if self._commit(start.job_id, lambda start=start: attempts.place(state, engine.ids, start)):  # type: ignore[misc]
-                placed += 1
-            else:
-                dropped += 1
-        self.reasons = {
-            (snapshot.queues[index].job_class, snapshot.queues[index].priority): reason
-            for index, reason in answer.class_reasons.items()
-        }
-        stats = self.stats
-        stats.cycles += 1
-        stats.placed += placed
-        stats.dropped += dropped
-        stats.last_us = (time.perf_counter_ns() - started) // 1000
-        stats.longest_us = max(stats.longest_us, stats.last_us)
-        if placed or dropped:
-            log.debug("plan committed", extra={"cycle": stats.cycles, "placed": placed, "dropped": dropped})
+        engine = self.engine
+        outcome = carry_out(engine.state, engine.ids, seen.snapshot, wanted, self._commit)
+        self.last = LastPlan(seen.snapshot, wanted)
+        self._count(outcome, (time.perf_counter_ns() - seen.began_ns) // 1000)
         # A pass that dirties the state wakes itself through `on_dirty`; only drops need saying.
-        return dropped > 0
+        return outcome.stale
 
-    def _housekeeping(self, now_s: float) -> None:
-        engine, state = self.engine, self.engine.state
-        now = engine.now()
-        state.wake(now)
-        if state.doomed:
-            self._commit("ends of dependants", lambda: jobs.doomed(state, jobs.EVENTS_MAX))
-        if state.budgets.due(now):
-            self._commit("periods", lambda: policies.roll_periods(state, now))
-        if now_s - self._housekept_at >= HOUSEKEEPING_S:
-            self._housekept_at = now_s
-            self._commit("prices", lambda: reprice(state, engine.prices, now))
-            self._commit("thresholds", lambda: policies.thresholds(state))
-
-    def _commit(self, what: str, decide: Callable[[], Sequence[Event]]) -> bool:
-        """Make true what follows now, if anything does. What cannot be applied is left alone for a while:
-        a defect met in every pass would keep the daemon from everything else.
+    def _commit(self, what: str, events: Sequence[Event]) -> bool:
+        """Make events true. What cannot be applied is left alone for a while: a defect met in every pass
+        would keep the daemon from everything else.
         """
         now = self.engine.clock.boot_us()
         if now < self._left_alone.get(what, 0):
             return False
-        before = self.engine.state.version
         try:
-            return self.engine.commit_each([decide], "bursard") > before
+            self.engine.commit(events, "bursard")
         except NotApplied:
             self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
             self._left_alone[what] = now + LEFT_ALONE_US
             return False
+        return True
+
+    def _count(self, outcome: Outcome, took_us: int) -> None:
+        stats = self.stats
+        stats.cycles += 1
+        stats.placed += outcome.done
+        stats.dropped += len(outcome.dropped)
+        stats.last_us = took_us
+        stats.longest_us = max(stats.longest_us, took_us)
+        for one in outcome.dropped:
+            log.debug("dropped from a plan", extra={"why": one.reason.message, "cycle": stats.cycles})
 
 
 def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
@@ -181,7 +202,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
             (("max_parallel", str(parallel)),),
         )
     key = state.pending.key_of(job.id)
-    reason = cycle.reasons.get(key) if cycle is not None and key is not None else None
+    last = cycle.last if cycle is not None else None
+    reason = last.reason(key) if last is not None and key is not None else None
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
     )

@@ -306,6 +306,13 @@ class PriceTable:
         self._shapes = _shapes(fact.row for facts in cloud.values() for fact in facts if fact.row)
         self._cloud = {key: _Series(_alive(facts)) for key, facts in sorted(cloud.items())}
         self._pools = {pool: _Series(_alive(facts)) for pool, facts in pools.items()}
+        series = (*self._cloud.values(), *self._pools.values())
+        self._changes = sorted({start for one in series for start in one.starts})
+
+    def next_change(self, after: int) -> int:
+        """The first instant after this one at which any price begins or ends; `FOREVER` when none does."""
+        index = bisect_right(self._changes, after)
+        return self._changes[index] if index < len(self._changes) else FOREVER
 
     def lookup(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
         """The price of a node at an instant: of its machine type, else of its pool's cost model."""

@@ -1,19 +1,21 @@
 """What the scheduler is given and what it answers: `Snapshot` in, `Plan` out. Frozen, no I/O.
 
-`plan(snapshot, now) -> Plan` takes no other input: daemon, simulator, `bursar plan` and tests call
-exactly that. Nodes are numpy columns (struct of arrays), jobs are grouped into *classes* that ask
-for the same thing, so feasibility and scores are computed per class and node, never per job.
+`plan(snapshot, now) -> Plan` takes no other input: daemon, simulator, `bursar plan`, a replay and tests
+call exactly that. Nodes and running members are numpy columns (struct of arrays), jobs are grouped into
+*classes* that ask for the same thing, so feasibility and scores are computed per class and node, never per
+job. A plan says what to do in *groups* of actions, and in a few numbers what stops the rest; sentences are
+made of them when somebody asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.model import DeviceShare, Reason, ShareRates
+from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
 
 GPU_SLOTS_MAX = 16
@@ -102,7 +104,7 @@ class PendingQueue(msgspec.Struct, frozen=True):
 
 
 class RunningMember(msgspec.Struct, frozen=True):
-    """One live allocation, for reservations: when it ends at the latest and what it gives back."""
+    """One live allocation: when it ends at the latest and what it gives back."""
 
     node: int
     ends_at: int
@@ -110,6 +112,43 @@ class RunningMember(msgspec.Struct, frozen=True):
     memory_bytes: int
     devices: tuple[DeviceShare, ...]
     attempt_id: str = ""
+
+
+class MemberColumns(msgspec.Struct, frozen=True):
+    """Every live allocation, one row each, in no particular order; nothing may depend on it.
+
+    Arrays (m = members, g = GPU_SLOTS_MAX):
+        node: int64 (m), rows of `NodeColumns`. ends_at: int64 (m), the latest end, microseconds.
+        cpu_milli, memory_bytes: int64 (m).
+        gpu_milli: int16 (m, g), thousandths held per device.
+        attempt_ids: whose it is.
+    """
+
+    node: NDArray[np.int64]
+    ends_at: NDArray[np.int64]
+    cpu_milli: NDArray[np.int64]
+    memory_bytes: NDArray[np.int64]
+    gpu_milli: NDArray[np.int16]
+    attempt_ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.attempt_ids)
+
+    @classmethod
+    def of(cls, members: Sequence[RunningMember]) -> MemberColumns:
+        """Columns of records."""
+        held = np.zeros((len(members), GPU_SLOTS_MAX), dtype=np.int16)
+        for row, member in enumerate(members):
+            for share in member.devices:
+                held[row, share.index] += share.milli
+        return cls(
+            node=np.array([member.node for member in members], dtype=np.int64),
+            ends_at=np.array([member.ends_at for member in members], dtype=np.int64),
+            cpu_milli=np.array([member.cpu_milli for member in members], dtype=np.int64),
+            memory_bytes=np.array([member.memory_bytes for member in members], dtype=np.int64),
+            gpu_milli=held,
+            attempt_ids=tuple(member.attempt_id for member in members),
+        )
 
 
 class BudgetRoom(msgspec.Struct, frozen=True):
@@ -142,7 +181,7 @@ class Placement(msgspec.Struct, frozen=True):
     rates: ShareRates
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, tag="start"):
     """Start this job now, there, at this price.
 
     Attributes:
@@ -150,6 +189,7 @@ class Start(msgspec.Struct, frozen=True):
         time_limit_us: may be shorter than asked: what `max_cost` pays for at this price.
         hold_nanos: worst case of the whole gang, to be held in each of `budgets`.
         why: short evidence for `explain`: candidates seen, best score, runner-up.
+        queue: index of its `PendingQueue`.
     """
 
     job_id: str
@@ -159,27 +199,98 @@ class Start(msgspec.Struct, frozen=True):
     hold_nanos: int
     budgets: tuple[str, ...]
     why: str = ""
+    queue: int = -1
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Ask a live attempt to end. `for_job`: who gets its place, "" when nobody in particular."""
+
+    attempt_id: str
+    cause: EndCause
+    for_job: str = ""
+    message: str = ""
+
+
+class Resize(msgspec.Struct, frozen=True, tag="resize"):
+    """Let an elastic attempt run on so many nodes."""
+
+    attempt_id: str
+    nodes: int
+
+
+class Rent(msgspec.Struct, frozen=True, tag="rent"):
+    """Rent machines of an offer."""
+
+    offer: str
+    nodes: int
+
+
+class Return(msgspec.Struct, frozen=True, tag="return"):
+    """Give a rented node back."""
+
+    node_id: str
+
+
+Action = Start | Stop | Resize | Rent | Return
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What stopped the first job of a queue, in numbers; `scheduler.reason_of` makes the sentence.
+
+    Attributes:
+        blocked_by: room (too little is free) | money (`code`, `budget`, `needed_nanos` and
+            `rate_nanos_per_hour` say which limit) | claim (it would delay the reserved job) | fault (no
+            node could ever serve it).
+        option: the alternative it waits for, when it waits for room.
+        starts: how many starts of this plan came before it: what they took was not there for it.
+        claimed: money was already set aside for the reserved job.
+    """
+
+    blocked_by: str
+    starts: int
+    claimed: bool
+    option: int = 0
+    code: ReasonCode = ReasonCode.NONE
+    budget: str = ""
+    needed_nanos: int = 0
+    rate_nanos_per_hour: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
     """One cycle's answer.
 
     Attributes:
-        version: of the snapshot it was made from.
-        starts: in the order they must be applied.
-        class_reasons: index of the `PendingQueue` -> why its first job does not start now.
+        version, prices, policies: of the snapshot it was made from. at: the instant it was made for.
+        groups: what to do, in this order; of a group, everything or nothing is done.
+        verdicts: index of the `PendingQueue` -> why its first job does not start now.
         reserved_job: first job that waits for resources, which backfill protects ("" for none).
         reserved_at: when it starts at the latest; 0 when no other job could go ahead of it, so that it
             was not worked out (`explain` always does).
+        reserved_nanos: set aside for it in each of `reserved_budgets` from then on.
         considered: jobs looked at.
     """
 
     version: int
-    starts: tuple[Start, ...]
-    class_reasons: Mapping[int, Reason]
+    at: int
+    groups: tuple[tuple[Action, ...], ...]
+    verdicts: Mapping[int, Verdict]
+    prices: str = ""
+    policies: str = ""
     reserved_job: str = ""
     reserved_at: int = 0
+    reserved_nanos: int = 0
+    reserved_budgets: tuple[str, ...] = ()
     considered: int = 0
+
+    @property
+    def actions(self) -> Iterator[Action]:
+        """All actions, in order."""
+        return (action for group in self.groups for action in group)
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """The starts among the actions, in order."""
+        return tuple(action for action in self.actions if isinstance(action, Start))
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -192,16 +303,19 @@ class Snapshot(msgspec.Struct, frozen=True):
             makes a `PlanCache` start over.
         facts_version: equal and > 0 in two snapshots promises that every column of `nodes` except
             cpu_free, memory_free and gpu_free is the same; 0 promises nothing (a cache then starts over).
+        prices, policies: digests of what the nodes cost and of the documents in force, to name a plan by.
     """
 
     version: int
     nodes: NodeColumns
     queues: Sequence[PendingQueue]
-    running: Sequence[RunningMember]
+    running: MemberColumns
     budgets: Mapping[str, BudgetRoom]
     strategy: str = "pack"
     typical: Sequence[tuple[ResourceRequest, int]] = ()
     facts_version: int = 0
+    prices: str = ""
+    policies: str = ""
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

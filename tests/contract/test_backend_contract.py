@@ -37,9 +37,9 @@ from bursard.fleet import (
     UsageAck,
 )
 from bursard.fleet.testing import FACTS, World
+from bursard.place import verify
 from bursard.scheduler import plan
 from bursard.state import AttemptRecord, JobRecord
-from bursard.state.decide import attempts
 
 LOG = b"hello\nworld\n"
 Key = tuple[str, int]
@@ -246,10 +246,9 @@ class BackendContract:
 
 
 def _starts(world: World) -> list[list[Any]]:
-    return [
-        attempts.place(world.state, world.ids, start)
-        for start in plan(world.state.snapshot(), world.engine.now()).starts
-    ]
+    shot = world.state.snapshot()
+    found = [verify(world.state, world.ids, shot, group) for group in plan(shot, world.engine.now()).groups]
+    return [events for events in found if isinstance(events, list)]
 
 
 def order(attempt_id: str) -> Assign:

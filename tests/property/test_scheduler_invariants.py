@@ -15,13 +15,14 @@ from msgspec.structs import replace
 from bursar_policies.decision import (
     BudgetRoom,
     JobClass,
+    MemberColumns,
     NodeColumns,
     PendingQueue,
     Plan,
     RunningMember,
     Snapshot,
 )
-from bursard.scheduler import PlanCache, plan, table
+from bursard.scheduler import PlanCache, plan, reason_of, table
 from bursard.scheduler.testing import (
     GIB,
     Node,
@@ -29,6 +30,7 @@ from bursard.scheduler.testing import (
     job_class,
     occupy,
     queue,
+    records,
     request,
     snapshot,
     vacate,
@@ -203,9 +205,9 @@ def test_every_queue_that_stops_has_one_reason_with_a_remedy(world):
     started = {start.job_id for start in answer.starts}
     for index, waiting in enumerate(world.queues):
         left = [job for _, job in waiting.jobs if job not in started]
-        assert (index in answer.class_reasons) == bool(left)
+        assert (index in answer.verdicts) == bool(left)
         if left:
-            reason = answer.class_reasons[index]
+            reason = reason_of(world, answer, index)
             assert reason.code.value
             assert reason.message
             assert reason.remedy
@@ -254,7 +256,8 @@ def test_order_of_registration_decides_nothing(world, random):
         else:
             moved[field] = [column[i] for i in order]
     place = {old: new for new, old in enumerate(order)}
-    running = [replace(member, node=place[member.node]) for member in world.running]
+    rows = np.array([place[row] for row in world.running.node.tolist()], dtype=np.int64)
+    running = replace(world.running, node=rows)
     other = replace(world, nodes=NodeColumns(**moved), running=running)
 
     def named(answer: Plan, shot: Snapshot) -> list[object]:
@@ -292,23 +295,25 @@ def test_an_empty_cluster_never_idles_while_a_fitting_job_waits(world):
         memory_free=world.nodes.memory_total.copy(),
         gpu_free=np.where(world.nodes.gpu_free >= 0, 1000, -1).astype(np.int16),
     )
-    world = replace(world, nodes=nodes, running=())
+    world = replace(world, nodes=nodes, running=MemberColumns.of(()))
     answer = plan(world, NOW)
     if not answer.starts:
         for index in range(len(world.queues)):
-            reason = answer.class_reasons[index]
+            reason = reason_of(world, answer, index)
             assert reason.code in ("ExceedsNodeCapacity", "Misconfigured") or "not ready" in reason.message
 
 
 def start_of(head: str, world: Snapshot, waiting: list[PendingQueue]) -> int | None:
     """Play it out: every attempt runs for its whole hold. When does `head` start?"""
     nodes, clock = fresh(world.nodes), NOW
-    running = [(member.ends_at, i, member) for i, member in enumerate(world.running)]
+    running = [(member.ends_at, i, member) for i, member in enumerate(records(world.running))]
     heapq.heapify(running)
     hold = {job: q.job_class.hold_us for q in waiting for _, job in q.jobs}
     count = len(running)
     while True:
-        shot = replace(world, nodes=nodes, queues=waiting, running=[m for _, _, m in running])
+        shot = replace(
+            world, nodes=nodes, queues=waiting, running=MemberColumns.of([m for _, _, m in running])
+        )
         started = set()
         for start in plan(shot, clock).starts:
             if start.job_id == head:

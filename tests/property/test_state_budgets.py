@@ -9,7 +9,7 @@ It is longer than 800 lines because the model, the rules and the invariants are 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -43,6 +43,8 @@ from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
+from bursard.housekeeping import Housekeeping
+from bursard.place import one_pass
 from bursard.replay import restore
 from bursard.scheduler import plan
 from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core
@@ -177,6 +179,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def commit(self, events: list[Event]) -> None:
         self.engine.commit(events, "test")
 
+    def make_true(self, _what: str, events: Sequence[Event]) -> bool:
+        self.commit(list(events))
+        return True
+
     def apply(self, text: str) -> None:
         documents = parse_documents(text, "test")
         now = self.engine.now()
@@ -300,12 +306,8 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule()
     def cycle(self) -> None:
         now = self.engine.now()
-        self.state.wake(now)
-        self.commit(policies.roll_periods(self.state, now))
-        self.commit(nodes.reprice(self.state, self.engine.prices, now))
-        self.commit(policies.thresholds(self.state))
-        for start in plan(self.state.snapshot(), now).starts:
-            self.commit(attempts.place(self.state, self.engine.ids, start))
+        Housekeeping(self.state, lambda: self.engine.prices, self.make_true).turn(now)
+        one_pass(self.state, self.engine.ids, now, self.make_true)
         self.everybody_hears()
 
     # --- users

@@ -14,7 +14,7 @@ import pytest
 from bursar.model import ReasonCode
 from bursar.money import parse_money
 from bursar_policies.decision import BudgetRoom, Plan, RunningMember
-from bursard.scheduler import plan
+from bursard.scheduler import plan, reason_of
 from bursard.scheduler.testing import (
     Node,
     columns,
@@ -93,13 +93,14 @@ class Scenario:
                 start = plan(base, NOW).starts[0]
                 members += occupy(nodes, start, NOW + int(ends_h * HOUR_US))
             self._names = names
-            self._plan = plan(snapshot(nodes, *self._queues, running=members, budgets=self._budgets), NOW)
+            self._snapshot = snapshot(nodes, *self._queues, running=members, budgets=self._budgets)
+            self._plan = plan(self._snapshot, NOW)
         return self._plan
 
     def expect(self, job: str, on: str = "", time_limit_h: float = 0) -> Self:
         """It starts now, on these nodes (comma separated, any order)."""
         start = next((s for s in self.plan.starts if s.job_id == job), None)
-        assert start is not None, f"{job} waits: {self.plan.class_reasons}"
+        assert start is not None, f"{job} waits: {self.plan.verdicts}"
         if on:
             assert sorted(self._names[m.node] for m in start.members) == sorted(on.split(","))
         if time_limit_h:
@@ -111,7 +112,7 @@ class Scenario:
         """It waits for this reason, whose sentence or remedy says these words."""
         index = next(i for i, q in enumerate(self._queues) if q.jobs[0][1] == job)
         assert job not in {s.job_id for s in self.plan.starts}, f"{job} started"
-        reason = self.plan.class_reasons[index]
+        reason = reason_of(self._snapshot, self.plan, index)
         assert reason.code == code, reason
         for word in words:
             assert word in f"{reason.message} | {reason.remedy}", reason

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -64,11 +64,13 @@ from bursard.fleet import (
 from bursard.fleet import (
     Counter as HeldCounter,
 )
+from bursard.housekeeping import Housekeeping
+from bursard.place import one_pass
 from bursard.replay import restore
 from bursard.scheduler import plan
 from bursard.sim.checks import node_cost
 from bursard.state import JobRecord, Limits, NodeRecord, State
-from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.state.decide import jobs, nodes, policies
 from bursard.store import Batch, ScratchStore
 
 MINUTE_US = 60 * SECOND_US
@@ -454,11 +456,12 @@ class World:
 
     def cycle(self) -> None:
         now = self.engine.now()
-        self.state.wake(now)
-        self.engine.commit(policies.roll_periods(self.state, now), "bursard")
-        self.engine.commit(nodes.reprice(self.state, self.engine.prices, now), "bursard")
-        for start in plan(self.state.snapshot(), now).starts:
-            self.engine.commit(attempts.place(self.state, self.engine.ids, start), "bursard")
+
+        def commit(_what: str, events: Sequence[Event]) -> bool:
+            return bool(self.engine.commit(events, "bursard"))
+
+        Housekeeping(self.state, lambda: self.engine.prices, commit).turn(now)
+        one_pass(self.state, self.engine.ids, now, commit)
 
     def daemon_notices(self, host: Host) -> None:
         """A stream of this host is gone: its node is silent until it comes back."""
@@ -697,11 +700,11 @@ class World:
     def spent(self) -> list[JobRecord]:
         """Jobs whose `max_cost` does not pay for another second: the plan says so."""
         shot = self.state.snapshot()
-        reasons = plan(shot, self.engine.now()).class_reasons
+        verdicts = plan(shot, self.engine.now()).verdicts
         return [
             self.state.jobs[job_id]
-            for index, reason in reasons.items()
-            if reason.code is ReasonCode.BUDGET_EXHAUSTED and shot.queues[index].job_class.max_cost_nanos
+            for index, verdict in verdicts.items()
+            if verdict.code is ReasonCode.BUDGET_EXHAUSTED and shot.queues[index].job_class.max_cost_nanos
             for _, job_id in shot.queues[index].jobs
         ]
 

@@ -28,6 +28,7 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
 from bursard.fleet import Fleet
+from bursard.place import verify
 from bursard.scheduler import plan
 from bursard.services.interceptors import Door
 from bursard.settings import Settings
@@ -90,9 +91,11 @@ class Site:
     def place(self, job_id: str) -> AttemptRecord:
         """Start a pending job: it is placed, and its agent is told when there is one."""
         state = self.engine.state
-        starts = plan(state.snapshot(), self.engine.now()).starts
-        start = next(one for one in starts if one.job_id == job_id)
-        self.engine.commit(attempts.place(state, self.engine.ids, start), "bursard")
+        shot = state.snapshot()
+        start = next(one for one in plan(shot, self.engine.now()).starts if one.job_id == job_id)
+        placed = verify(state, self.engine.ids, shot, (start,))
+        assert isinstance(placed, list)
+        self.engine.commit(placed, "bursard")
         attempt = state.jobs[job_id].attempt
         assert attempt is not None
         return attempt

@@ -9,7 +9,7 @@ from bursar.model import ReasonCode
 from bursar_policies.decision import PendingQueue
 from bursar_policies.filters import matches
 from bursar_policies.scorers import Weights
-from bursard.scheduler import PlanCache, plan
+from bursard.scheduler import PlanCache, plan, reason_of
 from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
 
 NOW = 1_767_225_600_000_000
@@ -63,7 +63,7 @@ def test_exhausted_window_is_not_a_reason():
     wanted = PendingQueue(job_class(), 50, ((1, "x"),), 9)
     answer = plan(snapshot(columns([Node(name="a")]), wanted), NOW)
     assert len(answer.starts) == 1
-    assert not answer.class_reasons
+    assert not answer.verdicts
 
 
 def test_stale_cache_is_not_trusted_without_a_facts_version():
@@ -105,7 +105,7 @@ def test_reservation_without_any_end_in_sight_holds_nobody_back():
     )
     answer = plan(shot, NOW)
     assert [start.job_id for start in answer.starts] == ["j"]
-    assert answer.class_reasons[0].code == ReasonCode.WAITING_FOR_RESOURCES
+    assert reason_of(shot, answer, 0).code == ReasonCode.WAITING_FOR_RESOURCES
 
 
 def test_overdue_job_is_expected_to_end_now():
@@ -117,4 +117,4 @@ def test_overdue_job_is_expected_to_end_now():
     shot = snapshot(nodes, head, queue(job_class(request(1)), (2, "j")), running=running)
     answer = plan(shot, NOW)
     assert not answer.starts
-    assert answer.class_reasons[1].code == ReasonCode.RESERVED_FOR_OTHER
+    assert reason_of(shot, answer, 1).code == ReasonCode.RESERVED_FOR_OTHER

@@ -32,7 +32,7 @@ from bursar_policies.document import catalog_dir, parse_files
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
-from bursard.scheduler import plan
+from bursard.place import one_pass
 from bursard.services.money import CHUNK_BYTES, MoneyService
 from bursard.services.policies import PoliciesService
 from bursard.services.prices import read_gpus
@@ -86,8 +86,7 @@ class Daemon:
         state, engine = self.engine.state, self.engine
         events = jobs.submit(state, engine.ids, user="ann", spec=JobSpec(**(asked | spec)))
         engine.commit(events, "ann")
-        for start in plan(state.snapshot(), engine.now()).starts:
-            engine.commit(attempts.place(state, engine.ids, start), "bursard")
+        one_pass(state, engine.ids, engine.now(), lambda _, events: bool(engine.commit(events, "bursard")))
         for attempt in list(state.attempts.values()):
             for member in attempt.members:
                 node = state.nodes[member.alloc.node_id]

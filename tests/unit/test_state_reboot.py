@@ -8,6 +8,7 @@ from bursar.model import JobSpec, NodeFacts, ShareRates
 from bursar_policies.compile import PriceTable
 from bursar_policies.decision import Placement, Start
 from bursard.events import Event, NodeMetered, NodePriced
+from bursard.place import verify
 from bursard.state import Applied, State
 from bursard.state.decide import attempts, jobs, nodes
 
@@ -29,8 +30,10 @@ class World:
         share = ShareRates(cpu=RATES.cpu // 2)
         placement = Placement(node=0, devices=(), cpu_milli=1000, memory_bytes=0, rates=share)
         (self.job,) = self.state.jobs.values()
-        start = Start(self.job.id, 0, (placement,), HOUR_US, 0, ())
-        self.apply(attempts.place(self.state, self.ids, start))
+        start = Start(self.job.id, 0, (placement,), HOUR_US, 0, (), queue=0)
+        placed = verify(self.state, self.ids, self.state.snapshot(), (start,))
+        assert isinstance(placed, list)
+        self.apply(placed)
         assert self.job.attempt is not None
         self.attempt = self.job.attempt
         self.apply(attempts.started(self.state, self.node, self.attempt.id, 0, 0, 1))

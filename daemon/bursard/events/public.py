@@ -57,7 +57,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         holds=_shape("budget period_start nanos"),
     ),
     e.MemberStarted: _shape("attempt_id rank at boot_us pid"),
-    e.StopRequested: _shape("attempt_id cause grace_us message"),
+    e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, charges=_CHARGE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
     e.NodeRegistered: _shape("node_id", facts=_FACTS),

@@ -161,12 +161,13 @@ class MemberStarted(msgspec.Struct, frozen=True, tag="member-started"):
 
 
 class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):
-    """A live attempt must end, and why. `grace_us` 0 means kill now."""
+    """A live attempt must end, and why. `grace_us` 0 means kill now. `for_job`: who gets its place."""
 
     attempt_id: str
     cause: EndCause
     grace_us: int
     message: str = ""
+    for_job: str = ""
 
 
 class MemberEnded(msgspec.Struct, frozen=True, tag="member-ended"):

@@ -19,9 +19,9 @@ from bursard.engine import Engine
 from bursard.events import ClusterCreated, Event, StopRequested
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.memory import MemoryBackend
-from bursard.scheduler import plan
+from bursard.place import one_pass
 from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
-from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.state.decide import jobs, nodes, policies
 from bursard.store import LogHead
 
 COST_MODEL = """\
@@ -120,8 +120,12 @@ class World:
 
     def cycle(self) -> None:
         """Place what can be placed, and let everything become durable."""
-        for start in plan(self.state.snapshot(), self.engine.now()).starts:
-            self.engine.commit(attempts.place(self.state, self.ids, start), "bursard")
+        one_pass(
+            self.state,
+            self.ids,
+            self.engine.now(),
+            lambda _, events: bool(self.engine.commit(events, "bursard")),
+        )
         self.writer.flush()
 
     def stop(self, attempt: AttemptRecord, cause: EndCause = EndCause.CANCELLED) -> None:

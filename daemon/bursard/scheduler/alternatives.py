@@ -85,20 +85,19 @@ def _other_gpu(planner: Planner, job_class: JobClass) -> Iterator[Change]:
 
 def _smaller(planner: Planner, job_class: JobClass, table: Table) -> Iterator[Change]:
     """What the freest usable nodes have left of the one quantity that is short."""
-    request, world, nodes = table.request, planner.world, job_class.nodes
+    request, free, nodes = table.request, planner.world.free, job_class.nodes
     rows = np.flatnonzero(table.usable)
     if len(rows) < nodes:
         return
     if request.gpus is not None:
-        free = (world.gpus[rows] >= request.gpus.milli).sum(axis=1)
-        count = int(np.sort(free)[-nodes])
+        count = int(np.sort(free.devices(request)[rows])[-nodes])
         if 0 < count < request.gpus.count:
             gpus = replace(request.gpus, count=count)
             yield f"ask for gpus {gpus}", _with(job_class, replace(request, gpus=gpus))
-    cpu = int(np.sort(world.cpu[rows])[-nodes])
+    cpu = int(np.sort(free.cpu[rows])[-nodes])
     if 0 < cpu < request.cpu_milli:
         yield f"set --cpus {cpu / MILLI:g}", _with(job_class, replace(request, cpu_milli=cpu))
-    memory = int(np.sort(world.memory[rows])[-nodes]) // 1_000_000 * 1_000_000
+    memory = int(np.sort(free.memory[rows])[-nodes]) // 1_000_000 * 1_000_000
     if 0 < memory < request.memory_bytes:
         smaller = replace(request, memory_bytes=memory)
         yield f"set --memory {memory // 1_000_000}MB", _with(job_class, smaller)

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.resources import MILLI
-from bursar_policies.decision import JobClass, RunningMember
+from bursar_policies.decision import JobClass
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState
 from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.gang import gang_rate
+from bursard.scheduler.releases import Release, Releases
 from bursard.scheduler.table import NO, Table
 from bursard.scheduler.world import World
 
@@ -38,7 +39,7 @@ class Reservation:
 
     def usable(self, world: World, row: int) -> NodeState:
         """What a job that outlives the shadow time may use of a node."""
-        now = world.state(row)
+        now = world.free.state(row)
         later = self.left.get(row)
         if later is None:
             return now
@@ -54,7 +55,7 @@ class Reservation:
         keys = table.keys.copy()
         for row in self.left:
             if keys[row] != NO:
-                keys[row] = table.key(world, self.usable(world, row))
+                keys[row] = table.key(world.packing, self.usable(world, row))
         return keys
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
@@ -83,17 +84,12 @@ def reserve(
     job_class: JobClass,
     asks: tuple[Ask, ...],
     rooms: Rooms,
-    running: Sequence[RunningMember],
+    releases: Releases,
     now: int,
 ) -> Reservation | None:
     """The earliest claim of a job that waits for resources; None when no end of a running job helps,
     or money would still refuse it then: a job that cannot start does not hold others back.
     """
-    releases: dict[int, list[RunningMember]] = {}
-    for member in running:
-        releases.setdefault(member.node, []).append(member)
-    for members in releases.values():
-        members.sort(key=lambda member: member.ends_at)
     found = []
     for option, ask in enumerate(asks):
         claim = _earliest(world, option, world.table(ask), job_class, rooms, releases, now)
@@ -105,7 +101,7 @@ def reserve(
     request = best.table.request
     left = {}
     for row in best.rows:
-        state = _state_at(world.state(row), releases.get(row, ()), best.at)
+        state = _state_at(world.free.state(row), releases.of(row), best.at)
         gpus = list(state.gpus)
         if request.gpus is not None:
             for index in devices.choose(gpus, request.gpus) or ():
@@ -123,7 +119,7 @@ def _earliest(
     table: Table,
     job_class: JobClass,
     rooms: Rooms,
-    releases: dict[int, list[RunningMember]],
+    releases: Releases,
     now: int,
 ) -> _Option | None:
     """When and where one alternative can first start."""
@@ -134,7 +130,7 @@ def _earliest(
     for row in np.flatnonzero(table.usable).tolist():
         at = now
         if table.keys[row] == NO:
-            at = _fits_at(table, world.state(row), releases.get(row, ()), now)
+            at = _fits_at(table, world.free.state(row), releases.of(row), now)
         if at >= 0:
             ready.append((at, int(table.rates[row]), world.place[row], row))
     ready.sort()
@@ -156,27 +152,27 @@ def _pays(rooms: Rooms, job_class: JobClass, table: Table, chosen: list[tuple[in
     return isinstance(rooms.admit(job_class, rate), Admitted)
 
 
-def _fits_at(table: Table, state: NodeState, releases: Sequence[RunningMember], now: int) -> int:
+def _fits_at(table: Table, state: NodeState, releases: Sequence[Release], now: int) -> int:
     """When the releases of a node have made room for one member; -1 for never."""
     cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
     request = table.request
-    for member in releases:
-        cpu += member.cpu_milli
-        memory += member.memory_bytes
-        devices.give(gpus, member.devices)
+    for release in releases:
+        cpu += release.cpu_milli
+        memory += release.memory_bytes
+        devices.give(gpus, release.gpu_milli)
         if cpu < request.cpu_milli or memory < request.memory_bytes:
             continue
         if request.gpus is None or devices.choose(gpus, request.gpus) is not None:
-            return max(member.ends_at, now)
+            return max(release.ends_at, now)
     return -1
 
 
-def _state_at(state: NodeState, releases: Sequence[RunningMember], at: int) -> NodeState:
+def _state_at(state: NodeState, releases: Sequence[Release], at: int) -> NodeState:
     """A node after everything that ends by `at` has ended."""
     cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
-    for member in releases:
-        if member.ends_at <= at:
-            cpu += member.cpu_milli
-            memory += member.memory_bytes
-            devices.give(gpus, member.devices)
+    for release in releases:
+        if release.ends_at <= at:
+            cpu += release.cpu_milli
+            memory += release.memory_bytes
+            devices.give(gpus, release.gpu_milli)
     return NodeState(state.row, cpu, memory, [min(left, MILLI) for left in gpus])

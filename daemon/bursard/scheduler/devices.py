@@ -36,17 +36,11 @@ def shares(indices: Sequence[int], gpus: GpuRequest) -> tuple[DeviceShare, ...]:
     return tuple(DeviceShare(index, gpus.milli) for index in indices)
 
 
-def take(free: list[int], devices: Sequence[DeviceShare]) -> None:
-    """Subtract shares from one node's devices."""
-    for share in devices:
-        free[share.index] -= share.milli
-
-
-def give(free: list[int], devices: Sequence[DeviceShare]) -> None:
-    """Return shares to one node's devices, never above whole."""
-    for share in devices:
-        if share.index < len(free) and free[share.index] >= 0:
-            free[share.index] = min(MILLI, free[share.index] + share.milli)
+def give(free: list[int], held: Sequence[int]) -> None:
+    """Return what was held per device to one node's devices, never above whole."""
+    for index, (left, milli) in enumerate(zip(free, held, strict=False)):
+        if milli and left >= 0:
+            free[index] = min(MILLI, left + milli)
 
 
 def take_many(free: Ints, gpus: GpuRequest) -> tuple[NDArray[np.bool_], Ints]:

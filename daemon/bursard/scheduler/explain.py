@@ -22,6 +22,7 @@ from bursar_policies.decision import (
     JobClass,
     NodeVerdict,
     PendingQueue,
+    Plan,
     Snapshot,
     Start,
     WhatIf,
@@ -31,9 +32,9 @@ from bursard.scheduler import gang, reasons
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.alternatives import candidates
 from bursard.scheduler.backfill import Reservation, reserve
-from bursard.scheduler.plan import Planner
+from bursard.scheduler.plan import Planner, plan
 from bursard.scheduler.table import NO, Table
-from bursard.scheduler.world import PlanCache, World
+from bursard.scheduler.world import World
 
 HOLDERS_SHOWN = 10
 WHAT_IF_ID = "what-if"
@@ -50,7 +51,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     """
     queue = snapshot.queues[index]
     job_id = job_id or queue.jobs[0][1]
-    planner = Planner(snapshot, now, PlanCache())
+    planner = Planner(snapshot, now, World(snapshot))
     result = planner.run()
     started = {start.job_id for start in result.starts}
     tables = [planner.world.table(ask) for ask in gang.asks_of(queue.job_class)]
@@ -62,7 +63,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     return Explanation(
         job_id=job_id,
         starts_now=starts,
-        reason=NOTHING if starts else result.class_reasons.get(index, NOTHING),
+        reason=NOTHING if starts else _reason(snapshot, result, index),
         counts=_counts(planner.world, table),
         nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
         budgets=_budgets(queue.job_class, planner, table),
@@ -80,12 +81,12 @@ def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 5
     last = max((q.jobs[-1][0] for q in snapshot.queues if q.jobs), default=0)
     queue = PendingQueue(job_class, priority, ((last + 1, WHAT_IF_ID),), 1)
     asked = replace(snapshot, queues=(*snapshot.queues, queue))
-    planner = Planner(asked, now, PlanCache())
+    planner = Planner(asked, now, World(asked))
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
     if start is None:
         claim = _claim(planner, job_class, WHAT_IF_ID)
-        reason = result.class_reasons.get(len(snapshot.queues), NOTHING)
+        reason = _reason(asked, result, len(snapshot.queues))
         return WhatIf(None, reason, expected_start_at=claim.at if claim else 0)
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
@@ -109,12 +110,15 @@ def _start_of(starts: tuple[Start, ...], job_id: str) -> Start | None:
     return next((start for start in starts if start.job_id == job_id), None)
 
 
+def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
+    return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
+
+
 def _claim(planner: Planner, job_class: JobClass, job_id: str) -> Reservation | None:
     """When it could start by the latest ends of what runs, if nothing else came before it."""
-    running = [*planner.snapshot.running, *planner.ends]
     asks = gang.asks_of(job_class)
     rooms = Rooms(planner.snapshot.budgets)
-    return reserve(planner.world, job_id, job_class, asks, rooms, running, planner.now)
+    return reserve(planner.world, job_id, job_class, asks, rooms, planner.releases, planner.now)
 
 
 def _ahead(snapshot: Snapshot, queue: PendingQueue, job_id: str, started: set[str]) -> list[str]:
@@ -146,7 +150,7 @@ def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:
             found.append((rule.name, int((left & ~mask).sum())))
             left = left & mask
     found.append(("ready", int((left & ~table.usable).sum())))
-    lacking = reasons.lacking(world, table)
+    lacking = reasons.lacking(world.free, table)
     return (*found, *lacking.items())
 
 
@@ -159,7 +163,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
             return NodeVerdict(name, False, rule.name, rule.why_not(nodes, row, table.ask))
     if not nodes.ready[row]:
         return NodeVerdict(name, False, "ready", "it is down, draining, cordoned or quarantined")
-    state = world.state(row)
+    state = world.free.state(row)
     if table.keys[row] != NO:
         return NodeVerdict(name, True, "", "fits now")
     if state.cpu_milli < request.cpu_milli:
@@ -191,10 +195,11 @@ def _budgets(job_class: JobClass, planner: Planner, table: Table) -> tuple[Budge
 
 def _holders(snapshot: Snapshot, table: Table) -> tuple[tuple[str, str, int], ...]:
     """Who runs on the nodes it could use, soonest end first."""
-    members = [m for m in snapshot.running if table.usable[m.node]]
-    members.sort(key=lambda m: (m.ends_at, m.attempt_id, m.node))
-    names = snapshot.nodes.names
-    return tuple((names[m.node], m.attempt_id, m.ends_at) for m in members[:HOLDERS_SHOWN])
+    running, names = snapshot.running, snapshot.nodes.names
+    rows = np.flatnonzero(table.usable[running.node]).tolist()
+    ends, nodes = running.ends_at.tolist(), running.node.tolist()
+    rows.sort(key=lambda row: (ends[row], running.attempt_ids[row], nodes[row]))
+    return tuple((names[nodes[row]], running.attempt_ids[row], ends[row]) for row in rows[:HOLDERS_SHOWN])
 
 
 def _alternatives(
@@ -206,7 +211,7 @@ def _alternatives(
     others = [replace(q, jobs=()) if i == index else q for i, q in enumerate(snapshot.queues)]
     for change, job_class in candidates(planner, queue.job_class):
         changed = replace(queue, job_class=job_class, jobs=((order, job_id),), total=1)
-        trial = Planner(replace(snapshot, queues=(*others, changed)), now, PlanCache()).run()
+        trial = plan(replace(snapshot, queues=(*others, changed)), now)
         start = _start_of(trial.starts, job_id)
         if start is None:
             continue

@@ -1,78 +1,59 @@
 """Why a job waits: one dominant reason, with the numbers and what the user can change.
 
-Why     "pending" is not an answer. Alternatives of one job may fail differently; the most hopeful
-        failure is told, because that is the one that will resolve first or is easiest to mend.
+Why     "pending" is not an answer, and a sentence that nobody reads should cost nothing: a plan keeps a few
+        numbers (`Verdict`), and the sentence is made of them and the snapshot when somebody asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from bursar.model import Reason, ReasonCode
-from bursar.resources import MILLI, ResourceRequest, format_size
-from bursar_policies.decision import JobClass, NodeColumns, PendingQueue
+from bursar.resources import MILLI, format_size
+from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Plan, Snapshot, Start
 from bursar_policies.filters import FILTERS, matches
-from bursar_policies.scorers import NodeState
-from bursard.scheduler import text
-from bursard.scheduler.admit import Admitted, Refusal, Rooms
-from bursard.scheduler.gang import NoChoice
+from bursard.scheduler import gang, text
+from bursard.scheduler.admit import Refusal, Rooms
+from bursard.scheduler.candidates import Candidates
+from bursard.scheduler.free import Free
 from bursard.scheduler.money_reasons import refused
-from bursard.scheduler.table import NO, Table
-from bursard.scheduler.world import World
-
-_HOPE = (
-    ReasonCode.BUDGET_COMMITTED,
-    ReasonCode.PRICE_CAP_EXCEEDED,
-    ReasonCode.BUDGET_EXHAUSTED,
-    ReasonCode.MISCONFIGURED,
-)
 
 
-class Blocked(NamedTuple):
-    """A reason, and whether the job may claim a reservation."""
+def reason_of(snapshot: Snapshot, plan: Plan, index: int) -> Reason:
+    """Why the first job of a queue that `plan` did not start waits: the sentence behind its verdict.
 
-    reason: Reason
-    waits_for_resources: bool
-
-
-def blocked(
-    world: World,
-    queue: PendingQueue,
-    tables: Sequence[Table],
-    waiting: Sequence[int],
-    answer: NoChoice,
-    rooms: Rooms,
-    before: Mapping[int, NodeState],
-    takers: Mapping[int, tuple[int, str]],
-) -> Blocked:
-    """The reason of a job that found no place.
+    Everything is looked at as it was when the queue was blocked: what the starts before it took is gone,
+    what came after it is not.
 
     Args:
-        waiting: alternatives that enough nodes could hold when empty.
-        before: nodes this plan has used, as they were before. takers: by whom (priority, job).
+        plan: made from this very snapshot.
+        index: of a queue among `plan.verdicts`.
     """
-    job_class = queue.job_class
-    refusals: list[tuple[int, Refusal]] = list(answer.refusals)
-    for option in waiting:
-        verdict = rooms.admit(job_class, tables[option].cheapest_rate(job_class.nodes))
-        if isinstance(verdict, Admitted):
-            table = tables[option]
-            ahead = _ahead(world, queue, table, before, takers)
-            reason = ahead or _resources(world, job_class, table)
-            return Blocked(reason, table.usable_count >= job_class.nodes)
-        refusals.append((option, verdict))
-    if refusals:
-        _, refusal = min(refusals, key=lambda entry: (_HOPE.index(entry[1].code), entry[0]))
-        return Blocked(refused(job_class, refusal, rooms), waits_for_resources=False)
-    faults = [fault(world.nodes, job_class, table) for table in tables]
-    worst_last = sorted(faults, key=lambda reason: reason.code == ReasonCode.MISCONFIGURED)
-    return Blocked(worst_last[0], waits_for_resources=False)
+    queue, verdict = snapshot.queues[index], plan.verdicts[index]
+    if verdict.blocked_by == "claim":
+        return _claimed(queue.job_class, plan.reserved_job, plan.reserved_at, plan.at)
+    before = plan.starts[: verdict.starts]
+    if verdict.blocked_by == "money":
+        rooms = Rooms(snapshot.budgets)
+        for start in before:
+            rooms.promise(start.budgets, start.hold_nanos)
+        if verdict.claimed:
+            rooms.promise(plan.reserved_budgets, plan.reserved_nanos)
+        refusal = Refusal(verdict.code, verdict.budget, verdict.needed_nanos, verdict.rate_nanos_per_hour)
+        return refused(queue.job_class, refusal, rooms)
+    asked = [Candidates(ask, snapshot.nodes) for ask in gang.asks_of(queue.job_class)]
+    if verdict.blocked_by == "fault":
+        faults = [fault(snapshot.nodes, queue.job_class, one) for one in asked]
+        return min(faults, key=lambda reason: reason.code == ReasonCode.MISCONFIGURED)
+    candidates = asked[verdict.option]
+    free = Free.after(snapshot.nodes, before)
+    ahead = _ahead(snapshot, queue, candidates, free, before)
+    return ahead or _resources(free, queue.job_class, candidates)
 
 
-def reserved(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:
+def _claimed(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:
     """It fits now, but would delay the job the queue waits for."""
     overhead = job_class.hold_us - job_class.time_limit_us
     spare = at - now - overhead
@@ -90,23 +71,23 @@ def reserved(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:
 
 
 def _ahead(
-    world: World,
+    snapshot: Snapshot,
     queue: PendingQueue,
-    table: Table,
-    before: Mapping[int, NodeState],
-    takers: Mapping[int, tuple[int, str]],
+    candidates: Candidates,
+    free: Free,
+    before: Sequence[Start],
 ) -> Reason | None:
     """Would it have started, had this plan not first served jobs of higher priority?"""
-    nodes = queue.job_class.nodes
-    lost = []
-    for row, state in before.items():
-        priority, job_id = takers[row]
-        if priority <= queue.priority or not table.usable[row] or table.keys[row] != NO:
-            continue
-        if _fits(table.request, state):
-            lost.append(job_id)
-    fits = int((table.keys != NO).sum())
-    if not lost or fits + len(lost) < nodes:
+    takers: dict[int, tuple[int, str]] = {}
+    for start in before:
+        priority = snapshot.queues[start.queue].priority
+        for member in start.members:
+            if member.node not in takers or takers[member.node][0] < priority:
+                takers[member.node] = (priority, start.job_id)
+    fits_now = candidates.usable & free.fitting(candidates.request)
+    fitted = candidates.usable & ~fits_now & Free(snapshot.nodes).fitting(candidates.request)
+    lost = [job_id for row, (priority, job_id) in takers.items() if priority > queue.priority and fitted[row]]
+    if not lost or int(fits_now.sum()) + len(lost) < queue.job_class.nodes:
         return None
     jobs = sorted(set(lost))
     return Reason(
@@ -119,42 +100,29 @@ def _ahead(
     )
 
 
-def _fits(request: ResourceRequest, state: NodeState) -> bool:
-    if state.cpu_milli < request.cpu_milli or state.memory_bytes < request.memory_bytes:
-        return False
-    return request.gpus is None or _devices(request, state.gpus) >= request.gpus.count
-
-
-def _devices(request: ResourceRequest, free: Sequence[int]) -> int:
-    """Devices with enough free for one share of the request."""
-    milli = request.gpus.milli if request.gpus else MILLI
-    return sum(left >= milli for left in free)
-
-
-def lacking(world: World, table: Table) -> dict[str, int]:
+def lacking(free: Free, candidates: Candidates) -> dict[str, int]:
     """How many usable nodes lack what right now, and how many fit (`fits`)."""
-    request, usable = table.request, table.usable
+    request, usable = candidates.request, candidates.usable
     counts = {
-        "cpus": int((usable & (world.cpu < request.cpu_milli)).sum()),
-        "memory": int((usable & (world.memory < request.memory_bytes)).sum()),
+        "cpus": int((usable & (free.cpu < request.cpu_milli)).sum()),
+        "memory": int((usable & (free.memory < request.memory_bytes)).sum()),
     }
     if request.gpus is not None:
-        free = (world.gpus >= request.gpus.milli).sum(axis=1)
-        counts["gpus"] = int((usable & (free < request.gpus.count)).sum())
-    counts["fits"] = int((table.keys != NO).sum())
+        counts["gpus"] = int((usable & (free.devices(request) < request.gpus.count)).sum())
+    counts["fits"] = int((usable & free.fitting(request)).sum())
     return counts
 
 
-def _resources(world: World, job_class: JobClass, table: Table) -> Reason:
+def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reason:
     """Enough nodes could hold it, too few can right now."""
-    want, ask = text.count(job_class.nodes, "node"), str(table.request)
-    counts = lacking(world, table)
-    away = table.capable_count - table.usable_count
+    want, ask = text.count(job_class.nodes, "node"), str(candidates.request)
+    counts = lacking(free, candidates)
+    away = candidates.capable_count - candidates.usable_count
     facts = [("nodes_wanted", str(job_class.nodes)), ("nodes_fit", str(counts["fits"]))]
-    facts += [("nodes_usable", str(table.usable_count)), ("nodes_not_ready", str(away))]
+    facts += [("nodes_usable", str(candidates.usable_count)), ("nodes_not_ready", str(away))]
     facts += [(f"lack_{name}", str(n)) for name, n in counts.items() if name != "fits"]
-    if table.usable_count < job_class.nodes:
-        one = text.count(table.capable_count, "node")
+    if candidates.usable_count < job_class.nodes:
+        one = text.count(candidates.capable_count, "node")
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
             f"needs {want} with {ask}; {one} could hold it but {away} of them "
@@ -167,30 +135,30 @@ def _resources(world: World, job_class: JobClass, table: Table) -> Reason:
     have = counts["fits"]
     return Reason(
         ReasonCode.WAITING_FOR_RESOURCES,
-        f"needs {want} with {ask} free; {have} of {table.usable_count} that could hold it "
+        f"needs {want} with {ask} free; {have} of {candidates.usable_count} that could hold it "
         f"{'has' if have == 1 else 'have'} that now{detail}",
-        _smaller(world, job_class, table),
+        _smaller(free, job_class, candidates),
         tuple(facts),
     )
 
 
-def _smaller(world: World, job_class: JobClass, table: Table) -> str:
+def _smaller(free: Free, job_class: JobClass, candidates: Candidates) -> str:
     """The one quantity to lower, when lowering it alone would help now."""
-    request = table.request
-    cpu_ok = world.cpu >= request.cpu_milli
-    memory_ok = world.memory >= request.memory_bytes
-    usable = table.usable
-    gpu_ok = np.ones(world.count, dtype=np.bool_)
+    request = candidates.request
+    cpu_ok = free.cpu >= request.cpu_milli
+    memory_ok = free.memory >= request.memory_bytes
+    usable = candidates.usable
+    gpu_ok = np.ones(free.count, dtype=np.bool_)
     if request.gpus is not None:
-        free = (world.gpus >= request.gpus.milli).sum(axis=1)
-        gpu_ok = free >= request.gpus.count
-        best = _nth(free[usable & cpu_ok & memory_ok], job_class.nodes)
+        devices = free.devices(request)
+        gpu_ok = devices >= request.gpus.count
+        best = _nth(devices[usable & cpu_ok & memory_ok], job_class.nodes)
         if 0 < best < request.gpus.count:
             return f"wait, or ask for {best} instead of {text.count(request.gpus.count, 'GPU')}"
-    best = _nth(world.cpu[usable & memory_ok & gpu_ok], job_class.nodes)
+    best = _nth(free.cpu[usable & memory_ok & gpu_ok], job_class.nodes)
     if 0 < best < request.cpu_milli:
         return f"wait, or set --cpus {best / MILLI:g} instead of {request.cpu_milli / MILLI:g}"
-    best = _nth(world.memory[usable & cpu_ok & gpu_ok], job_class.nodes)
+    best = _nth(free.memory[usable & cpu_ok & gpu_ok], job_class.nodes)
     if 0 < best < request.memory_bytes:
         asked = format_size(request.memory_bytes)
         return f"wait, or set --memory {best // 1_000_000}MB instead of {asked}"
@@ -202,14 +170,14 @@ def _nth(values: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> int:
     return int(np.sort(values)[-count]) if len(values) >= count else 0
 
 
-def fault(nodes: NodeColumns, job_class: JobClass, table: Table) -> Reason:
+def fault(nodes: NodeColumns, job_class: JobClass, candidates: Candidates) -> Reason:
     """Why this alternative can never start on these nodes."""
     left = np.ones(len(nodes.ids), dtype=np.bool_)
     for rule in FILTERS:
-        mask = rule.mask(nodes, table.ask)
+        mask = rule.mask(nodes, candidates.ask)
         passed = left if mask is None else left & mask
         if int(passed.sum()) < job_class.nodes:
-            return _fault(nodes, job_class, table, rule.name, left, int(passed.sum()))
+            return _fault(nodes, job_class, candidates, rule.name, left, int(passed.sum()))
         left = passed
     many = text.count(job_class.nodes, "node")
     return Reason(ReasonCode.EXCEEDS_NODE_CAPACITY, f"no set of {many} can hold it")
@@ -218,7 +186,7 @@ def fault(nodes: NodeColumns, job_class: JobClass, table: Table) -> Reason:
 def _fault(
     nodes: NodeColumns,
     job_class: JobClass,
-    table: Table,
+    candidates: Candidates,
     check: str,
     left: np.ndarray[tuple[int], np.dtype[np.bool_]],
     passed: int,
@@ -238,15 +206,15 @@ def _fault(
         return Reason(code, message, "add nodes, or lower --nodes", facts)
     if passed:
         message = (
-            f"only {text.count(passed, 'node')} can hold one member ({table.request}), "
+            f"only {text.count(passed, 'node')} can hold one member ({candidates.request}), "
             f"you ask {job_class.nodes}"
         )
         return Reason(code, message, f"set --nodes {passed} or less, or ask less per node", facts)
     if check == "constraints":
-        message, remedy = _unmatched(nodes, table)
+        message, remedy = _unmatched(nodes, candidates)
         return Reason(ReasonCode.MISCONFIGURED, message, remedy, facts)
     if check == "spot_policy":
-        policy = table.ask.spot_policy
+        policy = candidates.ask.spot_policy
         message = f"no node that matches is of the market you ask (spot_policy {policy})"
         return Reason(ReasonCode.MISCONFIGURED, message, "set --spot auto, or add such nodes", facts)
     if check == "price":
@@ -259,31 +227,31 @@ def _fault(
     if check == "avoid_same_node":
         message = "every node that could hold it already failed it, and retry.avoid_same_node is set"
         return Reason(ReasonCode.MISCONFIGURED, message, "unset it, or add nodes", facts)
-    message, remedy = _too_large(nodes, table, check, left)
+    message, remedy = _too_large(nodes, candidates, check, left)
     return Reason(code, message, remedy, facts)
 
 
-def _unmatched(nodes: NodeColumns, table: Table) -> tuple[str, str]:
+def _unmatched(nodes: NodeColumns, candidates: Candidates) -> tuple[str, str]:
     """Which constraint nobody satisfies, and which values there are."""
-    for key, pattern in table.ask.constraints:
+    for key, pattern in candidates.ask.constraints:
         have = sorted({facts[key] for facts in nodes.attributes if facts.get(key)})
         if any(matches(pattern, facts.get(key)) for facts in nodes.attributes):
             continue
         shown = ", ".join(have[:5]) + (", …" if len(have) > 5 else "")
         what = f"values here: {shown}" if have else f"no node has a {key}"
         return f"constraint {key}: {pattern} matches no node", f"change or drop it ({what})"
-    pairs = ", ".join(f"{key}: {pattern}" for key, pattern in table.ask.constraints)
+    pairs = ", ".join(f"{key}: {pattern}" for key, pattern in candidates.ask.constraints)
     return f"no node satisfies all constraints together ({pairs})", "drop one of them"
 
 
 def _too_large(
     nodes: NodeColumns,
-    table: Table,
+    candidates: Candidates,
     check: str,
     left: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> tuple[str, str]:
     """Type, memory or size: what is asked against the nearest there is."""
-    request = table.request
+    request = candidates.request
     rows = np.flatnonzero(left)
     gpus = request.gpus
     if gpus is not None and check == "gpu_type":

@@ -10,19 +10,17 @@ Why     10,000 pending jobs ask for a few hundred different things; a key is com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import NodeColumns
-from bursar_policies.filters import FILTERS, Ask
+from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState, NodeStates
 from bursard.scheduler import devices
-
-if TYPE_CHECKING:
-    from bursard.scheduler.world import World
+from bursard.scheduler.candidates import Candidates
+from bursard.scheduler.packing import Packing
 
 NO = np.iinfo(np.int64).max
 """The key of a node that cannot take a member now."""
@@ -33,21 +31,11 @@ ONE_BY_ONE_MAX = 6
 """Up to so many changed nodes the plain form is faster than numpy's (measured: they meet at 6-8)."""
 
 
-class Table:
+class Table(Candidates):
     """Keys of every node for one ask; `NO` where it does not fit."""
 
     def __init__(self, ask: Ask, nodes: NodeColumns, place: Sequence[int]) -> None:
-        self.ask = ask
-        self.request = ask.request
-        capable = np.ones(len(nodes.ids), dtype=np.bool_)
-        for rule in FILTERS:
-            mask = rule.mask(nodes, ask)
-            if mask is not None:
-                capable &= mask
-        self.capable: NDArray[np.bool_] = capable
-        self.usable: NDArray[np.bool_] = capable & nodes.ready
-        self.usable_count = int(self.usable.sum())
-        self.capable_count = int(capable.sum())
+        super().__init__(ask, nodes)
         self.rates = member_rates(nodes, ask.request)
         self._base = _price_place(self.rates, place)
         self._base_rows: list[int] = self._base.tolist()
@@ -55,19 +43,20 @@ class Table:
         self._seen = 0
         self._cheapest: dict[int, int] = {}
 
-    def refresh(self, world: World) -> None:
+    def refresh(self, packing: Packing) -> None:
         """Bring the keys of changed nodes up to date."""
-        if self._seen == world.clock or self.usable_count == 0:
+        free = packing.free
+        if self._seen == free.clock or self.usable_count == 0:
             return
-        rows = np.flatnonzero((world.changed_at > self._seen) & self.usable)
-        self._seen = world.clock
+        rows = np.flatnonzero((free.changed_at > self._seen) & self.usable)
+        self._seen = free.clock
         if len(rows) <= ONE_BY_ONE_MAX:
             for row in rows.tolist():
-                self.keys[row] = self.key(world, world.state(row))
+                self.keys[row] = self.key(packing, free.state(row))
         else:
-            self._refresh_many(world, rows)
+            self._refresh_many(packing, rows)
 
-    def key(self, world: World, state: NodeState) -> int:
+    def key(self, packing: Packing, state: NodeState) -> int:
         """The key of one node in a given state."""
         request = self.request
         cpu = state.cpu_milli - request.cpu_milli
@@ -81,7 +70,7 @@ class Table:
                 return int(NO)
             for index in chosen:
                 gpus[index] -= request.gpus.milli
-        cost = world.cost(NodeState(state.row, cpu, memory, gpus)) + _COST_ZERO
+        cost = packing.cost(NodeState(state.row, cpu, memory, gpus)) + _COST_ZERO
         return self._base_rows[state.row] | min(max(cost, 0), _COST_MAX) << 16
 
     def cheapest_rate(self, nodes: int) -> int:
@@ -93,11 +82,11 @@ class Table:
             self._cheapest[nodes] = found
         return found
 
-    def _refresh_many(self, world: World, rows: NDArray[np.intp]) -> None:
-        request = self.request
-        cpu, memory = world.cpu[rows] - request.cpu_milli, world.memory[rows] - request.memory_bytes
+    def _refresh_many(self, packing: Packing, rows: NDArray[np.intp]) -> None:
+        request, free = self.request, packing.free
+        cpu, memory = free.cpu[rows] - request.cpu_milli, free.memory[rows] - request.memory_bytes
         fits = (cpu >= 0) & (memory >= 0)
-        gpus = world.gpus[rows]
+        gpus = free.gpus[rows]
         if request.gpus is not None:
             enough, gpus = devices.take_many(gpus, request.gpus)
             fits &= enough
@@ -105,7 +94,7 @@ class Table:
         if not fits.any():
             return
         rows = rows[fits]
-        cost = world.costs(NodeStates(rows, cpu[fits], memory[fits], gpus[fits])) + _COST_ZERO
+        cost = packing.costs(NodeStates(rows, cpu[fits], memory[fits], gpus[fits])) + _COST_ZERO
         self.keys[rows] = self._base[rows] | np.clip(cost, 0, _COST_MAX) << 16
 
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
+from bursar.model import DeviceShare
 from bursar.money import US_PER_HOUR
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 from bursar_policies.decision import (
     GPU_SLOTS_MAX,
     BudgetRoom,
     JobClass,
+    MemberColumns,
     NodeColumns,
     PendingQueue,
     RunningMember,
@@ -121,7 +123,7 @@ def snapshot(
         version=1,
         nodes=nodes,
         queues=queues,
-        running=tuple(running),
+        running=MemberColumns.of(running),
         budgets={room.name: room for room in budgets},
         strategy=strategy,
         typical=tuple(typical),
@@ -148,6 +150,18 @@ def occupy(nodes: NodeColumns, start: Start, ends_at: int) -> list[RunningMember
             )
         )
     return members
+
+
+def records(running: MemberColumns) -> list[RunningMember]:
+    """The rows of the columns, one record each."""
+    columns = (running.node, running.ends_at, running.cpu_milli, running.memory_bytes)
+    found = []
+    for row, attempt_id in enumerate(running.attempt_ids):
+        node, ends_at, cpu_milli, memory_bytes = (int(column[row]) for column in columns)
+        held = enumerate(running.gpu_milli[row].tolist())
+        devices = tuple(DeviceShare(index, milli) for index, milli in held if milli)
+        found.append(RunningMember(node, ends_at, cpu_milli, memory_bytes, devices, attempt_id))
+    return found
 
 
 def vacate(nodes: NodeColumns, member: RunningMember) -> None:

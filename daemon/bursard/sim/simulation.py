@@ -2,8 +2,10 @@
 
 Owns    the event heap, the virtual clock and how long a job runs once it was placed. Everything else is
         `bursard.state`, its decisions, `plan` and the ledger, called as the daemon calls them.
-Why     nodes are metered when something depends on it (a period, a price or a node ends), not every minute:
-        a bill is the difference of two counters, so it is the same to the nano.
+Why     agents report when something depends on it, not every minute: a bill is the difference of two
+        counters, so it is the same to the nano. Around the end of a period or a price they report as the
+        daemon hears them, one interval before and one after: what is held of the minute between is moved
+        and settled late, as it will be.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -25,9 +27,11 @@ from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceT
 from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.specs import Document
 from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
-from bursard.scheduler import PlanCache, plan
+from bursard.housekeeping import Housekeeping
+from bursard.place import LastPlan, one_pass
+from bursard.scheduler import PlanCache
+from bursard.scheduler.candidates import Candidates
 from bursard.scheduler.gang import asks_of
-from bursard.scheduler.table import Table
 from bursard.sim.checks import Checks
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
@@ -41,7 +45,7 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _ROLL, _PRICE, _JOIN, _SUBMIT = range(6)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT = range(7)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -148,17 +152,19 @@ class Simulation:
         self._now_us = 0
         self._heap: list[tuple[int, int, int, object]] = []
         self._pushed = 0
-        self._waiting = [0] * 6
+        self._waiting = [0] * 7
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
-        self._blocked: set[tuple[JobClass, int]] = set()
+        self._blocked: Mapping[tuple[JobClass, int], int] = {}
         self._for_money = False
         self._rolled: set[str] = set()
+        self._late_reports = 0
         self._repriced: set[str] = set()
         self._commit([ClusterCreated("sim", currency)])
         self._commit(policies.apply_documents(self.state, documents, START_AT))
         self._prices = RowPrices(node_rows, self.state)
+        self._housekeeping = Housekeeping(self.state, lambda: self._prices, self._carry_out)
         self._schedule(node_rows)
 
     def _schedule(self, node_rows: Sequence[NodeRow]) -> None:
@@ -167,10 +173,17 @@ class Simulation:
         for run in self.runs:
             self._push(run.row.submit_us, _SUBMIT, run)
         for at in sorted({one.effective_from for one in self.state.priced if one.effective_from > START_AT}):
-            self._push(at - START_AT, _PRICE, None)
+            self._push_boundary(at - START_AT, _PRICE, None)
         for record in self.state.budgets.records.values():
             if record.period_end:
-                self._push(record.period_end - START_AT, _ROLL, record.name)
+                self._push_boundary(record.period_end - START_AT, _ROLL, record.name)
+
+    def _push_boundary(self, at_us: int, kind: int, what: object) -> None:
+        """Something after which time is paid for otherwise, with the reports around it."""
+        interval_us = self.state.limits.meter_interval_us
+        self._push(max(at_us - interval_us, self._now_us), _REPORT, False)
+        self._push(at_us, kind, what)
+        self._push(at_us + interval_us, _REPORT, True)
 
     def _push(self, at_us: int, kind: int, what: object) -> None:
         self._pushed += 1
@@ -206,7 +219,7 @@ class Simulation:
         if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] and self._by_id:
             return True
         # Periods renew for ever: worth waiting for until each has, and no job could start.
-        return self._for_money and len(self._rolled) < waiting[_ROLL]
+        return self._for_money and (len(self._rolled) < waiting[_ROLL] or self._late_reports > 0)
 
     def _advance(self, to_us: int) -> None:
         passed = to_us - self._now_us
@@ -239,8 +252,14 @@ class Simulation:
         elif kind == _ROLL:
             assert isinstance(what, str)
             self._roll(what)
+        elif kind == _REPORT:
+            assert isinstance(what, bool)
+            self._meter_all()
+            # What a period still held of its last minute is given back only now.
+            self._late_reports = 0 if what else self._late_reports
+            return what
         else:
-            self._reprice()
+            self._housekeeping.turn(self._now)
         return True
 
     def _commit(self, events: Sequence[Event]) -> None:
@@ -252,6 +271,8 @@ class Simulation:
             if not queue:
                 queue.extend(jobs.doomed(state, 1))
             event = queue.popleft()
+            if isinstance(event, NodePriced) and state.nodes[event.node_id].axis_start:
+                self._repriced.add(event.node_id)
             state.apply(event, self._now, applied)
             self.checks.after(event, applied.charges)
             for item in applied.charges:
@@ -437,51 +458,41 @@ class Simulation:
                 self._meter(node)
 
     def _roll(self, name: str) -> None:
-        """A budget's period ended: it is closed on the charges of its own time, then the next one begins."""
-        if self._live:
-            self._meter_all()
-        self._commit(policies.roll_periods(self.state, self._now))
+        """A budget's period has ended; housekeeping rolls it before the plan that follows."""
+        self._housekeeping.turn(self._now)
         record = self.state.budgets.records[name]
         self._rolled.add(name)
-        self._push(record.period_end - START_AT, _ROLL, name)
-
-    def _reprice(self) -> None:
-        self._meter_all()
-        for event in nodes.reprice(self.state, self._prices, self._now):
-            assert isinstance(event, NodePriced)
-            self._repriced.add(event.node_id)
-            self._commit([event])
+        self._late_reports += 1
+        self._push_boundary(record.period_end - START_AT, _ROLL, name)
 
     # --- planning
 
     def _plan(self) -> None:
         """Start what can start, as the cycle does."""
         again = True
+        self._housekeeping.turn(self._now)
         while again and len(self.state.pending):
             began = time.perf_counter_ns()
-            snapshot = self.state.snapshot()
-            answer = plan(snapshot, self._now, self._cache)
-            dropped = 0
-            for start in answer.starts:
-                events = attempts.place(self.state, self._ids, start)
-                dropped += not events
-                self._commit(events)
-                for event in events:
-                    if isinstance(event, AttemptPlaced):
-                        self._started(self.state.attempts[event.attempt_id])
+            snapshot, answer, outcome = one_pass(
+                self.state, self._ids, self._now, self._carry_out, self._cache
+            )
             self.totals.cycles += 1
             self.totals.decisions += answer.considered
             self.cycle_ns.append(time.perf_counter_ns() - began)
-            if answer.starts:
+            if answer.groups:
                 self._rolled.clear()
-            self._blocked = {
-                (snapshot.queues[index].job_class, snapshot.queues[index].priority)
-                for index in answer.class_reasons
-            }
-            self._for_money = any(r.code in _MONEY for r in answer.class_reasons.values())
+            self._blocked = LastPlan(snapshot, answer).blocked()
+            self._for_money = any(one.code in _MONEY for one in answer.verdicts.values())
             # Only a queue longer than its window, or a start that was refused, leaves more to be done.
             cut = any(queue.total > len(queue.jobs) for queue in snapshot.queues)
-            again = dropped > 0 or (cut and len(answer.starts) > 0)
+            again = outcome.stale or (cut and len(answer.groups) > 0)
+
+    def _carry_out(self, what: str, events: Sequence[Event]) -> bool:
+        self._commit(events)
+        for event in events:
+            if isinstance(event, AttemptPlaced):
+                self._started(self.state.attempts[event.attempt_id])
+        return True
 
     def _note_peak(self) -> None:
         totals = self.totals
@@ -532,5 +543,4 @@ def limit_for(row: JobRow, default_us: int) -> int:
 
 def can_ever_fit(columns: NodeColumns, job_class: JobClass) -> bool:
     """Would the gang fit if nothing else ran?"""
-    place = list(range(len(columns.ids)))
-    return any(Table(ask, columns, place).capable_count >= job_class.nodes for ask in asks_of(job_class))
+    return any(Candidates(ask, columns).capable_count >= job_class.nodes for ask in asks_of(job_class))

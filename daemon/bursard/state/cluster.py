@@ -8,6 +8,7 @@ Why     a snapshot of 10,000 nodes must cost microseconds and never change after
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ _COLUMNS: tuple[tuple[str, Any, int], ...] = (
 )
 """(name, type, what a row is before anybody describes it)."""
 FREE_COLUMNS = ("cpu_free", "memory_free", "gpu_free")
+DIGEST_BYTES = 8
+"""Of what a plan is named by."""
 FACT_COLUMNS = tuple(name for name, _, _ in _COLUMNS if name not in FREE_COLUMNS)
 
 
@@ -54,6 +57,7 @@ class Cluster:
         """What snapshots hold of the columns as they are now; None once they were written since."""
         self._facts_shared = self._free_shared = False
         self._lists: tuple[int, tuple[tuple[Any, ...], ...]] = (-1, ())
+        self._prices: tuple[int, str] = (-1, "")
         self._room = 0
         self._grow(8)
 
@@ -173,6 +177,21 @@ class Cluster:
             and all(self.gpu_free[row, index] >= milli for index, milli in alloc_devices)
         )
 
+    def same(self, row: int, planned: NodeColumns) -> bool:
+        """Is this row still the node that a snapshot saw, with all it has and costs? Readiness aside."""
+        if self._lists[0] == self.facts_version and self._lists[1][0] is planned.ids:
+            return True
+        return (
+            self.ids[row] == planned.ids[row]
+            and self.attributes[row] == planned.attributes[row]
+            and self.price_ids[row] == planned.price_ids[row]
+            and all(
+                getattr(self, name)[row] == getattr(planned, name)[row]
+                for name in FACT_COLUMNS
+                if name != "ready"
+            )
+        )
+
     def columns(self) -> NodeColumns:
         """The nodes as they are now, for good: read-only, and untouched by whatever happens later."""
         if self._frozen is None:
@@ -191,6 +210,15 @@ class Cluster:
                 **{name: _read_only(getattr(self, name), n) for name, _, _ in _COLUMNS},
             )
         return self._frozen
+
+    def prices_digest(self) -> str:
+        """Names what every node costs: equal when that is."""
+        if self._prices[0] != self.facts_version:
+            digest = hashlib.blake2b("\n".join(self.price_ids).encode(), digest_size=DIGEST_BYTES)
+            for name in ("rate", "gpu_rate", "cpu_rate", "memory_rate"):
+                digest.update(getattr(self, name)[: len(self.ids)].tobytes())
+            self._prices = (self.facts_version, digest.hexdigest())
+        return self._prices[1]
 
     cpu_total: np.ndarray[tuple[int], np.dtype[np.int64]]
     cpu_free: np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -193,7 +193,7 @@ def _job(state: State, job: JobRecord, at: int) -> None:
     if attempt is not None:
         state.attempts[attempt.id] = attempt
         for member in attempt.live():
-            state.cluster.take(state.nodes[member.alloc.node_id].row, member.alloc)
+            state.take(attempt, member)
     is_waiting_task = bool(job.parent_id) and not job.has_slot
     if job.state is JobState.PENDING and not is_waiting_task:
         state.enqueue(job, at)

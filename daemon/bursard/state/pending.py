@@ -25,6 +25,8 @@ class PendingIndex:
         self._queues: dict[Key, dict[str, int]] = {}
         self._where: dict[str, Key] = {}
         self._peak: dict[Key, int] = {}
+        self._windows: dict[Key, PendingQueue] = {}
+        """Of the queues nothing happened to since the last snapshot."""
 
     def __len__(self) -> int:
         return len(self._where)
@@ -36,6 +38,7 @@ class PendingIndex:
         """Put a job in its place; a job that came back keeps its old order."""
         self.remove(job_id)
         key = (job_class, priority)
+        self._windows.pop(key, None)
         queue = self._queues.setdefault(key, {})
         last = next(reversed(queue.values())) if queue else -1
         queue[job_id] = order
@@ -49,6 +52,7 @@ class PendingIndex:
         key = self._where.pop(job_id, None)
         if key is None:
             return
+        self._windows.pop(key, None)
         queue = self._queues[key]
         del queue[job_id]
         if not queue:
@@ -62,15 +66,10 @@ class PendingIndex:
         """The class and priority a queued job is under."""
         return self._where.get(job_id)
 
-    def queues(self) -> list[PendingQueue]:
+    def queues(self) -> tuple[PendingQueue, ...]:
         """A frozen window of every queue, highest priority first, then oldest head."""
-        keys = sorted(self._queues, key=lambda k: (-k[1], next(iter(self._queues[k].values()))))
-        return [
-            PendingQueue(
-                job_class=key[0],
-                priority=key[1],
-                jobs=tuple((order, job_id) for job_id, order in islice(self._queues[key].items(), WINDOW)),
-                total=len(self._queues[key]),
-            )
-            for key in keys
-        ]
+        for key, queue in self._queues.items():
+            if key not in self._windows:
+                window = tuple((order, job_id) for job_id, order in islice(queue.items(), WINDOW))
+                self._windows[key] = PendingQueue(key[0], key[1], window, len(queue))
+        return tuple(sorted(self._windows.values(), key=lambda queue: (-queue.priority, queue.jobs[0][0])))

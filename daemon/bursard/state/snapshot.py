@@ -1,12 +1,13 @@
-"""The world as one cycle sees it."""
+"""The world as one cycle sees it.
+
+Why     a plan can be made in a thread, saved and made again only if nothing it was made from moves. Columns
+        are shared until the next write (`cluster`, `columns`), queues and rooms are values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import overload
-
-from bursar_policies.decision import RunningMember, Snapshot
-from bursard.state.tables import HOLD_MARGIN_US, Tables
+from bursar_policies.decision import Snapshot
+from bursard.state.tables import Tables
 
 
 def take(tables: Tables) -> Snapshot:
@@ -15,51 +16,11 @@ def take(tables: Tables) -> Snapshot:
         version=tables.version,
         nodes=tables.cluster.columns(),
         queues=tables.pending.queues(),
-        running=LiveMembers(tables),
+        running=tables.members.columns(),
         budgets=tables.budgets.rooms(tables.ledger),
         strategy=tables.strategy,
         typical=tables.typical.requests,
         facts_version=tables.cluster.facts_version + 1,
+        prices=tables.cluster.prices_digest(),
+        policies=tables.policies_digest(),
     )
-
-
-class LiveMembers(Sequence[RunningMember]):
-    """`Snapshot.running`, made only when a reservation needs it: most cycles never look."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._made: list[RunningMember] | None = None
-
-    def _members(self) -> list[RunningMember]:
-        if self._made is None:
-            self._made = []
-            nodes = self._tables.nodes
-            for attempt in self._tables.attempts.values():
-                since = attempt.started_at or attempt.placed_at
-                ends_at = since + attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
-                for member in attempt.live():
-                    alloc = member.alloc
-                    self._made.append(
-                        RunningMember(
-                            node=nodes[alloc.node_id].row,
-                            ends_at=ends_at,
-                            cpu_milli=alloc.cpu_milli,
-                            memory_bytes=alloc.memory_bytes,
-                            devices=alloc.devices,
-                            attempt_id=attempt.id,
-                        )
-                    )
-        return self._made
-
-    def __len__(self) -> int:
-        return len(self._members())
-
-    def __iter__(self) -> Iterator[RunningMember]:
-        return iter(self._members())
-
-    @overload
-    def __getitem__(self, index: int) -> RunningMember: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RunningMember]: ...
-    def __getitem__(self, index: int | slice) -> RunningMember | Sequence[RunningMember]:
-        return self._members()[index]

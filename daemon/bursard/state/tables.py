@@ -7,6 +7,7 @@ Why     the fold (`state/fold`) writes here, decisions and services read here, a
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +20,10 @@ from bursar_policies.decision import JobClass
 from bursard.events import Charge, PolicyDocument
 from bursard.ledger import Ledger, Transaction
 from bursard.state.budgets import BudgetTable
-from bursard.state.cluster import Cluster
+from bursard.state.cluster import DIGEST_BYTES, Cluster
+from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
-from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
+from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.typical import TypicalRequests
 
@@ -101,6 +103,7 @@ class Tables:
         self.node_names: dict[str, str] = {}
         self.node_tokens: dict[str, NodeToken] = {}
         self.cluster = Cluster()
+        self.members = Members()
         self.pending = PendingIndex()
         self.begin_times: list[tuple[int, str]] = []
         self.dependents: dict[str, dict[str, None]] = {}
@@ -120,6 +123,7 @@ class Tables:
         """By (project, name)."""
         self.counts: dict[str, int] = {}
         """Live jobs by state, tasks counted one by one."""
+        self._policies_digest = (-1, "")
 
     # --- reads
 
@@ -176,7 +180,27 @@ class Tables:
         """Attempts that hold something, oldest first."""
         return iter(self.attempts.values())
 
+    def policies_digest(self) -> str:
+        """Names the documents in force: equal when they are."""
+        if self._policies_digest[0] != self.policies_version:
+            digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+            for key in sorted(self.policies):
+                digest.update(msgspec.json.encode(self.policies[key]))
+            self._policies_digest = (self.policies_version, digest.hexdigest())
+        return self._policies_digest[1]
+
     # --- the indexes: for the fold alone
+
+    def take(self, attempt: AttemptRecord, member: MemberRecord) -> None:
+        """What a member was given is no longer free. Raises `InvariantViolation` when it was not (R1)."""
+        row = self.nodes[member.alloc.node_id].row
+        self.cluster.take(row, member.alloc)
+        self.members.add(attempt.id, row, member.alloc, latest_end(attempt))
+
+    def give(self, attempt: AttemptRecord, member: MemberRecord) -> None:
+        """What a member held is free again."""
+        self.cluster.give(self.nodes[member.alloc.node_id].row, member.alloc)
+        self.members.remove(attempt.id, member.alloc.rank)
 
     def evict(self, job_id: str) -> None:
         """Forget a terminal job once the store has it; its parent array keeps the counts."""
@@ -248,6 +272,12 @@ def _keep_records(old: dict[str, Any], new: dict[str, Any]) -> None:
             for field in record.__struct_fields__:
                 setattr(kept, field, getattr(record, field))
             new[key] = kept
+
+
+def latest_end(attempt: AttemptRecord) -> int:
+    """When the last of its processes is gone at the latest."""
+    since = attempt.started_at or attempt.placed_at
+    return since + attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
 
 
 def _failed_nodes(job: JobRecord) -> tuple[str, ...]:

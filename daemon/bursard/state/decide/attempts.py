@@ -1,13 +1,10 @@
-"""From plan to end: placing attempts, and what agents report of them."""
+"""What agents report of attempts: started, ended, lost. Placing them is `bursard.place`."""
 
 from __future__ import annotations
 
-from bursar.ids import Ids
-from bursar.model import EndCause, Hold, MemberAllocation
-from bursar_policies.decision import Start
+from bursar.model import EndCause
 from bursard.events import (
     AttemptEnded,
-    AttemptPlaced,
     Event,
     ExitReport,
     MemberEnded,
@@ -18,80 +15,8 @@ from bursard.ledger import member_charges
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 
-GANG_PORT_FIRST = 29_500
-"""Rendezvous ports of gangs count up from torch's own default."""
 _FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
 """Not the job's fault: tried again without using up `retry.max`."""
-
-
-def place(state: State, ids: Ids, start: Start) -> list[Event]:
-    """Verify one start of a plan against now. Empty when the world moved on: the next cycle plans again."""
-    job = state.jobs.get(start.job_id)
-    if job is None or job.id not in state.pending:
-        return []
-    members: list[MemberAllocation] = []
-    boots: list[tuple[str, str]] = []
-    columns = state.cluster
-    for rank, placement in enumerate(start.members):
-        devices = tuple((share.index, share.milli) for share in placement.devices)
-        if not columns.fits(placement.node, placement.cpu_milli, placement.memory_bytes, devices):
-            return []
-        node = state.nodes[columns.ids[placement.node]]
-        members.append(
-            MemberAllocation(
-                rank=rank,
-                node_id=node.id,
-                devices=placement.devices,
-                cpu_milli=placement.cpu_milli,
-                memory_bytes=placement.memory_bytes,
-                rates=placement.rates,
-                price_id=node.price_id,
-            )
-        )
-        boots.append((node.id, node.boot_id))
-    holds = _holds(state, job, start.hold_nanos)
-    if holds is None:
-        return []
-    return [
-        AttemptPlaced(
-            attempt_id=ids.new("att"),
-            job_id=job.id,
-            number=len(job.attempts) + 1,
-            option=start.option,
-            members=tuple(members),
-            boots=tuple(boots),
-            time_limit_us=start.time_limit_us,
-            grace_us=state.grace_of(job.spec),
-            holds=holds,
-            currency=state.currency,
-            why=start.why,
-            port=_port(state, members[0].node_id) if len(members) > 1 else 0,
-            cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
-        )
-    ]
-
-
-def _holds(state: State, job: JobRecord, nanos: int) -> tuple[Hold, ...] | None:
-    holds = []
-    for name in job.budgets:
-        record = state.budgets.records[name]
-        room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
-        if record.hard and nanos > room:
-            return None
-        holds.append(Hold(name, record.period_start, nanos))
-    return tuple(holds)
-
-
-def _port(state: State, node_id: str) -> int:
-    used = {
-        attempt.port
-        for attempt_id in state.nodes[node_id].live
-        if (attempt := state.attempts.get(attempt_id)) is not None
-    }
-    port = GANG_PORT_FIRST
-    while port in used:
-        port += 1
-    return port
 
 
 def started(

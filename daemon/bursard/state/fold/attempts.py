@@ -7,7 +7,7 @@ from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold.jobs import finish, move
 from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord
-from bursard.state.tables import Applied, Tables
+from bursard.state.tables import Applied, Tables, latest_end
 
 _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobState.CANCELLED}
 """Every other cause ends a job in FAILED when it is not tried again."""
@@ -37,7 +37,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     for member in members:
         node = state.nodes[member.alloc.node_id]
         member.placed_axis = node.through
-        state.cluster.take(node.row, member.alloc)
+        state.take(attempt, member)
         node.live[attempt.id] = member.alloc.rank
         if not member.alloc.price_id:
             job.unpriced = True
@@ -74,6 +74,8 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
     member.started_at, member.pid = event.at, event.pid
     if attempt.state == "STARTING" and all(m.started_at for m in attempt.members):
         attempt.state, attempt.started_at = "RUNNING", at
+        for one in attempt.live():
+            state.members.retime(attempt.id, one.alloc.rank, latest_end(attempt))
         job = state.jobs[attempt.job_id]
         job.started_at = job.started_at or at
         move(state, job, JobState.RUNNING)
@@ -87,7 +89,7 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     if member.report is not None:
         raise InvariantViolation(f"J5: rank {event.rank} of {attempt.id} ended twice")
     member.report = event.report
-    state.cluster.give(node.row, member.alloc)
+    state.give(attempt, member)
     node.live.pop(attempt.id, None)
     if member.started_at and event.report.held_us > member.charged_us and member.alloc.price_id:
         # May begin before `through`, when it was reported late: the next interval makes up for it.

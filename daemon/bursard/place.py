@@ -1,0 +1,262 @@
+"""Place: what a plan wants, checked against now, and made true group by group.
+
+Owns    the only way from a plan to events; the daemon's cycle and the simulator both take it.
+Why     a plan was made of a moment that has passed, perhaps in another thread. Each group of actions is held
+        against the state as it is: either all of it becomes events, or none, and then there is a reason.
+        What was dropped is not lost: the next plan looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from bursar.ids import Ids
+from bursar.model import Hold, MemberAllocation, Reason, ReasonCode
+from bursar_policies.decision import Action, JobClass, Placement, Plan, Snapshot, Start, Stop
+from bursard.events import AttemptPlaced, Event, StopRequested
+from bursard.scheduler import PlanCache, plan, reason_of
+from bursard.state import JobRecord, State
+
+Commit = Callable[[str, Sequence[Event]], bool]
+"""Makes events true at once, all or none; False when they could not be applied. First what it is about."""
+GANG_PORT_FIRST = 29_500
+"""Rendezvous ports of gangs count up from torch's own default."""
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """A group that was not done. `action`: the one of it that no longer holds."""
+
+    group: tuple[Action, ...]
+    action: Action
+    reason: Reason
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a plan. `done`: actions carried out."""
+
+    done: int
+    dropped: tuple[Dropped, ...]
+
+    @property
+    def stale(self) -> bool:
+        """Something was dropped that another plan, made of what is true now, may do."""
+        return any(one.reason.code is not ReasonCode.MISCONFIGURED for one in self.dropped)
+
+
+class Pass(NamedTuple):
+    """One pass: what was seen, what was wanted, what became of it."""
+
+    snapshot: Snapshot
+    plan: Plan
+    outcome: Outcome
+
+
+def one_pass(state: State, ids: Ids, now: int, commit: Commit, cache: PlanCache | None = None) -> Pass:
+    """Plan on the state as it is, and do it at once."""
+    snapshot = state.snapshot()
+    answer = plan(snapshot, now, cache)
+    return Pass(snapshot, answer, carry_out(state, ids, snapshot, answer, commit))
+
+
+def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: Commit) -> Outcome:
+    """Do what still holds of a plan. `commit` makes events true at once: later groups see them."""
+    done = 0
+    dropped = []
+    for group in wanted.groups:
+        answer = verify(state, ids, snapshot, group)
+        if isinstance(answer, Dropped):
+            dropped.append(answer)
+        elif commit(_subject(group[0]), answer):
+            done += len(group)
+        else:
+            reason = Reason(ReasonCode.MISCONFIGURED, "the state refused it", "see the daemon's log")
+            dropped.append(Dropped(group, group[0], reason))
+    return Outcome(done, tuple(dropped))
+
+
+def verify(state: State, ids: Ids, snapshot: Snapshot, group: Sequence[Action]) -> list[Event] | Dropped:
+    """The events of a whole group, or the first thing in it that the world has moved away from."""
+    check = _Check(state, ids, snapshot)
+    for action in group:
+        if isinstance(action, Start):
+            reason = check.start(action)
+        elif isinstance(action, Stop):
+            reason = check.stop(action)
+        else:
+            kind = type(action).__name__.lower()
+            reason = Reason(
+                ReasonCode.MISCONFIGURED, f"{kind} is not built", "use policies that do not ask it"
+            )
+        if reason is not None:
+            return Dropped(tuple(group), action, reason)
+    return check.events
+
+
+class _Check:
+    """One group as it is checked: what its earlier actions take is no longer there for its later ones."""
+
+    def __init__(self, state: State, ids: Ids, snapshot: Snapshot) -> None:
+        self.events: list[Event] = []
+        self._state = state
+        self._ids = ids
+        self._snapshot = snapshot
+        self._started: set[str] = set()
+        self._stopped: set[str] = set()
+        self._taken: dict[int, list[Placement]] = {}
+        self._held: dict[str, int] = {}
+        self._ports: set[tuple[str, int]] = set()
+
+    def start(self, start: Start) -> Reason | None:
+        """Still pending, as it was; still free, at that price; still within every hard budget."""
+        state = self._state
+        job = state.jobs.get(start.job_id)
+        key = state.pending.key_of(start.job_id)
+        if job is None or key is None or start.job_id in self._started:
+            return _gone(f"job {start.job_id} no longer waits")
+        if not _same(key[0], self._snapshot.queues[start.queue].job_class):
+            return _gone(f"job {start.job_id} asks for something else by now")
+        for placement in start.members:
+            if (reason := self._room(placement)) is not None:
+                return reason
+        holds = self._holds(job, start.hold_nanos)
+        if isinstance(holds, Reason):
+            return holds
+        self._started.add(start.job_id)
+        self.events.append(self._placed(job, start, holds))
+        return None
+
+    def stop(self, stop: Stop) -> Reason | None:
+        """Still live, and not yet asked to end."""
+        attempt = self._state.attempts.get(stop.attempt_id)
+        if attempt is None or attempt.stop_cause is not None or stop.attempt_id in self._stopped:
+            return _gone(f"attempt {stop.attempt_id} has ended or is ending")
+        self._stopped.add(stop.attempt_id)
+        self.events.append(
+            StopRequested(stop.attempt_id, stop.cause, attempt.grace_us, stop.message, stop.for_job)
+        )
+        return None
+
+    def _room(self, placement: Placement) -> Reason | None:
+        cluster, row, planned = self._state.cluster, placement.node, self._snapshot.nodes
+        name = planned.names[row]
+        if not cluster.same(row, planned):
+            return _gone(f"node {name} is another than it was planned for")
+        taken = self._taken.setdefault(row, [])
+        devices = [(share.index, share.milli) for share in placement.devices]
+        for other in taken:
+            devices += [(share.index, share.milli) for share in other.devices]
+        sums: dict[int, int] = {}
+        for index, milli in devices:
+            sums[index] = sums.get(index, 0) + milli
+        cpu_milli = placement.cpu_milli + sum(other.cpu_milli for other in taken)
+        memory_bytes = placement.memory_bytes + sum(other.memory_bytes for other in taken)
+        if not cluster.fits(row, cpu_milli, memory_bytes, tuple(sums.items())):
+            return Reason(
+                ReasonCode.WAITING_FOR_RESOURCES,
+                f"node {name} no longer has the room it was planned with",
+                "the next plan looks again",
+                (("node", name),),
+            )
+        taken.append(placement)
+        return None
+
+    def _holds(self, job: JobRecord, nanos: int) -> tuple[Hold, ...] | Reason:
+        state, holds = self._state, []
+        for name in job.budgets:
+            record = state.budgets.records[name]
+            room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
+            room -= self._held.get(name, 0)
+            if record.hard and nanos > room:
+                return Reason(
+                    ReasonCode.BUDGET_COMMITTED,
+                    f"budget {name} no longer has room for the hold",
+                    "the next plan looks again",
+                    (("budget", name), ("room", str(room)), ("needed", str(nanos))),
+                )
+            holds.append(Hold(name, record.period_start, nanos))
+        for hold in holds:
+            self._held[hold.budget] = self._held.get(hold.budget, 0) + nanos
+        return tuple(holds)
+
+    def _placed(self, job: JobRecord, start: Start, holds: tuple[Hold, ...]) -> AttemptPlaced:
+        state = self._state
+        nodes = [state.nodes[state.cluster.ids[placement.node]] for placement in start.members]
+        members = tuple(
+            MemberAllocation(
+                rank=rank,
+                node_id=node.id,
+                devices=placement.devices,
+                cpu_milli=placement.cpu_milli,
+                memory_bytes=placement.memory_bytes,
+                rates=placement.rates,
+                price_id=node.price_id,
+            )
+            for rank, (placement, node) in enumerate(zip(start.members, nodes, strict=True))
+        )
+        return AttemptPlaced(
+            attempt_id=self._ids.new("att"),
+            job_id=job.id,
+            number=len(job.attempts) + 1,
+            option=start.option,
+            members=members,
+            boots=tuple((node.id, node.boot_id) for node in nodes),
+            time_limit_us=start.time_limit_us,
+            grace_us=state.grace_of(job.spec),
+            holds=holds,
+            currency=state.currency,
+            why=start.why,
+            port=self._port(nodes[0].id) if len(nodes) > 1 else 0,
+            cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
+        )
+
+    def _port(self, node_id: str) -> int:
+        state = self._state
+        live = (state.attempts.get(attempt_id) for attempt_id in state.nodes[node_id].live)
+        used = {attempt.port for attempt in live if attempt is not None}
+        port = GANG_PORT_FIRST
+        while port in used or (node_id, port) in self._ports:
+            port += 1
+        self._ports.add((node_id, port))
+        return port
+
+
+def _subject(action: Action) -> str:
+    return str(getattr(action, action.__struct_fields__[0]))
+
+
+def _same(now: JobClass, planned: JobClass) -> bool:
+    return now is planned or now == planned
+
+
+def _gone(message: str) -> Reason:
+    return Reason(ReasonCode.NONE, message, "the next plan looks again")
+
+
+class LastPlan:
+    """The plan made last and what it was made of, for whoever asks why a job waits."""
+
+    def __init__(self, snapshot: Snapshot, made: Plan) -> None:
+        self.snapshot = snapshot
+        self.plan = made
+        self._index: dict[tuple[JobClass, int], int] | None = None
+        self._reasons: dict[int, Reason] = {}
+
+    def blocked(self) -> dict[tuple[JobClass, int], int]:
+        """Queues whose first job did not start, by class and priority: their index in the snapshot."""
+        if self._index is None:
+            queues = self.snapshot.queues
+            found = ((queues[index], index) for index in self.plan.verdicts)
+            self._index = {(queue.job_class, queue.priority): index for queue, index in found}
+        return self._index
+
+    def reason(self, key: tuple[JobClass, int]) -> Reason | None:
+        """Why the first job of a queue waits; None when the plan did not see it, or starts all of it."""
+        index = self.blocked().get(key)
+        if index is None:
+            return None
+        if index not in self._reasons:
+            self._reasons[index] = reason_of(self.snapshot, self.plan, index)
+        return self._reasons[index]

@@ -1,0 +1,29 @@
+"""Which nodes may serve an ask, whatever runs there: what every filter says, and readiness.
+
+Why     it rests on facts alone, so it is computed once per ask; reasons need no more than this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bursar_policies.decision import NodeColumns
+from bursar_policies.filters import FILTERS, Ask
+
+
+class Candidates:
+    """`capable`: could hold it when empty. `usable`: capable and ready. Both bool (n)."""
+
+    def __init__(self, ask: Ask, nodes: NodeColumns) -> None:
+        self.ask = ask
+        self.request = ask.request
+        capable = np.ones(len(nodes.ids), dtype=np.bool_)
+        for rule in FILTERS:
+            mask = rule.mask(nodes, ask)
+            if mask is not None:
+                capable &= mask
+        self.capable: NDArray[np.bool_] = capable
+        self.usable: NDArray[np.bool_] = capable & nodes.ready
+        self.usable_count = int(self.usable.sum())
+        self.capable_count = int(capable.sum())
