@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.systemd import Notifier
 from bursar.v1 import (
+    access_pb2_grpc,
     agents_pb2_grpc,
     events_pb2_grpc,
     jobs_pb2_grpc,
@@ -33,12 +35,14 @@ from bursar.v1 import (
 from bursard import startup
 from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
+from bursard.access.vault import Vault, open_vault
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.events.public import public
 from bursard.fleet import Agents, Fleet
 from bursard.replay import restore
+from bursard.services.access import AccessService
 from bursard.services.agents import AgentsService
 from bursard.services.events import EventsService
 from bursard.services.interceptors import Door
@@ -99,6 +103,8 @@ async def run(settings: Settings) -> int:
         run_as_submitter=settings.run_as_submitter,
         boot_id=_boot_id(),
     )
+    vault = open_vault(settings.secrets_key, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+    fleet.secrets = partial(vault.values, state)
     telemetry = LiveTelemetry()
     authority = Authority(
         state,
@@ -111,7 +117,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, fleet, telemetry, settings)
+    add_services(server, engine, cycle, fleet, telemetry, vault, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -197,6 +203,7 @@ def add_services(
     cycle: Cycle,
     fleet: Fleet,
     telemetry: LiveTelemetry,
+    vault: Vault,
     settings: Settings,
 ) -> None:
     """Everything the server answers, health included."""
@@ -207,6 +214,7 @@ def add_services(
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, hub.settle), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
+    access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(engine, cycle, started_at=engine.now())
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs

@@ -40,6 +40,9 @@ class Settings:
     tokens_file: Path = Path()
     """User tokens by hash: [[token]] user, role, sha256; mode 0600. `bursar config new-token` makes one."""
 
+    secrets_key_file: Path = Path()
+    """Key that seals secrets, mode 0600, made at the first start. Default: beside state_dir, .secrets-key."""
+
     local_role: str = "submitter"
     """Role of local users other than root and the daemon's own: viewer | submitter | operator | none."""
 
@@ -79,6 +82,13 @@ class Settings:
         )
 
     @property
+    def secrets_key(self) -> Path:
+        """`secrets_key_file`, else beside the state directory, so that no copy of that has the key."""
+        if self.secrets_key_file != Path():
+            return self.secrets_key_file
+        return self.state_dir.with_name(self.state_dir.name + ".secrets-key")
+
+    @property
     def log_cap_bytes(self) -> int:
         """`log_cap` as a number."""
         return parse_size(self.log_cap)
@@ -111,7 +121,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
     )
 
 
-_PATHS = ("state_dir", "socket_dir", "tls_cert_file", "tls_key_file", "tokens_file")
+_PATHS = ("state_dir", "socket_dir", "tls_cert_file", "tls_key_file", "tokens_file", "secrets_key_file")
 
 
 def _convert(name: str, raw: Any, at: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from whole_site import METHODS, Site, play
 
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 from bursard.access.rules import METHODS as RULES
 
 ROLES: Final = {
@@ -47,6 +47,8 @@ def of_the_site(roles: str) -> Row:
 SEEN: Row = (EVERYBODY, EVERYBODY, EVERYBODY, EVERYBODY, "", "", "")
 STEERED: Row = ("SPOA", "POA", "SPOA", "POA", "", "", "")
 SUBMITTED: Row = ("SPOA", "SPOA", "SPOA", "SPOA", "", "", "")
+GIVEN: Row = ("PA", "PA", "PA", "PA", "", "", "")
+KEPT: Row = ("POA", "POA", "POA", "POA", "", "", "")
 REPORTED: Row = ("FPOAU", "FPOAU", "FPOAU", "FPOAU", "", "", "")
 
 # In the order of `SITUATIONS`.
@@ -90,6 +92,15 @@ TABLE: Final[dict[str, Row]] = {
     "Events.Server": everywhere(EVERYBODY),
     "Events.Doctor": everywhere(EVERYBODY),
     "Events.Doctor full": of_the_site("OAU"),
+    "Access.Grant": GIVEN,
+    "Access.Grant of the site": of_the_site("A"),
+    "Access.Revoke": GIVEN,
+    "Access.Revoke of the site": of_the_site("A"),
+    "Access.Grants": everywhere("POAU"),
+    "Access.SetSecret": KEPT,
+    "Access.SetSecret of the site": of_the_site("POA"),
+    "Access.RemoveSecret": KEPT,
+    "Access.Secrets": everywhere("SPOA"),
     "Agents.Connect": of_the_site("G"),
 }
 
@@ -139,6 +150,13 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Policies.Get": lambda t: money_pb2.PolicyRequest(kind="Budget", name="nlp"),
     "Policies.Delete": lambda t: money_pb2.PolicyRequest(kind="Budget", name="absent"),
     "Events.List of a job": lambda t: events_pb2.ListEventsRequest(job=t.job),
+    "Access.Grant": lambda t: access_pb2.GrantRequest(user="eve", role="viewer", project=t.project),
+    "Access.Grant of the site": lambda t: access_pb2.GrantRequest(user="eve", role="operator", project="nlp"),
+    "Access.Revoke": lambda t: access_pb2.GrantRequest(user="eve", role="submitter", project=t.project),
+    "Access.Revoke of the site": lambda t: access_pb2.GrantRequest(user="eve", role="admin", project="nlp"),
+    "Access.SetSecret": lambda t: access_pb2.SetSecretRequest(name="K", project=t.project, value=b"v"),
+    "Access.SetSecret of the site": lambda t: access_pb2.SetSecretRequest(name="K", value=b"v"),
+    "Access.RemoveSecret": lambda t: access_pb2.SecretRequest(name="K", project=t.project),
     "Events.Doctor full": lambda t: events_pb2.DoctorRequest(full=True),
 }
 

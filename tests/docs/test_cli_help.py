@@ -22,6 +22,8 @@ CONTRACT = (
     "hold",
     "release",
     "requeue",
+    "grant",
+    "secret",
     "update",
     "attach",
     "top",
@@ -48,6 +50,8 @@ CONTRACT = (
     "version",
 )
 BELOW = {
+    "grant": "add ls rm",
+    "secret": "set ls rm",
     "node": "show drain resume cordon token",
     "budget": "ls show",
     "prices": "ls apply history",

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,10 +21,11 @@ from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.ids import SequentialIds
 from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
-from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
+from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
 from bursard import app
 from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken
+from bursard.access.vault import Vault
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
@@ -39,7 +41,7 @@ from bursard.telemetry import LiveTelemetry
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
-FILES = (agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2)
+FILES = (access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2)
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}.{method.name}": method
     for file in FILES
@@ -60,11 +62,13 @@ class Site:
         self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.authority = Authority(self.engine.state, self.clock, local_role=Role.SUBMITTER)
+        self.vault = Vault(bytes(32))
         self.door = Door(self.authority, SequentialIds())
         self.server = aio.server(interceptors=[self.door])
         cycle = Cycle(self.engine)
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
-        app.add_services(self.server, self.engine, cycle, self.fleet, LiveTelemetry(), Settings())
+        app.add_services(self.server, self.engine, cycle, self.fleet, LiveTelemetry(), self.vault, Settings())
+        self.fleet.secrets = partial(self.vault.values, self.engine.state)
         self.address = f"unix:{folder}/s"
         self.server.add_insecure_port(self.address)
         self.node("n1")

@@ -165,7 +165,6 @@ UNBUILT = [
     ("run: x\nreplicas: 0..8", 2, "the key replicas"),
     ("run: x\ndeadline: 2026-10-01T08:00:00Z", 2, "the key deadline"),
     ("run: x\nidle_policy: {min_gpu_utilization: 5}", 2, "the key idle_policy"),
-    ("run: x\nsecrets: [HF_TOKEN]", 2, "the key secrets"),
     ("run: x\nimage: ghcr.io/acme/train:1", 2, "the key image"),
     ("run: x\ncheckpoint: {signal: USR1, interval: 30m}", 2, "a checkpoint interval"),
     ("run: x\nbudget: {max_cost: 5 USD, on_exceed: notify}", 2, "on_exceed: notify"),

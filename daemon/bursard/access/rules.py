@@ -69,6 +69,15 @@ _EVENTS: Final = {
     "Doctor": Rule(Action.SEE_SITE, site=True),
 }
 
+_ACCESS: Final = {
+    "Grant": Rule(Action.GRANT),
+    "Revoke": Rule(Action.GRANT),
+    "Grants": Rule(Action.SEE_GRANTS),
+    "SetSecret": Rule(Action.SET_SECRETS),
+    "RemoveSecret": Rule(Action.SET_SECRETS),
+    "Secrets": Rule(Action.SUBMIT),
+}
+
 METHODS: Final[Mapping[str, Rule]] = {
     f"/bursar.v1.{service}/{method}": rule
     for service, rules in {
@@ -77,6 +86,7 @@ METHODS: Final[Mapping[str, Rule]] = {
         "Money": _MONEY,
         "Policies": _POLICIES,
         "Events": _EVENTS,
+        "Access": _ACCESS,
         "Agents": {"Connect": Rule(Action.CONNECT, site=True)},
     }.items()
     for method, rule in rules.items()

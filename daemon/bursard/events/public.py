@@ -28,7 +28,8 @@ _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
     "name project experiment model model_version labels priority preemptible nodes ordered constraints"
-    " spot_policy time_limit_us begin_after max_cost_nanos max_price_nanos_per_hour currency on_exceed held",
+    " spot_policy secrets time_limit_us begin_after max_cost_nanos max_price_nanos_per_hour currency"
+    " on_exceed held",
     options=_RESOURCES,
     depends_on=_shape("job when"),
     array=_shape("indices max_parallel"),

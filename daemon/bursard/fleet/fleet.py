@@ -7,13 +7,14 @@ Why     a report that lies must cost nobody anything, wherever it came from, so 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bursar.codec.launch import launch_to_bytes
-from bursar.errors import ServerUnavailable
-from bursar.model import EndCause, launch_of
+from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
+from bursar.model import EndCause, JobSpec, launch_of
 from bursard.engine import Engine
 from bursard.events import (
     AttemptEnded,
@@ -47,6 +48,13 @@ from bursard.state.decide.nodes import Reading
 log = logging.getLogger(__name__)
 
 
+Secrets = Callable[[JobSpec], Mapping[str, str]]
+
+
+def _no_secrets(spec: JobSpec) -> Mapping[str, str]:
+    raise StoreUnavailable("secrets cannot be used: nothing here opens them")
+
+
 class Fleet:
     """Nodes by the backend that serves them, and the one listener that turns events into orders.
 
@@ -67,6 +75,8 @@ class Fleet:
         self._run_as_submitter = run_as_submitter
         self._durable = {attempt.id for attempt in engine.state.live_attempts()}
         """Live attempts whose placement is on disk: only these may be told to a backend."""
+        self.secrets: Secrets = _no_secrets
+        """Gives a job's secrets when a member is ordered to start; they are kept nowhere here."""
         self._owed: deque[tuple[int, str, Forget]] = deque()
         engine.listeners.append(self.on_event)
 
@@ -102,7 +112,13 @@ class Fleet:
         if backend is None:
             return
         job = self.engine.state.jobs[attempt.job_id]
-        launch = launch_of(job.spec, job_environment(self.engine.state, job, attempt, member))
+        try:
+            secrets = self.secrets(job.spec) if job.spec.secrets else {}
+        except BursarError as error:
+            asyncio.get_running_loop().call_soon(self._cannot_start, attempt.id, member, error.message)
+            return
+        environment = job_environment(self.engine.state, job, attempt, member)
+        launch = launch_of(job.spec, {**environment, **secrets})
         order = Assign(
             attempt_id=attempt.id,
             rank=member.alloc.rank,
@@ -127,6 +143,15 @@ class Fleet:
             self._assign(attempt, attempt.members[rank])
         else:
             self._missing(node, attempt_id, rank, f"node:{node.facts.name}")
+
+    def _cannot_start(self, attempt_id: str, member: MemberRecord, message: str) -> None:
+        """A member that must not be ordered ends as one that could not start."""
+        state = self.engine.state
+        if attempt_id in state.attempts and member.report is None:
+            node = state.nodes[member.alloc.node_id]
+            report = ExitReport(cause=EndCause.START_FAILED, message=message[:500])
+            events = decide.exited(state, node, attempt_id, member.alloc.rank, report, 0)
+            self.engine.commit(events, "bursard")
 
     def _stop(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         backend = self._backends.get(member.alloc.node_id)

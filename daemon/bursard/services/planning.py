@@ -15,6 +15,7 @@ from bursard.scheduler import explain, what_if
 from bursard.services.views import job_view, reason_view
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
+from bursard.state.decide.rights import secrets_of
 from bursard.store import JobFilter
 
 HISTORY = 20
@@ -27,6 +28,7 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     state = engine.state
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
+    secrets_of(state, spec)
     refuse_unaffordable(state, user, spec)
     budgets, hard = state.budgets.matching(user, spec)
     job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))

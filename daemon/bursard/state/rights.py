@@ -74,6 +74,9 @@ class GrantTable:
             self._of.pop(user, None)
         self.version += 1
 
+    def __len__(self) -> int:
+        return sum(len(grants) for grants in self._of.values())
+
     def __iter__(self) -> Iterator[tuple[str, Grant]]:
         """(user, grant), by user."""
         return ((user, grant) for user in sorted(self._of) for grant in self._of[user])

@@ -63,6 +63,8 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "policy": Verb("policy:policy", "Apply, check, list, show, compare or remove policies."),
     },
     "Operations": {
+        "grant": Verb("rights:grant", "Give, list or take away roles."),
+        "secret": Verb("rights:secret", "Keep, list or remove the secrets of jobs."),
         "up": Verb("local:up", "Start a whole cluster on this machine."),
         "down": Verb("local:down", "Stop the cluster of `bursar up`, jobs included."),
         "status": Verb("local:status", "Show the cluster of `bursar up`."),

@@ -27,7 +27,7 @@ from bursar.client.link import (
 from bursar.client.sync import RETRIES, RETRY_S
 from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 
 class AsyncClient:
@@ -185,6 +185,32 @@ class AsyncClient:
     def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
         """The newest live samples, once or as they come."""
         return self._stream(calls.top(follow))
+
+    # -------------------------------------------------------------- rights and secrets
+
+    async def grant(self, user: str, role: str, *, project: str = "") -> access_pb2.RoleGrant:
+        """Give a user a role over a project and all below it, or over the site."""
+        return await self._unary(calls.grant("Grant", user, role, project))
+
+    async def revoke(self, user: str, role: str, *, project: str = "") -> access_pb2.RoleGrant:
+        """Take such a grant away."""
+        return await self._unary(calls.grant("Revoke", user, role, project))
+
+    async def grants(self, *, user: str = "", project: str = "") -> Sequence[access_pb2.RoleGrant]:
+        """Grants that the caller may see."""
+        return (await self._unary(calls.grants(user, project))).grants
+
+    async def set_secret(self, name: str, value: str, *, project: str = "") -> access_pb2.Secret:
+        """Keep a secret of a project, or of the site; it is shown to nobody again."""
+        return await self._unary(calls.set_secret(name, value, project))
+
+    async def remove_secret(self, name: str, *, project: str = "") -> access_pb2.Secret:
+        """Give this secret to no job any more."""
+        return await self._unary(calls.remove_secret(name, project))
+
+    async def secrets(self, *, project: str = "") -> Sequence[access_pb2.Secret]:
+        """Names of the secrets that the caller's jobs may use."""
+        return (await self._unary(calls.secrets(project))).secrets
 
     # -------------------------------------------------------------- policies and money
 

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 UNARY_TIMEOUT_S: Final = 30.0
 """Deadline of every call that answers once."""
@@ -323,3 +323,36 @@ def doctor(full: bool) -> Call[events_pb2.DoctorResponse]:
     """Run the invariant checks."""
     request = events_pb2.DoctorRequest(full=full)
     return Call("/bursar.v1.Events/Doctor", request, events_pb2.DoctorResponse)
+
+
+# ------------------------------------------------------------------ rights and secrets
+
+
+def grant(method: str, user: str, role: str, project: str) -> Call[access_pb2.RoleGrant]:
+    """Give or take a role: `Grant` or `Revoke`."""
+    request = access_pb2.GrantRequest(user=user, role=role, project=project)
+    return Call(f"/bursar.v1.Access/{method}", request, access_pb2.RoleGrant)
+
+
+def grants(user: str, project: str) -> Call[access_pb2.GrantsResponse]:
+    """Who holds what."""
+    request = access_pb2.GrantsRequest(user=user, project=project)
+    return Call("/bursar.v1.Access/Grants", request, access_pb2.GrantsResponse)
+
+
+def set_secret(name: str, value: str, project: str) -> Call[access_pb2.Secret]:
+    """Keep a secret."""
+    request = access_pb2.SetSecretRequest(name=name, project=project, value=value.encode())
+    return Call("/bursar.v1.Access/SetSecret", request, access_pb2.Secret)
+
+
+def remove_secret(name: str, project: str) -> Call[access_pb2.Secret]:
+    """Forget a secret."""
+    request = access_pb2.SecretRequest(name=name, project=project)
+    return Call("/bursar.v1.Access/RemoveSecret", request, access_pb2.Secret)
+
+
+def secrets(project: str) -> Call[access_pb2.SecretsResponse]:
+    """Names of secrets."""
+    request = access_pb2.SecretsRequest(project=project)
+    return Call("/bursar.v1.Access/Secrets", request, access_pb2.SecretsResponse)

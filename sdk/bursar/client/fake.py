@@ -19,9 +19,9 @@ from google.protobuf import message_factory
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from bursar.errors import BursarError, Unauthenticated
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
 
-_FILES: Final = (jobs_pb2, nodes_pb2, money_pb2, events_pb2)
+_FILES: Final = (access_pb2, jobs_pb2, nodes_pb2, money_pb2, events_pb2)
 
 
 class FakeServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]

@@ -26,7 +26,7 @@ from bursar.client.link import (
 )
 from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec, JobState
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 RETRIES: Final = 6
 """Further tries of a submit that carries an idempotency key."""
@@ -284,6 +284,32 @@ class Client:
     def top(self, *, follow: bool = False) -> Iterator[nodes_pb2.TopResponse]:
         """The newest live samples of nodes and jobs, once or as they come."""
         return self._stream(calls.top(follow))
+
+    # -------------------------------------------------------------- rights and secrets
+
+    def grant(self, user: str, role: str, *, project: str = "") -> access_pb2.RoleGrant:
+        """Give a user a role over a project and all below it, or over the site."""
+        return self._unary(calls.grant("Grant", user, role, project))
+
+    def revoke(self, user: str, role: str, *, project: str = "") -> access_pb2.RoleGrant:
+        """Take such a grant away."""
+        return self._unary(calls.grant("Revoke", user, role, project))
+
+    def grants(self, *, user: str = "", project: str = "") -> Sequence[access_pb2.RoleGrant]:
+        """Grants that the caller may see."""
+        return self._unary(calls.grants(user, project)).grants
+
+    def set_secret(self, name: str, value: str, *, project: str = "") -> access_pb2.Secret:
+        """Keep a secret of a project, or of the site; it is shown to nobody again."""
+        return self._unary(calls.set_secret(name, value, project))
+
+    def remove_secret(self, name: str, *, project: str = "") -> access_pb2.Secret:
+        """Give this secret to no job any more."""
+        return self._unary(calls.remove_secret(name, project))
+
+    def secrets(self, *, project: str = "") -> Sequence[access_pb2.Secret]:
+        """Names of the secrets that the caller's jobs may use."""
+        return self._unary(calls.secrets(project)).secrets
 
     # -------------------------------------------------------------- policies and money
 

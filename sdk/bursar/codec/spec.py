@@ -59,6 +59,7 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         workdir=spec.workdir,
         held=spec.held,
         comment=spec.comment,
+        secrets=spec.secrets,
     )
     for field, pairs in (
         (wire.labels, spec.labels),
@@ -141,6 +142,7 @@ def _spec(wire: pb.JobSpec) -> JobSpec:
         workdir=wire.workdir,
         held=wire.held,
         comment=wire.comment,
+        secrets=tuple(wire.secrets),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from bursar.clock import SECOND_US, format_instant
 from bursar.money import format_nanos
 from bursar.resources import MILLI
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 View = dict[str, Any]
 """One JSON object."""
@@ -110,6 +110,7 @@ def job(wire: types_pb2.Job) -> View:
         "lineage": _lineage(wire),
         "command": list(spec.command),
         "redacted": wire.redacted,
+        "secrets": list(spec.secrets),
         "workdir": spec.workdir,
         "comment": spec.comment,
         "simulated": wire.simulated,
@@ -490,3 +491,26 @@ def findings(wires: Iterable[events_pb2.Finding]) -> list[View]:
         {"check": each.check, "ok": each.ok, "message": each.message, "remedy": each.remedy or None}
         for each in wires
     ]
+
+
+# ------------------------------------------------------------------ rights and secrets
+
+
+def grant(wire: access_pb2.RoleGrant) -> View:
+    """One grant; `project` null is the whole site, `change` null in lists."""
+    return {
+        "user": wire.user,
+        "role": wire.role,
+        "project": wire.project or None,
+        "change": wire.change or None,
+    }
+
+
+def secret(wire: access_pb2.Secret) -> View:
+    """A secret without its value."""
+    return {
+        "name": wire.name,
+        "project": wire.project or None,
+        "set_at": instant(wire.set_at),
+        "change": wire.change or None,
+    }

@@ -27,6 +27,7 @@ from bursar.jobfile.sections import (
     read_priority,
     read_project_path,
     read_retry,
+    read_secrets,
 )
 from bursar.model import CheckpointSpec, JobSpec, RetrySpec
 from bursar.model.check import SPOT_POLICIES, Path, Problem, check, quote
@@ -46,12 +47,11 @@ _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "command", "held",
-    "comment",
+    "comment", "secrets",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
     "idle_policy": "use time_limit, or an IdlePolicy document of the cluster",
-    "secrets": "let the job read them from a file on the node",
     "image": "the job runs on the node itself; prepare it in setup",
     "port": "",
     "readiness_probe": "",
@@ -150,6 +150,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         workdir=_read_workdir(fields.get("workdir"), faults, base_dir),
         held=reader.boolean("held", False),
         comment=reader.text("comment"),
+        secrets=read_secrets(fields["secrets"], faults) if "secrets" in fields else (),
     )
     report(check(spec), root, faults)
     return spec

@@ -48,6 +48,7 @@ class RunFlags:
     Attributes:
         env: `NAME=VALUE` words. label: the same.
         after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
+        secret: names of secrets; each word may hold several by comma.
         spot: `--spot` was given.
         command: the words after `--`.
     """
@@ -73,6 +74,7 @@ class RunFlags:
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
     spot: bool = False
 
 
@@ -191,6 +193,9 @@ class Tree:
                 self._faults.add(FlagNode("scalar", place), f"{quote(value)} has no '='; write NAME=VALUE")
         elif name == "spot":
             self.put(("spot_policy",), "spot", place)
+        elif name == "secret":
+            for word in value.split(","):
+                self._extend("secrets", FlagNode("scalar", place, word.strip()), place)
         elif name == "after":
             for word in value.split(","):
                 job, _, when = word.strip().partition(":")
@@ -211,14 +216,17 @@ class Tree:
 
     def depend(self, job: str, when: str, place: Place) -> None:
         """Add one dependency."""
-        listed = self.root.entries.get("depends_on")
-        if listed is None:
-            listed = FlagNode("sequence", place)
-            self._hang(("depends_on",), listed)
         entry = FlagNode("mapping", place)
-        _append(listed, entry)
+        self._extend("depends_on", entry, place)
         _hang(entry, "job", FlagNode("scalar", place, job))
         _hang(entry, "when", FlagNode("scalar", place, when))
+
+    def _extend(self, key: str, entry: FlagNode, place: Place) -> None:
+        listed = self.root.entries.get(key)
+        if listed is None:
+            listed = FlagNode("sequence", place)
+            self._hang((key,), listed)
+        _append(listed, entry)
 
     def __contains__(self, path: tuple[str, ...]) -> bool:
         node: Node = self.root

@@ -54,6 +54,7 @@ def spec_to_yaml(spec: JobSpec) -> str:
         fields["checkpoint"] = {"signal": spec.checkpoint.signal, "grace": grace}
     fields["retry"] = _retry(spec)
     fields["env"] = dict(spec.env)
+    fields["secrets"] = list(spec.secrets)
     fields["workdir"], fields["setup"] = spec.workdir, spec.setup
     fields["run"], fields["command"] = spec.script, list(spec.command)
     fields["held"] = True if spec.held else None

@@ -54,7 +54,7 @@ _TWINS: Final = {
     "SLURM_NODELIST": "BURSAR_NODE_ADDRESSES",
     "SLURM_GPUS_ON_NODE": "BURSAR_GPUS",
 }
-_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "spot")
+_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "spot")
 
 
 class Notice(NamedTuple):

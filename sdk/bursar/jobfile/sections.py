@@ -91,6 +91,12 @@ def read_pairs(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs))
 
 
+def read_secrets(node: Node, faults: Faults) -> tuple[str, ...]:
+    """A list of names, in the order given."""
+    texts = (read_text(item, faults) for item in read_items(node, faults))
+    return tuple(text for text in texts if text is not None)
+
+
 def read_depends_on(node: Node, faults: Faults) -> tuple[Dependency, ...]:
     """A list of `{job, when}` or bare names, ids or numbers."""
     found: list[Dependency] = []

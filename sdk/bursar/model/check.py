@@ -48,6 +48,7 @@ CODE_MAX: Final = 65_536
 """Characters of a script, of a setup, of all words of a command together."""
 WORDS_MAX: Final = 4096
 COMMENT_MAX: Final = 1024
+SECRETS_MAX: Final = 64
 PATH_MAX: Final = 4096
 NANOS_MAX: Final = 2**63 - 1
 """An amount of one job: what the wire's integer holds."""
@@ -83,6 +84,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]
 _BREAK = re.compile("[\r\n]")
 _EARLIEST = parse_instant("2000-01-01")
 _LATEST = parse_instant("2200-01-01")
+
+_NOT_SECRETS = frozenset(("PATH", "HOME", "USER", "SHELL", "IFS", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"))
 
 Path = tuple[str | int, ...]
 
@@ -125,6 +128,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *_checkpoint(spec.checkpoint),
         *_retry(spec.retry),
         *_environment(spec),
+        *_secrets(spec),
         *_code(spec),
     ]
 
@@ -356,6 +360,30 @@ def _environment(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(path, f"{name} is set by bursar itself; choose another name")
         else:
             yield from _text(path, value, ENV_VALUE_MAX, lines=True)
+
+
+def _secrets(spec: JobSpec) -> Iterator[Problem]:
+    if len(spec.secrets) > SECRETS_MAX:
+        yield Problem(("secrets",), f"has {len(spec.secrets)} names; at most {SECRETS_MAX}")
+        return
+    variables = {name for name, _ in spec.env}
+    for position, name in enumerate(spec.secrets):
+        problem = secret_name_problem(name)
+        if problem:
+            yield Problem(("secrets", position), problem)
+        elif name in variables:
+            yield Problem(("secrets", position), f"{name} stands in env too; give it once")
+    for name in _doubled(spec.secrets):
+        yield Problem(("secrets",), f"{quote(name)} is named twice")
+
+
+def secret_name_problem(name: str) -> str:
+    """Why this is no name of a secret; empty when it is one. The job finds the value in that variable."""
+    if _ENV_NAME.fullmatch(name) is None:
+        return f"{quote(name)} is not a secret's name: letters, digits and '_', no leading digit"
+    if name.upper().startswith(("BURSAR_", "LD_")) or name in _NOT_SECRETS:
+        return f"{name} means something to the programs that start a job; choose another name"
+    return ""
 
 
 def _code(spec: JobSpec) -> Iterator[Problem]:

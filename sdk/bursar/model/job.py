@@ -105,6 +105,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         script: run by the interpreter of its `#!` line, without one by bash; `setup`, shell text, runs
             before it in the same environment.
         workdir: absolute directory on the node.
+        secrets: names of `bursar secret`; each is a variable of the environment, its value never here.
     """
 
     name: str = ""
@@ -137,3 +138,4 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workdir: str = ""
     held: bool = False
     comment: str = ""
+    secrets: tuple[str, ...] = ()

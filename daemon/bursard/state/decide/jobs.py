@@ -22,6 +22,7 @@ from bursard.events import (
 )
 from bursard.state.admission import check_currency, refuse_unaffordable
 from bursard.state.core import State
+from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
 
@@ -59,6 +60,7 @@ def submit(
         )
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
+    secrets_of(state, spec)
     dependencies = _dependencies(state, spec, ended or {})
     refuse_unaffordable(state, user, spec)
     job_id = ids.new("job")
