@@ -52,7 +52,7 @@ CONTRACT = (
 BELOW = {
     "grant": "add ls rm",
     "secret": "set ls rm",
-    "node": "show drain resume cordon token",
+    "node": "show drain resume cordon token rm",
     "budget": "ls show",
     "prices": "ls apply history",
     "report": "statement focus idle waste utilization budgets",

@@ -35,6 +35,7 @@ KEPT_BACK: dict[str, str] = {
     "policy-applied": "documents.text documents.spec",
     "node-booted": "seen_boot_id seen_boot_us seen_at",
     "node-token-issued": "sha256",
+    "node-token-revoked": "sha256",
     "node-enrolled": "sha256 instance",
     "secret-set": "sealed",
 }

@@ -48,7 +48,10 @@ _NODES: Final = {
     "Drain": Rule(Action.STEER_NODES, site=True),
     "Cordon": Rule(Action.STEER_NODES, site=True),
     "Resume": Rule(Action.STEER_NODES, site=True),
+    "Remove": Rule(Action.STEER_NODES, site=True),
     "Token": Rule(Action.ISSUE_TOKENS, site=True),
+    "Tokens": Rule(Action.ISSUE_TOKENS, site=True),
+    "RevokeTokens": Rule(Action.ISSUE_TOKENS, site=True),
 }
 _MONEY: Final = {
     "Cost": Rule(Action.SEE_COST),

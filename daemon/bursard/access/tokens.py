@@ -120,7 +120,7 @@ class Authority:
             role, own = user.base
             return Identity(user.user, role, grants=(*own, *self._state.grants.of(user.user)))
         node = self._state.node_tokens.get(digest)
-        if node is not None and (node.instance or node.expires_at > self._clock.now()):
+        if node is not None and node.good(self._clock.now()):
             return Identity(node.name, Role.AGENT, token_sha256=digest)
         raise Unauthenticated("the token is not known here, or has expired")
 

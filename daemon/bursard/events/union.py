@@ -252,6 +252,13 @@ class NodeQuarantined(msgspec.Struct, frozen=True, tag="node-quarantined"):
     reason: str
 
 
+class NodeRemoved(msgspec.Struct, frozen=True, tag="node-removed"):
+    """A node is gone for good: its time is owned up to here, its secrets are void. Its name may return."""
+
+    node_id: str
+    name: str
+
+
 class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered"):
     """One node's time up to `through` is owned by somebody, to the nano.
 
@@ -305,15 +312,19 @@ class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
 
 
 class NodeTokenIssued(msgspec.Struct, frozen=True, tag="node-token-issued"):
-    """A node may enrol with a secret whose SHA-256 this is."""
+    """A node may enrol with a secret whose SHA-256 this is, until `expires_at`.
+
+    `valid_until`: the end of the secret, also once it is bound to an agent; 0: none.
+    """
 
     name: str
     sha256: str
     expires_at: int
+    valid_until: int = 0
 
 
 class NodeEnrolled(msgspec.Struct, frozen=True, tag="node-enrolled"):
-    """A node used its secret for the first time: from now on it is this agent's own, without an end.
+    """A node used its secret for the first time: from now on it is this agent's own.
 
     `instance` names the agent's state directory. Other secrets of the node stop working.
     """
@@ -321,6 +332,13 @@ class NodeEnrolled(msgspec.Struct, frozen=True, tag="node-enrolled"):
     name: str
     sha256: str
     instance: str
+
+
+class NodeTokenRevoked(msgspec.Struct, frozen=True, tag="node-token-revoked"):
+    """A node's secret is void from now on."""
+
+    name: str
+    sha256: str
 
 
 class RoleGranted(msgspec.Struct, frozen=True, tag="role-granted"):
@@ -395,6 +413,7 @@ Event = (
     | NodeSilent
     | NodeScheduling
     | NodeQuarantined
+    | NodeRemoved
     | NodeMetered
     | PolicyApplied
     | PolicyRemoved
@@ -402,6 +421,7 @@ Event = (
     | ThresholdCrossed
     | NodeTokenIssued
     | NodeEnrolled
+    | NodeTokenRevoked
     | RoleGranted
     | RoleRevoked
     | SecretSet

@@ -15,7 +15,7 @@ from typing import Any
 
 from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
 from bursard.engine import Engine
-from bursard.events import Event, NodeEnrolled
+from bursard.events import Event, NodeEnrolled, NodeRemoved, NodeTokenRevoked
 from bursard.fleet import believe, door
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.link import AgentLink, MeterNow, UsageAck
@@ -36,6 +36,7 @@ from bursard.state import NodeRecord
 
 log = logging.getLogger(__name__)
 
+NO_END_US = 2**62
 FENCED_MAX = 3
 """An order is given again so often; an agent that still refuses is not obeying anybody."""
 
@@ -54,6 +55,23 @@ class Agents:
         self.fleet = fleet
         self.links: dict[str, AgentLink] = {}
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
+        engine.listeners.append(self._on_event)
+
+    def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
+        """Cut the streams that were admitted with a secret that is void now."""
+        if isinstance(event, NodeTokenRevoked | NodeEnrolled | NodeRemoved):
+            for link in [one for one in self.links.values() if self._token_left_us(one) <= 0]:
+                log.warning("a stream is cut: its token is void", extra={"node": link.name})
+                link.close()
+
+    def _token_left_us(self, link: AgentLink) -> int:
+        """How long the secret of a stream is still good; what the unix socket vouched for has no end."""
+        if not link.token_sha256:
+            return NO_END_US
+        token = self.engine.state.node_tokens.get(link.token_sha256)
+        if token is None or not token.instance:
+            return 0
+        return token.valid_until - self.engine.now() if token.valid_until else NO_END_US
 
     # --- connections
 
@@ -139,12 +157,15 @@ class Agents:
         return node is not None and self.fleet.leave(node, self)
 
     async def watch(self, link: AgentLink) -> None:
-        """Close the link of an agent that hangs: it keeps its connection open, but its heart has stopped."""
+        """Close the link when its agent hangs (it keeps its connection open, but its heart has stopped), or
+        when its secret comes to its end.
+        """
         limit_us = self.engine.state.limits.silent_after_us
-        left_us = limit_us
+        left_us = min(limit_us, self._token_left_us(link))
         while left_us > 0:
             await asyncio.sleep(left_us / 1_000_000)
-            left_us = min(link.last_seen_at + limit_us - self.engine.now(), limit_us)
+            silent_us = min(link.last_seen_at + limit_us - self.engine.now(), limit_us)
+            left_us = min(silent_us, self._token_left_us(link))
         link.close()
 
     # --- what they say

@@ -40,7 +40,7 @@ SAMPLE_ATTEMPTS_MAX = 10_000
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OPTIONAL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ADDRESS = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:%_\[\]-]{0,252}")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _CAUSES = {cause.value: cause for cause in EndCause}
@@ -74,7 +74,7 @@ def hello(word: Hello) -> None:
 
 def facts(found: NodeFacts) -> None:
     """What a node says it has."""
-    _form(_NODE_NAME, found.name, "facts.name", "a host name of at most 63 characters")
+    _form(NODE_NAME, found.name, "facts.name", "a host name of at most 63 characters")
     _within(found.cpu_milli, 1, 10**8, "facts.cpu_milli")
     _within(found.memory_bytes, 1, BYTES_MAX, "facts.memory_bytes")
     for field in _PLACE_FIELDS:

@@ -22,6 +22,7 @@ from bursard.events import (
     Event,
     ExitReport,
     NodeQuarantined,
+    NodeRemoved,
     StopRequested,
 )
 from bursard.fleet import believe, door
@@ -96,6 +97,8 @@ class Fleet:
             if attempt is not None:
                 for member in attempt.live():
                     self._stop(attempt, member)
+        elif isinstance(event, NodeRemoved):
+            self._heard.pop(event.node_id, None)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -304,6 +307,13 @@ class Fleet:
         del self._backends[node.id]
         self.engine.commit(nodes.silent(self.engine.state, node), "bursard")
         return True
+
+    def remove(self, node: NodeRecord) -> list[Event]:
+        """The events that take a node out for good. Raises `WrongState` while anything of it is live."""
+        latest_us = believe.latest(node, self.reading())
+        return nodes.remove(
+            self.engine.state, node, node.axis(latest_us) if latest_us is not None else node.through
+        )
 
     # --- what backends report
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest, NotFound
 from bursar.model import EndCause
 from bursar.v1 import nodes_pb2 as pb
@@ -16,16 +17,29 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
-from bursard.events import Event, NodeTokenIssued, StopRequested
+from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequested
 from bursard.fleet import Agents
+from bursard.fleet.door import NODE_NAME
 from bursard.services.views import job_view, node_view
-from bursard.state import NodeRecord
+from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
 from bursard.telemetry import LiveTelemetry
 
-TOKEN_TTL_MAX_US = 7 * 86_400 * 1_000_000
+TOKEN_TTL_MAX_US = 7 * DAY_US
+TOKEN_VALID_MAX_US = 3660 * DAY_US
+TOKEN_ID_CHARS = 12
 TOP_PERIOD_S = 1.0
 TOP_JOBS_MAX = 1000
+
+
+def _token_view(token: NodeToken) -> pb.NodeToken:
+    return pb.NodeToken(
+        id=token.sha256[:TOKEN_ID_CHARS],
+        node=token.name,
+        state="bound" if token.instance else "unused",
+        issued_at=token.issued_at,
+        expires_at=token.valid_until if token.instance else token.expires_at,
+    )
 
 
 def _by_name(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
@@ -83,17 +97,58 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         node = self._find(request.node)
         return await self._commit(node, decide.scheduling(node, "open", ""), user)
 
+    async def Remove(self, request: pb.NodeRequest, context: Any) -> pb.RemoveNodeResponse:
+        """Forget a node that is gone for good."""
+        node = self._find(request.node)
+        events = self.agents.fleet.remove(node)
+        await self.engine.durable(self.engine.commit(events, caller().name))
+        return pb.RemoveNodeResponse(id=node.id, name=node.facts.name)
+
     async def Token(self, request: pb.TokenRequest, context: Any) -> pb.TokenResponse:
         """A secret with which a node of this name may connect; only its hash is kept."""
-        user = caller().name
+        if NODE_NAME.fullmatch(request.node) is None:
+            raise InvalidRequest("node: a host name of at most 63 characters")
         if not 0 < request.ttl_us <= TOKEN_TTL_MAX_US:
             raise InvalidRequest("ttl: more than 0 and at most 7 days, such as 15m")
+        if request.valid_us and not request.ttl_us <= request.valid_us <= TOKEN_VALID_MAX_US:
+            raise InvalidRequest("expires: not before the ttl ends, and at most 10 years, such as 90d")
         token = "node_" + secrets.token_urlsafe(32)
-        expires_at = self.engine.now() + request.ttl_us
+        now = self.engine.now()
+        expires_at = now + request.ttl_us
         digest = hashlib.sha256(token.encode()).hexdigest()
-        seq = self.engine.commit([NodeTokenIssued(request.node, digest, expires_at)], user)
+        until = now + request.valid_us if request.valid_us else 0
+        seq = self.engine.commit([NodeTokenIssued(request.node, digest, expires_at, until)], caller().name)
         await self.engine.durable(seq)
         return pb.TokenResponse(token=token, expires_at=expires_at)
+
+    async def Tokens(self, request: pb.TokensRequest, context: Any) -> pb.TokensResponse:
+        """The secrets that are good now: which node's, since and until when, never the secret."""
+        await self.engine.durable()
+        return pb.TokensResponse(tokens=[_token_view(token) for token in self._tokens(request.node, "")])
+
+    async def RevokeTokens(self, request: pb.RevokeTokensRequest, context: Any) -> pb.RevokeTokensResponse:
+        """Void one secret of a node, or all."""
+        if not request.node:
+            raise InvalidRequest("node: whose secrets")
+        found = self._tokens(request.node, request.id)
+        if not found:
+            which = f"no secret {request.id!r}" if request.id else "no secret"
+            raise NotFound(
+                f"node {request.node} has {which} that is good; `bursar node token --list` shows them"
+            )
+        events = [NodeTokenRevoked(token.name, token.sha256) for token in found]
+        await self.engine.durable(self.engine.commit(events, caller().name))
+        return pb.RevokeTokensResponse(revoked=[_token_view(token) for token in found])
+
+    def _tokens(self, node: str, id: str) -> list[NodeToken]:
+        now = self.engine.now()
+        return [
+            token
+            for token in self.engine.state.node_tokens.values()
+            if token.good(now)
+            and (not node or token.name == node)
+            and (not id or token.sha256[:TOKEN_ID_CHARS] == id)
+        ]
 
     async def Top(self, request: pb.TopRequest, context: Any) -> AsyncIterator[pb.TopResponse]:
         """Newest readings, once or every second."""

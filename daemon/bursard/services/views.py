@@ -164,7 +164,7 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
         wire.members.append(
             pb.Member(
                 rank=alloc.rank,
-                node=node.facts.name if node is not None else alloc.node_id,
+                node=node.facts.name if node is not None else member.node or alloc.node_id,
                 address=node.facts.address if node is not None else "",
                 devices=shares_to_wire(alloc.devices),
                 cpu_milli=alloc.cpu_milli,

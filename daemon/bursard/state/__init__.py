@@ -2,7 +2,7 @@
 
 from bursard.state.core import State
 from bursard.state.records import ArrayRecord, AttemptRecord, JobRecord, MemberRecord, NodeRecord
-from bursard.state.tables import HOLD_MARGIN_US, Applied, Limits
+from bursard.state.tables import HOLD_MARGIN_US, Applied, Limits, NodeToken
 
 __all__ = [
     "HOLD_MARGIN_US",
@@ -13,5 +13,6 @@ __all__ = [
     "Limits",
     "MemberRecord",
     "NodeRecord",
+    "NodeToken",
     "State",
 ]

@@ -41,7 +41,7 @@ FACT_COLUMNS = tuple(name for name, _, _ in _COLUMNS if name not in FREE_COLUMNS
 
 
 class Cluster:
-    """The columns of every node ever registered; rows are never reused."""
+    """The columns of every node there is, without gaps: a row that becomes free is taken by the last one."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -101,6 +101,20 @@ class Cluster:
         self.price_ids.append("")
         self.describe(row, facts)
         return row
+
+    def remove(self, row: int) -> str:
+        """Take a row out. Returns the id of the node that has it now, empty when it was the last."""
+        self._own_facts()
+        last = len(self.ids) - 1
+        for name, _, fill in _COLUMNS:
+            column = getattr(self, name)
+            column[row] = column[last]
+            column[last] = fill
+        lists: tuple[list[Any], ...] = (self.ids, self.names, self.attributes, self.price_ids)
+        for one in lists:
+            one[row] = one[last]
+            one.pop()
+        return self.ids[row] if row < last else ""
 
     def describe(self, row: int, facts: NodeFacts) -> None:
         """Set or replace what the node has; what is held of it stays held."""

@@ -75,6 +75,11 @@ class Members:
             self._keys[row] = last
             self._rows[last] = row
 
+    def follow(self, row: int, to_row: int) -> None:
+        """A node has another row in the columns of nodes; its members go with it."""
+        self._own(len(self._keys))
+        self.node[self.node == row] = to_row
+
     def columns(self) -> MemberColumns:
         """The members as they are now, for good: read-only, and untouched by whatever happens later."""
         if self._frozen is None:

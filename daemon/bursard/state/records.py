@@ -18,6 +18,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
     Attributes:
         boot_id: the boot it is bound to. started_at: on the node's axis, 0 = not started.
         charged_us: held time already charged; only grows. report: set when its process tree is gone.
+        node: the name of its node, which may leave before the job is forgotten.
         placed_axis: how far its node had reported when it was placed: it cannot have started before.
     """
 
@@ -27,6 +28,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
     started_at: int = 0
     charged_us: int = 0
     placed_axis: int = 0
+    node: str = ""
     report: ExitReport | None = None
 
 

@@ -63,12 +63,24 @@ class Applied(msgspec.Struct):
 
 
 class NodeToken(msgspec.Struct, frozen=True):
-    """A secret a node may enrol with, hashed. `instance`: the agent it belongs to since its first use."""
+    """A secret of a node, hashed.
+
+    Attributes:
+        expires_at: of its first use. instance: the agent it belongs to since then.
+        valid_until: the end of a bound one; 0: none.
+    """
 
     name: str
     sha256: str
     expires_at: int
     instance: str = ""
+    issued_at: int = 0
+    valid_until: int = 0
+
+    def good(self, now: int) -> bool:
+        """May an agent use it at `now`?"""
+        end = self.valid_until if self.instance else self.expires_at
+        return end > now if end else bool(self.instance)
 
 
 class Doom(msgspec.Struct, frozen=True):

@@ -86,7 +86,7 @@ def nodes(client: Client, pool: str, output: Output) -> None:
 
 @click.group(cls=NearGroup)
 def node() -> None:
-    """Show, drain, cordon, resume or enrol one node.
+    """Show, drain, cordon, resume, enrol or remove one node.
 
     Example: bursar node drain gpu-07 --reason "bad fan"
     """
@@ -147,20 +147,61 @@ def node_resume(client: Client, name: str, output: Output) -> None:
     _emit_node(client.resume(name), output, _mode_text)
 
 
-@node.command("token")
+@node.command("rm")
 @click.argument("name")
-@click.option("--ttl", default="1h", metavar="DURATION", help="First use within.  [default: 1h]")
 @listing
 @connected
-def node_token(client: Client, name: str, ttl: str, output: Output) -> None:
-    """Print a one-time secret with which a new node enrols.
+def node_rm(client: Client, name: str, output: Output) -> None:
+    """Forget a node that is gone for good; what it did stays in the books.
 
-    Example: bursar node token gpu-08 --ttl 10m
+    Example: bursar node rm gpu-07
     """
-    row = view.node_token(client.node_token(name, ttl_us=parse_duration(ttl)), name)
+    gone = client.remove_node(name)
+    emit_one({"id": gone.id, "name": gone.name}, output, lambda r: f"node {clean(r['name'])} removed")
+
+
+@node.command("token")
+@click.argument("name", default="")
+@click.option("--ttl", default="1h", metavar="DURATION", help="First use within.  [default: 1h]")
+@click.option("--expires", default="", metavar="DURATION", help="Its end, also in use.  [default: none]")
+@click.option("--list", "listed", is_flag=True, help="Show what is good now.")
+@click.option("--revoke", is_flag=True, help="Void all of NAME, or one with --id.")
+@click.option("--id", default="", metavar="ID", help="Of `--list`: revoke this one.")
+@listing
+@connected
+def node_token(
+    client: Client, name: str, ttl: str, expires: str, listed: bool, revoke: bool, id: str, output: Output
+) -> None:
+    """Print a one-time secret with which a new node enrols; list or revoke such secrets.
+
+    Example: bursar node token gpu-08 --ttl 10m --expires 90d
+    """
+    if listed and revoke:
+        raise InvalidRequest("--list and --revoke are two things; give one")
+    if not name and not listed:
+        raise InvalidRequest("which node? give its NAME (only --list can do without)")
+    if id and not revoke:
+        raise InvalidRequest("--id says which secret --revoke is to void")
+    if listed or revoke:
+        found = client.revoke_node_tokens(name, id).revoked if revoke else client.node_tokens(name).tokens
+        emit(
+            [view.known_token(token) for token in found], TOKEN_COLUMNS, output, empty="no secret is good now"
+        )
+        return
+    valid_us = parse_duration(expires) if expires else 0
+    row = view.node_token(client.node_token(name, ttl_us=parse_duration(ttl), valid_us=valid_us), name)
     emit_one(row, output, lambda r: str(r["token"]), identity="token")
     if not output.structured and not output.quiet:
         say(f"good once, until {time_text(row['expires_at'])}")
+
+
+TOKEN_COLUMNS = (
+    Column("id"),
+    Column("node", shrink=True),
+    Column("state"),
+    Column("issued", "issued_at", lambda row: time_text(row["issued_at"])),
+    Column("expires", "expires_at", lambda row: time_text(row["expires_at"]) if row["expires_at"] else "-"),
+)
 
 
 def _emit_node(found: Any, output: Output, text: Any) -> None:

@@ -178,9 +178,21 @@ class AsyncClient:
         """Take work again."""
         return await self._unary(calls.node_mode("Resume", node, reason))
 
-    async def node_token(self, node: str, *, ttl_us: int = 0) -> nodes_pb2.TokenResponse:
-        """A one-time secret with which a new node enrols."""
-        return await self._unary(calls.node_token(node, ttl_us))
+    async def remove_node(self, node: str) -> nodes_pb2.RemoveNodeResponse:
+        """Forget a node that is gone for good. Raises `WrongState` while anything of it is live."""
+        return await self._unary(calls.remove_node(node))
+
+    async def node_token(self, node: str, *, ttl_us: int = 0, valid_us: int = 0) -> nodes_pb2.TokenResponse:
+        """A one-time secret with which a new node enrols, good for `valid_us` in all (0: no end)."""
+        return await self._unary(calls.node_token(node, ttl_us, valid_us))
+
+    async def node_tokens(self, node: str = "") -> nodes_pb2.TokensResponse:
+        """The secrets of one node or all that are good now, without the secrets."""
+        return await self._unary(calls.node_tokens(node))
+
+    async def revoke_node_tokens(self, node: str, id: str = "") -> nodes_pb2.RevokeTokensResponse:
+        """Void one secret of a node, or all. Streams that were admitted with them are cut."""
+        return await self._unary(calls.revoke_node_tokens(node, id))
 
     def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
         """The newest live samples, once or as they come."""

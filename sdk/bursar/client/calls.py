@@ -191,10 +191,26 @@ def node_mode(verb: str, node: str, reason: str) -> Call[types_pb2.Node]:
     return Call(f"/bursar.v1.Nodes/{verb}", request, types_pb2.Node)
 
 
-def node_token(node: str, ttl_us: int) -> Call[nodes_pb2.TokenResponse]:
+def remove_node(node: str) -> Call[nodes_pb2.RemoveNodeResponse]:
+    """Forget a node that is gone for good."""
+    return Call("/bursar.v1.Nodes/Remove", nodes_pb2.NodeRequest(node=node), nodes_pb2.RemoveNodeResponse)
+
+
+def node_token(node: str, ttl_us: int, valid_us: int) -> Call[nodes_pb2.TokenResponse]:
     """A one-time secret for a new node."""
-    request = nodes_pb2.TokenRequest(node=node, ttl_us=ttl_us)
+    request = nodes_pb2.TokenRequest(node=node, ttl_us=ttl_us, valid_us=valid_us)
     return Call("/bursar.v1.Nodes/Token", request, nodes_pb2.TokenResponse)
+
+
+def node_tokens(node: str) -> Call[nodes_pb2.TokensResponse]:
+    """The secrets that are good now."""
+    return Call("/bursar.v1.Nodes/Tokens", nodes_pb2.TokensRequest(node=node), nodes_pb2.TokensResponse)
+
+
+def revoke_node_tokens(node: str, id: str) -> Call[nodes_pb2.RevokeTokensResponse]:
+    """Void one secret of a node, or all."""
+    request = nodes_pb2.RevokeTokensRequest(node=node, id=id)
+    return Call("/bursar.v1.Nodes/RevokeTokens", request, nodes_pb2.RevokeTokensResponse)
 
 
 def top(follow: bool) -> Call[nodes_pb2.TopResponse]:

@@ -277,9 +277,21 @@ class Client:
         """Take work again."""
         return self._unary(calls.node_mode("Resume", node, reason))
 
-    def node_token(self, node: str, *, ttl_us: int = 0) -> nodes_pb2.TokenResponse:
-        """A one-time secret with which a new node enrols."""
-        return self._unary(calls.node_token(node, ttl_us))
+    def remove_node(self, node: str) -> nodes_pb2.RemoveNodeResponse:
+        """Forget a node that is gone for good. Raises `WrongState` while anything of it is live."""
+        return self._unary(calls.remove_node(node))
+
+    def node_token(self, node: str, *, ttl_us: int = 0, valid_us: int = 0) -> nodes_pb2.TokenResponse:
+        """A one-time secret with which a new node enrols, good for `valid_us` in all (0: no end)."""
+        return self._unary(calls.node_token(node, ttl_us, valid_us))
+
+    def node_tokens(self, node: str = "") -> nodes_pb2.TokensResponse:
+        """The secrets of one node or all that are good now, without the secrets."""
+        return self._unary(calls.node_tokens(node))
+
+    def revoke_node_tokens(self, node: str, id: str = "") -> nodes_pb2.RevokeTokensResponse:
+        """Void one secret of a node, or all. Streams that were admitted with them are cut."""
+        return self._unary(calls.revoke_node_tokens(node, id))
 
     def top(self, *, follow: bool = False) -> Iterator[nodes_pb2.TopResponse]:
         """The newest live samples of nodes and jobs, once or as they come."""

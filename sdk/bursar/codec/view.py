@@ -346,6 +346,17 @@ def node_token(wire: nodes_pb2.TokenResponse, name: str) -> View:
     return {"node": name, "token": wire.token, "expires_at": instant(wire.expires_at)}
 
 
+def known_token(wire: nodes_pb2.NodeToken) -> View:
+    """A secret that is good now, without the secret."""
+    return {
+        "id": wire.id,
+        "node": wire.node,
+        "state": wire.state,
+        "issued_at": instant(wire.issued_at),
+        "expires_at": instant(wire.expires_at),
+    }
+
+
 # ------------------------------------------------------------------ money and policies
 
 

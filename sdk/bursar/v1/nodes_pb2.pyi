@@ -109,18 +109,138 @@ class TokenRequest(google.protobuf.message.Message):
 
     NODE_FIELD_NUMBER: builtins.int
     TTL_US_FIELD_NUMBER: builtins.int
+    VALID_US_FIELD_NUMBER: builtins.int
     node: builtins.str
     ttl_us: builtins.int
-    """at most 7 days"""
+    """until its first use, at most 7 days"""
+    valid_us: builtins.int
+    """from now on, also after its first use; 0: no end"""
     def __init__(
         self,
         *,
         node: builtins.str = ...,
         ttl_us: builtins.int = ...,
+        valid_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["node", b"node", "ttl_us", b"ttl_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node", "ttl_us", b"ttl_us", "valid_us", b"valid_us"]) -> None: ...
 
 global___TokenRequest = TokenRequest
+
+@typing.final
+class RemoveNodeResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "name", b"name"]) -> None: ...
+
+global___RemoveNodeResponse = RemoveNodeResponse
+
+@typing.final
+class TokensRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    """empty: of all"""
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+global___TokensRequest = TokensRequest
+
+@typing.final
+class TokensResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeToken]: ...
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[global___NodeToken] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tokens", b"tokens"]) -> None: ...
+
+global___TokensResponse = TokensResponse
+
+@typing.final
+class NodeToken(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ISSUED_AT_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """the first characters of its hash"""
+    node: builtins.str
+    state: builtins.str
+    """unused | bound"""
+    issued_at: builtins.int
+    """0: not known"""
+    expires_at: builtins.int
+    """0: no end"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        node: builtins.str = ...,
+        state: builtins.str = ...,
+        issued_at: builtins.int = ...,
+        expires_at: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expires_at", b"expires_at", "id", b"id", "issued_at", b"issued_at", "node", b"node", "state", b"state"]) -> None: ...
+
+global___NodeToken = NodeToken
+
+@typing.final
+class RevokeTokensRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    id: builtins.str
+    """empty: all of this node"""
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "node", b"node"]) -> None: ...
+
+global___RevokeTokensRequest = RevokeTokensRequest
+
+@typing.final
+class RevokeTokensResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVOKED_FIELD_NUMBER: builtins.int
+    @property
+    def revoked(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeToken]: ...
+    def __init__(
+        self,
+        *,
+        revoked: collections.abc.Iterable[global___NodeToken] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revoked", b"revoked"]) -> None: ...
+
+global___RevokeTokensResponse = RevokeTokensResponse
 
 @typing.final
 class TokenResponse(google.protobuf.message.Message):

@@ -40,10 +40,25 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.NodeModeRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_types__pb2.Node.FromString,
                 )
+        self.Remove = channel.unary_unary(
+                '/bursar.v1.Nodes/Remove',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.NodeRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.RemoveNodeResponse.FromString,
+                )
         self.Token = channel.unary_unary(
                 '/bursar.v1.Nodes/Token',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.TokenRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_nodes__pb2.TokenResponse.FromString,
+                )
+        self.Tokens = channel.unary_unary(
+                '/bursar.v1.Nodes/Tokens',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.TokensRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.TokensResponse.FromString,
+                )
+        self.RevokeTokens = channel.unary_unary(
+                '/bursar.v1.Nodes/RevokeTokens',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.FromString,
                 )
         self.Top = channel.unary_stream(
                 '/bursar.v1.Nodes/Top',
@@ -86,8 +101,29 @@ class NodesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Remove(self, request, context):
+        """Forget a node that is gone for good. Refused, with the reasons, while anything of it is live.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Token(self, request, context):
         """A one-time secret with which a new node enrols.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokens(self, request, context):
+        """The secrets that are good now, without the secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeTokens(self, request, context):
+        """A live stream that was admitted with one of them is cut.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,10 +164,25 @@ def add_NodesServicer_to_server(servicer, server):
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.NodeModeRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_types__pb2.Node.SerializeToString,
             ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.NodeRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.RemoveNodeResponse.SerializeToString,
+            ),
             'Token': grpc.unary_unary_rpc_method_handler(
                     servicer.Token,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.TokenRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_nodes__pb2.TokenResponse.SerializeToString,
+            ),
+            'Tokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokens,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.TokensRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.TokensResponse.SerializeToString,
+            ),
+            'RevokeTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeTokens,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.SerializeToString,
             ),
             'Top': grpc.unary_stream_rpc_method_handler(
                     servicer.Top,
@@ -234,6 +285,23 @@ class Nodes(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Remove',
+            bursar_dot_v1_dot_nodes__pb2.NodeRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.RemoveNodeResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def Token(request,
             target,
             options=(),
@@ -247,6 +315,40 @@ class Nodes(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Token',
             bursar_dot_v1_dot_nodes__pb2.TokenRequest.SerializeToString,
             bursar_dot_v1_dot_nodes__pb2.TokenResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Tokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Tokens',
+            bursar_dot_v1_dot_nodes__pb2.TokensRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.TokensResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RevokeTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/RevokeTokens',
+            bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

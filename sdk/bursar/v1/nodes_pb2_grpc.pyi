@@ -46,11 +46,29 @@ class NodesStub:
         bursar.v1.types_pb2.Node,
     ]
 
+    Remove: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.NodeRequest,
+        bursar.v1.nodes_pb2.RemoveNodeResponse,
+    ]
+    """Forget a node that is gone for good. Refused, with the reasons, while anything of it is live."""
+
     Token: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.TokenRequest,
         bursar.v1.nodes_pb2.TokenResponse,
     ]
     """A one-time secret with which a new node enrols."""
+
+    Tokens: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.TokensRequest,
+        bursar.v1.nodes_pb2.TokensResponse,
+    ]
+    """The secrets that are good now, without the secrets."""
+
+    RevokeTokens: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.RevokeTokensRequest,
+        bursar.v1.nodes_pb2.RevokeTokensResponse,
+    ]
+    """A live stream that was admitted with one of them is cut."""
 
     Top: grpc.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
@@ -85,11 +103,29 @@ class NodesAsyncStub:
         bursar.v1.types_pb2.Node,
     ]
 
+    Remove: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.NodeRequest,
+        bursar.v1.nodes_pb2.RemoveNodeResponse,
+    ]
+    """Forget a node that is gone for good. Refused, with the reasons, while anything of it is live."""
+
     Token: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.TokenRequest,
         bursar.v1.nodes_pb2.TokenResponse,
     ]
     """A one-time secret with which a new node enrols."""
+
+    Tokens: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.TokensRequest,
+        bursar.v1.nodes_pb2.TokensResponse,
+    ]
+    """The secrets that are good now, without the secrets."""
+
+    RevokeTokens: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.RevokeTokensRequest,
+        bursar.v1.nodes_pb2.RevokeTokensResponse,
+    ]
+    """A live stream that was admitted with one of them is cut."""
 
     Top: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
@@ -135,12 +171,36 @@ class NodesServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]: ...
 
     @abc.abstractmethod
+    def Remove(
+        self,
+        request: bursar.v1.nodes_pb2.NodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.RemoveNodeResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.RemoveNodeResponse]]:
+        """Forget a node that is gone for good. Refused, with the reasons, while anything of it is live."""
+
+    @abc.abstractmethod
     def Token(
         self,
         request: bursar.v1.nodes_pb2.TokenRequest,
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.nodes_pb2.TokenResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.TokenResponse]]:
         """A one-time secret with which a new node enrols."""
+
+    @abc.abstractmethod
+    def Tokens(
+        self,
+        request: bursar.v1.nodes_pb2.TokensRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.TokensResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.TokensResponse]]:
+        """The secrets that are good now, without the secrets."""
+
+    @abc.abstractmethod
+    def RevokeTokens(
+        self,
+        request: bursar.v1.nodes_pb2.RevokeTokensRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.RevokeTokensResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.RevokeTokensResponse]]:
+        """A live stream that was admitted with one of them is cut."""
 
     @abc.abstractmethod
     def Top(

@@ -23,6 +23,7 @@ from bursard.events import (
     NodeMetered,
     NodePriced,
     NodeRegistered,
+    NodeRemoved,
     NodeScheduling,
     NodeSilent,
 )
@@ -226,6 +227,32 @@ def silent(state: State, node: NodeRecord) -> list[Event]:
 def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
     """Open, cordon or drain a node."""
     return [] if (node.mode, node.reason) == (mode, reason) else [NodeScheduling(node.id, mode, reason)]
+
+
+def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
+    """A node that is gone for good. Its cost is closed at `axis_now`: the time since its last report is down.
+
+    Raises:
+        WrongState: something of it is live; all reasons at once.
+    """
+    name = node.facts.name
+    reasons = [f"its agent is in contact: stop it (and drain {name} first)"] if node.connected else []
+    for attempt in state.live_attempts():
+        for member in attempt.members:
+            if member.alloc.node_id == node.id:
+                job = state.jobs[attempt.job_id]
+                reasons.append(
+                    f"rank {member.alloc.rank} of job {job.display} has ended there and its gang runs"
+                    if member.report is not None
+                    else f"job {job.display} holds it: `bursar node drain {name} --confirm-dead` if it is off"
+                )
+    if reasons:
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
+    through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
+    charges = _rest(node, node.through, through, _used(node, (), through), "down")
+    closing: list[Event] = [NodeMetered(node.id, through, charges, ())] if node.axis_start else []
+    return [*closing, NodeRemoved(node.id, name)]
 
 
 def confirm_dead(state: State, node: NodeRecord) -> list[Event]:

@@ -36,7 +36,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     )
     for member in members:
         node = state.nodes[member.alloc.node_id]
-        member.placed_axis = node.through
+        member.placed_axis, member.node = node.through, node.facts.name
         state.take(attempt, member)
         node.live[attempt.id] = member.alloc.rank
         if not member.alloc.price_id:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bursard.events import ClusterCreated, LogResumed, NodeEnrolled, NodeTokenIssued
+import msgspec
+
+from bursard.events import ClusterCreated, LogResumed, NodeEnrolled, NodeTokenIssued, NodeTokenRevoked
 from bursard.state.tables import Applied, NodeToken, Tables
 
 
@@ -19,10 +21,18 @@ def log_resumed(state: Tables, event: LogResumed, at: int, applied: Applied) -> 
 
 def token_issued(state: Tables, event: NodeTokenIssued, at: int, applied: Applied) -> None:
     """A node may enrol with this secret."""
-    state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, event.expires_at)
+    state.node_tokens[event.sha256] = NodeToken(
+        event.name, event.sha256, event.expires_at, issued_at=at, valid_until=event.valid_until
+    )
 
 
 def enrolled(state: Tables, event: NodeEnrolled, at: int, applied: Applied) -> None:
     """The secret is now one agent's own; other secrets of the node stop working."""
+    used = state.node_tokens.get(event.sha256, NodeToken(event.name, event.sha256, 0))
     state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != event.name}
-    state.node_tokens[event.sha256] = NodeToken(event.name, event.sha256, 0, event.instance)
+    state.node_tokens[event.sha256] = msgspec.structs.replace(used, expires_at=0, instance=event.instance)
+
+
+def token_revoked(state: Tables, event: NodeTokenRevoked, at: int, applied: Applied) -> None:
+    """A secret is void."""
+    state.node_tokens.pop(event.sha256, None)

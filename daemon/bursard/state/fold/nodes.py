@@ -10,6 +10,7 @@ from bursard.events import (
     NodePriced,
     NodeQuarantined,
     NodeRegistered,
+    NodeRemoved,
     NodeScheduling,
     NodeSilent,
 )
@@ -77,6 +78,17 @@ def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied
     node = state.nodes[event.node_id]
     node.mode, node.reason = "quarantine", event.reason
     _refresh(state, node)
+
+
+def removed(state: Tables, event: NodeRemoved, at: int, applied: Applied) -> None:
+    """It is gone for good. The last row of the columns takes its place, so that they stay short."""
+    node = state.nodes.pop(event.node_id)
+    state.node_names.pop(node.facts.name, None)
+    state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != node.facts.name}
+    moved = state.cluster.remove(node.row)
+    if moved:
+        state.members.follow(state.nodes[moved].row, node.row)
+        state.nodes[moved].row = node.row
 
 
 def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> None:
