@@ -11,7 +11,7 @@ import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.errors import NotFound, ServerUnavailable
-from bursar.model import EndCause, JobState
+from bursar.model import EndCause, Exit, JobState
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.effects import exit_of, started_of, truth_of
@@ -260,15 +260,10 @@ def order(attempt_id: str) -> Assign:
         time_limit_us=60 * SECOND_US,
         grace_us=0,
         checkpoint_signal="",
-        command=("true",),
-        script="",
-        setup="",
-        workdir="",
-        env={},
-        devices=(),
         user="",
         memory_bytes=0,
         log_cap_bytes=0,
+        launch=b"{}",
     )
 
 
@@ -376,7 +371,11 @@ class AgentsRig:
             self._carry_out(instruction)
 
     def _heard(self, event: RunnerEvent) -> None:
-        self.emit(s.MemberEnded(exit_of(event.report)) if isinstance(event, Ended) else started_of(event))
+        if isinstance(event, Ended):
+            report = event.report
+            self.emit(s.MemberEnded(report.attempt_id, report.rank, exit_of(report)))
+        else:
+            self.emit(started_of(event))
 
     def _say(self, word: Started | Exited | Usage | Heartbeat) -> None:
         if self.link is not None and not self.link.closed:
@@ -389,7 +388,7 @@ class AgentsRig:
                     Started(instruction.attempt_id, instruction.rank, instruction.pid, instruction.boot_us)
                 )
             case s.SendExited():
-                self._say(_exited(instruction.exit))
+                self._say(_exited(instruction.attempt_id, instruction.rank, instruction.exit))
             case s.ReadMeters():
                 self.emit(s.MeterRead(self.world.clock.boot_us(), {}))
             case s.SpoolAppend():
@@ -398,7 +397,7 @@ class AgentsRig:
                 self._say(Usage(usage.seq, usage.boot_id, usage.at_boot_us, counters))
             case s.StartMembers():
                 for one in instruction.assignments:
-                    request = StartRequest(one.attempt_id, one.rank, instruction.epoch, argv=("true",))
+                    request = StartRequest(one.attempt_id, one.rank, instruction.epoch)
                     done(self.runner.start([request]))
             case s.StopMember():
                 with contextlib.suppress(NotFound):
@@ -421,7 +420,7 @@ class AgentsRig:
                     time_limit_us=message.time_limit_us,
                     grace_us=message.grace_us,
                     checkpoint_signal=message.checkpoint_signal,
-                    devices=message.devices,
+                    launch=message.launch,
                 )
                 self.emit(s.Assigned(1, (one,)))
             case Stop():
@@ -467,12 +466,12 @@ def done(work: Any) -> Any:
     raise AssertionError("it waited")
 
 
-def _exited(exit: s.Exit) -> Exited:
+def _exited(attempt_id: str, rank: int, exit: Exit) -> Exited:
     return Exited(
-        attempt_id=exit.attempt_id,
-        rank=exit.rank,
+        attempt_id=attempt_id,
+        rank=rank,
         cause=exit.cause,
-        exit_code=exit.exit_code,
+        exit_code=exit.exit_code if exit.exit_code >= 0 else None,
         signal=exit.signal,
         message=exit.message,
         started=exit.started,
@@ -489,7 +488,7 @@ def _truth(truth: s.Truth) -> MemberTruth:
         pid=truth.pid,
         started_boot_us=truth.started_boot_us,
         boot_id=truth.boot_id,
-        exit=None if truth.exit is None else _exited(truth.exit),
+        exit=None if truth.exit is None else _exited(truth.attempt_id, truth.rank, truth.exit),
     )
 
 
