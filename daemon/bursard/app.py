@@ -40,6 +40,7 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.events.public import public
+from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
 from bursard.replay import restore
 from bursard.services.access import AccessService
@@ -53,7 +54,6 @@ from bursard.services.policies import PoliciesService
 from bursard.settings import Settings
 from bursard.sockets import SocketDir
 from bursard.store import SqliteStore
-from bursard.subjects import head_of
 from bursard.telemetry import LiveTelemetry
 from bursard.telemetry.mqtt import MqttBridge
 from bursard.writer import Writer

@@ -28,12 +28,13 @@ from bursar.model import JobSpec
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
 from bursard.events import Event, JobSubmitted, encode
-from bursard.ledger import Transaction, rows
+from bursard.ledger import HourCharge, Transaction
+from bursard.ledger import rows as flat_rows
 from bursard.replay import restore
-from bursard.state import Applied, JobRecord, State
+from bursard.state import Applied, JobRecord, NodeRecord, State
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
-from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Views
+from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Unposted, Views
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,11 @@ class Engine:
         state.apply(event, now, applied)
         seq = state.version
         batch.events.append(EventRow(seq, now, actor, encode(event)))  # type: ignore[attr-defined]
-        if applied.charges:
-            batch.charges.extend(charge_rows(state, seq, applied))  # type: ignore[attr-defined]
-            applied.charges.clear()
+        applied.charges.clear()
+        if applied.closed:
+            rows = [charge_row(state, seq, hour, node) for hour, node in applied.closed]
+            batch.charges.extend(rows)  # type: ignore[attr-defined]
+            applied.closed.clear()
         if applied.transactions:
             batch.entries.extend(entry_rows(seq, applied.transactions))  # type: ignore[attr-defined]
             applied.transactions.clear()
@@ -216,6 +219,15 @@ class Engine:
         The state may have changed by the time of the answer: decide nothing on what was read before.
         """
         return await asyncio.get_running_loop().run_in_executor(self._readers, question, self.views)
+
+    async def books(self) -> Unposted:
+        """The open hours as of now, once everything that closed others is on disk.
+
+        Reports add them to the rows of the same moment: what is posted while they read changes no total.
+        """
+        found = unposted(self.state)
+        await self.durable(found.seq)
+        return found
 
     def _released(self, durable_seq: int) -> None:
         while self._unreleased and self._unreleased[0][0] <= durable_seq:
@@ -306,47 +318,51 @@ def _labels(labels: tuple[tuple[str, str], ...]) -> str:
     return msgspec.json.encode(dict(labels)).decode() if labels else "{}"
 
 
-def charge_rows(state: State, seq: int, applied: Applied) -> list[ChargeRow]:
-    """Charges with everything reports group by, as it is now: later changes do not reach back."""
-    found = []
-    for charge in applied.charges:
-        node = state.nodes[charge.node_id]
-        job = state.jobs.get(charge.job_id)
-        spec = job.spec if job is not None else None
-        simulated = any(device.simulated for device in node.facts.devices)
-        found.append(
-            ChargeRow(
-                seq=seq,
-                kind=charge.kind,
-                node_id=charge.node_id,
-                node_name=node.facts.name,
-                pool=node.facts.pool,
-                attempt_id=charge.attempt_id,
-                job_id=charge.job_id,
-                job_number=job.number if job is not None else 0,
-                rank=charge.rank,
-                start_at=charge.start,
-                end_at=charge.end,
-                nanos=charge.nanos,
-                gpu=charge.gpu,
-                cpu=charge.cpu,
-                memory=charge.memory,
-                price_id=charge.price_id,
-                project=spec.project if spec else "",
-                user=job.user if job is not None else "",
-                experiment=spec.experiment if spec else "",
-                model=spec.model if spec else "",
-                model_version=spec.model_version if spec else "",
-                labels=_labels(spec.labels) if spec else "{}",
-                simulated=int(simulated),
-            )
-        )
-    return found
+def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord) -> ChargeRow:
+    """A charge with everything reports group by, as it is now: later changes do not reach back."""
+    job = state.jobs.get(hour.job_id)
+    spec = job.spec if job is not None else None
+    return ChargeRow(
+        seq=seq,
+        kind=hour.kind,
+        node_id=hour.node_id,
+        node_name=node.facts.name,
+        pool=node.facts.pool,
+        attempt_id=hour.attempt_id,
+        job_id=hour.job_id,
+        job_number=job.number if job is not None else 0,
+        rank=hour.rank,
+        start_at=hour.start,
+        end_at=hour.end,
+        held_us=hour.held_us,
+        nanos=hour.nanos,
+        gpu=hour.gpu,
+        cpu=hour.cpu,
+        memory=hour.memory,
+        price_id=hour.price_id,
+        project=spec.project if spec else "",
+        user=job.user if job is not None else "",
+        experiment=spec.experiment if spec else "",
+        model=spec.model if spec else "",
+        model_version=spec.model_version if spec else "",
+        labels=_labels(spec.labels) if spec else "{}",
+        simulated=int(any(device.simulated for device in node.facts.devices)),
+    )
+
+
+def unposted(state: State) -> Unposted:
+    """What has been charged in hours that are still open: rows of their own until they are posted."""
+    hours = [hour for node in state.nodes.values() for hour in node.open.values()]
+    for attempt in state.attempts.values():
+        hours += (member.open for member in attempt.members if member.open is not None)
+    return Unposted(
+        state.version, tuple(charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in hours)
+    )
 
 
 def entry_rows(seq: int, transactions: Sequence[Transaction]) -> list[EntryRow]:
     """Double-entry lines."""
     return [
         EntryRow(seq, row.kind, row.account, row.nanos, row.attempt_id or row.node_id)
-        for row in rows(transactions)
+        for row in flat_rows(transactions)
     ]

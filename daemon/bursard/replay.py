@@ -69,6 +69,7 @@ def _replay(state: State, rows: Iterator[EventRow]) -> None:
             log.debug("replay ends here", extra={"seq": row.seq}, exc_info=error)
             raise _EventRefused(_why(row.seq, error), {"seq": str(row.seq)}) from error
         ignored.charges.clear()
+        ignored.closed.clear()
         ignored.transactions.clear()
         ignored.finished.clear()
 

@@ -27,6 +27,7 @@ from bursard.store import (
     ScratchStore,
     SqliteStore,
     Store,
+    Unposted,
     merge,
 )
 
@@ -60,7 +61,7 @@ def charge(seq: int, nanos: int = 5, start_at: int = T0, **changes: Any) -> Char
     fields: dict[str, Any] = {
         **{"seq": seq, "kind": "usage", "node_id": "node_1", "node_name": "a", "pool": "local"},
         **{"attempt_id": "att_1", "job_id": "job_1", "job_number": 1, "rank": 0},
-        **{"start_at": start_at, "end_at": start_at + 100, "nanos": nanos, "gpu": nanos},
+        **{"start_at": start_at, "end_at": start_at + 100, "held_us": 100, "nanos": nanos, "gpu": nanos},
         **{"cpu": 0, "memory": 0, "price_id": "p1", "project": "nlp", "user": "ann"},
         **{"experiment": "e1", "model": "m1", "model_version": "", "labels": "{}"},
         "simulated": 0,
@@ -132,6 +133,15 @@ class TestLog:
         assert seqs(about="job_2") == [2]
         assert seqs(since=T0 + 2) == [2, 3]
         assert seqs(actor="bob' or '1'='1") == []
+        assert seqs(about="att_1", kinds=("job-held",)) == []
+        assert seqs(about="job_1", or_about=("att_1", "job_2")) == [1, 2, 3]
+
+    def test_events_of_an_array_are_those_of_its_tasks_too_and_of_no_other_job(self, store: Store) -> None:
+        names = ["job_1", "job_1.0", "job_10", "job_1.17", "job_1/x", "job_2.1"]
+        store.append(Batch(events=[event(seq, job=name) for seq, name in enumerate(names, start=1)]))
+        found = store.events(query=EventFilter(about="job_1"))
+        assert [row.seq for row in found] == [1, 2, 4]
+        assert [row.seq for row in store.events(1, 1, EventFilter(about="job_1"))] == [2]
 
     def test_the_hash_does_not_depend_on_how_commands_were_grouped(self, store: Store) -> None:
         store.append(Batch(events=[event(1), event(2)]))
@@ -301,6 +311,26 @@ class TestMoney:
         total = store.charge_sums([])[0]
         assert (total.charges, total.held_us, total.unpriced_us, total.gpu) == (4, 400, 100, 18)
         assert [row.nanos for row in store.charges(ChargeFilter(project="nlp"))] == [5, 7, 0]
+
+    def test_open_hours_are_rows_among_rows_as_of_their_event(self, store: Store) -> None:
+        store.append(_charged([charge(1, 5), charge(1, 7, T0 + HOUR_US, project="cv")]))
+        store.append(Batch(events=[event(2)], charges=[charge(2, 100)], entries=settle(2, 100)))
+        now = Unposted(1, (charge(0, 3, T0 + 1, labels='{"team":"a"}'), charge(0, 2**61, T0, kind="idle")))
+
+        def folded(*by: str, **asked: Any) -> dict[tuple[str | int, ...], int]:
+            return {s.keys: s.nanos for s in store.charge_sums(by, ChargeFilter(**asked), now)}
+
+        assert folded(kinds=("usage",)) == {(): 15}
+        assert folded("project", kinds=("usage",)) == {("cv",): 7, ("nlp",): 8}
+        assert folded("kind", project="nlp") == {("idle",): 2**61, ("usage",): 8}
+        assert folded("label:team", kinds=("usage",)) == {("",): 12, ("a",): 3}
+        assert folded(labels=(("team", "a"),)) == {(): 3}
+        assert folded(since=T0 + HOUR_US) == {(): 7}
+        assert folded(project="other") == {}
+        usage = ChargeFilter(kinds=("usage",))
+        assert [row.nanos for row in store.charges(usage, now)] == [5, 3, 7]
+        assert next(iter(store.charges(ChargeFilter(kinds=("idle",)), now))) == now.rows[1]
+        assert store.charge_sums([], usage, Unposted(2, ()))[0].nanos == 112
 
     @pytest.mark.parametrize("dim", ["nope", "label:", "project; drop table charges", "", "Project"])
     def test_an_unknown_dimension_is_refused_by_name(self, store: Store, dim: str) -> None:

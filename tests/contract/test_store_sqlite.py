@@ -14,7 +14,8 @@ import pytest
 
 from bursar.errors import InvariantViolation, StoreUnavailable
 from bursard.events import JobHeld, encode
-from bursard.store import Batch, EntryRow, EventRow, KeyRow, SqliteReader, SqliteStore
+from bursard.store import Batch, EntryRow, EventFilter, EventRow, KeyRow, SqliteReader, SqliteStore, queries
+from bursard.store.migrations import STEPS
 from bursard.store.schema import VERSION, connect, migrate
 
 
@@ -291,7 +292,7 @@ class TestOpening:
         migrate(home / "bursard.db")
         connection = connect(home / "bursard.db")
         names = connection.execute("select name from _sqlite_migrations").fetchall()
-        assert names == [("0001_initial",)]
+        assert names == [(name,) for name, _ in STEPS]
         assert connection.execute("pragma user_version").fetchone() == (VERSION,)
         connection.close()
         assert reopened(home) == []
@@ -326,3 +327,62 @@ class TestOpening:
     def test_a_restored_copy_opens(self, home: Path, tmp_path: Path) -> None:
         shutil.copytree(home, tmp_path / "copy")
         assert reopened(tmp_path / "copy") == []
+
+
+class TestPlans:
+    """Questions about the log walk an index, so that they take as long as their answer."""
+
+    @pytest.mark.parametrize(
+        ("asked", "index"),
+        [
+            (EventFilter(kinds=("job-held",)), "idx_events_kind (kind=? AND rowid>?)"),
+            (EventFilter(kinds=("job-held", "job-ended")), "idx_events_kind (kind=? AND rowid>?)"),
+            (EventFilter(about="node_1"), "idx_events_subject (subject=? AND rowid>?)"),
+            (EventFilter(about="job_1", or_about=("att_1",)), "idx_events_subject (subject=? AND rowid>?)"),
+            (EventFilter(about="job_1", kinds=("job-held",)), "idx_events_subject (subject=? AND rowid>?)"),
+            (EventFilter(), "INTEGER PRIMARY KEY (rowid>?)"),
+        ],
+    )
+    def test_events_are_found_by_an_index_in_log_order(
+        self, home: Path, asked: EventFilter, index: str
+    ) -> None:
+        connection = connect(home / "bursard.db", read_only=True)
+        walks = queries.event_walks(2, asked)
+        plans = []
+        for where in walks:
+            sql = f"explain query plan select seq from events{where} order by seq limit 10"
+            plans.append([row[3] for row in connection.execute(sql, [*where.values])])
+        connection.close()
+        ranges = [plan for plan in plans if "subject>?" in plan[0]]
+        assert len(ranges) == bool(asked.about)
+        for plan in plans:
+            if plan in ranges:
+                assert "idx_events_subject" in plan[0]
+            else:
+                assert index in plan[0]
+                assert not [line for line in plan if "TEMP B-TREE" in line]
+
+    def test_old_events_get_kind_and_subject_and_keep_their_hashes(self, home: Path) -> None:
+        raw = sqlite3.connect(home / "bursard.db", isolation_level=None)
+        rows = raw.execute("select kind, subject from events order by seq").fetchall()
+        assert rows == [("job-held", f"job_{seq}") for seq in range(1, 5)]
+        before = raw.execute("select hash from events order by seq").fetchall()
+        _back_to_schema_1(raw)
+        raw.close()
+        assert reopened(home) == []
+        raw = sqlite3.connect(home / "bursard.db", isolation_level=None)
+        assert raw.execute("select kind, subject from events order by seq").fetchall() == rows
+        assert raw.execute("select hash from events order by seq").fetchall() == before
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute("update events set kind = 'x'")
+        raw.close()
+
+
+def _back_to_schema_1(raw: sqlite3.Connection) -> None:
+    """What step 2 did, undone."""
+    for name in ("kind", "subject"):
+        raw.execute(f"drop index idx_events_{name}")
+        raw.execute(f"alter table events drop column {name}")
+    raw.execute("alter table charges drop column held_us")
+    raw.execute("delete from _sqlite_migrations where name <> '0001_initial'")
+    raw.execute("pragma user_version = 1")

@@ -8,8 +8,9 @@ It is longer than 800 lines because the model, the rules and the invariants are 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -41,7 +42,7 @@ from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
-from bursard.engine import Engine
+from bursard.engine import Engine, unposted
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass
@@ -53,7 +54,7 @@ from bursard.state.budgets import BudgetRecord, BudgetTable
 from bursard.state.decide import attempts, jobs, nodes, policies
 from bursard.state.fold import attempts as attempts_fold
 from bursard.state.fold import nodes as nodes_fold
-from bursard.store import Batch, ScratchStore
+from bursard.store import Batch, ChargeRow, ScratchStore
 
 GIB = 1 << 30
 LIMITS = Limits(default_time_limit_us=2 * HOUR_US)
@@ -86,14 +87,25 @@ class InstantWriter:
     def enqueue(self, batch: Batch) -> None:
         self.store.append(batch)
         self.ended.update(job.id for job in batch.jobs)
-        for row in batch.charges:
-            self.hours[row.node_id][row.start_at - row.start_at % HOUR_US] += row.nanos
-            if row.kind == "usage":
-                self.billed[row.attempt_id, row.rank] += row.end_at - row.start_at
-                self.cost[row.job_id] += row.nanos
-                assert row.price_id or not row.nanos, "L9"
+        self.take(batch.charges)
         for heard in self.after_commit:
             heard(batch.events[-1].seq)
+
+    def take(self, rows: Iterable[ChargeRow]) -> None:
+        for row in rows:
+            self.hours[row.node_id][row.start_at - row.start_at % HOUR_US] += row.nanos
+            if row.kind == "usage":
+                self.billed[row.attempt_id, row.rank] += row.held_us
+                self.cost[row.job_id] += row.nanos
+                assert row.price_id or not row.nanos, "L9"
+
+    def with_open(self, state: State) -> InstantWriter:
+        """What has been posted, and what the open hours add to it."""
+        books = copy.copy(self)
+        books.billed, books.cost = self.billed.copy(), self.cost.copy()
+        books.hours = defaultdict(Counter, {node: hours.copy() for node, hours in self.hours.items()})
+        books.take(unposted(state).rows)
+        return books
 
 
 class Run(msgspec.Struct):
@@ -659,7 +671,8 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @invariant()
     def usage_is_what_was_held(self) -> None:
-        billed, cost = self.writer.billed, self.writer.cost
+        books = self.writer.with_open(self.state)
+        billed, cost = books.billed, books.cost
         for job in self.state.jobs.values():
             if job.array is None:
                 assert job.settled_nanos == cost[job.id] == self.state.ledger.job_settled(job.id)
@@ -674,7 +687,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_hour_costs_its_rate(self) -> None:
-        sums = self.writer.hours
+        sums = self.writer.with_open(self.state).hours
         for machine in self.machines.values():
             node = self.record(machine)
             if self.prices[node.id] > 1:
@@ -685,6 +698,19 @@ class ClusterMachine(RuleBasedStateMachine):
                 for hour in range(first, last, HOUR_US):
                     got = sums[node.id][hour]
                     assert got == node.rates.total, f"L8: {machine.name} {hour}: {got} of {node.rates.total}"
+
+    @invariant()
+    def balances_are_sums_of_entries(self) -> None:
+        """L3: what is posted and what is open make every balance, to the nano."""
+        sums = Counter(self.store.balances())
+        hours = [hour for node in self.state.nodes.values() for hour in node.open.values()]
+        for attempt in self.state.attempts.values():
+            hours += [member.open for member in attempt.members if member.open is not None]
+        for hour in hours:
+            assert sum(hour.entries.values()) == 0, "L1"
+            sums.update(hour.entries)
+        for account, nanos in self.state.ledger.balances.items():
+            assert sums[account] == nanos, f"L3: {account}: {sums[account]} of {nanos}"
 
     def teardown(self) -> None:
         if not hasattr(self, "engine") or not hasattr(self, "machines"):
@@ -712,8 +738,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def nodes_cost_what_they_cost(self) -> None:
         """Σ shares + idle + down + overhead = the node's cost, over its whole life."""
         sums = Counter[str]()
-        for row in self.store.charges():
+        for row in self.store.charges(unposted=unposted(self.state)):
             sums[row.node_id] += row.nanos
+        totals = self.store.charge_sums([], None, unposted(self.state))
+        assert [total.nanos for total in totals] == [sums.total()], "cost and the rows disagree"
         for machine in self.machines.values():
             node = self.record(machine)
             if self.prices[node.id] > 1:

@@ -172,7 +172,7 @@ class LateWriter:
             for charge in batch.charges:
                 self.paid[charge.node_id] += charge.nanos
                 if charge.kind == "usage":
-                    self.billed[charge.attempt_id, charge.rank] += charge.end_at - charge.start_at
+                    self.billed[charge.attempt_id, charge.rank] += charge.held_us
             self.durable_seq = batch.events[-1].seq
             for heard in list(self.after_commit):
                 heard(self.durable_seq)
@@ -716,7 +716,10 @@ class World:
         self.take_usage(node, self.hub.links[node.id], usage)
         self.writer.flush()
         assert node.through >= node.axis_start
-        assert self.writer.paid[node.id] == node_cost(node.rates, node.axis_start, node.through), "L8"
+        open_nanos = sum(hour.nanos for hour in node.open.values())
+        assert self.writer.paid[node.id] + open_nanos == node_cost(
+            node.rates, node.axis_start, node.through
+        ), "L8"
 
 
 def member_truth(truth: s.Truth) -> MemberTruth:

@@ -164,7 +164,8 @@ def _judge_values(row: dict[str, str], unknown: bool) -> list[str]:
 def charge(kind: str, start: int, end: int, nanos: int, **fields: object) -> ChargeRow:
     row = ChargeRow(
         seq=1, kind=kind, node_id="node_1", node_name="n1", pool="p", attempt_id="", job_id="",
-        job_number=0, rank=0, start_at=start, end_at=end, nanos=nanos, gpu=nanos, cpu=0, memory=0,
+        job_number=0, rank=0, start_at=start, end_at=end, held_us=end - start, nanos=nanos, gpu=nanos, cpu=0,
+        memory=0,
         price_id="costmodel/p@1", project="", user="", experiment="", model="", model_version="",
         labels="{}", simulated=0,
     )  # fmt: skip

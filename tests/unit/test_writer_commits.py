@@ -190,8 +190,8 @@ def test_a_snapshot_is_kept_after_the_events_it_covers() -> None:
             writer.enqueue(batch(seq))
         await writer.save_snapshot(2, b"state")
         loaded = store.load()
-        assert loaded.snapshot == (2, b"state")
-        assert [event.seq for event in loaded.events] == [3]
+        assert list(loaded.images) == [(2, b"state")]
+        assert [event.seq for event in loaded.events(2)] == [3]
 
     scenario(play, ScratchStore())
 

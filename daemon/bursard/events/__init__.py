@@ -40,12 +40,14 @@ from bursard.events.union import (
     PolicyApplied,
     PolicyDocument,
     PolicyRemoved,
+    Rest,
     RoleGranted,
     RoleRevoked,
     SecretRemoved,
     SecretSet,
     StopRequested,
     ThresholdCrossed,
+    Used,
 )
 
 __all__ = [
@@ -82,12 +84,14 @@ __all__ = [
     "PolicyApplied",
     "PolicyDocument",
     "PolicyRemoved",
+    "Rest",
     "RoleGranted",
     "RoleRevoked",
     "SecretRemoved",
     "SecretSet",
     "StopRequested",
     "ThresholdCrossed",
+    "Used",
     "decode",
     "encode",
 ]

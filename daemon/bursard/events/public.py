@@ -24,6 +24,9 @@ def _shape(names: str, **parts: Shape) -> Shape:
 
 
 _CHARGE = _shape("kind node_id start end nanos price_id attempt_id job_id rank gpu cpu memory")
+# Written as arrays, so that their order is their names: shown whole.
+_USED = _shape("attempt_id rank held_us gpu cpu memory")
+_REST = _shape("kind from_us to_us gpu cpu memory")
 _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
@@ -69,7 +72,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeScheduling: _shape("node_id mode reason"),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeRemoved: _shape("node_id name"),
-    e.NodeMetered: _shape("node_id through counters", charges=_CHARGE),
+    e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
     e.PolicyRemoved: _shape("kind name"),
     e.HoldsRolled: _shape("budget from_period to_period"),

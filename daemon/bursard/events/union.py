@@ -259,20 +259,57 @@ class NodeRemoved(msgspec.Struct, frozen=True, tag="node-removed"):
     name: str
 
 
-class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered"):
+class Used(msgspec.Struct, frozen=True, array_like=True):
+    """What a live member held since it was charged last, written as an array.
+
+    Attributes:
+        held_us: its cumulative counter up to where this piece ends: it begins at the counter before.
+        gpu, cpu, memory: nanos by component, at the price the member was placed with.
+    """
+
+    attempt_id: str
+    rank: int
+    held_us: int
+    gpu: int
+    cpu: int
+    memory: int
+
+
+class Rest(msgspec.Struct, frozen=True, array_like=True):
+    """A part of the node's time that no member holds, written as an array.
+
+    Attributes:
+        kind: idle | down | overhead. from_us, to_us: how long before `through` it begins and ends.
+        gpu, cpu, memory: nanos by component, at the event's own price.
+    """
+
+    kind: str
+    from_us: int
+    to_us: int
+    gpu: int
+    cpu: int
+    memory: int
+
+
+class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered", omit_defaults=True):
     """One node's time up to `through` is owned by somebody, to the nano.
+
+    It is written once a minute and node, so it says nothing twice: what a member belongs to, its price and
+    where its time began follow from the events before.
 
     Attributes:
         through: on the node's axis; from the previous `through`.
-        charges: usage of live members in between (ended ones were settled at their end), then idle,
-            down and overhead, so that all charges of the interval sum to the node's own cost.
-        counters: (attempt id, rank, held_us) cumulative, as reported.
+        price_id: of the node's own time. used: of live members, cut at full hours (ended ones were settled
+            at their end). rest: so that all of the interval sums to the node's own cost.
+        posted: its pieces are rows of their own; so it was before rows stood for whole hours.
     """
 
     node_id: str
     through: int
-    charges: tuple[Charge, ...]
-    counters: tuple[tuple[str, int, int], ...]
+    price_id: str = ""
+    used: tuple[Used, ...] = ()
+    rest: tuple[Rest, ...] = ()
+    posted: bool = False
 
 
 class PolicyApplied(msgspec.Struct, frozen=True, tag="policy-applied"):

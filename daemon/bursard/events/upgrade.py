@@ -38,7 +38,36 @@ def _read_policy(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "spec": msgspec.to_builtins(spec)}
 
 
-STEPS: History = {1: {"policy-applied": _read_policies}}
+def _compact_metering(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 wrote each charge whole, and each was a row of this very event."""
+    counters = {(attempt_id, rank): held_us for attempt_id, rank, held_us in document["counters"]}
+    through, charges = document["through"], document["charges"]
+    ends: dict[tuple[str, int], int] = {}
+    for charge in charges:
+        if charge["kind"] == "usage":
+            owner = (charge["attempt_id"], charge.get("rank", 0))
+            ends[owner] = max(ends.get(owner, 0), charge["end"])
+    used, rest = [], []
+    for charge in charges:
+        parts = [charge.get(name, 0) for name in ("gpu", "cpu", "memory")]
+        if charge["kind"] == "usage":
+            owner = (charge["attempt_id"], charge.get("rank", 0))
+            used.append([*owner, counters[owner] - (ends[owner] - charge["end"]), *parts])
+        else:
+            rest.append([charge["kind"], through - charge["start"], through - charge["end"], *parts])
+    prices = [charge["price_id"] for charge in charges if charge["kind"] != "usage"]
+    return {
+        "type": document["type"],
+        "node_id": document["node_id"],
+        "through": through,
+        "price_id": prices[0] if prices else "",
+        "used": used,
+        "rest": rest,
+        "posted": True,
+    }
+
+
+STEPS: History = {1: {"policy-applied": _read_policies, "node-metered": _compact_metering}}
 
 
 def is_needed(kind: str, schema: int, to_schema: int, steps: History = STEPS) -> bool:

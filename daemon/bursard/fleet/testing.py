@@ -15,7 +15,7 @@ from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
-from bursard.engine import Engine
+from bursard.engine import Engine, unposted
 from bursard.events import ClusterCreated, Event, StopRequested
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.memory import MemoryBackend
@@ -140,6 +140,7 @@ class World:
         return node
 
     def settled_nanos(self, kind: str = "usage") -> int:
-        """What was charged for one kind of thing."""
+        """What was charged for one kind of thing, open hours included."""
         self.writer.flush()
-        return sum(row.nanos for row in self.writer.charges if row.kind == kind)
+        rows = [*self.writer.charges, *unposted(self.state).rows]
+        return sum(row.nanos for row in rows if row.kind == kind)

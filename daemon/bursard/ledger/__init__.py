@@ -16,6 +16,7 @@ from bursard.ledger.accounts import (
 from bursard.ledger.allocation import Parts, add_used, node_charges
 from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
+from bursard.ledger.hours import HourCharge
 from bursard.ledger.metering import held_nanos, hour_segments, member_charges
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "BudgetAccounts",
     "Entry",
     "HeldMoney",
+    "HourCharge",
     "Ledger",
     "LedgerImage",
     "Parts",

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from bursar.clock import SECOND_US, format_instant
-from bursard.store import ChargeFilter, ChargeSum, Dim, Views
+from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 from bursard.store.base import check_dims
 
 
@@ -52,10 +52,10 @@ class CostTable(msgspec.Struct, frozen=True):
     total: CostRow
 
 
-def cost_table(views: Views, by: Sequence[str], query: ChargeFilter) -> CostTable:
+def cost_table(views: Views, by: Sequence[str], query: ChargeFilter, unposted: Unposted) -> CostTable:
     """Fold charges by dimensions. Raises `InvalidRequest` for a dimension there is none of."""
     check_dims(by)
-    return fold(by, views.charge_sums([*by, Dim.JOB], query))
+    return fold(by, views.charge_sums([*by, Dim.JOB], query, unposted))
 
 
 def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:

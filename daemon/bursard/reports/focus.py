@@ -82,7 +82,7 @@ class _Group(msgspec.Struct):
     def add(self, charge: ChargeRow) -> None:
         self.start = min(self.start, charge.start_at)
         self.end = max(self.end, charge.end_at)
-        self.held_us += charge.end_at - charge.start_at
+        self.held_us += charge.held_us
         self.nanos += charge.nanos
 
 

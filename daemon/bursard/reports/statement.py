@@ -15,7 +15,7 @@ from bursar.money import format_nanos
 from bursard.reports.cost import CostRow, CostTable, fold
 from bursard.reports.files import csv_lines, defused
 from bursard.reports.period import Period
-from bursard.store import ChargeFilter, Dim, Views
+from bursard.store import ChargeFilter, Dim, Unposted, Views
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -39,7 +39,9 @@ class Statement(msgspec.Struct, frozen=True):
         return self.node_nanos - self.kinds.total.nanos
 
 
-def statement(views: Views, period: Period, currency: str, project: str = "") -> Statement:
+def statement(
+    views: Views, period: Period, currency: str, unposted: Unposted, project: str = ""
+) -> Statement:
     """Read one period, from one look at the store, so that all of it is of one moment."""
     query = ChargeFilter(
         since=period.since,
@@ -47,7 +49,7 @@ def statement(views: Views, period: Period, currency: str, project: str = "") ->
         project=project,
         kinds=("usage",) if project else (),
     )
-    sums = views.charge_sums([Dim.KIND, Dim.PROJECT, Dim.NODE_ID, Dim.JOB], query)
+    sums = views.charge_sums([Dim.KIND, Dim.PROJECT, Dim.NODE_ID, Dim.JOB], query, unposted)
     by_project = [
         part._replace(keys=part.keys[1:2] + part.keys[3:]) for part in sums if part.keys[0] == "usage"
     ]

@@ -19,10 +19,10 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.events.public import public
+from bursard.events.subject import head_of
 from bursard.services.lookup import find_job
 from bursard.services.sight import Sight
 from bursard.store import EventFilter, Views
-from bursard.subjects import head_of
 
 PAGE = 200
 """Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
@@ -65,6 +65,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         elif request.node:
             node = self.engine.state.node_by_name(request.node)
             about = node.id if node is not None else request.node
+            or_about = (node.facts.name,) if node is not None else ()
         query = EventFilter(kinds=tuple(request.kinds), about=about, or_about=or_about)
         sight = Sight(caller(), self.engine.state)
         if request.tail and not (about or request.kinds):

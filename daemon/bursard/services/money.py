@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
 from bursar.v1 import money_pb2 as pb
@@ -30,7 +31,7 @@ from bursard.reports.statement import statement
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
 from bursard.state import State
-from bursard.store import ChargeFilter
+from bursard.store import ChargeFilter, Unposted
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
 _OTHER_REPORTS = ("idle", "waste", "utilization", "budgets")
 _ENDINGS = {"text": "txt"}
+
+Maker = Callable[[Unposted], Iterator[bytes]]
+"""Makes a file from the rows and the open hours of one moment."""
 
 Settle = Callable[[], Awaitable[None]]
 
@@ -56,10 +60,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             raise InvalidRequest("until: must be after since")
         if request.include_idle:
             authorize(Action.SEE_BOOKS)
-        await self._settled()
         by = tuple(request.by)
         query = await self._cost_filter(request)
-        found = await asyncio.to_thread(cost_table, self.engine.views, by, query)
+        unposted = await self._settled()
+        found = await asyncio.to_thread(cost_table, self.engine.views, by, query, unposted)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
                 f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time or"
@@ -99,8 +103,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         """A report as one file, in chunks."""
         authorize(Action.SEE_BOOKS, request.project)
         period = read_period(request.period)
-        pieces, name = self._pieces(request, period)
-        await self._settled()
+        make, name = self._maker(request, period)
+        pieces = partial(make, await self._settled())
         first = True
         async for piece in in_one_thread(pieces):
             for start in range(0, len(piece), CHUNK_BYTES):
@@ -110,9 +114,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     # --- inside
 
-    async def _settled(self) -> None:
+    async def _settled(self) -> Unposted:
+        """Everything used so far is charged; what reports add to the rows."""
         await self.settle()
-        await self.engine.durable()
+        return await self.engine.books()
 
     async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
         number, ids = 0, tuple[str, ...]()
@@ -133,7 +138,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             model=request.model,
         )
 
-    def _pieces(self, request: pb.ReportRequest, period: Period) -> tuple[Callable[[], Iterator[bytes]], str]:
+    def _maker(self, request: pb.ReportRequest, period: Period) -> tuple[Maker, str]:
         """What makes the file, and its name. Faults of the request are raised here, before any work."""
         kind, stem = request.kind, f"{request.kind}-{period.text}"
         if kind == "focus":
@@ -150,13 +155,13 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: focus, statement")
 
-    def _focus(self, period: Period, form: str, version: str, project: str) -> Callable[[], Iterator[bytes]]:
+    def _focus(self, period: Period, form: str, version: str, project: str) -> Maker:
         state, views = self.engine.state, self.engine.views
         query = ChargeFilter(since=period.since, until=period.until, project=project)
 
-        def make() -> Iterator[bytes]:
+        def make(unposted: Unposted) -> Iterator[bytes]:
             coverage = Coverage()
-            rows = focus_rows(views.charges(query), about, coverage)
+            rows = focus_rows(views.charges(query, unposted), about, coverage)
             yield from FOCUS_FORMATS[form](rows, focus_columns(version))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
@@ -170,11 +175,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         )
         return make
 
-    def _statement(self, period: Period, form: str, project: str) -> Callable[[], Iterator[bytes]]:
+    def _statement(self, period: Period, form: str, project: str) -> Maker:
         views, currency = self.engine.views, self.engine.state.currency
 
-        def make() -> Iterator[bytes]:
-            yield from STATEMENT_FORMATS[form](statement(views, period, currency, project))
+        def make(unposted: Unposted) -> Iterator[bytes]:
+            yield from STATEMENT_FORMATS[form](statement(views, period, currency, unposted, project))
 
         return make
 

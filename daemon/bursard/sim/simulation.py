@@ -281,6 +281,7 @@ class Simulation:
                 else:
                     self.totals.idle_nanos += item.nanos
             applied.charges.clear()
+            applied.closed.clear()
             applied.transactions.clear()
             for job in applied.finished:
                 self._ended(job)

@@ -10,6 +10,7 @@ import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
 from bursard.events import ExitReport
+from bursard.ledger import HourCharge
 
 
 class MemberRecord(msgspec.Struct, omit_defaults=True):
@@ -20,6 +21,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
         charged_us: held time already charged; only grows. report: set when its process tree is gone.
         node: the name of its node, which may leave before the job is forgotten.
         placed_axis: how far its node had reported when it was placed: it cannot have started before.
+        open: what it was charged in its current hour, not yet posted.
     """
 
     alloc: MemberAllocation
@@ -30,6 +32,7 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
     placed_axis: int = 0
     node: str = ""
     report: ExitReport | None = None
+    open: HourCharge | None = None
 
 
 class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -154,6 +157,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         through: on the axis; cost up to here is owned by somebody.
         ended: usage charged since `through` by members that are gone.
         live: (attempt id, rank) of what it holds.
+        open: by kind, what its own time cost in the current hour, not yet posted.
     """
 
     id: str
@@ -175,6 +179,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     rates: ShareRates = ShareRates()
     ended: list[EndedUsage] = []
     live: dict[str, int] = {}
+    open: dict[str, HourCharge] = {}
 
     def axis(self, boot_us: int) -> int:
         """The instant on this node's axis at one reading of its boot clock."""

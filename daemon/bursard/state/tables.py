@@ -18,7 +18,7 @@ from bursar.model import JobSpec, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass
 from bursard.events import Charge, PolicyDocument
-from bursard.ledger import Ledger, Transaction
+from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
@@ -53,11 +53,14 @@ class Applied(msgspec.Struct):
     """What one or more events changed that lives outside memory.
 
     Attributes:
-        charges: in posting order. transactions: their double entry, holds and releases included.
+        charges: every piece that was metered; the simulator counts them.
+        closed: whole hours, to be rows, with their nodes.
+        transactions: double entry to be written: of what is closed, and holds and releases.
         finished: jobs that became terminal, whole.
     """
 
     charges: list[Charge] = []
+    closed: list[tuple[HourCharge, NodeRecord]] = []
     transactions: list[Transaction] = []
     finished: list[JobRecord] = []
 

@@ -27,6 +27,7 @@ from bursard.store.base import (
     Log,
     LogHead,
     Store,
+    Unposted,
     Views,
     merge,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "SqliteReader",
     "SqliteStore",
     "Store",
+    "Unposted",
     "Views",
     "merge",
 ]

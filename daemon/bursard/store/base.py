@@ -70,10 +70,11 @@ class JobRow(NamedTuple):
 
 
 class ChargeRow(NamedTuple):
-    """One charge with all that reports group by: one row per `Charge` of event `seq`.
+    """What one owner was charged in an hour, with all that reports group by; event `seq` closed it.
 
     Attributes:
-        start_at, end_at: `[start, end)` on the node's axis, inside one hour.
+        start_at, end_at: from the first to the last of it on the node's axis, inside one hour.
+        held_us: how much of that was charged; less than all of it when there are gaps.
         rank: of the member. price_id: empty when the price is unknown.
         job_number: 0 for what is nobody's. labels: of the job, JSON object.
         simulated: 1 when the node's devices are simulated, else 0.
@@ -90,6 +91,7 @@ class ChargeRow(NamedTuple):
     rank: int
     start_at: int
     end_at: int
+    held_us: int
     nanos: int
     gpu: int
     cpu: int
@@ -102,6 +104,13 @@ class ChargeRow(NamedTuple):
     model_version: str
     labels: str
     simulated: int
+
+
+class Unposted(NamedTuple):
+    """Hours that are still open as of event `seq`, as rows: what reports add to the rows up to there."""
+
+    seq: int
+    rows: tuple[ChargeRow, ...]
 
 
 class EntryRow(NamedTuple):
@@ -215,10 +224,11 @@ class JobPage(NamedTuple):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events. `kinds` are tags such as `job-submitted`; `about` is an id it mentions.
+    """Which events. `kinds` are tags such as `job-submitted`.
 
     Attributes:
-        or_about: further ids, any of which will do too: the attempts of a job.
+        about: the id or name it is about (`events.subject`), tasks of that job included.
+        or_about: further ones, any of which will do too: the attempts of a job.
     """
 
     kinds: tuple[str, ...] = ()
@@ -230,6 +240,8 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which charges. A charge lies in the window when its start does (none crosses an hour).
+
+    Windows are of whole hours in effect: what an owner was charged in an hour is one row.
 
     Attributes:
         since, until: `[since, until)` of `start_at`; 0 for open.
@@ -293,7 +305,7 @@ class ChargeSum(NamedTuple):
 
     Attributes:
         keys: one per dimension asked for; hour and day as instants, month as `2026-11`.
-        charges: how many. held_us: their summed length.
+        charges: how many rows. held_us: their summed length.
         unpriced_us: the part of it whose price is unknown: its amount is unknown too, not 0.
     """
 
@@ -417,17 +429,27 @@ class Views(Protocol):
         ...
 
     def events(
-        self, after_seq: int = 0, limit: int = 1000, query: EventFilter | None = None
+        self,
+        after_seq: int = 0,
+        limit: int = 1000,
+        query: EventFilter | None = None,
     ) -> list[EventRow]:
         """Events after `after_seq`, oldest first."""
         ...
 
-    def charges(self, query: ChargeFilter | None = None) -> Iterator[ChargeRow]:
-        """Charges by start, as of the first row asked for; safe while others write."""
+    def charges(
+        self, query: ChargeFilter | None = None, unposted: Unposted | None = None
+    ) -> Iterator[ChargeRow]:
+        """Charges by start, as of the first row asked for; safe while others write.
+
+        With `unposted`: as of its event, and its rows among them.
+        """
         ...
 
-    def charge_sums(self, by: Sequence[str], query: ChargeFilter | None = None) -> list[ChargeSum]:
-        """Charges folded by `Dim`s or `label:<key>`, in order of the keys."""
+    def charge_sums(
+        self, by: Sequence[str], query: ChargeFilter | None = None, unposted: Unposted | None = None
+    ) -> list[ChargeSum]:
+        """Charges folded by `Dim`s or `label:<key>`, in order of the keys; `unposted` as in `charges`."""
         ...
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:

@@ -20,13 +20,14 @@ from bursard.store.base import (
     JobFilter,
     JobRow,
     KeyRow,
+    Unposted,
     check_dims,
 )
 
 Value = str | int | bytes
 
 TABLES: dict[str, tuple[str, ...]] = {
-    "events": (*EventRow._fields, "hash"),
+    "events": (*EventRow._fields, "hash", "kind", "subject"),
     "jobs": JobRow._fields,
     "charges": ChargeRow._fields,
     "entries": EntryRow._fields,
@@ -40,6 +41,8 @@ def columns(table: str) -> str:
 
 
 EVENT_COLUMNS = ", ".join(f'"{name}"' for name in EventRow._fields)
+CHAINED_COLUMNS = EVENT_COLUMNS + ', "hash"'
+"""What the hash chain covers, and the hash."""
 
 _DIMS: dict[str, str] = {
     Dim.KIND: "kind",
@@ -139,18 +142,30 @@ def where_jobs(query: JobFilter) -> Where:
     return where
 
 
-def where_events(after_seq: int, query: EventFilter) -> Where:
-    """Conditions of `events`. The payload is JSON kept as bytes, hence the casts."""
-    where = Where()
-    where.add("seq > ?", after_seq)
-    where.equal("actor", query.actor)
-    where.any_of("json_extract(cast(payload as text), '$.type')", query.kinds)
+def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
+    """Conditions of `events`, as walks that an index has in log order: their rows are to be merged.
+
+    One value of an indexed column each; a list of values would have all their rows sorted for each page.
+    """
     if query.about:
-        ids = (query.about, *query.or_about)
-        mentioned = " or ".join(["instr(cast(payload as text), ?)"] * len(ids))
-        where.add(f"({mentioned})", *ids)
-    if query.since:
-        where.add("at >= ?", query.since)
+        walks = [_walk("subject = ?", about) for about in (query.about, *query.or_about)]
+        # The tasks of an array: `job_1.0` and so on (`/` is the character after `.`).
+        walks.append(_walk("subject > ? and subject < ?", query.about + ".", query.about + "/"))
+    else:
+        walks = [_walk("kind = ?", kind) for kind in query.kinds] or [Where()]
+    for where in walks:
+        where.add("seq > ?", after_seq)
+        where.equal("actor", query.actor)
+        if query.about:
+            where.any_of("+kind", query.kinds)
+        if query.since:
+            where.add("at >= ?", query.since)
+    return walks
+
+
+def _walk(clause: str, *values: Value) -> Where:
+    where = Where()
+    where.add(clause, *values)
     return where
 
 
@@ -179,7 +194,34 @@ def where_charges(query: ChargeFilter) -> Where:
     return where
 
 
-def sums(by: Sequence[str], query: ChargeFilter) -> tuple[str, list[Value]]:
+def unposted(query: ChargeFilter, open_hours: Unposted) -> tuple[str, list[Value]]:
+    """Those of the open hours that are asked for, by start. They come as one bound JSON text, so that the
+    same conditions pick among them as among the rows.
+    """
+    where = where_charges(query)
+    text = f"select {columns('charges')} from ({_OPEN}){where} order by start_at"
+    return text, [json.dumps(open_hours.rows), *where.values]
+
+
+_OPEN = (
+    "select "
+    + ", ".join(f"json_extract(value, '$[{i}]') as \"{name}\"" for i, name in enumerate(ChargeRow._fields))
+    + " from json_each(?)"
+)
+
+
+def _charged(query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, list[Value]]:
+    """What is asked for of the rows, and of the open hours of the same moment, in parentheses."""
+    where = where_charges(query)
+    names = columns("charges")
+    if open_hours is None:
+        return f"(select {names} from charges{where})", where.values
+    where.add("seq <= ?", open_hours.seq)
+    text, values = unposted(query, open_hours)
+    return f"(select {names} from charges{where} union all select * from ({text}))", [*where.values, *values]
+
+
+def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, list[Value]]:
     """The grouped fold. Raises `InvalidRequest` for a dimension there is none of."""
     check_dims(by)
     keys: list[str] = []
@@ -190,16 +232,16 @@ def sums(by: Sequence[str], query: ChargeFilter) -> tuple[str, list[Value]]:
         else:
             keys.append(_LABEL)
             values.append(dim.removeprefix(LABEL_PREFIX))
-    where = where_charges(query)
+    rows, bound = _charged(query, open_hours)
     numbers = ", ".join(str(position + 1) for position in range(len(keys)))
     text = (
         f"select {''.join(key + ', ' for key in keys)}"
-        "sum(nanos), sum(gpu), sum(cpu), sum(memory), count(*), sum(end_at - start_at), "
-        "sum(case when price_id = '' then end_at - start_at else 0 end) "
-        f"from charges{where}"
+        "sum(nanos), sum(gpu), sum(cpu), sum(memory), count(*), sum(held_us), "
+        "sum(case when price_id = '' then held_us else 0 end) "
+        f"from {rows}"
     )
     text += f" group by {numbers} order by {numbers}" if keys else " having count(*) > 0"
-    return text, values + where.values
+    return text, values + bound
 
 
 def inserts(table: str, rows: int) -> str:

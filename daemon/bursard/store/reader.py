@@ -8,6 +8,7 @@ Why     readers never wait for the writer (WAL), and the writer must not wait fo
 from __future__ import annotations
 
 import contextlib
+import heapq
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from bursard.store.base import (
     JobPage,
     JobRow,
     KeyRow,
+    Unposted,
 )
 from bursard.store.queries import Value, columns
 from bursard.store.schema import connect, unavailable, version_of
@@ -157,12 +159,18 @@ class SqliteReader:
     # -------------------------------------------------------------- log
 
     def events(
-        self, after_seq: int = 0, limit: int = 1000, query: EventFilter | None = None
+        self,
+        after_seq: int = 0,
+        limit: int = 1000,
+        query: EventFilter | None = None,
     ) -> list[EventRow]:
-        """Oldest first."""
-        where = queries.where_events(after_seq, query or EventFilter())
-        sql = f"select {queries.EVENT_COLUMNS} from events{where} order by seq limit ?"
-        return [EventRow._make(row) for row in self._rows(sql, [*where.values, limit])]
+        """Oldest first, each walk along its index."""
+        found: list[EventRow] = []
+        for where in queries.event_walks(after_seq, query or EventFilter()):
+            sql = f"select {queries.EVENT_COLUMNS} from events{where} order by seq limit ?"
+            found += (EventRow._make(row) for row in self._rows(sql, [*where.values, limit]))
+        found.sort()
+        return found[:limit]
 
     def meta(self, key: str) -> str | None:
         """A note."""
@@ -171,10 +179,22 @@ class SqliteReader:
 
     # -------------------------------------------------------------- money
 
-    def charges(self, query: ChargeFilter | None = None) -> Iterator[ChargeRow]:
+    def charges(
+        self, query: ChargeFilter | None = None, unposted: Unposted | None = None
+    ) -> Iterator[ChargeRow]:
         """By start, as of the first row asked for."""
-        where = queries.where_charges(query or ChargeFilter())
+        posted = self._posted(query or ChargeFilter(), unposted)
+        if unposted is None:
+            return posted
+        sql, values = queries.unposted(query or ChargeFilter(), unposted)
+        found = [ChargeRow._make(row) for row in self._rows(sql, values)]
+        return heapq.merge(posted, found, key=lambda charge: charge.start_at)
+
+    def _posted(self, query: ChargeFilter, unposted: Unposted | None) -> Iterator[ChargeRow]:
+        where = queries.where_charges(query)
         newest = self._rows("select coalesce(max(rowid), 0) from charges")[0][0]
+        if unposted is not None:
+            where.add("seq <= ?", unposted.seq)
         where.add("rowid <= ? and start_at >= ? and (start_at > ? or rowid > ?)")
         sql = (
             f"select rowid, {columns('charges')} from charges{where} order by start_at, rowid limit {_CHUNK}"
@@ -188,9 +208,11 @@ class SqliteReader:
                 return
             rowid, start = rows[-1][0], rows[-1][1 + ChargeRow._fields.index("start_at")]
 
-    def charge_sums(self, by: Sequence[str], query: ChargeFilter | None = None) -> list[ChargeSum]:
+    def charge_sums(
+        self, by: Sequence[str], query: ChargeFilter | None = None, unposted: Unposted | None = None
+    ) -> list[ChargeSum]:
         """Folded by SQLite."""
-        sql, values = queries.sums(by, query or ChargeFilter())
+        sql, values = queries.sums(by, query or ChargeFilter(), unposted)
         width = len(by)
         return [ChargeSum(row[:width], *row[width:]) for row in self._rows(sql, values)]
 
@@ -242,7 +264,7 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
     head = verify.Head(*connection.execute("select seq, hash, charges, entries from head").fetchone())
     after = 0 if full else max(0, head.seq - verify.QUICK_EVENTS)
     chained = connection.execute(
-        f"select {columns('events')} from events where seq >= ? order by seq", (after,)
+        f"select {queries.CHAINED_COLUMNS} from events where seq >= ? order by seq", (after,)
     )
     charges = connection.execute(f"select {columns('charges')} from charges order by rowid")
     entries = connection.execute(f"select {columns('entries')} from entries order by rowid")

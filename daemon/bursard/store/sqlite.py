@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import InvariantViolation, StoreUnavailable
+from bursard.events.subject import subject_or_nothing
 from bursard.store import headfile, home, queries, schema
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
@@ -236,7 +237,7 @@ class SqliteStore(SqliteReader):
         chained: list[tuple[Any, ...]] = []
         for seq, at, actor, payload in rows:
             last_hash = chain_hash(last_hash, seq, at, actor, payload)
-            chained.append((seq, at, actor, payload, last_hash))
+            chained.append((seq, at, actor, payload, last_hash, *subject_or_nothing(payload)))
         return chained, last_hash
 
     def _sound(self) -> sqlite3.Connection:
@@ -350,7 +351,7 @@ class SqliteStore(SqliteReader):
 
 def _chained(connection: sqlite3.Connection, after: int, upto: int) -> sqlite3.Cursor:
     return connection.execute(
-        f"select {queries.columns('events')} from events where seq > ? and seq <= ? order by seq",
+        f"select {queries.CHAINED_COLUMNS} from events where seq > ? and seq <= ? order by seq",
         (after, upto),
     )
 

@@ -1,41 +1,41 @@
 """Is the log what it was, and does the ledger follow from it (L1, L2, L4)?
 
 Owns    the checks of `audit verify`, over rows in log order, whatever store they come from.
-Why     the chain covers the events; charges are compared with the events they were copied from, and
+Why     the chain covers the events; charges are compared with the events they follow from (`hours`), and
         entries must balance per event, so an edit of any of the three tables is found.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
-from bursard.events import Charge, MemberEnded, NodeBooted, NodeMetered, decode
-from bursard.store.base import ChargeRow
+from bursard.events import (
+    AttemptPlaced,
+    Event,
+    MemberEnded,
+    MemberStarted,
+    NodeBooted,
+    NodeMetered,
+    NodeRemoved,
+    decode,
+)
 from bursard.store.chain import GENESIS, chain_hash
+from bursard.store.hours import OpenHours
 
 QUICK_EVENTS = 10_000
 """How much of the chain's end a quick check walks."""
 
 _PROBLEMS_MAX = 100
 
-_CHARGED = tuple(
-    f'{{"type":"{kind.__struct_config__.tag}"'.encode() for kind in (MemberEnded, NodeBooted, NodeMetered)
+_TELLING = tuple(
+    f'{{"type":"{kind.__struct_config__.tag}"'.encode()
+    for kind in (AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved)
 )
-"""How payloads begin that carry charges; the others need no decoding."""
-
-_IDENTITY = tuple(
-    ChargeRow._fields.index(name)
-    for name in (
-        *("kind", "node_id", "attempt_id", "job_id", "rank", "start_at", "end_at"),
-        *("nanos", "gpu", "cpu", "memory", "price_id"),
-    )
-)
-"""What a charge row must have in common with its event; the rest is attribution for reports."""
+"""How payloads begin that charges follow from; the others need no decoding."""
 
 ChainedEvent = tuple[int, int, str, bytes, bytes]
 
@@ -64,13 +64,14 @@ def check(
 ) -> Iterator[str]:
     """Problems, in log order. `events` may begin late: its first row is then the anchor."""
     groups = _Groups(charges) if charges is not None else None
+    hours = OpenHours()
     last, last_hash = 0, GENESIS
     for position, (seq, at, actor, payload, stored) in enumerate(events):
         anchor = position == 0 and groups is None and seq > 1
         if not anchor:
             yield from _check_event(last, last_hash, (seq, at, actor, payload, stored))
         if groups is not None:
-            yield from _check_charges(groups, seq, payload)
+            yield from _check_charges(hours, groups, seq, payload)
         last, last_hash = seq, stored
     if (last, last_hash) != (head.seq, head.hash):
         yield f"the log ends at event {last}; the last commit wrote {head.seq}, or another hash"
@@ -117,32 +118,14 @@ class _Groups:
         return self.strays
 
 
-def _check_charges(groups: _Groups, seq: int, payload: bytes) -> Iterator[str]:
-    rows = groups.take(seq)
-    expected: tuple[Charge, ...] = ()
-    if payload.startswith(_CHARGED):
+def _check_charges(hours: OpenHours, groups: _Groups, seq: int, payload: bytes) -> Iterator[str]:
+    event: Event | None = None
+    if payload.startswith(_TELLING):
         try:
             event = decode(payload)
         except msgspec.MsgspecError as error:
             yield f"event {seq} cannot be read by this version: {error}"
-            return
-        assert isinstance(event, MemberEnded | NodeBooted | NodeMetered)
-        expected = event.charges
-    if not rows and not expected:
-        return
-    said = Counter(
-        (
-            *(c.kind, c.node_id, c.attempt_id, c.job_id, c.rank, c.start, c.end),
-            *(c.nanos, c.gpu, c.cpu, c.memory, c.price_id),
-        )
-        for c in expected
-    )
-    kept = Counter(tuple(row[column] for column in _IDENTITY) for row in rows)
-    if said != kept:
-        yield (
-            f"charges of event {seq}: {len(rows)} rows of {sum(row[11] for row in rows)} nanos "
-            f"are kept, the event says {len(expected)} of {sum(c.nanos for c in expected)}"
-        )
+    yield from hours.check(seq, event, groups.take(seq))
 
 
 def _check_entries(rows: Iterable[tuple[Any, ...]], last_seq: int) -> Iterator[str]:

@@ -26,6 +26,8 @@ from bursard.events import (
     NodeRemoved,
     NodeScheduling,
     NodeSilent,
+    Rest,
+    Used,
 )
 from bursard.ledger import Parts, add_used, hour_segments, member_charges, node_charges
 from bursard.state.core import State
@@ -83,7 +85,7 @@ def hello(
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         through = node.axis(boot_us)
         charges = _rest(node, node.through, through, _used(node, (), through), "down")
-        events.append(NodeMetered(node_id, through, charges, ()))
+        events.append(_metered(node, through, (), charges))
     events.append(NodeConnected(node_id))
     return events
 
@@ -172,9 +174,9 @@ def usage(
     through = node.axis(at_boot_us)
     if boot_id != node.boot_id or through <= node.through:
         return []
-    seen: list[tuple[str, int, int]] = []
+    used: list[Used] = []
     charges: list[Charge] = []
-    for attempt_id, rank, held_us in counters:
+    for (attempt_id, rank), held_us in _largest(counters).items():
         attempt = state.attempts.get(attempt_id)
         if attempt is None or not 0 <= rank < len(attempt.members):
             continue
@@ -185,8 +187,7 @@ def usage(
         held_us = min(max(held_us, member.charged_us), through - member.started_at)
         if held_us <= member.charged_us:
             continue
-        seen.append((attempt_id, rank, held_us))
-        charges += member_charges(
+        pieces = member_charges(
             attempt_id=attempt_id,
             job_id=attempt.job_id,
             rank=rank,
@@ -197,9 +198,34 @@ def usage(
             from_us=member.charged_us,
             to_us=held_us,
         )
-    used = _used(node, charges, through)
-    rest = _rest(node, node.through, through, used, "idle")
-    return [NodeMetered(node.id, through, (*charges, *rest), tuple(seen))]
+        charges += pieces
+        used += (
+            Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory)
+            for one in pieces
+        )
+    rest = _rest(node, node.through, through, _used(node, charges, through), "idle")
+    return [_metered(node, through, used, rest)]
+
+
+def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
+    """One counter of each member: a report that names one twice bills it once."""
+    found: dict[tuple[str, int], int] = {}
+    for attempt_id, rank, held_us in counters:
+        found[attempt_id, rank] = max(held_us, found.get((attempt_id, rank), 0))
+    return found
+
+
+def _metered(node: NodeRecord, through: int, used: Iterable[Used], rest: Sequence[Charge]) -> NodeMetered:
+    return NodeMetered(
+        node.id,
+        through,
+        rest[0].price_id if rest else "",
+        tuple(used),
+        tuple(
+            Rest(one.kind, through - one.start, through - one.end, one.gpu, one.cpu, one.memory)
+            for one in rest
+        ),
+    )
 
 
 def _used(node: NodeRecord, charges: Sequence[Charge], through: int) -> dict[int, Parts]:
@@ -251,7 +277,7 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
     through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
     charges = _rest(node, node.through, through, _used(node, (), through), "down")
-    closing: list[Event] = [NodeMetered(node.id, through, charges, ())] if node.axis_start else []
+    closing: list[Event] = [_metered(node, through, (), charges)] if node.axis_start else []
     return [*closing, NodeRemoved(node.id, name)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
+from bursard.state.fold import books
 from bursard.state.fold.jobs import finish, move
 from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord
 from bursard.state.tables import Applied, Tables, latest_end
@@ -101,8 +102,9 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     cost = sum(charge.nanos for charge in event.charges)
     attempt.settled_nanos += cost
     state.jobs[attempt.job_id].settled_nanos += cost
-    applied.charges += event.charges
-    applied.transactions += state.ledger.charge(event.charges)
+    for piece in event.charges:
+        books.book_usage(state, member, piece, applied)
+    books.close_member(node, member, applied)
 
 
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:

@@ -13,7 +13,9 @@ from bursard.events import (
     NodeRemoved,
     NodeScheduling,
     NodeSilent,
+    Rest,
 )
+from bursard.state.fold import books
 from bursard.state.records import EndedUsage, NodeRecord
 from bursard.state.tables import Applied, Tables
 
@@ -42,7 +44,9 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
     if event.anchor_at > node.through:
         node.through = event.anchor_at
         node.ended = _unmetered(node)
-    _post(state, event.charges, applied)
+    for piece in event.charges:
+        books.book_ownerless(state, node, piece, applied)
+    books.close_all(node, applied)
 
 
 def priced(state: Tables, event: NodePriced, at: int, applied: Applied) -> None:
@@ -83,6 +87,7 @@ def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied
 def removed(state: Tables, event: NodeRemoved, at: int, applied: Applied) -> None:
     """It is gone for good. The last row of the columns takes its place, so that they stay short."""
     node = state.nodes.pop(event.node_id)
+    books.close_all(node, applied)
     state.node_names.pop(node.facts.name, None)
     state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != node.facts.name}
     moved = state.cluster.remove(node.row)
@@ -96,15 +101,49 @@ def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> Non
     node = state.nodes[event.node_id]
     node.through = event.through
     node.ended = _unmetered(node)
-    for attempt_id, rank, held_us in event.counters:
-        attempt = state.attempts.get(attempt_id)
-        if attempt is not None:
-            attempt.members[rank].charged_us = held_us
-    for charge in event.charges:
-        if charge.kind == "usage":
-            state.attempts[charge.attempt_id].settled_nanos += charge.nanos
-            state.jobs[charge.job_id].settled_nanos += charge.nanos
-    _post(state, event.charges, applied)
+    for used in event.used:
+        attempt = state.attempts[used.attempt_id]
+        member = attempt.members[used.rank]
+        piece = Charge(
+            kind="usage",
+            node_id=node.id,
+            start=member.started_at + member.charged_us,
+            end=member.started_at + used.held_us,
+            nanos=used.gpu + used.cpu + used.memory,
+            price_id=member.alloc.price_id,
+            attempt_id=attempt.id,
+            job_id=attempt.job_id,
+            rank=used.rank,
+            gpu=used.gpu,
+            cpu=used.cpu,
+            memory=used.memory,
+        )
+        member.charged_us = used.held_us
+        attempt.settled_nanos += piece.nanos
+        state.jobs[attempt.job_id].settled_nanos += piece.nanos
+        books.book_usage(state, member, piece, applied)
+        if event.posted:
+            books.close_member(node, member, applied)
+    for rest in event.rest:
+        books.book_ownerless(state, node, _rest(event, rest), applied)
+    if event.posted:
+        books.close_all(node, applied)
+    else:
+        books.close_passed(node, applied)
+
+
+def _rest(event: NodeMetered, rest: Rest) -> Charge:
+    return Charge(
+        kind=rest.kind,
+        node_id=event.node_id,
+        start=event.through - rest.from_us,
+        end=event.through - rest.to_us,
+        nanos=rest.gpu + rest.cpu + rest.memory,
+        price_id=event.price_id,
+        gpu=rest.gpu,
+        cpu=rest.cpu,
+        memory=rest.memory,
+    )
 
 
 def _unmetered(node: NodeRecord) -> list[EndedUsage]:
@@ -115,11 +154,6 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
         for usage in node.ended
         if usage.end > through
     ]
-
-
-def _post(state: Tables, charges: tuple[Charge, ...], applied: Applied) -> None:
-    applied.charges += charges
-    applied.transactions += state.ledger.charge(charges)
 
 
 def _refresh(state: Tables, node: NodeRecord) -> None:

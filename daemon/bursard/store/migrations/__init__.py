@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bursard.store.migrations import m0001_initial
+from bursard.store.migrations import m0001_initial, m0002_hours_and_subjects
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (("0001_initial", m0001_initial.apply),)
+STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
+    ("0001_initial", m0001_initial.apply),
+    ("0002_hours_and_subjects", m0002_hours_and_subjects.apply),
+)
 """In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""

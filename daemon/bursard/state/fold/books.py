@@ -1,0 +1,60 @@
+"""How charges enter the books: balances with every piece, one row and one posting for each hour."""
+
+from __future__ import annotations
+
+from bursar.clock import HOUR_US
+from bursard.events import Charge
+from bursard.ledger import HourCharge
+from bursard.state.records import MemberRecord, NodeRecord
+from bursard.state.tables import Applied, Tables
+
+
+def book_usage(state: Tables, member: MemberRecord, piece: Charge, applied: Applied) -> None:
+    """One piece of what a member holds. A piece of a later hour closes the hour before."""
+    node = state.nodes[piece.node_id]
+    member.open = _book(state, node, member.open, piece, applied)
+
+
+def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, applied: Applied) -> None:
+    """One piece of what nobody holds of a node."""
+    node.open[piece.kind] = _book(state, node, node.open.get(piece.kind), piece, applied)
+
+
+def close_member(node: NodeRecord, member: MemberRecord, applied: Applied) -> None:
+    """Post what is open of a member: it has ended."""
+    if member.open is not None:
+        _close(node, member.open, applied)
+        member.open = None
+
+
+def close_passed(node: NodeRecord, applied: Applied) -> None:
+    """Post the hours that the node's own time has left behind."""
+    for kind, hour in list(node.open.items()):
+        if hour.hour + HOUR_US <= node.through:
+            _close(node, node.open.pop(kind), applied)
+
+
+def close_all(node: NodeRecord, applied: Applied) -> None:
+    """Post everything that is open of a node's own time."""
+    for hour in node.open.values():
+        _close(node, hour, applied)
+    node.open = {}
+
+
+def _book(
+    state: Tables, node: NodeRecord, hour: HourCharge | None, piece: Charge, applied: Applied
+) -> HourCharge:
+    if hour is not None and not hour.takes(piece):
+        _close(node, hour, applied)
+        hour = None
+    hour = hour or HourCharge.of(piece)
+    hour.add(piece, state.ledger.charge((piece,)))
+    applied.charges.append(piece)
+    return hour
+
+
+def _close(node: NodeRecord, hour: HourCharge, applied: Applied) -> None:
+    applied.closed.append((hour, node))
+    posting = hour.posting()
+    if posting is not None:
+        applied.transactions.append(posting)

@@ -1,0 +1,203 @@
+"""Do the charge rows follow from the log? A second book of open hours, kept from the events alone.
+
+Owns    `OpenHours`: what each owner was charged in each hour and is not yet a row, and the comparison with
+        the rows that one event closed.
+Why     rows stand for whole hours, so no row can be compared with one event. The fold adds up what it is
+        told, and so does this, another way and without the state: an edited, lost or doubled row of any
+        event leaves a difference here. Its contents can be kept, so that a check may begin anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from bursar.clock import HOUR_US
+from bursard.events import (
+    AttemptPlaced,
+    Charge,
+    Event,
+    MemberEnded,
+    MemberStarted,
+    NodeBooted,
+    NodeMetered,
+    NodeRemoved,
+)
+from bursard.store.base import ChargeRow
+
+
+class Member(msgspec.Struct, array_like=True):
+    """What the log has said of a live member."""
+
+    job_id: str
+    price_id: str
+    started_at: int = 0
+    held_us: int = 0
+
+
+class Sum(msgspec.Struct, array_like=True):
+    """Pieces of one owner in one hour, at one price."""
+
+    job_id: str
+    start: int
+    end: int
+    held_us: int = 0
+    nanos: int = 0
+    gpu: int = 0
+    cpu: int = 0
+    memory: int = 0
+
+    def add(self, start: int, end: int, held_us: int, amounts: Charge | ChargeRow) -> None:
+        """Take in a piece, or a row."""
+        self.start, self.end = min(self.start, start), max(self.end, end)
+        self.held_us += held_us
+        self.nanos += amounts.nanos
+        self.gpu += amounts.gpu
+        self.cpu += amounts.cpu
+        self.memory += amounts.memory
+
+
+Key = tuple[str, str, str, int, int, str]
+"""kind, node, attempt, rank, hour, price."""
+
+Owner = tuple[str, int]
+"""(attempt, rank) of a member; (node, -1) of a node's own time."""
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """`OpenHours` as data: what is open after some event."""
+
+    members: list[tuple[Owner, Member]] = []
+    sums: list[tuple[Key, Sum]] = []
+
+
+class OpenHours:
+    """Fold events in log order, and after each compare with its rows."""
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._members: dict[Owner, Member] = {}
+        self._open: dict[Owner, dict[Key, Sum]] = {}
+        if kept is not None:
+            self._members.update(kept.members)
+            for key, one in kept.sums:
+                self._open.setdefault(_owner(key), {})[key] = one
+
+    def kept(self) -> Kept:
+        """What is open now, to go on from later."""
+        sums = [item for hours in self._open.values() for item in hours.items()]
+        return Kept(list(self._members.items()), sums)
+
+    def check(self, seq: int, event: Event | None, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+        """Problems of one event: rows it should not have closed, and hours it should have.
+
+        `event`: None for one that carries no charges, or cannot be read.
+        """
+        for piece in self._pieces(event):
+            key = _key(piece.kind, piece.node_id, piece.attempt_id, piece.rank, piece.start, piece.price_id)
+            hours = self._open.setdefault(_owner(key), {})
+            one = hours.setdefault(key, Sum(piece.job_id, piece.start, piece.end))
+            one.add(piece.start, piece.end, piece.end - piece.start, piece)
+        for key, kept in _closed(rows).items():
+            expected = self._open.get(_owner(key), {}).pop(key, None)
+            if kept != expected:
+                said = f"{expected.nanos} nanos" if expected is not None else "nothing"
+                yield (
+                    f"charges of event {seq}: {kept.nanos} nanos are kept for {_named(key)}, "
+                    f"the log says {said}"
+                )
+        for key, lost in self._overdue(event):
+            yield f"charges of event {seq}: {lost.nanos} nanos of {_named(key)} are not kept"
+
+    def _pieces(self, event: Event | None) -> Iterator[Charge]:
+        if isinstance(event, AttemptPlaced):
+            for alloc in event.members:
+                self._members[event.attempt_id, alloc.rank] = Member(event.job_id, alloc.price_id)
+        elif isinstance(event, MemberStarted):
+            self._member(event.attempt_id, event.rank).started_at = event.at
+        elif isinstance(event, MemberEnded | NodeBooted):
+            yield from event.charges
+        elif isinstance(event, NodeMetered):
+            yield from self._metered(event)
+
+    def _metered(self, event: NodeMetered) -> Iterator[Charge]:
+        for used in event.used:
+            member = self._member(used.attempt_id, used.rank)
+            since, member.held_us = member.held_us, used.held_us
+            yield Charge(
+                kind="usage",
+                node_id=event.node_id,
+                start=member.started_at + since,
+                end=member.started_at + used.held_us,
+                nanos=used.gpu + used.cpu + used.memory,
+                price_id=member.price_id,
+                attempt_id=used.attempt_id,
+                job_id=member.job_id,
+                rank=used.rank,
+                gpu=used.gpu,
+                cpu=used.cpu,
+                memory=used.memory,
+            )
+        for rest in event.rest:
+            yield Charge(
+                kind=rest.kind,
+                node_id=event.node_id,
+                start=event.through - rest.from_us,
+                end=event.through - rest.to_us,
+                nanos=rest.gpu + rest.cpu + rest.memory,
+                price_id=event.price_id,
+                gpu=rest.gpu,
+                cpu=rest.cpu,
+                memory=rest.memory,
+            )
+
+    def _member(self, attempt_id: str, rank: int) -> Member:
+        # Of a log that was changed there may be usage of a member that never was: its rows tell.
+        return self._members.setdefault((attempt_id, rank), Member("", ""))
+
+    def _overdue(self, event: Event | None) -> list[tuple[Key, Sum]]:
+        """What must be a row by now, taken out: all of a member that ended, and hours that are over."""
+        found: list[tuple[Key, Sum]] = []
+        if isinstance(event, MemberEnded):
+            self._members.pop((event.attempt_id, event.rank), None)
+            found += self._open.pop((event.attempt_id, event.rank), {}).items()
+        elif isinstance(event, NodeBooted | NodeRemoved):
+            found += self._open.pop((event.node_id, -1), {}).items()
+        elif isinstance(event, NodeMetered):
+            for used in event.used:
+                hours = self._open.get((used.attempt_id, used.rank), {})
+                until = max((key[4] for key in hours), default=0)
+                found += self._taken(hours, until + event.posted)
+            hours = self._open.get((event.node_id, -1), {})
+            until = event.through if event.posted else event.through - event.through % HOUR_US
+            found += self._taken(hours, until)
+        return found
+
+    def _taken(self, hours: dict[Key, Sum], until: int) -> list[tuple[Key, Sum]]:
+        return [(key, hours.pop(key)) for key in list(hours) if key[4] < until]
+
+
+def _closed(rows: Iterable[tuple[Any, ...]]) -> dict[Key, Sum]:
+    """The rows of one event by owner and hour; of before there were hours, there may be several."""
+    closed: dict[Key, Sum] = {}
+    for values in rows:
+        row = ChargeRow._make(values)
+        key = _key(row.kind, row.node_id, row.attempt_id, row.rank, row.start_at, row.price_id)
+        one = closed.setdefault(key, Sum(row.job_id, row.start_at, row.end_at))
+        one.add(row.start_at, row.end_at, row.held_us, row)
+    return closed
+
+
+def _key(kind: str, node_id: str, attempt_id: str, rank: int, start: int, price_id: str) -> Key:
+    return kind, node_id, attempt_id, rank, start - start % HOUR_US, price_id
+
+
+def _owner(key: Key) -> Owner:
+    kind, node_id, attempt_id, rank, _, _ = key
+    return (attempt_id, rank) if kind == "usage" else (node_id, -1)
+
+
+def _named(key: Key) -> str:
+    kind, node_id, attempt_id, _, _, _ = key
+    return f"{kind} of {attempt_id or node_id}"
