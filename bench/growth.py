@@ -21,7 +21,7 @@ from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
-from bursard.scheduler import plan
+from bursard.place import one_pass
 from bursard.state import NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
 from bursard.store import ScratchStore
@@ -87,8 +87,7 @@ class Day:
         while len(state.attempts) < self.jobs_at_once:
             events = jobs.submit(state, engine.ids, user="ann", spec=spec, key=engine.ids.new("key"))
             engine.commit(events, "ann")
-            for start in plan(state.snapshot(), engine.now()).starts:
-                engine.commit(attempts.place(state, engine.ids, start), "bursard")
+            one_pass(state, engine.ids, engine.now(), lambda _, found: bool(engine.commit(found, "bursard")))
             for attempt_id, rank in list(self.node.live.items()):
                 started = attempts.started(state, self.node, attempt_id, rank, self.clock.boot_us(), 4711)
                 engine.commit(started, "node:rack-a-01")
