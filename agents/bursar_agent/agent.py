@@ -32,6 +32,8 @@ GRACE_US = 30_000_000
 START_OVERDUE_US = 5_000_000
 """A start takes milliseconds; its report may be lost, the files are not."""
 
+BUSY_MEMBERS = 8
+
 FORGOTTEN_MAX = 4096
 """Ends kept after Forget, to answer a late duplicate of their assignment with the truth."""
 
@@ -125,6 +127,11 @@ class Agent:
     def live(self) -> tuple[tuple[Key, int], ...]:
         """Keys and pids of running members."""
         return tuple((key, run.pid) for key, run in self._live.items())
+
+    @property
+    def busy(self) -> bool:
+        """So much runs that the next end will not be long."""
+        return len(self._live) + len(self._starting) >= BUSY_MEMBERS
 
     # --- the door -------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class App:
             s.StartMembers: lambda i: self._members.start(i),
             s.StopMember: lambda i: self._members.stop(i),
             s.SendStarted: link.send_started,
-            s.SendExited: link.send_exited,
+            s.SendExited: lambda i: link.send_exited(i, gather=self._core.busy),
             s.ReadMeters: self._read_meters,
             s.SpoolAppend: self._spooling.put,
             s.SpoolTrim: self._spooling.put,
@@ -311,6 +311,7 @@ class App:
 
     def _send_usage(self, usage: s.Usage) -> None:
         self._link.flush_starts()
+        self._link.flush_ends()
         self._link.send(wire.usage(usage))
 
     def _forget(self, instruction: s.ForgetMember) -> None:

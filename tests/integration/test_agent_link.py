@@ -137,6 +137,37 @@ def test_start_that_has_already_ended_is_told_by_its_end_alone(tmp_path: Path) -
     play(tmp_path, story)
 
 
+def test_ends_of_one_turn_go_in_one_message_and_each_is_told(tmp_path: Path) -> None:
+    async def story(daemon: FakeDaemon, shell: Shell) -> None:
+        await until(lambda: bool(shell.heard(s.Welcomed)))
+        messages: list[str | None] = []
+        take = daemon._take
+        daemon._take = lambda m, out: (messages.append(m.WhichOneof("body")), take(m, out))  # type: ignore[method-assign]
+        for gather in (False, True):
+            for name in ("att_a", "att_b", "att_c"):
+                end = Exit(cause=EndCause.COMPLETED, held_us=7)
+                shell.link.send_exited(s.SendExited(name, 2, end, 5), gather=gather)
+            await daemon.until(lambda count=3 + 3 * gather: len(daemon.bodies("exited")) == count)
+        told = [(e.attempt_id, e.rank, e.held_us, e.fenced_epoch) for e in daemon.bodies("exited")]
+        assert told == [(name, 2, 7, 5) for name in ("att_a", "att_b", "att_c")] * 2
+        assert messages.count("exits") == 2
+
+    play(tmp_path, story)
+
+
+def test_ends_are_told_before_the_usage_that_no_longer_counts_them(tmp_path: Path) -> None:
+    async def story(daemon: FakeDaemon, shell: Shell) -> None:
+        await until(lambda: bool(shell.heard(s.Welcomed)))
+        shell.link.send_exited(s.SendExited("att_a", 0, Exit(cause=EndCause.FAILED)), gather=True)
+        shell.link.flush_ends()
+        shell.link.send(wire.usage(s.Usage(1, "b", 2)))
+        await daemon.until(lambda: bool(daemon.bodies("usage")))
+        kinds = [m.WhichOneof("body") for m in daemon.received]
+        assert kinds.index("exited") < kinds.index("usage")
+
+    play(tmp_path, story)
+
+
 def test_telemetry_is_dropped_rather_than_queued(tmp_path: Path) -> None:
     async def story(daemon: FakeDaemon, shell: Shell) -> None:
         await until(lambda: bool(shell.heard(s.Welcomed)))

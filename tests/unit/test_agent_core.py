@@ -64,6 +64,18 @@ def test_assignment_is_started_and_told() -> None:
     assert [type(i) for i in out] == [s.StartMembers, s.SendStarted, s.SendExited]
 
 
+def test_a_node_is_busy_from_eight_members_on() -> None:
+    core = connected()
+    keys = [(f"att_{number}", 0) for number in range(8)]
+    for key in keys[:7]:
+        play(core, assigned(key), started(key))
+    assert not core.busy
+    play(core, assigned(keys[7]))
+    assert core.busy
+    play(core, ended(keys[0]))
+    assert not core.busy
+
+
 def test_same_assignment_twice_starts_once() -> None:
     """
     1. The daemon assigns, and the stream breaks before it hears of the start.

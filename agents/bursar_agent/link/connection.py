@@ -38,6 +38,12 @@ TELEMETRY_QUEUE_MAX = 100
 START_DELAY_S = 0.05
 """A job that has ended before its start is told is told as ended alone."""
 
+END_GATHER_S = 0.005
+"""How long an end waits for others where much runs: a message costs more than an end, on both sides."""
+
+ENDS_MAX = 200
+"""Ends of one message, which stays below a megabyte."""
+
 _SAME_PROBLEM_LOG_EVERY = 20
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009  not in grpc's stubs
 
@@ -76,6 +82,7 @@ class Link:
         self._queue: deque[pb.AgentMessage] = deque()
         self._starts: dict[Key, tuple[float, pb.AgentMessage]] = {}
         self._start_timer: asyncio.TimerHandle | None = None
+        self._ends: list[pb.Exited] = []
         self._wake = asyncio.Event()
         self._open = False
         self._welcomed = False
@@ -126,10 +133,26 @@ class Link:
             self.send(message)
         self._start_timer = None
 
-    def send_exited(self, instruction: s.SendExited) -> None:
-        """Report an end."""
+    def send_exited(self, instruction: s.SendExited, *, gather: bool = False) -> None:
+        """Report an end, with all others of this turn of the loop; `gather`: wait a moment for more."""
+        if not self._open:
+            return
         self._starts.pop((instruction.attempt_id, instruction.rank), None)
-        self.send(wire.exited(instruction))
+        if not self._ends:
+            loop = asyncio.get_running_loop()
+            if gather:
+                loop.call_later(END_GATHER_S, self.flush_ends)
+            else:
+                loop.call_soon(self.flush_ends)
+        self._ends.append(wire.exited(instruction))
+        if len(self._ends) >= ENDS_MAX:
+            self.flush_ends()
+
+    def flush_ends(self) -> None:
+        """Report the ends that were gathered."""
+        ends, self._ends = self._ends, []
+        if ends:
+            self.send(wire.exits(ends))
 
     def send_telemetry(self, message: pb.AgentMessage) -> None:
         """Lossy: not behind a long queue, not before the Welcome."""
@@ -233,6 +256,7 @@ class Link:
         welcomed, self._welcomed = self._welcomed, False
         self._queue.clear()
         self._starts.clear()
+        self._ends.clear()
         self._overflow = False
         self._on_event(s.Disconnected())
         return welcomed

@@ -102,6 +102,10 @@ class FakeDaemon(AgentsServicer):
             writer.cancel()
 
     def _take(self, message: pb.AgentMessage, outgoing: asyncio.Queue[pb.DaemonMessage]) -> None:
+        if message.WhichOneof("body") == "exits":
+            for end in message.exits.members:
+                self._take(pb.AgentMessage(exited=end), outgoing)
+            return
         self.received.append(message)
         match message.WhichOneof("body"):
             case "hello" if self.refuse:

@@ -78,11 +78,18 @@ def started(instruction: s.SendStarted) -> pb.AgentMessage:
     )
 
 
-def exited(instruction: s.SendExited) -> pb.AgentMessage:
+def exited(instruction: s.SendExited) -> pb.Exited:
     """An end."""
     wire = exit_to_wire(instruction.attempt_id, instruction.rank, instruction.exit)
     wire.fenced_epoch = instruction.fenced_epoch
-    return pb.AgentMessage(exited=wire)
+    return wire
+
+
+def exits(ends: Sequence[pb.Exited]) -> pb.AgentMessage:
+    """One end or several."""
+    if len(ends) == 1:
+        return pb.AgentMessage(exited=ends[0])
+    return pb.AgentMessage(exits=pb.ExitedBatch(members=ends))
 
 
 def usage(record: s.Usage) -> pb.AgentMessage:

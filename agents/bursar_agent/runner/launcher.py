@@ -38,11 +38,12 @@ from bursar_agent.runner.layout import (
     SPARE,
     START,
     STARTING,
+    UNWRITTEN_BYTES,
     boot_id,
     member_name,
 )
 from bursar_agent.runner.pool import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, Pool
-from bursar_agent.runner.spawning import IGNORED_BY_PYTHON, Host
+from bursar_agent.runner.spawning import Host
 
 ALREADY_RUNNING = 3
 """Exit status of a launcher that found another one alive in its directory."""
@@ -52,7 +53,6 @@ _REST_MS = 10_000
 
 _RENAME_NOREPLACE, _AT_FDCWD = 1, -100
 _SIG_BLOCK = 0
-_SIGNAL_MAX = 64
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _RECEIVE_BYTES = 1 << 16
 
@@ -81,9 +81,15 @@ class _Connection:
     def send(self, message: dict[str, Any]) -> None:
         """Answer. An agent that does not read for 5 s is gone for us."""
         data = json.dumps(message).encode()
-        self.sock.settimeout(5)
-        self.sock.sendall(len(data).to_bytes(4, "little") + data)
-        self.sock.setblocking(False)
+        data = len(data).to_bytes(4, "little") + data
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.sock.settimeout(5)
+            self.sock.sendall(data[sent:])
+            self.sock.setblocking(False)
 
 
 class Launcher:
@@ -145,6 +151,7 @@ class Launcher:
             sock, _ = self._listener.accept()
         except OSError:
             return
+        sock.setblocking(False)
         connection = _Connection(sock)
         try:
             connection.send({"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self._boot_id})
@@ -247,11 +254,12 @@ class Launcher:
             path = f"{FREE}/{self._free.pop()}"
             fd = -1
             try:
-                fd = os.open(f"{path}/{STARTING}", os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(f"{path}/{STARTING}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for name in (START, EXIT):
-                    os.truncate(f"{path}/{name}", 0)
-                os.write(fd, mark)
+                    os.truncate(f"{path}/{name}", UNWRITTEN_BYTES)
+                os.pwrite(fd, mark, 0)
+                os.ftruncate(fd, len(mark))
                 self._rename(path, directory)
                 return fd
             except OSError as problem:
@@ -304,15 +312,12 @@ class Launcher:
 
 
 def prepare(libc: ctypes.CDLL) -> None:
-    """Signals at their defaults and to a descriptor, fixed descriptors: all that children then inherit.
+    """Signals to a descriptor, fixed descriptors, no collector: all that children then inherit.
 
     Every signal that can wait is blocked: the launcher ends by `shutdown`, a supervisor by its job,
     and neither by a stray SIGHUP or SIGTERM. A signalfd reads the signals of whoever reads it, so
     one made here serves each supervisor without a further system call.
     """
-    for number in range(1, _SIGNAL_MAX + 1):
-        if number not in IGNORED_BY_PYTHON:  # those are given back with each start
-            libc.signal(number, None)
     everything = (ctypes.c_ubyte * 128)(*([0xFF] * 8))
     libc.sigprocmask(_SIG_BLOCK, everything, None)
     wanted = (ctypes.c_ubyte * 128)()

@@ -15,7 +15,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
         exit.json               the truth about the end; written once
-        (an empty start.json or exit.json is one not yet written, in a directory that is used again)
+        (a start.json or exit.json of one byte is not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
 """
 
@@ -50,6 +50,10 @@ MARKER_VARIABLE = "BURSAR_ATTEMPT_MEMBER"
 
 FRAME_BYTES_MAX = 16 << 20
 """Longest message on the launcher's socket; a longer length is not ours: we hang up."""
+
+UNWRITTEN_BYTES = 1
+"""What is left of a record in a directory that is used again. Not nothing: ext4 takes a file that was cut to
+nothing for one being replaced, and writes it to the disk when it is closed."""
 
 _ONE_PAGE_BYTES = 4096
 
@@ -93,8 +97,8 @@ def write_atomically(name: str, data: bytes, dir_fd: int | None = None) -> None:
 def write_record(name: str, data: bytes) -> None:
     """Write `start.json` or `exit.json` of the current directory for the first time.
 
-    One small write is whole or not there for whoever reads, and readers take an empty file for none. So in
-    a directory that is used again the file is filled in place: making a file costs more than all else here.
+    One small write is whole or not there for whoever reads, and one byte is no record to anybody. So in a
+    directory that is used again the file is filled in place: making a file costs more than all else here.
     """
     if len(data) <= _ONE_PAGE_BYTES:
         try:
@@ -103,8 +107,8 @@ def write_record(name: str, data: bytes) -> None:
             pass
         else:
             try:
-                if os.fstat(fd).st_size == 0:
-                    os.write(fd, data)
+                if os.fstat(fd).st_size <= UNWRITTEN_BYTES:
+                    os.pwrite(fd, data, 0)
                     return
             finally:
                 os.close(fd)

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
 
-IGNORED_BY_PYTHON = (13, 25)
-"""SIGPIPE and SIGXFSZ."""
+_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
+"""All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
@@ -193,7 +193,7 @@ def spawn(
             file_actions=[(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)],
             setsid=True,
             setsigmask=(),
-            setsigdef=IGNORED_BY_PYTHON,
+            setsigdef=_SIGNALS,
         )
     except (OSError, ValueError) as problem:
         raise _explain(problem, argv[0]) from None
@@ -276,7 +276,7 @@ def _become(
         _change_user(job.uid, job.gid)
         _enter(job.cwd)
         path = find_program(argv[0], job.env)
-        for number in IGNORED_BY_PYTHON:
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:

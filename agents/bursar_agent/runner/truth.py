@@ -16,7 +16,16 @@ import stat
 import time
 from typing import Any
 
-from bursar_agent.runner.layout import ATTEMPTS, EXIT, FREE, RECORDS, START, STARTING, member_name
+from bursar_agent.runner.layout import (
+    ATTEMPTS,
+    EXIT,
+    FREE,
+    RECORDS,
+    START,
+    STARTING,
+    UNWRITTEN_BYTES,
+    member_name,
+)
 from bursar_agent.runner.model import AttemptTruth, ExitReport
 
 _RECORD_BYTES_MAX = 1 << 20
@@ -119,9 +128,9 @@ def mend_member(run_fd: int, dir_fd: int, member: str) -> list[str]:
             found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             continue
-        # An empty one is not written yet (`layout.write_record`), or emptied, which says as little.
+        # One so small is not written yet (`layout.write_record`), or emptied, which says as little.
         plain = stat.S_ISREG(found.st_mode)
-        if plain and (read is None or found.st_size == 0 or read(dir_fd) is not None):
+        if plain and (read is None or found.st_size <= UNWRITTEN_BYTES or read(dir_fd) is not None):
             continue
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target = f"{member}.{name}.damaged-{stamp}"

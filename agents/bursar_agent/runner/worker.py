@@ -63,12 +63,11 @@ def send_attempt(
     body = marshal.dumps((number, directory, request))
     data = len(body).to_bytes(_HEADER_BYTES, "little") + body
     descriptor = lock_fd.to_bytes(_DESCRIPTOR_BYTES, "little")
-    channel.settimeout(SEND_TIMEOUT_S)
-    try:
-        sent = channel.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
-        if sent < len(data):
-            channel.sendall(data[sent:])
-    finally:
+    # An idle worker has read all there was, so there is room for the beginning at least.
+    sent = channel.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
+    if sent < len(data):
+        channel.settimeout(SEND_TIMEOUT_S)
+        channel.sendall(data[sent:])
         channel.setblocking(False)
 
 

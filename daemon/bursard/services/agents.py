@@ -119,6 +119,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             reading = _READ.get(kind)
             if reading is not None:
                 self.hub.take(link, reading(getattr(message, kind)))
+            elif kind == "exits":
+                for one in message.exits.members:
+                    self.hub.take(link, _exited(one))
             elif kind == "telemetry":
                 self.telemetry.take(link.name, message.telemetry)
             elif kind == "log":

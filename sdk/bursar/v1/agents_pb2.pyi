@@ -27,6 +27,7 @@ class AgentMessage(google.protobuf.message.Message):
     HEARTBEAT_FIELD_NUMBER: builtins.int
     TELEMETRY_FIELD_NUMBER: builtins.int
     LOG_FIELD_NUMBER: builtins.int
+    EXITS_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -41,6 +42,8 @@ class AgentMessage(google.protobuf.message.Message):
     def telemetry(self) -> bursar.v1.types_pb2.TelemetryBatch: ...
     @property
     def log(self) -> global___LogReply: ...
+    @property
+    def exits(self) -> global___ExitedBatch: ...
     def __init__(
         self,
         *,
@@ -51,10 +54,11 @@ class AgentMessage(google.protobuf.message.Message):
         heartbeat: global___Heartbeat | None = ...,
         telemetry: bursar.v1.types_pb2.TelemetryBatch | None = ...,
         log: global___LogReply | None = ...,
+        exits: global___ExitedBatch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -417,6 +421,24 @@ class Exited(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited
+
+@typing.final
+class ExitedBatch(google.protobuf.message.Message):
+    """Ends that came close together: a message costs more than an end does."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Exited]: ...
+    def __init__(
+        self,
+        *,
+        members: collections.abc.Iterable[global___Exited] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["members", b"members"]) -> None: ...
+
+global___ExitedBatch = ExitedBatch
 
 @typing.final
 class Usage(google.protobuf.message.Message):
