@@ -42,6 +42,7 @@ from bursard.events import Event
 from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
+from bursard.fleet.refresh import Refresh
 from bursard.replay import restore
 from bursard.services.access import AccessService
 from bursard.services.agents import AgentsService
@@ -212,7 +213,7 @@ def add_services(
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
-    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, hub.settle), server)
+    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, Refresh(engine, hub.settle)), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(engine, cycle, started_at=engine.now())

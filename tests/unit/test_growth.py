@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from growth_bench import load
 
 from bursar.clock import HOUR_US
 from bursard.engine import unposted
@@ -16,19 +13,7 @@ from bursard.replay import restore
 from bursard.state import Limits
 from bursard.store import ChargeFilter, Dim, ScratchStore
 
-
-def _bench() -> ModuleType:
-    path = Path(__file__).parents[2] / "bench" / "growth.py"
-    spec = importlib.util.spec_from_file_location("bench_growth", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-growth = _bench()
+growth = load()
 
 
 def test_a_day_of_eight_jobs_grows_the_database_by_two_megabytes_at_most() -> None:

@@ -48,7 +48,7 @@ Settle = Callable[[], Awaitable[None]]
 
 
 class MoneyService(money_pb2_grpc.MoneyServicer):
-    """Answers what finance asks. `settle()` has live agents meter now."""
+    """Answers what finance asks. `settle()` sees to it that what live agents used is charged."""
 
     def __init__(self, engine: Engine, settle: Settle) -> None:
         self.engine = engine
