@@ -53,6 +53,12 @@ Verdict = tuple[str, str]
 """(status name, details)."""
 
 
+REFUSED_WHILE_WRITING: Verdict = ("INTERNAL", "Internal error from Core")
+"""What the client's own library says when it writes into a stream that was refused meanwhile: the daemon's
+status is lost, so the call is made again.
+"""
+
+
 class Site:
     """One daemon, one node, and a token for whoever is asked for."""
 
@@ -136,16 +142,30 @@ class Site:
     ) -> tuple[Verdict, list[Any]]:
         """The status of one call, and what it answered until its end, or until so many answers."""
         about = METHODS[method]
-        made = self.channel.stream_stream(
+        first = request if request is not None else GetMessageClass(about.input_type)()
+        while True:
+            verdict, answers = await self._converse(about, [first], token, wait_s, answers_max)
+            if verdict != REFUSED_WHILE_WRITING:
+                return verdict, answers
+
+    async def talk(self, messages: Sequence[Any], *, token: str, wait_s: float = 20) -> Verdict:
+        """The status of an agent's stream that says all of this and hangs up."""
+        return (await self._converse(METHODS["Agents.Connect"], messages, token, wait_s, 1_000_000))[0]
+
+    async def _converse(
+        self, about: MethodDescriptor, requests: Sequence[Any], token: str, wait_s: float, answers_max: int
+    ) -> tuple[Verdict, list[Any]]:
+        kind = self.channel.stream_stream if about.client_streaming else self.channel.unary_stream
+        call: Any = kind(
             f"/{about.containing_service.full_name}/{about.name}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=GetMessageClass(about.output_type).FromString,
         )
-        requests = [request if request is not None else GetMessageClass(about.input_type)()]
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        stream = made(iter(requests), metadata=metadata, timeout=wait_s)
+        given = iter(requests) if about.client_streaming else requests[0]
+        stream = call(given, metadata=metadata, timeout=wait_s)
+        answers = []
         try:
-            answers = []
             async for answer in stream:
                 answers.append(answer)
                 if len(answers) >= answers_max:
@@ -154,21 +174,6 @@ class Site:
         except aio.AioRpcError as error:
             return (error.code().name, str(error.details())), []
         return (grpc.StatusCode.OK.name, ""), answers
-
-    async def talk(self, messages: Sequence[Any], *, token: str, wait_s: float = 20) -> Verdict:
-        """The status of an agent's stream that says all of this and hangs up."""
-        about = METHODS["Agents.Connect"]
-        stream = self.channel.stream_stream(
-            f"/{about.containing_service.full_name}/{about.name}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=GetMessageClass(about.output_type).FromString,
-        )(iter(messages), metadata=(("authorization", f"Bearer {token}"),), timeout=wait_s)
-        try:
-            async for _ in stream:
-                pass
-        except aio.AioRpcError as error:
-            return error.code().name, str(error.details())
-        return grpc.StatusCode.OK.name, ""
 
     async def __aenter__(self) -> Site:
         await self.server.start()
