@@ -25,6 +25,7 @@ from bursard.housekeeping import Housekeeping
 from bursard.place import LastPlan, Outcome, carry_out
 from bursard.scheduler import PlanCache, plan
 from bursard.state import JobRecord, State
+from bursard.state.fold.jobs import first_pending
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,9 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     """Why a pending job waits: one dominant code, from faults to routine. None when it does not wait."""
     if job.state is not JobState.PENDING:
         return None
+    parent = state.jobs.get(job.parent_id) if job.parent_id else None
+    if parent is not None and not job.held and (parent.held or parent.waiting_on):
+        job = parent
     if job.held:
         remedy = f"release it with `bursar release {job.display}`"
         return Reason(ReasonCode.HELD, "the job is on hold", remedy)
@@ -192,9 +196,9 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         )
     if job.array is not None:
         return _array_reason(state, cycle, job, now)
-    if job.parent_id and not job.has_slot:
-        parent = state.jobs.get(job.parent_id)
-        parallel = parent.array.max_parallel if parent is not None and parent.array is not None else 0
+    array = parent.array if parent is not None else None
+    if array is not None and not job.has_slot and array.open_slots <= 0:
+        parallel = array.max_parallel
         return Reason(
             ReasonCode.WAITING_FOR_QUOTA,
             f"its array runs at most {parallel} tasks at once",
@@ -202,6 +206,9 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
             (("max_parallel", str(parallel)),),
         )
     key = state.pending.key_of(job.id)
+    if array is not None and not job.has_slot:
+        # It waits behind the tasks of its array that are in the queue, for the same as they do.
+        key = (state.class_of(job), job.spec.priority)
     last = cycle.last if cycle is not None else None
     reason = last.reason(key) if last is not None and key is not None else None
     return reason or Reason(
@@ -210,10 +217,5 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
 
 
 def _array_reason(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
-    array = job.array
-    assert array is not None
-    for index in array.indices:
-        task = state.jobs.get(f"{job.id}.{index}")
-        if task is not None and task.state is JobState.PENDING:
-            return reason_of(state, cycle, task, now)
-    return None
+    task = first_pending(state, job)
+    return reason_of(state, cycle, task, now) if task is not None else None

@@ -31,7 +31,7 @@ from bursard.events import Event, JobSubmitted, encode
 from bursard.ledger import HourCharge, Transaction
 from bursard.ledger import rows as flat_rows
 from bursard.replay import restore
-from bursard.state import Applied, JobRecord, NodeRecord, State
+from bursard.state import Applied, JobRecord, NodeRecord, State, documents
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Unposted, Views
@@ -281,8 +281,15 @@ def _not_applied(error: Exception) -> NotApplied:
 
 
 def spec_bytes(spec: JobSpec) -> bytes:
-    """What an idempotency key is bound to: a digest of the spec as accepted."""
-    return hashlib.sha256(msgspec.json.encode(spec)).digest()
+    """What an idempotency key is bound to: a digest of the spec as accepted, of an array with its indices one
+    by one, as they once were written down.
+    """
+    document = msgspec.json.encode(spec)
+    if spec.array is not None:
+        plain = msgspec.to_builtins(spec)
+        plain["array"]["indices"] = tuple(spec.array.indices)
+        document = msgspec.json.encode(plain)
+    return hashlib.sha256(document).digest()
 
 
 # --- projections: what the store keeps beside the events, so that reports and lists are queries
@@ -310,7 +317,7 @@ def job_row(state: State, job: JobRecord) -> JobRow:
         finished_at=job.finished_at,
         settled_nanos=job.settled_nanos,
         currency=state.currency,
-        document=msgspec.json.encode(job),
+        document=documents.encode(job, state.jobs.get(job.parent_id)),
     )
 
 

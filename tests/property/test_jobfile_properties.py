@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.jobfile import RunFlags, looks_like_script, parse_job, parse_script, spec_from_flags, spec_to_yaml
-from bursar.jobfile.arrays import format_indices, parse_array
+from bursar.jobfile.arrays import format_ranges, parse_array
 from bursar.model import ArraySpec, CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
 
@@ -86,7 +86,7 @@ def specs(draw: st.DrawFn) -> JobSpec:
             st.none()
             | st.builds(
                 ArraySpec,
-                indices=st.sets(st.integers(0, 4_000_000) | st.integers(0, 40), min_size=1).map(
+                parts=st.sets(st.integers(0, 4_000_000) | st.integers(0, 40), min_size=1).map(
                     lambda found: tuple(sorted(found))
                 ),
                 max_parallel=st.integers(0, 1000),
@@ -121,7 +121,9 @@ def test_a_job_written_and_read_again_is_the_same_job(spec: JobSpec) -> None:
 @given(st.sets(st.integers(0, 60) | st.integers(0, 4_000_000), min_size=1, max_size=60))
 def test_indices_survive_their_short_form(indices: set[int]) -> None:
     ordered = tuple(sorted(indices))
-    assert parse_array(format_indices(ordered)) == ArraySpec(ordered)
+    array = ArraySpec(ordered)
+    assert tuple(array.indices) == ordered
+    assert parse_array(format_ranges(array.ranges)) == array
 
 
 TOKENS = """

@@ -659,9 +659,23 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_and_slots_are_true(self) -> None:
-        counts = Counter(
-            job.state for job in self.state.jobs.values() if job.array is None and not job.state.terminal
-        )
+        state = self.state
+        single = [job for job in state.jobs.values() if job.array is None and not job.parent_id]
+        tasks_by_array = {
+            job.id: [task for i in job.spec.array.indices if (task := state.job(f"{job.id}.{i}")) is not None]
+            for job in state.jobs.values()
+            if job.array is not None and job.spec.array is not None
+        }
+        for job_id, tasks in tasks_by_array.items():
+            array = state.jobs[job_id].array
+            assert array is not None
+            live = Counter(task.state for task in tasks if not task.state.terminal)
+            assert {k: v for k, v in array.counts.items() if v and not JobState(k).terminal} == dict(live)
+            assert array.queued == sum(t.has_slot and t.state is JobState.PENDING for t in tasks)
+            used = sum(t.has_slot and not t.state.terminal for t in tasks)
+            assert array.open_slots + used == array.max_parallel or not array.max_parallel, "slots"
+        every = [*single, *(task for tasks in tasks_by_array.values() for task in tasks)]
+        counts = Counter(job.state for job in every if not job.state.terminal)
         assert {k: v for k, v in self.state.counts.items() if v} == dict(counts)
         for job in self.state.jobs.values():
             if job.array is not None and job.array.max_parallel:

@@ -52,7 +52,7 @@ def struct_of(kind: Any) -> type | None:
 
 def kept_back(kind: type, shape: Any, path: str = "") -> Iterator[str]:
     """Paths of a struct that a shape does not show. A struct must be shown field by field, never whole."""
-    fields = {one.name: struct_of(one.type) for one in msgspec.structs.fields(kind)}
+    fields = {one.encode_name: struct_of(one.type) for one in msgspec.structs.fields(kind)}
     extra = set(shape) - set(fields)
     assert not extra, f"{kind.__name__} has no {extra}"
     for name, inner in fields.items():

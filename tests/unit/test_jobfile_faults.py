@@ -121,7 +121,7 @@ WRONG = [
     ("run: x\ndepends_on: [a, a]", 2, "named twice"),
     ("run: x\ndepends_on: ['a b']", 2, "give its id, number or name"),
     ("run: x\narray: 9-0", 2, "runs backwards; write 0-9"),
-    ("run: x\narray: 0-10000", 2, "more than 10000 tasks"),
+    ("run: x\narray: 0-100000", 2, "more than 100000 tasks"),
     ("run: x\narray: 0-9:0", 2, "has step 0"),
     ("run: x\narray: 1-5,3", 2, "names a task twice"),
     ("run: x\narray: a-b", 2, "is not a range"),

@@ -179,7 +179,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         ("#SBATCH --dependency=afterok:1?afterok:2", "'?' (any of them)"),
         ("#SBATCH --signal=KILL@60", "--signal: 'KILL' cannot be caught"),
         ("#SBATCH --signal=@@", "[B:]SIGNAL[@SECONDS]"),
-        ("#SBATCH --array=0-99999", "--array: '0-99999' has more than 10000"),
+        ("#SBATCH --array=0-100000", "--array: '0-100000' has more than 100000"),
         ("#SBATCH --begin=now+1hour", "give an absolute time"),
         ("#SBATCH --account=a//b", "--account: 'a//b' is not a project path"),
         ("#SBATCH -J ///", "holds no letter or digit"),

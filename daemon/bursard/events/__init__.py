@@ -46,6 +46,7 @@ from bursard.events.union import (
     SecretRemoved,
     SecretSet,
     StopRequested,
+    TasksEnded,
     ThresholdCrossed,
     Used,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "SecretRemoved",
     "SecretSet",
     "StopRequested",
+    "TasksEnded",
     "ThresholdCrossed",
     "Used",
     "decode",

@@ -55,6 +55,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.JobUpdated: _shape("job_id", spec=_SPEC),
     e.JobRequeued: _shape("job_id"),
     e.JobEnded: _shape("job_id state message"),
+    e.TasksEnded: _shape("job_id state message"),
     e.AttemptPlaced: _shape(
         "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget",
         members=_MEMBER,

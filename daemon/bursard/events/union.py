@@ -123,6 +123,14 @@ class JobEnded(msgspec.Struct, frozen=True, tag="job-ended", omit_defaults=True)
     message: str = ""
 
 
+class TasksEnded(msgspec.Struct, frozen=True, tag="tasks-ended", omit_defaults=True):
+    """Every task of an array that was pending reached a terminal state, however many there were."""
+
+    job_id: str
+    state: JobState
+    message: str = ""
+
+
 class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=True, omit_defaults=True):
     """Money is held and devices are taken for one attempt; its agents are told only after this is durable.
 
@@ -438,6 +446,7 @@ Event = (
     | JobUpdated
     | JobRequeued
     | JobEnded
+    | TasksEnded
     | AttemptPlaced
     | MemberStarted
     | StopRequested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -14,9 +15,10 @@ from bursard.access.authorize import Action, allowed, projects
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
-from bursard.services.lookup import find_job
-from bursard.services.views import job_view, record_of
+from bursard.services.lookup import find_job, records_of
+from bursard.services.views import job_view
 from bursard.state import JobRecord
+from bursard.state.arrays import unrecorded, unrecorded_indices
 from bursard.store import JobFilter
 
 PAGE_DEFAULT = 100
@@ -25,7 +27,7 @@ PAGE_MAX = 1000
 _TOKEN = re.compile(r"(\d{1,18})\.(-1|\d{1,9})", re.ASCII)
 
 Place = tuple[int, int]
-"""(number, array index): the order of every list, descending."""
+"""(number, array index): lists have the newest job first, and the tasks of an array by their index."""
 
 
 async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
@@ -33,7 +35,8 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
     states = _states(request)
     before = _place(request.page_token)
-    parent_id = (await find_job(engine, request.tasks_of)).id if request.tasks_of else ""
+    parent = await find_job(engine, request.tasks_of) if request.tasks_of else None
+    parent_id = parent.id if parent is not None else ""
     wanted_active = (
         [s for s in states if not s.terminal] if states else [s for s in JobState if not s.terminal]
     )
@@ -58,12 +61,17 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
             limit=size + 1,
         )
         found = await engine.read(lambda views: views.jobs(query))
-        rows = [record_of(row) for row in found.rows]
+        rows = await records_of(engine, found.rows)
     ended = {row.id for row in rows}
+    if parent is not None:
+        wanted = {*wanted_active, *(wanted_ended if states else (s for s in JobState if s.terminal))}
+        memory = _tasks(engine, parent, wanted, before)
+    else:
+        wanted, memory = set(wanted_active), (engine.state.jobs[key] for key in reversed(engine.state.jobs))
     active = islice(
-        (job for job in _active(engine, request, parent_id, before) if job.state in wanted_active), size + 1
+        (job for job in _matching(memory, request, parent_id, before) if job.state in wanted), size + 1
     )
-    jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=place_of, reverse=True)
+    jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=_order)
     answer = pb.ListJobsResponse(
         jobs=[
             job_view(engine.state, job, reason_of(engine.state, cycle, job, now), seen_by=identity)
@@ -79,6 +87,10 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
 def place_of(job: JobRecord) -> Place:
     """Where a job stands in lists."""
     return job.number, job.array_index
+
+
+def _order(job: JobRecord) -> Place:
+    return -job.number, job.array_index
 
 
 def _states(request: pb.ListJobsRequest) -> list[JobState]:
@@ -102,22 +114,19 @@ def _place(token: str) -> Place | None:
     return int(match[1]), int(match[2])
 
 
-def _active(
-    engine: Engine, request: pb.ListJobsRequest, parent_id: str, before: Place | None
+def _matching(
+    jobs: Iterator[JobRecord], request: pb.ListJobsRequest, parent_id: str, before: Place | None
 ) -> Iterator[JobRecord]:
-    """Matching jobs in memory, newest first: they were added in the order of their numbers."""
-    state = engine.state
+    """Those that were asked for and that the caller may see."""
     labels = request.labels
     project = request.project
     identity = caller()
-    ids = reversed(state.jobs) if not parent_id else _tasks(engine, parent_id)
-    for job_id in ids:
-        job = state.jobs[job_id]
+    for job in jobs:
         spec = job.spec
         if (
             job.parent_id != parent_id
             or not allowed(identity, Action.SEE_JOBS, spec.project)
-            or (before is not None and place_of(job) >= before)
+            or (before is not None and _order(job) <= (-before[0], before[1]))
             or (project and spec.project != project and not spec.project.startswith(project + "/"))
             or (request.user and job.user != request.user)
             or (request.experiment and spec.experiment != request.experiment)
@@ -130,9 +139,19 @@ def _active(
         yield job
 
 
-def _tasks(engine: Engine, parent_id: str) -> Iterator[str]:
-    parent = engine.state.jobs.get(parent_id)
-    if parent is not None and parent.array is not None:
-        for index in reversed(parent.array.indices):
-            if f"{parent_id}.{index}" in engine.state.jobs:
-                yield f"{parent_id}.{index}"
+def _tasks(
+    engine: Engine, parent: JobRecord, wanted: set[JobState], before: Place | None
+) -> Iterator[JobRecord]:
+    """Tasks of an array that are in memory, or told of by its own record alone, by index."""
+    above = before[1] if before is not None else -1
+    records = engine.state.tasks.get(parent.id, {})
+    found = (
+        sorted(index for index in records if index > above),
+        unrecorded_indices(parent, wanted, above),
+    )
+    last = -1
+    for index in heapq.merge(*found):
+        task = records.get(index) or unrecorded(parent, index)
+        if task is not None and index != last:
+            yield task
+        last = index

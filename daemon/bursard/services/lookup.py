@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from bursar.errors import InvalidRequest, NotFound
 from bursard.access.authorize import Action, allowed, authorize
@@ -10,10 +11,12 @@ from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.services.views import record_of
 from bursard.state import JobRecord
-from bursard.store import Views
+from bursard.state.arrays import unrecorded
+from bursard.store import JobRow, Views
 
 _TASK = re.compile(r"(.+)\[(\d{1,9})\]")
 REF_MAX = 300
+INDEX_DIGITS_MAX = 9
 
 
 async def find_job(engine: Engine, ref: str, action: Action = Action.SEE_JOBS) -> JobRecord:
@@ -33,7 +36,7 @@ async def look_up(engine: Engine, ref: str, user: str) -> JobRecord:
     task = _TASK.fullmatch(ref)
     if task is not None:
         parent = await look_up(engine, task.group(1), user)
-        return await _by_id(engine, f"{parent.id}.{int(task.group(2))}", ref)
+        return await _task(engine, parent, int(task.group(2)), ref)
     if ref == "last":
         last = engine.state.last_of_user.get(user)
         if last is None:
@@ -43,8 +46,11 @@ async def look_up(engine: Engine, ref: str, user: str) -> JobRecord:
         active = engine.state.numbers.get(int(ref))
         if active is not None:
             return engine.state.jobs[active]
-    elif ref in engine.state.jobs:
-        return engine.state.jobs[ref]
+    elif (found := engine.state.job(ref)) is not None:
+        return found
+    parent_id, dot, index = ref.partition(".")
+    if dot and parent_id.startswith("job_") and index.isdecimal() and len(index) <= INDEX_DIGITS_MAX:
+        return await _task(engine, await _by_id(engine, parent_id, ref), int(index), ref)
     return await _stored_or_named(engine, ref)
 
 
@@ -54,8 +60,35 @@ async def _by_id(engine: Engine, job_id: str, ref: str) -> JobRecord:
         return job
     row = await engine.read(lambda views: views.find_job(job_id))
     if row is None:
-        raise NotFound(f"there is no job {ref!r}; `bursar ls --state all` lists them")
+        raise _unknown(ref)
     return record_of(row)
+
+
+async def _task(engine: Engine, parent: JobRecord, index: int, ref: str) -> JobRecord:
+    """One task of an array: in memory, in the store, or told of by the array's record alone."""
+    task_id = f"{parent.id}.{index}"
+    found = engine.state.job(task_id)
+    if found is not None:
+        return found
+    row = await engine.read(lambda views: views.find_job(task_id))
+    if row is not None:
+        return record_of(row, parent)
+    told = unrecorded(parent, index)
+    if told is None:
+        raise _unknown(ref)
+    return told
+
+
+async def records_of(engine: Engine, rows: Sequence[JobRow]) -> list[JobRecord]:
+    """Finished jobs as the records they were, tasks with the spec of their array."""
+    parents: dict[str, JobRecord] = {}
+    for parent_id in {row.parent_id for row in rows if row.parent_id}:
+        parents[parent_id] = await _by_id(engine, parent_id, parent_id)
+    return [record_of(row, parents.get(row.parent_id)) for row in rows]
+
+
+def _unknown(ref: str) -> NotFound:
+    return NotFound(f"there is no job {ref!r}; `bursar ls --state all` lists them")
 
 
 async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
@@ -63,14 +96,14 @@ async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
     # Of several of one name only those count that the caller may see: others' are nothing to choose from.
     seen = _seen(named)
     if not seen:
-        named += await engine.read(lambda views: _stored(views, ref))
+        named += await records_of(engine, await engine.read(lambda views: _stored(views, ref)))
         seen = _seen(named) or named[:1]
     if len(seen) == 1:
         return seen[0]
     if seen:
         numbers = ", ".join(str(job.number) for job in seen[:5])
         raise InvalidRequest(f"{len(seen)} or more jobs are named {ref!r}: use a number ({numbers}) or id")
-    raise NotFound(f"there is no job {ref!r}; `bursar ls --state all` lists them")
+    raise _unknown(ref)
 
 
 def _seen(jobs: list[JobRecord]) -> list[JobRecord]:
@@ -78,9 +111,9 @@ def _seen(jobs: list[JobRecord]) -> list[JobRecord]:
     return [job for job in jobs if allowed(identity, Action.SEE_JOBS, job.spec.project, job.user)]
 
 
-def _stored(views: Views, ref: str) -> list[JobRecord]:
+def _stored(views: Views, ref: str) -> list[JobRow]:
     if ref.isdecimal() or ref.startswith("job_"):
         row = views.find_job(ref)
         if row is not None:
-            return [record_of(row)]
-    return [record_of(row) for row in views.jobs_named(ref, 5)]
+            return [row]
+    return list(views.jobs_named(ref, 5))

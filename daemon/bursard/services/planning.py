@@ -16,6 +16,7 @@ from bursard.services.views import job_view, reason_view
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
 from bursard.state.decide.rights import secrets_of
+from bursard.state.fold.jobs import first_pending
 from bursard.store import JobFilter
 
 HISTORY = 20
@@ -122,10 +123,7 @@ def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResp
         if name in rooms:
             wire.budgets.append(_after(rooms[name], 0, name in job.hard_budgets))
     if job.array is not None:
-        tasks = (state.jobs.get(f"{job.id}.{index}") for index in job.array.indices)
-        queued = next((task for task in tasks if task is not None and task.id in state.pending), None)
-        if queued is not None:
-            job = queued
+        job = first_pending(state, job) or job
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason))
     if job.id in state.pending:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.model import DeviceShare, EndCause, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
-from bursard.state import AttemptRecord, JobRecord, NodeRecord, State
+from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
+from bursard.state.arrays import is_lean, size_of
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
@@ -23,12 +22,13 @@ START_FAILED_TEXT: Final = "it could not be started; its owner and operators see
 RETRY_SHOWN = 100
 """Attempts of one job that a message carries, newest last."""
 
-_JOBS: msgspec.json.Decoder[JobRecord] = msgspec.json.Decoder(JobRecord)
 
-
-def record_of(row: JobRow) -> JobRecord:
-    """A finished job as the record it was."""
-    return _JOBS.decode(row.document)
+def record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
+    """A finished job as the record it was; a task with the spec of its array, `parent`."""
+    job = documents.decode(row.document)
+    if parent is not None and is_lean(job):
+        job.spec = parent.spec
+    return job
 
 
 def reason_view(reason: Reason) -> pb.Reason:
@@ -91,9 +91,7 @@ def _array(state: State, wire: pb.Job, job: JobRecord) -> None:
     array = job.array
     assert array is not None
     counts = {name: count for name, count in array.counts.items() if count}
-    wire.array.CopyFrom(
-        pb.ArrayStatus(size=len(array.indices), max_parallel=array.max_parallel, counts=counts)
-    )
+    wire.array.CopyFrom(pb.ArrayStatus(size=size_of(job), max_parallel=array.max_parallel, counts=counts))
     live = [task for task in tasks_of(state, job) if not task.state.terminal]
     wire.settled_nanos += sum(task.settled_nanos for task in live)
     for task in live:
@@ -136,7 +134,7 @@ def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
     """Of a job that waits: at the cheapest place that could ever hold it; -1 where none is priced."""
     job_class = state.class_of(job)
     hold = cheapest_hold(state, job_class)
-    tasks = len(job.array.indices) if job.array is not None else 1
+    tasks = size_of(job)
     if hold is None:
         wire.estimate_expected_nanos = wire.estimate_max_nanos = -1
         return

@@ -11,6 +11,7 @@ from bursard.events import (
     Event,
     MemberStarted,
     StopRequested,
+    TasksEnded,
 )
 
 _BY_ATTEMPT = (AttemptEnded, MemberStarted, StopRequested)
@@ -44,6 +45,11 @@ class WatchHub:
             job_id = getattr(event, "job_id", "")
         if not job_id or not self._watchers:
             return
+        if isinstance(event, TasksEnded):
+            for watched in [one for one in self._watchers if one.startswith(f"{job_id}.")]:
+                for watcher in self._watchers[watched]:
+                    watcher.changed.add(watched)
+                    watcher.ready.set()
         # An array changes whenever one of its tasks does.
         for watched in (job_id, job_id.partition(".")[0]):
             for watcher in self._watchers.get(watched, ()):

@@ -44,6 +44,7 @@ from bursard.events import (
     SecretRemoved,
     SecretSet,
     StopRequested,
+    TasksEnded,
     ThresholdCrossed,
 )
 from bursard.state import snapshot
@@ -84,6 +85,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     JobUpdated: jobs.updated,
     JobRequeued: jobs.requeued,
     JobEnded: jobs.ended,
+    TasksEnded: jobs.tasks_ended,
     AttemptPlaced: attempts.placed,
     StopRequested: attempts.stop_requested,
     MemberStarted: attempts.member_started,

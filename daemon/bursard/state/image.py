@@ -14,6 +14,7 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.specs import BudgetSpec, Document, Spec
 from bursard.events import PolicyDocument
 from bursard.ledger import Ledger, LedgerImage
+from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.policies import strategy_in_force
@@ -79,7 +80,7 @@ class _Format(msgspec.Struct):
 
 def encode(state: State, recorded_at: int) -> bytes:
     """The state as bytes. Terminal jobs are left out: the store has them."""
-    jobs = [job for job in state.jobs.values() if not job.state.terminal]
+    jobs = [lean(job, state.jobs.get(job.parent_id)) for job in state.jobs.values() if not job.state.terminal]
     image = StateImage(
         format=FORMAT,
         cluster_id=state.cluster_id,
@@ -178,22 +179,28 @@ def _node(state: State, node: NodeRecord) -> None:
 
 def _job(state: State, job: JobRecord, at: int) -> None:
     state.jobs[job.id] = job
-    if not job.parent_id:
+    if job.parent_id:
+        parent = state.jobs[job.parent_id]
+        state.tasks[parent.id][job.array_index] = job
+        if is_lean(job):
+            job.spec = parent.spec
+    else:
         state.numbers[job.number] = job.id
         if job.spec.name:
             state.names.setdefault(job.spec.name, {})[job.id] = None
         if job.key:
             state.keys[job.user, job.key] = job.id
-    if not job.parent_id:  # an array waits as one; its tasks are met through it
         for other in job.waiting_on:
             state.dependents.setdefault(other, {})[job.id] = None
-    if job.array is None:
-        state.counts[job.state] = state.counts.get(job.state, 0) + 1
+        counts = job.array.counts if job.array is not None else {job.state.value: 1}
+        for name, many in counts.items():
+            if not JobState(name).terminal:
+                state.counts[name] = state.counts.get(name, 0) + many
+    if job.array is not None:
+        state.tasks[job.id] = {}
     attempt = job.attempt
     if attempt is not None:
         state.attempts[attempt.id] = attempt
         for member in attempt.live():
             state.take(attempt, member)
-    is_waiting_task = bool(job.parent_id) and not job.has_slot
-    if job.state is JobState.PENDING and not is_waiting_task:
-        state.enqueue(job, at)
+    state.enqueue(job, at)

@@ -27,6 +27,8 @@ class PendingIndex:
         self._peak: dict[Key, int] = {}
         self._windows: dict[Key, PendingQueue] = {}
         """Of the queues nothing happened to since the last snapshot."""
+        self._unsorted: set[Key] = set()
+        """Queues in which something came back: sorted when next looked at, however many did."""
 
     def __len__(self) -> int:
         return len(self._where)
@@ -43,7 +45,7 @@ class PendingIndex:
         last = next(reversed(queue.values())) if queue else -1
         queue[job_id] = order
         if order < last:
-            self._queues[key] = dict(sorted(queue.items(), key=lambda item: item[1]))
+            self._unsorted.add(key)
         self._where[job_id] = key
         self._peak[key] = max(self._peak.get(key, 0), len(queue))
 
@@ -57,6 +59,7 @@ class PendingIndex:
         del queue[job_id]
         if not queue:
             del self._queues[key], self._peak[key]
+            self._unsorted.discard(key)
         elif self._peak[key] > _COMPACT_MIN and len(queue) * 2 < self._peak[key]:
             # A dict keeps tombstones at its front; copying it now and then keeps windows O(window).
             self._queues[key] = dict(queue)
@@ -68,6 +71,9 @@ class PendingIndex:
 
     def queues(self) -> tuple[PendingQueue, ...]:
         """A frozen window of every queue, highest priority first, then oldest head."""
+        for key in self._unsorted:
+            self._queues[key] = dict(sorted(self._queues[key].items(), key=lambda item: item[1]))
+        self._unsorted.clear()
         for key, queue in self._queues.items():
             if key not in self._windows:
                 window = tuple((order, job_id) for job_id, order in islice(queue.items(), WINDOW))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursar.model.ranges import Ranges
 from bursard.events import ExitReport
 from bursard.ledger import HourCharge
 
@@ -76,14 +77,32 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         return [member for member in self.members if member.report is None]
 
 
-class ArrayRecord(msgspec.Struct, omit_defaults=True):
-    """The book-keeping of an array's parent: tasks by state, and which wait for a parallel slot."""
+class EndedTasks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tasks of one array that ended together while they waited."""
 
-    indices: tuple[int, ...]
+    ranges: Ranges
+    state: JobState
+    at: int
+    message: str = ""
+
+
+class ArrayRecord(msgspec.Struct, omit_defaults=True):
+    """The book-keeping of an array's parent.
+
+    Attributes:
+        counts: tasks by state, all of them.
+        unopened: indices of tasks that wait for their turn; they are no records.
+        open_slots: how many more may be in the queue or alive at once.
+        queued: tasks in the queue.
+        ended: tasks that ended without ever having been a record.
+    """
+
     max_parallel: int = 0
     counts: dict[str, int] = {}
-    waiting: list[int] = []
+    unopened: Ranges = ()
     open_slots: int = 0
+    queued: int = 0
+    ended: list[EndedTasks] = []
 
 
 class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -19,6 +19,7 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass
 from bursard.events import Charge, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
+from bursard.state import arrays
 from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
@@ -107,6 +108,8 @@ class Tables:
         """The last event that this log shares with its life before the last restore; 0: it had none."""
         self.resumed_epoch = 0
         self.jobs: dict[str, JobRecord] = {}
+        self.tasks: dict[str, dict[int, JobRecord]] = {}
+        """By array, those of its tasks that are records."""
         self.numbers: dict[int, str] = {}
         self.names: dict[str, dict[str, None]] = {}
         self.keys: dict[tuple[str, str], str] = {}
@@ -121,6 +124,7 @@ class Tables:
         self.members = Members()
         self.pending = PendingIndex()
         self.begin_times: list[tuple[int, str]] = []
+        self._beginning: set[str] = set()
         self.dependents: dict[str, dict[str, None]] = {}
         """By the job waited for, the jobs that wait, in the order of their submission."""
         self.doomed: dict[str, Doom] = {}
@@ -141,6 +145,16 @@ class Tables:
         self._policies_digest = (-1, "")
 
     # --- reads
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """A job, array or task in memory. A task that is no record is made one for this answer alone."""
+        found = self.jobs.get(job_id)
+        if found is None:
+            parent_id, dot, index = job_id.partition(".")
+            parent = self.jobs.get(parent_id) if dot and index.isdecimal() else None
+            if parent is not None:
+                return arrays.unrecorded(parent, int(index))
+        return found
 
     def node_by_name(self, name: str) -> NodeRecord | None:
         """A node by name or id."""
@@ -224,7 +238,10 @@ class Tables:
             return
         self.ledger.close_job(job_id)
         self.dependents.pop(job_id, None)
-        if not job.parent_id:
+        self.tasks.pop(job_id, None)
+        if job.parent_id:
+            self.tasks.get(job.parent_id, {}).pop(job.array_index, None)
+        else:
             self.numbers.pop(job.number, None)
             self.unname(job)
             if job.key:
@@ -250,8 +267,14 @@ class Tables:
         self.pending.remove(job.id)
         if job.state is not JobState.PENDING or job.held or job.waiting_on or job.array is not None:
             return
+        if job.parent_id:
+            parent = self.jobs[job.parent_id]
+            if parent.held or parent.waiting_on or not job.has_slot:
+                return
         if job.spec.begin_after > now:
-            heapq.heappush(self.begin_times, (job.spec.begin_after, job.id))
+            if job.id not in self._beginning:
+                self._beginning.add(job.id)
+                heapq.heappush(self.begin_times, (job.spec.begin_after, job.id))
             return
         self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order)
 
@@ -263,6 +286,7 @@ class Tables:
         """
         while self.begin_times and self.begin_times[0][0] <= now:
             _, job_id = heapq.heappop(self.begin_times)
+            self._beginning.discard(job_id)
             job = self.jobs.get(job_id)
             if job is not None and job_id not in self.pending:
                 self.enqueue(job, now)
@@ -275,6 +299,8 @@ class Tables:
         """
         for old, new in ((self.nodes, fresh.nodes), (self.jobs, fresh.jobs)):
             _keep_records(old, new)
+        for tasks in fresh.tasks.values():
+            tasks.update({index: fresh.jobs[task.id] for index, task in tasks.items()})
         fresh.cluster.facts_version = max(self.cluster.facts_version, fresh.cluster.facts_version) + 1
         fresh.policies_version = max(self.policies_version, fresh.policies_version) + 1
         vars(self).update(vars(fresh))

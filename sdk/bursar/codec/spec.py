@@ -22,7 +22,8 @@ from bursar.model import (
     NodeFacts,
     RetrySpec,
 )
-from bursar.model.check import LABEL_VALUE_MAX, LABELS_MAX, Problem, check
+from bursar.model.check import LABEL_VALUE_MAX, LABELS_MAX, TASKS_MAX, Problem, check
+from bursar.model.ranges import Indices, Range, compress, count
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 from bursar.v1 import types_pb2 as pb
 
@@ -69,7 +70,9 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         for key, value in pairs:
             field[key] = value
     if spec.array is not None:
-        wire.array.CopyFrom(pb.ArraySpec(indices=spec.array.indices, max_parallel=spec.array.max_parallel))
+        wire.array.max_parallel = spec.array.max_parallel
+        for start, stop, step in spec.array.ranges:
+            wire.array.ranges.add(start=start, stop=stop, step=step)
     if spec.checkpoint != CheckpointSpec():
         wire.checkpoint.signal = spec.checkpoint.signal
         wire.checkpoint.grace_us = spec.checkpoint.grace_us
@@ -166,7 +169,17 @@ def _option_from_wire(wire: pb.ResourceRequest) -> ResourceRequest:
 def _array(wire: pb.JobSpec) -> ArraySpec | None:
     if not wire.HasField("array"):
         return None
-    return ArraySpec(indices=tuple(wire.array.indices), max_parallel=wire.array.max_parallel)
+    parts: list[Range] = [(index, index + 1, 1) for index in wire.array.indices]
+    for one in wire.array.ranges:
+        _require(
+            one.start < one.stop and one.step >= 1, "array.ranges", "start < stop, and a step of 1 or more"
+        )
+        last = range(one.start, one.stop, one.step)[-1]
+        parts.append((one.start, last + 1, one.step if last > one.start else 1))
+    ranges = tuple(parts)
+    if len(parts) > 1 and count(ranges) <= TASKS_MAX:
+        ranges = compress(Indices(ranges))  # one form for equal sets, however they were written
+    return ArraySpec(ranges, wire.array.max_parallel)
 
 
 def facts_to_wire(facts: NodeFacts) -> pb.NodeFacts:

@@ -7,12 +7,12 @@ Why     a range is written in ten characters and expands to ten thousand tasks, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
 from bursar.errors import InvalidRequest
 from bursar.model import ArraySpec
-from bursar.model.check import INDEX_MAX, TASKS_MAX, quote
+from bursar.model.check import INDEX_MAX, RANGES_MAX, TASKS_MAX, quote
+from bursar.model.ranges import Ranges, compress
 
 TEXT_MAX: Final = 60_000
 
@@ -38,7 +38,10 @@ def parse_array(text: str) -> ArraySpec:
         indices.update(span)
         if len(indices) < count:
             raise InvalidRequest(f"{quote(text)} names a task twice (in {quote(part)})")
-    return ArraySpec(tuple(sorted(indices)), int(limit or 0))
+    ranges = compress(sorted(indices))
+    if len(ranges) > RANGES_MAX:
+        raise InvalidRequest(f"{quote(text)} has more than {RANGES_MAX} ranges; split it into several jobs")
+    return ArraySpec(ranges, int(limit or 0))
 
 
 def _span(part: str, text: str) -> range:
@@ -57,28 +60,12 @@ def _span(part: str, text: str) -> range:
     return range(first, last + 1, step)
 
 
-def format_indices(indices: Sequence[int]) -> str:
-    """The shortest plain form of ascending indices: `0-9,20,30-50:10`."""
-    parts: list[str] = []
-    start = 0
-    while start < len(indices):
-        end = _run_end(indices, start)
-        step = indices[start + 1] - indices[start] if end > start else 1
-        # Two indices with a gap are shorter as they are than as a range with a step.
-        if end == start + 1 and step > 1:
-            end, step = start, 1
-        tail = f"-{indices[end]}" if end > start else ""
-        parts.append(f"{indices[start]}{tail}" + (f":{step}" if step > 1 else ""))
-        start = end + 1
-    return ",".join(parts)
+def format_ranges(ranges: Ranges) -> str:
+    """The shortest plain form: `0-9,20,30-50:10`."""
+    return ",".join(_format(*one) for one in ranges)
 
 
-def _run_end(indices: Sequence[int], start: int) -> int:
-    """Where the even spacing that begins at `start` ends."""
-    end = start + 1
-    if end >= len(indices):
-        return start
-    step = indices[end] - indices[start]
-    while end + 1 < len(indices) and indices[end + 1] - indices[end] == step:
-        end += 1
-    return end
+def _format(start: int, stop: int, step: int) -> str:
+    if stop == start + 1:
+        return str(start)
+    return f"{start}-{stop - 1}" + (f":{step}" if step > 1 else "")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
-from bursar.jobfile.arrays import format_indices
+from bursar.jobfile.arrays import format_ranges
 from bursar.model import ArraySpec, JobSpec
 from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
@@ -119,7 +119,7 @@ def _cpus(milli: int) -> int | str:
 
 
 def _array(array: ArraySpec) -> dict[str, Any]:
-    fields: dict[str, Any] = {"range": format_indices(array.indices)}
+    fields: dict[str, Any] = {"range": format_ranges(array.ranges)}
     if array.max_parallel:
         fields["max_parallel"] = array.max_parallel
     return fields

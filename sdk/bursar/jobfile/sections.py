@@ -138,7 +138,7 @@ def read_array(node: Node, faults: Faults) -> ArraySpec | None:
         return array
     if array.max_parallel:
         faults.add(limit, "is also given after % in range; keep one")
-    return ArraySpec(array.indices, max_parallel or 0)
+    return ArraySpec(array.ranges, max_parallel or 0)
 
 
 def _parsed(node: Node, faults: Faults, parse: Callable[[str], T]) -> T | None:

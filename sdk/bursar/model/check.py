@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from bursar.clock import DAY_US, SECOND_US, parse_instant
 from bursar.model.job import ArraySpec, CheckpointSpec, JobSpec, RetrySpec
+from bursar.model.ranges import count
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
 
 NAME_MAX: Final = 100
@@ -37,7 +38,9 @@ CONSTRAINTS_MAX: Final = 32
 CONSTRAINT_MAX: Final = 256
 TIME_LIMIT_MAX_US: Final = 366 * DAY_US
 DEPENDENCIES_MAX: Final = 100
-TASKS_MAX: Final = 10_000
+TASKS_MAX: Final = 100_000
+RANGES_MAX: Final = 10_000
+"""Ranges of one array: an array is kept, sent and shown as its ranges."""
 INDEX_MAX: Final = 4_000_000
 """The largest task index, as other schedulers have it."""
 PARALLEL_MAX: Final = 1_000_000
@@ -293,15 +296,17 @@ def _order(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _array(array: ArraySpec) -> Iterator[Problem]:
-    indices, path = array.indices, ("array",)
-    if not indices:
+    ranges, path = array.ranges, ("array",)
+    if not ranges:
         yield Problem(path, "has no task; write it as 0-99, 1,3,5-9:2 or 0-99%10")
         return
-    if len(indices) > TASKS_MAX:
+    if count(ranges) > TASKS_MAX:
         yield Problem(path, f"has more than {TASKS_MAX} tasks; split it into several jobs")
-    elif any(a >= b for a, b in pairwise(indices)):
+    elif any(before[1] > after[0] for before, after in pairwise(ranges)):
         yield Problem(path, "has indices that do not ascend; each task is named once, in order")
-    if indices[-1] > INDEX_MAX or indices[0] < 0:
+    elif len(ranges) > RANGES_MAX:
+        yield Problem(path, f"has more than {RANGES_MAX} ranges; split it into several jobs")
+    if ranges[-1][1] - 1 > INDEX_MAX or ranges[0][0] < 0:
         yield Problem(path, f"goes past the largest task index, {INDEX_MAX}")
     yield from _bounds((*path, "max_parallel"), array.max_parallel, 0, PARALLEL_MAX)
 

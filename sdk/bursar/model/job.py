@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import cast
 
 import msgspec
 
+from bursar.model.ranges import Indices, Range, Ranges, compress
 from bursar.resources import ResourceRequest
 
 
@@ -52,12 +54,27 @@ class ArraySpec(msgspec.Struct, frozen=True):
     """A sweep of tasks that share one spec.
 
     Attributes:
-        indices: the task indices, ascending, unique, each >= 0.
+        parts: the task indices, each >= 0, as ranges that ascend. Given as plain indices they become
+            ranges; that, and the name in documents, is how arrays were once written down.
         max_parallel: tasks alive at once; 0 means no limit.
     """
 
-    indices: tuple[int, ...]
+    parts: tuple[int | Range, ...] = msgspec.field(name="indices")
     max_parallel: int = 0
+
+    def __post_init__(self) -> None:
+        if any(isinstance(part, int) for part in self.parts):
+            msgspec.structs.force_setattr(self, "parts", compress(self.parts))
+
+    @property
+    def ranges(self) -> Ranges:
+        """The indices as ranges."""
+        return cast("Ranges", self.parts)
+
+    @property
+    def indices(self) -> Indices:
+        """The indices one by one, ascending."""
+        return Indices(self.ranges)
 
 
 class RetrySpec(msgspec.Struct, frozen=True):

@@ -104,21 +104,50 @@ class ArraySpec(google.protobuf.message.Message):
 
     INDICES_FIELD_NUMBER: builtins.int
     MAX_PARALLEL_FIELD_NUMBER: builtins.int
+    RANGES_FIELD_NUMBER: builtins.int
     max_parallel: builtins.int
     """0: no limit"""
     @property
     def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """ascending, unique, at most 10,000"""
+        """as `ranges` of one index each; answers give ranges alone"""
+
+    @property
+    def ranges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IndexRange]:
+        """ascending and apart; at most 100,000 tasks in 10,000 ranges"""
 
     def __init__(
         self,
         *,
         indices: collections.abc.Iterable[builtins.int] | None = ...,
         max_parallel: builtins.int = ...,
+        ranges: collections.abc.Iterable[global___IndexRange] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["indices", b"indices", "max_parallel", b"max_parallel"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["indices", b"indices", "max_parallel", b"max_parallel", "ranges", b"ranges"]) -> None: ...
 
 global___ArraySpec = ArraySpec
+
+@typing.final
+class IndexRange(google.protobuf.message.Message):
+    """start, start + step, ... below stop."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    STOP_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    stop: builtins.int
+    step: builtins.int
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        stop: builtins.int = ...,
+        step: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["start", b"start", "step", b"step", "stop", b"stop"]) -> None: ...
+
+global___IndexRange = IndexRange
 
 @typing.final
 class RetrySpec(google.protobuf.message.Message):

@@ -19,8 +19,10 @@ from bursard.events import (
     JobSubmitted,
     JobUpdated,
     StopRequested,
+    TasksEnded,
 )
 from bursard.state.admission import check_currency, refuse_unaffordable
+from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
@@ -53,10 +55,11 @@ def submit(
         if known is not None:
             check_same(state.jobs[known].spec, spec, key, known)
             return []
-    if len(state.pending) >= state.limits.pending_max:
+    pending, more = state.counts.get(JobState.PENDING, 0), size_of_spec(spec)
+    if pending + more > state.limits.pending_max:
         raise RateLimited(
-            f"{len(state.pending)} jobs are pending, the limit is {state.limits.pending_max};"
-            " wait for some to start or cancel some"
+            f"{pending} jobs and tasks are pending, {more} more would pass the limit of"
+            f" {state.limits.pending_max}; wait for some to start or cancel some"
         )
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
@@ -85,7 +88,7 @@ def key_conflict(key: str, job_id: str) -> KeyConflict:
 def _dependencies(state: State, spec: JobSpec, ended: Mapping[str, JobState]) -> tuple[tuple[str, str], ...]:
     waiting = []
     for dependency in spec.depends_on:
-        job = state.jobs.get(dependency.job)
+        job = state.job(dependency.job)
         final = job.state if job is not None else ended.get(dependency.job)
         if final is None:
             raise InvalidRequest(f"depends_on: there is no job {dependency.job!r}")
@@ -113,6 +116,9 @@ def release(state: State, job: JobRecord) -> list[Event]:
     if live is None:
         raise WrongState(f"job {job.display} is {_word(live, job)}; only a held job can be released")
     if not live.held:
+        parent = state.jobs.get(live.parent_id)
+        if parent is not None and parent.held and live.state is JobState.PENDING:
+            raise WrongState(f"job {live.display} is held with its array; release {parent.display}")
         raise WrongState(f"job {live.display} is not held")
     return [JobReleased(live.id)]
 
@@ -121,7 +127,7 @@ def _live(state: State, job: JobRecord) -> JobRecord | None:
     """The job as it is now, if it is still to end. What a caller holds may come from the store, or have
     ended since it was found: no event may ever be about it.
     """
-    found = state.jobs.get(job.id)
+    found = state.job(job.id)
     return None if found is None or found.state.terminal else found
 
 
@@ -143,17 +149,20 @@ def cancel(state: State, job: JobRecord, grace_us: int | None, message: str = ""
     live = _live(state, job)
     if live is None:
         return []
+    if live.array is None:
+        return _cancel_one(live, grace_us, message)
     events: list[Event] = []
-    for one in [live] if live.array is None else tasks_of(state, live):
-        events += _cancel_one(one, grace_us, message)
+    if _has_pending(live):
+        events.append(TasksEnded(live.id, JobState.CANCELLED, message))
+    for task in tasks_of(state, live):
+        if task.attempt is not None:
+            events += _cancel_one(task, grace_us, message)
         if len(events) >= EVENTS_MAX:
             break
     return events
 
 
 def _cancel_one(job: JobRecord, grace_us: int | None, message: str) -> list[Event]:
-    if job.state.terminal:
-        return []
     attempt = job.attempt
     if attempt is None:
         return [JobEnded(job.id, JobState.CANCELLED, message)]
@@ -216,6 +225,6 @@ def refuse_second_end(state: State, event: Event) -> None:
 
     The fold does not insist on it: logs of the first schema hold such ends, and must open.
     """
-    job = state.jobs.get(event.job_id) if isinstance(event, JobEnded) else None
+    job = state.job(event.job_id) if isinstance(event, JobEnded) else None
     if job is not None and job.state.terminal:
         raise InvariantViolation(f"J5: {job.id} has ended {job.state.value} and would end again")

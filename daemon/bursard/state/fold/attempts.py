@@ -6,7 +6,7 @@ from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold import books
-from bursard.state.fold.jobs import finish, move
+from bursard.state.fold.jobs import claim, finish, move, open_tasks, take_slot
 from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord
 from bursard.state.tables import Applied, Tables, latest_end
 
@@ -16,7 +16,9 @@ _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobStat
 
 def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> None:
     """Resources and money are taken; the job is STARTING."""
-    job = state.jobs[event.job_id]
+    job = claim(state, event.job_id)
+    if job.parent_id:
+        take_slot(state, job)
     if job.attempt is not None:
         raise InvariantViolation(f"J4: {job.id} already has a live attempt")
     boots = dict(event.boots)
@@ -49,6 +51,8 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     job.attempts.append(attempt)
     job.requeue = False
     move(state, job, JobState.STARTING)
+    if job.parent_id:
+        open_tasks(state, state.jobs[job.parent_id], at)
     transaction = state.ledger.place(attempt.id, job.id, event.holds)
     if transaction is not None:
         applied.transactions.append(transaction)

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from bursar.model import JobState
-from bursard.events import JobEnded, JobHeld, JobReleased, JobRequeued, JobSubmitted, JobUpdated
-from bursard.state.records import ArrayRecord, JobRecord
+from bursar.model.ranges import contains, count, with_index, without
+from bursard.events import (
+    JobEnded,
+    JobHeld,
+    JobReleased,
+    JobRequeued,
+    JobSubmitted,
+    JobUpdated,
+    TasksEnded,
+)
+from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
+from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.tables import Applied, Doom, Tables
 
 
@@ -23,22 +33,15 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     for other, _ in event.dependencies:
         state.dependents.setdefault(other, {})[job.id] = None
     array = job.spec.array
+    tasks = size_of(job)
+    state.next_order += tasks
+    state.counts[JobState.PENDING] = state.counts.get(JobState.PENDING, 0) + tasks
     if array is None:
-        state.next_order += 1
-        state.counts[JobState.PENDING] = state.counts.get(JobState.PENDING, 0) + 1
         state.enqueue(job, at)
         return
-    slots = array.max_parallel or len(array.indices)
-    job.array = ArrayRecord(array.indices, array.max_parallel, {JobState.PENDING.value: len(array.indices)})
-    job.array.open_slots = slots
-    job.array.waiting = list(reversed(array.indices))
-    state.next_order += len(array.indices)
-    state.counts[JobState.PENDING] = state.counts.get(JobState.PENDING, 0) + len(array.indices)
-    for position, index in enumerate(array.indices):
-        task = _record(state, event, at)
-        task.id, task.parent_id, task.array_index = f"{job.id}.{index}", job.id, index
-        task.order, task.key = job.order + position, ""
-        state.jobs[task.id] = task
+    job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges)
+    job.array.open_slots = array.max_parallel or tasks
+    state.tasks[job.id] = {}
     open_tasks(state, job, at)
 
 
@@ -60,62 +63,112 @@ def _record(state: Tables, event: JobSubmitted, at: int) -> JobRecord:
     )
 
 
+def claim(state: Tables, job_id: str) -> JobRecord:
+    """The record of a live job; a task that was none becomes one. Raises `KeyError`."""
+    found = state.jobs.get(job_id)
+    if found is not None:
+        return found
+    parent_id, _, index = job_id.partition(".")
+    parent = state.jobs[parent_id]
+    assert parent.array is not None
+    if not index.isdecimal() or not contains(parent.array.unopened, int(index)):
+        raise KeyError(job_id)
+    return _task(state, parent, int(index))
+
+
+def _task(state: Tables, parent: JobRecord, index: int) -> JobRecord:
+    """The record of a task that still waits for its turn."""
+    tasks = state.tasks[parent.id]
+    task = tasks.get(index)
+    if task is None:
+        task = task_record(parent, index)
+        task.budgets, task.hard_budgets = state.budgets.matching(task.user, task.spec)
+        state.jobs[task.id] = tasks[index] = task
+    return task
+
+
 def open_tasks(state: Tables, parent: JobRecord, at: int) -> None:
-    """Let as many waiting tasks into the queue as there are parallel slots."""
+    """Let as many waiting tasks into the queue as there are parallel slots, and room in the queue."""
     array = parent.array
     if array is None or parent.held or parent.waiting_on:
         return
-    while array.waiting and array.open_slots > 0:
-        task = state.jobs.get(f"{parent.id}.{array.waiting.pop()}")
-        if task is None or task.state is not JobState.PENDING:
-            continue
-        array.open_slots -= 1
-        task.has_slot = True
-        task.held = False
-        task.waiting_on = {}
+    while array.unopened and array.open_slots > 0 and array.queued < QUEUED_MAX:
+        task = _task(state, parent, array.unopened[0][0])
+        take_slot(state, task)
         state.enqueue(task, at)
+
+
+def take_slot(state: Tables, task: JobRecord) -> None:
+    """A task has its turn: it is in the queue, or alive."""
+    array = state.jobs[task.parent_id].array
+    assert array is not None
+    if task.has_slot:
+        return
+    array.unopened = without(array.unopened, task.array_index)
+    array.open_slots -= 1
+    array.queued += 1
+    task.has_slot = True
+
+
+def _step_back(state: Tables, task: JobRecord) -> None:
+    """A pending task gives its turn to another, which the caller lets in."""
+    array = state.jobs[task.parent_id].array
+    assert array is not None
+    array.unopened = without(array.unopened, task.array_index)
+    if task.has_slot:
+        array.open_slots += 1
+        array.queued -= 1
+        task.has_slot = False
 
 
 def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
     """Out of the queue until released; an array with its queued tasks."""
-    job = state.jobs[event.job_id]
+    job = claim(state, event.job_id)
     job.held = True
     state.pending.remove(job.id)
+    if job.parent_id:
+        _step_back(state, job)
+        open_tasks(state, state.jobs[job.parent_id], at)
     for task in tasks_of(state, job):
-        if task.state is JobState.PENDING and not task.held:
-            task.held = True
-            state.pending.remove(task.id)
+        state.pending.remove(task.id)
 
 
 def released(state: Tables, event: JobReleased, at: int, applied: Applied) -> None:
-    """Back into the queue."""
-    job = state.jobs[event.job_id]
+    """Back into the queue; an array with all its tasks, also those that were held by themselves."""
+    job = claim(state, event.job_id)
     job.held = False
-    if job.array is not None:
-        waiting = set(job.array.waiting)
-        for task in tasks_of(state, job):
-            if task.state is JobState.PENDING:
-                task.held = False
-                if task.array_index not in waiting:
-                    state.enqueue(task, at)
-        open_tasks(state, job, at)
-    elif job.parent_id and job.array_index in _waiting(state, job):
+    if job.parent_id:
+        _wait_again(state, job)
+        open_tasks(state, state.jobs[job.parent_id], at)
         return
-    else:
-        state.enqueue(job, at)
+    for task in tasks_of(state, job):
+        if task.held and not task.state.terminal:
+            task.held = False
+            _wait_again(state, task)
+        else:
+            state.enqueue(task, at)
+    open_tasks(state, job, at)
+    state.enqueue(job, at)
 
 
-def _waiting(state: Tables, task: JobRecord) -> list[int]:
-    parent = state.jobs.get(task.parent_id)
-    return parent.array.waiting if parent is not None and parent.array is not None else []
+def _wait_again(state: Tables, task: JobRecord) -> None:
+    array = state.jobs[task.parent_id].array
+    assert array is not None
+    array.unopened = with_index(array.unopened, task.array_index)
 
 
 def tasks_of(state: Tables, job: JobRecord) -> list[JobRecord]:
-    """The tasks of an array that are still in memory."""
-    if job.array is None:
-        return []
-    ids = (f"{job.id}.{index}" for index in job.array.indices)
-    return [state.jobs[task_id] for task_id in ids if task_id in state.jobs]
+    """The tasks of an array that are records, in the order in which they became so."""
+    return list(state.tasks.get(job.id, {}).values())
+
+
+def first_pending(state: Tables, job: JobRecord) -> JobRecord | None:
+    """Of an array, the task that is next in the queue; one that waits for its turn when none is there."""
+    tasks = [task for task in tasks_of(state, job) if task.state is JobState.PENDING]
+    queued = [task for task in tasks if task.id in state.pending]
+    if queued or (tasks and not (job.array is not None and job.array.unopened)):
+        return min(queued or tasks, key=lambda task: task.array_index)
+    return state.job(f"{job.id}.{job.array.unopened[0][0]}") if job.array and job.array.unopened else None
 
 
 def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None:
@@ -126,7 +179,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         if event.spec.name:
             state.names.setdefault(event.spec.name, {})[job.id] = None
     for one in [job, *tasks_of(state, job)]:
-        if one.state is JobState.PENDING:
+        if one.state is JobState.PENDING or one.array is not None:
             one.spec = event.spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             if one.id in state.pending:
@@ -142,10 +195,39 @@ def ended(state: Tables, event: JobEnded, at: int, applied: Applied) -> None:
     """A job that never started, or never will again, is over. The first end stands (logs of the first
     schema may hold a second).
     """
-    job = state.jobs[event.job_id]
-    if job.state.terminal:
-        return
-    finish(state, job, event.state, at, applied, event.message)
+    job = state.jobs.get(event.job_id)
+    if job is None or not job.state.terminal:
+        finish(state, claim(state, event.job_id), event.state, at, applied, event.message)
+
+
+def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> None:
+    """Every pending task of an array is over: the many that are no records all at once, within its own."""
+    parent = state.jobs[event.job_id]
+    array = parent.array
+    assert array is not None
+    pending = [task for task in tasks_of(state, parent) if task.state is JobState.PENDING]
+    waiting = array.unopened
+    for task in pending:
+        waiting = without(waiting, task.array_index)
+    array.unopened = ()
+    if waiting:
+        array.ended.append(EndedTasks(waiting, event.state, at, event.message))
+        _count_ended(state, array, count(waiting), event.state)
+        for task_id in [one for one in state.dependents if one.startswith(f"{parent.id}.")]:
+            index = int(task_id.partition(".")[2])
+            ended_task = unrecorded(parent, index) if contains(waiting, index) else None
+            if ended_task is not None:
+                _meet_dependents(state, ended_task, at)
+    for task in pending:
+        finish(state, task, event.state, at, applied, event.message)
+    if not pending:
+        _close_array(state, parent, at, applied)
+
+
+def _count_ended(state: Tables, array: ArrayRecord, many: int, final: JobState) -> None:
+    array.counts[JobState.PENDING.value] -= many
+    array.counts[final.value] = array.counts.get(final.value, 0) + many
+    state.counts[JobState.PENDING] -= many
 
 
 def finish(
@@ -153,6 +235,8 @@ def finish(
 ) -> None:
     """A job is over: its dependants learn of it, its array counts it."""
     state.pending.remove(job.id)
+    if job.parent_id and not job.has_slot:
+        _step_back(state, job)
     state.doomed.pop(job.id, None)
     job.finished_at, job.message = at, message
     if job.array is None:
@@ -182,8 +266,7 @@ def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
         if not satisfied(when, ended_job.state):
             state.doomed.setdefault(job_id, Doom(ended_job.display, when, ended_job.state))
             continue
-        for one in [job, *tasks_of(state, job)]:
-            one.waiting_on.pop(ended_job.id, None)
+        job.waiting_on.pop(ended_job.id, None)
         if job.array is not None:
             open_tasks(state, job, at)
         else:
@@ -198,8 +281,15 @@ def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) ->
     parent.unpriced |= task.unpriced
     parent.simulated |= task.simulated
     array.open_slots += task.has_slot
+    _close_array(state, parent, at, applied)
+
+
+def _close_array(state: Tables, parent: JobRecord, at: int, applied: Applied) -> None:
+    """The array ends with the last of its tasks; before that another may have its turn."""
+    array = parent.array
+    assert array is not None
     counts = array.counts
-    live = sum(count for name, count in counts.items() if not JobState(name).terminal)
+    live = sum(many for name, many in counts.items() if not JobState(name).terminal)
     if live:
         open_tasks(state, parent, at)
         return
@@ -221,6 +311,8 @@ def move(state: Tables, job: JobRecord, to: JobState, at: int = 0) -> None:
     if parent is not None and parent.array is not None:
         counts = parent.array.counts
         counts[job.state.value] -= 1
+        if job.has_slot:
+            parent.array.queued += (to is JobState.PENDING) - (job.state is JobState.PENDING)
         counts[to.value] = counts.get(to.value, 0) + 1
         if to is JobState.STARTING and parent.state is JobState.PENDING:
             parent.state = JobState.RUNNING

@@ -58,11 +58,19 @@ def strategy_in_force(state: Tables) -> str:
 def _policies_changed(state: Tables, at: int) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
+    found: dict[tuple[object, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for job in state.jobs.values():
-        if job.state is JobState.PENDING:
-            job.budgets, job.hard_budgets = state.budgets.matching(job.user, job.spec)
-            if job.id in state.pending:
-                state.enqueue(job, at)
+        if job.state is not JobState.PENDING and (job.array is None or job.state.terminal):
+            continue
+        # What budgets go by is the same for thousands of jobs, and most policies change none of it.
+        spec = job.spec
+        key = (job.user, spec.project, spec.experiment, spec.model, spec.labels)
+        if key not in found:
+            found[key] = state.budgets.matching(job.user, spec)
+        hard_before = job.hard_budgets
+        job.budgets, job.hard_budgets = found[key]
+        if job.hard_budgets != hard_before and job.id in state.pending:
+            state.enqueue(job, at)
 
 
 def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -> None:

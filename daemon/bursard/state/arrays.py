@@ -1,0 +1,91 @@
+"""Tasks of arrays that are no records: those that still wait, and those that ended without ever starting.
+
+Why     100,000 tasks that wait, or are cancelled waiting, are two or three ranges of their parent's record. A
+        task becomes a record of its own when it may start soon, or when somebody does something to it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import msgspec
+
+from bursar.model import JobSpec, JobState
+from bursar.model.ranges import contains, count
+from bursard.state.records import JobRecord
+
+QUEUED_MAX = 1024
+"""Tasks of one array in the queue at once: more than one cycle looks at."""
+
+_OF_ITS_ARRAY = JobSpec(options=())
+"""Stands for the spec of the array; no job that was accepted has no option."""
+
+
+def size_of(job: JobRecord) -> int:
+    """Tasks of an array; 1 for any other job, a task among them."""
+    return 1 if job.parent_id else size_of_spec(job.spec)
+
+
+def size_of_spec(spec: JobSpec) -> int:
+    """Tasks that a submission brings."""
+    return count(spec.array.ranges) if spec.array is not None else 1
+
+
+def task_record(parent: JobRecord, index: int) -> JobRecord:
+    """A waiting task as the record it would be. Its parent's hold and dependencies are its own too, and are
+    kept there alone.
+    """
+    assert parent.spec.array is not None
+    return JobRecord(
+        id=f"{parent.id}.{index}",
+        number=parent.number,
+        user=parent.user,
+        spec=parent.spec,
+        order=parent.order + parent.spec.array.indices.place_of(index),
+        submitted_at=parent.submitted_at,
+        attempts=[],
+        waiting_on={},
+        budgets=parent.budgets,
+        hard_budgets=parent.hard_budgets,
+        parent_id=parent.id,
+        array_index=index,
+    )
+
+
+def unrecorded(parent: JobRecord, index: int) -> JobRecord | None:
+    """A task that is no record, as one to look at: waiting, or ended without a start. None for others."""
+    array = parent.array
+    if array is None:
+        return None
+    if contains(array.unopened, index):
+        return task_record(parent, index)
+    for ended in array.ended:
+        if contains(ended.ranges, index):
+            task = task_record(parent, index)
+            task.state, task.finished_at, task.message = ended.state, ended.at, ended.message
+            return task
+    return None
+
+
+def unrecorded_indices(parent: JobRecord, states: Container[JobState], above: int) -> Iterator[int]:
+    """Indices above `above` of tasks in one of these states that are no records, ascending."""
+    array = parent.array
+    if array is None:
+        return
+    found = [one for ended in array.ended if ended.state in states for one in ended.ranges]
+    if JobState.PENDING in states:
+        found += array.unopened
+    # Ranges of different kinds may lie between each other, but each index is in one of them alone.
+    yield from sorted(index for one in found for index in range(*one) if index > above)
+
+
+def is_lean(job: JobRecord) -> bool:
+    """Does it still lack what its array says?"""
+    return not job.spec.options
+
+
+def lean(job: JobRecord, parent: JobRecord | None) -> JobRecord:
+    """A record to write down: of a task without what its array says already."""
+    if not job.parent_id or parent is None or job.spec is not parent.spec:
+        return job
+    return msgspec.structs.replace(job, spec=_OF_ITS_ARRAY)
