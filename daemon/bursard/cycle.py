@@ -24,6 +24,7 @@ from bursard.events import Event
 from bursard.housekeeping import Housekeeping
 from bursard.place import LastPlan, Outcome, carry_out
 from bursard.scheduler import PlanCache, plan
+from bursard.scheduler.saved import Saved
 from bursard.state import JobRecord, State
 from bursard.state.fold.jobs import first_pending
 
@@ -113,6 +114,12 @@ class Cycle:
         if len(seen.snapshot.nodes.ids) * len(seen.snapshot.queues) < self._thread_work:
             return self._do(seen, self._plan(seen))
         return self._do(seen, await asyncio.to_thread(self._plan, seen))
+
+    def saved(self) -> Saved:
+        """The newest plan and what it was made of; without one, what it would be made of now."""
+        if self.last is not None:
+            return Saved(self.last.plan.at, self.last.snapshot, self.last.plan)
+        return Saved(self.engine.now(), self.engine.state.snapshot())
 
     def _look(self) -> _Seen | None:
         """Do what time brings, and freeze the world; None when nobody waits."""

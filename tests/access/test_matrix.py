@@ -95,6 +95,7 @@ TABLE: Final[dict[str, Row]] = {
     "Events.Server": everywhere(EVERYBODY),
     "Events.Doctor": everywhere(EVERYBODY),
     "Events.Doctor full": of_the_site("OAU"),
+    "Events.SaveSnapshot": of_the_site("OA"),
     "Access.Grant": GIVEN,
     "Access.Grant of the site": of_the_site("A"),
     "Access.Revoke": GIVEN,

@@ -70,6 +70,7 @@ _EVENTS: Final = {
     "List": Rule(Action.SEE_JOBS),
     "Server": Rule(Action.SEE_SITE, site=True),
     "Doctor": Rule(Action.SEE_SITE, site=True),
+    "SaveSnapshot": Rule(Action.STEER_NODES, site=True),
 }
 
 _ACCESS: Final = {

@@ -20,7 +20,9 @@ from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.events.public import public
 from bursard.events.subject import head_of
+from bursard.scheduler.saved import dump
 from bursard.services.lookup import find_job
+from bursard.services.money import in_one_thread
 from bursard.services.sight import Sight
 from bursard.store import EventFilter, Views
 
@@ -169,6 +171,14 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in findings
             ]
         )
+
+    async def SaveSnapshot(
+        self, request: pb.SaveSnapshotRequest, context: Any
+    ) -> AsyncIterator[pb.SnapshotChunk]:
+        """What the newest plan was made of, and the plan; the state as it is now when nobody waits."""
+        saved = self.cycle.saved()
+        async for piece in in_one_thread(lambda: dump(saved)):
+            yield pb.SnapshotChunk(data=piece)
 
 
 def event_view(seq: int, at: int, actor: str, event: Event) -> pb.Event:

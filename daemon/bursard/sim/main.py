@@ -26,6 +26,7 @@ from bursar_policies.specs import (
 )
 from bursard.sim import summary
 from bursard.sim.csvfile import BadCell, seconds_us
+from bursard.sim.replay import replay, table
 from bursard.sim.rows import read_jobs, read_nodes, refuse_offers
 from bursard.sim.simulation import START_AT, Simulation
 
@@ -39,8 +40,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--jobs", "jobs_path", required=True, metavar="JOBS.csv", help="The workload; - is stdin.")
-@click.option("--nodes", "nodes_path", required=True, metavar="NODES.csv", help="The cluster; - is stdin.")
+@click.option("--jobs", "jobs_path", metavar="JOBS.csv", help="The workload; - is stdin.")
+@click.option("--nodes", "nodes_path", metavar="NODES.csv", help="The cluster; - is stdin.")
+@click.option(
+    "--replay",
+    "replay_path",
+    metavar="FILE",
+    help="Make one saved plan again (bursar doctor --save-snapshot) and compare; instead of all other flags.",
+)
 @click.option("--offers", "offers_path", metavar="OFFERS.csv", help="Machines to rent: not built yet.")
 @click.option(
     "--policies", "policies_path", metavar="DIR", help="Policy documents to apply before it starts."
@@ -53,8 +60,9 @@ def run(argv: Sequence[str]) -> int:
 @click.option("--timing", is_flag=True, help="Fill cpu_s and cycle_ms, which differ from run to run.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Output format.")
 def _command(
-    jobs_path: str,
-    nodes_path: str,
+    jobs_path: str | None,
+    nodes_path: str | None,
+    replay_path: str | None,
     offers_path: str | None,
     policies_path: str | None,
     policy: str | None,
@@ -68,10 +76,15 @@ def _command(
     """Run the scheduler, budgets and ledger on a recorded workload under a virtual clock.
 
     Same input, same bytes: what is measured with a clock is printed with --timing only. Second 0 is
-    2026-01-01T00:00:00Z, from which budget periods are cut. Exit code 1 when an invariant was broken.
+    2026-01-01T00:00:00Z, from which budget periods are cut. Exit code 1 when an invariant was broken, or a
+    replay makes another plan than the file holds.
 
     Example: bursar sim --jobs jobs.csv --nodes nodes.csv --policies policies/ -o json
     """
+    if replay_path is not None:
+        return _replay(replay_path, output)
+    if jobs_path is None or nodes_path is None:
+        raise InvalidRequest("--jobs and --nodes are needed: a workload and a cluster to run it on")
     if [jobs_path, nodes_path, offers_path].count("-") > 1:
         raise InvalidRequest("standard input can be read once; name a file for the other")
     if out_jobs is not None and not Path(out_jobs).resolve().parent.is_dir():
@@ -106,6 +119,25 @@ def _command(
     for sentence in simulation.checks.found:
         click.echo(f"broken: {sentence}", err=True)
     return 1 if simulation.checks.count else 0
+
+
+def _replay(path: str, output: str) -> int:
+    """Only what decides is read from the file, so other flags would be ignored: they are refused."""
+    given = click.get_current_context()
+    others = [
+        f"--{name.removesuffix('_path').replace('_', '-')}"
+        for name in given.params
+        if name not in ("replay_path", "output")
+        and given.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise InvalidRequest(f"--replay takes everything from its file; leave out {', '.join(others)}")
+    saved, found = replay(path)
+    if output == "table":
+        click.echo(table(saved, found))
+    else:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    return 1 if found.same is False else 0
 
 
 def _until(text: str | None) -> int | None:

@@ -10,6 +10,7 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import connected, fail, listing, now, plural, read_since
+from bursar.cli.files import write_whole
 from bursar.cli.groups import NearGroup
 from bursar.cli.jobs import JOB_COLUMNS, LIVE
 from bursar.cli.output import (
@@ -314,13 +315,22 @@ def _event_text(row: Row) -> str:
 
 @click.command()
 @click.option("--full", is_flag=True, help="Verify the whole log as well; takes longer.")
+@click.option(
+    "--save-snapshot",
+    "snapshot",
+    metavar="FILE",
+    help="Only save what the newest plan was made of, for `bursar sim --replay`; operators.",
+)
 @listing
 @connected
-def doctor(client: Client, full: bool, output: Output) -> None:
+def doctor(client: Client, full: bool, snapshot: str | None, output: Output) -> None:
     """Check the server's invariants now. Exit code 1 when one is broken.
 
     Example: bursar doctor --full
     """
+    if snapshot is not None:
+        write_whole(snapshot, (chunk.data for chunk in client.save_snapshot()))
+        return
     rows = view.findings(client.doctor(full=full))
     columns = (
         Column("check"),

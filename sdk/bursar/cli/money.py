@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import click
 from bursar.cli import texts
 from bursar.cli.cluster import PRICE_COLUMNS
 from bursar.cli.common import connected, listing, read_since
+from bursar.cli.files import write_whole
 from bursar.cli.groups import NearGroup
 from bursar.cli.misc import not_built
-from bursar.cli.output import Column, Output, Row, emit, emit_one, say
+from bursar.cli.output import Column, Output, Row, emit, emit_one
 from bursar.cli.policy import POLICY_COLUMNS, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.codec import view
@@ -334,14 +334,4 @@ def _write_report(
             sys.stdout.buffer.write(chunk.data)
         sys.stdout.buffer.flush()
         return
-    path, total = Path(out), 0
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as stream:
-            for chunk in chunks:
-                total += stream.write(chunk.data)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    say(f"wrote {out}, {total} bytes")
+    write_whole(out, (chunk.data for chunk in chunks))

@@ -281,6 +281,10 @@ class AsyncClient:
         """Who serves, since when, and whether it is ready."""
         return await self._unary(calls.server())
 
+    def save_snapshot(self) -> AsyncIterator[events_pb2.SnapshotChunk]:
+        """What the newest plan was made of, with the plan, as chunks of one file (operators)."""
+        return self._stream(calls.save_snapshot())
+
     async def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
         """Run the invariant checks now."""
         limit_s = None if full else calls.UNARY_TIMEOUT_S

@@ -335,6 +335,12 @@ def server() -> Call[events_pb2.ServerResponse]:
     return Call("/bursar.v1.Events/Server", request, events_pb2.ServerResponse)
 
 
+def save_snapshot() -> Call[events_pb2.SnapshotChunk]:
+    """What the newest plan was made of, as a stream of bytes."""
+    request = events_pb2.SaveSnapshotRequest()
+    return Call("/bursar.v1.Events/SaveSnapshot", request, events_pb2.SnapshotChunk)
+
+
 def doctor(full: bool) -> Call[events_pb2.DoctorResponse]:
     """Run the invariant checks."""
     request = events_pb2.DoctorRequest(full=full)

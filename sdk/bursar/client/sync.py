@@ -398,6 +398,10 @@ class Client:
         """Run the invariant checks now; `full` verifies the whole log as well."""
         return self._unary(calls.doctor(full), None if full else calls.UNARY_TIMEOUT_S).findings
 
+    def save_snapshot(self) -> Iterator[events_pb2.SnapshotChunk]:
+        """What the newest plan was made of, with the plan, as chunks of one file (operators)."""
+        return self._stream(calls.save_snapshot())
+
     # -------------------------------------------------------------- the machinery
 
     def _unary(self, call: Call[Answer], timeout_s: float | None = calls.UNARY_TIMEOUT_S) -> Answer:

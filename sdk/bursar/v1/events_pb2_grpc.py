@@ -29,6 +29,11 @@ class EventsStub(object):
                 request_serializer=bursar_dot_v1_dot_events__pb2.DoctorRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_events__pb2.DoctorResponse.FromString,
                 )
+        self.SaveSnapshot = channel.unary_stream(
+                '/bursar.v1.Events/SaveSnapshot',
+                request_serializer=bursar_dot_v1_dot_events__pb2.SaveSnapshotRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_events__pb2.SnapshotChunk.FromString,
+                )
 
 
 class EventsServicer(object):
@@ -55,6 +60,13 @@ class EventsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveSnapshot(self, request, context):
+        """What the newest plan was made of, and the plan: the bytes of a file that `bursar sim --replay` reads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -72,6 +84,11 @@ def add_EventsServicer_to_server(servicer, server):
                     servicer.Doctor,
                     request_deserializer=bursar_dot_v1_dot_events__pb2.DoctorRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_events__pb2.DoctorResponse.SerializeToString,
+            ),
+            'SaveSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveSnapshot,
+                    request_deserializer=bursar_dot_v1_dot_events__pb2.SaveSnapshotRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_events__pb2.SnapshotChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,5 +148,22 @@ class Events(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Events/Doctor',
             bursar_dot_v1_dot_events__pb2.DoctorRequest.SerializeToString,
             bursar_dot_v1_dot_events__pb2.DoctorResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SaveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/bursar.v1.Events/SaveSnapshot',
+            bursar_dot_v1_dot_events__pb2.SaveSnapshotRequest.SerializeToString,
+            bursar_dot_v1_dot_events__pb2.SnapshotChunk.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

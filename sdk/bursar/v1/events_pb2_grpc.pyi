@@ -37,6 +37,12 @@ class EventsStub:
     ]
     """Run the invariant checks now."""
 
+    SaveSnapshot: grpc.UnaryStreamMultiCallable[
+        bursar.v1.events_pb2.SaveSnapshotRequest,
+        bursar.v1.events_pb2.SnapshotChunk,
+    ]
+    """What the newest plan was made of, and the plan: the bytes of a file that `bursar sim --replay` reads."""
+
 class EventsAsyncStub:
     List: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.events_pb2.ListEventsRequest,
@@ -55,6 +61,12 @@ class EventsAsyncStub:
         bursar.v1.events_pb2.DoctorResponse,
     ]
     """Run the invariant checks now."""
+
+    SaveSnapshot: grpc.aio.UnaryStreamMultiCallable[
+        bursar.v1.events_pb2.SaveSnapshotRequest,
+        bursar.v1.events_pb2.SnapshotChunk,
+    ]
+    """What the newest plan was made of, and the plan: the bytes of a file that `bursar sim --replay` reads."""
 
 class EventsServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -80,5 +92,13 @@ class EventsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.events_pb2.DoctorResponse, collections.abc.Awaitable[bursar.v1.events_pb2.DoctorResponse]]:
         """Run the invariant checks now."""
+
+    @abc.abstractmethod
+    def SaveSnapshot(
+        self,
+        request: bursar.v1.events_pb2.SaveSnapshotRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bursar.v1.events_pb2.SnapshotChunk], collections.abc.AsyncIterator[bursar.v1.events_pb2.SnapshotChunk]]:
+        """What the newest plan was made of, and the plan: the bytes of a file that `bursar sim --replay` reads."""
 
 def add_EventsServicer_to_server(servicer: EventsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
