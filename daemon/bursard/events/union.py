@@ -320,6 +320,58 @@ class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered", omit_defaults
     posted: bool = False
 
 
+class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True):
+    """A machine is to be rented: written before its provider is called, who is given `machine_id`.
+
+    `why`: what it is for. `lease_until`: it ends itself then unless the lease is renewed.
+    """
+
+    machine_id: str
+    provider: str
+    region: str
+    zone: str
+    instance_type: str
+    market: str
+    why: str
+    lease_until: int
+
+
+class MachineLaunched(msgspec.Struct, frozen=True, tag="machine-launched"):
+    """The provider took the call; `provider_id` is its own name for the machine."""
+
+    machine_id: str
+    provider_id: str
+
+
+class MachineUp(msgspec.Struct, frozen=True, tag="machine-up"):
+    """The provider says that it runs, and bills it since `billed_from`."""
+
+    machine_id: str
+    billed_from: int
+
+
+class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined"):
+    """Its agent said hello as this node."""
+
+    machine_id: str
+    node_id: str
+
+
+class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):
+    """It is not wanted any more, and still paid for."""
+
+    machine_id: str
+    reason: str
+
+
+class MachineGone(msgspec.Struct, frozen=True, tag="machine-gone"):
+    """The provider lists it as gone: it was billed until `billed_until`."""
+
+    machine_id: str
+    billed_until: int
+    reason: str
+
+
 class PolicyApplied(msgspec.Struct, frozen=True, tag="policy-applied"):
     """Documents applied together."""
 
@@ -461,6 +513,12 @@ Event = (
     | NodeQuarantined
     | NodeRemoved
     | NodeMetered
+    | MachineIntended
+    | MachineLaunched
+    | MachineUp
+    | MachineJoined
+    | MachineEnding
+    | MachineGone
     | PolicyApplied
     | PolicyRemoved
     | HoldsRolled

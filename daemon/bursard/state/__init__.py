@@ -1,7 +1,15 @@
 """The state: what is true now, and what may become true. `decide(state, command, …) -> events`, `apply`."""
 
 from bursard.state.core import State
-from bursard.state.records import ArrayRecord, AttemptRecord, JobRecord, MemberRecord, NodeRecord
+from bursard.state.records import (
+    ArrayRecord,
+    AttemptRecord,
+    JobRecord,
+    MachineRecord,
+    MachineState,
+    MemberRecord,
+    NodeRecord,
+)
 from bursard.state.tables import HOLD_MARGIN_US, Applied, Limits, NodeToken
 
 __all__ = [
@@ -11,6 +19,8 @@ __all__ = [
     "AttemptRecord",
     "JobRecord",
     "Limits",
+    "MachineRecord",
+    "MachineState",
     "MemberRecord",
     "NodeRecord",
     "NodeToken",

@@ -23,6 +23,12 @@ from bursard.events import (
     JobSubmitted,
     JobUpdated,
     LogResumed,
+    MachineEnding,
+    MachineGone,
+    MachineIntended,
+    MachineJoined,
+    MachineLaunched,
+    MachineUp,
     MemberEnded,
     MemberStarted,
     NodeBooted,
@@ -48,7 +54,7 @@ from bursard.events import (
     ThresholdCrossed,
 )
 from bursard.state import snapshot
-from bursard.state.fold import attempts, cluster, jobs, nodes, policies, rights
+from bursard.state.fold import attempts, cluster, jobs, machines, nodes, policies, rights
 from bursard.state.tables import Applied, Tables
 
 
@@ -98,6 +104,12 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NodeSilent: nodes.silent,
     NodeScheduling: nodes.scheduling,
     NodeQuarantined: nodes.quarantined,
+    MachineIntended: machines.intended,
+    MachineLaunched: machines.launched,
+    MachineUp: machines.up,
+    MachineJoined: machines.joined,
+    MachineEnding: machines.ending,
+    MachineGone: machines.gone,
     NodeRemoved: nodes.removed,
     NodeMetered: nodes.metered,
 }

@@ -18,7 +18,7 @@ from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.policies import strategy_in_force
-from bursard.state.records import JobRecord, NodeRecord
+from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import Doom, Limits, NodeToken
 from bursard.state.typical import TypicalImage, TypicalRequests
@@ -72,6 +72,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     secrets: list[SealedSecret] = []
     resumed: tuple[int, int] = (0, 0)
     doomed: dict[str, Doom] = {}
+    machines: list[MachineRecord] = []
 
 
 class _Format(msgspec.Struct):
@@ -115,6 +116,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         grants=[(user, grant.role.value, grant.project) for user, grant in state.grants],
         secrets=list(state.secrets.values()),
         doomed=state.doomed,
+        machines=list(state.machines.values()),
     )
     return msgspec.json.encode(image)
 
@@ -137,6 +139,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     _policies(state, image)
+    state.machines = {machine.id: machine for machine in image.machines}
     for node in image.nodes:
         _node(state, node)
     for job in image.jobs:

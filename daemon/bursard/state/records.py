@@ -6,6 +6,8 @@ Why     a record is changed only by `State.apply`, so its whole history is the e
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
@@ -163,6 +165,42 @@ class EndedUsage(msgspec.Struct, frozen=True):
     end: int
     started_at: int
     rates: ShareRates
+
+
+class MachineState(Enum):
+    """Where a rented machine is in its life. Its cost runs from `up` until `gone`."""
+
+    INTENDED = "intended"
+    LAUNCHING = "launching"
+    UP = "up"
+    ENDING = "ending"
+    GONE = "gone"
+
+
+class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One rented machine, from the intent until its provider lists it as gone. No node is needed for that.
+
+    Attributes:
+        provider_id: its name at the provider; empty until that has answered.
+        node_id: of its agent, once that has said hello.
+        billed_from: since when its provider bills it. lease_until: when it ends itself.
+        why: what it was rented for. reason: why it is to end.
+    """
+
+    id: str
+    provider: str
+    region: str
+    zone: str
+    instance_type: str
+    market: str
+    intended_at: int
+    state: MachineState = MachineState.INTENDED
+    provider_id: str = ""
+    node_id: str = ""
+    billed_from: int = 0
+    lease_until: int = 0
+    why: str = ""
+    reason: str = ""
 
 
 class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

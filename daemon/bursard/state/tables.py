@@ -24,7 +24,7 @@ from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
-from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
+from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.typical import TypicalRequests
 
@@ -119,6 +119,8 @@ class Tables:
         self.attempts: dict[str, AttemptRecord] = {}
         self.nodes: dict[str, NodeRecord] = {}
         self.node_names: dict[str, str] = {}
+        self.machines: dict[str, MachineRecord] = {}
+        """Rented machines that may exist, by id."""
         self.node_tokens: dict[str, NodeToken] = {}
         self.cluster = Cluster()
         self.members = Members()

@@ -272,6 +272,11 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
                     if member.report is not None
                     else f"job {job.display} holds it: `bursar node drain {name} --confirm-dead` if it is off"
                 )
+    reasons += [
+        f"machine {machine.id} ({machine.provider} {machine.provider_id}) is {machine.state.value}"
+        for machine in state.machines.values()
+        if machine.node_id == node.id
+    ]
     if reasons:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")

@@ -1,0 +1,179 @@
+"""An agent's stream from the wire: whatever its messages hold, the answer names a field and is no fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from grpc import aio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whole_site import Site, play
+
+from bursar.v1 import agents_pb2 as pb
+from bursar.v1 import nodes_pb2, types_pb2
+from bursard.services.agents import PROTOCOL
+
+FACTS = types_pb2.NodeFacts(name="n2", cpu_milli=8_000, memory_bytes=1 << 30)
+HELLO = pb.Hello(protocol=PROTOCOL, facts=FACTS, boot_id="b-1", boot_us=5_000_000, instance="agent_1")
+HOUR_US = 3_600_000_000
+
+
+async def secret(site: Site, node: str = "n2") -> str:
+    request = nodes_pb2.TokenRequest(node=node, ttl_us=HOUR_US)
+    _, answers = await site.ask("Nodes.Token", request, token=site.token("root", "admin"))
+    return str(answers[0].token)
+
+
+async def say(site: Site, *messages: pb.AgentMessage, token: str = "") -> tuple[str, str, list[Any]]:
+    """What one stream comes to: (status, details, answers). The agent hangs up after its last word."""
+    token = token or await secret(site)
+    stream = site.channel.stream_stream(
+        "/bursar.v1.Agents/Connect",
+        request_serializer=pb.AgentMessage.SerializeToString,
+        response_deserializer=pb.DaemonMessage.FromString,
+    )(metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+    await stream.write(messages[0])
+    answers: list[Any] = [await stream.read()]
+    if answers == [aio.EOF] or answers[0].WhichOneof("body") == "refused":
+        return (await stream.code()).name, str(await stream.details()), answers
+    for message in messages[1:]:
+        with contextlib.suppress(asyncio.InvalidStateError):  # it has ended meanwhile: the status says why
+            await stream.write(message)
+    with contextlib.suppress(asyncio.InvalidStateError):
+        await stream.done_writing()
+    with contextlib.suppress(aio.AioRpcError):
+        while (answer := await stream.read()) is not aio.EOF:
+            answers.append(answer)
+    return (await stream.code()).name, str(await stream.details()), answers
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=2**63)), "usage.at_boot_us"),
+        (pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=2**64 - 1)), "usage.at_boot_us"),
+        (pb.AgentMessage(started=pb.Started(attempt_id="a", rank=2**32 - 1, pid=1)), "started.rank"),
+        (pb.AgentMessage(exited=pb.Exited(attempt_id="a", cause="won")), "exited.cause"),
+        (pb.AgentMessage(exited=pb.Exited(attempt_id="a", cause="failed", held_us=2**63)), "exited.held_us"),
+        (pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=2**64 - 1)), "heartbeat.boot_us"),
+    ],
+)
+def test_a_malformed_message_ends_its_stream_with_the_fields_name(
+    message: pb.AgentMessage, field: str
+) -> None:
+    async def story(site: Site) -> None:
+        status, details, answers = await say(site, pb.AgentMessage(hello=HELLO), message)
+        assert answers[0].WhichOneof("body") == "welcome"
+        assert status == "INVALID_ARGUMENT"
+        assert field in details
+        node = site.engine.state.node_by_name("n2")
+        assert node is not None
+        assert (node.mode, node.connected) == ("open", False)
+
+    play(story)
+
+
+def test_a_heartbeat_that_falls_on_one_stream_is_refused() -> None:
+    async def story(site: Site) -> None:
+        beats = [pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=us)) for us in (6_000_000, 5_999_999)]
+        status, details, _ = await say(site, pb.AgentMessage(hello=HELLO), *beats)
+        assert (status, details.partition(":")[0]) == ("INVALID_ARGUMENT", "heartbeat.boot_us")
+
+    play(story)
+
+
+def test_a_malformed_hello_is_refused_in_words_the_agent_shows() -> None:
+    async def story(site: Site) -> None:
+        hello = pb.Hello()
+        hello.CopyFrom(HELLO)
+        hello.boot_us = 2**63
+        _, _, answers = await say(site, pb.AgentMessage(hello=hello))
+        assert [answer.WhichOneof("body") for answer in answers] == ["refused"]
+        assert answers[0].refused.message.startswith("boot_us:")
+        assert site.engine.state.node_by_name("n2") is None
+
+    play(story)
+
+
+def test_a_lying_node_stays_in_contact_and_is_shown_as_what_it_is() -> None:
+    async def story(site: Site) -> None:
+        lie = pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=10**15))
+        beat = pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=6_000_000))
+        renewed = pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=6_000_000))
+        status, _, answers = await say(site, pb.AgentMessage(hello=HELLO), beat, renewed, renewed, lie)
+        assert status == "OK"
+        assert answers[0].WhichOneof("body") == "welcome"
+
+    play(story)
+
+
+TEXTS = ("", "n2", "b-1", "att_1", "completed", "failed", "\0", "x" * 5000, "ü\n", "a b")
+NUMBERS = (0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+WHOLE = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_INT64,
+         FieldDescriptor.TYPE_INT32)  # fmt: skip
+
+
+def fill(draw: Any, message: Any, depth: int = 0) -> Any:
+    """Some fields of a message at the edges of what its types can hold."""
+    for field in message.DESCRIPTOR.fields:
+        if not draw(st.booleans()):
+            continue
+        repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+        if field.type == field.TYPE_MESSAGE:
+            if field.message_type.GetOptions().map_entry:
+                getattr(message, field.name)["k" * draw(st.sampled_from([1, 300]))] = "v\n"
+            elif depth < 3:
+                inner = getattr(message, field.name)
+                for _ in range(draw(st.integers(1, 2))):
+                    fill(draw, inner.add() if repeated else inner, depth + 1)
+            continue
+        value = _value(draw, field)
+        if repeated:
+            getattr(message, field.name).extend([value, value])
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+def _value(draw: Any, field: Any) -> Any:
+    if field.type in WHOLE:
+        bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
+        signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
+        top = 2 ** (bits - signed) - 1
+        return draw(st.sampled_from([n for n in NUMBERS if n <= top] + ([-1, -top - 1] if signed else [])))
+    if field.type == field.TYPE_BOOL:
+        return True
+    if field.type == field.TYPE_BYTES:
+        return draw(st.sampled_from([b"", b"x" * 32, b"\xff" * 1000]))
+    if field.type in (field.TYPE_DOUBLE, field.TYPE_FLOAT):
+        return draw(st.sampled_from([0.0, float("nan"), float("inf"), -1.0, 1e300]))
+    return draw(st.sampled_from(TEXTS))
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(data: st.DataObject) -> None:
+    hellos = [pb.AgentMessage(hello=HELLO)]
+    for _ in range(3):
+        broken = pb.Hello()
+        broken.CopyFrom(HELLO)
+        hellos.append(pb.AgentMessage(hello=fill(data.draw, broken)))
+    words = [fill(data.draw, pb.AgentMessage()) for _ in range(12)]
+
+    async def story(site: Site) -> None:
+        token = await secret(site)
+        for hello in hellos:
+            status, details, _ = await say(site, hello, token=token)
+            assert status not in ("INTERNAL", "UNKNOWN"), (hello, details)
+        for word in words:
+            status, details, _ = await say(site, hellos[0], word, token=token)
+            assert status not in ("INTERNAL", "UNKNOWN"), (word, details)
+        await asyncio.wait_for(site.engine.durable(), 10)
+
+    logging.getLogger("bursard.services").setLevel(logging.CRITICAL)
+    play(story)
