@@ -24,6 +24,7 @@ from bursar.model import NodeFacts
 from bursar.systemd import Notifier
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
+from bursar_agent.cgroups import limited
 from bursar_agent.effects import Members, SpoolWriter, Tasks
 from bursar_agent.environment import Accounts
 from bursar_agent.link import wire
@@ -96,7 +97,8 @@ class App:
         settings, clock = self._settings, self._clock
         self._boot_id = machine.boot_id()
         self._gpus = _gpus(settings)
-        self._facts = facts(settings, self._gpus)
+        cgroups = limited(settings.cgroup_root)
+        self._facts = facts(settings, self._gpus, cgroups.limits)
         self._sampler = Sampler(clock, self._gpus)
         try:
             spool = Spool(settings.state_dir / "spool", clock)
@@ -122,7 +124,7 @@ class App:
         self._runner = ProcessRunner(
             run,
             lambda event: self._members.heard(event),
-            cgroup_root=settings.cgroup_root or None,
+            cgroup_root=os.pathsep.join(cgroups.roots) or None,
         )
         self._members = Members(self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit)
         await self._runner.open()
@@ -344,7 +346,7 @@ class App:
             )
 
 
-def facts(settings: Settings, gpus: GpuProbe) -> NodeFacts:
+def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> NodeFacts:
     """What this node offers: what was found, cut to what was set."""
     found_cpu, found_memory = machine.cpu_milli(), machine.memory_bytes()
     return NodeFacts(
@@ -361,6 +363,7 @@ def facts(settings: Settings, gpus: GpuProbe) -> NodeFacts:
         market=settings.market,
         labels=tuple(sorted(settings.labels.items())),
         address=settings.address,
+        limits=limits,
     )
 
 

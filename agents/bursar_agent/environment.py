@@ -87,4 +87,5 @@ def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state:
         checkpoint_signal=assignment.checkpoint_signal or None,
         log_cap_bytes=assignment.log_cap_bytes or DEFAULT_LOG_CAP_BYTES,
         memory_limit_bytes=assignment.memory_limit_bytes or None,
+        cpu_limit_milli=assignment.cpu_limit_milli,
     )

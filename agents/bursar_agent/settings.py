@@ -83,7 +83,8 @@ class Settings:
     """Certificate authority of the server's certificate. Default: the system's."""
 
     cgroup_root: str = ""
-    """A delegated cgroup below which memory limits of jobs are enforced. Default: not enforced."""
+    """A cgroup below which jobs are limited (version 1: one per hierarchy, separated by `:`). Default: the
+    one that systemd delegated to this agent; without one, limits are not enforced, and the node says so."""
 
     log_level: str = "INFO"
     """DEBUG | INFO | WARNING | ERROR."""

@@ -62,6 +62,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_signal: str = ""
     user: str = ""
     memory_limit_bytes: int = 0
+    cpu_limit_milli: int = 0
     log_cap_bytes: int = 0
     launch: bytes = b"{}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bursar.model import LIMITS
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
@@ -29,6 +30,7 @@ def check_state(state: State) -> list[Finding]:
     """What memory can tell: nodes, devices, attempts, holds, budgets."""
     return [
         _nodes(state),
+        _limits(state),
         _prices(state),
         _devices(state),
         _attempts(state),
@@ -107,6 +109,19 @@ def _nodes(state: State) -> Finding:
         " until `bursar node resume NODE`"
     )
     return _finding("nodes", problems, f"all {len(state.nodes)} are in contact", remedy)
+
+
+def _limits(state: State) -> Finding:
+    """What jobs are held to. It breaks no invariant where they are not, but nobody shall be surprised."""
+    short = {
+        node.facts.name: [name for name in LIMITS if name not in node.facts.limits]
+        for node in state.nodes.values()
+    }
+    trusted = [f"{name} ({', '.join(missing)})" for name, missing in sorted(short.items()) if missing]
+    if not trusted:
+        return Finding("limits", True, f"memory, cpu and pids hold on all {len(short)} nodes")
+    more = f" and {len(trusted) - 3} more" if len(trusted) > 3 else ""
+    return Finding("limits", True, f"jobs are not held to their limits on {', '.join(trusted[:3])}{more}")
 
 
 def _prices(state: State) -> Finding:

@@ -262,6 +262,7 @@ def order(attempt_id: str) -> Assign:
         checkpoint_signal="",
         user="",
         memory_bytes=0,
+        cpu_milli=0,
         log_cap_bytes=0,
         launch=b"{}",
     )

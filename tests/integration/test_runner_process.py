@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar_agent.cgroups import limited
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.model import (
     Ended,
@@ -510,6 +511,67 @@ def test_memory_limit_is_enforced_and_named_where_a_cgroup_can_be_made(tmp_path:
     asyncio.run(story())
 
 
+def test_job_is_held_to_memory_processes_and_cpu_where_cgroups_can_be_made(tmp_path: Path) -> None:
+    own = [root for name in ("memory", "pids", "cpu") if (root := _own_cgroup(name)) is not None]
+    if len(own) < 3:
+        pytest.skip("no writable cgroups of version 1 on this machine")
+    roots = [root / f"bursar-test-{os.getpid()}" for root in own]  # the top of a hierarchy has no limits
+    for root in roots:
+        root.mkdir()
+    found = limited(os.pathsep.join(map(str, roots)))
+
+    async def story() -> None:
+        assert found.limits == ("memory", "cpu", "pids")
+        made = Bench(tmp_path)
+        made.runner = ProcessRunner(tmp_path, made.events.append, cgroup_root=os.pathsep.join(found.roots))
+        await made.runner.open()
+        files = [
+            f"{roots[0]}/bursar-att_1.0/memory.limit_in_bytes",
+            f"{roots[1]}/bursar-att_1.0/pids.max",
+            f"{roots[2]}/bursar-att_1.0/cpu.cfs_quota_us",
+        ]
+        try:
+            text = f"cat {' '.join(files)}; grep -c $$ {roots[1]}/bursar-att_1.0/cgroup.procs"
+            limits = {"memory_limit_bytes": 64 << 20, "cpu_limit_milli": 1500}
+            report = await made.run("att_1", text, **limits)
+            assert report.end_cause == "completed"
+            said = made.runner.read_log("att_1", 0, 0, 1000)[0].decode().split()
+            assert said == [str(64 << 20), "32768", "150000", "1"]
+            assert not [one for root in roots for one in root.glob("bursar-*")]
+        finally:
+            await made.runner.shutdown_launcher()
+            await made.runner.close()
+
+    try:
+        asyncio.run(story())
+    finally:
+        for root in roots:
+            root.rmdir()
+
+
+@pytest.mark.parametrize("user", [{}, {"uid": os.getuid(), "gid": os.getgid()}], ids=["spawn", "fork"])
+def test_job_starts_with_every_signal_at_its_default(tmp_path: Path, user: dict[str, int]) -> None:
+    """Whatever the agent was started with: nohup, a shell's `&`, a mask."""
+    numbers = {n for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD)}
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in numbers - {signal.SIGALRM}}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
+
+    async def story(made: Bench) -> None:
+        argv = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]
+        assert (await made.run("att_1", argv=argv, **user)).exit_code == 0
+        said = made.runner.read_log("att_1", 0, 0, 1000)[0].decode().split()
+        # posix_spawn itself ignores 32 and 33, the C library's own, which no program can set.
+        assert (said[0], said[2], int(said[3], 16) & ~(3 << 31)) == ("SigBlk:", "SigIgn:", 0)
+        assert said[1] == "0" * 16
+
+    try:
+        play(tmp_path, story)
+    finally:
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def test_many_short_jobs_each_end_once_and_leave_no_process(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         requests = [request(f"att_{n}", argv=["/bin/true"]) for n in range(200)]
@@ -546,9 +608,13 @@ def _sleepers_below(pid: int, count: int) -> list[int]:
 
 def _memory_cgroup() -> Path | None:
     """Our own memory cgroup (v1), if a child can be made in it."""
+    return _own_cgroup("memory")
+
+
+def _own_cgroup(controller: str) -> Path | None:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        folder = Path("/sys/fs/cgroup/memory" + path)
-        if controllers == "memory" and os.access(folder, os.W_OK) and folder.is_dir():
+        folder = Path(f"/sys/fs/cgroup/{controller}{path}")
+        if controllers == controller and os.access(folder, os.W_OK) and folder.is_dir():
             return folder
     return None

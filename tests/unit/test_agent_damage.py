@@ -282,6 +282,9 @@ def test_whole_records_are_left_alone(folder: Path, member: tuple[int, int, Path
     assert (found.state, found.exit, found.pid, found.epoch) == ("ended", REPORT, 1, 5)
 
 
+GONE = ("removed", "emptied")
+"""An empty record is one that is not written yet: a directory that is used again has them."""
+
 WRONG_TYPES: dict[str, Callable[[Path], object]] = {
     "wrong types": lambda path: path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), "x"))),
     "numbers out of bounds": lambda path: path.write_text(

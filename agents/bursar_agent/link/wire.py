@@ -248,6 +248,7 @@ def _facts(facts: NodeFacts) -> types.NodeFacts:
         market=facts.market,
         labels=dict(facts.labels),
         address=facts.address,
+        limits=facts.limits,
     )
 
 
@@ -262,6 +263,7 @@ def _assignment(message: pb.Assignment) -> s.Assignment:
         checkpoint_signal=message.checkpoint_signal,
         user=message.user,
         memory_limit_bytes=message.memory_limit_bytes,
+        cpu_limit_milli=message.cpu_limit_milli,
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
     )

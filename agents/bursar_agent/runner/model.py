@@ -38,6 +38,7 @@ class StartRequest:
         checkpoint_signal: name without SIG, sent first to every process that handles it.
         uid: user to become, with `gid`; None stays the agent's.
         memory_limit_bytes: enforced where a cgroup root is set; `Started` tells.
+        cpu_limit_milli: thousandths of CPUs, enforced likewise; 0 for none.
     """
 
     attempt_id: str
@@ -54,6 +55,7 @@ class StartRequest:
     checkpoint_signal: str | None = None
     log_cap_bytes: int = DEFAULT_LOG_CAP_BYTES
     memory_limit_bytes: int | None = None
+    cpu_limit_milli: int = 0
 
     def to_wire(self, base_env: Mapping[str, str], boot_id: str) -> dict[str, Any]:
         """The launcher's JSON. Raises `InvalidRequest` with the field that is wrong."""
@@ -93,6 +95,7 @@ class StartRequest:
             "checkpoint_signal": signal_number(self.checkpoint_signal),
             "log_cap_bytes": self.log_cap_bytes,
             "memory_limit_bytes": self.memory_limit_bytes,
+            "cpu_limit_milli": self.cpu_limit_milli,
         }
 
 

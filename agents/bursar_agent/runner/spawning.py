@@ -19,6 +19,10 @@ from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
 
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
+
+PIDS_MAX = 32_768
+"""Processes and threads of one member: room for 8 ranks of 64 loaders, none for a fork bomb."""
+_CPU_PERIOD_US = 100_000
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
@@ -79,36 +83,57 @@ class Job:
 
 
 class JobCgroup:
-    """A memory cgroup (v1 or v2) around one member."""
+    """The cgroup (v2), or one in each hierarchy (v1), around one member."""
 
-    def __init__(self, path: str, limit_bytes: int) -> None:
-        self.path = path
-        os.mkdir(path)
+    def __init__(self, paths: list[str], memory_bytes: int, cpu_milli: int) -> None:
+        """Make them, with whatever limits the kernel has there; 0 is none. Raises `OSError`."""
+        self.memory_limited = False
+        self._paths: list[str] = []
+        quota_us = cpu_milli * _CPU_PERIOD_US // 1000
         try:
-            try:
-                _write(f"{path}/memory.max", str(limit_bytes))
-                self._events = f"{path}/memory.events"
-            except FileNotFoundError:
-                _write(f"{path}/memory.limit_in_bytes", str(limit_bytes))
-                self._events = f"{path}/memory.oom_control"
+            for path in paths:
+                os.mkdir(path)
+                self._paths.append(path)
+                _limit(path, "pids.max", str(PIDS_MAX))
+                if cpu_milli and not _limit(path, "cpu.max", f"{quota_us} {_CPU_PERIOD_US}"):
+                    _limit(path, "cpu.cfs_quota_us", str(quota_us))
+                for name in ("memory.max", "memory.limit_in_bytes") if memory_bytes else ():
+                    self.memory_limited = _limit(path, name, str(memory_bytes)) or self.memory_limited
         except OSError:
-            os.rmdir(path)
+            self.close()
             raise
 
     def enter(self) -> None:
         """Move the calling process in."""
-        _write(f"{self.path}/cgroup.procs", "0")
+        for path in self._paths:
+            _write(f"{path}/cgroup.procs", "0")
 
     def close(self) -> bool:
-        """Remove the cgroup; True when the kernel killed something in it for want of memory."""
+        """Remove them; True when the kernel killed something in them for want of memory."""
         killed = False
-        try:
-            with open(self._events) as file:
-                killed = any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in file)
-            os.rmdir(self.path)
-        except OSError:
-            pass
+        for path in self._paths:
+            for events in ("memory.events", "memory.oom_control"):
+                try:
+                    with open(f"{path}/{events}") as file:
+                        killed = killed or any(
+                            line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in file
+                        )
+                except OSError:
+                    continue
+            try:  # noqa: SIM105  contextlib is not loaded here
+                os.rmdir(path)
+            except OSError:
+                pass
         return killed
+
+
+def _limit(path: str, name: str, value: str) -> bool:
+    """Set one limit; False where the kernel has none of this name. Raises `OSError`."""
+    try:
+        _write(f"{path}/{name}", value)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class Host:
@@ -132,14 +157,16 @@ class Host:
         return [self.shell, "-c", text]
 
     def job_cgroup(self, request: dict[str, Any]) -> JobCgroup | None:
-        """A cgroup with the request's memory limit, or None where this machine gives us none."""
+        """A cgroup with the request's limits, or None where this machine gives us none."""
         if self.cgroup_root is None:
             return None
         name = f"bursar-{request['attempt_id']}.{request['rank']}"
         try:
-            return JobCgroup(f"{self.cgroup_root}/{name}", int(request["memory_limit_bytes"]))
+            paths = [f"{root}/{name}" for root in self.cgroup_root.split(os.pathsep)]
+            memory_bytes = int(request.get("memory_limit_bytes") or 0)
+            return JobCgroup(paths, memory_bytes, int(request.get("cpu_limit_milli") or 0))
         except OSError as problem:
-            os.write(2, f"no memory cgroup for {name}: {problem!r}\n".encode())
+            os.write(2, f"no cgroup for {name}: {problem!r}\n".encode())
             return None
 
 

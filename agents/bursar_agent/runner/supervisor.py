@@ -171,7 +171,7 @@ class Supervisor:
 
     def _spawn(self, job: spawning.Job) -> bool:
         """Start one process of the job; False (with the report filled in) when it cannot."""
-        if self._cgroup is None and self._request.get("memory_limit_bytes"):
+        if self._cgroup is None:
             self._cgroup = self._host.job_cgroup(self._request)
         try:
             self._main_pid = spawning.spawn(
@@ -206,7 +206,7 @@ class Supervisor:
             "supervisor_start_ticks": self._ticks,
             "boot_id": self._request["boot_id"],
             "start_boot_us": self._start_at,
-            "memory_enforced": self._cgroup is not None,
+            "memory_enforced": self._cgroup is not None and self._cgroup.memory_limited,
         }
         data = json.dumps(start).encode()
         write_record(START, data)
@@ -408,9 +408,10 @@ class Supervisor:
         report = self._report
         out_of_memory = self._cgroup is not None and self._cgroup.close()
         if out_of_memory and report["signal"] == SIGKILL and report["kill_sent_at"] is None:
-            limit = self._request["memory_limit_bytes"]
+            limit = self._request.get("memory_limit_bytes")
+            where = f"at its memory limit of {limit} bytes" if limit else "for want of memory on this machine"
             report["end_cause"] = "out_of_memory"
-            report["message"] = f"killed by the kernel at its memory limit of {limit} bytes"
+            report["message"] = f"killed by the kernel {where}"
         if job is not None:
             self._folders.leave(job.checkpoint_dir, job.uid)
         end_at = boot_us()

@@ -132,6 +132,7 @@ class Fleet:
             checkpoint_signal=job.spec.checkpoint.signal,
             user=job.user if self._run_as_submitter else "",
             memory_bytes=member.alloc.memory_bytes,
+            cpu_milli=member.alloc.cpu_milli,
             log_cap_bytes=self._log_cap_bytes,
             launch=launch_to_bytes(launch),
         )

@@ -29,6 +29,7 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_signal: str
     user: str
     memory_bytes: int
+    cpu_milli: int
     log_cap_bytes: int
     launch: bytes
 

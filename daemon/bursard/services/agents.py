@@ -185,6 +185,7 @@ def _assignment(message: Assign) -> pb.Assignment:
         checkpoint_signal=message.checkpoint_signal,
         user=message.user,
         memory_limit_bytes=message.memory_bytes,
+        cpu_limit_milli=message.cpu_milli,
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.codec.spec import shares_to_wire
-from bursar.model import JobSpec, JobState
+from bursar.model import LIMITS, JobSpec, JobState
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
@@ -70,8 +70,11 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
 def _members(engine: Engine, wire: pb.PlanResponse, answer: WhatIf) -> None:
     if answer.start is None:
         return
-    for rank, placement in enumerate(answer.start.members):
-        node = engine.state.nodes[engine.state.cluster.ids[placement.node]]
+    nodes = [engine.state.nodes[engine.state.cluster.ids[each.node]] for each in answer.start.members]
+    wire.limits_not_held.extend(
+        name for name in LIMITS if any(name not in node.facts.limits for node in nodes)
+    )
+    for rank, (placement, node) in enumerate(zip(answer.start.members, nodes, strict=True)):
         wire.members.append(
             types_pb2.Member(
                 rank=rank,

@@ -101,6 +101,8 @@ def plan_text(plan: Row, now: int) -> str:
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
     ]
+    if plan["limits_not_held"]:
+        pairs.append(("limits", f"not enforced there: {', '.join(plan['limits_not_held'])}"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
 
 
@@ -278,6 +280,7 @@ def node_text(node: Row) -> str:
         ("cpus", f"{node['cpus_free']:g} free of {node['cpus']:g}"),
         ("memory", f"{size_text(node['memory_free_bytes'])} free of {size_text(node['memory_bytes'])}"),
         ("gpus", f"{node['gpus_free']:g} free of {node['gpus']}" if node["gpus"] else "none"),
+        ("limits", ", ".join(node["limits"]) or "none is enforced: no cgroup is delegated to its agent"),
         ("price", rate_text(node["rate_per_hour"])),
         ("jobs", str(node["jobs"])),
         ("labels", clean(", ".join(f"{k}={v}" for k, v in node["labels"].items()))),

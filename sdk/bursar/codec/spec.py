@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
+    LIMITS,
     ArraySpec,
     CheckpointSpec,
     Dependency,
@@ -206,6 +207,7 @@ def facts_to_wire(facts: NodeFacts) -> pb.NodeFacts:
         instance_type=facts.instance_type,
         market=facts.market,
         address=facts.address,
+        limits=facts.limits,
     )
     for key, value in facts.labels:
         wire.labels[key] = value
@@ -256,6 +258,7 @@ def facts_from_wire(wire: pb.NodeFacts) -> NodeFacts:
         market=wire.market or "on-demand",
         labels=_labels(wire.labels),
         address=wire.address or "127.0.0.1",
+        limits=tuple(name for name in LIMITS if name in wire.limits),
     )
 
 

@@ -218,6 +218,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "reason": reason(wire.reason),
         "expected_start_at": instant(wire.expected_start_at),
         "placed_because": wire.why,
+        "limits_not_held": list(wire.limits_not_held),
     }
 
 
@@ -277,6 +278,7 @@ def node(wire: types_pb2.Node) -> View:
         "market": facts.market,
         "labels": dict(sorted(facts.labels.items())),
         "address": facts.address,
+        "limits": list(facts.limits),
         "cpus": count(facts.cpu_milli),
         "cpus_free": count(wire.cpu_free_milli),
         "memory_bytes": facts.memory_bytes,

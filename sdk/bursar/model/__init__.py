@@ -9,10 +9,11 @@ from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRa
 from bursar.model.exit import Exit
 from bursar.model.job import ArraySpec, CheckpointSpec, Dependency, EndCause, JobSpec, JobState, RetrySpec
 from bursar.model.launch import Launch, launch_of
-from bursar.model.node import MARKETS, Device, NodeFacts
+from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
 from bursar.model.reason import Reason, ReasonCode
 
 __all__ = [
+    "LIMITS",
     "MARKETS",
     "ArraySpec",
     "CheckpointSpec",

@@ -28,6 +28,10 @@ class Device(msgspec.Struct, frozen=True):
     simulated: bool = False
 
 
+LIMITS: Final = ("memory", "cpu", "pids")
+"""What a node may be able to hold a job to."""
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a node really has, as its agent found it.
 
@@ -36,6 +40,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
         provider, region, zone, instance_type, market: how its price is found; `onprem` machines use `pool`.
         labels: (key, value) pairs, sorted, for constraints.
         address: where other members of a gang reach it.
+        limits: what it can hold a job to, of memory, cpu and pids; whatever is missing is trust alone.
     """
 
     name: str
@@ -51,3 +56,4 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     market: str = "on-demand"
     labels: tuple[tuple[str, str], ...] = ()
     address: str = "127.0.0.1"
+    limits: tuple[str, ...] = ()

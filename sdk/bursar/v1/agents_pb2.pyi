@@ -280,6 +280,7 @@ class Assignment(google.protobuf.message.Message):
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
     LOG_CAP_BYTES_FIELD_NUMBER: builtins.int
     LAUNCH_FIELD_NUMBER: builtins.int
+    CPU_LIMIT_MILLI_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     boot_id: builtins.str
@@ -294,6 +295,7 @@ class Assignment(google.protobuf.message.Message):
     log_cap_bytes: builtins.int
     launch: builtins.bytes
     """bursar.model.Launch as JSON; opened where the process is started"""
+    cpu_limit_milli: builtins.int
     def __init__(
         self,
         *,
@@ -308,8 +310,9 @@ class Assignment(google.protobuf.message.Message):
         memory_limit_bytes: builtins.int = ...,
         log_cap_bytes: builtins.int = ...,
         launch: builtins.bytes = ...,
+        cpu_limit_milli: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "cpu_limit_milli", b"cpu_limit_milli", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
 
 global___Assignment = Assignment
 

@@ -248,6 +248,7 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_START_AT_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
     EXPECTED_BASIS_FIELD_NUMBER: builtins.int
+    LIMITS_NOT_HELD_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
@@ -268,6 +269,10 @@ class PlanResponse(google.protobuf.message.Message):
     def reason(self) -> bursar.v1.types_pb2.Reason:
         """why not now"""
 
+    @property
+    def limits_not_held(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of memory, cpu, pids: what some node of it cannot hold the job to"""
+
     def __init__(
         self,
         *,
@@ -283,9 +288,10 @@ class PlanResponse(google.protobuf.message.Message):
         expected_start_at: builtins.int = ...,
         why: builtins.str = ...,
         expected_basis: builtins.str = ...,
+        limits_not_held: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 

@@ -755,6 +755,7 @@ class NodeFacts(google.protobuf.message.Message):
     MARKET_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     ADDRESS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     name: builtins.str
     cpu_milli: builtins.int
     memory_bytes: builtins.int
@@ -770,6 +771,10 @@ class NodeFacts(google.protobuf.message.Message):
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Device]: ...
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of memory, cpu, pids: what jobs are held to"""
+
     def __init__(
         self,
         *,
@@ -786,8 +791,9 @@ class NodeFacts(google.protobuf.message.Message):
         market: builtins.str = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         address: builtins.str = ...,
+        limits: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "instance_type", b"instance_type", "labels", b"labels", "market", b"market", "memory_bytes", b"memory_bytes", "name", b"name", "pool", b"pool", "provider", b"provider", "rack", b"rack", "region", b"region", "zone", b"zone"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "instance_type", b"instance_type", "labels", b"labels", "limits", b"limits", "market", b"market", "memory_bytes", b"memory_bytes", "name", b"name", "pool", b"pool", "provider", b"provider", "rack", b"rack", "region", b"region", "zone", b"zone"]) -> None: ...
 
 global___NodeFacts = NodeFacts
 
