@@ -41,7 +41,7 @@ _SPEC = _shape(
 )
 _MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
 _FACTS = _shape(
-    "name cpu_milli memory_bytes pool provider region zone rack instance_type market labels address",
+    "name cpu_milli memory_bytes pool provider region zone rack instance_type market labels address limits",
     devices=_shape("index uuid type memory_bytes simulated"),
 )
 _REPORT = _shape("cause exit_code signal held_us cpu_us max_rss_bytes log_bytes")
