@@ -24,7 +24,7 @@ from bursard.events import ClusterCreated, ExitReport
 from bursard.place import one_pass
 from bursard.state import NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
-from bursard.store import ScratchStore
+from bursard.store import ScratchStore, SqliteStore
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US
@@ -41,7 +41,7 @@ BUDGET = (
 class Day:
     """One node, its agent's reports, and the jobs on it."""
 
-    def __init__(self, store: ScratchStore, jobs_at_once: int) -> None:
+    def __init__(self, store: SqliteStore, jobs_at_once: int) -> None:
         self.clock = VirtualClock(START)
         self.engine = Engine(State(), store, Writer(store), self.clock, RandomIds())
         self.jobs_at_once = jobs_at_once

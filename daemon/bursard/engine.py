@@ -359,12 +359,8 @@ def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord) -> Ch
 
 def unposted(state: State) -> Unposted:
     """What has been charged in hours that are still open: rows of their own until they are posted."""
-    hours = [hour for node in state.nodes.values() for hour in node.open.values()]
-    for attempt in state.attempts.values():
-        hours += (member.open for member in attempt.members if member.open is not None)
-    return Unposted(
-        state.version, tuple(charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in hours)
-    )
+    rows = (charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in state.open_hours())
+    return Unposted(state.version, tuple(rows))
 
 
 def entry_rows(seq: int, transactions: Sequence[Transaction]) -> list[EntryRow]:

@@ -717,10 +717,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def balances_are_sums_of_entries(self) -> None:
         """L3: what is posted and what is open make every balance, to the nano."""
         sums = Counter(self.store.balances())
-        hours = [hour for node in self.state.nodes.values() for hour in node.open.values()]
-        for attempt in self.state.attempts.values():
-            hours += [member.open for member in attempt.members if member.open is not None]
-        for hour in hours:
+        for hour in self.state.open_hours():
             assert sum(hour.entries.values()) == 0, "L1"
             sums.update(hour.entries)
         for account, nanos in self.state.ledger.balances.items():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from growth_bench import load
 
 from bursar.clock import HOUR_US
+from bursard.backup import inspect
 from bursard.engine import unposted
 from bursard.replay import restore
 from bursard.state import Limits
-from bursard.store import ChargeFilter, Dim, ScratchStore
+from bursard.store import ChargeFilter, Dim, ScratchStore, SqliteStore
 
 growth = load()
 
@@ -117,5 +119,21 @@ def test_a_row_that_the_log_does_not_bear_out_is_found(damage: str) -> None:
                 connection.execute(f"drop trigger charges_refuse_{verb}")
             connection.execute(damage)
         assert [problem for problem in store.verify() if problem.startswith("charges of event")]
+
+    asyncio.run(play())
+
+
+def test_a_backup_with_running_jobs_is_found_sound(tmp_path: Path) -> None:
+    async def play() -> None:
+        store = SqliteStore(tmp_path / "state")
+        day = growth.Day(store, 2)
+        day.start_jobs(9 * HOUR_US)
+        for _ in range(70):
+            day.clock.advance(growth.MINUTE_US)
+            day.meter()
+        await day.engine.durable()
+        await day.engine.writer.close()
+        store.close()
+        assert inspect(tmp_path / "state").problems == ()
 
     asyncio.run(play())

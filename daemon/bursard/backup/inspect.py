@@ -103,7 +103,12 @@ def _ends(store: SqliteStore) -> Iterator[str]:
 
 
 def _ledger(state: State, store: SqliteStore) -> Iterator[str]:
-    """L3, L10: what replaying says a budget has settled and holds is the sum of its kept entries."""
+    """L3, L10: what replaying says a budget has settled and holds is the sum of its entries, those kept and
+    those of hours that are still open.
+    """
+    still_open = Counter[str]()
+    for hour in state.open_hours():
+        still_open.update(hour.entries)
     for name, record in state.budgets.records.items():
         account = f"budget/{name}/{record.period_start}"
         kept = store.balances(f"{account}/")
@@ -111,6 +116,6 @@ def _ledger(state: State, store: SqliteStore) -> Iterator[str]:
             ("settled", state.ledger.settled(name, record.period_start)),
             ("held", state.ledger.held(name, record.period_start)),
         ):
-            found = kept.get(f"{account}/{part}", 0)
+            found = kept.get(f"{account}/{part}", 0) + still_open[f"{account}/{part}"]
             if found != said:
                 yield f"L3: {account}/{part} is {found} nanos by its entries, {said} by the log"

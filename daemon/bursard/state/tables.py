@@ -207,6 +207,13 @@ class Tables:
             avoid_nodes=avoid,
         )
 
+    def open_hours(self) -> Iterator[HourCharge]:
+        """What is charged and not yet posted."""
+        for node in self.nodes.values():
+            yield from node.open.values()
+        for attempt in self.attempts.values():
+            yield from (member.open for member in attempt.members if member.open is not None)
+
     def live_attempts(self) -> Iterator[AttemptRecord]:
         """Attempts that hold something, oldest first."""
         return iter(self.attempts.values())
