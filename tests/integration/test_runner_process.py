@@ -247,7 +247,9 @@ def test_grace_after_the_checkpoint_signal_ends_in_term_then_kill(tmp_path: Path
         assert termed is not None
         assert killed is not None
         assert termed - signalled >= 300_000
-        assert killed - termed >= 1_900_000
+        # Counted from the signal: how late the TERM went out on a loaded machine does not delay the end.
+        assert killed - signalled >= 2_300_000
+        assert killed > termed
         assert b"got" in made.runner.read_log("att_1", 0, 0, 100)[0]
 
     play(tmp_path, story)

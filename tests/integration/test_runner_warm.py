@@ -17,7 +17,7 @@ import pytest
 
 from bursar_agent.runner import truth, worker
 from bursar_agent.runner.model import StopRequest
-from bursar_agent.runner.testing import Bench, alive, bench, name_of, play, until
+from bursar_agent.runner.testing import Bench, alive, bench, name_of, play, request, until
 from bursar_agent.runner.tree import descendants
 
 
@@ -170,6 +170,33 @@ def test_killing_launcher_and_supervisors_again_and_again_loses_and_doubles_noth
         assert len([e for e in made.events if type(e).__name__ == "Ended"]) == len(names)
 
     play(tmp_path / "run", story)
+
+
+def test_an_end_that_the_agent_could_not_be_told_is_found_by_the_death_of_its_supervisor(
+    tmp_path: Path,
+) -> None:
+    """
+    1. The agent is busy and reads nothing; the kernel holds only a few messages for it.
+    2. More attempts end than that.
+    3. All are told once it reads again, the last one too, after which nothing else would wake it.
+    """
+
+    async def story(made: Bench) -> None:
+        await made.run("att_first", "true")
+        names = [f"att_{number}" for number in range(40)]
+        sock = made.runner._socket
+        assert sock is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(sock.fileno())
+        await made.runner.start([request(name, "true") for name in names])
+        for name in names:
+            await until(lambda name=name: (made.dir(name) / "exit.json").exists())
+            await until(lambda name=name: (made.dir(name) / "exit.json").stat().st_size > 1)
+        loop.add_reader(sock.fileno(), made.runner._receive)
+        for name in names:
+            assert (await made.ended(name)).end_cause == "completed"
+
+    play(tmp_path, story)
 
 
 def test_a_stop_meant_for_an_earlier_attempt_does_not_reach_the_next_one(tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ LEFTOVER_GRACE_US = 2_000_000
 START_NOTICE_DELAY_US = 15_000
 """A job that has ended by then is told as ended alone: half the messages of a short job."""
 
+END_NOTICE_TRIES = 10
+NOTICE_PAUSE_S = 0.002
+"""The kernel holds ten messages for an agent; one that is busy reads on in a moment."""
+
 KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
 
@@ -90,6 +94,7 @@ class Supervisor:
         self._leftover_kill_at: int | None = None
         self._start_at = boot_us()
         self._start_notice: tuple[int, bytes] | None = None
+        self._told = False
         self._limit_at: int | None = None
         if request.get("time_limit_us") is not None:
             self._limit_at = self._start_at + int(request["time_limit_us"])
@@ -122,8 +127,9 @@ class Supervisor:
     def run(self) -> bool:
         """Start the job, stay with it, tell its end.
 
-        True when nothing of it is left that could reach the next attempt of this process: it ended by itself,
-        left nothing behind, and had neither a user nor a limit of its own.
+        True when this process may take another: the agent has heard of the end (else only our death wakes
+        it), and nothing is left that could reach the next attempt: it ended by itself, left nothing behind,
+        and had neither a user nor a limit of its own.
         """
         self._attempt_dir_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if self._begin():
@@ -131,7 +137,8 @@ class Supervisor:
         self._finish()
         os.close(self._attempt_dir_fd)
         return (
-            self._main_ended
+            self._told
+            and self._main_ended
             and self._stop_cause is None
             and self._leftover_kill_at is None
             and self._cgroup is None
@@ -426,12 +433,23 @@ class Supervisor:
         report["log_dropped_bytes"] = self._log.dropped_bytes
         data = json.dumps(report).encode()
         write_record(EXIT, data)
-        self._notify(b'{"kind":"ended",' + data[1:])
+        self._told = self._notify(b'{"kind":"ended",' + data[1:], END_NOTICE_TRIES)
 
-    def _notify(self, data: bytes) -> None:
-        """Tell the agent if it listens. Loss is fine: our death wakes it, the files tell."""
-        try:
-            self._notify_socket.sendto(data, "../../" + AGENT_SOCKET)
-        except OSError as problem:
-            if problem.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
-                os.write(2, f"agent.sock: {problem!r}\n".encode())
+    def _notify(self, data: bytes, tries: int = 1) -> bool:
+        """Tell the agent; False when it does not listen, or has more to read than the kernel holds for it.
+
+        Loss is fine as long as we die then: our death wakes it, the files tell.
+        """
+        for left in range(tries, 0, -1):
+            try:
+                self._notify_socket.sendto(data, "../../" + AGENT_SOCKET)
+                return True
+            except OSError as problem:
+                if problem.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                    return False
+                if problem.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                    os.write(2, f"agent.sock: {problem!r}\n".encode())
+                    return False
+                if left > 1:
+                    time.sleep(NOTICE_PAUSE_S)
+        return False
