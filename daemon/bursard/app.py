@@ -85,7 +85,7 @@ CONCURRENT_CALLS_MAX = 2000
 async def run(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code."""
     store = SqliteStore(settings.state_dir)
-    clock, ids = SystemClock(), RandomIds()
+    clock, ids = startup.steady_clock(store, SystemClock(), _boot_id()), RandomIds()
     state = restore(store, settings.limits)
     writer = Writer(store, on_fault=_die)
     shipped, applied = startup.documents(settings.policies)
@@ -129,6 +129,8 @@ async def run(settings: Settings) -> int:
         notifier = Notifier(os.environ)
         tasks = [asyncio.create_task(cycle.run(), name="cycle")]
         tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
+        keeping = startup.keep_time(engine, clock, settings.state_dir)
+        tasks.append(asyncio.create_task(keeping, name="time"))
         if bridge is not None:
             tasks.append(asyncio.create_task(bridge.run(), name="mqtt"))
         log.info("ready", extra={"address": sockets.address, "events": state.version, "pid": os.getpid()})

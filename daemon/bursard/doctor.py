@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from bursar.clock import HOUR_US, format_instant
 from bursar.model import LIMITS
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
 from bursard.state import State
+from bursard.steady import SteadyClock
 from bursard.store import EventFilter, Log, Views
 
 ENDS_LOOKED_AT = 10_000
@@ -38,6 +40,21 @@ def check_state(state: State) -> list[Finding]:
         _budgets(state),
         _policies(state),
     ]
+
+
+def check_clock(clock: object) -> Finding:
+    """Is the time that the daemon goes by that of the machine's clock?"""
+    doubt = clock.doubt() if isinstance(clock, SteadyClock) else None
+    if doubt is None:
+        return Finding("clock", True, "the clock and the log agree on the time")
+    when = f"at the latest in {-(-doubt.believed_in_us // HOUR_US)} h" if doubt.believed_in_us else "never"
+    return Finding(
+        "clock",
+        False,
+        f"the machine's clock says {format_instant(doubt.wall)}, but by the log it is"
+        f" {format_instant(doubt.steady)}: the daemon goes by the log; the clock is believed {when}",
+        "set the machine's clock; or, if it is right: `bursar audit trust-clock --state-dir DIR`",
+    )
 
 
 def check_store(store: Log, full: bool) -> list[Finding]:

@@ -6,20 +6,24 @@ Why     what a start makes true goes through the engine like everything else, so
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from bursar.clock import Clock
 from bursar.errors import InvalidRequest
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import catalog_dir, parse_files
 from bursar_policies.specs import Document, PriceBookSpec
 from bursard.engine import Engine
-from bursard.events import ClusterCreated, LogResumed
+from bursard.events import ClockStepped, ClusterCreated, LogResumed
 from bursard.state.decide import nodes, policies
-from bursard.store import Log
+from bursard.steady import Anchor, SteadyClock
+from bursard.store import Log, Store
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,63 @@ def documents(places: Iterable[str]) -> tuple[list[PriceDocument], list[Document
     documents = parse_files(files)
     shipped = [PriceDocument(d, version=0) for d in documents if isinstance(d.spec, PriceBookSpec)]
     return shipped, [d for d in documents if not isinstance(d.spec, PriceBookSpec)]
+
+
+# --- what time it is
+
+ANCHOR = "clock"
+"""The note's key: what the daemon's time was at one reading of the boot clock."""
+TRUST = "bursard.trust-clock"
+"""A file in the state directory by which an operator says that the clock is right."""
+_LOOK_EVERY_S = 2.0
+
+
+def steady_clock(store: Store, clock: Clock, boot_id: str) -> SteadyClock:
+    """The daemon's time, going on from where the log left off."""
+    note = store.meta(ANCHOR)
+    anchor = None
+    if note:
+        # A note that cannot be read is one that is not there: the log's own times remain.
+        with contextlib.suppress(msgspec.MsgspecError):
+            anchor = msgspec.json.decode(note, type=Anchor)
+    first = store.events(0, 1)
+    last = store.events(store.last_seq - 1, 1) if store.last_seq else []
+    return SteadyClock(clock, boot_id, anchor, first[0].at if first else 0, last[0].at if last else 0)
+
+
+async def keep_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None:
+    """Note what the daemon goes by, record the jumps it believed, obey an operator who trusts the clock."""
+    await note_time(engine, clock)
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        await tend_time(engine, clock, state_dir)
+
+
+async def tend_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None:
+    """One look of `keep_time`."""
+    # Taken away also when nothing is in doubt: it is meant for now, not for the next jump.
+    if _trusted(state_dir / TRUST):
+        clock.trust("an operator trusts it")
+    if steps := clock.take_steps():
+        engine.commit([ClockStepped(*step) for step in steps], "bursard")
+        await note_time(engine, clock)
+
+
+async def note_time(engine: Engine, clock: SteadyClock) -> None:
+    """Keep what the daemon goes by, for its next run in this boot."""
+    note = msgspec.json.encode(clock.anchor()).decode()
+    await asyncio.to_thread(engine.log.set_meta, ANCHOR, note)
+
+
+def _trusted(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.warning("the file cannot be removed", extra={"path": str(path), "reason": str(error)})
+        return False
+    return True
 
 
 class Resumption(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ BELOW = {
     "policy": "apply check ls show rm diff",
     "config": "new-token",
     "backup": "drill",
-    "audit": "verify accept-loss",
+    "audit": "verify accept-loss trust-clock",
 }
 
 

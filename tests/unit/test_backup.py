@@ -385,7 +385,7 @@ def test_an_end_that_was_written_twice_is_found(tmp_path: Path) -> None:
     other = encode(JobEnded("job_2", JobState.CANCELLED))
     rows = [EventRow(seq, NOW, "ann", one) for seq, one in enumerate([ended, other, ended], start=1)]
     store.append(Batch(events=rows))
-    assert list(twice(store)) == ["J5: job_1 has ended 2 times"]
+    assert list(twice(store)) == ["ends (J5): J5: job_1 ends once more with event 3"]
     store.close()
 
 

@@ -192,9 +192,23 @@ def test_a_spent_hold_rolls_too_so_that_its_overrun_is_of_the_new_period() -> No
     assert position(ledger, JUNE) == (-5, 0, 5)
 
 
-def test_a_budget_does_not_roll_backwards() -> None:
+def test_a_budget_does_not_roll_into_the_period_it_is_in() -> None:
     ledger = placed()
-    refused(ledger, "back", ledger.roll, "team", MAY, MAY)
+    refused(ledger, "to itself", ledger.roll, "team", MAY, MAY)
+
+
+def test_what_a_clock_ahead_took_along_rolls_back_as_if_it_had_never_gone() -> None:
+    """1. May, June, then July, which has not begun. 2. Back to June. 3. Reports of all three arrive."""
+    ledger = placed(100)
+    ledger.roll("team", MAY, JUNE)
+    ledger.roll("team", JUNE, JULY)
+    (tx,) = ledger.roll("team", JULY, JUNE)
+    assert (tx.kind, position(ledger, JULY), position(ledger, JUNE)) == ("roll", (0, 0, 0), (-100, 100, 0))
+    ledger.charge([usage(1, MAY), usage(10, JUNE), usage(4, JULY)])
+    assert position(ledger, MAY) == (-1, 0, 1)
+    assert position(ledger, JUNE) == (-99, 85, 14)
+    assert position(ledger, JULY) == (0, 0, 0)
+    assert ledger.violations() == []
 
 
 def test_closing_a_job_frees_its_memory_and_says_what_it_cost() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bursard.backup.archive import Manifest, read_manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.backup.places import daemon_directory
-from bursard.backup.restore import accept_loss, restore
+from bursard.backup.restore import accept_loss, restore, trust_clock
 from bursard.backup.take import audit, drill, take
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "read_manifest",
     "restore",
     "take",
+    "trust_clock",
 ]

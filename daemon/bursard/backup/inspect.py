@@ -15,14 +15,12 @@ import msgspec
 
 from bursar.errors import BursarError
 from bursard import doctor
-from bursard.events import AttemptEnded, AttemptPlaced, JobEnded, decode
 from bursard.replay import restore
 from bursard.state import Limits, State
 from bursard.store import SqliteStore
 
 _CHECKS_OF_NOW = ("nodes", "prices")
 """Findings of `doctor` about the world, not about the books: a copy has no agents."""
-_CHUNK_EVENTS = 1000
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,22 +82,10 @@ def _state(state: State) -> Iterator[str]:
 
 
 def _ends(store: SqliteStore) -> Iterator[str]:
-    """J5: every attempt ends once, every job ends once."""
-    placed: Counter[str] = Counter()
-    ended: Counter[str] = Counter()
-    after = 0
-    while rows := store.events(after, _CHUNK_EVENTS):
-        for row in rows:
-            event = decode(row.payload)
-            if isinstance(event, AttemptPlaced):
-                placed[event.attempt_id] += 1
-            elif isinstance(event, AttemptEnded):
-                ended[event.attempt_id] += 1
-            elif isinstance(event, JobEnded):
-                ended[event.job_id] += 1
-        after = rows[-1].seq
-    yield from (f"J3: {attempt} was placed {n} times" for attempt, n in placed.items() if n > 1)
-    yield from (f"J5: {subject} has ended {n} times" for subject, n in ended.items() if n > 1)
+    """J5, over the whole log."""
+    finding = doctor.check_ends(store, store.last_seq, True)
+    if not finding.ok:
+        yield f"{finding.check}: {finding.message}"
 
 
 def _ledger(state: State, store: SqliteStore) -> Iterator[str]:

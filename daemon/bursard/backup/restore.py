@@ -18,7 +18,7 @@ from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongSt
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
-from bursard.startup import RESUMPTION, Resumption
+from bursard.startup import RESUMPTION, TRUST, Resumption
 from bursard.store import LogHead, schema
 from bursard.store.home import DATABASE, LOCK, Home, free_bytes, refused
 
@@ -118,6 +118,16 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         return known, ends
     finally:
         home.close()
+
+
+def trust_clock(state_dir: Path) -> Path:
+    """Leave the file by which a running daemon is told that its machine's clock is right."""
+    path = places.daemon_directory(state_dir) / TRUST
+    try:
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise refused(error, path.parent) from error
+    return path
 
 
 def _mark(database: Path, note: Resumption) -> None:

@@ -48,6 +48,7 @@ _REPORT = _shape("cause exit_code signal held_us cpu_us max_rss_bytes log_bytes"
 
 PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),
+    e.ClockStepped: _shape("was became why"),
     e.LogResumed: _shape("cause through known_seq epoch next_number by"),
     e.JobSubmitted: _shape("job_id number user dependencies", spec=_SPEC),
     e.JobHeld: _shape("job_id"),

@@ -489,8 +489,20 @@ class LogResumed(msgspec.Struct, frozen=True, tag="log-resumed"):
     by: str
 
 
+class ClockStepped(msgspec.Struct, frozen=True, tag="clock-stepped"):
+    """A jump of the wall clock was believed: times before and after are of two readings of it.
+
+    `was`: what time it was until then; `became`: what time it is since; `why`: who or what proved it.
+    """
+
+    was: int
+    became: int
+    why: str
+
+
 Event = (
     ClusterCreated
+    | ClockStepped
     | LogResumed
     | JobSubmitted
     | JobHeld

@@ -154,19 +154,22 @@ class Ledger:
         return self.post(Transaction("release", tuple(entries), attempt_id, money.job_id))
 
     def roll(self, budget: str, from_period: int, to_period: int) -> list[Transaction]:
-        """Move what live attempts still hold of a budget into its next period.
+        """Move what live attempts still hold of a budget into its next period, or back into one before.
 
         One transaction for each, ordered by attempt id, so that the rows of one attempt alone show
         where its hold went.
         """
-        if to_period <= from_period:
-            raise InvariantViolation(f"{budget} cannot roll from {from_period} back to {to_period}")
+        if to_period == from_period:
+            raise InvariantViolation(f"{budget} cannot roll from {from_period} to itself")
         moving = self._live.pop((budget, from_period), {})
         old = self._budget_accounts(budget, from_period)
         new = self._budget_accounts(budget, to_period)
         transactions = []
         for attempt_id, held in sorted(moving.items()):
-            held.earlier += (from_period,)
+            if to_period > from_period:
+                held.earlier += (from_period,)
+            else:
+                held.earlier = tuple(start for start in held.earlier if start < to_period)
             held.period_start = to_period
             self._live.setdefault((budget, to_period), {})[attempt_id] = held
             if held.nanos:

@@ -163,6 +163,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             authorize(Action.VERIFY)
         await self.engine.durable()
         findings = doctor.check_state(self.engine.state)
+        findings.append(doctor.check_clock(self.engine.clock))
         log, views = self.engine.log, self.engine.views
         findings += await asyncio.to_thread(doctor.check_store, log, request.full)
         findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))

@@ -101,5 +101,5 @@ class BudgetTable:
         }
 
     def due(self, now: int) -> list[BudgetRecord]:
-        """Budgets whose period has ended."""
-        return [r for r in self.records.values() if r.period_end and now >= r.period_end]
+        """Budgets that are not in the period of `now`: it has ended, or it was entered by a clock ahead."""
+        return [r for r in self.records.values() if r.period_end and not r.period_start <= now < r.period_end]

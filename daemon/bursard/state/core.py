@@ -13,6 +13,7 @@ from bursar_policies.decision import Snapshot
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
+    ClockStepped,
     ClusterCreated,
     Event,
     HoldsRolled,
@@ -72,6 +73,7 @@ class State(Tables):
 
 
 _APPLY: Mapping[type, Callable[..., None]] = {
+    ClockStepped: cluster.clock_stepped,
     ClusterCreated: cluster.cluster_created,
     LogResumed: cluster.log_resumed,
     PolicyApplied: policies.policy_applied,

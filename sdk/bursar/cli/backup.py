@@ -180,9 +180,22 @@ def audit_verify(file: str | None, state_dir: str | None, server: str | None, ou
         rows = view.findings(client.doctor(full=True))
     columns = (Column("check"), Column("ok"), Column("message", shrink=True))
     emit(rows, columns, output, identity="check")
-    now = ("nodes", "prices", "disk")
+    now = ("nodes", "prices", "disk", "clock")
     if any(not row["ok"] and row["check"] not in now for row in rows):
         raise fail(1)
+
+
+@audit.command("trust-clock")
+@click.option("--state-dir", metavar="DIR", required=True, help="Of the daemon that doubts its clock.")
+def audit_trust_clock(state_dir: str) -> None:
+    """Tell a running daemon that the machine's clock is right, although it jumped.
+
+    `bursar doctor` says when it is in doubt. Periods of budgets then follow the clock; it is recorded.
+
+    Example: bursar audit trust-clock --state-dir /var/lib/bursar
+    """
+    path = _room().trust_clock(which.directory_of(state_dir))
+    say(f"left {path.name} for the daemon, which looks for it while it is in doubt")
 
 
 @audit.command("accept-loss")

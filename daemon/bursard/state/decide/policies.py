@@ -134,12 +134,26 @@ def remove(state: State, kind: str, name: str) -> list[Event]:
 
 
 def roll_periods(state: State, now: int) -> list[Event]:
-    """Budgets whose period has ended: what is held moves on, before anything new is placed."""
+    """Budgets whose period has ended: what is held moves on, before anything new is placed.
+
+    A budget in a period that has not begun was taken there by a clock that was ahead. It comes back to where
+    the charges are, unless that would take it over a hard limit: then when what it holds has been resolved.
+    A clock that is behind what has been charged takes nothing anywhere.
+    """
     events: list[Event] = []
+    charged = max((node.through for node in state.nodes.values()), default=0)
     for record in state.budgets.due(now):
-        start, _ = period_bounds(record.spec.period, record.spec.timezone, Instant(now))
+        start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(now))
+        back = start < record.period_start
+        if back and (charged >= (end or 0) or (record.hard and not _fits(state, record, start))):
+            continue
         events.append(HoldsRolled(record.name, record.period_start, start))
     return events
+
+
+def _fits(state: State, record: BudgetRecord, period: int) -> bool:
+    held = state.ledger.held(record.name, record.period_start) + state.ledger.held(record.name, period)
+    return state.ledger.settled(record.name, period) + held <= record.spec.limit.nanos
 
 
 def thresholds(state: State) -> list[Event]:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import msgspec
 
-from bursard.events import ClusterCreated, LogResumed, NodeEnrolled, NodeTokenIssued, NodeTokenRevoked
+from bursard.events import (
+    ClockStepped,
+    ClusterCreated,
+    LogResumed,
+    NodeEnrolled,
+    NodeTokenIssued,
+    NodeTokenRevoked,
+)
 from bursard.state.tables import Applied, NodeToken, Tables
 
 
 def cluster_created(state: Tables, event: ClusterCreated, at: int, applied: Applied) -> None:
     """The first event of a log."""
     state.cluster_id, state.currency = event.cluster_id, event.currency
+
+
+def clock_stepped(state: Tables, event: ClockStepped, at: int, applied: Applied) -> None:
+    """Nothing hangs on it: periods and begin times look at the time itself."""
 
 
 def log_resumed(state: Tables, event: LogResumed, at: int, applied: Applied) -> None:

@@ -1,0 +1,152 @@
+"""The daemon's time: the wall clock, as far as it can be believed.
+
+Owns    the rule by which a jump of the wall clock is doubted, and when it is believed after all (ADR-0013).
+Why     periods of budgets, begin times and prices in force hang on the date. A clock that is forty days ahead
+        for an hour must not spend next year's budget; a daemon that was off for two months must find out by
+        itself. While a jump is in doubt, time goes on from where the log was, by the boot clock.
+Input   a clock, and where the log left off. Output: `now`, never doubted; `doubt`, for `doctor`; the steps
+        that were believed, to be recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US, Clock, Instant, format_instant
+
+log = logging.getLogger(__name__)
+
+TOLERANCE_US = 600 * SECOND_US
+"""A step of the wall clock up to this is a correction, and is followed."""
+BELIEVED_US = 7 * DAY_US
+"""How far ahead of the log the clock of another boot may be and be believed at once: the daemon was off."""
+PROOF_US = HOUR_US
+"""How long a clock that nothing speaks against must run on before it is believed."""
+CONTRADICTED_PROOF_US = DAY_US
+"""The same for a clock that the boot clock, or the log, speaks against."""
+
+
+class Anchor(NamedTuple):
+    """What time it was at one reading of the boot clock of one boot."""
+
+    boot_id: str
+    boot_us: int
+    at: int
+
+
+class Doubt(NamedTuple):
+    """A wall clock that is not believed.
+
+    Attributes:
+        wall, steady: what it says, and what is gone by instead.
+        believed_in_us: after so much more time it is; 0: never by itself.
+    """
+
+    wall: Instant
+    steady: Instant
+    believed_in_us: int
+
+
+class Step(NamedTuple):
+    """A jump that was believed, and why."""
+
+    was: Instant
+    became: Instant
+    why: str
+
+
+class SteadyClock:
+    """A `Clock` whose `now` does not follow jumps until they are proven."""
+
+    def __init__(
+        self, clock: Clock, boot_id: str, anchor: Anchor | None = None, first_at: int = 0, last_at: int = 0
+    ) -> None:
+        """Start where the log left off.
+
+        Args:
+            boot_id: of this machine's present boot.
+            anchor: what an earlier run of the daemon went by.
+            first_at, last_at: of the first and the last event in the log; 0: it is empty.
+        """
+        self._clock = clock
+        self._boot_id = boot_id
+        self._first_at = first_at
+        self._doubted_since_us: int | None = None
+        self._proof_us = CONTRADICTED_PROOF_US
+        self._steps: list[Step] = []
+        wall, boot = clock.now(), clock.boot_us()
+        self._at, self._boot = self._start(wall, boot, anchor, last_at), boot
+        self.now()
+
+    def _start(self, wall: Instant, boot: int, anchor: Anchor | None, last_at: int) -> int:
+        if not last_at:
+            return wall
+        if anchor is not None and anchor.boot_id == self._boot_id and boot >= anchor.boot_us:
+            # The boot clock saw all the time that has passed: what differs from it is a jump.
+            return max(anchor.at + boot - anchor.boot_us, last_at)
+        ahead = wall - last_at
+        if -TOLERANCE_US <= ahead <= BELIEVED_US:
+            return wall
+        self._proof_us = PROOF_US if ahead > 0 else CONTRADICTED_PROOF_US
+        return last_at
+
+    def boot_us(self) -> int:
+        """Microseconds since boot."""
+        return self._clock.boot_us()
+
+    def now(self) -> Instant:
+        """The time to go by."""
+        wall, boot = self._clock.now(), self._clock.boot_us()
+        steady = Instant(self._at + boot - self._boot)
+        if abs(wall - steady) <= TOLERANCE_US:
+            if self._doubted_since_us is not None:
+                log.info("the clock is right again", extra={"now": format_instant(wall)})
+            self._follow(wall, boot)
+            return wall
+        if self._doubted_since_us is None:
+            self._doubted_since_us = boot
+            log.warning(
+                "the clock has jumped; going on from the log's time until that is proven",
+                extra={"clock": format_instant(wall), "going_by": format_instant(steady)},
+            )
+        if wall >= self._first_at and boot - self._doubted_since_us >= self._proof_us:
+            self._believe(steady, wall, boot, f"it went on for {self._proof_us // HOUR_US} h")
+            return wall
+        return steady
+
+    def _follow(self, wall: int, boot: int) -> None:
+        self._at, self._boot = wall, boot
+        self._doubted_since_us, self._proof_us = None, CONTRADICTED_PROOF_US
+
+    def _believe(self, was: Instant, wall: Instant, boot: int, why: str) -> None:
+        self._steps.append(Step(was, wall, why))
+        log.warning(
+            "the clock is believed",
+            extra={"was": format_instant(was), "now": format_instant(wall), "why": why},
+        )
+        self._follow(wall, boot)
+
+    def trust(self, why: str) -> None:
+        """Somebody who knows says that the wall clock is right."""
+        was, wall = self.now(), self._clock.now()
+        if self._doubted_since_us is not None:
+            self._believe(was, wall, self._clock.boot_us(), why)
+
+    def doubt(self) -> Doubt | None:
+        """The jump that is not believed now."""
+        steady, wall = self.now(), self._clock.now()
+        if self._doubted_since_us is None:
+            return None
+        left = self._doubted_since_us + self._proof_us - self._clock.boot_us()
+        return Doubt(wall, steady, max(left, 1) if wall >= self._first_at else 0)
+
+    def anchor(self) -> Anchor:
+        """For the next run of the daemon in this boot."""
+        self.now()
+        return Anchor(self._boot_id, self._boot, self._at)
+
+    def take_steps(self) -> list[Step]:
+        """The jumps believed since the last call."""
+        steps, self._steps = self._steps, []
+        return steps
