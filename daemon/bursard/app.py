@@ -34,6 +34,7 @@ from bursar.v1 import (
 )
 from bursard import startup
 from bursard.access.identity import Role
+from bursard.access.refusals import Refusals
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.access.vault import Vault, open_vault
 from bursard.cycle import Cycle
@@ -79,7 +80,8 @@ _OPTIONS = (
     ("grpc.max_concurrent_streams", 256),
     ("grpc.so_reuseport", 0),
 )
-CONCURRENT_CALLS_MAX = 2000
+CONCURRENT_CALLS_MAX = 16_384
+"""Above all rooms of `access/admission` together: calls that are being refused pass through too."""
 
 
 async def run(settings: Settings) -> int:
@@ -113,12 +115,14 @@ async def run(settings: Settings) -> int:
         local_role=None if settings.local_role == "none" else Role(settings.local_role),
         users=_users(settings),
     )
+    door = Door(authority, ids, clock)
+    engine.listeners.append(door.on_event)
     server = aio.server(
-        interceptors=[Door(authority, ids)],
+        interceptors=[door],
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, fleet, telemetry, vault, settings)
+    add_services(server, engine, cycle, fleet, telemetry, vault, door.refusals, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,6 +135,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
         keeping = startup.keep_time(engine, clock, settings.state_dir)
         tasks.append(asyncio.create_task(keeping, name="time"))
+        tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         if bridge is not None:
             tasks.append(asyncio.create_task(bridge.run(), name="mqtt"))
         log.info("ready", extra={"address": sockets.address, "events": state.version, "pid": os.getpid()})
@@ -207,6 +212,7 @@ def add_services(
     fleet: Fleet,
     telemetry: LiveTelemetry,
     vault: Vault,
+    refusals: Refusals,
     settings: Settings,
 ) -> None:
     """Everything the server answers, health included."""
@@ -218,7 +224,7 @@ def add_services(
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, Refresh(engine, hub.settle)), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
-    events = EventsService(engine, cycle, started_at=engine.now())
+    events = EventsService(engine, cycle, refusals, started_at=engine.now())
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

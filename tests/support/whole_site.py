@@ -23,6 +23,7 @@ from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
 from bursard import app
+from bursard.access.admission import Admission
 from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken
 from bursard.access.vault import Vault
@@ -62,18 +63,28 @@ status is lost, so the call is made again.
 class Site:
     """One daemon, one node, and a token for whoever is asked for."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, admission: Admission | None = None) -> None:
         self.clock = VirtualClock(START)
         self.store = ScratchStore()
         self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.authority = Authority(self.engine.state, self.clock, local_role=Role.SUBMITTER)
         self.vault = Vault(bytes(32))
-        self.door = Door(self.authority, SequentialIds())
+        self.door = Door(self.authority, SequentialIds(), self.clock, admission)
+        self.engine.listeners.append(self.door.on_event)
         self.server = aio.server(interceptors=[self.door])
         cycle = Cycle(self.engine)
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
-        app.add_services(self.server, self.engine, cycle, self.fleet, LiveTelemetry(), self.vault, Settings())
+        app.add_services(
+            self.server,
+            self.engine,
+            cycle,
+            self.fleet,
+            LiveTelemetry(),
+            self.vault,
+            self.door.refusals,
+            Settings(),
+        )
         self.fleet.secrets = partial(self.vault.values, self.engine.state)
         self.address = f"unix:{folder}/s"
         self.server.add_insecure_port(self.address)
@@ -189,12 +200,12 @@ class Site:
 Story = Callable[[Site], Awaitable[None]]
 
 
-def play(story: Story) -> None:
+def play(story: Story, admission: Admission | None = None) -> None:
     """Run a story at a new site."""
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="b") as folder:
-            async with Site(folder) as site:
+            async with Site(folder, admission) as site:
                 await story(site)
 
     asyncio.run(main())

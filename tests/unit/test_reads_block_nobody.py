@@ -18,6 +18,7 @@ from bursar.ids import SequentialIds
 from bursar.model import JobSpec
 from bursar.v1 import events_pb2, jobs_pb2, money_pb2
 from bursard.access.identity import Identity, Role, set_caller
+from bursard.access.refusals import Refusals
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated
@@ -67,7 +68,7 @@ class Daemon:
         cycle = Cycle(self.engine)
         fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         self.jobs = JobsService(self.engine, cycle, fleet)
-        self.events = EventsService(self.engine, cycle, started_at=START)
+        self.events = EventsService(self.engine, cycle, Refusals(self.engine.clock), started_at=START)
         self.money = MoneyService(self.engine, Agents(self.engine, fleet).settle)
         self.policies = PoliciesService(self.engine)
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")

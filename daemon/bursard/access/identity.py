@@ -21,7 +21,7 @@ class Identity(msgspec.Struct, frozen=True):
     Attributes:
         name: user name, or node name of an agent. role: held over the whole site by the token or the local
             account; None when all rights come from grants.
-        local: came through the unix socket.
+        local: came through the unix socket; uid: as the kernel says, -1 otherwise.
         token_sha256: of a node's own secret.
         grants: beside the role: of the token's project and of `bursar grant`, as of this call.
     """
@@ -31,6 +31,7 @@ class Identity(msgspec.Struct, frozen=True):
     local: bool = False
     token_sha256: str = ""
     grants: tuple[Grant, ...] = ()
+    uid: int = -1
 
     @property
     def held(self) -> tuple[Grant, ...]:

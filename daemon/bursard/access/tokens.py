@@ -74,6 +74,10 @@ class Authority:
         """From now on these tokens are good as well."""
         self._users |= {user.sha256: user for user in users}
 
+    def dismiss(self, user: str) -> None:
+        """No configured token of this user is good any more."""
+        self._users = {digest: one for digest, one in self._users.items() if one.user != user}
+
     def issue_local(self, uid: int) -> tuple[str, int]:
         """A short token for a local user, and the seconds it lives.
 
@@ -98,10 +102,17 @@ class Authority:
     def _local_identity(self, uid: int) -> Identity:
         name = _user_name(uid)
         role = Role.ADMIN if uid in (0, os.getuid()) else self._local_role
-        identity = Identity(name, role, local=True, grants=self._state.grants.of(name))
+        identity = Identity(name, role, local=True, grants=self._state.grants.of(name), uid=uid)
         if not identity.held:
             raise Unauthenticated(f"{name} has no role here; ask an administrator for `bursar grant`")
         return identity
+
+    def renew(self, identity: Identity, authorization: str) -> Identity:
+        """Who that caller is by now. A short local token need not live on: the account does.
+
+        Raises `Unauthenticated` for an account that has no role any more, and for a token that has ended.
+        """
+        return self._local_identity(identity.uid) if identity.local else self.identify(authorization)
 
     def identify(self, authorization: str) -> Identity:
         """Who the `authorization` metadata proves, with its rights as of now. Raises `Unauthenticated`."""

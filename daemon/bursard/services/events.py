@@ -15,6 +15,8 @@ from bursar.v1 import events_pb2_grpc
 from bursard import doctor
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
+from bursard.access.refusals import Refusals
+from bursard.access.sessions import resume_at
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
@@ -44,9 +46,10 @@ class _Page(NamedTuple):
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the log."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, *, started_at: int) -> None:
+    def __init__(self, engine: Engine, cycle: Cycle, refusals: Refusals, *, started_at: int) -> None:
         self.engine = engine
         self.cycle = cycle
+        self._refusals = refusals
         self._started_at = started_at
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)
@@ -84,6 +87,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         try:
             while left > 0:
                 news.clear()
+                resume_at(f"go on with `bursar events --after {after}`")
                 page = await self._page(after, query, sight)
                 after = page.after
                 for event in page.events[:left]:
@@ -154,6 +158,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 "rows": writer.rows,
                 "commit_last_us": writer.last_commit_us,
                 "commit_longest_us": writer.longest_commit_us,
+                **{f"refused_{status.lower()}": n for status, n in self._refusals.counts.items()},
             },
         )
 

@@ -1,5 +1,7 @@
-"""The one door of every call: identity first, then the handler, then errors as statuses.
+"""The one door of every call: identity first, then room, then the handler, then errors as statuses.
 
+Owns    the way in and out of every method. gRPC gives and takes bytes here; what they mean is decided after
+        the caller is known: a stranger's bytes are never looked at, bytes that mean nothing have an answer.
 Why     handlers raise `bursar.errors`; this is the only mapper, so every status carries `ErrorInfo` and a
         defect of ours never shows its inside: it is logged under an id, and the caller gets the id.
 """
@@ -7,41 +9,63 @@ Why     handlers raise `bursar.errors`; this is the only mapper, so every status
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from bursar.clock import Clock
 from bursar.codec.bounds import check_numbers
-from bursar.errors import BursarError, Forbidden, StoreUnavailable
+from bursar.errors import BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
+from bursard.access.admission import Admission
 from bursard.access.authorize import allowed, refusal, somewhere
-from bursard.access.identity import set_caller
-from bursard.access.rules import METHODS
+from bursard.access.identity import Identity, set_caller
+from bursard.access.refusals import Refusals
+from bursard.access.rules import METHODS, Rule
+from bursard.access.sessions import Session, Sessions, enter_session
 from bursard.access.tokens import Authority
+from bursard.events import Event, RoleRevoked
+from bursard.services.wirefault import unreadable
 from bursard.store import CommitUnknown
 
-log = logging.getLogger(__name__)
-
-DOMAIN = "bursar"
-_OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+DOMAIN: Final = "bursar"
+REQUEST_S: Final = 10.0
+"""How long a call that carries one request may keep it back."""
+ABORT_S: Final = 5.0
+"""How long the last word of a stream may wait for a reader that stopped."""
+REFUSED_S: Final = 0.25
+"""How long a caller who is refused may take to send its request."""
+_OPEN: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """All that answers without an identity."""
 
-Handler = Any
+Context = aio.ServicerContext[Any, Any]
+Call = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 
 class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Identity and error mapping around every handler; wrappers are made once per method."""
+    """Identity, room and error mapping around every handler; wrappers are made once per method."""
 
-    def __init__(self, authority: Authority, ids: Ids) -> None:
+    def __init__(
+        self, authority: Authority, ids: Ids, clock: Clock, admission: Admission | None = None
+    ) -> None:
         self._authority = authority
         self._ids = ids
+        self._clock = clock
+        self._admission = admission or Admission()
         self._wrapped: dict[str, Any] = {}
+        self.sessions = Sessions(authority, clock)
+        self.refusals = Refusals(clock)
+
+    def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
+        """Rights have changed: streams that rest on them end now, not at the next sweep."""
+        if isinstance(event, RoleRevoked):
+            self.sessions.recheck()
 
     async def intercept_service(
         self,
@@ -53,80 +77,91 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or method in _OPEN:
-            return handler
-        self._wrapped[method] = wrapped = self._wrap(method, handler)
+        if handler is None:
+            return None
+        # A stream of bytes each way, whatever the method is: only so is the caller known, and a call counted,
+        # before its request has come.
+        wrapped = grpc.stream_stream_rpc_method_handler(self._wrap(method, handler), None, None)
+        self._wrapped[method] = wrapped
         return wrapped
 
-    def _wrap(self, method: str, handler: Any) -> Any:
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(
-                self._unary(method, handler.stream_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream),
-            handler.request_deserializer,
-            handler.response_serializer,
+    def _wrap(self, method: str, handler: Any) -> Call:
+        behaviour = (
+            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
+        is_stream = handler.response_streaming
+        kind: type[Message] = handler.request_deserializer.__self__
 
-    def _enter(self, method: str, request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        """Who calls, may they call this at all, and are its numbers numbers? What a request is about is for
-        its handler to check, as are the messages of a stream.
+        async def call(raw: AsyncIterator[bytes], context: Context) -> None:
+            identity, session, ticket = None, None, None
+            try:
+                identity, authorization, rule = self._enter(method, context)
+                ticket = self._admission.enter(identity, rule.action if rule else None, is_stream=is_stream)
+                if identity is not None and rule is not None and is_stream:
+                    session = Session(identity, authorization, rule)
+                    self.sessions.open.add(session)
+                enter_session(session)
+                decoded = _decoded(kind, raw)
+                request = decoded if handler.request_streaming else await _only(decoded)
+                if is_stream:
+                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            await self._send(context, handler.response_serializer(response), session)
+                else:
+                    await context.write(handler.response_serializer(await behaviour(request, context)))
+            except asyncio.CancelledError:
+                if session is None or session.error is None or session.task is None:
+                    raise
+                session.task.uncancel()
+                self._forget(session, ticket)
+                ticket = None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ABORT_S):
+                        await self._abort(method, identity, context, session.error)
+            except Exception as error:
+                if ticket is None:
+                    await _heard(raw, handler.request_streaming)
+                await self._abort(method, identity, context, error)
+            finally:
+                self._forget(session, ticket)
+
+        return call
+
+    async def _send(self, context: Context, data: bytes, session: Session | None) -> None:
+        """One message of a stream, with the time since which it waits for its reader."""
+        if session is None:
+            await context.write(data)
+            return
+        session.sending_since = self._clock.boot_us()
+        await context.write(data)
+        session.sending_since = 0
+
+    def _forget(self, session: Session | None, ticket: Any) -> None:
+        if session is not None:
+            self.sessions.open.discard(session)
+        if ticket is not None:
+            self._admission.leave(ticket)
+
+    def _enter(self, method: str, context: Context) -> tuple[Identity | None, str, Rule | None]:
+        """Who calls, on which proof, and may they call this at all? What a request is about is for its
+        handler to check. Nobody is who calls an open method.
         """
+        if method in _OPEN:
+            return None, "", None
         metadata = context.invocation_metadata() or ()
-        given = next((value for key, value in metadata if key == "authorization"), "")
-        identity = self._authority.identify(str(given))
+        given = str(next((value for key, value in metadata if key == "authorization"), ""))
+        identity = self._authority.identify(given)
         rule = METHODS.get(method)
         if rule is None:
             raise Forbidden(f"{method} is not served to anybody: it has no rule of access")
         if not (allowed(identity, rule.action) if rule.site else somewhere(identity, rule.action)):
             raise refusal(identity, rule.action)
         set_caller(identity)
-        if isinstance(request, Message):
-            check_numbers(request)
+        return identity, given, rule
 
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            try:
-                self._enter(method, request, context)
-                return await behaviour(request, context)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                await self._abort(context, error)
-
-        return call
-
-    def _stream(
-        self, method: str, behaviour: Callable[..., AsyncIterator[Any]]
-    ) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            try:
-                self._enter(method, request, context)
-                async for response in behaviour(request, context):
-                    yield response
-            except (asyncio.CancelledError, GeneratorExit):
-                raise
-            except Exception as error:
-                await self._abort(context, error)
-
-        return call
-
-    async def _abort(self, context: aio.ServicerContext[Any, Any], error: Exception) -> None:
+    async def _abort(
+        self, method: str, identity: Identity | None, context: Context, error: Exception
+    ) -> None:
         if isinstance(error, aio.AbortError | aio.BaseError):
             raise error
         if isinstance(error, CommitUnknown):
@@ -136,10 +171,45 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             )
         if not isinstance(error, BursarError):
             fault = self._ids.new("fault")
-            log.error("a call failed", extra={"fault": fault}, exc_info=error)
+            self.refusals.fault(fault, method, error)
             error = BursarError(f"an internal error happened; the log has it as {fault}", {"fault": fault})
+        else:
+            self.refusals.note(method, identity.name if identity is not None else "", error)
         code = grpc.StatusCode[error.status]
         await context.abort(code, error.message, trailing_metadata=(_details(code, error),))
+
+
+async def _decoded(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """Messages of a caller that is known by now. Raises `InvalidRequest` for bytes that are none."""
+    async for data in raw:
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            raise unreadable(kind.DESCRIPTOR, data) from None
+        yield message
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    """The one request of a call, its numbers numbers. Raises `InvalidRequest`, also when none comes."""
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            async for request in requests:
+                check_numbers(request)
+                return request
+    except TimeoutError:
+        raise InvalidRequest(f"no request came within {REQUEST_S:g} s of the call") from None
+    raise InvalidRequest("the call carries no request")
+
+
+async def _heard(raw: AsyncIterator[bytes], is_stream: bool) -> None:
+    """Take in, unread, what a caller who is refused is about to send: a client whose own words cannot leave
+    any more may report that instead of the refusal. Who keeps them back is not waited for.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REFUSED_S):
+            async for _ in raw:
+                if is_stream:
+                    return
 
 
 def _details(code: grpc.StatusCode, error: BursarError) -> tuple[str, bytes]:
