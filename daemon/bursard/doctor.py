@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
 import msgspec
 
 from bursar.clock import HOUR_US, format_instant
-from bursar.model import LIMITS
+from bursar.model import LIMITS, JobState
+from bursar.model.ranges import contains, count
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
-from bursard.state import State
+from bursard.state import ArrayRecord, JobRecord, State
+from bursard.state.arrays import size_of
 from bursard.steady import SteadyClock
 from bursard.store import EventFilter, Log, Views
 
@@ -36,6 +41,7 @@ def check_state(state: State) -> list[Finding]:
         _prices(state),
         _devices(state),
         _attempts(state),
+        _jobs(state),
         _ledger(state),
         _budgets(state),
         _policies(state),
@@ -183,6 +189,49 @@ def _attempts(state: State) -> Finding:
         if job is None or job.attempt is not attempt:
             problems.append(f"J4: {attempt.id} is live but not the live attempt of its job")
     return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
+
+
+def _jobs(state: State) -> Finding:
+    """Are jobs, arrays, the queue and the counts four views of one thing?"""
+    problems = []
+    counts: Counter[str] = Counter()
+    for job in state.jobs.values():
+        if job.id in state.pending and (job.state is not JobState.PENDING or job.held or job.waiting_on):
+            problems.append(f"job {job.display} is in the queue, but may not start")
+        if not job.state.terminal:
+            lost = [other for other in job.waiting_on if state.job(other) is None]
+            if lost and job.id not in state.doomed:
+                problems.append(f"job {job.display} waits for {lost[0]}, which is over")
+        if job.array is not None:
+            problems += _array(state, job, job.array)
+            counts.update(job.array.counts)
+        elif not job.parent_id:
+            counts[job.state.value] += 1
+        elif job.parent_id not in state.jobs:
+            problems.append(f"task {job.display} has no array")
+    for one in JobState:
+        if not one.terminal and state.counts.get(one, 0) != counts[one.value]:
+            problems.append(
+                f"{counts[one.value]} jobs are {one.value}, {state.counts.get(one, 0)} are counted"
+            )
+    return _finding(
+        "jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect"
+    )
+
+
+def _array(state: State, job: JobRecord, array: ArrayRecord) -> Iterator[str]:
+    tasks = state.tasks[job.id].values()
+    alone = (task for task in tasks if not contains(array.unopened, task.array_index))
+    pending = count(array.unopened) + sum(task.state is JobState.PENDING for task in alone)
+    counted = array.counts.get(JobState.PENDING.value, 0)
+    if sum(array.counts.values()) != size_of(job):
+        yield f"array {job.display} counts {sum(array.counts.values())} tasks of {size_of(job)}"
+    if pending != counted:
+        yield f"array {job.display} has {pending} pending tasks, {counted} are counted"
+    taken = sum(task.has_slot and not task.state.terminal for task in tasks)
+    if array.max_parallel and array.open_slots + taken != array.max_parallel:
+        slots = f"{array.open_slots} free and {taken} taken of {array.max_parallel} slots"
+        yield f"array {job.display} has {slots}"
 
 
 def _ledger(state: State) -> Finding:

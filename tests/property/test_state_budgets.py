@@ -42,6 +42,7 @@ from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
+from bursard.doctor import check_state
 from bursard.engine import Engine, unposted
 from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
 from bursard.housekeeping import Housekeeping
@@ -674,6 +675,8 @@ class ClusterMachine(RuleBasedStateMachine):
             assert array.queued == sum(t.has_slot and t.state is JobState.PENDING for t in tasks)
             used = sum(t.has_slot and not t.state.terminal for t in tasks)
             assert array.open_slots + used == array.max_parallel or not array.max_parallel, "slots"
+        (jobs_tie,) = [one for one in check_state(state) if one.check == "jobs"]
+        assert jobs_tie.ok, jobs_tie.message
         every = [*single, *(task for tasks in tasks_by_array.values() for task in tasks)]
         counts = Counter(job.state for job in every if not job.state.terminal)
         assert {k: v for k, v in self.state.counts.items() if v} == dict(counts)

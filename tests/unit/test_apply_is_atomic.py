@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bursar.errors import NotApplied
-from bursar.model import JobState
+from bursar.model import ArraySpec, Dependency, JobState
 from bursard import cycle
-from bursard.doctor import check_ends, second_ends
+from bursard.doctor import check_ends, check_state, second_ends
 from bursard.events import AttemptPlaced, JobEnded, JobHeld, JobSubmitted, encode
 from bursard.replay import restore
 from bursard.state import core, image
@@ -165,5 +165,35 @@ def test_a_second_end_is_refused_before_it_is_true(at_a_desk: Any) -> None:
         with pytest.raises(NotApplied, match="J5"):
             desk.engine.commit([end, end], "ann")
         assert desk.job(ref).state is JobState.PENDING
+
+    at_a_desk(story)
+
+
+BROKEN: list[tuple[str, str]] = [
+    ("state.counts['PENDING'] += 1", "8 jobs are PENDING, 9 are counted"),
+    ("array.unopened = ()", "array 1 has 2 pending tasks, 5 are counted"),
+    ("array.open_slots += 1", "array 1 has 1 free and 2 taken of 2 slots"),
+    ("array.counts['SUCCEEDED'] = 1", "array 1 counts 6 tasks of 5"),
+    ("task.held = True", "job 1[0] is in the queue, but may not start"),
+    ("waits.waiting_on['job_gone'] = 'succeeded'", "job 3 waits for job_gone, which is over"),
+    ("state.jobs.pop(first)", "task 1[0] has no array"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), BROKEN)
+def test_doctor_finds_where_the_views_of_one_thing_differ(at_a_desk: Any, fault: str, message: str) -> None:
+    async def story(desk: Any) -> None:
+        ref = await desk.submit(array=ArraySpec((0, 1, 2, 3, 4), 2))
+        held = await desk.submit(held=True)
+        last = await desk.submit(depends_on=(Dependency(held, "succeeded"),), array=ArraySpec((7,)))
+        await desk.submit()
+        state = desk.state
+        first = desk.job(ref).id
+        names = {"state": state, "array": desk.job(ref).array, "waits": desk.job(last), "first": first}
+        assert [one.ok for one in check_state(state) if one.check == "jobs"] == [True]
+        exec(fault, {**names, "task": desk.job(f"{ref}[0]")})
+        (found,) = [one for one in check_state(state) if one.check == "jobs"]
+        assert not found.ok
+        assert message in found.message
 
     at_a_desk(story)
