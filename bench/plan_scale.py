@@ -1,0 +1,223 @@
+"""How long a plan takes on a large site: snapshot, plan and sentences, in milliseconds of CPU.
+
+Load    nodes of 8 GPUs in 8 types, nearly full; as many pending jobs as asked of some hundred shapes at three
+        priorities, under three budgets; in each cycle half of the events are ends, half submissions. The site
+        is filled by hand, not by plans, so that a run is short. The state's own columns and queues are used.
+Prints  p50 and p99 over the cycles; CPU time, since wall time says more about the neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import time
+
+import numpy as np
+
+from bursar.model import Device, DeviceShare, MemberAllocation, NodeFacts, ShareRates
+from bursar.resources import MILLI, GpuRequest, ResourceRequest
+from bursar_policies.decision import BudgetRoom, JobClass, Plan, Snapshot
+from bursard.scheduler import PlanCache, plan, reason_of
+from bursard.state.cluster import Cluster
+from bursard.state.columns import Members
+from bursard.state.pending import PendingIndex
+
+TYPES = ("T4", "L4", "A10", "V100", "A100", "H100", "H200", "B200")
+GIB = 1 << 30
+HOUR_US = 3_600_000_000
+NOW = 1_767_225_600_000_000
+CYCLE_US = 60_000_000
+BUDGETS = ("a", "b", "c")
+REASONS_ASKED = 100
+"""Sentences of one page of `bursar ls`."""
+
+
+def shapes(count: int, draw: random.Random) -> list[JobClass]:
+    """Different things to ask for: CPUs alone, shares of a GPU, GPUs, gangs."""
+    found: dict[JobClass, None] = {}
+    while len(found) < count:
+        kind = draw.random()
+        gpus = None
+        if kind >= 0.35:
+            types = tuple(sorted(draw.sample(TYPES, draw.choice([1, 1, 2])))) if draw.random() < 0.6 else ()
+            gpus = GpuRequest(draw.choice([1, 1, 1, 2, 2, 4, 8]), types)
+        elif kind >= 0.15:
+            types = tuple(draw.sample(TYPES, 1)) if draw.random() < 0.5 else ()
+            gpus = GpuRequest(1, types, draw.choice([100, 200, 250, 300, 500, 700]))
+        whole = gpus is not None and gpus.milli == MILLI and gpus.count == 8
+        cpus = draw.choice([1, 2, 4, 6, 8, 12, 16]) * (gpus.count if gpus is not None else 1)
+        limit_us = draw.choice([1, 4, 12, 24]) * HOUR_US
+        asked = JobClass(
+            nodes=draw.choice([1] * 9 + [2, 4, 8, 16]) if whole else 1,
+            options=(ResourceRequest(gpus, min(cpus, 120) * MILLI, draw.choice([4, 8, 16, 32, 64]) * GIB),),
+            ordered=False,
+            constraints=(),
+            spot_policy="auto",
+            time_limit_us=limit_us,
+            hold_us=limit_us + 90_000_000,
+            budgets=(draw.choice(BUDGETS),),
+        )
+        found[asked] = None
+    return list(found)
+
+
+class Site:
+    """The state's own columns and queues, moved by hand."""
+
+    def __init__(self, nodes: int, classes: list[JobClass], draw: random.Random) -> None:
+        self.cluster, self.members, self.pending = Cluster(), Members(), PendingIndex()
+        self.classes, self.draw = classes, draw
+        self.live: dict[str, list[tuple[int, MemberAllocation]]] = {}
+        self.of: dict[str, JobClass] = {}
+        self.orders = self.now = 0
+        self.typical = tuple((one.options[0], draw.randint(1, 50)) for one in classes[:35])
+        for number in range(nodes):
+            kind = number % len(TYPES)
+            devices = tuple(Device(i, f"{number}-{i}", TYPES[kind], 80 * GIB) for i in range(8))
+            facts = NodeFacts(
+                name=f"n{number:06}", cpu_milli=128_000, memory_bytes=1 << 40, devices=devices, pool="p"
+            )
+            row = self.cluster.add(f"node_{number:06}", facts)
+            rate = (kind + 1) * 4_000_000_000
+            self.cluster.set_price(row, "x", ShareRates(rate * 85 // 100, rate * 10 // 100, rate * 5 // 100))
+            self.cluster.set_ready(row, True)
+
+    def fill(self) -> None:
+        """Something on every node, until a dozen draws did not fit."""
+        for row in range(len(self.cluster.ids)):
+            misses = 0
+            while misses < 12:
+                asked = self.draw.choice(self.classes)
+                if asked.nodes > 1 or not self._put(row, asked):
+                    misses += 1
+
+    def _put(self, row: int, asked: JobClass) -> bool:
+        request, cluster = asked.options[0], self.cluster
+        if cluster.cpu_free[row] < request.cpu_milli or cluster.memory_free[row] < request.memory_bytes:
+            return False
+        devices: tuple[DeviceShare, ...] = ()
+        if (gpus := request.gpus) is not None:
+            if gpus.types and TYPES[row % len(TYPES)] not in gpus.types:
+                return False
+            fitting = np.flatnonzero(cluster.gpu_free[row] >= gpus.milli)[: gpus.count].tolist()
+            if len(fitting) < gpus.count:
+                return False
+            devices = tuple(DeviceShare(index, gpus.milli) for index in fitting)
+        job_id = f"f{len(self.of)}"
+        self.of[job_id] = asked
+        ends_at = NOW + self.draw.randint(1, 24) * HOUR_US
+        self._take(job_id, row, _alloc(0, devices, request), ends_at)
+        return True
+
+    def _take(self, job_id: str, row: int, alloc: MemberAllocation, ends_at: int) -> None:
+        self.cluster.take(row, alloc)
+        self.members.add(job_id, row, alloc, ends_at)
+        self.live.setdefault(job_id, []).append((row, alloc))
+
+    def submit(self) -> None:
+        """One more waits."""
+        asked = self.draw.choice(self.classes)
+        job_id = f"j{self.orders}"
+        self.of[job_id] = asked
+        self.pending.add(job_id, asked, 25 + 25 * (self.orders % 3), self.orders)
+        self.orders += 1
+
+    def end(self, job_id: str) -> None:
+        """One that ran is gone."""
+        for row, alloc in self.live.pop(job_id):
+            self.cluster.give(row, alloc)
+            self.members.remove(job_id, alloc.rank)
+
+    def snapshot(self) -> Snapshot:
+        """As the state takes it."""
+        return Snapshot(
+            version=self.now,
+            nodes=self.cluster.columns(),
+            queues=self.pending.queues(),
+            running=self.members.columns(),
+            budgets={name: BudgetRoom(name, 10**18, 0, 0, "USD") for name in BUDGETS},
+            typical=self.typical,
+            facts_version=self.cluster.facts_version + 1,
+        )
+
+    def do(self, made: Plan) -> None:
+        """Start what the plan wants."""
+        for start in made.starts:
+            self.pending.remove(start.job_id)
+            asked = self.of[start.job_id]
+            ends_at = NOW + self.now + asked.hold_us
+            for rank, member in enumerate(start.members):
+                alloc = _alloc(rank, member.devices, asked.options[start.option])
+                self._take(start.job_id, member.node, alloc, ends_at)
+
+
+def _alloc(rank: int, devices: tuple[DeviceShare, ...], request: ResourceRequest) -> MemberAllocation:
+    return MemberAllocation(
+        rank=rank,
+        node_id="",
+        devices=devices,
+        cpu_milli=request.cpu_milli,
+        memory_bytes=request.memory_bytes,
+        rates=ShareRates(),
+        price_id="x",
+    )
+
+
+def cpu_ms() -> float:
+    return time.process_time() * 1e3
+
+
+def measure(site: Site, cycles: int, events: int) -> dict[str, list[float]]:
+    """CPU milliseconds by part, one entry a cycle; the first cycle, which fills the cache, is left out."""
+    cache = PlanCache()
+    found: dict[str, list[float]] = {"snapshot": [], "plan": [], "reasons": [], "starts": []}
+    for cycle in range(cycles + 1):
+        site.now += CYCLE_US
+        for job_id in site.draw.sample(sorted(site.live), min(events // 2, len(site.live))):
+            site.end(job_id)
+        for _ in range(events // 2):
+            site.submit()
+        began = cpu_ms()
+        shot = site.snapshot()
+        frozen = cpu_ms()
+        made = plan(shot, NOW + site.now, cache)
+        planned = cpu_ms()
+        for index in list(made.verdicts)[:REASONS_ASKED]:
+            reason_of(shot, made, index)
+        asked = cpu_ms()
+        site.do(made)
+        if cycle:
+            parts = (frozen - began, planned - frozen, asked - planned, len(made.starts))
+            for name, value in zip(found, parts, strict=True):
+                found[name].append(value)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=10_000)
+    parser.add_argument("--pending", type=int, default=70_000)
+    parser.add_argument("--shapes", type=int, default=500)
+    parser.add_argument("--events", type=int, default=1_000)
+    parser.add_argument("--cycles", type=int, default=5)
+    flags = parser.parse_args()
+    draw = random.Random(1)
+    site = Site(flags.nodes, shapes(flags.shapes, draw), draw)
+    site.fill()
+    for _ in range(flags.pending):
+        site.submit()
+    found = measure(site, flags.cycles, flags.events)
+    print(
+        f"{flags.nodes} nodes, {len(site.pending)} pending, {len(site.members)} members run,"
+        f" {flags.events} events a cycle, {flags.cycles} cycles"
+    )
+    for name in ("snapshot", "plan", "reasons"):
+        p50, p99 = np.percentile(found[name], (50, 99))
+        print(f"{name:<10} p50 {p50:8.1f} ms CPU   p99 {p99:8.1f} ms CPU")
+    print(f"{'starts':<10} p50 {np.median(found['starts']):8.0f} a cycle")
+    print(f"{'memory':<10} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:12.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
