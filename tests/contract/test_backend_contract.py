@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
@@ -468,17 +469,7 @@ def done(work: Any) -> Any:
 
 
 def _exited(attempt_id: str, rank: int, exit: Exit) -> Exited:
-    return Exited(
-        attempt_id=attempt_id,
-        rank=rank,
-        cause=exit.cause,
-        exit_code=exit.exit_code if exit.exit_code >= 0 else None,
-        signal=exit.signal,
-        message=exit.message,
-        started=exit.started,
-        started_boot_us=exit.started_boot_us,
-        held_us=exit.held_us,
-    )
+    return Exited(attempt_id=attempt_id, rank=rank, **msgspec.structs.asdict(exit))
 
 
 def _truth(truth: s.Truth) -> MemberTruth:
@@ -553,8 +544,8 @@ class Pocket:
             self.members[key][1] = Exited(
                 attempt_id=key[0],
                 rank=key[1],
-                cause=cause,
-                exit_code=exit_code,
+                cause=EndCause(cause),
+                exit_code=-1 if exit_code is None else exit_code,
                 started=start is not None,
                 started_boot_us=start or 0,
                 held_us=held_us,

@@ -21,6 +21,7 @@ from collections.abc import Coroutine, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
@@ -366,16 +367,7 @@ def assignment_of(message: Assign) -> s.Assignment:
 
 
 def end_of(attempt_id: str, rank: int, exit: Exit) -> Exited:
-    return Exited(
-        attempt_id=attempt_id,
-        rank=rank,
-        cause=exit.cause,
-        exit_code=exit.exit_code,
-        signal=exit.signal,
-        started=exit.started,
-        started_boot_us=exit.started_boot_us,
-        held_us=exit.held_us,
-    )
+    return Exited(attempt_id=attempt_id, rank=rank, **msgspec.structs.asdict(exit))
 
 
 class World:

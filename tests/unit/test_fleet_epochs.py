@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bursar.model import JobState
+from bursar.model import EndCause, JobState
 from bursar_agent.statedir import LogEnd, StateDir
 from bursard.fleet import AgentLink, Agents, Assign, Exited, Hello
 from bursard.fleet.agents import FENCED_MAX, LogBehind
@@ -37,7 +37,7 @@ class Site(World):
         word = Exited(
             attempt_id=order.attempt_id,
             rank=order.rank,
-            cause="start_failed",
+            cause=EndCause.START_FAILED,
             message="assignment refused",
             started=False,
             fenced_epoch=epoch,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.model import JobState
+from bursar.model import EndCause, JobState
 from bursar.money import cumulative
 from bursard import doctor
 from bursard.events import MemberEnded, NodeMetered, NodeQuarantined
@@ -49,7 +49,7 @@ class Running(World):
         assert self.rate > 0
 
     def exited(self, **changes: Any) -> None:
-        word = Exited(attempt_id=self.attempt.id, rank=0, cause="completed", exit_code=0)
+        word = Exited(attempt_id=self.attempt.id, rank=0, cause=EndCause.COMPLETED, exit_code=0)
         self.fleet.exited(self.node(), msgspec.structs.replace(word, **changes))
         self.writer.flush()
 
@@ -138,7 +138,7 @@ def test_a_start_before_its_order_counts_from_the_order() -> None:
     attempt = job.attempt
     world.fleet.started(world.node(), Started(attempt.id, 0, 9, world.clock.boot_us() - HOUR_US))
     world.clock.advance(SECOND_US)
-    word = Exited(attempt_id=attempt.id, rank=0, cause="completed", exit_code=0, held_us=HOUR_US)
+    word = Exited(attempt_id=attempt.id, rank=0, cause=EndCause.COMPLETED, exit_code=0, held_us=HOUR_US)
     world.fleet.exited(world.node(), word)
     assert world.settled_nanos() <= cumulative(attempt.rate, SECOND_US)
     assert "before that was placed" in world.node().reason
@@ -148,7 +148,7 @@ def test_a_member_of_another_node_is_none_of_its_business() -> None:
     world = Running()
     world.backend.connect(msgspec.structs.replace(FACTS, name="n-2"))
     other = world.node("n-2")
-    end = Exited(attempt_id=world.attempt.id, rank=0, cause="failed", exit_code=1, held_us=1)
+    end = Exited(attempt_id=world.attempt.id, rank=0, cause=EndCause.FAILED, exit_code=1, held_us=1)
     world.fleet.exited(other, end)
     world.fleet.started(other, Started(world.attempt.id, 0, 9, world.clock.boot_us()))
     world.fleet.usage(other, Usage(1, "boot-1", world.clock.boot_us(), (Counter(world.attempt.id, 0, 5),)))
@@ -207,12 +207,12 @@ def test_usage_of_an_earlier_boot_is_ignored() -> None:
 @pytest.mark.parametrize("cause", ["cancelled", "preempted", "idle", "budget"])
 def test_an_end_that_only_the_daemon_orders_is_a_failure_when_it_did_not(cause: str) -> None:
     world = Running()
-    world.exited(cause=cause, exit_code=None, signal=15, message="so it says")
+    world.exited(cause=EndCause(cause), exit_code=-1, signal=15, message="so it says")
     assert world.job.state is JobState.FAILED
     assert world.job.message == f"ended as {cause}, which nobody asked for: so it says"
     world = Running()
     world.stop(world.attempt)
-    world.exited(cause=cause, exit_code=None, signal=15)
+    world.exited(cause=EndCause(cause), exit_code=-1, signal=15)
     assert world.job.state is JobState.CANCELLED
 
 
@@ -229,7 +229,7 @@ def test_a_hello_from_the_past_is_refused_and_changes_nothing() -> None:
 def test_a_reboot_bills_no_more_than_passed_for_what_was_spooled() -> None:
     world = Running()
     world.clock.advance(100 * SECOND_US)
-    end = Exited(attempt_id=world.attempt.id, rank=0, cause="node_lost", held_us=YEAR_US)
+    end = Exited(attempt_id=world.attempt.id, rank=0, cause=EndCause.NODE_LOST, held_us=YEAR_US)
     truth = MemberTruth(attempt_id=world.attempt.id, rank=0, running=False, boot_id="boot-1", exit=end)
     world.fleet.hello(Hello(facts=FACTS, boot_id="boot-2", boot_us=5, truths=(truth,)))
     assert world.settled_nanos() <= world.cost_of(100 * SECOND_US)
@@ -333,7 +333,7 @@ WORDS = st.lists(
         OFFSET,
         WHEN,
         st.integers(0, 2),
-        st.sampled_from(["completed", "failed", "node_lost", "preempted", "time_limit", "won"]),
+        st.sampled_from(["completed", "failed", "node_lost", "preempted", "time_limit", "idle"]),
     ),
     max_size=25,
 )
@@ -363,11 +363,11 @@ def test_no_liar_settles_more_than_time_passed_nor_passes_a_hard_budget(words: l
                 case "usage":
                     world.fleet.usage(node, Usage(1, boot_id, boot_us, (Counter(attempt_id, 0, held_us),)))
                 case "end":
-                    word = Exited(attempt_id=attempt_id, rank=0, cause=cause, held_us=held_us)
+                    word = Exited(attempt_id=attempt_id, rank=0, cause=EndCause(cause), held_us=held_us)
                     world.fleet.exited(node, msgspec.structs.replace(word, started_boot_us=boot_us))
                 case "hello" | "reboot":
                     boots += kind == "reboot"
-                    end = Exited(attempt_id=attempt_id, rank=0, cause="node_lost", held_us=held_us)
+                    end = Exited(attempt_id=attempt_id, rank=0, cause=EndCause.NODE_LOST, held_us=held_us)
                     truth = MemberTruth(
                         attempt_id=attempt_id, rank=0, running=False, boot_id=boot_id, exit=end
                     )

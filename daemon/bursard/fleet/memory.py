@@ -13,7 +13,7 @@ import msgspec
 
 from bursar.clock import Clock
 from bursar.errors import ServerUnavailable
-from bursar.model import NodeFacts
+from bursar.model import EndCause, NodeFacts
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.words import (
     Assign,
@@ -146,8 +146,8 @@ class MemoryBackend:
         member.end = Exited(
             attempt_id=key[0],
             rank=key[1],
-            cause=cause,
-            exit_code=exit_code,
+            cause=EndCause(cause),
+            exit_code=-1 if exit_code is None else exit_code,
             signal=0 if exit_code is not None or not member.pid else 15,
             started=bool(member.pid),
             started_boot_us=member.started_boot_us,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.model import NodeFacts
+from bursar.model import Exit, NodeFacts
 
 # --- orders
 
@@ -74,24 +74,14 @@ class LogAnswer(msgspec.Struct, frozen=True):
 # --- reports
 
 
-class Exited(msgspec.Struct, frozen=True, kw_only=True):
-    """A member's process tree is gone. `exit_code` None: a signal ended it; `started` False: it never was.
+class Exited(Exit, frozen=True, kw_only=True):
+    """An exit, and whose: a member's process tree is gone.
 
     `fenced_epoch` not 0: this is no end. Its order was not obeyed, since one of this epoch had been.
     """
 
     attempt_id: str
     rank: int
-    cause: str
-    exit_code: int | None = None
-    signal: int = 0
-    message: str = ""
-    started: bool = True
-    started_boot_us: int = 0
-    held_us: int = 0
-    cpu_us: int = 0
-    max_rss_bytes: int = 0
-    log_bytes: int = 0
     fenced_epoch: int = 0
 
 

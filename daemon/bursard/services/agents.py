@@ -9,6 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import msgspec
+
+from bursar.codec.launch import exit_from_wire
 from bursar.codec.spec import facts_from_wire
 from bursar.errors import BursarError, InvalidRequest
 from bursar.v1 import agents_pb2 as pb
@@ -219,21 +222,8 @@ def _truth(wire: pb.AttemptTruth) -> MemberTruth:
 
 
 def _exited(wire: pb.Exited) -> Exited:
-    return Exited(
-        attempt_id=wire.attempt_id,
-        rank=wire.rank,
-        cause=wire.cause,
-        exit_code=wire.exit_code if wire.HasField("exit_code") else None,
-        signal=wire.signal,
-        message=wire.message,
-        started=wire.started,
-        started_boot_us=wire.started_boot_us,
-        held_us=wire.held_us,
-        cpu_us=wire.cpu_us,
-        max_rss_bytes=wire.max_rss_bytes,
-        log_bytes=wire.log_bytes,
-        fenced_epoch=wire.fenced_epoch,
-    )
+    exit = msgspec.structs.asdict(exit_from_wire(wire))
+    return Exited(attempt_id=wire.attempt_id, rank=wire.rank, fenced_epoch=wire.fenced_epoch, **exit)
 
 
 def _started(wire: pb.Started) -> Started:
