@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 import bursar
+from bursar.cli import lazy
 from bursar.cli.groups import NearGroup
 from bursar.errors import BursarError
 
@@ -195,6 +196,7 @@ def main() -> NoReturn:
     # gRPC reads these when it is loaded: this process never forks, and tells its failures itself.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    lazy.install()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

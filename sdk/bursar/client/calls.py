@@ -11,7 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from bursar.codec.spec import spec_to_wire
+from bursar.codec import spec as spec_codec
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
@@ -51,7 +51,7 @@ def submit_request(spec: JobSpec, key: str, terse: bool) -> jobs_pb2.SubmitReque
     """The message of Submit and SubmitMany. `key` is bounded here so that the place is named."""
     if len(key) > 200:
         raise InvalidRequest(f"the idempotency key has {len(key)} characters; at most 200 are kept")
-    return jobs_pb2.SubmitRequest(spec=spec_to_wire(spec), idempotency_key=key, terse=terse)
+    return jobs_pb2.SubmitRequest(spec=spec_codec.spec_to_wire(spec), idempotency_key=key, terse=terse)
 
 
 def get_job(job: str) -> Call[types_pb2.Job]:
@@ -106,7 +106,7 @@ def watch(jobs: Sequence[str], until_terminal: bool) -> Call[types_pb2.Job]:
 
 def plan(spec: JobSpec) -> Call[jobs_pb2.PlanResponse]:
     """What a submit would do now."""
-    request = jobs_pb2.PlanRequest(spec=spec_to_wire(spec))
+    request = jobs_pb2.PlanRequest(spec=spec_codec.spec_to_wire(spec))
     return Call("/bursar.v1.Jobs/Plan", request, jobs_pb2.PlanResponse)
 
 
