@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from random import Random
 from typing import Any
 
 import pytest
@@ -37,9 +38,11 @@ async def say(site: Site, *messages: pb.AgentMessage, token: str = "") -> tuple[
         request_serializer=pb.AgentMessage.SerializeToString,
         response_deserializer=pb.DaemonMessage.FromString,
     )(metadata=(("authorization", f"Bearer {token}"),), timeout=20)
-    await stream.write(messages[0])
-    answers: list[Any] = [await stream.read()]
-    if answers == [aio.EOF] or answers[0].WhichOneof("body") == "refused":
+    answers: list[Any] = []
+    with contextlib.suppress(aio.AioRpcError):  # its status says why, below
+        await stream.write(messages[0])
+        answers.append(await stream.read())
+    if not answers or answers == [aio.EOF] or answers[0].WhichOneof("body") == "refused":
         return (await stream.code()).name, str(await stream.details()), answers
     for message in messages[1:]:
         with contextlib.suppress(asyncio.InvalidStateError):  # it has ended meanwhile: the status says why
@@ -118,18 +121,18 @@ WHOLE = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_UINT32, FieldDescript
          FieldDescriptor.TYPE_INT32)  # fmt: skip
 
 
-def fill(draw: Any, message: Any, depth: int = 0) -> Any:
+def fill(draw: Random, message: Any, depth: int = 0) -> Any:
     """Some fields of a message at the edges of what its types can hold."""
     for field in message.DESCRIPTOR.fields:
-        if not draw(st.booleans()):
+        if draw.random() < 0.5:
             continue
         repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
         if field.type == field.TYPE_MESSAGE:
             if field.message_type.GetOptions().map_entry:
-                getattr(message, field.name)["k" * draw(st.sampled_from([1, 300]))] = "v\n"
+                getattr(message, field.name)["k" * draw.choice([1, 300])] = "v\n"
             elif depth < 3:
                 inner = getattr(message, field.name)
-                for _ in range(draw(st.integers(1, 2))):
+                for _ in range(draw.randint(1, 2)):
                     fill(draw, inner.add() if repeated else inner, depth + 1)
             continue
         value = _value(draw, field)
@@ -140,30 +143,31 @@ def fill(draw: Any, message: Any, depth: int = 0) -> Any:
     return message
 
 
-def _value(draw: Any, field: Any) -> Any:
+def _value(draw: Random, field: Any) -> Any:
     if field.type in WHOLE:
         bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
         signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
         top = 2 ** (bits - signed) - 1
-        return draw(st.sampled_from([n for n in NUMBERS if n <= top] + ([-1, -top - 1] if signed else [])))
+        return draw.choice([n for n in NUMBERS if n <= top] + ([-1, -top - 1] if signed else []))
     if field.type == field.TYPE_BOOL:
         return True
     if field.type == field.TYPE_BYTES:
-        return draw(st.sampled_from([b"", b"x" * 32, b"\xff" * 1000]))
+        return draw.choice([b"", b"x" * 32, b"\xff" * 1000])
     if field.type in (field.TYPE_DOUBLE, field.TYPE_FLOAT):
-        return draw(st.sampled_from([0.0, float("nan"), float("inf"), -1.0, 1e300]))
-    return draw(st.sampled_from(TEXTS))
+        return draw.choice([0.0, float("nan"), float("inf"), -1.0, 1e300])
+    return draw.choice(TEXTS)
 
 
-@settings(max_examples=10, deadline=None)
-@given(data=st.data())
-def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(data: st.DataObject) -> None:
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(seed: int) -> None:
+    draw = Random(seed)
     hellos = [pb.AgentMessage(hello=HELLO)]
     for _ in range(3):
         broken = pb.Hello()
         broken.CopyFrom(HELLO)
-        hellos.append(pb.AgentMessage(hello=fill(data.draw, broken)))
-    words = [fill(data.draw, pb.AgentMessage()) for _ in range(12)]
+        hellos.append(pb.AgentMessage(hello=fill(draw, broken)))
+    words = [fill(draw, pb.AgentMessage()) for _ in range(12)]
 
     async def story(site: Site) -> None:
         token = await secret(site)
