@@ -103,6 +103,13 @@ def test_devices_are_counted_indexed_and_told_apart(devices: tuple[Device, ...],
     assert refused(door.facts, but(FACTS, devices=devices)) == field
 
 
+def test_there_is_an_end_to_new_kinds_of_devices_but_not_to_known_ones() -> None:
+    many = [f"T{number}" for number in range(1_000)]
+    assert refused(lambda word: door.known_kind(word, many), FACTS) == "facts.devices.type"
+    door.known_kind(FACTS, many[1:])
+    door.known_kind(FACTS, [*many, "H100"])
+
+
 @pytest.mark.parametrize(
     "labels",
     [

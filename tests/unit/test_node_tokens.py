@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from bursar.clock import DAY_US, HOUR_US
-from bursar.errors import Forbidden, Unauthenticated
+from bursar.errors import Forbidden, InvalidRequest, Unauthenticated
 from bursard.access.tokens import Authority
 from bursard.events import NodeTokenIssued, NodeTokenRevoked
-from bursard.fleet import AgentLink, Agents, Hello
+from bursard.fleet import AgentLink, Agents, Heartbeat, Hello
 from bursard.fleet.testing import FACTS, World
 from bursard.state import image
 
@@ -123,6 +123,45 @@ def test_a_new_secret_in_use_voids_the_old_one_and_its_stream() -> None:
         await site.connect("node_newer")
         assert link.closed
         assert list(site.state.node_tokens) == [hashlib.sha256(b"node_newer").hexdigest()]
+
+    play(story)
+
+
+def test_two_agents_of_one_name_that_come_at_once_do_not_both_get_in() -> None:
+    """Both say hello before either is served; the second waits for the disk in between."""
+
+    async def story(site: Site) -> None:
+        gate = asyncio.Event()
+        agree = site.hub._agree
+
+        async def slow(hello: Hello) -> None:
+            await agree(hello)
+            if hello.instance == "agent_2":
+                await gate.wait()
+
+        site.hub._agree = slow  # type: ignore[method-assign]
+        hello = Hello(facts=FACTS, boot_id="boot-1", boot_us=site.clock.boot_us(), instance="agent_2")
+        second = asyncio.create_task(site.hub.admit(hello))
+        await asyncio.sleep(0)
+        site.issue()
+        link = await site.connect()
+        gate.set()
+        with pytest.raises(Forbidden, match="connected already"):
+            await second
+        assert not link.closed
+
+    play(story)
+
+
+def test_a_stream_that_was_replaced_is_not_heard_any_more() -> None:
+    async def story(site: Site) -> None:
+        site.issue()
+        old = await site.connect()
+        new = await site.connect()
+        assert (old.closed, new.closed) == (True, False)
+        site.hub.take(old, Heartbeat(2**62))
+        with pytest.raises(InvalidRequest):
+            site.hub.take(new, Heartbeat(2**62))
 
     play(story)
 

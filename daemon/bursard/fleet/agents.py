@@ -91,17 +91,23 @@ class Agents:
         name = hello.facts.name
         if bound_to and bound_to != name:
             raise Forbidden(f"this token is for node {bound_to}, not {name}")
+        self._own_stream(hello)
+        await self._agree(hello)
+        live = self._own_stream(hello)  # again: others may have come or gone meanwhile
+        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello))
+        if live is not None:
+            live.close()
+        return node
+
+    def _own_stream(self, hello: Hello) -> AgentLink | None:
+        """The stream that this agent left behind, if any. Raises `Forbidden` when it is another agent's."""
+        name = hello.facts.name
         known = self.engine.state.node_by_name(name)
         live = self.links.get(known.id) if known is not None else None
         same = live is not None and bool(hello.instance) and live.instance == hello.instance
         if live is not None and (live.boot_id != hello.boot_id or not same):
             raise Forbidden(f"a node named {name} is connected already; give this one another --name")
-        await self._agree(hello)
-        live = self.links.get(known.id) if known is not None else None  # it may have gone meanwhile
-        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello))
-        if live is not None:
-            live.close()
-        return node
+        return live
 
     async def _agree(self, hello: Hello) -> None:
         """One log and one epoch, before anything is told."""
@@ -140,7 +146,10 @@ class Agents:
         return []
 
     def join(self, link: AgentLink, truths: Sequence[MemberTruth]) -> None:
-        """Its stream is ready: serve the node."""
+        """Its stream is ready: serve the node. One that was ready a moment before is closed."""
+        older = self.links.get(link.node_id)
+        if older is not None:
+            older.close()
         self.links[link.node_id] = link
         self._truths[link.node_id] = tuple(truths)
         link.last_seen_at = self.engine.now()
@@ -171,7 +180,12 @@ class Agents:
     # --- what they say
 
     def take(self, link: AgentLink, word: Report) -> None:
-        """One report. Raises `InvalidRequest` for a malformed one: its stream cannot go on."""
+        """One report. Raises `InvalidRequest` for a malformed one: its stream cannot go on.
+
+        What still comes over a stream that another has replaced is not heard: its agent says it again.
+        """
+        if self.links.get(link.node_id) is not link:
+            return
         link.last_seen_at = self.engine.now()
         node = self.engine.state.nodes[link.node_id]
         match word:

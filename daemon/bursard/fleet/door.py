@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from bursar.clock import DAY_US
@@ -34,6 +34,7 @@ MESSAGE_CHARS_MAX = 4_000
 MESSAGE_CHARS_KEPT = 500
 TEXT_CHARS_MAX = 200
 DEVICES_MAX = 16
+GPU_TYPES_MAX = 1_000
 LABELS_MAX = 64
 SAMPLES_MAX = 600
 SAMPLE_ATTEMPTS_MAX = 10_000
@@ -99,6 +100,16 @@ def facts(found: NodeFacts) -> None:
     for key, value in found.labels:
         _form(_LABEL_KEY, key, "facts.labels", "keys of letters, digits, dots, dashes, slashes")
         _text(value, "facts.labels")
+
+
+def known_kind(found: NodeFacts, known: Sequence[str]) -> None:
+    """Kinds of devices are kept for good, so there is an end to new ones."""
+    new = {device.type for device in found.devices} - set(known)
+    _require(
+        not new or len(known) < GPU_TYPES_MAX,
+        "facts.devices.type",
+        f"one of {GPU_TYPES_MAX} kinds known here",
+    )
 
 
 def member_truth(truth: MemberTruth) -> None:

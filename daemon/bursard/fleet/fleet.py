@@ -198,6 +198,7 @@ class Fleet:
         """
         door.hello(word)
         state, now = self.engine.state, self.reading()
+        door.known_kind(word.facts, state.cluster.gpu_types)
         actor = f"node:{word.facts.name}"
         known = state.node_by_name(word.facts.name)
         lies: list[str] = []
