@@ -271,9 +271,11 @@ def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
     spans: dict[str, list[int]] = {}
     for event in events:
         data = event["data"]
-        for charge in data["charges"]:
-            seen = spans.setdefault(data["node_id"], [charge["start"], charge["end"]])
-            seen[:] = [min(seen[0], charge["start"]), max(seen[1], charge["end"])]
+        # Jobs leave something of each node idle, so its own time spans the whole interval.
+        for _, from_us, to_us, *_ in data.get("rest", ()):
+            start, end = data["through"] - from_us, data["through"] - to_us
+            seen = spans.setdefault(data["node_id"], [start, end])
+            seen[:] = [min(seen[0], start), max(seen[1], end)]
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         sums[row["ResourceId"]] += Decimal(row["EffectiveCost"])

@@ -44,6 +44,7 @@ CONTRACT = (
     "sim",
     "backup",
     "restore",
+    "archive",
     "audit",
     "config",
     "completion",

@@ -118,6 +118,19 @@ def test_an_agent_with_nothing_to_meter_is_left_alone() -> None:
     scenario(play)
 
 
+def test_idle_time_is_asked_of_the_whole_site_once_for_all_who_want_it() -> None:
+    async def play(site: Site) -> None:
+        site.advance(60 * SECOND_US)
+        idle = [site.money.Cost(pb.CostRequest(include_idle=True), None) for _ in range(5)]
+        found = {int(answer.total.nanos) for answer in await asyncio.gather(*idle)}
+        assert len(found) == 1
+        assert found.pop() > 0
+        assert await site.cost() == 0
+        assert site.asked == 1
+
+    scenario(play, jobs=0)
+
+
 def test_a_reader_that_goes_away_leaves_the_refresh_to_the_others() -> None:
     async def play(site: Site) -> None:
         site.advance(60 * SECOND_US)
@@ -138,7 +151,8 @@ def test_a_refresh_that_failed_is_tried_by_the_next_reader() -> None:
     async def play(site: Site) -> None:
         calls: list[int] = []
 
-        async def settle() -> None:
+        async def settle(whole: bool) -> None:
+            assert not whole
             calls.append(1)
             if len(calls) == 1:
                 raise OSError("the disk")

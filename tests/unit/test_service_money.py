@@ -61,7 +61,7 @@ class Daemon:
         self.policies = PoliciesService(self.engine)
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
 
-    async def settle(self) -> None:
+    async def settle(self, whole: bool) -> None:
         self.settled += 1
         self.meter()
 

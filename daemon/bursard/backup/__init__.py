@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bursard.backup.archive import Manifest, read_manifest
 from bursard.backup.inspect import Report, inspect
+from bursard.backup.months import archive_months
 from bursard.backup.places import daemon_directory
 from bursard.backup.restore import accept_loss, restore, trust_clock
 from bursard.backup.take import audit, drill, take
@@ -17,6 +18,7 @@ __all__ = [
     "Manifest",
     "Report",
     "accept_loss",
+    "archive_months",
     "audit",
     "daemon_directory",
     "drill",

@@ -56,7 +56,6 @@ def inspect(directory: Path) -> Report:
         return Report(damage=(error.message,))
     try:
         state = restore(store, Limits())
-        findings = [*_state(state), *_ends(store), *_ledger(state, store)]
         return Report(
             cluster_id=state.cluster_id,
             seq=store.last_seq,
@@ -67,12 +66,17 @@ def inspect(directory: Path) -> Report:
             budgets=len(state.budgets.records),
             accounts=len(store.balances()),
             damage=tuple(store.verify()),
-            findings=tuple(findings),
+            findings=tuple(findings_of(state, store)),
         )
     except BursarError as error:
         return Report(seq=store.last_seq, damage=(error.message,))
     finally:
         store.close()
+
+
+def findings_of(state: State, store: SqliteStore) -> list[str]:
+    """What should not be so in books that can be read."""
+    return [*_state(state), *_ends(store), *_ledger(state, store)]
 
 
 def _state(state: State) -> Iterator[str]:

@@ -21,7 +21,7 @@ from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
-from bursard.store import LogHead, headfile, schema
+from bursard.store import LogHead, eventfile, headfile, schema
 from bursard.store.home import DATABASE
 
 _HEADROOM_BYTES = 64 << 20
@@ -68,8 +68,18 @@ def drill(file: Path) -> tuple[Manifest, Report]:
     return manifest, _with_manifest(report, manifest)
 
 
+def _audit_archive(file: Path) -> Report:
+    """Chain and ends of an archive; the charges of its events stand in the database it came from."""
+    if problems := eventfile.check(file):
+        return Report(damage=tuple(problems))
+    contents = eventfile.read_contents(file)
+    return Report(cluster_id=contents.cluster_id, seq=contents.last_seq, hash=contents.last_hash)
+
+
 def audit(place: Path) -> Report:
-    """Check the books of a state directory, beside whoever uses them, or those in a backup."""
+    """Check the books of a state directory, beside whoever uses them, those in a backup, or an archive."""
+    if place.is_file() and eventfile.is_archive(place):
+        return _audit_archive(place)
     if place.is_file():
         return drill(place)[1]
     directory = places.daemon_directory(place)

@@ -268,12 +268,16 @@ class Agents:
         """Ask the agent for a piece of a log."""
         return await self.links[node_id].read_log(wanted)
 
-    async def settle(self, timeout_s: float = 2.0) -> None:
-        """Ask every connected agent that holds something for its usage now, and wait until it is in the
-        ledger. Readers come here through `Refresh`.
+    async def settle(self, whole: bool = False, timeout_s: float = 2.0) -> None:
+        """Ask the connected agents that hold something, or all of them, for their usage now, and wait until
+        it is in the ledger. Readers come here through `Refresh`.
         """
         nodes = self.engine.state.nodes
-        links = [link for link in self.links.values() if link.node_id in nodes and nodes[link.node_id].live]
+        links = [
+            link
+            for link in self.links.values()
+            if whole or (link.node_id in nodes and nodes[link.node_id].live)
+        ]
         for link in links:
             link.metered.clear()
             link.send(MeterNow())

@@ -2,7 +2,7 @@
 
 Why     to ask is to write: each agent that answers makes a metering event. Readers must not be able to make
         events at will, so there is one refresh at a time, shared by all who wait for it, at most one every
-        few seconds, and none when no job lives whose usage could be news.
+        few seconds, and none when no job lives whose usage could be news, unless idle time is asked for.
 """
 
 from __future__ import annotations
@@ -20,30 +20,41 @@ AGE_MIN_US = 3 * SECOND_US
 class Refresh:
     """The one door between readers and `settle`."""
 
-    def __init__(self, engine: Engine, settle: Callable[[], Awaitable[None]]) -> None:
-        """`settle()` has the agents meter now, and returns once that is in the ledger."""
+    def __init__(self, engine: Engine, settle: Callable[[bool], Awaitable[None]]) -> None:
+        """`settle(whole)` has agents meter now, and returns once that is in the ledger: those that hold
+        something, or the whole site, whose idle time is then owned too.
+        """
         self._engine = engine
         self._settle = settle
-        self._began_us: int | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._began_us: dict[bool, int] = {}
+        self._running: dict[bool, asyncio.Task[None]] = {}
 
-    async def __call__(self) -> None:
-        """Return once everything used until a few seconds ago is charged. Raises what `settle` raises."""
-        if self._running is None:
-            if not self._engine.state.attempts or self._is_fresh():
+    async def __call__(self, whole: bool = False) -> None:
+        """Return once everything used until a few seconds ago is charged; `whole`: idle time included.
+
+        Raises what `settle` raises.
+        """
+        # What is asked of the whole site serves those who ask for less.
+        for kind in (True,) if whole else (True, False):
+            if kind in self._running:
+                # A reader that goes away leaves the others their refresh.
+                await asyncio.shield(self._running[kind])
                 return
-            self._running = asyncio.create_task(self._refresh(), name="refresh")
-        # A reader that goes away leaves the others their refresh.
-        await asyncio.shield(self._running)
+            if self._is_fresh(kind):
+                return
+        if not whole and not self._engine.state.attempts:
+            return
+        self._running[whole] = asyncio.create_task(self._refresh(whole), name="refresh")
+        await asyncio.shield(self._running[whole])
 
-    def _is_fresh(self) -> bool:
+    def _is_fresh(self, whole: bool) -> bool:
         now_us = self._engine.clock.boot_us()
-        return self._began_us is not None and now_us - self._began_us < AGE_MIN_US
+        return whole in self._began_us and now_us - self._began_us[whole] < AGE_MIN_US
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, whole: bool) -> None:
         began_us = self._engine.clock.boot_us()
         try:
-            await self._settle()
-            self._began_us = began_us
+            await self._settle(whole)
+            self._began_us[whole] = began_us
         finally:
-            self._running = None
+            del self._running[whole]

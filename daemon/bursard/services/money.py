@@ -44,11 +44,13 @@ _ENDINGS = {"text": "txt"}
 Maker = Callable[[Unposted], Iterator[bytes]]
 """Makes a file from the rows and the open hours of one moment."""
 
-Settle = Callable[[], Awaitable[None]]
+Settle = Callable[[bool], Awaitable[None]]
 
 
 class MoneyService(money_pb2_grpc.MoneyServicer):
-    """Answers what finance asks. `settle()` sees to it that what live agents used is charged."""
+    """Answers what finance asks. `settle(whole)` sees to it that what was used is charged; `whole`: and what
+    was idle.
+    """
 
     def __init__(self, engine: Engine, settle: Settle) -> None:
         self.engine = engine
@@ -62,7 +64,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             authorize(Action.SEE_BOOKS)
         by = tuple(request.by)
         query = await self._cost_filter(request)
-        unposted = await self._settled()
+        unposted = await self._settled(request.include_idle)
         found = await asyncio.to_thread(cost_table, self.engine.views, by, query, unposted)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
@@ -104,7 +106,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         authorize(Action.SEE_BOOKS, request.project)
         period = read_period(request.period)
         make, name = self._maker(request, period)
-        pieces = partial(make, await self._settled())
+        pieces = partial(make, await self._settled(True))
         first = True
         async for piece in in_one_thread(pieces):
             for start in range(0, len(piece), CHUNK_BYTES):
@@ -114,9 +116,9 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     # --- inside
 
-    async def _settled(self) -> Unposted:
+    async def _settled(self, whole: bool) -> Unposted:
         """Everything used so far is charged; what reports add to the rows."""
-        await self.settle()
+        await self.settle(whole)
         return await self.engine.books()
 
     async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:

@@ -10,6 +10,7 @@ Why     rows stand for whole hours, so no row can be compared with one event. Th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -66,11 +67,11 @@ Owner = tuple[str, int]
 """(attempt, rank) of a member; (node, -1) of a node's own time."""
 
 
-class Kept(msgspec.Struct, array_like=True):
+class Kept(msgspec.Struct, array_like=True, frozen=True):
     """`OpenHours` as data: what is open after some event."""
 
-    members: list[tuple[Owner, Member]] = []
-    sums: list[tuple[Key, Sum]] = []
+    members: tuple[tuple[Owner, Member], ...] = ()
+    sums: tuple[tuple[Key, Sum], ...] = ()
 
 
 class OpenHours:
@@ -80,14 +81,16 @@ class OpenHours:
         self._members: dict[Owner, Member] = {}
         self._open: dict[Owner, dict[Key, Sum]] = {}
         if kept is not None:
-            self._members.update(kept.members)
+            self._members.update((owner, copy(member)) for owner, member in kept.members)
             for key, one in kept.sums:
-                self._open.setdefault(_owner(key), {})[key] = one
+                self._open.setdefault(_owner(key), {})[key] = copy(one)
 
     def kept(self) -> Kept:
         """What is open now, to go on from later."""
-        sums = [item for hours in self._open.values() for item in hours.items()]
-        return Kept(list(self._members.items()), sums)
+        return Kept(
+            tuple((owner, copy(member)) for owner, member in self._members.items()),
+            tuple((key, copy(one)) for hours in self._open.values() for key, one in hours.items()),
+        )
 
     def check(self, seq: int, event: Event | None, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
         """Problems of one event: rows it should not have closed, and hours it should have.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import StoreUnavailable
-from bursard.store import queries, verify
+from bursard.store import eventfile, queries, verify
 from bursard.store.base import (
     ChargeFilter,
     ChargeRow,
@@ -30,6 +30,7 @@ from bursard.store.base import (
     KeyRow,
     Unposted,
 )
+from bursard.store.hours import OpenHours
 from bursard.store.queries import Value, columns
 from bursard.store.schema import connect, unavailable, version_of
 
@@ -262,20 +263,26 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
             if line != "ok":
                 yield f"the file is damaged: {line}"
     head = verify.Head(*connection.execute("select seq, hash, charges, entries from head").fetchone())
-    after = 0 if full else max(0, head.seq - verify.QUICK_EVENTS)
+    kept = connection.execute("select value from meta where key = ?", (eventfile.META,)).fetchone()
+    base = eventfile.base_of(kept[0] if kept is not None else None)
+    after = base.seq if full else max(base.seq, head.seq - verify.QUICK_EVENTS)
     chained = connection.execute(
-        f"select {queries.CHAINED_COLUMNS} from events where seq >= ? order by seq", (after,)
+        f"select {queries.CHAINED_COLUMNS} from events where seq > ? order by seq", (after,)
     )
-    charges = connection.execute(f"select {columns('charges')} from charges order by rowid")
+    start = verify.Start(base.seq, bytes.fromhex(base.hash)) if after == base.seq else None
+    charges = connection.execute(
+        f"select {columns('charges')} from charges where seq > ? order by rowid", (base.seq,)
+    )
     entries = connection.execute(f"select {columns('entries')} from entries order by rowid")
-    yield from verify.check(head, chained, charges if full else None, entries if full else None)
-    yield from _counts(connection, head)
+    hours = OpenHours(base.open)
+    yield from verify.check(head, chained, charges if full else None, entries if full else None, start, hours)
+    yield from _counts(connection, head, base.seq)
 
 
-def _counts(connection: sqlite3.Connection, head: verify.Head) -> Iterator[str]:
+def _counts(connection: sqlite3.Connection, head: verify.Head, archived: int) -> Iterator[str]:
     """The head says how many rows there were, so lost rows show even at the tail."""
     for table, expected in (
-        ("events", head.seq),
+        ("events", head.seq - archived),
         ("charges", head.charges),
         ("entries", head.entries),
     ):

@@ -18,11 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bursar.errors import InvariantViolation, StoreUnavailable
 from bursard.events.subject import subject_or_nothing
-from bursard.store import headfile, home, queries, schema
+from bursard.store import eventfile, headfile, home, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
+from bursard.store.hours import OpenHours
 from bursard.store.reader import SqliteReader
 from bursard.store.verify import Head
 
@@ -70,6 +73,7 @@ class SqliteStore(SqliteReader):
         try:
             self._writer = self._open()
             self._head = self._read_head()
+            self._base = eventfile.base_of(self.meta(eventfile.META))
             self._check_tail()
             self._check_head_file()
             self._epoch = self._next_epoch()
@@ -113,10 +117,12 @@ class SqliteStore(SqliteReader):
 
     def _check_tail(self) -> None:
         """The cheap part of `verify`: the log ends where the last commit said, and holds."""
-        newest = self._connection.execute("select coalesce(max(seq), 0) from events").fetchone()[0]
+        (newest,) = self._connection.execute(
+            "select coalesce(max(seq), ?) from events", (self._base.seq,)
+        ).fetchone()
         if newest != self._head.seq:
             raise self._damaged(f"it ends at event {newest}, the last commit wrote {self._head.seq}")
-        first = max(0, newest - _TAIL_EVENTS)
+        first = max(self._base.seq, newest - _TAIL_EVENTS)
         last_hash = self._hash_at(first)
         for row in _chained(self._connection, first, newest):
             last_hash = self._checked(last_hash, row)
@@ -129,7 +135,8 @@ class SqliteStore(SqliteReader):
         known = file.read() if file is not None else None
         if known is not None and known.seq > self._head.seq:
             raise headfile.shorter(self._path, known, self._head.seq)
-        if known is not None and self._hash_at(known.seq) != known.hash:
+        archived = known is not None and 0 < known.seq < self._base.seq
+        if known is not None and not archived and self._hash_at(known.seq) != known.hash:
             raise headfile.different(self._path, known)
         self._tell_head(sync=True)
 
@@ -181,9 +188,15 @@ class SqliteStore(SqliteReader):
             self._epoch = epoch
 
     def holds(self, seq: int, digest: bytes) -> bool:
-        """Is event `seq` in this log, with this hash? True for 0: before the first one all logs agree."""
-        if not 0 < seq <= self._head.seq:
-            return seq == 0
+        """Is event `seq` in this log, with this hash? True for 0: before the first one all logs agree; and
+        for what was archived: its file says.
+        """
+        if seq > self._head.seq or seq < 0:
+            return False
+        if seq < self._base.seq or not seq:
+            return True
+        if seq == self._base.seq:
+            return bytes.fromhex(self._base.hash) == digest
         rows = list(self._rows("select hash from events where seq = ?", (seq,)))
         return bool(rows) and bytes(rows[0][0]) == digest
 
@@ -306,7 +319,7 @@ class SqliteStore(SqliteReader):
         rows = self._rows("select seq, hash, data from snapshots order by seq desc")
         for seq, at_hash, packed in rows:
             try:
-                if 0 < seq <= self._head.seq and self._hash_at(seq) == at_hash:
+                if self._base.seq <= seq <= self._head.seq and seq and self._hash_at(seq) == at_hash:
                     yield seq, zlib.decompress(packed)
                 else:
                     log.warning("snapshot is of another history", extra={"seq": seq})
@@ -334,12 +347,87 @@ class SqliteStore(SqliteReader):
         return found
 
     def _hash_at(self, seq: int) -> bytes:
-        if not seq:
+        if not seq and not self._base.seq:
             return GENESIS
+        if seq == self._base.seq:
+            return bytes.fromhex(self._base.hash)
+        if seq < self._base.seq:
+            raise self._archived(seq)
         row = self._connection.execute("select hash from events where seq = ?", (seq,)).fetchone()
         if row is None:
             raise self._damaged(f"event {seq} is gone")
         return bytes(row[0])
+
+    def _archived(self, seq: int) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._path}: no image of the state can be used, and the events after {seq} that would make it"
+            f" anew were archived to {self._base.file}; restore a backup:"
+            " `bursar restore FILE --state-dir DIR`",
+            {"path": str(self._path), "archive": self._base.file},
+        )
+
+    # -------------------------------------------------------------- archiving
+
+    @property
+    def base(self) -> eventfile.Base:
+        """What the events go on from: everything before is in archives."""
+        return self._base
+
+    def last_before(self, at: int) -> int:
+        """The last event such that it and all before it were recorded before `at`."""
+        row = self._connection.execute("select min(seq) from events where at >= ?", (at,)).fetchone()
+        return self._head.seq if row[0] is None else int(row[0]) - 1
+
+    def archive_to(self, path: Path, last_seq: int, cluster_id: str) -> eventfile.Contents:
+        """Write events up to `last_seq` to a file, proved against their charges. Nothing leaves the log.
+
+        Raises `BursarError` when they are not sound, or the file cannot be written.
+        """
+        with self._write_lock:
+            connection = self._sound()
+            end = verify.Head(last_seq, self._hash_at(last_seq), 0, 0)
+            hours = OpenHours(self._base.open)
+            problems = list(
+                verify.limited(
+                    eventfile.walk(
+                        self._base, end, _chained(connection, self._base.seq, last_seq), connection, hours
+                    )
+                )
+            )
+            if problems:
+                raise self._damaged("; ".join(problems[:3]))
+            contents = eventfile.Contents(
+                cluster_id=cluster_id,
+                before=self._base,
+                last_seq=last_seq,
+                last_hash=end.hash.hex(),
+                open=hours.kept(),
+            )
+            eventfile.write(path, contents, _chained(connection, self._base.seq, last_seq))
+        return contents
+
+    def check_archive(self, path: Path) -> list[str]:
+        """Problems of an archive of this very log, its charges included."""
+        with self._write_lock:
+            return eventfile.check(path, self._sound())
+
+    def drop_archived(self, base: eventfile.Base) -> None:
+        """Remove the events that an archive, which the caller has checked, holds; in one transaction."""
+        with self._write_lock:
+            writer = self._sound()
+            if self._hash_at(base.seq).hex() != base.hash:
+                raise InvariantViolation(f"event {base.seq} of the archive is not that of the log")
+            (trigger,) = writer.execute(
+                "select sql from sqlite_schema where name = 'events_refuse_delete'"
+            ).fetchone()
+            with self._transaction(writer):
+                self._refuse_if_fenced(writer)
+                writer.execute("drop trigger events_refuse_delete")
+                writer.execute("delete from events where seq <= ?", (base.seq,))
+                writer.execute("delete from snapshots where seq < ?", (base.seq,))
+                self._write_meta(eventfile.META, msgspec.json.encode(base).decode())
+                writer.execute(trigger)
+            self._base = base
 
     def _damaged(self, what: str) -> StoreUnavailable:
         return StoreUnavailable(

@@ -49,6 +49,13 @@ class Head(NamedTuple):
     entries: int
 
 
+class Start(NamedTuple):
+    """The event before the first one that is there."""
+
+    seq: int
+    hash: bytes
+
+
 def limited(problems: Iterator[str]) -> Iterator[str]:
     """The first hundred: a file that is wrong everywhere is said to be so once."""
     yield from itertools.islice(problems, _PROBLEMS_MAX)
@@ -61,13 +68,20 @@ def check(
     events: Iterable[ChainedEvent],
     charges: Iterable[tuple[Any, ...]] | None,
     entries: Iterable[tuple[Any, ...]] | None,
+    start: Start | None = None,
+    hours: OpenHours | None = None,
 ) -> Iterator[str]:
-    """Problems, in log order. `events` may begin late: its first row is then the anchor."""
+    """Problems, in log order. `events` may begin late: its first row is then the anchor.
+
+    Args:
+        start: what the events go on from, where that is known. hours: what was open there; it is left
+            with what is open at the end.
+    """
     groups = _Groups(charges) if charges is not None else None
-    hours = OpenHours()
-    last, last_hash = 0, GENESIS
+    hours = hours if hours is not None else OpenHours()
+    last, last_hash = start or Start(0, GENESIS)
     for position, (seq, at, actor, payload, stored) in enumerate(events):
-        anchor = position == 0 and groups is None and seq > 1
+        anchor = start is None and position == 0 and groups is None and seq > 1
         if not anchor:
             yield from _check_event(last, last_hash, (seq, at, actor, payload, stored))
         if groups is not None:

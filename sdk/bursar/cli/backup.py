@@ -30,6 +30,12 @@ _BACKUP_COLUMNS = (
     Column("created_at"),
     Column("state_dir", shrink=True, drop=1),
 )
+_ARCHIVE_COLUMNS = (
+    Column("file", shrink=True),
+    Column("cluster_id"),
+    Column("first_seq", right=True),
+    Column("last_seq", right=True),
+)
 _CHECK_COLUMNS = (
     Column("place", shrink=True),
     Column("cluster_id"),
@@ -145,6 +151,39 @@ def restore(file: str, state_dir: str, output: Output) -> None:
     )
 
 
+@click.command()
+@click.option("--before", metavar="MONTH", required=True, help="The first month that stays, such as 2026-10.")
+@click.option("--out", metavar="FILE", required=True, help="The archive to write.")
+@click.option("--state-dir", metavar="DIR", default=None, help="Whose books; else the one that runs here.")
+@listing
+def archive(before: str, out: str, state_dir: str | None, output: Output) -> None:
+    """Move the events of closed months out of the log, to a file that `audit verify FILE` reads.
+
+    The daemon must be stopped. Charges, ledger, jobs and keys stay: costs and reports of those months answer
+    as before. Events of those months are then in the file alone, also for `events` and `policy show`.
+
+    Example: bursar archive --before 2026-10 --out /backup/bursar-to-2026-09.archive
+    """
+    directory = _directory(state_dir)
+    moved = _room().archive_months(directory, before, Path(out), SystemClock())
+    row: Row = {
+        "file": out,
+        "state_dir": str(directory),
+        "cluster_id": moved.cluster_id,
+        "first_seq": moved.before.seq + 1,
+        "last_seq": moved.last_seq,
+        "previous_hash": moved.before.hash,
+        "last_hash": moved.last_hash,
+    }
+    emit_one(
+        row,
+        output,
+        lambda r: f"{r['file']}: events {r['first_seq']} to {r['last_seq']} of {r['cluster_id']}, verified",
+        columns=_ARCHIVE_COLUMNS,
+        identity="file",
+    )
+
+
 @click.group(cls=NearGroup)
 def audit() -> None:
     """Verify the books, or take a log that lacks events for the true one.
@@ -161,7 +200,7 @@ def audit() -> None:
 def audit_verify(file: str | None, state_dir: str | None, server: str | None, output: Output) -> None:
     """Check all of the log and the ledger: hash chain, charges, balances, ends. Exit code 1 on a finding.
 
-    Asks the server; with --state-dir it reads the directory itself, and with FILE a backup.
+    Asks the server; with --state-dir it reads the directory itself, and with FILE a backup or an archive.
 
     Example: bursar audit verify --state-dir /var/lib/bursar
     """

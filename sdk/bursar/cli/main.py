@@ -72,6 +72,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "sim": Verb("misc:sim", "Run the scheduler on a recorded workload."),
         "backup": Verb("backup:backup", "Back up the server's books, or try a backup."),
         "restore": Verb("backup:restore", "Put a backup into an empty state directory."),
+        "archive": Verb("backup:archive", "Move the events of closed months to a file."),
         "audit": Verb("backup:audit", "Verify the books: log, ledger, ends."),
         "config": Verb("misc:config", "Show the resolved configuration."),
         "completion": Verb("misc:completion", "Print a shell's completion script."),
