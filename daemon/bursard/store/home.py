@@ -14,6 +14,7 @@ import os
 import stat
 from pathlib import Path
 
+from bursar.aside import set_aside
 from bursar.errors import StoreUnavailable
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.headfile import HeadFile
@@ -36,7 +37,12 @@ class Home:
         self.head_file: HeadFile | None = None
         try:
             _private(directory)
+            _refuse_odd(directory / LOCK, "remove it: a start makes it anew")
             self._lock = _hold(directory / LOCK)
+            for name in (DATABASE, f"{DATABASE}-wal"):
+                _refuse_odd(directory / name, f"move it away and put the file back, or {_RESTORE}")
+            _clear(directory / HEAD)
+            _clear(directory / f"{DATABASE}-shm")
             self._database()
             self.head_file = HeadFile(directory)
         except OSError as error:
@@ -87,6 +93,22 @@ class Home:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+_RESTORE = "restore a backup: `bursar restore FILE --state-dir DIR`"
+
+
+def _refuse_odd(path: Path, remedy: str) -> None:
+    """A folder, or a link that leads nowhere, where a file of ours should be."""
+    if os.path.lexists(path) and not path.is_file():
+        what = "a link that leads nowhere" if path.is_symlink() else "no file"
+        raise StoreUnavailable(f"{path} is {what}; {remedy}", {"path": str(path)})
+
+
+def _clear(path: Path) -> None:
+    """What is made anew at each start is set aside when it is no file."""
+    if os.path.lexists(path) and not path.is_file():
+        log.warning("set aside: it is no file", extra={"path": str(path), "now": str(set_aside(path))})
 
 
 def _private(directory: Path) -> None:

@@ -104,10 +104,17 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
+def number_of(note: str, path: Path) -> int:
+    """A number that was noted in the database. Raises `StoreUnavailable` when it is none."""
+    if not (note.isascii() and note.isdecimal() and len(note) < 19):
+        raise StoreUnavailable(f"{path} is damaged: {note[:20]!r} stands where a number was; {_RESTORE}")
+    return int(note)
+
+
 def claim_events(connection: sqlite3.Connection, path: Path) -> None:
     """Write down which schema of events this version writes. Refuses a log that a later one wrote to."""
     row = connection.execute("select value from meta where key = 'event_schema'").fetchone()
-    found = int(row[0]) if row is not None else 0
+    found = number_of(row[0], path) if row is not None else 0
     if found > SCHEMA:
         raise StoreUnavailable(
             f"{path} holds events of schema {found}, newer than this bursard's {SCHEMA}; "

@@ -146,7 +146,8 @@ class SqliteStore(SqliteReader):
 
     def _next_epoch(self) -> int:
         """Count this start. A real commit: a full or read-only disk is met here, not by a job."""
-        epoch = int(self.meta("epoch") or 0) + 1
+        note = self.meta("epoch")
+        epoch = (schema.number_of(note, self._path) if note is not None else 0) + 1
         self._write_meta("epoch", str(epoch))
         return epoch
 
