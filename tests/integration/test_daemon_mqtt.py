@@ -89,7 +89,12 @@ def test_samples_and_events_travel_through_the_broker_and_nothing_needs_it(
     )
     assert listener.stdout is not None
     assert listener.stdout.readline() == "subscribed\n"
-    spec = JobSpec(command=("/bin/true",), options=(ResourceRequest(cpu_milli=100),), name="heard")
+    spec = JobSpec(
+        command=("/bin/true",),
+        options=(ResourceRequest(cpu_milli=100),),
+        name="heard",
+        env=(("K", "canary-61f0"),),
+    )
     system.wait([system.submit(spec).job.id], timeout_s=DEADLINE_S)
     for line in listener.stdout:
         heard.append(json.loads(line))
@@ -101,6 +106,8 @@ def test_samples_and_events_travel_through_the_broker_and_nothing_needs_it(
     kinds = [str(item["topic"]).rpartition("/")[2] for item in heard]
     assert kinds[0] == "job-submitted"
     assert kinds[-1] == "attempt-ended"
+    assert not any("canary-61f0" in str(item["payload"]) for item in heard)
+    assert '"name":"heard"' in str(heard[0]["payload"])
 
     process.kill()
     process.wait()
@@ -118,6 +125,7 @@ async def main():
         await client.subscribe("bursar/v1/+/events/#")
         print("subscribed", flush=True)
         async for message in client.messages:
-            print(json.dumps({"topic": message.topic.value}), flush=True)
+            heard = {"topic": message.topic.value, "payload": message.payload.decode()}
+            print(json.dumps(heard), flush=True)
 asyncio.run(main())
 """
