@@ -20,7 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from bursar.clock import SystemClock
-from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.systemd import Notifier
 from bursar.v1 import (
@@ -127,6 +127,7 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, partial(_reread, settings, authority, door))
     sockets = _Sockets(settings)
     try:
         await sockets.open(server, authority)
@@ -151,6 +152,19 @@ async def run(settings: Settings) -> int:
 def _boot_id() -> str:
     """Of this machine's present boot: what the agents' clocks were anchored by is of use while it lasts."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _reread(settings: Settings, authority: Authority, door: Door) -> None:
+    """SIGHUP: the tokens file has changed. One that is wrong changes nothing, and is told."""
+    try:
+        authority.replace(_users(settings))
+    except (OSError, BursarError) as error:
+        log.warning(
+            "the tokens file was not taken; the tokens of before stay good", extra={"error": str(error)}
+        )
+        return
+    door.sessions.recheck()
+    log.info("the tokens file was read again")
 
 
 def _die(error: BaseException) -> None:

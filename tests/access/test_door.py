@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,12 +20,14 @@ from whole_site import METHODS, Site, play
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.errors import Forbidden, NotFound, RateLimited, Unauthenticated
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, nodes_pb2
+from bursard import app
 from bursard.access.admission import ROOMS, Admission, Kind, Room, Ticket
 from bursard.access.authorize import Action
 from bursard.access.identity import Grant, Identity, Role
 from bursard.access.refusals import FAULTS_PER_WINDOW, WINDOW_US, Refusals
 from bursard.access.sessions import STALLED_US
 from bursard.services.wirefault import unreadable
+from bursard.settings import Settings as Configuration
 
 FOLLOW = events_pb2.ListEventsRequest(follow=True)
 
@@ -248,7 +252,7 @@ def test_a_stream_ends_when_its_token_does_and_a_local_one_lives_on_with_its_acc
         ann = site.token("ann", "viewer")
         taken = follow(site, ann)
         assert await first(taken) == "OK"
-        site.authority.dismiss("ann")
+        site.authority.replace(())
         site.door.sessions.recheck()
         assert (await status_of(taken))[0] == "UNAUTHENTICATED"
         assert not stream.done()
@@ -412,3 +416,26 @@ def test_defects_are_told_with_their_traceback_but_not_at_will(caplog: pytest.Lo
     clock.advance(WINDOW_US)
     refusals.fault("fault_x", "/m", ValueError("x"))
     assert len(caplog.records) == FAULTS_PER_WINDOW + 1
+
+
+def test_a_tokens_file_is_read_again_and_a_wrong_one_changes_nothing(tmp_path: Path) -> None:
+    async def story(site: Site) -> None:
+        path = tmp_path / "tokens.toml"
+        path.touch(mode=0o600)
+        digest = hashlib.sha256(b"word").hexdigest()
+        path.write_text(f'[[token]]\nuser = "eve"\nrole = "viewer"\nsha256 = "{digest}"\n')
+        configured = Configuration(tokens_file=path)
+        app._reread(configured, site.authority, site.door)
+        assert (await site.call("Jobs.List", token="word"))[0] == "OK"
+        stream = follow(site, "word")
+        assert await first(stream) == "OK"
+        for wrong in ("[[token]]\n", "\xff", '[[token]]\nuser = "a"\nrole = "king"\nsha256 = "x"\n'):
+            path.write_text(wrong, encoding="latin-1")
+            app._reread(configured, site.authority, site.door)
+            assert (await site.call("Jobs.List", token="word"))[0] == "OK"
+        path.write_text("")
+        app._reread(configured, site.authority, site.door)
+        assert (await site.call("Jobs.List", token="word"))[0] == "UNAUTHENTICATED"
+        assert (await status_of(stream))[0] == "UNAUTHENTICATED"
+
+    play(story)

@@ -69,6 +69,7 @@ class Site:
         self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.authority = Authority(self.engine.state, self.clock, local_role=Role.SUBMITTER)
+        self._tokens: dict[str, UserToken] = {}
         self.vault = Vault(bytes(32))
         self.door = Door(self.authority, SequentialIds(), self.clock, admission)
         self.engine.listeners.append(self.door.on_event)
@@ -133,7 +134,8 @@ class Site:
         secret = f"{user}:{role}:{project}"
         digest = hashlib.sha256(secret.encode()).hexdigest()
         one = UserToken(user, None if role == "none" else Role(role), digest, project)
-        self.authority.admit((one,))
+        self._tokens[digest] = one
+        self.authority.replace(tuple(self._tokens.values()))
         return secret
 
     # --- the caller

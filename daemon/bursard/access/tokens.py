@@ -66,17 +66,13 @@ class Authority:
         self._clock = clock
         self._local_role = local_role
         self._users: dict[str, UserToken] = {}
-        self.admit(users)
+        self.replace(users)
         self._local: dict[str, _Local] = {}
         self._newest: dict[int, str] = {}
 
-    def admit(self, users: tuple[UserToken, ...]) -> None:
-        """From now on these tokens are good as well."""
-        self._users |= {user.sha256: user for user in users}
-
-    def dismiss(self, user: str) -> None:
-        """No configured token of this user is good any more."""
-        self._users = {digest: one for digest, one in self._users.items() if one.user != user}
+    def replace(self, users: tuple[UserToken, ...]) -> None:
+        """From now on these configured tokens are good, and no others."""
+        self._users = {user.sha256: user for user in users}
 
     def issue_local(self, uid: int) -> tuple[str, int]:
         """A short token for a local user, and the seconds it lives.

@@ -168,7 +168,7 @@ def _token_text(row: Row) -> str:
     return (
         f"token, shown this once: {row['token']}\n"
         f"{row['user']} keeps it in ~/.config/bursar/token (mode 0600) or in BURSAR_TOKEN.\n\n"
-        "Append these lines to bursard's tokens_file (mode 0600) and restart bursard:\n\n"
+        "Append these lines to bursard's tokens_file (mode 0600) and `systemctl reload bursard`:\n\n"
         f"{row['toml']}"
     )
 
