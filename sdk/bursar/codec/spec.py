@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
@@ -31,37 +31,24 @@ from bursar.v1 import types_pb2 as pb
 NAME_MAX = 200
 PROBLEMS_SHOWN = 20
 """Of one spec; more of them say that it is something else."""
+_SHARED = tuple(
+    name
+    for name in JobSpec.__struct_fields__
+    if (field := pb.JobSpec.DESCRIPTOR.fields_by_name.get(name)) is not None and field.message_type is None
+)
+_LISTS = tuple(name for name in _SHARED if isinstance(getattr(JobSpec(), name), tuple))
+_VALUES = tuple(name for name in _SHARED if name not in _LISTS)
+"""Plain fields of the same name on both sides: they are converted without being named here."""
+
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
 def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
     """One spec as a message."""
     wire = pb.JobSpec(
-        name=spec.name,
-        project=spec.project,
-        experiment=spec.experiment,
-        model=spec.model,
-        model_version=spec.model_version,
-        priority=spec.priority,
-        preemptible=spec.preemptible,
-        nodes=spec.nodes,
         options=[_option_to_wire(option) for option in spec.options],
-        ordered=spec.ordered,
-        spot_policy=spec.spot_policy,
-        time_limit_us=spec.time_limit_us,
-        begin_after=spec.begin_after,
         depends_on=[pb.Dependency(job=d.job, when=d.when) for d in spec.depends_on],
-        max_cost_nanos=spec.max_cost_nanos,
-        max_price_nanos_per_hour=spec.max_price_nanos_per_hour,
-        currency=spec.currency,
-        on_exceed=spec.on_exceed,
-        command=spec.command,
-        script=spec.script,
-        setup=spec.setup,
-        workdir=spec.workdir,
-        held=spec.held,
-        comment=spec.comment,
-        secrets=spec.secrets,
+        **{name: getattr(spec, name) for name in (*_VALUES, *_LISTS)},
     )
     for field, pairs in (
         (wire.labels, spec.labels),
@@ -115,38 +102,23 @@ def refuse(problems: Sequence[Problem]) -> NoReturn:
 
 
 def _spec(wire: pb.JobSpec) -> JobSpec:
+    plain: dict[str, Any] = {name: getattr(wire, name) for name in _VALUES}
+    plain |= {name: tuple(getattr(wire, name)) for name in _LISTS}
+    # Of these nothing said is the default, which is not the wire's zero.
+    plain["project"] = wire.project.lower() or "default"
+    plain["nodes"] = wire.nodes or 1
+    plain["spot_policy"] = wire.spot_policy or "auto"
+    plain["on_exceed"] = wire.on_exceed or "stop"
     return JobSpec(
-        name=wire.name,
-        project=wire.project.lower() or "default",
-        experiment=wire.experiment,
-        model=wire.model,
-        model_version=wire.model_version,
         labels=_pairs(wire.labels),
-        priority=wire.priority,
-        preemptible=wire.preemptible,
-        nodes=wire.nodes or 1,
         options=tuple(_option_from_wire(option) for option in wire.options) or (ResourceRequest(),),
-        ordered=wire.ordered,
         constraints=_pairs(wire.constraints),
-        spot_policy=wire.spot_policy or "auto",
-        time_limit_us=wire.time_limit_us,
-        begin_after=wire.begin_after,
         depends_on=tuple(Dependency(d.job, d.when or "succeeded") for d in wire.depends_on),
         array=_array(wire),
-        max_cost_nanos=wire.max_cost_nanos,
-        max_price_nanos_per_hour=wire.max_price_nanos_per_hour,
-        currency=wire.currency,
-        on_exceed=wire.on_exceed or "stop",
         checkpoint=CheckpointSpec(wire.checkpoint.signal, wire.checkpoint.grace_us),
         retry=RetrySpec(tuple(wire.retry.on), wire.retry.max, wire.retry.avoid_same_node),
         env=_pairs(wire.env),
-        command=tuple(wire.command),
-        script=wire.script,
-        setup=wire.setup,
-        workdir=wire.workdir,
-        held=wire.held,
-        comment=wire.comment,
-        secrets=tuple(wire.secrets),
+        **plain,
     )
 
 

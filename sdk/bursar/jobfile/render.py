@@ -27,6 +27,12 @@ _SIZE_UNITS = tuple(
     for power, prefix in ((5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K"))
     for base, tail in ((1000, "B"), (1024, "iB"))
 )
+_DEFAULTS = {name: getattr(JobSpec(), name) for name in JobSpec.__struct_fields__}
+_WRITTEN_OTHERWISE = frozenset((
+    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_price_nanos_per_hour",
+    "currency", "on_exceed", "checkpoint", "script",
+))  # fmt: skip
+"""Fields whose key in a job file has another name or form. All others are written under their own."""
 _PRIORITIES = {25: "low", 50: "normal", 75: "high"}
 
 
@@ -36,7 +42,7 @@ def spec_to_yaml(spec: JobSpec) -> str:
     for key in ("name", "project", "experiment", "model", "model_version"):
         fields[key] = getattr(spec, key)
     if fields["project"] == "default":
-        del fields["project"]
+        fields["project"] = None
     fields["labels"] = dict(spec.labels)
     if spec.priority != 50:
         fields["priority"] = _PRIORITIES.get(spec.priority, spec.priority)
@@ -58,7 +64,9 @@ def spec_to_yaml(spec: JobSpec) -> str:
     fields["workdir"], fields["setup"] = spec.workdir, spec.setup
     fields["run"], fields["command"] = spec.script, list(spec.command)
     fields["held"] = True if spec.held else None
-    fields["comment"] = spec.comment
+    for name, default in _DEFAULTS.items():
+        if name not in fields and name not in _WRITTEN_OTHERWISE and getattr(spec, name) != default:
+            fields[name] = getattr(spec, name)
     said = {key: value for key, value in fields.items() if value not in (None, "", [], {})}
     return yaml.dump(
         said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False

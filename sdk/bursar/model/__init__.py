@@ -7,8 +7,17 @@ Why     one definition of each noun for the wire, the scheduler, the ledger, the
 
 from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
 from bursar.model.exit import Exit
-from bursar.model.job import ArraySpec, CheckpointSpec, Dependency, EndCause, JobSpec, JobState, RetrySpec
-from bursar.model.launch import Launch, launch_of
+from bursar.model.job import (
+    ArraySpec,
+    CheckpointSpec,
+    Dependency,
+    EndCause,
+    JobSpec,
+    JobState,
+    Launch,
+    RetrySpec,
+    launch_of,
+)
 from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
 from bursar.model.reason import Reason, ReasonCode
 

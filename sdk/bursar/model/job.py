@@ -1,7 +1,13 @@
-"""What a job asks for, as accepted, and the words for where it is."""
+"""What a job asks for, as accepted, the words for where it is, and what of it its process is started with.
+
+Why     a job's description used to be copied field by field through every room between its file and its
+        process. Now whatever only the process needs is one value, `Launch`, which agents carry unopened, so
+        that a new field concerns nobody in between (docs/howto-add-a-job-field.md).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import cast
 
@@ -156,3 +162,35 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: bool = False
     comment: str = ""
     secrets: tuple[str, ...] = ()
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one member's process is started with. Exactly one of `command` and `script` is given.
+
+    The supervisor opens it, and nobody before it. A field that has the name of one of `JobSpec` is filled
+    from it by `launch_of`.
+
+    Attributes:
+        command: argv, used as is.
+        script: with a `#!` first line a file that this interpreter runs; else shell text.
+        setup: shell text run to success first, in the same environment, directory and log.
+        workdir: absolute; empty: the home of the account.
+        env: complete but for what only the node knows (its account, its PATH). It may hold secrets, so
+            nobody writes a Launch to a file.
+    """
+
+    command: tuple[str, ...] = ()
+    script: str = ""
+    setup: str = ""
+    workdir: str = ""
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+_FROM_SPEC = tuple(
+    name for name in Launch.__struct_fields__ if name in JobSpec.__struct_fields__ and name != "env"
+)
+
+
+def launch_of(spec: JobSpec, env: Mapping[str, str]) -> Launch:
+    """What a member of a job is started with, in its own environment."""
+    return Launch(env=env, **{name: getattr(spec, name) for name in _FROM_SPEC})
