@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ THREAD_WORK = 100_000
 """Nodes times queues from which a plan is made in a thread: some ten milliseconds of work. Below it the
 hand-over costs more than it gives, and a first job must start within milliseconds."""
 
+Answer = TypeVar("Answer")
 Planner = Callable[[Snapshot, int, PlanCache], Plan]
 
 LEFT_ALONE_US = 60_000_000
@@ -57,6 +58,16 @@ class CycleStats(msgspec.Struct):
     dropped: int = 0
     last_us: int = 0
     longest_us: int = 0
+
+
+async def aside(snapshot: Snapshot, work: Callable[[], Answer], thread_work: int = THREAD_WORK) -> Answer:
+    """Work on a frozen snapshot: here when it is small, in a thread when it is large.
+
+    The state may have changed by the time of the answer; rows are those of the snapshot.
+    """
+    if len(snapshot.nodes.ids) * len(snapshot.queues) < thread_work:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 class _Seen(NamedTuple):
@@ -111,9 +122,7 @@ class Cycle:
         seen = self._look()
         if seen is None:
             return False
-        if len(seen.snapshot.nodes.ids) * len(seen.snapshot.queues) < self._thread_work:
-            return self._do(seen, self._plan(seen))
-        return self._do(seen, await asyncio.to_thread(self._plan, seen))
+        return self._do(seen, await aside(seen.snapshot, lambda: self._plan(seen), self._thread_work))
 
     def saved(self) -> Saved:
         """The newest plan and what it was made of; without one, what it would be made of now."""

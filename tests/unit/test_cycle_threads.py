@@ -7,12 +7,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bursar.model import NodeFacts, ReasonCode
+from bursar.model import JobSpec, NodeFacts, ReasonCode
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import Plan, Snapshot
-from bursard.cycle import Cycle, reason_of
+from bursard.cycle import Cycle, aside, reason_of
 from bursard.fleet.testing import World
 from bursard.scheduler import PlanCache, plan
+from bursard.services import planning
 from bursard.state.decide import jobs, nodes
 
 GATE_S = 20
@@ -168,3 +169,35 @@ def test_reasons_are_those_of_the_plan_made_last() -> None:
     world.engine.commit(jobs.cancel(world.state, waiting, None), "ann")
     cycle.once()
     assert cycle.last is None
+
+
+def test_work_on_a_snapshot_is_done_here_or_in_a_thread_by_its_size() -> None:
+    async def story() -> None:
+        world = site()
+        ask(world, 1)
+        shot = world.state.snapshot()
+        here = threading.current_thread().name
+        assert await aside(shot, lambda: threading.current_thread().name, thread_work=2) == here
+        assert await aside(shot, lambda: threading.current_thread().name, thread_work=1) != here
+
+    play(story)
+
+
+def test_a_node_that_leaves_while_a_plan_is_worked_out_is_not_named_in_the_answer(monkeypatch) -> None:
+    async def story(gone: bool) -> None:
+        world = site()
+
+        async def meanwhile(_shot: Snapshot, work: Callable[[], Any]) -> Any:
+            answer = work()
+            if gone:
+                world.state.nodes.clear()
+            return answer
+
+        monkeypatch.setattr(planning, "aside", meanwhile)
+        spec = JobSpec(command=("x",), project="p", options=(ResourceRequest(None, 1_000, 1 << 20),))
+        answer = await planning.plan_view(world.engine, "ann", spec)
+        assert answer.starts_now
+        assert [member.node for member in answer.members] == ([] if gone else ["n-1"])
+
+    for gone in (False, True):
+        play(lambda gone=gone: story(gone))  # type: ignore[misc]

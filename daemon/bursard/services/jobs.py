@@ -208,7 +208,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """Why a job is where it is."""
         job = await find_job(self.engine, request.job)
         await self.engine.durable()
-        return planning.explain_view(self.engine, self.cycle, job)
+        return await planning.explain_view(self.engine, self.cycle, job)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""

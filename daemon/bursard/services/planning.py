@@ -7,9 +7,9 @@ from bursar.model import LIMITS, JobSpec, JobState
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
-from bursar_policies.decision import BudgetRoom, Explanation, JobClass, WhatIf
+from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf
 from bursard.access.identity import caller
-from bursard.cycle import Cycle, reason_of
+from bursard.cycle import Cycle, aside, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.services.views import job_view, reason_view
@@ -33,7 +33,8 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     refuse_unaffordable(state, user, spec)
     budgets, hard = state.budgets.matching(user, spec)
     job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
-    answer = what_if(state.snapshot(), job_class, engine.now(), spec.priority)
+    snapshot, now = state.snapshot(), engine.now()
+    answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority))
     tasks = len(spec.array.indices) if spec.array is not None else 1
     wire = pb.PlanResponse(
         starts_now=answer.start is not None,
@@ -49,11 +50,13 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     if answer.start is None:
         wire.reason.CopyFrom(reason_view(answer.reason))
         _price_without_place(engine, wire, job_class, tasks)
-    _members(engine, wire, answer)
+    _members(engine, wire, snapshot, answer)
     await _history(engine, wire, spec, tasks)
     held = answer.worst_nanos if answer.start is not None else 0
-    for room in (state.budgets.rooms(state.ledger)[name] for name in budgets):
-        wire.budgets.append(_after(room, held, room.name in hard))
+    rooms = state.budgets.rooms(state.ledger)
+    for name in budgets:
+        if name in rooms:
+            wire.budgets.append(_after(rooms[name], held, name in hard))
     return wire
 
 
@@ -67,10 +70,13 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     wire.expected_nanos = wire.rate_nanos_per_hour * job_class.time_limit_us // US_PER_HOUR * tasks
 
 
-def _members(engine: Engine, wire: pb.PlanResponse, answer: WhatIf) -> None:
+def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
     if answer.start is None:
         return
-    nodes = [engine.state.nodes[engine.state.cluster.ids[each.node]] for each in answer.start.members]
+    found = [engine.state.nodes.get(snapshot.nodes.ids[each.node]) for each in answer.start.members]
+    nodes = [node for node in found if node is not None]
+    if len(nodes) < len(found):
+        return  # a node has left while the answer was worked out: where it would go is not known any more
     wire.limits_not_held.extend(
         name for name in LIMITS if any(name not in node.facts.limits for node in nodes)
     )
@@ -113,7 +119,7 @@ def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
     )
 
 
-def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResponse:
+async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResponse:
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
@@ -130,16 +136,16 @@ def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResp
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason))
     if job.id in state.pending:
-        _pending(engine, wire, job, now)
+        await _pending(engine, wire, job, now)
     return wire
 
 
-def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
+async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
     state = engine.state
     snapshot = state.snapshot()
     key = state.pending.key_of(job.id)
     index = next(i for i, queue in enumerate(snapshot.queues) if (queue.job_class, queue.priority) == key)
-    found: Explanation = explain(snapshot, index, now, job.id)
+    found: Explanation = await aside(snapshot, lambda: explain(snapshot, index, now, job.id))
     if found.reason.message:
         wire.reason.CopyFrom(reason_view(found.reason))
     for verdict in found.nodes[:100]:
