@@ -142,10 +142,14 @@ class StateDir:
         self._replace("agent.json", data)
 
     def log_end(self) -> LogEnd | None:
-        """What `remember_log_end` wrote last; None when nothing, or what cannot be read: it only helps."""
+        """What `remember_log_end` wrote last; None for nothing, or what had to be set aside."""
+        path = self.path / "log-end.json"
         try:
-            return msgspec.json.decode((self.path / "log-end.json").read_bytes(), type=LogEnd)
-        except (OSError, msgspec.DecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=LogEnd)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
+            aside(path, problem)
             return None
 
     def remember_log_end(self, end: LogEnd) -> None:

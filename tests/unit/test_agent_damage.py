@@ -202,6 +202,15 @@ def test_epoch_out_of_bounds_is_damage(folder: Path, text: str) -> None:
     state.close()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"cluster_id": 1}'])
+def test_damaged_end_of_the_log_is_none(folder: Path, text: str) -> None:
+    (folder / "log-end.json").write_text(text)
+    state = StateDir(folder)
+    assert state.log_end() is None
+    assert aside(folder) == ["log-end.json"]
+    state.close()
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -1,0 +1,75 @@
+"""A whole state directory, walked file by file: each has a plan for its damage, and the cluster comes up."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOISE = bytes(range(256)) * 8
+ATTEMPT = r"agents/local-1/run/attempts/[a-z0-9_.]+"
+PLANS: dict[str, str] = {
+    # Read by `up`, `down`, `status` and the keeper: test_local_damage, test_local_keeping.
+    r"(cluster|desired)\.json|(keeper|up)\.lock|logs/[a-z0-9-]+\.log": "mended",
+    # Sockets and their lock, by the daemon: test_socket_directory.
+    r"run/(auth|bursar|notify)\.sock|run/socket\.lock": "mended",
+    # The agent: test_agent_damage.
+    r"agents/local-1/(agent|log-end)\.json|agents/local-1/(agent\.lock|forgotten|instance)": "mended",
+    r"agents/local-1/(spool/usage-\d{20}\.spool|signals/[a-z0-9_.]+)": "mended",
+    r"agents/local-1/run/(agent\.sock|launcher\.(lock|log|sock))": "mended",
+    rf"{ATTEMPT}/(starting|start\.json|stop\.json|exit\.json)": "mended",
+    # What the job itself wrote: nobody reads meaning into it.
+    rf"{ATTEMPT}/log(\.\d+)?": "the job's",
+    # The books: opened whole, or refused with what to do; the tests of the store and its head.
+    r"daemon/bursard\.(db|db-shm|db-wal|head|lock)|daemon\.secrets-key": "the books",
+}
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "noise": lambda path: path.write_bytes(NOISE),
+    "removed": lambda path: path.unlink(),
+    "directory": lambda path: (path.unlink(), path.mkdir(), (path / "x").touch()),
+}
+
+
+@pytest.fixture
+def stopped(make_cluster: Callable[..., Any]) -> Any:
+    """A cluster that ran one job to its end and is down."""
+    made = make_cluster(1)
+    assert made.ended(made.job("--", "sh", "-c", "echo one; exit 3"))["exit_code"] == 3
+    made.down()
+    return made
+
+
+def files(state: Path) -> list[Path]:
+    return sorted(path for path in state.rglob("*") if not path.is_dir() and ".damaged-" not in str(path))
+
+
+def plan_of(state: Path, path: Path) -> str:
+    name = str(path.relative_to(state))
+    return next((plan for pattern, plan in PLANS.items() if re.fullmatch(pattern, name)), "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_file_has_a_plan_and_a_cluster_with_all_of_them_damaged_comes_up(stopped: Any) -> None:
+    """A file that nobody planned for fails here: add its plan, and a test of its reader."""
+    assert [path for path in files(stopped.state) if not plan_of(stopped.state, path)] == []
+    for name, damage in DAMAGES.items():
+        hit = [path for path in files(stopped.state) if plan_of(stopped.state, path) == "mended"]
+        assert len(hit) > 8
+        for path in hit:
+            if path.is_socket():
+                path.unlink()
+                path.write_text("no socket")
+            damage(path)
+        stopped.up()
+        job = stopped.job("--", "sh", "-c", "exit 4")
+        assert stopped.ended(job)["exit_code"] == 4, name
+        assert [agent["state"] for agent in stopped.status()["agents"]] == ["up"], name
+        stopped.down()
+    aside = {path.name.partition(".damaged-")[0] for path in stopped.state.rglob("*.damaged-*")}
+    assert {"cluster.json", "desired.json", "agent.json", "instance", "forgotten"} <= aside
