@@ -96,6 +96,14 @@ class Site:
         for node in self.state.nodes.values():
             self.apply(nodes.silent(self.state, node))
 
+    def leave_and_reuse(self) -> None:
+        """The nodes on which nothing is live go for good; another takes the row of the first of them."""
+        for node in list(self.state.nodes.values()):
+            if not node.live:
+                self.apply(nodes.silent(self.state, node))
+                self.apply(nodes.remove(self.state, node, self.now))
+        self.join(f"x{self.state.version}", gpus=1)
+
     def reprice(self) -> None:
         for node in self.state.nodes.values():
             self.apply([NodePriced(node.id, "other", ShareRates(gpu=1))])
@@ -124,6 +132,7 @@ MUTATIONS: dict[str, Callable[[Site], None]] = {
     "grow": lambda site: [site.join(f"n{len(site.state.nodes)}") for _ in range(12)] and None,
     "describe": lambda site: site.join("a", gpus=4, zone="y"),
     "reprice": Site.reprice,
+    "leave": Site.leave_and_reuse,
     "budget": Site.cut_budget,
     "strategy": Site.spread,
 }
