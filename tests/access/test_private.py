@@ -146,3 +146,48 @@ def test_of_jobs_with_one_name_those_that_may_be_seen_are_meant() -> None:
         assert (status, "2 or more jobs" in details) == ("INVALID_ARGUMENT", True)
 
     play(story)
+
+
+def test_costs_and_budgets_of_other_projects_are_left_out() -> None:
+    async def story(site: Site) -> None:
+        for project in ("nlp/deep", "vision", "nlp-two"):
+            site.run(site.job("bob", project))
+        text = "---\n".join(
+            f"kind: Budget\nname: {name}\nspec:\n  scope: {scope}\n  limit: 100 USD\n  period: month\n"
+            for name, scope in [
+                ("of-nlp", "{project: nlp}"), ("of-vision", "{project: vision}"), ("of-bob", "{user: bob}"),
+            ]
+        )  # fmt: skip
+        request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="b", text=text)])
+        assert (await site.call("Policies.Apply", request, token=site.token("root", "admin")))[0] == "OK"
+        shown = {}
+        for role, project in [("viewer", "nlp"), ("viewer", "")]:
+            token = site.token("ann", role, project)
+            _, (budgets,) = await site.ask("Money.Budgets", token=token)
+            _, (cost,) = await site.ask("Money.Cost", money_pb2.CostRequest(by=["project"]), token=token)
+            shown[project] = (
+                {budget.name for budget in budgets.budgets},
+                {row.keys[0] for row in cost.rows},
+                cost.total.jobs,
+            )
+        assert shown["nlp"] == ({"of-nlp"}, {"nlp/deep"}, 1)
+        assert shown[""] == ({"of-nlp", "of-vision", "of-bob"}, {"nlp/deep", "vision", "nlp-two"}, 3)
+
+    play(story)
+
+
+def test_ended_and_running_jobs_of_other_projects_are_left_out() -> None:
+    async def story(site: Site) -> None:
+        for project in ("nlp/deep", "vision"):
+            site.run(site.job("bob", project))
+            site.place(site.job("bob", project))
+        await site.engine.durable()
+        request = jobs_pb2.ListJobsRequest(states=["succeeded"])
+        for held, expected in [("nlp", {"nlp/deep"}), ("", {"nlp/deep", "vision"})]:
+            token = site.token("ann", "viewer", held)
+            _, (listed,) = await site.ask("Jobs.List", request, token=token)
+            assert {job.spec.project for job in listed.jobs} == expected
+            _, (top,) = await site.ask("Nodes.Top", token=token)
+            assert {job.spec.project for job in top.jobs} == expected
+
+    play(story)

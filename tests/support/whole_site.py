@@ -129,6 +129,16 @@ class Site:
         report = ExitReport(cause=EndCause.START_FAILED, message=message)
         self.engine.commit(attempts.exited(state, node, attempt.id, 0, report, 0), "node:n1")
 
+    def run(self, job_id: str) -> None:
+        """The job starts, runs for a minute, and succeeds."""
+        state, attempt = self.engine.state, self.place(job_id)
+        node = state.nodes[attempt.members[0].alloc.node_id]
+        began = self.clock.boot_us()
+        self.engine.commit(attempts.started(state, node, attempt.id, 0, began, 1), "node:n1")
+        self.clock.advance(60 * SECOND_US)
+        report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=60 * SECOND_US)
+        self.engine.commit(attempts.exited(state, node, attempt.id, 0, report, began), "node:n1")
+
     def token(self, user: str, role: str, project: str = "") -> str:
         """A secret that proves this; the same one for the same words."""
         secret = f"{user}:{role}:{project}"
