@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from whole_site import Site, play
 
 from bursar.v1 import agents_pb2 as pb
-from bursar.v1 import nodes_pb2, types_pb2
+from bursar.v1 import jobs_pb2, nodes_pb2, types_pb2
 from bursard.services.agents import PROTOCOL
 
 FACTS = types_pb2.NodeFacts(name="n2", cpu_milli=8_000, memory_bytes=1 << 30)
@@ -103,14 +103,23 @@ def test_a_malformed_hello_is_refused_in_words_the_agent_shows() -> None:
     play(story)
 
 
-def test_a_lying_node_stays_in_contact_and_is_shown_as_what_it_is() -> None:
+def test_a_lying_node_is_shown_as_what_it_is_until_somebody_resumes_it() -> None:
     async def story(site: Site) -> None:
+        usage = pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=6_000_000))
         lie = pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=10**15))
-        beat = pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=6_000_000))
-        renewed = pb.AgentMessage(usage=pb.Usage(boot_id="b-1", at_boot_us=6_000_000))
-        status, _, answers = await say(site, pb.AgentMessage(hello=HELLO), beat, renewed, renewed, lie)
-        assert status == "OK"
-        assert answers[0].WhichOneof("body") == "welcome"
+        status, _, answers = await say(site, pb.AgentMessage(hello=HELLO), usage, lie)
+        assert (status, answers[0].WhichOneof("body")) == ("OK", "welcome")
+        admin = site.token("root", "admin")
+        reason = "its boot clock is 999999995 s ahead of the daemon's clock"
+        _, (node,) = await site.ask("Nodes.Get", nodes_pb2.NodeRequest(node="n2"), token=admin)
+        assert (node.state, node.reason) == ("quarantined", reason)
+        job = site.job("ann", "nlp", constraints=(("node", "n2"),))
+        _, (told,) = await site.ask("Jobs.Explain", jobs_pb2.ExplainRequest(job=job), token=admin)
+        assert [one.why_not for one in told.nodes if one.node == "n2"] == [
+            f"quarantined: {reason}; `bursar node resume n2` once that is understood"
+        ]
+        _, (node,) = await site.ask("Nodes.Resume", nodes_pb2.NodeModeRequest(node="n2"), token=admin)
+        assert (node.state, node.reason) == ("silent", "")
 
     play(story)
 
