@@ -144,6 +144,49 @@ def test_a_start_before_its_order_counts_from_the_order() -> None:
     assert "before that was placed" in world.node().reason
 
 
+def test_an_hour_without_a_heartbeat_before_the_order_is_not_the_members() -> None:
+    """Its node was heard an hour ago, so it may have started then; what it holds counts from the order."""
+    world = World()
+    world.backend.connect(FACTS)
+    heard_us = world.clock.boot_us()
+    world.clock.advance(HOUR_US)
+    job = world.submit(time_limit_us=2 * HOUR_US)
+    world.cycle()
+    assert job.attempt is not None
+    attempt = job.attempt
+    world.fleet.started(world.node(), Started(attempt.id, 0, 9, heard_us))
+    world.clock.advance(SECOND_US)
+    word = Exited(attempt_id=attempt.id, rank=0, cause=EndCause.COMPLETED, exit_code=0, held_us=HOUR_US)
+    world.fleet.exited(world.node(), word)
+    assert attempt.members[0].charged_us == SECOND_US
+    assert "could hold for 1 s" in world.node().reason
+
+
+@pytest.mark.parametrize(("extra_us", "lies"), [(0, False), (1, True)])
+def test_the_tolerance_of_a_member_is_a_second_and_not_a_microsecond_more(extra_us: int, lies: bool) -> None:
+    world = Running()
+    world.exited(held_us=MEMBER_SLACK_US + extra_us)
+    assert bool(world.lie()) is lies
+    assert world.attempt.members[0].charged_us == (0 if lies else MEMBER_SLACK_US)
+
+
+def test_what_is_told_again_of_one_rank_while_its_gang_runs_changes_nothing() -> None:
+    world = World()
+    for name in ("n-1", "n-2"):
+        world.backend.connect(msgspec.structs.replace(FACTS, name=name))
+    job = world.submit(nodes=2)
+    world.cycle()
+    world.backend.report()
+    assert job.attempt is not None
+    node = world.state.nodes[job.attempt.members[0].alloc.node_id]
+    end = Exited(attempt_id=job.attempt.id, rank=0, cause=EndCause.COMPLETED, exit_code=0)
+    world.fleet.exited(node, end)
+    before = world.state.version
+    world.fleet.exited(node, msgspec.structs.replace(end, held_us=YEAR_US, started_boot_us=YEAR_US))
+    world.fleet.started(node, Started(job.attempt.id, 0, 9, world.clock.boot_us() + YEAR_US))
+    assert (world.state.version, node.mode) == (before, "open")
+
+
 def test_a_member_of_another_node_is_none_of_its_business() -> None:
     world = Running()
     world.backend.connect(msgspec.structs.replace(FACTS, name="n-2"))
