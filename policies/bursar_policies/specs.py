@@ -15,6 +15,7 @@ import msgspec
 
 from bursar.clock import Instant
 from bursar.money import Money
+from bursar.projects import is_within
 
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
@@ -42,12 +43,9 @@ class Scope(msgspec.Struct, frozen=True):
 
     def covers(self, project: str, user: str, experiment: str, model: str, labels: Mapping[str, str]) -> bool:
         """Does work with these marks count against the budget?"""
-        if self.project:
-            path = project.lower()
-            if path != self.project and not path.startswith(self.project + "/"):
-                return False
         return (
-            (not self.user or self.user == user)
+            is_within(project, self.project)
+            and (not self.user or self.user == user)
             and (not self.experiment or self.experiment == experiment)
             and (not self.model or self.model == model)
             and all(labels.get(key) == value for key, value in self.labels)

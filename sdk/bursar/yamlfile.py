@@ -33,6 +33,7 @@ import yaml
 from bursar.clock import DAY_US, Instant, parse_duration, parse_instant
 from bursar.errors import Fault, InvalidRequest, NotBuilt
 from bursar.money import Money, parse_money
+from bursar.projects import problem_of
 from bursar.resources import parse_size
 
 BYTES_MAX: Final = 64 * 1024
@@ -46,11 +47,6 @@ LINES_MAX: Final = 100
 YEAR_US: Final = 365 * DAY_US
 """A year of money arithmetic: 8760 hours."""
 
-PROJECT_MAX: Final = 200
-"""Characters of the longest project path."""
-PROJECT_DEPTH_MAX: Final = 8
-"""Levels of the deepest project path."""
-
 T = TypeVar("T")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -61,7 +57,6 @@ _DECIMAL = re.compile(r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
 _PERCENT = re.compile(r"([+-]?[0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 _MONEY_PER = re.compile(r"([^/]+)/\s*(.*)", re.DOTALL)
 _YEARS = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*y(?:ears?)?", re.ASCII)
-_PROJECT = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*", re.ASCII)
 
 
 # ------------------------------------------------------------------ the tree
@@ -561,21 +556,11 @@ def read_project(node: Node, faults: Faults) -> str | None:
     text = read_text(node, faults)
     if text is None:
         return None
-    path = text.lower()
-    if _PROJECT.fullmatch(path) is None:
-        faults.add(
-            node,
-            f"{_shown(text)} is not a project path; write words of letters, digits, '.', '_' and "
-            "'-' joined by '/', such as nlp/finetune",
-        )
+    problem = problem_of(text)
+    if problem:
+        faults.add(node, f"{_shown(text)} is not a project path: {problem}; write nlp/finetune")
         return None
-    if len(path) > PROJECT_MAX or path.count("/") >= PROJECT_DEPTH_MAX:
-        faults.add(
-            node,
-            f"{_shown(text)} is too long; at most {PROJECT_DEPTH_MAX} levels and {PROJECT_MAX} characters",
-        )
-        return None
-    return path
+    return text.lower()
 
 
 def read_instant(node: Node, faults: Faults) -> Instant | None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from bursar.errors import InvalidRequest
+from bursar.projects import is_within
 from bursar.v1 import access_pb2 as pb
 from bursar.v1 import access_pb2_grpc
 from bursard.access.authorize import Action, allowed, authorize
@@ -14,7 +15,7 @@ from bursard.access.vault import Vault
 from bursard.engine import Engine
 from bursard.state import rights
 from bursard.state.decide import rights as decide
-from bursard.state.rights import Role, is_below
+from bursard.state.rights import Role
 
 _OF_PROJECTS = frozenset({Role.VIEWER, Role.SUBMITTER, Role.PROJECT_ADMIN})
 """What a project-admin may give: no more than it is."""
@@ -56,7 +57,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
                 _grant(user, grant)
                 for user, grant in self.engine.state.grants
                 if request.user in ("", user)
-                and is_below(grant.project, root)
+                and is_within(grant.project, root)
                 and allowed(identity, Action.SEE_GRANTS, grant.project)
             ]
         )
@@ -94,7 +95,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
             secrets=[
                 self._secret(project, name)
                 for project, name in keys
-                if is_below(project, root) and allowed(identity, Action.SUBMIT, project)
+                if is_within(project, root) and allowed(identity, Action.SUBMIT, project)
             ]
         )
 

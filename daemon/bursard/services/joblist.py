@@ -10,6 +10,7 @@ from itertools import islice
 from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest
 from bursar.model import JobState
+from bursar.projects import is_within
 from bursar.v1 import jobs_pb2 as pb
 from bursard.access.authorize import Action, allowed, projects
 from bursard.access.identity import caller
@@ -127,7 +128,7 @@ def _matching(
             job.parent_id != parent_id
             or not allowed(identity, Action.SEE_JOBS, spec.project)
             or (before is not None and _order(job) <= (-before[0], before[1]))
-            or (project and spec.project != project and not spec.project.startswith(project + "/"))
+            or not is_within(spec.project, project)
             or (request.user and job.user != request.user)
             or (request.experiment and spec.experiment != request.experiment)
             or (request.model and spec.model != request.model)

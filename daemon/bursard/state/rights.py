@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from bursar.projects import is_within
+
 
 class Role(StrEnum):
     """A bundle of rights, held over the whole site or one project subtree (`access.authorize.RIGHTS`)."""
@@ -30,13 +32,7 @@ class Grant(msgspec.Struct, frozen=True, order=True):
     def covers(self, project: str) -> bool:
         """Is `project` inside? The site itself (empty) is inside the site alone."""
         # A budget counts a project in any case, so a right must cover it in any case.
-        return is_below(project, self.project)
-
-
-def is_below(project: str, root: str) -> bool:
-    """Is a project the root or under it? Everything is under the empty root."""
-    project = project.lower()
-    return not root or project == root or project.startswith(root + "/")
+        return is_within(project, self.project)
 
 
 class SealedSecret(msgspec.Struct, frozen=True):

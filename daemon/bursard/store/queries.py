@@ -90,7 +90,7 @@ class Where:
 
     def below(self, column: str, path: str) -> None:
         """The path itself or anything under it (`0` is the character after `/`)."""
-        if path:
+        if path := path.lower():
             self.add(f"({column} = ? or ({column} >= ? and {column} < ?))", path, path + "/", path + "0")
 
     def within(self, column: str, paths: Sequence[str]) -> None:

@@ -81,7 +81,6 @@ def version(output: Output) -> None:
     emit_one(row, output, lambda r: f"bursar {r['version']}", identity="version")
 
 
-_PROJECT = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}"
 _USER = r"[A-Za-z0-9_]([A-Za-z0-9._@-]{0,62})"
 _CONFIG_COLUMNS = (Column("server"), Column("from"), Column("user"), Column("state_dir"))
 
@@ -140,13 +139,14 @@ def new_token(user: str, role: str, project: str, output: Output) -> None:
     import secrets
 
     from bursar.options import quote
+    from bursar.projects import problem_of
 
     if not re.fullmatch(_USER, user):
         raise InvalidRequest(f"--user: {user!r} is no user name; use 1 to 63 letters, digits, . _ @ -")
     token = "user_" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).hexdigest()
-    if project and not re.fullmatch(_PROJECT, project):
-        raise InvalidRequest(f"--project: {project!r} is not a path such as nlp/finetune")
+    if project and (problem := problem_of(project)):
+        raise InvalidRequest(f"--project: {project!r} is not a project path: {problem}; write nlp/finetune")
     lines = f"[[token]]\nuser = {quote(user)}\nrole = {quote(role)}\nsha256 = {quote(digest)}\n"
     if project:
         lines += f"project = {quote(project.lower())}\n"

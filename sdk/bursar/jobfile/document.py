@@ -25,7 +25,6 @@ from bursar.jobfile.sections import (
     read_depends_on,
     read_pairs,
     read_priority,
-    read_project_path,
     read_retry,
     read_secrets,
 )
@@ -40,6 +39,7 @@ from bursar.yamlfile import (
     read_duration,
     read_enum,
     read_int,
+    read_project,
     read_text,
 )
 
@@ -229,7 +229,7 @@ class _Reader:
 
     def project(self) -> str:
         node = self._fields.get("project")
-        path = None if node is None else read_project_path(node, self._faults)
+        path = None if node is None else read_project(node, self._faults)
         return path or "default"
 
     def priority(self) -> int:

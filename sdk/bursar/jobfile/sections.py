@@ -61,15 +61,6 @@ class Caps(NamedTuple):
     on_exceed: str = "stop"
 
 
-def read_project_path(node: Node, faults: Faults) -> str | None:
-    """A project such as `nlp/finetune`, in lower case however it is written.
-
-    Case is folded because a budget on `vision` must not be dodged by submitting to `Vision`.
-    """
-    text = read_text(node, faults)
-    return None if text is None else text.lower()
-
-
 def read_priority(node: Node, faults: Faults) -> int | None:
     """`low`, `normal`, `high` or 0 to 100."""
     if node.kind == "scalar" and node.text in _PRIORITIES:

@@ -17,12 +17,11 @@ from typing import Final, NamedTuple
 from bursar.clock import DAY_US, SECOND_US, parse_instant
 from bursar.model.job import ArraySpec, CheckpointSpec, JobSpec, RetrySpec
 from bursar.model.ranges import count
+from bursar.projects import problem_of
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
 
 NAME_MAX: Final = 100
 TAG_MAX: Final = 200
-PROJECT_MAX: Final = 200
-PROJECT_DEPTH_MAX: Final = 8
 LABELS_MAX: Final = 64
 LABEL_VALUE_MAX: Final = 256
 NODES_MAX: Final = 10_000
@@ -76,7 +75,6 @@ UNCOUNTED_CAUSES: Final = frozenset(("preempted", "node_lost"))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]*", re.ASCII)
-_PROJECT_PART = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _JOB_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\[\d{1,7}\])?", re.ASCII)
@@ -148,7 +146,7 @@ def _names(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("name",), f"{quote(name)} is not {what}")
     elif name.isdigit() or name == "last" or name.startswith("job_"):
         yield Problem(("name",), f"{quote(name)} would be read as an id or a number; add a word")
-    problem = project_problem(spec.project)
+    problem = problem_of(spec.project)
     if problem:
         yield Problem(
             ("project",), f"{quote(spec.project)} is not a project path: {problem}; write nlp/finetune"
@@ -161,29 +159,6 @@ def _names(spec: JobSpec) -> Iterator[Problem]:
             what = f"a name for {key}: letters, digits and . _ : @ + = - without spaces or slashes"
             yield Problem((key,), f"{quote(tag)} is not {what}")
     yield from _text(("comment",), spec.comment, COMMENT_MAX, lines=True)
-
-
-def project_problem(path: str) -> str:
-    """What is wrong with a project path, in a few words; empty when nothing is."""
-    if not path:
-        return "it is empty"
-    if path.startswith("/") or path.endswith("/"):
-        return "it starts or ends with /"
-    if any(char.isspace() for char in path):
-        return "it holds a space"
-    parts = path.split("/")
-    if "" in parts:
-        return "it has an empty part (//)"
-    if any(part in (".", "..") for part in parts):
-        return "it has a part . or .., and projects are not directories"
-    if len(parts) > PROJECT_DEPTH_MAX:
-        return f"it has {len(parts)} levels; at most {PROJECT_DEPTH_MAX}"
-    for part in parts:
-        if _PROJECT_PART.fullmatch(part) is None:
-            return f"{quote(part)} holds something else than letters, digits, '.', '_' and '-'"
-        if not part[0].isalnum():
-            return f"{quote(part)} does not start with a letter or digit"
-    return f"it has {len(path)} characters; at most {PROJECT_MAX}" if len(path) > PROJECT_MAX else ""
 
 
 def _labels(spec: JobSpec) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from typing import Final
 
 from bursar.errors import InvalidRequest, NotFound, RateLimited
 from bursar.model import JobSpec
-from bursar.model.check import project_problem, quote, secret_name_problem
+from bursar.model.check import quote, secret_name_problem
+from bursar.projects import problem_of
 from bursard.events import Event, RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import Tables
@@ -29,7 +30,7 @@ def read_grant(role: str, project: str) -> Grant:
 
 def read_project(project: str) -> str:
     """A project in lower case, or the whole site. Raises `InvalidRequest`."""
-    problem = project_problem(project) if project else ""
+    problem = problem_of(project) if project else ""
     if problem:
         raise InvalidRequest(
             f"project: {quote(project)} is not a project path: {problem}; write nlp/finetune",
