@@ -49,7 +49,6 @@ WRONG_JOBS = {
 NOT_BUILT = {
     "deadline": "deadline: 2027-01-01T00:00:00Z",
     "idle_policy": "idle_policy: {time_window: 30m}",
-    "secrets": "secrets: [HF_TOKEN]",
     "image": "image: ghcr.io/acme/train:1",
     "type: service": "type: service",
     "type: interactive": "type: interactive",
@@ -72,6 +71,12 @@ def test_a_wrong_job_file_is_refused_with_place_and_remedy(shared_cluster: Any, 
 def test_what_is_not_built_is_refused_and_never_ignored(shared_cluster: Any, what: str) -> None:
     said = shared_cluster.refused(RUN + NOT_BUILT[what] + "\n")
     assert "not built" in said, said
+
+
+def test_a_secret_that_nobody_keeps_is_refused_with_the_way_to_keep_it(shared_cluster: Any) -> None:
+    said = shared_cluster.refused(RUN + "secrets: [HF_TOKEN]\n")
+    assert "project default has no secret HF_TOKEN" in said
+    assert "bursar secret set HF_TOKEN --project default" in said
 
 
 def test_a_column_that_does_not_exist_is_refused_with_the_nearest(shared_cluster: Any) -> None:
@@ -262,7 +267,7 @@ def test_every_listing_is_pure_on_standard_output(shared_cluster: Any, words: tu
     json.loads(shared_cluster.run(*words, "-o", "json").stdout)
     for line in shared_cluster.run(*words, "-o", "jsonl").stdout.splitlines():
         json.loads(line)
-    yaml.safe_load(shared_cluster.run(*words, "-o", "yaml").stdout)
+    yaml.load(shared_cluster.run(*words, "-o", "yaml").stdout, yaml.CSafeLoader)
     rows = list(csv.reader(io.StringIO(shared_cluster.run(*words, "-o", "csv").stdout)))
     assert all(len(row) == len(rows[0]) for row in rows)
     plain = shared_cluster.run(*words, env={"NO_COLOR": "1"}).stdout

@@ -136,7 +136,9 @@ def write_document(document: Any, format: str) -> None:
     if format == "yaml":
         import yaml
 
-        write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        # The emitter in C is ten times as fast, which thousands of prices need.
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        write_text(yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True))
     elif format == "jsonl":
         write_lines([dumps(document)])
     else:
