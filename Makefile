@@ -76,8 +76,8 @@ format: .venv/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Fast and pure: many of them at once. Those that start daemons and clusters come after, one at a time, since
-# a machine that is busy with other tests makes a real process late.
+# Pure ones first, each by itself on any worker. Those that start daemons and clusters come after, one file on one
+# worker, since a cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
 FAST := tests/docs tests/unit tests/scenario tests/contract
 PURE := $(FAST) tests/access tests/property tests/sim
 REAL := tests/integration tests/acceptance
@@ -88,7 +88,7 @@ check: lint
 
 pytest: .venv/.torch programs
 	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 $(PURE)
-	@$(BIN)/pytest -q --durations=5 $(REAL)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 $(REAL)
 
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)
