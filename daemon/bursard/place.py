@@ -202,7 +202,6 @@ class _Check:
             number=len(job.attempts) + 1,
             option=start.option,
             members=members,
-            boots=tuple((node.id, node.boot_id) for node in nodes),
             time_limit_us=start.time_limit_us,
             grace_us=state.grace_of(job.spec),
             holds=holds,

@@ -12,7 +12,7 @@ import pytest
 from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import InvalidRequest, InvariantViolation
 from bursar.model import EndCause
-from bursard.events import Charge, ExitReport, JobHeld, MemberEnded, encode
+from bursard.events import Charge, ExitReport, JobHeld, MemberEnded, NodeBooted, encode
 from bursard.store import (
     Batch,
     ChargeFilter,
@@ -121,7 +121,9 @@ class TestLog:
         assert store.verify() == []
 
     def test_events_are_filtered_by_kind_actor_subject_and_time(self, store: Store) -> None:
-        ended = EventRow(3, T0 + 3, "node:a", encode(_member_ended(())))
+        ended = EventRow(
+            3, T0 + 3, "node:a", encode(MemberEnded("att_1", 0, ExitReport(cause=EndCause.COMPLETED)))
+        )
         store.append(Batch(events=[event(1), event(2, "bob", "job_2"), ended]))
 
         def seqs(**asked: Any) -> list[int]:
@@ -273,7 +275,7 @@ class TestMoney:
         for seq in range(1, count + 1):
             # Many share one start: the page boundary falls among equals.
             row = charge(seq, start_at=T0 + seq // 3000, nanos=seq)
-            events.append(EventRow(seq, T0, "node:a", encode(_member_ended((row,)))))
+            events.append(EventRow(seq, T0, "node:a", encode(_booted((row,)))))
             charges.append(row)
             entries += settle(seq, seq)
         store.append(Batch(events=events, charges=charges, entries=entries))
@@ -346,11 +348,13 @@ class TestMoney:
         assert "4 nanos" in problem
 
 
-def _member_ended(rows: tuple[ChargeRow, ...]) -> MemberEnded:
-    return MemberEnded(
-        attempt_id="att_1",
-        rank=0,
-        report=ExitReport(cause=EndCause.COMPLETED, exit_code=0),
+def _booted(rows: tuple[ChargeRow, ...]) -> NodeBooted:
+    """An event that says its charges whole."""
+    return NodeBooted(
+        node_id="node_1",
+        boot_id="b",
+        anchor_at=T0,
+        anchor_boot_us=0,
         charges=tuple(
             Charge(
                 kind=row.kind,
@@ -372,5 +376,5 @@ def _member_ended(rows: tuple[ChargeRow, ...]) -> MemberEnded:
 
 
 def _charged(rows: list[ChargeRow]) -> Batch:
-    payload = encode(_member_ended(tuple(rows)))
+    payload = encode(_booted(tuple(rows)))
     return Batch(events=[EventRow(1, T0, "node:a", payload)], charges=rows)

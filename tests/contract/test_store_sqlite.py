@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,34 @@ from pathlib import Path
 import pytest
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.events import JobHeld, encode
-from bursard.store import Batch, EntryRow, EventFilter, EventRow, KeyRow, SqliteReader, SqliteStore, queries
-from bursard.store.migrations import STEPS
+from bursar.model import EndCause, JobState
+from bursard.events import (
+    Charge,
+    ClusterCreated,
+    Event,
+    JobEnded,
+    JobHeld,
+    NodeBooted,
+    NodeTokenIssued,
+    PolicyRemoved,
+    RoleGranted,
+    SecretSet,
+    StopRequested,
+    encode,
+)
+from bursard.events.subject import head_of
+from bursard.store import (
+    Batch,
+    EntryRow,
+    EventFilter,
+    EventRow,
+    JobFilter,
+    KeyRow,
+    SqliteReader,
+    SqliteStore,
+    queries,
+)
+from bursard.store.migrations import STEPS, m0001_initial
 from bursard.store.schema import VERSION, connect, migrate
 
 
@@ -337,6 +364,7 @@ class TestPlans:
         [
             (EventFilter(kinds=("job-held",)), "idx_events_kind (kind=? AND rowid>?)"),
             (EventFilter(kinds=("job-held", "job-ended")), "idx_events_kind (kind=? AND rowid>?)"),
+            (EventFilter(kinds=("member-ended",)), "INTEGER PRIMARY KEY (rowid>?)"),
             (EventFilter(about="node_1"), "idx_events_subject (subject=? AND rowid>?)"),
             (EventFilter(about="job_1", or_about=("att_1",)), "idx_events_subject (subject=? AND rowid>?)"),
             (EventFilter(about="job_1", kinds=("job-held",)), "idx_events_subject (subject=? AND rowid>?)"),
@@ -362,6 +390,96 @@ class TestPlans:
                 assert index in plan[0]
                 assert not [line for line in plan if "TEMP B-TREE" in line]
 
+    @pytest.mark.parametrize(
+        ("asked", "index"),
+        [
+            (JobFilter(), "idx_jobs_number"),
+            (JobFilter(cursor=(7, -1)), "idx_jobs_number (number<?)"),
+            (JobFilter(name="n"), "idx_jobs_name_number (name=?)"),
+            (JobFilter(user="ann"), "idx_jobs_user_number (user=?)"),
+            (JobFilter(experiment="e"), "idx_jobs_experiment_number (experiment=?)"),
+            (JobFilter(model="m"), "idx_jobs_model_number (model=?)"),
+            (JobFilter(parent_id="job_1"), "idx_jobs_number_array_index (number=? AND array_index>?)"),
+            (
+                JobFilter(parent_id="job_1", cursor=(1, 7)),
+                "idx_jobs_number_array_index (number=? AND array_index>?)",
+            ),
+        ],
+    )
+    def test_jobs_are_found_by_an_index_in_their_order(
+        self, home: Path, asked: JobFilter, index: str
+    ) -> None:
+        connection = connect(home / "bursard.db", read_only=True)
+        where = queries.where_jobs(asked)
+        sql = f"explain query plan select rowid from jobs{where} order by number desc, array_index limit 10"
+        plan = [row[3] for row in connection.execute(sql, [*where.values])]
+        connection.close()
+        assert [line for line in plan if line.endswith(index)] == plan[:1]
+        assert "USE TEMP B-TREE FOR ORDER BY" not in plan
+
+    def test_the_newest_jobs_of_a_project_tree_are_found_in_the_index_alone(self, home: Path) -> None:
+        connection = connect(home / "bursard.db", read_only=True)
+        where = queries.where_jobs(JobFilter(project="nlp"))
+        sql = f"explain query plan select rowid from jobs{where} order by number desc, array_index limit 10"
+        plan = [row[3] for row in connection.execute(sql, [*where.values])]
+        connection.close()
+        index = "SEARCH jobs USING COVERING INDEX idx_jobs_project_number_array_index"
+        assert f"{index} (project=?)" in plan
+        assert f"{index} (project>? AND project<?)" in plan
+
+    @pytest.mark.parametrize("column", ["submitted_at", "finished_at"])
+    def test_the_oldest_number_of_a_time_is_read_from_the_index_on_the_time(
+        self, home: Path, column: str
+    ) -> None:
+        asked = JobFilter(since=5) if column == "submitted_at" else JobFilter(ended_since=5)
+        connection = connect(home / "bursard.db", read_only=True)
+        where = queries.where_jobs(asked)
+        sql = f"explain query plan select rowid from jobs{where} order by number desc, array_index limit 10"
+        plan = [row[3] for row in connection.execute(sql, [*where.values])]
+        connection.close()
+        assert f"SEARCH jobs USING COVERING INDEX idx_jobs_{column}_number_array_index ({column}>?)" in plan
+
+    def test_sqlite_reads_kind_and_subject_as_the_daemon_does(self, home: Path) -> None:
+        piece = Charge(
+            kind="down",
+            node_id="node_2",
+            start=0,
+            end=1,
+            nanos=0,
+            price_id="",
+            attempt_id="att_9",
+            job_id="job_9",
+        )
+        texts = ['"name":"x"', '\\"job_id":"job_8"', "[{", "\u2028 ü"]
+        events: list[Event] = [
+            ClusterCreated("c1", "USD"),
+            NodeBooted("node_1", "b", 1, 1, (piece,)),
+            NodeTokenIssued("n ü", "00", 1),
+            PolicyRemoved("Budget", "vision"),
+            RoleGranted("ann", "viewer", ""),
+            *(JobEnded("job_1.7", JobState.FAILED, text) for text in texts),
+            *(StopRequested("att_1", EndCause.CANCELLED, 0, text, "job_2") for text in texts),
+            *(SecretSet(text.replace('"', ""), "TOKEN", text) for text in texts[:2]),
+        ]
+        payloads = [*map(encode, events), *_payloads_of_schema_1()]
+        store = SqliteStore(home)
+        first = store.last_seq + 1
+        store.append(Batch(events=[EventRow(first + n, 1, "ann", one) for n, one in enumerate(payloads)]))
+        store.close()
+        raw = sqlite3.connect(home / "bursard.db")
+        found = raw.execute(
+            "select kind, subject from events where seq >= ? order by seq", (first,)
+        ).fetchall()
+        raw.close()
+        assert found == [head_of(payload) for payload in payloads]
+
+    @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"\xff\x00", b'{"type":"', b'{"type":7}'])
+    def test_bytes_that_are_no_event_are_kept_as_any_other(self, home: Path, payload: bytes) -> None:
+        store = SqliteStore(home)
+        store.append(Batch(events=[EventRow(5, 1, "ann", payload)]))
+        assert store.events(after_seq=4)[0].payload == payload
+        store.close()
+
     def test_old_events_get_kind_and_subject_and_keep_their_hashes(self, home: Path) -> None:
         raw = sqlite3.connect(home / "bursard.db", isolation_level=None)
         rows = raw.execute("select kind, subject from events order by seq").fetchall()
@@ -374,15 +492,36 @@ class TestPlans:
         assert raw.execute("select kind, subject from events order by seq").fetchall() == rows
         assert raw.execute("select hash from events order by seq").fetchall() == before
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            raw.execute("update events set kind = 'x'")
+            raw.execute("update events set actor = 'x'")
         raw.close()
+
+
+JOBS_OF_SCHEMA_1 = [columns for table, columns in m0001_initial._INDEXES if table == "jobs"]
+
+
+def _payloads_of_schema_1() -> list[bytes]:
+    """All that a daemon of the first release wrote."""
+    folder = Path(__file__).parents[1] / "fixtures" / "schema-1"
+    with tarfile.open(folder / "stopped.tar.gz") as archive, tempfile.TemporaryDirectory() as made:
+        archive.extractall(made, filter="data")
+        raw = sqlite3.connect(Path(made) / "daemon" / "bursard.db")
+        found = [bytes(payload) for (payload,) in raw.execute("select payload from events order by seq")]
+        raw.close()
+    assert len(found) == 119
+    return found
 
 
 def _back_to_schema_1(raw: sqlite3.Connection) -> None:
     """What step 2 did, undone."""
-    for name in ("kind", "subject"):
-        raw.execute(f"drop index idx_events_{name}")
-        raw.execute(f"alter table events drop column {name}")
+    for (name,) in raw.execute(
+        "select name from sqlite_schema where type = 'index' and sql is not null and name like 'idx_%'"
+        " and tbl_name in ('events', 'jobs')"
+    ).fetchall():
+        raw.execute(f"drop index {name}")
+    for column in ("subject", "kind", "opening"):
+        raw.execute(f"alter table events drop column {column}")
+    for columns in JOBS_OF_SCHEMA_1:
+        raw.execute(f"create index idx_jobs_{'_'.join(columns)} on jobs ({', '.join(columns)})")
     raw.execute("alter table charges drop column held_us")
     raw.execute("delete from _sqlite_migrations where name <> '0001_initial'")
     raw.execute("pragma user_version = 1")

@@ -334,7 +334,6 @@ def test_the_checks_see_what_they_are_there_for(tmp_path):
             number=number,
             option=0,
             members=(alloc,),
-            boots=(),
             time_limit_us=1,
             grace_us=1,
             holds=(),

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bursar.model import JobState
-from bursard.events import SCHEMA, JobEnded, JobHeld, NewerSchema, decode, encode
+from bursard.events import SCHEMA, JobEnded, JobHeld, MemberEnded, NewerSchema, Piece, decode, encode
 from bursard.events import upgrade as steps
 from bursard.events.codec import schema_of
 
@@ -52,3 +52,24 @@ def test_steps_are_taken_in_order_and_only_for_their_kind() -> None:
     assert not steps.is_needed("job-held", 3, 3, history)
     assert not steps.is_needed("job-ended", 1, 3, history)
     assert steps.upgrade({"type": "job-ended"}, 1, 3, history) == {"type": "job-ended"}
+
+
+def test_the_last_charges_of_the_first_schema_become_pieces_that_end_with_the_report() -> None:
+    def written(held_us: int, *charges: dict[str, Any]) -> bytes:
+        report = {"cause": "completed", "exit_code": 0, "held_us": held_us}
+        ended = {"type": "member-ended", "attempt_id": "att_1", "rank": 1, "report": report}
+        return msgspec.json.encode({**ended, "charges": charges})
+
+    def charge(start: int, end: int, **amounts: int) -> dict[str, Any]:
+        return {"kind": "usage", "node_id": "node_1", "start": start, "end": end, "price_id": "p", **amounts}
+
+    event = decode(
+        written(90, charge(1_000, 1_030, nanos=6, gpu=1, cpu=2, memory=3), charge(1_030, 1_050, cpu=9))
+    )
+    assert isinstance(event, MemberEnded)
+    assert (event.attempt_id, event.rank, event.report.held_us) == ("att_1", 1, 90)
+    assert event.pieces == (Piece(70, 1, 2, 3), Piece(90, 0, 9, 0))
+    nothing = decode(written(90))
+    assert isinstance(nothing, MemberEnded)
+    assert nothing.pieces == ()
+    assert decode(encode(event)) == event

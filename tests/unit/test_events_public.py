@@ -29,7 +29,7 @@ SPEC_KEPT_BACK = "env command script setup workdir comment"
 KEPT_BACK: dict[str, str] = {
     "job-submitted": "key " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
-    "attempt-placed": "boots port",
+    "attempt-placed": "port",
     "member-ended": "report.message",
     "attempt-ended": "message",
     "policy-applied": "documents.text documents.spec",

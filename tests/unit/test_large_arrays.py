@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
 from bursard.engine import spec_bytes
 from bursard.events import StopRequested
+from bursard.replay import restore
 from bursard.services.jobs import JobsService
 from bursard.state import Limits, image
 from bursard.state.arrays import QUEUED_MAX
@@ -65,8 +67,56 @@ async def bytes_per_task(desk: Any, count: int) -> float:
 def test_each_task_costs_the_same_few_bytes_however_many_there_are(at_a_desk: Any) -> None:
     async def story(desk: Any) -> None:
         few, many = await bytes_per_task(desk, 50), await bytes_per_task(desk, 1_500)
-        assert many < 1_300
+        assert many < 950
         assert many < few * 1.05
+
+    at_a_desk(story)
+
+
+def pages_of(desk: Any) -> tuple[int, int]:
+    """Bytes of the database itself, once its log is folded in: all, and unused."""
+    with sqlite3.connect(desk.store.path) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+        size, count, free = (
+            connection.execute(f"pragma {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+    connection.close()
+    return size * count, size * free
+
+
+def test_a_task_that_ran_takes_less_than_two_kilobytes_of_disk(at_a_desk: Any) -> None:
+    tasks = 600
+
+    async def story(desk: Any) -> None:
+        before, _ = pages_of(desk)
+        await desk.submit(array=every(tasks), options=SMALL, project="research/vision")
+        await run_all(desk)
+        after, unused = pages_of(desk)
+        assert desk.store.path.stat().st_size == after
+        assert unused == 0
+        assert (after - before) / tasks < 1_950
+        assert len(list(desk.store.charges())) == tasks
+        assert desk.store.verify() == []
+
+    at_a_desk(story)
+
+
+def test_what_the_log_leaves_out_follows_from_it(at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        ref = await desk.submit(array=every(20), options=SMALL)
+        desk.plan()
+        desk.start_all()
+        await desk.settled()
+        again = restore(desk.store, desk.state.limits)
+        assert image.encode(again, 0) == image.encode(desk.state, 0)
+        for attempt in desk.state.live_attempts():
+            (member,) = attempt.members
+            assert (member.boot_id, member.alloc.rank) == ("b", 0)
+        await run_all(desk)
+        again = restore(desk.store, desk.state.limits)
+        assert image.encode(again, 0) == image.encode(desk.state, 0)
+        assert (await get(desk, ref)).array.counts == {"SUCCEEDED": 20}
 
     at_a_desk(story)
 

@@ -26,6 +26,7 @@ def _shape(names: str, **parts: Shape) -> Shape:
 _CHARGE = _shape("kind node_id start end nanos price_id attempt_id job_id rank gpu cpu memory")
 # Written as arrays, so that their order is their names: shown whole.
 _USED = _shape("attempt_id rank held_us gpu cpu memory")
+_PIECE = _shape("held_us gpu cpu memory")
 _REST = _shape("kind from_us to_us gpu cpu memory")
 _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
@@ -64,7 +65,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     ),
     e.MemberStarted: _shape("attempt_id rank at boot_us pid"),
     e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
-    e.MemberEnded: _shape("attempt_id rank", report=_REPORT, charges=_CHARGE),
+    e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
     e.NodeRegistered: _shape("node_id", facts=_FACTS),
     e.NodePriced: _shape("node_id price_id", rates=_RATES),

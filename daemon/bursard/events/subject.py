@@ -27,11 +27,3 @@ def head_of(payload: bytes) -> tuple[str, str]:
         head.type,
         head.job_id or head.attempt_id or head.machine_id or head.node_id or head.budget or head.name,
     )
-
-
-def subject_or_nothing(payload: bytes) -> tuple[str, str]:
-    """`head_of`, and two empty texts for bytes that are no event: whoever verifies the log names those."""
-    try:
-        return head_of(payload)
-    except msgspec.MsgspecError:
-        return "", ""

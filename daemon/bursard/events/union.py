@@ -134,9 +134,10 @@ class TasksEnded(msgspec.Struct, frozen=True, tag="tasks-ended", omit_defaults=T
 class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=True, omit_defaults=True):
     """Money is held and devices are taken for one attempt; its agents are told only after this is durable.
 
+    Each member is bound to the boot its node is in at this event: an assignment never outlives a reboot.
+
     Attributes:
         number: 1 for the first attempt of the job.
-        boots: (node id, boot id) each member is bound to: an assignment never outlives a reboot.
         time_limit_us: enforced by the supervisor. grace_us: between signal and kill.
         holds: one per matching budget, the same worst case in each.
         currency: of the rates and holds. port: rendezvous port of a gang on rank 0's node.
@@ -145,13 +146,12 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
 
     attempt_id: str
     job_id: str
-    number: int
-    option: int
+    number: int = 1
+    option: int = 0
     members: tuple[MemberAllocation, ...]
-    boots: tuple[tuple[str, str], ...]
     time_limit_us: int
     grace_us: int
-    holds: tuple[Hold, ...]
+    holds: tuple[Hold, ...] = ()
     currency: str
     why: str = ""
     port: int = 0
@@ -178,13 +178,27 @@ class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):
     for_job: str = ""
 
 
-class MemberEnded(msgspec.Struct, frozen=True, tag="member-ended"):
-    """A member's process tree is gone; `charges` settle what was not yet settled."""
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """What a member held since it was charged last, written as an array: `Used` of one that is known.
+
+    Attributes:
+        held_us: its cumulative counter up to where this piece ends: it begins at the counter before.
+        gpu, cpu, memory: nanos by component, at the price the member was placed with.
+    """
+
+    held_us: int
+    gpu: int
+    cpu: int
+    memory: int
+
+
+class MemberEnded(msgspec.Struct, frozen=True, tag="member-ended", omit_defaults=True):
+    """A member's process tree is gone; `pieces`, cut at full hours, settle what was not yet settled."""
 
     attempt_id: str
     rank: int
     report: ExitReport
-    charges: tuple[Charge, ...]
+    pieces: tuple[Piece, ...] = ()
 
 
 class AttemptEnded(msgspec.Struct, frozen=True, tag="attempt-ended", omit_defaults=True):
@@ -195,7 +209,7 @@ class AttemptEnded(msgspec.Struct, frozen=True, tag="attempt-ended", omit_defaul
 
     attempt_id: str
     cause: EndCause
-    exit_code: int
+    exit_code: int = 0
     message: str = ""
     requeue: bool = False
     counts: bool = True

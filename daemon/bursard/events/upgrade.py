@@ -67,7 +67,27 @@ def _compact_metering(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-STEPS: History = {1: {"policy-applied": _read_policies, "node-metered": _compact_metering}}
+def _compact_end(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 wrote the last charges whole. The last of them ends where the report's counter does."""
+    charges = document["charges"]
+    end = max((charge["end"] for charge in charges), default=0)
+    pieces = [
+        [
+            document["report"].get("held_us", 0) - (end - charge["end"]),
+            *(charge.get(name, 0) for name in ("gpu", "cpu", "memory")),
+        ]
+        for charge in charges
+    ]
+    return {**{name: document[name] for name in ("type", "attempt_id", "rank", "report")}, "pieces": pieces}
+
+
+STEPS: History = {
+    1: {
+        "policy-applied": _read_policies,
+        "node-metered": _compact_metering,
+        "member-ended": _compact_end,
+    }
+}
 
 
 def is_needed(kind: str, schema: int, to_schema: int, steps: History = STEPS) -> bool:

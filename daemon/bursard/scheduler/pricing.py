@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bursar.model import DeviceShare, ShareRates
+from bursar.model.allocation import FREE
 from bursar.money import US_PER_HOUR, cumulative
 from bursar.resources import MILLI
 from bursar_policies.decision import NodeColumns
 
 SECOND_US = US_PER_HOUR // 3600
-
-FREE = ShareRates()
 
 
 def share_rates(

@@ -25,6 +25,8 @@ from bursard.events import (
     NodeBooted,
     NodeMetered,
     NodeRemoved,
+    Piece,
+    Used,
 )
 from bursard.store.base import ChargeRow
 
@@ -33,6 +35,7 @@ class Member(msgspec.Struct, array_like=True):
     """What the log has said of a live member."""
 
     job_id: str
+    node_id: str
     price_id: str
     started_at: int = 0
     held_us: int = 0
@@ -116,32 +119,22 @@ class OpenHours:
     def _pieces(self, event: Event | None) -> Iterator[Charge]:
         if isinstance(event, AttemptPlaced):
             for alloc in event.members:
-                self._members[event.attempt_id, alloc.rank] = Member(event.job_id, alloc.price_id)
+                self._members[event.attempt_id, alloc.rank] = Member(
+                    event.job_id, alloc.node_id, alloc.price_id
+                )
         elif isinstance(event, MemberStarted):
             self._member(event.attempt_id, event.rank).started_at = event.at
-        elif isinstance(event, MemberEnded | NodeBooted):
+        elif isinstance(event, NodeBooted):
             yield from event.charges
+        elif isinstance(event, MemberEnded):
+            for piece in event.pieces:
+                yield self._usage(event.attempt_id, event.rank, piece)
         elif isinstance(event, NodeMetered):
             yield from self._metered(event)
 
     def _metered(self, event: NodeMetered) -> Iterator[Charge]:
         for used in event.used:
-            member = self._member(used.attempt_id, used.rank)
-            since, member.held_us = member.held_us, used.held_us
-            yield Charge(
-                kind="usage",
-                node_id=event.node_id,
-                start=member.started_at + since,
-                end=member.started_at + used.held_us,
-                nanos=used.gpu + used.cpu + used.memory,
-                price_id=member.price_id,
-                attempt_id=used.attempt_id,
-                job_id=member.job_id,
-                rank=used.rank,
-                gpu=used.gpu,
-                cpu=used.cpu,
-                memory=used.memory,
-            )
+            yield self._usage(used.attempt_id, used.rank, used)
         for rest in event.rest:
             yield Charge(
                 kind=rest.kind,
@@ -155,9 +148,28 @@ class OpenHours:
                 memory=rest.memory,
             )
 
+    def _usage(self, attempt_id: str, rank: int, piece: Piece | Used) -> Charge:
+        """A piece of a member's time, from the counter before to its own."""
+        member = self._member(attempt_id, rank)
+        since, member.held_us = member.held_us, piece.held_us
+        return Charge(
+            kind="usage",
+            node_id=member.node_id,
+            start=member.started_at + since,
+            end=member.started_at + piece.held_us,
+            nanos=piece.gpu + piece.cpu + piece.memory,
+            price_id=member.price_id,
+            attempt_id=attempt_id,
+            job_id=member.job_id,
+            rank=rank,
+            gpu=piece.gpu,
+            cpu=piece.cpu,
+            memory=piece.memory,
+        )
+
     def _member(self, attempt_id: str, rank: int) -> Member:
         # Of a log that was changed there may be usage of a member that never was: its rows tell.
-        return self._members.setdefault((attempt_id, rank), Member("", ""))
+        return self._members.setdefault((attempt_id, rank), Member("", "", ""))
 
     def _overdue(self, event: Event | None) -> list[tuple[Key, Sum]]:
         """What must be a row by now, taken out: all of a member that ended, and hours that are over."""

@@ -27,7 +27,7 @@ from bursard.store.base import (
 Value = str | int | bytes
 
 TABLES: dict[str, tuple[str, ...]] = {
-    "events": (*EventRow._fields, "hash", "kind", "subject"),
+    "events": (*EventRow._fields, "hash"),
     "jobs": JobRow._fields,
     "charges": ChargeRow._fields,
     "entries": EntryRow._fields,
@@ -63,6 +63,17 @@ _DIMS: dict[str, str] = {
     Dim.DAY: f"start_at - start_at % {DAY_US}",
     Dim.MONTH: f"strftime('%Y-%m', start_at / {SECOND_US}, 'unixepoch')",
 }
+_NO_TASK = "array_index < 0"
+"""The condition of the indexes on jobs, word for word; those of tasks are found by number and index."""
+
+COMMON = ("member-ended", "member-started", "node-metered")
+"""Kinds that every attempt or minute has: no index holds them, and the log is walked for them."""
+
+RARE = "kind not in ('member-ended', 'member-started', 'node-metered')"
+"""The condition of the index on kinds, word for word, or SQLite does not use it (`migrations`)."""
+
+_KIND = f"kind = ? and {RARE}"
+_KIND_IN_LOG = "+kind = ?"
 _LABEL = "coalesce((select value from json_each(labels) where json_each.key = ?), '')"
 
 
@@ -88,10 +99,16 @@ class Where:
         if values:
             self.add(f"{expression} in (select value from json_each(?))", json.dumps(list(values)))
 
-    def below(self, column: str, path: str) -> None:
-        """The path itself or anything under it (`0` is the character after `/`)."""
+    def below(self, column: str, path: str, holds: str = "") -> None:
+        """The path itself or anything under it (`0` is the character after `/`).
+
+        `holds`: the condition of a partial index on the column, which SQLite looks for beside each of the two
+        alternatives.
+        """
         if path := path.lower():
-            self.add(f"({column} = ? or ({column} >= ? and {column} < ?))", path, path + "/", path + "0")
+            both = holds and f"{holds} and "
+            clause = f"(({both}{column} = ?) or ({both}{column} >= ? and {column} < ?))"
+            self.add(clause, path, path + "/", path + "0")
 
     def within(self, column: str, paths: Sequence[str]) -> None:
         """Any of the paths or anything under them; one bound list, however long."""
@@ -119,11 +136,15 @@ def where_jobs(query: JobFilter) -> Where:
     """Conditions of `ls`."""
     where = Where()
     if query.parent_id:
-        where.add("parent_id = ?", query.parent_id)
+        # Its number, read from any of its tasks: by number and index they are in order.
+        where.add(
+            "number = (select number from jobs where id > ? and id < ? limit 1)", *_tasks_of(query.parent_id)
+        )
+        where.add("array_index >= 0 and parent_id = ?", query.parent_id)
     else:
-        where.add("array_index < 0")
+        where.add(_NO_TASK)
     where.any_of("state", query.states)
-    where.below("project", query.project)
+    where.below("project", query.project, "" if query.parent_id else _NO_TASK)
     where.within("project", query.within)
     where.equal('"user"', query.user)
     where.equal("experiment", query.experiment)
@@ -135,7 +156,9 @@ def where_jobs(query: JobFilter) -> Where:
     for column, at in (("submitted_at", query.since), ("finished_at", query.ended_since)):
         if at:
             where.add(f"{column} >= ?", at)
-            where.add(f"number >= (select min(+number) from jobs where {column} >= ?)", at)
+            if not query.parent_id:
+                oldest = f"select min(+number) from jobs where {column} >= ? and {_NO_TASK}"
+                where.add(f"number >= ({oldest})", at)
     if query.cursor is not None:
         number, index = query.cursor
         where.add("number <= ? and (number < ? or array_index > ?)", number, number, index)
@@ -149,10 +172,9 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
     """
     if query.about:
         walks = [_walk("subject = ?", about) for about in (query.about, *query.or_about)]
-        # The tasks of an array: `job_1.0` and so on (`/` is the character after `.`).
-        walks.append(_walk("subject > ? and subject < ?", query.about + ".", query.about + "/"))
+        walks.append(_walk("subject > ? and subject < ?", *_tasks_of(query.about)))
     else:
-        walks = [_walk("kind = ?", kind) for kind in query.kinds] or [Where()]
+        walks = [_walk(_KIND_IN_LOG if kind in COMMON else _KIND, kind) for kind in query.kinds] or [Where()]
     for where in walks:
         where.add("seq > ?", after_seq)
         where.equal("actor", query.actor)
@@ -161,6 +183,11 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
         if query.since:
             where.add("at >= ?", query.since)
     return walks
+
+
+def _tasks_of(job_id: str) -> tuple[str, str]:
+    """The ids of its tasks lie between these: `job_1.0` and so on (`/` is the character after `.`)."""
+    return job_id + ".", job_id + "/"
 
 
 def _walk(clause: str, *values: Value) -> Where:

@@ -115,13 +115,13 @@ class SqliteReader:
             return task
         # The array itself may still be alive, and then only its ended tasks are here.
         if base.isascii() and base.isdigit() and len(base) < 19:
-            task = self._job("number = ? and array_index = ?", int(base), int(index))
+            task = self._job("number = ? and array_index = ? and array_index >= 0", int(base), int(index))
             if task is not None:
                 return task
         parent = self.find_job(base)
         if parent is None:
             return None
-        return self._job("parent_id = ? and array_index = ?", parent.id, int(index))
+        return self._job("id = ?", f"{parent.id}.{int(index)}")
 
     def _job(self, condition: str, *values: Value) -> JobRow | None:
         rows = self._rows(f"select {columns('jobs')} from jobs where {condition}", values)

@@ -21,7 +21,6 @@ from typing import Any
 import msgspec
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.events.subject import subject_or_nothing
 from bursard.store import eventfile, headfile, home, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
@@ -251,7 +250,7 @@ class SqliteStore(SqliteReader):
         chained: list[tuple[Any, ...]] = []
         for seq, at, actor, payload in rows:
             last_hash = chain_hash(last_hash, seq, at, actor, payload)
-            chained.append((seq, at, actor, payload, last_hash, *subject_or_nothing(payload)))
+            chained.append((seq, at, actor, payload, last_hash))
         return chained, last_hash
 
     def _sound(self) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ class DeviceShare(msgspec.Struct, frozen=True):
     milli: int = 1000
 
 
-class ShareRates(msgspec.Struct, frozen=True):
+class ShareRates(msgspec.Struct, frozen=True, omit_defaults=True):
     """A member's price per hour by component, int nanos; their sum is its rate."""
 
     gpu: int = 0
@@ -25,7 +25,11 @@ class ShareRates(msgspec.Struct, frozen=True):
         return self.gpu + self.cpu + self.memory
 
 
-class MemberAllocation(msgspec.Struct, frozen=True, kw_only=True):
+FREE = ShareRates()
+"""Of a share whose price is unknown. The one object, so that nothing is written for it."""
+
+
+class MemberAllocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one rank of an attempt holds on one node, with the price frozen at placement.
 
     Attributes:
@@ -33,12 +37,12 @@ class MemberAllocation(msgspec.Struct, frozen=True, kw_only=True):
             from; empty when the node's price is unknown (then rates are 0 and the cost is *unknown*).
     """
 
-    rank: int
+    rank: int = 0
     node_id: str
     devices: tuple[DeviceShare, ...] = ()
     cpu_milli: int = 0
     memory_bytes: int = 0
-    rates: ShareRates = ShareRates()
+    rates: ShareRates = FREE
     price_id: str = ""
 
 

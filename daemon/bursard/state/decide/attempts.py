@@ -9,6 +9,7 @@ from bursard.events import (
     ExitReport,
     MemberEnded,
     MemberStarted,
+    Piece,
     StopRequested,
 )
 from bursard.ledger import member_charges
@@ -59,7 +60,8 @@ def exited(
         from_us=member.charged_us,
         to_us=max(member.charged_us, report.held_us) if started_at else member.charged_us,
     )
-    events.append(MemberEnded(attempt_id, rank, report, charges))
+    pieces = tuple(Piece(each.end - started_at, each.gpu, each.cpu, each.memory) for each in charges)
+    events.append(MemberEnded(attempt_id, rank, report, pieces))
     others = [m for m in attempt.members if m.report is None and m is not member]
     reports = [report if m is member else m.report for m in attempt.members if m not in others]
     if others:

@@ -32,6 +32,7 @@ from bursard.events import (
 from bursard.ledger import Parts, add_used, hour_segments, member_charges, node_charges
 from bursard.state.core import State
 from bursard.state.decide.attempts import lost
+from bursard.state.fold.books import usage_charge
 from bursard.state.records import NodeRecord
 
 
@@ -78,7 +79,9 @@ def hello(
                 held_us = (spooled or {}).get((attempt_id, rank), 0)
                 message = f"node {facts.name} was rebooted"
                 events += lost(state, node, attempt_id, rank, message, held_us)
-        late = [c for event in events if isinstance(event, MemberEnded) for c in event.charges]
+        late = [
+            charge for event in events if isinstance(event, MemberEnded) for charge in _settled(state, event)
+        ]
         start = now if node is None else max([now, node.through, *(charge.end for charge in late)])
         away = _away(node, late, start) if node is not None else ()
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
@@ -88,6 +91,17 @@ def hello(
         events.append(_metered(node, through, (), charges))
     events.append(NodeConnected(node_id))
     return events
+
+
+def _settled(state: State, event: MemberEnded) -> list[Charge]:
+    """What a member's end is about to settle."""
+    attempt = state.attempts[event.attempt_id]
+    member = attempt.members[event.rank]
+    counters = [member.charged_us, *(piece.held_us for piece in event.pieces)]
+    return [
+        usage_charge(attempt, member, since_us, piece)
+        for since_us, piece in zip(counters, event.pieces, strict=False)
+    ]
 
 
 def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:

@@ -7,7 +7,7 @@ from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, move, open_tasks, take_slot
-from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord
+from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables, latest_end
 
 _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobState.CANCELLED}
@@ -21,8 +21,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
         take_slot(state, job)
     if job.attempt is not None:
         raise InvariantViolation(f"J4: {job.id} already has a live attempt")
-    boots = dict(event.boots)
-    members = [MemberRecord(alloc, boots[alloc.node_id]) for alloc in event.members]
+    members = [MemberRecord(alloc, state.nodes[alloc.node_id].boot_id) for alloc in event.members]
     attempt = AttemptRecord(
         id=event.attempt_id,
         job_id=job.id,
@@ -96,19 +95,21 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     member.report = event.report
     state.give(attempt, member)
     node.live.pop(attempt.id, None)
-    if member.started_at and event.report.held_us > member.charged_us and member.alloc.price_id:
+    _keep_usage(node, member, event.report.held_us)
+    for piece in event.pieces:
+        books.book_piece(state, attempt, member, piece, applied)
+    member.charged_us = max(member.charged_us, event.report.held_us)
+    books.close_member(node, member, applied)
+
+
+def _keep_usage(node: NodeRecord, member: MemberRecord, held_us: int) -> None:
+    """Until the node's own time is metered: what is settled at the end is not charged to it as idle."""
+    if member.started_at and held_us > member.charged_us and member.alloc.price_id:
         # May begin before `through`, when it was reported late: the next interval makes up for it.
         start = member.started_at + member.charged_us
-        end = member.started_at + event.report.held_us
+        end = member.started_at + held_us
         if end > start:
             node.ended.append(EndedUsage(start, end, member.started_at, member.alloc.rates))
-    member.charged_us = max(member.charged_us, event.report.held_us)
-    cost = sum(charge.nanos for charge in event.charges)
-    attempt.settled_nanos += cost
-    state.jobs[attempt.job_id].settled_nanos += cost
-    for piece in event.charges:
-        books.book_usage(state, member, piece, applied)
-    books.close_member(node, member, applied)
 
 
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:

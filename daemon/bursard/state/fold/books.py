@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from bursar.clock import HOUR_US
-from bursard.events import Charge
+from bursard.events import Charge, Piece, Used
 from bursard.ledger import HourCharge
-from bursard.state.records import MemberRecord, NodeRecord
+from bursard.state.records import AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables
 
 
-def book_usage(state: Tables, member: MemberRecord, piece: Charge, applied: Applied) -> None:
+def book_piece(
+    state: Tables, attempt: AttemptRecord, member: MemberRecord, piece: Piece | Used, applied: Applied
+) -> None:
     """One piece of what a member holds. A piece of a later hour closes the hour before."""
-    node = state.nodes[piece.node_id]
-    member.open = _book(state, node, member.open, piece, applied)
+    charge = usage_charge(attempt, member, member.charged_us, piece)
+    member.charged_us = piece.held_us
+    attempt.settled_nanos += charge.nanos
+    state.jobs[attempt.job_id].settled_nanos += charge.nanos
+    member.open = _book(state, state.nodes[charge.node_id], member.open, charge, applied)
+
+
+def usage_charge(attempt: AttemptRecord, member: MemberRecord, since_us: int, piece: Piece | Used) -> Charge:
+    """A piece of a member's time as a charge. `since_us`: its cumulative counter where the piece begins."""
+    alloc = member.alloc
+    return Charge(
+        kind="usage",
+        node_id=alloc.node_id,
+        start=member.started_at + since_us,
+        end=member.started_at + piece.held_us,
+        nanos=piece.gpu + piece.cpu + piece.memory,
+        price_id=alloc.price_id,
+        attempt_id=attempt.id,
+        job_id=attempt.job_id,
+        rank=alloc.rank,
+        gpu=piece.gpu,
+        cpu=piece.cpu,
+        memory=piece.memory,
+    )
 
 
 def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, applied: Applied) -> None:

@@ -104,24 +104,7 @@ def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> Non
     for used in event.used:
         attempt = state.attempts[used.attempt_id]
         member = attempt.members[used.rank]
-        piece = Charge(
-            kind="usage",
-            node_id=node.id,
-            start=member.started_at + member.charged_us,
-            end=member.started_at + used.held_us,
-            nanos=used.gpu + used.cpu + used.memory,
-            price_id=member.alloc.price_id,
-            attempt_id=attempt.id,
-            job_id=attempt.job_id,
-            rank=used.rank,
-            gpu=used.gpu,
-            cpu=used.cpu,
-            memory=used.memory,
-        )
-        member.charged_us = used.held_us
-        attempt.settled_nanos += piece.nanos
-        state.jobs[attempt.job_id].settled_nanos += piece.nanos
-        books.book_usage(state, member, piece, applied)
+        books.book_piece(state, attempt, member, used, applied)
         if event.posted:
             books.close_member(node, member, applied)
     for rest in event.rest:
