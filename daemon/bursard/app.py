@@ -48,7 +48,7 @@ from bursard.replay import restore
 from bursard.services.access import AccessService
 from bursard.services.agents import AgentsService
 from bursard.services.events import EventsService
-from bursard.services.interceptors import Door
+from bursard.services.interceptors import ANSWER_BYTES_MAX, Door
 from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
@@ -75,7 +75,7 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", 16 * MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", ANSWER_BYTES_MAX),
     ("grpc.max_metadata_size", 8192),
     ("grpc.max_concurrent_streams", 256),
     ("grpc.so_reuseport", 0),

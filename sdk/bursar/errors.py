@@ -121,6 +121,14 @@ class RateLimited(BursarError):
     transient = True
 
 
+class AnswerTooLarge(BursarError):
+    """What was asked for does not fit into one message: ask for less of it. What it changed is changed."""
+
+    reason = "AnswerTooLarge"
+    status = "RESOURCE_EXHAUSTED"
+    exit_code = 2
+
+
 class StaleVersion(BursarError):
     """A document was changed by someone else since it was read: read again, then apply."""
 

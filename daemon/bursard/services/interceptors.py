@@ -21,7 +21,7 @@ from grpc import aio
 
 from bursar.clock import Clock
 from bursar.codec.bounds import check_numbers
-from bursar.errors import BursarError, Forbidden, InvalidRequest, StoreUnavailable
+from bursar.errors import AnswerTooLarge, BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
 from bursard.access.admission import Admission
 from bursard.access.authorize import allowed, refusal, somewhere
@@ -41,6 +41,8 @@ ABORT_S: Final = 5.0
 """How long the last word of a stream may wait for a reader that stopped."""
 REFUSED_S: Final = 0.25
 """How long a caller who is refused may take to send its request."""
+ANSWER_BYTES_MAX: Final = 16 << 20
+"""Of one message out; every client takes as much."""
 _OPEN: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """All that answers without an identity."""
 
@@ -106,9 +108,12 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                 if is_stream:
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
                         async for response in responses:
-                            await self._send(context, handler.response_serializer(response), session)
+                            await self._send(
+                                context, _bounded(handler.response_serializer(response)), session
+                            )
                 else:
-                    await context.write(handler.response_serializer(await behaviour(request, context)))
+                    answer = await behaviour(request, context)
+                    await context.write(_bounded(handler.response_serializer(answer)))
             except asyncio.CancelledError:
                 if session is None or session.error is None or session.task is None:
                     raise
@@ -199,6 +204,18 @@ async def _only(requests: AsyncIterator[Any]) -> Any:
     except TimeoutError:
         raise InvalidRequest(f"no request came within {REQUEST_S:g} s of the call") from None
     raise InvalidRequest("the call carries no request")
+
+
+def _bounded(data: bytes) -> bytes:
+    """One message out. Raises `AnswerTooLarge` here, where it is an answer: below it is a fault of gRPC's."""
+    if len(data) > ANSWER_BYTES_MAX:
+        raise AnswerTooLarge(
+            f"the answer has {len(data)} bytes, more than the {ANSWER_BYTES_MAX} of one message; ask for"
+            " less: narrow it with a filter, a smaller page, or one name at a time. If the call changes"
+            " something, that has been done",
+            {"bytes": str(len(data)), "bytes_max": str(ANSWER_BYTES_MAX)},
+        )
+    return data
 
 
 async def _heard(raw: AsyncIterator[bytes], is_stream: bool) -> None:

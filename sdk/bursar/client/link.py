@@ -23,7 +23,8 @@ from bursar.client.address import Address, probe, reachable, read_token
 KEEPALIVE_MS: Final = 10_000
 KEEPALIVE_TIMEOUT_MS: Final = 5_000
 SEND_BYTES_MAX: Final = 1 << 20
-RECEIVE_BYTES_MAX: Final = 4 << 20
+RECEIVE_BYTES_MAX: Final = 16 << 20
+"""As much as a server sends in one message."""
 AUTH_TIMEOUT_S: Final = 5.0
 RENEW_SHARE: Final = 0.8
 """Share of a token's life after which a fresh one is fetched."""
