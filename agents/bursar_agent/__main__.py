@@ -8,12 +8,13 @@ import os
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import asyncio
+import errno
 import gc
 import logging
 import sys
 from collections.abc import Sequence
 
-from bursar.errors import BursarError
+from bursar.errors import BursarError, StoreUnavailable
 from bursar.options import to_toml
 from bursar_agent import settings as settings_module
 
@@ -61,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BursarError as problem:
         sys.stderr.write(f"bursar-agent: {problem.message}\n")
         return problem.exit_code
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free some space, then run this again" if full else ""
+        sys.stderr.write(f"bursar-agent: {where}{problem.strerror or problem}{remedy}\n")
+        return StoreUnavailable.exit_code
 
 
 def _log_to_stderr(level: str) -> None:

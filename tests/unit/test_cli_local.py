@@ -324,7 +324,7 @@ def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
         pids = cluster.pids()
         assert len(pids) == 2
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert all(processes.noted(pid) is None for pid in pids.values())
 
 
@@ -343,7 +343,7 @@ def test_foreground_up_replaces_a_keeper_that_was_killed(cluster):
         until(lambda: LocalCluster(cluster.directory).keeper() not in (None, keeper))
         assert cluster.pids() == pids
         cluster.bursar("down")
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 def test_long_state_directory_gets_a_short_socket_directory(cluster, tmp_path):

@@ -21,8 +21,10 @@ Why     three programs of different age meet only in these files (a supervisor m
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import time
 
 PROTOCOL = 2
 """Raised when launcher and agent of different ages would misread each other."""
@@ -56,6 +58,8 @@ UNWRITTEN_BYTES = 1
 nothing for one being replaced, and writes it to the disk when it is closed."""
 
 _ONE_PAGE_BYTES = 4096
+_DISK_FULL_S = 0.5
+"""Between two tries to write how a job ended."""
 
 _ATTEMPT_ID = re.compile(r"[a-z]{1,16}_[0-9a-z]{1,40}(\.[0-9]{1,6})?\Z")
 _MEMBER = re.compile(r"([a-z]{1,16}_[0-9a-z]{1,40}(?:\.[0-9]{1,6})?)\.([0-9]{1,6})\Z")
@@ -88,7 +92,12 @@ def write_atomically(name: str, data: bytes, dir_fd: int | None = None) -> None:
     temporary = f".{name}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
-        os.write(fd, data)
+        # A disk that fills up takes a part and says nothing.
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    except OSError:
+        os.unlink(temporary, dir_fd=dir_fd)
+        raise
     finally:
         os.close(fd)
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -113,6 +122,19 @@ def write_record(name: str, data: bytes) -> None:
             finally:
                 os.close(fd)
     write_atomically(name, data)
+
+
+def keep_record(name: str, data: bytes) -> None:
+    """`write_record`, and on a full disk again and again: how a job ended is not lost for want of space."""
+    while True:
+        try:
+            write_record(name, data)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            time.sleep(_DISK_FULL_S)
+        else:
+            return
 
 
 def log_segment_name(offset: int) -> str:

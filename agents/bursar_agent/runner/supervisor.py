@@ -29,6 +29,7 @@ from bursar_agent.runner.layout import (
     EXIT,
     START,
     STOP,
+    keep_record,
     start_ticks,
     write_record,
 )
@@ -432,7 +433,7 @@ class Supervisor:
         report["log_bytes"] = self._log.total_bytes
         report["log_dropped_bytes"] = self._log.dropped_bytes
         data = json.dumps(report).encode()
-        write_record(EXIT, data)
+        keep_record(EXIT, data)
         self._told = self._notify(b'{"kind":"ended",' + data[1:], END_NOTICE_TRIES)
 
     def _notify(self, data: bytes, tries: int = 1) -> bool:
