@@ -652,3 +652,26 @@ def test_command_loads_no_more_than_it_uses(fake, words, needed):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert loaded - needed == set()
+
+
+def test_with_two_clusters_here_a_verb_says_which_one_it_means(fake, tmp_path, monkeypatch, capsys):
+    from bursar.client import address
+
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fake.answers["Nodes/List"] = nodes_pb2.ListNodesResponse()
+    with FakeServer(tmp_path / "other") as other:
+        other.answers["Nodes/List"] = nodes_pb2.ListNodesResponse()
+        address.note_cluster(fake.url, "/first")
+        address.note_cluster(other.url, "/second")
+        assert run(["nodes", "-o", "json"]) == 0
+        assert capsys.readouterr().err == "", "BURSAR_SERVER names one"
+        monkeypatch.delenv("BURSAR_SERVER")
+        assert run(["nodes", "-o", "json", "--server", fake.url]) == 0
+        assert capsys.readouterr().err == ""
+        assert run(["nodes", "-o", "json"]) == 0
+        said = capsys.readouterr().err
+        assert said.startswith("note: 2 clusters run here; this is the newest, /second (--server or ")
+    assert run(["nodes", "-o", "json"]) == 0
+    assert capsys.readouterr().err == "", "one of them is gone"

@@ -6,6 +6,7 @@ Why     one spelling of `--server`, `-o`, `--label k=v` and `--since 2d` for all
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,10 +41,31 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_client(*args: Any, server: str | None, **kwargs: Any) -> Any:
         from bursar.client import Client
 
-        with Client(server_of(server), patience_s=PATIENCE_S) as client:
+        asked = server_of(server)
+        _say_which(asked)
+        with Client(asked, patience_s=PATIENCE_S) as client:
             return command(client, *args, **kwargs)
 
     return with_client
+
+
+def _say_which(server: str | None) -> None:
+    """With several clusters on this machine and none named, say which one is meant: a job or a budget that
+    went to another one would be noticed late.
+    """
+    if server or os.environ.get("BURSAR_SERVER"):
+        return
+    from bursar.client.address import known_clusters, running_clusters
+
+    if len(known_clusters()) < 2:
+        return
+    running = running_clusters()
+    if len(running) > 1:
+        click.echo(
+            f"note: {len(running)} clusters run here; this is the newest, {running[0]['state_dir']}"
+            " (--server or BURSAR_SERVER names another)",
+            err=True,
+        )
 
 
 def listing(command: Callable[..., Any]) -> Callable[..., Any]:
