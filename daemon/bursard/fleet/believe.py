@@ -33,7 +33,10 @@ SLACK_US = 30 * SECOND_US
 DRIFT = 1_000
 """And one part in so many of the time since: clocks are disciplined by at most 500 in a million."""
 MEMBER_SLACK_US = SECOND_US
-"""The same for one member whose order this daemon itself gave out: it cannot have begun before."""
+"""The same for one member whose order this daemon itself gave out: it cannot have begun before.
+
+Both say what is called a lie. Neither is billed but for the lead of a node's clock (`Fleet`), once a boot.
+"""
 
 EPOCH_STEP_MAX = 1_000_000
 """Epochs grow by one at a daemon's start: nobody has started one so often since a backup was made."""
@@ -91,10 +94,18 @@ def boot_of(node: NodeRecord, at: int) -> int:
     return node.anchor_boot_us + at - node.anchor_at
 
 
-def latest(node: NodeRecord, now: Reading) -> int | None:
+def lead(node: NodeRecord, boot_us: int, now: Reading) -> int:
+    """How far a node's clock is ahead of what its anchor says: by as much was the anchoring hello on its way.
+
+    One tolerance for the whole node: never more than `SLACK_US`.
+    """
+    return min(max(boot_us - bounds(node, now).latest_us, 0), SLACK_US)
+
+
+def latest(node: NodeRecord, now: Reading, lead_us: int = 0) -> int | None:
     """The largest reading of the boot clock that can be true; None when our own clocks cannot tell."""
     limits = bounds(node, now)
-    return limits.latest_us if limits.sure else None
+    return limits.latest_us + lead_us if limits.sure else None
 
 
 def not_its_own(state: State, node: NodeRecord, attempt_id: str, rank: int) -> str:
@@ -132,6 +143,10 @@ def held(
 ) -> tuple[int, str]:
     """A counter of held time: no longer than since the start, than since the order, than it may live.
 
+    What is billed is cut to the room that the daemon's clock leaves, with the drift of clocks; the slack only
+    says from where on it is called a lie. So a share that one attempt after another takes is never billed
+    for longer than passed, however many they are.
+
     Passing the limit alone is no lie: a machine that was suspended counts that time too, and nobody could end
     the member meanwhile. It is cut all the same: no more was held for it. `until_boot_us` None: how far the
     node's clock can have come is not known.
@@ -149,8 +164,8 @@ def held(
             f"it counts {held_us // SECOND_US} s for rank {member.alloc.rank} of {attempt.id},"
             f" which could hold for {room_us // SECOND_US} s"
         )
-        held_us = room_us
-    return min(held_us, limit_us), lie
+    drift_us = 0 if lie else room_us // DRIFT
+    return min(held_us, room_us + drift_us, limit_us), lie
 
 
 def usage(

@@ -71,6 +71,8 @@ class Fleet:
         self._backends: dict[str, Backend] = {}
         self._heard: dict[str, int] = {}
         """The newest reading of each node's boot clock in this boot."""
+        self._lead: dict[str, int] = {}
+        """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
         self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
@@ -99,6 +101,7 @@ class Fleet:
                     self._stop(attempt, member)
         elif isinstance(event, NodeRemoved):
             self._heard.pop(event.node_id, None)
+            self._lead.pop(event.node_id, None)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -205,9 +208,11 @@ class Fleet:
         if word.epoch > self.engine.log.epoch + believe.EPOCH_STEP_MAX:
             lies.append(f"it says that it obeyed epoch {word.epoch}, which no daemon can have had")
         boot_us = word.boot_us
-        if known is not None and known.boot_id == word.boot_id:
+        booted = known is not None and known.boot_id != word.boot_id
+        if known is not None and not booted:
             self._refuse_past(known, boot_us)
             self._renew_anchor(known, boot_us, now)
+            self._note_lead(known, boot_us, now)
             boot_us, lie = believe.boot_reading(known, boot_us, now)
             lies.append(lie)
         spooled: dict[tuple[str, int], int] = {}
@@ -231,6 +236,8 @@ class Fleet:
         node = state.node_by_name(word.facts.name)
         assert node is not None
         self._heard[node.id] = boot_us
+        if booted:
+            self._lead.pop(node.id, None)
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
 
@@ -251,7 +258,7 @@ class Fleet:
         if not member.started_at:
             return 0, ""
         since = believe.boot_of(node, member.started_at)
-        latest = believe.latest(node, now)
+        latest = believe.latest(node, now, self._lead.get(node.id, 0))
         return believe.held(attempt, member, end.held_us, since, latest, self._orders.get(attempt.id), now)
 
     def join(self, node: NodeRecord, backend: Backend) -> None:
@@ -368,7 +375,7 @@ class Fleet:
             started_boot_us = start.boot_us
         held_us = 0
         if member.started_at or started_boot_us:
-            latest = believe.latest(node, now)
+            latest = believe.latest(node, now, self._lead.get(node.id, 0))
             held_us, longer = believe.held(
                 attempt, member, report.held_us, started_boot_us, latest, order, now
             )
@@ -386,6 +393,7 @@ class Fleet:
         lie = ""
         if word.boot_id == node.boot_id:
             self._renew_anchor(node, word.at_boot_us, now)
+            self._note_lead(node, word.at_boot_us, now)
             word, lie = believe.usage(state, node, word, self._orders, now)
         events = nodes.usage(
             state,
@@ -403,9 +411,13 @@ class Fleet:
     def _heard_boot(self, node: NodeRecord, boot_us: int) -> None:
         now = self.reading()
         self._renew_anchor(node, boot_us, now)
+        self._note_lead(node, boot_us, now)
         boot_us, lie = believe.boot_reading(node, boot_us, now)
         self._heard[node.id] = max(self._heard.get(node.id, 0), boot_us)
         self.suspect(node, lie)
+
+    def _note_lead(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
+        self._lead[node.id] = max(self._lead.get(node.id, 0), believe.lead(node, boot_us, now))
 
     def _renew_anchor(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
         """The hello that anchored this boot may have been long on its way, which the first later reading
@@ -416,6 +428,7 @@ class Fleet:
         if ahead_us > believe.MEMBER_SLACK_US and believe.unbilled(self.engine.state, node):
             events = nodes.anchored(node, boot_us, self.engine.now(), now)
             self.engine.commit(events, f"node:{node.facts.name}")
+            self._lead.pop(node.id, None)
 
     def suspect(self, node: NodeRecord, lie: str) -> None:
         """A node that says what cannot be gets no new work until somebody has looked at it."""
