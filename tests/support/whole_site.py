@@ -75,13 +75,14 @@ class Site:
         self.engine.listeners.append(self.door.on_event)
         self.server = aio.server(interceptors=[self.door])
         cycle = Cycle(self.engine)
+        self.telemetry = LiveTelemetry()
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         app.add_services(
             self.server,
             self.engine,
             cycle,
             self.fleet,
-            LiveTelemetry(),
+            self.telemetry,
             self.vault,
             self.door.refusals,
             Settings(),

@@ -17,7 +17,7 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.services.lookup import find_job, records_of
-from bursard.services.views import job_view
+from bursard.services.views import Form, fitting, job_view
 from bursard.state import JobRecord
 from bursard.state.arrays import unrecorded, unrecorded_indices
 from bursard.store import JobFilter
@@ -32,7 +32,7 @@ Place = tuple[int, int]
 
 
 async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
-    """One page. The token is the place of the last job on the page before."""
+    """One page, ended by number or by bytes. The token is the place of the last job on the page before."""
     size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
     states = _states(request)
     before = _place(request.page_token)
@@ -73,14 +73,14 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
         (job for job in _matching(memory, request, parent_id, before) if job.state in wanted), size + 1
     )
     jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=_order)
-    answer = pb.ListJobsResponse(
-        jobs=[
-            job_view(engine.state, job, reason_of(engine.state, cycle, job, now), seen_by=identity)
-            for job in jobs[:size]
-        ]
+    state = engine.state
+    shown = fitting(
+        job_view(state, job, reason_of(state, cycle, job, now), seen_by=identity, form=Form.ROW)
+        for job in jobs[:size]
     )
-    if len(jobs) > size:
-        number, index = place_of(jobs[size - 1])
+    answer = pb.ListJobsResponse(jobs=shown)
+    if len(jobs) > len(shown):
+        number, index = place_of(jobs[len(shown) - 1])
         answer.next_page_token = f"{number}.{index}"
     return answer
 

@@ -11,7 +11,7 @@ import msgspec
 
 from bursar.codec.spec import refuse, spec_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
-from bursar.model import Dependency, JobSpec, JobState
+from bursar.model import Dependency, JobSpec, JobState, Reason
 from bursar.model.check import check
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import jobs_pb2_grpc, types_pb2
@@ -24,7 +24,7 @@ from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
-from bursard.services.views import job_view
+from bursard.services.views import ROWS_BYTES_MAX, Form, job_terse, job_view
 from bursard.services.watching import WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
@@ -190,7 +190,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                     job = await find_job(self.engine, job_id)
                     if job.state.terminal:
                         open_ids.discard(job_id)
-                    yield self._view(job)
+                    yield self._view(job, Form.ROW)
                 if open_ids or not request.until_terminal:
                     await watcher.ready.wait()
         finally:
@@ -275,7 +275,17 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 await self.engine.writer.room()
                 await asyncio.sleep(0)
         await self.engine.durable()
-        return pb.JobsResponse(jobs=[self._view(job, brief=True) for job in jobs])
+        return self._answer_all(jobs)
+
+    def _answer_all(self, jobs: Sequence[JobRecord]) -> pb.JobsResponse:
+        """All of them: what was done to a job must never be lost to an answer that is too large."""
+        answer = pb.JobsResponse()
+        size = 0
+        for job in jobs:
+            row = self._view(job, Form.BRIEF) if size < ROWS_BYTES_MAX else job_terse(job, self._reason(job))
+            size += row.ByteSize()
+            answer.jobs.append(row)
+        return answer
 
     async def _find_all(self, refs: Sequence[str], action: Action) -> list[JobRecord]:
         if not 1 <= len(refs) <= REFS_MAX:
@@ -283,9 +293,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         found = [await find_job(self.engine, ref, action) for ref in refs]
         return list({job.id: job for job in found}.values())
 
-    def _view(self, job: JobRecord, *, brief: bool = False) -> types_pb2.Job:
-        reason = reason_of(self.engine.state, self.cycle, job, self.engine.now())
-        return job_view(self.engine.state, job, reason, seen_by=caller(), brief=brief)
+    def _view(self, job: JobRecord, form: Form = Form.WHOLE) -> types_pb2.Job:
+        return job_view(self.engine.state, job, self._reason(job), seen_by=caller(), form=form)
+
+    def _reason(self, job: JobRecord) -> Reason | None:
+        return reason_of(self.engine.state, self.cycle, job, self.engine.now())
 
 
 async def _ending(work: Coroutine[Any, Any, None], queue: asyncio.Queue[Any]) -> None:

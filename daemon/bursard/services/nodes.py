@@ -20,7 +20,7 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequested
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
-from bursard.services.views import job_view, node_view
+from bursard.services.views import Form, fitting, job_view, node_view, sample_row
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
 from bursard.telemetry import LiveTelemetry
@@ -60,7 +60,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable()
         nodes = _by_name(self.engine.state.nodes.values())
         return pb.ListNodesResponse(
-            nodes=[self._view(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
+            nodes=[self._row(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
         )
 
     async def Get(self, request: pb.NodeRequest, context: Any) -> types_pb2.Node:
@@ -155,14 +155,17 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         identity = caller()
         while True:
             state, now = self.engine.state, self.engine.now()
-            live = [state.jobs[attempt.job_id] for attempt in list(state.attempts.values())[:TOP_JOBS_MAX]]
+            live = [state.jobs[attempt.job_id] for attempt in state.attempts.values()]
             seen = [job for job in live if allowed(identity, Action.SEE_JOBS, job.spec.project)]
             yield pb.TopResponse(
-                nodes=[self._view(node) for node in _by_name(state.nodes.values())],
-                jobs=[
-                    job_view(state, job, reason_of(state, self.cycle, job, now), seen_by=identity)
-                    for job in seen
-                ],
+                nodes=[self._row(node) for node in _by_name(state.nodes.values())],
+                jobs=fitting(
+                    job_view(
+                        state, job, reason_of(state, self.cycle, job, now), seen_by=identity, form=Form.ROW
+                    )
+                    for job in seen[:TOP_JOBS_MAX]
+                ),
+                jobs_total=len(seen),
             )
             if not request.follow:
                 return
@@ -178,10 +181,21 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable(self.engine.commit(events, user))
         return self._view(node)
 
+    def _row(self, node: NodeRecord) -> types_pb2.Node:
+        """As in lists: an agent's reading may be as large as a message, and a list has many."""
+        sample = self._sample(node)
+        return self._wire(node, None if sample is None else sample_row(node, sample))
+
     def _view(self, node: NodeRecord) -> types_pb2.Node:
-        link = self.agents.links.get(node.id)
+        return self._wire(node, self._sample(node))
+
+    def _sample(self, node: NodeRecord) -> types_pb2.Sample | None:
         sample = self.telemetry.newest(node.facts.name)
         assert sample is None or isinstance(sample, types_pb2.Sample)
+        return sample
+
+    def _wire(self, node: NodeRecord, sample: types_pb2.Sample | None) -> types_pb2.Node:
+        link = self.agents.links.get(node.id)
         wire = node_view(self.engine.state, node, sample, link.last_seen_at if link is not None else 0)
         wire.agent_version = link.version if link is not None else ""
         return wire

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
 
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
-from bursar.model import DeviceShare, EndCause, Reason
+from bursar.model import DeviceShare, EndCause, JobSpec, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
@@ -21,6 +25,29 @@ PRIVATE_FIELDS: Final = ("env", "command", "script", "setup")
 START_FAILED_TEXT: Final = "it could not be started; its owner and operators see why"
 RETRY_SHOWN = 100
 """Attempts of one job that a message carries, newest last."""
+MEMBERS_SHOWN = 20_000
+"""Members of all those attempts together; the newest attempt is always whole."""
+MEMBERS_IN_ROW = 256
+BUDGETS_IN_ROW = 32
+SAMPLE_ATTEMPTS_IN_ROW = 64
+ROWS_BYTES_MAX = 1 << 20
+"""Of the rows of one message. Rows are bounded, but 1000 of them can be too many."""
+
+
+class Form(Enum):
+    """How much of a job an answer carries. The value: fields of its spec that are left out."""
+
+    WHOLE = ()
+    ROW = ("command", "script", "setup", "env", "constraints")
+    """In lists, of which a page may hold 1000."""
+    BRIEF = (*ROW, "labels", "depends_on", "secrets", "workdir", "comment")
+    """After a verb: none of what it may have named, up to 1000, can be left for another page."""
+
+
+_EMPTY: Final[Mapping[str, Any]] = {"script": "", "setup": "", "workdir": "", "comment": ""}
+_BUDGETS_SHOWN: Final = {Form.WHOLE: None, Form.ROW: BUDGETS_IN_ROW, Form.BRIEF: 0}
+_BRIEF_LACKS: Final = (*Form.BRIEF.value, "attempts", "budgets")
+_TERSE_LACKS: Final = ("spec", "attempts", "budgets", "cost", "array")
 
 
 def record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
@@ -39,15 +66,20 @@ def reason_view(reason: Reason) -> pb.Reason:
 
 
 def job_view(
-    state: State, job: JobRecord, reason: Reason | None = None, *, seen_by: Identity, brief: bool = False
+    state: State,
+    job: JobRecord,
+    reason: Reason | None = None,
+    *,
+    seen_by: Identity,
+    form: Form = Form.WHOLE,
 ) -> pb.Job:
-    """A job, active or finished, as `seen_by` may see it. `brief` leaves out attempts (lists)."""
+    """A job, active or finished, as `seen_by` may see it, in one of three forms."""
     wire = pb.Job(
         id=job.id,
         number=job.number,
         user=job.user,
         state=job.state.value,
-        spec=spec_to_wire(job.spec),
+        spec=spec_to_wire(_spec(job.spec, form)),
         submitted_at=job.submitted_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -57,6 +89,8 @@ def job_view(
         parent_id=job.parent_id,
         array_index=max(job.array_index, 0),
         simulated=job.simulated,
+        budgets_total=len(job.budgets),
+        left_out=_BRIEF_LACKS if form is Form.BRIEF else form.value,
     )
     wire.spec.time_limit_us = state.time_limit_of(job.spec)  # a job without one gets the cluster's
     if job.exit_code >= 0:
@@ -67,12 +101,53 @@ def job_view(
         wire.reason.message = job.message
     if job.array is not None:
         _array(state, wire, job)
-    if not brief:
-        wire.attempts.extend(_attempt(state, a) for a in job.attempts[-RETRY_SHOWN:])
-    _money(state, wire, job)
+    if form is not Form.BRIEF:
+        most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
+        wire.attempts.extend(_attempt(state, attempt) for attempt in _newest(job, most))
+    _money(state, wire, job, form)
     if not allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user):
         _redact(wire, job)
     return wire
+
+
+def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:
+    """Which job, and what state it is in: what an answer still has room for, however long it is."""
+    wire = pb.Job(id=job.id, number=job.number, user=job.user, state=job.state.value, left_out=_TERSE_LACKS)
+    if reason is not None:
+        wire.reason.code = reason.code.value
+    return wire
+
+
+def fitting(rows: Iterable[pb.Job]) -> list[pb.Job]:
+    """As many rows as one message holds, at least one if there is any."""
+    found: list[pb.Job] = []
+    size = 0
+    for row in rows:
+        size += row.ByteSize()
+        if found and size > ROWS_BYTES_MAX:
+            break
+        found.append(row)
+    return found
+
+
+def _spec(spec: JobSpec, form: Form) -> JobSpec:
+    """Without what the form leaves out, and without the ranges of an array: `Job.array` tells its size."""
+    if form is Form.WHOLE:
+        return spec
+    lacking = {name: _EMPTY.get(name, ()) for name in form.value}
+    return msgspec.structs.replace(spec, array=None, **lacking)
+
+
+def _newest(job: JobRecord, members_max: int) -> list[AttemptRecord]:
+    """The newest attempts that have no more members together, oldest first; the last one in any case."""
+    found: list[AttemptRecord] = []
+    members = 0
+    for attempt in reversed(job.attempts[-RETRY_SHOWN:]):
+        members += len(attempt.members)
+        if found and members > members_max:
+            break
+        found.append(attempt)
+    return found[::-1]
 
 
 def _redact(wire: pb.Job, job: JobRecord) -> None:
@@ -105,7 +180,7 @@ def _held(state: State, attempt: AttemptRecord) -> int:
     return max((hold.nanos for hold in state.ledger.open_holds(attempt.id)), default=0)
 
 
-def _money(state: State, wire: pb.Job, job: JobRecord) -> None:
+def _money(state: State, wire: pb.Job, job: JobRecord, form: Form) -> None:
     attempt = job.attempt
     held: Mapping[str, int] = {}
     if attempt is not None:
@@ -121,7 +196,7 @@ def _money(state: State, wire: pb.Job, job: JobRecord) -> None:
         wire.estimate_expected_nanos = wire.estimate_max_nanos = job.settled_nanos
     wire.budgets.extend(
         pb.JobBudget(budget=name, held_nanos=held.get(name, 0), settled_nanos=wire.settled_nanos)
-        for name in job.budgets
+        for name in job.budgets[: _BUDGETS_SHOWN[form]]
     )
     for one in job.attempts:
         for member in one.members:
@@ -184,6 +259,20 @@ def node_state(node: NodeRecord) -> str:
     if node.mode == "drain":
         return "draining" if node.live else "drained"
     return "cordoned" if node.mode == "cordon" else "up"
+
+
+def sample_row(node: NodeRecord, sample: pb.Sample) -> pb.Sample:
+    """A reading as lists have it: of the node's own devices, and of attempts that are live there."""
+    wire = pb.Sample(
+        at=sample.at,
+        cpu_utilization_ratio=sample.cpu_utilization_ratio,
+        memory_used_bytes=sample.memory_used_bytes,
+        power_watts=sample.power_watts,
+        gpus=sample.gpus[: len(node.facts.devices)],
+    )
+    live = (each for each in sample.attempts if each.attempt_id in node.live)
+    wire.attempts.extend(islice(live, SAMPLE_ATTEMPTS_IN_ROW))
+    return wire
 
 
 def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int) -> pb.Node:

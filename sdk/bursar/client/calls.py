@@ -19,7 +19,7 @@ from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, ty
 UNARY_TIMEOUT_S: Final = 30.0
 """Deadline of every call that answers once."""
 PAGE_SIZE: Final = 500
-"""Jobs asked for at a time; a page stays far below the message limit."""
+"""Jobs asked for at a time; a page may end before, at its bytes."""
 REFERENCES_MAX: Final = 1000
 """Jobs one Watch may name."""
 

@@ -105,11 +105,13 @@ def job(wire: types_pb2.Job) -> View:
             }
             for each in wire.budgets
         ],
+        "budgets_total": wire.budgets_total,
         "array": _array(wire),
         "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
         "lineage": _lineage(wire),
         "command": list(spec.command),
         "redacted": wire.redacted,
+        "left_out": list(wire.left_out),
         "secrets": list(spec.secrets),
         "workdir": spec.workdir,
         "comment": spec.comment,
@@ -340,7 +342,11 @@ def sample(wire: types_pb2.Sample) -> View:
 
 def top(wire: nodes_pb2.TopResponse) -> View:
     """The live picture: nodes and live jobs."""
-    return {"nodes": [node(each) for each in wire.nodes], "jobs": [job(each) for each in wire.jobs]}
+    return {
+        "nodes": [node(each) for each in wire.nodes],
+        "jobs": [job(each) for each in wire.jobs],
+        "jobs_total": wire.jobs_total,
+    }
 
 
 def node_token(wire: nodes_pb2.TokenResponse, name: str) -> View:

@@ -456,6 +456,10 @@ global___CancelRequest = CancelRequest
 
 @typing.final
 class JobsResponse(google.protobuf.message.Message):
+    """Every job that the call named, briefly: each lacks what its `left_out` names, those past 1 MiB all but id,
+    number, user, state and the reason's code.
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: builtins.int

@@ -108,7 +108,8 @@ class JobsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Jobs, newest first, by page.
+        """Jobs, newest first, by page. A page ends at 1 MiB, so it may hold fewer than `page_size`; rows lack what
+        their `left_out` names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,7 +117,7 @@ class JobsServicer(object):
 
     def Watch(self, request, context):
         """Jobs as they change: the current state first, then every change, until all are terminal
-        (when `until_terminal`) or the caller leaves.
+        (when `until_terminal`) or the caller leaves. Each as in lists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

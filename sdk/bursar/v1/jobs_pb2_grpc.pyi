@@ -46,14 +46,16 @@ class JobsStub:
         bursar.v1.jobs_pb2.ListJobsRequest,
         bursar.v1.jobs_pb2.ListJobsResponse,
     ]
-    """Jobs, newest first, by page."""
+    """Jobs, newest first, by page. A page ends at 1 MiB, so it may hold fewer than `page_size`; rows lack what
+    their `left_out` names.
+    """
 
     Watch: grpc.UnaryStreamMultiCallable[
         bursar.v1.jobs_pb2.WatchJobsRequest,
         bursar.v1.types_pb2.Job,
     ]
     """Jobs as they change: the current state first, then every change, until all are terminal
-    (when `until_terminal`) or the caller leaves.
+    (when `until_terminal`) or the caller leaves. Each as in lists.
     """
 
     Plan: grpc.UnaryUnaryMultiCallable[
@@ -128,14 +130,16 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.ListJobsRequest,
         bursar.v1.jobs_pb2.ListJobsResponse,
     ]
-    """Jobs, newest first, by page."""
+    """Jobs, newest first, by page. A page ends at 1 MiB, so it may hold fewer than `page_size`; rows lack what
+    their `left_out` names.
+    """
 
     Watch: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.jobs_pb2.WatchJobsRequest,
         bursar.v1.types_pb2.Job,
     ]
     """Jobs as they change: the current state first, then every change, until all are terminal
-    (when `until_terminal`) or the caller leaves.
+    (when `until_terminal`) or the caller leaves. Each as in lists.
     """
 
     Plan: grpc.aio.UnaryUnaryMultiCallable[
@@ -218,7 +222,9 @@ class JobsServicer(metaclass=abc.ABCMeta):
         request: bursar.v1.jobs_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.jobs_pb2.ListJobsResponse, collections.abc.Awaitable[bursar.v1.jobs_pb2.ListJobsResponse]]:
-        """Jobs, newest first, by page."""
+        """Jobs, newest first, by page. A page ends at 1 MiB, so it may hold fewer than `page_size`; rows lack what
+        their `left_out` names.
+        """
 
     @abc.abstractmethod
     def Watch(
@@ -227,7 +233,7 @@ class JobsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bursar.v1.types_pb2.Job], collections.abc.AsyncIterator[bursar.v1.types_pb2.Job]]:
         """Jobs as they change: the current state first, then every change, until all are terminal
-        (when `until_terminal`) or the caller leaves.
+        (when `until_terminal`) or the caller leaves. Each as in lists.
         """
 
     @abc.abstractmethod

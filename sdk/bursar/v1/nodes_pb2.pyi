@@ -281,18 +281,22 @@ class TopResponse(google.protobuf.message.Message):
 
     NODES_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
+    JOBS_TOTAL_FIELD_NUMBER: builtins.int
+    jobs_total: builtins.int
+    """`jobs` ends at 1 MiB"""
     @property
     def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Node]: ...
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Job]:
-        """live ones"""
+        """live ones, as in lists"""
 
     def __init__(
         self,
         *,
         nodes: collections.abc.Iterable[bursar.v1.types_pb2.Node] | None = ...,
         jobs: collections.abc.Iterable[bursar.v1.types_pb2.Job] | None = ...,
+        jobs_total: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "nodes", b"nodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "jobs_total", b"jobs_total", "nodes", b"nodes"]) -> None: ...
 
 global___TopResponse = TopResponse

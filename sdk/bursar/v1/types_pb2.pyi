@@ -622,6 +622,8 @@ class Job(google.protobuf.message.Message):
     MAX_RSS_BYTES_FIELD_NUMBER: builtins.int
     CPU_US_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
+    BUDGETS_TOTAL_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -647,6 +649,8 @@ class Job(google.protobuf.message.Message):
     cpu_us: builtins.int
     redacted: builtins.bool
     """the caller may not see env, command, script and setup: they are left out"""
+    budgets_total: builtins.int
+    """lists name the first 32 in `budgets`"""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -657,6 +661,10 @@ class Job(google.protobuf.message.Message):
     def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___JobBudget]: ...
     @property
     def array(self) -> global___ArrayStatus: ...
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """fields of it or its spec that this answer does not carry: Get does"""
+
     def __init__(
         self,
         *,
@@ -686,9 +694,11 @@ class Job(google.protobuf.message.Message):
         max_rss_bytes: builtins.int = ...,
         cpu_us: builtins.int = ...,
         redacted: builtins.bool = ...,
+        budgets_total: builtins.int = ...,
+        left_out: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
