@@ -78,12 +78,12 @@ format: .venv/.installed
 
 # Pure ones first, each by itself on any worker. Those that start daemons and clusters come after, one file on one
 # worker, since a cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
-FAST := tests/docs tests/unit tests/scenario tests/contract
-PURE := $(FAST) tests/access tests/property tests/sim
+FAST := tests/docs tests/unit tests/scenario tests/contract tests/access
+PURE := $(FAST) tests/property tests/sim
 REAL := tests/integration tests/acceptance
 WORKERS ?= 2
 
-check: lint
+check: lint proto-check
 	@$(BIN)/pytest -q -n $(WORKERS) $(FAST)
 
 pytest: .venv/.torch programs

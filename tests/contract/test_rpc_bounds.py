@@ -19,7 +19,7 @@ from wire_values import NEVER, TEXTS, values
 
 from bursar.codec.bounds import check_numbers
 from bursar.errors import InvalidRequest
-from bursar.v1 import agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 Setter = Callable[[Message], None]
 
@@ -52,8 +52,16 @@ def base(name: str, site: Site, job: str) -> Message:
         "Nodes.Drain": nodes_pb2.DrainRequest(node="n1"),
         "Events.List": events_pb2.ListEventsRequest(limit=5),
     }
-    found = made.get(name)
-    return found if found is not None else GetMessageClass(METHODS[name].input_type)()
+    found = made.get(name) or GetMessageClass(METHODS[name].input_type)()
+    right = {"job": job, "jobs": job, "node": "n1", "user": "ann", "role": "viewer", "project": "nlp"}
+    for field in found.DESCRIPTOR.fields:
+        held = getattr(found, field.name)
+        if field.name in right and not held:
+            if field.is_repeated:
+                held.append(right[field.name])
+            else:
+                setattr(found, field.name, right[field.name])
+    return found
 
 
 def variants(message: Message, depth: int = 0) -> Iterator[tuple[str, Setter]]:
@@ -185,5 +193,17 @@ def test_page_tokens_are_those_that_were_given_out() -> None:
             request = jobs_pb2.ListJobsRequest(page_token=given)
             status, _ = await site.call("Jobs.List", request, token=token)
             assert status == "OK", given
+
+    play(story)
+
+
+def test_a_method_that_nobody_listed_is_asked_about_something_that_exists() -> None:
+    async def story(site: Site) -> None:
+        job = site.job("ann", "nlp")
+        assert base("Jobs.Hold", site, job) == jobs_pb2.JobsRequest(jobs=[job])
+        assert base("Nodes.Remove", site, job) == nodes_pb2.NodeRequest(node="n1")
+        assert base("Access.Grant", site, job) == access_pb2.GrantRequest(
+            user="ann", role="viewer", project="nlp"
+        )
 
     play(story)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import union as e
 
 Shape = Mapping[str, "Shape | None"]
@@ -31,9 +32,7 @@ _REST = _shape("kind from_us to_us gpu cpu memory")
 _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
-    "name project experiment model model_version labels priority preemptible nodes ordered constraints"
-    " spot_policy secrets time_limit_us begin_after max_cost_nanos max_price_nanos_per_hour currency"
-    " on_exceed held",
+    " ".join(sorted(PUBLIC_FIELDS)),
     options=_RESOURCES,
     depends_on=_shape("job when"),
     array=_shape("indices max_parallel"),

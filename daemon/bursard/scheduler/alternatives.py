@@ -33,7 +33,7 @@ def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
         for nodes in sorted({job_class.nodes // 2, 1}, reverse=True):
             found.append((f"set --nodes {nodes}", replace(job_class, nodes=nodes)))
     if job_class.spot_policy != "auto":
-        found.append(("set --spot auto", replace(job_class, spot_policy="auto")))
+        found.append(("leave --spot out (spot_policy: auto)", replace(job_class, spot_policy="auto")))
     if job_class.constraints:
         found.append(("drop the constraints", replace(job_class, constraints=())))
     return found

@@ -216,7 +216,12 @@ def _fault(
     if check == "spot_policy":
         policy = candidates.ask.spot_policy
         message = f"no node that matches is of the market you ask (spot_policy {policy})"
-        return Reason(ReasonCode.MISCONFIGURED, message, "set --spot auto, or add such nodes", facts)
+        return Reason(
+            ReasonCode.MISCONFIGURED,
+            message,
+            "leave --spot out (spot_policy: auto), or add such nodes",
+            facts,
+        )
     if check == "price":
         message = (
             f"the job is under a budget or price limit, and none of the {before} nodes that could "

@@ -46,7 +46,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--wait", is_flag=True, help="Wait for the end; exit code 1 if it failed.")
     @click.option("--follow", is_flag=True, help="Print its log, then exit as the job did.")
     @click.option("--dry-run", is_flag=True, help="Show the plan and the price; submit nothing.")
-    @click.option("--idempotency-key", default="", metavar="K", help="Submit once per key.")
+    @click.option("--idempotency-key", default=None, metavar="K", help="Submit once per key.")
     @click.option("--yes", is_flag=True, help="Never ask; this version asks nothing anyway.")
     @functools.wraps(command)
     def with_manner(
@@ -54,11 +54,15 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
         wait: bool,
         follow: bool,
         dry_run: bool,
-        idempotency_key: str,
+        idempotency_key: str | None,
         yes: bool,
         **kwargs: Any,
     ) -> Any:
-        return command(*args, manner=Manner(wait, follow, dry_run, idempotency_key), **kwargs)
+        if idempotency_key == "":
+            raise InvalidRequest(
+                "--idempotency-key: is empty, so nothing would keep a job from being doubled"
+            )
+        return command(*args, manner=Manner(wait, follow, dry_run, idempotency_key or ""), **kwargs)
 
     return with_manner
 

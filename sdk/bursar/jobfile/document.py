@@ -120,11 +120,11 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     money = caps.max_cost or caps.max_price
     script, command = _read_code(fields, faults)
     spec = JobSpec(
-        name=reader.text("name"),
+        name=reader.word("name"),
         project=reader.project(),
-        experiment=reader.text("experiment"),
-        model=reader.text("model"),
-        model_version=reader.text("model_version"),
+        experiment=reader.word("experiment"),
+        model=reader.word("model"),
+        model_version=reader.word("model_version"),
         labels=read_pairs(fields["labels"], faults) if "labels" in fields else (),
         priority=reader.priority(),
         preemptible=reader.boolean("preemptible", True),
@@ -226,6 +226,14 @@ class _Reader:
     def text(self, key: str) -> str:
         node = self._fields.get(key)
         return (None if node is None else read_text(node, self._faults)) or ""
+
+    def word(self, key: str) -> str:
+        """A name; an empty one is a variable that was not set, and is not taken for none."""
+        text = self.text(key)
+        node = self._fields.get(key)
+        if node is not None and text == "" and node.kind == "scalar" and not node.is_null:
+            self._faults.add(node, "is empty; give a name or leave the key out")
+        return text
 
     def project(self) -> str:
         node = self._fields.get("project")

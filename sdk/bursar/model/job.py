@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
@@ -103,6 +103,18 @@ class CheckpointSpec(msgspec.Struct, frozen=True):
 
     signal: str = ""
     grace_us: int = 0
+
+
+PUBLIC_FIELDS: Final = frozenset(
+    (
+        "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
+        "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
+        "max_cost_nanos", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
+    )
+)  # fmt: skip
+"""Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
+owner and operators. Fields with parts of their own are shown part by part (`bursard.events.public`).
+"""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
