@@ -237,3 +237,25 @@ def test_top_counts_the_jobs_that_it_has_no_room_for(monkeypatch: pytest.MonkeyP
         assert list(top.jobs[0].left_out) == PROGRAM_LEFT_OUT
 
     play(story)
+
+
+# ------------------------------------------------------------------ policies
+
+
+def test_a_list_of_policies_leaves_their_texts_to_get() -> None:
+    async def story(site: Site) -> None:
+        root = site.token("root", "admin")
+        text = (
+            "kind: Budget\nname: b\nspec: {scope: {project: nlp}, limit: 9 USD, period: year}\n# "
+            + "x" * 60_000
+        )
+        source = money_pb2.PolicySource(name="b.yaml", text=text)
+        await site.ask("Policies.Apply", money_pb2.ApplyRequest(sources=[source]), token=root)
+        (_, (whole,)) = await site.ask("Policies.Get", money_pb2.PolicyRequest(name="b"), token=root)
+        (_, (listed,)) = await site.ask("Policies.List", token=root)
+        assert whole.text.strip() == text
+        whole.ClearField("text")
+        assert list(listed.policies) == [whole]
+        assert (whole.version, whole.applied_by) == (1, "root")
+
+    play(story)

@@ -23,6 +23,7 @@ from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
 
 SOURCES_MAX = 256
+PROBLEM_CHARS_IN_ROW = 500
 Key = tuple[str, str]
 
 
@@ -73,7 +74,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         )
 
     async def List(self, request: pb.ListPoliciesRequest, context: object) -> pb.ListPoliciesResponse:
-        """Documents in force, of one kind or all, by kind and name."""
+        """Documents in force, of one kind or all, by kind and name; without their texts, which `Get` has."""
         found = [
             document
             for _, document in sorted(self.engine.state.policies.items())
@@ -81,7 +82,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         ]
         await self.engine.durable()
         history = await self._history()
-        return pb.ListPoliciesResponse(policies=[_policy(_of(history, one)) for one in found])
+        return pb.ListPoliciesResponse(policies=[_row(_of(history, one)) for one in found])
 
     async def Get(self, request: pb.PolicyRequest, context: object) -> pb.Policy:
         """A document in force, or an earlier version of it, removed ones included."""
@@ -178,6 +179,13 @@ def _read_history(views: Views) -> list[Applied]:
 def _of(history: list[Applied], document: PolicyDocument) -> Applied:
     """The newest application of exactly this document."""
     return next((one for one in reversed(history) if one.document == document), Applied(document, 0, ""))
+
+
+def _row(applied: Applied) -> pb.Policy:
+    wire = _policy(applied)
+    wire.ClearField("text")
+    wire.problem = wire.problem[:PROBLEM_CHARS_IN_ROW]
+    return wire
 
 
 def _policy(applied: Applied, change: str = "") -> pb.Policy:

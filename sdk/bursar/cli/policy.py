@@ -163,7 +163,7 @@ def _policy_text(row: Row) -> str:
         f"{row['kind']} {clean(row['name'])}, version {row['version']}, applied "
         f"{time_text(row['applied_at'])} by {clean(row['applied_by'])}"
     )
-    return "\n".join(clean(line) for line in row["text"].splitlines())
+    return "\n".join(clean(line) for line in (row["text"] or "").splitlines())
 
 
 def _split(name: str, kind: str) -> tuple[str, str]:

@@ -235,7 +235,7 @@ class AsyncClient:
         return (await self._unary(calls.apply_policies("Check", sources))).policies
 
     async def policies(self, *, kind: str = "") -> Sequence[money_pb2.Policy]:
-        """The documents in force."""
+        """The documents in force, without their texts: `policy` has one."""
         return (await self._unary(calls.list_policies(kind))).policies
 
     async def policy(self, name: str, *, kind: str = "", version: int = 0) -> money_pb2.Policy:

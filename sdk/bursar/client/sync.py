@@ -334,7 +334,7 @@ class Client:
         return self._unary(calls.apply_policies("Check", sources)).policies
 
     def policies(self, *, kind: str = "") -> Sequence[money_pb2.Policy]:
-        """The documents in force."""
+        """The documents in force, without their texts: `policy` has one."""
         return self._unary(calls.list_policies(kind)).policies
 
     def policy(self, name: str, *, kind: str = "", version: int = 0) -> money_pb2.Policy:

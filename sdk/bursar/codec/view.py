@@ -445,7 +445,7 @@ def price(wire: money_pb2.Price) -> View:
 
 
 def policy(wire: money_pb2.Policy) -> View:
-    """One document with who applied it and when."""
+    """One document with who applied it and when; `text` is null in lists."""
     return {
         "kind": wire.kind,
         "name": wire.name,
@@ -455,7 +455,7 @@ def policy(wire: money_pb2.Policy) -> View:
         "applied_by": wire.applied_by,
         "effective_at": instant(wire.effective_at),
         "problem": wire.problem or None,
-        "text": wire.text,
+        "text": wire.text or None,
     }
 
 

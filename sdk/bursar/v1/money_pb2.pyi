@@ -68,6 +68,7 @@ class Policy(google.protobuf.message.Message):
     applied_by: builtins.str
     effective_at: builtins.int
     text: builtins.str
+    """empty in lists"""
     change: builtins.str
     """created | changed | unchanged | removed"""
     problem: builtins.str
