@@ -6,6 +6,7 @@ Why     `bursar down` must leave nothing running, whichever part of it is dead, 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ STOP_GRACE_US: Final = 5_000_000
 KEEPER_STOP_S: Final = 20.0
 TERMINATE_S: Final = 40.0
 """How long `down` lets the agents' own clean-up end what jobs are left."""
+_ENDED: Final = re.compile(r"^ended (\d+) members? under ", re.MULTILINE)
 LIVE: Final = ("STARTING", "RUNNING", "STOPPING")
 
 
@@ -36,8 +38,7 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
     """Stop jobs, agents, daemon and keeper; True when something ran."""
     running, keeper = cluster.processes(), cluster.keeper()
     if not running and keeper is None:
-        _terminate_jobs(cluster.directory)
-        return False
+        return _terminate_jobs(cluster.directory, progress) > 0
     if "daemon" in running and not processes.stopped(running["daemon"]):
         _stop_jobs(cluster.server, progress)
     if keeper is not None:
@@ -54,7 +55,7 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
     desired = cluster.kept().desired
     with contextlib.suppress(OSError):  # a full disk must not keep anything running
         files.write_json(cluster.directory / files.CLUSTER, Kept(desired).to_json() if desired.agents else {})
-    _terminate_jobs(cluster.directory)
+    _terminate_jobs(cluster.directory, progress)
     return True
 
 
@@ -85,8 +86,8 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
         progress(f"the daemon cannot stop the jobs ({error.message}); ending them")
 
 
-def _terminate_jobs(directory: Path) -> None:
-    """Whatever job, supervisor or launcher is left below an agent's directory ends now.
+def _terminate_jobs(directory: Path, progress: Callable[[str], None]) -> int:
+    """Whatever job, supervisor or launcher is left below an agent's directory ends now. How many jobs did.
 
     Raises `BursarError` when something does not end.
     """
@@ -106,20 +107,30 @@ def _terminate_jobs(directory: Path) -> None:
                 errors="replace",
             )
         )
-    complaints = [said for process in running if (said := _outcome(process, stop_at))]
-    if complaints:
+    outcomes = [_outcome(process, stop_at) for process in running]
+    ended = sum(count for _, count in outcomes)
+    if ended:
+        progress(
+            f"ended {ended} running job{'s' * (ended != 1)} without the daemon; the next `bursar up` tells"
+            " them as failed, since nobody could cancel them"
+        )
+    if complaints := [said for said, _ in outcomes if said]:
         raise BursarError("\n".join(complaints))
+    return ended
 
 
-def _outcome(process: subprocess.Popen[str], stop_at: float) -> str:
-    """What a `--terminate-all` complained about; empty when it went well."""
+def _outcome(process: subprocess.Popen[str], stop_at: float) -> tuple[str, int]:
+    """(what a `--terminate-all` complained about, empty when it went well; how many members it ended)."""
     try:
         _, said = process.communicate(timeout=max(0.1, stop_at - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return f"jobs were not ended within {TERMINATE_S:g} s; look for their processes with ps"
-    return said.strip() or f"exit code {process.returncode}" if process.returncode else ""
+        return f"jobs were not ended within {TERMINATE_S:g} s; look for their processes with ps", 0
+    if process.returncode:
+        return said.strip() or f"exit code {process.returncode}", 0
+    found = _ENDED.search(said)
+    return "", int(found[1]) if found else 0
 
 
 def _live_jobs(client: Client) -> list[str]:

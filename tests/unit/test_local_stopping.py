@@ -1,0 +1,60 @@
+"""What `down` says of jobs that it ends when the daemon is not there to cancel them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bursar.errors import BursarError
+from bursar.local import stopping
+
+
+class Ended:
+    """A `--terminate-all` that has come to its end."""
+
+    def __init__(self, code: int, said: str) -> None:
+        self.returncode, self._said = code, said
+
+    def communicate(self, timeout: float = 0) -> tuple[None, str]:
+        return None, self._said
+
+
+def terminate(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, *agents: tuple[int, str]
+) -> tuple[int, list[str]]:
+    for number, _ in enumerate(agents):
+        (directory / "agents" / f"local-{number}").mkdir(parents=True)
+    outcomes = iter(agents)
+    monkeypatch.setattr(stopping.subprocess, "Popen", lambda *_, **__: Ended(*next(outcomes)))
+    told: list[str] = []
+    return stopping._terminate_jobs(directory, told.append), told
+
+
+def test_jobs_ended_without_the_daemon_are_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended, told = terminate(
+        monkeypatch, tmp_path, (0, "ended 2 members under /s/local-0\n"), (0, "ended 1 members under /s\n")
+    )
+    assert ended == 3
+    assert told == [
+        "ended 3 running jobs without the daemon; the next `bursar up` tells them as failed, since nobody"
+        " could cancel them"
+    ]
+
+
+def test_where_nothing_ran_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert terminate(monkeypatch, tmp_path, (0, "ended 0 members under /s\n"), (0, "")) == (0, [])
+
+
+def test_an_agent_that_cannot_end_its_jobs_is_an_error_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(BursarError, match=r"^bursar-agent: the disk is full$"):
+        terminate(monkeypatch, tmp_path, (5, "bursar-agent: the disk is full\n"), (0, ""))
+
+
+def test_a_silent_failure_is_told_by_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(BursarError, match=r"^exit code 3$"):
+        terminate(monkeypatch, tmp_path, (3, ""))
