@@ -8,7 +8,8 @@ import pytest
 from whole_site import Site, play
 
 from bursar.codec import view
-from bursar.v1 import events_pb2, jobs_pb2, money_pb2
+from bursar.resources import ResourceRequest
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, types_pb2
 from bursard.services.views import START_FAILED_TEXT
 
 CANARY = "canary-4e1b"
@@ -130,7 +131,7 @@ def test_lists_costs_and_events_hold_what_the_roles_cover_and_no_more() -> None:
         _, events = await site.ask("Events.List", token=site.token("vic", "viewer"))
         assert {"node-registered", "job-submitted"} <= {event.kind for event in events}
         named = jobs_pb2.GetJobRequest(job="vision")
-        assert (await site.call("Jobs.Get", named, token=token))[0] == "PERMISSION_DENIED"
+        assert (await site.call("Jobs.Get", named, token=token))[0] == "NOT_FOUND"
 
     play(story)
 
@@ -189,5 +190,52 @@ def test_ended_and_running_jobs_of_other_projects_are_left_out() -> None:
             assert {job.spec.project for job in listed.jobs} == expected
             _, (top,) = await site.ask("Nodes.Top", token=token)
             assert {job.spec.project for job in top.jobs} == expected
+
+    play(story)
+
+
+def test_a_name_in_a_project_that_one_may_not_see_is_as_unknown_as_any() -> None:
+    async def story(site: Site) -> None:
+        job = site.job("bob", "vision", name="train")
+        token = site.token("ann", "submitter", "nlp")
+
+        async def after(ref: str) -> tuple[str, str]:
+            spec = types_pb2.JobSpec(project="nlp", command=["true"], nodes=1)
+            spec.options.add(cpu_milli=100)
+            spec.depends_on.add(job=ref, when="succeeded")
+            return await site.call("Jobs.Submit", jobs_pb2.SubmitRequest(spec=spec), token=token)
+
+        unknown = await after("trein")
+        assert unknown[0] == "NOT_FOUND"
+        assert await after("train") == ("NOT_FOUND", unknown[1].replace("trein", "train"))
+        assert (await after(job))[0] == "PERMISSION_DENIED"
+        site.run(job)
+        await site.engine.durable()
+        assert await after("train") == ("NOT_FOUND", unknown[1].replace("trein", "train"))
+        assert (await after("1"))[0] == "PERMISSION_DENIED"
+
+    play(story)
+
+
+def test_jobs_ahead_are_counted_for_all_and_named_to_those_who_may_see_them() -> None:
+    async def story(site: Site) -> None:
+        whole = (ResourceRequest(None, 8_000, 1 << 30),)
+        hers = [site.job("ann", "vision", options=whole, priority=90) for _ in range(2)]
+        own = site.job("bob", "nlp", options=whole, priority=80)
+        job = site.job("bob", "nlp", options=whole, priority=10)
+        told = {}
+        for who in (("bob", "submitter", "nlp"), ("root", "admin", "")):
+            request = jobs_pb2.ExplainRequest(job=job)
+            _, (told[who[0]],) = await site.ask("Jobs.Explain", request, token=site.token(*who))
+        assert list(told["root"].ahead) == [hers[1], own]
+        assert list(told["bob"].ahead) == [own]
+        assert told["root"].ahead_total == told["bob"].ahead_total == 2
+        start = "1 job of higher priority took the place just now: "
+        assert told["root"].reason.message == start + hers[0]
+        assert told["bob"].reason.message == start + "another"
+        assert dict(told["root"].reason.facts) == {"ahead": hers[0], "ahead_count": "1"}
+        assert dict(told["bob"].reason.facts) == {"ahead": "", "ahead_count": "1"}
+        for one in hers:
+            assert one not in str(told["bob"])
 
     play(story)

@@ -97,7 +97,9 @@ async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
     seen = _seen(named)
     if not seen:
         named += await records_of(engine, await engine.read(lambda views: _stored(views, ref)))
-        seen = _seen(named) or named[:1]
+        seen = _seen(named)
+        if not seen and named and _is_exact(ref):
+            return named[0]  # whoever knows it is told what it lacks; a name tells of no job to a stranger
     if len(seen) == 1:
         return seen[0]
     if seen:
@@ -106,13 +108,17 @@ async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
     raise _unknown(ref)
 
 
+def _is_exact(ref: str) -> bool:
+    return ref.isdecimal() or ref.startswith("job_")
+
+
 def _seen(jobs: list[JobRecord]) -> list[JobRecord]:
     identity = caller()
     return [job for job in jobs if allowed(identity, Action.SEE_JOBS, job.spec.project, job.user)]
 
 
 def _stored(views: Views, ref: str) -> list[JobRow]:
-    if ref.isdecimal() or ref.startswith("job_"):
+    if _is_exact(ref):
         row = views.find_job(ref)
         if row is not None:
             return [row]

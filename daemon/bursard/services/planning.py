@@ -12,7 +12,7 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
-from bursard.services.views import job_view, reason_view
+from bursard.services.views import job_view, reason_view, visible
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
 from bursard.state.decide.rights import secrets_of
@@ -48,7 +48,7 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
         expected_basis="the time limit: no past runs of this name to go by",
     )
     if answer.start is None:
-        wire.reason.CopyFrom(reason_view(answer.reason))
+        wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
         _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, snapshot, answer)
     await _history(engine, wire, spec, tasks)
@@ -134,7 +134,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     if job.array is not None:
         job = first_pending(state, job) or job
     if reason is not None:
-        wire.reason.CopyFrom(reason_view(reason))
+        wire.reason.CopyFrom(reason_view(reason, state, caller()))
     if job.id in state.pending:
         await _pending(engine, wire, job, now)
     return wire
@@ -147,7 +147,7 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
     index = next(i for i, queue in enumerate(snapshot.queues) if (queue.job_class, queue.priority) == key)
     found: Explanation = await aside(snapshot, lambda: explain(snapshot, index, now, job.id))
     if found.reason.message:
-        wire.reason.CopyFrom(reason_view(found.reason))
+        wire.reason.CopyFrom(reason_view(found.reason, state, caller()))
     for verdict in found.nodes[:100]:
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
         node = state.node_by_name(verdict.node)
@@ -156,7 +156,7 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
                 f"quarantined: {node.reason}; `bursar node resume {verdict.node}` once that is understood"
             )
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
-    wire.ahead.extend(found.ahead)
+    wire.ahead.extend(visible(state, found.ahead, caller()))
     wire.ahead_total = found.ahead_total
     wire.expected_start_at = found.expected_start_at
     if found.alternatives:

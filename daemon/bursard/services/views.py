@@ -58,11 +58,28 @@ def record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
     return job
 
 
-def reason_view(reason: Reason) -> pb.Reason:
-    """A reason."""
-    return pb.Reason(
+def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
+    """A reason. It may name jobs that are ahead: those that `seen_by` may not see have no id for it."""
+    wire = pb.Reason(
         code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
     )
+    if "ahead" in wire.facts and not allowed(seen_by, Action.SEE_JOBS):
+        ids = wire.facts["ahead"].split(",")
+        seen = visible(state, ids, seen_by)
+        for job_id in set(ids) - set(seen):
+            wire.message = wire.message.replace(f"job {job_id}", "another job").replace(job_id, "another")
+        wire.facts["ahead"] = ",".join(seen)
+    return wire
+
+
+def visible(state: State, job_ids: Iterable[str], seen_by: Identity) -> list[str]:
+    """Those of some active jobs that `seen_by` may see; of one that is gone nobody can tell."""
+    jobs = ((job_id, state.job(job_id)) for job_id in job_ids)
+    return [
+        job_id
+        for job_id, job in jobs
+        if job is not None and allowed(seen_by, Action.SEE_JOBS, job.spec.project, job.user)
+    ]
 
 
 def job_view(
@@ -96,7 +113,7 @@ def job_view(
     if job.exit_code >= 0:
         wire.exit_code = job.exit_code
     if reason is not None:
-        wire.reason.CopyFrom(reason_view(reason))
+        wire.reason.CopyFrom(reason_view(reason, state, seen_by))
     elif job.message:
         wire.reason.message = job.message
     if job.array is not None:

@@ -372,7 +372,7 @@ class ExplainResponse(google.protobuf.message.Message):
     def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeVerdict]: ...
     @property
     def ahead(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """job ids, at most 10"""
+        """ids of those of the first 10 that the caller may see"""
 
     @property
     def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetAfter]: ...
