@@ -10,6 +10,7 @@ from bursar.errors import AnswerTooLarge, by_reason
 from bursar.model import ArraySpec, RetrySpec
 from bursar.v1 import jobs_pb2, money_pb2, nodes_pb2, types_pb2
 from bursard.services import interceptors, jobs, views
+from bursard.state.decide import policies
 
 MIB = 1 << 20
 LABELS = tuple((f"k{number:02}" + "y" * 40, "v" * 256) for number in range(64))
@@ -257,5 +258,43 @@ def test_a_list_of_policies_leaves_their_texts_to_get() -> None:
         whole.ClearField("text")
         assert list(listed.policies) == [whole]
         assert (whole.version, whole.applied_by) == (1, "root")
+
+    play(story)
+
+
+def test_a_site_has_so_many_documents_of_a_kind_and_can_still_change_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(site: Site) -> None:
+        root = site.token("root", "admin")
+
+        async def send(verb: str, names: str, limit: int = 9) -> tuple[str, str]:
+            text = "\n---\n".join(
+                f"kind: Budget\nname: {name}\n"
+                f"spec: {{scope: {{project: {name}}}, limit: {limit} USD, period: year}}"
+                for name in names.split()
+            )
+            source = money_pb2.PolicySource(name="b.yaml", text=text)
+            return await site.call(f"Policies.{verb}", money_pb2.ApplyRequest(sources=[source]), token=root)
+
+        assert policies.OF_A_KIND_MAX == 2_000
+        monkeypatch.setattr(policies, "OF_A_KIND_MAX", 3)
+        assert (await send("Apply", "a b"))[0] == "OK"
+        for verb in ("Check", "Apply"):
+            status, message = await send(verb, "b c d")
+            assert status == "INVALID_ARGUMENT"
+            assert message == (
+                "Budget: 2 are in force and 2 would be added, but a site has at most 3; remove some first"
+                " (`bursar policy ls --kind Budget`, `bursar policy rm Budget/NAME`), or put several into one"
+                " with a wider scope"
+            )
+        assert sorted(name for _, name in site.engine.state.policies) == ["a", "b"]
+        assert (await send("Apply", "a b c", 10))[0] == "OK"
+        monkeypatch.setattr(policies, "OF_A_KIND_MAX", 1)
+        assert (await send("Apply", "a b c", 11))[0] == "OK"
+        other = "kind: PlacementPolicy\nname: d\nspec: {strategy: pack}\n"
+        source = money_pb2.PolicySource(name="d.yaml", text=other)
+        request = money_pb2.ApplyRequest(sources=[source])
+        assert (await site.call("Policies.Apply", request, token=root))[0] == "OK"
 
     play(story)

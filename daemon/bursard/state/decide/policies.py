@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from bursar.clock import Instant, format_instant
 from bursar.errors import BudgetExceeded, InvalidRequest, NotBuilt, NotFound, StaleVersion, WrongState
@@ -21,6 +23,9 @@ from bursard.state.admission import check_currency
 from bursard.state.budgets import BudgetRecord, same_periods
 from bursard.state.core import State
 
+OF_A_KIND_MAX: Final = 2_000
+"""Documents of one kind in force."""
+
 
 def apply_documents(state: State, documents: Sequence[Document], now: int) -> list[Event]:
     """All documents or none. Unchanged ones are passed over; an empty answer means nothing changed.
@@ -28,7 +33,9 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
     Raises:
         StaleVersion: a document names a version that is not the one in force.
         BudgetExceeded: a hard limit below what is already settled and held.
+        InvalidRequest: more documents of a kind than a site may have.
     """
+    _check_number(state, documents)
     changed = []
     for document in documents:
         current = state.policies.get((document.kind, document.name))
@@ -51,6 +58,22 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
             )
         )
     return [PolicyApplied(tuple(changed))] if changed else []
+
+
+def _check_number(state: State, documents: Sequence[Document]) -> None:
+    """Each start of a job asks every budget: their number bounds what one start may cost everybody. What a
+    site has already may still be changed.
+    """
+    fresh = Counter(kind for kind, _ in {(one.kind, one.name) for one in documents} - state.policies.keys())
+    for kind, added in sorted(fresh.items()):
+        kept = sum(have == kind for have, _ in state.policies)
+        if kept + added > OF_A_KIND_MAX:
+            raise InvalidRequest(
+                f"{kind}: {kept} are in force and {added} would be added, but a site has at most"
+                f" {OF_A_KIND_MAX}; remove some first (`bursar policy ls --kind {kind}`, `bursar policy rm"
+                f" {kind}/NAME`), or put several into one with a wider scope",
+                {"in_force": str(kept), "added": str(added), "max": str(OF_A_KIND_MAX)},
+            )
 
 
 def _last_priced_version(state: State, document: Document) -> int:
