@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import msgspec
 
 from bursar.clock import HOUR_US, format_instant
+from bursar.errors import StoreUnavailable
 from bursar.model import LIMITS, JobState
 from bursar.model.ranges import contains, count
+from bursard import audit
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
@@ -64,14 +66,17 @@ def check_clock(clock: object) -> Finding:
 
 
 def check_store(store: Log, full: bool) -> list[Finding]:
-    """What the disk can tell: the chain, the sums, the space."""
+    """What the disk can tell: the chain, the sums, the space; `full`: every row against the log, too."""
     problems = store.verify(full)
+    if full:
+        problems += _rows(store)
     free = store.free_bytes()
     return [
         _finding(
             "log" if full else "log (newest part; --full for all)",
             problems,
-            f"hash chain and double entry hold up to event {store.last_seq}",
+            f"hash chain and double entry hold up to event {store.last_seq}"
+            + (", and every row follows from it" if full else ""),
             "stop the daemon, keep the directory as it is, and restore a backup:"
             " `bursar restore FILE --state-dir DIR`",
         ),
@@ -82,6 +87,14 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "free some space: below 64 MB new work is refused",
         ),
     ]
+
+
+def _rows(store: Log) -> list[str]:
+    try:
+        with store.picture() as picture:
+            return audit.problems_of(picture)
+    except StoreUnavailable as error:
+        return [error.message]
 
 
 def check_ends(views: Views, last_seq: int, full: bool) -> Finding:

@@ -203,7 +203,8 @@ class TestDamage:
 
     def test_an_edited_entry_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
         raw.execute("update entries set nanos = 6 where rowid = 3")
-        assert reopened(home) == ["entries of event 2 (hold) sum to 1 nanos, not 0"]
+        problems = [line for line in reopened(home) if not line.startswith("the trigger ")]
+        assert problems == ["entries of event 2 (hold) sum to 1 nanos, not 0"]
 
     def test_a_charge_from_nowhere_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
         columns = raw.execute("pragma table_info(charges)").fetchall()

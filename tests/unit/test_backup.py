@@ -389,16 +389,21 @@ def test_an_end_that_was_written_twice_is_found(tmp_path: Path) -> None:
     store.close()
 
 
-def test_entries_that_say_another_sum_than_the_log_are_a_finding(home: Path) -> None:
+@pytest.mark.parametrize("part", ["settled", "held"])
+def test_entries_that_say_another_sum_than_the_log_are_a_finding(home: Path, part: str) -> None:
     store = SqliteStore(home)
     period = replay.restore(store, Limits()).budgets.records["vision"].period_start
     seq = store.last_seq + 1
     lines = [
-        EntryRow(seq, "settle", f"budget/vision/{period}/settled", 5, "x"),
+        EntryRow(seq, "settle", f"budget/vision/{period}/{part}", 5, "x"),
         EntryRow(seq, "settle", f"budget/vision/{period}/available", -5, "x"),
     ]
     payload = encode(LogResumed("accepted", 1, 2, 1, 1, "ann"))
     store.append(Batch(events=[EventRow(seq, NOW, "ann", payload)], entries=lines))
     store.close()
-    (problem,) = backup.audit(home).problems
-    assert problem == f"L3: budget/vision/{period}/settled is 5 nanos by its entries, 0 by the log"
+    assert backup.audit(home).problems == (
+        f"entries of event {seq}: budget/vision/{period}/{part} (settle, x) has 5 nanos, the log says 0",
+        f"entries of event {seq}: budget/vision/{period}/available (settle, x) has -5 nanos, the log says 0",
+        f"L3: budget/vision/{period}/available is -5 nanos by its entries, 0 by the log",
+        f"L3: budget/vision/{period}/{part} is 5 nanos by its entries, 0 by the log",
+    )

@@ -7,14 +7,13 @@ Input   a directory with a database that nobody else uses; it is opened as a dae
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from bursar.errors import BursarError
-from bursard import doctor
+from bursard import audit, doctor
 from bursard.replay import restore
 from bursard.state import Limits, State
 from bursard.store import SqliteStore
@@ -76,7 +75,7 @@ def inspect(directory: Path) -> Report:
 
 def findings_of(state: State, store: SqliteStore) -> list[str]:
     """What should not be so in books that can be read."""
-    return [*_state(state), *_ends(store), *_ledger(state, store)]
+    return [*_state(state), *_ends(store), *rows_of(store)]
 
 
 def _state(state: State) -> Iterator[str]:
@@ -92,20 +91,7 @@ def _ends(store: SqliteStore) -> Iterator[str]:
         yield f"{finding.check}: {finding.message}"
 
 
-def _ledger(state: State, store: SqliteStore) -> Iterator[str]:
-    """L3, L10: what replaying says a budget has settled and holds is the sum of its entries, those kept and
-    those of hours that are still open.
-    """
-    still_open = Counter[str]()
-    for hour in state.open_hours():
-        still_open.update(hour.entries)
-    for name, record in state.budgets.records.items():
-        account = f"budget/{name}/{record.period_start}"
-        kept = store.balances(f"{account}/")
-        for part, said in (
-            ("settled", state.ledger.settled(name, record.period_start)),
-            ("held", state.ledger.held(name, record.period_start)),
-        ):
-            found = kept.get(f"{account}/{part}", 0) + still_open[f"{account}/{part}"]
-            if found != said:
-                yield f"L3: {account}/{part} is {found} nanos by its entries, {said} by the log"
+def rows_of(store: SqliteStore) -> list[str]:
+    """Rows that are not what the log makes them, and L3 of every account."""
+    with store.picture() as picture:
+        return audit.problems_of(picture)

@@ -88,4 +88,9 @@ def lean(job: JobRecord, parent: JobRecord | None) -> JobRecord:
     """A record to write down: of a task without what its array says already."""
     if not job.parent_id or parent is None or job.spec is not parent.spec:
         return job
-    return msgspec.structs.replace(job, spec=_OF_ITS_ARRAY)
+    return without_spec(job)
+
+
+def without_spec(job: JobRecord) -> JobRecord:
+    """A task's record without the spec, which its array has; any other job as it is."""
+    return msgspec.structs.replace(job, spec=_OF_ITS_ARRAY) if job.parent_id else job

@@ -10,12 +10,16 @@ Why     rows are named tuples because SQLite binds tuples as they are: at thousa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from bursar.errors import InvalidRequest, InvariantViolation
+
+if TYPE_CHECKING:
+    from bursard.store.picture import Picture
 
 
 class CommitUnknown(Exception):
@@ -394,6 +398,10 @@ class Log(Protocol):
         Chain, gaps, sums of entries (L1), and each charge against its events. Not `full`:
         the newest part of the chain and what is cheap.
         """
+        ...
+
+    def picture(self) -> AbstractContextManager[Picture]:
+        """All tables as of one commit, for an audit; opened and closed in one thread."""
         ...
 
     def free_bytes(self) -> int:

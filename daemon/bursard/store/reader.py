@@ -31,8 +31,9 @@ from bursard.store.base import (
     Unposted,
 )
 from bursard.store.hours import OpenHours
+from bursard.store.picture import Picture
 from bursard.store.queries import Value, columns
-from bursard.store.schema import connect, unavailable, version_of
+from bursard.store.schema import connect, missing, unavailable, version_of
 
 _CHUNK = 2000
 """Rows of a walk read at once: few round trips, and milliseconds of read lock."""
@@ -256,12 +257,23 @@ class SqliteReader:
             finally:
                 connection.execute("rollback")
 
+    @contextlib.contextmanager
+    def picture(self) -> Iterator[Picture]:
+        """Everything as of one commit, to be walked whole; meanwhile the log is not folded into the file."""
+        with self._reading() as connection:
+            connection.execute("begin")
+            try:
+                yield Picture(connection)
+            finally:
+                connection.execute("rollback")
+
 
 def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
     if full:
         for (line,) in connection.execute("pragma integrity_check"):
             if line != "ok":
                 yield f"the file is damaged: {line}"
+    yield from missing(connection)
     head = verify.Head(*connection.execute("select seq, hash, charges, entries from head").fetchone())
     kept = connection.execute("select value from meta where key = ?", (eventfile.META,)).fetchone()
     base = eventfile.base_of(kept[0] if kept is not None else None)

@@ -8,6 +8,7 @@ Why     `synchronous=FULL` is what an acknowledgement means (with NORMAL, 15 of 
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from pathlib import Path
 
@@ -156,6 +157,54 @@ def migrate_connection(connection: sqlite3.Connection) -> None:
 
         steps(name=name)(step)
     steps.apply(Database(connection, execute_plugins=False))
+
+
+@functools.cache
+def blank() -> bytes:
+    """An empty database of this schema: copied, since the migrations take longer than many a test."""
+    connection = connect_memory()
+    try:
+        migrate_connection(connection)
+        return connection.serialize()
+    finally:
+        connection.close()
+
+
+def missing(connection: sqlite3.Connection) -> list[str]:
+    """Tables, indexes and triggers that are not as this version makes them, as sentences.
+
+    Triggers are what refuses changes of money rows (L2), and the columns of a table are what SQLite derives
+    `kind` and `subject` from: without them nothing else notices.
+    """
+    whole = connect_memory()
+    try:
+        whole.deserialize(blank())
+        expected = _objects(whole)
+    finally:
+        whole.close()
+    found = _objects(connection)
+    gone = [f"the {kind} {name} is gone" for kind, name in expected if (kind, name) not in found]
+    other = [
+        f"the {kind} {name} is not as this version makes it"
+        for (kind, name), sql in expected.items()
+        if found.get((kind, name), sql) != sql
+    ]
+    more = [
+        f"there is a {kind} {name} of another program" for kind, name in found if (kind, name) not in expected
+    ]
+    return gone + other + more
+
+
+def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    rows = connection.execute(
+        "select type, name, sql from sqlite_schema where sql is not null"
+        " and name not like 'sqlite_%' and tbl_name <> '_sqlite_migrations'"
+    )
+    # How names are quoted, and what is in lines of its own, depends on the version of a library.
+    return {(kind, name): "".join(sql.translate(_QUOTES).lower().split()) for kind, name, sql in rows}
+
+
+_QUOTES = str.maketrans("", "", '[]"`')
 
 
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:

@@ -7,7 +7,6 @@ Why     the same code and the same SQL as on disk, without files, locks and fsyn
 from __future__ import annotations
 
 import contextlib
-import functools
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -17,17 +16,6 @@ from bursard.store import home, schema
 from bursard.store.sqlite import SqliteStore
 
 _PATH = Path(":memory:")
-
-
-@functools.cache
-def _blank() -> bytes:
-    """An empty database of this schema: copied, since the migrations take longer than many a test."""
-    connection = schema.connect_memory()
-    try:
-        schema.migrate_connection(connection)
-        return connection.serialize()
-    finally:
-        connection.close()
 
 
 class _Nowhere(home.Home):
@@ -59,7 +47,7 @@ class ScratchStore(SqliteStore):
 
     def _open(self) -> sqlite3.Connection:
         connection = schema.connect_memory()
-        connection.deserialize(_blank())
+        connection.deserialize(schema.blank())
         return connection
 
     @contextlib.contextmanager

@@ -1,0 +1,74 @@
+"""One consistent view of everything that is stored, to be read from end to end while others write.
+
+Why     an audit compares tables with each other, so all of them must be of one commit; and what it reads is
+        larger than memory, so each is walked once, in the order in which it was written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+
+from bursard.store import eventfile, queries, verify
+from bursard.store.base import ChargeRow, EntryRow, EventRow, JobRow, KeyRow
+
+
+class Picture:
+    """What one read transaction sees."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.head = verify.Head(
+            *connection.execute("select seq, hash, charges, entries from head").fetchone()
+        )
+        note = connection.execute("select value from meta where key = ?", (eventfile.META,)).fetchone()
+        self.base = eventfile.base_of(note[0] if note is not None else None)
+
+    def images(self) -> Iterator[tuple[int, bytes]]:
+        """Images of the state that can be unpacked, oldest first."""
+        sql = "select seq, data from snapshots where seq >= ? order by seq"
+        for seq, packed in self._connection.execute(sql, (self.base.seq,)):
+            try:
+                yield seq, zlib.decompress(packed)
+            except zlib.error:
+                continue
+
+    def events(self, after: int) -> Iterator[EventRow]:
+        """In log order."""
+        sql = f"select {queries.EVENT_COLUMNS} from events where seq > ? order by seq"
+        return map(EventRow._make, self._connection.execute(sql, (after,)))
+
+    def charges(self, after: int, upto: int = 2**62) -> Iterator[ChargeRow]:
+        """Of the events `(after, upto]`, in the order of writing."""
+        sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by rowid"
+        return map(ChargeRow._make, self._connection.execute(sql, (after, upto)))
+
+    def entries(self, after: int, upto: int = 2**62) -> Iterator[EntryRow]:
+        """Of the events `(after, upto]`, in the order of writing."""
+        sql = f"select {queries.columns('entries')} from entries where seq > ? and seq <= ? order by rowid"
+        return map(EntryRow._make, self._connection.execute(sql, (after, upto)))
+
+    def jobs(self) -> Iterator[JobRow]:
+        """By id."""
+        return map(
+            JobRow._make, self._connection.execute(f"select {queries.columns('jobs')} from jobs order by id")
+        )
+
+    def key(self, user: str, key: str) -> KeyRow | None:
+        """What an idempotency key made."""
+        sql = f'select {queries.columns("keys")} from keys where "user" = ? and "key" = ?'
+        row = self._connection.execute(sql, (user, key)).fetchone()
+        return KeyRow._make(row) if row is not None else None
+
+    def key_count(self) -> int:
+        """How many idempotency keys there are."""
+        return int(self._connection.execute("select count(*) from keys").fetchone()[0])
+
+    def balances_but(self, prefix: str) -> dict[str, int]:
+        """Nanos per account, those left out that begin with `prefix`."""
+        sql = (
+            "select account, sum(nanos) from entries where account < ? or account >= ? "
+            "group by account order by account"
+        )
+        return dict(self._connection.execute(sql, (prefix, prefix + "\U0010ffff")))

@@ -1,0 +1,238 @@
+"""Every row follows from the log: an edit of any column of any table is found, and named."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from growth_bench import load
+
+from bursar.clock import HOUR_US
+from bursar.model import JobState
+from bursard import doctor
+from bursard.backup import inspect
+from bursard.state import documents
+from bursard.store import ScratchStore, SqliteStore
+from bursard.store.home import DATABASE
+
+growth = load()
+
+
+def _live(store: SqliteStore) -> growth.Day:  # type: ignore[name-defined]
+    """Four jobs that ended, two that run, an hour that is over."""
+    day = growth.Day(store, 2)
+    for _ in range(2):
+        day.start_jobs(9 * HOUR_US)
+        for _ in range(45):
+            day.clock.advance(growth.MINUTE_US)
+            day.meter()
+        day.end_jobs()
+    day.start_jobs(9 * HOUR_US)
+    day.clock.advance(growth.MINUTE_US)
+    day.meter()
+    return day
+
+
+async def _life(directory: Path) -> None:
+    store = SqliteStore(directory)
+    day = _live(store)
+    await day.engine.durable()
+    await day.engine.writer.close()
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    directory = tmp_path_factory.mktemp("kept") / "state"
+    asyncio.run(_life(directory))
+    assert inspect(directory).problems == ()
+    return (directory / DATABASE).read_bytes()
+
+
+def edit(file: Path, *statements: str) -> None:
+    """What somebody does who knows SQLite: guards away, the edit, guards back."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("begin")
+    guards = connection.execute("select name, sql from sqlite_master where type = 'trigger'").fetchall()
+    for name, _ in guards:
+        connection.execute(f"drop trigger {name}")
+    for statement in statements:
+        assert connection.execute(statement).rowcount != 0, statement
+    for _, sql in guards:
+        connection.execute(sql)
+    connection.execute("commit")
+    connection.close()
+
+
+def after(kept: bytes, folder: Path, change: Callable[[Path], None]) -> tuple[str, ...]:
+    """What an audit says of the books after a change."""
+    folder.mkdir(exist_ok=True, mode=0o700)
+    file = folder / DATABASE
+    file.write_bytes(kept)
+    change(file)
+    return inspect(folder).problems
+
+
+USAGE = "where rowid = (select rowid from charges where kind = 'usage' order by nanos desc limit 1)"
+JOB = "where number = 2"
+POSTED = "(select max(seq) from entries where tx_kind = 'usage')"
+LINE = f"(select max(rowid) from entries where seq = {POSTED} and account like 'job/%')"
+
+CHARGES = {
+    "project": "'innocent'", "user": "'somebody'", "experiment": "'ex'", "model": "'mm'",
+    "model_version": "'7'", "labels": "'{}'", "job_number": "9", "job_id": "'job_9'", "node_name": "'other'",
+    "pool": "'aws'", "simulated": "1", "price_id": "'x'", "start_at": "start_at + 1", "end_at": "end_at - 1",
+    "held_us": "held_us + 1", "nanos": "nanos + 1", "gpu": "gpu + 1", "cpu": "cpu + 1",
+    "memory": "memory + 1", "rank": "1", "kind": "'idle'", "node_id": "'node_9'", "attempt_id": "'att_9'",
+}  # fmt: skip
+JOBS = {
+    "number": "99", "parent_id": "'job_9'", "array_index": "3", "name": "'x'", "project": "'zzz'",
+    "user": "'bob'", "experiment": "'x'", "model": "'x'", "model_version": "'x'", "labels": "'{}'",
+    "state": "'FAILED'", "priority": "7", "submitted_at": "submitted_at + 1",
+    "started_at": "started_at + 1", "finished_at": "finished_at + 1",
+    "settled_nanos": "settled_nanos + 1000000", "currency": "'EUR'",
+}  # fmt: skip
+PLANTED = {
+    **{f"charges {name}": (f"update charges set {name} = {to} {USAGE}",) for name, to in CHARGES.items()},
+    **{f"jobs {name}": (f"update jobs set {name} = {to} {JOB}",) for name, to in JOBS.items()},
+    "charges seq": (f"update charges set seq = seq + 1 {USAGE}",),
+    "entries account of a job": (f"update entries set account = 'job/other' where rowid = {LINE}",),
+    "entries account of a budget": (
+        "update entries set account = replace(account, '/settled', '/available') where rowid ="
+        " (select max(rowid) from entries where account like '%/settled')",
+    ),
+    "entries a pair": (
+        f"update entries set nanos = nanos + 5 where rowid = {LINE}",
+        "update entries set nanos = nanos - 5 where rowid = (select rowid from entries where"
+        f" seq = {POSTED} and account like 'node/%' and tx_kind = 'usage' limit 1)",
+    ),
+    "entries ref": (f"update entries set ref = 'att_x' where rowid = {LINE}",),
+    "entries tx_kind": (f"update entries set tx_kind = 'roll' where seq = {POSTED}",),
+    "entries seq": (f"update entries set seq = seq - 1 where seq = {POSTED}",),
+    "jobs a row deleted": (f"delete from jobs {JOB}",),
+    "jobs a row invented": (
+        "insert into jobs select 'job_new', 77, parent_id, array_index, name, project, user, experiment,"
+        " model, model_version, labels, state, priority, submitted_at, started_at, finished_at,"
+        f" settled_nanos, currency, document from jobs {JOB}",
+    ),
+    "jobs document of another": (
+        f"update jobs set document = (select document from jobs where number = 1) {JOB}",
+    ),
+    "jobs document damaged": (
+        "update jobs set document ="
+        f" cast(substr(document, 1, 40) || x'ff' || substr(document, 42) as blob) {JOB}",
+    ),
+    "keys job": ("update keys set job_id = 'job_9' where rowid = 1",),
+    "keys deleted": ("delete from keys where rowid = 1",),
+    "keys invented": ("insert into keys select user, 'new', job_id, digest from keys limit 1",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_an_edit_of_any_row_is_found_and_its_table_named(kept: bytes, tmp_path: Path, plant: str) -> None:
+    found = after(kept, tmp_path / "state", lambda file: edit(file, *PLANTED[plant]))
+    table, column = plant.split(" ")[:2]
+    assert any(line.startswith(table) for line in found), found
+    if plant == f"jobs {column}":
+        assert any(f"{column} of job_" in line for line in found), found
+
+
+@pytest.mark.parametrize("name", ["project", "user", "labels", "pool", "simulated", "node_name"])
+def test_a_column_of_a_charge_is_named_with_what_it_should_say(
+    kept: bytes, tmp_path: Path, name: str
+) -> None:
+    change = f"update charges set {name} = {CHARGES[name]} {USAGE}"
+    (found,) = after(kept, tmp_path / "state", lambda file: edit(file, change))
+    assert f": {name} is {CHARGES[name].strip()}, not " in found
+
+
+def test_a_document_that_was_rewritten_is_found(kept: bytes, tmp_path: Path) -> None:
+    def rewrite(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        ((job_id, document),) = connection.execute(f"select id, document from jobs {JOB}")
+        record = documents.decode(document)
+        changed = msgspec.structs.replace(record, state=JobState.FAILED, exit_code=1)
+        connection.execute(
+            "update jobs set document = ? where id = ?", (documents.encode(changed, None), job_id)
+        )
+        connection.commit()
+        connection.close()
+
+    (found,) = after(kept, tmp_path / "state", rewrite)
+    assert found.startswith("jobs: the document of job_")
+    assert "is not what event" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("drop trigger charges_refuse_update", "the trigger charges_refuse_update is gone"),
+        ("drop trigger events_refuse_delete", "the trigger events_refuse_delete is gone"),
+        ("drop index idx_charges_job_id", "the index idx_charges_job_id is gone"),
+        (
+            "create trigger t after insert on charges begin delete from charges where nanos = 1; end",
+            "there is a trigger t of another program",
+        ),
+    ],
+)
+def test_a_guard_or_index_that_is_not_as_it_was_made_is_named(
+    kept: bytes, tmp_path: Path, change: str, said: str
+) -> None:
+    def plant(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        connection.execute(change)
+        connection.close()
+
+    assert after(kept, tmp_path / "state", plant) == (said,)
+
+
+def test_a_guard_that_lets_changes_pass_is_named(kept: bytes, tmp_path: Path) -> None:
+    def weaken(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        connection.execute("drop trigger entries_refuse_delete")
+        connection.execute(
+            "create trigger entries_refuse_delete before delete on entries when 0 begin"
+            " select raise(abort, 'no'); end"
+        )
+        connection.close()
+
+    said = "the trigger entries_refuse_delete is not as this version makes it"
+    assert after(kept, tmp_path / "state", weaken) == (said,)
+
+
+@pytest.mark.parametrize("column", ["kind", "subject", "opening"])
+def test_what_sqlite_reads_from_a_payload_cannot_be_written(kept: bytes, tmp_path: Path, column: str) -> None:
+    file = tmp_path / DATABASE
+    file.write_bytes(kept)
+    connection = sqlite3.connect(file)
+    connection.execute("drop trigger events_refuse_update")
+    with pytest.raises(sqlite3.OperationalError, match="cannot UPDATE generated column"):
+        connection.execute(f"update events set {column} = 'x' where seq = 3")
+    connection.close()
+
+
+def test_the_live_check_finds_what_the_check_of_a_copy_finds() -> None:
+    async def play() -> None:
+        store = ScratchStore()
+        day = _live(store)
+        await day.engine.durable()
+        assert [one.message for one in doctor.check_store(store, True) if not one.ok] == []
+        with store._reading() as connection:
+            connection.execute("drop trigger charges_refuse_update")
+            sql = connection.execute(
+                "select sql from sqlite_schema where name = 'entries_refuse_update'"
+            ).fetchone()[0]
+            connection.execute("drop trigger entries_refuse_update")
+            for statement in PLANTED["entries account of a job"]:
+                connection.execute(statement)
+            connection.execute(sql)
+        (broken,) = [one for one in doctor.check_store(store, True) if not one.ok]
+        assert "charges_refuse_update is gone" in broken.message
+        assert "job/other" in broken.message
+        await day.engine.writer.close()
+
+    asyncio.run(play())
