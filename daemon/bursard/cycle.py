@@ -203,6 +203,14 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
             "it starts by itself once they have ended",
             tuple(sorted(job.waiting_on.items())),
         )
+    if job.retry_at > max(now, job.spec.begin_after):
+        return Reason(
+            ReasonCode.WAITING_FOR_RESOURCES,
+            f"lost its node or was preempted {job.free_retries} times in a row:"
+            f" it is tried again in {(job.retry_at - now) // 1_000_000} s",
+            "it starts by itself then; `bursar nodes` says whether a node is in trouble",
+            (("retry_at", str(job.retry_at)), ("free_retries", str(job.free_retries))),
+        )
     if job.spec.begin_after > now:
         return Reason(
             ReasonCode.BEGIN_TIME,

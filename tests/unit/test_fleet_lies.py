@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.model import EndCause, JobState
+from bursar.model import EndCause, JobState, RetrySpec
 from bursar.money import cumulative
 from bursard import doctor
+from bursard.cycle import reason_of
 from bursard.events import MemberEnded, NodeMetered, NodeQuarantined
 from bursard.fleet import Counter, Exited, Hello, MemberTruth, Started, Usage
 from bursard.fleet.believe import DRIFT, MEMBER_SLACK_US, SLACK_US
@@ -294,6 +295,120 @@ def test_an_end_that_only_the_daemon_orders_is_a_failure_when_it_did_not(cause: 
     world.stop(world.attempt)
     world.exited(cause=EndCause(cause), exit_code=-1, signal=15)
     assert world.job.state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(("started_boot_us", "cause"), [(0, "start_failed"), (1, "failed")])
+def test_a_lost_node_is_the_daemons_verdict_and_from_an_agent_a_failure(
+    started_boot_us: int, cause: str
+) -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    job = world.submit()
+    world.cycle()
+    assert job.attempt is not None
+    word = Exited(attempt_id=job.attempt.id, rank=0, cause=EndCause.NODE_LOST, message="gone")
+    start_us = started_boot_us and world.clock.boot_us()
+    world.fleet.exited(world.node(), msgspec.structs.replace(word, started=True, started_boot_us=start_us))
+    assert (job.state, job.attempts[0].cause) == (JobState.FAILED, EndCause(cause))
+    assert job.message == "ended as node_lost, in a boot that goes on: gone"
+
+
+def test_a_node_that_says_again_and_again_that_it_was_lost_gets_no_more_work() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    jobs = [world.submit(retry=RetrySpec(("failed",), 20)) for _ in range(3)]
+    for _ in range(20):
+        world.cycle()
+        for attempt in list(world.state.attempts.values()):
+            now_us = world.clock.boot_us()
+            word = Exited(attempt_id=attempt.id, rank=0, cause=EndCause.NODE_LOST, started_boot_us=now_us)
+            world.fleet.exited(world.node(), word)
+        world.clock.advance(SECOND_US)
+    assert world.node().reason == "it lost what ran there 6 times in 10 minutes"
+    assert sum(len(job.attempts) for job in jobs) == 6
+
+
+def test_a_node_that_boots_again_and_again_gets_no_more_work_until_it_is_resumed() -> None:
+    world = World()
+    for boot in range(6):
+        world.backend.connect(FACTS, f"boot-{boot}")
+        world.clock.advance(60 * SECOND_US)
+        assert world.node().mode == "open"
+    world.backend.connect(FACTS, "boot-6")
+    assert world.node().reason == "it was booted 6 times in 10 minutes"
+    world.engine.commit(nodes.scheduling(world.node(), "open", ""), "root")
+    world.writer.flush()
+    world.backend.connect(FACTS, "boot-7")
+    assert world.node().mode == "open"
+
+
+def test_boots_that_are_far_apart_are_a_machines_life() -> None:
+    world = World()
+    for boot in range(30):
+        world.backend.connect(FACTS, f"boot-{boot}")
+        world.clock.advance(121 * SECOND_US)
+    assert world.node().mode == "open"
+
+
+def test_a_node_that_starts_nothing_gets_no_more_work_after_five_jobs() -> None:
+    """A task of an array is a job; one that starts in between, and one job's retries, make no row."""
+    world = World()
+    world.backend.connect(FACTS)
+    failed = []
+    for number in range(12):
+        failed.append(world.submit())
+        world.cycle()
+        attempt = failed[-1].attempt
+        if attempt is None:
+            break
+        if number == 3:
+            world.backend.report()
+            world.exited_of(attempt, EndCause.COMPLETED)
+        else:
+            world.exited_of(attempt, EndCause.START_FAILED, started=False)
+    assert world.node().reason == "it could not start any of 5 jobs in a row"
+    assert [job.state for job in failed].count(JobState.FAILED) == 3 + 5
+    assert failed[-1].state is JobState.PENDING
+
+
+def test_a_working_directory_that_is_not_there_is_no_fault_of_the_node() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    for _ in range(8):
+        job = world.submit(workdir="/no/such")
+        world.cycle()
+        assert job.attempt is not None
+        message = "working directory /no/such: it does not exist"
+        world.exited_of(job.attempt, EndCause.START_FAILED, started=False, message=message)
+    assert world.node().mode == "open"
+
+
+def test_free_retries_in_a_row_wait_twice_as_long_each_time_and_say_so() -> None:
+    """1. A job's node is lost at once, ten times. 2. The next try waits 0, 2, 4, 8 ... and at most 60 s."""
+    world = World()
+    world.backend.connect(FACTS)
+    job, waits = world.submit(), []
+    for boot in range(10):
+        world.cycle()
+        world.backend.report()
+        world.backend.connect(FACTS, f"lost-{boot}")
+        waits.append(max(job.retry_at - world.engine.now(), 0) // SECOND_US)
+        world.engine.commit(nodes.scheduling(world.node(), "open", ""), "root")
+        world.cycle()
+        if waits[-1]:
+            assert job.state is JobState.PENDING
+            reason = reason_of(world.state, None, job, world.engine.now())
+            assert reason is not None
+            assert f"it is tried again in {waits[-1]} s" in reason.message
+            world.clock.advance(waits[-1] * SECOND_US)
+            world.state.wake(world.engine.now())
+    assert waits == [0, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert job.retries == 0
+    world.cycle()
+    world.backend.report()
+    world.clock.advance(60 * SECOND_US)
+    world.backend.connect(FACTS, "boot-last")
+    assert (job.free_retries, job.retry_at) == (1, 0)
 
 
 def test_a_hello_from_the_past_is_refused_and_changes_nothing() -> None:

@@ -197,12 +197,19 @@ def usage(
     return Usage(word.seq, word.boot_id, at_boot_us, tuple(counters)), lie
 
 
-def end(attempt: AttemptRecord, report: ExitReport, held_us: int) -> ExitReport:
+def end(
+    attempt: AttemptRecord, member: MemberRecord, node: NodeRecord, report: ExitReport, ran: bool
+) -> ExitReport:
     """The end as it may be kept. One that only the daemon orders, of an attempt that it did not stop, is a
-    failure like others.
+    failure like others, and so is `node_lost` in the boot of its node: that is the daemon's verdict.
     """
-    report = msgspec.structs.replace(report, held_us=held_us)
-    if report.cause in _ASKED_FOR and attempt.stop_cause is None:
-        message = f"ended as {report.cause.value}, which nobody asked for: {report.message}".rstrip(": ")
-        return msgspec.structs.replace(report, cause=EndCause.FAILED, message=message)
-    return report
+    cause = report.cause
+    if cause in _ASKED_FOR and attempt.stop_cause is None:
+        doubt = "which nobody asked for"
+    elif cause is EndCause.NODE_LOST and member.boot_id == node.boot_id:
+        doubt = "in a boot that goes on"
+    else:
+        return report
+    kept = EndCause.FAILED if ran else EndCause.START_FAILED
+    message = f"ended as {cause.value}, {doubt}: {report.message}".rstrip(": ")
+    return msgspec.structs.replace(report, cause=kept, message=message)

@@ -12,6 +12,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from bursar.codec.launch import launch_to_bytes
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
 from bursar.model import EndCause, JobSpec, launch_of
@@ -23,11 +25,13 @@ from bursard.events import (
     ExitReport,
     NodeQuarantined,
     NodeRemoved,
+    NodeScheduling,
     StopRequested,
 )
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
+from bursard.fleet.conduct import Conduct
 from bursard.fleet.environment import job_environment
 from bursard.fleet.words import (
     Assign,
@@ -73,6 +77,7 @@ class Fleet:
         """The newest reading of each node's boot clock in this boot."""
         self._lead: dict[str, int] = {}
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
+        self._conduct: dict[str, Conduct] = {}
         self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
@@ -102,6 +107,9 @@ class Fleet:
         elif isinstance(event, NodeRemoved):
             self._heard.pop(event.node_id, None)
             self._lead.pop(event.node_id, None)
+            self._conduct.pop(event.node_id, None)
+        elif isinstance(event, NodeScheduling):
+            self._conduct.pop(event.node_id, None)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -238,6 +246,7 @@ class Fleet:
         self._heard[node.id] = boot_us
         if booted:
             self._lead.pop(node.id, None)
+            lies.append(self._conduct_of(node).booted(now.boot_us))
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
 
@@ -266,12 +275,18 @@ class Fleet:
         self._backends[node.id] = backend
         actor = f"node:{node.facts.name}"
         known: set[tuple[str, int]] = set()
+        ran = {attempt_id for attempt_id, rank in node.live.items() if self._started_at(attempt_id, rank)}
         for truth in backend.adopt(node.id):
             known.add((truth.attempt_id, truth.rank))
             self._reconcile(backend, node, truth, actor)
         for attempt_id, rank in list(node.live.items()):
             if (attempt_id, rank) not in known:
                 self._missing(node, attempt_id, rank, actor)
+        if ran - {attempt_id for attempt_id, _ in known}:
+            self.suspect(node, self._conduct_of(node).lost(self.engine.clock.boot_us()))
+
+    def _started_at(self, attempt_id: str, rank: int) -> int:
+        return self.engine.state.attempts[attempt_id].members[rank].started_at
 
     def _reconcile(self, backend: Backend, node: NodeRecord, truth: MemberTruth, actor: str) -> None:
         attempt = self.engine.state.attempts.get(truth.attempt_id)
@@ -344,6 +359,7 @@ class Fleet:
             self._renew_anchor(node, word.boot_us, now)
             order = self._orders.get(attempt.id)
             word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
+            self._conduct_of(node).started()
             events = decide.started(state, node, word.attempt_id, word.rank, word.boot_us, word.pid)
             self.engine.commit(events, f"node:{node.facts.name}")
         self.suspect(node, lie)
@@ -380,11 +396,27 @@ class Fleet:
                 attempt, member, report.held_us, started_boot_us, latest, order, now
             )
             lie = lie or longer
-        report = believe.end(attempt, report, held_us)
-        events = decide.exited(state, node, attempt_id, rank, report, started_boot_us)
+        report = msgspec.structs.replace(report, held_us=held_us)
+        kept = believe.end(attempt, member, node, report, bool(started_boot_us))
+        events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
+        conduct = self._judge(node, attempt, report, kept)
         self.engine.commit(events, f"node:{node.facts.name}")
         self._acknowledge(node.id, attempt_id, rank)
-        self.suspect(node, lie)
+        self.suspect(node, lie or conduct)
+
+    def _judge(self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport) -> str:
+        """What an end tells about its node. A working directory that is not there is its job's own fault."""
+        conduct, job = self._conduct_of(node), self.engine.state.jobs[attempt.job_id]
+        if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
+            return conduct.lost(self.engine.clock.boot_us())
+        if kept.cause is not EndCause.START_FAILED:
+            conduct.started()
+        elif attempt.stop_cause is None and not (job.spec.workdir and job.spec.workdir in kept.message):
+            return conduct.start_failed(job.id)
+        return ""
+
+    def _conduct_of(self, node: NodeRecord) -> Conduct:
+        return self._conduct.setdefault(node.id, Conduct())
 
     def usage(self, node: NodeRecord, word: Usage) -> int:
         """Counters of a node. Returns the sequence number after which they may be trimmed."""

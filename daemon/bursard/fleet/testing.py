@@ -19,6 +19,7 @@ from bursard.engine import Engine, unposted
 from bursard.events import ClusterCreated, Event, StopRequested
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.memory import MemoryBackend
+from bursard.fleet.words import Exited
 from bursard.place import one_pass
 from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import jobs, nodes, policies
@@ -131,6 +132,12 @@ class World:
     def stop(self, attempt: AttemptRecord, cause: EndCause = EndCause.CANCELLED) -> None:
         """Ask for the end of an attempt."""
         self.engine.commit([StopRequested(attempt.id, cause, 0, "asked")], "ann")
+        self.writer.flush()
+
+    def exited_of(self, attempt: AttemptRecord, cause: EndCause, **said: Any) -> None:
+        """The node of an attempt of one member says that it ended."""
+        word = Exited(attempt_id=attempt.id, rank=0, cause=cause, **said)
+        self.fleet.exited(self.state.nodes[attempt.members[0].alloc.node_id], word)
         self.writer.flush()
 
     def node(self, name: str = "n-1") -> NodeRecord:

@@ -45,7 +45,7 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT = range(7)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY = range(8)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -152,7 +152,7 @@ class Simulation:
         self._now_us = 0
         self._heap: list[tuple[int, int, int, object]] = []
         self._pushed = 0
-        self._waiting = [0] * 7
+        self._waiting = [0] * 8
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
@@ -214,7 +214,12 @@ class Simulation:
     def _goes_on(self) -> bool:
         """Is anything left that could change what becomes of a job?"""
         waiting = self._waiting
-        if waiting[_SUBMIT] or waiting[_END] or (self._by_id and self._until_us is not None):
+        if (
+            waiting[_SUBMIT]
+            or waiting[_END]
+            or waiting[_RETRY]
+            or (self._by_id and self._until_us is not None)
+        ):
             return True
         if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] and self._by_id:
             return True
@@ -425,6 +430,9 @@ class Simulation:
         for attempt in struck:
             if attempt.id in self.state.attempts:
                 self._exit(attempt.id, EndCause.NODE_LOST, -1)
+            retry_at = self.state.jobs[attempt.job_id].retry_at
+            if retry_at > self._now:
+                self._push(retry_at - START_AT, _RETRY, attempt.job_id)
             self._live.pop(attempt.id, None)
         self._capacity -= 1000 * len(node.facts.devices)
         self._note_peak()

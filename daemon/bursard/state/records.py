@@ -116,6 +116,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         attempts: ended ones and, last, the live one if there is one.
         budgets: names of all matching budgets; `hard_budgets` those that can refuse.
         retries: attempts that used up `retry.max`.
+        free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
         has_slot: an array task that has taken one of the parallel slots of its array.
     """
 
@@ -138,6 +139,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     budgets: tuple[str, ...] = ()
     hard_budgets: tuple[str, ...] = ()
     retries: int = 0
+    free_retries: int = 0
+    retry_at: int = 0
     settled_nanos: int = 0
     unpriced: bool = False
     simulated: bool = False
@@ -145,6 +148,11 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     array_index: int = -1
     has_slot: bool = False
     array: ArrayRecord | None = None
+
+    @property
+    def begins_at(self) -> int:
+        """It may not start before this."""
+        return max(self.spec.begin_after, self.retry_at)
 
     @property
     def attempt(self) -> AttemptRecord | None:

@@ -280,17 +280,17 @@ class Tables:
             parent = self.jobs[job.parent_id]
             if parent.held or parent.waiting_on or not job.has_slot:
                 return
-        if job.spec.begin_after > now:
+        if job.begins_at > now:
             if job.id not in self._beginning:
                 self._beginning.add(job.id)
-                heapq.heappush(self.begin_times, (job.spec.begin_after, job.id))
+                heapq.heappush(self.begin_times, (job.begins_at, job.id))
             return
         self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order)
 
     def wake(self, now: int) -> None:
         """Queue the jobs whose begin time has come: housekeeping, before each plan.
 
-        No event, since the time is in the spec: a replay leaves them among `begin_times`, and the first
+        No event, since the time is in the record: a replay leaves them among `begin_times`, and the first
         look at the clock after it brings them here, to the same place in the queue.
         """
         while self.begin_times and self.begin_times[0][0] <= now:

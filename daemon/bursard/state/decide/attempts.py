@@ -14,10 +14,8 @@ from bursard.events import (
 )
 from bursard.ledger import member_charges
 from bursard.state.core import State
+from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
-
-_FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
-"""Not the job's fault: tried again without using up `retry.max`."""
 
 
 def started(
@@ -104,7 +102,7 @@ def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause
     """(run it again, it used up one of `retry.max`)."""
     if cause in (EndCause.COMPLETED, EndCause.CANCELLED):
         return False, False
-    if job.requeue or cause in _FREE_RETRY:
+    if job.requeue or cause in FREE_RETRY:
         return True, False
     retry = job.spec.retry
     wanted = cause.value in retry.on and job.retries < retry.max

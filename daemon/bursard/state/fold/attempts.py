@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from bursar.clock import SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, move, open_tasks, take_slot
-from bursard.state.records import AttemptRecord, EndedUsage, MemberRecord, NodeRecord
+from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables, latest_end
+
+FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
+"""Not the job's fault: tried again without using up `retry.max`."""
+WAIT_MAX_US = 60 * SECOND_US
+"""The longest wait between free retries; an attempt that ran for so long is no part of a row of them."""
 
 _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobState.CANCELLED}
 """Every other cause ends a job in FAILED when it is not tried again."""
@@ -112,6 +118,17 @@ def _keep_usage(node: NodeRecord, member: MemberRecord, held_us: int) -> None:
             node.ended.append(EndedUsage(start, end, member.started_at, member.alloc.rates))
 
 
+def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) -> None:
+    """Free retries have no end, so in a row each waits twice as long as the last; the first does not."""
+    ran_us = at - attempt.started_at if attempt.started_at else 0
+    free = event.cause in FREE_RETRY and not event.counts and not job.requeue
+    job.free_retries = job.free_retries * (ran_us < WAIT_MAX_US) + 1 if free else 0
+    job.retry_at = 0
+    if job.free_retries > 1:
+        doublings = min(job.free_retries - 1, WAIT_MAX_US.bit_length())
+        job.retry_at = at + min(SECOND_US << doublings, WAIT_MAX_US)
+
+
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:
     """The attempt is over: its holds resolve, its job goes back to the queue or ends."""
     attempt = state.attempts.pop(event.attempt_id)
@@ -123,6 +140,7 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
         applied.transactions.append(transaction)
     if event.requeue:
         job.retries += event.counts
+        _wait(job, attempt, event, at)
         job.requeue = False
         job.budgets, job.hard_budgets = state.budgets.matching(job.user, job.spec)
         move(state, job, JobState.PENDING)
