@@ -255,8 +255,9 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
         except Exception:
             log.debug("a telemetry message could not be read", extra={"node": node})
             return
-        if engine.state.node_by_name(node) is not None:
-            telemetry.take(node, batch)
+        record = engine.state.node_by_name(node)
+        if record is not None:
+            telemetry.take(node, batch, record.live)
 
     bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
 

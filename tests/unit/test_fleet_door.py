@@ -10,6 +10,7 @@ import pytest
 
 from bursar.errors import InvalidRequest
 from bursar.model import Device, EndCause, NodeFacts
+from bursar.v1.types_pb2 import AttemptSample, Sample, TelemetryBatch
 from bursard.fleet import (
     Counter,
     Exited,
@@ -22,6 +23,7 @@ from bursard.fleet import (
     Usage,
     door,
 )
+from bursard.telemetry import LiveTelemetry
 
 BOOT_MAX = 100 * 366 * 86_400 * 1_000_000
 HUGE = (2**62 + 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -295,3 +297,17 @@ def test_readings_are_of_the_node_that_gives_them() -> None:
         door.telemetry("n-1", "n-2", [])
     with pytest.raises(InvalidRequest, match=r"telemetry\.samples"):
         door.telemetry("n-1", "n-1", [None] * 601)
+
+
+def test_telemetry_keeps_what_its_node_holds_and_nothing_that_is_too_large() -> None:
+    live = LiveTelemetry()
+    attempts = [AttemptSample(attempt_id=f"att_{one}", rank=one) for one in range(500)]
+    batch = TelemetryBatch(samples=[Sample(at=1, attempts=attempts)])
+    live.take("n-1", batch, {"att_7": 7, "att_8": 9})
+    kept = live.newest("n-1")
+    assert isinstance(kept, Sample)
+    assert [one.attempt_id for one in kept.attempts] == ["att_7"]
+    held = {f"att_{'x' * 90}_{one}": one for one in range(2000)}
+    many = [AttemptSample(attempt_id=name, rank=rank) for name, rank in held.items()]
+    live.take("n-1", TelemetryBatch(samples=[Sample(at=2, attempts=many)]), held)
+    assert (live.newest("n-1"), live.refused) == (kept, 1)

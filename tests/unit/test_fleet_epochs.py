@@ -12,7 +12,10 @@ import pytest
 from bursar.model import EndCause, JobState
 from bursar_agent.statedir import LogEnd, StateDir
 from bursard.fleet import AgentLink, Agents, Assign, Exited, Hello
-from bursard.fleet.agents import FENCED_MAX, LogBehind
+from bursard.fleet.agents import FENCED_MAX, FENCED_STEP_MAX, LogBehind
+from bursard.fleet.believe import EPOCH_STEP_MAX
+from bursard.fleet.door import EPOCH_MAX
+from bursard.fleet.link import WORDS_BURST, WORDS_PER_S
 from bursard.fleet.testing import FACTS, World
 
 HELLO = Hello(facts=FACTS, boot_id="boot-1", boot_us=1_000_000_000, instance="agent_1")
@@ -113,6 +116,61 @@ def test_an_agent_that_refuses_for_ever_is_not_asked_for_ever() -> None:
         assert "refuses every order" in site.node().reason
 
     play(story)
+
+
+def test_a_refusal_of_what_is_not_its_own_or_out_of_reach_moves_no_epoch() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        job = site.submit()
+        site.cycle()
+        (order,) = await link.take()
+        assert isinstance(order, Assign)
+        for number in range(100):
+            other = msgspec.structs.replace(order, attempt_id=f"att_{number}")
+            await site.fence(link, other, 2 + number)
+        await site.fence(link, msgspec.structs.replace(order, rank=1), 2)
+        assert (site.log.epoch, len(link.fenced)) == (1, 0)
+        await site.fence(link, order, 1 + FENCED_STEP_MAX + 1)
+        assert (site.log.epoch, job.state) == (1, JobState.STARTING)
+        await site.fence(link, order, 1 + FENCED_STEP_MAX)
+        assert site.log.epoch == FENCED_STEP_MAX + 2
+
+    play(story)
+
+
+def test_a_node_that_is_put_aside_moves_no_epoch() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        site.submit()
+        site.cycle()
+        (order,) = await link.take()
+        assert isinstance(order, Assign)
+        site.fleet.suspect(site.node(), "it lies")
+        await site.fence(link, order, 5)
+        assert site.log.epoch == 1
+
+    play(story)
+
+
+def test_epochs_end_far_from_what_can_be_written() -> None:
+    async def story(site: Site) -> None:
+        top = EPOCH_MAX - EPOCH_STEP_MAX
+        site.log.epoch = top - 1
+        await site.hub.raise_epoch(top + 1)
+        assert site.log.epoch == top - 1
+        await asyncio.gather(*(site.hub.raise_epoch(top) for _ in range(5)))
+        assert site.log.epoch == top + 1
+
+    play(story)
+
+
+def test_a_flood_waits_unread_and_an_honest_burst_does_not() -> None:
+    link = AgentLink("node_1", "n-1", "boot-1")
+    assert link.wait_s(1_000_000, WORDS_BURST) == 0
+    assert link.wait_s(1_000_000, WORDS_PER_S) == 1.0
+    assert link.wait_s(2_000_000, WORDS_PER_S) == 1.0
+    assert link.wait_s(10**12, WORDS_BURST) == 0
+    assert link.wait_s(10**12) == 1 / WORDS_PER_S
 
 
 def test_a_fenced_order_of_a_job_that_was_cancelled_meanwhile_ends_it() -> None:

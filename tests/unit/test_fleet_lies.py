@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.model import EndCause, JobState, RetrySpec
+from bursar.model import Device, EndCause, JobState, NodeFacts, RetrySpec
 from bursar.money import cumulative
 from bursard import doctor
 from bursard.cycle import reason_of
@@ -297,6 +297,33 @@ def test_an_end_that_only_the_daemon_orders_is_a_failure_when_it_did_not(cause: 
     assert world.job.state is JobState.CANCELLED
 
 
+def test_a_boot_is_anchored_again_a_few_times_and_then_called_ahead_of_its_time() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    before, ahead_us = world.state.version, world.clock.boot_us()
+    for _ in range(1000):
+        ahead_us += 2 * SECOND_US
+        world.fleet.heartbeat(world.node(), ahead_us)
+    assert "ahead of the daemon's clock" in world.node().reason
+    assert world.state.version == before + 3 + 1
+    world.backend.connect(FACTS, "boot-2")
+    booted = world.state.version
+    world.fleet.heartbeat(world.node(), world.clock.boot_us() + 2 * SECOND_US)
+    assert world.state.version == booted + 1
+
+
+def test_usage_that_adds_next_to_nothing_is_acknowledged_and_not_booked() -> None:
+    world = Running()
+    before, since_us = world.state.version, world.clock.boot_us()
+    for number in range(1, 1000):
+        world.clock.advance(100)
+        world.metered(since_us + number * 100)
+    assert world.state.version == before
+    world.clock.advance(100)
+    world.metered(since_us + 100_000, Counter(world.attempt.id, 0, 100_000))
+    assert (world.state.version, world.attempt.members[0].charged_us) == (before + 1, 100_000)
+
+
 @pytest.mark.parametrize(("started_boot_us", "cause"), [(0, "start_failed"), (1, "failed")])
 def test_a_lost_node_is_the_daemons_verdict_and_from_an_agent_a_failure(
     started_boot_us: int, cause: str
@@ -340,6 +367,48 @@ def test_a_node_that_boots_again_and_again_gets_no_more_work_until_it_is_resumed
     world.writer.flush()
     world.backend.connect(FACTS, "boot-7")
     assert world.node().mode == "open"
+
+
+def gpus(name: str, kind: str) -> NodeFacts:
+    return msgspec.structs.replace(FACTS, name=name, devices=(Device(0, "u", kind, 1 << 36),))
+
+
+def test_kinds_of_devices_are_those_of_nodes_that_are_there() -> None:
+    """1. A node says 1,200 kinds, an hour apart. 2. Each is gone with the next; an honest kind is taken."""
+    world = World()
+    world.backend.connect(gpus("n-1", "A100"))
+    for number in range(1_200):
+        world.clock.advance(HOUR_US)
+        world.backend.connect(gpus("n-2", f"FAKE{number}"))
+    world.backend.connect(gpus("n-3", "H100"))
+    assert world.state.cluster.kinds() == {"A100", "FAKE1199", "H100"}
+    assert len(world.state.cluster.gpu_types) <= 4
+    columns = world.state.cluster.columns()
+    found = {name: columns.gpu_types[k] for name, k in zip(columns.names, columns.gpu_type, strict=True)}
+    assert found == {"n-1": "A100", "n-2": "FAKE1199", "n-3": "H100"}
+    assert world.node("n-2").mode == "open"
+
+
+def test_a_place_that_another_kind_has_taken_is_not_the_same_node_to_a_plan() -> None:
+    world = World()
+    world.backend.connect(gpus("n-1", "A"))
+    row, planned = world.node().row, world.state.cluster.columns()
+    world.backend.connect(gpus("n-1", "B"))
+    world.backend.connect(gpus("n-1", "C"))
+    assert world.state.cluster.gpu_type[row] == planned.gpu_type[row]
+    assert not world.state.cluster.same(row, planned)
+    world.backend.connect(gpus("n-1", "D"))
+    world.backend.connect(gpus("n-1", "A"))
+    assert world.state.cluster.same(row, planned)
+
+
+def test_a_node_that_changes_its_kind_again_and_again_gets_no_more_work() -> None:
+    world = World()
+    for number in range(4):
+        world.backend.connect(gpus("n-1", f"FAKE{number}"))
+        assert world.node().mode == "open"
+    world.backend.connect(gpus("n-1", "FAKE4"))
+    assert world.node().reason == "it changed its kind of devices 4 times in 10 minutes"
 
 
 def test_boots_that_are_far_apart_are_a_machines_life() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
@@ -40,6 +40,9 @@ NO_END_US = 2**62
 FENCED_MAX = 3
 """An order is given again so often; an agent that still refuses is not obeying anybody."""
 
+FENCED_STEP_MAX = 65_536
+"""How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
+
 Report = Started | Exited | Usage | Heartbeat
 
 
@@ -55,6 +58,7 @@ class Agents:
         self.fleet = fleet
         self.links: dict[str, AgentLink] = {}
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
+        self._raising = asyncio.Lock()
         engine.listeners.append(self._on_event)
 
     def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
@@ -121,15 +125,16 @@ class Agents:
             )
         await self.raise_epoch(hello.epoch)
 
-    async def raise_epoch(self, obeyed: int) -> None:
+    async def raise_epoch(self, obeyed: int, step_max: int = believe.EPOCH_STEP_MAX) -> None:
         """Speak for an epoch above one that was obeyed elsewhere, durably, unless ours is already as high.
 
         One that is out of all reach is not followed: its agent refuses our orders, and is the one that lies.
         """
-        current = self.engine.log.epoch
-        if current < obeyed <= current + believe.EPOCH_STEP_MAX:
-            log.warning("an agent obeyed a later epoch", extra={"epoch": current, "obeyed": obeyed})
-            await asyncio.to_thread(self.engine.log.raise_epoch, obeyed + 1)
+        async with self._raising:
+            current = self.engine.log.epoch
+            if current < obeyed <= min(current + step_max, door.EPOCH_MAX - believe.EPOCH_STEP_MAX):
+                log.warning("an agent obeyed a later epoch", extra={"epoch": current, "obeyed": obeyed})
+                await asyncio.to_thread(self.engine.log.raise_epoch, obeyed + 1)
 
     def _enrol(self, token_sha256: str, hello: Hello) -> list[Event]:
         """The first use of a secret binds it to this agent; nobody else may use it after that."""
@@ -192,13 +197,20 @@ class Agents:
             case Started():
                 self.fleet.started(node, word)
             case Exited() if word.fenced_epoch:
-                self._fenced(link, node, word)
+                door.exited(word)
+                if node.live.get(word.attempt_id) == word.rank:
+                    self._fenced(link, node, word)
             case Exited():
                 self.fleet.exited(node, word)
             case Usage():
                 self._usage(link, node, word)
             case Heartbeat():
                 self._heartbeat(link, node, word)
+
+    def live_on(self, link: AgentLink) -> Mapping[str, int]:
+        """By attempt id, the rank that the node of a link holds."""
+        node = self.engine.state.nodes.get(link.node_id)
+        return node.live if node is not None else {}
 
     def _heartbeat(self, link: AgentLink, node: NodeRecord, word: Heartbeat) -> None:
         door.heartbeat(word)
@@ -211,13 +223,12 @@ class Agents:
 
     def _fenced(self, link: AgentLink, node: NodeRecord, word: Exited) -> None:
         """An order was not obeyed: give it again for a higher epoch. The job knows nothing of it."""
-        door.exited(word)
-
         key = (word.attempt_id, word.rank)
         link.fenced[key] += 1
 
         async def again() -> None:
-            await self.raise_epoch(word.fenced_epoch)
+            if node.mode != "quarantine":
+                await self.raise_epoch(word.fenced_epoch, FENCED_STEP_MAX)
             if link.fenced[key] > FENCED_MAX:
                 self.fleet.suspect(node, f"it refuses every order for rank {word.rank} of {word.attempt_id}")
                 self.fleet.exited(node, word)

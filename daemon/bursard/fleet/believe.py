@@ -38,6 +38,11 @@ MEMBER_SLACK_US = SECOND_US
 Both say what is called a lie. Neither is billed but for the lead of a node's clock (`Fleet`), once a boot.
 """
 
+ANCHORS_MAX = 3
+"""So often the anchor of one boot is taken again; then a node is ahead of its time, or it is not."""
+METER_MIN_US = 100_000
+"""Usage that brings the books no further than this is not booked: the next counters say it all again."""
+
 EPOCH_STEP_MAX = 1_000_000
 """Epochs grow by one at a daemon's start: nobody has started one so often since a backup was made."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any
 
 from bursar.clock import DAY_US
@@ -102,8 +102,8 @@ def facts(found: NodeFacts) -> None:
         _text(value, "facts.labels")
 
 
-def known_kind(found: NodeFacts, known: Sequence[str]) -> None:
-    """Kinds of devices are kept for good, so there is an end to new ones."""
+def known_kind(found: NodeFacts, known: Collection[str]) -> None:
+    """Every plan looks at every kind that some node has, so there is an end to new ones."""
     new = {device.type for device in found.devices} - set(known)
     _require(
         not new or len(known) < GPU_TYPES_MAX,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,7 +17,7 @@ import msgspec
 
 from bursar.codec.launch import launch_to_bytes
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
-from bursar.model import EndCause, JobSpec, launch_of
+from bursar.model import EndCause, JobSpec, NodeFacts, launch_of
 from bursard.engine import Engine
 from bursard.events import (
     AttemptEnded,
@@ -60,6 +61,10 @@ def _no_secrets(spec: JobSpec) -> Mapping[str, str]:
     raise StoreUnavailable("secrets cannot be used: nothing here opens them")
 
 
+def _kind(facts: NodeFacts) -> str:
+    return facts.devices[0].type if facts.devices else ""
+
+
 class Fleet:
     """Nodes by the backend that serves them, and the one listener that turns events into orders.
 
@@ -77,6 +82,8 @@ class Fleet:
         """The newest reading of each node's boot clock in this boot."""
         self._lead: dict[str, int] = {}
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
+        self._anchored: Counts[str] = Counts()
+        """How often the anchor of each node's boot was taken again."""
         self._conduct: dict[str, Conduct] = {}
         self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
@@ -107,6 +114,7 @@ class Fleet:
         elif isinstance(event, NodeRemoved):
             self._heard.pop(event.node_id, None)
             self._lead.pop(event.node_id, None)
+            self._anchored.pop(event.node_id, None)
             self._conduct.pop(event.node_id, None)
         elif isinstance(event, NodeScheduling):
             self._conduct.pop(event.node_id, None)
@@ -209,10 +217,12 @@ class Fleet:
         """
         door.hello(word)
         state, now = self.engine.state, self.reading()
-        door.known_kind(word.facts, state.cluster.gpu_types)
+        door.known_kind(word.facts, state.cluster.kinds())
         actor = f"node:{word.facts.name}"
         known = state.node_by_name(word.facts.name)
         lies: list[str] = []
+        if known is not None and _kind(known.facts) != _kind(word.facts):
+            lies.append(self._conduct_of(known).kind_changed(now.boot_us))
         if word.epoch > self.engine.log.epoch + believe.EPOCH_STEP_MAX:
             lies.append(f"it says that it obeyed epoch {word.epoch}, which no daemon can have had")
         boot_us = word.boot_us
@@ -246,6 +256,7 @@ class Fleet:
         self._heard[node.id] = boot_us
         if booted:
             self._lead.pop(node.id, None)
+            self._anchored.pop(node.id, None)
             lies.append(self._conduct_of(node).booted(now.boot_us))
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
@@ -427,13 +438,15 @@ class Fleet:
             self._renew_anchor(node, word.at_boot_us, now)
             self._note_lead(node, word.at_boot_us, now)
             word, lie = believe.usage(state, node, word, self._orders, now)
-        events = nodes.usage(
-            state,
-            node,
-            boot_id=word.boot_id,
-            at_boot_us=word.at_boot_us,
-            counters=[(c.attempt_id, c.rank, c.held_us) for c in word.counters],
-        )
+        events: list[Event] = []
+        if node.axis(word.at_boot_us) - node.through >= believe.METER_MIN_US:
+            events = nodes.usage(
+                state,
+                node,
+                boot_id=word.boot_id,
+                at_boot_us=word.at_boot_us,
+                counters=[(c.attempt_id, c.rank, c.held_us) for c in word.counters],
+            )
         seq = self.engine.commit(events, f"node:{node.facts.name}")
         self.suspect(node, lie)
         return seq
@@ -454,13 +467,16 @@ class Fleet:
     def _renew_anchor(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
         """The hello that anchored this boot may have been long on its way, which the first later reading
         shows. As long as nothing rests on the anchor it is taken again, so that no honest node looks ahead
-        of its time.
+        of its time. A few times only: more is no delay.
         """
+        if self._anchored[node.id] >= believe.ANCHORS_MAX:
+            return
         ahead_us = boot_us - believe.bounds(node, now).latest_us
         if ahead_us > believe.MEMBER_SLACK_US and believe.unbilled(self.engine.state, node):
             events = nodes.anchored(node, boot_us, self.engine.now(), now)
             self.engine.commit(events, f"node:{node.facts.name}")
             self._lead.pop(node.id, None)
+            self._anchored[node.id] += 1
 
     def suspect(self, node: NodeRecord, lie: str) -> None:
         """A node that says what cannot be gets no new work until somebody has looked at it."""

@@ -7,6 +7,7 @@ from collections import Counter, deque
 
 import msgspec
 
+from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, ServerUnavailable
 from bursard.fleet import door
 from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, Stop
@@ -37,6 +38,10 @@ Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
 LAZY_S = 0.05
 """How long the acknowledgement of an end may wait for company."""
 LOG_ANSWER_S = 10
+WORDS_BURST = 20_000
+"""So many words may come at once: a node that was out of contact tells thousands of ends."""
+WORDS_PER_S = 500
+"""And so many a second for ever. What is more waits unread at its sender: nothing is lost by that."""
 
 
 class AgentLink:
@@ -68,6 +73,20 @@ class AgentLink:
         self._logs: dict[int, tuple[LogRange, asyncio.Future[LogAnswer]]] = {}
         self._next_log = 0
         self.metered: asyncio.Event = asyncio.Event()
+        self._words_left, self._counted_us = float(WORDS_BURST), 0
+
+    def wait_s(self, now_us: int, words: int = 1) -> float:
+        """How long its next message is left unread so that it says no more than it may: 0 for honest bursts.
+
+        Args:
+            now_us: the daemon's boot clock.
+        """
+        if self._counted_us:
+            earned = (now_us - self._counted_us) * WORDS_PER_S / SECOND_US
+            self._words_left = min(self._words_left + earned, WORDS_BURST)
+        self._counted_us = now_us
+        self._words_left -= words
+        return max(-self._words_left / WORDS_PER_S, 0.0)
 
     def send(self, message: Outgoing) -> None:
         """Queue a message; it leaves with everything queued before the writer's next turn.

@@ -119,6 +119,10 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     async def _read(self, requests: AsyncIterator[pb.AgentMessage], link: AgentLink) -> None:
         async for message in requests:
             kind = str(message.WhichOneof("body"))
+            words = max(len(message.exits.members), 1) if kind == "exits" else 1
+            wait_s = link.wait_s(self.engine.clock.boot_us(), words)
+            if wait_s:
+                await asyncio.sleep(wait_s)
             reading = _READ.get(kind)
             if reading is not None:
                 self.hub.take(link, reading(getattr(message, kind)))
@@ -126,7 +130,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 for one in message.exits.members:
                     self.hub.take(link, _exited(one))
             elif kind == "telemetry":
-                self.telemetry.take(link.name, message.telemetry)
+                self.telemetry.take(link.name, message.telemetry, self.hub.live_on(link))
             elif kind == "log":
                 link.answer_log(message.log.request_id, _log_answer(message.log))
 

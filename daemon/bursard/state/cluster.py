@@ -134,10 +134,23 @@ class Cluster:
         self.gpu_memory[row] = facts.devices[0].memory_bytes if count else 0
         self.attributes[row] = _attributes(facts)
 
+    def kinds(self) -> set[str]:
+        """Kinds of devices that nodes have now."""
+        return {self.gpu_types[index] for index in self._kinds_in_use()}
+
+    def _kinds_in_use(self) -> set[int]:
+        return set(self.gpu_type[: len(self.ids)].tolist()) - {-1}
+
     def _type_index(self, name: str) -> int:
-        if name not in self.gpu_types:
-            self.gpu_types.append(name)
-        return self.gpu_types.index(name)
+        """Where a kind stands. One that no node has any more gives its place away."""
+        if name in self.gpu_types:
+            return self.gpu_types.index(name)
+        free = sorted(set(range(len(self.gpu_types))) - self._kinds_in_use())
+        if free:
+            self.gpu_types[free[0]] = name
+            return free[0]
+        self.gpu_types.append(name)
+        return len(self.gpu_types) - 1
 
     def set_ready(self, row: int, ready: bool) -> None:
         """May new work go there?"""
@@ -199,6 +212,7 @@ class Cluster:
             self.ids[row] == planned.ids[row]
             and self.attributes[row] == planned.attributes[row]
             and self.price_ids[row] == planned.price_ids[row]
+            and _kind(self, row) == _kind(planned, row)
             and all(
                 getattr(self, name)[row] == getattr(planned, name)[row]
                 for name in FACT_COLUMNS
@@ -247,6 +261,12 @@ class Cluster:
     ready: np.ndarray[tuple[int], np.dtype[np.bool_]]
     gpu_free: np.ndarray[tuple[int, int], np.dtype[np.int16]]
     gpu_type: np.ndarray[tuple[int], np.dtype[np.int16]]
+
+
+def _kind(columns: Cluster | NodeColumns, row: int) -> str:
+    """The kind of devices by name: its place may have another name since a snapshot was made."""
+    index = int(columns.gpu_type[row])
+    return columns.gpu_types[index] if index >= 0 else ""
 
 
 def _read_only(column: Any, rows: int) -> Any:

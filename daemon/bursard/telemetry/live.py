@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from bursar.errors import InvalidRequest
@@ -17,6 +18,19 @@ log = logging.getLogger(__name__)
 WINDOW = 60
 """Samples kept per node: one minute at 1 Hz."""
 
+SAMPLE_BYTES_MAX = 128 * 1024
+"""One sample: a thousand members and all devices of a node."""
+
+
+def _own(sample: Any, live: Mapping[str, int]) -> None:
+    """Leave out what its node does not hold. Raises `InvalidRequest` when it is still too large."""
+    own = [one for one in sample.attempts if live.get(one.attempt_id) == one.rank]
+    if len(own) < len(sample.attempts):
+        del sample.attempts[:]
+        sample.attempts.extend(own)
+    if sample.ByteSize() > SAMPLE_BYTES_MAX:
+        raise InvalidRequest(f"telemetry.samples: at most {SAMPLE_BYTES_MAX} bytes each")
+
 
 class LiveTelemetry:
     """Newest samples by node name. A sample is opaque here: the wire's own message."""
@@ -26,12 +40,17 @@ class LiveTelemetry:
         self.received = 0
         self.refused = 0
 
-    def take(self, node: str, batch: Any) -> None:
+    def take(self, node: str, batch: Any, live: Mapping[str, int]) -> None:
         """A batch (`bursar.v1.TelemetryBatch`) of one node's readings. One that makes no sense is dropped
         whole and counted: telemetry is lossy, and no stream should end for it.
+
+        Args:
+            live: by attempt id, the rank that this node holds; of others it has nothing to say.
         """
         try:
             door.telemetry(node, batch.node, batch.samples)
+            for sample in batch.samples:
+                _own(sample, live)
         except InvalidRequest as error:
             if not self.refused:
                 log.warning("telemetry was refused", extra={"node": node, "problem": error.message})
