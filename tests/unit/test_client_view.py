@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bursar.codec import view
-from bursar.v1 import jobs_pb2, money_pb2, types_pb2
+from bursar.v1 import jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 MESSAGES = [
     (view.job, types_pb2.Job()),
@@ -70,3 +70,15 @@ def test_money_keeps_its_last_nano_at_any_size():
 def test_durations_are_seconds_and_whole_when_they_are():
     assert view.seconds(1_500_000) == 1.5
     assert repr(view.seconds(2_000_000)) == "2"
+
+
+def test_a_row_says_what_it_lacks_and_how_many_there_are_in_all():
+    row = types_pb2.Job(budgets_total=40, left_out=["command", "env"])
+    row.budgets.add(budget="b")
+    shown = view.job(row)
+    assert (shown["budgets_total"], len(shown["budgets"])) == (40, 1)
+    assert shown["left_out"] == ["command", "env"]
+    assert view.job(types_pb2.Job())["left_out"] == []
+    assert view.top(nodes_pb2.TopResponse(jobs=[row], jobs_total=7))["jobs_total"] == 7
+    assert view.policy(money_pb2.Policy(text="kind: Budget"))["text"] == "kind: Budget"
+    assert view.policy(money_pb2.Policy())["text"] is None

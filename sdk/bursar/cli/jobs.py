@@ -97,7 +97,7 @@ def ls(
     output: Output,
     **filters: str,
 ) -> None:
-    """List jobs: what is active, and what ended in the last day.
+    """List jobs: what is active, and what ended in the last day. `show` has what a job runs.
 
     Example: bursar ls --state pending,running --project nlp
     """

@@ -107,7 +107,7 @@ class AsyncClient:
                 return
 
     def watch(self, jobs: Sequence[str], *, until_terminal: bool = False) -> AsyncIterator[types_pb2.Job]:
-        """Jobs as they change: the current state of each first, then every change."""
+        """Jobs as they change: the current state of each first, then every change. Each as in `list`."""
         return self._stream(calls.watch(jobs, until_terminal))
 
     async def plan(self, spec: JobSpec) -> jobs_pb2.PlanResponse:

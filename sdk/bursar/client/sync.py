@@ -122,7 +122,7 @@ class Client:
         return self._unary(calls.get_job(job))
 
     def list(self, *, limit: int = 0, **filters: Any) -> Iterator[types_pb2.Job]:
-        """Jobs, newest first; pages are fetched as they are needed.
+        """Jobs, newest first; pages are fetched as they are needed. Rows lack what their `left_out` names.
 
         Args:
             limit: at most so many; 0 means all.
@@ -145,7 +145,7 @@ class Client:
     def watch(
         self, jobs: Sequence[str], *, until_terminal: bool = False, timeout_s: float | None = None
     ) -> Iterator[types_pb2.Job]:
-        """Jobs as they change: the current state of each first, then every change.
+        """Jobs as they change: the current state of each first, then every change. Each as in `list`.
 
         Raises:
             TimeoutError: `timeout_s` have passed.
@@ -159,7 +159,8 @@ class Client:
         timeout_s: float | None = None,
         seen: Callable[[types_pb2.Job], None] | None = None,
     ) -> dict[str, types_pb2.Job]:
-        """Wait until all `jobs` have ended; their last states by id. Outlives a restart of the server.
+        """Wait until all `jobs` have ended; their last states by id, as in `list`. Outlives a restart of the
+        server.
 
         Args:
             jobs: what to wait for.
