@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
-from bursar.errors import InvalidRequest, NotFound
+from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.services.views import record_of
+from bursard.services.views import DAMAGED, listed_record_of, record_of
 from bursard.state import JobRecord
 from bursard.state.arrays import unrecorded
 from bursard.store import JobRow, Views
@@ -80,11 +81,15 @@ async def _task(engine: Engine, parent: JobRecord, index: int, ref: str) -> JobR
 
 
 async def records_of(engine: Engine, rows: Sequence[JobRow]) -> list[JobRecord]:
-    """Finished jobs as the records they were, tasks with the spec of their array."""
+    """Finished jobs for a list: as the records they were, tasks with the spec of their array. One that is
+    damaged has what its row's columns say.
+    """
     parents: dict[str, JobRecord] = {}
     for parent_id in {row.parent_id for row in rows if row.parent_id}:
-        parents[parent_id] = await _by_id(engine, parent_id, parent_id)
-    return [record_of(row, parents.get(row.parent_id)) for row in rows]
+        # Without its array, a task still has its own columns.
+        with suppress(WrongState, NotFound):
+            parents[parent_id] = await _by_id(engine, parent_id, parent_id)
+    return [listed_record_of(row, parents.get(row.parent_id)) for row in rows]
 
 
 def _unknown(ref: str) -> NotFound:
@@ -96,10 +101,14 @@ async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
     # Of several of one name only those count that the caller may see: others' are nothing to choose from.
     seen = _seen(named)
     if not seen:
-        named += await records_of(engine, await engine.read(lambda views: _stored(views, ref)))
+        rows = await engine.read(lambda views: _stored(views, ref))
+        named += await records_of(engine, rows)
         seen = _seen(named)
         if not seen and named and _is_exact(ref):
             return named[0]  # whoever knows it is told what it lacks; a name tells of no job to a stranger
+        for row in rows:
+            if len(seen) == 1 and row.id == seen[0].id and seen[0].message == DAMAGED:
+                return record_of(row)  # which says how it is damaged
     if len(seen) == 1:
         return seen[0]
     if seen:

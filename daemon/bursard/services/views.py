@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from itertools import islice
 from typing import Any, Final
@@ -10,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
-from bursar.model import DeviceShare, EndCause, JobSpec, Reason
+from bursar.errors import WrongState
+from bursar.model import DeviceShare, EndCause, JobSpec, JobState, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
@@ -20,8 +23,12 @@ from bursard.state.arrays import is_lean, size_of
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
+log = logging.getLogger(__name__)
+
 PRIVATE_FIELDS: Final = ("env", "command", "script", "setup")
 """Of a spec: they may hold what only the owner should know."""
+DAMAGED: Final = "damaged: the rest of what was kept of it cannot be read; run `bursar audit verify`"
+"""What a list says of a job whose document is damaged."""
 START_FAILED_TEXT: Final = "it could not be started; its owner and operators see why"
 RETRY_SHOWN = 100
 """Attempts of one job that a message carries, newest last."""
@@ -51,11 +58,66 @@ _TERSE_LACKS: Final = ("spec", "attempts", "budgets", "cost", "array")
 
 
 def record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
-    """A finished job as the record it was; a task with the spec of its array, `parent`."""
-    job = documents.decode(row.document)
+    """A finished job as the record it was; a task with the spec of its array, `parent`.
+
+    Raises `WrongState` when the row's document is damaged, or of another job.
+    """
+    try:
+        job = documents.decode(row.document)
+        if job.id != row.id:
+            raise ValueError(f"it is that of {job.id}")
+    except Exception as error:
+        log.error(
+            "the document of an ended job is damaged",
+            extra={"job": row.id, "number": row.number, "reason": f"{type(error).__name__}: {error}"},
+        )
+        raise WrongState(
+            f"what is kept of job {row.number} is damaged (table jobs, row {row.id}); its columns can still"
+            " be listed: `bursar ls --state all`. `bursar audit verify` says what else is damaged; then restore"
+            " a backup: `bursar restore FILE --state-dir DIR`",
+            {"job": row.id},
+        ) from error
     if parent is not None and is_lean(job):
         job.spec = parent.spec
     return job
+
+
+def listed_record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
+    """The same for lists: of a damaged document what the columns of its row say, marked so."""
+    try:
+        return record_of(row, parent)
+    except WrongState:
+        return _record_of_columns(row)
+
+
+def _record_of_columns(row: JobRow) -> JobRecord:
+    labels: dict[str, str] = {}
+    with suppress(msgspec.MsgspecError):
+        labels = msgspec.json.decode(row.labels, type=dict[str, str])
+    spec = JobSpec(
+        name=row.name,
+        project=row.project,
+        experiment=row.experiment,
+        model=row.model,
+        model_version=row.model_version,
+        labels=tuple(sorted(labels.items())),
+        priority=row.priority,
+    )
+    return JobRecord(
+        id=row.id,
+        number=row.number,
+        user=row.user,
+        spec=spec,
+        order=0,
+        submitted_at=row.submitted_at,
+        state=JobState(row.state),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        message=DAMAGED,
+        settled_nanos=row.settled_nanos,
+        parent_id=row.parent_id,
+        array_index=row.array_index,
+    )
 
 
 def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
