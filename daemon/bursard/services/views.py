@@ -73,7 +73,7 @@ def record_of(row: JobRow, parent: JobRecord | None = None) -> JobRecord:
         )
         raise WrongState(
             f"what is kept of job {row.number} is damaged (table jobs, row {row.id}); its columns can still"
-            " be listed: `bursar ls --state all`. `bursar audit verify` says what else is damaged; then restore"
+            " be listed: `bursar ls --state all`. `bursar audit verify` says what else is; then restore"
             " a backup: `bursar restore FILE --state-dir DIR`",
             {"job": row.id},
         ) from error
