@@ -447,9 +447,15 @@ def test_a_working_directory_that_is_not_there_is_no_fault_of_the_node() -> None
         job = world.submit(workdir="/no/such")
         world.cycle()
         assert job.attempt is not None
-        message = "working directory /no/such: it does not exist"
+        message = "working directory '/no/such': No such file or directory"
         world.exited_of(job.attempt, EndCause.START_FAILED, started=False, message=message)
     assert world.node().mode == "open"
+    for _ in range(5):
+        job = world.submit(workdir="/")
+        world.cycle()
+        assert job.attempt is not None
+        world.exited_of(job.attempt, EndCause.START_FAILED, started=False, message="/run: read-only")
+    assert world.node().mode == "quarantine"
 
 
 def test_free_retries_in_a_row_wait_twice_as_long_each_time_and_say_so() -> None:

@@ -418,11 +418,14 @@ class Fleet:
     def _judge(self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport) -> str:
         """What an end tells about its node. A working directory that is not there is its job's own fault."""
         conduct, job = self._conduct_of(node), self.engine.state.jobs[attempt.job_id]
+        workdir = job.spec.workdir
         if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
             return conduct.lost(self.engine.clock.boot_us())
         if kept.cause is not EndCause.START_FAILED:
             conduct.started()
-        elif attempt.stop_cause is None and not (job.spec.workdir and job.spec.workdir in kept.message):
+        elif attempt.stop_cause is None and not (
+            workdir and f"working directory {workdir!r}:" in kept.message
+        ):
             return conduct.start_failed(job.id)
         return ""
 
