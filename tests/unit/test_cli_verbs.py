@@ -587,6 +587,14 @@ def test_top_prints_once_into_a_pipe(fake, capsys):
     assert not fake.calls("Nodes/Top")[0].follow
 
 
+def test_top_says_when_more_jobs_are_live_than_it_shows(fake, capsys):
+    job = make_job(state="RUNNING")
+    for total, said in ((1, "1 live job\n"), (7, "1 live job of 7\n")):
+        fake.answers["Nodes/Top"] = [nodes_pb2.TopResponse(jobs=[job], jobs_total=total)]
+        assert run(["top"]) == 0
+        assert capsys.readouterr().out.startswith(f"0 nodes, {said}")
+
+
 @pytest.mark.parametrize("words", [
     ["offers", "--gpus", "H100:8"], ["prices", "ls"], ["prices", "history"], ["policy", "ls"],
     ["nodes"], ["ls"], ["budget", "ls"], ["events"], ["cost"], ["doctor"], ["config"], ["version"],
