@@ -13,9 +13,11 @@ from growth_bench import load
 from bursar.clock import DAY_US, VirtualClock
 from bursar.errors import BursarError, InvalidRequest, InvariantViolation, StoreUnavailable
 from bursard.backup import archive_months, audit, inspect
+from bursard.events import LogResumed, encode
 from bursard.replay import restore
 from bursard.state import Limits
-from bursard.store import ChargeFilter, ChargeSum, SqliteStore, Unposted, eventfile
+from bursard.state import image as state_image
+from bursard.store import Batch, ChargeFilter, ChargeSum, EventRow, SqliteStore, Unposted, eventfile
 
 growth: ModuleType = load()
 DECEMBER = growth.START + 40 * DAY_US
@@ -186,6 +188,48 @@ def test_a_charge_of_an_archived_month_that_was_changed_is_found_with_its_archiv
     connection.close()
     store = SqliteStore(home)
     assert [problem for problem in store.check_archive(out) if problem.startswith("charges of event")]
+    store.close()
+
+
+ARCHIVED = {
+    "charges": "update charges set project = 'innocent' where rowid = 1",
+    "amounts": "update charges set nanos = nanos + 1, gpu = gpu + 1 where rowid = 1",
+    "swapped": "update charges set nanos = nanos - nanos % 2 + 1 - nanos % 2 where rowid < 3",
+    "entries": "update entries set account = 'job/other' where rowid = 2",
+    "the last": "update charges set pool = 'x' where rowid = (select max(rowid) from charges)",
+}
+
+
+@pytest.mark.parametrize("plant", ARCHIVED)
+def test_an_edit_of_rows_whose_events_were_archived_is_found_without_the_archive(
+    plant: str, home: Path, tmp_path: Path
+) -> None:
+    archive_months(home, "2026-12", tmp_path / "archive", CLOCK)
+    connection = sqlite3.connect(home / "bursard.db", isolation_level=None)
+    guards = connection.execute("select name, sql from sqlite_master where type = 'trigger'").fetchall()
+    for name, _ in guards:
+        connection.execute(f"drop trigger {name}")
+    assert connection.execute(ARCHIVED[plant]).rowcount
+    for _, sql in guards:
+        connection.execute(sql)
+    connection.close()
+    assert any("were archived are not as they were" in line for line in inspect(home).problems)
+
+
+def test_the_image_of_the_archive_outlives_later_ones(home: Path, tmp_path: Path) -> None:
+    archive_months(home, "2026-12", tmp_path / "archive", CLOCK)
+    store = SqliteStore(home)
+    assert store.base.rows is not None
+    assert store.base.rows.upto == store.last_seq
+    first = store.last_seq
+    state = restore(store, Limits())
+    for _ in range(3):
+        seq = store.last_seq + 1
+        payload = encode(LogResumed("accepted", 7, 9, 1, 5, "ann"))
+        store.append(Batch(events=[EventRow(seq, DECEMBER, "ann", payload)]))
+        store.save_snapshot(seq, state_image.encode(state, CLOCK.now()))
+    with store.picture() as picture:
+        assert [seq for seq, _ in picture.images()] == [first, first + 2, first + 3]
     store.close()
 
 

@@ -10,6 +10,7 @@ Why     a log that nobody may delete from grows for ever; events whose costs are
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,60 @@ META = "archived"
 """Where the live database keeps its `Base`."""
 
 
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tables held when events were archived, which alone could have proved it.
+
+    Attributes:
+        upto: the newest event there was. charges, entries: how many rows of events up to there.
+        jobs: how many ended jobs; jobs_upto: the highest row number among them.
+        nanos: the sum of the charges. digest: SHA-256 of all these rows in order, in hex.
+    """
+
+    upto: int
+    charges: int
+    entries: int
+    jobs: int
+    jobs_upto: int
+    nanos: int
+    digest: str
+
+
+def rows_of(connection: sqlite3.Connection, upto: int, jobs_upto: int | None = None) -> Rows:
+    """The tables as they are, up to an event. `jobs_upto`: as it once was; None: all jobs there are."""
+    if jobs_upto is None:
+        (jobs_upto,) = connection.execute("select coalesce(max(rowid), 0) from jobs").fetchone()
+    digest = hashlib.sha256()
+    counts: dict[str, int] = {}
+    nanos = 0
+    for table, column, last in (
+        ("charges", "seq", upto),
+        ("entries", "seq", upto),
+        ("jobs", "rowid", jobs_upto),
+    ):
+        counts[table] = 0
+        sql = f"select {queries.columns(table)} from {table} where {column} <= ? order by rowid"
+        for row in connection.execute(sql, (last,)):
+            digest.update(msgspec.msgpack.encode((table, row)))
+            counts[table] += 1
+            nanos += row[_NANOS] if table == "charges" else 0
+    return Rows(upto=upto, jobs_upto=jobs_upto or 0, nanos=nanos, digest=digest.hexdigest(), **counts)
+
+
+_NANOS = queries.TABLES["charges"].index("nanos")
+
+
+def check_rows(connection: sqlite3.Connection, then: Rows) -> Iterator[str]:
+    """What is not as it was when events were archived."""
+    now = rows_of(connection, then.upto, then.jobs_upto)
+    if now != then:
+        yield (
+            f"charges, entries and jobs of before the events up to {then.upto} were archived are not as they"
+            f" were: {now.charges}, {now.entries} and {now.jobs} rows, {now.nanos} nanos; then"
+            f" {then.charges}, {then.entries} and {then.jobs} rows, {then.nanos} nanos"
+            + ("" if now.digest == then.digest else "; their digest is another")
+        )
+
+
 def base_of(text: str | None) -> Base:
     """The base that a live database keeps; of one that was never archived, the very beginning."""
     return msgspec.json.decode(text, type=Base) if text else Base()
@@ -40,13 +95,14 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq, hash: of the last event moved, the hash in hex. file: the name of the archive it is in.
-        open: the hours that were open after it.
+        open: the hours that were open after it. rows: what the tables held when it left; None: of nothing.
     """
 
     seq: int = 0
     hash: str = GENESIS.hex()
     file: str = ""
     open: Kept = Kept()
+    rows: Rows | None = None
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):

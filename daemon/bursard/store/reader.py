@@ -288,6 +288,8 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
     entries = connection.execute(f"select {columns('entries')} from entries order by rowid")
     hours = OpenHours(base.open)
     yield from verify.check(head, chained, charges if full else None, entries if full else None, start, hours)
+    if full and base.rows is not None:
+        yield from eventfile.check_rows(connection, base.rows)
     yield from _counts(connection, head, base.seq)
 
 

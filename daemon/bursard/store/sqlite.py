@@ -290,10 +290,12 @@ class SqliteStore(SqliteReader):
             at = self._hash_at(seq)
             with self._transaction(writer):
                 writer.execute("insert or replace into snapshots values (?, ?, ?)", (seq, at, packed))
+                # An audit folds the log from the image that was made when events left it.
+                first = self._base.rows.upto if self._base.rows is not None else 0
                 writer.execute(
-                    "delete from snapshots where seq not in "
+                    "delete from snapshots where seq <> ? and seq not in "
                     "(select seq from snapshots order by seq desc limit ?)",
-                    (_SNAPSHOTS_KEPT,),
+                    (first, _SNAPSHOTS_KEPT),
                 )
             self._tell_head(sync=True)
 
@@ -420,6 +422,7 @@ class SqliteStore(SqliteReader):
             (trigger,) = writer.execute(
                 "select sql from sqlite_schema where name = 'events_refuse_delete'"
             ).fetchone()
+            base = msgspec.structs.replace(base, rows=eventfile.rows_of(writer, self._head.seq))
             with self._transaction(writer):
                 self._refuse_if_fenced(writer)
                 writer.execute("drop trigger events_refuse_delete")
