@@ -6,22 +6,15 @@ Each folder of tests/fixtures holds state directories of one released schema, as
 
 from __future__ import annotations
 
-import signal
-import sqlite3
-import subprocess
-import sys
-import tarfile
-import time
 from pathlib import Path
 
 import pytest
+from released import ended_jobs, live_jobs, start_and_stop, unpacked, without_images
 
 from bursard.events import decode, encode
 from bursard.replay import restore
 from bursard.state import Limits, State
-from bursard.store import JobFilter, SqliteStore
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+from bursard.store import SqliteStore
 
 ENDED = {
     1: ("ok", "SUCCEEDED", 36457),
@@ -50,34 +43,6 @@ PERIOD = (1793487600000000, 1796079600000000)
 """November 2026 in Berlin."""
 
 STRATEGY = "pack"
-
-
-def unpacked(schema: int, name: str, folder: Path) -> Path:
-    """The daemon's directory of a fixture, as a copy of its own."""
-    with tarfile.open(FIXTURES / f"schema-{schema}" / f"{name}.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    (folder / "daemon").chmod(0o700)
-    return folder / "daemon"
-
-
-def without_images(directory: Path) -> None:
-    connection = sqlite3.connect(directory / "bursard.db")
-    connection.execute("delete from snapshots")
-    connection.commit()
-    connection.close()
-
-
-def live_jobs(state: State) -> dict[int, tuple[str, str, bool]]:
-    return {
-        job.number: (job.spec.name, job.state.value, job.held)
-        for job in state.jobs.values()
-        if not job.parent_id
-    }
-
-
-def ended_jobs(store: SqliteStore) -> dict[int, tuple[str, str, int]]:
-    rows = store.jobs(JobFilter()).rows
-    return {row.number: (row.name, row.state, row.settled_nanos) for row in rows}
 
 
 def check_policies(state: State) -> None:
@@ -155,22 +120,7 @@ def test_every_event_of_schema_1_survives_being_written_anew(name: str, tmp_path
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_a_daemon_starts_on_it_and_stops_in_order(name: str, tmp_path: Path) -> None:
     directory = unpacked(1, name, tmp_path)
-    sockets = tmp_path / "run"
-    log = (tmp_path / "log").open("wb")
-    argv = ["--state-dir", str(directory), "--socket-dir", str(sockets)]
-    daemon = subprocess.Popen([sys.executable, "-m", "bursard", *argv], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 30
-        while not (sockets / "auth.sock").exists():
-            assert daemon.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(20) == 0
-    finally:
-        daemon.kill()
-        log.close()
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    start_and_stop(directory, tmp_path)
     store = SqliteStore(directory)
     state = restore(store, Limits())
     assert {number: job[:2] for number, job in live_jobs(state).items()}[11] == ("toobig", "PENDING")
