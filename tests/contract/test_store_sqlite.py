@@ -369,6 +369,7 @@ class TestPlans:
             (EventFilter(about="node_1"), "idx_events_subject (subject=? AND rowid>?)"),
             (EventFilter(about="job_1", or_about=("att_1",)), "idx_events_subject (subject=? AND rowid>?)"),
             (EventFilter(about="job_1", kinds=("job-held",)), "idx_events_subject (subject=? AND rowid>?)"),
+            (EventFilter(placed_on="node_1"), "idx_events_kind (kind=? AND rowid>?)"),
             (EventFilter(), "INTEGER PRIMARY KEY (rowid>?)"),
         ],
     )

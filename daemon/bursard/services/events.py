@@ -23,16 +23,12 @@ from bursard.events import Event, decode
 from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.scheduler.saved import dump
-from bursard.services.lookup import find_job
 from bursard.services.money import in_one_thread
 from bursard.services.sight import Sight
-from bursard.store import EventFilter, Views
+from bursard.services.trail import Trail, trail_of
+from bursard.store import Views
 
-PAGE = 200
-"""Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
 _LIMIT_MAX = 1_000_000
-ATTEMPTS_MAX = 100
-"""Attempts of one job whose events are found, newest last."""
 
 
 class _Page(NamedTuple):
@@ -62,21 +58,12 @@ class EventsService(events_pb2_grpc.EventsServicer):
         """Events from the log, then as they happen."""
         await self.engine.durable()
         after = request.after_seq
-        about = ""
-        or_about: tuple[str, ...] = ()
-        if request.job:
-            job = await find_job(self.engine, request.job)
-            about, or_about = job.id, tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
-        elif request.node:
-            node = self.engine.state.node_by_name(request.node)
-            about = node.id if node is not None else request.node
-            or_about = (node.facts.name,) if node is not None else ()
-        query = EventFilter(kinds=tuple(request.kinds), about=about, or_about=or_about)
+        trail = await trail_of(self.engine, request)
         sight = Sight(caller(), self.engine.state)
-        if request.tail and not (about or request.kinds):
+        if request.tail and not (request.job or request.node or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
         elif request.tail:
-            last, after = await self._last(after, request.tail, query, sight)
+            last, after = await self._last(after, request.tail, trail, sight)
             for event in last:
                 yield event
             if not request.follow:
@@ -88,7 +75,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             while left > 0:
                 news.clear()
                 resume_at(f"go on with `bursar events --after {after}`")
-                page = await self._page(after, query, sight)
+                page = await self._page(after, trail, sight)
                 after = page.after
                 for event in page.events[:left]:
                     left -= 1
@@ -100,27 +87,25 @@ class EventsService(events_pb2_grpc.EventsServicer):
         finally:
             self._news.discard(news)
 
-    async def _page(self, after: int, query: EventFilter, sight: Sight) -> _Page:
+    async def _page(self, after: int, trail: Trail, sight: Sight) -> _Page:
         """The next of the log, as messages: made in the reader's thread, since a page is work."""
 
         def read(views: Views) -> _Page:
-            rows = views.events(after, PAGE, query)
+            rows, end, is_last = trail.page(views, after)
             seen = []
             for row in rows:
                 event = decode(row.payload)
                 if sight.shows(event, views):
                     seen.append(event_view(row.seq, row.at, row.actor, event))
-            return _Page(seen, rows[-1].seq if rows else after, len(rows) < PAGE)
+            return _Page(seen, end, is_last)
 
         return await self.engine.read(read)
 
-    async def _last(
-        self, after: int, count: int, query: EventFilter, sight: Sight
-    ) -> tuple[deque[pb.Event], int]:
+    async def _last(self, after: int, count: int, trail: Trail, sight: Sight) -> tuple[deque[pb.Event], int]:
         """The newest `count` that match, and where the log ended; it is read from the old end, by pages."""
         last: deque[pb.Event] = deque(maxlen=count)
         while True:
-            page = await self._page(after, query, sight)
+            page = await self._page(after, trail, sight)
             last.extend(page.events)
             after = page.after
             if page.is_last:

@@ -233,12 +233,15 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         about: the id or name it is about (`events.subject`), tasks of that job included.
         or_about: further ones, any of which will do too: the attempts of a job.
+        placed_on: the id of a node: also the placing of every attempt with a member there, whatever the
+            rest says but its time; alone when there is no `about`.
     """
 
     kinds: tuple[str, ...] = ()
     actor: str = ""
     about: str = ""
     or_about: tuple[str, ...] = ()
+    placed_on: str = ""
     since: int = 0
 
 

@@ -173,6 +173,8 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
     if query.about:
         walks = [_walk("subject = ?", about) for about in (query.about, *query.or_about)]
         walks.append(_walk("subject > ? and subject < ?", *_tasks_of(query.about)))
+    elif query.placed_on:
+        walks = []
     else:
         walks = [_walk(_KIND_IN_LOG if kind in COMMON else _KIND, kind) for kind in query.kinds] or [Where()]
     for where in walks:
@@ -180,6 +182,12 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
         where.equal("actor", query.actor)
         if query.about:
             where.any_of("+kind", query.kinds)
+    if query.placed_on:
+        # A name with its quotes is found in no text, whose quotes are escaped.
+        member = f'"node_id":"{query.placed_on}"'.encode()
+        placed = f"{_KIND} and instr(payload, ?) > 0 and seq > ?"
+        walks.append(_walk(placed, "attempt-placed", member, after_seq))
+    for where in walks:
         if query.since:
             where.add("at >= ?", query.since)
     return walks

@@ -1,0 +1,136 @@
+"""Which rows of the log one stream of events reads: of all, of a job, or of a node and what ran on it.
+
+Why     a node's events say nothing of the attempts placed there, and theirs nothing of the node: who asks
+        about the node wants both, in one order. Attempts are followed while they live, so that a stream
+        keeps no more of them in memory than run on one node at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bursar.errors import NotFound
+from bursar.v1 import events_pb2 as pb
+from bursard.engine import Engine
+from bursard.events import AttemptPlaced, NodeRemoved, decode
+from bursard.events.subject import head_of
+from bursard.services.lookup import find_job
+from bursard.store import EventFilter, EventRow, Views
+
+PAGE = 200
+"""Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
+ATTEMPTS_MAX = 100
+"""Attempts of one job whose events are found, newest last."""
+_PLACED, _ENDED = "attempt-placed", "attempt-ended"
+
+
+class Trail:
+    """Rows that match one filter. Asks the store, so it belongs in a reader's thread."""
+
+    def __init__(self, query: EventFilter) -> None:
+        self.query = query
+
+    def page(self, views: Views, after: int) -> tuple[list[EventRow], int, bool]:
+        """Rows that match after this sequence, oldest first; where to go on; whether the log had no more."""
+        rows = views.events(after, PAGE, self.query)
+        return rows, rows[-1].seq if rows else after, len(rows) < PAGE
+
+
+class NodeTrail(Trail):
+    """A node's own rows and those of every attempt that had a member on it.
+
+    Pages must be read in log order: each begins with the attempts that the one before left alive.
+    """
+
+    def __init__(self, node_id: str, name: str, kinds: Sequence[str]) -> None:
+        super().__init__(EventFilter(about=node_id, or_about=(name,), placed_on=node_id))
+        self._node_id = node_id
+        self._name = name
+        self._kinds = frozenset(kinds)
+        self._live: set[str] | None = None
+
+    def page(self, views: Views, after: int) -> tuple[list[EventRow], int, bool]:
+        """As `Trail.page`. A page may have fewer rows than the log has left."""
+        live = self._live if self._live is not None else self._live_at(views, after)
+        rows = self._rows(views, after, live)
+        # What was placed within these rows may have rows among them too: the second look has them.
+        placed = {attempt for row in rows if (attempt := _placed(row))}
+        if placed - live:
+            rows = self._rows(views, after, live | placed)
+            placed = {attempt for row in rows if (attempt := _placed(row))}
+        self._live = (live | placed) - {ended for row in rows if (ended := _ended(row))}
+        shown = [row for row in rows if not self._kinds or head_of(row.payload)[0] in self._kinds]
+        return shown, rows[-1].seq if rows else after, len(rows) < PAGE
+
+    def _rows(self, views: Views, after: int, attempts: set[str]) -> list[EventRow]:
+        query = msgspec.structs.replace(self.query, or_about=(self._name, *sorted(attempts)))
+        return views.events(after, PAGE, query)
+
+    def _live_at(self, views: Views, after: int) -> set[str]:
+        """Attempts placed up to here of which the log says more after it."""
+        live: set[str] = set()
+        seq = 0
+        while seq < after:
+            rows = views.events(seq, PAGE, EventFilter(placed_on=self._node_id))
+            for row in rows:
+                attempt = _placed(row)
+                if row.seq <= after and attempt and views.events(after, 1, EventFilter(about=attempt)):
+                    live.add(attempt)
+            seq = rows[-1].seq if len(rows) == PAGE else after
+        return live
+
+
+def _placed(row: EventRow) -> str:
+    """The attempt that the row places; empty for any other row."""
+    if head_of(row.payload)[0] != _PLACED:
+        return ""
+    event = decode(row.payload)
+    return event.attempt_id if isinstance(event, AttemptPlaced) else ""
+
+
+def _ended(row: EventRow) -> str:
+    """The attempt that the row ends; empty for any other row."""
+    kind, subject = head_of(row.payload)
+    return subject if kind == _ENDED else ""
+
+
+async def trail_of(engine: Engine, request: pb.ListEventsRequest) -> Trail:
+    """What a request asks for. Raises `NotFound` for a job or a node that never was."""
+    kinds = tuple(request.kinds)
+    if request.job:
+        job = await find_job(engine, request.job)
+        attempts = tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
+        return Trail(EventFilter(kinds=kinds, about=job.id, or_about=attempts))
+    if request.node:
+        return await _of_node(engine, request.node, kinds)
+    return Trail(EventFilter(kinds=kinds))
+
+
+async def _of_node(engine: Engine, name: str, kinds: tuple[str, ...]) -> Trail:
+    state = engine.state
+    node = state.node_by_name(name) or state.nodes.get(name)
+    if node is not None:
+        return NodeTrail(node.id, node.facts.name, kinds)
+    removed = await engine.read(lambda views: _removed(views, name))
+    if removed is not None:
+        return NodeTrail(removed.node_id, removed.name, kinds)
+    if await engine.read(lambda views: views.events(0, 1, EventFilter(about=name))):
+        return Trail(EventFilter(kinds=kinds, about=name))  # one with a secret that never said hello
+    raise NotFound(f"there is no node {name!r}, nor was there one; `bursar nodes` lists them")
+
+
+def _removed(views: Views, name: str) -> NodeRemoved | None:
+    """How the newest node that was called so, or has this id, left."""
+    last: NodeRemoved | None = None
+    seq = 0
+    while True:
+        rows = views.events(seq, PAGE, EventFilter(kinds=("node-removed",)))
+        for row in rows:
+            event = decode(row.payload)
+            if isinstance(event, NodeRemoved) and name in (event.name, event.node_id):
+                last = event
+        if len(rows) < PAGE:
+            return last
+        seq = rows[-1].seq
