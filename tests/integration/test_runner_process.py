@@ -98,7 +98,7 @@ def test_second_start_of_a_member_executes_nothing(tmp_path: Path) -> None:
         once = request("att_1", f"echo x >> {tmp_path}/count; sleep 60")
         states = [r.state for r in await made.runner.start([once, once])]
         assert states == ["starting", "already"]
-        await until((tmp_path / "count").exists)
+        await until(lambda: (tmp_path / "count").exists() and (tmp_path / "count").read_text())
         assert await made.start("att_1", "echo again") == "already"
         await made.runner.stop("att_1", 0, StopRequest("cancelled", 0))
         assert (await made.ended("att_1")).end_cause == "cancelled"

@@ -9,8 +9,11 @@ Why     spawning must not fork Python code in a process that runs gRPC: posix_sp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
+import signal
 import socket
 import sys
 from collections import deque
@@ -18,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import ServerUnavailable
+from bursar_agent.runner import pulse
 from bursar_agent.runner.launcher import ALREADY_RUNNING
 from bursar_agent.runner.layout import LAUNCHER_LOG, LAUNCHER_SOCKET, PROTOCOL
+
+log = logging.getLogger(__name__)
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOTSTRAP = (
@@ -28,13 +34,20 @@ _BOOTSTRAP = (
 )
 _LAUNCHER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 _ATTEMPTS = 4
-_ANSWER_TIMEOUT_S = 30.0
+ANSWER_S = 10.0
+"""A launcher that has not answered by then is woken, in case it was stopped; by twice that it is killed."""
+
+_SPAWN_S = 30.0
+_DEATH_S = 5.0
+_LISTEN_POLL_S = 0.05
 
 
 class LauncherConnection(asyncio.Protocol):
     """One connection: requests out, answers back in the same order."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_fd: int, answer_s: float) -> None:
+        self._run_fd = run_fd
+        self._answer_s = answer_s
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
@@ -76,12 +89,21 @@ class LauncherConnection(asyncio.Protocol):
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._transport.write(len(body).to_bytes(4, "little") + body)
-        try:
-            return await asyncio.wait_for(future, _ANSWER_TIMEOUT_S)
-        except TimeoutError:
-            # A later answer would be taken for the next one's: this connection is spoilt.
-            self.close()
-            raise ConnectionResetError("the launcher did not answer") from None
+        return await self.answer(future)
+
+    async def answer(self, future: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+        """Wait for what `future` will hold. A launcher that does not give it is woken, then killed: its
+        supervisors and their jobs stay, and what it marked and did not give away can be started again.
+
+        Raises `ConnectionError`.
+        """
+        for remedy in (signal.SIGCONT, signal.SIGKILL):
+            await asyncio.wait({future}, timeout=self._answer_s)
+            if future.done():
+                return future.result()
+            await _signal_launcher(self._run_fd, remedy)
+        self.close()
+        raise ConnectionResetError("the launcher did not answer")
 
     def close(self) -> None:
         """Leave; the launcher stays."""
@@ -90,19 +112,21 @@ class LauncherConnection(asyncio.Protocol):
             self._transport.abort()
 
 
-async def connect(run_fd: int, run_dir: str, cgroup_root: str | None) -> LauncherConnection:
+async def connect(
+    run_fd: int, run_dir: str, cgroup_root: str | None, answer_s: float = ANSWER_S
+) -> LauncherConnection:
     """Reach the launcher of `run_dir`; start one when none is there, replace an old protocol's.
 
     Raises `ServerUnavailable` with where to look when it will not start.
     """
     for _ in range(_ATTEMPTS):
-        connection = await connect_running(run_fd)
+        connection = await connect_running(run_fd, answer_s)
         if connection is None:
             status = await _spawn_launcher(run_fd, run_dir, cgroup_root)
             if status not in (0, ALREADY_RUNNING):
                 break
             if status == ALREADY_RUNNING:
-                await asyncio.sleep(0.05)  # it holds the lock but does not listen yet
+                await _until_it_listens(run_fd, answer_s)
             continue
         if (await connection.hello)["protocol"] == PROTOCOL:
             return connection
@@ -114,8 +138,22 @@ async def connect(run_fd: int, run_dir: str, cgroup_root: str | None) -> Launche
     )
 
 
-async def connect_running(run_fd: int) -> LauncherConnection | None:
-    """Connect to a live launcher, or None."""
+async def connect_running(run_fd: int, answer_s: float = ANSWER_S) -> LauncherConnection | None:
+    """Connect to a live launcher, or None: there is none, or no more."""
+    sock = _knock(run_fd)
+    if sock is None:
+        return None
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_unix_connection(lambda: LauncherConnection(run_fd, answer_s), sock=sock)
+    try:
+        await connection.answer(connection.hello)
+    except ConnectionError:
+        connection.close()
+        return None
+    return connection
+
+
+def _knock(run_fd: int) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         # Through the descriptor: sun_path holds 107 bytes, the run directory's path may be longer.
@@ -123,18 +161,42 @@ async def connect_running(run_fd: int) -> LauncherConnection | None:
     except OSError:
         sock.close()
         return None
+    return sock
+
+
+async def _until_it_listens(run_fd: int, answer_s: float) -> None:
+    """Another launcher holds the lock and does not listen yet. One that never does is woken, then killed."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_unix_connection(LauncherConnection, sock=sock)
-    try:
-        await asyncio.wait_for(asyncio.shield(connection.hello), _ANSWER_TIMEOUT_S)
-    except (ConnectionError, TimeoutError):
-        connection.close()
-        return None
-    return connection
+    for remedy in (signal.SIGCONT, signal.SIGKILL):
+        end = loop.time() + answer_s
+        while loop.time() < end:
+            sock = _knock(run_fd)
+            if sock is not None:
+                sock.close()
+                return
+            if pulse.launcher_pid(run_fd) is None:
+                return
+            await asyncio.sleep(_LISTEN_POLL_S)
+        await _signal_launcher(run_fd, remedy)
+
+
+async def _signal_launcher(run_fd: int, remedy: signal.Signals) -> None:
+    """Wake or kill the launcher; after a kill, wait until it is gone."""
+    log.warning("launcher does not answer", extra={"signal": remedy.name})
+    pidfd = pulse.signal_launcher(run_fd, remedy)
+    if pidfd is None:
+        return
+    if remedy is signal.SIGCONT:
+        os.close(pidfd)
+        return
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_death_of(pidfd), _DEATH_S)
 
 
 async def _spawn_launcher(run_fd: int, run_dir: str, cgroup_root: str | None) -> int:
-    log = os.open(LAUNCHER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=run_fd)
+    errors = os.open(
+        LAUNCHER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=run_fd
+    )
     arguments = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, _ROOT, "--dir", run_dir]
     if cgroup_root is not None:
         arguments += ["--cgroup-root", cgroup_root]
@@ -147,15 +209,20 @@ async def _spawn_launcher(run_fd: int, run_dir: str, cgroup_root: str | None) ->
             | {name: os.environ[name] for name in _LAUNCHER_ENVIRONMENT if name in os.environ},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, log, 1),
-                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, errors, 1),
+                (os.POSIX_SPAWN_DUP2, errors, 2),
             ],
             setsid=True,
             setsigmask=(),
         )
     finally:
-        os.close(log)
-    await _death_of(os.pidfd_open(pid))
+        os.close(errors)
+    try:
+        await asyncio.wait_for(_death_of(os.pidfd_open(pid)), _SPAWN_S)
+    except TimeoutError:
+        log.warning("launcher does not start", extra={"pid": pid})
+        pulse.kill_below(pid)
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222  it is dead
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
-from bursar_agent.runner import client, leftovers, logs, truth
+from bursar_agent.runner import client, leftovers, logs, pulse, tree, truth
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
@@ -94,11 +94,12 @@ class Runner(Protocol):
 class _Watch:
     """One member whose end is awaited. `pidfd` wakes us when the supervisor dies."""
 
-    __slots__ = ("attempt_id", "pidfd", "rank")
+    __slots__ = ("attempt_id", "pid", "pidfd", "rank")
 
     def __init__(self, attempt_id: str, rank: int) -> None:
         self.attempt_id = attempt_id
         self.rank = rank
+        self.pid = 0
         self.pidfd = -1
 
 
@@ -117,6 +118,9 @@ class ProcessRunner:
         *,
         cgroup_root: str | None = None,
         inherited_variables: Sequence[str] = INHERITED_VARIABLES,
+        answer_s: float = client.ANSWER_S,
+        look_s: float = pulse.LOOK_S,
+        overdue_us: int = pulse.OVERDUE_US,
     ) -> None:
         self._run_dir = os.path.abspath(run_dir)
         self._on_event = on_event
@@ -130,6 +134,9 @@ class ProcessRunner:
         self._watches: dict[str, _Watch] = {}
         self._queue: list[tuple[bytes, asyncio.Future[dict[str, Any]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answer_s = answer_s
+        self._look_s = look_s
+        self._overdue = pulse.Overdue(overdue_us)
 
     async def open(self) -> None:
         """Make the run directory and listen for supervisors. The first job starts the launcher."""
@@ -144,6 +151,7 @@ class ProcessRunner:
         os.chmod(temporary, 0o600, dir_fd=self._run_fd)
         os.rename(temporary, AGENT_SOCKET, src_dir_fd=self._run_fd, dst_dir_fd=self._run_fd)
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
+        self._spawn(self._look())
 
     async def close(self) -> None:
         """Let go of everything; jobs, supervisors and launcher go on."""
@@ -167,7 +175,7 @@ class ProcessRunner:
     async def shutdown_launcher(self) -> None:
         """End the launcher if one runs (uninstall, tests). Jobs stay with their supervisors."""
         connection = self._connection if self._connection and not self._connection.lost else None
-        connection = connection or await client.connect_running(self._run_fd)
+        connection = connection or await client.connect_running(self._run_fd, self._answer_s)
         if connection is not None:
             with contextlib.suppress(ConnectionError):  # gone already
                 await connection.request(b'{"op":"shutdown"}')
@@ -178,12 +186,27 @@ class ProcessRunner:
         """See `Runner.start`. A bad request raises `InvalidRequest` before anything is sent.
 
         When the launcher dies under a request, it is sent again to the next launcher; the mark on
-        disk makes that safe, and `already` then means that the first one got through.
+        disk makes that safe. `already` then means that the first one got through, or, where no
+        supervisor took the attempt, that it was marked alone: that mark is taken back.
         """
         bodies = [json.dumps(request.to_wire(self._base_env, self._boot_id)).encode() for request in requests]
         for request, body in zip(requests, bodies, strict=True):
             if len(body) > FRAME_BYTES_MAX - 1024:
                 raise InvalidRequest(f"{request.attempt_id}: the start request is over 16 MiB")
+        answers = await self._ask(requests, bodies)
+        unbegun = [
+            at
+            for at, answer in enumerate(answers)
+            if answer["state"] == "already" and self._take_back(requests[at])
+        ]
+        if unbegun:
+            again = await self._ask([requests[at] for at in unbegun], [bodies[at] for at in unbegun])
+            for at, answer in zip(unbegun, again, strict=True):
+                answers[at] = answer
+        return [self._started(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    async def _ask(self, requests: Sequence[StartRequest], bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+        """The launcher's answers to start requests, in order."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[dict[str, Any]]] = []
         for request, body in zip(requests, bodies, strict=True):
@@ -197,13 +220,35 @@ class ProcessRunner:
                 loop.call_soon(self._flush)
             self._queue.append((body, futures[-1]))
         try:
-            answers = await asyncio.gather(*futures)
+            return await asyncio.gather(*futures)
         except Exception:
             # Whether any of them started is not known here; adopt() reads it from the marks.
             for request in requests:
                 self._forget_watch(member_name(request.attempt_id, request.rank))
             raise
-        return [self._started(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _take_back(self, request: StartRequest) -> bool:
+        """Remove the mark of a member that was never begun; False: it was, or may yet be."""
+        try:
+            dir_fd = self._open_member(request.attempt_id, request.rank)
+        except NotFound:
+            return False
+        try:
+            return self._remove_unbegun(dir_fd, request.attempt_id, request.rank)
+        finally:
+            os.close(dir_fd)
+
+    def _remove_unbegun(self, dir_fd: int, attempt_id: str, rank: int) -> bool:
+        lock = truth.take_lock(dir_fd)
+        if lock is None:
+            return False
+        try:
+            if not truth.never_begun(dir_fd):
+                return False
+            truth.remove_member(self._run_fd, attempt_id, rank)
+            return True
+        finally:
+            os.close(lock)
 
     async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
         """See `Runner.stop`. Goes straight to the supervisor: needs no launcher, no memory."""
@@ -240,6 +285,8 @@ class ProcessRunner:
                     # Perhaps the launcher is between mark and lock; a ping is answered after.
                     pinged = True
                     await self._ping()
+                if name not in self._watches and self._remove_unbegun(dir_fd, *member):
+                    continue  # its daemon finds it missing, and says it again
                 if state.state != "ended" and not truth.supervisor_lives(dir_fd):
                     await self._bury(name, dir_fd, *member)
                 state = truth.member_truth(dir_fd, *member)
@@ -325,7 +372,9 @@ class ProcessRunner:
             return self._connection
         async with self._connecting:
             if self._connection is None or self._connection.lost:
-                self._connection = await client.connect(self._run_fd, self._run_dir, self._cgroup_root)
+                self._connection = await client.connect(
+                    self._run_fd, self._run_dir, self._cgroup_root, self._answer_s
+                )
             return self._connection
 
     def _started(self, request: StartRequest, answer: Mapping[str, Any]) -> StartResult:
@@ -352,12 +401,41 @@ class ProcessRunner:
             os.close(dir_fd)
 
     async def _ping(self) -> None:
-        connection = await client.connect_running(self._run_fd)
+        connection = await client.connect_running(self._run_fd, self._answer_s)
         if connection is not None:
             with contextlib.suppress(ConnectionError):
                 await connection.request(b'{"op":"ping"}')
             connection.close()
             await asyncio.sleep(0)
+
+    # --- looking after ---------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Find launcher and supervisors that answer no more (`pulse`), again and again."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            launcher = pulse.launcher_pid(self._run_fd)
+            pids = {watch.pid for watch in self._watches.values() if watch.pidfd >= 0}
+            if launcher is not None:
+                # What it has given to a supervisor and nobody here has heard of yet is among its children.
+                pids |= {launcher, *tree.children(launcher)}
+            for pid in pulse.wake(pids):
+                log.warning("stopped, let go on", extra={"pid": pid, "launcher": pid == launcher})
+            self._overdue.forget(set(self._watches))
+            for name, watch in list(self._watches.items()):
+                if watch.pidfd >= 0:
+                    self._look_at(name, watch)
+
+    def _look_at(self, name: str, watch: _Watch) -> None:
+        try:
+            dir_fd = truth.open_member(self._run_fd, watch.attempt_id, watch.rank)
+        except OSError:
+            return
+        try:
+            if truth.exit_report(dir_fd) is None and truth.supervisor_lives(dir_fd):
+                self._overdue.look(name, dir_fd, watch.pid, _boot_us())
+        finally:
+            os.close(dir_fd)
 
     # --- hearing --------------------------------------------------------------------------------
 
@@ -407,6 +485,7 @@ class ProcessRunner:
             if supervisor_pid is None:
                 raise ProcessLookupError
             watch.pidfd = os.pidfd_open(supervisor_pid)
+            watch.pid = supervisor_pid
         except OSError:
             loop.call_later(_LOST_POLL_S, self._check, name)  # gone, or not yet far enough to tell
             return
@@ -453,7 +532,8 @@ class ProcessRunner:
             while same_boot and leftovers.kill(name, start):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
-            report = _lost_report(attempt_id, rank, mark, start, same_boot)
+            cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
+            report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
             return report
@@ -518,6 +598,7 @@ def _signal_supervisor(dir_fd: int) -> None:
         # While the lock is held, its holder lives, so the pid we opened before is still its.
         if truth.supervisor_lives(dir_fd):
             signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # one that somebody stopped obeys too
     except ProcessLookupError:
         pass
     finally:
@@ -530,6 +611,7 @@ def _lost_report(
     mark: Mapping[str, Any],
     start: Mapping[str, Any] | None,
     same_boot: bool,
+    cause: str,
 ) -> ExitReport:
     started_at = None if start is None else int(start["start_boot_us"])
     ended_at = _boot_us() if same_boot else None
@@ -543,7 +625,7 @@ def _lost_report(
         attempt_id=attempt_id,
         rank=rank,
         epoch=mark["epoch"] if type(mark.get("epoch")) is int else 0,
-        end_cause="failed" if same_boot else "node_lost",
+        end_cause=cause if same_boot else "node_lost",
         exit_code=None,
         signal=None,
         message=message,

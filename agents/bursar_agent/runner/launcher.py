@@ -51,6 +51,7 @@ ALREADY_RUNNING = 3
 _REST_MS = 10_000
 """Idle supervisors wait this long for company before they go."""
 
+_MARKED = ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes", "time_limit_us", "grace_us")
 _RENAME_NOREPLACE, _AT_FDCWD = 1, -100
 _SIG_BLOCK = 0
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -225,9 +226,7 @@ class Launcher:
         The lock passes to the supervisor and is free once it is dead, however it died: who can take it
         knows that the supervisor is gone, without trust in pids.
         """
-        mark = {
-            name: request.get(name) for name in ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes")
-        }
+        mark = {"taken": 0, **{name: request.get(name) for name in _MARKED}}
         data = json.dumps(mark).encode()
         used_again = self._mark_free(directory, data)
         if used_again is not None:

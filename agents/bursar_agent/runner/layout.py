@@ -38,6 +38,9 @@ FREE = "free"
 SPARE = "spare"
 
 STARTING = "starting"
+TAKEN_AT = 10
+"""Where `starting` says whether a supervisor took the attempt: `{"taken": 0` or `1`. The digit is written
+before anything of the attempt is done, so what is not taken, and not locked, was never begun."""
 START = "start.json"
 SCRIPT = "script"
 STOP = "stop.json"

@@ -25,10 +25,10 @@ DEADLINE_S = 20.0
 class Bench:
     """One runner in one directory, and what it said."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory
         self.events: list[RunnerEvent] = []
-        self.runner = ProcessRunner(directory, self.events.append)
+        self.runner = ProcessRunner(directory, self.events.append, **settings)
 
     def dir(self, attempt: str) -> Path:
         """Where the attempt keeps its files."""
@@ -105,9 +105,9 @@ async def until(probe: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def bench(directory: Path) -> AsyncIterator[Bench]:
+async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     """An open runner; afterwards everything it started is killed."""
-    made = Bench(directory)
+    made = Bench(directory, **settings)
     await made.runner.open()
     try:
         yield made
@@ -136,11 +136,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def play(directory: Path, story: Callable[[Bench], Awaitable[None]]) -> None:
-    """Run a story on a fresh loop."""
+def play(directory: Path, story: Callable[[Bench], Awaitable[None]], **settings: Any) -> None:
+    """Run a story on a fresh loop; `settings` go to the runner."""
 
     async def main() -> None:
-        async with bench(directory) as made:
+        async with bench(directory, **settings) as made:
             await story(made)
 
     asyncio.run(main())

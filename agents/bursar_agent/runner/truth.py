@@ -161,6 +161,12 @@ def take_lock(dir_fd: int, kind: int = fcntl.LOCK_EX) -> int | None:
     return fd
 
 
+def never_begun(dir_fd: int) -> bool:
+    """Was it marked, and taken by no supervisor? Call it with the lock held: it is decided then."""
+    mark = read_json(dir_fd, STARTING)
+    return mark is not None and mark.get("taken") == 0 and exit_report(dir_fd) is None
+
+
 def member_truth(dir_fd: int, attempt_id: str, rank: int) -> AttemptTruth:
     """State of one member; `starting` and `running` hold only if `supervisor_lives`."""
     mark = read_json(dir_fd, STARTING) or {}
