@@ -119,7 +119,8 @@ def test_history_still_knows_its_name() -> None:
     remove(world, "n-1")
     assert job.state is JobState.SUCCEEDED
     kept = msgspec.json.decode(msgspec.json.encode(job), type=type(job))
-    assert [m.node for a in job_view(world.state, kept, seen_by=ANN).attempts for m in a.members] == ["n-1"]
+    shown = job_view(world.state, kept, seen_by=ANN, now=0)
+    assert [member.node for attempt in shown.attempts for member in attempt.members] == ["n-1"]
     assert {row.node_name for row in world.writer.charges} == {"n-1"}
 
 

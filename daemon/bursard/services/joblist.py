@@ -75,7 +75,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=_order)
     state = engine.state
     shown = fitting(
-        job_view(state, job, reason_of(state, cycle, job, now), seen_by=identity, form=Form.ROW)
+        job_view(state, job, reason_of(state, cycle, job, now), seen_by=identity, now=now, form=Form.ROW)
         for job in jobs[:size]
     )
     answer = pb.ListJobsResponse(jobs=shown)

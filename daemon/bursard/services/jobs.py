@@ -294,7 +294,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         return list({job.id: job for job in found}.values())
 
     def _view(self, job: JobRecord, form: Form = Form.WHOLE) -> types_pb2.Job:
-        return job_view(self.engine.state, job, self._reason(job), seen_by=caller(), form=form)
+        now = self.engine.now()
+        return job_view(self.engine.state, job, self._reason(job), seen_by=caller(), now=now, form=form)
 
     def _reason(self, job: JobRecord) -> Reason | None:
         return reason_of(self.engine.state, self.cycle, job, self.engine.now())

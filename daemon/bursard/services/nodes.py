@@ -161,7 +161,12 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
                 nodes=[self._row(node) for node in _by_name(state.nodes.values())],
                 jobs=fitting(
                     job_view(
-                        state, job, reason_of(state, self.cycle, job, now), seen_by=identity, form=Form.ROW
+                        state,
+                        job,
+                        reason_of(state, self.cycle, job, now),
+                        seen_by=identity,
+                        now=now,
+                        form=Form.ROW,
                     )
                     for job in seen[:TOP_JOBS_MAX]
                 ),

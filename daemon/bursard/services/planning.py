@@ -123,7 +123,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
-    wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller()))
+    wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None:
         wire.placed_because = attempt.why

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, EndCause, JobSpec, JobState, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
+from bursard.ledger.metering import held_nanos
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of
@@ -37,6 +39,8 @@ MEMBERS_SHOWN = 20_000
 MEMBERS_IN_ROW = 256
 BUDGETS_IN_ROW = 32
 SAMPLE_ATTEMPTS_IN_ROW = 64
+OVERRUN_US: Final = 5 * SECOND_US
+"""How far past limit and grace an end may come: part of the most that an attempt can cost."""
 ROWS_BYTES_MAX = 1 << 20
 """Of the rows of one message. Rows are bounded, but 1000 of them can be too many."""
 
@@ -150,9 +154,10 @@ def job_view(
     reason: Reason | None = None,
     *,
     seen_by: Identity,
+    now: int,
     form: Form = Form.WHOLE,
 ) -> pb.Job:
-    """A job, active or finished, as `seen_by` may see it, in one of three forms."""
+    """A job, active or finished, as `seen_by` may see it at this moment, in one of three forms."""
     wire = pb.Job(
         id=job.id,
         number=job.number,
@@ -179,11 +184,11 @@ def job_view(
     elif job.message:
         wire.reason.message = job.message
     if job.array is not None:
-        _array(state, wire, job)
+        _array(state, wire, job, now)
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         wire.attempts.extend(_attempt(state, attempt) for attempt in _newest(job, most))
-    _money(state, wire, job, form)
+    _money(state, wire, job, form, now)
     if not allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user):
         _redact(wire, job)
     return wire
@@ -241,7 +246,7 @@ def _redact(wire: pb.Job, job: JobRecord) -> None:
         wire.reason.message = START_FAILED_TEXT  # the true one may quote the program
 
 
-def _array(state: State, wire: pb.Job, job: JobRecord) -> None:
+def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:
     array = job.array
     assert array is not None
     counts = {name: count for name, count in array.counts.items() if count}
@@ -250,6 +255,7 @@ def _array(state: State, wire: pb.Job, job: JobRecord) -> None:
     wire.settled_nanos += sum(task.settled_nanos for task in live)
     for task in live:
         if task.attempt is not None:
+            wire.accrued_nanos += _unmetered(task.attempt, now)
             wire.rate_nanos_per_hour += task.attempt.rate
             wire.held_nanos += _held(state, task.attempt)
 
@@ -259,20 +265,39 @@ def _held(state: State, attempt: AttemptRecord) -> int:
     return max((hold.nanos for hold in state.ledger.open_holds(attempt.id)), default=0)
 
 
-def _money(state: State, wire: pb.Job, job: JobRecord, form: Form) -> None:
-    attempt = job.attempt
+def _unmetered(attempt: AttemptRecord, now: int) -> int:
+    """What its live members have cost since each was charged last, if they ran until now; no more than they
+    may run.
+    """
+    most_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
+    cost = 0
+    for member in attempt.live():
+        held_us = min(now - member.started_at, most_us) if member.started_at else 0
+        if held_us > member.charged_us:
+            rates = member.alloc.rates
+            cost += held_nanos(rates, held_us) - held_nanos(rates, member.charged_us)
+    return cost
+
+
+def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> None:
+    live = job.attempt
     held: Mapping[str, int] = {}
-    if attempt is not None:
-        held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(attempt.id)}
-        wire.rate_nanos_per_hour = attempt.rate
+    if live is not None:
+        held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(live.id)}
+        wire.rate_nanos_per_hour = live.rate
         wire.held_nanos = max(held.values(), default=0)
-        limit_us, over_us = attempt.time_limit_us, attempt.grace_us + 5_000_000
-        wire.estimate_expected_nanos = attempt.rate * limit_us // 3_600_000_000
-        wire.estimate_max_nanos = attempt.rate * (limit_us + over_us) // 3_600_000_000
-    elif not job.state.terminal:
-        _estimate(state, wire, job)
+        wire.accrued_nanos += _unmetered(live, now)
+    wire.accrued_nanos += wire.settled_nanos
+    # What was expected stays beside what it was: of a job that has ended, that of its newest attempt.
+    placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
+    if placed is not None:
+        limit_us = placed.time_limit_us
+        wire.estimate_expected_nanos = placed.rate * limit_us // HOUR_US
+        wire.estimate_max_nanos = placed.rate * (limit_us + placed.grace_us + OVERRUN_US) // HOUR_US
+    elif job.state.terminal:
+        wire.estimate_expected_nanos = wire.estimate_max_nanos = -1
     else:
-        wire.estimate_expected_nanos = wire.estimate_max_nanos = job.settled_nanos
+        _estimate(state, wire, job)
     wire.budgets.extend(
         pb.JobBudget(budget=name, held_nanos=held.get(name, 0), settled_nanos=wire.settled_nanos)
         for name in job.budgets[: _BUDGETS_SHOWN[form]]

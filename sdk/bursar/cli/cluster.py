@@ -30,7 +30,6 @@ from bursar.cli.terminal import (
     clean,
     is_terminal,
     paint,
-    rate_text,
     size_text,
     time_text,
     width,
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from bursar.client import Client
 
 
+RATE = Column("price", "rate_per_hour", right=True, title="rate_per_hour", suffix="/h", missing="unknown")
+
+
 def _gpus(row: Row) -> str:
     if not row["gpus"]:
         return "-"
@@ -53,21 +55,45 @@ def _gpus(row: Row) -> str:
 
 NODE_COLUMNS = (
     Column("name", shrink=True),
-    Column("id", drop=1),
+    Column("id", drop=9),
     Column("state"),
-    Column("pool", shrink=True, drop=4),
-    Column("gpus", "gpus_free", _gpus),
-    Column("cpus", "cpus_free", lambda row: f"{row['cpus_free']:g}/{row['cpus']:g}", right=True),
+    Column("pool", shrink=True, drop=6),
+    Column(
+        "gpus",
+        "gpus_free",
+        _gpus,
+        drop=1,
+        title="gpus_free",
+        also=(("gpus_total", "gpus"), ("gpu_types", "gpu_types"), ("simulated", "simulated")),
+    ),
+    Column(
+        "cpus",
+        "cpus_free",
+        lambda row: f"{row['cpus_free']:g}/{row['cpus']:g}",
+        right=True,
+        drop=3,
+        title="cpus_free",
+        also=(("cpus_total", "cpus"),),
+    ),
     Column(
         "memory",
         "memory_free_bytes",
         lambda row: f"{size_text(row['memory_free_bytes'])}/{size_text(row['memory_bytes'])}",
         right=True,
-        drop=3,
+        drop=7,
+        title="memory_free_bytes",
+        also=(("memory_total_bytes", "memory_bytes"),),
     ),
-    Column("price", "rate_per_hour", lambda row: rate_text(row["rate_per_hour"]), right=True),
-    Column("jobs", right=True),
-    Column("seen", "last_seen_at", lambda row: age_text(row["last_seen_at"], now()), drop=2),
+    RATE._replace(drop=4),
+    Column("jobs", right=True, drop=2),
+    Column(
+        "seen",
+        "last_seen_at",
+        lambda row: age_text(row["last_seen_at"], now()),
+        drop=8,
+        title="last_seen_at",
+    ),
+    Column("why", "reason", shrink=True, least=20),
 )
 """Quantities read `free/all`."""
 
@@ -200,8 +226,8 @@ TOKEN_COLUMNS = (
     Column("id"),
     Column("node", shrink=True),
     Column("state"),
-    Column("issued", "issued_at", lambda row: time_text(row["issued_at"])),
-    Column("expires", "expires_at", lambda row: time_text(row["expires_at"]) if row["expires_at"] else "-"),
+    Column("issued", "issued_at", drop=2, title="issued_at"),
+    Column("expires", "expires_at", drop=1, title="expires_at"),
 )
 
 
@@ -216,16 +242,28 @@ def _mode_text(row: Row) -> str:
 # ------------------------------------------------------------------ offers
 
 PRICE_COLUMNS = (
-    Column("provider"),
-    Column("region", shrink=True),
+    Column("provider", drop=2),
+    Column("region", shrink=True, drop=1),
     Column("pool", shrink=True, drop=3),
     Column("instance_type", shrink=True),
-    Column("market"),
-    Column("gpus", "gpus", lambda r: f"{r['gpu_type']}:{r['gpus']}" if r["gpus"] else "-"),
+    Column("market", drop=1),
+    Column(
+        "gpus",
+        "gpus",
+        lambda r: f"{r['gpu_type']}:{r['gpus']}" if r["gpus"] else "-",
+        also=(("gpu_type", "gpu_type"),),
+    ),
     Column("cpus", right=True, drop=4),
-    Column("memory", "memory_bytes", lambda row: size_text(row["memory_bytes"]), right=True, drop=5),
-    Column("price", "rate_per_hour", lambda row: rate_text(row["rate_per_hour"]), right=True),
-    Column("per_gpu", "rate_per_gpu_hour", right=True, drop=1),
+    Column(
+        "memory",
+        "memory_bytes",
+        lambda row: size_text(row["memory_bytes"]),
+        right=True,
+        drop=5,
+        title="memory_bytes",
+    ),
+    RATE,
+    Column("per_gpu", "rate_per_gpu_hour", right=True, drop=1, title="rate_per_gpu_hour"),
     Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=2),
     Column("source", shrink=True, drop=6),
 )
@@ -253,7 +291,7 @@ def offers(client: Client, output: Output, **filters: Any) -> None:
 
 EVENT_COLUMNS = (
     Column("seq", right=True),
-    Column("at", "at", lambda row: time_text(row["at"])),
+    Column("at", "at", lambda row: time_text(row["at"]), drop=2),
     Column("kind"),
     Column("subject"),
     Column("actor", shrink=True, drop=1),
@@ -335,7 +373,7 @@ def doctor(client: Client, full: bool, snapshot: str | None, output: Output) -> 
     columns = (
         Column("check"),
         Column("ok", "ok", lambda row: "ok" if row["ok"] else paint("BROKEN", "red")),
-        Column("message", shrink=True),
+        Column("message"),
     )
     emit(rows, columns, output, identity="check")
     broken = [row for row in rows if not row["ok"]]
@@ -393,12 +431,12 @@ def _memory_use(row: Row) -> str:
 TOP_COLUMNS = (
     Column("node", "name", shrink=True),
     Column("state"),
-    Column("cpu", "", _use, right=True),
-    Column("memory", "", _memory_use, right=True),
+    Column("cpu", "", _use, right=True, drop=1),
+    Column("memory", "", _memory_use, right=True, drop=4),
     Column("gpu", "", _gpu_use, shrink=True),
-    Column("power", "", _power, right=True, drop=1),
-    Column("free_gpus", "", _gpus),
-    Column("jobs", right=True),
+    Column("power", "", _power, right=True, drop=5),
+    Column("free_gpus", "", _gpus, drop=3),
+    Column("jobs", right=True, drop=2),
 )
 
 

@@ -21,28 +21,35 @@ from bursar.cli.common import (
 )
 from bursar.cli.follow import print_logs
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
-from bursar.cli.terminal import age_text, clean, money_text
+from bursar.cli.terminal import age_s, age_text, clean
 from bursar.clock import SECOND_US, parse_duration
 from bursar.codec import view
 from bursar.errors import InvalidRequest
-from bursar.model import JobState
+from bursar.model import JobState, ReasonCode
 from bursar.money import parse_money
 
 if TYPE_CHECKING:
     from bursar.client import Client
 
 LIVE = ("STARTING", "RUNNING", "STOPPING")
+WHY_CELLS = max(len(code) for code in ReasonCode)
 
 
 def _elapsed(row: Row) -> str:
     return age_text(row["started_at"], now(), row["finished_at"])
 
 
+def _elapsed_s(row: Row) -> float | None:
+    return age_s(row["started_at"], now(), row["finished_at"])
+
+
+def _nodes(row: Row) -> list[str]:
+    return [member["node"] for member in row["attempts"][-1]["nodes"]] if row["attempts"] else []
+
+
 def _where(row: Row) -> str:
-    if not row["attempts"]:
-        return "-"
-    nodes = [member["node"] for member in row["attempts"][-1]["nodes"]]
-    return nodes[0] + (f"+{len(nodes) - 1}" if len(nodes) > 1 else "") if nodes else "-"
+    first, *more = _nodes(row) or ["-"]
+    return first + (f"+{len(more)}" if more else "")
 
 
 def _needs(row: Row) -> str:
@@ -61,17 +68,26 @@ def _why(row: Row) -> str:
 
 JOB_COLUMNS = (
     Column("number", right=True),
-    Column("id"),
-    Column("name", shrink=True),
-    Column("project", shrink=True, drop=2),
-    Column("user", shrink=True, drop=5),
+    Column("id", drop=9),
+    Column("name", shrink=True, drop=1),
+    Column("project", shrink=True, drop=5),
+    Column("user", shrink=True, drop=8),
     Column("state"),
-    Column("needs", "resources", _needs, drop=4),
-    Column("where", "attempts", _where, shrink=True, drop=3),
-    Column("elapsed", "started_at", _elapsed, right=True),
-    Column("cost", "cost.settled", lambda row: money_text(row["cost"]["settled"]), right=True),
-    Column("why", "reason.code", _why, shrink=True, drop=1),
+    Column("needs", "resources", _needs, drop=7),
+    Column("where", "", _where, shrink=True, drop=6, value=_nodes),
+    Column("elapsed", "", _elapsed, right=True, drop=3, title="elapsed_s", value=_elapsed_s),
+    Column(
+        "cost",
+        "cost.accrued",
+        right=True,
+        drop=2,
+        mark=texts.is_estimate,
+        also=(("settled", "cost.settled"),),
+    ),
+    # Wide enough for the longest reason: a table never cuts it.
+    Column("why", "", _why, shrink=True, least=WHY_CELLS, value=lambda row: _why(row) or None),
 )
+"""On a narrow terminal ids go first, the number says as much; number, state and reason stay."""
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bursar.cli import texts
-from bursar.cli.cluster import PRICE_COLUMNS
+from bursar.cli.cluster import PRICE_COLUMNS, RATE
 from bursar.cli.common import connected, listing, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearGroup
@@ -108,11 +108,15 @@ def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
         Column("gpu_cost", right=True, drop=1),
         Column("cpu_cost", right=True, drop=3),
         Column("memory_cost", right=True, drop=4),
-        Column("held", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2),
-        Column("gpu_held", "gpu_held_s", lambda row: seconds_text(row["gpu_held_s"]), right=True, drop=5),
+        _time("held", "held_s", drop=2),
+        _time("gpu_held", "gpu_held_s", drop=5),
         Column("jobs", right=True, drop=6),
-        Column("unknown", "unknown_price_s", _unknown, right=True),
+        Column("unknown", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
     )
+
+
+def _time(name: str, path: str, drop: int) -> Column:
+    return Column(name, path, lambda row: seconds_text(row[path]), right=True, drop=drop, title=path)
 
 
 def _unknown(row: Row) -> str:
@@ -130,14 +134,14 @@ def _total_text(total: Row) -> str:
 
 BUDGET_COLUMNS = (
     Column("name", shrink=True),
-    Column("scope", shrink=True, drop=2),
-    Column("period", drop=3),
-    Column("enforcement", drop=4),
-    Column("limit", right=True),
-    Column("settled", right=True),
-    Column("held", right=True),
+    Column("scope", shrink=True, drop=5),
+    Column("period", drop=6),
+    Column("enforcement", drop=7),
+    Column("limit", right=True, drop=1),
+    Column("settled", right=True, drop=2),
+    Column("held", right=True, drop=3),
     Column("available", right=True),
-    Column("renews", "period_end", lambda row: time_text(row["period_end"]), drop=1),
+    Column("renews", "period_end", drop=4, title="period_end"),
 )
 
 
@@ -180,6 +184,15 @@ def budget_show(client: Client, name: str, output: Output) -> None:
 
 
 # ------------------------------------------------------------------ prices
+
+
+PRICE_HISTORY_COLUMNS = (
+    *PRICE_COLUMNS[:5],
+    RATE,
+    Column("valid_from", "valid_from", lambda row: time_text(row["valid_from"])),
+    Column("valid_until", "valid_until", lambda row: time_text(row["valid_until"]), drop=1),
+    Column("source", shrink=True, drop=2),
+)
 
 
 @click.group(cls=NearGroup)
@@ -225,14 +238,8 @@ def prices_history(client: Client, output: Output, limit: int | None, **filters:
     Example: bursar prices history --instance-type p5.48xlarge
     """
     found = client.prices(history=True, limit=limit or 0, **filters)
-    columns = (
-        *PRICE_COLUMNS[:5],
-        Column("price", "rate_per_hour", right=True),
-        Column("valid_from", "valid_from", lambda row: time_text(row["valid_from"])),
-        Column("valid_until", "valid_until", lambda row: time_text(row["valid_until"]), drop=1),
-        Column("source", shrink=True, drop=2),
-    )
-    emit([view.price(each) for each in found], columns, output, identity="price_id", empty="no price matches")
+    rows = [view.price(each) for each in found]
+    emit(rows, PRICE_HISTORY_COLUMNS, output, identity="price_id", empty="no price matches")
 
 
 @prices.command("apply")

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from bursar.cli.table import Head, render
+from bursar.cli.table import SHRINK_MIN, Head, render
 from bursar.cli.terminal import (
     STATE_STYLES,
     clean,
     is_terminal,
+    money_places,
     money_text,
     paint,
     time_text,
@@ -37,10 +38,15 @@ class Column(NamedTuple):
     """One column of a table or CSV.
 
     Attributes:
-        name: what `--columns` and `--sort-by` call it, and its title in CSV.
+        name: what `--columns` and `--sort-by` call it, and its head in a table.
         path: where in the row it is, dotted; empty: `name`.
-        show: its human form; None: by its type.
-        right, shrink, drop: as in `table.Head`.
+        show: its human form; None: by its type, with as many decimals in every cell as one of them needs.
+        title: what programs read it as, with its unit: `elapsed_s`; empty: `name`.
+        value: what it means to programs, in that unit; None: what is at `path`.
+        also: (title, path) of what its human form says beside the value.
+        suffix: after each amount, `/h`. missing: the human form of no value.
+        mark: whether a row's value is an estimate: its human form begins with `~`.
+        right, shrink, drop, least: as in `table.Head`.
     """
 
     name: str
@@ -49,6 +55,21 @@ class Column(NamedTuple):
     right: bool = False
     shrink: bool = False
     drop: int = 0
+    title: str = ""
+    value: Callable[[Row], Any] | None = None
+    also: tuple[tuple[str, str], ...] = ()
+    suffix: str = ""
+    missing: str = "-"
+    mark: Callable[[Row], bool] | None = None
+    least: int = SHRINK_MIN
+
+    def of(self, row: Row) -> Any:
+        """What a program reads in this row."""
+        return lookup(row, self.path or self.name) if self.value is None else self.value(row)
+
+    def cells(self) -> tuple[Column, ...]:
+        """Its columns for programs: itself, and what it says beside."""
+        return (self, *(Column(title, path) for title, path in self.also))
 
 
 class Output(NamedTuple):
@@ -101,7 +122,7 @@ def emit(
         write_csv(found, picked)
     else:
         if output.columns:
-            found = [{c.name: lookup(row, c.path or c.name) for c in picked} for row in found]
+            found = [_picked(row, picked) for row in found]
         if output.format == "jsonl":
             write_lines(dumps(row) for row in found)
         else:
@@ -127,7 +148,7 @@ def emit_one(
     else:
         if output.columns:
             picked = pick([row], columns, output.columns)
-            row = {c.name: lookup(row, c.path or c.name) for c in picked}
+            row = _picked(row, picked)
         write_document(row, output.format)
 
 
@@ -174,8 +195,8 @@ def say(text: str) -> None:
 
 def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int | None) -> str:
     """The rows as a table, `columns_max` cells wide at most; None: as wide as it needs."""
-    heads = [Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop) for c in columns]
-    texts = [[clean(human(row, column)) for column in columns] for row in rows]
+    heads = [Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least) for c in columns]
+    texts = list(zip(*(map(clean, human(rows, column)) for column in columns), strict=True))
     lines = render(heads, texts, columns_max)
     painted = ["  ".join(paint(cell, "bold") for cell in lines[0]).rstrip()]
     for line in lines[1:]:
@@ -190,27 +211,48 @@ def write_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    """CSV with a header. Money is a bare number; its currency is the last column."""
-    values = [[_csv_value(row, column) for column in columns] for row in rows]
-    priced = any(_is_money(value) for row in values for value in row)
+    """CSV with a header that has the units. Money is a bare number; its currency is the last column."""
+    parts = [cell for column in columns for cell in column.cells()]
+    values = [_aligned([_csv_value(row, column) for row in rows]) for column in parts]
+    lines = list(zip(*values, strict=True)) if rows else []
+    titles = [column.title or column.name for column in parts]
+    priced = any(_is_money(value) for line in lines for value in line)
+    with_currency = priced and "currency" not in titles
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = [c.name for c in columns]
-    with_currency = priced and "currency" not in names
-    writer.writerow([*names, "currency"] if with_currency else names)
-    for row in values:
-        currencies = sorted({value["currency"] for value in row if _is_money(value)})
-        line = [csv_cell(value) for value in row]
-        writer.writerow([*line, "/".join(currencies)] if with_currency else line)
+    writer.writerow([*titles, "currency"] if with_currency else titles)
+    for line in lines:
+        currencies = sorted({value["currency"] for value in line if _is_money(value)})
+        written = [csv_cell(value) for value in line]
+        writer.writerow([*written, "/".join(currencies)] if with_currency else written)
     sys.stdout.write(buffer.getvalue())
     sys.stdout.flush()
 
 
 def _csv_value(row: Row, column: Column) -> Any:
     """The value itself, but the human form of what has parts: a cell holds no document."""
-    value = lookup(row, column.path or column.name)
+    value = column.of(row)
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ",".join(map(str, value))
     compound = isinstance(value, dict | list) and not _is_money(value)
     return column.show(row) if compound and column.show is not None else value
+
+
+def _aligned(values: list[Any]) -> list[Any]:
+    """Numbers of one column with as many decimals as one of them needs; anything else as it is."""
+    if not any(isinstance(value, float) for value in values):
+        return values
+    places = max(map(_decimals, values))
+    return [Decimal(f"{value:.{places}f}") if _is_number(value) else value for value in values]
+
+
+def _decimals(value: Any) -> int:
+    """Decimals that a number needs, six at most."""
+    return len(f"{value:.6f}".rstrip("0").partition(".")[2]) if _is_number(value) else 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def csv_cell(value: Any) -> str:
@@ -219,7 +261,7 @@ def csv_cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return str(value)
     if _is_money(value):
         return str(value["amount"])
@@ -227,24 +269,30 @@ def csv_cell(value: Any) -> str:
     return "'" + text if text.startswith(_FORMULA) else text
 
 
-def human(row: Row, column: Column) -> str:
-    """A cell as a person reads it."""
+def human(rows: Sequence[Row], column: Column) -> list[str]:
+    """The cells of a column as a person reads them, with one number of decimals."""
     if column.show is not None:
-        return column.show(row)
-    value = lookup(row, column.path or column.name)
+        return [column.show(row) for row in rows]
+    values = _aligned([column.of(row) for row in rows])
+    places = max((money_places(value) for value in values if _is_money(value)), default=0)
+    cells = [_text(value, column, places) for value in values]
+    if column.mark is None:
+        return cells
+    return ["~" * column.mark(row) + cell for row, cell in zip(rows, cells, strict=True)]
+
+
+def _text(value: Any, column: Column, places: int) -> str:
     if value is None or value == "" or value in ([], {}):
-        return "-"
+        return column.missing
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_money(value):
-        return money_text(value)
-    if isinstance(value, float):
-        return f"{value:g}"
+        return money_text(value, places=places) + column.suffix
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, str) and column.name.endswith("_at"):
+    if isinstance(value, str) and (column.path or column.name).endswith("_at"):
         return time_text(value)
     return str(value)
 
@@ -262,6 +310,11 @@ def lookup(row: Row, path: str) -> Any:
     return value
 
 
+def _picked(row: Row, columns: Sequence[Column]) -> Row:
+    """Only these columns, as programs read them."""
+    return {cell.title or cell.name: cell.of(row) for column in columns for cell in column.cells()}
+
+
 def pick(rows: Sequence[Row], columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
     """The columns called `names`: a declared one, or any field of the JSON object."""
     if not names:
@@ -275,11 +328,10 @@ def ordered(rows: list[Row], columns: Sequence[Column], sort_by: str) -> list[Ro
         return rows
     name = sort_by.removeprefix("-")
     column = _column(rows, columns, name, "--sort-by")
-    path = column.path or column.name
-    known = [row for row in rows if lookup(row, path) is not None]
-    unknown = [row for row in rows if lookup(row, path) is None]
-    known.sort(key=lambda row: _sort_key(lookup(row, path)), reverse=sort_by.startswith("-"))
-    return known + unknown
+    valued = [(column.of(row), row) for row in rows]
+    known = [(_sort_key(value), row) for value, row in valued if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=sort_by.startswith("-"))
+    return [row for _, row in known] + [row for value, row in valued if value is None]
 
 
 def _sort_key(value: Any) -> tuple[int, Decimal, str]:
@@ -292,8 +344,9 @@ def _sort_key(value: Any) -> tuple[int, Decimal, str]:
 
 def _column(rows: Sequence[Row], columns: Sequence[Column], name: str, flag: str) -> Column:
     for column in columns:
-        if column.name == name:
-            return column
+        for cell in column.cells():
+            if name in (cell.name, cell.title):
+                return cell
     head = name.partition(".")[0]
     if not rows or any(head in row for row in rows):
         return Column(name)

@@ -26,8 +26,9 @@ POLICY_COLUMNS = (
     Column("name", shrink=True),
     Column("version", right=True),
     Column("change"),
-    Column("applied_at", "applied_at", lambda row: time_text(row["applied_at"]), drop=2),
+    Column("applied_at", drop=2),
     Column("applied_by", shrink=True, drop=1),
+    Column("problem", shrink=True, least=20),
 )
 
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 GAP: Final = 2
 SHRINK_MIN: Final = 8
-"""A shrinking column keeps at least so many cells."""
+"""A shrinking column keeps at least so many cells, unless it says another number."""
 
 
 class Head(NamedTuple):
@@ -22,12 +22,14 @@ class Head(NamedTuple):
         right: numbers line up at their end.
         shrink: may be cut with `…` on a terminal. Never set for ids.
         drop: on a terminal too narrow even so, columns with the highest `drop` go first; 0 stays.
+        least: cells that a shrinking column keeps: all of them where its text is short.
     """
 
     title: str
     right: bool = False
     shrink: bool = False
     drop: int = 0
+    least: int = SHRINK_MIN
 
 
 def cells(text: str) -> int:
@@ -63,7 +65,7 @@ def layout(
     while True:
         fixed = sum(natural[i] for i in shown if not heads[i].shrink) + GAP * (len(shown) - 1)
         soft = [i for i in shown if heads[i].shrink]
-        least = sum(min(natural[i], SHRINK_MIN) for i in soft)
+        least = sum(min(natural[i], heads[i].least) for i in soft)
         victims = [i for i in shown if heads[i].drop]
         if fixed + least <= width or not victims:
             break
@@ -71,7 +73,8 @@ def layout(
     widths = list(natural)
     room = max(width - fixed, least)
     while sum(widths[i] for i in soft) > room:
-        widest = max(soft, key=lambda i: widths[i])
+        # From the widest of those that still have more than their least.
+        widest = max(soft, key=lambda i: (widths[i] > min(natural[i], heads[i].least), widths[i]))
         widths[widest] -= 1
     return shown, widths
 

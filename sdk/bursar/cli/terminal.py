@@ -102,16 +102,20 @@ class LogPrinter:
 # ------------------------------------------------------------------ human forms
 
 
-def money_text(view: dict[str, str] | None, *, unknown: str = "unknown") -> str:
-    """`1,234.50 USD`; more places for small amounts, so that a cent of cost is not shown as 0."""
+def money_places(view: dict[str, str]) -> int:
+    """Decimals that an amount is shown with: more for small ones, so that no cost is shown as 0."""
+    size = abs(Decimal(view["amount"]))
+    if size and size < Decimal("0.000001"):
+        return 9
+    return 2 if size >= 1 or size == 0 else 4 if size >= Decimal("0.01") else 6
+
+
+def money_text(view: dict[str, str] | None, *, unknown: str = "unknown", places: int | None = None) -> str:
+    """`1,234.50 USD`, with the decimals that the amount needs or with those that are asked for."""
     if view is None:
         return unknown
-    value = Decimal(view["amount"])
-    size = abs(value)
-    places = 2 if size >= 1 or size == 0 else 4 if size >= Decimal("0.01") else 6
-    if size and size < Decimal("0.000001"):
-        places = 9
-    return f"{value:,.{places}f} {view['currency']}"
+    shown = money_places(view) if places is None else places
+    return f"{Decimal(view['amount']):,.{shown}f} {view['currency']}"
 
 
 def rate_text(view: dict[str, str] | None) -> str:
@@ -136,9 +140,14 @@ def seconds_text(seconds: float | None) -> str:
     return format_duration(int(seconds * SECOND_US)) if seconds else "0s"
 
 
-def age_text(since: str | None, now: int, until: str | None = None) -> str:
-    """How long since `since` (until `until`, else `now`); `-` when it has not begun."""
+def age_s(since: str | None, now: int, until: str | None = None) -> float | None:
+    """Seconds since `since` (until `until`, else `now`), to the millisecond; None when it has not begun."""
     if since is None:
-        return "-"
+        return None
     end = parse_instant(until) if until else now
-    return seconds_text(max(0, end - parse_instant(since)) / SECOND_US)
+    return round(max(0, end - parse_instant(since)) / SECOND_US, 3)
+
+
+def age_text(since: str | None, now: int, until: str | None = None) -> str:
+    """The same for people; `-` when it has not begun."""
+    return seconds_text(age_s(since, now, until))

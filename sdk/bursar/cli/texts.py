@@ -151,10 +151,10 @@ def explain_text(view: Row, now: int) -> str:
         names = ", ".join(view["ahead"]) + (f" and {more} more" if more else "")
         lines.append(wrapped(f"ahead of it: {names}"))
     if view["nodes"]:
-        columns = (Column("node"), Column("fits"), Column("why_not", shrink=True))
-        lines += ["", table_text(view["nodes"], columns, 80)]
+        columns = (Column("node"), Column("fits"), Column("why_not"))
+        lines += ["", table_text(view["nodes"], columns, None)]
     if view["budgets"]:
-        lines += ["", table_text(view["budgets"], BUDGET_AFTER, 80)]
+        lines += ["", table_text(view["budgets"], BUDGET_AFTER, None)]
     return "\n".join(lines)
 
 
@@ -164,7 +164,7 @@ BUDGET_AFTER = (
     Column("settled", right=True),
     Column("held", right=True),
     Column("left_after", "available_after", right=True),
-    Column("renews", "renews_at", lambda row: time_text(row["renews_at"]), drop=1),
+    Column("renews", "renews_at", drop=1, title="renews_at"),
 )
 
 
@@ -220,17 +220,25 @@ def _needs_text(job: Row) -> str:
     return nodes + " or ".join(resources_text(option) for option in options)
 
 
+def is_estimate(job: Row) -> bool:
+    """Whether what a job has cost so far rests on its price, since some of it is not metered yet."""
+    cost = job["cost"]
+    return bool(cost["accrued"] != cost["settled"])
+
+
 def _money_pairs(job: Row) -> list[Pair]:
     cost = job["cost"]
+    so_far = money_text(cost["accrued"])
+    if is_estimate(job):
+        so_far = f"~{so_far} so far (estimate; {money_text(cost['settled'])} settled)"
     unknown = "  (part of it ran at an unknown price)" if cost["unknown"] else ""
     live = job["state"] in ("STARTING", "RUNNING", "STOPPING")
+    expected, most = cost["estimate_expected"], cost["estimate_max"]
+    said = expected is not None or job["state"] == "PENDING" or live
     return [
-        ("cost", money_text(cost["settled"]) + unknown),
+        ("cost", so_far + unknown),
         ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
-        (
-            "estimate",
-            f"{money_text(cost['estimate_expected'])} expected, {money_text(cost['estimate_max'])} at most",
-        ),
+        ("estimate", f"{money_text(expected)} expected, {money_text(most)} at most" if said else ""),
         ("price", rate_text(job["rate_per_hour"]) if live else ""),
         ("max cost", money_text(job["max_cost"]) if job["max_cost"] else ""),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),

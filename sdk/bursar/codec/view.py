@@ -89,6 +89,7 @@ def job(wire: types_pb2.Job) -> View:
         "attempts": [attempt(each, cash) for each in wire.attempts],
         "cost": {
             "settled": money(wire.settled_nanos, cash),
+            "accrued": money(max(wire.accrued_nanos, wire.settled_nanos), cash),
             "held": money(wire.held_nanos, cash),
             "estimate_expected": rate(wire.estimate_expected_nanos, cash),
             "estimate_max": rate(wire.estimate_max_nanos, cash),

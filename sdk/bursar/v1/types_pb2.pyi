@@ -624,6 +624,7 @@ class Job(google.protobuf.message.Message):
     REDACTED_FIELD_NUMBER: builtins.int
     BUDGETS_TOTAL_FIELD_NUMBER: builtins.int
     LEFT_OUT_FIELD_NUMBER: builtins.int
+    ACCRUED_NANOS_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -636,6 +637,7 @@ class Job(google.protobuf.message.Message):
     settled_nanos: builtins.int
     held_nanos: builtins.int
     estimate_expected_nanos: builtins.int
+    """once it runs: of its newest attempt, also when it has ended; -1: unknown"""
     estimate_max_nanos: builtins.int
     rate_nanos_per_hour: builtins.int
     cost_unknown: builtins.bool
@@ -651,6 +653,8 @@ class Job(google.protobuf.message.Message):
     """the caller may not see env, command, script and setup: they are left out"""
     budgets_total: builtins.int
     """lists name the first 32 in `budgets`"""
+    accrued_nanos: builtins.int
+    """Settled, and what runs has held since it was metered last, at its price: an estimate while anything runs."""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -696,9 +700,10 @@ class Job(google.protobuf.message.Message):
         redacted: builtins.bool = ...,
         budgets_total: builtins.int = ...,
         left_out: collections.abc.Iterable[builtins.str] | None = ...,
+        accrued_nanos: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

@@ -1,0 +1,189 @@
+"""What a column says to a program is what its name says, with the unit, in every table of every verb."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import bursar.cli
+from bursar.cli import cluster, jobs, money, output, policy, rights, submit, texts
+from bursar.cli.output import Column, Output, table_text
+from bursar.codec import view
+from bursar.model import ReasonCode
+from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+AT = 1_795_233_600_000_000
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
+_OF_TIME = re.compile(r"(_at|_end|_start|_from|_until|^at)$")
+
+
+def filled(kind: type, **given: Any) -> Any:
+    """A message with something in every field, messages within included."""
+    message = kind(**given)
+    for field in message.DESCRIPTOR.fields:
+        if field.name in given or field.message_type is not None:
+            continue
+        is_time = field.type == field.TYPE_INT64 and _OF_TIME.search(field.name)
+        value: Any = {
+            field.CPPTYPE_STRING: field.name if field.type == field.TYPE_STRING else b"x",
+            field.CPPTYPE_BOOL: True,
+            field.CPPTYPE_DOUBLE: 0.5,
+        }.get(field.cpp_type, AT if is_time else 1_500_000)
+        if field.is_repeated:
+            getattr(message, field.name).append(value)
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+def job(**fields: Any) -> types_pb2.Job:
+    member = filled(types_pb2.Member)
+    attempt = filled(types_pb2.Attempt, members=[member], started_at=AT, finished_at=AT + 1_250_000)
+    return filled(
+        types_pb2.Job,
+        attempts=[attempt],
+        currency="USD",
+        spec=filled(types_pb2.JobSpec),
+        started_at=AT,
+        finished_at=AT + 1_250_000,
+        **fields,
+    )
+
+
+def node() -> types_pb2.Node:
+    device = filled(types_pb2.Device, index=0)
+    free = types_pb2.DeviceShare(index=0, milli=500)
+    return filled(types_pb2.Node, facts=filled(types_pb2.NodeFacts, devices=[device]), devices_free=[free])
+
+
+NODE_ROW = view.node(node())
+BY = money.DIMENSIONS
+ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
+    "jobs.JOB_COLUMNS": (jobs.JOB_COLUMNS, view.job(job(state="RUNNING"))),
+    "cluster.NODE_COLUMNS": (cluster.NODE_COLUMNS, NODE_ROW),
+    "cluster.TOKEN_COLUMNS": (cluster.TOKEN_COLUMNS, view.known_token(filled(nodes_pb2.NodeToken))),
+    "cluster.PRICE_COLUMNS": (cluster.PRICE_COLUMNS, view.price(filled(money_pb2.Price))),
+    "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
+    "money.BUDGET_COLUMNS": (money.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
+    "money.cost_columns": (
+        money.cost_columns(list(BY)),
+        view.cost_row(filled(money_pb2.CostRow, keys=[f"a {name}" for name in BY]), BY, "USD"),
+    ),
+    "policy.POLICY_COLUMNS": (policy.POLICY_COLUMNS, view.policy(filled(money_pb2.Policy))),
+    "rights.GRANT_COLUMNS": (rights.GRANT_COLUMNS, view.grant(filled(access_pb2.RoleGrant))),
+    "rights.SECRET_COLUMNS": (rights.SECRET_COLUMNS, view.secret(filled(access_pb2.Secret))),
+    "submit.PLAN_COLUMNS": (submit.PLAN_COLUMNS, view.plan(filled(jobs_pb2.PlanResponse))),
+    "texts.BUDGET_AFTER": (texts.BUDGET_AFTER, view.budget_after(filled(jobs_pb2.BudgetAfter), "USD")),
+}
+LOCAL = {"backup", "misc", "local"}
+"""Tables of what this machine says, not a server: their rows are made by the verbs themselves."""
+
+
+def tables() -> Iterator[str]:
+    """Every table that the verbs have."""
+    for module in pkgutil.iter_modules(bursar.cli.__path__):
+        if module.name in LOCAL:
+            continue
+        found = vars(importlib.import_module(f"bursar.cli.{module.name}"))
+        for name, value in found.items():
+            own = isinstance(value, tuple) and value and all(isinstance(each, Column) for each in value)
+            if own and not any(value is columns for columns, _ in ROWS.values()):
+                yield f"{module.name}.{name}"
+
+
+def test_every_table_is_held_by_these_tests() -> None:
+    assert set(tables()) == {
+        "cluster.EVENT_COLUMNS"
+    }  # its cells are sentences: tests/unit/test_cli_events.py
+
+
+def cells(columns: tuple[Column, ...], row: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Any:
+    output.emit([row], columns, Output(format="csv"))
+    [found] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    return found
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_a_csv_cell_is_what_its_title_says(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for title, cell in cells(*ROWS[table], capsys).items():
+        about = f"{table}: {title} {cell}"
+        assert bool(_INSTANT.match(cell)) == bool(_OF_TIME.search(title)), about
+        if title.endswith(("_s", "_per_hour", "_per_gpu_hour", "cost")):
+            float(cell)
+        if title.endswith("_bytes"):
+            int(cell)
+        assert not cell.startswith(("{", "[")), about
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_picked_json_has_the_names_and_values_of_csv(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    columns, row = ROWS[table]
+    titles = [title for title in cells(columns, row, capsys) if title != "currency"]
+    names = tuple(column.name for column in columns)
+    output.emit([row], columns, Output(format="json", columns=names))
+    [picked] = json.loads(capsys.readouterr().out)
+    assert [name for name in picked if name != "currency"] == titles
+
+
+def test_elapsed_is_seconds_and_sorts_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    long = view.job(job(number=1, state="SUCCEEDED"))
+    short = {**long, "number": 2, "finished_at": long["started_at"]}
+    output.emit([long, short], jobs.JOB_COLUMNS, Output(format="csv", sort_by="elapsed"))
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["number"], row["elapsed_s"]) for row in rows] == [("2", "0.00"), ("1", "1.25")]
+
+
+def test_a_job_that_has_not_begun_has_no_elapsed_time(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**view.job(job(state="PENDING")), "started_at": None, "attempts": []}
+    found = cells(jobs.JOB_COLUMNS, row, capsys)
+    assert (found["elapsed_s"], found["where"]) == ("", "")
+
+
+def test_a_column_keeps_one_number_of_decimals() -> None:
+    amounts = ["1234.500000000", "0.001200000", "0.000000000"]
+    rows = [{"cost": {"amount": amount, "currency": "USD"}} for amount in amounts]
+    lines = table_text(rows, (Column("cost", right=True),), None).splitlines()
+    assert [line.strip() for line in lines[1:]] == ["1,234.500000 USD", "0.001200 USD", "0.000000 USD"]
+    cpus = table_text([{"cpus": 16}, {"cpus": 0.5}, {"cpus": None}], (Column("cpus"),), None)
+    assert cpus.split() == ["CPUS", "16.0", "0.5", "-"]
+
+
+def test_an_unknown_price_is_said_and_rates_are_per_hour() -> None:
+    rows = [{"rate_per_hour": {"amount": "2.000000000", "currency": "USD"}}, {"rate_per_hour": None}]
+    assert table_text(rows, (cluster.RATE,), None).split("\n")[1:] == ["2.00 USD/h", "   unknown"]
+
+
+@pytest.mark.parametrize("columns_max", [40, 80])
+@pytest.mark.parametrize("code", ReasonCode)
+def test_a_narrow_table_of_jobs_never_cuts_or_drops_the_reason(columns_max: int, code: ReasonCode) -> None:
+    row = view.job(job(number=123, state="PENDING"))
+    row |= {"name": "a-name-that-is-much-too-long", "array": None, "reason": {"code": str(code)}}
+    head, line = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
+    assert len(line) <= columns_max
+    assert {"NUMBER", "STATE", "WHY"} <= set(head.split())
+    assert line.endswith(str(code))
+    assert "NAME" in head or columns_max == 40
+    assert "job_" not in line
+
+
+@pytest.mark.parametrize("columns_max", [40, 80])
+def test_a_narrow_table_of_nodes_keeps_name_state_and_reason(columns_max: int) -> None:
+    row = {**NODE_ROW, "name": "n1", "state": "cordoned", "reason": "bad fan"}
+    head, line = table_text([row], cluster.NODE_COLUMNS, columns_max).splitlines()
+    assert len(line) <= columns_max
+    assert (line.split()[:2], line[-7:]) == (["n1", "cordoned"], "bad fan")
+    assert {"NAME", "STATE", "WHY"} <= set(head.split())
+
+
+def test_into_a_pipe_every_id_is_whole() -> None:
+    row = view.job(job(id="job_" + "7" * 16, state="RUNNING"))
+    assert "job_" + "7" * 16 in table_text([row], jobs.JOB_COLUMNS, None)
