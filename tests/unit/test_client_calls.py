@@ -1,8 +1,10 @@
 """What a client does with identity, errors, pages, streams and lost servers, against a fake server."""
 
 import asyncio
+import contextlib
 import gc
 import socket
+import time
 
 import pytest
 
@@ -46,6 +48,54 @@ def test_call_is_repeated_once_after_the_daemon_forgot_the_token(fake, client):
     fake.forget_tokens()
     client.get("1")
     assert len(fake.calls("Jobs/Get")) == 2
+
+
+@pytest.mark.parametrize("call", ["submit_many", "watch"])
+def test_a_stream_to_a_daemon_that_was_started_again_has_a_new_token(fake, client, call):
+    def answers():
+        if call == "submit_many":
+            return list(client.submit_many([JobSpec(command=("true",))]))
+        return list(client.watch(["1"]))
+
+    fake.answers["Jobs/Watch"] = [types_pb2.Job(id="job_1")]
+    assert len(answers()) == 1
+    fake.__exit__()
+    fake.forget_tokens()
+    fake.__enter__()
+    found, deadline = [], time.monotonic() + 20
+    while not found:  # the channel takes a moment to find the new socket
+        with contextlib.suppress(errors.ServerUnavailable):
+            found = answers()
+        assert time.monotonic() < deadline
+    assert len(found) == 1
+    assert fake.tokens_given == 3  # the first, what the restart forgot, and one for all calls since
+
+
+def test_a_stream_that_began_as_the_daemon_was_started_again_is_one_to_repeat(fake, client):
+    assert len(list(client.submit_many([JobSpec(command=("true",))]))) == 1
+    fake.forget_tokens()  # behind the token's back: the socket is the same
+    with pytest.raises(errors.ServerUnavailable, match=r"was started again as this call began.*call again"):
+        list(client.submit_many([JobSpec(command=("true",))]))
+    assert len(fake.calls("Jobs/SubmitMany")) == 1
+    assert len(list(client.submit_many([JobSpec(command=("true",))]))) == 1
+
+
+def test_a_token_of_the_caller_that_is_not_known_stays_unauthenticated(fake):
+    with (
+        bursar.Client(fake.url, token="mine") as made,
+        pytest.raises(errors.Unauthenticated),
+    ):
+        list(made.watch(["1"]))
+
+
+def test_a_stream_that_ends_in_the_middle_for_want_of_rights_says_so(fake, client):
+    def one_and_no_more(request):
+        yield types_pb2.Job(id="job_1")
+        raise errors.Unauthenticated("your token has ended")
+
+    fake.answers["Jobs/Watch"] = one_and_no_more
+    with pytest.raises(errors.Unauthenticated, match="your token has ended"):
+        list(client.watch(["1"]))
 
 
 @pytest.mark.parametrize(

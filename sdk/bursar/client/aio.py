@@ -22,6 +22,7 @@ from bursar.client.link import (
     UNIX_OPTIONS,
     Identity,
     error_from,
+    restarted,
     tls_credentials,
 )
 from bursar.client.sync import RETRIES, RETRY_S
@@ -314,13 +315,15 @@ class AsyncClient:
 
     async def _guard(self, multi: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
         stream = multi(request, metadata=await self._metadata())
+        answered = False
         try:
             async for answer in stream:
+                answered = True
                 yield answer
         except grpc.RpcError as error:
             mapped = error_from(error, self.address)
-            if isinstance(mapped, Unauthenticated):
-                self._identity.renew()
+            if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
+                mapped = restarted(self.address)
             raise mapped from None
         finally:
             stream.cancel()

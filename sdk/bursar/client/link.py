@@ -95,6 +95,13 @@ def _error_info(metadata: Any) -> error_details_pb2.ErrorInfo | None:
     return None
 
 
+def restarted(address: Address) -> errors.ServerUnavailable:
+    """The daemon was started again between the caller's token and the call, which it therefore refused."""
+    return errors.ServerUnavailable(
+        f"the server at {address.url} was started again as this call began and took nothing of it; call again"
+    )
+
+
 def unavailable(address: Address, text: str = "") -> errors.ServerUnavailable:
     """Nobody answers at `address`: what was tried, and what to do."""
     if address.socket is None:
@@ -116,11 +123,15 @@ def unavailable(address: Address, text: str = "") -> errors.ServerUnavailable:
     )
 
 
+SocketMark = tuple[int, int] | None
+
+
 class Identity:
     """Who the caller is: the metadata that goes with every call. Safe to share between threads.
 
     On a unix socket the daemon learns the uid from the kernel (SO_PEERCRED) at `auth.sock`, beside
-    its own socket, and answers with a short token, renewed here before it runs out. A token of the
+    its own socket, and answers with a short token, renewed here before it runs out and when the socket is
+    another one, as after a restart of the daemon, which knows no token of before. A token of the
     environment or the token file comes first over TLS; on a unix socket only an explicit one does.
     """
 
@@ -128,6 +139,7 @@ class Identity:
         self._auth: Path | None = None
         self._lock = threading.Lock()
         self._renew_at = float("inf")
+        self._given_at: SocketMark = None
         self._token = token or ""
         if self._token:
             return
@@ -145,24 +157,36 @@ class Identity:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What to send now, after fetching a token if the last one is about to run out."""
         with self._lock:
-            if self._auth is not None and time.monotonic() >= self._renew_at:
+            if self._auth is not None and (
+                time.monotonic() >= self._renew_at or _mark(self._auth) != self._given_at
+            ):
                 self._fetch(self._auth)
             return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     def renew(self) -> bool:
-        """Forget the token, as after a restart of the daemon. False when it cannot be renewed."""
+        """Forget the token: the daemon was started again meanwhile. False when it cannot be renewed."""
         with self._lock:
             self._renew_at = 0.0 if self._auth is not None else self._renew_at
             return self._auth is not None
 
     def _fetch(self, path: Path) -> None:
         asked_at = time.monotonic()
+        self._given_at = _mark(path)
         answer = _exchange(path)
         if answer is None:  # the call itself then tells what is wrong
-            self._token = ""
+            self._token, self._renew_at = "", 0.0
             return
         self._token, expires_s = answer
         self._renew_at = asked_at + RENEW_SHARE * expires_s
+
+
+def _mark(path: Path) -> SocketMark:
+    """Tells one socket of this name from the next; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def _exchange(path: Path) -> tuple[str, float] | None:

@@ -22,6 +22,7 @@ from bursar.client.link import (
     UNIX_OPTIONS,
     Identity,
     error_from,
+    restarted,
     tls_credentials,
 )
 from bursar.errors import ServerUnavailable, Unauthenticated
@@ -428,14 +429,17 @@ class Client:
         self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
     ) -> Iterator[Any]:
         stream = multi(request, timeout=timeout_s, metadata=self._identity.metadata())
+        answered = False
         try:
-            yield from stream
+            for answer in stream:
+                answered = True
+                yield answer
         except grpc.RpcError as error:
             if timeout_s is not None and stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TimeoutError(f"{timeout_s:g} s have passed") from None
             mapped = error_from(error, self.address)
-            if isinstance(mapped, Unauthenticated):
-                self._identity.renew()
+            if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
+                mapped = restarted(self.address)
             raise mapped from None
         finally:
             stream.cancel()
