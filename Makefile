@@ -2,8 +2,9 @@
 #   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (~1 min)
 #   make check  lint, types, layers and the fast tests: what to run while working        (<1 min)
 #   make test   lint, types, layers, generated code, and every test
+#   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo check test nightly lint format types layers pytest programs proto proto-check docs bench venv clean
+.PHONY: help demo check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint format types layers pytest programs proto proto-check docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -24,6 +25,7 @@ help:
 	@echo "make check   lint and the fast tests"
 	@echo "make test    lint, types, layers, generated code and every test"
 	@echo "make nightly the property tests with many more examples"
+	@echo "make judge   an hour of fuzzing, 1,000 kill -9, 100 damaged directories, 100 mutants"
 	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
 	@echo "make bench   measured speed, beside the machine's own limits"
 	@echo "make proto   generate sdk/bursar/v1 from proto/ again"
@@ -93,6 +95,25 @@ pytest: .venv/.torch programs
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)
 
+# As docs/judging.md says; each of them alone too, with a seed of its own: make judge-kill SEED=7
+SEED ?= 1
+COVERING ?= .covering
+judge: judge-fuzz judge-kill judge-damage judge-mutants
+
+judge-fuzz: .venv/.installed
+	@BURSAR_FUZZ_ROUNDS=$${BURSAR_FUZZ_ROUNDS:-300} $(BIN)/pytest -q -n $(WORKERS) tests/contract/test_rpc_fuzz.py \
+	  tests/contract/test_agent_sessions.py
+
+judge-kill: .venv/.installed
+	@$(BIN)/python bench/chaos.py --seed $(SEED)
+
+judge-damage: .venv/.installed
+	@$(BIN)/python bench/damage.py --seed $(SEED)
+
+judge-mutants: .venv/.installed
+	@$(BIN)/python bench/mutants.py record $(COVERING)
+	@$(BIN)/python bench/mutants.py try $(COVERING) --seed $(SEED)
+
 # Programs that tests run as they are; a test that skipped them would prove nothing.
 programs:
 	@.ci/need mosquitto=mosquitto systemd-analyze=systemd
@@ -110,4 +131,4 @@ bench: .venv/.installed
 	@for each in $(BENCHES); do echo "== bench/$$each.py"; $(BIN)/python "bench/$$each.py"; done
 
 clean:
-	@rm -rf .venv .venv-proto .demo demo-focus.csv .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-proto .demo demo-focus.csv .covering .mypy_cache .ruff_cache .hypothesis .import_linter_cache

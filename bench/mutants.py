@@ -1,0 +1,330 @@
+"""Would the tests notice a mistake? Random lines of the product, each changed once, and the tests of each.
+
+Run     make judge-mutants, or
+        python bench/mutants.py record FOLDER            which test runs which line (minutes, once)
+        python bench/mutants.py try FOLDER [--lines 100] [--seed 1] [--within daemon/bursard]
+        python bench/mutants.py again FOLDER TEST...     the survivors once more, with these tests alone
+Prints  each survivor as a difference, and the share that was caught. A person says which survivors mean the
+        same as the product (nothing could notice them); the others want a test of their kind.
+Why     a line that no test can tell from a wrong one holds nothing.
+
+Works on the commit that was recorded, in scratch copies; a line is changed once, at random by the seed. The
+quickest tests of a line run first. Lines that no test in this process runs (launchers, supervisors, commands)
+are tried with the tests that start processes, by room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from random import Random
+
+import coverage
+import mutations
+from mutations import Mutation
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("sdk/bursar", "policies/bursar_policies", "daemon/bursard", "agents/bursar_agent")
+PURE = (
+    "tests/unit",
+    "tests/scenario",
+    "tests/contract",
+    "tests/access",
+    "tests/property",
+    "tests/sim",
+    "tests/docs",
+)
+FIRST_S, ALL_S = 40.0, 240.0
+"""Recorded seconds of the tests that are tried first, and of all that are."""
+TEST_S, RUN_S = 60, 420
+"""What one test may take, since a change can make a loop endless, and what all of one mutant may."""
+PROCESSES: dict[str, tuple[str, ...]] = {
+    "agents/bursar_agent/runner": (
+        "tests/integration/test_runner_process.py",
+        "tests/integration/test_runner_warm.py",
+    ),
+    "agents/bursar_agent": (
+        "tests/integration/test_agent_process.py",
+        "tests/integration/test_agent_link.py",
+    ),
+    "sdk/bursar/local": ("tests/acceptance/test_crashes.py",),
+    "sdk/bursar/cli": ("tests/acceptance/test_daily_work.py", "tests/acceptance/test_bad_input.py"),
+    "sdk/bursar/client": ("tests/acceptance/test_daily_work.py",),
+    "daemon/bursard": ("tests/integration/test_tls.py", "tests/acceptance/test_daily_work.py"),
+    "": (),
+}
+"""Room: tests that start its processes, whose lines no recording sees."""
+
+
+@dataclass
+class Trial:
+    """One mutant and what became of it: `caught`, `survived`, or `nothing runs it`."""
+
+    file: str
+    mutation: Mutation
+    difference: list[str]
+    tests: int = 0
+    verdict: str = ""
+    by: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Covering:
+    """Which test runs which line, and how long each takes."""
+
+    folder: Path
+    lines: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+    """File -> line -> tests; the empty name stands for importing."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in self.folder.glob("durations-*.json"):
+            self.seconds |= json.loads(path.read_text())
+        for path in self.folder.glob("lines*"):
+            data = coverage.CoverageData(str(path))
+            data.read()
+            for name in data.measured_files():
+                seen = self.lines.setdefault(os.path.relpath(name, ROOT), {})
+                for line, tests in data.contexts_by_lineno(name).items():
+                    seen.setdefault(line, set()).update(tests)
+
+    def tests_of(self, file: str, mutation: Mutation) -> list[str]:
+        """Those that run it, quickest first; of what importing runs, those that run anything of the file."""
+        seen = self.lines.get(file, {})
+        first, last = mutation.statement
+        found = set(seen.get(mutation.line, ())) - {""}
+        if not found:
+            found = set().union(*(seen.get(line, set()) for line in range(first, last + 1))) - {""}
+        if not found and not mutation.scope:
+            found = set().union(*seen.values()) - {""}
+        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+
+
+def record(folder: Path) -> int:
+    """Run every test that needs no process, with its lines written down."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    env = os.environ | {"BURSAR_COVERING": str(folder), "PYTHONPATH": str(ROOT / "bench")}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "covering", "-n", "2", *PURE]
+    code = subprocess.run(words, cwd=ROOT, env=env, check=False).returncode
+    (folder / "commit").write_text(git("rev-parse", "HEAD"))
+    return code
+
+
+def git(*words: str) -> str:
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def product(within: str) -> Iterator[str]:
+    """Every file that may be changed, by its path in the repository."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            if "/v1/" not in name and name.startswith(within):
+                yield name
+
+
+def chosen(commit: str, within: str, lines: int, seed: int) -> list[Trial]:
+    """So many random lines of the product, each with one random change."""
+    random = Random(seed)
+    found: list[tuple[str, str, int, list[Mutation]]] = []
+    for file in product(within):
+        source = git("show", f"{commit}:{file}") + "\n"
+        ast.parse(source)
+        made: dict[int, list[Mutation]] = {}
+        for mutation in mutations.mutations(source):
+            made.setdefault(mutation.line, []).append(mutation)
+        found += [(file, source, line, each) for line, each in made.items()]
+    trials: list[Trial] = []
+    for file, source, _, choices in random.sample(found, len(found)):
+        mutation = random.choice(choices)
+        try:
+            ast.parse(mutation.applied(source))
+        except SyntaxError:
+            continue
+        trials.append(Trial(file, mutation, list(mutations.difference(source, mutation))))
+        if len(trials) == lines:
+            break
+    return trials
+
+
+class Copy:
+    """A scratch copy of one commit, in which one file at a time is wrong."""
+
+    def __init__(self, commit: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="bursar-mutant-"))
+        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+        subprocess.run(["tar", "-x", "-C", self.folder], input=archive, check=True)
+        # The tests themselves, and what they need, are as they are now: new ones are tried on old survivors.
+        shutil.rmtree(self.folder / "tests")
+        shutil.copytree(ROOT / "tests", self.folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def tried(self, trial: Trial, tests: Sequence[str]) -> tuple[bool, str]:
+        """Whether any of these tests fails with the change, and which."""
+        path = self.folder / trial.file
+        source = path.read_text()
+        path.write_text(trial.mutation.applied(source))
+        names = self.folder / "tests-to-run"
+        names.write_text("\n".join(tests) + "\n")
+        rooms = [self.folder / Path(room).parent for room in ROOMS]
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, rooms)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "BURSAR_FUZZ_ROUNDS": "4",
+        }
+        words = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:warnings",
+            f"--timeout={TEST_S}",
+            f"@{names}",
+        ]
+        process = subprocess.Popen(
+            words, cwd=self.folder, env=env, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=RUN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True, "took too long"
+        finally:
+            path.write_text(source)
+        failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        if process.returncode == 0:
+            return False, ""
+        # 4: no such test; it may have a parameter made of what was changed, which is no proof.
+        return process.returncode != 4, (failed or said.splitlines() or ["ended without a word"])[-1][:160]
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def judged(trial: Trial, copy: Copy, covering: Covering) -> Trial:
+    """Try the tests of this line, quickest first, until one fails."""
+    began = time.monotonic()
+    known = covering.tests_of(trial.file, trial.mutation)
+    first: list[str] = []
+    rest: list[str] = []
+    spent = 0.0
+    for test in known:
+        spent += covering.seconds.get(test, 0.0)
+        if spent < FIRST_S or not first:
+            first.append(test)
+        elif spent < ALL_S:
+            rest.append(test)
+    groups = [group for group in (first, rest) if group]
+    if not known:
+        room = max((each for each in PROCESSES if trial.file.startswith(each)), key=len)
+        groups = [list(PROCESSES[room])] if PROCESSES[room] else []
+    trial.verdict = "survived" if groups else "nothing runs it"
+    for group in groups:
+        trial.tests += len(group)
+        caught, trial.by = copy.tried(trial, group)
+        if caught:
+            trial.verdict = "caught"
+            break
+    trial.seconds = time.monotonic() - began
+    return trial
+
+
+def shown(number: int, trial: Trial) -> None:
+    line = f"{number:4} {trial.verdict:15} {trial.file}:{trial.mutation.line} {trial.mutation.kind}"
+    print(f"{line} ({trial.tests} tests, {trial.seconds:.0f} s) {trial.by}", flush=True)
+    if trial.verdict != "caught":
+        print("\n".join(f"       {each}" for each in trial.difference), flush=True)
+
+
+def run(folder: Path, trials: list[Trial], workers: int, tests: Sequence[str] = ()) -> int:
+    """Judge all of them, and print the share that was caught."""
+    commit = (folder / "commit").read_text().strip()
+    covering = Covering(folder) if not tests else None
+    copies: SimpleQueue[Copy] = SimpleQueue()
+    made = [Copy(commit) for _ in range(workers)]
+    for each in made:
+        copies.put(each)
+
+    def one(trial: Trial) -> Trial:
+        copy = copies.get()
+        try:
+            if covering is not None:
+                return judged(trial, copy, covering)
+            began = time.monotonic()
+            caught, trial.by = copy.tried(trial, tests)
+            trial.verdict, trial.tests = ("caught" if caught else "survived"), len(tests)
+            trial.seconds = time.monotonic() - began
+            return trial
+        finally:
+            copies.put(copy)
+
+    report = folder / ("again.jsonl" if tests else "report.jsonl")
+    caught = 0
+    try:
+        with ThreadPoolExecutor(workers) as pool, report.open("w") as out:
+            for number, trial in enumerate(pool.map(one, trials), 1):
+                shown(number, trial)
+                caught += trial.verdict == "caught"
+                out.write(json.dumps(asdict(trial)) + "\n")
+                out.flush()
+    finally:
+        for each in made:
+            each.remove()
+    share = caught / max(len(trials), 1)
+    print(f"caught {caught} of {len(trials)} mutants ({share:.0%}) of {commit[:10]}; {report}")
+    return 0
+
+
+def survivors(folder: Path) -> list[Trial]:
+    found = []
+    for line in (folder / "report.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["verdict"] != "caught":
+            change = row.pop("mutation")
+            change["statement"] = tuple(change["statement"])
+            found.append(Trial(**(row | {"mutation": Mutation(**change)})))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=("record", "try", "again"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("tests", nargs="*")
+    parser.add_argument("--lines", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--within", default="")
+    parser.add_argument("--workers", type=int, default=2)
+    asked = parser.parse_args()
+    if asked.verb == "record":
+        return record(asked.folder)
+    if asked.verb == "again":
+        return run(asked.folder, survivors(asked.folder), asked.workers, asked.tests)
+    commit = (asked.folder / "commit").read_text().strip()
+    return run(asked.folder, chosen(commit, asked.within, asked.lines, asked.seed), asked.workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
