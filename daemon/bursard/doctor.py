@@ -262,6 +262,11 @@ def _budgets(state: State) -> Finding:
         record = state.budgets.records[room.name]
         if record.hard and room.room_nanos < 0:
             problems.append(f"B1: {room.name} is over its limit by {-room.room_nanos} nanos")
+    for array_id, money in state.array_money.items():
+        array = state.jobs[array_id]
+        if array.spec.caps_array and money.committed_nanos > array.spec.max_cost_nanos:
+            over = money.committed_nanos - array.spec.max_cost_nanos
+            problems.append(f"B4: array {array.display} is over its max_cost by {over} nanos")
     count = len(state.budgets.records)
     return _finding("budgets (B1)", problems, f"settled + held is within all {count}", "raise the limit")
 

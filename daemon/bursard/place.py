@@ -177,6 +177,17 @@ class _Check:
                     (("budget", name), ("room", str(room)), ("needed", str(nanos))),
                 )
             holds.append(Hold(name, record.period_start, nanos))
+        if job.spec.caps_array:
+            cap = state.cap_room(state.jobs[job.parent_id])
+            room = cap.room_nanos - self._held.get(cap.name, 0)
+            if nanos > room:
+                return Reason(
+                    ReasonCode.BUDGET_COMMITTED,
+                    f"max_cost of array {cap.array} no longer has room for the hold",
+                    "the next plan looks again",
+                    (("array", cap.array), ("room", str(room)), ("needed", str(nanos))),
+                )
+            self._held[cap.name] = self._held.get(cap.name, 0) + nanos
         for hold in holds:
             self._held[hold.budget] = self._held.get(hold.budget, 0) + nanos
         return tuple(holds)

@@ -69,7 +69,8 @@ class JobClass(msgspec.Struct, frozen=True):
     Attributes:
         time_limit_us: always > 0 here: the worst case the hold pays for (grace and margin not included).
         hold_us: what the hold covers: time limit + grace + margin.
-        budgets: names of the hard budgets that must all pay.
+        budgets: names of the hard budgets that must all pay; last, of a task, the `max_cost` of its array
+            (`cap_of`).
         max_price_nanos_per_hour: 0 for none; of the whole gang.
         max_cost_nanos: 0 for none; what is left of the job's own cap; the time limit is cut to it.
             Nothing left is -1, so that it is not read as none.
@@ -87,6 +88,11 @@ class JobClass(msgspec.Struct, frozen=True):
     max_price_nanos_per_hour: int = 0
     max_cost_nanos: int = 0
     avoid_nodes: tuple[str, ...] = ()
+
+
+def cap_of(array_id: str) -> str:
+    """The name under which an array's own `max_cost` stands among budgets, none of which has a space."""
+    return f"max_cost of {array_id}"
 
 
 class PendingQueue(msgspec.Struct, frozen=True):
@@ -156,6 +162,7 @@ class BudgetRoom(msgspec.Struct, frozen=True):
 
     Attributes:
         renews_at: end of the period, 0 when it never renews.
+        array: how people name the array whose own `max_cost` this is; empty for a budget.
     """
 
     name: str
@@ -164,6 +171,7 @@ class BudgetRoom(msgspec.Struct, frozen=True):
     held_nanos: int
     currency: str
     renews_at: int = 0
+    array: str = ""
 
     @property
     def room_nanos(self) -> int:

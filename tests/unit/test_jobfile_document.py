@@ -74,6 +74,7 @@ def test_the_job_file_of_the_contract_reads_as_it_says() -> None:
         depends_on=(Dependency("prep"),),
         array=ArraySpec(tuple(range(100)), 10),
         max_cost_nanos=500 * 10**9,
+        max_cost_per="job",
         max_price_nanos_per_hour=40 * 10**9,
         currency="USD",
         on_exceed="checkpoint-stop",

@@ -11,6 +11,9 @@ from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us
 
+UNNUMBERED = "the array"
+"""How an array is named that is not submitted yet."""
+
 
 def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     """The reason behind a refusal."""
@@ -66,6 +69,8 @@ def _own_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
 
 def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     room = rooms.budgets[refusal.budget]
+    if room.array:
+        return _array_cap(job_class, refusal, rooms)
     held = room.held_nanos + rooms.promised_nanos(refusal.budget)
     left = rooms.room_nanos(refusal.budget)
     cash = room.currency
@@ -87,6 +92,35 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         f"needs {text.money(needed, cash)} for {text.duration(job_class.hold_us)} at most"
     )
     return Reason(refusal.code, message, _budget_remedy(job_class, refusal, rooms), facts)
+
+
+def _array_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    cap = rooms.budgets[refusal.budget]
+    held = cap.held_nanos + rooms.promised_nanos(cap.name)
+    left, cash, needed = rooms.room_nanos(cap.name), cap.currency, refusal.needed_nanos
+    stopped = refusal.code is ReasonCode.BUDGET_EXHAUSTED
+    name = cap.array if cap.array == UNNUMBERED else f"array {cap.array}"
+    message = (
+        f"{name} has {text.money(left, cash)} left of its max_cost"
+        f" {text.money(cap.limit_nanos, cash)} ({text.money(cap.settled_nanos, cash)} settled,"
+        f" {text.money(held, cash)} held); each task needs {text.money(needed, cash)} for"
+        f" {text.duration(job_class.hold_us)} at most" + (", so no more of it can start" if stopped else "")
+    )
+    wait = "" if stopped else "wait until its running tasks give back what they do not use, or "
+    raised = f"raise it to {text.money(cap.limit_nanos + needed - left, cash)} or more"
+    if cap.array != UNNUMBERED:
+        raised += f" (bursar update {cap.array} --max-cost MONEY)"
+    facts = (
+        ("array", cap.array),
+        ("currency", cash),
+        ("max_cost", str(cap.limit_nanos)),
+        ("settled", str(cap.settled_nanos)),
+        ("held", str(held)),
+        ("room", str(left)),
+        ("needed", str(needed)),
+        ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
+    )
+    return Reason(refusal.code, message, wait + raised, facts)
 
 
 def _budget_remedy(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bursar.codec.spec import shares_to_wire
 from bursar.model import LIMITS, JobSpec, JobState
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
-from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf
+from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf, cap_of
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
+from bursard.scheduler.explain import WHAT_IF_ID
+from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.views import job_view, reason_view, visible
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
+from bursard.state.arrays import size_of_spec
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import first_pending
 from bursard.store import JobFilter
@@ -32,16 +37,23 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     secrets_of(state, spec)
     refuse_unaffordable(state, user, spec)
     budgets, hard = state.budgets.matching(user, spec)
-    job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
     snapshot, now = state.snapshot(), engine.now()
+    payers = hard
+    if spec.caps_array:
+        cap = BudgetRoom(cap_of(WHAT_IF_ID), spec.max_cost_nanos, 0, 0, state.currency, array=UNNUMBERED)
+        snapshot = replace(snapshot, budgets={**snapshot.budgets, cap.name: cap})
+        payers = (*hard, cap.name)
+    job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec))
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority))
-    tasks = len(spec.array.indices) if spec.array is not None else 1
+    tasks = size_of_spec(spec)
     wire = pb.PlanResponse(
         starts_now=answer.start is not None,
         rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
         currency=state.currency,
         expected_nanos=answer.expected_nanos * tasks,
         worst_case_nanos=answer.worst_nanos * tasks,
+        tasks=tasks if spec.array is not None else 0,
+        task_worst_case_nanos=answer.worst_nanos,
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
         expected_start_at=answer.expected_start_at,
         why=answer.start.why if answer.start is not None else "",
@@ -52,12 +64,22 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
         _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, snapshot, answer)
     await _history(engine, wire, spec, tasks)
+    if spec.caps_array:
+        wire.worst_case_nanos = min(wire.worst_case_nanos, spec.max_cost_nanos)
+        wire.expected_nanos = min(wire.expected_nanos, spec.max_cost_nanos)
+    _after_start(engine, wire, budgets, hard, answer)
+    return wire
+
+
+def _after_start(
+    engine: Engine, wire: pb.PlanResponse, budgets: tuple[str, ...], hard: tuple[str, ...], answer: WhatIf
+) -> None:
+    state = engine.state
     held = answer.worst_nanos if answer.start is not None else 0
     rooms = state.budgets.rooms(state.ledger)
     for name in budgets:
         if name in rooms:
             wire.budgets.append(_after(rooms[name], held, name in hard))
-    return wire
 
 
 def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int) -> None:
@@ -65,7 +87,7 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     hold = cheapest_hold(engine.state, job_class)
     if hold is None:
         return
-    wire.worst_case_nanos = hold * tasks
+    wire.worst_case_nanos, wire.task_worst_case_nanos = hold * tasks, hold
     wire.rate_nanos_per_hour = hold * US_PER_HOUR // job_class.hold_us
     wire.expected_nanos = wire.rate_nanos_per_hour * job_class.time_limit_us // US_PER_HOUR * tasks
 
@@ -109,7 +131,7 @@ async def _history(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: 
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
     return pb.BudgetAfter(
-        budget=room.name,
+        budget=f"max_cost of array {room.array}" if room.array else room.name,
         limit_nanos=room.limit_nanos,
         settled_nanos=room.settled_nanos,
         held_nanos=room.held_nanos,
@@ -123,6 +145,8 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
+    if reason is None and job.array is not None and (task := first_pending(state, job)) is not None:
+        reason = reason_of(state, cycle, task, now)  # of an array that runs, why the rest of it waits
     wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None:
@@ -131,6 +155,8 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     for name in job.budgets:
         if name in rooms:
             wire.budgets.append(_after(rooms[name], 0, name in job.hard_budgets))
+    if job.spec.caps_array and (array := state.jobs.get(job.parent_id or job.id)) is not None:
+        wire.budgets.append(_after(state.cap_room(array), 0, True))
     if job.array is not None:
         job = first_pending(state, job) or job
     if reason is not None:

@@ -6,7 +6,7 @@ Why     a job that waits for money that can never come is worse than an error wi
 
 from __future__ import annotations
 
-from bursar.clock import format_duration
+from bursar.clock import SECOND_US, format_duration
 from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.model import DeviceShare, JobSpec
 from bursar.money import format_nanos
@@ -15,6 +15,7 @@ from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
 from bursard.scheduler.pricing import share_rates
 from bursard.scheduler.text import money
+from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
 
 HOLDS_MAX = 1000
@@ -70,8 +71,15 @@ def _devices(state: Tables, row: int, option: ResourceRequest) -> tuple[DeviceSh
     return tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count))
 
 
-def refuse_unaffordable(state: Tables, user: str, spec: JobSpec) -> None:
-    """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case."""
+def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: int = 0) -> None:
+    """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case, or the
+    `max_cost` of an array not that of one task.
+
+    Args:
+        settled_nanos: what the array has cost already.
+    """
+    if spec.caps_array:
+        _refuse_small_cap(state, spec, settled_nanos)
     if not state.budgets.records:
         return
     _, hard = state.budgets.matching(user, spec)
@@ -89,13 +97,7 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec) -> None:
         if needed <= reachable:
             continue
         held = state.ledger.held(name, record.period_start)
-        affordable_us = job_class.hold_us * max(reachable, 0) // needed if needed else 0
-        limit_us = affordable_us - (job_class.hold_us - job_class.time_limit_us)
-        remedy = (
-            f"ask for a time limit of {format_duration(limit_us)} or less"
-            if limit_us >= 1_000_000
-            else "ask for fewer resources"
-        )
+        remedy = _cheaper(job_class, needed, reachable)
         raise BudgetExceeded(
             f"budget {name} can never pay for this: the worst case is {money(needed, state.currency)}"
             f" ({format_duration(job_class.time_limit_us)} limit), the budget is"
@@ -111,6 +113,53 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec) -> None:
                 "reason": "BudgetExhausted",
             },
         )
+
+
+def _cheaper(job_class: JobClass, needed: int, reachable: int) -> str:
+    """What to ask for instead, so that it costs no more than can be had."""
+    affordable_us = job_class.hold_us * max(reachable, 0) // needed if needed else 0
+    limit_us = affordable_us - (job_class.hold_us - job_class.time_limit_us)
+    if limit_us >= SECOND_US:
+        return f"ask for a time limit of {format_duration(limit_us)} or less"
+    return "ask for fewer resources"
+
+
+def _refuse_small_cap(state: Tables, spec: JobSpec, settled: int) -> None:
+    job_class = state.class_of_spec(spec, (), state.time_limit_of(spec))
+    needed = cheapest_hold(state, job_class)
+    left = spec.max_cost_nanos - settled
+    if needed is None or needed <= left:
+        return
+    cash = state.currency
+    spent = f" with {money(settled, cash)} of it settled" if settled else ""
+    raise BudgetExceeded(
+        f"budget.max_cost can never pay for a task of this array: the worst case of one is"
+        f" {money(needed, cash)} ({format_duration(job_class.time_limit_us)} limit), the cap on all is"
+        f" {money(spec.max_cost_nanos, cash)}{spent}; set it to {money(settled + needed, cash)} or more,"
+        f" {_cheaper(job_class, needed, left)}, or say `per: task` if it is meant for each",
+        {
+            "needed": format_nanos(needed),
+            "max_cost": format_nanos(spec.max_cost_nanos),
+            "settled": format_nanos(settled),
+            "currency": cash,
+            "reason": "BudgetExhausted",
+        },
+    )
+
+
+def refuse_cap_below(state: Tables, array: JobRecord, spec: JobSpec) -> None:
+    """Raise `BudgetExceeded` when an array has committed more than a new `max_cost` of it allows."""
+    committed = state.array_money[array.id].committed_nanos
+    if committed <= spec.max_cost_nanos:
+        return
+    settled, held = state.array_money[array.id].settled_nanos, state.array_money[array.id].held_nanos
+    cash = state.currency
+    raise BudgetExceeded(
+        f"max_cost {money(spec.max_cost_nanos, cash)} of array {array.display} is below the"
+        f" {money(settled, cash)} settled and {money(held, cash)} held by its running tasks; set"
+        f" {money(committed, cash)} or more, or cancel tasks first",
+        {"settled": format_nanos(settled), "held": format_nanos(held), "currency": cash},
+    )
 
 
 def check_currency(state: Tables, currency: str, where: str) -> None:

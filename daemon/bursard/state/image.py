@@ -20,7 +20,7 @@ from bursard.state.core import State
 from bursard.state.fold.policies import strategy_in_force
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
-from bursard.state.tables import Doom, Limits, NodeToken
+from bursard.state.tables import ArrayMoney, Doom, Limits, NodeToken, still_to_cost
 from bursard.state.typical import TypicalImage, TypicalRequests
 
 FORMAT = 2
@@ -201,7 +201,12 @@ def _job(state: State, job: JobRecord, at: int) -> None:
                 state.counts[name] = state.counts.get(name, 0) + many
     if job.array is not None:
         state.tasks[job.id] = {}
+        state.array_money[job.id] = ArrayMoney(job.settled_nanos)
     attempt = job.attempt
+    if job.parent_id:
+        money = state.array_money[job.parent_id]
+        money.settled_nanos += job.settled_nanos
+        money.held_nanos += still_to_cost(attempt) if attempt is not None else 0
     if attempt is not None:
         state.attempts[attempt.id] = attempt
         for member in attempt.live():

@@ -12,12 +12,13 @@ from bursard.state.tables import Tables
 
 def take(tables: Tables) -> Snapshot:
     """The frozen world for one cycle."""
+    queues = tables.pending.queues()
     return Snapshot(
         version=tables.version,
         nodes=tables.cluster.columns(),
-        queues=tables.pending.queues(),
+        queues=queues,
         running=tables.members.columns(),
-        budgets=tables.budgets.rooms(tables.ledger),
+        budgets=tables.rooms(queues),
         strategy=tables.strategy,
         typical=tables.typical.requests,
         facts_version=tables.cluster.facts_version + 1,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from bursar.model import JobSpec, JobState
+from bursar.money import cumulative
 from bursar_policies.compile import Applied as PriceDocument
-from bursar_policies.decision import JobClass
+from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
 from bursard.events import Charge, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.state import arrays
@@ -66,6 +67,23 @@ class Applied(msgspec.Struct):
     finished: list[JobRecord] = []
 
 
+class ArrayMoney(msgspec.Struct):
+    """What an array has committed of its `max_cost`. Made anew from its tasks, so no image keeps it.
+
+    Attributes:
+        settled_nanos: what all its attempts have cost so far.
+        held_nanos: what live ones may still cost at most.
+    """
+
+    settled_nanos: int = 0
+    held_nanos: int = 0
+
+    @property
+    def committed_nanos(self) -> int:
+        """Both."""
+        return self.settled_nanos + self.held_nanos
+
+
 class NodeToken(msgspec.Struct, frozen=True):
     """A secret of a node, hashed.
 
@@ -110,6 +128,8 @@ class Tables:
         self.jobs: dict[str, JobRecord] = {}
         self.tasks: dict[str, dict[int, JobRecord]] = {}
         """By array, those of its tasks that are records."""
+        self.array_money: dict[str, ArrayMoney] = {}
+        """By array that is to end."""
         self.numbers: dict[int, str] = {}
         self.names: dict[str, dict[str, None]] = {}
         self.keys: dict[tuple[str, str], str] = {}
@@ -175,7 +195,7 @@ class Tables:
         limit_us = self.time_limit_of(job.spec)
         return self.class_of_spec(
             job.spec,
-            job.hard_budgets,
+            (*job.hard_budgets, cap_of(job.parent_id or job.id)) if job.spec.caps_array else job.hard_budgets,
             limit_us,
             settled_nanos=job.settled_nanos,
             avoid=_failed_nodes(job) if job.spec.retry.avoid_same_node else (),
@@ -189,10 +209,14 @@ class Tables:
         settled_nanos: int = 0,
         avoid: tuple[str, ...] = (),
     ) -> JobClass:
-        """The class of a spec that need not be a job yet (`bursar plan`)."""
+        """The class of a spec that need not be a job yet (`bursar plan`).
+
+        A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
+        pay for in full waits.
+        """
         # A cap that is spent must still be a cap: -1 says that nothing is left, 0 that there is none.
         left = spec.max_cost_nanos - settled_nanos
-        cap = (left if left > 0 else -1) if spec.max_cost_nanos else 0
+        cap = (left if left > 0 else -1) if spec.max_cost_nanos and not spec.caps_array else 0
         return JobClass(
             nodes=spec.nodes,
             options=spec.options,
@@ -205,6 +229,28 @@ class Tables:
             max_price_nanos_per_hour=spec.max_price_nanos_per_hour,
             max_cost_nanos=cap,
             avoid_nodes=avoid,
+        )
+
+    def rooms(self, queues: Iterable[PendingQueue]) -> dict[str, BudgetRoom]:
+        """What each budget can still promise, and each array of these queues of its own `max_cost`."""
+        rooms = self.budgets.rooms(self.ledger)
+        for queue in queues:
+            task = self.jobs[queue.jobs[0][1]]
+            if task.spec.caps_array:
+                room = self.cap_room(self.jobs[task.parent_id])
+                rooms[room.name] = room
+        return rooms
+
+    def cap_room(self, array: JobRecord) -> BudgetRoom:
+        """What is left of the `max_cost` of an array that has one as a whole."""
+        money = self.array_money[array.id]
+        return BudgetRoom(
+            name=cap_of(array.id),
+            limit_nanos=array.spec.max_cost_nanos,
+            settled_nanos=money.settled_nanos,
+            held_nanos=money.held_nanos,
+            currency=self.currency,
+            array=array.display,
         )
 
     def open_hours(self) -> Iterator[HourCharge]:
@@ -248,6 +294,7 @@ class Tables:
         self.ledger.close_job(job_id)
         self.dependents.pop(job_id, None)
         self.tasks.pop(job_id, None)
+        self.array_money.pop(job_id, None)
         if job.parent_id:
             self.tasks.get(job.parent_id, {}).pop(job.array_index, None)
         else:
@@ -328,6 +375,12 @@ def latest_end(attempt: AttemptRecord) -> int:
     """When the last of its processes is gone at the latest."""
     since = attempt.started_at or attempt.placed_at
     return since + attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
+
+
+def still_to_cost(attempt: AttemptRecord) -> int:
+    """The most that a live attempt may yet cost: the worst case it was placed with, less what it spent."""
+    hold_us = attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
+    return max(cumulative(attempt.rate, hold_us) - attempt.settled_nanos, 0)
 
 
 def _failed_nodes(job: JobRecord) -> tuple[str, ...]:

@@ -88,6 +88,12 @@ def plan_text(plan: Row, now: int) -> str:
     worst = money_text(plan["worst_case_cost"])
     if plan["time_limit_s"] and plan["worst_case_cost"]:
         worst += f"  (if it runs its whole {seconds_text(plan['time_limit_s'])})"
+    if plan["worst_case_cost_per_task"]:
+        each_task = money_text(plan["worst_case_cost_per_task"])
+        worst = (
+            f"{money_text(plan['worst_case_cost'])}  ({plan['tasks']} tasks, each {each_task} if it runs its"
+            f" whole {seconds_text(plan['time_limit_s'])})"
+        )
     budgets = [
         f"{clean(each['name'])}: {money_text(each['available_after'])} left of "
         f"{money_text(each['limit'])} ({each['enforcement']})"
@@ -104,6 +110,14 @@ def plan_text(plan: Row, now: int) -> str:
     if plan["limits_not_held"]:
         pairs.append(("limits", f"not enforced there: {', '.join(plan['limits_not_held'])}"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def max_cost_text(job: Row) -> str:
+    """A job's own cap, and what it is for when it is an array."""
+    if not job["max_cost"]:
+        return ""
+    whole = {"job": " for all tasks together", "task": " for each task"}.get(job["max_cost_per"] or "", "")
+    return money_text(job["max_cost"]) + whole
 
 
 def start_text(plan: Row, now: int) -> str:
@@ -240,7 +254,7 @@ def _money_pairs(job: Row) -> list[Pair]:
         ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
         ("estimate", f"{money_text(expected)} expected, {money_text(most)} at most" if said else ""),
         ("price", rate_text(job["rate_per_hour"]) if live else ""),
-        ("max cost", money_text(job["max_cost"]) if job["max_cost"] else ""),
+        ("max cost", max_cost_text(job)),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),
     ]
 

@@ -109,6 +109,8 @@ def _spec(wire: pb.JobSpec) -> JobSpec:
     plain["nodes"] = wire.nodes or 1
     plain["spot_policy"] = wire.spot_policy or "auto"
     plain["on_exceed"] = wire.on_exceed or "stop"
+    capped = wire.HasField("array") and wire.max_cost_nanos
+    plain["max_cost_per"] = wire.max_cost_per or ("job" if capped else "task")
     return JobSpec(
         labels=_pairs(wire.labels),
         options=tuple(_option_from_wire(option) for option in wire.options) or (ResourceRequest(),),

@@ -98,6 +98,7 @@ def job(wire: types_pb2.Job) -> View:
         },
         "rate_per_hour": None if unpriced else rate(wire.rate_nanos_per_hour, cash),
         "max_cost": money(spec.max_cost_nanos, spec.currency) if spec.max_cost_nanos else None,
+        "max_cost_per": spec.max_cost_per if spec.max_cost_nanos and spec.HasField("array") else None,
         "budgets": [
             {
                 "name": each.budget,
@@ -216,6 +217,8 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "expected_cost": money(wire.expected_nanos, cash) if known else None,
         "expected_basis": wire.expected_basis,
         "worst_case_cost": money(wire.worst_case_nanos, cash) if known else None,
+        "tasks": max(wire.tasks, 1),
+        "worst_case_cost_per_task": money(wire.task_worst_case_nanos, cash) if known and wire.tasks else None,
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
         "budgets": [budget_after(each, cash) for each in wire.budgets],
         "reason": reason(wire.reason),

@@ -62,9 +62,10 @@ _NOT_BUILT: Final = {
 }
 _SECOND_NAMES = {"num_nodes": "nodes", "time": "time_limit"}
 _UNDER_RESOURCES = ("gpus", "cpus", "memory", "mem", "any_of", "ordered", "constraints")
+_UNDER_BUDGET = ("max_cost", "per", "max_price", "on_exceed")
 _HINTS: Final = {
     **{key: f"it belongs under resources: {{{key}: ...}}" for key in _UNDER_RESOURCES},
-    **{key: f"it belongs under budget: {{{key}: ...}}" for key in ("max_cost", "max_price", "on_exceed")},
+    **{key: f"it belongs under budget: {{{key}: ...}}" for key in _UNDER_BUDGET},
     "accelerators": "write resources: {gpus: H100:8}",
     "gpu": "write resources: {gpus: H100:8}",
     "envs": "write env",
@@ -119,6 +120,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     caps = reader.caps()
     money = caps.max_cost or caps.max_price
     script, command = _read_code(fields, faults)
+    array = read_array(fields["array"], faults) if "array" in fields else None
     spec = JobSpec(
         name=reader.word("name"),
         project=reader.project(),
@@ -136,8 +138,10 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         time_limit_us=reader.time_limit(),
         begin_after=reader.begin_after(),
         depends_on=read_depends_on(fields["depends_on"], faults) if "depends_on" in fields else (),
-        array=read_array(fields["array"], faults) if "array" in fields else None,
+        array=array,
         max_cost_nanos=caps.max_cost.nanos if caps.max_cost else 0,
+        # Of a job that is no array both words mean the same, and one of them is written down.
+        max_cost_per=caps.per if array is not None and caps.max_cost else "task",
         max_price_nanos_per_hour=caps.max_price.nanos if caps.max_price else 0,
         currency=money.currency if money else "",
         on_exceed=caps.on_exceed,

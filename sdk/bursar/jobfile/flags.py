@@ -31,6 +31,7 @@ PATHS: Final = {
     "deadline": ("deadline",),
     "priority": ("priority",),
     "max_cost": ("budget", "max_cost"),
+    "max_cost_per": ("budget", "per"),
     "max_price": ("budget", "max_price"),
     "workdir": ("workdir",),
     "array": ("array",),
@@ -67,6 +68,7 @@ class RunFlags:
     deadline: str | None = None
     priority: str | None = None
     max_cost: str | None = None
+    max_cost_per: str | None = None
     max_price: str | None = None
     workdir: str | None = None
     array: str | None = None

@@ -29,8 +29,8 @@ _SIZE_UNITS = tuple(
 )
 _DEFAULTS = {name: getattr(JobSpec(), name) for name in JobSpec.__struct_fields__}
 _WRITTEN_OTHERWISE = frozenset((
-    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_price_nanos_per_hour",
-    "currency", "on_exceed", "checkpoint", "script",
+    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
+    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script",
 ))  # fmt: skip
 """Fields whose key in a job file has another name or form. All others are written under their own."""
 _PRIORITIES = {25: "low", 50: "normal", 75: "high"}
@@ -137,6 +137,8 @@ def _budget(spec: JobSpec) -> dict[str, str]:
     fields = {}
     if spec.max_cost_nanos:
         fields["max_cost"] = f"{_plain(spec.max_cost_nanos)} {spec.currency}"
+        if spec.array is not None and spec.max_cost_per != "job":
+            fields["per"] = spec.max_cost_per
     if spec.max_price_nanos_per_hour:
         fields["max_price"] = f"{_plain(spec.max_price_nanos_per_hour)} {spec.currency}/h"
     if spec.on_exceed != "stop":

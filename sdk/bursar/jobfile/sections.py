@@ -16,7 +16,15 @@ from bursar.jobfile.arrays import TEXT_MAX as ARRAY_TEXT_MAX
 from bursar.jobfile.arrays import parse_array
 from bursar.jobfile.reading import read_mapping
 from bursar.model import ArraySpec, CheckpointSpec, Dependency, RetrySpec
-from bursar.model.check import DEPENDENCY_WHEN, ON_EXCEED, RETRY_CAUSES, SIGNALS, UNCOUNTED_CAUSES, quote
+from bursar.model.check import (
+    DEPENDENCY_WHEN,
+    MAX_COST_PER,
+    ON_EXCEED,
+    RETRY_CAUSES,
+    SIGNALS,
+    UNCOUNTED_CAUSES,
+    quote,
+)
 from bursar.money import Money
 from bursar.yamlfile import (
     Faults,
@@ -59,6 +67,7 @@ class Caps(NamedTuple):
     max_cost: Money | None = None
     max_price: Money | None = None
     on_exceed: str = "stop"
+    per: str = "job"
 
 
 def read_priority(node: Node, faults: Faults) -> int | None:
@@ -144,9 +153,9 @@ def _parsed(node: Node, faults: Faults, parse: Callable[[str], T]) -> T | None:
 
 
 def read_budget(node: Node, faults: Faults) -> Caps:
-    """The job's own caps; `max_price` is of the whole job."""
+    """The job's own caps; `max_price` is of the whole job, and `max_cost` unless it is `per: task`."""
     hints = {"limit": "write max_cost: 500 USD", "max_hourly_cost": "write max_price: 40 USD/h"}
-    fields = read_mapping(node, faults, ("max_cost", "max_price", "on_exceed"), hints=hints)
+    fields = read_mapping(node, faults, ("max_cost", "per", "max_price", "on_exceed"), hints=hints)
     if fields is None:
         return Caps()
     cost = price = None
@@ -162,7 +171,12 @@ def read_budget(node: Node, faults: Faults) -> Caps:
     on_exceed = "stop"
     if "on_exceed" in fields:
         on_exceed = read_enum(fields["on_exceed"], faults, ON_EXCEED) or "stop"
-    return Caps(cost, price, on_exceed)
+    per = "job"
+    if "per" in fields:
+        per = read_enum(fields["per"], faults, MAX_COST_PER) or "job"
+        if "max_cost" not in fields:
+            faults.add(fields["per"], "says what max_cost is for; write max_cost beside it, or leave it out")
+    return Caps(cost, price, on_exceed, per)
 
 
 def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:

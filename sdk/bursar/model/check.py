@@ -52,6 +52,7 @@ WORDS_MAX: Final = 4096
 COMMENT_MAX: Final = 1024
 SECRETS_MAX: Final = 64
 PATH_MAX: Final = 4096
+MAX_COST_PER: Final = ("job", "task")
 NANOS_MAX: Final = 2**63 - 1
 """An amount of one job: what the wire's integer holds."""
 
@@ -297,6 +298,7 @@ def _caps(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(("budget", key), f"is {nanos} nanos; 0 (none) to {NANOS_MAX}")
     if capped and _CURRENCY.fullmatch(spec.currency) is None:
         yield Problem(("budget", "currency"), f"{quote(spec.currency)} is not a currency code such as USD")
+    yield from _choice(("budget", "per"), spec.max_cost_per, MAX_COST_PER)
     if spec.on_exceed in ON_EXCEED and spec.on_exceed not in ON_EXCEED_BUILT:
         what = f"on_exceed: {spec.on_exceed}"
         yield _not_built(("budget", "on_exceed"), what, "use stop or checkpoint-stop")

@@ -109,7 +109,7 @@ PUBLIC_FIELDS: Final = frozenset(
     (
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
-        "max_cost_nanos", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
+        "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
     )
 )  # fmt: skip
 """Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
@@ -133,6 +133,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         time_limit_us: running time after which an attempt is stopped; 0 means the daemon's default.
         begin_after: earliest start, 0 for none.
         max_cost_nanos: all attempts together; 0 for none. max_price_nanos_per_hour: whole job.
+        max_cost_per: of an array, what `max_cost_nanos` caps: `job`, all its tasks together, or `task`, each.
+            The default is what it was before there was a choice; whoever submits says `job` unless told
+            otherwise.
         currency: of the two above; empty when both are 0.
         on_exceed: stop | checkpoint-stop, what happens at `max_cost`.
         env: (name, value) pairs, sorted.
@@ -161,6 +164,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     depends_on: tuple[Dependency, ...] = ()
     array: ArraySpec | None = None
     max_cost_nanos: int = 0
+    max_cost_per: str = "task"
     max_price_nanos_per_hour: int = 0
     currency: str = ""
     on_exceed: str = "stop"
@@ -174,6 +178,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: bool = False
     comment: str = ""
     secrets: tuple[str, ...] = ()
+
+    @property
+    def caps_array(self) -> bool:
+        """Its `max_cost` is for all tasks of an array together."""
+        return self.array is not None and self.max_cost_nanos > 0 and self.max_cost_per == "job"
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

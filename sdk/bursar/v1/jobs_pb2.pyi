@@ -248,6 +248,8 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_START_AT_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
     EXPECTED_BASIS_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    TASK_WORST_CASE_NANOS_FIELD_NUMBER: builtins.int
     LIMITS_NOT_HELD_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
@@ -261,6 +263,9 @@ class PlanResponse(google.protobuf.message.Message):
     why: builtins.str
     expected_basis: builtins.str
     """what `expected_nanos` rests on"""
+    tasks: builtins.int
+    """that the sums are for; each of an array"""
+    task_worst_case_nanos: builtins.int
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Member]: ...
     @property
@@ -288,10 +293,12 @@ class PlanResponse(google.protobuf.message.Message):
         expected_start_at: builtins.int = ...,
         why: builtins.str = ...,
         expected_basis: builtins.str = ...,
+        tasks: builtins.int = ...,
+        task_worst_case_nanos: builtins.int = ...,
         limits_not_held: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "task_worst_case_nanos", b"task_worst_case_nanos", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 

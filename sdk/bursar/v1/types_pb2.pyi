@@ -277,6 +277,7 @@ class JobSpec(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
+    MAX_COST_PER_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -309,6 +310,8 @@ class JobSpec(google.protobuf.message.Message):
     held: builtins.bool
     """submit on hold"""
     comment: builtins.str
+    max_cost_per: builtins.str
+    """of an array: job (also when empty) | task"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -367,9 +370,10 @@ class JobSpec(google.protobuf.message.Message):
         held: builtins.bool = ...,
         comment: builtins.str = ...,
         secrets: collections.abc.Iterable[builtins.str] | None = ...,
+        max_cost_per: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 

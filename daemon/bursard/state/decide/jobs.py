@@ -21,7 +21,7 @@ from bursard.events import (
     StopRequested,
     TasksEnded,
 )
-from bursard.state.admission import check_currency, refuse_unaffordable
+from bursard.state.admission import check_currency, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide.rights import secrets_of
@@ -207,7 +207,13 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[
     spec: JobSpec = msgspec.structs.replace(live.spec, **changes)
     if spec.currency and spec.currency != state.currency:
         raise InvalidRequest(f"this cluster keeps its books in {state.currency}, not {spec.currency}")
-    refuse_unaffordable(state, live.user, spec)
+    if live.array is not None and spec.max_cost_nanos and not live.spec.max_cost_nanos:
+        spec = msgspec.structs.replace(spec, max_cost_per="job")
+    settled = 0
+    if live.array is not None and spec.caps_array:
+        settled = state.array_money[live.id].settled_nanos
+        refuse_cap_below(state, live, spec)
+    refuse_unaffordable(state, live.user, spec, settled)
     return [] if spec == live.spec else [JobUpdated(live.id, spec)]
 
 

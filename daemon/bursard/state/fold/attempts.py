@@ -9,7 +9,7 @@ from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStart
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, move, open_tasks, take_slot
 from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
-from bursard.state.tables import Applied, Tables, latest_end
+from bursard.state.tables import Applied, Tables, latest_end, still_to_cost
 
 FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
 """Not the job's fault: tried again without using up `retry.max`."""
@@ -57,6 +57,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     job.requeue = False
     move(state, job, JobState.STARTING)
     if job.parent_id:
+        state.array_money[job.parent_id].held_nanos += still_to_cost(attempt)
         open_tasks(state, state.jobs[job.parent_id], at)
     transaction = state.ledger.place(attempt.id, job.id, event.holds)
     if transaction is not None:
@@ -135,6 +136,8 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
     job = state.jobs[attempt.job_id]
     attempt.state, attempt.finished_at = "ENDED", at
     attempt.cause, attempt.exit_code, attempt.message = event.cause, event.exit_code, event.message
+    if job.parent_id:
+        state.array_money[job.parent_id].held_nanos -= still_to_cost(attempt)
     transaction = state.ledger.release(attempt.id)
     if transaction is not None:
         applied.transactions.append(transaction)

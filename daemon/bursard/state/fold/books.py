@@ -6,7 +6,7 @@ from bursar.clock import HOUR_US
 from bursard.events import Charge, Piece, Used
 from bursard.ledger import HourCharge
 from bursard.state.records import AttemptRecord, MemberRecord, NodeRecord
-from bursard.state.tables import Applied, Tables
+from bursard.state.tables import Applied, Tables, still_to_cost
 
 
 def book_piece(
@@ -15,8 +15,13 @@ def book_piece(
     """One piece of what a member holds. A piece of a later hour closes the hour before."""
     charge = usage_charge(attempt, member, member.charged_us, piece)
     member.charged_us = piece.held_us
+    job = state.jobs[attempt.job_id]
+    if job.parent_id:
+        money, held = state.array_money[job.parent_id], still_to_cost(attempt)
+        money.settled_nanos += charge.nanos
+        money.held_nanos -= min(held, charge.nanos)
     attempt.settled_nanos += charge.nanos
-    state.jobs[attempt.job_id].settled_nanos += charge.nanos
+    job.settled_nanos += charge.nanos
     member.open = _book(state, state.nodes[charge.node_id], member.open, charge, applied)
 
 

@@ -15,7 +15,7 @@ from bursard.events import (
 )
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
-from bursard.state.tables import Applied, Doom, Tables
+from bursard.state.tables import Applied, ArrayMoney, Doom, Tables
 
 
 def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> None:
@@ -42,6 +42,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges)
     job.array.open_slots = array.max_parallel or tasks
     state.tasks[job.id] = {}
+    state.array_money[job.id] = ArrayMoney()
     open_tasks(state, job, at)
 
 
