@@ -15,6 +15,7 @@ import json
 import os
 from typing import Any, NoReturn
 
+from bursar_agent.runner import scratch
 from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
 
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
@@ -50,7 +51,10 @@ class CannotStart(Exception):
 class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
-    __slots__ = ("argv", "checkpoint_dir", "cwd", "env", "gid", "member", "script", "setup", "uid")
+    __slots__ = (
+        "argv", "checkpoint_dir", "cwd", "env", "gid", "member", "scratch_dir", "script", "script_only",
+        "setup", "uid", "warn_us",
+    )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.member = member_name(request["attempt_id"], request["rank"])
@@ -63,6 +67,9 @@ class Job:
             self.setup: str = launch.get("setup", "")
             self.cwd: str = launch.get("workdir", "") or request["home"]
             own: dict[str, str] = launch.get("env", {})
+            checkpoint = launch.get("checkpoint", {})
+            self.warn_us: int = checkpoint.get("before_us", 0)
+            self.script_only: bool = checkpoint.get("script_only", False)
         except (ValueError, AttributeError):
             raise CannotStart(
                 "its launch cannot be read; daemon and agent are of different releases"
@@ -80,6 +87,9 @@ class Job:
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
+        self.scratch_dir = ""
+        for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
+            self.scratch_dir = self.env[name] = scratch.path_of(self.member)
 
 
 class JobCgroup:

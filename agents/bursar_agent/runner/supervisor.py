@@ -22,7 +22,7 @@ import select
 import time
 from typing import Any
 
-from bursar_agent.runner import spawning, tree
+from bursar_agent.runner import scratch, spawning, tree
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -43,6 +43,9 @@ _SIGNALFD_RECORD_BYTES = 128
 
 TERM_TO_KILL_US = 2_000_000
 """After a checkpoint grace the job has had its time: TERM, and 2 s later KILL."""
+
+AFTER_WARNING_US = 30_000_000
+"""At the limit a job that was warned before it gets TERM, and at most so much later KILL."""
 
 LEFTOVER_GRACE_US = 2_000_000
 """For processes that outlive the main one (a tensorboard in the background)."""
@@ -99,6 +102,8 @@ class Supervisor:
         self._limit_at: int | None = None
         if request.get("time_limit_us") is not None:
             self._limit_at = self._start_at + int(request["time_limit_us"])
+        self._warn_at: int | None = None
+        self._warned = False
         self._stop_cause: str | None = None
         self._term_at: int | None = None
         self._kill_at: int | None = None
@@ -152,18 +157,24 @@ class Supervisor:
     def _begin(self) -> bool:
         """Open the launch and start its first process; False (with the report filled in) when it cannot."""
         try:
-            self._job = spawning.Job(self._request)
-            self._folders.enter(self._job.checkpoint_dir, self._job.uid, self._job.gid)
+            job = self._job = spawning.Job(self._request)
         except spawning.CannotStart as problem:
             self._cannot_start(problem)
             return False
+        try:
+            self._folders.enter(job.checkpoint_dir, job.uid, job.gid)
+            if job.scratch_dir:
+                scratch.make(job.scratch_dir, job.uid, job.gid)
         except OSError as problem:
-            text = f"checkpoint directory {self._request['checkpoint_dir']}: {problem.strerror}"
-            self._cannot_start(spawning.CannotStart(text))
+            if problem.filename == job.scratch_dir:
+                job.scratch_dir = ""  # somebody else's, or none: not ours to remove
+            self._cannot_start(spawning.CannotStart(f"directory {problem.filename}: {problem.strerror}"))
             return False
-        if self._job.setup:
+        if job.warn_us and self._limit_at is not None:
+            self._warn_at = self._limit_at - job.warn_us
+        if job.setup:
             self._phase = "setup"
-        return self._spawn(self._job)
+        return self._spawn(job)
 
     def _argv(self, job: spawning.Job) -> list[str]:
         """The command of this phase. A script with a `#!` line becomes a file first."""
@@ -260,6 +271,7 @@ class Supervisor:
                 self._kill_at,
                 self._leftover_kill_at,
                 self._limit_at if self._stop_cause is None else None,
+                self._warn_at if self._stop_cause is None else None,
                 self._start_notice[0] if self._start_notice is not None else None,
             )
             if at is not None
@@ -363,21 +375,38 @@ class Supervisor:
         Not to the process group as a whole: the default action would kill the shell that runs a
         script of several lines, and with it the trainer that is writing its checkpoint.
         """
-        handlers = [pid for pid in tree.descendants(os.getpid()) if tree.catches(pid, signal_number)]
-        if not tree.send(handlers, signal_number):
-            self._report["message"] = (
-                f"no process handled checkpoint signal {signal_number}; sent TERM instead"
-            )
-            return False
-        self._report["signal_sent_at"] = now
-        return True
+        if self._signal_handlers(signal_number, now):
+            return True
+        self._report["message"] = f"no process handled checkpoint signal {signal_number}; sent TERM instead"
+        return False
+
+    def _signal_handlers(self, signal_number: int, now: int) -> bool:
+        alone = self._job is not None and self._job.script_only
+        pids = [self._main_pid] if alone else tree.descendants(os.getpid())
+        sent = tree.send([pid for pid in pids if tree.catches(pid, signal_number)], signal_number)
+        if sent:
+            self._report["signal_sent_at"] = now
+        return bool(sent)
+
+    def _warn(self, now: int) -> None:
+        """The limit is near: the job is told, and goes on. How it ends by itself is how it ended."""
+        self._warn_at = None
+        number = self._request.get("checkpoint_signal")
+        if number and not self._main_ended:
+            self._warned = self._signal_handlers(number, now)
 
     def _act_on_time(self, now: int) -> None:
         if self._start_notice is not None and now >= self._start_notice[0]:
             self._notify(self._start_notice[1])
             self._start_notice = None
+        if self._warn_at is not None and now >= self._warn_at and self._stop_cause is None:
+            self._warn(now)
         if self._limit_at is not None and now >= self._limit_at and self._stop_cause is None:
-            self._stop("time_limit", self._request.get("checkpoint_signal"), int(self._request["grace_us"]))
+            grace_us = int(self._request["grace_us"])
+            if self._warned:
+                self._stop("time_limit", None, min(grace_us, AFTER_WARNING_US))
+            else:
+                self._stop("time_limit", self._request.get("checkpoint_signal"), grace_us)
             return
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_tree(now)
@@ -423,6 +452,8 @@ class Supervisor:
         if job is not None:
             self._folders.leave(job.checkpoint_dir, job.uid)
         end_at = boot_us()
+        if job is not None and job.scratch_dir:
+            scratch.remove(job.scratch_dir)
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at

@@ -36,8 +36,8 @@ _SPEC = _shape(
     options=_RESOURCES,
     depends_on=_shape("job when"),
     array=_shape("indices max_parallel"),
-    checkpoint=_shape("signal grace_us"),
-    retry=_shape("on max avoid_same_node"),
+    checkpoint=_shape("signal grace_us before_us script_only"),
+    retry=_shape("on max avoid_same_node never"),
 )
 _MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
 _FACTS = _shape(

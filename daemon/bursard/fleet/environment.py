@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bursar.jobfile.slurm import is_slurm_script
+from bursard.fleet.slurm import slurm_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
@@ -17,7 +18,7 @@ def job_environment(
     nodes = [state.nodes[m.alloc.node_id] for m in attempt.members]
     addresses = [node.facts.address for node in nodes]
     gpus = sum(share.milli for share in member.alloc.devices)
-    env = _slurm(job, len(nodes), member.alloc.rank) if is_slurm_script(spec.script) else {}
+    env = slurm_environment(state, job, attempt, member) if is_slurm_script(spec.script) else {}
     env.update(spec.env)
     env.update(
         BURSAR_JOB_ID=job.id,
@@ -46,20 +47,4 @@ def job_environment(
             NNODES=str(len(nodes)),
             WORLD_SIZE=str(len(nodes)),
         )
-    return env
-
-
-def _slurm(job: JobRecord, nodes: int, rank: int) -> dict[str, str]:
-    """What scripts with `#SBATCH` lines read most. The script runs once on each node, so that is the rank.
-
-    Tasks of an array share a number here, so a task's id is `12_3`, as Slurm's own commands show it: a
-    folder named by it is still the task's alone.
-    """
-    number = str(job.number)
-    job_id = number if job.array_index < 0 else f"{number}_{job.array_index}"
-    env = {"SLURM_JOB_ID": job_id, "SLURM_JOBID": job_id, "SLURM_JOB_NAME": job.spec.name}
-    env |= dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES"), str(nodes))
-    env |= dict.fromkeys(("SLURM_NODEID", "SLURM_PROCID"), str(rank))
-    if job.array_index >= 0:
-        env |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(job.array_index)}
     return env

@@ -17,7 +17,7 @@ import msgspec
 
 from bursar.codec.launch import launch_to_bytes
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
-from bursar.model import EndCause, JobSpec, NodeFacts, launch_of
+from bursar.model import EndCause, JobSpec, NodeFacts, holds_its_place, launch_of
 from bursard.engine import Engine
 from bursard.events import (
     AttemptEnded,
@@ -46,7 +46,7 @@ from bursard.fleet.words import (
     Stop,
     Usage,
 )
-from bursard.state import AttemptRecord, MemberRecord, NodeRecord
+from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
 from bursard.state.decide import nodes
 from bursard.state.decide.nodes import Reading
@@ -140,15 +140,18 @@ class Fleet:
             asyncio.get_running_loop().call_soon(self._cannot_start, attempt.id, member, error.message)
             return
         environment = job_environment(self.engine.state, job, attempt, member)
-        launch = launch_of(job.spec, {**environment, **secrets})
+        rank = member.alloc.rank
+        launch = launch_of(job.spec, {**environment, **secrets}, rank)
+        holds = holds_its_place(job.spec, rank)
         order = Assign(
             attempt_id=attempt.id,
-            rank=member.alloc.rank,
+            rank=rank,
             boot_id=member.boot_id,
             job_id=job.id,
-            time_limit_us=attempt.time_limit_us,
-            grace_us=attempt.grace_us,
-            checkpoint_signal=job.spec.checkpoint.signal,
+            # The place is held until the first member's end: the limit here only stands in for a lost order.
+            time_limit_us=attempt.time_limit_us + (attempt.grace_us + HOLD_MARGIN_US if holds else 0),
+            grace_us=0 if holds else attempt.grace_us,
+            checkpoint_signal="" if holds else job.spec.checkpoint.signal,
             user=job.user if self._run_as_submitter else "",
             memory_bytes=member.alloc.memory_bytes,
             cpu_milli=member.alloc.cpu_milli,

@@ -142,11 +142,14 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def _resolve_dependencies(self, spec: JobSpec) -> tuple[JobSpec, dict[str, JobState]]:
         if not spec.depends_on:
             return spec, {}
-        jobs = [await find_job(self.engine, one.job) for one in spec.depends_on]
+        # A singleton names no job but all of a name: which these are is decided when it enters.
+        named = [one for one in spec.depends_on if one.when != "singleton"]
+        jobs = [await find_job(self.engine, one.job) for one in named]
         # Only now, when nothing waits any more: a job found first may have ended meanwhile.
         ended = {job.id: job.state for job in jobs if job.state.terminal}
-        found = tuple(Dependency(job.id, one.when) for job, one in zip(jobs, spec.depends_on, strict=True))
-        return replace_spec(spec, {"depends_on": found}), ended
+        found = [Dependency(job.id, one.when) for job, one in zip(jobs, named, strict=True)]
+        found += [one for one in spec.depends_on if one.when == "singleton"]
+        return replace_spec(spec, {"depends_on": tuple(found)}), ended
 
     async def _check_space(self) -> None:
         now = self.engine.clock.boot_us()

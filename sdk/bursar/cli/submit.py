@@ -118,6 +118,7 @@ def plan(client: Client, file: str, arguments: tuple[str, ...], output: Output) 
 @click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
 @click.option("--spot", is_flag=True, help="Interruptible machines.")
 @click.option("--comment", help="A note.")
+@click.option("--launch", metavar="HOW", help="per-node (the command runs on every node) or once.")
 @submitting
 @listing
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")

@@ -64,9 +64,12 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
     if spec.checkpoint != CheckpointSpec():
         wire.checkpoint.signal = spec.checkpoint.signal
         wire.checkpoint.grace_us = spec.checkpoint.grace_us
+        wire.checkpoint.before_us = spec.checkpoint.before_us
+        wire.checkpoint.script_only = spec.checkpoint.script_only
     if spec.retry != RetrySpec():
+        retry = spec.retry
         wire.retry.CopyFrom(
-            pb.RetrySpec(on=spec.retry.on, max=spec.retry.max, avoid_same_node=spec.retry.avoid_same_node)
+            pb.RetrySpec(on=retry.on, max=retry.max, avoid_same_node=retry.avoid_same_node, never=retry.never)
         )
     return wire
 
@@ -111,14 +114,20 @@ def _spec(wire: pb.JobSpec) -> JobSpec:
     plain["on_exceed"] = wire.on_exceed or "stop"
     capped = wire.HasField("array") and wire.max_cost_nanos
     plain["max_cost_per"] = wire.max_cost_per or ("job" if capped else "task")
+    plain["launch"] = wire.launch or "per-node"
     return JobSpec(
         labels=_pairs(wire.labels),
         options=tuple(_option_from_wire(option) for option in wire.options) or (ResourceRequest(),),
         constraints=_pairs(wire.constraints),
         depends_on=tuple(Dependency(d.job, d.when or "succeeded") for d in wire.depends_on),
         array=_array(wire),
-        checkpoint=CheckpointSpec(wire.checkpoint.signal, wire.checkpoint.grace_us),
-        retry=RetrySpec(tuple(wire.retry.on), wire.retry.max, wire.retry.avoid_same_node),
+        checkpoint=CheckpointSpec(
+            wire.checkpoint.signal,
+            wire.checkpoint.grace_us,
+            wire.checkpoint.before_us,
+            wire.checkpoint.script_only,
+        ),
+        retry=RetrySpec(tuple(wire.retry.on), wire.retry.max, wire.retry.avoid_same_node, wire.retry.never),
         env=_pairs(wire.env),
         **plain,
     )

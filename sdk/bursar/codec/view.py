@@ -78,6 +78,7 @@ def job(wire: types_pb2.Job) -> View:
         "priority": spec.priority,
         "preemptible": spec.preemptible,
         "nodes": spec.nodes,
+        "launch": spec.launch or "per-node",
         "resources": resources(spec.options),
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
         "deadline": None,

@@ -47,7 +47,7 @@ _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "command", "held",
-    "comment", "secrets",
+    "comment", "secrets", "launch",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
@@ -155,6 +155,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         held=reader.boolean("held", False),
         comment=reader.text("comment"),
         secrets=read_secrets(fields["secrets"], faults) if "secrets" in fields else (),
+        launch=reader.text("launch") or "per-node",
     )
     report(check(spec), root, faults)
     return spec

@@ -36,6 +36,7 @@ PATHS: Final = {
     "workdir": ("workdir",),
     "array": ("array",),
     "comment": ("comment",),
+    "launch": ("launch",),
 }
 """Flags with one value, each with its place in the job file."""
 PAIRS: Final = {"env": "env", "label": "labels"}
@@ -73,6 +74,7 @@ class RunFlags:
     workdir: str | None = None
     array: str | None = None
     comment: str | None = None
+    launch: str | None = None
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

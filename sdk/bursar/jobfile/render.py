@@ -58,6 +58,10 @@ def spec_to_yaml(spec: JobSpec) -> str:
     if spec.checkpoint.signal:
         grace = exact_duration(spec.checkpoint.grace_us)
         fields["checkpoint"] = {"signal": spec.checkpoint.signal, "grace": grace}
+        if spec.checkpoint.before_us:
+            fields["checkpoint"]["before"] = exact_duration(spec.checkpoint.before_us)
+        if spec.checkpoint.script_only:
+            fields["checkpoint"]["script_only"] = True
     fields["retry"] = _retry(spec)
     fields["env"] = dict(spec.env)
     fields["secrets"] = list(spec.secrets)

@@ -181,7 +181,7 @@ def read_budget(node: Node, faults: Faults) -> Caps:
 
 def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
     """How the job is asked to save itself."""
-    fields = read_mapping(node, faults, ("signal", "grace", "interval"))
+    fields = read_mapping(node, faults, ("signal", "grace", "interval", "before", "script_only"))
     if fields is None:
         return CheckpointSpec()
     if "interval" in fields:
@@ -189,9 +189,11 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
         faults.not_built(fields["interval"], "a checkpoint interval", instead=remedy)
     signal = _read_signal(fields["signal"], faults) if "signal" in fields else None
     grace = read_duration(fields["grace"], faults) if "grace" in fields else None
+    before = (read_duration(fields["before"], faults) if "before" in fields else None) or 0
+    alone = bool(read_bool(fields["script_only"], faults)) if "script_only" in fields else False
     if signal is None:
-        return CheckpointSpec("", (grace or 0) if "signal" not in fields else 0)
-    return CheckpointSpec(signal, GRACE_DEFAULT_US if grace is None else grace)
+        return CheckpointSpec("", (grace or 0), before, alone) if "signal" not in fields else CheckpointSpec()
+    return CheckpointSpec(signal, GRACE_DEFAULT_US if grace is None else grace, before, alone)
 
 
 def _read_signal(node: Node, faults: Faults) -> str | None:
@@ -212,10 +214,11 @@ def _read_signal(node: Node, faults: Faults) -> str | None:
 def read_retry(node: Node, faults: Faults) -> RetrySpec:
     """After which ends another attempt follows, and how often."""
     hints = {"on_events": "write on: [preemption]", "limit": "write max: 3"}
-    fields = read_mapping(node, faults, ("on", "max", "avoid_same_node"), hints=hints)
+    fields = read_mapping(node, faults, ("on", "max", "avoid_same_node", "never"), hints=hints)
     if fields is None:
         return RetrySpec()
-    if "on" not in fields:
+    never = bool(read_bool(fields["never"], faults)) if "never" in fields else False
+    if "on" not in fields and not never:
         listed = ", ".join(RETRY_CAUSES)
         faults.add(node, f"say after what: on: [...] with some of {listed}", field="on")
     causes = _read_causes(fields["on"], faults) if "on" in fields else ()
@@ -228,7 +231,7 @@ def read_retry(node: Node, faults: Faults) -> RetrySpec:
             faults.add(node, f"say how often to try again after {counted[0]}: max: 3", field="max")
     avoid = fields.get("avoid_same_node")
     elsewhere = bool(avoid is not None and read_bool(avoid, faults))
-    return RetrySpec(causes, retries or 0, elsewhere)
+    return RetrySpec(causes, retries or 0, elsewhere, never)
 
 
 def _read_causes(node: Node, faults: Faults) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from bursar.model.job import (
     JobState,
     Launch,
     RetrySpec,
+    holds_its_place,
     launch_of,
 )
 from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
@@ -41,5 +42,6 @@ __all__ = [
     "ReasonCode",
     "RetrySpec",
     "ShareRates",
+    "holds_its_place",
     "launch_of",
 ]

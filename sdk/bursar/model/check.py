@@ -57,7 +57,9 @@ NANOS_MAX: Final = 2**63 - 1
 """An amount of one job: what the wire's integer holds."""
 
 SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
-DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished")
+DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished", "started", "singleton")
+LAUNCHES: Final = ("per-node", "once", "torchrun", "mpi", "ray", "dask", "spark")
+LAUNCHES_BUILT: Final = ("per-node", "once")
 ON_EXCEED: Final = ("stop", "checkpoint-stop", "notify", "hold")
 ON_EXCEED_BUILT: Final = ("stop", "checkpoint-stop")
 SIGNALS: Final = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "CONT")
@@ -309,6 +311,10 @@ def _caps(spec: JobSpec) -> Iterator[Problem]:
 def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
     if checkpoint.signal:
         yield from _choice(("checkpoint", "signal"), checkpoint.signal, SIGNALS)
+    elif checkpoint.before_us or checkpoint.script_only:
+        yield Problem(("checkpoint",), "needs checkpoint.signal, such as USR1")
+    if not 0 <= checkpoint.before_us <= DAY_US:
+        yield Problem(("checkpoint", "before"), "is longer than a day; at most 24h")
     if not 0 <= checkpoint.grace_us <= DAY_US:
         yield Problem(("checkpoint", "grace"), "is longer than a day; at most 24h")
     elif checkpoint.grace_us and not checkpoint.signal:
@@ -322,7 +328,9 @@ def _retry(retry: RetrySpec) -> Iterator[Problem]:
     for cause in _doubled(retry.on):
         yield Problem(("retry", "on"), f"{quote(known.get(cause, cause))} is named twice")
     yield from _bounds(("retry", "max"), retry.max, 0, RETRIES_MAX)
-    if not retry.on and (retry.max or retry.avoid_same_node):
+    if retry.never and (retry.on or retry.max or retry.avoid_same_node):
+        yield Problem(("retry",), "never stands alone: there is no other attempt to say anything about")
+    elif not retry.on and (retry.max or retry.avoid_same_node):
         yield Problem(("retry",), f"say after what: on: [...] with some of {', '.join(RETRY_CAUSES)}")
 
 
@@ -369,6 +377,10 @@ def secret_name_problem(name: str) -> str:
 
 
 def _code(spec: JobSpec) -> Iterator[Problem]:
+    if spec.launch in LAUNCHES and spec.launch not in LAUNCHES_BUILT:
+        yield _not_built(("launch",), f"launch: {spec.launch}", "use per-node or once")
+    else:
+        yield from _choice(("launch",), spec.launch, LAUNCHES)
     if not spec.script and not spec.command:
         yield Problem(("run",), "nothing to run: give run: SHELL TEXT, or command: [PROGRAM, ARGUMENT]")
     elif spec.script and spec.command:

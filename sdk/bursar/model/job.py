@@ -50,7 +50,11 @@ class EndCause(StrEnum):
 
 
 class Dependency(msgspec.Struct, frozen=True):
-    """Another job that must end first. `when`: succeeded | failed | finished."""
+    """Another job that must end first. `when`: succeeded | failed | finished | started | singleton.
+
+    `started`: it has begun to run, or ended. `singleton`: all jobs of this name that its user has submitted
+    before have ended; there need not be any.
+    """
 
     job: str
     when: str = "succeeded"
@@ -91,18 +95,27 @@ class RetrySpec(msgspec.Struct, frozen=True):
             (the last two never use up `max`).
         max: further attempts after the first.
         avoid_same_node: the next attempt goes elsewhere.
+        never: no other attempt, also where its node was lost or its place taken.
     """
 
     on: tuple[str, ...] = ()
     max: int = 0
     avoid_same_node: bool = False
+    never: bool = False
 
 
 class CheckpointSpec(msgspec.Struct, frozen=True):
-    """How a job is asked to save itself: `signal` name without SIG, then `grace_us` before TERM."""
+    """How a job is asked to save itself: `signal` name without SIG, then `grace_us` before TERM.
+
+    Attributes:
+        before_us: send the signal so long before the time limit instead of at it, and go on; 0 for at it.
+        script_only: to the process that was started alone, not to all below it.
+    """
 
     signal: str = ""
     grace_us: int = 0
+    before_us: int = 0
+    script_only: bool = False
 
 
 PUBLIC_FIELDS: Final = frozenset(
@@ -110,6 +123,7 @@ PUBLIC_FIELDS: Final = frozenset(
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
         "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
+        "launch",
     )
 )  # fmt: skip
 """Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
@@ -144,6 +158,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             before it in the same environment.
         workdir: absolute directory on the node.
         secrets: names of `bursar secret`; each is a variable of the environment, its value never here.
+        launch: per-node | once. Once: the first member runs the command, the others hold their place.
     """
 
     name: str = ""
@@ -178,6 +193,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: bool = False
     comment: str = ""
     secrets: tuple[str, ...] = ()
+    launch: str = "per-node"
 
     @property
     def caps_array(self) -> bool:
@@ -198,6 +214,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         workdir: absolute; empty: the home of the account.
         env: complete but for what only the node knows (its account, its PATH). It may hold secrets, so
             nobody writes a Launch to a file.
+        checkpoint: the supervisor minds what it says of the time before the limit, and of the script.
     """
 
     command: tuple[str, ...] = ()
@@ -205,13 +222,26 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     setup: str = ""
     workdir: str = ""
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    checkpoint: CheckpointSpec = CheckpointSpec()
 
 
 _FROM_SPEC = tuple(
     name for name in Launch.__struct_fields__ if name in JobSpec.__struct_fields__ and name != "env"
 )
+_WAIT: Final = ("sh", "-c", "trap '' TERM; exec sleep 2147483647")
+"""Waits until it is killed: it outlives the TERM that begins a grace, for which the place is needed too."""
 
 
-def launch_of(spec: JobSpec, env: Mapping[str, str]) -> Launch:
+def launch_of(spec: JobSpec, env: Mapping[str, str], rank: int = 0) -> Launch:
     """What a member of a job is started with, in its own environment."""
-    return Launch(env=env, **{name: getattr(spec, name) for name in _FROM_SPEC})
+    if not holds_its_place(spec, rank):
+        return Launch(env=env, **{name: getattr(spec, name) for name in _FROM_SPEC})
+    if spec.setup:
+        return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env)
+    # Nothing of the job runs here, so nothing of its environment, secrets before all, has to be here.
+    return Launch(command=_WAIT, workdir="/")
+
+
+def holds_its_place(spec: JobSpec, rank: int) -> bool:
+    """Is this member of a `launch: once` job one that runs nothing but waits to be used and to be ended?"""
+    return spec.launch == "once" and rank > 0

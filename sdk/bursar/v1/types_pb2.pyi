@@ -85,7 +85,7 @@ class Dependency(google.protobuf.message.Message):
     job: builtins.str
     """id, number or name at submission; the id afterwards"""
     when: builtins.str
-    """succeeded | failed | finished"""
+    """succeeded | failed | finished | started | singleton (job: the name)"""
     def __init__(
         self,
         *,
@@ -156,8 +156,11 @@ class RetrySpec(google.protobuf.message.Message):
     ON_FIELD_NUMBER: builtins.int
     MAX_FIELD_NUMBER: builtins.int
     AVOID_SAME_NODE_FIELD_NUMBER: builtins.int
+    NEVER_FIELD_NUMBER: builtins.int
     max: builtins.int
     avoid_same_node: builtins.bool
+    never: builtins.bool
+    """not even after a lost node or a preemption"""
     @property
     def on(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """failed | out_of_memory | start_failed | time_limit | node_lost | preempted"""
@@ -168,8 +171,9 @@ class RetrySpec(google.protobuf.message.Message):
         on: collections.abc.Iterable[builtins.str] | None = ...,
         max: builtins.int = ...,
         avoid_same_node: builtins.bool = ...,
+        never: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["avoid_same_node", b"avoid_same_node", "max", b"max", "on", b"on"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["avoid_same_node", b"avoid_same_node", "max", b"max", "never", b"never", "on", b"on"]) -> None: ...
 
 global___RetrySpec = RetrySpec
 
@@ -179,16 +183,24 @@ class CheckpointSpec(google.protobuf.message.Message):
 
     SIGNAL_FIELD_NUMBER: builtins.int
     GRACE_US_FIELD_NUMBER: builtins.int
+    BEFORE_US_FIELD_NUMBER: builtins.int
+    SCRIPT_ONLY_FIELD_NUMBER: builtins.int
     signal: builtins.str
     """without SIG; empty: none"""
     grace_us: builtins.int
+    before_us: builtins.int
+    """the signal comes so long before the time limit; 0: at it"""
+    script_only: builtins.bool
+    """to the process that was started alone"""
     def __init__(
         self,
         *,
         signal: builtins.str = ...,
         grace_us: builtins.int = ...,
+        before_us: builtins.int = ...,
+        script_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["grace_us", b"grace_us", "signal", b"signal"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["before_us", b"before_us", "grace_us", b"grace_us", "script_only", b"script_only", "signal", b"signal"]) -> None: ...
 
 global___CheckpointSpec = CheckpointSpec
 
@@ -278,6 +290,7 @@ class JobSpec(google.protobuf.message.Message):
     COMMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     MAX_COST_PER_FIELD_NUMBER: builtins.int
+    LAUNCH_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -312,6 +325,8 @@ class JobSpec(google.protobuf.message.Message):
     comment: builtins.str
     max_cost_per: builtins.str
     """of an array: job (also when empty) | task"""
+    launch: builtins.str
+    """per-node (empty too) | once: on the first node, the others hold their place"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -371,9 +386,10 @@ class JobSpec(google.protobuf.message.Message):
         comment: builtins.str = ...,
         secrets: collections.abc.Iterable[builtins.str] | None = ...,
         max_cost_per: builtins.str = ...,
+        launch: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 

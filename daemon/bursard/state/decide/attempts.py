@@ -63,12 +63,23 @@ def exited(
     others = [m for m in attempt.members if m.report is None and m is not member]
     reports = [report if m is member else m.report for m in attempt.members if m not in others]
     if others:
+        if state.jobs[attempt.job_id].spec.launch == "once" and rank == 0:
+            return [*events, _release_the_places(attempt, report)]
         if report.cause is not EndCause.COMPLETED and attempt.stop_cause is None:
             message = f"rank {rank} ended: {report.cause.value} {report.message}".rstrip()
             events.append(StopRequested(attempt_id, report.cause, attempt.grace_us, message))
         return events
     events.append(_end(state, attempt, [r for r in reports if r is not None]))
     return events
+
+
+def _release_the_places(attempt: AttemptRecord, report: ExitReport) -> StopRequested:
+    """The program of a `launch: once` job is over, and with it the job: nothing is waited for elsewhere."""
+    if attempt.stop_cause is not None:
+        return StopRequested(attempt.id, attempt.stop_cause, 0, attempt.stop_message)
+    completed = report.cause is EndCause.COMPLETED
+    message = "" if completed else f"rank 0 ended: {report.cause.value} {report.message}".rstrip()
+    return StopRequested(attempt.id, report.cause, 0, message)
 
 
 def _member(state: State, node: NodeRecord, attempt_id: str, rank: int) -> MemberRecord | None:
@@ -102,9 +113,9 @@ def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause
     """(run it again, it used up one of `retry.max`)."""
     if cause in (EndCause.COMPLETED, EndCause.CANCELLED):
         return False, False
-    if job.requeue or cause in FREE_RETRY:
-        return True, False
     retry = job.spec.retry
+    if job.requeue or (cause in FREE_RETRY and not retry.never):
+        return True, False
     wanted = cause.value in retry.on and job.retries < retry.max
     return wanted, wanted
 

@@ -10,6 +10,7 @@ import msgspec
 from bursar.errors import InvalidRequest, InvariantViolation, KeyConflict, RateLimited, WrongState
 from bursar.ids import Ids
 from bursar.model import EndCause, JobSpec, JobState
+from bursar.model.check import DEPENDENCIES_MAX
 from bursard.events import (
     Event,
     JobEnded,
@@ -64,7 +65,7 @@ def submit(
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
-    dependencies = _dependencies(state, spec, ended or {})
+    dependencies = _dependencies(state, user, spec, ended or {})
     refuse_unaffordable(state, user, spec)
     job_id = ids.new("job")
     return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies)]
@@ -85,21 +86,45 @@ def key_conflict(key: str, job_id: str) -> KeyConflict:
     )
 
 
-def _dependencies(state: State, spec: JobSpec, ended: Mapping[str, JobState]) -> tuple[tuple[str, str], ...]:
-    waiting = []
-    for dependency in spec.depends_on:
+def _dependencies(
+    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState]
+) -> tuple[tuple[str, str], ...]:
+    waiting: dict[str, str] = {}
+    for dependency in sorted(spec.depends_on, key=lambda one: one.when != "singleton"):
+        if dependency.when == "singleton":
+            waiting |= dict.fromkeys(_same_name(state, user, dependency.job), "finished")
+            continue
         job = state.job(dependency.job)
         final = job.state if job is not None else ended.get(dependency.job)
         if final is None:
             raise InvalidRequest(f"depends_on: there is no job {dependency.job!r}")
-        if not final.terminal:
-            waiting.append((dependency.job, dependency.when))
+        if dependency.when == "started":
+            if job is not None and job.array is not None:
+                raise InvalidRequest(
+                    f"depends_on: {job.display} is an array, which starts task by task; name one of its tasks"
+                )
+            if final is JobState.PENDING and job is not None and not job.started_at:
+                waiting[dependency.job] = dependency.when
+        elif not final.terminal:
+            waiting[dependency.job] = dependency.when
         elif not satisfied(dependency.when, final):
             raise InvalidRequest(
                 f"depends_on: {dependency.job} has already ended {final.value}, so"
                 f" `when: {dependency.when}` can never come true"
             )
-    return tuple(waiting)
+    return tuple(waiting.items())
+
+
+def _same_name(state: State, user: str, name: str) -> list[str]:
+    """Jobs of this name and user that have not ended, oldest first. Raises `InvalidRequest` if too many."""
+    jobs = [state.jobs[job_id] for job_id in state.names.get(name, ())]
+    found = [job.id for job in jobs if job.user == user and not job.state.terminal]
+    if len(found) > DEPENDENCIES_MAX:
+        raise InvalidRequest(
+            f"depends_on: {len(found)} of your jobs are called {name!r}, and a singleton waits for all;"
+            f" at most {DEPENDENCIES_MAX}: an array with `max_parallel: 1` does the same"
+        )
+    return found
 
 
 def hold(state: State, job: JobRecord) -> list[Event]:

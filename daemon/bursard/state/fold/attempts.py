@@ -7,7 +7,7 @@ from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold import books
-from bursard.state.fold.jobs import claim, finish, move, open_tasks, take_slot
+from bursard.state.fold.jobs import claim, finish, meet_started, move, open_tasks, take_slot
 from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables, latest_end, still_to_cost
 
@@ -90,6 +90,7 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
         job = state.jobs[attempt.job_id]
         job.started_at = job.started_at or at
         move(state, job, JobState.RUNNING)
+        meet_started(state, job, at)
 
 
 def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -> None:

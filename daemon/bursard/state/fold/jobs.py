@@ -252,7 +252,7 @@ def finish(
 
 def satisfied(when: str, final: JobState) -> bool:
     """Does a final state meet a dependency's condition?"""
-    if when == "finished":
+    if when in ("finished", "started"):
         return True
     return (final is JobState.SUCCEEDED) == (when == "succeeded")
 
@@ -267,11 +267,27 @@ def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
         if not satisfied(when, ended_job.state):
             state.doomed.setdefault(job_id, Doom(ended_job.display, when, ended_job.state))
             continue
-        job.waiting_on.pop(ended_job.id, None)
-        if job.array is not None:
-            open_tasks(state, job, at)
-        else:
-            state.enqueue(job, at)
+        _met(state, job, ended_job.id, at)
+
+
+def meet_started(state: Tables, started_job: JobRecord, at: int) -> None:
+    """Jobs that waited for this start alone wait no more."""
+    dependents = state.dependents.get(started_job.id, {})
+    for job_id in list(dependents):
+        job = state.jobs.get(job_id)
+        if job is not None and job.waiting_on.get(started_job.id) == "started" and not job.state.terminal:
+            del dependents[job_id]
+            _met(state, job, started_job.id, at)
+    if not dependents:
+        state.dependents.pop(started_job.id, None)
+
+
+def _met(state: Tables, job: JobRecord, other_id: str, at: int) -> None:
+    job.waiting_on.pop(other_id, None)
+    if job.array is not None:
+        open_tasks(state, job, at)
+    else:
+        state.enqueue(job, at)
 
 
 def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) -> None:
