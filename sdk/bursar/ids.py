@@ -5,11 +5,18 @@ Shells use `RandomIds`; tests and the simulator use `SequentialIds`, so a seed g
 
 from __future__ import annotations
 
-import secrets
-from typing import Protocol
+import os
+from typing import Final, Protocol
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford base 32, lower case: no i, l, o, u to misread."""
+_PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
+_ID_BYTES: Final = 10
+_POOL_IDS: Final = 64
+
+_pool: list[bytes] = []
+"""Random bytes of ids to come: the kernel is asked once for many. A child starts without its parent's."""
+os.register_at_fork(after_in_child=_pool.clear)
 
 
 class Ids(Protocol):
@@ -25,8 +32,17 @@ class RandomIds:
 
     def new(self, prefix: str) -> str:
         """`prefix_` and 16 characters."""
-        bits = secrets.randbits(80)
-        return prefix + "_" + "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(75, -1, -5))
+        bits = int.from_bytes(_random())
+        return f"{prefix}_{''.join([_PAIRS[bits >> shift & 1023] for shift in range(70, -1, -10)])}"
+
+
+def _random() -> bytes:
+    try:
+        return _pool.pop()
+    except IndexError:
+        many = os.urandom(_ID_BYTES * _POOL_IDS)
+        _pool.extend(many[at : at + _ID_BYTES] for at in range(_ID_BYTES, len(many), _ID_BYTES))
+        return many[:_ID_BYTES]
 
 
 class SequentialIds:

@@ -15,10 +15,13 @@ PROJECT_DEPTH_MAX: Final = 8
 """Levels of the deepest path."""
 
 _PART = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
 
 
 def problem_of(path: str) -> str:
     """What is wrong with a project path, in a few words; empty when nothing is."""
+    if _PATH.fullmatch(path) and len(path) <= PROJECT_MAX and path.count("/") < PROJECT_DEPTH_MAX:
+        return ""
     if not path:
         return "it is empty"
     if path.startswith("/") or path.endswith("/"):
@@ -38,7 +41,7 @@ def problem_of(path: str) -> str:
             return f"{shown} holds something else than letters, digits, '.', '_' and '-'"
         if not part[0].isalnum():
             return f"{shown} does not start with a letter or digit"
-    return f"it has {len(path)} characters; at most {PROJECT_MAX}" if len(path) > PROJECT_MAX else ""
+    return f"it has {len(path)} characters; at most {PROJECT_MAX}"
 
 
 def is_within(path: str, root: str) -> bool:

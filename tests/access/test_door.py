@@ -21,11 +21,13 @@ from bursar.clock import SECOND_US, VirtualClock
 from bursar.errors import Forbidden, NotFound, RateLimited, Unauthenticated
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, nodes_pb2
 from bursard import app
+from bursard.access import tokens
 from bursard.access.admission import ROOMS, Admission, Kind, Room, Ticket
 from bursard.access.authorize import Action
 from bursard.access.identity import Grant, Identity, Role
 from bursard.access.refusals import FAULTS_PER_WINDOW, WINDOW_US, Refusals
 from bursard.access.sessions import STALLED_US
+from bursard.services import interceptors
 from bursard.services.wirefault import unreadable
 from bursard.settings import Settings as Configuration
 
@@ -193,6 +195,45 @@ def test_calls_that_keep_their_request_back_are_counted_and_strangers_are_sent_a
         assert (await stranger.code()) is grpc.StatusCode.UNAUTHENTICATED
         for call in held:
             call.cancel()
+
+    play(story)
+
+
+def test_who_keeps_its_request_back_is_told_so_and_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(site: Site) -> None:
+        async def never() -> Any:
+            await asyncio.Event().wait()
+            yield None
+
+        monkeypatch.setattr(interceptors, "REQUEST_S", 0.0)
+        multi = site.channel.stream_stream("/bursar.v1.Jobs/Get", None, None)
+        metadata = (("authorization", f"Bearer {site.token('ann', 'submitter')}"),)
+        assert await status_of(multi(never(), metadata=metadata)) == (
+            "INVALID_ARGUMENT",
+            "no request came within 0 s of the call",
+        )
+        await until(lambda: not site.door._admission._calls)
+
+    play(story)
+
+
+def test_a_local_caller_is_looked_up_when_its_token_is_made_and_when_its_stream_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(site: Site) -> None:
+        asked: list[int] = []
+
+        def name_of(uid: int) -> str:
+            asked.append(uid)
+            return "maria"
+
+        monkeypatch.setattr(tokens, "_user_name", name_of)
+        local, _ = site.authority.issue_local(0)
+        who = [site.authority.identify(f"Bearer {local}") for _ in range(3)]
+        assert {(one.name, one.role, one.local, one.uid) for one in who} == {("maria", Role.ADMIN, True, 0)}
+        assert asked == [0]
+        monkeypatch.setattr(tokens, "_user_name", lambda uid: f"renamed-{uid}")
+        assert site.authority.renew(who[0], f"Bearer {local}").name == "renamed-0"
 
     play(story)
 

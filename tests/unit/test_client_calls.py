@@ -43,6 +43,27 @@ def test_token_is_renewed_before_it_runs_out(fake, client):
     assert fake.tokens_given == 2
 
 
+@pytest.mark.parametrize(("expires_s", "fetches"), [(300.0, 1), (0.0, 3)])
+def test_async_client_leaves_its_loop_only_to_fetch_a_token(fake, monkeypatch, expires_s, fetches):
+    fake.expires_s = expires_s
+    left = []
+    to_thread = asyncio.to_thread
+
+    async def counted(work):
+        left.append(work)
+        return await to_thread(work)
+
+    async def story():
+        async with bursar.AsyncClient(fake.url) as client:
+            for _ in range(3):
+                await client.get("1")
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    asyncio.run(story())
+    assert (len(left), fake.tokens_given) == (fetches, fetches)
+    assert len(fake.calls("Jobs/Get")) == 3
+
+
 def test_call_is_repeated_once_after_the_daemon_forgot_the_token(fake, client):
     client.get("1")
     fake.forget_tokens()

@@ -11,8 +11,10 @@ from bursar.codec.spec import spec_from_wire, spec_to_wire
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.jobfile import parse_job, spec_to_yaml
 from bursar.model import ArraySpec, CheckpointSpec, Dependency, JobSpec, RetrySpec
+from bursar.model import check as rules
 from bursar.model.check import check
 from bursar.resources import GpuRequest, ResourceRequest
+from bursar.v1 import types_pb2
 
 
 def job(**changes: Any) -> JobSpec:
@@ -292,3 +294,23 @@ def test_an_inherited_value_is_told_where_it_was_written() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_job(text, "job.yaml", "/")
     assert [fault.line for fault in caught.value.faults] == [3]
+
+
+def test_what_a_message_does_not_say_is_zero_or_where_zero_means_nothing_the_default() -> None:
+    said = types_pb2.JobSpec(command=["true"])
+    assert spec_from_wire(said) == JobSpec(command=("true",), priority=0, preemptible=False)
+
+
+def test_a_part_that_says_nothing_is_its_default() -> None:
+    said = types_pb2.JobSpec(command=["true"], priority=50, preemptible=True)
+    said.checkpoint.SetInParent()
+    said.retry.SetInParent()
+    assert spec_from_wire(said) == JobSpec(command=("true",))
+
+
+def test_defaults_that_are_not_looked_at_have_nothing_wrong() -> None:
+    spec = JobSpec()
+    looks = (rules._labels, rules._constraints, rules._dependencies, rules._environment, rules._secrets)
+    assert [problem for look in looks for problem in look(spec)] == []
+    assert [*rules._checkpoint(spec.checkpoint), *rules._retry(spec.retry)] == []
+    assert [problem.field for problem in check(spec)] == ["run"]

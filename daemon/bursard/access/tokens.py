@@ -53,6 +53,7 @@ class UserToken(msgspec.Struct, frozen=True):
 
 class _Local(msgspec.Struct, frozen=True):
     uid: int
+    name: str
     expires_us: int
 
 
@@ -80,14 +81,15 @@ class Authority:
         One user has at most two that live, however often it asks. Raises `Unauthenticated` for a user
         who is not admitted.
         """
-        self._local_identity(uid)
+        name = _user_name(uid)
+        self._local_identity(uid, name)
         now = self._clock.boot_us()
         newest = self._newest.get(uid, "")
         if newest and (left_us := self._local[newest].expires_us - now) > LOCAL_TTL_S * 500_000:
             return newest, left_us // 1_000_000
         self._drop_expired(now)
         token = secrets.token_urlsafe(24)
-        self._local[token] = _Local(uid, now + LOCAL_TTL_S * 1_000_000)
+        self._local[token] = _Local(uid, name, now + LOCAL_TTL_S * 1_000_000)
         self._newest[uid] = token
         return token, LOCAL_TTL_S
 
@@ -95,8 +97,7 @@ class Authority:
         self._local = {token: kept for token, kept in self._local.items() if kept.expires_us > now}
         self._newest = {uid: token for uid, token in self._newest.items() if token in self._local}
 
-    def _local_identity(self, uid: int) -> Identity:
-        name = _user_name(uid)
+    def _local_identity(self, uid: int, name: str) -> Identity:
         role = Role.ADMIN if uid in (0, os.getuid()) else self._local_role
         identity = Identity(name, role, local=True, grants=self._state.grants.of(name), uid=uid)
         if not identity.held:
@@ -108,7 +109,9 @@ class Authority:
 
         Raises `Unauthenticated` for an account that has no role any more, and for a token that has ended.
         """
-        return self._local_identity(identity.uid) if identity.local else self.identify(authorization)
+        if identity.local:
+            return self._local_identity(identity.uid, _user_name(identity.uid))
+        return self.identify(authorization)
 
     def identify(self, authorization: str) -> Identity:
         """Who the `authorization` metadata proves, with its rights as of now. Raises `Unauthenticated`."""
@@ -118,7 +121,7 @@ class Authority:
         local = self._local.get(token)
         if local is not None:
             if local.expires_us > self._clock.boot_us():
-                return self._local_identity(local.uid)
+                return self._local_identity(local.uid, local.name)
             raise Unauthenticated("the token has expired; fetch a new one")
         # Looked up by the hash of what was sent: how long it takes tells nothing about a secret.
         digest = hashlib.sha256(token.encode()).hexdigest()

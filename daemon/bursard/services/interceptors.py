@@ -43,6 +43,7 @@ REFUSED_S: Final = 0.25
 """How long a caller who is refused may take to send its request."""
 ANSWER_BYTES_MAX: Final = 16 << 20
 """Of one message out; every client takes as much."""
+_EOF: Final = aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 _OPEN: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """All that answers without an identity."""
 
@@ -103,8 +104,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                     session = Session(identity, authorization, rule)
                     self.sessions.open.add(session)
                 enter_session(session)
-                decoded = _decoded(kind, raw)
-                request = decoded if handler.request_streaming else await _only(decoded)
+                many = handler.request_streaming
+                request = _messages(kind, raw) if many else await _only(kind, context)
                 if is_stream:
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
                         async for response in responses:
@@ -125,7 +126,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                         await self._abort(method, identity, context, session.error)
             except Exception as error:
                 if ticket is None:
-                    await _heard(raw, handler.request_streaming)
+                    await _heard(context, handler.request_streaming)
                 await self._abort(method, identity, context, error)
             finally:
                 self._forget(session, ticket)
@@ -184,26 +185,32 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         await context.abort(code, error.message, trailing_metadata=(_details(code, error),))
 
 
-async def _decoded(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def _messages(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     """Messages of a caller that is known by now. Raises `InvalidRequest` for bytes that are none."""
     async for data in raw:
-        try:
-            message = kind.FromString(data)
-        except DecodeError:
-            raise unreadable(kind.DESCRIPTOR, data) from None
-        yield message
+        yield _decoded(kind, data)
 
 
-async def _only(requests: AsyncIterator[Any]) -> Any:
+async def _only(kind: type[Message], context: Context) -> Any:
     """The one request of a call, its numbers numbers. Raises `InvalidRequest`, also when none comes."""
     try:
+        # No iterator here: one that is left after its first word is ended by a task of its own.
         async with asyncio.timeout(REQUEST_S):
-            async for request in requests:
-                check_numbers(request)
-                return request
+            data = await context.read()
     except TimeoutError:
         raise InvalidRequest(f"no request came within {REQUEST_S:g} s of the call") from None
-    raise InvalidRequest("the call carries no request")
+    if data is _EOF:
+        raise InvalidRequest("the call carries no request")
+    request = _decoded(kind, data)
+    check_numbers(request)
+    return request
+
+
+def _decoded(kind: type[Message], data: bytes) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise unreadable(kind.DESCRIPTOR, data) from None
 
 
 def _bounded(data: bytes) -> bytes:
@@ -218,15 +225,14 @@ def _bounded(data: bytes) -> bytes:
     return data
 
 
-async def _heard(raw: AsyncIterator[bytes], is_stream: bool) -> None:
+async def _heard(context: Context, is_stream: bool) -> None:
     """Take in, unread, what a caller who is refused is about to send: a client whose own words cannot leave
     any more may report that instead of the refusal. Who keeps them back is not waited for.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REFUSED_S):
-            async for _ in raw:
-                if is_stream:
-                    return
+            while await context.read() is not _EOF and not is_stream:
+                pass
 
 
 def _details(code: grpc.StatusCode, error: BursarError) -> tuple[str, bytes]:

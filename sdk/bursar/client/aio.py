@@ -330,6 +330,8 @@ class AsyncClient:
 
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
         """The token exchange blocks for a moment, so it runs beside the loop."""
+        if self._identity.fresh:
+            return self._identity.metadata()
         return await asyncio.to_thread(self._identity.metadata)
 
     def _callable(self, kind: str, path: str, answer: type[Any]) -> Callable[..., Any]:

@@ -154,6 +154,11 @@ class Identity:
             self._auth = address.socket.with_name("auth.sock")
             self._renew_at = 0.0
 
+    @property
+    def fresh(self) -> bool:
+        """Is what `metadata` answers at hand? Else it asks the daemon, and waits for it."""
+        return self._auth is None or time.monotonic() < self._renew_at
+
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What to send now, after fetching a token if the last one is about to run out."""
         with self._lock:

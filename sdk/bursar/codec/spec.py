@@ -8,8 +8,8 @@ Why     job files are validated with line numbers, but anybody may speak gRPC.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
@@ -39,6 +39,15 @@ _SHARED = tuple(
 _LISTS = tuple(name for name in _SHARED if isinstance(getattr(JobSpec(), name), tuple))
 _VALUES = tuple(name for name in _SHARED if name not in _LISTS)
 """Plain fields of the same name on both sides: they are converted without being named here."""
+_UNSAID: Final[Mapping[str, Any]] = {
+    name: zero
+    for name in _VALUES
+    if name not in ("project", "nodes", "spot_policy", "on_exceed", "max_cost_per", "launch")
+    and (zero := getattr(pb.JobSpec(), name)) != getattr(JobSpec(), name)
+}
+"""What a field that the wire does not say is, where that is not the default: the wire's zero. Of those
+named here saying nothing means the default.
+"""
 
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
@@ -48,7 +57,7 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
     wire = pb.JobSpec(
         options=[_option_to_wire(option) for option in spec.options],
         depends_on=[pb.Dependency(job=d.job, when=d.when) for d in spec.depends_on],
-        **{name: getattr(spec, name) for name in (*_VALUES, *_LISTS)},
+        **{name: value for name in (*_VALUES, *_LISTS) if (value := getattr(spec, name))},
     )
     for field, pairs in (
         (wire.labels, spec.labels),
@@ -105,32 +114,14 @@ def refuse(problems: Sequence[Problem]) -> NoReturn:
 
 
 def _spec(wire: pb.JobSpec) -> JobSpec:
-    plain: dict[str, Any] = {name: getattr(wire, name) for name in _VALUES}
-    plain |= {name: tuple(getattr(wire, name)) for name in _LISTS}
-    # Of these nothing said is the default, which is not the wire's zero.
-    plain["project"] = wire.project.lower() or "default"
-    plain["nodes"] = wire.nodes or 1
-    plain["spot_policy"] = wire.spot_policy or "auto"
-    plain["on_exceed"] = wire.on_exceed or "stop"
-    capped = wire.HasField("array") and wire.max_cost_nanos
-    plain["max_cost_per"] = wire.max_cost_per or ("job" if capped else "task")
-    plain["launch"] = wire.launch or "per-node"
-    return JobSpec(
-        labels=_pairs(wire.labels),
-        options=tuple(_option_from_wire(option) for option in wire.options) or (ResourceRequest(),),
-        constraints=_pairs(wire.constraints),
-        depends_on=tuple(Dependency(d.job, d.when or "succeeded") for d in wire.depends_on),
-        array=_array(wire),
-        checkpoint=CheckpointSpec(
-            wire.checkpoint.signal,
-            wire.checkpoint.grace_us,
-            wire.checkpoint.before_us,
-            wire.checkpoint.script_only,
-        ),
-        retry=RetrySpec(tuple(wire.retry.on), wire.retry.max, wire.retry.avoid_same_node, wire.retry.never),
-        env=_pairs(wire.env),
-        **plain,
-    )
+    """Of what the wire says alone: most jobs say little, and each field that is asked for costs as much."""
+    plain = dict(_UNSAID)
+    for field, value in wire.ListFields():
+        name = field.name
+        plain[name] = _READERS[name](value) if name in _READERS else value
+    if "array" in plain and "max_cost_nanos" in plain:
+        plain.setdefault("max_cost_per", "job")
+    return JobSpec(**plain)
 
 
 def _pairs(mapping: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -150,11 +141,9 @@ def _option_from_wire(wire: pb.ResourceRequest) -> ResourceRequest:
     return ResourceRequest(gpus=gpus, cpu_milli=wire.cpu_milli, memory_bytes=wire.memory_bytes)
 
 
-def _array(wire: pb.JobSpec) -> ArraySpec | None:
-    if not wire.HasField("array"):
-        return None
-    parts: list[Range] = [(index, index + 1, 1) for index in wire.array.indices]
-    for one in wire.array.ranges:
+def _array(wire: pb.ArraySpec) -> ArraySpec:
+    parts: list[Range] = [(index, index + 1, 1) for index in wire.indices]
+    for one in wire.ranges:
         _require(
             one.start < one.stop and one.step >= 1, "array.ranges", "start < stop, and a step of 1 or more"
         )
@@ -163,7 +152,22 @@ def _array(wire: pb.JobSpec) -> ArraySpec | None:
     ranges = tuple(parts)
     if len(parts) > 1 and count(ranges) <= TASKS_MAX:
         ranges = compress(Indices(ranges))  # one form for equal sets, however they were written
-    return ArraySpec(ranges, wire.array.max_parallel)
+    return ArraySpec(ranges, wire.max_parallel)
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(_LISTS, tuple),
+    "project": str.lower,
+    "labels": _pairs,
+    "options": lambda options: tuple(map(_option_from_wire, options)),
+    "constraints": _pairs,
+    "depends_on": lambda wire: tuple(Dependency(one.job, one.when or "succeeded") for one in wire),
+    "array": _array,
+    "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),
+    "retry": lambda wire: RetrySpec(tuple(wire.on), wire.max, wire.avoid_same_node, wire.never),
+    "env": _pairs,
+}
+"""How a field of the wire becomes one of the spec, where it is not that already."""
 
 
 def facts_to_wire(facts: NodeFacts) -> pb.NodeFacts:

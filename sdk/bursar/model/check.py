@@ -89,6 +89,8 @@ _BREAK = re.compile("[\r\n]")
 _EARLIEST = parse_instant("2000-01-01")
 _LATEST = parse_instant("2200-01-01")
 
+_CAUSE_WORDS = {cause: word for word, cause in RETRY_CAUSES.items()}
+_DEFAULT = JobSpec()
 _NOT_SECRETS = frozenset(("PATH", "HOME", "USER", "SHELL", "IFS", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"))
 
 Path = tuple[str | int, ...]
@@ -120,19 +122,23 @@ def quote(text: str) -> str:
 
 
 def check(spec: JobSpec) -> list[Problem]:
-    """Everything wrong with a spec; empty when it may be accepted. Pure, and linear in its size."""
+    """Everything wrong with a spec; empty when it may be accepted. Pure, and linear in its size.
+
+    What was not asked for is not looked at: nothing is wrong with a default but that there is nothing to run.
+    """
     return [
         *_names(spec),
-        *_labels(spec),
+        *(_labels(spec) if spec.labels else ()),
         *_size(spec),
-        *_constraints(spec),
+        *(_constraints(spec) if spec.constraints else ()),
         *_order(spec),
+        *(_dependencies(spec) if spec.depends_on else ()),
         *(_array(spec.array) if spec.array is not None else ()),
         *_caps(spec),
-        *_checkpoint(spec.checkpoint),
-        *_retry(spec.retry),
-        *_environment(spec),
-        *_secrets(spec),
+        *(_checkpoint(spec.checkpoint) if spec.checkpoint != _DEFAULT.checkpoint else ()),
+        *(_retry(spec.retry) if spec.retry != _DEFAULT.retry else ()),
+        *(_environment(spec) if spec.env else ()),
+        *(_secrets(spec) if spec.secrets else ()),
         *_code(spec),
     ]
 
@@ -154,8 +160,11 @@ def _names(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(
             ("project",), f"{quote(spec.project)} is not a project path: {problem}; write nlp/finetune"
         )
-    for key in ("experiment", "model", "model_version"):
-        tag = getattr(spec, key)
+    for key, tag in (
+        ("experiment", spec.experiment),
+        ("model", spec.model),
+        ("model_version", spec.model_version),
+    ):
         if len(tag) > TAG_MAX:
             yield Problem((key,), f"has {len(tag)} characters; at most {TAG_MAX}")
         elif tag and _TAG.fullmatch(tag) is None:
@@ -205,9 +214,10 @@ def _option(path: Path, option: ResourceRequest) -> Iterator[Problem]:
         yield from _gpus((*path, "gpus"), option.gpus)
 
 
-def _bytes(path: Path, size_bytes: int, maximum: int, holder: str) -> Iterator[Problem]:
-    if not 0 <= size_bytes <= maximum:
-        yield Problem(path, f"is {format_size(size_bytes)}; at most {maximum // 10**12} TB on {holder}")
+def _bytes(path: Path, size_bytes: int, maximum: int, holder: str) -> Sequence[Problem]:
+    if 0 <= size_bytes <= maximum:
+        return ()
+    return (Problem(path, f"is {format_size(size_bytes)}; at most {maximum // 10**12} TB on {holder}"),)
 
 
 def _gpus(path: Path, gpus: GpuRequest) -> Iterator[Problem]:
@@ -261,6 +271,9 @@ def _order(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("time_limit",), f"is {spec.time_limit_us // DAY_US} days; at most 366d")
     if spec.begin_after and not _EARLIEST <= spec.begin_after < _LATEST:
         yield Problem(("begin_after",), "is not between the years 2000 and 2200")
+
+
+def _dependencies(spec: JobSpec) -> Iterator[Problem]:
     if len(spec.depends_on) > DEPENDENCIES_MAX:
         yield Problem(("depends_on",), f"has {len(spec.depends_on)} elements; at most {DEPENDENCIES_MAX}")
         return
@@ -322,11 +335,10 @@ def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
 
 
 def _retry(retry: RetrySpec) -> Iterator[Problem]:
-    known = {cause: word for word, cause in RETRY_CAUSES.items()}
-    for position, cause in enumerate(retry.on[: len(known) + 1]):
-        yield from _choice(("retry", "on", position), cause, tuple(known))
+    for position, cause in enumerate(retry.on[: len(_CAUSE_WORDS) + 1]):
+        yield from _choice(("retry", "on", position), cause, tuple(_CAUSE_WORDS))
     for cause in _doubled(retry.on):
-        yield Problem(("retry", "on"), f"{quote(known.get(cause, cause))} is named twice")
+        yield Problem(("retry", "on"), f"{quote(_CAUSE_WORDS.get(cause, cause))} is named twice")
     yield from _bounds(("retry", "max"), retry.max, 0, RETRIES_MAX)
     if retry.never and (retry.on or retry.max or retry.avoid_same_node):
         yield Problem(("retry",), "never stands alone: there is no other attempt to say anything about")
@@ -413,23 +425,26 @@ def _command(words: Sequence[str]) -> Iterator[Problem]:
 # ------------------------------------------------------------------ forms that recur
 
 
-def _text(path: Path, text: str, length_max: int, *, lines: bool = False) -> Iterator[Problem]:
+def _text(path: Path, text: str, length_max: int, *, lines: bool = False) -> Sequence[Problem]:
+    if not text:
+        return ()
     if len(text) > length_max:
-        yield Problem(path, f"has {len(text)} characters; at most {length_max}")
-    elif _CONTROL.search(text) or (not lines and _BREAK.search(text)):
-        yield Problem(path, f"{quote(text)} holds a line break or control character")
+        return (Problem(path, f"has {len(text)} characters; at most {length_max}"),)
+    if _CONTROL.search(text) or (not lines and _BREAK.search(text)):
+        return (Problem(path, f"{quote(text)} holds a line break or control character"),)
+    return ()
 
 
-def _bounds(path: Path, value: int, minimum: int, maximum: int) -> Iterator[Problem]:
+def _bounds(path: Path, value: int, minimum: int, maximum: int) -> Sequence[Problem]:
     if value < minimum:
-        yield Problem(path, f"is {value}; at least {minimum} is needed")
-    elif value > maximum:
-        yield Problem(path, f"is {value}; at most {maximum} is allowed")
+        return (Problem(path, f"is {value}; at least {minimum} is needed"),)
+    if value > maximum:
+        return (Problem(path, f"is {value}; at most {maximum} is allowed"),)
+    return ()
 
 
-def _choice(path: Path, value: str, choices: Sequence[str]) -> Iterator[Problem]:
-    if value not in choices:
-        yield Problem(path, f"{quote(value)} is not one of {', '.join(choices)}")
+def _choice(path: Path, value: str, choices: Sequence[str]) -> Sequence[Problem]:
+    return () if value in choices else (Problem(path, f"{quote(value)} is not one of {', '.join(choices)}"),)
 
 
 def _not_built(path: Path, what: str, remedy: str) -> Problem:
@@ -437,4 +452,6 @@ def _not_built(path: Path, what: str, remedy: str) -> Problem:
 
 
 def _doubled(words: Sequence[str]) -> list[str]:
+    if len(set(words)) == len(words):
+        return []
     return [word for word, count in Counter(words).items() if count > 1]
