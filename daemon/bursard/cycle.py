@@ -18,7 +18,7 @@ import msgspec
 
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
-from bursar_policies.decision import Plan, Snapshot
+from bursar_policies.decision import Plan, Snapshot, Start
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.housekeeping import Housekeeping
@@ -152,11 +152,13 @@ class Cycle:
     def _do(self, seen: _Seen, wanted: Plan | None) -> bool:
         if wanted is None:
             return False
-        engine = self.engine
+        engine, woken = self.engine, self._wake.is_set()
         outcome = carry_out(engine.state, engine.ids, seen.snapshot, wanted, self._commit)
         self.last = LastPlan(seen.snapshot, wanted)
         self._count(outcome, (time.perf_counter_ns() - seen.began_ns) // 1000)
-        # A pass that dirties the state wakes itself through `on_dirty`; only drops need saying.
+        if not (woken or self.engine.state.doomed or _brings_more(wanted)):
+            # What woke the cycle now was its own doing, and the same plan would follow from it.
+            self._wake.clear()
         return outcome.stale
 
     def _commit(self, what: str, events: Sequence[Event]) -> bool:
@@ -183,6 +185,17 @@ class Cycle:
         stats.longest_us = max(stats.longest_us, took_us)
         for one in outcome.dropped:
             log.debug("dropped from a plan", extra={"why": one.reason.message, "cycle": stats.cycles})
+
+
+def _brings_more(done: Plan) -> bool:
+    """Could jobs start because of what a plan did? Starts only take: room, money, slots of arrays. But a
+    queue that started as a whole may go on: behind its window, or with the next tasks of an array.
+    """
+    return any(
+        not isinstance(action, Start) or action.queue not in done.verdicts
+        for group in done.groups
+        for action in group
+    )
 
 
 def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:

@@ -24,8 +24,10 @@ from bursard.store import Batch, CommitUnknown, Log, merge
 
 log = logging.getLogger(__name__)
 
-_STARVED_S = 0.001
+_STARVED_S = 0.004
 """A commit longer in flight than this may be waiting for the interpreter, not for the disk."""
+_STILL_STARVED_S = 0.001
+"""And then it is looked at this often."""
 
 _LEND_S = 0.0005
 """How long the loop then stands aside at most: a commit's own work, and a fast disk's sync.
@@ -201,7 +203,7 @@ class Writer:
         if self._released == released:
             self._done.clear()
             self._done.wait(_LEND_S)
-        self._loop.call_later(_STARVED_S, self._watch, self._released)
+        self._loop.call_later(_STILL_STARVED_S, self._watch, self._released)
 
     def _committed(self, seq: int, batches: int) -> None:
         """In the loop: outputs first, then those who wait."""

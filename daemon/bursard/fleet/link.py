@@ -36,7 +36,9 @@ Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
 
 
 LAZY_S = 0.05
-"""How long the acknowledgement of an end may wait for company."""
+LAZY_MAX = 64
+"""How long the acknowledgement of an end may wait for company, and for how much: a message costs an agent
+more than the order in it, and a job that goes alone should cost one, not two."""
 LOG_ANSWER_S = 10
 WORDS_BURST = 20_000
 """So many words may come at once: a node that was out of contact tells thousands of ends."""
@@ -68,6 +70,7 @@ class AgentLink:
         self.fenced: Counter[tuple[str, int]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()
+        self._forgets: list[Forget] = []
         self._ready = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
         self._logs: dict[int, tuple[LogRange, asyncio.Future[LogAnswer]]] = {}
@@ -91,15 +94,27 @@ class AgentLink:
     def send(self, message: Outgoing) -> None:
         """Queue a message; it leaves with everything queued before the writer's next turn.
 
-        A `Forget` can wait: it leaves with the next message, or after `LAZY_S`, with its like.
+        A `Forget` can wait: it leaves after `LAZY_S`, or once there are `LAZY_MAX`, with its like.
         """
         if self.closed:
             return
-        self._outbox.append(message)
         if not isinstance(message, Forget):
+            self._outbox.append(message)
             self._ready.set()
+            return
+        self._forgets.append(message)
+        if len(self._forgets) >= LAZY_MAX:
+            self._tell_forgets()
         elif self._lazy is None:
-            self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._ready.set)
+            self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._tell_forgets)
+
+    def _tell_forgets(self) -> None:
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        self._outbox += self._forgets
+        self._forgets.clear()
+        self._ready.set()
 
     async def take(self) -> list[Outgoing]:
         """All that is queued, waiting for the first. Empty once the link is closed."""
@@ -109,9 +124,6 @@ class AgentLink:
         self._ready.clear()
         messages = list(self._outbox)
         self._outbox.clear()
-        if self._lazy is not None:
-            self._lazy.cancel()
-            self._lazy = None
         return messages
 
     def close(self) -> None:

@@ -26,7 +26,8 @@ class PendingIndex:
         self._where: dict[str, Key] = {}
         self._peak: dict[Key, int] = {}
         self._windows: dict[Key, PendingQueue] = {}
-        """Of the queues nothing happened to since the last snapshot."""
+        """What the last snapshot showed of a queue, less what left its head and with the size of now: a start
+        costs a window nothing. Gone once anything else happened to the queue."""
         self._unsorted: set[Key] = set()
         """Queues in which something came back: sorted when next looked at, however many did."""
 
@@ -40,12 +41,12 @@ class PendingIndex:
         """Put a job in its place; a job that came back keeps its old order."""
         self.remove(job_id)
         key = (job_class, priority)
-        self._windows.pop(key, None)
         queue = self._queues.setdefault(key, {})
         last = next(reversed(queue.values())) if queue else -1
         queue[job_id] = order
         if order < last:
             self._unsorted.add(key)
+            self._windows.pop(key, None)
         self._where[job_id] = key
         self._peak[key] = max(self._peak.get(key, 0), len(queue))
 
@@ -54,9 +55,11 @@ class PendingIndex:
         key = self._where.pop(job_id, None)
         if key is None:
             return
-        self._windows.pop(key, None)
         queue = self._queues[key]
         del queue[job_id]
+        window = self._windows.pop(key, None)
+        if window is not None and len(window.jobs) > 1 and window.jobs[0][1] == job_id:
+            self._windows[key] = PendingQueue(key[0], key[1], window.jobs[1:], len(queue))
         if not queue:
             del self._queues[key], self._peak[key]
             self._unsorted.discard(key)
@@ -75,7 +78,10 @@ class PendingIndex:
             self._queues[key] = dict(sorted(self._queues[key].items(), key=lambda item: item[1]))
         self._unsorted.clear()
         for key, queue in self._queues.items():
-            if key not in self._windows:
-                window = tuple((order, job_id) for job_id, order in islice(queue.items(), WINDOW))
-                self._windows[key] = PendingQueue(key[0], key[1], window, len(queue))
+            window, size = self._windows.get(key), len(queue)
+            jobs = tuple(window.jobs) if window is not None else ()
+            if len(jobs) < min(size, WINDOW):
+                jobs += tuple((order, job_id) for job_id, order in islice(queue.items(), len(jobs), WINDOW))
+            if window is None or window.jobs is not jobs or window.total != size:
+                self._windows[key] = PendingQueue(key[0], key[1], jobs, size)
         return tuple(sorted(self._windows.values(), key=lambda queue: (-queue.priority, queue.jobs[0][0])))

@@ -31,6 +31,7 @@ class HeadFile:
         """Open or create it. Raises `OSError`."""
         self._path = directory / NAME
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._length = os.fstat(self._handle).st_size
         self._synced_seq = 0
         self._failed = False
 
@@ -49,7 +50,10 @@ class HeadFile:
         line = render(head)
         try:
             os.pwrite(self._handle, line, 0)
-            os.ftruncate(self._handle, len(line))
+            if self._length != len(line):
+                # Numbers grow, so it is needed once in a while: it costs more than the line.
+                os.ftruncate(self._handle, len(line))
+                self._length = len(line)
             if sync or head.seq - self._synced_seq >= _SYNC_EVENTS:
                 os.fsync(self._handle)
                 self._synced_seq = head.seq
