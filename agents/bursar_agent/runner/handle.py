@@ -132,7 +132,6 @@ class ProcessRunner:
         self._connection: client.LauncherConnection | None = None
         self._connecting = asyncio.Lock()
         self._watches: dict[str, _Watch] = {}
-        self._queue: list[tuple[bytes, asyncio.Future[dict[str, Any]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._answer_s = answer_s
         self._look_s = look_s
@@ -207,20 +206,17 @@ class ProcessRunner:
 
     async def _ask(self, requests: Sequence[StartRequest], bodies: Sequence[bytes]) -> list[dict[str, Any]]:
         """The launcher's answers to start requests, in order."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[dict[str, Any]]] = []
-        for request, body in zip(requests, bodies, strict=True):
+        for request in requests:
             # Watched before it is sent: a short job reports its end before the launcher's answer.
             self._watches.setdefault(
                 member_name(request.attempt_id, request.rank),
                 _Watch(request.attempt_id, request.rank),
             )
-            futures.append(loop.create_future())
-            if not self._queue:
-                loop.call_soon(self._flush)
-            self._queue.append((body, futures[-1]))
+        batches = _batches(bodies)
         try:
-            return await asyncio.gather(*futures)
+            if len(batches) == 1:
+                return await self._send(batches[0])
+            return [one for many in await asyncio.gather(*map(self._send, batches)) for one in many]
         except Exception:
             # Whether any of them started is not known here; adopt() reads it from the marks.
             for request in requests:
@@ -313,11 +309,12 @@ class ProcessRunner:
         """Forget an ended member at once if it left nothing to read; False: keep it, `forget` it later."""
         dir_fd = self._open_member(attempt_id, rank)
         try:
-            if truth.exit_report(dir_fd) is None:
+            if not truth.left_nothing(dir_fd):
                 return False
         finally:
             os.close(dir_fd)
-        return truth.release_member(self._run_fd, attempt_id, rank)
+        truth.release_member(self._run_fd, attempt_id, rank)
+        return True
 
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """See `Runner.read_log`."""
@@ -335,37 +332,18 @@ class ProcessRunner:
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Everything asked for in one turn of the loop goes out in few messages."""
-        while self._queue:
-            size = count = 0
-            for body, _ in self._queue[:_BATCH]:
-                if count and size + len(body) > _BATCH_BYTES:
-                    break
-                size += len(body)
-                count += 1
-            batch, self._queue = self._queue[:count], self._queue[count:]
-            self._spawn(self._send(batch))
-
-    async def _send(self, batch: list[tuple[bytes, asyncio.Future[dict[str, Any]]]]) -> None:
-        message = b'{"op":"start","requests":[' + b",".join(body for body, _ in batch) + b"]}"
-        try:
-            for remaining in range(_RETRIES, -1, -1):
-                try:
-                    connection = await self._launcher()
-                    answer = await connection.request(message)
-                    break
-                except ConnectionError:
-                    if remaining == 0:
-                        raise
-        except Exception as problem:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(problem)
-            return
-        for (_, future), result in zip(batch, answer["results"], strict=True):
-            if not future.done():
-                future.set_result(result)
+    async def _send(self, batch: list[bytes]) -> list[dict[str, Any]]:
+        message = b'{"op":"start","requests":[' + b",".join(batch) + b"]}"
+        for remaining in range(_RETRIES, -1, -1):
+            try:
+                connection = await self._launcher()
+                answer = await connection.request(message)
+                break
+            except ConnectionError:
+                if remaining == 0:
+                    raise
+        results: list[dict[str, Any]] = answer["results"]
+        return results
 
     async def _launcher(self) -> client.LauncherConnection:
         if self._connection is not None and not self._connection.lost:
@@ -564,6 +542,19 @@ class ProcessRunner:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _batches(bodies: Sequence[bytes]) -> list[list[bytes]]:
+    """Everything asked for at once, in few messages that are not too long."""
+    batches: list[list[bytes]] = []
+    size = 0
+    for body in bodies:
+        if not batches or len(batches[-1]) >= _BATCH or size + len(body) > _BATCH_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(body)
+        size += len(body)
+    return batches
 
 
 def _boot_us() -> int:

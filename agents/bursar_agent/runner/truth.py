@@ -7,7 +7,6 @@ Why     after a restart the agent knows nothing; the directories are the truth i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -202,18 +201,25 @@ def remove_member(run_fd: int, attempt_id: str, rank: int) -> None:
         os.close(attempts)
 
 
-def release_member(run_fd: int, attempt_id: str, rank: int) -> bool:
-    """Let the directory of a member that left no output be used again; False: it has something to keep.
+def left_nothing(dir_fd: int) -> bool:
+    """Has a member ended and left no output? Its report is not read again: the agent had it from there."""
+    if set(os.listdir(dir_fd)) != RECORDS:
+        return False
+    return os.stat(EXIT, dir_fd=dir_fd, follow_symlinks=False).st_size > UNWRITTEN_BYTES
+
+
+def release_member(run_fd: int, attempt_id: str, rank: int) -> None:
+    """Let the directory of a member that left nothing be used again.
 
     Raises `FileNotFoundError`, `ValueError` for a bad id.
     """
     member = member_name(attempt_id, rank)
-    if set(os.listdir(f"/proc/self/fd/{run_fd}/{ATTEMPTS}/{member}")) != RECORDS:
-        return False
-    with contextlib.suppress(FileExistsError):
+    try:
+        free = len(os.listdir(f"/proc/self/fd/{run_fd}/{FREE}"))
+    except FileNotFoundError:
         os.mkdir(FREE, 0o700, dir_fd=run_fd)
-    if len(os.listdir(f"/proc/self/fd/{run_fd}/{FREE}")) >= FREE_MAX:
+        free = 0
+    if free >= FREE_MAX:
         remove_member(run_fd, attempt_id, rank)
     else:
         os.rename(f"{ATTEMPTS}/{member}", f"{FREE}/{member}", src_dir_fd=run_fd, dst_dir_fd=run_fd)
-    return True
