@@ -143,7 +143,13 @@ async def held_waiting_task(desk: Any) -> str:
 
 
 ENDED = (NO, NO, NOTHING, NO, NO)
-RUNS = (NO, NO, ["StopRequested"], ["JobRequeued", "StopRequested"], NO)
+RUNS = (
+    NO,
+    NO,
+    ["StopRequested"],
+    ["JobRequeued", "StopRequested"],
+    ["JobUpdated"],
+)  # update: of its priority
 
 TABLE: list[tuple[Callable[[Any], Awaitable[str]], tuple[Any, ...]]] = [
     (pending, (["JobHeld"], NO, ["JobEnded"], NO, ["JobUpdated"])),
@@ -152,8 +158,8 @@ TABLE: list[tuple[Callable[[Any], Awaitable[str]], tuple[Any, ...]]] = [
     (begins_later, (["JobHeld"], NO, ["JobEnded"], NO, ["JobUpdated"])),
     (starting, RUNS),
     (running, RUNS),
-    (stopping_for_cancel, (NO, NO, NOTHING, NO, NO)),
-    (stopping_for_requeue, (NO, NO, ["StopRequested"], NOTHING, NO)),
+    (stopping_for_cancel, (NO, NO, NOTHING, NO, ["JobUpdated"])),
+    (stopping_for_requeue, (NO, NO, ["StopRequested"], NOTHING, ["JobUpdated"])),
     (requeued, (["JobHeld"], NO, ["JobEnded"], NO, ["JobUpdated"])),
     (succeeded, ENDED),
     (failed, ENDED),
@@ -164,14 +170,14 @@ TABLE: list[tuple[Callable[[Any], Awaitable[str]], tuple[Any, ...]]] = [
         array_with_one_running,
         (["JobHeld"], NO, ["TasksEnded", "StopRequested"], NO, ["JobUpdated"]),
     ),
-    (array_running, (NO, NO, ["StopRequested"] * 2, NO, NO)),
+    (array_running, (NO, NO, ["StopRequested"] * 2, NO, ["JobUpdated"])),
     (array_with_one_done, (["JobHeld"], NO, ["TasksEnded"], NO, ["JobUpdated"])),
     (array_ended, ENDED),
     (task(array, 0), (["JobHeld"], NO, ["JobEnded"], NO, NO)),
     (task(array, 2), (["JobHeld"], NO, ["JobEnded"], NO, NO)),
     (held_task, (NOTHING, ["JobReleased"], ["JobEnded"], NO, NO)),
     (held_waiting_task, (NOTHING, ["JobReleased"], ["JobEnded"], NO, NO)),
-    (task(array_with_one_running, 0), RUNS),
+    (task(array_with_one_running, 0), (*RUNS[:4], NO)),
     (task(array_with_one_done, 0), ENDED),
     (task(array_ended, 1), ENDED),
 ]

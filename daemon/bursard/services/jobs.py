@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bursar.codec.spec import refuse, spec_from_wire
+from bursar.codec.spec import options_with, refuse, spec_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.model import Dependency, JobSpec, JobState, Reason
 from bursar.model.check import check
@@ -37,7 +37,11 @@ FREE_BYTES_MIN = 64 * 1024 * 1024
 _IN_FLIGHT_MAX = 4096
 _BATCH_MAX = 256
 """Submits of one stream whose keys are looked up together."""
-_UPDATABLE = ("priority", "time_limit_us", "name", "experiment", "model", "max_cost_nanos", "currency")
+_UPDATABLE = (
+    "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
+    "spot_policy", "time_limit_us", "max_cost_nanos", "max_price_nanos_per_hour", "currency", "comment",
+)  # fmt: skip
+"""Plain fields that an update may change; labels and resources are merged into those that are there."""
 
 
 class JobsService(jobs_pb2_grpc.JobsServicer):
@@ -240,16 +244,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         return await self._each(request.jobs, lambda job: decide.requeue(self.engine.state, job))
 
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
-        """Change a pending job."""
+        """Change a pending job, or of a running one what can still be changed."""
         user = caller().name
         job = await find_job(self.engine, request.job, Action.STEER_JOBS)
-        changes: dict[str, object] = {
-            field: getattr(request, field)
-            for field in _UPDATABLE
-            if request.HasField(field)  # type: ignore[arg-type]  # a name of ours
-        }
-        if request.labels:
-            changes["labels"] = tuple(sorted({**dict(job.spec.labels), **request.labels}.items()))
+        changes = _changes(request, job.spec)
+        if "project" in changes:
+            authorize(Action.SUBMIT, str(changes["project"]))
         # An update has the bounds of a submit; what an older version accepted is not this call's fault.
         known = check(job.spec)
         problems = [one for one in check(replace_spec(job.spec, changes)) if one not in known]
@@ -328,6 +328,28 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
     if batch:
         asked.put_nowait(None)
     return batch
+
+
+def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
+    """What a request wants to be different, by field of the spec."""
+    changes: dict[str, object] = {
+        field: getattr(request, field)
+        for field in _UPDATABLE
+        if request.HasField(field)  # type: ignore[arg-type]  # a name of ours
+    }
+    if "project" in changes:
+        changes["project"] = request.project.lower() or "default"
+    if request.labels:
+        changes["labels"] = tuple(sorted({**dict(spec.labels), **request.labels}.items()))
+    options = options_with(
+        spec.options,
+        gpus=request.gpus if request.HasField("gpus") else None,
+        cpu_milli=request.cpu_milli if request.HasField("cpu_milli") else None,
+        memory_bytes=request.memory_bytes if request.HasField("memory_bytes") else None,
+    )
+    if options != spec.options:
+        changes["options"] = options
+    return changes
 
 
 def replace_spec(spec: JobSpec, changes: dict[str, Any]) -> JobSpec:

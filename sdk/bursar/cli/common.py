@@ -131,16 +131,6 @@ def read_since(text: str | None, flag: str = "--since") -> int:
         ) from None
 
 
-def read_priority(text: str) -> int:
-    """low, normal, high or 0..100."""
-    named = {"low": 25, "normal": 50, "high": 75}
-    if text in named:
-        return named[text]
-    if text.isascii() and text.isdecimal() and int(text) <= 100:
-        return int(text)
-    raise InvalidRequest(f"--priority: {text!r} is not low, normal, high or a number 0..100")
-
-
 def read_small_file(file: str) -> str:
     """A small text file, whole; `-` is standard input. Raises `InvalidRequest` for what cannot be one."""
     name = "<stdin>" if file == "-" else file

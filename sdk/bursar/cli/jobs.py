@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,7 +16,6 @@ from bursar.cli.common import (
     now,
     plural,
     read_labels,
-    read_priority,
     read_since,
 )
 from bursar.cli.follow import print_logs
@@ -26,7 +25,6 @@ from bursar.clock import SECOND_US, parse_duration
 from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobState, ReasonCode
-from bursar.money import parse_money
 
 if TYPE_CHECKING:
     from bursar.client import Client
@@ -282,44 +280,75 @@ def requeue(client: Client, jobs: tuple[str, ...], output: Output) -> None:
     report(client.requeue(jobs), output)
 
 
+UPDATED_BY: Final = {
+    "name": ("name",),
+    "project": ("project",),
+    "experiment": ("experiment",),
+    "model": ("model",),
+    "model_version": ("model_version",),
+    "nodes": ("nodes",),
+    "priority": ("priority",),
+    "time_limit": ("time_limit_us",),
+    "max_cost": ("max_cost_nanos", "currency"),
+    "max_price": ("max_price_nanos_per_hour", "currency"),
+    "spot_policy": ("spot_policy",),
+    "comment": ("comment",),
+}
+"""Fields that each flag of `update` changes; labels and resources are merged with those of the job."""
+
+
 @click.command()
 @click.argument("job")
-@click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
-@click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
 @click.option("--name", help="A new name.")
+@click.option("--project", help="Move it and what it will cost to this project.")
 @click.option("--experiment", help="Move to this experiment.")
 @click.option("--model", help="Move to this model.")
-@click.option("--label", "labels", multiple=True, metavar="K=V", help="Set a label.")
+@click.option("--model-version", help="Of the model.")
+@click.option("--label", multiple=True, metavar="K=V", help="Set a label.")
+@click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
+@click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2; 0 for none.")
+@click.option("--cpus", metavar="N", help="Per node: 16.")
+@click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
+@click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
+@click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
 @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
+@click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
+@click.option("--spot-policy", type=click.Choice(("auto", "spot", "on-demand")), help="Which machines.")
+@click.option("--comment", help="A note.")
 @listing
 @connected
-def update(
-    client: Client,
-    job: str,
-    priority: str | None,
-    time_limit: str | None,
-    labels: tuple[str, ...],
-    max_cost: str | None,
-    output: Output,
-    **texts_: str | None,
-) -> None:
-    """Change a pending job.
+def update(client: Client, job: str, output: Output, **flags: Any) -> None:
+    """Change a pending job, which keeps its place in the queue; of a running one --priority and --comment.
 
-    Example: bursar update 12 --priority high
+    Example: bursar update 12 --gpus 4 --time-limit 2h
     """
-    changes: dict[str, Any] = {name: value for name, value in texts_.items() if value is not None}
-    if priority is not None:
-        changes["priority"] = read_priority(priority)
-    if time_limit is not None:
-        changes["time_limit_us"] = parse_duration(time_limit)
-    if labels:
-        changes["labels"] = read_labels(labels)
-    if max_cost is not None:
-        money = parse_money(max_cost)
-        changes |= {"max_cost_nanos": money.nanos, "currency": money.currency}
-    if not changes:
-        raise InvalidRequest("nothing to change; name at least one of --priority, --time-limit, …")
-    report([client.update(job, **changes)], output)
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if not given:
+        raise InvalidRequest("nothing to change; name at least one of --priority, --time-limit, --gpus, …")
+    report([client.update(job, **_changes(given))], output)
+
+
+def _changes(given: dict[str, Any]) -> dict[str, Any]:
+    """What the flags of `update` mean: they are read as those of `run` are, by the same rules."""
+    from bursar import jobfile
+    from bursar.codec.spec import spec_to_wire
+
+    typed = {name: value for name, value in given.items() if name != "spot_policy"}
+    spec = jobfile.spec_from_flags(jobfile.RunFlags(command=("true",), **typed))
+    wire = spec_to_wire(spec)
+    changes = {field: getattr(wire, field) for name in typed for field in UPDATED_BY.get(name, ())}
+    if "spot_policy" in given:
+        changes["spot_policy"] = given["spot_policy"]
+    if "label" in given:
+        changes["labels"] = dict(spec.labels)
+    [option] = wire.options
+    if "gpus" in given:
+        changes["gpus"] = option.gpus
+    if "cpus" in given:
+        changes["cpu_milli"] = option.cpu_milli
+    if "memory" in given:
+        changes["memory_bytes"] = option.memory_bytes
+    return changes
 
 
 def report(jobs: Sequence[Any], output: Output) -> None:

@@ -139,8 +139,18 @@ def update(
     labels: Mapping[str, str] | None = None,
     max_cost_nanos: int | None = None,
     currency: str | None = None,
+    project: str | None = None,
+    model_version: str | None = None,
+    nodes: int | None = None,
+    gpus: types_pb2.GpuRequest | None = None,
+    cpu_milli: int | None = None,
+    memory_bytes: int | None = None,
+    max_price_nanos_per_hour: int | None = None,
+    spot_policy: str | None = None,
+    preemptible: bool | None = None,
+    comment: str | None = None,
 ) -> Call[types_pb2.Job]:
-    """Change a pending job."""
+    """Change a pending job; of a running one its priority and comment."""
     request = jobs_pb2.UpdateRequest(
         job=job,
         priority=priority,
@@ -151,6 +161,16 @@ def update(
         labels=dict(labels or {}),
         max_cost_nanos=max_cost_nanos,
         currency=currency,
+        project=project,
+        model_version=model_version,
+        nodes=nodes,
+        gpus=gpus,
+        cpu_milli=cpu_milli,
+        memory_bytes=memory_bytes,
+        max_price_nanos_per_hour=max_price_nanos_per_hour,
+        spot_policy=spot_policy,
+        preemptible=preemptible,
+        comment=comment,
     )
     return Call("/bursar.v1.Jobs/Update", request, types_pb2.Job)
 

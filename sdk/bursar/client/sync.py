@@ -230,12 +230,13 @@ class Client:
         return self._unary(calls.change_jobs("Requeue", jobs)).jobs
 
     def update(self, job: str, **changes: Any) -> types_pb2.Job:
-        """Change a pending job.
+        """Change a pending job, which keeps its place in the queue; of a running one priority and comment.
 
         Args:
             job: which.
-            **changes: priority, time_limit_us, name, experiment, model, labels (merged),
-                max_cost_nanos with currency.
+            **changes: priority, time_limit_us, name, project, experiment, model, model_version, labels
+                (merged), nodes, gpus (a message; count 0 for none), cpu_milli, memory_bytes, preemptible,
+                spot_policy, comment; max_cost_nanos and max_price_nanos_per_hour with currency.
         """
         return self._unary(calls.update(job, **changes))
 

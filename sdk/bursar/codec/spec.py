@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
     LIMITS,
@@ -95,6 +97,24 @@ def _option_to_wire(option: ResourceRequest) -> pb.ResourceRequest:
     return wire
 
 
+def options_with(
+    options: Sequence[ResourceRequest],
+    *,
+    gpus: pb.GpuRequest | None = None,
+    cpu_milli: int | None = None,
+    memory_bytes: int | None = None,
+) -> tuple[ResourceRequest, ...]:
+    """Alternatives that each ask for something else: what is None stays. Those that became equal are one."""
+    changes: dict[str, Any] = {}
+    if gpus is not None:
+        changes["gpus"] = _gpus_from_wire(gpus) if gpus.count else None
+    if cpu_milli is not None:
+        changes["cpu_milli"] = cpu_milli
+    if memory_bytes is not None:
+        changes["memory_bytes"] = memory_bytes
+    return tuple(dict.fromkeys(msgspec.structs.replace(option, **changes) for option in options))
+
+
 def spec_from_wire(wire: pb.JobSpec) -> JobSpec:
     """One message as a spec, every rule checked. Raises `InvalidRequest` naming the fields."""
     spec = _spec(wire)
@@ -133,11 +153,13 @@ def _require(ok: bool, field: str, want: str) -> None:
         raise InvalidRequest(f"{field}: {want}", {"field": field})
 
 
+def _gpus_from_wire(wire: pb.GpuRequest) -> GpuRequest:
+    types = tuple(name.upper() for name in wire.types)
+    return GpuRequest(wire.count, types, wire.milli or MILLI, wire.memory_bytes)
+
+
 def _option_from_wire(wire: pb.ResourceRequest) -> ResourceRequest:
-    gpus = None
-    if wire.HasField("gpus"):
-        types = tuple(name.upper() for name in wire.gpus.types)
-        gpus = GpuRequest(wire.gpus.count, types, wire.gpus.milli or MILLI, wire.gpus.memory_bytes)
+    gpus = _gpus_from_wire(wire.gpus) if wire.HasField("gpus") else None
     return ResourceRequest(gpus=gpus, cpu_milli=wire.cpu_milli, memory_bytes=wire.memory_bytes)
 
 

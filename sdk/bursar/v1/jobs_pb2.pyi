@@ -510,6 +510,16 @@ class UpdateRequest(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     MAX_COST_NANOS_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    CPU_MILLI_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    MAX_PRICE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    SPOT_POLICY_FIELD_NUMBER: builtins.int
+    PREEMPTIBLE_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
     job: builtins.str
     priority: builtins.int
     time_limit_us: builtins.int
@@ -518,9 +528,22 @@ class UpdateRequest(google.protobuf.message.Message):
     model: builtins.str
     max_cost_nanos: builtins.int
     currency: builtins.str
+    project: builtins.str
+    model_version: builtins.str
+    nodes: builtins.int
+    cpu_milli: builtins.int
+    memory_bytes: builtins.int
+    max_price_nanos_per_hour: builtins.int
+    spot_policy: builtins.str
+    preemptible: builtins.bool
+    comment: builtins.str
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """merged"""
+
+    @property
+    def gpus(self) -> bursar.v1.types_pb2.GpuRequest:
+        """of each alternative, as the two below; count 0: none; absent: as it was"""
 
     def __init__(
         self,
@@ -534,9 +557,23 @@ class UpdateRequest(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         max_cost_nanos: builtins.int | None = ...,
         currency: builtins.str | None = ...,
+        project: builtins.str | None = ...,
+        model_version: builtins.str | None = ...,
+        nodes: builtins.int | None = ...,
+        gpus: bursar.v1.types_pb2.GpuRequest | None = ...,
+        cpu_milli: builtins.int | None = ...,
+        memory_bytes: builtins.int | None = ...,
+        max_price_nanos_per_hour: builtins.int | None = ...,
+        spot_policy: builtins.str | None = ...,
+        preemptible: builtins.bool | None = ...,
+        comment: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_model", b"_model", "_name", b"_name", "_priority", b"_priority", "_time_limit_us", b"_time_limit_us", "currency", b"currency", "experiment", b"experiment", "max_cost_nanos", b"max_cost_nanos", "model", b"model", "name", b"name", "priority", b"priority", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_model", b"_model", "_name", b"_name", "_priority", b"_priority", "_time_limit_us", b"_time_limit_us", "currency", b"currency", "experiment", b"experiment", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "model", b"model", "name", b"name", "priority", b"priority", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cpu_milli", b"_cpu_milli"]) -> typing.Literal["cpu_milli"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_currency", b"_currency"]) -> typing.Literal["currency"] | None: ...
     @typing.overload
@@ -544,11 +581,25 @@ class UpdateRequest(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_nanos", b"_max_cost_nanos"]) -> typing.Literal["max_cost_nanos"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_price_nanos_per_hour", b"_max_price_nanos_per_hour"]) -> typing.Literal["max_price_nanos_per_hour"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_bytes", b"_memory_bytes"]) -> typing.Literal["memory_bytes"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_model", b"_model"]) -> typing.Literal["model"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_model_version", b"_model_version"]) -> typing.Literal["model_version"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_name", b"_name"]) -> typing.Literal["name"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_nodes", b"_nodes"]) -> typing.Literal["nodes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_preemptible", b"_preemptible"]) -> typing.Literal["preemptible"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_project", b"_project"]) -> typing.Literal["project"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_spot_policy", b"_spot_policy"]) -> typing.Literal["spot_policy"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_time_limit_us", b"_time_limit_us"]) -> typing.Literal["time_limit_us"] | None: ...
 

@@ -165,7 +165,7 @@ class JobsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Change a pending job.
+        """Change a pending job, which keeps its place in the queue; of one that runs, priority and comment alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

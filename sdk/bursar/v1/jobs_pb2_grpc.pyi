@@ -97,7 +97,7 @@ class JobsStub:
         bursar.v1.jobs_pb2.UpdateRequest,
         bursar.v1.types_pb2.Job,
     ]
-    """Change a pending job."""
+    """Change a pending job, which keeps its place in the queue; of one that runs, priority and comment alone."""
 
     Logs: grpc.UnaryStreamMultiCallable[
         bursar.v1.jobs_pb2.LogsRequest,
@@ -181,7 +181,7 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.UpdateRequest,
         bursar.v1.types_pb2.Job,
     ]
-    """Change a pending job."""
+    """Change a pending job, which keeps its place in the queue; of one that runs, priority and comment alone."""
 
     Logs: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.jobs_pb2.LogsRequest,
@@ -289,7 +289,7 @@ class JobsServicer(metaclass=abc.ABCMeta):
         request: bursar.v1.jobs_pb2.UpdateRequest,
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.types_pb2.Job, collections.abc.Awaitable[bursar.v1.types_pb2.Job]]:
-        """Change a pending job."""
+        """Change a pending job, which keeps its place in the queue; of one that runs, priority and comment alone."""
 
     @abc.abstractmethod
     def Logs(

@@ -33,6 +33,16 @@ EVENTS_MAX = 1_000
 """Events of one answer, about: what one commit may hold without the loop standing still."""
 
 
+RUNNING_CHANGES = ("priority", "comment")
+"""Fields of a spec that may change while the job runs: no promise rests on them."""
+_CALLED = {
+    "options": "resources",
+    "time_limit_us": "time limit",
+    "max_cost_nanos": "max cost",
+    "max_price_nanos_per_hour": "max price",
+}
+
+
 def submit(
     state: State,
     ids: Ids,
@@ -225,21 +235,39 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[
         WrongState, InvalidRequest, BudgetExceeded.
     """
     live = _live(state, job)
-    if live is None or not _has_pending(live):
-        raise WrongState(f"job {job.display} is {_word(live, job)}; only a pending job can be changed")
+    if live is None:
+        raise WrongState(
+            f"job {job.display} is {_word(live, job)}, which nothing changes any more; submit the job anew"
+        )
     if live.parent_id:
         raise WrongState(f"job {live.display} is one task; change the whole array {live.number}")
     spec: JobSpec = msgspec.structs.replace(live.spec, **changes)
-    if spec.currency and spec.currency != state.currency:
-        raise InvalidRequest(f"this cluster keeps its books in {state.currency}, not {spec.currency}")
     if live.array is not None and spec.max_cost_nanos and not live.spec.max_cost_nanos:
         spec = msgspec.structs.replace(spec, max_cost_per="job")
-    settled = 0
-    if live.array is not None and spec.caps_array:
-        settled = state.array_money[live.id].settled_nanos
-        refuse_cap_below(state, live, spec)
-    refuse_unaffordable(state, live.user, spec, settled)
+    if not _has_pending(live):
+        _refuse_promised(live, spec)
+    elif spec != live.spec:
+        if spec.currency:
+            check_currency(state, spec.currency, "the job's budget")
+        settled = 0
+        if live.array is not None and spec.caps_array:
+            settled = state.array_money[live.id].settled_nanos
+            refuse_cap_below(state, live, spec)
+        refuse_unaffordable(state, live.user, spec, settled)
     return [] if spec == live.spec else [JobUpdated(live.id, spec)]
+
+
+def _refuse_promised(live: JobRecord, spec: JobSpec) -> None:
+    """Of a job that runs, nothing may change that it was placed, priced or limited by."""
+    names = [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(live.spec, name)]
+    fixed = [_CALLED.get(name, name) for name in names if name not in RUNNING_CHANGES]
+    if fixed:
+        raise WrongState(
+            f"job {live.display} is {live.state.value}: its {', '.join(fixed)} cannot change, since nodes,"
+            f" limits and money were promised when it was placed; only {' and '.join(RUNNING_CHANGES)} can."
+            f" To run it otherwise: `bursar cancel {live.display}`, then submit the changed job",
+            {"fields": ",".join(fixed)},
+        )
 
 
 def doomed(state: State, most: int) -> list[Event]:

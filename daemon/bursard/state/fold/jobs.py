@@ -173,7 +173,9 @@ def first_pending(state: Tables, job: JobRecord) -> JobRecord | None:
 
 
 def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None:
-    """A pending job asks for something else from now on; an array with its pending tasks."""
+    """A pending job asks for something else from now on; an array with its pending tasks. What runs keeps
+    the budgets it was placed with.
+    """
     job = state.jobs[event.job_id]
     if job.spec.name != event.spec.name and not job.parent_id:
         state.unname(job)
@@ -185,6 +187,8 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             if one.id in state.pending:
                 state.enqueue(one, at)
+        elif one is job:
+            one.spec = event.spec
 
 
 def requeued(state: Tables, event: JobRequeued, at: int, applied: Applied) -> None:
