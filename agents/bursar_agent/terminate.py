@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 LOCK_WAIT_S = 10.0
 END_WAIT_S = 15.0
 _POLL_S = 0.05
+_LOOK_S = 1.0
+_OVERDUE_US = 3_000_000
+"""A supervisor that hangs is given up within `END_WAIT_S`, in the three steps of `runner.pulse`."""
 
 
 async def terminate_all(state_dir: Path) -> int:
@@ -35,7 +38,7 @@ async def terminate_all(state_dir: Path) -> int:
     def on_event(_: RunnerEvent) -> None:
         heard.set()
 
-    runner = ProcessRunner(state.run_directory(), on_event)
+    runner = ProcessRunner(state.run_directory(), on_event, look_s=_LOOK_S, overdue_us=_OVERDUE_US)
     await runner.open()
     try:
         running = {(t.attempt_id, t.rank) for t in await runner.adopt() if t.state != "ended"}

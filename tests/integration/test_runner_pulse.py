@@ -51,9 +51,10 @@ def test_a_stopped_launcher_is_woken_by_the_look_though_nobody_asks_it_for_anyth
     async def story(made: Bench) -> None:
         launcher = await made.launcher_pid()
         await stop_process(launcher)
+        made.runner.look()
         await until(lambda: not stopped(launcher))
 
-    play(tmp_path, story, answer_s=NEVER, look_s=0.05)
+    play(tmp_path, story, answer_s=NEVER, look_s=NEVER)
 
 
 def test_a_launcher_that_does_not_answer_when_woken_is_killed_and_its_start_runs_once_by_another(
@@ -141,13 +142,14 @@ def test_a_stopped_supervisor_is_woken_and_tells_the_true_end(tmp_path: Path, se
         await stop_process(made.supervisor("att_pulse1"))
         (tmp_path / "gate").touch()
         if seen_by == "the agent that started it":
+            made.runner.look()
             assert (await made.ended("att_pulse1")).exit_code == 7
             return
         async with bench(tmp_path / "run", look_s=0.05) as later:
             assert [truth.state for truth in await later.runner.adopt()] == ["running"]
             assert (await later.ended("att_pulse1")).exit_code == 7
 
-    play(tmp_path / "run", story, look_s=0.05 if seen_by == "the agent that started it" else NEVER)
+    play(tmp_path / "run", story, look_s=NEVER)
 
 
 def test_a_stopped_idle_supervisor_is_woken_with_the_attempt_that_it_was_given(tmp_path: Path) -> None:
@@ -155,10 +157,12 @@ def test_a_stopped_idle_supervisor_is_woken_with_the_attempt_that_it_was_given(t
         assert (await made.run("att_pulse1", "true")).end_cause == "completed"
         for pid in descendants(await made.launcher_pid()):
             await stop_process(pid)
-        assert (await made.run("att_pulse2", f"echo x >> {tmp_path}/count")).end_cause == "completed"
+        assert await made.start("att_pulse2", f"echo x >> {tmp_path}/count") == "starting"
+        made.runner.look()
+        assert (await made.ended("att_pulse2")).end_cause == "completed"
         assert (tmp_path / "count").read_text() == "x\n"
 
-    play(tmp_path / "run", story, look_s=0.05)
+    play(tmp_path / "run", story, look_s=NEVER)
 
 
 def test_a_cancel_reaches_a_stopped_supervisor_at_once(tmp_path: Path) -> None:

@@ -389,20 +389,23 @@ class ProcessRunner:
     # --- looking after ---------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Find launcher and supervisors that answer no more (`pulse`), again and again."""
         while True:
             await asyncio.sleep(self._look_s)
-            launcher = pulse.launcher_pid(self._run_fd)
-            pids = {watch.pid for watch in self._watches.values() if watch.pidfd >= 0}
-            if launcher is not None:
-                # What it has given to a supervisor and nobody here has heard of yet is among its children.
-                pids |= {launcher, *tree.children(launcher)}
-            for pid in pulse.wake(pids):
-                log.warning("stopped, let go on", extra={"pid": pid, "launcher": pid == launcher})
-            self._overdue.forget(set(self._watches))
-            for name, watch in list(self._watches.items()):
-                if watch.pidfd >= 0:
-                    self._look_at(name, watch)
+            self.look()
+
+    def look(self) -> None:
+        """Find launcher and supervisors that answer no more, and take the next step (`pulse`)."""
+        launcher = pulse.launcher_pid(self._run_fd)
+        pids = {watch.pid for watch in self._watches.values() if watch.pidfd >= 0}
+        if launcher is not None:
+            # What it has given to a supervisor and nobody here has heard of yet is among its children.
+            pids |= {launcher, *tree.children(launcher)}
+        for pid in pulse.wake(pids):
+            log.warning("stopped, let go on", extra={"pid": pid, "launcher": pid == launcher})
+        self._overdue.forget(set(self._watches))
+        for name, watch in list(self._watches.items()):
+            if watch.pidfd >= 0:
+                self._look_at(name, watch)
 
     def _look_at(self, name: str, watch: _Watch) -> None:
         try:
