@@ -145,6 +145,8 @@ class _Check:
         if not cluster.same(row, planned):
             return _gone(f"node {name} is another than it was planned for")
         taken = self._taken.setdefault(row, [])
+        if self._state.nodes[cluster.ids[row]].doubtful and (taken or not cluster.ready[row]):
+            return _gone(f"node {name} could not start what it was given last: it gets one job at a time")
         devices = [(share.index, share.milli) for share in placement.devices]
         for other in taken:
             devices += [(share.index, share.milli) for share in other.devices]

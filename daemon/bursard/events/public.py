@@ -79,6 +79,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineEnding: _shape("machine_id reason"),
     e.MachineGone: _shape("machine_id billed_until reason"),
     e.NodeQuarantined: _shape("node_id reason"),
+    e.NodeMisbehaved: _shape("node_id how job_id"),
     e.NodeRemoved: _shape("node_id name"),
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),

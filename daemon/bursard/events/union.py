@@ -274,6 +274,14 @@ class NodeQuarantined(msgspec.Struct, frozen=True, tag="node-quarantined"):
     reason: str
 
 
+class NodeMisbehaved(msgspec.Struct, frozen=True, tag="node-misbehaved"):
+    """A node did what is no lie once: `how`, in words; `job_id`: the job that it could not start."""
+
+    node_id: str
+    how: str
+    job_id: str = ""
+
+
 class NodeRemoved(msgspec.Struct, frozen=True, tag="node-removed"):
     """A node is gone for good: its time is owned up to here, its secrets are void. Its name may return."""
 
@@ -537,6 +545,7 @@ Event = (
     | NodeSilent
     | NodeScheduling
     | NodeQuarantined
+    | NodeMisbehaved
     | NodeRemoved
     | NodeMetered
     | MachineIntended

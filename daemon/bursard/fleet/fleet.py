@@ -26,13 +26,11 @@ from bursard.events import (
     ExitReport,
     NodeQuarantined,
     NodeRemoved,
-    NodeScheduling,
     StopRequested,
 )
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
-from bursard.fleet.conduct import Conduct
 from bursard.fleet.environment import job_environment
 from bursard.fleet.words import (
     Assign,
@@ -48,13 +46,14 @@ from bursard.fleet.words import (
 )
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
-from bursard.state.decide import nodes
+from bursard.state.decide import conduct, nodes
 from bursard.state.decide.nodes import Reading
 
 log = logging.getLogger(__name__)
 
 
 Secrets = Callable[[JobSpec], Mapping[str, str]]
+_TOO_LONG = "is over 128 KiB; use a file"
 
 
 def _no_secrets(spec: JobSpec) -> Mapping[str, str]:
@@ -84,7 +83,6 @@ class Fleet:
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
         self._anchored: Counts[str] = Counts()
         """How often the anchor of each node's boot was taken again."""
-        self._conduct: dict[str, Conduct] = {}
         self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
@@ -115,9 +113,6 @@ class Fleet:
             self._heard.pop(event.node_id, None)
             self._lead.pop(event.node_id, None)
             self._anchored.pop(event.node_id, None)
-            self._conduct.pop(event.node_id, None)
-        elif isinstance(event, NodeScheduling):
-            self._conduct.pop(event.node_id, None)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -224,8 +219,7 @@ class Fleet:
         actor = f"node:{word.facts.name}"
         known = state.node_by_name(word.facts.name)
         lies: list[str] = []
-        if known is not None and _kind(known.facts) != _kind(word.facts):
-            lies.append(self._conduct_of(known).kind_changed(now.boot_us))
+        kind_changed = known is not None and _kind(known.facts) != _kind(word.facts)
         if word.epoch > self.engine.log.epoch + believe.EPOCH_STEP_MAX:
             lies.append(f"it says that it obeyed epoch {word.epoch}, which no daemon can have had")
         boot_us = word.boot_us
@@ -260,7 +254,9 @@ class Fleet:
         if booted:
             self._lead.pop(node.id, None)
             self._anchored.pop(node.id, None)
-            lies.append(self._conduct_of(node).booted(now.boot_us))
+            self._misbehaved(node, conduct.BOOTED)
+        if kind_changed:
+            self._misbehaved(node, conduct.KIND_CHANGED)
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
 
@@ -297,7 +293,7 @@ class Fleet:
             if (attempt_id, rank) not in known:
                 self._missing(node, attempt_id, rank, actor)
         if ran - {attempt_id for attempt_id, _ in known}:
-            self.suspect(node, self._conduct_of(node).lost(self.engine.clock.boot_us()))
+            self._misbehaved(node, conduct.LOST)
 
     def _started_at(self, attempt_id: str, rank: int) -> int:
         return self.engine.state.attempts[attempt_id].members[rank].started_at
@@ -373,7 +369,6 @@ class Fleet:
             self._renew_anchor(node, word.boot_us, now)
             order = self._orders.get(attempt.id)
             word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
-            self._conduct_of(node).started()
             events = decide.started(state, node, word.attempt_id, word.rank, word.boot_us, word.pid)
             self.engine.commit(events, f"node:{node.facts.name}")
         self.suspect(node, lie)
@@ -413,27 +408,28 @@ class Fleet:
         report = msgspec.structs.replace(report, held_us=held_us)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us))
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
-        conduct = self._judge(node, attempt, report, kept)
-        self.engine.commit(events, f"node:{node.facts.name}")
+        self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
         self._acknowledge(node.id, attempt_id, rank)
-        self.suspect(node, lie or conduct)
+        self.suspect(node, lie)
 
-    def _judge(self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport) -> str:
-        """What an end tells about its node. A working directory that is not there is its job's own fault."""
-        conduct, job = self._conduct_of(node), self.engine.state.jobs[attempt.job_id]
-        workdir = job.spec.workdir
+    def _judge(
+        self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport
+    ) -> list[Event]:
+        """What an end tells about its node. A working directory that is not there, or a word too long for the
+        kernel, is its job's own fault.
+        """
+        job, now = self.engine.state.jobs[attempt.job_id], self.engine.now()
         if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
-            return conduct.lost(self.engine.clock.boot_us())
-        if kept.cause is not EndCause.START_FAILED:
-            conduct.started()
-        elif attempt.stop_cause is None and not (
-            workdir and f"working directory {workdir!r}:" in kept.message
-        ):
-            return conduct.start_failed(job.id)
-        return ""
+            return conduct.misbehaved(node, conduct.LOST, now)
+        if kept.cause is not EndCause.START_FAILED or attempt.stop_cause is not None:
+            return []
+        workdir = job.spec.workdir
+        if (workdir and f"working directory {workdir!r}:" in kept.message) or _TOO_LONG in kept.message:
+            return []
+        return conduct.misbehaved(node, conduct.NOT_STARTED, now, job.id)
 
-    def _conduct_of(self, node: NodeRecord) -> Conduct:
-        return self._conduct.setdefault(node.id, Conduct())
+    def _misbehaved(self, node: NodeRecord, how: str) -> None:
+        self.engine.commit(conduct.misbehaved(node, how, self.engine.now()), "bursard")
 
     def usage(self, node: NodeRecord, word: Usage) -> int:
         """Counters of a node. Returns the sequence number after which they may be trimmed."""

@@ -181,6 +181,11 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
             why_not = (
                 f"quarantined: {node.reason}; `bursar node resume {verdict.node}` once that is understood"
             )
+        elif verdict.check == "ready" and node is not None and node.mode == "open" and node.doubtful:
+            why_not = (
+                f"it could not start the last {len(node.not_started)} jobs, so it gets one at a time, and has"
+                f" one; `bursar node resume {verdict.node}` once that is understood"
+            )
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     wire.ahead.extend(visible(state, found.ahead, caller()))
     wire.ahead_total = found.ahead_total

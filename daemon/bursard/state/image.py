@@ -17,6 +17,7 @@ from bursard.ledger import Ledger, LedgerImage
 from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
+from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import strategy_in_force
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
@@ -150,6 +151,8 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
             state.ledger.close_job(money.job_id)
     state.doomed = {job_id: doom for job_id, doom in image.doomed.items() if job_id in state.jobs}
     state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
+    for node in image.nodes:
+        refresh(state, node)
     return state
 
 
@@ -177,7 +180,6 @@ def _node(state: State, node: NodeRecord) -> None:
     state.nodes[node.id] = node
     state.node_names[node.facts.name] = node.id
     state.cluster.set_price(row, node.price_id, node.rates)
-    state.cluster.set_ready(row, node.connected and node.mode == "open")
 
 
 def _job(state: State, job: JobRecord, at: int) -> None:

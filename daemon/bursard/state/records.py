@@ -211,6 +211,10 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     reason: str = ""
 
 
+TIMES_KEPT = 6
+PROBE_AFTER = 2
+
+
 class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One node.
 
@@ -223,6 +227,8 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         ended: usage charged since `through` by members that are gone.
         live: (attempt id, rank) of what it holds.
         open: by kind, what its own time cost in the current hour, not yet posted.
+        misbehaved: by kind (`decide.conduct`), when, the newest `TIMES_KEPT`.
+        not_started: jobs that could not be started there, since the last one that was.
     """
 
     id: str
@@ -245,6 +251,13 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     ended: list[EndedUsage] = []
     live: dict[str, int] = {}
     open: dict[str, HourCharge] = {}
+    misbehaved: dict[str, list[int]] = {}
+    not_started: list[str] = []
+
+    @property
+    def doubtful(self) -> bool:
+        """So many jobs in a row could not be started there that it gets one at a time."""
+        return len(self.not_started) >= PROBE_AFTER
 
     def axis(self, boot_us: int) -> int:
         """The instant on this node's axis at one reading of its boot clock."""

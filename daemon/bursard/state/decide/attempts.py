@@ -17,6 +17,9 @@ from bursard.state.core import State
 from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 
+START_TRIES_MAX = 3
+"""Of a job that doubtful nodes could not start."""
+
 
 def started(
     state: State, node: NodeRecord, attempt_id: str, rank: int, boot_us: int, pid: int
@@ -105,8 +108,22 @@ def _end(state: State, attempt: AttemptRecord, reports: list[ExitReport]) -> Att
     if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:
         cause, message = EndCause.BUDGET, "budget.max_cost was reached"
     code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)
-    requeue, counts = _again(state, job, attempt, cause)
+    blamed = cause is EndCause.START_FAILED and _node_is_blamed(state, job, attempt)
+    requeue, counts = (True, False) if blamed else _again(state, job, attempt, cause)
     return AttemptEnded(attempt.id, cause, code, message, requeue, counts)
+
+
+def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord) -> bool:
+    """Could it not start on a node that started nothing of others either? Then it is tried elsewhere, a few
+    times: a node that starts nothing must not end all that was sent there at once.
+    """
+    doubtful = any(
+        state.nodes[member.alloc.node_id].doubtful
+        for member in attempt.members
+        if member.report is None or member.report.cause is EndCause.START_FAILED
+    )
+    before = sum(one.cause is EndCause.START_FAILED for one in job.attempts)
+    return doubtful and before < START_TRIES_MAX - 1
 
 
 def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause) -> tuple[bool, bool]:

@@ -265,8 +265,10 @@ def silent(state: State, node: NodeRecord) -> list[Event]:
 
 
 def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
-    """Open, cordon or drain a node."""
-    return [] if (node.mode, node.reason) == (mode, reason) else [NodeScheduling(node.id, mode, reason)]
+    """Open, cordon or drain a node; what it did until now is forgiven."""
+    remembered = bool(node.misbehaved or node.not_started)
+    same = (node.mode, node.reason) == (mode, reason)
+    return [] if same and not remembered else [NodeScheduling(node.id, mode, reason)]
 
 
 def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:

@@ -8,6 +8,7 @@ from bursar.model import EndCause, JobState
 from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, meet_started, move, open_tasks, take_slot
+from bursard.state.fold.nodes import refresh
 from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables, latest_end, still_to_cost
 
@@ -53,6 +54,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
             job.simulated = True
     state.pending.remove(job.id)
     state.attempts[attempt.id] = attempt
+    _refresh_doubtful(state, attempt)
     job.attempts.append(attempt)
     job.requeue = False
     move(state, job, JobState.STARTING)
@@ -62,6 +64,13 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     transaction = state.ledger.place(attempt.id, job.id, event.holds)
     if transaction is not None:
         applied.transactions.append(transaction)
+
+
+def _refresh_doubtful(state: Tables, attempt: AttemptRecord) -> None:
+    for member in attempt.members:
+        node = state.nodes.get(member.alloc.node_id)
+        if node is not None and node.doubtful:
+            refresh(state, node)
 
 
 def stop_requested(state: Tables, event: StopRequested, at: int, applied: Applied) -> None:
@@ -83,6 +92,10 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
     attempt = state.attempts[event.attempt_id]
     member = attempt.members[event.rank]
     member.started_at, member.pid = event.at, event.pid
+    node = state.nodes[member.alloc.node_id]
+    if node.not_started:
+        node.not_started = []
+        refresh(state, node)
     if attempt.state == "STARTING" and all(m.started_at for m in attempt.members):
         attempt.state, attempt.started_at = "RUNNING", at
         for one in attempt.live():
@@ -103,6 +116,7 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     member.report = event.report
     state.give(attempt, member)
     node.live.pop(attempt.id, None)
+    _refresh_doubtful(state, attempt)
     _keep_usage(node, member, event.report.held_us)
     for piece in event.pieces:
         books.book_piece(state, attempt, member, piece, applied)
@@ -123,7 +137,7 @@ def _keep_usage(node: NodeRecord, member: MemberRecord, held_us: int) -> None:
 def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) -> None:
     """Free retries have no end, so in a row each waits twice as long as the last; the first does not."""
     ran_us = at - attempt.started_at if attempt.started_at else 0
-    free = event.cause in FREE_RETRY and not event.counts and not job.requeue
+    free = event.requeue and not event.counts and not job.requeue
     job.free_retries = job.free_retries * (ran_us < WAIT_MAX_US) + 1 if free else 0
     job.retry_at = 0
     if job.free_retries > 1:

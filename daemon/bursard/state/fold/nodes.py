@@ -7,6 +7,7 @@ from bursard.events import (
     NodeBooted,
     NodeConnected,
     NodeMetered,
+    NodeMisbehaved,
     NodePriced,
     NodeQuarantined,
     NodeRegistered,
@@ -16,7 +17,7 @@ from bursard.events import (
     Rest,
 )
 from bursard.state.fold import books
-from bursard.state.records import EndedUsage, NodeRecord
+from bursard.state.records import TIMES_KEPT, EndedUsage, NodeRecord
 from bursard.state.tables import Applied, Tables
 
 
@@ -60,28 +61,39 @@ def connected(state: Tables, event: NodeConnected, at: int, applied: Applied) ->
     """Its agent is in contact."""
     node = state.nodes[event.node_id]
     node.connected, node.changed_at = True, at
-    _refresh(state, node)
+    refresh(state, node)
 
 
 def silent(state: Tables, event: NodeSilent, at: int, applied: Applied) -> None:
     """Its agent is not; nothing it holds is given away."""
     node = state.nodes[event.node_id]
     node.connected, node.changed_at = False, at
-    _refresh(state, node)
+    refresh(state, node)
 
 
 def scheduling(state: Tables, event: NodeScheduling, at: int, applied: Applied) -> None:
     """May new work go there?"""
     node = state.nodes[event.node_id]
     node.mode, node.reason = event.mode, event.reason
-    _refresh(state, node)
+    node.misbehaved, node.not_started = {}, []
+    refresh(state, node)
+
+
+def misbehaved(state: Tables, event: NodeMisbehaved, at: int, applied: Applied) -> None:
+    """It is remembered, until somebody says how the node is to be used."""
+    node = state.nodes[event.node_id]
+    if event.job_id:
+        node.not_started.append(event.job_id)
+    else:
+        node.misbehaved[event.how] = [*node.misbehaved.get(event.how, ()), at][-TIMES_KEPT:]
+    refresh(state, node)
 
 
 def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied) -> None:
     """It said what cannot be."""
     node = state.nodes[event.node_id]
     node.mode, node.reason = "quarantine", event.reason
-    _refresh(state, node)
+    refresh(state, node)
 
 
 def removed(state: Tables, event: NodeRemoved, at: int, applied: Applied) -> None:
@@ -139,5 +151,9 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
     ]
 
 
-def _refresh(state: Tables, node: NodeRecord) -> None:
-    state.cluster.set_ready(node.row, node.connected and node.mode == "open")
+def refresh(state: Tables, node: NodeRecord) -> None:
+    """May new work go there? A doubtful node gets one job, and the next when that one has started."""
+    ready = node.connected and node.mode == "open"
+    if ready and node.doubtful:
+        ready = all(state.attempts[key].members[rank].started_at for key, rank in node.live.items())
+    state.cluster.set_ready(node.row, ready)

@@ -1,0 +1,47 @@
+"""How a node behaves over time: what is no lie once, and no accident when it comes again and again.
+
+Owns    how often a node may come with a new boot or another kind of device, lose members, or fail to start
+        one job after another, before it gets no new work.
+Input   what happened. Output: the event that keeps it, and the quarantine when it was once too often.
+Why     each of these is free for the node and costs its jobs a try. The counts are facts of the log, so no
+        restart of the daemon forgives anything; an operator does, who resumes the node.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.clock import SECOND_US
+from bursard.events import Event, NodeMisbehaved, NodeQuarantined
+from bursard.state.records import NodeRecord
+
+BOOTED: Final = "was booted"
+KIND_CHANGED: Final = "changed its kind of devices"
+LOST: Final = "lost what ran there"
+NOT_STARTED: Final = "could not start"
+
+WINDOW_US = 600 * SECOND_US
+MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5}
+"""So often within `WINDOW_US`, and not once more."""
+START_FAILURES_MAX = 5
+"""Jobs in a row that could not be started, with none in between that was."""
+
+
+def misbehaved(node: NodeRecord, how: str, at: int, job_id: str = "") -> list[Event]:
+    """It did this now: `BOOTED`, `KIND_CHANGED`, `LOST`, or `NOT_STARTED` with the job."""
+    if how == NOT_STARTED and job_id in node.not_started:
+        return []
+    events: list[Event] = [NodeMisbehaved(node.id, how, job_id)]
+    if node.mode != "quarantine" and (reason := _too_often(node, how, at)):
+        events.append(NodeQuarantined(node.id, reason))
+    return events
+
+
+def _too_often(node: NodeRecord, how: str, at: int) -> str:
+    if how == NOT_STARTED:
+        jobs = len(node.not_started) + 1
+        return f"it could not start any of {jobs} jobs in a row" if jobs >= START_FAILURES_MAX else ""
+    times = [*node.misbehaved.get(how, ()), at][-(MOST[how] + 1) :]
+    if len(times) <= MOST[how] or at - times[0] > WINDOW_US:
+        return ""
+    return f"it {how} {len(times)} times in {WINDOW_US // (60 * SECOND_US)} minutes"
