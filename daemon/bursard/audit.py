@@ -23,14 +23,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bursar.clock import HOUR_US
-from bursard.engine import charge_row, entry_rows, job_row
-from bursard.events import Event, JobSubmitted, decode
+from bursard.engine import charge_row, entry_rows, job_row, spec_bytes
+from bursard.events import SCHEMA, Event, JobSubmitted, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
 from bursard.state import Applied, JobRecord, Limits, State, documents
 from bursard.state import image as state_image
 from bursard.state.arrays import without_spec
-from bursard.store import ChargeRow, EntryRow, EventRow, JobRow
+from bursard.state.compare import differences
+from bursard.store import ChargeRow, EntryRow, EventRow, JobRow, notes
 from bursard.store.picture import Picture
 
 PROBLEMS_MAX = 100
@@ -69,6 +70,7 @@ def _problems(picture: Picture, limits: Limits) -> Iterator[str]:
             return
         yield from _jobs(picture, ended, fold.first)
         yield from _ledger(picture, state)
+        yield from _notes(picture, fold)
         if not fold.first and fold.keys != picture.key_count():
             yield f"keys: {picture.key_count()} idempotency keys are kept, the log made {fold.keys}"
 
@@ -100,6 +102,9 @@ class Fold:
         self._ended = ended
         self._applied = Applied()
         self._evict: list[tuple[int, str]] = []
+        self._images = picture.image_hashes()
+        self.schema = FIRST
+        """The newest that wrote an event."""
 
     def walk(self) -> Iterator[str]:
         """Differences of charges, entries and keys, in log order."""
@@ -117,6 +122,7 @@ class Fold:
                 self._ended.put(row, self.state, job)
                 self._evict.append((row.seq, job.id))
             yield from self._key(row.seq, event)
+            yield from self._image(row.seq)
             self._clear(row.seq)
         yield from charges.stray_before(2**62)
         yield from entries.stray_before(2**62)
@@ -124,6 +130,7 @@ class Fold:
     def _apply(self, row: EventRow) -> Event:
         try:
             event = decode(row.payload)
+            self.schema = max(self.schema, schema_of(row.payload))
             self.state.apply(event, row.at, self._applied)
         except Exception as error:
             raise _CannotFold(
@@ -139,6 +146,21 @@ class Fold:
             if kept is None or kept.job_id != event.job_id:
                 what = "is not kept" if kept is None else f"is kept for {kept.job_id}"
                 yield f"keys: the key of event {seq} {what}, the log says {event.job_id}"
+            elif kept.digest != spec_bytes(event.spec):
+                yield f"keys: the digest of the key of event {seq} is not of the job that it made"
+
+    def _image(self, seq: int) -> Iterator[str]:
+        """The image of the state after this event, if one is kept, says what the log says."""
+        if seq not in self._images:
+            return
+        if self._images[seq] != self._picture.hash_of(seq):
+            yield f"snapshots: the image of event {seq} is of another history"
+        try:
+            found = differences(self._picture.image(seq), self.state)
+        except Exception as error:
+            yield f"snapshots: the image of event {seq} is damaged ({type(error).__name__}: {error})"
+        else:
+            yield from (f"snapshots: the image of event {seq}: {one}" for one in found)
 
     def _clear(self, seq: int) -> None:
         applied = self._applied
@@ -150,6 +172,22 @@ class Fold:
             for _, job_id in self._evict:
                 self.state.evict(job_id)
             self._evict.clear()
+
+
+def _notes(picture: Picture, fold: Fold) -> Iterator[str]:
+    """Notes are as they were written, and go with the log."""
+    yield from notes.problems(picture.notes)
+    epoch, schema = picture.notes.get("epoch", ""), picture.notes.get("event_schema", str(SCHEMA))
+    if not epoch.isdecimal() or int(epoch) < max(fold.state.resumed_epoch, 1):
+        yield f"meta: epoch is {epoch!r}, the log was opened as {max(fold.state.resumed_epoch, 1)} at least"
+    if not schema.isdecimal() or not fold.schema <= int(schema) <= SCHEMA:
+        yield f"meta: event_schema is {schema!r}, the log has events of {fold.schema}, this version {SCHEMA}"
+    first = picture.base.rows.upto if picture.base.rows is not None else 0
+    yield from (
+        f"snapshots: there is an image of event {seq}, of which nothing is known"
+        for seq in picture.image_hashes()
+        if not max(picture.base.seq, min(first, fold.first), 1) <= seq <= picture.head.seq
+    )
 
 
 class _InStep(Generic[Row]):

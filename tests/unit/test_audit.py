@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,14 @@ def _live(store: SqliteStore) -> growth.Day:  # type: ignore[name-defined]
 async def _life(directory: Path) -> None:
     store = SqliteStore(directory)
     day = _live(store)
+    await day.engine.save_snapshot()
+    day.clock.advance(growth.MINUTE_US)
+    day.meter()
+    await day.engine.save_snapshot()
+    day.clock.advance(growth.MINUTE_US)
+    day.meter()
     await day.engine.durable()
+    store.set_meta("clock", "1")
     await day.engine.writer.close()
     store.close()
 
@@ -127,9 +135,72 @@ PLANTED = {
         f" cast(substr(document, 1, 40) || x'ff' || substr(document, 42) as blob) {JOB}",
     ),
     "keys job": ("update keys set job_id = 'job_9' where rowid = 1",),
+    "keys digest": ("update keys set digest = zeroblob(32) where rowid = 1",),
+    "meta epoch": ("update meta set value = '77' where key = 'epoch'",),
+    "meta event_schema": ("update meta set value = '02' where key = 'event_schema'",),
+    "meta clock": ("update meta set value = '2' where key = 'clock'",),
+    "meta clock gone": ("delete from meta where key = 'clock'",),
+    "meta new": ("insert into meta values ('new', '1')",),
+    "meta seal": ("update meta set value = replace(value, 'clock', 'clack') where key = 'seal'",),
+    "meta seal damaged": ("update meta set value = '{' where key = 'seal'",),
+    "snapshots hash": ("update snapshots set hash = zeroblob(32)",),
+    "snapshots data": ("update snapshots set data = x'00' where seq = (select max(seq) from snapshots)",),
+    "snapshots seq": ("update snapshots set seq = seq - 1 where seq = (select min(seq) from snapshots)",),
+    "snapshots invented": ("insert into snapshots select 1000000, hash, data from snapshots limit 1",),
     "keys deleted": ("delete from keys where rowid = 1",),
     "keys invented": ("insert into keys select user, 'new', job_id, digest from keys limit 1",),
 }  # fmt: skip
+
+
+def in_images(file: Path, old: bytes, new: bytes) -> None:
+    """Change one value in the older image: a start takes images for the events before them."""
+    connection = sqlite3.connect(file)
+    seq, packed = connection.execute("select seq, data from snapshots order by seq").fetchone()
+    data = zlib.decompress(packed)
+    changed = data.replace(old, new, 1)
+    assert changed != data, old
+    connection.execute("update snapshots set data = ? where seq = ?", (zlib.compress(changed), seq))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        (b'"currency":"USD"', b'"currency":"EUR"', "currency is 'EUR', the log says 'USD'"),
+        (b'"cluster_id":"c1"', b'"cluster_id":"c2"', "cluster_id"),
+        (b'"next_number":7', b'"next_number":8', "next_number is 8, the log says 7"),
+        (b'"through":', b'"through":1', "nodes[0].through"),
+        (b'"settled_nanos":', b'"settled_nanos":1', "jobs."),
+        (b'"period_end":', b'"period_end":1', "budgets[0].period_end"),
+        (b'"closed_nanos":', b'"closed_nanos":1', "ledger.closed_nanos"),
+        (b'["budget/vision/', b'["budget/vsiion/', "ledger.balances"),
+        (b'"version":1', b'"version":2', "version"),
+        (b'"submitted_at":', b'"submitted_at":1', "submitted_at"),
+    ],
+)
+def test_a_value_that_was_changed_in_an_image_is_named(
+    kept: bytes, tmp_path: Path, old: bytes, new: bytes, path: str
+) -> None:
+    found = after(kept, tmp_path / "state", lambda file: in_images(file, old, new))
+    assert any(line.startswith("snapshots: the image of event ") and path in line for line in found), found
+
+
+def test_a_note_that_was_changed_stays_told_after_it_was_written_over(kept: bytes, tmp_path: Path) -> None:
+    found = after(kept, tmp_path / "state", lambda file: edit(file, *PLANTED["meta epoch"]))
+    again = inspect(tmp_path / "state").problems
+    assert [line for line in found if line.startswith("meta: epoch is '78'")]
+    assert [line for line in again if line.startswith("meta: epoch is '79'")]
+
+
+def test_notes_of_before_there_was_a_seal_are_taken_as_they_are(kept: bytes, tmp_path: Path) -> None:
+    assert (
+        after(kept, tmp_path / "state", lambda file: edit(file, "delete from meta where key = 'seal'")) == ()
+    )
+
+
+def test_an_image_of_an_older_format_is_no_finding(kept: bytes, tmp_path: Path) -> None:
+    assert after(kept, tmp_path / "s", lambda f: in_images(f, b'"format":2', b'"format":1')) == ()
 
 
 @pytest.mark.parametrize("plant", PLANTED)

@@ -19,7 +19,7 @@ from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.startup import RESUMPTION, TRUST, Resumption
-from bursard.store import LogHead, schema
+from bursard.store import LogHead, notes, schema
 from bursard.store.home import DATABASE, LOCK, Home, free_bytes, refused
 
 EPOCHS_SKIPPED = 1_000_000
@@ -135,8 +135,8 @@ def _mark(database: Path, note: Resumption) -> None:
     try:
         (epoch,) = connection.execute("select value from meta where key = 'epoch'").fetchone()
         connection.execute("begin immediate")
-        notes = {"epoch": str(int(epoch) + EPOCHS_SKIPPED), RESUMPTION: msgspec.json.encode(note).decode()}
-        connection.executemany("insert or replace into meta values (?, ?)", list(notes.items()))
+        notes.write(connection, "epoch", str(int(epoch) + EPOCHS_SKIPPED))
+        notes.write(connection, RESUMPTION, msgspec.json.encode(note).decode())
         connection.execute("commit")
         connection.execute("pragma wal_checkpoint(truncate)").fetchall()
     finally:

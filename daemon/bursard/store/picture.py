@@ -22,8 +22,8 @@ class Picture:
         self.head = verify.Head(
             *connection.execute("select seq, hash, charges, entries from head").fetchone()
         )
-        note = connection.execute("select value from meta where key = ?", (eventfile.META,)).fetchone()
-        self.base = eventfile.base_of(note[0] if note is not None else None)
+        self.notes: dict[str, str] = dict(connection.execute("select key, value from meta"))
+        self.base = eventfile.base_of(self.notes.get(eventfile.META))
 
     def images(self) -> Iterator[tuple[int, bytes]]:
         """Images of the state that can be unpacked, oldest first."""
@@ -33,6 +33,20 @@ class Picture:
                 yield seq, zlib.decompress(packed)
             except zlib.error:
                 continue
+
+    def image_hashes(self) -> dict[int, bytes]:
+        """Every image that is kept, readable or not: by its event, the hash that it says this has."""
+        return dict(self._connection.execute("select seq, hash from snapshots order by seq"))
+
+    def image(self, seq: int) -> bytes:
+        """One of them. Raises `zlib.error` when it is damaged."""
+        (packed,) = self._connection.execute("select data from snapshots where seq = ?", (seq,)).fetchone()
+        return zlib.decompress(packed)
+
+    def hash_of(self, seq: int) -> bytes | None:
+        """Of an event that is there."""
+        row = self._connection.execute("select hash from events where seq = ?", (seq,)).fetchone()
+        return bytes(row[0]) if row is not None else None
 
     def events(self, after: int) -> Iterator[EventRow]:
         """In log order."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bursar.errors import StoreUnavailable
 from bursard.events import SCHEMA
+from bursard.store import notes
 from bursard.store.migrations import STEPS
 
 VERSION = len(STEPS)
@@ -123,7 +124,7 @@ def claim_events(connection: sqlite3.Connection, path: Path) -> None:
             {"event_schema": str(found), "known": str(SCHEMA)},
         )
     if found < SCHEMA:
-        connection.execute("insert or replace into meta values ('event_schema', ?)", (str(SCHEMA),))
+        notes.write(connection, "event_schema", str(SCHEMA))
 
 
 def _half_made(connection: sqlite3.Connection) -> bool:

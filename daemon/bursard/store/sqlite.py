@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.store import eventfile, headfile, home, queries, schema, verify
+from bursard.store import eventfile, headfile, home, notes, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
@@ -325,7 +325,7 @@ class SqliteStore(SqliteReader):
                 self._write_meta(key, value)
 
     def _write_meta(self, key: str, value: str) -> None:
-        self._connection.execute("insert or replace into meta values (?, ?)", (key, value))
+        notes.write(self._connection, key, value)
 
     # -------------------------------------------------------------- starting
 

@@ -1,0 +1,60 @@
+"""Is an image of the state what the log makes of it? Field by field, for an audit.
+
+Why     a start takes an image for the events before it, so a value that was changed in one is believed. Both
+        sides are brought into one form: an image leaves out jobs that have ended, whose money a state still
+        remembers until it forgets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bursard.state import image
+from bursard.state.core import State
+from bursard.state.tables import Limits
+
+DIFFERENCES_MAX = 5
+
+
+class _Head(msgspec.Struct):
+    format: int
+    recorded_at: int
+
+
+def differences(data: bytes, state: State) -> list[str]:
+    """Where an image differs from a state, as paths with both values; of another format nothing is said.
+
+    Raises whatever a damaged image leads to.
+    """
+    head = msgspec.json.decode(data, type=_Head)
+    if head.format < image.FORMAT:
+        return []
+    found = _form(data, head.recorded_at)
+    expected = _form(image.encode(state, head.recorded_at), head.recorded_at)
+    every = _walk(expected, found, "")
+    return [line for line, _ in zip(every, range(DIFFERENCES_MAX), strict=False)]
+
+
+def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.json.decode(image.encode(image.decode(data, Limits()), recorded_at))
+    document["jobs"] = {job["id"]: job for job in document["jobs"]}
+    return document
+
+
+def _walk(expected: Any, found: Any, path: str) -> Iterator[str]:
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted({*expected, *found}):
+            yield from _walk(expected.get(key), found.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for position, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from _walk(one, other, f"{path}[{position}]")
+    elif expected != found or type(expected) is not type(found):
+        yield f"{path} is {_short(found)}, the log says {_short(expected)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
