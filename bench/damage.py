@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -213,6 +214,11 @@ class Case:
         self.cluster.ready(60)
         job = self.cluster.job("--cpus", "0.1", "--", "sh", "-c", "exit 4")
         assert self.cluster.ended(job, 60)["exit_code"] == 4
+        sealed = self.cluster.job("--cpus", "0.1", "--secret", "S", "--", "sh", "-c", 'test "$S" = value')
+        found = self.cluster.ended(sealed, 60)
+        if found["exit_code"] != 0:  # a key that is gone opens nothing, and says what to do
+            assert re.search(r"secret.*(key file|secrets_key_file)", json.dumps(found)), found
+            self.verdict += ", its secrets stay sealed"
         for words in (("doctor", "--full"), ("audit", "verify")):
             done = self.cluster.run(*words, code=None)
             assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"

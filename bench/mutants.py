@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,34 +132,25 @@ def git(*words: str) -> str:
     ).stdout.strip()
 
 
-def product(within: str) -> Iterator[str]:
-    """Every file that may be changed, by its path in the repository."""
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            name = str(path.relative_to(ROOT))
-            if "/v1/" not in name and name.startswith(within):
-                yield name
-
-
-def chosen(commit: str, within: str, lines: int, seed: int) -> list[Trial]:
-    """So many random lines of the product, each with one random change."""
+def chosen(tree: Path, within: str, lines: int, seed: int) -> list[Trial]:
+    """So many random lines of the product in `tree`, each with one random change."""
     random = Random(seed)
-    found: list[tuple[str, str, int, list[Mutation]]] = []
-    for file in product(within):
-        source = git("show", f"{commit}:{file}") + "\n"
-        ast.parse(source)
+    found: list[tuple[str, str, list[Mutation]]] = []
+    for path in sorted(each for room in ROOMS for each in (tree / room).rglob("*.py")):
+        file = str(path.relative_to(tree))
+        if "/v1/" in file or not file.startswith(within):
+            continue
+        source = path.read_text()
         made: dict[int, list[Mutation]] = {}
         for mutation in mutations.mutations(source):
             made.setdefault(mutation.line, []).append(mutation)
-        found += [(file, source, line, each) for line, each in made.items()]
+        found += [(file, source, each) for each in made.values()]
     trials: list[Trial] = []
-    for file, source, _, choices in random.sample(found, len(found)):
+    for file, source, choices in random.sample(found, len(found)):
         mutation = random.choice(choices)
-        try:
+        with contextlib.suppress(SyntaxError):
             ast.parse(mutation.applied(source))
-        except SyntaxError:
-            continue
-        trials.append(Trial(file, mutation, list(mutations.difference(source, mutation))))
+            trials.append(Trial(file, mutation, list(mutations.difference(source, mutation))))
         if len(trials) == lines:
             break
     return trials
@@ -167,13 +159,14 @@ def chosen(commit: str, within: str, lines: int, seed: int) -> list[Trial]:
 class Copy:
     """A scratch copy of one commit, in which one file at a time is wrong."""
 
-    def __init__(self, commit: str) -> None:
+    def __init__(self, commit: str, tests_of_now: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="bursar-mutant-"))
         archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
         subprocess.run(["tar", "-x", "-C", self.folder], input=archive, check=True)
-        # The tests themselves, and what they need, are as they are now: new ones are tried on old survivors.
-        shutil.rmtree(self.folder / "tests")
-        shutil.copytree(ROOT / "tests", self.folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        if tests_of_now:  # new ones are tried on old survivors
+            shutil.rmtree(self.folder / "tests")
+            kept_out = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "tests", self.folder / "tests", ignore=kept_out)
 
     def tried(self, trial: Trial, tests: Sequence[str]) -> tuple[bool, str]:
         """Whether any of these tests fails with the change, and which."""
@@ -256,12 +249,12 @@ def shown(number: int, trial: Trial) -> None:
         print("\n".join(f"       {each}" for each in trial.difference), flush=True)
 
 
-def run(folder: Path, trials: list[Trial], workers: int, tests: Sequence[str] = ()) -> int:
-    """Judge all of them, and print the share that was caught."""
+def run(folder: Path, choose: Callable[[Path], list[Trial]], workers: int, tests: Sequence[str] = ()) -> int:
+    """Judge all that `choose` finds in a copy, and print the share that was caught."""
     commit = (folder / "commit").read_text().strip()
     covering = Covering(folder) if not tests else None
     copies: SimpleQueue[Copy] = SimpleQueue()
-    made = [Copy(commit) for _ in range(workers)]
+    made = [Copy(commit, bool(tests)) for _ in range(workers)]
     for each in made:
         copies.put(each)
 
@@ -278,6 +271,7 @@ def run(folder: Path, trials: list[Trial], workers: int, tests: Sequence[str] = 
         finally:
             copies.put(copy)
 
+    trials = choose(made[0].folder)
     report = folder / ("again.jsonl" if tests else "report.jsonl")
     caught = 0
     try:
@@ -321,9 +315,12 @@ def main() -> int:
     if asked.verb == "record":
         return record(asked.folder)
     if asked.verb == "again":
-        return run(asked.folder, survivors(asked.folder), asked.workers, asked.tests)
-    commit = (asked.folder / "commit").read_text().strip()
-    return run(asked.folder, chosen(commit, asked.within, asked.lines, asked.seed), asked.workers)
+        return run(asked.folder, lambda _: survivors(asked.folder), asked.workers, asked.tests)
+
+    def choose(tree: Path) -> list[Trial]:
+        return chosen(tree, asked.within, asked.lines, asked.seed)
+
+    return run(asked.folder, choose, asked.workers)
 
 
 if __name__ == "__main__":

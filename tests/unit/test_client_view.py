@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bursar.codec import view
-from bursar.v1 import jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 MESSAGES = [
     (view.job, types_pb2.Job()),
@@ -82,3 +82,27 @@ def test_a_row_says_what_it_lacks_and_how_many_there_are_in_all():
     assert view.top(nodes_pb2.TopResponse(jobs=[row], jobs_total=7))["jobs_total"] == 7
     assert view.policy(money_pb2.Policy(text="kind: Budget"))["text"] == "kind: Budget"
     assert view.policy(money_pb2.Policy())["text"] is None
+
+
+def test_a_code_or_a_message_alone_is_a_reason_and_a_finding_has_four_words():
+    assert view.reason(types_pb2.Reason(code="Held"))["code"] == "Held"
+    assert view.reason(types_pb2.Reason(message="held"))["message"] == "held"
+    found = [events_pb2.Finding(check="a", ok=True, message="m", remedy="r"), events_pb2.Finding(check="b")]
+    assert view.findings(found) == [
+        {"check": "a", "ok": True, "message": "m", "remedy": "r"},
+        {"check": "b", "ok": False, "message": "", "remedy": None},
+    ]
+
+
+def test_what_costs_nothing_says_so_and_what_has_no_price_says_nothing():
+    free = money_pb2.Price(gpus=8)
+    assert view.price(free)["rate_per_gpu_hour"] == {"amount": "0.000000000", "currency": "USD"}
+    assert view.rate(-1, "EUR") is None
+    assert view.rate(0, "EUR") == {"amount": "0.000000000", "currency": "EUR"}
+    unknown = money_pb2.Price(gpus=8, rate_per_gpu_nanos_per_hour=-1)
+    assert view.price(unknown)["rate_per_gpu_hour"] is None
+    assert view.seconds(3_000_000) == 3
+    assert isinstance(view.seconds(3_000_000), int)
+    assert isinstance(view.count(2_000), int)
+    job = types_pb2.Job(cost_unknown=True, rate_nanos_per_hour=5)
+    assert view.job(job)["rate_per_hour"]["amount"] == "0.000000005"

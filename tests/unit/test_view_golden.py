@@ -1,0 +1,105 @@
+"""Every field of every JSON object of the contract, from messages in which each value is its own.
+
+Why     a view is a hundred lines that each look right: a value taken from its neighbour, a unit that is not
+        turned, a default that hides what was sent. What every field becomes stands in
+        tests/golden/views.json; a change of it is a change of the contract, and wants a line in CHANGELOG.md.
+        Written anew by `python tests/unit/test_view_golden.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from bursar.codec import view
+
+GOLDEN = Path(__file__).parents[1] / "golden/views.json"
+MORE: dict[str, tuple[Any, ...]] = {
+    "attempt": ("EUR",), "budget_after": ("EUR",), "cost": (("project", "user"),),
+    "cost_row": (("project", "user"), "EUR"), "node_token": ("node-1",),
+}  # fmt: skip
+"""What a view is given beside its message."""
+WORDS = {"currency": "EUR", "payload": '{"a": [1, null]}', "facts_json": "{}"}
+
+
+def filled(message: Message, path: str) -> Message:
+    """Set every field by its own path: numbers differ, texts name their field, the first lists have two."""
+    for field in message.DESCRIPTOR.fields:
+        held, here = getattr(message, field.name), f"{path}.{field.name}"
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            value = field.message_type.fields_by_name["value"]
+            if value.message_type is None:
+                for key in ("b", "a"):
+                    held[key] = _value(value, f"{here}.{key}")
+        elif field.message_type is not None:
+            depth = path.count(".")
+            if depth < 5 and field.is_repeated:
+                for number in range(2 if depth < 2 else 1):
+                    filled(held.add(), f"{here}{number}")
+            elif depth < 5:
+                filled(held, here)
+        elif field.is_repeated:
+            held.extend([_value(field, here + "1"), _value(field, here + "2")])
+        elif field.containing_oneof is None or field == field.containing_oneof.fields[0]:
+            setattr(message, field.name, _value(field, here))
+    return message
+
+
+def _value(field: FieldDescriptor, path: str) -> Any:
+    """By the path alone, so that a new field changes no other."""
+    number = 1 + zlib.crc32(path.encode()) % 10_000
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            return WORDS.get(field.name, f"{field.name}-{number}")
+        case FieldDescriptor.TYPE_BYTES:
+            return f"{field.name}{number}".encode()
+        case FieldDescriptor.TYPE_BOOL:
+            return number % 3 > 0
+        case FieldDescriptor.TYPE_DOUBLE:
+            return number + 0.25
+        case FieldDescriptor.TYPE_INT64 | FieldDescriptor.TYPE_UINT64 | FieldDescriptor.TYPE_SINT64:
+            return number * 1_000_003 if number % 2 else number * 1_000_000
+        case _:
+            return number
+
+
+def views() -> Iterator[tuple[str, Callable[..., Any], type[Message]]]:
+    """Every public view of one message."""
+    for name, function in inspect.getmembers(view, inspect.isfunction):
+        wire = typing.get_type_hints(function).get("wire")
+        if function.__module__ == view.__name__ and not name.startswith("_") and wire is not None:
+            yield name, function, wire
+
+
+def shown(name: str, function: Callable[..., Any], wire: type[Message]) -> dict[str, Any]:
+    """What a view makes of three messages: one full, one full of other numbers, one empty."""
+    more = MORE.get(name, ())
+    made = {"full": filled(wire(), "full"), "other": filled(wire(), "other"), "empty": wire()}
+    return {kind: json.loads(json.dumps(function(message, *more))) for kind, message in made.items()}
+
+
+def texts() -> dict[str, Any]:
+    return {name: shown(name, function, wire) for name, function, wire in views()}
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in views()])
+def test_every_field_of_a_view_is_what_it_was(name: str) -> None:
+    found = {each: (function, wire) for each, function, wire in views()}
+    assert shown(name, *found[name]) == json.loads(GOLDEN.read_text())[name], "see the head of this file"
+
+
+def test_every_view_that_was_is() -> None:
+    assert [name for name, _, _ in views()] == list(json.loads(GOLDEN.read_text()))
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(texts(), indent=1, ensure_ascii=False) + "\n")
