@@ -14,7 +14,8 @@ import pytest
 from released import ended_jobs, live_jobs, start_and_stop, unpacked, without_images
 
 from bursard.audit import problems_of
-from bursard.events import decode, encode
+from bursard.engine import spec_bytes
+from bursard.events import JobSubmitted, decode, encode
 from bursard.events.codec import schema_of
 from bursard.replay import restore
 from bursard.state import Limits, State, image
@@ -143,4 +144,13 @@ def test_a_daemon_starts_on_schema_2_and_stops_in_order(name: str, tmp_path: Pat
     assert live_jobs(state).items() >= {9: ("toobig", "PENDING", True)}.items()
     assert ended_jobs(store).items() >= ENDED.items()
     assert ("Budget", "vision") in state.policies
+    store.close()
+
+
+def test_a_key_that_schema_2_kept_is_still_that_of_its_job(tmp_path: Path) -> None:
+    store = SqliteStore(unpacked(2, "killed", tmp_path))
+    events = [decode(row.payload) for row in store.events(limit=1000)]
+    (asked,) = (event for event in events if isinstance(event, JobSubmitted) and event.key == "k1")
+    kept = store.keys(asked.user, ["k1"])["k1"]
+    assert (kept.job_id, kept.digest) == (asked.job_id, spec_bytes(asked.spec))
     store.close()
