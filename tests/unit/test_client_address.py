@@ -96,3 +96,99 @@ def test_tls_without_a_token_is_refused_before_anything_is_sent(tmp_path, monkey
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     with pytest.raises(errors.Unauthenticated, match="BURSAR_TOKEN"):
         Client("grpcs://localhost:7443")
+
+
+# ------------------------------------------------------------------ why nobody answers
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("BURSAR_SERVER", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def kept(directory):
+    """As a keeper does: its lock, held until closed."""
+    import fcntl
+
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / address.KEEPER_LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def said():
+    from bursar.client.link import unavailable
+
+    return unavailable(address.resolve(None)).message
+
+
+def test_a_daemon_that_restarts_is_the_server_though_its_socket_is_gone(home):
+    url = f"unix://{home}/run/bursar.sock"
+    address.note_cluster(url, f"{home}/state")
+    with kept(home / "state"):
+        assert address.resolve(None).url == url
+        assert address.is_expected(address.resolve(None))
+        assert said() == (
+            f"no server at {url} (from bursar up): the daemon of {home}/state is restarting;"
+            " call again in a few seconds"
+        )
+
+
+def test_a_cluster_that_died_is_told_from_one_that_restarts(home):
+    address.note_cluster(f"unix://{home}/run/bursar.sock", f"{home}/state")
+    kept(home / "state").close()
+    assert not address.is_expected(address.resolve(None))
+    assert said().endswith(
+        f"the cluster in {home}/state has died, its keeper with it; `bursar up --state-dir {home}/state`"
+        " goes on where it stopped"
+    )
+
+
+def test_a_cluster_that_was_stopped_is_told_from_none(home):
+    assert "no cluster was started; start one with `bursar up`" in said()
+    kept(address.state_home()).close()
+    assert said().endswith("the cluster of `bursar up` was stopped; start it again with `bursar up`")
+
+
+def test_a_named_server_that_restarts_is_known_by_its_address(home, monkeypatch):
+    url = f"unix://{home}/run/bursar.sock"
+    monkeypatch.setenv("BURSAR_SERVER", url)
+    address.note_cluster(url, f"{home}/state")
+    with kept(home / "state"):
+        assert "is restarting" in said()
+
+
+def test_the_first_call_waits_for_a_daemon_whose_keeper_lives(home):
+    import threading
+
+    import bursar
+    from bursar.client.fake import FakeServer
+
+    fake = FakeServer(home / "run")
+    address.note_cluster(fake.url, f"{home}/state")
+    timer = threading.Timer(0.2, fake.__enter__)
+    timer.start()
+    try:
+        with kept(home / "state"), bursar.Client(patience_s=30) as client:
+            client.get("1")
+        assert len(fake.calls("Jobs/Get")) == 1
+    finally:
+        timer.join()
+        fake.__exit__()
+
+
+def test_the_keeper_s_lock_has_one_name():
+    from bursar.local import files
+
+    assert address.KEEPER_LOCK == files.KEEPER_LOCK
+
+
+def test_a_socket_of_another_group_is_named_with_it(tmp_path, monkeypatch):
+    with listen(tmp_path / "s"):
+        monkeypatch.setattr(address.os, "access", lambda *_: False)
+        assert address.denied(tmp_path / "s")
+        assert address.group_of(tmp_path / "s") == "bursar"  # root's own group is nobody's to join
+    assert not address.denied(tmp_path / "absent")

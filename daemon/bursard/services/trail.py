@@ -7,14 +7,16 @@ Why     a node's events say nothing of the attempts placed there, and theirs not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Final, get_args
 
 import msgspec
 
-from bursar.errors import NotFound
+from bursar.errors import InvalidRequest, NotFound
 from bursar.v1 import events_pb2 as pb
 from bursard.engine import Engine
-from bursard.events import AttemptPlaced, NodeRemoved, decode
+from bursard.events import AttemptPlaced, Event, NodeRemoved, decode
 from bursard.events.subject import head_of
 from bursard.services.lookup import find_job
 from bursard.store import EventFilter, EventRow, Views
@@ -23,6 +25,8 @@ PAGE = 200
 """Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
 ATTEMPTS_MAX = 100
 """Attempts of one job whose events are found, newest last."""
+KINDS: Final = tuple(sorted(str(kind.__struct_config__.tag) for kind in get_args(Event)))
+"""What events are called."""
 _PLACED, _ENDED = "attempt-placed", "attempt-ended"
 
 
@@ -98,7 +102,7 @@ def _ended(row: EventRow) -> str:
 
 async def trail_of(engine: Engine, request: pb.ListEventsRequest) -> Trail:
     """What a request asks for. Raises `NotFound` for a job or a node that never was."""
-    kinds = tuple(request.kinds)
+    kinds = _known(request.kinds)
     if request.job:
         job = await find_job(engine, request.job)
         attempts = tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
@@ -106,6 +110,17 @@ async def trail_of(engine: Engine, request: pb.ListEventsRequest) -> Trail:
     if request.node:
         return await _of_node(engine, request.node, kinds)
     return Trail(EventFilter(kinds=kinds))
+
+
+def _known(kinds: Iterable[str]) -> tuple[str, ...]:
+    """The kinds that are asked for. Raises `InvalidRequest` for one that no event is of."""
+    asked = tuple(dict.fromkeys(kinds))
+    for kind in asked:
+        if kind not in KINDS:
+            near = difflib.get_close_matches(kind[:60], KINDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}"
+            raise InvalidRequest(f"kinds: no event is of kind {kind[:60]!r}; {hint}")
+    return asked
 
 
 async def _of_node(engine: Engine, name: str, kinds: tuple[str, ...]) -> Trail:

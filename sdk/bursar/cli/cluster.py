@@ -11,7 +11,7 @@ import click
 from bursar.cli import texts
 from bursar.cli.common import connected, fail, listing, now, plural, read_since
 from bursar.cli.files import write_whole
-from bursar.cli.groups import NearGroup
+from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.jobs import JOB_COLUMNS, LIVE
 from bursar.cli.output import (
     Column,
@@ -274,7 +274,7 @@ PRICE_COLUMNS = (
 @click.option("--provider", default="", help="aws, gcp, azure, onprem.")
 @click.option("--region", default="", help="Of the provider.")
 @click.option("--market", default="", help="on-demand, spot, committed-1y …")
-@click.option("--sort", type=click.Choice(["price", "gpu-price"]), default="price", help="[default: price]")
+@click.option("--sort", type=NearChoice(["price", "gpu-price"]), default="price", help="[default: price]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
 @listing
 @connected

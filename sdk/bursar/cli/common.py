@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 
+from bursar.cli.groups import NearChoice
 from bursar.cli.output import FORMATS, Output
 from bursar.clock import SystemClock, parse_duration, parse_instant
 from bursar.errors import BursarError, InvalidRequest
@@ -75,7 +76,7 @@ def listing(command: Callable[..., Any]) -> Callable[..., Any]:
         "-o",
         "--output",
         "format",
-        type=click.Choice(FORMATS),
+        type=NearChoice(FORMATS),
         default="table",
         help="Form of the output.  [default: table]",
     )

@@ -19,6 +19,7 @@ from bursar.cli.common import (
     read_since,
 )
 from bursar.cli.follow import print_logs
+from bursar.cli.groups import NearChoice, nearest
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
 from bursar.cli.terminal import age_s, age_text, clean
 from bursar.clock import SECOND_US, parse_duration
@@ -135,10 +136,8 @@ def _states(text: str | None) -> list[str]:
         return [str(state) for state in JobState]
     for word in words:
         if word not in JobState.__members__:
-            raise InvalidRequest(
-                f"--state: {word.lower()!r} is no state; there are: all, "
-                + ", ".join(state.lower() for state in JobState)
-            )
+            known = ["all", *(state.lower() for state in JobState)]
+            raise InvalidRequest(f"--state: {word.lower()!r} is no state; {nearest(word, known)}")
     return words
 
 
@@ -313,7 +312,7 @@ UPDATED_BY: Final = {
 @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
 @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
 @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
-@click.option("--spot-policy", type=click.Choice(("auto", "spot", "on-demand")), help="Which machines.")
+@click.option("--spot-policy", type=NearChoice(("auto", "spot", "on-demand")), help="Which machines.")
 @click.option("--comment", help="A note.")
 @listing
 @connected

@@ -13,7 +13,7 @@ import click
 
 import bursar
 from bursar.cli.common import listing, server_of
-from bursar.cli.groups import NearGroup
+from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.output import Column, Output, Row, emit_one
 from bursar.errors import BursarError, InvalidRequest, NotBuilt
 
@@ -124,7 +124,7 @@ _ROLES = ("viewer", "finance", "submitter", "project-admin", "operator", "admin"
 
 @config.command("new-token")
 @click.option("--user", required=True, metavar="NAME", help="Who calls with it: the name in audit and cost.")
-@click.option("--role", required=True, type=click.Choice(_ROLES), help="What the user may do.")
+@click.option("--role", required=True, type=NearChoice(_ROLES), help="What the user may do.")
 @click.option("--project", default="", metavar="PATH", help="Over this project alone, and all below it.")
 @listing
 def new_token(user: str, role: str, project: str, output: Output) -> None:
@@ -184,7 +184,7 @@ def _config_text(row: Row) -> str:
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=NearChoice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 

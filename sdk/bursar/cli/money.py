@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from bursar.cli import texts
 from bursar.cli.cluster import PRICE_COLUMNS, RATE
 from bursar.cli.common import connected, listing, read_since
 from bursar.cli.files import write_whole
-from bursar.cli.groups import NearGroup
+from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.misc import not_built
 from bursar.cli.output import Column, Output, Row, emit, emit_one
 from bursar.cli.policy import POLICY_COLUMNS, read_sources
@@ -92,8 +91,7 @@ def read_dimensions(by: str, of_job: bool) -> list[str]:
     words = [word.strip() for word in by.split(",") if word.strip()]
     for word in words:
         if word not in DIMENSIONS:
-            near = difflib.get_close_matches(word, DIMENSIONS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(DIMENSIONS)}"
+            hint = nearest(word, list(DIMENSIONS))
             raise InvalidRequest(f"--by: there is no dimension {word!r}; {hint}")
     if len(set(words)) != len(words):
         raise InvalidRequest(f"--by: {by!r} names a dimension twice")
@@ -269,7 +267,7 @@ def report() -> None:
 @report.command("focus")
 @click.option("--period", required=True, metavar="MONTH", help="2026-11 or 2026-11-21.")
 @click.option("--out", metavar="FILE", help=".csv or .parquet; else CSV to standard output.")
-@click.option("--focus-version", type=click.Choice(FOCUS_VERSIONS), default="1.4", help="[default: 1.4]")
+@click.option("--focus-version", type=NearChoice(FOCUS_VERSIONS), default="1.4", help="[default: 1.4]")
 @click.option("--project", default="", help="This project and those below it.")
 @connected
 def report_focus(client: Client, period: str, out: str | None, focus_version: str, project: str) -> None:
@@ -290,7 +288,7 @@ def report_focus(client: Client, period: str, out: str | None, focus_version: st
     "-o",
     "--output",
     "form",
-    type=click.Choice(["table", "json", "csv"]),
+    type=NearChoice(["table", "json", "csv"]),
     default="table",
     help="Form on standard output.  [default: table]",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -180,7 +181,7 @@ def read_sources(paths: Sequence[str]) -> list[tuple[str, str]]:
     """(name, text) of each file; a folder stands for the YAML files in and below it."""
     files: list[str] = []
     for path in paths:
-        if path != "-" and Path(path).is_dir():
+        if path != "-" and os.path.isdir(path):  # which takes any path, such as one too long
             inside = sorted(p for p in Path(path).rglob("*.y*ml") if p.suffix in (".yaml", ".yml"))
             if not inside:
                 raise InvalidRequest(f"{path}: there is no .yaml file in this folder")

@@ -8,6 +8,8 @@ Why     looked at before gRPC is loaded, by `bursar config`, `bursar status` and
 
 from __future__ import annotations
 
+import fcntl
+import grp
 import json
 import os
 import socket
@@ -23,6 +25,9 @@ DEFAULT_SOCKET: Final = "/run/bursar/bursar.sock"
 SOCKET_PATH_MAX: Final = 100
 """Bytes of the longest socket path used as it is; the kernel's own limit is 107."""
 CURRENT_NAME: Final = "current.json"
+KEEPER_LOCK: Final = "keeper.lock"
+"""In a state directory of `bursar up`: locked as long as its keeper lives."""
+SERVICE_GROUP: Final = "bursar"
 _PROBE_TIMEOUT_S: Final = 0.5
 
 
@@ -49,7 +54,7 @@ def resolve(server: str | None, env: Mapping[str, str] | None = None) -> Address
         return parse(server, "--server")
     if env.get("BURSAR_SERVER"):
         return parse(env["BURSAR_SERVER"], "BURSAR_SERVER")
-    for cluster in running_clusters(env):
+    for cluster in (*running_clusters(env), *kept_clusters(env)):
         return parse(cluster["server"], "bursar up")
     return parse(f"unix://{DEFAULT_SOCKET}", "default")
 
@@ -123,6 +128,80 @@ def known_clusters(env: Mapping[str, str] | None = None) -> list[dict[str, str]]
 def running_clusters(env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
     """The noted clusters whose socket accepts a connection now, newest first."""
     return [entry for entry in known_clusters(env) if _answers(entry["server"])]
+
+
+def kept_clusters(env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """The noted clusters whose keeper lives, newest first: their daemon listens, or will in a moment."""
+    return [entry for entry in known_clusters(env) if _is_kept(entry["state_dir"])]
+
+
+def _is_kept(state_dir: str) -> bool:
+    try:
+        fd = os.open(Path(state_dir) / KEEPER_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def is_expected(address: Address) -> bool:
+    """Nobody listens now, and somebody is about to: a daemon restarts."""
+    if address.socket is None or denied(address.socket) or probe(address.socket):
+        return False
+    return address.socket.exists() or any(one["server"] == address.url for one in kept_clusters())
+
+
+def denied(path: Path) -> bool:
+    """May this user not open the socket, or not even see whether it is there?"""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.W_OK)
+
+
+def group_of(path: Path) -> str:
+    """The group whose members may open a socket: its own, that of the directory, or the service's."""
+    for one in (path, path.parent):
+        try:
+            gid = one.stat().st_gid
+            return grp.getgrgid(gid).gr_name if gid else SERVICE_GROUP
+        except (OSError, KeyError):
+            continue
+    return SERVICE_GROUP
+
+
+def absence(address: Address) -> str:
+    """Why nobody answers at a unix socket, and what to do: the cluster of `bursar up` that was meant
+    restarts, has died or was stopped, or none was ever started.
+    """
+    known = [one for one in known_clusters() if one["server"] == address.url or address.origin == "default"]
+    kept = kept_clusters()
+    for one in known:
+        if one in kept:
+            return f"the daemon of {one['state_dir']} is restarting; call again in a few seconds"
+    if known:
+        where = known[0]["state_dir"]
+        return (
+            f"the cluster in {where} has died, its keeper with it; `bursar up --state-dir {where}` goes on"
+            " where it stopped"
+        )
+    assert address.socket is not None
+    if address.socket.exists():
+        return "nothing listens on it; start one with `bursar up`, or name another with --server"
+    if address.origin == "default" and (state_home() / KEEPER_LOCK).exists():
+        return "the cluster of `bursar up` was stopped; start it again with `bursar up`"
+    return (
+        "there is no such socket and no cluster was started; start one with `bursar up`, or name another with"
+        " --server"
+    )
 
 
 def note_cluster(server: str, state_dir: str, env: Mapping[str, str] | None = None) -> None:

@@ -24,6 +24,7 @@ from bursar.client.link import (
     error_from,
     restarted,
     tls_credentials,
+    unavailable,
 )
 from bursar.client.sync import RETRIES, RETRY_S
 from bursar.errors import ServerUnavailable, Unauthenticated
@@ -353,9 +354,7 @@ class AsyncClient:
                 self._socket = reachable(self.address.socket)
                 try:
                     short = self._socket.__enter__()
-                except OSError as error:
-                    raise ServerUnavailable(
-                        f"no server at {self.address.url}: {error.strerror}; start one with `bursar up`"
-                    ) from None
+                except OSError:
+                    raise unavailable(self.address) from None
                 self._channel = grpc.aio.insecure_channel(f"unix:{short}", UNIX_OPTIONS)
         return self._channel

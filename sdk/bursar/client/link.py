@@ -18,7 +18,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from bursar import errors
-from bursar.client.address import Address, probe, reachable, read_token
+from bursar.client.address import Address, absence, denied, group_of, probe, reachable, read_token
 
 KEEPALIVE_MS: Final = 10_000
 KEEPALIVE_TIMEOUT_MS: Final = 5_000
@@ -102,25 +102,25 @@ def restarted(address: Address) -> errors.ServerUnavailable:
     )
 
 
-def unavailable(address: Address, text: str = "") -> errors.ServerUnavailable:
+def unavailable(address: Address, text: str = "") -> errors.BursarError:
     """Nobody answers at `address`: what was tried, and what to do."""
     if address.socket is None:
         return errors.ServerUnavailable(
             f"no server answers at {address.url} (from {address.origin}): {text}; check the address, "
             "the network, and BURSAR_CA_FILE when the certificate is your own"
         )
-    if not address.socket.exists():
-        why = "there is no such socket"
-    elif not os.access(address.socket, os.W_OK):
-        why = "this user may not open the socket"
-    elif probe(address.socket):
-        why = text or "the connection broke"
-    else:
-        why = "nothing listens on it"
-    return errors.ServerUnavailable(
-        f"no server at {address.url} (from {address.origin}): {why}; start one with `bursar up`, "
-        "or name another with --server"
-    )
+    at = f"{address.url} (from {address.origin})"
+    if denied(address.socket):
+        group = group_of(address.socket)
+        return errors.Forbidden(
+            f"this user may not open the socket of {at}: join group {group}"
+            f" (`sudo usermod -aG {group} $USER`, then log in again)"
+        )
+    if probe(address.socket):
+        return errors.ServerUnavailable(
+            f"the server at {at} broke the connection ({text or 'no word why'}); call again"
+        )
+    return errors.ServerUnavailable(f"no server at {at}: {absence(address)}")
 
 
 SocketMark = tuple[int, int] | None

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import grpc
 
 from bursar.client import calls
-from bursar.client.address import Address, probe, reachable, resolve
+from bursar.client.address import Address, is_expected, reachable, resolve
 from bursar.client.calls import Answer, Call
 from bursar.client.link import (
     OPTIONS,
@@ -24,6 +23,7 @@ from bursar.client.link import (
     error_from,
     restarted,
     tls_credentials,
+    unavailable,
 )
 from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec, JobState
@@ -461,18 +461,16 @@ class Client:
                 credentials = tls_credentials()
                 self._channel = grpc.secure_channel(self.address.target, credentials, OPTIONS)
             else:
-                self._await_listener(self.address.socket)
+                self._await_listener()
                 self._socket = reachable(self.address.socket)
                 try:
                     short = self._socket.__enter__()
-                except OSError as error:
-                    raise ServerUnavailable(
-                        f"no server at {self.address.url}: {error.strerror}; start one with `bursar up`"
-                    ) from None
+                except OSError:
+                    raise unavailable(self.address) from None
                 self._channel = grpc.insecure_channel(f"unix:{short}", UNIX_OPTIONS)
         return self._channel
 
-    def _await_listener(self, path: Path) -> None:
+    def _await_listener(self) -> None:
         stop_at = time.monotonic() + self._patience_s
-        while time.monotonic() < stop_at and path.exists() and not probe(path):
+        while time.monotonic() < stop_at and is_expected(self.address):
             time.sleep(0.05)

@@ -1,0 +1,215 @@
+"""Every verb ends with the contract's exit code when it cannot go on, and says what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from bursar import errors
+from bursar.cli.groups import NearChoice
+from bursar.cli.main import cli, run
+from bursar.client.fake import FakeServer
+
+JOB = "run: 'true'\n"
+POLICY = "kind: Quota\nname: q\nspec:\n  scope: {project: a}\n  max: {gpus: 1}\n"
+WORDS = {
+    "submit": ["job.yaml"],
+    "run": ["--", "true"],
+    "plan": ["job.yaml"],
+    "show": ["9"],
+    "logs": ["9"],
+    "explain": ["9"],
+    "wait": ["9"],
+    "cancel": ["9"],
+    "hold": ["9"],
+    "release": ["9"],
+    "requeue": ["9"],
+    "update": ["9", "--priority", "1"],
+    "node show": ["n"],
+    "node drain": ["n"],
+    "node cordon": ["n"],
+    "node resume": ["n"],
+    "node rm": ["n"],
+    "node token": ["n"],
+    "budget show": ["b"],
+    "prices apply": ["policy.yaml"],
+    "report focus": ["--period", "2026-11"],
+    "report statement": ["--period", "2026-11"],
+    "policy apply": ["policy.yaml"],
+    "policy check": ["policy.yaml"],
+    "policy show": ["Quota/q"],
+    "policy rm": ["Quota/q"],
+    "policy diff": ["policy.yaml"],
+    "grant rm": ["u", "viewer"],
+    "secret rm": ["S"],
+}
+"""What a verb needs beside its name."""
+CONNECTED = (
+    *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "prices ls",
+    "prices history", "policy ls", "grant ls", "secret ls",
+)  # fmt: skip
+ABOUT_ONE = [verb for verb in WORDS if WORDS[verb][0] in ("9", "n", "b", "Quota/q", "u", "S")]
+"""Verbs about one thing that may not be there."""
+
+
+def leaves(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        whole = f"{above} {name}".strip()
+        if isinstance(command, click.Group):
+            yield from leaves(command, whole)
+        else:
+            yield whole, command
+
+
+VERBS = dict(leaves(cli))
+CHOICES = [
+    (verb, parameter.opts[0], list(parameter.type.choices))
+    for verb, command in VERBS.items()
+    for parameter in command.params
+    if isinstance(parameter.type, click.Choice) and isinstance(parameter, click.Option)
+]
+
+
+def words(verb: str) -> list[str]:
+    return [*verb.split(), *WORDS.get(verb, [])]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bursar.cli.common.PATIENCE_S", 0.0)
+    monkeypatch.setenv("BURSAR_SERVER", f"unix://{tmp_path}/run/bursar.sock")
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return tmp_path
+
+
+def test_these_are_verbs() -> None:
+    assert set(CONNECTED) <= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", CONNECTED)
+def test_without_a_server_it_is_5_with_what_to_do(verb: str, folder: Path, capsys: Any) -> None:
+    assert run(words(verb)) == 5
+    assert "start one with `bursar up`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", CONNECTED)
+def test_without_permission_it_is_3_with_the_group(
+    verb: str, folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Path.stat
+
+    def stat(path: Path, **how: Any) -> Any:
+        if path.suffix == ".sock" or path.name == "run":
+            raise PermissionError(13, "Permission denied", str(path))
+        return found(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert run(words(verb)) == 3
+    assert "join group bursar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ABOUT_ONE)
+def test_of_what_is_not_there_it_is_4(verb: str, folder: Path, capsys: Any) -> None:
+    missing = errors.NotFound("there is no such thing")
+
+    class Empty(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return missing
+
+    with FakeServer(folder / "run") as server:
+        server.answers = Empty()
+        assert run(words(verb)) == 4
+    assert "there is no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [verb for verb in WORDS if "yaml" in WORDS[verb][0]])
+def test_of_a_missing_file_it_is_2_with_its_name(verb: str, folder: Path, capsys: Any) -> None:
+    assert run([*verb.split(), "absent.yaml"]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_of_an_unknown_flag_it_is_2_with_the_nearest_one(verb: str, folder: Path, capsys: Any) -> None:
+    flags = [o for p in VERBS[verb].params if isinstance(p, click.Option) for o in p.opts if len(o) > 5]
+    if not flags or VERBS[verb].context_settings.get("ignore_unknown_options"):
+        pytest.skip("it takes any words, or has no flag")
+    assert run([*verb.split(), f"{flags[0]}x"]) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "flag", "known"), CHOICES)
+def test_of_a_wrong_word_it_is_2_with_the_nearest_one(
+    verb: str, flag: str, known: list[str], folder: Path, capsys: Any
+) -> None:
+    assert run([*verb.split(), flag, f"{known[0]}x"]) == 2
+    assert f"did you mean {known[0]!r}?" in capsys.readouterr().err
+
+
+def test_every_choice_knows_the_nearest_word() -> None:
+    kinds = [type(p.type) for command in VERBS.values() for p in command.params]
+    assert not [kind for kind in kinds if issubclass(kind, click.Choice) and kind is not NearChoice]
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        (["ls", "--state", "runing"], "running"),
+        (["ls", "--sort-by", "elapsd"], "elapsed"),
+        (["ls", "--columns", "stat"], "state"),
+        (["cost", "--by", "experimnt"], "experiment"),
+        (["nods"], "nodes"),
+        (["budget", "shw"], "show"),
+    ],
+)
+def test_of_any_wrong_name_the_nearest_is_said(line: list[str], near: str, folder: Path, capsys: Any) -> None:
+    from bursar.v1 import jobs_pb2, types_pb2
+
+    with FakeServer(folder / "run") as server:
+        server.answers["Jobs/List"] = jobs_pb2.ListJobsResponse(jobs=[types_pb2.Job(id="job_1")])
+        assert run(line) == 2
+    assert f"did you mean {near!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("absent/f.csv", "'absent/f.csv' cannot be written: No such file or directory"),
+        ("job.yaml/f.csv", "'job.yaml/f.csv' cannot be written: Not a directory"),
+        ("folder.csv", "'folder.csv' is a directory; name a file in it"),
+        (f"{'n' * 300}.csv", "cannot be written: File name too long"),
+    ],
+)
+def test_an_output_file_that_cannot_be_is_named_as_the_user_did(
+    out: str, why: str, folder: Path, capsys: Any
+) -> None:
+    (folder / "folder.csv").mkdir()
+    before = sorted(folder.rglob("*"))
+    with FakeServer(folder / "run"):
+        assert run(["report", "focus", "--period", "2026-11", "--out", out]) == 2
+    err = capsys.readouterr().err
+    assert why in err
+    assert ".part" not in err
+    assert [path for path in sorted(folder.rglob("*")) if path.name != "run"] == before
+
+
+def test_a_full_disk_is_1_and_names_the_user_s_file(
+    folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.open", full)
+    from bursar.cli.files import write_whole
+
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        write_whole("f.csv", [b"x"])
+    assert failed.value.filename == "f.csv"
