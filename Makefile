@@ -45,6 +45,7 @@ help:
 .venv/.installed: .venv/.made pyproject.toml constraints.txt
 	@echo "installing bursar and its tools into .venv ..."
 	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,dev]'
+	@$(BIN)/python -m compileall -q $(PACKAGES)  # as pip does for what is not editable
 	@touch $@
 
 # PyTorch is large and only the demo and its test train something.

@@ -287,6 +287,7 @@ BENCHES = {"noop": bench_noop, "submit": bench_submit, "latency": bench_latency,
 
 def main() -> None:
     processes.become_subreaper()
+    processes.compile_as_installed()
     print(f"machine  {os.cpu_count()} CPUs, Python {sys.version.split()[0]}")
     for name in sys.argv[1:] or list(BENCHES):
         BENCHES[name]()

@@ -8,6 +8,7 @@ Why     half of what a job costs is in processes that live for milliseconds. Cou
 
 from __future__ import annotations
 
+import compileall
 import ctypes
 import os
 from collections import Counter
@@ -19,6 +20,14 @@ _TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 
 JOBS = "supervisors' children"
 """What supervisors started and reaped: the jobs themselves."""
+
+
+def compile_as_installed() -> None:
+    """Write the bytecode that pip writes for what it installs, but not for a checkout it points to: where
+    Python is told to write none, 40 % of a command's CPU goes into compiling it once more.
+    """
+    for package in ("sdk", "policies", "daemon", "agents"):
+        compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
 
 
 def become_subreaper() -> None:

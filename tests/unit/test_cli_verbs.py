@@ -628,12 +628,14 @@ def test_interrupt_exits_130(fake, monkeypatch, capsys):
 
 HEAVY = (
     "asyncio", "asyncio.events", "ssl", "grpc", "grpc.aio", "google.protobuf", "msgspec", "yaml",
-    "bursar.jobfile", "bursar.codec.spec", "bursar.model.check",
+    "bursar.jobfile", "bursar.jobfile.flags", "bursar.jobfile.slurm",
+    "bursar.codec.spec", "bursar.model.check",
     *(f"bursar.v1.{name}_pb2" for name in ("access", "events", "money", "nodes")),
 )  # fmt: skip
 """What costs a command milliseconds of processor time each; gRPC brings asyncio and ssl unless put off."""
 
 WIRE = {"grpc", "google.protobuf", "msgspec"}
+JOB = WIRE | {"bursar.codec.spec", "bursar.model.check", "bursar.jobfile", "yaml"}
 
 
 @pytest.mark.parametrize(
@@ -647,7 +649,8 @@ WIRE = {"grpc", "google.protobuf", "msgspec"}
         ("wait 1", WIRE),
         ("nodes", WIRE | {"bursar.v1.nodes_pb2"}),
         ("cost", WIRE | {"bursar.v1.money_pb2"}),
-        ("run -q -- true", WIRE | {"bursar.codec.spec", "bursar.model.check", "bursar.jobfile", "yaml"}),
+        ("submit -q -", JOB),
+        ("run -q -- true", JOB | {"bursar.jobfile.flags"}),
     ],
 )
 def test_command_loads_no_more_than_it_uses(fake, words, needed):
@@ -657,7 +660,8 @@ def test_command_loads_no_more_than_it_uses(fake, words, needed):
         f"print([n for n in {HEAVY!r} if type(sys.modules.get(n)).__name__ == 'module'])"
     )
     command = [sys.executable, "-c", probe, *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    job = "# as #sbatch would have it\nrun: 'true'\n"
+    done = subprocess.run(command, input=job, capture_output=True, text=True, check=True, env=os.environ)
     loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert loaded - needed == set()
 

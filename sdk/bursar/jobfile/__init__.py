@@ -15,7 +15,7 @@ from bursar.jobfile.document import parse_job
 if TYPE_CHECKING:
     from bursar.jobfile.flags import RunFlags, spec_from_flags
     from bursar.jobfile.render import spec_to_yaml
-    from bursar.jobfile.script import Notice, looks_like_script, parse_script
+    from bursar.jobfile.script import Notice, parse_script
 
 __all__ = [
     "Notice",
@@ -32,9 +32,21 @@ _ROOMS = {
     "spec_from_flags": "flags",
     "spec_to_yaml": "render",
     "Notice": "script",
-    "looks_like_script": "script",
     "parse_script": "script",
 }
+
+
+def looks_like_script(text: str | bytes) -> bool:
+    """Is this a script and not a job file: a `#!` line, or a directive before the first command?"""
+    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    content = content.removeprefix("\ufeff")
+    if content.startswith("#!"):
+        return True
+    if "#BURSAR" not in content and "#SBATCH" not in content:
+        return False
+    from bursar.jobfile.script import has_directives
+
+    return has_directives(content)
 
 
 def __getattr__(name: str) -> Any:

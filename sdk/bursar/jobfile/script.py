@@ -77,11 +77,9 @@ class _Directive:
     whole: str
 
 
-def looks_like_script(text: str | bytes) -> bool:
-    """Is this a script and not a job file: a `#!` line, or a directive before the first command?"""
-    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    content = content.removeprefix("\ufeff")
-    return content.startswith("#!") or any(True for _ in _directives(content))
+def has_directives(content: str) -> bool:
+    """Is there a directive before the first command?"""
+    return any(True for _ in _directives(content))
 
 
 def parse_script(
