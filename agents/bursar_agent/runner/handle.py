@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
-from bursar_agent.runner import client, leftovers, logs, pulse, scratch, tree, truth
+from bursar_agent.runner import client, leftovers, logs, pulse, scratch, secretfiles, tree, truth
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
@@ -513,7 +513,8 @@ class ProcessRunner:
             while same_boot and leftovers.kill(name, start):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
-            await asyncio.to_thread(scratch.remove, scratch.path_of(name))
+            for left in (scratch.path_of(name), secretfiles.path_of(name)):
+                await asyncio.to_thread(scratch.remove, left)
             cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
             report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)

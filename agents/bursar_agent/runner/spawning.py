@@ -15,7 +15,7 @@ import json
 import os
 from typing import Any, NoReturn
 
-from bursar_agent.runner import scratch
+from bursar_agent.runner import scratch, secretfiles
 from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
 
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
@@ -53,7 +53,7 @@ class Job:
 
     __slots__ = (
         "argv", "checkpoint_dir", "cwd", "env", "gid", "member", "scratch_dir", "script", "script_only",
-        "setup", "uid", "warn_us",
+        "secret_files", "secrets_dir", "setup", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -67,6 +67,7 @@ class Job:
             self.setup: str = launch.get("setup", "")
             self.cwd: str = launch.get("workdir", "") or request["home"]
             own: dict[str, str] = launch.get("env", {})
+            self.secret_files: dict[str, str] = launch.get("files", {})
             checkpoint = launch.get("checkpoint", {})
             self.warn_us: int = checkpoint.get("before_us", 0)
             self.script_only: bool = checkpoint.get("script_only", False)
@@ -90,6 +91,10 @@ class Job:
         self.scratch_dir = ""
         for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
             self.scratch_dir = self.env[name] = scratch.path_of(self.member)
+        self.secrets_dir = ""
+        if self.secret_files:
+            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.member)
+            self.env.update({name: f"{self.secrets_dir}/{name}" for name in self.secret_files})
 
 
 class JobCgroup:

@@ -22,7 +22,7 @@ import select
 import time
 from typing import Any
 
-from bursar_agent.runner import scratch, spawning, tree
+from bursar_agent.runner import scratch, secretfiles, spawning, tree
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -165,6 +165,8 @@ class Supervisor:
             self._folders.enter(job.checkpoint_dir, job.uid, job.gid)
             if job.scratch_dir:
                 scratch.make(job.scratch_dir, job.uid, job.gid)
+            if not self._write_secrets(job):
+                return False
         except OSError as problem:
             if problem.filename == job.scratch_dir:
                 job.scratch_dir = ""  # somebody else's, or none: not ours to remove
@@ -175,6 +177,21 @@ class Supervisor:
         if job.setup:
             self._phase = "setup"
         return self._spawn(job)
+
+    def _write_secrets(self, job: spawning.Job) -> bool:
+        """Give it its secrets that are files; False (with the report filled in) where they cannot be."""
+        if not job.secrets_dir:
+            return True
+        problem = f"this node has no tmpfs at {secretfiles.MEMORY}"
+        if secretfiles.is_memory():
+            try:
+                secretfiles.make(job.secrets_dir, job.secret_files, job.uid, job.gid)
+                return True
+            except OSError as failed:
+                problem = f"{job.secrets_dir}: {failed.strerror}"
+        job.secrets_dir = ""  # somebody else's, or none: not ours to remove
+        self._cannot_start(spawning.CannotStart(f"secrets as files: {problem}"))
+        return False
 
     def _argv(self, job: spawning.Job) -> list[str]:
         """The command of this phase. A script with a `#!` line becomes a file first."""
@@ -454,6 +471,8 @@ class Supervisor:
         end_at = boot_us()
         if job is not None and job.scratch_dir:
             scratch.remove(job.scratch_dir)
+        if job is not None and job.secrets_dir:
+            scratch.remove(job.secrets_dir)
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at

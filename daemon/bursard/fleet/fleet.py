@@ -136,7 +136,7 @@ class Fleet:
             return
         environment = job_environment(self.engine.state, job, attempt, member)
         rank = member.alloc.rank
-        launch = launch_of(job.spec, {**environment, **secrets}, rank)
+        launch = launch_of(job.spec, environment, rank, secrets)
         holds = holds_its_place(job.spec, rank)
         order = Assign(
             attempt_id=attempt.id,

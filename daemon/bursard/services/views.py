@@ -51,7 +51,7 @@ class Form(Enum):
     WHOLE = ()
     ROW = ("command", "script", "setup", "env", "constraints")
     """In lists, of which a page may hold 1000."""
-    BRIEF = (*ROW, "labels", "depends_on", "secrets", "workdir", "comment")
+    BRIEF = (*ROW, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment")
     """After a verb: none of what it may have named, up to 1000, can be left for another page."""
 
 

@@ -112,7 +112,13 @@ def plan(client: Client, file: str, arguments: tuple[str, ...], output: Output) 
 @click.option("--max-cost-per", metavar="job|task", help="Of an array: all tasks together, or each.  [job]")
 @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
 @click.option("--env", "env", multiple=True, metavar="K=V", help="An environment variable.")
-@click.option("--secret", "secret", multiple=True, metavar="NAME", help="A secret, as a variable.")
+@click.option(
+    "--secret",
+    "secret",
+    multiple=True,
+    metavar="NAME[:file]",
+    help="A secret, as a variable, or as a file whose path the variable has.",
+)
 @click.option("--workdir", metavar="DIR", help="Where it runs; else the current directory.")
 @click.option("--array", metavar="RANGE", help="0-99, or 0-99%10 for 10 at once.")
 @click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")

@@ -116,6 +116,7 @@ def job(wire: types_pb2.Job) -> View:
         "redacted": wire.redacted,
         "left_out": list(wire.left_out),
         "secrets": list(spec.secrets),
+        "secret_files": list(spec.secret_files),
         "workdir": spec.workdir,
         "comment": spec.comment,
         "simulated": wire.simulated,

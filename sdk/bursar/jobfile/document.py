@@ -121,6 +121,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     money = caps.max_cost or caps.max_price
     script, command = _read_code(fields, faults)
     array = read_array(fields["array"], faults) if "array" in fields else None
+    secrets, secret_files = read_secrets(fields["secrets"], faults) if "secrets" in fields else ((), ())
     spec = JobSpec(
         name=reader.word("name"),
         project=reader.project(),
@@ -154,7 +155,8 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         workdir=_read_workdir(fields.get("workdir"), faults, base_dir),
         held=reader.boolean("held", False),
         comment=reader.text("comment"),
-        secrets=read_secrets(fields["secrets"], faults) if "secrets" in fields else (),
+        secrets=secrets,
+        secret_files=secret_files,
         launch=reader.text("launch") or "per-node",
     )
     report(check(spec), root, faults)

@@ -50,7 +50,7 @@ class RunFlags:
     Attributes:
         env: `NAME=VALUE` words. label: the same.
         after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
-        secret: names of secrets; each word may hold several by comma.
+        secret: names of secrets, `NAME:file` for a private file; each word may hold several by comma.
         spot: `--spot` was given.
         command: the words after `--`.
     """
@@ -199,7 +199,7 @@ class Tree:
             self.put(("spot_policy",), "spot", place)
         elif name == "secret":
             for word in value.split(","):
-                self._extend("secrets", FlagNode("scalar", place, word.strip()), place)
+                self._secret(word.strip(), place)
         elif name == "after":
             for word in value.split(","):
                 job, _, when = word.strip().partition(":")
@@ -224,6 +224,17 @@ class Tree:
         self._extend("depends_on", entry, place)
         _hang(entry, "job", FlagNode("scalar", place, job))
         _hang(entry, "when", FlagNode("scalar", place, when))
+
+    def _secret(self, word: str, place: Place) -> None:
+        """Add one secret: `NAME`, or `NAME:file`."""
+        name, mark, form = word.partition(":")
+        if not mark:
+            self._extend("secrets", FlagNode("scalar", place, name), place)
+            return
+        entry = FlagNode("mapping", place)
+        self._extend("secrets", entry, place)
+        _hang(entry, "name", FlagNode("scalar", place, name))
+        _hang(entry, "file", FlagNode("scalar", place, "true" if form == "file" else form))
 
     def _extend(self, key: str, entry: FlagNode, place: Place) -> None:
         listed = self.root.entries.get(key)

@@ -30,7 +30,7 @@ _SIZE_UNITS = tuple(
 _DEFAULTS = {name: getattr(JobSpec(), name) for name in JobSpec.__struct_fields__}
 _WRITTEN_OTHERWISE = frozenset((
     "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
-    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script",
+    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files",
 ))  # fmt: skip
 """Fields whose key in a job file has another name or form. All others are written under their own."""
 _PRIORITIES = {25: "low", 50: "normal", 75: "high"}
@@ -64,7 +64,9 @@ def spec_to_yaml(spec: JobSpec) -> str:
             fields["checkpoint"]["script_only"] = True
     fields["retry"] = _retry(spec)
     fields["env"] = dict(spec.env)
-    fields["secrets"] = list(spec.secrets)
+    fields["secrets"] = [
+        {"name": name, "file": True} if name in spec.secret_files else name for name in spec.secrets
+    ]
     fields["workdir"], fields["setup"] = spec.workdir, spec.setup
     fields["run"], fields["command"] = spec.script, list(spec.command)
     fields["held"] = True if spec.held else None

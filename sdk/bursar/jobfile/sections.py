@@ -91,10 +91,28 @@ def read_pairs(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs))
 
 
-def read_secrets(node: Node, faults: Faults) -> tuple[str, ...]:
-    """A list of names, in the order given."""
-    texts = (read_text(item, faults) for item in read_items(node, faults))
-    return tuple(text for text in texts if text is not None)
+def read_secrets(node: Node, faults: Faults) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A list of names or `{name, file}`, in the order given: all names, and those wanted as files."""
+    names: list[str] = []
+    files: list[str] = []
+    for item in read_items(node, faults):
+        name_node, as_file = item, False
+        if item.kind == "mapping":
+            fields = read_mapping(item, faults, ("name", "file"))
+            if fields is None:
+                continue
+            if "file" in fields:
+                as_file = bool(read_bool(fields["file"], faults))
+            if "name" not in fields:
+                faults.add(item, "the key 'name' is missing", field="name")
+                continue
+            name_node = fields["name"]
+        name = read_text(name_node, faults)
+        if name is not None:
+            names.append(name)
+            if as_file:
+                files.append(name)
+    return tuple(names), tuple(files)
 
 
 def read_depends_on(node: Node, faults: Faults) -> tuple[Dependency, ...]:

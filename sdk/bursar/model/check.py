@@ -138,7 +138,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *(_checkpoint(spec.checkpoint) if spec.checkpoint != _DEFAULT.checkpoint else ()),
         *(_retry(spec.retry) if spec.retry != _DEFAULT.retry else ()),
         *(_environment(spec) if spec.env else ()),
-        *(_secrets(spec) if spec.secrets else ()),
+        *(_secrets(spec) if spec.secrets or spec.secret_files else ()),
         *_code(spec),
     ]
 
@@ -377,6 +377,10 @@ def _secrets(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(("secrets", position), f"{name} stands in env too; give it once")
     for name in _doubled(spec.secrets):
         yield Problem(("secrets",), f"{quote(name)} is named twice")
+    for name in sorted(set(spec.secret_files) - set(spec.secrets)):
+        yield Problem(("secret_files",), f"{quote(name)} is not among secrets")
+    for name in _doubled(spec.secret_files):
+        yield Problem(("secret_files",), f"{quote(name)} is named twice")
 
 
 def secret_name_problem(name: str) -> str:

@@ -123,7 +123,7 @@ PUBLIC_FIELDS: Final = frozenset(
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
         "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
-        "launch",
+        "launch", "secret_files",
     )
 )  # fmt: skip
 """Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
@@ -158,6 +158,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             before it in the same environment.
         workdir: absolute directory on the node.
         secrets: names of `bursar secret`; each is a variable of the environment, its value never here.
+        secret_files: those of `secrets` that the job gets as private files; the variable holds the path.
         launch: per-node | once. Once: the first member runs the command, the others hold their place.
     """
 
@@ -193,6 +194,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: bool = False
     comment: str = ""
     secrets: tuple[str, ...] = ()
+    secret_files: tuple[str, ...] = ()
     launch: str = "per-node"
 
     @property
@@ -215,6 +217,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         env: complete but for what only the node knows (its account, its PATH). It may hold secrets, so
             nobody writes a Launch to a file.
         checkpoint: the supervisor minds what it says of the time before the limit, and of the script.
+        files: by variable, what the private file holds whose path the variable is to have.
     """
 
     command: tuple[str, ...] = ()
@@ -223,6 +226,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workdir: str = ""
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     checkpoint: CheckpointSpec = CheckpointSpec()
+    files: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 _FROM_SPEC = tuple(
@@ -232,12 +236,17 @@ _WAIT: Final = ("sh", "-c", "trap '' TERM; exec sleep 2147483647")
 """Waits until it is killed: it outlives the TERM that begins a grace, for which the place is needed too."""
 
 
-def launch_of(spec: JobSpec, env: Mapping[str, str], rank: int = 0) -> Launch:
-    """What a member of a job is started with, in its own environment."""
+def launch_of(
+    spec: JobSpec, env: Mapping[str, str], rank: int = 0, secrets: Mapping[str, str] | None = None
+) -> Launch:
+    """What a member of a job is started with, in its own environment and with its own secrets."""
+    given = secrets or {}
+    files = {name: value for name, value in given.items() if name in spec.secret_files}
+    env = {**env, **{name: value for name, value in given.items() if name not in files}}
     if not holds_its_place(spec, rank):
-        return Launch(env=env, **{name: getattr(spec, name) for name in _FROM_SPEC})
+        return Launch(env=env, files=files, **{name: getattr(spec, name) for name in _FROM_SPEC})
     if spec.setup:
-        return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env)
+        return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env, files=files)
     # Nothing of the job runs here, so nothing of its environment, secrets before all, has to be here.
     return Launch(command=_WAIT, workdir="/")
 

@@ -289,6 +289,7 @@ class JobSpec(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
+    SECRET_FILES_FIELD_NUMBER: builtins.int
     MAX_COST_PER_FIELD_NUMBER: builtins.int
     LAUNCH_FIELD_NUMBER: builtins.int
     name: builtins.str
@@ -351,6 +352,10 @@ class JobSpec(google.protobuf.message.Message):
     def secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """names; the job finds each value in its environment"""
 
+    @property
+    def secret_files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """those of `secrets` that the job finds in a file, whose path the variable has"""
+
     def __init__(
         self,
         *,
@@ -385,11 +390,12 @@ class JobSpec(google.protobuf.message.Message):
         held: builtins.bool = ...,
         comment: builtins.str = ...,
         secrets: collections.abc.Iterable[builtins.str] | None = ...,
+        secret_files: collections.abc.Iterable[builtins.str] | None = ...,
         max_cost_per: builtins.str = ...,
         launch: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
