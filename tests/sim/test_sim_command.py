@@ -79,7 +79,7 @@ def test_the_summary_has_every_key_of_the_contract(sim):
     assert set(summary["jobs"]) >= {"submitted", "finished", "failed", "pending", "never_fit"}
     assert set(summary["jct_s"]) == set(summary["wait_s"]) == {"mean", "p50", "p90", "p99"}
     assert set(summary["gpu"]) == {"capacity_h", "allocated_h", "allocation_ratio", "peak_allocation_ratio"}
-    money = {"total", "on_demand", "spot", "owned", "idle", "wasted_on_preemption"}
+    money = {"total", "on_demand", "spot", "owned", "idle", "absorption", "wasted_on_preemption"}
     assert all(set(summary["cost"][key]) == {"amount", "currency"} for key in money)
     assert set(summary["scheduler"]) == {"cycles", "decisions", "cpu_s", "cycle_ms"}
 
@@ -112,6 +112,25 @@ def test_a_pool_is_priced_by_its_cost_model(sim):
         "job_id,submit_s,duration_s,cpu_milli\na,0,3600,1000\n", *sim.policy(model), nodes=nodes
     )
     assert out["a"]["cost"] == summary["cost"]["owned"]["amount"] == "10.000000000"
+
+
+def test_what_a_job_pays_beyond_its_share_of_the_nodes_cost_is_absorption(sim):
+    model = (
+        "kind: CostModel\nname: {}\n{}spec:\n"
+        "  {{pool: p, node_capex: {} USD, useful_life: 1y, practical_capacity: 100%}}\n"
+    )
+    at = "effective_at: 2026-01-01T00:30:00Z\n"
+    policies = [*sim.policy(model.format("a", "", 87600) + "---\n" + model.format("b", at, 175200))]
+    nodes = "node_id,cpu_milli,memory_mib,pool\nn,1000,0,p\n"
+    summary, out = sim("job_id,submit_s,duration_s,cpu_milli\na,0,3600,1000\n", *policies, nodes=nodes)
+    # Half an hour at 10 and half at 20 USD/h (a node is metered each minute, the one of the change at the new
+    # price); the job keeps the 10 at which it was placed.
+    assert out["a"]["cost"] == "10.000000000"
+    assert summary["cost"]["total"]["amount"] == "15.166666667"
+    assert summary["cost"]["absorption"]["amount"] == "-5.166666667"
+    assert summary["cost"]["idle"]["amount"] == "0.000000000"
+    summary, _ = sim("job_id,submit_s,duration_s,cpu_milli\na,0,1800,1000\n", *policies, nodes=nodes)
+    assert summary["cost"]["absorption"] == {"amount": "0.000000000", "currency": "USD"}
 
 
 def test_the_same_input_gives_the_same_bytes(sim):

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from bursar.codec.spec import facts_from_wire
 from bursar.errors import InvalidRequest
 from bursar.model import Device, EndCause, NodeFacts
+from bursar.v1 import types_pb2
 from bursar.v1.types_pb2 import AttemptSample, Sample, TelemetryBatch
 from bursard.fleet import (
     Counter,
@@ -311,3 +313,15 @@ def test_telemetry_keeps_what_its_node_holds_and_nothing_that_is_too_large() -> 
     many = [AttemptSample(attempt_id=name, rank=rank) for name, rank in held.items()]
     live.take("n-1", TelemetryBatch(samples=[Sample(at=2, attempts=many)]), held)
     assert (live.newest("n-1"), live.refused) == (kept, 1)
+
+
+def test_the_wire_s_reader_judges_nothing_so_that_the_door_is_the_one_place() -> None:
+    wire = types_pb2.NodeFacts(
+        name="not a name", memory_bytes=2**63 - 1, labels={"?": "x" * 300}, pool="p" * 300, address="a b"
+    )
+    wire.devices.add(index=7, uuid="u" * 300, type="h" * 300)
+    read = facts_from_wire(wire)
+    assert (read.name, len(read.pool), read.labels) == ("not a name", 300, (("?", "x" * 300),))
+    assert [(d.index, len(d.uuid), d.type) for d in read.devices] == [(7, 300, "H" * 300)]
+    with pytest.raises(InvalidRequest):
+        door.facts(read)

@@ -120,7 +120,9 @@ def _cost(simulation: Simulation) -> Json:
         "on_demand": nothing,
         "spot": nothing,
         "owned": money(owned),
-        "idle": money(totals.idle_nanos),
+        # What nodes cost is what jobs paid, less what they paid beyond their share, and what was idle.
+        "idle": money(totals.idle_nanos + totals.absorbed_nanos),
+        "absorption": money(totals.absorbed_nanos),
         "wasted_on_preemption": money(sum(run.wasted_nanos for run in simulation.runs)),
         "priced_ratio": round(totals.priced_node_us / totals.node_us, 9) if totals.node_us else None,
     }
