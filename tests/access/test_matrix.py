@@ -55,6 +55,7 @@ REPORTED: Row = ("FPOAU", "FPOAU", "FPOAU", "FPOAU", "", "", "")
 TABLE: Final[dict[str, Row]] = {
     "Jobs.Submit": SUBMITTED,
     "Jobs.SubmitMany": SUBMITTED,
+    "Jobs.SubmitBatches": SUBMITTED,
     "Jobs.Plan": SUBMITTED,
     "Jobs.Get": SEEN,
     "Jobs.List": everywhere(EVERYBODY),
@@ -130,6 +131,7 @@ def one(thing: Thing) -> Any:
 REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Jobs.Submit": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
     "Jobs.SubmitMany": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
+    "Jobs.SubmitBatches": lambda t: jobs_pb2.SubmitBatch(jobs=[jobs_pb2.SubmitRequest(spec=spec(t))]),
     "Jobs.Plan": lambda t: jobs_pb2.PlanRequest(spec=spec(t)),
     "Jobs.Get": lambda t: jobs_pb2.GetJobRequest(job=t.job),
     "Jobs.List tasks": lambda t: jobs_pb2.ListJobsRequest(tasks_of=t.job),
@@ -189,7 +191,8 @@ async def budgets(site: Site) -> None:
 
 async def verdict(site: Site, row: str, request: Any, token: str) -> str:
     (status, details), answers = await site.ask(row.split(" ")[0], request, token=token, answers_max=1)
-    if answers and getattr(answers[0], "error", "") == "Forbidden":  # SubmitMany refuses one by one
+    jobs = [job for answer in answers for job in getattr(answer, "answers", [answer])]
+    if jobs and getattr(jobs[0], "error", "") == "Forbidden":  # SubmitMany refuses one by one
         return "PERMISSION_DENIED"
     assert status not in ("UNKNOWN", "INTERNAL", "UNAUTHENTICATED"), details
     return status

@@ -23,7 +23,7 @@ from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, n
 
 Setter = Callable[[Message], None]
 
-STREAMS = ("Jobs.Watch", "Jobs.Logs", "Events.List", "Nodes.Top", "Jobs.SubmitMany")
+STREAMS = ("Jobs.Watch", "Jobs.Logs", "Events.List", "Nodes.Top", "Jobs.SubmitMany", "Jobs.SubmitBatches")
 
 
 def base(name: str, site: Site, job: str) -> Message:
@@ -38,6 +38,7 @@ def base(name: str, site: Site, job: str) -> Message:
     made: dict[str, Message] = {
         "Jobs.Submit": jobs_pb2.SubmitRequest(spec=spec),
         "Jobs.SubmitMany": jobs_pb2.SubmitRequest(spec=spec),
+        "Jobs.SubmitBatches": jobs_pb2.SubmitBatch(jobs=[jobs_pb2.SubmitRequest(spec=spec)]),
         "Jobs.Plan": jobs_pb2.PlanRequest(spec=spec),
         "Jobs.Get": jobs_pb2.GetJobRequest(job=job),
         "Jobs.Watch": jobs_pb2.WatchJobsRequest(jobs=[job]),

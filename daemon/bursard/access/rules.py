@@ -29,6 +29,7 @@ class Rule(NamedTuple):
 _JOBS: Final = {
     "Submit": Rule(Action.SUBMIT),
     "SubmitMany": Rule(Action.SUBMIT),
+    "SubmitBatches": Rule(Action.SUBMIT),
     "Plan": Rule(Action.SUBMIT),
     "Get": Rule(Action.SEE_JOBS),
     "List": Rule(Action.SEE_JOBS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,9 @@ FREE_BYTES_MIN = 64 * 1024 * 1024
 _IN_FLIGHT_MAX = 4096
 _BATCH_MAX = 256
 """Submits of one stream whose keys are looked up together."""
+_PIECE = 32
+"""Submits of one message that are decided in one go: a few milliseconds."""
+_PIECES_IN_FLIGHT = 128
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
     "spot_policy", "time_limit_us", "max_cost_nanos", "max_price_nanos_per_hour", "currency", "comment",
@@ -98,10 +101,36 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             for task in tasks:
                 task.cancel()
 
+    async def SubmitBatches(
+        self, requests: AsyncIterator[pb.SubmitBatch], context: Any
+    ) -> AsyncIterator[pb.SubmitAnswers]:
+        """Accept many, in messages of many."""
+        user = caller().name
+        accepted: asyncio.Queue[list[tuple[pb.SubmitResponse, int]] | None] = asyncio.Queue(_PIECES_IN_FLIGHT)
+
+        async def accept() -> None:
+            async for batch in requests:
+                jobs = batch.jobs
+                if len(jobs) > _BATCH_MAX:
+                    raise InvalidRequest(f"jobs: {len(jobs)} in one message; at most {_BATCH_MAX}")
+                for at in range(0, len(jobs), _PIECE):
+                    await accepted.put(await self._submit_batch(jobs[at : at + _PIECE], user))
+                    await asyncio.sleep(0)  # others have their turn, and the writer begins with this piece
+
+        task = asyncio.create_task(_ending(accept(), accepted), name="submit-accept")
+        try:
+            while (piece := await accepted.get()) is not None:
+                await self.engine.durable(max(seq for _, seq in piece))
+                for message in _answers(response for response, _ in piece):
+                    yield message
+            await task
+        finally:
+            task.cancel()
+
     async def _submit_batch(
         self, batch: Sequence[pb.SubmitRequest], user: str
     ) -> list[tuple[pb.SubmitResponse, int]]:
-        """Requests that came while others were decided: one look at the store for all their keys."""
+        """Requests that came together, or while others were decided: one look at the store for all keys."""
         answers: list[tuple[pb.SubmitResponse, int]] = []
         async with self._keys.asking(user, [request.idempotency_key for request in batch]) as known:
             for request in batch:
@@ -350,6 +379,18 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
     if options != spec.options:
         changes["options"] = options
     return changes
+
+
+def _answers(responses: Iterable[pb.SubmitResponse]) -> Iterator[pb.SubmitAnswers]:
+    """Answers as messages that are not too large, whatever the jobs of old keys have become."""
+    message, size = pb.SubmitAnswers(), 0
+    for response in responses:
+        size += response.ByteSize()
+        if message.answers and size > ROWS_BYTES_MAX:
+            yield message
+            message, size = pb.SubmitAnswers(), response.ByteSize()
+        message.answers.append(response)
+    yield message
 
 
 def replace_spec(spec: JobSpec, changes: dict[str, Any]) -> JobSpec:

@@ -82,6 +82,13 @@ class AsyncClient:
         self, specs: Iterable[JobSpec | tuple[JobSpec, str]], *, terse: bool = True
     ) -> AsyncIterator[jobs_pb2.SubmitResponse]:
         """Submit many jobs over one call; answers come in order."""
+        if isinstance(specs, Sequence):
+            batches = calls.submit_batches(specs, terse)
+            multi = self._callable("stream_stream", "/bursar.v1.Jobs/SubmitBatches", jobs_pb2.SubmitAnswers)
+            async for message in self._guard(multi, batches):
+                for answer in message.answers:
+                    yield answer
+            return
         pairs = ((item, "") if isinstance(item, JobSpec) else item for item in specs)
         requests = (calls.submit_request(spec, key, terse) for spec, key in pairs)
         path = "/bursar.v1.Jobs/SubmitMany"

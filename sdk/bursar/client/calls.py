@@ -6,7 +6,7 @@ Why     a sync and an async client that each build requests drift apart; here ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -20,6 +20,9 @@ UNARY_TIMEOUT_S: Final = 30.0
 """Deadline of every call that answers once."""
 PAGE_SIZE: Final = 500
 """Jobs asked for at a time; a page may end before, at its bytes."""
+BATCH_JOBS: Final = 64
+"""Jobs of one message: more would not be quicker, and the first answers later."""
+BATCH_BYTES: Final = 512 * 1024
 REFERENCES_MAX: Final = 1000
 """Jobs one Watch may name."""
 
@@ -48,10 +51,28 @@ def submit(spec: JobSpec, key: str, terse: bool = False) -> Call[jobs_pb2.Submit
 
 
 def submit_request(spec: JobSpec, key: str, terse: bool) -> jobs_pb2.SubmitRequest:
-    """The message of Submit and SubmitMany. `key` is bounded here so that the place is named."""
+    """The message of one job, also among many. `key` is bounded here so that the place is named."""
     if len(key) > 200:
         raise InvalidRequest(f"the idempotency key has {len(key)} characters; at most 200 are kept")
     return jobs_pb2.SubmitRequest(spec=spec_codec.spec_to_wire(spec), idempotency_key=key, terse=terse)
+
+
+def submit_batches(
+    specs: Sequence[JobSpec | tuple[JobSpec, str]], terse: bool
+) -> Iterator[jobs_pb2.SubmitBatch]:
+    """The messages of SubmitBatches: as many jobs in each as fit."""
+    batch, size = jobs_pb2.SubmitBatch(), 0
+    for item in specs:
+        spec, key = (item, "") if isinstance(item, JobSpec) else item
+        request = submit_request(spec, key, terse)
+        request_bytes = request.ByteSize()
+        if batch.jobs and (len(batch.jobs) == BATCH_JOBS or size + request_bytes > BATCH_BYTES):
+            yield batch
+            batch, size = jobs_pb2.SubmitBatch(), 0
+        batch.jobs.append(request)
+        size += request_bytes
+    if batch.jobs:
+        yield batch
 
 
 def get_job(job: str) -> Call[types_pb2.Job]:

@@ -29,7 +29,8 @@ class FakeServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     Attributes:
         answers: by `Jobs/Get`: a message, a list of messages for a stream, an error to refuse with,
-            or a function of the request that gives one of these. No entry: an empty answer.
+            or a function of the request that gives one of these. No entry: an empty answer. Jobs of a batch
+            are answered, and noted, one by one as `Jobs/SubmitMany`.
         requests: (`Jobs/Get`, request) of every call, in order.
         tokens_given: how many tokens `auth.sock` handed out; a call must carry the newest one.
         expires_s: life of a token, as told to clients.
@@ -96,7 +97,11 @@ class FakeServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
         def each(requests: Iterator[Any], context: Any) -> Iterator[Any]:
             for request in requests:
-                yield one(request, context)
+                yield batch(request, context) if name == "SubmitBatches" else one(request, context)
+
+        def batch(request: Any, context: Any) -> Any:
+            found = (self._answer("Jobs/SubmitMany", job, context) for job in request.jobs)
+            return jobs_pb2.SubmitAnswers(answers=[each or jobs_pb2.SubmitResponse() for each in found])
 
         make: Any = grpc.unary_unary_rpc_method_handler
         behaviour: Callable[..., Any] = one

@@ -111,8 +111,15 @@ class Client:
         """Submit many jobs over one call; answers come in order, each durable when yielded.
 
         A pair carries an idempotency key. A refused job is an answer with `error` set to its reason;
-        the others go on. `terse` answers hold the id and number alone.
+        the others go on. `terse` answers hold the id and number alone. A list travels in messages of many
+        jobs; what is made on the way goes one by one, as soon as it is there.
         """
+        if isinstance(specs, Sequence):
+            batches = calls.submit_batches(specs, terse)
+            multi = self._callable("stream_stream", "/bursar.v1.Jobs/SubmitBatches", jobs_pb2.SubmitAnswers)
+            for message in self._guard(multi, batches):
+                yield from message.answers
+            return
         pairs = ((item, "") if isinstance(item, JobSpec) else item for item in specs)
         requests = (calls.submit_request(spec, key, terse) for spec, key in pairs)
         multi = self._callable("stream_stream", "/bursar.v1.Jobs/SubmitMany", jobs_pb2.SubmitResponse)

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from bursar.v1 import types_pb2 as bursar_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62ursar/v1/jobs.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"Y\n\rSubmitRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.bursar.v1.JobSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\r\n\x05terse\x18\x03 \x01(\x08\"\xc1\x01\n\x0eSubmitResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.bursar.v1.Job\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x33\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32$.bursar.v1.SubmitResponse.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\rGetJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\xa0\x02\n\x0fListJobsRequest\x12\x0e\n\x06states\x18\x01 \x03(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x12\n\nexperiment\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.bursar.v1.ListJobsRequest.LabelsEntry\x12\r\n\x05since\x18\x07 \x01(\x03\x12\x11\n\tpage_size\x18\x08 \x01(\r\x12\x12\n\npage_token\x18\t \x01(\t\x12\x10\n\x08tasks_of\x18\n \x01(\t\x12\x0c\n\x04name\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x10WatchJobsRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\x12\x16\n\x0euntil_terminal\x18\x02 \x01(\x08\"/\n\x0bPlanRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.bursar.v1.JobSpec\"\x91\x03\n\x0cPlanResponse\x12\x12\n\nstarts_now\x18\x01 \x01(\x08\x12\"\n\x07members\x18\x02 \x03(\x0b\x32\x11.bursar.v1.Member\x12\x1b\n\x13rate_nanos_per_hour\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x16\n\x0e\x65xpected_nanos\x18\x05 \x01(\x12\x12\x18\n\x10worst_case_nanos\x18\x06 \x01(\x12\x12\x15\n\rtime_limit_us\x18\x07 \x01(\x04\x12\'\n\x07\x62udgets\x18\x08 \x03(\x0b\x32\x16.bursar.v1.BudgetAfter\x12!\n\x06reason\x18\t \x01(\x0b\x32\x11.bursar.v1.Reason\x12\x19\n\x11\x65xpected_start_at\x18\n \x01(\x03\x12\x0b\n\x03why\x18\x0b \x01(\t\x12\x16\n\x0e\x65xpected_basis\x18\x0c \x01(\t\x12\r\n\x05tasks\x18\x0e \x01(\x04\x12\x1d\n\x15task_worst_case_nanos\x18\x0f \x01(\x12\x12\x17\n\x0flimits_not_held\x18\r \x03(\t\"\x98\x01\n\x0b\x42udgetAfter\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x13\n\x0blimit_nanos\x18\x02 \x01(\x12\x12\x15\n\rsettled_nanos\x18\x03 \x01(\x12\x12\x12\n\nheld_nanos\x18\x04 \x01(\x12\x12\x18\n\x10room_after_nanos\x18\x05 \x01(\x12\x12\x11\n\trenews_at\x18\x06 \x01(\x03\x12\x0c\n\x04hard\x18\x07 \x01(\x08\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\xb4\x02\n\x0f\x45xplainResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.bursar.v1.Job\x12!\n\x06reason\x18\x02 \x01(\x0b\x32\x11.bursar.v1.Reason\x12%\n\x05nodes\x18\x03 \x03(\x0b\x32\x16.bursar.v1.NodeVerdict\x12\r\n\x05\x61head\x18\x04 \x03(\t\x12\x13\n\x0b\x61head_total\x18\x05 \x01(\x04\x12\'\n\x07\x62udgets\x18\x06 \x03(\x0b\x32\x16.bursar.v1.BudgetAfter\x12\x19\n\x11\x65xpected_start_at\x18\x07 \x01(\x03\x12\x12\n\nsuggestion\x18\x08 \x01(\t\x12&\n\x1esuggestion_rate_nanos_per_hour\x18\t \x01(\x03\x12\x16\n\x0eplaced_because\x18\n \x01(\t\":\n\x0bNodeVerdict\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07why_not\x18\x03 \x01(\t\"\x1b\n\x0bJobsRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\"A\n\rCancelRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\x12\x15\n\x08grace_us\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_grace_us\",\n\x0cJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.bursar.v1.Job\"\xa8\x06\n\rUpdateRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x15\n\x08priority\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rtime_limit_us\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\x04name\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x17\n\nexperiment\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x12\n\x05model\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.bursar.v1.UpdateRequest.LabelsEntry\x12\x1b\n\x0emax_cost_nanos\x18\x08 \x01(\x03H\x05\x88\x01\x01\x12\x15\n\x08\x63urrency\x18\t \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07project\x18\n \x01(\tH\x07\x88\x01\x01\x12\x1a\n\rmodel_version\x18\x0b \x01(\tH\x08\x88\x01\x01\x12\x12\n\x05nodes\x18\x0c \x01(\rH\t\x88\x01\x01\x12#\n\x04gpus\x18\r \x01(\x0b\x32\x15.bursar.v1.GpuRequest\x12\x16\n\tcpu_milli\x18\x0e \x01(\x04H\n\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0f \x01(\x04H\x0b\x88\x01\x01\x12%\n\x18max_price_nanos_per_hour\x18\x10 \x01(\x03H\x0c\x88\x01\x01\x12\x18\n\x0bspot_policy\x18\x11 \x01(\tH\r\x88\x01\x01\x12\x18\n\x0bpreemptible\x18\x12 \x01(\x08H\x0e\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x13 \x01(\tH\x0f\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priorityB\x10\n\x0e_time_limit_usB\x07\n\x05_nameB\r\n\x0b_experimentB\x08\n\x06_modelB\x11\n\x0f_max_cost_nanosB\x0b\n\t_currencyB\n\n\x08_projectB\x10\n\x0e_model_versionB\x08\n\x06_nodesB\x0c\n\n_cpu_milliB\x0f\n\r_memory_bytesB\x1b\n\x19_max_price_nanos_per_hourB\x0e\n\x0c_spot_policyB\x0e\n\x0c_preemptibleB\n\n\x08_comment\"m\n\x0bLogsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x12\n\ntail_bytes\x18\x06 \x01(\x04\"?\n\x08LogChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x15\n\rdropped_bytes\x18\x03 \x01(\x04\x32\x8a\x06\n\x04Jobs\x12=\n\x06Submit\x12\x18.bursar.v1.SubmitRequest\x1a\x19.bursar.v1.SubmitResponse\x12\x45\n\nSubmitMany\x12\x18.bursar.v1.SubmitRequest\x1a\x19.bursar.v1.SubmitResponse(\x01\x30\x01\x12/\n\x03Get\x12\x18.bursar.v1.GetJobRequest\x1a\x0e.bursar.v1.Job\x12?\n\x04List\x12\x1a.bursar.v1.ListJobsRequest\x1a\x1b.bursar.v1.ListJobsResponse\x12\x36\n\x05Watch\x12\x1b.bursar.v1.WatchJobsRequest\x1a\x0e.bursar.v1.Job0\x01\x12\x37\n\x04Plan\x12\x16.bursar.v1.PlanRequest\x1a\x17.bursar.v1.PlanResponse\x12@\n\x07\x45xplain\x12\x19.bursar.v1.ExplainRequest\x1a\x1a.bursar.v1.ExplainResponse\x12;\n\x06\x43\x61ncel\x12\x18.bursar.v1.CancelRequest\x1a\x17.bursar.v1.JobsResponse\x12\x37\n\x04Hold\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12:\n\x07Release\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12:\n\x07Requeue\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12\x32\n\x06Update\x12\x18.bursar.v1.UpdateRequest\x1a\x0e.bursar.v1.Job\x12\x35\n\x04Logs\x12\x16.bursar.v1.LogsRequest\x1a\x13.bursar.v1.LogChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62ursar/v1/jobs.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"Y\n\rSubmitRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.bursar.v1.JobSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\r\n\x05terse\x18\x03 \x01(\x08\"\xc1\x01\n\x0eSubmitResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.bursar.v1.Job\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x33\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32$.bursar.v1.SubmitResponse.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x0bSubmitBatch\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.bursar.v1.SubmitRequest\";\n\rSubmitAnswers\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.bursar.v1.SubmitResponse\"\x1c\n\rGetJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\xa0\x02\n\x0fListJobsRequest\x12\x0e\n\x06states\x18\x01 \x03(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x12\n\nexperiment\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.bursar.v1.ListJobsRequest.LabelsEntry\x12\r\n\x05since\x18\x07 \x01(\x03\x12\x11\n\tpage_size\x18\x08 \x01(\r\x12\x12\n\npage_token\x18\t \x01(\t\x12\x10\n\x08tasks_of\x18\n \x01(\t\x12\x0c\n\x04name\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x10WatchJobsRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\x12\x16\n\x0euntil_terminal\x18\x02 \x01(\x08\"/\n\x0bPlanRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.bursar.v1.JobSpec\"\x91\x03\n\x0cPlanResponse\x12\x12\n\nstarts_now\x18\x01 \x01(\x08\x12\"\n\x07members\x18\x02 \x03(\x0b\x32\x11.bursar.v1.Member\x12\x1b\n\x13rate_nanos_per_hour\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x16\n\x0e\x65xpected_nanos\x18\x05 \x01(\x12\x12\x18\n\x10worst_case_nanos\x18\x06 \x01(\x12\x12\x15\n\rtime_limit_us\x18\x07 \x01(\x04\x12\'\n\x07\x62udgets\x18\x08 \x03(\x0b\x32\x16.bursar.v1.BudgetAfter\x12!\n\x06reason\x18\t \x01(\x0b\x32\x11.bursar.v1.Reason\x12\x19\n\x11\x65xpected_start_at\x18\n \x01(\x03\x12\x0b\n\x03why\x18\x0b \x01(\t\x12\x16\n\x0e\x65xpected_basis\x18\x0c \x01(\t\x12\r\n\x05tasks\x18\x0e \x01(\x04\x12\x1d\n\x15task_worst_case_nanos\x18\x0f \x01(\x12\x12\x17\n\x0flimits_not_held\x18\r \x03(\t\"\x98\x01\n\x0b\x42udgetAfter\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x13\n\x0blimit_nanos\x18\x02 \x01(\x12\x12\x15\n\rsettled_nanos\x18\x03 \x01(\x12\x12\x12\n\nheld_nanos\x18\x04 \x01(\x12\x12\x18\n\x10room_after_nanos\x18\x05 \x01(\x12\x12\x11\n\trenews_at\x18\x06 \x01(\x03\x12\x0c\n\x04hard\x18\x07 \x01(\x08\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\xb4\x02\n\x0f\x45xplainResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.bursar.v1.Job\x12!\n\x06reason\x18\x02 \x01(\x0b\x32\x11.bursar.v1.Reason\x12%\n\x05nodes\x18\x03 \x03(\x0b\x32\x16.bursar.v1.NodeVerdict\x12\r\n\x05\x61head\x18\x04 \x03(\t\x12\x13\n\x0b\x61head_total\x18\x05 \x01(\x04\x12\'\n\x07\x62udgets\x18\x06 \x03(\x0b\x32\x16.bursar.v1.BudgetAfter\x12\x19\n\x11\x65xpected_start_at\x18\x07 \x01(\x03\x12\x12\n\nsuggestion\x18\x08 \x01(\t\x12&\n\x1esuggestion_rate_nanos_per_hour\x18\t \x01(\x03\x12\x16\n\x0eplaced_because\x18\n \x01(\t\":\n\x0bNodeVerdict\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07why_not\x18\x03 \x01(\t\"\x1b\n\x0bJobsRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\"A\n\rCancelRequest\x12\x0c\n\x04jobs\x18\x01 \x03(\t\x12\x15\n\x08grace_us\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_grace_us\",\n\x0cJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.bursar.v1.Job\"\xa8\x06\n\rUpdateRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x15\n\x08priority\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rtime_limit_us\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\x04name\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x17\n\nexperiment\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x12\n\x05model\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.bursar.v1.UpdateRequest.LabelsEntry\x12\x1b\n\x0emax_cost_nanos\x18\x08 \x01(\x03H\x05\x88\x01\x01\x12\x15\n\x08\x63urrency\x18\t \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07project\x18\n \x01(\tH\x07\x88\x01\x01\x12\x1a\n\rmodel_version\x18\x0b \x01(\tH\x08\x88\x01\x01\x12\x12\n\x05nodes\x18\x0c \x01(\rH\t\x88\x01\x01\x12#\n\x04gpus\x18\r \x01(\x0b\x32\x15.bursar.v1.GpuRequest\x12\x16\n\tcpu_milli\x18\x0e \x01(\x04H\n\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0f \x01(\x04H\x0b\x88\x01\x01\x12%\n\x18max_price_nanos_per_hour\x18\x10 \x01(\x03H\x0c\x88\x01\x01\x12\x18\n\x0bspot_policy\x18\x11 \x01(\tH\r\x88\x01\x01\x12\x18\n\x0bpreemptible\x18\x12 \x01(\x08H\x0e\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x13 \x01(\tH\x0f\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priorityB\x10\n\x0e_time_limit_usB\x07\n\x05_nameB\r\n\x0b_experimentB\x08\n\x06_modelB\x11\n\x0f_max_cost_nanosB\x0b\n\t_currencyB\n\n\x08_projectB\x10\n\x0e_model_versionB\x08\n\x06_nodesB\x0c\n\n_cpu_milliB\x0f\n\r_memory_bytesB\x1b\n\x19_max_price_nanos_per_hourB\x0e\n\x0c_spot_policyB\x0e\n\x0c_preemptibleB\n\n\x08_comment\"m\n\x0bLogsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x12\n\ntail_bytes\x18\x06 \x01(\x04\"?\n\x08LogChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x15\n\rdropped_bytes\x18\x03 \x01(\x04\x32\xd1\x06\n\x04Jobs\x12=\n\x06Submit\x12\x18.bursar.v1.SubmitRequest\x1a\x19.bursar.v1.SubmitResponse\x12\x45\n\nSubmitMany\x12\x18.bursar.v1.SubmitRequest\x1a\x19.bursar.v1.SubmitResponse(\x01\x30\x01\x12\x45\n\rSubmitBatches\x12\x16.bursar.v1.SubmitBatch\x1a\x18.bursar.v1.SubmitAnswers(\x01\x30\x01\x12/\n\x03Get\x12\x18.bursar.v1.GetJobRequest\x1a\x0e.bursar.v1.Job\x12?\n\x04List\x12\x1a.bursar.v1.ListJobsRequest\x1a\x1b.bursar.v1.ListJobsResponse\x12\x36\n\x05Watch\x12\x1b.bursar.v1.WatchJobsRequest\x1a\x0e.bursar.v1.Job0\x01\x12\x37\n\x04Plan\x12\x16.bursar.v1.PlanRequest\x1a\x17.bursar.v1.PlanResponse\x12@\n\x07\x45xplain\x12\x19.bursar.v1.ExplainRequest\x1a\x1a.bursar.v1.ExplainResponse\x12;\n\x06\x43\x61ncel\x12\x18.bursar.v1.CancelRequest\x1a\x17.bursar.v1.JobsResponse\x12\x37\n\x04Hold\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12:\n\x07Release\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12:\n\x07Requeue\x12\x16.bursar.v1.JobsRequest\x1a\x17.bursar.v1.JobsResponse\x12\x32\n\x06Update\x12\x18.bursar.v1.UpdateRequest\x1a\x0e.bursar.v1.Job\x12\x35\n\x04Logs\x12\x16.bursar.v1.LogsRequest\x1a\x13.bursar.v1.LogChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,42 +34,46 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SUBMITRESPONSE']._serialized_end=343
   _globals['_SUBMITRESPONSE_FACTSENTRY']._serialized_start=299
   _globals['_SUBMITRESPONSE_FACTSENTRY']._serialized_end=343
-  _globals['_GETJOBREQUEST']._serialized_start=345
-  _globals['_GETJOBREQUEST']._serialized_end=373
-  _globals['_LISTJOBSREQUEST']._serialized_start=376
-  _globals['_LISTJOBSREQUEST']._serialized_end=664
-  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=619
-  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=664
-  _globals['_LISTJOBSRESPONSE']._serialized_start=666
-  _globals['_LISTJOBSRESPONSE']._serialized_end=739
-  _globals['_WATCHJOBSREQUEST']._serialized_start=741
-  _globals['_WATCHJOBSREQUEST']._serialized_end=797
-  _globals['_PLANREQUEST']._serialized_start=799
-  _globals['_PLANREQUEST']._serialized_end=846
-  _globals['_PLANRESPONSE']._serialized_start=849
-  _globals['_PLANRESPONSE']._serialized_end=1250
-  _globals['_BUDGETAFTER']._serialized_start=1253
-  _globals['_BUDGETAFTER']._serialized_end=1405
-  _globals['_EXPLAINREQUEST']._serialized_start=1407
-  _globals['_EXPLAINREQUEST']._serialized_end=1436
-  _globals['_EXPLAINRESPONSE']._serialized_start=1439
-  _globals['_EXPLAINRESPONSE']._serialized_end=1747
-  _globals['_NODEVERDICT']._serialized_start=1749
-  _globals['_NODEVERDICT']._serialized_end=1807
-  _globals['_JOBSREQUEST']._serialized_start=1809
-  _globals['_JOBSREQUEST']._serialized_end=1836
-  _globals['_CANCELREQUEST']._serialized_start=1838
-  _globals['_CANCELREQUEST']._serialized_end=1903
-  _globals['_JOBSRESPONSE']._serialized_start=1905
-  _globals['_JOBSRESPONSE']._serialized_end=1949
-  _globals['_UPDATEREQUEST']._serialized_start=1952
-  _globals['_UPDATEREQUEST']._serialized_end=2760
-  _globals['_UPDATEREQUEST_LABELSENTRY']._serialized_start=619
-  _globals['_UPDATEREQUEST_LABELSENTRY']._serialized_end=664
-  _globals['_LOGSREQUEST']._serialized_start=2762
-  _globals['_LOGSREQUEST']._serialized_end=2871
-  _globals['_LOGCHUNK']._serialized_start=2873
-  _globals['_LOGCHUNK']._serialized_end=2936
-  _globals['_JOBS']._serialized_start=2939
-  _globals['_JOBS']._serialized_end=3717
+  _globals['_SUBMITBATCH']._serialized_start=345
+  _globals['_SUBMITBATCH']._serialized_end=398
+  _globals['_SUBMITANSWERS']._serialized_start=400
+  _globals['_SUBMITANSWERS']._serialized_end=459
+  _globals['_GETJOBREQUEST']._serialized_start=461
+  _globals['_GETJOBREQUEST']._serialized_end=489
+  _globals['_LISTJOBSREQUEST']._serialized_start=492
+  _globals['_LISTJOBSREQUEST']._serialized_end=780
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=735
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=780
+  _globals['_LISTJOBSRESPONSE']._serialized_start=782
+  _globals['_LISTJOBSRESPONSE']._serialized_end=855
+  _globals['_WATCHJOBSREQUEST']._serialized_start=857
+  _globals['_WATCHJOBSREQUEST']._serialized_end=913
+  _globals['_PLANREQUEST']._serialized_start=915
+  _globals['_PLANREQUEST']._serialized_end=962
+  _globals['_PLANRESPONSE']._serialized_start=965
+  _globals['_PLANRESPONSE']._serialized_end=1366
+  _globals['_BUDGETAFTER']._serialized_start=1369
+  _globals['_BUDGETAFTER']._serialized_end=1521
+  _globals['_EXPLAINREQUEST']._serialized_start=1523
+  _globals['_EXPLAINREQUEST']._serialized_end=1552
+  _globals['_EXPLAINRESPONSE']._serialized_start=1555
+  _globals['_EXPLAINRESPONSE']._serialized_end=1863
+  _globals['_NODEVERDICT']._serialized_start=1865
+  _globals['_NODEVERDICT']._serialized_end=1923
+  _globals['_JOBSREQUEST']._serialized_start=1925
+  _globals['_JOBSREQUEST']._serialized_end=1952
+  _globals['_CANCELREQUEST']._serialized_start=1954
+  _globals['_CANCELREQUEST']._serialized_end=2019
+  _globals['_JOBSRESPONSE']._serialized_start=2021
+  _globals['_JOBSRESPONSE']._serialized_end=2065
+  _globals['_UPDATEREQUEST']._serialized_start=2068
+  _globals['_UPDATEREQUEST']._serialized_end=2876
+  _globals['_UPDATEREQUEST_LABELSENTRY']._serialized_start=735
+  _globals['_UPDATEREQUEST_LABELSENTRY']._serialized_end=780
+  _globals['_LOGSREQUEST']._serialized_start=2878
+  _globals['_LOGSREQUEST']._serialized_end=2987
+  _globals['_LOGCHUNK']._serialized_start=2989
+  _globals['_LOGCHUNK']._serialized_end=3052
+  _globals['_JOBS']._serialized_start=3055
+  _globals['_JOBS']._serialized_end=3904
 # @@protoc_insertion_point(module_scope)

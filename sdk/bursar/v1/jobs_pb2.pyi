@@ -68,7 +68,7 @@ class SubmitResponse(google.protobuf.message.Message):
     existed: builtins.bool
     """the key was seen before"""
     error: builtins.str
-    """SubmitMany only: this one was refused (reason token), others go on"""
+    """not of Submit: this one was refused (reason token), others go on"""
     message: builtins.str
     """of the refusal"""
     @property
@@ -88,6 +88,40 @@ class SubmitResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "existed", b"existed", "facts", b"facts", "job", b"job", "message", b"message"]) -> None: ...
 
 global___SubmitResponse = SubmitResponse
+
+@typing.final
+class SubmitBatch(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SubmitRequest]:
+        """at most 256"""
+
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[global___SubmitRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+
+global___SubmitBatch = SubmitBatch
+
+@typing.final
+class SubmitAnswers(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: builtins.int
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SubmitResponse]: ...
+    def __init__(
+        self,
+        *,
+        answers: collections.abc.Iterable[global___SubmitResponse] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers"]) -> None: ...
+
+global___SubmitAnswers = SubmitAnswers
 
 @typing.final
 class GetJobRequest(google.protobuf.message.Message):

@@ -25,6 +25,11 @@ class JobsStub(object):
                 request_serializer=bursar_dot_v1_dot_jobs__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_jobs__pb2.SubmitResponse.FromString,
                 )
+        self.SubmitBatches = channel.stream_stream(
+                '/bursar.v1.Jobs/SubmitBatches',
+                request_serializer=bursar_dot_v1_dot_jobs__pb2.SubmitBatch.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_jobs__pb2.SubmitAnswers.FromString,
+                )
         self.Get = channel.unary_unary(
                 '/bursar.v1.Jobs/Get',
                 request_serializer=bursar_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
@@ -95,6 +100,14 @@ class JobsServicer(object):
 
     def SubmitMany(self, request_iterator, context):
         """Accept many jobs over one call; answers come in order, each durable when sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitBatches(self, request_iterator, context):
+        """The same with many jobs in a message, for whoever has them at hand: a message costs as much as a job. Answers
+        come in order, each durable when sent, in as many messages as they need.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +203,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.SubmitMany,
                     request_deserializer=bursar_dot_v1_dot_jobs__pb2.SubmitRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_jobs__pb2.SubmitResponse.SerializeToString,
+            ),
+            'SubmitBatches': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitBatches,
+                    request_deserializer=bursar_dot_v1_dot_jobs__pb2.SubmitBatch.FromString,
+                    response_serializer=bursar_dot_v1_dot_jobs__pb2.SubmitAnswers.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -287,6 +305,23 @@ class Jobs(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/bursar.v1.Jobs/SubmitMany',
             bursar_dot_v1_dot_jobs__pb2.SubmitRequest.SerializeToString,
             bursar_dot_v1_dot_jobs__pb2.SubmitResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SubmitBatches(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/bursar.v1.Jobs/SubmitBatches',
+            bursar_dot_v1_dot_jobs__pb2.SubmitBatch.SerializeToString,
+            bursar_dot_v1_dot_jobs__pb2.SubmitAnswers.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

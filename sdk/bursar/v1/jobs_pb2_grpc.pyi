@@ -36,6 +36,14 @@ class JobsStub:
     ]
     """Accept many jobs over one call; answers come in order, each durable when sent."""
 
+    SubmitBatches: grpc.StreamStreamMultiCallable[
+        bursar.v1.jobs_pb2.SubmitBatch,
+        bursar.v1.jobs_pb2.SubmitAnswers,
+    ]
+    """The same with many jobs in a message, for whoever has them at hand: a message costs as much as a job. Answers
+    come in order, each durable when sent, in as many messages as they need.
+    """
+
     Get: grpc.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.GetJobRequest,
         bursar.v1.types_pb2.Job,
@@ -119,6 +127,14 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.SubmitResponse,
     ]
     """Accept many jobs over one call; answers come in order, each durable when sent."""
+
+    SubmitBatches: grpc.aio.StreamStreamMultiCallable[
+        bursar.v1.jobs_pb2.SubmitBatch,
+        bursar.v1.jobs_pb2.SubmitAnswers,
+    ]
+    """The same with many jobs in a message, for whoever has them at hand: a message costs as much as a job. Answers
+    come in order, each durable when sent, in as many messages as they need.
+    """
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.GetJobRequest,
@@ -207,6 +223,16 @@ class JobsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bursar.v1.jobs_pb2.SubmitResponse], collections.abc.AsyncIterator[bursar.v1.jobs_pb2.SubmitResponse]]:
         """Accept many jobs over one call; answers come in order, each durable when sent."""
+
+    @abc.abstractmethod
+    def SubmitBatches(
+        self,
+        request_iterator: _MaybeAsyncIterator[bursar.v1.jobs_pb2.SubmitBatch],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bursar.v1.jobs_pb2.SubmitAnswers], collections.abc.AsyncIterator[bursar.v1.jobs_pb2.SubmitAnswers]]:
+        """The same with many jobs in a message, for whoever has them at hand: a message costs as much as a job. Answers
+        come in order, each durable when sent, in as many messages as they need.
+        """
 
     @abc.abstractmethod
     def Get(
