@@ -190,3 +190,38 @@ def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(seed: int) -> Non
 
     logging.getLogger("bursard.services").setLevel(logging.CRITICAL)
     play(story)
+
+
+def test_an_agents_stream_ends_with_the_secret_it_was_admitted_on() -> None:
+    """
+    1. An agent is served on a secret of its node.
+    2. The secret is revoked. The stream ends, without a further word of the agent.
+    3. It does not come in again.
+
+    An agent that the kernel vouches for, on the unix socket, runs as root or as the daemon's own account:
+    what it rests on cannot be taken away while the daemon runs.
+    """
+
+    async def story(site: Site) -> None:
+        token = await secret(site)
+        stream = site.channel.stream_stream(
+            "/bursar.v1.Agents/Connect",
+            request_serializer=pb.AgentMessage.SerializeToString,
+            response_deserializer=pb.DaemonMessage.FromString,
+        )(metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+        await stream.write(pb.AgentMessage(hello=HELLO))
+        assert (await stream.read()).WhichOneof("body") == "welcome"
+        node = site.engine.state.node_by_name("n2")
+        assert node is not None
+        assert node.connected
+        request = nodes_pb2.RevokeTokensRequest(node="n2")
+        root = site.token("root", "admin")
+        assert (await site.call("Nodes.RevokeTokens", request, token=root))[0] == "OK"
+        with contextlib.suppress(aio.AioRpcError):
+            while await stream.read() is not aio.EOF:
+                pass
+        await stream.code()
+        status, _, _ = await say(site, pb.AgentMessage(hello=HELLO), token=token)
+        assert status == "UNAUTHENTICATED"
+
+    play(story)
