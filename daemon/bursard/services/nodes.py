@@ -30,6 +30,7 @@ TOKEN_VALID_MAX_US = 3660 * DAY_US
 TOKEN_ID_CHARS = 12
 TOP_PERIOD_S = 1.0
 TOP_JOBS_MAX = 1000
+PAGE_MAX = 1000
 
 
 def _token_view(token: NodeToken) -> pb.NodeToken:
@@ -56,12 +57,22 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         self.telemetry = telemetry
 
     async def List(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
-        """All nodes, or one pool."""
+        """All nodes, or one pool, by page. A page goes on after a name, so nodes that come and go between two
+        pages make no other one appear twice or be missing.
+        """
+        if request.page_size > PAGE_MAX:
+            raise InvalidRequest(f"page_size: at most {PAGE_MAX}")
+        if request.page_token and NODE_NAME.fullmatch(request.page_token) is None:
+            raise InvalidRequest("page_token is not one this server gave out; start again without it")
         await self.engine.durable()
-        nodes = _by_name(self.engine.state.nodes.values())
-        return pb.ListNodesResponse(
-            nodes=[self._row(n) for n in nodes if not request.pool or n.facts.pool == request.pool]
-        )
+        nodes = [
+            node
+            for node in _by_name(self.engine.state.nodes.values())
+            if (not request.pool or node.facts.pool == request.pool) and node.facts.name > request.page_token
+        ]
+        shown = fitting(map(self._row, nodes[: request.page_size or PAGE_MAX]))
+        more = shown[-1].facts.name if len(shown) < len(nodes) else ""
+        return pb.ListNodesResponse(nodes=shown, next_page_token=more)
 
     async def Get(self, request: pb.NodeRequest, context: Any) -> types_pb2.Node:
         """One node."""
@@ -158,7 +169,8 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             live = [state.jobs[attempt.job_id] for attempt in state.attempts.values()]
             seen = [job for job in live if allowed(identity, Action.SEE_JOBS, job.spec.project)]
             yield pb.TopResponse(
-                nodes=[self._row(node) for node in _by_name(state.nodes.values())],
+                nodes=fitting(map(self._row, _by_name(state.nodes.values())[:PAGE_MAX])),
+                nodes_total=len(state.nodes),
                 jobs=fitting(
                     job_view(
                         state,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -43,6 +43,9 @@ OVERRUN_US: Final = 5 * SECOND_US
 """How far past limit and grace an end may come: part of the most that an attempt can cost."""
 ROWS_BYTES_MAX = 1 << 20
 """Of the rows of one message. Rows are bounded, but 1000 of them can be too many."""
+
+
+Row = TypeVar("Row", pb.Job, pb.Node)
 
 
 class Form(Enum):
@@ -202,9 +205,9 @@ def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:
     return wire
 
 
-def fitting(rows: Iterable[pb.Job]) -> list[pb.Job]:
+def fitting(rows: Iterable[Row]) -> list[Row]:
     """As many rows as one message holds, at least one if there is any."""
-    found: list[pb.Job] = []
+    found: list[Row] = []
     size = 0
     for row in rows:
         size += row.ByteSize()

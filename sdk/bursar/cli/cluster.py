@@ -443,8 +443,9 @@ TOP_COLUMNS = (
 def _top_text(row: Row, columns_max: int | None) -> str:
     jobs = [job for job in row["jobs"] if job["state"] in LIVE]
     more = f" of {row['jobs_total']}" if row["jobs_total"] > len(row["jobs"]) else ""
+    hidden = f" of {row['nodes_total']}" if row["nodes_total"] > len(row["nodes"]) else ""
     parts = [
-        f"{plural(len(row['nodes']), 'node')}, {plural(len(jobs), 'live job')}{more}",
+        f"{plural(len(row['nodes']), 'node')}{hidden}, {plural(len(jobs), 'live job')}{more}",
         "",
         table_text(row["nodes"], TOP_COLUMNS, columns_max),
     ]

@@ -166,8 +166,15 @@ class AsyncClient:
     # -------------------------------------------------------------- nodes
 
     async def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
-        """Every node, or those of a pool."""
-        return (await self._unary(calls.list_nodes(pool))).nodes
+        """Every node, or those of a pool, by name."""
+        found: list[types_pb2.Node] = []
+        token = ""
+        while True:
+            page = await self._unary(calls.list_nodes(pool, token))
+            found += page.nodes
+            token = page.next_page_token
+            if not token:
+                return found
 
     async def node(self, name: str) -> types_pb2.Node:
         """One node by name or id."""

@@ -209,9 +209,9 @@ def logs(
 # ------------------------------------------------------------------ nodes
 
 
-def list_nodes(pool: str) -> Call[nodes_pb2.ListNodesResponse]:
+def list_nodes(pool: str, token: str = "") -> Call[nodes_pb2.ListNodesResponse]:
     """Every node, or those of a pool."""
-    request = nodes_pb2.ListNodesRequest(pool=pool)
+    request = nodes_pb2.ListNodesRequest(pool=pool, page_token=token)
     return Call("/bursar.v1.Nodes/List", request, nodes_pb2.ListNodesResponse)
 
 

@@ -266,8 +266,15 @@ class Client:
     # -------------------------------------------------------------- nodes
 
     def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
-        """Every node, or those of a pool."""
-        return self._unary(calls.list_nodes(pool)).nodes
+        """Every node, or those of a pool, by name."""
+        found: list[types_pb2.Node] = []
+        token = ""
+        while True:
+            page = self._unary(calls.list_nodes(pool, token))
+            found += page.nodes
+            token = page.next_page_token
+            if not token:
+                return found
 
     def node(self, name: str) -> types_pb2.Node:
         """One node by name or id."""

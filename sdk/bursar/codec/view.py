@@ -352,6 +352,7 @@ def top(wire: nodes_pb2.TopResponse) -> View:
         "nodes": [node(each) for each in wire.nodes],
         "jobs": [job(each) for each in wire.jobs],
         "jobs_total": wire.jobs_total,
+        "nodes_total": wire.nodes_total,
     }
 
 

@@ -18,13 +18,20 @@ class ListNodesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     POOL_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     pool: builtins.str
+    page_size: builtins.int
+    """1..1000; 0: as many as one message holds"""
+    page_token: builtins.str
     def __init__(
         self,
         *,
         pool: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pool", b"pool"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pool", b"pool"]) -> None: ...
 
 global___ListNodesRequest = ListNodesRequest
 
@@ -33,14 +40,17 @@ class ListNodesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NODES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
     @property
     def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Node]: ...
     def __init__(
         self,
         *,
         nodes: collections.abc.Iterable[bursar.v1.types_pb2.Node] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["nodes", b"nodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes"]) -> None: ...
 
 global___ListNodesResponse = ListNodesResponse
 
@@ -282,8 +292,11 @@ class TopResponse(google.protobuf.message.Message):
     NODES_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     JOBS_TOTAL_FIELD_NUMBER: builtins.int
+    NODES_TOTAL_FIELD_NUMBER: builtins.int
     jobs_total: builtins.int
     """`jobs` ends at 1 MiB"""
+    nodes_total: builtins.int
+    """`nodes` ends at 1 MiB: List has all"""
     @property
     def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Node]: ...
     @property
@@ -296,7 +309,8 @@ class TopResponse(google.protobuf.message.Message):
         nodes: collections.abc.Iterable[bursar.v1.types_pb2.Node] | None = ...,
         jobs: collections.abc.Iterable[bursar.v1.types_pb2.Job] | None = ...,
         jobs_total: builtins.int = ...,
+        nodes_total: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "jobs_total", b"jobs_total", "nodes", b"nodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "jobs_total", b"jobs_total", "nodes", b"nodes", "nodes_total", b"nodes_total"]) -> None: ...
 
 global___TopResponse = TopResponse

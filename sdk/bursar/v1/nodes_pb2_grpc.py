@@ -71,7 +71,8 @@ class NodesServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Nodes by name, by page: a page ends at 1 MiB, so it may hold fewer than `page_size`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -24,6 +24,7 @@ class NodesStub:
         bursar.v1.nodes_pb2.ListNodesRequest,
         bursar.v1.nodes_pb2.ListNodesResponse,
     ]
+    """Nodes by name, by page: a page ends at 1 MiB, so it may hold fewer than `page_size`."""
 
     Get: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
@@ -81,6 +82,7 @@ class NodesAsyncStub:
         bursar.v1.nodes_pb2.ListNodesRequest,
         bursar.v1.nodes_pb2.ListNodesResponse,
     ]
+    """Nodes by name, by page: a page ends at 1 MiB, so it may hold fewer than `page_size`."""
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
@@ -139,7 +141,8 @@ class NodesServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.nodes_pb2.ListNodesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.nodes_pb2.ListNodesResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.ListNodesResponse]]: ...
+    ) -> typing.Union[bursar.v1.nodes_pb2.ListNodesResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.ListNodesResponse]]:
+        """Nodes by name, by page: a page ends at 1 MiB, so it may hold fewer than `page_size`."""
 
     @abc.abstractmethod
     def Get(
