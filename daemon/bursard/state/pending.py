@@ -7,6 +7,7 @@ Why     the cycle must not walk 10,000 jobs: it walks the classes, and takes a w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from bursar_policies.decision import JobClass, PendingQueue
@@ -23,6 +24,8 @@ class PendingIndex:
 
     def __init__(self) -> None:
         self._queues: dict[Key, dict[str, int]] = {}
+        self._keys: dict[Key, Key] = {}
+        """The one object that stands for each key: jobs of one class share it."""
         self._where: dict[str, Key] = {}
         self._peak: dict[Key, int] = {}
         self._windows: dict[Key, PendingQueue] = {}
@@ -40,7 +43,7 @@ class PendingIndex:
     def add(self, job_id: str, job_class: JobClass, priority: int, order: int) -> None:
         """Put a job in its place; a job that came back keeps its old order."""
         self.remove(job_id)
-        key = (job_class, priority)
+        key = self._one(job_class, priority)
         queue = self._queues.setdefault(key, {})
         last = next(reversed(queue.values())) if queue else -1
         queue[job_id] = order
@@ -61,12 +64,41 @@ class PendingIndex:
         if window is not None and len(window.jobs) > 1 and window.jobs[0][1] == job_id:
             self._windows[key] = PendingQueue(key[0], key[1], window.jobs[1:], len(queue))
         if not queue:
-            del self._queues[key], self._peak[key]
-            self._unsorted.discard(key)
+            self._drop(key)
         elif self._peak[key] > _COMPACT_MIN and len(queue) * 2 < self._peak[key]:
             # A dict keeps tombstones at its front; copying it now and then keeps windows O(window).
             self._queues[key] = dict(queue)
             self._peak[key] = len(queue)
+
+    def move(self, job_ids: Sequence[str], job_class: JobClass, old: Key) -> None:
+        """Jobs of one queue are of another class from now on, and keep their order. One look-up for all: to
+        hash a class costs more than all else that is done to a job here.
+        """
+        new = self._one(job_class, old[1])
+        queue, target = self._queues[old], self._queues.setdefault(new, {})
+        last = next(reversed(target.values())) if target else -1
+        moving = sorted(job_ids, key=queue.__getitem__)
+        if queue[moving[0]] < last:
+            self._unsorted.add(new)
+        for job_id in moving:
+            target[job_id] = queue.pop(job_id)
+        self._where.update(dict.fromkeys(job_ids, new))
+        self._windows.pop(old, None)
+        self._windows.pop(new, None)
+        self._peak[new] = max(self._peak.get(new, 0), len(target))
+        if queue:
+            self._queues[old] = dict(queue)
+            self._peak[old] = len(queue)
+        else:
+            self._drop(old)
+
+    def _one(self, job_class: JobClass, priority: int) -> Key:
+        key = (job_class, priority)
+        return self._keys.setdefault(key, key)
+
+    def _drop(self, key: Key) -> None:
+        del self._queues[key], self._peak[key], self._keys[key]
+        self._unsorted.discard(key)
 
     def key_of(self, job_id: str) -> Key | None:
         """The class and priority a queued job is under."""

@@ -8,11 +8,16 @@ from bursar.model import JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
 from bursard.events import HoldsRolled, PolicyApplied, PolicyRemoved, ThresholdCrossed
+from bursard.state.pending import Key
 from bursard.state.tables import Applied, Tables
+
+Names = tuple[str, ...]
+Matching = tuple[Names, Names]
 
 
 def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applied) -> None:
     """Documents are in force."""
+    budgets = any(record.kind == "Budget" for record in event.documents)
     for record in event.documents:
         # In order of application: of several PlacementPolicies the one applied last is in force.
         state.policies.pop((record.kind, record.name), None)
@@ -25,14 +30,14 @@ def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applie
         elif not isinstance(record.spec, PlacementPolicySpec):
             document = Document(record.kind, record.name, record.spec)
             state.priced.append(PriceDocument(document, record.version, record.effective_at))
-    _policies_changed(state, at)
+    _policies_changed(state, budgets)
 
 
 def policy_removed(state: Tables, event: PolicyRemoved, at: int, applied: Applied) -> None:
     """A document no longer is; what it priced stays priced."""
     state.policies.pop((event.kind, event.name), None)
     _end(state, event.kind, event.name, at)
-    _policies_changed(state, at)
+    _policies_changed(state, event.kind == "Budget")
 
 
 def _end(state: Tables, kind: str, name: str, at: int) -> None:
@@ -55,22 +60,35 @@ def strategy_in_force(state: Tables) -> str:
     return found
 
 
-def _policies_changed(state: Tables, at: int) -> None:
+def _policies_changed(state: Tables, budgets: bool) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
-    found: dict[tuple[object, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    if budgets:
+        _match_again(state)
+
+
+def _match_again(state: Tables) -> None:
+    """Which budgets cover what waits. Each job costs two look-ups; all that costs more is done once for what
+    thousands of them have in common: what budgets go by, and the class.
+    """
+    found: dict[tuple[object, ...], Matching] = {}
+    moving: dict[tuple[int, Names, Names], tuple[Key, list[str]]] = {}
     for job in state.jobs.values():
         if job.state is not JobState.PENDING and (job.array is None or job.state.terminal):
             continue
-        # What budgets go by is the same for thousands of jobs, and most policies change none of it.
         spec = job.spec
-        key = (job.user, spec.project, spec.experiment, spec.model, spec.labels)
-        if key not in found:
-            found[key] = state.budgets.matching(job.user, spec)
-        hard_before = job.hard_budgets
-        job.budgets, job.hard_budgets = found[key]
-        if job.hard_budgets != hard_before and job.id in state.pending:
-            state.enqueue(job, at)
+        covered_by = (job.user, spec.project, spec.experiment, spec.model, spec.labels)
+        matching = found.get(covered_by)
+        if matching is None:
+            matching = found[covered_by] = state.budgets.matching(job.user, spec)
+        before = job.hard_budgets
+        job.budgets, job.hard_budgets = matching
+        if job.hard_budgets != before and (key := state.pending.key_of(job.id)) is not None:
+            moving.setdefault((id(key), before, job.hard_budgets), (key, []))[1].append(job.id)
+    for (_, before, hard), (key, job_ids) in moving.items():
+        # Behind the hard budgets stands the cap of an array, which no policy changes.
+        budgets = (*hard, *key[0].budgets[len(before) :])
+        state.pending.move(job_ids, msgspec.structs.replace(key[0], budgets=budgets), key)
 
 
 def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -> None:
