@@ -25,6 +25,7 @@ from bursar.systemd import Notifier
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
+from bursar_agent.devices import Devices
 from bursar_agent.effects import Members, SpoolWriter, Tasks
 from bursar_agent.environment import Accounts
 from bursar_agent.link import wire
@@ -32,7 +33,7 @@ from bursar_agent.link.connection import Link
 from bursar_agent.link.identity import Door
 from bursar_agent.probes import machine
 from bursar_agent.probes.nvml import NvmlGpus
-from bursar_agent.probes.readings import GpuProbe, Reading
+from bursar_agent.probes.readings import GpuProbe
 from bursar_agent.probes.sampler import Sampler
 from bursar_agent.probes.simulated import SimulatedGpus
 from bursar_agent.publisher import Broker, Publisher
@@ -96,16 +97,18 @@ class App:
     async def _build(self) -> None:
         settings, clock = self._settings, self._clock
         self._boot_id = machine.boot_id()
-        self._gpus = _gpus(settings)
+        gpus = _gpus(settings, clock)
         cgroups = limited(settings.cgroup_root)
-        self._facts = facts(settings, self._gpus, cgroups.limits)
-        self._sampler = Sampler(clock, self._gpus)
+        self._facts = facts(settings, gpus, cgroups.limits)
+        self._sampler = Sampler(clock)
         try:
             spool = Spool(settings.state_dir / "spool", clock)
             self._forgotten = Forgotten(settings.state_dir / "forgotten", clock)
             remembered = self._state.remembered()
             self._instance = self._state.instance(RandomIds())
             run = self._state.run_directory()
+            self._devices = Devices(gpus, self._state, clock, self._boot_id)
+            self._devices.resume()
         except OSError as problem:
             raise StoreUnavailable(
                 f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
@@ -126,7 +129,9 @@ class App:
             lambda event: self._members.heard(event),
             cgroup_root=os.pathsep.join(cgroups.roots) or None,
         )
-        self._members = Members(self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit)
+        self._members = Members(
+            self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit, self._devices
+        )
         await self._runner.open()
         truths = await self._members.truths()
         kept = tuple(t for t in truths if (t.attempt_id, t.rank) not in self._forgotten)
@@ -210,7 +215,8 @@ class App:
             if not self._cluster_id:
                 continue
             live = self._core.live()
-            reading: Reading = await loop.run_in_executor(self._probing, self._sampler.sample, live)
+            reading, trees = await loop.run_in_executor(self._probing, self._sampler.sample, live)
+            reading = await self._devices.read(reading, trees)
             batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,))
             if self._publisher is not None:
                 self._publisher.offer(batch.SerializeToString())
@@ -250,6 +256,8 @@ class App:
             await self._members.tasks.close()
             await self._runner.close()
         self._probing.shutdown(wait=False)
+        if hasattr(self, "_devices"):
+            self._devices.close()
         if hasattr(self, "_spooling"):
             self._spooling.close()
         if hasattr(self, "_forgotten"):
@@ -318,6 +326,7 @@ class App:
 
     def _forget(self, instruction: s.ForgetMember) -> None:
         key = (instruction.attempt_id, instruction.rank)
+        self._devices.forget(key)
         if not self._members.release(key):
             self._forgotten.add(key, instruction.log_bytes)
         if instruction.has_signal:
@@ -367,9 +376,9 @@ def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> N
     )
 
 
-def _gpus(settings: Settings) -> GpuProbe:
+def _gpus(settings: Settings, clock: Clock) -> GpuProbe:
     kind, count = parse_gpus(settings.simulate_gpus)
-    return SimulatedGpus(settings.name, kind, count) if count else NvmlGpus()
+    return SimulatedGpus(settings.name, kind, count, clock) if count else NvmlGpus()
 
 
 def _note(note: s.Note) -> None:

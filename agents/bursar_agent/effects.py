@@ -15,14 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from bursar.errors import BursarError, InvalidRequest, NotFound
-from bursar.model import EndCause, Exit
+from bursar.model import EndCause, Energy, Exit
 from bursar_agent import stimuli as s
+from bursar_agent.devices import Devices
 from bursar_agent.environment import Accounts, start_request
 from bursar_agent.runner.handle import Runner
 from bursar_agent.runner.model import (
     AttemptTruth,
-    Ended,
     ExitReport,
     RunnerEvent,
     Started,
@@ -74,8 +76,17 @@ class Tasks:
 class Members:
     """Everything that concerns the processes of members."""
 
-    def __init__(self, runner: Runner, state: StateDir, accounts: Accounts, boot_id: str, emit: Emit) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        state: StateDir,
+        accounts: Accounts,
+        boot_id: str,
+        emit: Emit,
+        devices: Devices,
+    ) -> None:
         self._runner = runner
+        self._devices = devices
         self._state = state
         self._accounts = accounts
         self._boot_id = boot_id
@@ -87,6 +98,7 @@ class Members:
     def start(self, instruction: s.StartMembers) -> None:
         """Start members; everything asked for in one turn of the loop goes to the runner together."""
         for assignment in instruction.assignments:
+            self._devices.assigned(assignment.key, assignment.devices)
             try:
                 request = start_request(assignment, instruction.epoch, self._accounts, self._state)
                 if assignment.checkpoint_signal:
@@ -106,15 +118,21 @@ class Members:
 
     def heard(self, event: RunnerEvent) -> None:
         """What the runner tells."""
-        if isinstance(event, Ended):
-            report = event.report
-            self._emit(s.MemberEnded(report.attempt_id, report.rank, exit_of(report)))
-        else:
+        if isinstance(event, Started):
+            self._devices.started((event.attempt_id, event.rank))
             self._emit(started_of(event))
+            return
+        key = (event.report.attempt_id, event.report.rank)
+        end = s.MemberEnded(*key, exit_of(event.report))
+        if self._devices.holds(key):
+            self.tasks.spawn(self._ended(end), "energy-of-end")
+        else:
+            self._emit(end)
 
     async def truths(self) -> tuple[s.Truth, ...]:
         """What the supervisors' files say of every member."""
-        return tuple(truth_of(found, self._boot_id) for found in await self._runner.adopt())
+        found = [truth_of(each, self._boot_id) for each in await self._runner.adopt()]
+        return tuple([await self._with_energy(truth) for truth in found])
 
     def release(self, key: s.Key) -> bool:
         """Drop what is kept of an ended member if it left nothing to read; False: it is kept for its log."""
@@ -137,6 +155,16 @@ class Members:
         """
         async with self._log_reads:
             return await asyncio.to_thread(self._read_log, instruction)
+
+    async def _ended(self, end: s.MemberEnded) -> None:
+        key = (end.attempt_id, end.rank)
+        self._emit(s.MemberEnded(*key, with_energy(end.exit, await self._devices.ended(key))))
+
+    async def _with_energy(self, truth: s.Truth) -> s.Truth:
+        if truth.exit is None:
+            return truth
+        energy = await self._devices.ended((truth.attempt_id, truth.rank))
+        return msgspec.structs.replace(truth, exit=with_energy(truth.exit, energy))
 
     # --- starting -------------------------------------------------------------------------------
 
@@ -300,6 +328,15 @@ def exit_of(report: ExitReport) -> Exit:
         max_rss_bytes=report.max_rss_bytes,
         log_bytes=report.log_bytes,
         started=report.end_cause != "start_failed",
+    )
+
+
+def with_energy(exit: Exit, energy: Energy | None) -> Exit:
+    """The end, with what its devices drew."""
+    if energy is None:
+        return exit
+    return msgspec.structs.replace(
+        exit, gpu_energy_millijoules=energy.millijoules, gpu_energy_source=energy.source
     )
 
 

@@ -26,6 +26,7 @@ from bursar.aside import Damaged, clear_for_file, own_directory, read_object, se
 from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
+from bursar.model import EnergySource
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
@@ -62,6 +63,20 @@ class Remembered(msgspec.Struct, frozen=True):
     epoch: _Number = 0
     spend_lease_us: _Number = 0
     instance: str = ""
+
+
+class HeldDevices(msgspec.Struct, frozen=True, kw_only=True):
+    """What must outlive the agent of a member's devices: the content of `devices/ID.RANK`.
+
+    `counters`: of energy, by device, when `millijoules` was reckoned; they mean something in this boot alone.
+    """
+
+    boot_id: str
+    shares: tuple[tuple[_Number, _Number], ...]
+    counters: dict[int, _Number]
+    millijoules: _Number
+    source: EnergySource
+    ended: bool
 
 
 class LogEnd(msgspec.Struct, frozen=True):
@@ -256,6 +271,41 @@ class StateDir:
                     raise ValueError(f"a grace of {grace_us!r}")
                 found[attempt_id, int(rank)] = (signal, grace_us)
             except (OSError, ValueError, TypeError, RecursionError, InvalidRequest) as problem:
+                aside(path, problem)
+        return found
+
+    # --- devices --------------------------------------------------------------------------------
+
+    def remember_devices(self, key: Key, held: HeldDevices) -> None:
+        """Keep what only this agent knows, for one that adopts this member later. Raises `OSError`.
+
+        Not fsynced: after a power cut the counters in it mean nothing.
+        """
+        folder = self.path / "devices"
+        own_directory(folder)
+        draft = folder / f".{key[0]}.{key[1]}.new"
+        draft.write_bytes(msgspec.json.encode(held))
+        draft.rename(folder / f"{key[0]}.{key[1]}")
+
+    def forget_devices(self, key: Key) -> None:
+        """The end of the member is in the ledger."""
+        with contextlib.suppress(OSError):
+            (self.path / "devices" / f"{key[0]}.{key[1]}").unlink(missing_ok=True)
+
+    def held_devices(self) -> dict[Key, HeldDevices]:
+        """Of each member that has devices; what is damaged is set aside."""
+        found: dict[Key, HeldDevices] = {}
+        folder = self.path / "devices"
+        if os.path.lexists(folder) and not folder.is_dir():
+            aside(folder, NotADirectoryError("it is no directory"))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if ".damaged-" in path.name or path.name.startswith("."):
+                continue
+            try:
+                attempt_id, _, rank = path.name.rpartition(".")
+                member_name(attempt_id, int(rank))
+                found[attempt_id, int(rank)] = msgspec.json.decode(path.read_bytes(), type=HeldDevices)
+            except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
                 aside(path, problem)
         return found
 

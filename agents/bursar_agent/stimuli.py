@@ -51,6 +51,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """One member to start, once, in one boot (proto `Assignment`, field by field).
 
     `launch` says what to run. Nobody here looks into it: it is opened where the process is started.
+    `devices` are indexes with the thousandths of each that it may use.
     """
 
     attempt_id: str
@@ -65,6 +66,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     cpu_limit_milli: int = 0
     log_cap_bytes: int = 0
     launch: bytes = b"{}"
+    devices: tuple[tuple[int, int], ...] = ()
 
     @property
     def key(self) -> Key:

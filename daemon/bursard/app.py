@@ -231,7 +231,7 @@ def add_services(
 ) -> None:
     """Everything the server answers, health included."""
     hub = Agents(engine, fleet)
-    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet), server)
+    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet, telemetry.newest), server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)

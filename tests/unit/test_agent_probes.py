@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from bursar.clock import VirtualClock
 from bursar_agent.probes import machine
-from bursar_agent.probes.nvml import NvmlGpus, canonical_type
+from bursar_agent.probes.nvml import canonical_type
 from bursar_agent.probes.process import ProcessTrees
 from bursar_agent.probes.rapl import RaplPower
-from bursar_agent.probes.readings import GpuProbe, NoGpus
 from bursar_agent.probes.sampler import Sampler
-from bursar_agent.probes.simulated import SimulatedGpus
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -104,66 +100,6 @@ def test_process_tree_counts_everything_below_the_parent() -> None:
     assert reading.cpu_us > 0
 
 
-class FakeNvml:
-    """The part of pynvml we use, with one device that supports nearly nothing."""
-
-    def nvmlInit(self) -> None: ...
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(total=85 * 10**9, used=5)
-
-    def nvmlDeviceGetUUID(self, handle: int) -> bytes:
-        return b"GPU-%d" % handle
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return "NVIDIA H100 80GB HBM3"
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
-        if handle == 1:
-            raise RuntimeError("Not Supported")
-        return SimpleNamespace(gpu=50)
-
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
-        if handle == 1:
-            raise RuntimeError("Not Supported")
-        return 123_456
-
-    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
-        return 40
-
-
-def test_nvml_devices_and_readings_are_told_even_when_partly_unsupported() -> None:
-    gpus = NvmlGpus(FakeNvml)
-    assert [(d.uuid, d.type, d.memory_bytes) for d in gpus.devices()] == [
-        ("GPU-0", "H100", 85 * 10**9),
-        ("GPU-1", "H100", 85 * 10**9),
-    ]
-    first, second = gpus.read(0)
-    assert (first.utilization_ratio, first.power_watts) == (0.5, 123.456)
-    assert (second.utilization_ratio, second.power_watts, second.temperature_celsius) == (0, 0, 40)
-
-
-def missing() -> Any:
-    raise ImportError("No module named 'pynvml'")
-
-
-def broken() -> Any:
-    raise RuntimeError("Driver Not Loaded")
-
-
-@pytest.mark.parametrize("load", [missing, broken])
-def test_no_library_or_no_driver_means_no_devices(load: Any) -> None:
-    gpus = NvmlGpus(load)
-    assert gpus.devices() == ()
-    assert gpus.read(0) == ()
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -184,33 +120,21 @@ def test_marketing_names_become_canonical_types(name: str, kind: str) -> None:
     assert canonical_type(name) == kind
 
 
-def test_simulated_devices_are_marked_and_deterministic() -> None:
-    gpus, again = SimulatedGpus("n1", "H100", 2), SimulatedGpus("n1", "H100", 2)
-    assert [d.uuid for d in gpus.devices()] == ["SIM-n1-0", "SIM-n1-1"]
-    assert all(d.simulated and d.memory_bytes == 80 * 10**9 for d in gpus.devices())
-    assert gpus.read(5_000_000) == again.read(5_900_000)
-    assert all(0.6 <= r.utilization_ratio <= 1.0 and r.simulated for r in gpus.read(7_000_000))
-
-
-@pytest.mark.parametrize("probe", [NoGpus(), SimulatedGpus("n", "T4", 3), NvmlGpus(FakeNvml)])
-def test_every_gpu_probe_reads_only_devices_it_has(probe: GpuProbe) -> None:
-    known = {device.index for device in probe.devices()}
-    assert {reading.index for reading in probe.read(1)} <= known
-
-
 def test_sampler_reads_this_machine_and_a_live_member() -> None:
     clock = VirtualClock()
-    sampler = Sampler(clock, SimulatedGpus("n", "T4", 1))
+    sampler = Sampler(clock)
     pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
     key = ("att_a", 0)
     try:
-        reading = sampler.sample(((key, pid),))
+        reading, trees = sampler.sample(((key, pid),))
         at, cpu = sampler.cpu_us(((key, pid), (("att_gone", 0), 2**22 + 1)))
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert reading.memory_used_bytes > 0
     assert [a.attempt_id for a in reading.attempts] == ["att_a"]
-    assert len(reading.gpus) == 1
+    assert reading.gpus == ()
+    assert pid in trees[key].pids
+    assert reading.attempts[0].processes == trees[key].processes == len(trees[key].pids)
     assert at == clock.boot_us()
     assert list(cpu) == [key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -193,6 +192,11 @@ def test_a_start_names_the_field_it_is_refused_for(word: Started, field: str) ->
             for value in (-1, BOOT_MAX + 1, *HUGE)
         ),
         *(({name: 2**60 + 1}, f"exited.{name}") for name in ("max_rss_bytes", "log_bytes")),
+        (
+            {"gpu_energy_millijoules": 10**15 + 1, "gpu_energy_source": "measured"},
+            "exited.gpu_energy_millijoules",
+        ),
+        ({"gpu_energy_millijoules": 1}, "exited.gpu_energy_source"),
         ({"cpu_us": BOOT_MAX * 1024 + 1}, "exited.cpu_us"),
         ({"fenced_epoch": 2**48 + 1}, "exited.fenced_epoch"),
         ({"rank": 2**32 - 1}, "exited.rank"),
@@ -281,16 +285,52 @@ NAN, INF = float("nan"), float("inf")
         ),
         ({"gpus": [{**GPU_SAMPLE, "temperature_celsius": NAN}]}, "sample.gpus.temperature_celsius"),
         ({"attempts": [{"attempt_id": "", "rank": 0}]}, "sample.attempts.attempt_id"),
+        *(
+            ({"gpus": [{**GPU_SAMPLE, name: value}]}, f"sample.gpus.{name}")
+            for name in (
+                "sm_ratio",
+                "sm_occupancy_ratio",
+                "tensor_ratio",
+                "dram_ratio",
+                "fp64_ratio",
+                "fp32_ratio",
+                "fp16_ratio",
+            )
+            for value in (NAN, -0.01, 1.01)
+        ),
+        *(
+            ({"gpus": [{**GPU_SAMPLE, name: 2**60 + 1}]}, f"sample.gpus.{name}")
+            for name in ("memory_used_bytes", "ecc_corrected", "ecc_uncorrected")
+        ),
+        ({"gpus": [{**GPU_SAMPLE, "sm_clock_mhz": 1_000_001}]}, "sample.gpus.sm_clock_mhz"),
+        *(
+            ({"gpus": [{**GPU_SAMPLE, "summary": {name: {"p95": value}}}]}, f"sample.gpus.summary.{name}.p95")
+            for name, value in (
+                ("utilization_ratio", 1.01),
+                ("power_watts", NAN),
+                ("sm_clock_mhz", -1.0),
+                ("temperature_celsius", -274.0),
+                ("memory_used_bytes", INF),
+            )
+        ),
+        (
+            {"gpus": [{**GPU_SAMPLE, "summary": {"window_us": 86_400_000_001}}]},
+            "sample.gpus.summary.window_us",
+        ),
+        *(
+            ({"attempts": [{"attempt_id": "att_1", **wrong}]}, f"sample.attempts.{next(iter(wrong))}")
+            for wrong in (
+                {"gpu_sm_ratio": 1.01},
+                {"gpu_memory_used_bytes": 2**60 + 1},
+                {"gpu_energy_millijoules": 10**15 + 1},
+                {"gpu_energy_source": "guessed"},
+            )
+        ),
     ],
 )
 def test_a_reading_is_finite_and_of_devices_that_can_be(changes: dict[str, Any], field: str) -> None:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return SimpleNamespace(**{key: plain(one) for key, one in value.items()})
-        return [plain(one) for one in value] if isinstance(value, list) else value
-
-    door.sample(plain({**SAMPLE, "gpus": [GPU_SAMPLE]}))
-    assert refused(door.sample, plain({**SAMPLE, **changes})) == field
+    door.sample(Sample(**SAMPLE | {"gpus": [GPU_SAMPLE]}))
+    assert refused(door.sample, Sample(**SAMPLE | changes)) == field
 
 
 def test_readings_are_of_the_node_that_gives_them() -> None:

@@ -117,7 +117,7 @@ def test_the_checkpoint_placeholder_becomes_the_nodes_own_path() -> None:
 def test_an_exit_survives_the_wire(cause: EndCause) -> None:
     exit = Exit(
         cause=cause, exit_code=0, signal=9, message="m", held_us=5, cpu_us=6, max_rss_bytes=7, log_bytes=8,
-        started=False, started_boot_us=3,
+        started=False, started_boot_us=3, gpu_energy_millijoules=4, gpu_energy_source="modelled",
     )  # fmt: skip
     wire = exit_to_wire("att_1", 4, exit)
     assert (wire.attempt_id, wire.rank, exit_from_wire(wire)) == ("att_1", 4, exit)
@@ -128,6 +128,11 @@ def test_an_exit_survives_the_wire(cause: EndCause) -> None:
 def test_an_exit_of_no_known_cause_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"exited\.cause"):
         exit_from_wire(pb.Exited(cause="bored"))
+
+
+def test_an_exit_whose_energy_comes_from_nowhere_known_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"exited\.gpu_energy_source: .* not 'guessed'"):
+        exit_from_wire(pb.Exited(cause="completed", gpu_energy_source="guessed"))
 
 
 def test_signal_names_with_and_without_prefix_are_one() -> None:

@@ -15,7 +15,7 @@ from bursar.model import NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
-from bursar_agent.probes.readings import Reading
+from bursar_agent.probes.readings import Activity, GpuReading, Health, Reading, Summary
 from bursar_agent.statedir import LogEnd
 
 PROTOCOL = 2
@@ -266,6 +266,7 @@ def _assignment(message: pb.Assignment) -> s.Assignment:
         cpu_limit_milli=message.cpu_limit_milli,
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
+        devices=tuple((share.index, share.milli) for share in message.devices),
     )
 
 
@@ -286,17 +287,7 @@ def _sample(reading: Reading) -> types.Sample:
         cpu_utilization_ratio=reading.cpu_utilization_ratio,
         memory_used_bytes=reading.memory_used_bytes,
         power_watts=reading.power_watts,
-        gpus=[
-            types.GpuSample(
-                index=gpu.index,
-                utilization_ratio=gpu.utilization_ratio,
-                memory_used_bytes=gpu.memory_used_bytes,
-                power_watts=gpu.power_watts,
-                temperature_celsius=gpu.temperature_celsius,
-                simulated=gpu.simulated,
-            )
-            for gpu in reading.gpus
-        ],
+        gpus=[_gpu(gpu) for gpu in reading.gpus],
         attempts=[
             types.AttemptSample(
                 attempt_id=attempt.attempt_id,
@@ -304,7 +295,42 @@ def _sample(reading: Reading) -> types.Sample:
                 cpu_utilization_ratio=attempt.cpu_utilization_ratio,
                 memory_used_bytes=attempt.memory_used_bytes,
                 processes=attempt.processes,
+                gpu_memory_used_bytes=attempt.gpu_memory_used_bytes,
+                gpu_sm_ratio=attempt.gpu_sm_ratio,
+                gpu_energy_millijoules=attempt.gpu_energy_millijoules,
+                gpu_energy_source=attempt.gpu_energy_source,
             )
             for attempt in reading.attempts
         ],
+    )
+
+
+def _gpu(gpu: GpuReading) -> types.GpuSample:
+    """What is not known is left out: a None sets no field."""
+    activity, health = gpu.activity or Activity(), gpu.health or Health()
+    return types.GpuSample(
+        index=gpu.index,
+        utilization_ratio=gpu.utilization_ratio,
+        memory_used_bytes=gpu.memory_used_bytes,
+        power_watts=gpu.power_watts,
+        temperature_celsius=gpu.temperature_celsius,
+        sm_clock_mhz=gpu.sm_clock_mhz,
+        clock_reasons=gpu.clock_reasons,
+        **msgspec.structs.asdict(activity),
+        **msgspec.structs.asdict(health),
+        summary=None if gpu.summary is None else _summary(gpu.summary),
+        simulated=gpu.simulated,
+    )
+
+
+def _summary(summary: Summary) -> types.GpuSummary:
+    figures = msgspec.structs.asdict(summary)
+    window_us = figures.pop("window_us")
+    return types.GpuSummary(
+        window_us=window_us,
+        **{
+            name: types.Stat(mean=one.mean, p50=one.p50, p95=one.p95, max=one.max)
+            for name, one in figures.items()
+            if one is not None
+        },
     )

@@ -19,11 +19,16 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class TreeReading:
-    """One process tree at one moment; `cpu_us` is cumulative since its start."""
+    """One process tree at one moment; `cpu_us` is cumulative since its start, `pids` are the job's."""
 
     cpu_us: int
     memory_bytes: int
-    processes: int
+    pids: tuple[int, ...]
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+        return len(self.pids)
 
 
 class ProcessTrees:
@@ -42,7 +47,8 @@ class ProcessTrees:
             return None
         # The supervisor's own time is ours, that of children it has waited for is the job's.
         cpu_us = (int(stat[13]) + int(stat[14])) * _TICK_US
-        memory = count = 0
+        memory = 0
+        pids: list[int] = []
         queue = _children(root)
         while queue:
             child = queue.pop()
@@ -51,9 +57,9 @@ class ProcessTrees:
                 continue
             cpu_us += sum(map(int, fields[11:15])) * _TICK_US
             memory += int(fields[21]) * _PAGE_BYTES
-            count += 1
+            pids.append(child)
             queue += _children(child)
-        return TreeReading(cpu_us, memory, count)
+        return TreeReading(cpu_us, memory, tuple(pids))
 
     def keep(self, pids: set[int]) -> None:
         """Forget all other main processes."""

@@ -1,7 +1,8 @@
-"""All probes of one node, read together.
+"""All probes of one node but its devices, read together.
 
-Owns    one `Reading` from all probes, and the CPU counters for metering. Runs in the probe thread.
-Why     telemetry is cheap and lossy, metering is neither; both look at the same trees only once here.
+Owns    one `Reading` from them, and the CPU counters for metering. Runs in the probe thread.
+Why     telemetry is cheap and lossy, metering is neither; both look at the same trees only once here. Devices
+        have a thread of their own (`bursar_agent.devices`): a driver that hangs must not stop the metering.
 """
 
 from __future__ import annotations
@@ -10,35 +11,35 @@ from collections.abc import Sequence
 
 from bursar.clock import Clock
 from bursar_agent.probes.machine import MachineLoad
-from bursar_agent.probes.process import ProcessTrees
+from bursar_agent.probes.process import ProcessTrees, TreeReading
 from bursar_agent.probes.rapl import RaplPower
-from bursar_agent.probes.readings import AttemptReading, GpuProbe, Reading
+from bursar_agent.probes.readings import AttemptReading, Reading
 from bursar_agent.stimuli import Key
 
 
 class Sampler:
     """Reads everything at once. Not for two threads at a time."""
 
-    def __init__(self, clock: Clock, gpus: GpuProbe) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._gpus = gpus
         self._load = MachineLoad()
         self._power = RaplPower(clock)
         self._trees = ProcessTrees()
         self._last: dict[Key, tuple[int, int]] = {}  # boot time, cumulative CPU
 
-    def sample(self, live: Sequence[tuple[Key, int]]) -> Reading:
-        """One reading of node, devices and the `live` members (key and main pid)."""
+    def sample(self, live: Sequence[tuple[Key, int]]) -> tuple[Reading, dict[Key, TreeReading]]:
+        """One reading of node and `live` members (key and main pid), and the processes of each of them."""
         at = self._clock.now()
         cpu, memory = self._load.read()
-        return Reading(
+        attempts, trees = self._attempts(live)
+        reading = Reading(
             at=at,
             cpu_utilization_ratio=cpu,
             memory_used_bytes=memory,
             power_watts=self._power.watts(),
-            gpus=self._gpus.read(at),
-            attempts=self._attempts(live),
+            attempts=attempts,
         )
+        return reading, trees
 
     def cpu_us(self, live: Sequence[tuple[Key, int]]) -> tuple[int, dict[Key, int]]:
         """The instant of boot time, and the cumulative CPU time of each member that can be read."""
@@ -46,14 +47,18 @@ class Sampler:
         found = {key: reading.cpu_us for key, reading in readings if reading is not None}
         return self._clock.boot_us(), found
 
-    def _attempts(self, live: Sequence[tuple[Key, int]]) -> tuple[AttemptReading, ...]:
+    def _attempts(
+        self, live: Sequence[tuple[Key, int]]
+    ) -> tuple[tuple[AttemptReading, ...], dict[Key, TreeReading]]:
         self._trees.keep({pid for _, pid in live})
         readings = []
+        trees: dict[Key, TreeReading] = {}
         last: dict[Key, tuple[int, int]] = {}
         for key, pid in live:
             tree = self._trees.read(pid)
             if tree is None:
                 continue
+            trees[key] = tree
             now = self._clock.boot_us()
             before_at, before_cpu = self._last.get(key, (now, tree.cpu_us))
             span_us = now - before_at
@@ -68,4 +73,4 @@ class Sampler:
                 )
             )
         self._last = last
-        return tuple(readings)
+        return tuple(readings), trees

@@ -44,7 +44,9 @@ _FACTS = _shape(
     "name cpu_milli memory_bytes pool provider region zone rack instance_type market labels address limits",
     devices=_shape("index uuid type memory_bytes simulated"),
 )
-_REPORT = _shape("cause exit_code signal held_us cpu_us max_rss_bytes log_bytes")
+_REPORT = _shape(
+    "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
+)
 
 PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),

@@ -49,6 +49,8 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_us: int = 0
     max_rss_bytes: int = 0
     log_bytes: int = 0
+    gpu_energy_millijoules: int = 0
+    gpu_energy_source: str = ""
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

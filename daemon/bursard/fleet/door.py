@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Hashable, Iterable
-from typing import Any
+from typing import Any, Final, get_args
 
 from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, Exit, NodeFacts
+from bursar.model import EndCause, EnergySource, Exit, NodeFacts
 from bursard.events import ExitReport
 from bursard.fleet.words import Exited, Heartbeat, Hello, LogAnswer, LogRange, MemberTruth, Started, Usage
 
@@ -38,6 +38,20 @@ GPU_TYPES_MAX = 1_000
 LABELS_MAX = 64
 SAMPLES_MAX = 600
 SAMPLE_ATTEMPTS_MAX = 10_000
+ENERGY_MILLIJOULES_MAX = 10**15
+"""What a hundred devices of a kilowatt draw in four months."""
+
+_GPU_RATIOS: Final = (
+    "utilization_ratio", "sm_ratio", "sm_occupancy_ratio", "tensor_ratio", "dram_ratio", "fp64_ratio",
+    "fp32_ratio", "fp16_ratio",
+)  # fmt: skip
+_SUMMARY_MOST: Final = {
+    "utilization_ratio": 1.0,
+    "memory_used_bytes": float(BYTES_MAX),
+    "power_watts": 1.0e6,
+    "temperature_celsius": 1.0e3,
+    "sm_clock_mhz": 1.0e6,
+}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OPTIONAL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
@@ -154,6 +168,12 @@ def exit_report(word: Exit) -> ExitReport:
     _within(word.cpu_us, 0, BOOT_US_MAX * 1024, "exited.cpu_us")
     _within(word.max_rss_bytes, 0, BYTES_MAX, "exited.max_rss_bytes")
     _within(word.log_bytes, 0, BYTES_MAX, "exited.log_bytes")
+    _within(word.gpu_energy_millijoules, 0, ENERGY_MILLIJOULES_MAX, "exited.gpu_energy_millijoules")
+    _require(
+        bool(word.gpu_energy_source) or not word.gpu_energy_millijoules,
+        "exited.gpu_energy_source",
+        "measured, modelled or simulated, where there is energy",
+    )
     _require(
         word.cause is not EndCause.COMPLETED or word.exit_code in (-1, 0),
         "exited.exit_code",
@@ -169,6 +189,8 @@ def exit_report(word: Exit) -> ExitReport:
         cpu_us=word.cpu_us,
         max_rss_bytes=word.max_rss_bytes,
         log_bytes=word.log_bytes,
+        gpu_energy_millijoules=word.gpu_energy_millijoules,
+        gpu_energy_source=word.gpu_energy_source,
     )
 
 
@@ -219,11 +241,7 @@ def sample(reading: Any) -> None:
     _require(len(reading.gpus) <= DEVICES_MAX, "sample.gpus", f"at most {DEVICES_MAX}")
     _once((gpu.index for gpu in reading.gpus), "sample.gpus.index")
     for gpu in reading.gpus:
-        _within(gpu.index, 0, DEVICES_MAX - 1, "sample.gpus.index")
-        _finite(gpu.utilization_ratio, 1.0, "sample.gpus.utilization_ratio")
-        _within(gpu.memory_used_bytes, 0, BYTES_MAX, "sample.gpus.memory_used_bytes")
-        _finite(gpu.power_watts, 1.0e6, "sample.gpus.power_watts")
-        _finite(gpu.temperature_celsius, 1.0e3, "sample.gpus.temperature_celsius", least=-273.15)
+        _gpu(gpu)
     _require(
         len(reading.attempts) <= SAMPLE_ATTEMPTS_MAX, "sample.attempts", f"at most {SAMPLE_ATTEMPTS_MAX}"
     )
@@ -231,6 +249,40 @@ def sample(reading: Any) -> None:
         _member(attempt.attempt_id, attempt.rank, "sample.attempts")
         _finite(attempt.cpu_utilization_ratio, 1.0e6, "sample.attempts.cpu_utilization_ratio")
         _within(attempt.memory_used_bytes, 0, BYTES_MAX, "sample.attempts.memory_used_bytes")
+        _within(attempt.gpu_memory_used_bytes, 0, BYTES_MAX, "sample.attempts.gpu_memory_used_bytes")
+        _finite(attempt.gpu_sm_ratio, 1.0, "sample.attempts.gpu_sm_ratio")
+        _within(
+            attempt.gpu_energy_millijoules,
+            0,
+            ENERGY_MILLIJOULES_MAX,
+            "sample.attempts.gpu_energy_millijoules",
+        )
+        _require(
+            attempt.gpu_energy_source in get_args(EnergySource),
+            "sample.attempts.gpu_energy_source",
+            "measured, modelled, simulated or empty",
+        )
+
+
+def _gpu(gpu: Any) -> None:
+    _within(gpu.index, 0, DEVICES_MAX - 1, "sample.gpus.index")
+    for name in _GPU_RATIOS:
+        _finite(getattr(gpu, name), 1.0, f"sample.gpus.{name}")
+    for name in ("memory_used_bytes", "ecc_corrected", "ecc_uncorrected"):
+        _within(getattr(gpu, name), 0, BYTES_MAX, f"sample.gpus.{name}")
+    _finite(gpu.power_watts, 1.0e6, "sample.gpus.power_watts")
+    _finite(gpu.temperature_celsius, 1.0e3, "sample.gpus.temperature_celsius", least=-273.15)
+    _within(gpu.sm_clock_mhz, 0, 1_000_000, "sample.gpus.sm_clock_mhz")
+    _summary(gpu.summary)
+
+
+def _summary(summary: Any) -> None:
+    _within(summary.window_us, 0, DAY_US, "sample.gpus.summary.window_us")
+    for name, most in _SUMMARY_MOST.items():
+        one = getattr(summary, name)
+        for figure in ("mean", "p50", "p95", "max"):
+            least = -273.15 if name == "temperature_celsius" else 0.0
+            _finite(getattr(one, figure), most, f"sample.gpus.summary.{name}.{figure}", least=least)
 
 
 def telemetry(node: str, batch_node: str, samples: Any) -> None:

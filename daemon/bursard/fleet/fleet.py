@@ -152,6 +152,7 @@ class Fleet:
             cpu_milli=member.alloc.cpu_milli,
             log_cap_bytes=self._log_cap_bytes,
             launch=launch_to_bytes(launch),
+            devices=member.alloc.devices,
         )
         backend.assign(member.alloc.node_id, order)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.model import Exit, NodeFacts
+from bursar.model import DeviceShare, Exit, NodeFacts
 
 # --- orders
 
@@ -32,6 +32,7 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int
     log_cap_bytes: int
     launch: bytes
+    devices: tuple[DeviceShare, ...] = ()
 
 
 class Stop(msgspec.Struct, frozen=True):

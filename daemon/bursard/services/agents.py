@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bursar.codec.launch import exit_from_wire
-from bursar.codec.spec import facts_from_wire
+from bursar.codec.spec import facts_from_wire, shares_to_wire
 from bursar.errors import BursarError, InvalidRequest
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
@@ -195,6 +195,7 @@ def _assignment(message: Assign) -> pb.Assignment:
         cpu_limit_milli=message.cpu_milli,
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
+        devices=shares_to_wire(message.devices),
     )
 
 

@@ -24,7 +24,7 @@ from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
-from bursard.services.views import ROWS_BYTES_MAX, Form, job_terse, job_view
+from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
 from bursard.services.watching import WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
@@ -50,10 +50,17 @@ _UPDATABLE = (
 class JobsService(jobs_pb2_grpc.JobsServicer):
     """Everything a submitter does."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        cycle: Cycle,
+        fleet: Fleet,
+        newest: Callable[[str], types_pb2.Sample | None] = lambda _: None,
+    ) -> None:
         self.engine = engine
         self.cycle = cycle
         self.fleet = fleet
+        self.newest = newest
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
         self._keys = KeyGate(engine)
@@ -200,10 +207,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     # --- reads
 
     async def Get(self, request: pb.GetJobRequest, context: Any) -> types_pb2.Job:
-        """One job."""
+        """One job, with what its processes and devices do now."""
         job = await find_job(self.engine, request.job)
         await self.engine.durable()
-        return self._view(job)
+        wire = self._view(job)
+        add_samples(wire, self.newest)
+        return wire
 
     async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """Jobs by page."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -310,6 +310,17 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
             if member.report is not None:
                 wire.max_rss_bytes = max(wire.max_rss_bytes, member.report.max_rss_bytes)
                 wire.cpu_us += member.report.cpu_us
+                wire.gpu_energy_millijoules += member.report.gpu_energy_millijoules
+                wire.gpu_energy_source = _source_of_both(
+                    wire.gpu_energy_source, member.report.gpu_energy_source
+                )
+
+
+def _source_of_both(one: str, other: str) -> str:
+    """Of energy that was added up: measured only when all of it was."""
+    if not one or not other or one == other:
+        return one or other
+    return "modelled"
 
 
 def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
@@ -380,6 +391,22 @@ def sample_row(node: NodeRecord, sample: pb.Sample) -> pb.Sample:
     live = (each for each in sample.attempts if each.attempt_id in node.live)
     wire.attempts.extend(islice(live, SAMPLE_ATTEMPTS_IN_ROW))
     return wire
+
+
+def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None:
+    """Put the newest reading of its processes and devices beside each member of a job that runs."""
+    for attempt in wire.attempts:
+        if attempt.state == "ENDED":
+            continue
+        for member in attempt.members:
+            sample = newest(member.node)
+            if sample is None:
+                continue
+            held = {share.index for share in member.devices}
+            member.gpus.extend(gpu for gpu in sample.gpus if gpu.index in held)
+            for one in sample.attempts:
+                if (one.attempt_id, one.rank) == (attempt.id, member.rank):
+                    member.sample.CopyFrom(one)
 
 
 def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int) -> pb.Node:

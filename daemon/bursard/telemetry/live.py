@@ -32,11 +32,22 @@ def _own(sample: Any, live: Mapping[str, int]) -> None:
         raise InvalidRequest(f"telemetry.samples: at most {SAMPLE_BYTES_MAX} bytes each")
 
 
+def _move_summaries(before: Any, sample: Any) -> None:
+    """A summary comes every ten seconds, and is shown until the next."""
+    known = {gpu.index: gpu for gpu in before.gpus if gpu.HasField("summary")}
+    for gpu in sample.gpus:
+        old = known.get(gpu.index)
+        if old is not None and not gpu.HasField("summary"):
+            gpu.summary.CopyFrom(old.summary)
+    for gpu in known.values():
+        gpu.ClearField("summary")
+
+
 class LiveTelemetry:
     """Newest samples by node name. A sample is opaque here: the wire's own message."""
 
     def __init__(self) -> None:
-        self._windows: dict[str, deque[object]] = {}
+        self._windows: dict[str, deque[Any]] = {}
         self.received = 0
         self.refused = 0
 
@@ -59,15 +70,17 @@ class LiveTelemetry:
         for sample in batch.samples:
             self.add(node, sample)
 
-    def add(self, node: str, sample: object) -> None:
-        """Keep one reading; the oldest falls out."""
+    def add(self, node: str, sample: Any) -> None:
+        """Keep one reading; the oldest falls out. The last summary of each device moves to the newest one."""
         window = self._windows.get(node)
         if window is None:
             window = self._windows[node] = deque(maxlen=WINDOW)
+        if window:
+            _move_summaries(window[-1], sample)
         window.append(sample)
         self.received += 1
 
-    def newest(self, node: str) -> object | None:
+    def newest(self, node: str) -> Any | None:
         """The last reading of a node, or None."""
         window = self._windows.get(node)
         return window[-1] if window else None

@@ -412,10 +412,18 @@ def _use(row: Row) -> str:
 
 
 def _gpu_use(row: Row) -> str:
+    return _of_gpus(row, "utilization_ratio")
+
+
+def _gpu_activity(row: Row) -> str:
+    return _of_gpus(row, "sm_ratio")
+
+
+def _of_gpus(row: Row, name: str) -> str:
     gpus = row["sample"]["gpus"] if row["sample"] else []
-    if not gpus:
+    if all(gpu[name] is None for gpu in gpus):
         return "-"
-    return " ".join(f"{100 * gpu['utilization_ratio']:.0f}%" for gpu in gpus)
+    return " ".join("?" if gpu[name] is None else f"{100 * gpu[name]:.0f}%" for gpu in gpus)
 
 
 def _power(row: Row) -> str:
@@ -434,6 +442,7 @@ TOP_COLUMNS = (
     Column("cpu", "", _use, right=True, drop=1),
     Column("memory", "", _memory_use, right=True, drop=4),
     Column("gpu", "", _gpu_use, shrink=True),
+    Column("sm", "", _gpu_activity, shrink=True),
     Column("power", "", _power, right=True, drop=5),
     Column("free_gpus", "", _gpus, drop=3),
     Column("jobs", right=True, drop=2),

@@ -211,6 +211,8 @@ def job_text(job: Row, now: int) -> str:
         ("ran", age_text(job["started_at"], now, job["finished_at"]) if job["started_at"] else ""),
         ("exit code", "" if job["exit_code"] is None else str(job["exit_code"])),
         *_money_pairs(job),
+        ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
+        ("gpus now", _gpus_now(job)),
         ("array", _array_text(job["array"])),
         ("command", "(its owner's)" if job.get("redacted") else clean(" ".join(job["command"]))),
         ("workdir", clean(job["workdir"])),
@@ -257,6 +259,48 @@ def _money_pairs(job: Row) -> list[Pair]:
         ("max cost", max_cost_text(job)),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),
     ]
+
+
+def energy_text(joules: float | None, source: str | None) -> str:
+    """`1.2 kWh, measured`; empty where it is not known."""
+    if joules is None:
+        return ""
+    amount = f"{joules:.0f} J" if joules < 3600 else f"{joules / 3_600_000:.3g} kWh"
+    return f"{amount}, {source}"
+
+
+def _gpus_now(job: Row) -> str:
+    """A line for each device of the members that run, and one for what each member's processes draw."""
+    lines = []
+    for attempt in job["attempts"]:
+        for node in attempt["nodes"]:
+            lines += [f"{clean(node['node'])}[{gpu['index']}] {gpu_text(gpu)}" for gpu in node["gpu_samples"]]
+            own = node["sample"]
+            energy = energy_text(own["gpu_energy_joules"], own["gpu_energy_source"]) if own else ""
+            lines += [f"{clean(node['node'])} energy so far: {energy}"] if energy else []
+    return "\n".join(lines)
+
+
+def gpu_text(gpu: Row) -> str:
+    """What one device does: `idle: sm 0 %, utilization 18 %, 1.2 GB, 130 W, 1980 MHz (power cap)`."""
+    tensor, clock = gpu["tensor_ratio"], gpu["sm_clock_mhz"]
+    why = [word for word in gpu["clocks_low_because"] if word != "idle"]
+    words = [
+        _percent("sm", gpu["sm_ratio"]),
+        _percent("tensor", tensor) if tensor else "",
+        _percent("utilization", gpu["utilization_ratio"]),
+        size_text(gpu["memory_used_bytes"]) if gpu["memory_used_bytes"] else "",
+        "" if gpu["power_watts"] is None else f"{gpu['power_watts']:.0f} W",
+        "" if clock is None else f"{clock} MHz" + (f" ({', '.join(why)})" if why else ""),
+        f"Xid {gpu['xid']}" if gpu["xid"] else "",
+        f"{gpu['ecc_uncorrected']} ECC errors" if gpu["ecc_uncorrected"] else "",
+    ]
+    text = ", ".join(filter(None, words)) or "nothing is told"
+    return f"idle: {text}" if gpu["idle"] else text
+
+
+def _percent(name: str, ratio: float | None) -> str:
+    return "" if ratio is None else f"{name} {100 * ratio:.3g} %"
 
 
 def _array_text(array: Row | None) -> str:
@@ -321,6 +365,8 @@ def node_text(node: Row) -> str:
             Column("uuid"),
         )
         lines += ["", table_text(node["devices"], columns, None)]
+        gpus = node["sample"]["gpus"] if node["sample"] else []
+        lines += [f"  gpu {gpu['index']}  {gpu_text(gpu)}" for gpu in gpus]
     return "\n".join(lines)
 
 

@@ -6,16 +6,19 @@ Why     a Launch is JSON, because the process that opens it (a supervisor, `burs
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, Exit, Launch
+from bursar.model import EndCause, EnergySource, Exit, Launch
 from bursar.v1 import agents_pb2 as pb
 
 MESSAGE_CHARS_MAX = 2000
 """Of a text for people; a longer one is cut."""
 
 _CAUSES = {cause.value: cause for cause in EndCause}
+_SOURCES: dict[str, EnergySource] = {source: source for source in get_args(EnergySource)}
 _LAUNCH = msgspec.json.Decoder(Launch)
 _ENCODER = msgspec.json.Encoder()
 
@@ -47,6 +50,8 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         max_rss_bytes=exit.max_rss_bytes,
         log_bytes=exit.log_bytes,
         started=exit.started,
+        gpu_energy_millijoules=exit.gpu_energy_millijoules,
+        gpu_energy_source=exit.gpu_energy_source,
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -60,6 +65,13 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         raise InvalidRequest(
             f"exited.cause: one of {', '.join(_CAUSES)}; not {wire.cause[:40]!r}", {"field": "exited.cause"}
         )
+    source = _SOURCES.get(wire.gpu_energy_source)
+    if source is None:
+        raise InvalidRequest(
+            "exited.gpu_energy_source: measured, modelled, simulated or empty; not "
+            f"{wire.gpu_energy_source[:40]!r}",
+            {"field": "exited.gpu_energy_source"},
+        )
     return Exit(
         cause=cause,
         exit_code=wire.exit_code if wire.HasField("exit_code") else -1,
@@ -71,4 +83,6 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         log_bytes=wire.log_bytes,
         started=wire.started,
         started_boot_us=wire.started_boot_us,
+        gpu_energy_millijoules=wire.gpu_energy_millijoules,
+        gpu_energy_source=source,
     )

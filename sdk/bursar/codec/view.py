@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bursar.clock import SECOND_US, format_instant
+from bursar.model import clock_reasons, is_idle
 from bursar.money import format_nanos
 from bursar.resources import MILLI
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
@@ -122,6 +123,8 @@ def job(wire: types_pb2.Job) -> View:
         "simulated": wire.simulated,
         "max_rss_bytes": wire.max_rss_bytes,
         "cpu_s": seconds(wire.cpu_us),
+        "gpu_energy_joules": _joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
+        "gpu_energy_source": wire.gpu_energy_source or None,
     }
 
 
@@ -189,6 +192,8 @@ def _member(wire: types_pb2.Member, currency: str) -> View:
         "rate_per_hour": money(wire.rate_nanos_per_hour, currency) if wire.price_id else None,
         "price_id": wire.price_id or None,
         "held_s": seconds(wire.held_us),
+        "sample": _attempt_sample(wire.sample) if wire.HasField("sample") else None,
+        "gpu_samples": [_gpu_sample(gpu) for gpu in wire.gpus],
     }
 
 
@@ -322,28 +327,83 @@ def sample(wire: types_pb2.Sample) -> View:
         "cpu_utilization_ratio": wire.cpu_utilization_ratio,
         "memory_used_bytes": wire.memory_used_bytes,
         "power_watts": wire.power_watts or None,
-        "gpus": [
-            {
-                "index": gpu.index,
-                "utilization_ratio": gpu.utilization_ratio,
-                "memory_used_bytes": gpu.memory_used_bytes,
-                "power_watts": gpu.power_watts or None,
-                "temperature_celsius": gpu.temperature_celsius or None,
-                "simulated": gpu.simulated,
-            }
-            for gpu in wire.gpus
-        ],
-        "attempts": [
-            {
-                "attempt_id": each.attempt_id,
-                "rank": each.rank,
-                "cpu_utilization_ratio": each.cpu_utilization_ratio,
-                "memory_used_bytes": each.memory_used_bytes,
-                "processes": each.processes,
-            }
-            for each in wire.attempts
-        ],
+        "gpus": [_gpu_sample(gpu) for gpu in wire.gpus],
+        "attempts": [_attempt_sample(each) for each in wire.attempts],
     }
+
+
+def _attempt_sample(wire: types_pb2.AttemptSample) -> View:
+    return {
+        "attempt_id": wire.attempt_id,
+        "rank": wire.rank,
+        "cpu_utilization_ratio": wire.cpu_utilization_ratio,
+        "memory_used_bytes": wire.memory_used_bytes,
+        "processes": wire.processes,
+        "gpu_memory_used_bytes": _known(wire, "gpu_memory_used_bytes"),
+        "gpu_sm_ratio": _ratio(wire, "gpu_sm_ratio"),
+        "gpu_energy_joules": _joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
+        "gpu_energy_source": wire.gpu_energy_source or None,
+    }
+
+
+def _gpu_sample(wire: types_pb2.GpuSample) -> View:
+    """One device. What is not known is None, never 0."""
+    idle = is_idle(_known(wire, "sm_ratio"), _known(wire, "utilization_ratio"))
+    return {
+        "index": wire.index,
+        "utilization_ratio": _known(wire, "utilization_ratio"),
+        "memory_used_bytes": _known(wire, "memory_used_bytes"),
+        "power_watts": _known(wire, "power_watts"),
+        "temperature_celsius": _known(wire, "temperature_celsius"),
+        "sm_clock_mhz": _known(wire, "sm_clock_mhz"),
+        "clocks_low_because": clock_reasons(wire.clock_reasons),
+        "idle": idle,
+        **{name: _ratio(wire, name) for name in _GPU_RATIOS},
+        **{name: _known(wire, name) for name in ("ecc_corrected", "ecc_uncorrected", "remapped_rows", "xid")},
+        "summary": _gpu_summary(wire.summary) if wire.HasField("summary") else None,
+        "simulated": wire.simulated,
+    }
+
+
+_GPU_RATIOS = (
+    "sm_ratio",
+    "sm_occupancy_ratio",
+    "tensor_ratio",
+    "dram_ratio",
+    "fp64_ratio",
+    "fp32_ratio",
+    "fp16_ratio",
+)
+
+
+def _gpu_summary(wire: types_pb2.GpuSummary) -> View:
+    names = ("utilization_ratio", "memory_used_bytes", "power_watts", "temperature_celsius", "sm_clock_mhz")
+    return {"window_s": seconds(wire.window_us), **{name: _stat(wire, name) for name in names}}
+
+
+def _stat(wire: types_pb2.GpuSummary, name: str) -> View | None:
+    if not wire.HasField(name):  # type: ignore[arg-type]
+        return None
+    figures = getattr(wire, name)
+    return {each: _short(getattr(figures, each)) for each in ("mean", "p50", "p95", "max")}
+
+
+def _known(wire: Any, name: str) -> Any:
+    return getattr(wire, name) if wire.HasField(name) else None
+
+
+def _ratio(wire: Any, name: str) -> float | None:
+    value = _known(wire, name)
+    return None if value is None else _short(value)
+
+
+def _short(value: float) -> float:
+    """What travelled as a 32 bit float has seven digits; the others are noise."""
+    return float(f"{value:.7g}")
+
+
+def _joules(millijoules: int, source: str) -> float | None:
+    return millijoules / 1000 if source else None
 
 
 def top(wire: nodes_pb2.TopResponse) -> View:

@@ -5,8 +5,9 @@ Owns    the nouns that cross rooms. Who changes over time (a job's state, a node
 Why     one definition of each noun for the wire, the scheduler, the ledger, the simulator and the CLI.
 """
 
+from bursar.model.activity import IDLE_RATIO, clock_reasons, is_idle
 from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
-from bursar.model.exit import Exit
+from bursar.model.exit import Energy, EnergySource, Exit
 from bursar.model.job import (
     ArraySpec,
     CheckpointSpec,
@@ -23,6 +24,7 @@ from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
 from bursar.model.reason import Reason, ReasonCode
 
 __all__ = [
+    "IDLE_RATIO",
     "LIMITS",
     "MARKETS",
     "ArraySpec",
@@ -31,6 +33,8 @@ __all__ = [
     "Device",
     "DeviceShare",
     "EndCause",
+    "Energy",
+    "EnergySource",
     "Exit",
     "Hold",
     "JobSpec",
@@ -42,6 +46,8 @@ __all__ = [
     "ReasonCode",
     "RetrySpec",
     "ShareRates",
+    "clock_reasons",
     "holds_its_place",
+    "is_idle",
     "launch_of",
 ]

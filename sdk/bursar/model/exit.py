@@ -5,9 +5,22 @@ Why     the end used to be copied through seven shapes, each with its own word f
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from bursar.model.job import EndCause
+
+EnergySource = Literal["", "measured", "modelled", "simulated"]
+"""Measured: all of it by counters of the devices, shared out by what was measured; modelled: some of it was
+not. Empty: not known."""
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the devices of one member drew for it, cumulative."""
+
+    millijoules: int
+    source: EnergySource
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -19,6 +32,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         started: False when no process of it ever existed.
         started_boot_us: CLOCK_BOOTTIME of its start, in its node's boot; 0: not known.
         held_us: from the start until the last process was gone: what the devices were held.
+        gpu_energy_millijoules, gpu_energy_source: of its devices; source empty: it held none, or it is
+            not known.
     """
 
     cause: EndCause
@@ -31,3 +46,5 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     log_bytes: int = 0
     started: bool = True
     started_boot_us: int = 0
+    gpu_energy_millijoules: int = 0
+    gpu_energy_source: EnergySource = ""

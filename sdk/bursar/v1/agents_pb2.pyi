@@ -281,6 +281,7 @@ class Assignment(google.protobuf.message.Message):
     LOG_CAP_BYTES_FIELD_NUMBER: builtins.int
     LAUNCH_FIELD_NUMBER: builtins.int
     CPU_LIMIT_MILLI_FIELD_NUMBER: builtins.int
+    DEVICES_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     boot_id: builtins.str
@@ -296,6 +297,10 @@ class Assignment(google.protobuf.message.Message):
     launch: builtins.bytes
     """bursar.model.Launch as JSON; opened where the process is started"""
     cpu_limit_milli: builtins.int
+    @property
+    def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.DeviceShare]:
+        """whose energy is its own"""
+
     def __init__(
         self,
         *,
@@ -311,8 +316,9 @@ class Assignment(google.protobuf.message.Message):
         log_cap_bytes: builtins.int = ...,
         launch: builtins.bytes = ...,
         cpu_limit_milli: builtins.int = ...,
+        devices: collections.abc.Iterable[bursar.v1.types_pb2.DeviceShare] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "cpu_limit_milli", b"cpu_limit_milli", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "cpu_limit_milli", b"cpu_limit_milli", "devices", b"devices", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
 
 global___Assignment = Assignment
 
@@ -386,6 +392,8 @@ class Exited(google.protobuf.message.Message):
     LOG_BYTES_FIELD_NUMBER: builtins.int
     STARTED_FIELD_NUMBER: builtins.int
     FENCED_EPOCH_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -402,6 +410,9 @@ class Exited(google.protobuf.message.Message):
     """false: no process ever existed"""
     fenced_epoch: builtins.int
     """Not 0: this is no end. The assignment was not obeyed, since an order of this higher epoch had been."""
+    gpu_energy_millijoules: builtins.int
+    gpu_energy_source: builtins.str
+    """measured | modelled | simulated; empty: not known"""
     def __init__(
         self,
         *,
@@ -418,9 +429,11 @@ class Exited(google.protobuf.message.Message):
         log_bytes: builtins.int = ...,
         started: builtins.bool = ...,
         fenced_epoch: builtins.int = ...,
+        gpu_energy_millijoules: builtins.int = ...,
+        gpu_energy_source: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

@@ -475,6 +475,8 @@ class Member(google.protobuf.message.Message):
     RATE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
     PRICE_ID_FIELD_NUMBER: builtins.int
     HELD_US_FIELD_NUMBER: builtins.int
+    SAMPLE_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
     rank: builtins.int
     node: builtins.str
     """node name"""
@@ -488,6 +490,14 @@ class Member(google.protobuf.message.Message):
     """as last reported"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeviceShare]: ...
+    @property
+    def sample(self) -> global___AttemptSample:
+        """Get alone: the newest live reading of its processes"""
+
+    @property
+    def gpus(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GpuSample]:
+        """likewise, of its devices"""
+
     def __init__(
         self,
         *,
@@ -500,8 +510,11 @@ class Member(google.protobuf.message.Message):
         rate_nanos_per_hour: builtins.int = ...,
         price_id: builtins.str = ...,
         held_us: builtins.int = ...,
+        sample: global___AttemptSample | None = ...,
+        gpus: collections.abc.Iterable[global___GpuSample] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample"]) -> None: ...
 
 global___Member = Member
 
@@ -651,6 +664,8 @@ class Job(google.protobuf.message.Message):
     BUDGETS_TOTAL_FIELD_NUMBER: builtins.int
     LEFT_OUT_FIELD_NUMBER: builtins.int
     ACCRUED_NANOS_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -681,6 +696,9 @@ class Job(google.protobuf.message.Message):
     """lists name the first 32 in `budgets`"""
     accrued_nanos: builtins.int
     """Settled, and what runs has held since it was metered last, at its price: an estimate while anything runs."""
+    gpu_energy_millijoules: builtins.int
+    gpu_energy_source: builtins.str
+    """measured | modelled | simulated; empty: not known"""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -727,9 +745,11 @@ class Job(google.protobuf.message.Message):
         budgets_total: builtins.int = ...,
         left_out: collections.abc.Iterable[builtins.str] | None = ...,
         accrued_nanos: builtins.int = ...,
+        gpu_energy_millijoules: builtins.int = ...,
+        gpu_energy_source: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
@@ -940,6 +960,8 @@ global___Sample = Sample
 
 @typing.final
 class GpuSample(google.protobuf.message.Message):
+    """One device. A field that is not set is not known; it is never a 0."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: builtins.int
@@ -948,25 +970,174 @@ class GpuSample(google.protobuf.message.Message):
     POWER_WATTS_FIELD_NUMBER: builtins.int
     TEMPERATURE_CELSIUS_FIELD_NUMBER: builtins.int
     SIMULATED_FIELD_NUMBER: builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    CLOCK_REASONS_FIELD_NUMBER: builtins.int
+    SM_RATIO_FIELD_NUMBER: builtins.int
+    SM_OCCUPANCY_RATIO_FIELD_NUMBER: builtins.int
+    TENSOR_RATIO_FIELD_NUMBER: builtins.int
+    DRAM_RATIO_FIELD_NUMBER: builtins.int
+    FP64_RATIO_FIELD_NUMBER: builtins.int
+    FP32_RATIO_FIELD_NUMBER: builtins.int
+    FP16_RATIO_FIELD_NUMBER: builtins.int
+    ECC_CORRECTED_FIELD_NUMBER: builtins.int
+    ECC_UNCORRECTED_FIELD_NUMBER: builtins.int
+    REMAPPED_ROWS_FIELD_NUMBER: builtins.int
+    XID_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
     index: builtins.int
     utilization_ratio: builtins.float
+    """of time in which some kernel ran"""
     memory_used_bytes: builtins.int
+    """without the driver's reserve"""
     power_watts: builtins.float
     temperature_celsius: builtins.float
     simulated: builtins.bool
+    sm_clock_mhz: builtins.int
+    clock_reasons: builtins.int
+    """NVML's mask of why the clock is not higher"""
+    sm_ratio: builtins.float
+    """Of the last ten seconds, as the device's own counters tell it: 0 to 1.
+    multiprocessors that had work
+    """
+    sm_occupancy_ratio: builtins.float
+    tensor_ratio: builtins.float
+    dram_ratio: builtins.float
+    fp64_ratio: builtins.float
+    fp32_ratio: builtins.float
+    fp16_ratio: builtins.float
+    ecc_corrected: builtins.int
+    ecc_uncorrected: builtins.int
+    remapped_rows: builtins.int
+    xid: builtins.int
+    """the last critical event since the agent started; 0: none"""
+    @property
+    def summary(self) -> global___GpuSummary:
+        """only in the reading that ends its window"""
+
     def __init__(
         self,
         *,
         index: builtins.int = ...,
-        utilization_ratio: builtins.float = ...,
-        memory_used_bytes: builtins.int = ...,
-        power_watts: builtins.float = ...,
-        temperature_celsius: builtins.float = ...,
+        utilization_ratio: builtins.float | None = ...,
+        memory_used_bytes: builtins.int | None = ...,
+        power_watts: builtins.float | None = ...,
+        temperature_celsius: builtins.float | None = ...,
         simulated: builtins.bool = ...,
+        sm_clock_mhz: builtins.int | None = ...,
+        clock_reasons: builtins.int | None = ...,
+        sm_ratio: builtins.float | None = ...,
+        sm_occupancy_ratio: builtins.float | None = ...,
+        tensor_ratio: builtins.float | None = ...,
+        dram_ratio: builtins.float | None = ...,
+        fp64_ratio: builtins.float | None = ...,
+        fp32_ratio: builtins.float | None = ...,
+        fp16_ratio: builtins.float | None = ...,
+        ecc_corrected: builtins.int | None = ...,
+        ecc_uncorrected: builtins.int | None = ...,
+        remapped_rows: builtins.int | None = ...,
+        xid: builtins.int | None = ...,
+        summary: global___GpuSummary | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["index", b"index", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "simulated", b"simulated", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_reasons", b"_clock_reasons", "_dram_ratio", b"_dram_ratio", "_ecc_corrected", b"_ecc_corrected", "_ecc_uncorrected", b"_ecc_uncorrected", "_fp16_ratio", b"_fp16_ratio", "_fp32_ratio", b"_fp32_ratio", "_fp64_ratio", b"_fp64_ratio", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_remapped_rows", b"_remapped_rows", "_sm_clock_mhz", b"_sm_clock_mhz", "_sm_occupancy_ratio", b"_sm_occupancy_ratio", "_sm_ratio", b"_sm_ratio", "_temperature_celsius", b"_temperature_celsius", "_tensor_ratio", b"_tensor_ratio", "_utilization_ratio", b"_utilization_ratio", "_xid", b"_xid", "clock_reasons", b"clock_reasons", "dram_ratio", b"dram_ratio", "ecc_corrected", b"ecc_corrected", "ecc_uncorrected", b"ecc_uncorrected", "fp16_ratio", b"fp16_ratio", "fp32_ratio", b"fp32_ratio", "fp64_ratio", b"fp64_ratio", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "remapped_rows", b"remapped_rows", "sm_clock_mhz", b"sm_clock_mhz", "sm_occupancy_ratio", b"sm_occupancy_ratio", "sm_ratio", b"sm_ratio", "summary", b"summary", "temperature_celsius", b"temperature_celsius", "tensor_ratio", b"tensor_ratio", "utilization_ratio", b"utilization_ratio", "xid", b"xid"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_reasons", b"_clock_reasons", "_dram_ratio", b"_dram_ratio", "_ecc_corrected", b"_ecc_corrected", "_ecc_uncorrected", b"_ecc_uncorrected", "_fp16_ratio", b"_fp16_ratio", "_fp32_ratio", b"_fp32_ratio", "_fp64_ratio", b"_fp64_ratio", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_remapped_rows", b"_remapped_rows", "_sm_clock_mhz", b"_sm_clock_mhz", "_sm_occupancy_ratio", b"_sm_occupancy_ratio", "_sm_ratio", b"_sm_ratio", "_temperature_celsius", b"_temperature_celsius", "_tensor_ratio", b"_tensor_ratio", "_utilization_ratio", b"_utilization_ratio", "_xid", b"_xid", "clock_reasons", b"clock_reasons", "dram_ratio", b"dram_ratio", "ecc_corrected", b"ecc_corrected", "ecc_uncorrected", b"ecc_uncorrected", "fp16_ratio", b"fp16_ratio", "fp32_ratio", b"fp32_ratio", "fp64_ratio", b"fp64_ratio", "index", b"index", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "remapped_rows", b"remapped_rows", "simulated", b"simulated", "sm_clock_mhz", b"sm_clock_mhz", "sm_occupancy_ratio", b"sm_occupancy_ratio", "sm_ratio", b"sm_ratio", "summary", b"summary", "temperature_celsius", b"temperature_celsius", "tensor_ratio", b"tensor_ratio", "utilization_ratio", b"utilization_ratio", "xid", b"xid"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_reasons", b"_clock_reasons"]) -> typing.Literal["clock_reasons"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dram_ratio", b"_dram_ratio"]) -> typing.Literal["dram_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ecc_corrected", b"_ecc_corrected"]) -> typing.Literal["ecc_corrected"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected"]) -> typing.Literal["ecc_uncorrected"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fp16_ratio", b"_fp16_ratio"]) -> typing.Literal["fp16_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fp32_ratio", b"_fp32_ratio"]) -> typing.Literal["fp32_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fp64_ratio", b"_fp64_ratio"]) -> typing.Literal["fp64_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]) -> typing.Literal["memory_used_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_watts", b"_power_watts"]) -> typing.Literal["power_watts"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_remapped_rows", b"_remapped_rows"]) -> typing.Literal["remapped_rows"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]) -> typing.Literal["sm_clock_mhz"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sm_occupancy_ratio", b"_sm_occupancy_ratio"]) -> typing.Literal["sm_occupancy_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sm_ratio", b"_sm_ratio"]) -> typing.Literal["sm_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_temperature_celsius", b"_temperature_celsius"]) -> typing.Literal["temperature_celsius"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tensor_ratio", b"_tensor_ratio"]) -> typing.Literal["tensor_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_utilization_ratio", b"_utilization_ratio"]) -> typing.Literal["utilization_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_xid", b"_xid"]) -> typing.Literal["xid"] | None: ...
 
 global___GpuSample = GpuSample
+
+@typing.final
+class Stat(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: builtins.int
+    P50_FIELD_NUMBER: builtins.int
+    P95_FIELD_NUMBER: builtins.int
+    MAX_FIELD_NUMBER: builtins.int
+    mean: builtins.float
+    p50: builtins.float
+    p95: builtins.float
+    max: builtins.float
+    def __init__(
+        self,
+        *,
+        mean: builtins.float = ...,
+        p50: builtins.float = ...,
+        p95: builtins.float = ...,
+        max: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max", b"max", "mean", b"mean", "p50", b"p50", "p95", b"p95"]) -> None: ...
+
+global___Stat = Stat
+
+@typing.final
+class GpuSummary(google.protobuf.message.Message):
+    """The readings of each second over a window of about ten."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WINDOW_US_FIELD_NUMBER: builtins.int
+    UTILIZATION_RATIO_FIELD_NUMBER: builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
+    POWER_WATTS_FIELD_NUMBER: builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    window_us: builtins.int
+    @property
+    def utilization_ratio(self) -> global___Stat: ...
+    @property
+    def memory_used_bytes(self) -> global___Stat: ...
+    @property
+    def power_watts(self) -> global___Stat: ...
+    @property
+    def temperature_celsius(self) -> global___Stat: ...
+    @property
+    def sm_clock_mhz(self) -> global___Stat: ...
+    def __init__(
+        self,
+        *,
+        window_us: builtins.int = ...,
+        utilization_ratio: global___Stat | None = ...,
+        memory_used_bytes: global___Stat | None = ...,
+        power_watts: global___Stat | None = ...,
+        temperature_celsius: global___Stat | None = ...,
+        sm_clock_mhz: global___Stat | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "sm_clock_mhz", b"sm_clock_mhz", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "sm_clock_mhz", b"sm_clock_mhz", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio", "window_us", b"window_us"]) -> None: ...
+
+global___GpuSummary = GpuSummary
 
 @typing.final
 class AttemptSample(google.protobuf.message.Message):
@@ -977,12 +1148,23 @@ class AttemptSample(google.protobuf.message.Message):
     CPU_UTILIZATION_RATIO_FIELD_NUMBER: builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
     PROCESSES_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
+    GPU_SM_RATIO_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
+    GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cpu_utilization_ratio: builtins.float
     """1.0 is one core"""
     memory_used_bytes: builtins.int
     processes: builtins.int
+    gpu_memory_used_bytes: builtins.int
+    gpu_sm_ratio: builtins.float
+    """by process where its devices are shared"""
+    gpu_energy_millijoules: builtins.int
+    """so far"""
+    gpu_energy_source: builtins.str
+    """measured | modelled | simulated; empty: not known"""
     def __init__(
         self,
         *,
@@ -991,8 +1173,17 @@ class AttemptSample(google.protobuf.message.Message):
         cpu_utilization_ratio: builtins.float = ...,
         memory_used_bytes: builtins.int = ...,
         processes: builtins.int = ...,
+        gpu_memory_used_bytes: builtins.int | None = ...,
+        gpu_sm_ratio: builtins.float | None = ...,
+        gpu_energy_millijoules: builtins.int = ...,
+        gpu_energy_source: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "rank", b"rank"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "rank", b"rank"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes"]) -> typing.Literal["gpu_memory_used_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_sm_ratio", b"_gpu_sm_ratio"]) -> typing.Literal["gpu_sm_ratio"] | None: ...
 
 global___AttemptSample = AttemptSample
 
