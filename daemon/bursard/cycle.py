@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 
 MIN_DELAY_S = 0.001
 """Between two passes, so that calls get their turn of the loop."""
-BUSY_DELAY_S = 0.008
+BUSY_DELAY_S = 0.001
 BUSY_ATTEMPTS = 8
-"""With so many attempts live, a pass waits for more ends to come in: one commit and one message to an agent
-then serve several jobs. A first job on an idle cluster never waits, since no pass came before it."""
+BUSY_ATTEMPTS_MAX = 16
+"""With so many attempts live, a pass waits for more ends to come in, a moment for each of them: one commit
+and one message to an agent then serve several jobs. A first job on an idle cluster never waits, since no
+pass came before it."""
 IDLE_S = 1.0
 """Without any event, time is looked at this often (`bursard.housekeeping`)."""
 THREAD_WORK = 100_000
@@ -105,8 +107,7 @@ class Cycle:
             more = await self.turn()
             if self.engine.snapshot_due():
                 await self.engine.save_snapshot()
-            busy = len(self.engine.state.attempts) >= BUSY_ATTEMPTS
-            await asyncio.sleep(BUSY_DELAY_S if busy else MIN_DELAY_S)
+            await asyncio.sleep(_pause_s(len(self.engine.state.attempts)))
             if more:
                 self._wake.set()
 
@@ -185,6 +186,11 @@ class Cycle:
         stats.longest_us = max(stats.longest_us, took_us)
         for one in outcome.dropped:
             log.debug("dropped from a plan", extra={"why": one.reason.message, "cycle": stats.cycles})
+
+
+def _pause_s(live: int) -> float:
+    """Until the next pass, with so many attempts live."""
+    return BUSY_DELAY_S * min(live, BUSY_ATTEMPTS_MAX) if live >= BUSY_ATTEMPTS else MIN_DELAY_S
 
 
 def _brings_more(done: Plan) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from bursar.model import ArraySpec, NodeFacts
 from bursar.resources import ResourceRequest
-from bursard.cycle import Cycle
+from bursard.cycle import Cycle, _pause_s
 from bursard.fleet.link import LAZY_MAX, AgentLink
 from bursard.fleet.testing import World
 from bursard.fleet.words import Forget, Stop
@@ -156,3 +156,8 @@ def test_orders_leave_in_the_order_they_were_given() -> None:
         assert await one.take() == stops
 
     play(story)
+
+
+def test_a_pass_waits_for_company_only_where_much_runs_and_never_long() -> None:
+    pauses = {live: round(1000 * _pause_s(live)) for live in (0, 1, 7, 8, 12, 16, 1000)}
+    assert pauses == {0: 1, 1: 1, 7: 1, 8: 8, 12: 12, 16: 16, 1000: 16}

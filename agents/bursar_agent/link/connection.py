@@ -38,7 +38,7 @@ TELEMETRY_QUEUE_MAX = 100
 START_DELAY_S = 0.05
 """A job that has ended before its start is told is told as ended alone."""
 
-END_GATHER_S = 0.005
+END_GATHER_S = 0.008
 """How long an end waits for others where much runs: a message costs more than an end, on both sides."""
 
 ENDS_MAX = 200
