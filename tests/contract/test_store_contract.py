@@ -236,6 +236,15 @@ class TestJobs:
         store.append(Batch(events=[event(2)], jobs=[job(1, settled_nanos=9)]))
         assert [row.settled_nanos for row in store.jobs(JobFilter()).rows] == [9]
 
+    def test_all_keys_are_walked_in_pages_whoever_owns_them(self, store: Store) -> None:
+        pairs = [(user, f"k{number}") for user in ("ann", "bob") for number in range(5)]
+        rows = [KeyRow(user, key, f"job_{user}{key}", b"d") for user, key in pairs]
+        store.append(Batch(events=[event(1)], keys=rows[::-1]))
+        assert store.keys_after(("", ""), 3) == pairs[:3]
+        assert store.keys_after(("ann", "k2"), 4) == pairs[3:7]
+        assert store.keys_after(("bob", "k1"), 100) == pairs[7:]
+        assert store.keys_after(("bob", "k4"), 100) == []
+
     def test_a_key_belongs_to_its_user_and_is_never_reassigned(self, store: Store) -> None:
         row = KeyRow("ann", "k", "job_1", b"digest")
         store.append(Batch(events=[event(1)], keys=[row]))

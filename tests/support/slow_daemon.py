@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec.spec import spec_to_wire
-from bursar.ids import SequentialIds
+from bursar.ids import RandomIds
 from bursar.model import JobSpec
 from bursar.v1 import jobs_pb2
 from bursard.access.identity import Identity, Role, set_caller
@@ -19,11 +19,12 @@ from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated
 from bursard.fleet import Agents, Fleet
+from bursard.replay import restore
 from bursard.services.events import EventsService
 from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
 from bursard.services.policies import PoliciesService
-from bursard.state import State
+from bursard.state import Limits
 from bursard.state.decide import jobs as decide
 from bursard.store import ScratchStore
 from bursard.writer import Writer
@@ -57,18 +58,25 @@ class SlowStore(ScratchStore):
 class Daemon:
     """The services over one engine, in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: SlowStore | None = None) -> None:
+        """`store`: of a daemon before this one."""
         set_caller(Identity("ann", Role.ADMIN))
-        self.store = SlowStore()
-        self.engine = Engine(State(), self.store, Writer(self.store), VirtualClock(START), SequentialIds())
+        self.store = SlowStore() if store is None else store
+        state = restore(self.store, Limits())
+        self.engine = Engine(state, self.store, Writer(self.store), VirtualClock(START), RandomIds())
         cycle = Cycle(self.engine)
         fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         self.jobs = JobsService(self.engine, cycle, fleet)
         self.events = EventsService(self.engine, cycle, Refusals(self.engine.clock), started_at=START)
         self.money = MoneyService(self.engine, Agents(self.engine, fleet).settle)
         self.policies = PoliciesService(self.engine)
-        self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
+        if store is None:
+            self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.store.readers.clear()
+
+    def learn_no_keys(self) -> None:
+        """As if it were still learning the keys of before: it asks for each."""
+        self.jobs._keys._learning = asyncio.Future()  # type: ignore[assignment]
 
     async def submit(self, key: str = "", name: str = "train") -> str:
         spec = spec_to_wire(JobSpec(name=name, command=("true",)))

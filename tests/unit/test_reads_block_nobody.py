@@ -97,6 +97,7 @@ def test_a_key_whose_job_has_ended_answers_with_that_job() -> None:
 
 def test_many_submits_look_their_keys_up_together() -> None:
     async def play(daemon: Daemon) -> None:
+        daemon.learn_no_keys()
         await daemon.ended(key="k3", name="n")
         asked: list[list[str]] = []
         keys = daemon.store.keys

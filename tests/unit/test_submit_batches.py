@@ -60,6 +60,7 @@ def test_answers_come_in_order_and_a_refusal_leaves_the_others() -> None:
 
 def test_keys_of_a_message_are_looked_up_in_a_few_looks() -> None:
     async def play(daemon: Daemon) -> None:
+        daemon.learn_no_keys()
         asked: list[int] = []
         keys = daemon.store.keys
         daemon.store.keys = lambda user, names: (asked.append(len(names)), keys(user, names))[1]  # type: ignore[method-assign,assignment]

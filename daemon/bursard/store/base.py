@@ -475,6 +475,12 @@ class Views(Protocol):
         """What this user's idempotency keys made, by key; those that are unknown are left out."""
         ...
 
+    def keys_after(self, last: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """The next (user, key) pairs in a fixed order, after `last`; from the first on after a pair of
+        empty texts. What is written during such a walk may be in it or not.
+        """
+        ...
+
 
 class Store(Log, Views, Protocol):
     """One cluster's memory: its log, and views of what the log made."""

@@ -158,6 +158,11 @@ class SqliteReader:
             found |= {row[1]: KeyRow._make(row) for row in self._rows(sql, (user, *asked))}
         return found
 
+    def keys_after(self, last: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """One page of a walk along the primary key."""
+        sql = 'select "user", "key" from keys where ("user", "key") > (?, ?) order by "user", "key" limit ?'
+        return self._rows(sql, (*last, limit))
+
     # -------------------------------------------------------------- log
 
     def events(
