@@ -238,7 +238,7 @@ def add_services(
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, Refresh(engine, hub.settle)), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
-    events = EventsService(engine, cycle, refusals, started_at=engine.now())
+    events = EventsService(engine, cycle, refusals, started_at=engine.now(), state_dir=settings.state_dir)
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec.spec import spec_to_wire
@@ -67,7 +68,9 @@ class Daemon:
         cycle = Cycle(self.engine)
         fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         self.jobs = JobsService(self.engine, cycle, fleet)
-        self.events = EventsService(self.engine, cycle, Refusals(self.engine.clock), started_at=START)
+        self.events = EventsService(
+            self.engine, cycle, Refusals(self.engine.clock), started_at=START, state_dir=Path("/s")
+        )
         self.money = MoneyService(self.engine, Agents(self.engine, fleet).settle)
         self.policies = PoliciesService(self.engine)
         if store is None:

@@ -227,7 +227,9 @@ def test_a_simulation_needs_a_workload_and_a_cluster(capsys):
 
 def served(cycle: Cycle) -> Saved:
     async def story() -> bytes:
-        service = EventsService(cycle.engine, cycle, Refusals(cycle.engine.clock), started_at=0)
+        service = EventsService(
+            cycle.engine, cycle, Refusals(cycle.engine.clock), started_at=0, state_dir=Path("/s")
+        )
         chunks = [chunk async for chunk in service.SaveSnapshot(pb.SaveSnapshotRequest(), None)]
         assert max(len(chunk.data) for chunk in chunks) < 1 << 20
         return b"".join(chunk.data for chunk in chunks)

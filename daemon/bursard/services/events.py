@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import bursar
@@ -42,11 +43,14 @@ class _Page(NamedTuple):
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the log."""
 
-    def __init__(self, engine: Engine, cycle: Cycle, refusals: Refusals, *, started_at: int) -> None:
+    def __init__(
+        self, engine: Engine, cycle: Cycle, refusals: Refusals, *, started_at: int, state_dir: Path
+    ) -> None:
         self.engine = engine
         self.cycle = cycle
         self._refusals = refusals
         self._started_at = started_at
+        self._state_dir = state_dir
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)
 
@@ -133,6 +137,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             user=identity.name,
             role=identity.describe(),
             pid=os.getpid(),
+            state_dir=str(self._state_dir),
             counters={
                 "cycles": stats.cycles,
                 "placed": stats.placed,

@@ -106,15 +106,10 @@ def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
         Column("gpu_cost", right=True, drop=1),
         Column("cpu_cost", right=True, drop=3),
         Column("memory_cost", right=True, drop=4),
-        _time("held", "held_s", drop=2),
-        _time("gpu_held", "gpu_held_s", drop=5),
+        Column("held", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2, title="held_s"),
         Column("jobs", right=True, drop=6),
         Column("unknown", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
     )
-
-
-def _time(name: str, path: str, drop: int) -> Column:
-    return Column(name, path, lambda row: seconds_text(row[path]), right=True, drop=drop, title=path)
 
 
 def _unknown(row: Row) -> str:

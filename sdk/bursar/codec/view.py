@@ -481,7 +481,6 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> View:
         "cpu_cost": money(wire.cpu_nanos, currency),
         "memory_cost": money(wire.memory_nanos, currency),
         "held_s": seconds(wire.held_us),
-        "gpu_held_s": seconds(wire.gpu_held_us),
         "unknown_price_s": seconds(wire.unknown_us),
         "jobs": wire.jobs,
     }

@@ -213,7 +213,6 @@ class CostRow(google.protobuf.message.Message):
     CPU_NANOS_FIELD_NUMBER: builtins.int
     MEMORY_NANOS_FIELD_NUMBER: builtins.int
     HELD_US_FIELD_NUMBER: builtins.int
-    GPU_HELD_US_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     UNKNOWN_US_FIELD_NUMBER: builtins.int
     nanos: builtins.int
@@ -221,7 +220,6 @@ class CostRow(google.protobuf.message.Message):
     cpu_nanos: builtins.int
     memory_nanos: builtins.int
     held_us: builtins.int
-    gpu_held_us: builtins.int
     jobs: builtins.int
     unknown_us: builtins.int
     """held without a known price: coverage, never counted as 0 cost"""
@@ -238,11 +236,10 @@ class CostRow(google.protobuf.message.Message):
         cpu_nanos: builtins.int = ...,
         memory_nanos: builtins.int = ...,
         held_us: builtins.int = ...,
-        gpu_held_us: builtins.int = ...,
         jobs: builtins.int = ...,
         unknown_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cpu_nanos", b"cpu_nanos", "gpu_held_us", b"gpu_held_us", "gpu_nanos", b"gpu_nanos", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "nanos", b"nanos", "unknown_us", b"unknown_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_nanos", b"cpu_nanos", "gpu_nanos", b"gpu_nanos", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "nanos", b"nanos", "unknown_us", b"unknown_us"]) -> None: ...
 
 global___CostRow = CostRow
 
