@@ -15,9 +15,10 @@ from bursar.jobfile.document import parse_job
 if TYPE_CHECKING:
     from bursar.jobfile.flags import RunFlags, spec_from_flags
     from bursar.jobfile.render import spec_to_yaml
-    from bursar.jobfile.script import Notice, parse_script
+    from bursar.jobfile.script import Caller, Notice, parse_script
 
 __all__ = [
+    "Caller",
     "Notice",
     "RunFlags",
     "looks_like_script",
@@ -31,6 +32,7 @@ _ROOMS = {
     "RunFlags": "flags",
     "spec_from_flags": "flags",
     "spec_to_yaml": "render",
+    "Caller": "script",
     "Notice": "script",
     "parse_script": "script",
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bursar.errors import InvalidRequest
 from bursar.jobfile.gpus import Resources, read_resources
@@ -42,6 +42,9 @@ from bursar.yamlfile import (
     read_project,
     read_text,
 )
+
+if TYPE_CHECKING:
+    from bursar.jobfile.flags import RunFlags
 
 _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
@@ -81,7 +84,7 @@ _HINTS: Final = {
 }
 
 
-def parse_job(text: str | bytes, source: str, base_dir: str) -> JobSpec:
+def parse_job(text: str | bytes, source: str, base_dir: str, flags: RunFlags | None = None) -> JobSpec:
     """Read one job file.
 
     Args:
@@ -89,6 +92,7 @@ def parse_job(text: str | bytes, source: str, base_dir: str) -> JobSpec:
         source: its name, for messages.
         base_dir: absolute directory that a relative `workdir` starts from, and the working
             directory when none is given; empty when there is none.
+        flags: stand above what the file says.
 
     Returns:
         The job as asked for.
@@ -96,16 +100,31 @@ def parse_job(text: str | bytes, source: str, base_dir: str) -> JobSpec:
     Raises:
         InvalidRequest: `faults` lists all that is wrong; `NotBuilt` when all of it is only that.
     """
-    faults = Faults(source)
+    faults = Faults(source) if flags is None else _flag_faults(source)
     roots = load_yaml(text, faults)
     if not roots and not faults:
         faults.add_at(1, 1, "the file is empty; a job needs at least run: COMMAND")
     if len(roots) > 1:
         line, column = roots[1].line, roots[1].column
         faults.add_at(line, column, "a second document starts here; write one job per file")
+    if roots and flags is not None and roots[0].kind == "mapping":
+        _apply(flags, roots[0], faults)
     spec = read_job(roots[0], faults, base_dir) if roots else JobSpec()
     raise_if_any(faults, error=InvalidRequest)
     return spec
+
+
+def _flag_faults(source: str) -> Faults:
+    from bursar.jobfile.flags import FlagFaults  # flags read jobs, so only here
+
+    return FlagFaults(source)
+
+
+def _apply(flags: RunFlags, root: Node, faults: Faults) -> None:
+    from bursar.jobfile.flags import FlagFaults, Tree, apply_flags
+
+    assert isinstance(faults, FlagFaults)
+    apply_flags(Tree(faults, root), flags)
 
 
 def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:

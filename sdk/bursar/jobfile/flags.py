@@ -95,8 +95,7 @@ def spec_from_flags(flags: RunFlags, base_dir: str = "") -> JobSpec:
     """
     faults = FlagFaults("command line")
     tree = Tree(faults)
-    for name, value in _given(flags):
-        tree.apply(name, value, Place(f"--{name.replace('_', '-')}", 0, 0))
+    apply_flags(tree, flags)
     if flags.command:
         tree.put_words(("command",), flags.command, Place("command", 0, 0))
         spec = read_job(tree.root, faults, base_dir)
@@ -107,6 +106,14 @@ def spec_from_flags(flags: RunFlags, base_dir: str = "") -> JobSpec:
     if faults:
         _raise(faults)
     return spec
+
+
+def apply_flags(tree: Tree, flags: RunFlags) -> None:
+    """Flags above what a file says; `--after` replaces all that it waits for."""
+    if flags.after:
+        tree.root.entries.pop("depends_on", None)
+    for name, value in _given(flags):
+        tree.apply(name, value, Place(f"--{name.replace('_', '-')}", 0, 0))
 
 
 def _given(flags: RunFlags) -> Iterator[tuple[str, str]]:
@@ -181,10 +188,10 @@ class FlagFaults(Faults):
 
 
 class Tree:
-    """A job file that grows by flags."""
+    """A job file that grows by flags, from nothing or from what a file says."""
 
-    def __init__(self, faults: FlagFaults) -> None:
-        self.root = FlagNode("mapping", Place("", 1, 1))
+    def __init__(self, faults: FlagFaults, root: Node | None = None) -> None:
+        self.root: Node = FlagNode("mapping", Place("", 1, 1)) if root is None else root
         self._faults = faults
 
     def apply(self, name: str, value: str, place: Place) -> None:

@@ -12,49 +12,53 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bursar.errors import InvalidRequest
+from bursar.jobfile import commands, options
 from bursar.jobfile.document import read_job
-from bursar.jobfile.flags import PAIRS, PATHS, FlagFaults, FlagNode, Place, Tree, job_name_from
-from bursar.jobfile.slurm import (
-    BARE,
-    NOTICED,
-    NOTICED_BARE,
-    SET_VARIABLES,
-    SHORT,
-    VALUED,
-    Option,
-    SlurmOptions,
-    is_slurm_script,
+from bursar.jobfile.flags import (
+    PAIRS,
+    PATHS,
+    FlagFaults,
+    FlagNode,
+    Place,
+    RunFlags,
+    Tree,
+    apply_flags,
+    job_name_from,
 )
+from bursar.jobfile.shell import SHELLS
+from bursar.jobfile.slurm import SlurmOptions
+from bursar.jobfile.slurm_sizes import Option
 from bursar.model import JobSpec
 from bursar.model.check import quote
 from bursar.yamlfile import decode_text, nearest, raise_if_any
 
 FAULTS_MAX: Final = 100
 """After that many wrong directives the rest is not read; the file is something else."""
-SHELLS: Final = ("sh", "bash", "dash", "ksh", "zsh", "ash")
 
 _DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?:\s+(.*))?")
 _LEADING = re.compile(r"\s*(?:#.*)?")
-_SRUN = re.compile(r"^[ \t]*(?:exec[ \t]+|time[ \t]+)*srun\b", re.MULTILINE)
-_SLURM_VARIABLE = re.compile(r"\$\{?(SLURM_[A-Z_]+)")
-_TWINS: Final = {
-    "SLURM_JOB_ID": "BURSAR_JOB_NUMBER",
-    "SLURM_JOBID": "BURSAR_JOB_NUMBER",
-    "SLURM_ARRAY_TASK_ID": "BURSAR_ARRAY_INDEX",
-    "SLURM_NNODES": "BURSAR_NODES",
-    "SLURM_JOB_NUM_NODES": "BURSAR_NODES",
-    "SLURM_NODEID": "BURSAR_NODE_RANK",
-    "SLURM_PROCID": "BURSAR_NODE_RANK",
-    "SLURM_JOB_NODELIST": "BURSAR_NODE_ADDRESSES",
-    "SLURM_NODELIST": "BURSAR_NODE_ADDRESSES",
-    "SLURM_GPUS_ON_NODE": "BURSAR_GPUS",
-}
 _BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "spot")
+_HET = re.compile(r"(?:hetjob|packjob)\b")
+
+
+class Caller(NamedTuple):
+    """What a script may mean without saying it: the shell it is submitted from.
+
+    Attributes:
+        environ: its variables. now: moment and time zone. host: name of the machine.
+    """
+
+    environ: Mapping[str, str]
+    now: datetime
+    host: str
 
 
 class Notice(NamedTuple):
@@ -83,7 +87,13 @@ def has_directives(content: str) -> bool:
 
 
 def parse_script(
-    text: str | bytes, source: str, base_dir: str, args: Sequence[str] = ()
+    text: str | bytes,
+    source: str,
+    base_dir: str,
+    args: Sequence[str] = (),
+    *,
+    flags: RunFlags | None = None,
+    caller: Caller | None = None,
 ) -> tuple[JobSpec, tuple[Notice, ...]]:
     """Read one script with directives.
 
@@ -92,6 +102,8 @@ def parse_script(
         source: its name, for messages and as the job's name when none is given.
         base_dir: absolute directory of the caller: the working directory unless one is given.
         args: become `$1`, `$2`, … of the script.
+        flags: stand above the directives.
+        caller: for `--export=NAME` and `--begin=now+1hour`, which mean something of the caller's.
 
     Returns:
         The job, and what could not be honoured, by line.
@@ -106,15 +118,51 @@ def parse_script(
     if content is not None:
         _check_text(content, faults)
         tree = Tree(faults)
-        notes = _apply_directives(content, tree, faults)
+        slurm, notes = _apply_directives(content, tree, faults, caller)
         if ("name",) not in tree and (name := _name_of(source)):
             tree.put(("name",), name, Place("--name", 1, 1))
+        if flags is not None:
+            apply_flags(tree, flags)
         tree.put(("run",), _with_args(content, args, faults), Place("script", 1, 1))
-        notices = [Notice(source, line, message) for line, message in (*notes, *_body_notes(content))]
+        if slurm is not None:
+            _finish_slurm(slurm, tree)
         if not (faults and faults.found[-1].field == "script"):
             spec = read_job(tree.root, faults, base_dir)
+        if slurm is not None and not faults:
+            spec = _with_words(spec, slurm, base_dir, caller)
+        if not faults:
+            notes += commands.check_body(content, spec, faults)
+        notices = [Notice(source, line, message) for line, message in notes]
     raise_if_any(faults, error=InvalidRequest)
     return spec, tuple(sorted(notices, key=lambda notice: notice.line))
+
+
+def _finish_slurm(slurm: SlurmOptions, tree: Tree) -> None:
+    """What only makes sense once the flags are known too."""
+    if ("launch",) not in tree:
+        tree.put(("launch",), "once", Place("--launch", 1, 1))
+    option = slurm.singleton
+    if option is None:
+        return
+    name = tree.root.entries.get("name")
+    if name is None:
+        slurm.fault(option, "waits for jobs of the same name, and this one has none; give --job-name")
+    else:
+        tree.depend(name.text, "singleton", option.place)
+
+
+def _with_words(spec: JobSpec, slurm: SlurmOptions, base_dir: str, caller: Caller | None) -> JobSpec:
+    """Slurm's variables that only the submission knows; what the job's own environment says stands above."""
+    words = dict(slurm.words)
+    if slurm.tasks or slurm.tasks_per_node > 1:
+        fits = slurm.tasks_per_node * (spec.nodes - 1) < slurm.tasks <= slurm.tasks_per_node * spec.nodes
+        words["SLURM_NTASKS"] = str(slurm.tasks if fits else slurm.tasks_per_node * spec.nodes)
+        words["SLURM_NTASKS_PER_NODE"] = str(slurm.tasks_per_node)
+    if base_dir and spec.workdir != base_dir:
+        words["SLURM_SUBMIT_DIR"] = base_dir
+    if caller is not None and caller.host:
+        words["SLURM_SUBMIT_HOST"] = caller.host
+    return msgspec.structs.replace(spec, env=tuple(sorted((words | dict(spec.env)).items())))
 
 
 def _check_text(content: str, faults: FlagFaults) -> None:
@@ -143,28 +191,38 @@ def _directives(content: str) -> Iterator[_Directive]:
             yield _Directive(match.group(1), number, match.group(2) or "", line)
 
 
-def _apply_directives(content: str, tree: Tree, faults: FlagFaults) -> list[tuple[int, str]]:
-    """Put all directives into the tree, `#SBATCH` first; returns notes by line."""
+def _apply_directives(
+    content: str, tree: Tree, faults: FlagFaults, caller: Caller | None
+) -> tuple[SlurmOptions | None, list[tuple[int, str]]]:
+    """Put all directives into the tree, `#SBATCH` first.
+
+    Returns:
+        What `#SBATCH` lines said, None without one; and notes by line.
+    """
     slurm: list[Option] = []
     own: list[Option] = []
-    last = 0
+    last, speaks_slurm = 0, False
     for directive in _directives(content):
         last = directive.line
         if len(faults.found) > FAULTS_MAX:
             break
         words = _words(directive, faults)
         if directive.kind == "SBATCH":
+            speaks_slurm = True
             slurm += _slurm_options(words, directive, faults)
         else:
             own += _bursar_options(words, directive, faults)
-    notes = SlurmOptions(slurm, tree, faults).convert()
+    environ, now = (caller.environ, caller.now) if caller is not None else (None, None)
+    converter = SlurmOptions(slurm, tree, faults, environ, now)
+    notes = converter.convert()
     fresh: set[str] = set()
     for option in own:
         if option.name == "after" and "after" not in fresh:
             tree.root.entries.pop("depends_on", None)
+            converter.singleton = None
         fresh.add(option.name)
         tree.apply(option.name, option.value, option.place)
-    return [*notes, *_late_notes(content, last)]
+    return (converter if speaks_slurm else None), [*notes, *_late_notes(content, last)]
 
 
 def _late_notes(content: str, last: int) -> Iterator[tuple[int, str]]:
@@ -226,6 +284,13 @@ def _stray(place: Place, word: str, faults: FlagFaults) -> None:
 
 
 def _slurm_options(words: list[str], directive: _Directive, faults: FlagFaults) -> Iterator[Option]:
+    if _HET.match(directive.text) or ":" in words:
+        place = _place(directive, words[0] if words else "", "#SBATCH")
+        message = (
+            "jobs of unequal parts are not supported; submit one job for each, with --dependency=after:ID"
+        )
+        faults.add(FlagNode("scalar", place), message)
+        return
     queue = list(reversed(words))
     while queue:
         word = queue.pop()
@@ -235,19 +300,25 @@ def _slurm_options(words: list[str], directive: _Directive, faults: FlagFaults) 
             _stray(place, word, faults)
             return
         flag, value = split
-        name = SHORT.get(flag.removeprefix("-"), "") if not flag.startswith("--") else flag[2:]
-        if name in BARE or name in NOTICED_BARE:
-            yield Option(name, value or "", place)
-            continue
-        if name not in VALUED and name not in NOTICED:
-            _unknown(place, (*VALUED, *BARE, *NOTICED, *NOTICED_BARE), faults, "SBATCH")
+        found = options.find(flag.lstrip("-")) if flag.startswith("--") or len(flag) == 2 else []
+        if len(found) != 1:
+            _not_one(place, found, faults)
             return
-        if value is None:
+        known = found[0]
+        if known.value == "yes" and value is None:
             if not queue:
                 faults.add(FlagNode("scalar", place), "has no value")
                 return
             value = queue.pop()
-        yield Option(name, value, place)
+        yield Option(known.name, value or "", place)
+
+
+def _not_one(place: Place, found: Sequence[options.SlurmOption], faults: FlagFaults) -> None:
+    if found:
+        listed = ", ".join(f"--{option.name}" for option in found)
+        faults.add(FlagNode("scalar", place), f"may be {listed}; write it whole")
+    else:
+        _unknown(place, (*options.OPTIONS, *options.ALIASES), faults, "SBATCH")
 
 
 def _split_slurm(word: str) -> tuple[str, str | None]:
@@ -279,21 +350,3 @@ def _interpreter(shebang: str) -> str:
     if names and names[0] == "env":
         names = names[1:]
     return names[0] if names else "nothing"
-
-
-def _body_notes(content: str) -> Iterator[tuple[int, str]]:
-    """What a Slurm script uses that is not there: `srun`, and variables under Slurm's names."""
-    match = _SRUN.search(content)
-    if match is not None:
-        line = content.count("\n", 0, match.end()) + 1
-        yield line, "srun is not provided: the script itself runs once on every node of the job"
-    seen: set[str] = set()
-    for match in _SLURM_VARIABLE.finditer(content):
-        name = match.group(1)
-        if name in seen or (name in SET_VARIABLES and is_slurm_script(content)):
-            continue
-        seen.add(name)
-        twin = f"; use ${_TWINS[name]}" if name in _TWINS else ""
-        yield content.count("\n", 0, match.start()) + 1, f"${name} is not set by bursar{twin}"
-        if len(seen) >= 20:
-            return

@@ -1,0 +1,91 @@
+"""What the body of a script needs that is not there: commands and variables of Slurm and of other systems.
+
+Owns    the table of commands. Input: the script, and the job it became.
+Why     a script whose `srun` does not exist goes on to its last line and succeeds, with nothing done. So what
+        cannot run is refused with its line; what only may be missing on a node is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from bursar.jobfile import shell, variables
+from bursar.jobfile.slurm import is_slurm_script
+from bursar.model import JobSpec
+from bursar.yamlfile import Faults, nearest
+
+_NO_STEPS = (
+    "steps are not built yet; what it starts would not run. Without it the command runs on the first node"
+)
+REFUSED: Final[Mapping[str, str]] = {
+    "srun": _NO_STEPS,
+    "sbcast": "steps are not built yet; copy to a directory that all nodes share",
+    "salloc": "a job cannot ask for another one to wait in; submit one job for each",
+    "sbatch": "jobs cannot submit jobs yet; submit each from your shell, with --after",
+    "scancel": "jobs cannot end jobs yet; use bursar cancel in your shell",
+    "scontrol": "it is not provided yet; $BURSAR_NODE_ADDRESSES has the addresses of the nodes by comma",
+}
+"""Commands that cannot run here and matter: the script is refused."""
+_WATCHES = "is Slurm's and not provided; the line fails, and the script goes on as after any failure"
+_OF_A_SITE = "runs only where the node has it"
+NOTED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("squeue", "sinfo", "sacct", "sstat", "sprio", "sshare", "seff", "sacctmgr"), _WATCHES),
+    **dict.fromkeys(
+        ("module", "ml", "spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE
+    ),
+}
+"""Commands that are said by line."""
+SHOWN_MAX: Final = 20
+
+_PYTHON_READ = re.compile(r"environ\[\s*[\"'](SLURMD?_\w+)[\"']\s*\]", re.ASCII)
+_SLURM_NAME = re.compile(r"SLURMD?_[A-Z]")
+
+
+def check_body(content: str, spec: JobSpec, faults: Faults) -> list[tuple[int, str]]:
+    """Refuse what cannot run, by line; returns notes by line."""
+    first = content.partition("\n")[0]
+    if first.startswith("#!") and not any(re.search(rf"\b{name}\b", first) for name in shell.SHELLS):
+        reads = ((match.group(1), match.start()) for match in _PYTHON_READ.finditer(content))
+        _check_reads(content, list(reads), spec, faults)
+        return []
+    found = shell.scan(content)
+    trusting = [(read.name, read.offset) for read in found.trusting()]
+    _check_reads(content, trusting, spec, faults)
+    for name, sentence in REFUSED.items():
+        offset = found.runs(name)
+        if offset is not None:
+            faults.add_at(*_place(content, offset), f"{name} cannot run: {sentence}")
+    return list(_notes(content, found))
+
+
+def _notes(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
+    for name, sentence in NOTED.items():
+        offset = found.runs(name)
+        if offset is not None:
+            yield _place(content, offset)[0], f"{name} {sentence}"
+
+
+def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faults: Faults) -> None:
+    seen = {name for name, _ in spec.env}
+    for name, offset in reads:
+        if name in seen or _SLURM_NAME.match(name) is None or len(faults.found) >= SHOWN_MAX:
+            continue
+        seen.add(name)
+        if is_slurm_script(content):
+            why = variables.missing(name, spec)
+        else:
+            why = "is set only for scripts with #SBATCH lines; add one, such as #SBATCH --job-name=NAME"
+        if why is not None:
+            near = None if name in variables.BY_NAME else nearest(name, tuple(variables.BY_NAME))
+            line, column = _place(content, offset)
+            tail = f"; if it may be missing write ${{{name}:-}}"
+            faults.add_at(
+                line, column, f"${name} {why}{tail}" + (f" (did you mean ${near}?)" if near else "")
+            )
+
+
+def _place(content: str, offset: int) -> tuple[int, int]:
+    """Line and column, from 1."""
+    return content.count("\n", 0, offset) + 1, offset - content.rfind("\n", 0, offset)

@@ -1,0 +1,295 @@
+"""What `#SBATCH` options ask of nodes: how many, with what in them, and which.
+
+Owns    tasks, nodes, GPUs, CPUs, memory and node lists. Output: values in the job tree.
+Why     Slurm counts by job, task, GPU or node; here resources are of a node. `--gpus` counts the whole job,
+        `--mem=4G` is 4 GiB, and a feature is a label.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bursar.jobfile.flags import FlagFaults, FlagNode, Place, Tree
+from bursar.jobfile.variables import expand_hosts
+from bursar.model.check import quote
+
+GPU_TYPES: Final = frozenset((
+    "K80", "P4", "P40", "P100", "V100", "V100S", "T4", "RTX6000", "A10", "A16", "A30", "A40", "A100", "A800",
+    "L4", "L40", "L40S", "H100", "H200", "H800", "GH200", "B100", "B200", "GB200", "MI100", "MI210", "MI250",
+    "MI250X", "MI300A", "MI300X",
+))  # fmt: skip
+"""Types that sites name in `--account` and `--constraint` as well as in `--gres`."""
+_LOCAL_DISK: Final = frozenset(
+    ("lscratch", "localtmp", "tmpspace", "tmpdir", "scratch", "nvme", "ssd", "disk")
+)
+_UNIT = {"": 1024**2, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_MEM = re.compile(r"(\d{1,12})([KMGT]?)B?", re.ASCII | re.IGNORECASE)
+_GRES_GPU = re.compile(
+    r"gpu(?::([A-Za-z][A-Za-z0-9._-]*|\d+g\.\d+gb))?(?:[:=](\d{1,6}))?(?:\(.*\))?", re.ASCII
+)
+_TYPED_COUNT = re.compile(r"(?:([A-Za-z][A-Za-z0-9._-]*|\d+g\.\d+gb):)?(\d{1,6})", re.ASCII)
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
+_NODES = re.compile(r"\d{1,6}(?:-\d{1,6}(?::\d{1,6})?)?(?:,\d{1,6}(?:-\d{1,6})?)*", re.ASCII)
+_ALL_MEMORY = (
+    "0 means all memory of a node to Slurm, and nodes differ here: write the size, such as --mem=64G "
+    "(`bursar nodes` shows what each has)"
+)
+
+
+class Option:
+    """One option as found: its long name, its value, and where it stands as it was written."""
+
+    __slots__ = ("name", "place", "value")
+
+    def __init__(self, name: str, value: str, place: Place) -> None:
+        self.name, self.value, self.place = name, value, place
+
+
+class Sizes:
+    """Reads the options that count; `notes` takes what is said by line.
+
+    Attributes:
+        tasks: in all, as `--ntasks` says; 0: it does not. tasks_per_node: at least 1.
+        words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
+    """
+
+    def __init__(self, options: dict[str, Option], tree: Tree, faults: FlagFaults) -> None:
+        self.options = options
+        self.tree = tree
+        self.faults = faults
+        self.notes: list[tuple[int, str]] = []
+        self.words: dict[str, str] = {}
+        self.tasks = 0
+        self.tasks_per_node = 1
+        self._nodes = 1
+        self._gpus = 0
+        self._kind = ""
+
+    def note(self, option: Option, sentence: str) -> None:
+        """Say something at an option."""
+        self.notes.append((option.place.line, f"{option.place.flag} {sentence}"))
+
+    def fault(self, option: Option, message: str) -> None:
+        """Refuse an option."""
+        self.faults.add(FlagNode("scalar", option.place), message)
+
+    def read(self) -> None:
+        """Everything that counts."""
+        self._read_nodes()
+        self._read_lists()
+        self._read_kind()
+        found = self._find_gpus()
+        self._read_tasks(found)
+        self._read_gpus(found)
+        cpus = self._read_cpus()
+        self._read_memory(cpus)
+
+    def _number(self, name: str) -> int | None:
+        option = self.options.get(name)
+        if option is None:
+            return None
+        if re.fullmatch(r"\d{1,6}", option.value, re.ASCII) is None or int(option.value) == 0:
+            self.fault(option, f"{quote(option.value)} is not a whole number from 1 to 999999")
+            return None
+        return int(option.value)
+
+    # -------------------------------------------------------------- nodes
+
+    def _read_nodes(self) -> None:
+        option = self.options.get("nodes")
+        if option is None:
+            return
+        text = option.value
+        if _NODES.fullmatch(text) is not None and not text.isdigit():
+            least = str(min(int(part.partition("-")[0]) for part in text.split(",")))
+            if any(part != f"{least}-{least}" for part in text.split(",")):
+                self.note(option, f"{text} is taken as {least}, the least of them: a gang has one size")
+            text = least
+        self.tree.put(("nodes",), text, option.place)
+        self._nodes = int(text) if re.fullmatch(r"[1-9]\d{0,5}", text, re.ASCII) else 1
+
+    def _read_lists(self) -> None:
+        wanted, unwanted = self._hosts("nodelist"), self._hosts("exclude")
+        parts = [*wanted, *(f"!{name}" for name in unwanted)]
+        if not parts:
+            return
+        option = self.options["nodelist" if wanted else "exclude"]
+        if wanted and "nodes" not in self.options and "ntasks-per-node" not in self.options:
+            self._nodes = len(wanted)
+            self.tree.put(("nodes",), str(len(wanted)), option.place)
+        elif wanted and len(wanted) != self._nodes:
+            self.fault(
+                option, f"names {len(wanted)} nodes for a job of {self._nodes}; name as many as it has"
+            )
+        self.tree.put(("resources", "constraints", "node"), ",".join(parts), option.place)
+
+    def _hosts(self, name: str) -> list[str]:
+        option = self.options.get(name)
+        if option is None:
+            return []
+        try:
+            names = expand_hosts(option.value)
+        except ValueError:
+            names = []
+        if not names or any(_FEATURE.fullmatch(one) is None or "/" in one for one in names):
+            self.fault(option, f"{quote(option.value)} is not a list of nodes, such as n1,n[3-5]")
+            return []
+        return names
+
+    def _read_kind(self) -> None:
+        """Features, and what stands behind the @ of an account: a type of GPU, or a label of nodes."""
+        option = self.options.get("constraint")
+        parts = re.split(r"[&,]", option.value.strip("\"'")) if option is not None else []
+        for part in parts:
+            assert option is not None
+            if _FEATURE.fullmatch(part) is None:
+                self.fault(
+                    option,
+                    f"{quote(part)} is not the name of a feature; only features joined by & are read: "
+                    "alternatives go to resources.any_of of a job file",
+                )
+            elif part.upper() in GPU_TYPES:
+                self._kind = part.upper()
+            else:
+                self.tree.put(("resources", "constraints", part), "*", option.place)
+                self.note(option, f"asks for nodes that have the label {part}")
+
+    def account_kind(self, option: Option, kind: str) -> None:
+        """The part of an account behind its @, such as v100."""
+        if kind.upper() in GPU_TYPES:
+            self._kind = kind.upper()
+            self.note(
+                option, f"is read as {kind.upper()} GPUs for the project {option.value.partition('@')[0]}"
+            )
+        elif kind.lower() != "cpu":
+            self.fault(
+                option,
+                f"{quote(option.value)}: {quote(kind)} behind the @ is no type of GPU that is known here; "
+                "write the project alone, and the type in --gres=gpu:TYPE:COUNT",
+            )
+
+    # -------------------------------------------------------------- tasks
+
+    def _read_tasks(self, found: tuple[Option, str, int] | None) -> None:
+        tasks, per_node = self._number("ntasks"), self._number("ntasks-per-node")
+        per_gpu = self._number("ntasks-per-gpu")
+        if per_gpu is not None and found is not None and per_node is None:
+            of_job = found[0].name == "gpus"
+            per_node = per_gpu * max(found[2] // self._nodes if of_job else found[2], 1)
+        self.tasks = tasks or 0
+        if per_node is not None:
+            self.tasks_per_node = per_node
+            if tasks is not None and "nodes" not in self.options and "nodelist" not in self.options:
+                self._nodes = -(-tasks // per_node)
+                self.tree.put(("nodes",), str(self._nodes), self.options["ntasks"].place)
+        elif tasks is not None:
+            self.tasks_per_node = -(-tasks // self._nodes)
+        option = self.options.get("ntasks-per-node") or self.options.get("ntasks")
+        if option is not None and self.tasks_per_node > 1:
+            self.note(
+                option,
+                f"gives {self.tasks_per_node} tasks' CPUs on each of {self._nodes} node(s); the script "
+                "itself runs once, on the first node, and starts them",
+            )
+
+    # -------------------------------------------------------------- GPUs
+
+    def _find_gpus(self) -> tuple[Option, str, int] | None:
+        order = ("gpus-per-node", "gres", "gpus-per-task", "gpus")
+        found: list[tuple[Option, str, int]] = []
+        for name in order:
+            option = self.options.get(name)
+            if option is not None:
+                read = self._gres(option) if name == "gres" else self._typed(option)
+                if read is not None:
+                    found.append((option, *read))
+        for other, _, _ in found[1:]:
+            if other.name == "gpus-per-task":
+                self.words["SLURM_GPUS_PER_TASK"] = other.value
+            else:
+                self.note(other, f"is not read beside {found[0][0].place.flag}")
+        return found[0] if found else None
+
+    def _read_gpus(self, found: tuple[Option, str, int] | None) -> None:
+        if found is None:
+            if self._kind and ("constraint" in self.options):
+                self.note(self.options["constraint"], f"names {self._kind} GPUs, but the job asks for none")
+            return
+        option, kind, count = found
+        if option.name == "gpus-per-task":
+            self.words["SLURM_GPUS_PER_TASK"] = option.value
+            count *= self.tasks_per_node
+        if option.name == "gpus":
+            if count % self._nodes:
+                self.fault(option, f"{count} do not divide over {self._nodes} nodes; use --gpus-per-node")
+                return
+            count //= self._nodes
+        self._gpus = count
+        if self._kind and kind and kind.upper() != self._kind:
+            self.fault(option, f"asks for {kind}, and another line for {self._kind}; keep one")
+            return
+        kind = kind or self._kind
+        text = f"{kind}:{count}" if kind and count else str(count)
+        self.tree.put(("resources", "gpus"), text, option.place)
+
+    def _gres(self, option: Option) -> tuple[str, int] | None:
+        found: list[tuple[str, int]] = []
+        for part in option.value.split(","):
+            name = re.split(r"[:=]", part.removeprefix("gres/").removeprefix("gres:"))[0]
+            match = _GRES_GPU.fullmatch(part.removeprefix("gres/").removeprefix("gres:"))
+            if match is not None:
+                found.append((match.group(1) or "", int(match.group(2) or 1)))
+            elif name == "gpu":
+                self.fault(option, f"{quote(part)} is not of the form gpu:TYPE:COUNT")
+            elif name.lower() in _LOCAL_DISK:
+                self.note(
+                    option, f"{quote(part)} is not honoured: local disk is not counted; TMPDIR is private"
+                )
+            elif name and part not in ("none", "0") and not part.endswith(":0"):
+                self.fault(option, f"{quote(part)} cannot be had: only gpu is counted; name nodes by a label")
+        if len(found) > 1:
+            self.fault(option, "names GPUs twice; a node of the job has GPUs of one type")
+            return None
+        return found[0] if found else None
+
+    def _typed(self, option: Option) -> tuple[str, int] | None:
+        match = _TYPED_COUNT.fullmatch(option.value)
+        if match is None:
+            self.fault(option, f"{quote(option.value)} is not of the form COUNT or TYPE:COUNT")
+            return None
+        return match.group(1) or "", int(match.group(2))
+
+    # -------------------------------------------------------------- CPUs and memory
+
+    def _read_cpus(self) -> int:
+        per_task, per_gpu = self._number("cpus-per-task"), self._number("cpus-per-gpu")
+        least = self._number("mincpus") or 0
+        order = ("cpus-per-task", "cpus-per-gpu", "ntasks-per-node", "ntasks", "ntasks-per-gpu", "mincpus")
+        given = [name for name in order if name in self.options]
+        if not given:
+            return 1
+        cpus = per_gpu * self._gpus if per_gpu and self._gpus else (per_task or 1) * self.tasks_per_node
+        cpus = max(cpus, least)
+        self.tree.put(("resources", "cpus"), str(cpus), self.options[given[0]].place)
+        return cpus
+
+    def _read_memory(self, cpus: int) -> None:
+        factors = {"mem": 1, "mem-per-cpu": cpus, "mem-per-gpu": max(self._gpus, 1)}
+        given = [name for name in factors if name in self.options]
+        if not given:
+            return
+        option = self.options[given[0]]
+        match = _MEM.fullmatch(option.value)
+        if match is None:
+            self.fault(option, f"{quote(option.value)} is not a size, such as 4G (GiB) or 4000 (MiB)")
+            return
+        size = int(match.group(1)) * _UNIT[match.group(2).upper()]
+        if size == 0:
+            self.fault(option, _ALL_MEMORY)
+        else:
+            self.tree.put(("resources", "memory"), f"{size * factors[option.name]}B", option.place)
+        if option.name != "mem":
+            self.words[f"SLURM_{option.name.replace('-', '_').upper()}"] = str(size // 1024**2)
+        for other in given[1:]:
+            self.note(self.options[other], f"is not read beside {option.place.flag}")

@@ -1,0 +1,330 @@
+"""Slurm's options mean what they mean in Slurm, or are refused; and so is what a script's body lacks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from bursar.clock import SECOND_US, parse_instant
+from bursar.errors import InvalidRequest
+from bursar.jobfile import Caller, Notice, RunFlags, parse_job, parse_script
+from bursar.jobfile.options import HONOURED, OPTIONS, REFUSED, find
+from bursar.jobfile.slurm_times import parse_begin
+from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
+from bursar.resources import GpuRequest
+
+CET = timezone(timedelta(hours=1))
+NOW = datetime(2026, 11, 27, 14, 30, 15, tzinfo=CET)
+CALLER = Caller({"HF_TOKEN": "secret", "LR": "0.1"}, NOW, "login1")
+
+
+def read(
+    *directives: str, body: str = "python train.py", flags: RunFlags | None = None
+) -> tuple[JobSpec, tuple[Notice, ...]]:
+    text = "\n".join(["#!/bin/bash", *(f"#SBATCH {one}" for one in directives), body, ""])
+    return parse_script(text, "train.sh", "/home/u", flags=flags, caller=CALLER)
+
+
+def refused(*directives: str, body: str = "true") -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        read(*directives, body=body)
+    return caught.value.message
+
+
+def env(*directives: str, flags: RunFlags | None = None) -> dict[str, str]:
+    return dict(read(*directives, flags=flags)[0].env)
+
+
+# ------------------------------------------------------------------ how options are written
+
+
+def test_aliases_and_unambiguous_beginnings_are_read() -> None:
+    assert [option.name for option in find("tasks-per-node")] == ["ntasks-per-node"]
+    assert [option.name for option in find("job-n")] == ["job-name"]
+    assert [option.name for option in find("mem")] == ["mem"]
+    assert [option.name for option in find("mem-per-c")] == ["mem-per-cpu"]
+    assert len(find("mem-")) == 3
+    assert [option.name for option in find("N")] == ["nodes"]
+    assert find("nonsense") == find("") == find("Z") == []
+    spec, _ = read("--tasks-per-node=2 --dep=afterok:7 --cpus-per-t=3")
+    assert (spec.options[0].cpu_milli, spec.depends_on) == (6_000, (Dependency("7"),))
+
+
+def test_every_option_says_what_becomes_of_it() -> None:
+    assert all(option.text for option in OPTIONS.values())
+    assert len({option.short for option in OPTIONS.values() if option.short}) == 32
+    harmless = {name for name, option in OPTIONS.items() if option.fate not in (HONOURED, REFUSED)}
+    assert not harmless & {"exclude", "nodelist", "constraint", "exclusive", "mem", "clusters", "reservation"}
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.fate == REFUSED])
+def test_what_is_refused_is_refused_with_its_line(name: str) -> None:
+    value = "" if OPTIONS[name].value == "no" else "=2026-12-01"
+    assert refused(f"--{name}{value}").startswith(f"train.sh:2:9: --{name}: ")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, option in OPTIONS.items() if option.fate not in (HONOURED, REFUSED)]
+)
+def test_what_is_harmless_is_noted_and_never_refused(name: str) -> None:
+    value = "" if OPTIONS[name].value == "no" else "=x"
+    notices = read(f"--{name}{value}")[1]
+    assert [(n.line, n.message.partition(":")[0]) for n in notices] == [(2, f"--{name} is not honoured")]
+
+
+# ------------------------------------------------------------------ where it runs
+
+
+def test_a_script_of_slurm_runs_once_unless_it_says_otherwise() -> None:
+    assert read("--nodes=2")[0].launch == "once"
+    assert read("--nodes=2", flags=RunFlags(launch="per-node"))[0].launch == "per-node"
+    text = "#!/bin/bash\n#SBATCH --nodes=2\n#BURSAR --launch per-node\ntrue\n"
+    assert parse_script(text, "a.sh", "/")[0].launch == "per-node"
+    assert parse_script("#!/bin/bash\n#BURSAR --nodes 2\ntrue\n", "a.sh", "/")[0].launch == "per-node"
+
+
+def test_nodes_by_name_are_wanted_or_not() -> None:
+    assert read("--exclude=n1")[0].constraints == (("node", "!n1"),)
+    spec, notices = read("-w gpu[1-2] -x gpu2,gpu7")
+    assert (spec.nodes, spec.constraints, notices) == (2, (("node", "gpu1,gpu2,!gpu2,!gpu7"),), ())
+    assert read("-w n1 -N 1")[0].nodes == 1
+
+
+def test_of_a_range_of_nodes_the_least_is_taken_and_that_is_said() -> None:
+    for text, least in (("1-2", 1), ("2,4", 2), ("4-8,3", 3)):
+        spec, notices = read(f"-N {text}")
+        assert (spec.nodes, len(notices)) == (least, 1)
+        assert f"{text} is taken as {least}" in notices[0].message
+    assert read("--nodes=3-3") == (read("--nodes=3-3")[0], ())
+
+
+def test_features_are_labels_and_known_gpus_their_type() -> None:
+    spec, notices = read("-C ib&fast --gres=gpu:2")
+    assert spec.constraints == (("fast", "*"), ("ib", "*"))
+    assert ["label ib" in n.message or "label fast" in n.message for n in notices] == [True, True]
+    assert read("-C v100 --gres=gpu:2")[0].options[0].gpus == GpuRequest(2, ("V100",))
+    spec, notices = read("--constraint=a100")
+    assert (spec.options[0].gpus, spec.constraints) == (None, ())
+    assert "the job asks for none" in notices[0].message
+
+
+def test_an_account_may_name_the_gpus_it_is_for() -> None:
+    spec, notices = read("-A abc@v100 --gres=gpu:4")
+    assert (spec.project, spec.options[0].gpus) == ("abc", GpuRequest(4, ("V100",)))
+    assert "V100 GPUs for the project abc" in notices[0].message
+    assert read("-A abc@cpu") == (read("-A abc@cpu")[0], ())
+    assert read("-A abc@cpu")[0].project == "abc"
+
+
+def test_all_memory_is_refused_with_the_words_for_it() -> None:
+    assert "write the size, such as --mem=64G" in refused("--mem=0")
+    assert "write the size" in refused("--mem-per-cpu=0")
+
+
+# ------------------------------------------------------------------ when it runs
+
+
+def test_a_warning_before_the_limit() -> None:
+    second = SECOND_US
+    assert read("--signal=B:USR1@120")[0].checkpoint == CheckpointSpec(
+        "USR1", 120 * second, 120 * second, True
+    )
+    assert read("--signal=12")[0].checkpoint == CheckpointSpec("USR2", 60 * second, 60 * second)
+
+
+def test_what_it_waits_for() -> None:
+    spec, _ = read("--job-name=chain --dependency=singleton,after:3:4_1,afterany:last")
+    assert set(spec.depends_on) == {
+        Dependency("3", "started"),
+        Dependency("4[1]", "started"),
+        Dependency("last", "finished"),
+        Dependency("chain", "singleton"),
+    }
+    renamed, _ = read("--dependency=singleton", flags=RunFlags(name="mine"))
+    assert renamed.depends_on == (Dependency("mine", "singleton"),)
+    with pytest.raises(InvalidRequest, match="this one has none"):
+        parse_script("#!/bin/sh\n#SBATCH -d singleton\ntrue\n", "-", "/")
+
+
+def test_a_task_is_waited_for_by_the_number_it_knows() -> None:
+    assert read(f"-d afterok:{12 * 4_000_037 + 3}")[0].depends_on == (Dependency("12[3]"),)
+
+
+def test_the_flags_of_a_submission_replace_what_a_script_waits_for() -> None:
+    spec, _ = read("-d singleton", "-d afterok:3", flags=RunFlags(after=("9",)))
+    assert spec.depends_on == (Dependency("9"),)
+
+
+def test_a_job_that_must_not_be_requeued() -> None:
+    assert read("--no-requeue")[0].retry == RetrySpec(never=True)
+    assert read("--no-requeue", "--requeue")[0].retry == RetrySpec(("node_lost", "preempted"))
+
+
+@pytest.mark.parametrize("text", ["[0-4]", "0-4", "[0-4]%2"])
+def test_brackets_around_an_array(text: str) -> None:
+    array = read(f"--array={text}")[0].array
+    assert array is not None
+    assert list(array.indices) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("now", "2026-11-27T14:30:15"),
+        ("now+1hour", "2026-11-27T15:30:15"),
+        ("now+90", "2026-11-27T14:31:45"),
+        ("now + 2 days", "2026-11-29T14:30:15"),
+        ("now+1week", "2026-12-04T14:30:15"),
+        ("now+5min", "2026-11-27T14:35:15"),
+        ("16:00", "2026-11-27T16:00:00"),
+        ("10:00", "2026-11-28T10:00:00"),
+        ("9:05:30 PM", "2026-11-27T21:05:30"),
+        ("12am", None),
+        ("12:00am", "2026-11-28T00:00:00"),
+        ("midnight", "2026-11-28T00:00:00"),
+        ("noon", "2026-11-28T12:00:00"),
+        ("teatime", "2026-11-27T16:00:00"),
+        ("tomorrow", "2026-11-28T14:30:15"),
+        ("2027-01-02", "2027-01-02T00:00:00"),
+        ("2027-01-02T03:04", "2027-01-02T03:04:00"),
+        ("01/02/27", "2027-01-02T00:00:00"),
+        ("01/02/27-03:04", "2027-01-02T03:04:00"),
+        ("010227", "2027-01-02T00:00:00"),
+        ("25:00", None),
+        ("now+1fortnight", None),
+        ("2027-13-01", None),
+        ("soon", None),
+    ],
+)
+def test_each_form_of_a_start(text: str, at: str | None) -> None:
+    found = parse_begin(text, NOW)
+    assert found == (None if at is None else datetime.fromisoformat(at).replace(tzinfo=CET))
+
+
+def test_a_start_is_meant_in_the_time_zone_of_the_caller() -> None:
+    assert read("--begin=16:00")[0].begin_after == parse_instant("2026-11-27T15:00:00Z")
+    assert read("--begin=2027-01-02T03:00:00Z")[0].begin_after == parse_instant("2027-01-02T03:00:00Z")
+    assert read("--begin=now")[0].begin_after == 0
+    with pytest.raises(InvalidRequest, match="is not a time"):
+        parse_script("#!/bin/sh\n#SBATCH --begin=now+1hour\ntrue\n", "a.sh", "/")
+
+
+# ------------------------------------------------------------------ its environment
+
+
+def test_what_only_the_submission_knows_goes_into_the_environment() -> None:
+    found = env(
+        "-n 7 --ntasks-per-node=4 -p gpu -q long --mem-per-cpu=2G --gpus-per-task=1 -D /data -d afterok:3"
+    )
+    assert found == {
+        "SLURM_NTASKS": "7",
+        "SLURM_NTASKS_PER_NODE": "4",
+        "SLURM_JOB_PARTITION": "gpu",
+        "SLURM_JOB_QOS": "long",
+        "SLURM_MEM_PER_CPU": "2048",
+        "SLURM_GPUS_PER_TASK": "1",
+        "SLURM_JOB_DEPENDENCY": "afterok:3",
+        "SLURM_SUBMIT_DIR": "/home/u",
+        "SLURM_SUBMIT_HOST": "login1",
+    }
+    assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1"}
+    assert env("-n 4 -N 2", flags=RunFlags(nodes="4"))["SLURM_NTASKS"] == "8"
+    assert env("--ntasks-per-gpu=2 --gpus-per-node=4")["SLURM_NTASKS_PER_NODE"] == "8"
+
+
+def test_variables_are_exported_by_name_and_by_value() -> None:
+    spec, notices = read("--export=ALL,A=1,LR,MISSING")
+    assert {name: value for name, value in spec.env if name[:5] != "SLURM"} == {"A": "1", "LR": "0.1"}
+    assert [n.message.partition(" is not honoured")[0] for n in notices] == [
+        "--export 'ALL'",
+        "--export 'MISSING'",
+    ]
+    assert read("--export=NONE")[1] == ()
+
+
+# ------------------------------------------------------------------ flags
+
+
+def test_flags_stand_above_directives_of_either_kind() -> None:
+    text = "#!/bin/bash\n#SBATCH --time=5 --gres=gpu:h100:4\n#BURSAR --env A=1 --env B=2\ntrue\n"
+    flags = RunFlags(time_limit="2m", gpus="2", env=("A=9",), name="x", array="0-3")
+    spec, _ = parse_script(text, "a.sh", "/", flags=flags)
+    assert (spec.time_limit_us, spec.name) == (120 * SECOND_US, "x")
+    assert spec.options[0].gpus == GpuRequest(2)
+    assert spec.env == (("A", "9"), ("B", "2"))
+    assert spec.array is not None
+
+
+def test_flags_stand_above_a_job_file() -> None:
+    text = "name: a\ntime_limit: 1h\nresources: {cpus: 2, memory: 1GB}\nenv: {A: '1'}\nrun: echo\n"
+    spec = parse_job(text, "a.yaml", "/", RunFlags(time_limit="2m", cpus="4", env=("A=2", "B=3")))
+    assert (spec.name, spec.time_limit_us, spec.options[0].cpu_milli) == ("a", 120 * SECOND_US, 4_000)
+    assert (spec.options[0].memory_bytes, spec.env) == (10**9, (("A", "2"), ("B", "3")))
+    with pytest.raises(InvalidRequest, match="--time-limit: "):
+        parse_job(text, "a.yaml", "/", RunFlags(time_limit="soon"))
+
+
+# ------------------------------------------------------------------ the body
+
+
+@pytest.mark.parametrize(
+    ("body", "fragment"),
+    [
+        ("srun python x", "train.sh:2:1: srun cannot run: steps are not built yet"),
+        ("clear; srun a | tee log", "train.sh:2:8: srun cannot run"),
+        ("hosts=$(scontrol show hostnames)", "train.sh:2:9: scontrol cannot run"),
+        ("sbatch next.sh", "train.sh:2:1: sbatch cannot run"),
+        ("echo $SLURM_FOO", "train.sh:2:6: $SLURM_FOO is not set by bursar; docs/from-slurm.md lists"),
+        ("echo $SLURM_NODE_ID", "(did you mean $SLURM_NODEID?)"),
+        ("echo $SLURM_ARRAY_TASK_ID", "is set in arrays alone; submit with --array"),
+        ("echo $SLURM_GPUS_ON_NODE", "is set in jobs with GPUs alone"),
+        ("echo $SLURM_MEM_PER_CPU", "is not set here"),
+        ("echo ${SLURM_STEP_ID}", "steps are not built"),
+        ("echo $SLURM_JOB_UID", "use $(id -u)"),
+        ("rm -rf $SLURM_SCRATCH/*", "if it may be missing write ${SLURM_SCRATCH:-}"),
+    ],
+)
+def test_what_a_script_lacks_is_refused_with_its_line(body: str, fragment: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_script(f"#SBATCH -t 1\n{body}\n", "train.sh", "/")
+    assert fragment in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "echo $SLURM_JOB_ID $SLURM_SUBMIT_DIR ${SLURM_RESTART_COUNT}",
+        "echo ${SLURM_FOO:-0}",
+        "# srun $SLURM_FOO\ntrue",
+        "echo 'srun $SLURM_FOO'",
+        "command -v srun && srun x",
+        "trap 'rm -rf ${SLURM_TMPDIR}/*' EXIT",
+        "export SLURM_HINT=multithread; echo $SLURM_HINT",
+    ],
+)
+def test_what_it_does_not_lack_is_not(body: str) -> None:
+    assert read("-t 1", body=body)[1] == ()
+
+
+def test_what_is_asked_for_makes_its_variables() -> None:
+    body = (
+        "echo $SLURM_ARRAY_TASK_ID $SLURM_GPUS_ON_NODE $SLURM_MEM_PER_NODE $SLURM_GPUS_PER_TASK $SLURM_MINE"
+    )
+    flags = RunFlags(array="0-3", gpus="1", memory="1GB", env=("SLURM_MINE=1",))
+    assert read("--gpus-per-task=1", body=body, flags=flags)[1] == ()
+
+
+def test_a_script_without_directives_of_slurm_has_none_of_its_variables() -> None:
+    with pytest.raises(InvalidRequest, match="add one, such as #SBATCH --job-name=NAME"):
+        parse_script("#!/bin/bash\necho $SLURM_JOB_ID\n", "a.sh", "/")
+    parse_script("#!/bin/bash\necho ${SLURM_JOB_ID:-none}\n", "a.sh", "/")
+
+
+def test_a_script_in_python_is_read_as_python() -> None:
+    head = "#!/usr/bin/env python3\n#SBATCH -t 1\nimport os\n"
+    parse_script(
+        f"{head}print(os.environ.get('SLURM_FOO'), '$SLURM_FOO', os.environ['SLURM_JOB_ID'])\n", "a", "/"
+    )
+    with pytest.raises(InvalidRequest, match=r"a:4:10: \$SLURM_FOO is not set"):
+        parse_script(f"{head}print(os.environ['SLURM_FOO'])\n", "a", "/")
