@@ -27,13 +27,13 @@ def test_slurm_and_bursar_directives_are_honoured_or_named_by_line(
     script = make_file(
         "train.sh",
         "#!/bin/bash\n#SBATCH --job-name=from-slurm --time=00:10:00\n#SBATCH --cpus-per-task=1\n"
-        "#SBATCH --constraint=fast\n#BURSAR --experiment exp-7 --model net\n"
+        "#SBATCH --partition=fast\n#BURSAR --experiment exp-7 --model net\n"
         "echo words $1 $BURSAR_JOB_NUMBER\n",
     )
     done = shared_cluster.run("submit", script, "-o", "json", "--", "hello")
     job = json.loads(done.stdout)
     assert "train.sh:4" in done.stderr
-    assert "--constraint" in done.stderr
+    assert "--partition" in done.stderr
     assert (job["name"], job["time_limit_s"]) == ("from-slurm", 600)
     assert (job["experiment"], job["model"]) == ("exp-7", "net")
     assert shared_cluster.ended(job["id"])["state"] == "SUCCEEDED"

@@ -140,6 +140,65 @@ def test_job_file_and_standard_input_are_read(fake, capsys, tmp_path, monkeypatc
     assert submitted(fake).name == "a"
 
 
+def test_flags_stand_above_the_file_wherever_they_are_written(fake, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a\ntime_limit: 1h\nrun: echo hi\n")
+    for words in (["--time-limit", "2m", "job.yaml"], ["job.yaml", "--time-limit", "2m"]):
+        assert run(["submit", *words]) == 0
+        assert submitted(fake).time_limit_us == 120 * 10**6
+    (tmp_path / "s.sh").write_text("#!/bin/bash\n#SBATCH --time=60\necho $1\n")
+    words = ["--time-limit", "2m", "--array", "0-3", "--after", "12", "--env", "LR=1e-4", "s.sh"]
+    assert run(["submit", *words]) == 0
+    spec = submitted(fake)
+    assert (spec.time_limit_us, spec.array.ranges[0].stop, spec.env["LR"]) == (120 * 10**6, 4, "1e-4")
+    assert spec.depends_on[0].job == "12"
+
+
+def test_words_behind_a_script_are_its_own(fake, capsys, tmp_path):
+    (tmp_path / "s.sh").write_text("#!/bin/bash\n#SBATCH --time=60\necho $1\n")
+    assert run(["submit", "s.sh", "--lr", "0.1", "42"]) == 0
+    assert "\nset -- --lr 0.1 42\n" in submitted(fake).script
+    assert run(["submit", "s.sh", "--follow"]) == 0
+    assert "\nset -- --follow\n" in submitted(fake).script
+    assert "--follow stands behind the script, so it goes to the script" in capsys.readouterr().err
+    assert run(["submit", "s.sh", "--name", "x", "--", "--follow"]) == 0
+    assert (submitted(fake).name, "set -- --follow" in submitted(fake).script) == ("x", True)
+
+
+def test_a_script_on_standard_input_is_read_once(fake, tmp_path, monkeypatch):
+    (tmp_path / "s.sh").write_text("#!/bin/bash\necho $1\n")
+    with (tmp_path / "s.sh").open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        assert run(["submit", "-", "--lr"]) == 0
+    assert "set -- --lr" in submitted(fake).script
+
+
+def test_a_job_file_takes_no_words(fake, capsys, tmp_path):
+    (tmp_path / "job.yaml").write_text("run: echo hi\n")
+    assert run(["submit", "job.yaml", "extra"]) == 2
+    assert "takes no words of its own; put 'extra' into its `run`" in capsys.readouterr().err
+
+
+def test_what_is_not_copied_is_said_at_each_submission(fake, capsys, tmp_path):
+    (tmp_path / "s.sh").write_text("#!/bin/bash\n#SBATCH --time=60\necho $1\n")
+    assert run(["submit", "s.sh"]) == 0
+    assert "your shell's variables are not copied, as with --export=NONE" in capsys.readouterr().err
+    assert submitted(fake).env["SLURM_SUBMIT_HOST"]
+
+
+def test_a_variable_without_a_value_has_that_of_the_shell(fake, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "s3cret")
+    assert run(["run", "--env", "HF_TOKEN", "--env", "A=", "--", "true"]) == 0
+    assert dict(submitted(fake).env) == {"HF_TOKEN": "s3cret", "A": ""}
+    assert run(["run", "--env", "NO_SUCH_THING", "--", "true"]) == 2
+    assert "your shell has no variable of that name" in capsys.readouterr().err
+
+
+def test_parsable_prints_the_number_alone(fake, capsys):
+    assert run(["run", "--parsable", "--", "true"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("12\n", "")
+
+
 def test_script_with_directives_is_submitted_with_its_words(fake, capsys, tmp_path):
     (tmp_path / "s.sh").write_text("#!/bin/bash\n#SBATCH --job-name=sl --mem=2G\necho $1\n")
     assert run(["submit", "s.sh", "--", "one"]) == 0
@@ -373,6 +432,39 @@ def test_change_verbs_take_many_jobs(fake, capsys, verb):
     assert run([verb, "1", "last"]) == 0
     assert list(fake.calls(f"Jobs/{verb.capitalize()}")[0].jobs) == ["1", "last"]
     assert capsys.readouterr().out == "job 12 job_7h2k9m3n4p5q6r7s CANCELLED\n"
+
+
+def test_cancel_by_filter_says_how_many_before_it_acts(fake, capsys):
+    fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse(jobs=[make_job(), make_job(id="job_b", number=13)])
+    fake.answers["Jobs/Cancel"] = jobs_pb2.JobsResponse(jobs=[make_job(state="CANCELLED")])
+    words = ["--user", "anna", "--project", "nlp", "--name", "ft", "--state", "pending"]
+    assert run(["cancel", *words]) == 0
+    asked = fake.calls("Jobs/List")[-1]
+    assert (asked.user, asked.project, asked.name, list(asked.states)) == ("anna", "nlp", "ft", ["PENDING"])
+    assert list(fake.calls("Jobs/Cancel")[-1].jobs) == ["job_7h2k9m3n4p5q6r7s", "job_b"]
+    assert capsys.readouterr().err == "2 jobs to cancel\n"
+    assert run(["cancel", "--name", "ft"]) == 0
+    assert list(fake.calls("Jobs/List")[-1].states) == ["PENDING", "STARTING", "RUNNING", "STOPPING"]
+
+
+def test_cancel_by_filter_ends_nothing_where_nothing_is_found(fake, capsys):
+    fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse()
+    assert run(["cancel", "--name", "none"]) == 0
+    assert capsys.readouterr().err == "0 jobs to cancel\n"
+    assert not fake.calls("Jobs/Cancel")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name the jobs, or choose them by --name"),
+        (["12", "--name", "a"], "give either jobs (12) or filters, not both"),
+        (["--state", "failed"], "a job that is failed has ended already"),
+    ],
+)
+def test_cancel_needs_jobs_or_filters_and_not_both(fake, capsys, words, said):
+    assert run(["cancel", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_wait_exits_1_when_one_failed_and_0_when_all_succeeded(fake, capsys):

@@ -230,17 +230,55 @@ def read_timeout(text: str | None) -> float | None:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.argument("jobs", nargs=-1, metavar="[JOB...]")
+@click.option("--name", default="", help="All of this name that have not ended.")
+@click.option("--user", default="", help="All of this user that have not ended.")
+@click.option("--project", default="", help="All of this project and those below it that have not ended.")
+@click.option("--state", "states", metavar="S,S", help="All in these states: pending,running.")
 @click.option("--grace", metavar="DURATION", help="Instead of the job's own: 0s, 30s, 5m.")
+@click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before many are ended.")
 @listing
 @connected
-def cancel(client: Client, jobs: tuple[str, ...], grace: str | None, output: Output) -> None:
-    """Stop and end jobs; a pending job ends at once.
+def cancel(
+    client: Client,
+    jobs: tuple[str, ...],
+    states: str | None,
+    grace: str | None,
+    yes: bool,
+    output: Output,
+    **filters: str,
+) -> None:
+    """Stop and end jobs; a pending job ends at once. Several filters hold together.
 
-    Example: bursar cancel 12 13
+    How many a filter found is said before any is ended; on a terminal it is asked.
+
+    Example: bursar cancel --user ann --state pending
     """
     grace_us = None if grace is None else parse_duration(grace)
-    report(client.cancel(jobs, grace_us=grace_us), output)
+    if not any(filters.values()) and states is None:
+        if not jobs:
+            raise InvalidRequest("name the jobs, or choose them by --name, --user, --project or --state")
+        report(client.cancel(jobs, grace_us=grace_us), output)
+        return
+    if jobs:
+        raise InvalidRequest(f"give either jobs ({jobs[0]}) or filters, not both")
+    found = _found(client, states, filters)
+    say(f"{plural(len(found), 'job')} to cancel")
+    if found and sys.stdin.isatty() and not yes:
+        click.confirm("End them?", abort=True, err=True)
+    if found:
+        report(client.cancel(found, grace_us=grace_us), output)
+
+
+def _found(client: Client, states: str | None, filters: dict[str, Any]) -> list[str]:
+    """Ids of the jobs that filters choose, ended ones left out."""
+    live = [str(state) for state in JobState if not state.terminal]
+    wanted = _states(states) or live
+    ended = [state for state in wanted if state not in live]
+    if ended and states is not None and "all" not in states.lower():
+        raise InvalidRequest(f"--state: a job that is {ended[0].lower()} has ended already")
+    chosen = [state for state in wanted if state in live]
+    return [job.id for job in client.list(states=chosen, **filters)]
 
 
 @click.command()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +18,14 @@ from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import money_text
+from bursar.clock import SECOND_US
 from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec, JobState
 
 if TYPE_CHECKING:
     from bursar.client import Client
+    from bursar.jobfile import RunFlags
 
 PLAN_COLUMNS = (
     Column("starts_now"),
@@ -31,6 +36,14 @@ PLAN_COLUMNS = (
 )
 
 
+_FLAGS = frozenset((
+    "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
+    "time_limit", "deadline", "priority", "max_cost", "max_cost_per", "max_price", "env", "secret", "workdir",
+    "array", "after", "spot", "comment", "launch",
+))  # fmt: skip
+"""Of `jobfile.RunFlags`, by their option."""
+
+
 class Manner(NamedTuple):
     """How to submit: the flags `submit` and `run` share."""
 
@@ -38,6 +51,7 @@ class Manner(NamedTuple):
     follow: bool
     dry_run: bool
     key: str
+    parsable: bool
 
 
 def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +61,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--follow", is_flag=True, help="Print its log, then exit as the job did.")
     @click.option("--dry-run", is_flag=True, help="Show the plan and the price; submit nothing.")
     @click.option("--idempotency-key", default=None, metavar="K", help="Submit once per key.")
+    @click.option("--parsable", is_flag=True, help="Print the job's number alone, for scripts.")
     @click.option("--yes", is_flag=True, help="Never ask; this version asks nothing anyway.")
     @functools.wraps(command)
     def with_manner(
@@ -55,6 +70,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
         follow: bool,
         dry_run: bool,
         idempotency_key: str | None,
+        parsable: bool,
         yes: bool,
         **kwargs: Any,
     ) -> Any:
@@ -62,108 +78,216 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
             raise InvalidRequest(
                 "--idempotency-key: is empty, so nothing would keep a job from being doubled"
             )
-        return command(*args, manner=Manner(wait, follow, dry_run, idempotency_key or ""), **kwargs)
+        manner = Manner(wait, follow, dry_run, idempotency_key or "", parsable)
+        return command(*args, manner=manner, **kwargs)
 
     return with_manner
 
 
-@click.command()
-@click.argument("file", metavar="FILE|-")
-@click.argument("arguments", nargs=-1, metavar="[-- ARG...]")
+def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the verb `flags`: those that mirror the job file."""
+
+    @click.option("--name", help="Of the job, to find it by and to estimate from its past runs.")
+    @click.option("--project", help="Owns quota and budget: nlp/finetune.")
+    @click.option("--experiment", help="Groups jobs and their cost.")
+    @click.option("--model", help="Groups jobs and their cost.")
+    @click.option("--label", "label", multiple=True, metavar="K=V", help="A label.")
+    @click.option("--model-version", help="Of the model.")
+    @click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
+    @click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2.")
+    @click.option("--cpus", metavar="N", help="Per node: 16.")
+    @click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
+    @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
+    @click.option("--deadline", metavar="TIME", help="2026-10-01T08:00:00Z.")
+    @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
+    @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
+    @click.option(
+        "--max-cost-per", metavar="job|task", help="Of an array: all tasks together, or each.  [job]"
+    )
+    @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
+    @click.option(
+        "--env", "env", multiple=True, metavar="K[=V]", help="A variable; K alone: as in your shell."
+    )
+    @click.option(
+        "--secret",
+        "secret",
+        multiple=True,
+        metavar="NAME[:file]",
+        help="A secret, as a variable, or as a file whose path the variable has.",
+    )
+    @click.option("--workdir", metavar="DIR", help="Where it runs; else the current directory.")
+    @click.option("--array", metavar="RANGE", help="0-99, or 0-99%10 for 10 at once.")
+    @click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
+    @click.option("--spot", is_flag=True, help="Interruptible machines.")
+    @click.option("--comment", help="A note.")
+    @click.option("--launch", metavar="HOW", help="per-node (the command runs on every node) or once.")
+    @functools.wraps(command)
+    def with_flags(*args: Any, **kwargs: Any) -> Any:
+        flags = {name: kwargs.pop(name) for name in list(kwargs) if name in _FLAGS}
+        return command(*args, flags=flags, **kwargs)
+
+    return with_flags
+
+
+class FileThenWords(click.Command):
+    """`[flags] FILE [words]`: words behind a script are its own, as everywhere.
+
+    Behind a job file, which takes none, they are flags; and what stands between FILE and a `--` is ours too.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and once more when flags stood behind the file."""
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        file, words = ctx.params.get("file"), list(ctx.params.get("arguments") or ())
+        if not words:
+            return rest
+        if "--" in words:
+            ours, theirs = words[: words.index("--")], words[words.index("--") + 1 :]
+        elif _is_script(ctx, str(file)):
+            return rest
+        else:
+            ours, theirs = words, []
+        head = given[: len(given) - len(words) - 1]
+        ctx.params.clear()
+        rest = super().parse_args(ctx, [*head, *ours, str(file), *theirs])
+        if ctx.params.get("file") != file:
+            raise InvalidRequest(
+                f"{file} is a job file, which takes no words of its own; put {ours[0]!r} into its `run`, "
+                "or submit a script"
+            )
+        return rest
+
+
+@click.command(cls=FileThenWords, context_settings={"allow_interspersed_args": False})
+@job_flags
 @submitting
 @listing
-@connected
-def submit(client: Client, file: str, arguments: tuple[str, ...], manner: Manner, output: Output) -> None:
-    """Submit a job file (YAML) or a script with #BURSAR or #SBATCH lines. Words after -- go to it.
-
-    Example: bursar submit train.yaml --follow
-    """
-    bring_in(client, read_job(file, arguments), manner, output)
-
-
-@click.command()
 @click.argument("file", metavar="FILE|-")
-@click.argument("arguments", nargs=-1, metavar="[-- ARG...]")
-@listing
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG...]")
 @connected
-def plan(client: Client, file: str, arguments: tuple[str, ...], output: Output) -> None:
+def submit(
+    client: Client,
+    file: str,
+    arguments: tuple[str, ...],
+    flags: dict[str, Any],
+    manner: Manner,
+    output: Output,
+) -> None:
+    """Submit a job file (YAML) or a script with #BURSAR or #SBATCH lines.
+
+    Flags stand above what the file says. Words after a script go to it as $1, $2, …
+
+    Example: bursar submit --array 0-3 --env LR=1e-4 train.sh data.bin
+    """
+    bring_in(client, read_job(file, arguments, flags), manner, output)
+
+
+@click.command(cls=FileThenWords, context_settings={"allow_interspersed_args": False})
+@job_flags
+@listing
+@click.argument("file", metavar="FILE|-")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG...]")
+@connected
+def plan(
+    client: Client, file: str, arguments: tuple[str, ...], flags: dict[str, Any], output: Output
+) -> None:
     """Show where a job would go and what it would cost. Changes nothing.
 
     Example: bursar plan train.yaml
     """
-    show_plan(client, read_job(file, arguments), output)
+    show_plan(client, read_job(file, arguments, flags), output)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--name", help="Of the job, to find it by and to estimate from its past runs.")
-@click.option("--project", help="Owns quota and budget: nlp/finetune.")
-@click.option("--experiment", help="Groups jobs and their cost.")
-@click.option("--model", help="Groups jobs and their cost.")
-@click.option("--label", "label", multiple=True, metavar="K=V", help="A label.")
-@click.option("--model-version", help="Of the model.")
-@click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
-@click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2.")
-@click.option("--cpus", metavar="N", help="Per node: 16.")
-@click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
-@click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
-@click.option("--deadline", metavar="TIME", help="2026-10-01T08:00:00Z.")
-@click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
-@click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
-@click.option("--max-cost-per", metavar="job|task", help="Of an array: all tasks together, or each.  [job]")
-@click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
-@click.option("--env", "env", multiple=True, metavar="K=V", help="An environment variable.")
-@click.option(
-    "--secret",
-    "secret",
-    multiple=True,
-    metavar="NAME[:file]",
-    help="A secret, as a variable, or as a file whose path the variable has.",
-)
-@click.option("--workdir", metavar="DIR", help="Where it runs; else the current directory.")
-@click.option("--array", metavar="RANGE", help="0-99, or 0-99%10 for 10 at once.")
-@click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
-@click.option("--spot", is_flag=True, help="Interruptible machines.")
-@click.option("--comment", help="A note.")
-@click.option("--launch", metavar="HOW", help="per-node (the command runs on every node) or once.")
+@job_flags
 @submitting
 @listing
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 @connected
-def run(client: Client, command: tuple[str, ...], manner: Manner, output: Output, **flags: Any) -> None:
+def run(
+    client: Client, command: tuple[str, ...], flags: dict[str, Any], manner: Manner, output: Output
+) -> None:
     """Submit a command. Flags mirror the job file; the command comes after --.
 
     Example: bursar run --gpus 1 --time-limit 1h --follow -- python train.py
     """
-    bring_in(client, job_of_flags(command, flags), manner, output)
+    from bursar import jobfile
+
+    wanted = _given(flags, command) or jobfile.RunFlags()
+    bring_in(client, jobfile.spec_from_flags(wanted, str(Path.cwd())), manner, output)
 
 
 # ------------------------------------------------------------------ from words to a spec
 
 
-def read_job(file: str, arguments: tuple[str, ...]) -> JobSpec:
+def _text_of(ctx: click.Context, file: str) -> str:
+    """The file, read once: standard input cannot be read again. Raises `InvalidRequest`."""
+    texts_read: dict[str, str] = ctx.meta.setdefault("bursar.files", {})
+    if file not in texts_read:
+        texts_read[file] = read_small_file(file)
+    return texts_read[file]
+
+
+def _is_script(ctx: click.Context, file: str) -> bool:
+    from bursar import jobfile
+
+    try:
+        return jobfile.looks_like_script(_text_of(ctx, file))
+    except InvalidRequest:
+        return True  # it cannot be read, which is said by whoever needs the text
+
+
+def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
     """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
     from bursar import jobfile
 
-    source, text = ("<stdin>" if file == "-" else file), read_small_file(file)
-    if jobfile.looks_like_script(text):
-        spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments)
-        for notice in notices:
-            say(str(notice))
-        return spec
-    if arguments:
-        raise InvalidRequest(
-            f"{source} is a job file, which takes no words of its own; put {arguments[0]!r} into "
-            "its `run`, or submit a script"
-        )
-    return jobfile.parse_job(text, source, str(Path.cwd()))
+    source, text = ("<stdin>" if file == "-" else file), _text_of(click.get_current_context(), file)
+    given = _given(flags)
+    if not jobfile.looks_like_script(text):
+        return jobfile.parse_job(text, source, str(Path.cwd()), given)
+    here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
+    caller = jobfile.Caller(os.environ, here, socket.gethostname())
+    spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments, flags=given, caller=caller)
+    for notice in notices:
+        say(str(notice))
+    _say_what_may_surprise(source, spec, arguments)
+    return spec
 
 
-def job_of_flags(command: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
-    """The job of `run`'s flags."""
+def _say_what_may_surprise(source: str, spec: JobSpec, arguments: tuple[str, ...]) -> None:
+    """What people expect otherwise: of Slurm, their whole environment; of us, flags behind the file."""
+    from bursar.jobfile.slurm import is_slurm_script
+
+    if is_slurm_script(spec.script):
+        say(f"{source}: your shell's variables are not copied, as with --export=NONE; name them with --env")
+    known = {option for one in submit.params for option in one.opts if option.startswith("--")}
+    for word in arguments:
+        if word.partition("=")[0] in known:
+            say(f"{source}: {word} stands behind the script, so it goes to the script; flags stand before it")
+
+
+def _given(flags: dict[str, Any], command: tuple[str, ...] = ()) -> RunFlags | None:
+    """The flags that were typed, None for nothing; `--env NAME` with the value of this shell.
+
+    Raises `InvalidRequest`.
+    """
     from bursar import jobfile
 
     given = {name: value for name, value in flags.items() if value not in (None, (), False)}
-    return jobfile.spec_from_flags(jobfile.RunFlags(command=command, **given), str(Path.cwd()))
+    if not given and not command:
+        return None
+    if "env" in given:
+        given["env"] = tuple(_with_value(word) for word in given["env"])
+    return jobfile.RunFlags(command=command, **given)
+
+
+def _with_value(word: str) -> str:
+    if "=" in word:
+        return word
+    if word not in os.environ:
+        raise InvalidRequest(f"--env {word}: your shell has no variable of that name; write {word}=VALUE")
+    return f"{word}={os.environ[word]}"
 
 
 # ------------------------------------------------------------------ from a spec to a job
@@ -176,7 +300,7 @@ def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> N
     if manner.dry_run:
         show_plan(client, spec, output)
         return
-    if not output.quiet:
+    if not output.quiet and not manner.parsable:
         say(texts.plan_text(view.plan(client.plan(spec)), now()))
     answer = client.submit(spec, idempotency_key=manner.key)
     job = answer.job
@@ -202,7 +326,9 @@ def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> N
 def _tell(row: Row, output: Output, manner: Manner) -> None:
     """The job that was made. With --follow standard output belongs to its log alone."""
     line = f"job {row['number']} {row['id']} {row['state']}"
-    if manner.follow:
+    if manner.parsable:
+        write_text(str(row["number"]))
+    elif manner.follow:
         say(line)
     elif output.structured or output.quiet:
         emit_one(row, output, str, columns=JOB_COLUMNS)
