@@ -165,7 +165,7 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "id": wire.id,
         "number": wire.number,
         "state": wire.state,
-        "nodes": [_member(each, currency) for each in sorted(wire.members, key=_rank)],
+        "nodes": [{**_member(each, currency), **_live(each)} for each in sorted(wire.members, key=_rank)],
         "started_at": instant(wire.started_at),
         "finished_at": instant(wire.finished_at),
         "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
@@ -192,6 +192,12 @@ def _member(wire: types_pb2.Member, currency: str) -> View:
         "rate_per_hour": money(wire.rate_nanos_per_hour, currency) if wire.price_id else None,
         "price_id": wire.price_id or None,
         "held_s": seconds(wire.held_us),
+    }
+
+
+def _live(wire: types_pb2.Member) -> View:
+    """What a member does now; nothing of it where it does not run, or in lists."""
+    return {
         "sample": _attempt_sample(wire.sample) if wire.HasField("sample") else None,
         "gpu_samples": [_gpu_sample(gpu) for gpu in wire.gpus],
     }
