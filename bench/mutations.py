@@ -184,6 +184,11 @@ class _Finder(ast.NodeVisitor):
 
     visit_If = visit_While = visit_IfExp = _branch
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        """`Literal["a"]` is for the type checker alone."""
+        if not (isinstance(node.value, ast.Name) and node.value.id == "Literal"):
+            self.generic_visit(node)
+
     def visit_Compare(self, node: ast.Compare) -> None:
         left = node.left
         for op, right in zip(node.ops, node.comparators, strict=True):

@@ -1,13 +1,16 @@
 """Values that a stranger may send: each scalar of the wire at its bounds, and random messages of them.
 
+`filled` gives what nobody would send: a message in which every field is set, to a value of its own.
+
 Why     the walk over single fields and the fuzzer draw from one list, so a value that once did harm is
         tried everywhere from then on.
 """
 
 from __future__ import annotations
 
+import zlib
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -79,3 +82,48 @@ def _pick(field: FieldDescriptor, random: Random, known: dict[str, list[Any]]) -
     if right and random.random() < 0.8:
         return random.choice(right)
     return random.choice(values(field))
+
+
+M = TypeVar("M", bound=Message)
+WORDS = {"currency": "EUR", "payload": '{"a": [1, null]}', "facts_json": "{}"}
+
+
+def filled(message: M, path: str) -> M:
+    """Set every field by its own path: numbers differ, texts name their field, the first lists have two."""
+    for field in message.DESCRIPTOR.fields:
+        held, here = getattr(message, field.name), f"{path}.{field.name}"
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            value = field.message_type.fields_by_name["value"]
+            if value.message_type is None:
+                for key in ("b", "a"):
+                    held[key] = _own_value(value, f"{here}.{key}")
+        elif field.message_type is not None:
+            depth = path.count(".")
+            if depth < 5 and field.is_repeated:
+                for number in range(2 if depth < 2 else 1):
+                    filled(held.add(), f"{here}{number}")
+            elif depth < 5:
+                filled(held, here)
+        elif field.is_repeated:
+            held.extend([_own_value(field, here + "1"), _own_value(field, here + "2")])
+        elif field.containing_oneof is None or field == field.containing_oneof.fields[0]:
+            setattr(message, field.name, _own_value(field, here))
+    return message
+
+
+def _own_value(field: FieldDescriptor, path: str) -> Any:
+    """By the path alone, so that a new field changes no other."""
+    number = 1 + zlib.crc32(path.encode()) % 10_000
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            return WORDS.get(field.name, f"{field.name}-{number}")
+        case FieldDescriptor.TYPE_BYTES:
+            return f"{field.name}{number}".encode()
+        case FieldDescriptor.TYPE_BOOL:
+            return number % 3 > 0
+        case FieldDescriptor.TYPE_DOUBLE:
+            return number + 0.25
+        case FieldDescriptor.TYPE_INT64 | FieldDescriptor.TYPE_UINT64 | FieldDescriptor.TYPE_SINT64:
+            return number * 1_000_003 if number % 2 else number * 1_000_000
+        case _:
+            return number

@@ -11,14 +11,13 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from wire_values import filled
 
 from bursar.codec import view
 
@@ -28,48 +27,6 @@ MORE: dict[str, tuple[Any, ...]] = {
     "cost_row": (("project", "user"), "EUR"), "node_token": ("node-1",),
 }  # fmt: skip
 """What a view is given beside its message."""
-WORDS = {"currency": "EUR", "payload": '{"a": [1, null]}', "facts_json": "{}"}
-
-
-def filled(message: Message, path: str) -> Message:
-    """Set every field by its own path: numbers differ, texts name their field, the first lists have two."""
-    for field in message.DESCRIPTOR.fields:
-        held, here = getattr(message, field.name), f"{path}.{field.name}"
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            value = field.message_type.fields_by_name["value"]
-            if value.message_type is None:
-                for key in ("b", "a"):
-                    held[key] = _value(value, f"{here}.{key}")
-        elif field.message_type is not None:
-            depth = path.count(".")
-            if depth < 5 and field.is_repeated:
-                for number in range(2 if depth < 2 else 1):
-                    filled(held.add(), f"{here}{number}")
-            elif depth < 5:
-                filled(held, here)
-        elif field.is_repeated:
-            held.extend([_value(field, here + "1"), _value(field, here + "2")])
-        elif field.containing_oneof is None or field == field.containing_oneof.fields[0]:
-            setattr(message, field.name, _value(field, here))
-    return message
-
-
-def _value(field: FieldDescriptor, path: str) -> Any:
-    """By the path alone, so that a new field changes no other."""
-    number = 1 + zlib.crc32(path.encode()) % 10_000
-    match field.type:
-        case FieldDescriptor.TYPE_STRING:
-            return WORDS.get(field.name, f"{field.name}-{number}")
-        case FieldDescriptor.TYPE_BYTES:
-            return f"{field.name}{number}".encode()
-        case FieldDescriptor.TYPE_BOOL:
-            return number % 3 > 0
-        case FieldDescriptor.TYPE_DOUBLE:
-            return number + 0.25
-        case FieldDescriptor.TYPE_INT64 | FieldDescriptor.TYPE_UINT64 | FieldDescriptor.TYPE_SINT64:
-            return number * 1_000_003 if number % 2 else number * 1_000_000
-        case _:
-            return number
 
 
 def views() -> Iterator[tuple[str, Callable[..., Any], type[Message]]]:

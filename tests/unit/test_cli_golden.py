@@ -1,0 +1,95 @@
+"""What every command that shows something prints, from answers in which each value is its own.
+
+Why     a column that shows its neighbour, a line of `show` that is missing, a currency that is not the job's:
+        each looks like a table. What is printed stands in tests/golden/commands.txt; a change of it is one
+        that people see. Written anew by `BURSAR_GOLDEN=write pytest tests/unit/test_cli_golden.py`, and read
+        before it is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire_values import filled
+
+from bursar.cli.main import run
+from bursar.client.fake import FakeServer
+from bursar.clock import SystemClock
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+
+GOLDEN = Path(__file__).parents[1] / "golden/commands.txt"
+NOW_US = 20_000_000_000
+JOBS = [
+    filled(types_pb2.Job(), "one"),
+    filled(types_pb2.Job(), "two"),
+    types_pb2.Job(id="empty", state="PENDING"),
+]
+NODES = [filled(types_pb2.Node(), "one"), types_pb2.Node(state="up")]
+BUDGETS = [filled(money_pb2.Budget(), "one"), money_pb2.Budget(name="empty")]
+PRICES = [filled(money_pb2.Price(), "one"), money_pb2.Price(price_id="empty")]
+POLICIES = [filled(money_pb2.Policy(), "one"), money_pb2.Policy(name="empty")]
+ANSWERS: dict[str, Any] = {
+    "Jobs/List": jobs_pb2.ListJobsResponse(jobs=JOBS),
+    "Jobs/Get": JOBS[0],
+    "Jobs/Explain": filled(jobs_pb2.ExplainResponse(), "one"),
+    "Jobs/Plan": filled(jobs_pb2.PlanResponse(), "one"),
+    "Jobs/Hold": jobs_pb2.JobsResponse(jobs=JOBS),
+    "Nodes/List": nodes_pb2.ListNodesResponse(nodes=NODES),
+    "Nodes/Get": NODES[0],
+    "Nodes/Tokens": filled(nodes_pb2.TokensResponse(), "one"),
+    "Nodes/Top": [filled(nodes_pb2.TopResponse(), "one")],
+    "Money/Budgets": money_pb2.BudgetsResponse(budgets=BUDGETS),
+    "Money/Prices": money_pb2.PricesResponse(prices=PRICES),
+    "Money/Cost": filled(money_pb2.CostResponse(), "one"),
+    "Policies/List": money_pb2.ListPoliciesResponse(policies=POLICIES),
+    "Policies/Get": POLICIES[0],
+    "Events/List": [filled(events_pb2.Event(), "one"), events_pb2.Event(seq=1)],
+    "Events/Doctor": filled(events_pb2.DoctorResponse(), "one"),
+    "Access/Grants": filled(access_pb2.GrantsResponse(), "one"),
+    "Access/Secrets": filled(access_pb2.SecretsResponse(), "one"),
+}
+SHOWN = (
+    "ls", "show 1", "explain 1", "hold 1", "run --dry-run -- true", "nodes", "node show n",
+    "node token n --list", "top", "offers", "prices ls", "events", "doctor", "cost", "cost --by project,user",
+    "budget ls", "budget show b", "policy ls", "policy show p", "grant ls", "secret ls",
+)  # fmt: skip
+FORMS = ("table", "csv")
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("TZ", "UTC"), ("COLUMNS", "200"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    time.tzset()
+    monkeypatch.setattr(SystemClock, "now", lambda self: NOW_US)
+    with FakeServer(tmp_path / "run") as server:
+        monkeypatch.setenv("BURSAR_SERVER", server.url)
+        server.answers.update(ANSWERS)
+        yield server
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^=== (.*)\n", GOLDEN.read_text(), flags=re.MULTILINE) if GOLDEN.exists() else [""]
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("words", SHOWN)
+def test_what_a_command_shows_is_what_it_showed(
+    words: str, form: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, dashes, tail = words.partition(" -- ")
+    code = run([*head.split(), "-o", form, *((dashes + tail).split())])
+    said = capsys.readouterr()
+    found = f"exit code {code}\n{said.out}{said.err}".replace(fake.url, "SERVER")
+    name = f"{words} -o {form}"
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        kept = sections() | {name: found}
+        GOLDEN.write_text("".join(f"=== {each}\n{kept[each]}" for each in sorted(kept)))
+    assert found == sections()[name], "see the head of this file"

@@ -1,0 +1,105 @@
+"""The statement in its three forms, to the letter, of a site and of one project."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from bursar.clock import HOUR_US
+from bursard.reports.cost import CostRow, CostTable
+from bursard.reports.period import Period
+from bursard.reports.statement import FORMATS, Statement
+
+ROWS = (
+    CostRow(("nlp/finetune",), nanos=1_500_000_000, held_us=3 * HOUR_US // 2, jobs=12),
+    CostRow(("",), nanos=7, held_us=1, jobs=1),
+)
+KINDS = (
+    CostRow(("usage",), nanos=1_500_000_007), CostRow(("idle",), nanos=30), CostRow(("overhead",), nanos=-2),
+)  # fmt: skip
+SITE = Statement(
+    Period("2026-11", 0, 1), "EUR", "",
+    CostTable((), ROWS, CostRow((), nanos=1_500_000_007, held_us=3 * HOUR_US // 2 + 1, jobs=13)),
+    CostTable((), KINDS, CostRow((), nanos=1_500_000_035, unknown_us=HOUR_US // 4)),
+    node_nanos=1_500_000_035,
+)  # fmt: skip
+ONE = msgspec.structs.replace(
+    SITE, project="nlp", kinds=CostTable((), (), CostRow((), nanos=1_500_000_007)), node_nanos=9
+)
+
+
+def page(form: str, found: Statement) -> str:
+    return b"".join(FORMATS[form](found)).decode()
+
+
+def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
+    assert page("text", SITE) == (
+        "Statement 2026-11, in EUR\n"
+        "\n"
+        "project          jobs         hours                    cost\n"
+        "nlp/finetune       12         1.500             1.500000000\n"
+        "(none)              1         0.000             0.000000007\n"
+        "total              13         1.500             1.500000007\n"
+        "\n"
+        "jobs                   1.500000007\n"
+        "idle                   0.000000030\n"
+        "down                   0.000000000\n"
+        "rounding              -0.000000002\n"
+        "node cost              1.500000035\n"
+        "difference             0.000000000\n"
+        "\n"
+        "0.250 hours have no known price; their cost is unknown, not 0.\n"
+    )
+
+
+def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
+    assert page("text", ONE) == (
+        "Statement 2026-11 for nlp, in EUR\n"
+        "\n"
+        "project          jobs         hours                    cost\n"
+        "nlp/finetune       12         1.500             1.500000000\n"
+        "(none)              1         0.000             0.000000007\n"
+        "total              13         1.500             1.500000007\n"
+    )
+
+
+@pytest.mark.parametrize("found", [SITE, ONE], ids=["site", "project"])
+def test_json_is_the_same_page_for_programs(found: Statement) -> None:
+    def money(text: str) -> dict[str, str]:
+        return {"amount": text, "currency": "EUR"}
+
+    projects = [
+        {"project": name, "jobs": jobs, "held_s": held_s, "unknown_price_s": 0.0, "cost": money(cost)}
+        for name, jobs, held_s, cost in (
+            ("nlp/finetune", 12, 5400.0, "1.500000000"), ("", 1, 1e-06, "0.000000007"),
+        )
+    ]  # fmt: skip
+    expected: dict[str, object] = {
+        "period": "2026-11", "project": found.project, "currency": "EUR", "projects": projects,
+        "total": money("1.500000007"), "unknown_price_s": 900.0 if found is SITE else 0.0,
+    }  # fmt: skip
+    if found is SITE:
+        expected |= {
+            "idle": money("0.000000030"), "down": money("0.000000000"), "overhead": money("-0.000000002"),
+            "node_cost": money("1.500000035"), "difference": money("0.000000000"),
+        }  # fmt: skip
+    assert json.loads(page("json", found)) == expected
+
+
+def test_csv_has_the_projects_then_what_no_project_owes_then_the_total() -> None:
+    head = "line,project,jobs,held_s,unknown_price_s,cost,currency\n"
+    projects = (
+        "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR\n"
+        "project,,1,0.000001,0.000000,0.000000007,EUR\n"
+    )
+    kinds = (
+        "idle,,0,0.000000,0.000000,0.000000030,EUR\ndown,,0,0.000000,0.000000,0.000000000,EUR\n"
+        "overhead,,0,0.000000,0.000000,-0.000000002,EUR\n"
+    )
+    total = "total,,0,0.000000,900.000000,1.500000035,EUR\n"
+    assert page("csv", SITE).replace("\r\n", "\n") == head + projects + kinds + total
+    assert page("csv", ONE).replace("\r\n", "\n") == (
+        head + projects + "total,,0,0.000000,0.000000,1.500000007,EUR\n"
+    )
