@@ -3,13 +3,14 @@
 Why     a view is a hundred lines that each look right: a value taken from its neighbour, a unit that is not
         turned, a default that hides what was sent. What every field becomes stands in
         tests/golden/views.json; a change of it is a change of the contract, and wants a line in CHANGELOG.md.
-        Written anew by `python tests/unit/test_view_golden.py`.
+        Written anew by `BURSAR_GOLDEN=write pytest tests/unit/test_view_golden.py`.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,19 +45,15 @@ def shown(name: str, function: Callable[..., Any], wire: type[Message]) -> dict[
     return {kind: json.loads(json.dumps(function(message, *more))) for kind, message in made.items()}
 
 
-def texts() -> dict[str, Any]:
-    return {name: shown(name, function, wire) for name, function, wire in views()}
-
-
 @pytest.mark.parametrize("name", [name for name, _, _ in views()])
 def test_every_field_of_a_view_is_what_it_was(name: str) -> None:
-    found = {each: (function, wire) for each, function, wire in views()}
-    assert shown(name, *found[name]) == json.loads(GOLDEN.read_text())[name], "see the head of this file"
+    known = {each: (function, wire) for each, function, wire in views()}
+    found = shown(name, *known[name])
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        kept = json.loads(GOLDEN.read_text()) | {name: found}
+        GOLDEN.write_text(json.dumps(dict(sorted(kept.items())), indent=1, ensure_ascii=False) + "\n")
+    assert found == json.loads(GOLDEN.read_text())[name], "see the head of this file"
 
 
 def test_every_view_that_was_is() -> None:
     assert [name for name, _, _ in views()] == list(json.loads(GOLDEN.read_text()))
-
-
-if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(texts(), indent=1, ensure_ascii=False) + "\n")
