@@ -278,6 +278,19 @@ class TestMoney:
         assert len(list(store.entries())) == 6
         assert store.verify() == []
 
+    def test_sums_past_64_bits_are_exact_and_no_damage(self, store: Store) -> None:
+        most, count = 2**63 - 1, 5
+        for seq in range(1, count + 1):
+            row = charge(seq, start_at=T0, nanos=most)._replace(gpu=most - seq, cpu=-seq, memory=2)
+            told = EventRow(seq, T0, "node:a", encode(_booted((row,))))
+            store.append(Batch(events=[told], charges=[row], entries=settle(seq, most)))
+        assert store.balances() == {"cluster": -count * most, "project:nlp": count * most}
+        (found,) = store.charge_sums([])
+        assert (found.nanos, found.charges) == (count * most, count)
+        assert (found.gpu, found.cpu, found.memory) == (count * most - 15, -15, 2 * count)
+        with store.picture() as picture:
+            assert picture.balances_but("project") == {"cluster": -count * most}
+
     def test_walks_longer_than_a_page_lose_and_repeat_nothing(self, store: Store) -> None:
         count = 4500
         events, charges, entries = [], [], []

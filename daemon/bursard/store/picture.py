@@ -82,7 +82,8 @@ class Picture:
     def balances_but(self, prefix: str) -> dict[str, int]:
         """Nanos per account, those left out that begin with `prefix`."""
         sql = (
-            "select account, sum(nanos) from entries where account < ? or account >= ? "
+            f"select account, {queries.wide_sum('nanos')} from entries where account < ? or account >= ? "
             "group by account order by account"
         )
-        return dict(self._connection.execute(sql, (prefix, prefix + "\U0010ffff")))
+        rows = self._connection.execute(sql, (prefix, prefix + "\U0010ffff"))
+        return {account: queries.wide(high, low) for account, high, low in rows}

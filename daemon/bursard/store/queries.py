@@ -256,6 +256,19 @@ def _charged(query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, lis
     return f"(select {names} from charges{where} union all select * from ({text}))", [*where.values, *values]
 
 
+SUMMED = ("nanos", "gpu", "cpu", "memory")
+
+
+def wide_sum(column: str) -> str:
+    """A sum as two numbers, for `wide`: SQLite refuses one that passes 64 bits, which money of a site can."""
+    return f"sum({column} >> 32), sum({column} & 4294967295)"
+
+
+def wide(high: int, low: int) -> int:
+    """The sum of the two parts of `wide_sum`, exact."""
+    return (high << 32) + low
+
+
 def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, list[Value]]:
     """The grouped fold. Raises `InvalidRequest` for a dimension there is none of."""
     check_dims(by)
@@ -271,7 +284,7 @@ def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) ->
     numbers = ", ".join(str(position + 1) for position in range(len(keys)))
     text = (
         f"select {''.join(key + ', ' for key in keys)}"
-        "sum(nanos), sum(gpu), sum(cpu), sum(memory), count(*), sum(held_us), "
+        f"{', '.join(map(wide_sum, SUMMED))}, count(*), sum(held_us), "
         "sum(case when price_id = '' then held_us else 0 end) "
         f"from {rows}"
     )

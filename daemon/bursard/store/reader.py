@@ -221,7 +221,13 @@ class SqliteReader:
         """Folded by SQLite."""
         sql, values = queries.sums(by, query or ChargeFilter(), unposted)
         width = len(by)
-        return [ChargeSum(row[:width], *row[width:]) for row in self._rows(sql, values)]
+        last = width + 2 * len(queries.SUMMED)
+        return [
+            ChargeSum(
+                row[:width], *map(queries.wide, row[width:last:2], row[width + 1 : last : 2]), *row[last:]
+            )
+            for row in self._rows(sql, values)
+        ]
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:
         """By account, then log order."""
@@ -244,10 +250,11 @@ class SqliteReader:
     def balances(self, prefix: str = "") -> dict[str, int]:
         """Sum per account."""
         sql = (
-            "select account, sum(nanos) from entries where account >= ? and account < ? "
+            f"select account, {queries.wide_sum('nanos')} from entries where account >= ? and account < ? "
             "group by account order by account"
         )
-        return dict(self._rows(sql, (prefix, prefix + _LAST)))
+        rows = self._rows(sql, (prefix, prefix + _LAST))
+        return {account: queries.wide(high, low) for account, high, low in rows}
 
     # -------------------------------------------------------------- soundness
 
