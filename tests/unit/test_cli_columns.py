@@ -101,9 +101,8 @@ def tables() -> Iterator[str]:
 
 
 def test_every_table_is_held_by_these_tests() -> None:
-    assert set(tables()) == {
-        "cluster.EVENT_COLUMNS"
-    }  # its cells are sentences: tests/unit/test_cli_events.py
+    # Of events: tests/unit/test_cli_events.py.
+    assert set(tables()) == {"cluster.EVENT_COLUMNS", "cluster.SENTENCE_COLUMNS"}
 
 
 def cells(columns: tuple[Column, ...], row: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Any:

@@ -9,7 +9,7 @@ from whole_site import Site, play
 
 from bursar.model import EndCause
 from bursar.v1 import events_pb2
-from bursard.events import AttemptEnded, StopRequested, decode
+from bursard.events import AttemptEnded, NodeMisbehaved, StopRequested, decode
 from bursard.services import trail
 from bursard.state.decide import nodes
 
@@ -134,5 +134,19 @@ def test_a_node_that_never_was_is_not_found() -> None:
         verdict = await site.call("Events.List", request, token=site.token("oz", "operator"))
         assert verdict[0] == "NOT_FOUND"
         assert "there is no node 'n9'" in verdict[1]
+
+    play(story)
+
+
+def test_an_event_that_names_the_node_beside_a_job_is_listed_once() -> None:
+    async def story(site: Site) -> None:
+        node = site.engine.state.node_by_name("n1")
+        assert node is not None
+        job_id = site.job("ann", "nlp")
+        site.engine.commit([NodeMisbehaved(node.id, "a start failed", job_id)], "bursard")
+        site.engine.commit([NodeMisbehaved(node.id, "it was slow")], "bursard")
+        told = await listed(site, node="n1")
+        assert told[-2:] == [("node-misbehaved", job_id), ("node-misbehaved", node.id)]
+        assert len(set(told)) == len(told)
 
     play(story)

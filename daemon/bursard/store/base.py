@@ -233,8 +233,8 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         about: the id or name it is about (`events.subject`), tasks of that job included.
         or_about: further ones, any of which will do too: the attempts of a job.
-        placed_on: the id of a node: also the placing of every attempt with a member there, whatever the
-            rest says but its time; alone when there is no `about`.
+        placed_on: the id of a node: also events about others that name it, above all the placing of every
+            attempt with a member there, whatever the rest says but its time; alone when there is no `about`.
     """
 
     kinds: tuple[str, ...] = ()

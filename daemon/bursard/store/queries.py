@@ -69,6 +69,9 @@ _NO_TASK = "array_index < 0"
 COMMON = ("member-ended", "member-started", "node-metered")
 """Kinds that every attempt or minute has: no index holds them, and the log is walked for them."""
 
+NAMING_NODES = ("attempt-placed", "machine-joined", "node-misbehaved")
+"""Kinds that name a node and may be about something else."""
+
 RARE = "kind not in ('member-ended', 'member-started', 'node-metered')"
 """The condition of the index on kinds, word for word, or SQLite does not use it (`migrations`)."""
 
@@ -185,8 +188,8 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
     if query.placed_on:
         # A name with its quotes is found in no text, whose quotes are escaped.
         member = f'"node_id":"{query.placed_on}"'.encode()
-        placed = f"{_KIND} and instr(payload, ?) > 0 and seq > ?"
-        walks.append(_walk(placed, "attempt-placed", member, after_seq))
+        named = f"{_KIND} and instr(payload, ?) > 0 and +subject <> ? and seq > ?"
+        walks += [_walk(named, kind, member, query.placed_on, after_seq) for kind in NAMING_NODES]
     for where in walks:
         if query.since:
             where.add("at >= ?", query.since)

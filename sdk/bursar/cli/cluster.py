@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from bursar.cli import texts
 from bursar.cli.common import connected, fail, listing, now, plural, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup
+from bursar.cli.happenings import METERING, sentence
 from bursar.cli.jobs import JOB_COLUMNS, LIVE
 from bursar.cli.output import (
     Column,
@@ -299,6 +301,17 @@ EVENT_COLUMNS = (
 )
 
 
+SENTENCE_COLUMNS = (
+    Column("seq", right=True, drop=2),
+    Column("at", "at", lambda row: time_text(row["at"]), drop=1),
+    Column("what", "", sentence),
+)
+"""For people; `--columns` and the other forms have the events themselves."""
+HIDDEN_SHARE = 20
+"""How many more events are asked for than are shown, since metering is left out of them."""
+TAIL_DEFAULT = 50
+
+
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as they happen.")
 @click.option("--job", default="", help="Of this job.")
@@ -322,19 +335,27 @@ def events(
 ) -> None:
     """List or follow what happened: the audit trail. Without --tail or --after, the last 50.
 
+    For people these are sentences, without the metering of each minute (--kind node-metered shows it);
+    the other forms of -o have every event whole.
+
     Example: bursar events -f --job last
     """
     if follow and output.format not in ("table", "jsonl"):
         raise InvalidRequest(f"-f never ends, so it cannot be one {output.format} document; use jsonl")
     if tail is None:
-        tail = 0 if after or since else 50
-    found = client.events(after_seq=after, follow=follow, job=job, node=node_name, kinds=kinds, tail=tail)
+        tail = 0 if after or since else TAIL_DEFAULT
+    prose = output.format == "table" and not output.columns and not output.quiet
+    hidden = prose and not kinds
+    asked = tail * HIDDEN_SHARE if hidden and not follow else tail
+    found = client.events(after_seq=after, follow=follow, job=job, node=node_name, kinds=kinds, tail=asked)
     at = read_since(since)
-    rows = (view.event(each) for each in found if each.at >= at)
+    rows = (view.event(each) for each in found if each.at >= at and not (hidden and each.kind == METERING))
     if follow:
         _stream_events(rows, output)
+    elif hidden and tail:
+        emit(deque(rows, maxlen=tail), SENTENCE_COLUMNS, output, identity="seq", empty="no events")
     else:
-        emit(rows, EVENT_COLUMNS, output, identity="seq", empty="no events")
+        emit(rows, SENTENCE_COLUMNS if prose else EVENT_COLUMNS, output, identity="seq", empty="no events")
 
 
 def _stream_events(rows: Iterable[Row], output: Output) -> None:
@@ -343,9 +364,7 @@ def _stream_events(rows: Iterable[Row], output: Output) -> None:
 
 
 def _event_text(row: Row) -> str:
-    data = dumps(row["data"]) if row["data"] else ""
-    text = f"{row['seq']} {time_text(row['at'])} {row['kind']} {row['subject']} {data}"
-    return clean(text.rstrip())
+    return clean(f"{row['seq']} {time_text(row['at'])} {sentence(row)}".rstrip())
 
 
 # ------------------------------------------------------------------ doctor

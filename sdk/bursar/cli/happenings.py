@@ -1,0 +1,127 @@
+"""Events as sentences: what happened, to whom, by whom, as people say it.
+
+Input   the JSON objects of `bursar.codec.view.event`. Output: one line each, not yet escaped for a terminal.
+Why     the log holds what programs need to make every state again; who looks for what happened reads prose.
+        A kind that this version does not know is shown by its name and payload, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bursar.cli.output import Row, dumps
+from bursar.clock import SECOND_US, format_duration
+from bursar.money import format_nanos
+
+METERING: Final = "node-metered"
+"""Written for each node and minute: left out of what people read unless they ask for it."""
+
+SENTENCES: Final[Mapping[str, str]] = {
+    "cluster-created": "cluster {cluster_id} was created; its books are in {currency}",
+    "clock-stepped": "a jump of the clock was believed: {why}",
+    "log-resumed": "the log goes on from event {through} ({cause}, by {by})",
+    "job-submitted": "{user} submitted job {number}{named} to {project} ({job_id})",
+    "job-held": "{actor} put job {job_id} on hold",
+    "job-released": "{actor} released job {job_id}",
+    "job-updated": "{actor} changed job {job_id}",
+    "job-requeued": "{actor} asked that job {job_id} runs again",
+    "job-ended": "job {job_id} ended {state}{because}",
+    "tasks-ended": "the waiting tasks of job {job_id} ended {state}{because}",
+    "attempt-placed": "attempt {number} of job {job_id} was placed on {count}{whyplaced} ({attempt_id})",
+    "member-started": "rank {rank} of {attempt_id} runs (pid {pid})",
+    "stop-requested": "{attempt_id} is to stop: {cause}{because}",
+    "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
+    "attempt-ended": "{attempt_id} ended: {cause}{code}{again}",
+    "node-registered": "node {node} said what it has ({node_id})",
+    "node-priced": "node {node_id} has {price}",
+    "node-booted": "node {node_id} is in a new boot",
+    "node-connected": "the agent of {node_id} is in contact",
+    "node-silent": "the agent of {node_id} is out of contact; what runs there may still run",
+    "node-scheduling": "{actor} set {node_id} to {mode}{reasoned}",
+    "node-quarantined": "{node_id} gets no new work, since it said what cannot be true: {reason}",
+    "node-misbehaved": "node {node_id} misbehaved{withjob}: {how}",
+    "node-removed": "node {name} is gone for good ({node_id})",
+    METERING: "{node_id} was metered",
+    "machine-intended": "a {instance_type} of {provider} is to be rented as {machine_id}: {why}",
+    "machine-launched": "{machine_id} is {provider_id} at its provider",
+    "machine-up": "{machine_id} runs and is billed",
+    "machine-joined": "{machine_id} is node {node_id}",
+    "machine-ending": "{machine_id} is not wanted any more: {reason}",
+    "machine-gone": "{machine_id} is gone: {reason}",
+    "policy-applied": "{actor} applied {documents}",
+    "policy-removed": "{actor} removed {kind} {name}",
+    "holds-rolled": "budget {budget} began a new period",
+    "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {committed})",
+    "node-token-issued": "{actor} issued a secret for node {name}",
+    "node-enrolled": "node {name} used its secret for the first time",
+    "node-token-revoked": "{actor} voided a secret of node {name}",
+    "role-granted": "{actor} made {user} {role} of {where}",
+    "role-revoked": "{actor} took {role} of {where} from {user}",
+    "secret-set": "{actor} set secret {name} of {where}",
+    "secret-removed": "{actor} removed secret {name} of {where}",
+}
+
+
+class _Words(dict[str, Any]):
+    """The words of a payload; what is not said, as its default is not, is empty."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def sentence(event: Row) -> str:
+    """One event as a sentence."""
+    data, kind = event["data"], event["kind"]
+    if kind not in SENTENCES or not isinstance(data, dict):
+        shown = data if isinstance(data, str) else dumps(data) if data else ""
+        return f"{kind} {event['subject']} {shown}".strip()
+    words = _Words(data) | _made(data) | {"actor": event["actor"] or "somebody"}
+    return SENTENCES[kind].format_map(_Words(words))
+
+
+def _made(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Words that are not fields themselves."""
+    spec, facts = _part(data, "spec"), _part(data, "facts")
+    members, documents = data.get("members") or [], data.get("documents") or []
+    named = [f"{one['kind']} {one['name']}" for one in documents]
+    nodes = sorted({str(one["node_id"]) for one in members})
+    # Of an exit code nothing said is 0.
+    failed = data.get("cause") == "failed"
+    return {
+        "named": f" {spec['name']!r}" if spec.get("name") else "",
+        "project": spec.get("project", "default"),
+        "node": facts.get("name", ""),
+        "withjob": f" with job {data['job_id']}" if data.get("job_id") else "",
+        "because": f": {data['message']}" if data.get("message") else "",
+        "reasoned": f": {data['reason']}" if data.get("reason") else "",
+        "whyplaced": f", {data['why']}" if data.get("why") else "",
+        "number": data.get("number", 1),
+        "rank": data.get("rank", 0),
+        "count": ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more nodes" if len(nodes) > 4 else ""),
+        "ending": _ending(_part(data, "report")),
+        "code": f" (exit code {data.get('exit_code', 0)})" if failed else "",
+        "again": "; the job goes back to the queue" if data.get("requeue") else "",
+        "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
+        "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
+        "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
+        "committed": format_nanos(data.get("settled_nanos", 0) + data.get("held_nanos", 0)),
+        "where": data.get("project") or "the whole site",
+    }
+
+
+def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = data.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _ending(report: Mapping[str, Any]) -> str:
+    if not report:
+        return ""
+    said = str(report.get("cause", ""))
+    if report.get("signal"):
+        said += f", signal {report['signal']}"
+    elif report.get("exit_code", -1) >= 0:
+        said += f", exit code {report['exit_code']}"
+    held_us = report.get("held_us", 0)
+    return f"{said}, after {format_duration(held_us)}" if held_us >= SECOND_US else said
