@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 MARK: Final = ".damaged-"
 JSON_BYTES_MAX: Final = 8 << 20
@@ -54,12 +55,33 @@ def own_directory(path: Path, mode: int = 0o700) -> None:
 
 
 def clear_for_file(path: Path) -> None:
-    """Set aside what cannot be opened as a file: a directory, a lost mode. Raises `OSError`."""
+    """Set aside what cannot be opened as a file, such as a directory. A mode that shuts us out of a file of
+    our own is put right: nothing is wrong with what is in it. Raises `OSError`.
+    """
     if not os.path.lexists(path):
         return
     if path.is_file() and os.access(path, os.R_OK | os.W_OK):
         return
-    set_aside(path)
+    if not open_to_its_owner(path):
+        set_aside(path)
+
+
+def open_to_its_owner(path: Path) -> bool:
+    """Give the owner's rights to a plain file of our own back; False where it is none."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        return False
+    path.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
+    return True
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except PermissionError:
+        if not open_to_its_owner(path):
+            raise
+        return path.open("rb")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -69,7 +91,7 @@ def read_object(path: Path) -> dict[str, Any]:
         Damaged: something is there that is no JSON object, or cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             data = stream.read(JSON_BYTES_MAX + 1)
         found = json.loads(data) if len(data) <= JSON_BYTES_MAX else None
     except FileNotFoundError:

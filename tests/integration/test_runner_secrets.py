@@ -7,7 +7,10 @@ Why     a file outlives the process that wrote it, so each way to die is tried. 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,30 @@ def test_what_is_there_already_is_not_written_into_and_stays(tmp_path: Path) -> 
         assert list(folder.iterdir()) == []
     finally:
         folder.rmdir()
+
+
+@needs_memory
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_root_without_the_right_to_pass_by_modes_removes_it_too() -> None:
+    """As the agent's unit runs: the directory belongs to the job's account, and is closed to all others."""
+    story = (
+        "import sys; sys.path[:0] = sys.argv[1].split(':')\n"
+        "import os\n"
+        "from bursar_agent.runner import secretfiles as s\n"
+        "path = s.path_of('att_secret5.0')\n"
+        "s.make(path, {'A': 'x'}, 65534, 65534)\n"
+        "assert os.stat(path).st_uid == 65534\n"
+        "try:\n    os.listdir(path)\nexcept PermissionError:\n    print('closed')\n"
+        "s.remove(path)\n"
+        "print(os.path.exists(path))\n"
+    )
+    without = "-dac_override,-dac_read_search,-fowner"
+    done = subprocess.run(
+        ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", sys.executable, "-c", story,
+         ":".join(sys.path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout.split(), done.stderr) == (["closed", "False"], "")
 
 
 @pytest.mark.parametrize(

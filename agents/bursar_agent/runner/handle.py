@@ -513,8 +513,8 @@ class ProcessRunner:
             while same_boot and leftovers.kill(name, start):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
-            for left in (scratch.path_of(name), secretfiles.path_of(name)):
-                await asyncio.to_thread(scratch.remove, left)
+            await asyncio.to_thread(scratch.remove, scratch.path_of(name))
+            await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(name))
             cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
             report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)

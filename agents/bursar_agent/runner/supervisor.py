@@ -472,7 +472,7 @@ class Supervisor:
         if job is not None and job.scratch_dir:
             scratch.remove(job.scratch_dir)
         if job is not None and job.secrets_dir:
-            scratch.remove(job.secrets_dir)
+            secretfiles.remove(job.secrets_dir)
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at
