@@ -36,6 +36,7 @@ class ExtraFormatter(logging.Formatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 2 wrong settings or refused, 5 not usable now."""
+    asked = None
     try:
         asked = settings_module.load(sys.argv[1:] if argv is None else argv, os.environ)
         _log_to_stderr(asked.settings.log_level)
@@ -64,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return problem.exit_code
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
-        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "; free some space, then run this again" if full else ""
+        remedy = ""
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "; free some space, then run this again"
+        elif problem.errno in (errno.EACCES, errno.EPERM):
+            remedy = f"; give it back: chmod -R u+rwX {asked.settings.state_dir}" if asked else ""
         sys.stderr.write(f"bursar-agent: {where}{problem.strerror or problem}{remedy}\n")
         return StoreUnavailable.exit_code
 

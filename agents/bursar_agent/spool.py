@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bursar.aside import own_directory, set_aside
+from bursar.aside import open_to_its_owner, own_directory, set_aside
 from bursar.clock import DAY_US, Clock
 from bursar_agent.stimuli import Usage
 
@@ -131,6 +131,7 @@ class Spool:
         """Make one segment readable up to its end; False when nothing of it is. Raises `OSError`."""
         path = self._path(first_seq)
         try:
+            open_to_its_owner(path)
             data = path.read_bytes()
         except OSError as problem:
             self._set_aside(path, problem.strerror or "it cannot be read")

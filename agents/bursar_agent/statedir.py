@@ -22,7 +22,7 @@ from typing import Annotated
 
 import msgspec
 
-from bursar.aside import Damaged, clear_for_file, own_directory, read_object, set_aside
+from bursar.aside import Damaged, clear_for_file, open_to_its_owner, own_directory, read_object, set_aside
 from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
@@ -87,6 +87,15 @@ class LogEnd(msgspec.Struct, frozen=True):
     digest: bytes
 
 
+def _open_files(folder: Path) -> None:
+    """Put right what shuts us out of our own files, before anybody takes them for damaged."""
+    if folder.is_dir() and not folder.is_symlink():
+        own_directory(folder, stat.S_IMODE(folder.stat().st_mode) | stat.S_IRWXU)
+        for path in folder.iterdir():
+            if path.is_file() and not os.access(path, os.R_OK | os.W_OK):
+                open_to_its_owner(path)
+
+
 class StateDir:
     """One agent's directory, locked for this process until `close`.
 
@@ -103,11 +112,14 @@ class StateDir:
             # Jobs under other accounts pass through to their own checkpoint directory; nothing can be listed.
             path.chmod(0o711)
             own_directory(path / "checkpoints", 0o711)
+            for folder in (path, path / "signals", path / "run"):
+                _open_files(folder)
             clear_for_file(path / "agent.lock")
             self._lock_fd = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
             raise StoreUnavailable(
-                f"state directory {path}: {problem.strerror}; give a writable one with --state-dir"
+                f"state directory {path}: {problem.strerror}; make it writable for this account"
+                f" (chmod -R u+rwX {path}), or give another one with --state-dir"
             ) from None
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,3 +75,42 @@ def test_every_file_has_a_plan_and_a_cluster_with_all_of_them_damaged_comes_up(s
         stopped.down()
     aside = {path.name.partition(".damaged-")[0] for path in stopped.state.rglob("*.damaged-*")}
     assert {"cluster.json", "desired.json", "agent.json", "instance", "forgotten"} <= aside
+
+
+WITHOUT = "-dac_override,-dac_read_search"
+"""Root passes by modes; root without these is an account like others, and all it starts is too."""
+SHUT: dict[str, Callable[[Path], list[Path]]] = {
+    "files": lambda state: [path for path in files(state) if path.is_file()],
+    "directories": lambda state: sorted((path for path in state.rglob("*") if path.is_dir()), reverse=True),
+    "the whole": lambda state: [state],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="no setpriv: root passes by modes"
+)
+def test_what_lost_all_rights_is_opened_again_or_refused_with_the_command_that_opens_it(stopped: Any) -> None:
+    """Nothing is wrong with what is in it, so nothing is set aside, and what was known is known."""
+    if os.geteuid() == 0:
+        stopped.before = ("setpriv", f"--bounding-set={WITHOUT}", f"--inh-caps={WITHOUT}")
+    for name, which in SHUT.items():
+        hit = which(stopped.state)
+        for path in hit:
+            path.chmod(0)
+        flags = ("--agents", "1", "--state-dir", str(stopped.state), "--detach")
+        done = stopped.run("up", *flags, code=None)
+        if done.returncode:
+            assert done.returncode == 5, (name, done.stderr)
+            remedy = re.search(r"chmod -R u\+rwX (\S+?)[,;)]?(?=\s|$)", done.stderr)
+            assert remedy, (name, done.stderr)
+            subprocess.run(["chmod", "-R", "u+rwX", remedy[1]], check=True)
+            stopped.up()
+        assert stopped.ended(stopped.job("--", "sh", "-c", "exit 4"))["exit_code"] == 4, name
+        assert stopped.show("1")["exit_code"] == 3, name
+        assert stopped.run("logs", "1").stdout == "one\n", name
+        stopped.down()
+        said = "".join(path.read_text() for path in (stopped.state / "logs").glob("*.log"))
+        assert "Traceback" not in said, name
+    assert list(stopped.state.rglob("*.damaged-*")) == []

@@ -76,6 +76,8 @@ class Cluster:
         self.work = self.home / "w"
         self.work.mkdir()
         self.agents, self.flags = agents, flags
+        self.before: tuple[str, ...] = ()
+        """Words before each command, such as those of `setpriv`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("BURSAR") and k != "NO_COLOR"}
         self.env = {**kept, "HOME": str(self.home), "XDG_STATE_HOME": str(self.home)}
         self.server = f"unix://{self.state}/run/bursar.sock"
@@ -87,7 +89,8 @@ class Cluster:
         """A command, running."""
         env = {**self.env, "BURSAR_SERVER": self.server, **kwargs.pop("env", {})}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
-        return subprocess.Popen([BIN / "bursar", *words], env=env, cwd=self.work, text=True, **pipes)
+        command = [*self.before, BIN / "bursar", *words]
+        return subprocess.Popen(command, env=env, cwd=self.work, text=True, **pipes)
 
     def run(
         self, *words: str, code: int | None = 0, stdin: str = "", **kwargs: Any

@@ -265,6 +265,8 @@ class ProcessRunner:
         """
         found = []
         pinged = False
+        for name in truth.open_up(self._run_fd):
+            log.warning("had lost the rights of its owner", extra={"directory": name})
         for name in truth.members(self._run_fd):
             member = parse_member(name)
             if member is None:

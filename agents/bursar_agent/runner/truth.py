@@ -19,9 +19,12 @@ from bursar_agent.runner.layout import (
     ATTEMPTS,
     EXIT,
     FREE,
+    LOG,
     RECORDS,
+    SPARE,
     START,
     STARTING,
+    STOP,
     UNWRITTEN_BYTES,
     member_name,
 )
@@ -116,12 +119,39 @@ def _number(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
+def open_up(run_fd: int) -> list[str]:
+    """Give the owner's rights back to directories of ours that lack them; which did. A member that cannot be
+    looked at would be taken for one that was never here, and run a second time elsewhere.
+    """
+    found = [name for name in (ATTEMPTS, FREE, SPARE) if _give_back(name, run_fd)]
+    return found + [
+        f"{ATTEMPTS}/{name}" for name in members(run_fd) if _give_back(f"{ATTEMPTS}/{name}", run_fd)
+    ]
+
+
+def _give_back(name: str, dir_fd: int) -> bool:
+    """True when a directory or plain file of ours had lost rights of its owner, and has them again."""
+    try:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        wanted = {stat.S_IFDIR: stat.S_IRWXU, stat.S_IFREG: stat.S_IRUSR | stat.S_IWUSR}.get(
+            stat.S_IFMT(found.st_mode), 0
+        )
+        if found.st_uid != os.geteuid() or found.st_mode & wanted == wanted:
+            return False
+        os.chmod(name, stat.S_IMODE(found.st_mode) | wanted, dir_fd=dir_fd)
+    except OSError:
+        return False  # gone meanwhile, or refused: whoever opens it says so
+    return True
+
+
 def mend_member(run_fd: int, dir_fd: int, member: str) -> list[str]:
     """Set aside, in the run directory, what stands in a record's place and is none; the new names.
 
     Not beside it: the member's directory goes when its end is in the ledger.
     """
     moved = []
+    for name in (*sorted(RECORDS), STOP, LOG):
+        _give_back(name, dir_fd)
     for name, read in ((STARTING, None), (START, read_start), (EXIT, exit_report)):
         try:
             found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)

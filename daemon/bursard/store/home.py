@@ -157,7 +157,10 @@ def refused(error: OSError, directory: Path) -> StoreUnavailable:
         errno.ENOSPC: "the disk is full; free some space, then start again",
         errno.EDQUOT: "the quota is used up; free some space, then start again",
         errno.EROFS: "the file system is read-only; remount it or choose another directory",
-    }.get(error.errno or 0, "make it readable and writable for the user bursard runs as")
+    }.get(
+        error.errno or 0,
+        f"make it readable and writable for the user bursard runs as: chmod -R u+rwX {directory}",
+    )
     place = error.filename or directory
     return StoreUnavailable(
         f"state directory {directory}: {place}: {error.strerror}; {remedy}",

@@ -9,6 +9,7 @@ Why     `up`, `down` and `status` must agree about what runs, also after any of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -131,9 +132,11 @@ class LocalCluster:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> StoreUnavailable:
+        shut = error.errno in (errno.EACCES, errno.EPERM)
+        remedy = f"open it to yourself: chmod -R u+rwX {self.directory}" if shut else "make room"
         return StoreUnavailable(
-            f"the state directory {self.directory} cannot be written: {error.strerror}; "
-            "make room or give another one with --state-dir"
+            f"the state directory {self.directory} cannot be written: {error.strerror}; {remedy}"
+            ", or give another one with --state-dir"
         )
 
     def _run_path(self) -> Path:
