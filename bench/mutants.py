@@ -3,7 +3,7 @@
 Run     make judge-mutants, or
         python bench/mutants.py record FOLDER            which test runs which line (minutes, once)
         python bench/mutants.py try FOLDER [--lines 100] [--seed 1] [--within daemon/bursard]
-        python bench/mutants.py again FOLDER TEST...     the survivors once more, with these tests alone
+        python bench/mutants.py again FOLDER TEST...   the survivors once more, in HEAD, with these tests
 Prints  each survivor as a difference, and the share that was caught. A person says which survivors mean the
         same as the product (nothing could notice them); the others want a test of their kind.
 Why     a line that no test can tell from a wrong one holds nothing.
@@ -20,6 +20,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,7 +220,9 @@ class Copy:
         if process.returncode == 0:
             return False, ""
         # 4: no such test; it may have a parameter made of what was changed, which is no proof.
-        return process.returncode != 4, (failed or said.splitlines() or ["ended without a word"])[-1][:160]
+        return process.returncode != 4 or "not found: " not in said, (
+            failed or said.splitlines() or ["ended without a word"]
+        )[-1][:160]
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -262,7 +265,7 @@ def shown(number: int, trial: Trial) -> None:
 
 def run(folder: Path, choose: Callable[[Path], list[Trial]], workers: int, tests: Sequence[str] = ()) -> int:
     """Judge all that `choose` finds in a copy, and print the share that was caught."""
-    commit = (folder / "commit").read_text().strip()
+    commit = git("rev-parse", "HEAD") if tests else (folder / "commit").read_text().strip()
     covering = Covering(folder) if not tests else None
     copies: SimpleQueue[Copy] = SimpleQueue()
     made = [Copy(commit, bool(tests)) for _ in range(workers)]
@@ -304,14 +307,24 @@ def run(folder: Path, choose: Callable[[Path], list[Trial]], workers: int, tests
     return 0
 
 
-def survivors(folder: Path) -> list[Trial]:
+def survivors(folder: Path, tree: Path) -> list[Trial]:
+    """What was not caught, in the files of `tree`: the changed lines are looked for where they stand by now."""
     found = []
     for line in (folder / "report.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row["verdict"] != "caught":
-            change = row.pop("mutation")
-            change["statement"] = tuple(change["statement"])
-            found.append(Trial(**(row | {"mutation": Mutation(**change)})))
+        if row["verdict"] == "caught":
+            continue
+        source = (tree / row["file"]).read_text()
+        old = "\n".join(each[2:] for each in row["difference"] if each.startswith("- ")) + "\n"
+        new = "\n".join(each[2:] for each in row["difference"] if each.startswith("+ ")) + "\n"
+        places = [match.start() for match in re.finditer(f"^{re.escape(old)}", source, re.MULTILINE)]
+        if not places:
+            print(f"gone: {row['file']}:{row['mutation']['line']}")
+            continue
+        lines = {source.count("\n", 0, place) + 1: place for place in places}
+        at = min(lines, key=lambda number: abs(number - row["mutation"]["line"]))
+        change = Mutation(row["mutation"]["kind"], at, lines[at], lines[at] + len(old), new, (at, at), "")
+        found.append(Trial(row["file"], change, row["difference"]))
     return found
 
 
@@ -330,13 +343,13 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.verb == "record":
         return record(asked.folder)
-    if asked.verb == "again":
-        return run(asked.folder, lambda _: survivors(asked.folder), asked.workers, asked.tests)
 
     def choose(tree: Path) -> list[Trial]:
+        if asked.verb == "again":
+            return survivors(asked.folder, tree)
         return chosen(tree, asked.within, asked.lines, asked.seed)[asked.skip :]
 
-    return run(asked.folder, choose, asked.workers)
+    return run(asked.folder, choose, asked.workers, asked.tests)
 
 
 if __name__ == "__main__":
