@@ -319,11 +319,12 @@ def survivors(folder: Path, tree: Path) -> list[Trial]:
         new = "\n".join(each[2:] for each in row["difference"] if each.startswith("+ ")) + "\n"
         places = [match.start() for match in re.finditer(f"^{re.escape(old)}", source, re.MULTILINE)]
         if not places:
-            print(f"gone: {row['file']}:{row['mutation']['line']}")
+            print(f"changed since: {row['file']}:{row['mutation']['line']}")
             continue
         lines = {source.count("\n", 0, place) + 1: place for place in places}
         at = min(lines, key=lambda number: abs(number - row["mutation"]["line"]))
-        change = Mutation(row["mutation"]["kind"], at, lines[at], lines[at] + len(old), new, (at, at), "")
+        kind, start = row["mutation"]["kind"], lines[at]
+        change = Mutation(kind, at, start, start + len(old), new, (at, at), "")
         found.append(Trial(row["file"], change, row["difference"]))
     return found
 
