@@ -308,7 +308,7 @@ def run(folder: Path, choose: Callable[[Path], list[Trial]], workers: int, tests
 
 
 def survivors(folder: Path, tree: Path) -> list[Trial]:
-    """What was not caught, in the files of `tree`: the changed lines are looked for where they stand by now."""
+    """What was not caught, in the files of `tree`: its lines are looked for where they stand by now."""
     found = []
     for line in (folder / "report.jsonl").read_text().splitlines():
         row = json.loads(line)
