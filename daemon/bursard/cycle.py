@@ -8,7 +8,6 @@ Why     an event only says "look again". The cycle looks at its own pace: many e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -97,11 +96,21 @@ class Cycle:
 
     async def run(self) -> None:
         """Plan for ever."""
-        self._wake.set()
+        ticking = asyncio.create_task(self._tick())
+        try:
+            await self._run()
+        finally:
+            ticking.cancel()
+
+    async def _tick(self) -> None:
+        """One timer for all passes: one of its own would cost each of them as much as a small plan."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_S):
-                    await self._wake.wait()
+            self._wake.set()
+            await asyncio.sleep(IDLE_S)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
             self._wake.clear()
             self.stats.turns += 1
             more = await self.turn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -400,3 +401,19 @@ def _booted(rows: tuple[ChargeRow, ...]) -> NodeBooted:
 def _charged(rows: list[ChargeRow]) -> Batch:
     payload = encode(_booted(tuple(rows)))
     return Batch(events=[EventRow(1, T0, "node:a", payload)], charges=rows)
+
+
+def test_a_log_that_a_later_epoch_has_written_to_refuses_for_that_and_not_for_its_numbers(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path / "state")
+    store.append(Batch(events=[event(1)]))
+    with sqlite3.connect(tmp_path / "state" / "bursard.db") as other:
+        other.execute("update meta set value = ? where key = 'epoch'", (str(store.epoch + 1),))
+        other.execute("insert into events (seq, at, actor, payload, hash) values (2, 0, 'b', x'7b7d', x'00')")
+    other.close()
+    with pytest.raises(
+        Fenced, match=f"epoch {store.epoch + 1} has opened this log, this is epoch {store.epoch}"
+    ):
+        store.append(Batch(events=[event(2)]))
+    store.close()

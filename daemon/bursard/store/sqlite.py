@@ -51,6 +51,12 @@ _OURS = (
 )
 """A doubled key, a value of the wrong type: refused before anything could reach the disk."""
 
+_TELL_HEAD = (
+    "update head set seq = ?, hash = ?, charges = ?, entries = ?"
+    " where (select value from meta where key = 'epoch') = ?"
+)
+"""Changes nothing once a later epoch has opened the log."""
+
 _EXACT_MAX = 16
 _INSERTS = {
     table: {count: queries.inserts(table, count) for count in (*range(1, _EXACT_MAX + 1), 32, 64)}
@@ -248,20 +254,27 @@ class SqliteStore(SqliteReader):
                 self._head.entries + len(batch.entries),
             )
             with self._transaction(writer):
-                self._refuse_if_fenced(writer)
+                if writer.execute(_TELL_HEAD, (*head, str(self._epoch))).rowcount != 1:
+                    raise self._fenced(writer)
                 _insert(writer, "events", events)
                 _insert(writer, "entries", batch.entries)
                 _insert(writer, "charges", batch.charges)
                 _insert(writer, "jobs", batch.jobs)
                 _insert(writer, "keys", batch.keys)
-                writer.execute("update head set seq = ?, hash = ?, charges = ?, entries = ?", head)
             self._head = head
             self._tell_head()
 
     def _refuse_if_fenced(self, writer: sqlite3.Connection) -> None:
+        if self._newest_epoch(writer) != self._epoch:
+            raise self._fenced(writer)
+
+    def _fenced(self, writer: sqlite3.Connection) -> Fenced:
+        newest = self._newest_epoch(writer)
+        return Fenced(f"{self._path}: epoch {newest} has opened this log, this is epoch {self._epoch}")
+
+    def _newest_epoch(self, writer: sqlite3.Connection) -> int:
         (newest,) = writer.execute("select value from meta where key = 'epoch'").fetchone()
-        if int(newest) != self._epoch:
-            raise Fenced(f"{self._path}: epoch {newest} has opened this log, this is epoch {self._epoch}")
+        return int(newest)
 
     def _chain(self, rows: Sequence[EventRow]) -> tuple[list[tuple[Any, ...]], bytes]:
         last_hash = self._head.hash
