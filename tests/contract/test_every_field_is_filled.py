@@ -20,7 +20,7 @@ ROOMS = (
     Path(bursar.__file__).parent / "codec",
 )
 """Where messages are made."""
-FILLED_BY_AGENTS = {"Sample", "GpuSample", "AttemptSample"}
+FILLED_BY_AGENTS = {"Sample", "GpuSample", "AttemptSample", "GpuSummary", "Stat"}
 """Readings pass through the daemon as agents made them (`bursar_agent.link`, `bursar_agent.probes`)."""
 
 
