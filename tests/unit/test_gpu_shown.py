@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from bursar.cli.cluster import TOP_COLUMNS
 from bursar.cli.texts import energy_text, gpu_text, job_text
 from bursar.codec import view
-from bursar.model import DeviceShare, clock_reasons, is_idle
+from bursar.model import Device, DeviceShare, NodeFacts, clock_reasons, is_idle
 from bursar.v1 import types_pb2 as pb
 from bursar_agent.link.wire import telemetry
 from bursar_agent.probes.readings import Activity, AttemptReading, GpuReading, Health, Reading, Stat, Summary
-from bursard.services.views import _source_of_both, add_samples
+from bursard.services.views import _memory_share, _source_of_both, add_samples
 from bursard.telemetry import LiveTelemetry
 
 SUMMARY = Summary(window_us=10_000_000, utilization_ratio=Stat(0.1, 0.2, 0.3, 0.4))
@@ -177,6 +178,29 @@ def test_a_running_job_is_shown_with_its_own_processes_and_devices_alone() -> No
     text = job_text(view.job(wire), 0)
     assert "n[1] idle: sm 0.03 %, utilization 18 %, 130 W" in text
     assert "n energy so far: 2 J, measured" in text
+
+
+@pytest.mark.parametrize(("used", "told"), [(None, False), (40, False), (41, True)])
+def test_memory_beyond_a_members_share_is_told(used: int | None, told: bool) -> None:
+    own = AttemptReading(attempt_id="att_1", rank=0, gpu_memory_used_bytes=used)
+    running = pb.Attempt(id="att_1", state="RUNNING", members=[member("n", 0)])
+    running.members[0].gpu_memory_share_bytes = 40
+    wire = pb.Job(attempts=[running])
+    add_samples(wire, lambda _: sample(attempts=(own,)))
+    assert ("more than its share of" in job_text(view.job(wire), 0)) is told
+
+
+def test_a_share_of_a_device_is_that_share_of_its_memory() -> None:
+    facts = NodeFacts(
+        name="n",
+        cpu_milli=1,
+        memory_bytes=1,
+        devices=(Device(0, "a", "H100", 80), Device(1, "b", "H100", 60)),
+    )
+    node = SimpleNamespace(facts=facts)
+    shares = (DeviceShare(0, 500), DeviceShare(1, 1000), DeviceShare(7, 1000))
+    assert _memory_share(node, shares) == 100  # type: ignore[arg-type]
+    assert _memory_share(None, shares) == 0
 
 
 def test_energy_of_several_members_is_measured_only_when_all_of_it_is() -> None:

@@ -363,9 +363,18 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
                 rate_nanos_per_hour=alloc.rates.total,
                 price_id=alloc.price_id,
                 held_us=member.charged_us,
+                gpu_memory_share_bytes=_memory_share(node, alloc.devices),
             )
         )
     return wire
+
+
+def _memory_share(node: NodeRecord | None, shares: Iterable[DeviceShare]) -> int:
+    """Half a device is half of its memory, although nothing keeps a job to it."""
+    if node is None:
+        return 0
+    sizes = {device.index: device.memory_bytes for device in node.facts.devices}
+    return sum(sizes.get(share.index, 0) * share.milli // 1000 for share in shares)
 
 
 def node_state(node: NodeRecord) -> str:

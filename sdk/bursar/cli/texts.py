@@ -278,6 +278,13 @@ def _gpus_now(job: Row) -> str:
             own = node["sample"]
             energy = energy_text(own["gpu_energy_joules"], own["gpu_energy_source"]) if own else ""
             lines += [f"{clean(node['node'])} energy so far: {energy}"] if energy else []
+            used = own["gpu_memory_used_bytes"] if own else None
+            share = node["gpu_memory_share_bytes"]
+            if used and share and used > share:
+                lines.append(
+                    f"{clean(node['node'])} uses {size_text(used)} of device memory, more than its share of"
+                    f" {size_text(share)}: nothing limits it, and others on the device may lack it"
+                )
     return "\n".join(lines)
 
 

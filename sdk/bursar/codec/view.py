@@ -198,6 +198,7 @@ def _member(wire: types_pb2.Member, currency: str) -> View:
 def _live(wire: types_pb2.Member) -> View:
     """What a member does now; nothing of it where it does not run, or in lists."""
     return {
+        "gpu_memory_share_bytes": wire.gpu_memory_share_bytes or None,
         "sample": _attempt_sample(wire.sample) if wire.HasField("sample") else None,
         "gpu_samples": [_gpu_sample(gpu) for gpu in wire.gpus],
     }

@@ -477,6 +477,7 @@ class Member(google.protobuf.message.Message):
     HELD_US_FIELD_NUMBER: builtins.int
     SAMPLE_FIELD_NUMBER: builtins.int
     GPUS_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_SHARE_BYTES_FIELD_NUMBER: builtins.int
     rank: builtins.int
     node: builtins.str
     """node name"""
@@ -488,6 +489,8 @@ class Member(google.protobuf.message.Message):
     """empty: the price is unknown"""
     held_us: builtins.int
     """as last reported"""
+    gpu_memory_share_bytes: builtins.int
+    """of its devices' memory, what it was granted; 0: no device, or a lost node"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeviceShare]: ...
     @property
@@ -512,9 +515,10 @@ class Member(google.protobuf.message.Message):
         held_us: builtins.int = ...,
         sample: global___AttemptSample | None = ...,
         gpus: collections.abc.Iterable[global___GpuSample] | None = ...,
+        gpu_memory_share_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample"]) -> None: ...
 
 global___Member = Member
 
