@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     "Jobs": {
         "submit": Verb("submit:submit", "Submit a job file or script."),
         "run": Verb("submit:run", "Submit a command with flags."),
+        "convert": Verb("convert:convert", "Make a job file of another system's file."),
         "plan": Verb("submit:plan", "Show where a job would go and what it would cost."),
         "ls": Verb("jobs:ls", "List jobs."),
         "show": Verb("jobs:show", "Show one job, whole."),

@@ -245,7 +245,11 @@ def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> Jo
     source, text = ("<stdin>" if file == "-" else file), _text_of(click.get_current_context(), file)
     given = _given(flags)
     if not jobfile.looks_like_script(text):
-        return jobfile.parse_job(text, source, str(Path.cwd()), given)
+        try:
+            return jobfile.parse_job(text, source, str(Path.cwd()), given)
+        except InvalidRequest:
+            _refuse_others(text, source)
+            raise
     here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
     caller = jobfile.Caller(os.environ, here, socket.gethostname())
     spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments, flags=given, caller=caller)
@@ -253,6 +257,18 @@ def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> Jo
         say(str(notice))
     _say_what_may_surprise(source, spec, arguments)
     return spec
+
+
+def _refuse_others(text: str, source: str) -> None:
+    """One sentence for a file of another system, in place of all its wrong keys. Raises `InvalidRequest`."""
+    from bursar.jobfile.convert import recognise
+
+    kind = recognise(text)
+    if kind is not None:
+        raise InvalidRequest(
+            f"{source}: this looks like {kind}: `bursar convert {source}` makes a job file of it, such as "
+            "{name: train, resources: {gpus: 1}, run: python train.py}"
+        )
 
 
 def _say_what_may_surprise(source: str, spec: JobSpec, arguments: tuple[str, ...]) -> None:

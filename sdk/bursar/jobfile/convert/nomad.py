@@ -1,0 +1,171 @@
+"""Nomad: its language (HCL, as far as job files use it), and what its blocks become here."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bursar.jobfile.convert.draft import Draft, job_name, number
+from bursar.yamlfile import Node
+
+HINTS: Final = {
+    "datacenters": "write resources.constraints: {zone: ...}",
+    "image": "the job runs on the node itself; prepare it in setup",
+    "driver": "a job is started as a process of its account",
+    "constraint": "write resources.constraints",
+    "affinity": "write resources.constraints",
+    "artifact": "fetch it in setup",
+    "template": "write the file in setup",
+    "volume": "keep it on a disk that all nodes share",
+    "volume_mount": "keep it on a disk that all nodes share",
+    "network": "a job listens on its node; nothing is opened for it",
+    "service": "services are not built yet",
+    "periodic": "jobs are not repeated by the clock; submit from cron",
+    "vault": "use bursar secret and secrets: [NAME]",
+    "update": "services are not built yet",
+    "cpu": "MHz are not CPUs; write resources.cpus",
+    "priority": "Nomad's scale is another one; write priority: low, normal or high",
+}
+_TOKEN = re.compile(
+    r'(?P<skip>[ \t\r]+|\#[^\n]*|//[^\n]*|/\*.*?\*/)|(?P<line>\n)|(?P<text>"(?:[^"\\]|\\.)*")'
+    r"|<<-?(?P<mark>\w+)\n(?P<doc>.*?)\n[ \t]*(?P=mark)(?=\n|$)"
+    r"|(?P<word>[A-Za-z0-9_.$/:*+-]+)|(?P<sign>.)",
+    re.DOTALL,
+)
+_DEPTH_MAX: Final = 20
+
+
+def parse(text: str) -> Node:
+    """The blocks of a file as a tree: a block with a label is a mapping below its word and label."""
+    return _Parser(text).body(None, 0)
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens: list[tuple[str, str, int]] = []
+        line = 1
+        for match in _TOKEN.finditer(text):
+            kind = match.lastgroup or "sign"
+            value = match.group("doc") if match.group("mark") else match.group()
+            kind = "text" if match.group("mark") else kind
+            if kind == "text" and not match.group("mark"):
+                value = value[1:-1].replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\")
+            if kind not in ("skip", "line"):
+                self._tokens.append((kind, value, line))
+            line += match.group().count("\n")
+        self._at = 0
+
+    def body(self, parent: Node | None, depth: int) -> Node:
+        """Blocks and attributes up to the closing bracket."""
+        line = self._tokens[self._at][2] if self._at < len(self._tokens) else 1
+        node = Node("mapping", line, 1, parent)
+        while self._at < len(self._tokens):
+            kind, value, line = self._tokens[self._at]
+            self._at += 1
+            if value == "}" and kind == "sign":
+                break
+            if kind not in ("word", "text"):
+                continue
+            labels = [value]
+            while self._peek() in ("word", "text") and self._tokens[self._at][2] == line:
+                labels.append(self._tokens[self._at][1])
+                self._at += 1
+            self._entry(node, labels, line, depth)
+        return node
+
+    def _peek(self) -> str:
+        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    def _entry(self, node: Node, labels: list[str], line: int, depth: int) -> None:
+        sign = self._tokens[self._at][1] if self._at < len(self._tokens) else ""
+        if sign in ("=", ":"):
+            self._at += 1
+            _hang(node, labels[-1], self._value(node, depth), line)
+        elif sign == "{" and depth < _DEPTH_MAX:
+            self._at += 1
+            holder = node
+            for label in labels[:-1]:
+                below = holder.entries.get(label) or Node("mapping", line, 1, holder)
+                _hang(holder, label, below, line)
+                holder = below
+            _hang(holder, labels[-1], self.body(holder, depth + 1), line)
+
+    def _value(self, parent: Node, depth: int) -> Node:
+        if self._at >= len(self._tokens):
+            return Node("scalar", 1, 1, parent)
+        kind, value, line = self._tokens[self._at]
+        self._at += 1
+        if kind == "sign" and value == "{" and depth < _DEPTH_MAX:
+            return self.body(parent, depth + 1)
+        node = Node("scalar", line, 1, parent)
+        if kind == "sign" and value == "[":
+            node.kind = "sequence"
+            while self._at < len(self._tokens) and self._tokens[self._at][1] != "]":
+                if self._peek() in ("word", "text"):
+                    item = Node("scalar", self._tokens[self._at][2], 1, node)
+                    item.text, item.key, item.key_line = self._tokens[self._at][1], len(node.items), item.line
+                    node.items.append(item)
+                self._at += 1
+            self._at += 1
+        else:
+            node.text, node.quoted = value, kind == "text"
+        return node
+
+
+def _hang(holder: Node, key: str, node: Node, line: int) -> None:
+    node.parent, node.key, node.key_line = holder, key, line
+    holder.entries[key] = node
+
+
+def nomad(root: Node, draft: Draft) -> None:
+    """A job of Nomad: its first group, and that group's first task."""
+    jobs = root.entries.get("job")
+    for name, job in list(jobs.entries.items())[:1] if jobs is not None else ():
+        draft.put("name", job_name(name))
+        if (kind := draft.text(job, "type")) not in ("", "batch"):
+            draft.note(job.entries["type"], f"type: {kind} is not built yet; this ends with its command")
+        draft.pairs(draft.take(job, "meta"), "labels")
+        groups = job.entries.get("group")
+        for place, group in enumerate(groups.entries.values() if groups is not None else ()):
+            if place:
+                draft.note(
+                    group, f"group {group.key}: a job has one kind of member; make it a job of its own"
+                )
+            else:
+                _group(group, draft)
+
+
+def _group(group: Node, draft: Draft) -> None:
+    count = number(draft.text(group, "count"))
+    if count and count > 1:
+        draft.put("array", f"0-{int(count) - 1}")
+    attempts = number(draft.text(group, "restart", "attempts"))
+    if attempts:
+        draft.put("retry", {"on": ["failure"], "max": int(attempts)})
+    tasks = group.entries.get("task")
+    for place, task in enumerate(tasks.entries.values() if tasks is not None else ()):
+        if place:
+            draft.note(
+                task, f"task {task.key}: a second task has no equal: start it in run, in the background"
+            )
+        else:
+            _task(task, draft)
+
+
+def _task(task: Node, draft: Draft) -> None:
+    program = draft.text(task, "config", "command")
+    arguments = draft.take(task, "config", "args")
+    words = [program, *(item.text for item in (arguments.items if arguments is not None else ()))]
+    draft.put("command", [word for word in words if word])
+    draft.pairs(draft.take(task, "env"), "env")
+    wanted = task.entries.get("resources")
+    draft.under("resources", "cpus", number(draft.text(wanted, "cores")))
+    memory = number(draft.text(wanted, "memory"))
+    draft.under("resources", "memory", f"{memory}MiB" if memory else None)
+    devices = wanted.entries.get("device") if wanted is not None else None
+    for name, device in devices.entries.items() if devices is not None else ():
+        count = number(draft.text(device, "count")) or 1
+        if "gpu" in name:
+            draft.take(device)
+            kind = name.split("/")[2] if name.count("/") == 2 else ""
+            draft.under("resources", "gpus", f"{kind.upper()}:{count}" if kind else count)

@@ -1,0 +1,273 @@
+"""Files of other systems are recognised, and become job files that are read by the real reader."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.clock import SECOND_US
+from bursar.errors import InvalidRequest
+from bursar.jobfile import parse_job
+from bursar.jobfile.convert import convert, recognise
+from bursar.model import JobSpec, RetrySpec
+from bursar.resources import GpuRequest
+
+SKY = """\
+name: llama ft
+num_nodes: 2
+resources:
+  accelerators: {A100-80GB: 8}
+  infra: aws/us-east-1
+  cpus: 4+
+  memory: 32+
+  use_spot: true
+  disk_size: 256
+envs:
+  A: b
+  HF_TOKEN:
+secrets: [WANDB]
+file_mounts:
+  /data: s3://x
+workdir: .
+setup: pip install x
+run: |
+  echo $SKYPILOT_NODE_RANK
+"""
+DSTACK = """\
+type: task
+name: train
+nodes: 2
+image: nvcr.io/x
+env: [A=b, HF_TOKEN]
+commands:
+  - pip install x
+  - python train.py
+resources:
+  gpu: {name: [A100, H100], memory: 80GB, count: 2}
+  cpu: 8..
+  memory: 64GB..
+spot_policy: auto
+max_duration: 2h
+max_price: 4.5
+retry: true
+"""
+KUBERNETES = """\
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sample, labels: {app.kubernetes.io/team: a}}
+spec:
+  completions: 4
+  parallelism: 2
+  backoffLimit: 3
+  activeDeadlineSeconds: 600
+  template:
+    spec:
+      restartPolicy: Never
+      nodeSelector: {pool: rack-a}
+      tolerations: [{key: gpu}]
+      containers:
+        - name: main
+          image: busybox
+          command: [python]
+          args: [train.py, --x]
+          workingDir: /data
+          env:
+            - {name: A, value: b}
+            - name: KEY
+              valueFrom: {secretKeyRef: {name: s, key: k}}
+          resources:
+            requests: {cpu: 500m, memory: 4Gi}
+            limits: {nvidia.com/gpu: 2, hugepages-2Mi: 1Gi}
+        - {name: side, image: envoy}
+"""
+PYTORCHJOB = """\
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: ddp}
+spec:
+  pytorchReplicaSpecs:
+    Master:
+      replicas: 1
+      template: {spec: {containers: [{name: c, command: [torchrun, a.py]}]}}
+    Worker:
+      replicas: 3
+      template: {spec: {containers: [{name: c, command: [torchrun, a.py]}]}}
+"""
+RAY = """\
+entrypoint: python script.py
+submission_id: raysubmit-1
+runtime_env:
+  working_dir: /srv/code
+  pip: [torch==2.1, ray]
+  env_vars: {A: b}
+entrypoint_num_gpus: 1
+entrypoint_num_cpus: 4
+metadata: {x: y}
+"""
+CLUSTER = """\
+cluster_name: demo
+max_workers: 3
+provider: {type: aws, region: us-west-2}
+head_node_type: head
+available_node_types:
+  head:
+    resources: {CPU: 8, GPU: 1}
+    node_config: {InstanceType: p3}
+setup_commands: [pip install ray]
+"""
+NOMAD = """\
+# a comment
+job "train" {
+  datacenters = ["dc1"]
+  type = "batch"
+  meta { team = "a" }
+  group "g" {
+    count = 3
+    restart { attempts = 2 }
+    task "t" {
+      driver = "docker"
+      config {
+        image   = "x"
+        command = "python"
+        args    = ["a.py", "--x"]
+      }
+      env { A = "b" }
+      template { data = <<EOF
+x
+EOF
+      }
+      resources {
+        cpu = 500
+        memory = 256
+        device "nvidia/gpu" { count = 2 }
+      }
+    }
+    task "side" { driver = "exec" }
+  }
+}
+"""
+FILES = {
+    "a SkyPilot task": SKY,
+    "a dstack configuration": DSTACK,
+    "a Kubernetes manifest": KUBERNETES,
+    "a Ray file": RAY,
+    "a Nomad job": NOMAD,
+}
+
+
+def job(text: str) -> tuple[JobSpec, dict[int, str]]:
+    made = convert(text, "other")
+    return parse_job(made.text, "job.yaml", "/home/u"), dict(made.notes)
+
+
+@pytest.mark.parametrize(("kind", "text"), FILES.items(), ids=list(FILES))
+def test_each_is_recognised_and_becomes_a_job_file(kind: str, text: str) -> None:
+    assert recognise(text) == kind
+    made = convert(text, "other.yaml")
+    assert made.text.startswith(f"# From other.yaml, {kind}. What has no equal")
+    assert all(f"#   {line}: {sentence}\n" in made.text for line, sentence in made.notes)
+    parse_job(made.text, "job.yaml", "/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run: echo\n",
+        "name: a\nnodes: 2\nresources: {gpus: H100:8}\nrun: x\n",
+        "type: service\nport: 80\nrun: x\n",
+        "- a\n",
+        "",
+        "{",
+        "a b c",
+    ],
+)
+def test_our_own_files_and_nobodys_are_not(text: str) -> None:
+    assert recognise(text) is None
+    with pytest.raises(InvalidRequest):
+        convert(text, "x.yaml")
+
+
+def test_skypilot() -> None:
+    spec, notes = job(SKY)
+    assert (spec.name, spec.nodes, spec.spot_policy) == ("llama-ft", 2, "spot")
+    assert spec.options[0].gpus == GpuRequest(8, ("A100",), memory_bytes=80 * 10**9)
+    assert (spec.options[0].cpu_milli, spec.options[0].memory_bytes) == (4_000, 32 * 10**9)
+    assert spec.constraints == (("provider", "aws"), ("region", "us-east-1"))
+    assert (spec.env, spec.secrets, spec.workdir) == ((("A", "b"),), ("WANDB",), "/home/u")
+    assert spec.script.startswith("export SKYPILOT_NODE_RANK=$BURSAR_NODE_RANK")
+    assert spec.script.endswith("echo $SKYPILOT_NODE_RANK\n")
+    assert set(notes) == {9, 12, 13, 14}
+    assert notes[14].startswith("file_mounts has no equal: copy or mount it in setup")
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "count"), [("H100:8", 8), ("H100", 1), ("{H100: 4}", 4), ("[H100:2]", 2)]
+)
+def test_each_form_of_accelerators(accelerators: str, count: int) -> None:
+    spec, _ = job(f"resources: {{accelerators: {accelerators}}}\nrun: x\n")
+    assert spec.options[0].gpus == GpuRequest(count, ("H100",))
+
+
+def test_dstack() -> None:
+    spec, notes = job(DSTACK)
+    assert (spec.nodes, spec.time_limit_us) == (2, 7200 * SECOND_US)
+    assert spec.options[0].gpus == GpuRequest(2, ("A100", "H100"), memory_bytes=80 * 10**9)
+    assert (spec.options[0].cpu_milli, spec.options[0].memory_bytes) == (8_000, 64 * 10**9)
+    assert spec.script == "pip install x\npython train.py\n"
+    assert (spec.max_price_nanos_per_hour, spec.retry) == (
+        4_500_000_000,
+        RetrySpec(("preempted", "node_lost")),
+    )
+    assert set(notes) == {4, 5}
+
+
+def test_kubernetes() -> None:
+    spec, notes = job(KUBERNETES)
+    assert spec.command == ("python", "train.py", "--x")
+    assert (spec.labels, spec.env, spec.workdir) == ((("team", "a"),), (("A", "b"),), "/data")
+    assert (spec.options[0].cpu_milli, spec.options[0].memory_bytes) == (500, 4 * 2**30)
+    assert spec.options[0].gpus == GpuRequest(2)
+    assert spec.array is not None
+    assert (list(spec.array.indices), spec.array.max_parallel) == ([0, 1, 2, 3], 2)
+    assert (spec.retry, spec.time_limit_us) == (RetrySpec(("failed",), 3), 600 * SECOND_US)
+    assert spec.constraints == (("pool", "rack-a"),)
+    assert set(notes) == {13, 16, 22, 26, 27}
+
+
+def test_the_pods_of_a_training_job_are_a_gang() -> None:
+    spec, notes = job(PYTORCHJOB)
+    assert (spec.nodes, spec.command) == (4, ("torchrun", "a.py"))
+    assert notes[2] == "kind: PyTorchJob is read for its pods alone"
+
+
+def test_ray() -> None:
+    spec, notes = job(RAY)
+    assert (spec.script, spec.name, spec.workdir) == ("python script.py", "raysubmit-1", "/srv/code")
+    assert (spec.setup, spec.env) == ("pip install 'torch==2.1' 'ray'\n", (("A", "b"),))
+    assert (spec.options[0].gpus, spec.options[0].cpu_milli) == (GpuRequest(1), 4_000)
+    assert set(notes) == {9}
+    spec, notes = job(CLUSTER)
+    assert (spec.name, spec.nodes, spec.setup) == ("demo", 4, "pip install ray\n")
+    assert {1, 3, 8} <= set(notes)
+
+
+def test_nomad() -> None:
+    spec, notes = job(NOMAD)
+    assert (spec.name, spec.command, spec.env) == ("train", ("python", "a.py", "--x"), (("A", "b"),))
+    assert (spec.options[0].memory_bytes, spec.options[0].gpus) == (256 * 2**20, GpuRequest(2))
+    assert (spec.labels, spec.retry) == ((("team", "a"),), RetrySpec(("failed",), 2))
+    assert spec.array is not None
+    assert set(notes) == {3, 10, 12, 17, 22, 27}
+
+
+def test_a_file_without_a_command_says_so() -> None:
+    made = convert("apiVersion: v1\nkind: Pod\nspec: {containers: [{image: x}]}\n", "pod.yaml")
+    assert (1, "no command stands here; write it under run") in made.notes
+    assert "exit 1" in parse_job(made.text, "job.yaml", "/").script
+
+
+@pytest.mark.parametrize(
+    "text", ['job "x" {', 'job "x" { a = ', 'job "x" { a = [', 'job "x" {' * 3000, "job x {}}}"]
+)
+def test_a_broken_nomad_file_hangs_nobody(text: str) -> None:
+    assert recognise(text) == "a Nomad job"
+    parse_job(convert(text, "x").text, "job.yaml", "/")
