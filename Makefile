@@ -127,6 +127,7 @@ proto-check: .venv-proto/.installed
 
 docs: .venv/.installed
 	@$(BIN)/python docs/generate_cli.py
+	@$(BIN)/python docs/generate_slurm.py
 
 bench: .venv/.installed
 	@for each in $(BENCHES); do echo "== bench/$$each.py"; $(BIN)/python "bench/$$each.py"; done

@@ -20,6 +20,13 @@ def test_page_is_what_help_prints() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_page_about_slurm_is_what_the_tables_say() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs/generate_slurm.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_verb_has_a_section_with_an_example() -> None:
     sections = re.split(r"(?m)^### ", PAGE.read_text())[1:]
     found = {section.split("\n", 1)[0]: section for section in sections}

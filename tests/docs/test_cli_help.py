@@ -13,6 +13,7 @@ CONTRACT = (
     "submit",
     "run",
     "plan",
+    "convert",
     "ls",
     "show",
     "logs",

@@ -241,15 +241,19 @@ def _is_script(ctx: click.Context, file: str) -> bool:
 def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
     """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
     from bursar import jobfile
+    from bursar.jobfile.document import unexpanded
 
     source, text = ("<stdin>" if file == "-" else file), _text_of(click.get_current_context(), file)
     given = _given(flags)
     if not jobfile.looks_like_script(text):
         try:
-            return jobfile.parse_job(text, source, str(Path.cwd()), given)
+            spec = jobfile.parse_job(text, source, str(Path.cwd()), given)
         except InvalidRequest:
             _refuse_others(text, source)
             raise
+        for sentence in unexpanded(text, source):
+            say(sentence)
+        return spec
     here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
     caller = jobfile.Caller(os.environ, here, socket.gethostname())
     spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments, flags=given, caller=caller)

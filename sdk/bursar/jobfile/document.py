@@ -114,6 +114,20 @@ def parse_job(text: str | bytes, source: str, base_dir: str, flags: RunFlags | N
     return spec
 
 
+def unexpanded(text: str, source: str) -> list[str]:
+    """Sentences, by line, about variables in `env` of a job file that look as if they were expanded."""
+    if "env" not in text or "$" not in text:
+        return []
+    roots = load_yaml(text, Faults(source))
+    env = roots[0].entries.get("env") if roots else None
+    return [
+        f"{source}:{node.line}: env.{name}: {quote(node.text)} is taken as it is, nothing in it is expanded; "
+        f"write `export {name}=...` in run"
+        for name, node in (env.entries.items() if env is not None else ())
+        if re.search(r"\$[A-Za-z_{]", node.text)
+    ]
+
+
 def _flag_faults(source: str) -> Faults:
     from bursar.jobfile.flags import FlagFaults  # flags read jobs, so only here
 

@@ -93,7 +93,7 @@ class Draft:
             return
         if not any(self._touched(child) for child in children):
             hint = next((hints[part] for part in reversed(_words(node)) if part in hints), "")
-            if hint or node.kind == "sequence":
+            if hint or (node.kind == "sequence" and not any(child.entries for child in children)):
                 text = f"{node.path} has no equal" + (f": {hint}" if hint else "")
                 self.notes.append((node.key_line, text))
                 return

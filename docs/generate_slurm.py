@@ -1,0 +1,107 @@
+"""Writes docs/from-slurm.md from the tables that scripts are read with.
+
+Run     make docs  (python docs/generate_slurm.py); with --check it only says whether the page is true.
+Why     what becomes of an option is decided in one table, and a page beside it would soon say something else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bursar.jobfile.commands import NOTED as NOTED_COMMANDS
+from bursar.jobfile.commands import REFUSED as REFUSED_COMMANDS
+from bursar.jobfile.options import ALIASES, HONOURED, NOTED, OPTIONS
+from bursar.jobfile.variables import TABLE
+
+PAGE = Path(__file__).parent / "from-slurm.md"
+HEAD = """# From Slurm
+
+Written by `make docs` from the tables in `bursar/jobfile`; a test fails when they differ.
+
+`bursar submit [flags] script.sh [words]` reads a script with `#SBATCH` lines as it is. The words behind it
+are its `$1`, `$2`, …; flags of `bursar run` before it stand above the directives, `#BURSAR` lines above
+`#SBATCH` lines.
+
+| you type | here |
+|---|---|
+| `sbatch script.sh`, `sbatch --parsable` | `bursar submit script.sh`, `--parsable` |
+| `squeue --me`, `scontrol show job 12` | `bursar ls`, `bursar show 12`; why it waits: `explain 12` |
+| `scancel 12`, `scancel -u ann -t pending` | `bursar cancel 12`, `cancel --user ann --state pending` |
+| `sinfo`, `sacct`, `sreport` | `bursar nodes`, `bursar ls --state all`, `bursar cost --by project` |
+| `tail -f slurm-12.out` | `bursar logs -f 12` |
+| `salloc` | not built |
+
+What is the same: the script runs once, on the first node, and the other nodes of the job hold their place
+(metered, ended with it). `#BURSAR --launch per-node` runs it on every node instead. What is not: your shell's
+variables are not copied (as with `--export=NONE`; `--env NAME` copies one), and output is kept by bursar.
+
+Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
+functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused
+with its line. Steps (`srun`) are [proposed](adr/0015-steps.md), not built.
+"""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _options() -> list[str]:
+    rows = ["## Options", ""]
+    rows.append("A beginning is enough where it is the beginning of one option alone. Second names: ")
+    rows[-1] += ", ".join(f"`--{alias}` (`--{name}`)" for alias, name in sorted(ALIASES.items())) + "."
+    for fate, title in (
+        (HONOURED, "Honoured"),
+        (NOTED, "Noted by line, harmless"),
+        ("refused", "Refused with the line"),
+    ):
+        rows += ["", f"### {title}", "", "| option | |", "|---|---|"]
+        for option in sorted(OPTIONS.values()):
+            if option.fate == fate:
+                short = f"`-{option.short}`, " if option.short else ""
+                rows.append(_row(f"{short}`--{option.name}`", option.text))
+    return rows
+
+
+def _variables() -> list[str]:
+    rows = ["", "## Variables", ""]
+    rows.append(
+        "Reading one that is not set here is refused, unless the script minds that it may be missing."
+    )
+    rows += ["", "| variable | set | |", "|---|---|---|"]
+    words = {
+        "arrays": "in arrays",
+        "gpus": "with GPUs",
+        "asked": "where asked for",
+        "restarts": "after a restart",
+    }
+    words |= {"steps": "in steps", "never": "never"}
+    rows += [_row(f"`{one.name}`", words.get(one.when, one.when), one.meaning) for one in TABLE]
+    return rows
+
+
+def _commands() -> list[str]:
+    rows = ["", "## Commands", "", "| command | |", "|---|---|"]
+    rows += [_row(f"`{name}`", f"refused: {text}") for name, text in REFUSED_COMMANDS.items()]
+    rows += [_row(f"`{name}`", f"noted: {text}") for name, text in NOTED_COMMANDS.items()]
+    return rows
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "\n" + "\n".join([*_options(), *_variables(), *_commands()]) + "\n"
+
+
+def main() -> int:
+    """Write, or with --check compare: 1 when the page is out of date."""
+    if "--check" in sys.argv[1:]:
+        same = PAGE.exists() and PAGE.read_text() == page()
+        if not same:
+            print("docs/from-slurm.md is not what the tables say: run make docs", file=sys.stderr)
+        return 0 if same else 1
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
