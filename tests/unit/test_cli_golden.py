@@ -49,6 +49,7 @@ ANSWERS: dict[str, Any] = {
     "Policies/List": money_pb2.ListPoliciesResponse(policies=POLICIES),
     "Policies/Get": POLICIES[0],
     "Events/List": [filled(events_pb2.Event(), "one"), events_pb2.Event(seq=1)],
+    "Events/Server": filled(events_pb2.ServerResponse(), "one"),
     "Events/Doctor": filled(events_pb2.DoctorResponse(), "one"),
     "Access/Grants": filled(access_pb2.GrantsResponse(), "one"),
     "Access/Secrets": filled(access_pb2.SecretsResponse(), "one"),
@@ -70,7 +71,8 @@ LISTS = (
     "secret ls",
 )
 FORMS = [(words, form) for words in SHOWN for form in ("table", "csv") if form == "table" or words in LISTS]
-"""What is one object is a table here; as JSON it stands in views.json."""
+FORMS += [("status", "table"), ("status", "yaml")]
+"""One object is a table here; as JSON it stands in views.json, but for `status`, which is no view."""
 
 
 @pytest.fixture

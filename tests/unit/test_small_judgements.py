@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
 
+from bursar import errors
+from bursar.aside import Damaged
+from bursar.cli import backup
+from bursar.cli.main import run
 from bursar.cli.terminal import LogPrinter
+from bursar.client import address
+from bursar.client.link import error_from
 from bursar.errors import InvalidRequest, RateLimited
+from bursar.local import files, processes
+from bursar.local.child import Child
 from bursar.local.cluster import LocalCluster
 from bursar.yamlfile import Faults, load_yaml, read_string
 from bursar_agent import stimuli as s
@@ -188,3 +199,71 @@ def test_a_log_keeps_its_head_and_its_last_two_segments(
     assert cap.dropped_bytes == len(said) - len(kept) - len(whole_head)
     os.close(writing)
     os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind", "said"),
+    [
+        ("CANCELLED", "bye", errors.ServerUnavailable, "the server at unix:///x closed the call: bye"),
+        ("DEADLINE_EXCEEDED", "", errors.ServerUnavailable, "the server at unix:///x did not answer in time"),
+        ("UNIMPLEMENTED", "no", errors.NotBuilt, "the server at unix:///x is older and cannot do this: no"),
+        ("RESOURCE_EXHAUSTED", "larger than max (9)", errors.InvalidRequest, "one message is too large"),
+        ("RESOURCE_EXHAUSTED", "slower", errors.RateLimited, "slower"),
+        ("INTERNAL", "", errors.BursarError, "the server failed (INTERNAL)"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_said_in_words(
+    code: str, text: str, kind: type[errors.BursarError], said: str
+) -> None:
+    failure = SimpleNamespace(
+        code=lambda: grpc.StatusCode[code], details=lambda: text, trailing_metadata=lambda: ()
+    )
+    found = error_from(failure, address.parse("unix:///x", "a test"))  # type: ignore[arg-type]
+    assert type(found) is kind
+    assert found.message.startswith(said)
+
+
+def test_a_wish_whose_child_is_no_table_is_damaged_and_says_so(tmp_path: Path) -> None:
+    made = LocalCluster(tmp_path)
+    with made.starting():
+        made.prepare()
+        wish = made.desire(1, "/policies", "").to_json()
+    file = tmp_path / files.DESIRED
+    files.write_json(file, wish)
+    assert files.read_desired(tmp_path) is not None
+    files.write_json(file, wish | {"children": [wish["children"][0], "x"]})
+    with pytest.raises(Damaged, match="a child is no table"):
+        files.read_desired(tmp_path)
+
+
+def test_a_process_that_lives_is_adopted_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "infinity"]) as popen:
+        before = processes.noted(popen.pid)
+        kept = Child(files.ChildSpec("daemon", "bursard", str(tmp_path), ("true",)), tmp_path / "log")
+        assert kept.adopt(before, ready=True)
+        assert (kept.process, kept.ready) == (before, True)
+        popen.kill()
+        popen.wait()
+        other = Child(files.ChildSpec("daemon", "bursard", str(tmp_path), ("true",)), tmp_path / "log")
+        assert not other.adopt(before, ready=True)
+        assert not other.adopt(None, ready=True)
+        os.close(kept.pidfd)
+
+
+def test_archive_says_what_it_moved_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = SimpleNamespace(
+        cluster_id="c1", before=SimpleNamespace(seq=4, hash="aa"), last_seq=9, last_hash="bb"
+    )
+    room = SimpleNamespace(archive_months=lambda directory, before, out, clock: moved)
+    monkeypatch.setattr(backup, "_room", lambda: room)
+    monkeypatch.setattr(backup, "_directory", lambda given: tmp_path)
+    words = ["archive", "--before", "2026-10", "--out", "f.archive", "--state-dir", str(tmp_path)]
+    assert run([*words, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "file": "f.archive", "state_dir": str(tmp_path), "cluster_id": "c1", "first_seq": 5, "last_seq": 9,
+        "previous_hash": "aa", "last_hash": "bb",
+    }  # fmt: skip
+    assert run(words) == 0
+    assert capsys.readouterr().out == "f.archive: events 5 to 9 of c1, verified\n"
