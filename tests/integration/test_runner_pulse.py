@@ -8,6 +8,7 @@ are of this file alone: leftovers are found by them on the whole machine, and ot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -31,6 +32,15 @@ def stopped(pid: int) -> bool:
     return (stat_fields(pid) or ["gone"])[0] == "T"
 
 
+def pidfds() -> int:
+    """How many descriptors of processes this one holds."""
+    found = 0
+    for entry in os.scandir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists is gone by now
+            found += "pidfd" in os.readlink(entry.path)
+    return found
+
+
 async def stop_process(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     await until(lambda: stopped(pid))
@@ -39,8 +49,10 @@ async def stop_process(pid: int) -> None:
 def test_a_stopped_launcher_is_woken_by_the_next_start_and_runs_it_once(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         launcher = await made.launcher_pid()
+        held = pidfds()
         await stop_process(launcher)
         report = await made.run("att_pulse1", f"echo x >> {tmp_path}/count")
+        assert pidfds() == held
         assert (report.end_cause, (tmp_path / "count").read_text()) == ("completed", "x\n")
         assert await made.launcher_pid() == launcher
 

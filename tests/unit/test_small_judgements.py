@@ -29,9 +29,9 @@ from bursar.local.cluster import LocalCluster
 from bursar.yamlfile import Faults, load_yaml, read_string
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
-from bursar_agent.effects import exit_of
+from bursar_agent.effects import exit_of, truth_of
 from bursar_agent.runner.logcap import LogCap
-from bursar_agent.runner.model import ExitReport
+from bursar_agent.runner.model import AttemptTruth, ExitReport
 from bursard import doctor, replay
 from bursard.access.identity import Role
 from bursard.fleet.testing import FACTS, World
@@ -267,3 +267,11 @@ def test_archive_says_what_it_moved_and_where(
     }  # fmt: skip
     assert run(words) == 0
     assert capsys.readouterr().out == "f.archive: events 5 to 9 of c1, verified\n"
+
+
+def test_what_a_directory_does_not_say_of_a_start_is_not_made_up() -> None:
+    silent = AttemptTruth("att_1", 2, 1, "starting", None, None, None)
+    found = truth_of(silent, "boot-1")
+    assert (found.running, found.boot_id, found.pid, found.started_boot_us) == (True, "boot-1", 0, 0)
+    told = truth_of(AttemptTruth("att_1", 2, 1, "running", 7, 9, None), "boot-1")
+    assert (told.rank, told.pid, told.started_boot_us, told.exit) == (2, 7, 9, None)
