@@ -20,7 +20,7 @@ from bursar.model import (
 )
 from bursard.events import StopRequested
 from bursard.fleet.testing import FACTS, World
-from bursard.fleet.words import Assign
+from bursard.fleet.words import Assign, Started
 from bursard.state import JobRecord
 from bursard.state.decide import jobs
 
@@ -109,6 +109,22 @@ def test_the_end_of_the_program_is_the_end_of_the_job() -> None:
     assert (job.state, job.exit_code) == (JobState.SUCCEEDED, 0)
     assert stops(world) == [(EndCause.COMPLETED, 0)]
     assert world.backend.running("n-1") == world.backend.running("n-2") == []
+
+
+def test_it_runs_as_soon_as_its_program_does() -> None:
+    world = World()
+    for name in ("n-1", "n-2"):
+        world.backend.connect(facts(name))
+    job = world.submit(nodes=2, launch="once", command=("train",))
+    world.cycle()
+    assert job.attempt is not None
+    first = job.attempt.members[0]
+    node = world.state.nodes[first.alloc.node_id]
+    world.fleet.started(node, Started(job.attempt.id, 0, 7, world.clock.boot_us()))
+    assert (job.state, job.attempt.state) == (JobState.RUNNING, "RUNNING")
+    assert job.started_at > 0
+    finish(world, job, 0)
+    assert job.state is JobState.SUCCEEDED
 
 
 def test_a_program_that_fails_gives_the_job_its_exit_code() -> None:

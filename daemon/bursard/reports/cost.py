@@ -59,9 +59,10 @@ def cost_table(views: Views, by: Sequence[str], query: ChargeFilter, unposted: U
 
 
 def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:
-    """Sums whose last key is the job, folded over the jobs."""
+    """Sums whose last key is the job, folded over the jobs. A job in several parts (a gang) counts once."""
     rows: dict[tuple[str | int, ...], CostRow] = {}
     total, jobs = CostRow(()), set[str | int]()
+    counted = set[tuple[str | int, ...]]()
     for part in sums:
         *keys, job = part.keys
         row = rows.get(tuple(keys))
@@ -70,7 +71,8 @@ def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:
             row = rows[tuple(keys)] = CostRow(texts)
         row.add(part)
         total.add(part)
-        if job:
+        if job and part.keys not in counted:
+            counted.add(part.keys)
             row.jobs += 1
             jobs.add(job)
     total.jobs = len(jobs)

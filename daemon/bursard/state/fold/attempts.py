@@ -88,7 +88,7 @@ def stop_requested(state: Tables, event: StopRequested, at: int, applied: Applie
 
 
 def member_started(state: Tables, event: MemberStarted, at: int, applied: Applied) -> None:
-    """A process exists; the attempt runs once all of them do."""
+    """A process exists; the attempt runs once all of them do, or the one that runs its program."""
     attempt = state.attempts[event.attempt_id]
     member = attempt.members[event.rank]
     member.started_at, member.pid = event.at, event.pid
@@ -96,7 +96,9 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
     if node.not_started:
         node.not_started = []
         refresh(state, node)
-    if attempt.state == "STARTING" and all(m.started_at for m in attempt.members):
+    # Of a job that runs once the first member is the program: it may be over before the last place is held.
+    program = event.rank == 0 and state.jobs[attempt.job_id].spec.launch == "once"
+    if attempt.state == "STARTING" and (program or all(m.started_at for m in attempt.members)):
         attempt.state, attempt.started_at = "RUNNING", at
         for one in attempt.live():
             state.members.retime(attempt.id, one.alloc.rank, latest_end(attempt))
