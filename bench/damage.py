@@ -194,9 +194,14 @@ class Case:
             ways.append(("accept-loss", lambda: self.cluster.run(*words)))
         if "bursar restore" in refusal:
             ways.append(("restored", self._restore))
-        named = re.findall(rf"({re.escape(str(state))}[^\s:;,`')]*)", refusal)
-        if named and re.search(r"remove (it|that|this)|move (it|that|this) away", refusal):
-            ways.append((f"removed {named[0]}", lambda: remove(Path(named[0]))))
+        here = rf"{re.escape(str(state))}[^\s:;,`')]*"
+        for old, new in re.findall(rf"mv ({here}) ({here})", refusal):
+            ways.append(("new books", lambda old=old, new=new: Path(old).rename(new)))  # type: ignore[misc]
+        for named in re.findall(
+            rf"bursard?: ({here}) [^\n]*remove it|error: ({here}) [^\n]*remove it", refusal
+        ):
+            path = Path(named[0] or named[1])
+            ways.append((f"removed {path}", lambda path=path: remove(path)))  # type: ignore[misc]
         if not ways:
             return ""
         name, way = self.random.choice(ways)
@@ -214,6 +219,8 @@ class Case:
         self.cluster.ready(60)
         job = self.cluster.job("--cpus", "0.1", "--", "sh", "-c", "exit 4")
         assert self.cluster.ended(job, 60)["exit_code"] == 4
+        if "new books" in self.verdict:
+            self.cluster.run("secret", "set", "S", stdin="value\n")
         sealed = self.cluster.job("--cpus", "0.1", "--secret", "S", "--", "sh", "-c", 'test "$S" = value')
         found = self.cluster.ended(sealed, 60)
         if found["exit_code"] != 0:  # a key that is gone opens nothing, and says what to do

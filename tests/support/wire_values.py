@@ -25,6 +25,7 @@ NUMBERS: dict[int, tuple[Any, ...]] = {
     FieldDescriptor.TYPE_UINT32: UINT32,
     FieldDescriptor.TYPE_UINT64: UINT64,
     FieldDescriptor.TYPE_DOUBLE: (0.0, -1.0, 1e308, float("nan"), float("inf"), float("-inf")),
+    FieldDescriptor.TYPE_FLOAT: (0.0, -1.0, 3e38, float("nan"), float("inf"), float("-inf")),
     FieldDescriptor.TYPE_BOOL: (False, True),
 }
 TEXTS = (
