@@ -458,6 +458,13 @@ def halves(report: Report, device: Device, one: Site) -> None:
     said = [one.said(job) for job in jobs]
     report.check(one.said(none)["devices"] == 0, "a job without devices sees none")
     report.keep("halves", [view["gpu_energy_joules"] for view in found], f"halves: {said}")
+    hog = one.submit("0.5", "hog", 3 if DOUBLE else 12)
+    one.running(hog)
+    told = one.until(hog, lambda view: DOUBLE or "more than its share" in one.call("show", hog), timeout_s=30)
+    report.keep("hog", told["attempts"][0]["nodes"][0]["sample"])
+    report.say(one.call("show", hog))
+    report.check(True, "half a device with more than half of its memory is told")
+    one.ended(hog)
     report.keep("halves_source", [view["gpu_energy_source"] for view in found])
     if not DOUBLE:
         began = min(parse_instant(view["started_at"]) for view in found) / 1e6

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-HELD_BYTES = 4 << 30
+HELD_BYTES = {"held": 4 << 30, "hog": 60 << 30}
 _BF16, _FP32, _ADDED = 8192, 4096, 1 << 28
 
 
@@ -43,8 +43,8 @@ class Loads:
             return self.facts()
         if name == "take":
             return self.take(int(seconds * (1 << 30)))
-        if name == "held":
-            self.kept.append(self.torch.empty(HELD_BYTES, dtype=self.torch.uint8, device="cuda"))
+        if name in HELD_BYTES:
+            self.kept.append(self.torch.empty(HELD_BYTES[name], dtype=self.torch.uint8, device="cuda"))
             self.torch.cuda.synchronize()
             print("READY", file=sys.stderr, flush=True)
             time.sleep(seconds)
@@ -108,7 +108,7 @@ class DoubleLoads:
         print("READY", file=sys.stderr, flush=True)
         began = time.perf_counter()
         while time.perf_counter() - began < seconds:
-            if name == "held":
+            if name in HELD_BYTES:
                 time.sleep(0.05)
         return {"load": name, "seconds": seconds, "rate": 0.0, "unit": "double"}
 

@@ -135,6 +135,7 @@ class App:
         await self._runner.open()
         truths = await self._members.truths()
         kept = tuple(t for t in truths if (t.attempt_id, t.rank) not in self._forgotten)
+        self._devices.keep({(truth.attempt_id, truth.rank) for truth in kept})
         last = spool.last.counters if spool.last else ()
         self._emit(s.Adopted(kept, last, self._state.signals()))
         log.info(

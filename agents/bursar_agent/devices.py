@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -69,6 +69,11 @@ class Devices:
                     millijoules=known.millijoules, source="modelled" if known.source else ""
                 )
         self._meter.energy.resume(held, self._clock.boot_us())
+
+    def keep(self, known: Collection[Key]) -> None:
+        """Forget all others: a file that outlived its member must not be given energy that is not its own."""
+        for key in self._shares.keys() - set(known):
+            self.forget(key)
 
     def assigned(self, key: Key, shares: tuple[Share, ...]) -> None:
         """A member is about to start with these devices."""

@@ -179,6 +179,24 @@ def test_what_is_forgotten_leaves_no_file(node: Node) -> None:
     run(work)
 
 
+def test_a_file_that_outlived_its_member_takes_no_energy_from_others(node: Node) -> None:
+    async def work() -> None:
+        first = node.agent()
+        for key in (A, B):
+            first.assigned(key, ((0, 500),))
+            first.started(key)
+        await node.settled(first)
+        second = node.agent()
+        second.keep({B})
+        await node.settled(second)
+        assert list(node.state.held_devices()) == [B]
+        node.passes(10)
+        assert await second.ended(B) == measured(10)
+        assert await second.ended(A) is None
+
+    run(work)
+
+
 class Hanging(NoGpus):
     """A driver that answers nothing once it hangs."""
 
