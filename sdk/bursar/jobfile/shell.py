@@ -102,14 +102,16 @@ class _Reader:
         self._words: list[_Word] = []
         self._first_read = 0
         self._cases = 0
+        self._ticks = False
+        """Within backticks the next one closes them, also in the middle of a word."""
 
     # -------------------------------------------------------------- commands
 
     def code(self, stop: str = "") -> None:
         """Commands up to `stop`, which is passed over."""
-        outer = self._words, self._first_read, self._cases
+        outer = self._words, self._first_read, self._cases, self._ticks
         self._begin()
-        self._cases = 0
+        self._cases, self._ticks = 0, stop == "`"
         self._depth += 1
         text = self._text
         while self._at < len(text):
@@ -120,7 +122,7 @@ class _Reader:
             self._one(char)
         self._end_command()
         self._depth -= 1
-        self._words, self._first_read, self._cases = outer
+        self._words, self._first_read, self._cases, self._ticks = outer
 
     def _one(self, char: str) -> None:
         text, at = self._text, self._at
@@ -267,6 +269,8 @@ class _Reader:
         parts: list[str] = []
         while self._at < len(text) and text[self._at] not in _ENDS_WORD:
             char = text[self._at]
+            if char == "`" and self._ticks:
+                break
             if char == "'":
                 end = text.find("'", self._at + 1)
                 end = end if end >= 0 else len(text)
@@ -297,6 +301,8 @@ class _Reader:
         """The elements of `X=( ... )`."""
         while self._at < len(self._text) and self._text[self._at] != ")":
             char = self._text[self._at]
+            if char == "`" and self._ticks:
+                return
             if char in " \t\n;&|<>(":
                 self._at += 1
             elif char == "#":
