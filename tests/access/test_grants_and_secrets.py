@@ -107,6 +107,28 @@ def test_a_project_admin_gives_no_more_than_it_has_and_not_outside() -> None:
     play(story)
 
 
+def test_grants_are_seen_where_one_may_see_them_and_by_user_and_project() -> None:
+    async def story(site: Site) -> None:
+        root, pat = site.token("root", "admin"), site.token("pat", "project-admin", "nlp")
+        for user, project in (("ana", "nlp"), ("ana", "vision"), ("bob", "nlp/deep"), ("eve", "")):
+            await good(site, "Access.Grant", grant(user, "viewer", project), root)
+
+        async def seen(token: str, **asked: str) -> list[tuple[str, str]]:
+            shown = await good(site, "Access.Grants", access_pb2.GrantsRequest(**asked), token)
+            return sorted((one.user, one.project) for one in shown.grants)
+
+        everything = [("ana", "nlp"), ("ana", "vision"), ("bob", "nlp/deep"), ("eve", "")]
+        assert await seen(root) == everything
+        assert await seen(pat) == [("ana", "nlp"), ("bob", "nlp/deep")]
+        assert await seen(root, user="ana") == [("ana", "nlp"), ("ana", "vision")]
+        assert await seen(pat, user="ana") == [("ana", "nlp")]
+        assert await seen(root, project="nlp") == [("ana", "nlp"), ("bob", "nlp/deep")]
+        assert await seen(root, user="bob", project="nlp") == [("bob", "nlp/deep")]
+        assert await seen(pat, project="vision") == []
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

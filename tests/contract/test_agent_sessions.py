@@ -102,8 +102,11 @@ class Agent:
             lie(changed, self.random, self.said)
             message = changed
         for _ in range(2 if self.random.random() < LIE / 2 else 1):
+            stream = self.stream
+            if stream is None:
+                return  # the daemon hung up after the first of two
             with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
-                await self.stream.write(message)
+                await stream.write(message)
 
     # --- what an honest agent says
 

@@ -15,7 +15,7 @@ import grpc
 import msgspec
 import pytest
 
-from bursar import errors
+from bursar import errors, jobfile
 from bursar.aside import Damaged
 from bursar.cli import backup
 from bursar.cli.main import run
@@ -23,9 +23,11 @@ from bursar.cli.terminal import LogPrinter
 from bursar.client import address
 from bursar.client.link import error_from
 from bursar.errors import InvalidRequest, RateLimited
-from bursar.local import files, processes
+from bursar.local import files, heartbeat, processes
 from bursar.local.child import Child
 from bursar.local.cluster import LocalCluster
+from bursar.model import JobSpec
+from bursar.resources import ResourceRequest
 from bursar.yamlfile import Faults, load_yaml, read_string
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
@@ -275,3 +277,26 @@ def test_what_a_directory_does_not_say_of_a_start_is_not_made_up() -> None:
     assert (found.running, found.boot_id, found.pid, found.started_boot_us) == (True, "boot-1", 0, 0)
     told = truth_of(AttemptTruth("att_1", 2, 1, "running", 7, 9, None), "boot-1")
     assert (told.rank, told.pid, told.started_boot_us, told.exit) == (2, 7, 9, None)
+
+
+def test_a_keeper_that_does_not_beat_while_one_looks_does_not_respond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "keeper.lock"
+    lock.touch()
+    os.utime(lock, (1, 1))
+    looks = iter((0.0, 0.1, 0.2, heartbeat.BEAT_LATE_S + 1))
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: next(looks), sleep=slept.append)
+    monkeypatch.setattr(heartbeat, "time", clock)
+    me = processes.noted(os.getpid())
+    assert me is not None
+    assert not heartbeat.responds(me, lock)
+    assert len(slept) == 2
+
+
+def test_a_job_file_that_says_one_thing_leaves_everything_else_at_its_default() -> None:
+    expected = JobSpec(script="x", workdir="/data", options=(ResourceRequest(cpu_milli=1_000),))
+    assert jobfile.parse_job("run: x", "f.yaml", "/data") == expected
+    chosen = jobfile.parse_job("run: x\nresources: {cpus: 2}", "f.yaml", "/data")
+    assert chosen == msgspec.structs.replace(expected, options=(ResourceRequest(cpu_milli=2_000),))
