@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -239,7 +240,8 @@ def test_a_wish_whose_child_is_no_table_is_damaged_and_says_so(tmp_path: Path) -
 
 
 def test_a_process_that_lives_is_adopted_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "infinity"]) as popen:
+    with subprocess.Popen(["sleep", "infinity"]) as popen, contextlib.ExitStack() as ended:
+        ended.callback(popen.kill)
         before = processes.noted(popen.pid)
         kept = Child(files.ChildSpec("daemon", "bursard", str(tmp_path), ("true",)), tmp_path / "log")
         assert kept.adopt(before, ready=True)
