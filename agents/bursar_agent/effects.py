@@ -328,6 +328,8 @@ def exit_of(report: ExitReport) -> Exit:
         max_rss_bytes=report.max_rss_bytes,
         log_bytes=report.log_bytes,
         started=report.end_cause != "start_failed",
+        ran_us=max((report.main_end_boot_us or 0) - (report.start_boot_us or 0), 0),
+        stopped=report.stopped,
     )
 
 

@@ -128,6 +128,7 @@ class ExitReport:
     """The truth about an end. Times are CLOCK_BOOTTIME microseconds of `boot_id`; None = not known.
 
     `held_us` runs from the start until the last process was gone: what the devices were held.
+    `main_end_boot_us`: when the job's own process ended, `stopped`: after it had been told to.
     """
 
     attempt_id: str
@@ -150,6 +151,8 @@ class ExitReport:
     signal_sent_at: int | None = None
     term_sent_at: int | None = None
     kill_sent_at: int | None = None
+    main_end_boot_us: int | None = None
+    stopped: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExitReport:

@@ -123,6 +123,8 @@ class Supervisor:
             "signal_sent_at": None,
             "term_sent_at": None,
             "kill_sent_at": None,
+            "main_end_boot_us": None,
+            "stopped": False,
         }
         log_read, self._log_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(log_read, False)
@@ -326,6 +328,8 @@ class Supervisor:
         self._report["exit_code"] = code if code >= 0 else None
         self._report["signal"] = -code if code < 0 else None
         self._report["phase"] = self._phase
+        self._report["main_end_boot_us"] = boot_us()
+        self._report["stopped"] = self._stop_cause is not None
         if self._stop_cause is not None:
             self._report["end_cause"] = self._stop_cause
         elif code == 0:

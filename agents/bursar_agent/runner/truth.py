@@ -42,7 +42,7 @@ _EXIT_NUMBERS = (
     "log_bytes",
     "log_dropped_bytes",
 )
-_EXIT_TIMES = ("signal", "start_boot_us", "end_boot_us", "held_us")
+_EXIT_TIMES = ("signal", "start_boot_us", "end_boot_us", "held_us", "main_end_boot_us")
 FREE_MAX = 512
 """Directories kept to be used again."""
 

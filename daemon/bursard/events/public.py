@@ -46,6 +46,7 @@ _FACTS = _shape(
 )
 _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
+    " ran_us stopped"
 )
 
 PUBLIC: Final[Mapping[type, Shape]] = {

@@ -39,7 +39,11 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one member ended, as its supervisor saw it. Durations are boot-time microseconds."""
+    """How one member ended, as its supervisor saw it. Durations are boot-time microseconds.
+
+    Attributes:
+        ran_us: until its own process was gone; 0: not known. stopped: it had been told to end.
+    """
 
     cause: EndCause
     exit_code: int = -1
@@ -51,6 +55,8 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     log_bytes: int = 0
     gpu_energy_millijoules: int = 0
     gpu_energy_source: str = ""
+    ran_us: int = 0
+    stopped: bool = False
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

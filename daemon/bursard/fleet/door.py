@@ -165,6 +165,7 @@ def exit_report(word: Exit) -> ExitReport:
     )
     _within(word.started_boot_us, 0, BOOT_US_MAX, "exited.started_boot_us")
     _within(word.held_us, 0, BOOT_US_MAX, "exited.held_us")
+    _within(word.ran_us, 0, BOOT_US_MAX, "exited.ran_us")
     _within(word.cpu_us, 0, BOOT_US_MAX * 1024, "exited.cpu_us")
     _within(word.max_rss_bytes, 0, BYTES_MAX, "exited.max_rss_bytes")
     _within(word.log_bytes, 0, BYTES_MAX, "exited.log_bytes")
@@ -191,6 +192,8 @@ def exit_report(word: Exit) -> ExitReport:
         log_bytes=word.log_bytes,
         gpu_energy_millijoules=word.gpu_energy_millijoules,
         gpu_energy_source=word.gpu_energy_source,
+        ran_us=word.ran_us,
+        stopped=word.stopped,
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -22,10 +25,11 @@ from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
+from bursard.services.failures import add_failed_tasks
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
 from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
-from bursard.services.watching import WatchHub
+from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
 from bursard.store import KeyRow
@@ -34,6 +38,11 @@ REFS_MAX = 1000
 KEY_MAX = 200
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Below this new work is refused, so that what was accepted can still be settled."""
+REASONS_S = 1.0
+"""How often a watch looks whether a job that waits now waits for something else."""
+REASONS_WATCHED = 16
+"""Of the jobs of one watch."""
+_DIGITS = re.compile(r"\d+")
 _IN_FLIGHT_MAX = 4096
 _BATCH_MAX = 256
 """Submits of one stream whose keys are looked up together."""
@@ -212,6 +221,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         await self.engine.durable()
         wire = self._view(job)
         add_samples(wire, self.newest)
+        await add_failed_tasks(self.engine, wire, job)
         return wire
 
     async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
@@ -225,6 +235,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         ids = [job.id for job in jobs]
         watcher = self.hub.add(ids)
         open_ids = set(ids)
+        told: dict[str, str] = {}
         try:
             watcher.changed.update(ids)
             while open_ids or not request.until_terminal:
@@ -235,11 +246,32 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                     job = await find_job(self.engine, job_id)
                     if job.state.terminal:
                         open_ids.discard(job_id)
-                    yield self._view(job, Form.ROW)
+                    row = self._view(job, Form.ROW)
+                    told.pop(job_id, None)
+                    if job.state is JobState.PENDING:
+                        told[job_id] = self._waits_for(job)
+                    yield row
                 if open_ids or not request.until_terminal:
-                    await watcher.ready.wait()
+                    await self._change(watcher, told)
         finally:
             self.hub.remove(watcher, ids)
+
+    async def _change(self, watcher: Watcher, told: Mapping[str, str]) -> None:
+        """Until a watched job changes. That another reason keeps it waiting is no event: it is looked for."""
+        while not watcher.ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REASONS_S if told else None):
+                    await watcher.ready.wait()
+            for job_id in islice(told, REASONS_WATCHED):
+                job = self.engine.state.jobs.get(job_id)
+                if job is not None and self._waits_for(job) != told[job_id]:
+                    watcher.changed.add(job_id)
+                    watcher.ready.set()
+
+    def _waits_for(self, job: JobRecord) -> str:
+        """The reason without its numbers, which may change each second."""
+        reason = self._reason(job)
+        return "" if reason is None else reason.code.value + _DIGITS.sub("", reason.message)
 
     async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
         """What would happen now."""

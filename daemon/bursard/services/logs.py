@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from msgspec.structs import replace
+
 from bursar.errors import NotFound, WrongState
 from bursar.v1 import jobs_pb2 as pb
 from bursard.fleet import Fleet, LogAnswer, LogRange
@@ -31,6 +33,8 @@ async def stream(
     try:
         attempt, member = _member(job, request)
         offset, tail = request.offset, request.tail_bytes
+        if request.tail_lines:
+            offset = await _last_lines(fleet, attempt, member, request.tail_lines)
         while True:
             watcher.ready.clear()
             ended = member.report is not None
@@ -55,6 +59,26 @@ async def stream(
                     await watcher.ready.wait()
     finally:
         hub.remove(watcher, [job.id])
+
+
+async def _last_lines(fleet: Fleet, attempt: AttemptRecord, member: MemberRecord, lines: int) -> int:
+    """Where the last lines of a log begin: looked for from its end, a window at a time. Nothing before a gap,
+    where the log passed its cap, is shown.
+    """
+    node, wanted = member.alloc.node_id, LogRange(attempt.id, member.alloc.rank, 0, PIECE_BYTES)
+    answer = await fleet.read_log(node, replace(wanted, tail_bytes=PIECE_BYTES))
+    start, end = answer.offset, len(answer.data) - answer.data.endswith(b"\n")
+    while not answer.error:
+        while (at := answer.data.rfind(b"\n", 0, end)) >= 0:
+            lines, end = lines - 1, at
+            if not lines:
+                return start + at + 1
+        before = max(start - PIECE_BYTES, 0)
+        answer = await fleet.read_log(node, replace(wanted, offset=before, limit_bytes=start - before or 1))
+        if not start or answer.next_offset != start or answer.dropped_bytes:
+            break
+        start, end = before, len(answer.data)
+    return start
 
 
 def _member(job: JobRecord, request: pb.LogsRequest) -> tuple[AttemptRecord, MemberRecord]:

@@ -16,6 +16,7 @@ from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
+from bursard.services.failures import add_failed_tasks
 from bursard.services.views import job_view, reason_view, visible
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
@@ -148,6 +149,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     if reason is None and job.array is not None and (task := first_pending(state, job)) is not None:
         reason = reason_of(state, cycle, task, now)  # of an array that runs, why the rest of it waits
     wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
+    await add_failed_tasks(engine, wire.job, job)
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None:
         wire.placed_because = attempt.why

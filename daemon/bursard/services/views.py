@@ -15,10 +15,12 @@ from bursar.clock import HOUR_US, SECOND_US
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, EndCause, JobSpec, JobState, Reason
+from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.ledger.metering import held_nanos
+from bursard.services.ends import end_view
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of
@@ -192,7 +194,10 @@ def job_view(
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         wire.attempts.extend(_attempt(state, attempt) for attempt in _newest(job, most))
     _money(state, wire, job, form, now)
-    if not allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user):
+    private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
+    if (end := end_view(job, private)) is not None:
+        wire.end.CopyFrom(end)
+    if not private:
         _redact(wire, job)
     return wire
 
@@ -243,10 +248,16 @@ def _redact(wire: pb.Job, job: JobRecord) -> None:
     for name in PRIVATE_FIELDS:
         wire.spec.ClearField(name)
     for attempt in wire.attempts:
-        if attempt.end_cause == EndCause.START_FAILED:
+        if attempt.message and _quotes(attempt.end_cause, attempt.exit_code):
             attempt.message = START_FAILED_TEXT
-    if job.message and job.attempts and job.attempts[-1].cause is EndCause.START_FAILED:
-        wire.reason.message = START_FAILED_TEXT  # the true one may quote the program
+    last = job.attempts[-1] if job.attempts else None
+    if job.message and last is not None and _quotes(last.cause or "", last.exit_code):
+        wire.reason.message = START_FAILED_TEXT
+
+
+def _quotes(cause: str, exit_code: int) -> bool:
+    """May what is said of such an end quote the program?"""
+    return cause == EndCause.START_FAILED or exit_code in (NOT_EXECUTABLE, NOT_FOUND)
 
 
 def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:
@@ -363,6 +374,7 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
                 rate_nanos_per_hour=alloc.rates.total,
                 price_id=alloc.price_id,
                 held_us=member.charged_us,
+                started_at=member.started_at,
                 gpu_memory_share_bytes=_memory_share(node, alloc.devices),
             )
         )

@@ -10,7 +10,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from bursar.cli.common import now
+from bursar.cli.ends import NeverStartsError, never_starts
 from bursar.cli.output import say
+from bursar.cli.progress import Progress
 from bursar.cli.terminal import LogPrinter
 from bursar.errors import ServerUnavailable, WrongState
 from bursar.model import JobState
@@ -23,27 +26,30 @@ PATIENCE_S: Final = 60.0
 PAUSE_S: Final = 0.3
 
 
-def print_logs(client: Client, job: str, *, rank: int, attempt: int, follow: bool, tail_bytes: int) -> None:
+def print_logs(client: Client, job: str, *, rank: int, attempt: int, follow: bool, tail_lines: int) -> None:
     """Print a member's log: what is there, or until the job has ended."""
     printer = LogPrinter(sys.stdout)
     if follow and not attempt:
-        follow_job(client, client.get(job).id, rank=rank, tail_bytes=tail_bytes)
+        follow_job(client, client.get(job).id, rank=rank, tail_lines=tail_lines)
         return
-    for chunk in client.logs(job, rank=rank, attempt=attempt, follow=follow, tail_bytes=tail_bytes):
+    for chunk in client.logs(job, rank=rank, attempt=attempt, follow=follow, tail_lines=tail_lines):
         _show(printer, chunk)
 
 
-def follow_job(client: Client, job_id: str, *, rank: int = 0, tail_bytes: int = 0) -> Any:
-    """Print the log of each attempt from the newest on; the job as it ended."""
+def follow_job(client: Client, job_id: str, *, rank: int = 0, tail_lines: int = 0, queue: bool = True) -> Any:
+    """Print the log of each attempt from the newest on, of an array how far it is; the job as it ended.
+
+    Raises `NeverStartsError` for one that can never start as things are, unless `queue`.
+    """
     printer, done = LogPrinter(sys.stdout), 0
     while True:
-        job = _next_attempt(client, job_id, done)
+        job = _next_attempt(client, job_id, done, queue)
         if not _has_log(job, done):
             return job
         number = job.attempts[-1].number
         if done:
             say(f"attempt {number}")
-        _follow_attempt(client, printer, job_id, number, rank, tail_bytes if not done else 0)
+        _follow_attempt(client, printer, job_id, number, rank, tail_lines if not done else 0)
         done = number
 
 
@@ -57,15 +63,23 @@ def exit_code(job: Any) -> int:
 
 def _has_log(job: Any, done: int) -> bool:
     """Did an attempt start that has not been shown yet?"""
-    return bool(job.attempts) and job.attempts[-1].number > done and job.attempts[-1].started_at > 0
+    last = job.attempts[-1] if job.attempts else None
+    if last is None or last.number <= done:
+        return False
+    return last.started_at > 0 or any(member.started_at for member in last.members)
 
 
-def _next_attempt(client: Client, job_id: str, done: int) -> Any:
-    """The job as soon as an attempt after number `done` has started, or it has ended."""
-    waited = ""
+def _next_attempt(client: Client, job_id: str, done: int, queue: bool) -> Any:
+    """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
+    waited, progress = "", Progress()
     for job in _patient(lambda: client.watch([job_id], until_terminal=True), client):
+        if job.array.size:
+            progress.show(job, now())
         if JobState(job.state).terminal or _has_log(job, done):
+            progress.close()
             return job
+        if never_starts(job) and not queue:
+            raise NeverStartsError(job)
         if job.reason.message and job.reason.message != waited and job.state == JobState.PENDING:
             waited = job.reason.message
             say(f"waiting: {job.reason.message}")
@@ -73,13 +87,13 @@ def _next_attempt(client: Client, job_id: str, done: int) -> Any:
 
 
 def _follow_attempt(
-    client: Client, printer: LogPrinter, job_id: str, number: int, rank: int, tail_bytes: int
+    client: Client, printer: LogPrinter, job_id: str, number: int, rank: int, tail_lines: int
 ) -> None:
     offset: int | None = None
     lost_at: float | None = None
     while True:
         try:
-            where = {"tail_bytes": tail_bytes} if offset is None else {"offset": offset}
+            where = {"tail_lines": tail_lines} if offset is None else {"offset": offset}
             for chunk in client.logs(job_id, rank=rank, attempt=number, follow=True, **where):
                 _show(printer, chunk)
                 offset = chunk.offset + len(chunk.data)

@@ -18,6 +18,7 @@ from bursar.cli.common import (
     read_labels,
     read_since,
 )
+from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
 from bursar.cli.follow import print_logs
 from bursar.cli.groups import NearChoice, nearest
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
@@ -151,7 +152,7 @@ def show(client: Client, job: str, output: Output) -> None:
     Example: bursar show last -o json
     """
     row = view.job(client.get(job))
-    emit_one(row, output, lambda r: texts.job_text(r, now()), columns=JOB_COLUMNS)
+    emit_one(row, output, lambda r: _with_log(client, texts.job_text(r, now()), r), columns=JOB_COLUMNS)
 
 
 @click.command()
@@ -159,14 +160,16 @@ def show(client: Client, job: str, output: Output) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the job has ended.")
 @click.option("--rank", type=click.IntRange(0), default=0, help="Which member of a gang.")
 @click.option("--attempt", type=click.IntRange(0), default=0, help="Which attempt; else the newest.")
-@click.option("--tail", type=click.IntRange(1), default=None, metavar="BYTES", help="Only the end.")
+@click.option(
+    "-n", "--lines", "--tail", type=click.IntRange(1, 2**31), metavar="LINES", help="Only the last lines."
+)
 @connected
-def logs(client: Client, job: str, follow: bool, rank: int, attempt: int, tail: int | None) -> None:
+def logs(client: Client, job: str, follow: bool, rank: int, attempt: int, lines: int | None) -> None:
     """Print what a job wrote.
 
     Example: bursar logs -f last
     """
-    print_logs(client, job, rank=rank, attempt=attempt, follow=follow, tail_bytes=tail or 0)
+    print_logs(client, job, rank=rank, attempt=attempt, follow=follow, tail_lines=lines or 0)
 
 
 @click.command()
@@ -179,28 +182,47 @@ def explain(client: Client, job: str, output: Output) -> None:
     Example: bursar explain last
     """
     row = view.explain(client.explain(job))
-    emit_one(row, output, lambda r: texts.explain_text(r, now()), identity="job.id")
+    emit_one(
+        row, output, lambda r: _with_log(client, texts.explain_text(r, now()), r["job"]), identity="job.id"
+    )
+
+
+def _with_log(client: Client, text: str, job: Row) -> str:
+    return "\n".join(filter(None, (text, log_text(client, job))))
 
 
 @click.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @click.option("--timeout", metavar="S", help="Give up after S seconds, or 90s, 15m; exit code 124.")
+@click.option("--queue", is_flag=True, help="Wait also for what can never start as things are.")
 @listing
 @connected
-def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, output: Output) -> None:
+def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, queue: bool, output: Output) -> None:
     """Wait until jobs have ended. Exit code 1 when one failed or was cancelled, 124 on time-out.
+
+    When nothing is left but what can never start, such as a job larger than every node, it ends with the
+    reason and exit code 1.
 
     Example: bursar wait 12 13 --timeout 10m
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, Any] = {}
 
     def tell(job: Any) -> None:
-        if seen.get(job.id) != job.state and not output.quiet:
+        known = seen.get(job.id)
+        seen[job.id] = job
+        if (known is None or known.state != job.state) and not output.quiet:
             say(" ".join(filter(None, (f"job {job.number}", clean(job.spec.name), job.state))))
-        seen[job.id] = job.state
+            if job.HasField("end") and not output.structured:
+                tell_end(client, job)
+        left = [one for one in seen.values() if not JobState(one.state).terminal]
+        if left and len(seen) >= len(set(jobs)) and not queue and all(map(never_starts, left)):
+            raise NeverStartsError(left[0])
 
     try:
         ended = client.wait(jobs, timeout_s=read_timeout(timeout), seen=tell)
+    except NeverStartsError as found:
+        say(str(found))
+        raise fail(1) from None
     except TimeoutError:
         say(f"timed out after {read_timeout(timeout):g} s; still waiting for {plural(_open(seen), 'job')}")
         raise fail(124) from None
@@ -210,8 +232,8 @@ def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, output: Out
         raise fail(1)
 
 
-def _open(seen: dict[str, str]) -> int:
-    return sum(not JobState(state).terminal for state in seen.values()) or 1
+def _open(seen: dict[str, Any]) -> int:
+    return sum(not JobState(job.state).terminal for job in seen.values()) or 1
 
 
 def read_timeout(text: str | None) -> float | None:

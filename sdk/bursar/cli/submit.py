@@ -14,9 +14,11 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import connected, fail, listing, now, read_small_file
+from bursar.cli.ends import NEVER_STARTS, NeverStartsError, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
+from bursar.cli.progress import Progress
 from bursar.cli.terminal import money_text
 from bursar.clock import SECOND_US
 from bursar.codec import view
@@ -52,6 +54,7 @@ class Manner(NamedTuple):
     dry_run: bool
     key: str
     parsable: bool
+    queue: bool
 
 
 def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,6 +62,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--wait", is_flag=True, help="Wait for the end; exit code 1 if it failed.")
     @click.option("--follow", is_flag=True, help="Print its log, then exit as the job did.")
+    @click.option("--queue", is_flag=True, help="With these two: also what can never start as things are.")
     @click.option("--dry-run", is_flag=True, help="Show the plan and the price; submit nothing.")
     @click.option("--idempotency-key", default=None, metavar="K", help="Submit once per key.")
     @click.option("--parsable", is_flag=True, help="Print the job's number alone, for scripts.")
@@ -71,6 +75,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
         dry_run: bool,
         idempotency_key: str | None,
         parsable: bool,
+        queue: bool,
         yes: bool,
         **kwargs: Any,
     ) -> Any:
@@ -78,7 +83,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
             raise InvalidRequest(
                 "--idempotency-key: is empty, so nothing would keep a job from being doubled"
             )
-        manner = Manner(wait, follow, dry_run, idempotency_key or "", parsable)
+        manner = Manner(wait, follow, dry_run, idempotency_key or "", parsable, queue)
         return command(*args, manner=manner, **kwargs)
 
     return with_manner
@@ -320,18 +325,27 @@ def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> N
     if manner.dry_run:
         show_plan(client, spec, output)
         return
-    if not output.quiet and not manner.parsable:
-        say(texts.plan_text(view.plan(client.plan(spec)), now()))
+    awaited, silent = manner.wait or manner.follow, output.quiet or manner.parsable
+    if awaited or not silent:
+        planned = client.plan(spec)
+        if not silent:
+            say(texts.plan_text(view.plan(planned), now()))
+        if awaited and not manner.queue and planned.reason.code in NEVER_STARTS:
+            say("not submitted, since it can never start as things are; --queue submits it and waits")
+            raise fail(1)
     answer = client.submit(spec, idempotency_key=manner.key)
     job = answer.job
     if answer.existed and not output.quiet:
         say("this idempotency key was used before; this is the job it made")
     if not (output.structured and manner.wait):
         _tell(view.job(job), output, manner)
-    if not (manner.wait or manner.follow):
+    if not awaited:
         return
     try:
         code, job = _await(client, job, manner)
+    except NeverStartsError as found:
+        say(str(found))
+        raise fail(1) from None
     except KeyboardInterrupt:
         say(f"\njob {job.number} goes on; `bursar cancel {job.number}` stops it")
         raise
@@ -339,6 +353,7 @@ def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> N
         emit_one(view.job(job), output, str, columns=JOB_COLUMNS)
     elif not output.quiet:
         say(f"job {job.number} {job.state}: {_end_text(job)}")
+        tell_end(client, job, shown_rank=0 if manner.follow and not job.array.size else None)
     if code:
         raise fail(code)
 
@@ -362,16 +377,23 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
 def _await(client: Client, job: Any, manner: Manner) -> tuple[int, Any]:
     """Until the job has ended: the exit code, and the job."""
     if manner.follow:
-        ended = follow_job(client, job.id)
+        ended = follow_job(client, job.id, queue=manner.queue)
         return exit_code(ended), ended
-    seen = {"state": job.state}
+    seen, progress = {"state": job.state}, Progress()
 
     def tell(change: Any) -> None:
         if change.state != seen["state"]:
             say(f"job {change.number} {change.state}")
         seen["state"] = change.state
+        if change.array.size:
+            progress.show(change, now())
+        if never_starts(change) and not manner.queue:
+            raise NeverStartsError(change)
 
-    ended = client.wait([job.id], seen=tell)[job.id]
+    try:
+        ended = client.wait([job.id], seen=tell)[job.id]
+    finally:
+        progress.close()
     return int(ended.state != JobState.SUCCEEDED), ended
 
 

@@ -146,12 +146,20 @@ def reason_lines(reason: Row | None) -> list[str]:
     return lines
 
 
+def end_lines(end: Row) -> list[str]:
+    """How it ended, and what to do."""
+    lines = [wrapped(end["message"])]
+    if end["remedy"]:
+        lines.append(wrapped(f"remedy: {end['remedy']}"))
+    return lines
+
+
 def explain_text(view: Row, now: int) -> str:
     """Why a job is where it is."""
     job = view["job"]
     words = (f"job {job['number']}", clean(job["name"]), f"is {state(job['state'])}")
     lines = [" ".join(filter(None, words))]
-    lines += reason_lines(view["reason"] or job["reason"])
+    lines += end_lines(job["end"]) if job["end"] else reason_lines(view["reason"] or job["reason"])
     if view["placed_because"]:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":
@@ -218,13 +226,14 @@ def job_text(job: Row, now: int) -> str:
         ("workdir", clean(job["workdir"])),
         ("comment", clean(job["comment"])),
     ]
-    lines = [title, *reason_lines(job["reason"]), pairs_text(pairs, "  ")]
+    why = end_lines(job["end"]) if job["end"] else reason_lines(job["reason"])
+    lines = [title, *why, pairs_text(pairs, "  ")]
     if job["attempts"]:
         rows = [{**each, "where": where_text(each["nodes"])} for each in job["attempts"]]
         lines += ["", table_text(rows, _attempt_columns(now), 100)]
         lines += [
             wrapped(f"attempt {each['number']}: {each['message']}", "  ")
-            for each in job["attempts"]
+            for each in (job["attempts"][:-1] if job["end"] else job["attempts"])
             if each["message"]
         ]
     return "\n".join(lines)

@@ -197,11 +197,17 @@ def update(
 
 
 def logs(
-    job: str, *, rank: int, attempt: int, follow: bool, offset: int, tail_bytes: int
+    job: str, *, rank: int, attempt: int, follow: bool, offset: int, tail_bytes: int, tail_lines: int
 ) -> Call[jobs_pb2.LogChunk]:
     """What a member wrote."""
     request = jobs_pb2.LogsRequest(
-        job=job, rank=rank, attempt=attempt, follow=follow, offset=offset, tail_bytes=tail_bytes
+        job=job,
+        rank=rank,
+        attempt=attempt,
+        follow=follow,
+        offset=offset,
+        tail_bytes=tail_bytes,
+        tail_lines=tail_lines,
     )
     return Call("/bursar.v1.Jobs/Logs", request, jobs_pb2.LogChunk)
 

@@ -256,10 +256,17 @@ class Client:
         follow: bool = False,
         offset: int = 0,
         tail_bytes: int = 0,
+        tail_lines: int = 0,
     ) -> Iterator[jobs_pb2.LogChunk]:
         """What a member wrote, as bytes with their offset; `attempt` 0 is the newest."""
         call = calls.logs(
-            job, rank=rank, attempt=attempt, follow=follow, offset=offset, tail_bytes=tail_bytes
+            job,
+            rank=rank,
+            attempt=attempt,
+            follow=follow,
+            offset=offset,
+            tail_bytes=tail_bytes,
+            tail_lines=tail_lines,
         )
         return self._stream(call)
 

@@ -52,6 +52,8 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         started=exit.started,
         gpu_energy_millijoules=exit.gpu_energy_millijoules,
         gpu_energy_source=exit.gpu_energy_source,
+        ran_us=exit.ran_us,
+        stopped=exit.stopped,
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -85,4 +87,6 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         started_boot_us=wire.started_boot_us,
         gpu_energy_millijoules=wire.gpu_energy_millijoules,
         gpu_energy_source=source,
+        ran_us=wire.ran_us,
+        stopped=wire.stopped,
     )

@@ -88,6 +88,7 @@ def job(wire: types_pb2.Job) -> View:
         "started_at": instant(wire.started_at),
         "finished_at": instant(wire.finished_at),
         "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "end": end(wire.end) if wire.HasField("end") else None,
         "attempts": [attempt(each, cash) for each in wire.attempts],
         "cost": {
             "settled": money(wire.settled_nanos, cash),
@@ -125,6 +126,29 @@ def job(wire: types_pb2.Job) -> View:
         "cpu_s": seconds(wire.cpu_us),
         "gpu_energy_joules": _joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
         "gpu_energy_source": wire.gpu_energy_source or None,
+    }
+
+
+def end(wire: types_pb2.End) -> View:
+    """How a job ended: contract section 10. `failed_tasks` is filled where one array is shown."""
+    return {
+        "cause": wire.cause,
+        "rank": wire.rank if wire.HasField("rank") else None,
+        **_status(wire),
+        "message": wire.message,
+        "remedy": wire.remedy or None,
+        "failed_tasks": [
+            {"index": each.index, "cause": each.cause, **_status(each), "message": each.message}
+            for each in wire.failed_tasks
+        ],
+        "failed_total": wire.failed_total,
+    }
+
+
+def _status(wire: types_pb2.End | types_pb2.FailedTask) -> View:
+    return {
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "signal": wire.signal or None,
     }
 
 
@@ -196,8 +220,9 @@ def _member(wire: types_pb2.Member, currency: str) -> View:
 
 
 def _live(wire: types_pb2.Member) -> View:
-    """What a member does now; nothing of it where it does not run, or in lists."""
+    """Since when a member runs, and what it does now: nothing of that where it does not run, or in lists."""
     return {
+        "started_at": instant(wire.started_at),
         "gpu_memory_share_bytes": wire.gpu_memory_share_bytes or None,
         "sample": _attempt_sample(wire.sample) if wire.HasField("sample") else None,
         "gpu_samples": [_gpu_sample(gpu) for gpu in wire.gpus],

@@ -7,6 +7,7 @@ Why     one definition of each noun for the wire, the scheduler, the ledger, the
 
 from bursar.model.activity import IDLE_RATIO, clock_reasons, is_idle
 from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
+from bursar.model.ends import ORDERED, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.exit import Energy, EnergySource, Exit
 from bursar.model.job import (
     ArraySpec,
@@ -27,12 +28,14 @@ __all__ = [
     "IDLE_RATIO",
     "LIMITS",
     "MARKETS",
+    "ORDERED",
     "ArraySpec",
     "CheckpointSpec",
     "Dependency",
     "Device",
     "DeviceShare",
     "EndCause",
+    "EndFacts",
     "Energy",
     "EnergySource",
     "Exit",
@@ -49,5 +52,9 @@ __all__ = [
     "clock_reasons",
     "holds_its_place",
     "is_idle",
+    "kind_of",
     "launch_of",
+    "phrase_of",
+    "remedy_of",
+    "sentence_of",
 ]

@@ -34,6 +34,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         held_us: from the start until the last process was gone: what the devices were held.
         gpu_energy_millijoules, gpu_energy_source: of its devices; source empty: it held none, or it is
             not known.
+        ran_us: from the start until its own process was gone, whatever that left behind; 0: not known.
+        stopped: it had been told to end before it did.
     """
 
     cause: EndCause
@@ -48,3 +50,5 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_boot_us: int = 0
     gpu_energy_millijoules: int = 0
     gpu_energy_source: EnergySource = ""
+    ran_us: int = 0
+    stopped: bool = False

@@ -394,6 +394,8 @@ class Exited(google.protobuf.message.Message):
     FENCED_EPOCH_FIELD_NUMBER: builtins.int
     GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
+    RAN_US_FIELD_NUMBER: builtins.int
+    STOPPED_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -413,6 +415,10 @@ class Exited(google.protobuf.message.Message):
     gpu_energy_millijoules: builtins.int
     gpu_energy_source: builtins.str
     """measured | modelled | simulated; empty: not known"""
+    ran_us: builtins.int
+    """from the start until its own process was gone, what it left behind not counted; 0: not known"""
+    stopped: builtins.bool
+    """it was told to end before it did"""
     def __init__(
         self,
         *,
@@ -431,9 +437,11 @@ class Exited(google.protobuf.message.Message):
         fenced_epoch: builtins.int = ...,
         gpu_energy_millijoules: builtins.int = ...,
         gpu_energy_source: builtins.str = ...,
+        ran_us: builtins.int = ...,
+        stopped: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

@@ -649,6 +649,7 @@ class LogsRequest(google.protobuf.message.Message):
     FOLLOW_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
     TAIL_BYTES_FIELD_NUMBER: builtins.int
+    TAIL_LINES_FIELD_NUMBER: builtins.int
     job: builtins.str
     rank: builtins.int
     attempt: builtins.int
@@ -657,6 +658,8 @@ class LogsRequest(google.protobuf.message.Message):
     offset: builtins.int
     tail_bytes: builtins.int
     """0: from `offset`"""
+    tail_lines: builtins.int
+    """the last lines alone; 0: from `offset`"""
     def __init__(
         self,
         *,
@@ -666,8 +669,9 @@ class LogsRequest(google.protobuf.message.Message):
         follow: builtins.bool = ...,
         offset: builtins.int = ...,
         tail_bytes: builtins.int = ...,
+        tail_lines: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "follow", b"follow", "job", b"job", "offset", b"offset", "rank", b"rank", "tail_bytes", b"tail_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "follow", b"follow", "job", b"job", "offset", b"offset", "rank", b"rank", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines"]) -> None: ...
 
 global___LogsRequest = LogsRequest
 

@@ -477,6 +477,7 @@ class Member(google.protobuf.message.Message):
     HELD_US_FIELD_NUMBER: builtins.int
     SAMPLE_FIELD_NUMBER: builtins.int
     GPUS_FIELD_NUMBER: builtins.int
+    STARTED_AT_FIELD_NUMBER: builtins.int
     GPU_MEMORY_SHARE_BYTES_FIELD_NUMBER: builtins.int
     rank: builtins.int
     node: builtins.str
@@ -489,6 +490,8 @@ class Member(google.protobuf.message.Message):
     """empty: the price is unknown"""
     held_us: builtins.int
     """as last reported"""
+    started_at: builtins.int
+    """0: no process of it yet"""
     gpu_memory_share_bytes: builtins.int
     """of its devices' memory, what it was granted; 0: no device, or a lost node"""
     @property
@@ -515,10 +518,11 @@ class Member(google.protobuf.message.Message):
         held_us: builtins.int = ...,
         sample: global___AttemptSample | None = ...,
         gpus: collections.abc.Iterable[global___GpuSample] | None = ...,
+        started_at: builtins.int = ...,
         gpu_memory_share_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample", "started_at", b"started_at"]) -> None: ...
 
 global___Member = Member
 
@@ -634,6 +638,88 @@ class ArrayStatus(google.protobuf.message.Message):
 global___ArrayStatus = ArrayStatus
 
 @typing.final
+class FailedTask(google.protobuf.message.Message):
+    """A task of an array that failed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    SIGNAL_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    cause: builtins.str
+    exit_code: builtins.int
+    signal: builtins.int
+    """0: none"""
+    message: builtins.str
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        cause: builtins.str = ...,
+        exit_code: builtins.int | None = ...,
+        signal: builtins.int = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "cause", b"cause", "exit_code", b"exit_code", "index", b"index", "message", b"message", "signal", b"signal"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
+
+global___FailedTask = FailedTask
+
+@typing.final
+class End(google.protobuf.message.Message):
+    """How a job ended (contract section 10)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    SIGNAL_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    REMEDY_FIELD_NUMBER: builtins.int
+    FAILED_TASKS_FIELD_NUMBER: builtins.int
+    FAILED_TOTAL_FIELD_NUMBER: builtins.int
+    cause: builtins.str
+    rank: builtins.int
+    """The member that ended first of those that did not complete; absent where none is to blame."""
+    exit_code: builtins.int
+    signal: builtins.int
+    """0: none"""
+    message: builtins.str
+    """one sentence"""
+    remedy: builtins.str
+    """one thing to do; empty: nothing"""
+    failed_total: builtins.int
+    @property
+    def failed_tasks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FailedTask]:
+        """of an array, where it is shown alone: the first 1,000"""
+
+    def __init__(
+        self,
+        *,
+        cause: builtins.str = ...,
+        rank: builtins.int | None = ...,
+        exit_code: builtins.int | None = ...,
+        signal: builtins.int = ...,
+        message: builtins.str = ...,
+        remedy: builtins.str = ...,
+        failed_tasks: collections.abc.Iterable[global___FailedTask] | None = ...,
+        failed_total: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_rank", b"_rank", "exit_code", b"exit_code", "rank", b"rank"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_rank", b"_rank", "cause", b"cause", "exit_code", b"exit_code", "failed_tasks", b"failed_tasks", "failed_total", b"failed_total", "message", b"message", "rank", b"rank", "remedy", b"remedy", "signal", b"signal"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rank", b"_rank"]) -> typing.Literal["rank"] | None: ...
+
+global___End = End
+
+@typing.final
 class Job(google.protobuf.message.Message):
     """A job as everybody sees it (contract section 4)."""
 
@@ -670,6 +756,7 @@ class Job(google.protobuf.message.Message):
     ACCRUED_NANOS_FIELD_NUMBER: builtins.int
     GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -717,6 +804,10 @@ class Job(google.protobuf.message.Message):
     def left_out(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """fields of it or its spec that this answer does not carry: Get does"""
 
+    @property
+    def end(self) -> global___End:
+        """once it has ended"""
+
     def __init__(
         self,
         *,
@@ -751,9 +842,10 @@ class Job(google.protobuf.message.Message):
         accrued_nanos: builtins.int = ...,
         gpu_energy_millijoules: builtins.int = ...,
         gpu_energy_source: builtins.str = ...,
+        end: global___End | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "end", b"end", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

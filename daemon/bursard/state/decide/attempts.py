@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bursar.model import EndCause
+from bursar.model import ORDERED, EndCause
 from bursard.events import (
     AttemptEnded,
     Event,
@@ -14,6 +14,7 @@ from bursard.events import (
 )
 from bursard.ledger import member_charges
 from bursard.state.core import State
+from bursard.state.ends import Ended, ended, first_to_fail
 from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 
@@ -64,16 +65,20 @@ def exited(
     pieces = tuple(Piece(each.end - started_at, each.gpu, each.cpu, each.memory) for each in charges)
     events.append(MemberEnded(attempt_id, rank, report, pieces))
     others = [m for m in attempt.members if m.report is None and m is not member]
-    reports = [report if m is member else m.report for m in attempt.members if m not in others]
     if others:
         if state.jobs[attempt.job_id].spec.launch == "once" and rank == 0:
             return [*events, _release_the_places(attempt, report)]
         if report.cause is not EndCause.COMPLETED and attempt.stop_cause is None:
-            message = f"rank {rank} ended: {report.cause.value} {report.message}".rstrip()
+            message = _told(rank, report)
             events.append(StopRequested(attempt_id, report.cause, attempt.grace_us, message))
         return events
-    events.append(_end(state, attempt, [r for r in reports if r is not None]))
+    before = [ended(m, m.report, m.started_at) for m in attempt.members if m.report is not None]
+    events.append(_end(state, attempt, [*before, ended(member, report, started_at)]))
     return events
+
+
+def _told(rank: int, report: ExitReport) -> str:
+    return f"rank {rank} ended: {report.cause.value} {report.message}".rstrip()
 
 
 def _release_the_places(attempt: AttemptRecord, report: ExitReport) -> StopRequested:
@@ -81,7 +86,7 @@ def _release_the_places(attempt: AttemptRecord, report: ExitReport) -> StopReque
     if attempt.stop_cause is not None:
         return StopRequested(attempt.id, attempt.stop_cause, 0, attempt.stop_message)
     completed = report.cause is EndCause.COMPLETED
-    message = "" if completed else f"rank 0 ended: {report.cause.value} {report.message}".rstrip()
+    message = "" if completed else _told(0, report)
     return StopRequested(attempt.id, report.cause, 0, message)
 
 
@@ -93,18 +98,20 @@ def _member(state: State, node: NodeRecord, attempt_id: str, rank: int) -> Membe
     return member if member.report is None and member.alloc.node_id == node.id else None
 
 
-def _end(state: State, attempt: AttemptRecord, reports: list[ExitReport]) -> AttemptEnded:
-    """The one end of an attempt, from the ends of its members."""
+def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptEnded:
+    """The one end of an attempt, from the ends of its members: that of the first to fail, unless all of them
+    were told to end.
+    """
     job = state.jobs[attempt.job_id]
-    bad = next((r for r in reports if r.cause is not EndCause.COMPLETED), None)
-    if attempt.stop_cause is not None and bad is not None:
-        # The first rank to fail tells more than the stop it caused in the others.
+    bad = first_to_fail(members)
+    first = (bad or min(members, key=lambda one: one.rank)).report
+    cause, message = first.cause, first.message
+    if bad is not None and (attempt.stop_cause in ORDERED or attempt.stop_cause is EndCause.COMPLETED):
         cause = attempt.stop_cause
-        first = next((r for r in reports if r.cause is cause), bad)
+        first = next((one.report for one in members if one.report.cause is cause), first)
         message = attempt.stop_message or first.message
-    else:
-        first = bad or reports[0]
-        cause, message = first.cause, first.message
+    elif bad is not None and attempt.stop_cause is not None:
+        message = _told(bad.rank, first)
     if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:
         cause, message = EndCause.BUDGET, "budget.max_cost was reached"
     code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)

@@ -1,0 +1,85 @@
+"""Who ended an attempt: the member that failed first, by time on one axis. PURE.
+
+Why     of a gang one member fails, and the others end because of it: by a broken connection, or since they
+        are told to. The first alone says what went wrong, whatever its rank and whoever reported first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from bursar.model import ORDERED, EndCause, EndFacts, JobState
+from bursard.events import ExitReport
+from bursard.state.records import AttemptRecord, JobRecord, MemberRecord
+
+_AT_THE_START: Final = (EndCause.START_FAILED, EndCause.NODE_LOST)
+_LATEST: Final = 1 << 63
+
+
+class Ended(NamedTuple):
+    """One member's end. `at`: on the daemon's axis."""
+
+    rank: int
+    at: int
+    report: ExitReport
+
+
+def ended(member: MemberRecord, report: ExitReport, started_at: int) -> Ended:
+    """When its own process was gone; what it left behind may have lived on. A member that could not be
+    started ended before any other; one that did not get to it since it was told to end, after them.
+    """
+    if started_at:
+        at = started_at + (report.ran_us or report.held_us)
+    else:
+        at = 0 if report.cause in _AT_THE_START else _LATEST
+    return Ended(member.alloc.rank, at, report)
+
+
+def first_to_fail(members: Iterable[Ended]) -> Ended | None:
+    """The first that did not complete: one that was told to end comes after all that did so by themselves,
+    and of the same instant the lower rank is taken.
+    """
+    bad = [one for one in members if one.report.cause is not EndCause.COMPLETED]
+    return min(bad, key=lambda one: (one.report.stopped, one.at, one.rank), default=None)
+
+
+def culprit(attempt: AttemptRecord) -> Ended | None:
+    """Of an attempt that has ended, the member to blame; None when it was none of them."""
+    if attempt.cause is None or attempt.cause in ORDERED:
+        return None
+    return first_to_fail(
+        ended(member, member.report, member.started_at) for member in attempt.members if member.report
+    )
+
+
+def facts_of(job: JobRecord) -> EndFacts:
+    """What is known of the end of a job that has ended; of one task, or of a job without tasks."""
+    attempt = job.attempts[-1] if job.attempts else None
+    if attempt is None or attempt.finished_at != job.finished_at or attempt.cause is None:
+        cause = EndCause.CANCELLED if job.state is JobState.CANCELLED else EndCause.FAILED
+        return EndFacts(job=job.display, cause=cause, detail=job.message, started=False)
+    first = culprit(attempt)
+    if first is None:
+        return EndFacts(
+            job=job.display,
+            cause=attempt.cause,
+            members=len(attempt.members),
+            exit_code=attempt.exit_code,
+            detail=attempt.message,
+            time_limit_us=attempt.time_limit_us,
+        )
+    member = attempt.members[first.rank]
+    return EndFacts(
+        job=job.display,
+        cause=attempt.cause,
+        rank=first.rank,
+        members=len(attempt.members),
+        node=member.node,
+        exit_code=attempt.exit_code,
+        signal=first.report.signal,
+        detail=first.report.message,
+        time_limit_us=attempt.time_limit_us,
+        memory_bytes=member.alloc.memory_bytes,
+        max_rss_bytes=first.report.max_rss_bytes,
+    )

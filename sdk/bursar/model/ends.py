@@ -1,0 +1,223 @@
+"""What is said of an end: one sentence and one remedy for each cause. PURE.
+
+Owns    the words for every way in which a job ends: cause, rank, exit code or signal, limit, and what to do.
+Input   `EndFacts`, what is known of the end. Output: text for people, of one line.
+Why     `show`, `wait`, `--follow` and `explain` say the same of the same end, and a person who reads it knows
+        what to change. docs/errors.md is generated from the tables here.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from typing import Final
+
+import msgspec
+
+from bursar.clock import format_duration
+from bursar.model.job import EndCause
+from bursar.resources import format_size
+
+SHELL_SIGNALS: Final = 128
+"""A shell whose command was ended by signal N exits with this and N."""
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+WORKDIR: Final = "working directory"
+"""How an agent begins to say that a member's directory is not there."""
+ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
+"""Ends that nobody in the job caused: no rank is to blame."""
+
+
+class EndFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the end of a job or of one task.
+
+    Attributes:
+        job: as people name it: `12` or `12[3]`.
+        rank: of the member that ended first of those that did not complete; None: none did.
+        members: of the gang.
+        node: where that member ran.
+        exit_code: as the job has it, 128 + N for signal N; -1: not known.
+        signal: that ended the member's own process; 0: none.
+        detail: what its agent or the daemon said; empty for whoever may not read it.
+        time_limit_us: of the attempt. memory_bytes: what a member was granted; 0: not limited.
+        max_rss_bytes: the most that a process of that member had.
+        started: an attempt was made.
+    """
+
+    job: str
+    cause: EndCause
+    rank: int | None = None
+    members: int = 1
+    node: str = ""
+    exit_code: int = -1
+    signal: int = 0
+    detail: str = ""
+    time_limit_us: int = 0
+    memory_bytes: int = 0
+    max_rss_bytes: int = 0
+    started: bool = True
+
+
+REMEDIES: Final = {
+    "completed": "",
+    "out_of_memory": "ask for more with --memory (`resources.memory`), or use less: smaller batches, fewer"
+    " workers; `retry: {on: [out-of-memory], max: 1}` tries it again",
+    "time_limit": "give it longer with --time-limit, or let it save itself and go on:"
+    " `checkpoint: {signal: USR1}` with `retry: {on: [time-limit], max: N}`",
+    "budget": "raise --max-cost or the budget (`bursar budget ls` shows what is left and when it renews), or"
+    " let it save itself first: `on_exceed: checkpoint-stop`",
+    "node_lost": "submit it again, without `retry: {never: true}` it is tried again by itself; `bursar nodes`"
+    " says how the node is now",
+    "preempted": "submit it again; `preemptible: false` or a higher --priority keeps its place",
+    "idle": "let it end when its work is done, or allow more idle time in the IdlePolicy of its project",
+    "cancelled": "",
+    "never_started": "mend what it waited for, and submit it again",
+    "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failed], max: 2,"
+    " avoid_same_node: true}` tries another",
+    "workdir": "name a directory that the node has with --workdir, or make it there for the job's account",
+    "not_found": "give its whole path, put its directory into PATH with --env, or install it in `setup`",
+    "not_executable": "make it executable with `chmod +x`, or run it by its interpreter: `python FILE`,"
+    " `bash FILE`",
+    "setup": "mend the `setup` commands; `bursar logs JOB` has what they printed",
+    "killed": "something outside the job killed it, most often the kernel for want of memory: ask for more"
+    " with --memory, or look into the node's own log",
+    "crash": "it crashed in native code: run it with `PYTHONFAULTHANDLER=1`, and see that its libraries fit"
+    " the node's driver",
+    "signal": "find who sent it: its own launcher, or somebody on the node; `bursar logs JOB` has its last"
+    " words",
+    "exit_code": "`bursar logs JOB` says why, if the program does",
+    "unknown": "its agent could not tell how it ended; `bursar logs JOB` has its last words",
+}
+"""By kind of end (`kind_of`), one thing to do. JOB and NODE stand for names."""
+
+_CRASHES = (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
+
+
+def kind_of(end: EndFacts) -> str:
+    """The key of `REMEDIES`: the cause, and of what failed by itself what it failed of."""
+    if not end.started and end.cause is not EndCause.CANCELLED:
+        return "never_started"
+    if end.cause is EndCause.START_FAILED:
+        return "workdir" if end.detail.startswith(WORKDIR) else "start_failed"
+    if end.cause is not EndCause.FAILED:
+        return end.cause.value
+    if end.detail.startswith("setup "):
+        return "setup"
+    if end.exit_code == NOT_FOUND:
+        return "not_found"
+    if end.exit_code == NOT_EXECUTABLE:
+        return "not_executable"
+    number = signal_of(end)
+    if number:
+        return "killed" if number == signals.SIGKILL else "crash" if number in _CRASHES else "signal"
+    return "unknown" if end.exit_code < 0 else "exit_code"
+
+
+def signal_of(end: EndFacts) -> int:
+    """The signal that ended it, or its shell's command as the shell told; 0: none."""
+    if end.signal:
+        return end.signal
+    told = end.exit_code - SHELL_SIGNALS
+    return told if told in _NUMBERS else 0
+
+
+_NUMBERS: Final = frozenset(int(one) for one in signals.valid_signals())
+
+
+def signal_text(number: int) -> str:
+    """`signal 9 (SIGKILL)`."""
+    try:
+        return f"signal {number} ({signals.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def phrase_of(end: EndFacts) -> str:
+    """The end in a few words, equal for ends of one kind: what tasks are grouped by."""
+    kind = kind_of(end)
+    if kind in ("killed", "crash", "signal"):
+        return signal_text(signal_of(end))
+    if kind in ("exit_code", "not_found", "not_executable", "setup"):
+        words = {
+            "not_found": "command not found",
+            "not_executable": "not executable",
+            "setup": "setup failed",
+        }
+        return ", ".join(filter(None, (words.get(kind, ""), f"exit code {end.exit_code}")))
+    return {"workdir": "no working directory", "unknown": "unknown end"}.get(kind, kind.replace("_", " "))
+
+
+def sentence_of(end: EndFacts) -> str:
+    """One sentence: what ended it, which rank where, with what exit code or signal, at what limit."""
+    kind = kind_of(end)
+    who = _who(end)
+    detail = f": {end.detail}" if end.detail else ""
+    match kind:
+        case "completed":
+            return "completed" + ("" if end.members == 1 else f", all {end.members} ranks")
+        case "never_started":
+            return f"ended before it started{detail}"
+        case "cancelled":
+            return ("cancelled" if end.started else "cancelled before it started") + detail
+        case "out_of_memory":
+            return f"out of memory: {who} was killed by the kernel{_memory(end)}{_status(end)}"
+        case "time_limit":
+            limit = f" of {format_duration(end.time_limit_us)}" if end.time_limit_us else ""
+            return f"time limit: {who} was stopped at its limit{limit}{_status(end)}"
+        case "budget":
+            return f"budget: it was stopped at what it may cost{detail}{_status(end)}"
+        case "node_lost":
+            return f"node lost: the node of {who} did not answer any more{detail}"
+        case "preempted":
+            return f"preempted: its place was given to others{detail}"
+        case "idle":
+            return f"idle: it was stopped because its devices did nothing{detail}"
+        case "workdir":
+            return f"bad working directory: {who} could not be started{detail}"
+        case "start_failed":
+            return f"start failed: {who} could not be started{detail}"
+        case "setup":
+            return f"setup failed: {who} did not get to its command{_status(end)}"
+        case "not_found":
+            return f"command not found: {who}{_what(end, 'said that a command does not exist')}"
+        case "not_executable":
+            return f"not executable: {who}{_what(end, 'said that a command cannot be executed')}"
+        case "killed" | "crash" | "signal":
+            number = signal_of(end)
+            if end.signal:
+                return f"{signal_text(number)} ended {who}{detail}"
+            return f"{signal_text(number)} ended a command of {who} (exit code {end.exit_code}){detail}"
+        case "exit_code":
+            return f"failed: {who} ended with exit code {end.exit_code}{detail}"
+    return f"failed: {who} ended{detail or ', how is not known'}"
+
+
+def remedy_of(end: EndFacts) -> str:
+    """One thing to do, with the names of this job and node; empty where there is nothing to mend."""
+    rank = f" --rank {end.rank}" if end.members > 1 and end.rank else ""
+    job = f"'{end.job}'" if "[" in end.job else end.job
+    text = REMEDIES[kind_of(end)].replace("logs JOB", f"logs {job}{rank}")
+    return text.replace("NODE", end.node) if end.node else text
+
+
+def _who(end: EndFacts) -> str:
+    where = f" on {end.node}" if end.node else ""
+    if end.members == 1 or end.rank is None:
+        return "the job" + where
+    return f"rank {end.rank} of {end.members}{where}"
+
+
+def _status(end: EndFacts) -> str:
+    if end.signal:
+        return f", by {signal_text(end.signal)}"
+    return f" (exit code {end.exit_code})" if end.exit_code > 0 else ""
+
+
+def _memory(end: EndFacts) -> str:
+    limit = f" at its limit of {format_size(end.memory_bytes)}" if end.memory_bytes else ""
+    used = f", after it had used {format_size(end.max_rss_bytes)}" if end.max_rss_bytes else ""
+    return limit + used
+
+
+def _what(end: EndFacts, otherwise: str) -> str:
+    """Of a program that is not there: which, or that a shell below said so."""
+    return f" could not run, {end.detail}{_status(end)}" if end.detail else f" {otherwise}{_status(end)}"

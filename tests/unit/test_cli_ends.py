@@ -1,0 +1,140 @@
+"""What the verbs say of an end, of an array on its way, and of what can never start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.cli.main import run
+from bursar.cli.progress import progress_text
+from bursar.client.fake import FakeServer
+from bursar.clock import SECOND_US
+from bursar.errors import NotFound
+from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import types_pb2 as types
+
+END = types.End(cause="failed", rank=1, exit_code=7, message="failed: rank 1 of 2 ended", remedy="mend it")
+MEMBERS = [types.Member(rank=0, node="n1", started_at=5), types.Member(rank=1, node="n2", started_at=5)]
+GANG = types.Job(
+    id="job_1", number=1, state="FAILED", exit_code=7, end=END,
+    attempts=[types.Attempt(id="att_1", number=1, state="ENDED", members=MEMBERS)],
+)  # fmt: skip
+LOG = [pb.LogChunk(data=b"".join(b"line %d\n" % i for i in range(20)))]
+NEVER = types.Reason(code="ExceedsNodeCapacity", message="no node has GPUs", remedy="add one")
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    with FakeServer(tmp_path / "run") as server:
+        monkeypatch.setenv("BURSAR_SERVER", server.url)
+        server.answers |= {"Jobs/Get": GANG, "Jobs/Logs": LOG, "Jobs/Watch": [GANG]}
+        yield server
+
+
+@pytest.mark.parametrize("words", ["show 1", "explain 1", "wait 1"])
+def test_an_end_is_told_with_the_last_lines_of_the_rank_that_caused_it(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Explain"] = pb.ExplainResponse(job=GANG)
+    assert run(words.split()) == (1 if words == "wait 1" else 0)
+    said = capsys.readouterr()
+    shown = said.err if words == "wait 1" else said.out
+    assert "failed: rank 1 of 2 ended\nremedy: mend it\n" in shown
+    lines = [line.strip() for line in shown.splitlines()]
+    at = lines.index("last lines of rank 1:")
+    assert lines[at + 1 : at + 21] == [f"line {i}" for i in range(20)]
+    [asked] = [request for name, request in fake.requests if name == "Jobs/Logs"]
+    assert (asked.job, asked.rank, asked.tail_lines) == ("job_1", 1, 20)
+
+
+def test_an_end_is_told_though_its_log_is_gone(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.answers["Jobs/Logs"] = NotFound("the log is not there")
+    assert run(["show", "1"]) == 0
+    assert "last lines" not in capsys.readouterr().out
+
+
+def test_a_follower_sees_a_rank_that_ended_before_its_siblings_started(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=types.Job(id="job_1", number=1, state="PENDING"))
+    assert run(["run", "--follow", "--", "true"]) == 7
+    said = capsys.readouterr()
+    assert said.out == LOG[0].data.decode()
+    assert "last lines of rank 1:" in said.err
+    assert [request.rank for name, request in fake.requests if name == "Jobs/Logs"] == [0, 1]
+
+
+@pytest.mark.parametrize("flag", ["--follow", "--wait"])
+def test_what_can_never_start_is_not_submitted_and_not_waited_for(
+    flag: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Plan"] = pb.PlanResponse(reason=NEVER)
+    assert run(["run", flag, "--", "true"]) == 1
+    assert "Jobs/Submit" not in {name for name, _ in fake.requests}
+    assert "--queue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--follow", "--wait"])
+def test_queue_submits_it_and_waits(flag: str, fake: Any) -> None:
+    fake.answers["Jobs/Plan"] = pb.PlanResponse(reason=NEVER)
+    stuck = types.Job(id="job_1", number=1, state="PENDING", reason=NEVER)
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=stuck)
+    fake.answers["Jobs/Watch"] = [stuck, GANG]
+    assert run(["run", flag, "--queue", "--", "true"]) == (7 if flag == "--follow" else 1)
+
+
+@pytest.mark.parametrize("words", ["run --follow -- true", "run --wait -- true", "wait 1"])
+def test_a_wait_ends_once_its_job_has_come_to_where_it_can_never_start(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stuck = types.Job(id="job_1", number=1, state="PENDING", reason=NEVER)
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=stuck)
+    fake.answers["Jobs/Watch"] = [stuck]
+    assert run(words.split()) == 1
+    said = capsys.readouterr().err
+    assert "job 1 cannot start: ExceedsNodeCapacity: no node has GPUs\nremedy: add one\n" in said
+    assert "`bursar cancel 1`" in said
+
+
+def test_a_wait_for_several_goes_on_while_one_of_them_can_end(fake: Any) -> None:
+    stuck = types.Job(id="job_2", number=2, state="PENDING", reason=NEVER)
+    live = types.Job(id="job_1", number=1, state="RUNNING")
+    fake.answers["Jobs/Watch"] = [stuck, live, GANG]
+    assert run(["wait", "1", "2"]) == 1
+    assert len([name for name, _ in fake.requests if name == "Jobs/Logs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "after_s", "text"),
+    [
+        ({"PENDING": 20}, 0, "0/20 done"),
+        ({"SUCCEEDED": 6, "FAILED": 1, "RUNNING": 13}, 97, "7/20 done, 1 failed, about 3 min left"),
+        ({"SUCCEEDED": 19, "RUNNING": 1}, 95, "19/20 done, about 5 s left"),
+        ({"SUCCEEDED": 1, "RUNNING": 19}, 3600, "1/20 done, about 19 h left"),
+        ({"SUCCEEDED": 17, "FAILED": 2, "CANCELLED": 1}, 9, "20/20 done, 2 failed, 1 cancelled"),
+    ],
+)
+def test_an_array_on_its_way_says_how_far_it_is(counts: dict[str, int], after_s: int, text: str) -> None:
+    job = types.Job(started_at=SECOND_US, array=types.ArrayStatus(size=20, counts=counts))
+    assert progress_text(job, (1 + after_s) * SECOND_US) == text
+
+
+def test_each_change_of_a_followed_array_is_a_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def sweep(state: str, **counts: int) -> types.Job:
+        return types.Job(
+            id="job_1", number=1, state=state, array=types.ArrayStatus(size=2, counts=counts), exit_code=0
+        )
+
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=sweep("PENDING", PENDING=2))
+    fake.answers["Jobs/Watch"] = [
+        sweep("RUNNING", RUNNING=2),
+        sweep("RUNNING", RUNNING=2),
+        sweep("RUNNING", RUNNING=1, SUCCEEDED=1),
+        sweep("SUCCEEDED", SUCCEEDED=2),
+    ]
+    assert run(["run", "--follow", "--array", "0-1", "--", "true"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if " done" in line]
+    assert lines == ["0/2 done", "1/2 done", "2/2 done"]

@@ -1,0 +1,228 @@
+"""Every end explains itself: the words for each cause, and who of a gang is to blame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from bursar.clock import HOUR_US, SECOND_US
+from bursar.model import EndCause, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
+from bursar.model.ends import REMEDIES
+from bursard.events import AttemptEnded
+from bursard.fleet import Exited
+from bursard.fleet.testing import FACTS, World
+from bursard.services.ends import end_view
+from bursard.state.decide import jobs as decide
+
+C = EndCause
+
+
+def facts(cause: EndCause, **known: Any) -> EndFacts:
+    return EndFacts(job="12", cause=cause, **known)
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "phrase", "sentence"),
+    [
+        (facts(C.COMPLETED, exit_code=0), "completed", "completed", "completed"),
+        (facts(C.COMPLETED, exit_code=0, members=4), "completed", "completed", "completed, all 4 ranks"),
+        (facts(C.CANCELLED, detail="by ann"), "cancelled", "cancelled", "cancelled: by ann"),
+        (facts(C.CANCELLED, started=False), "cancelled", "cancelled", "cancelled before it started"),
+        (
+            facts(C.FAILED, started=False, detail="job 3 failed"),
+            "never_started", "never started", "ended before it started: job 3 failed",
+        ),
+        (
+            facts(C.OUT_OF_MEMORY, rank=1, members=2, node="n2", exit_code=137, signal=9,
+                  memory_bytes=64 * 10**9, max_rss_bytes=63 * 10**9),
+            "out_of_memory", "out of memory",
+            "out of memory: rank 1 of 2 on n2 was killed by the kernel at its limit of 64GB, after it had"
+            " used 63GB, by signal 9 (SIGKILL)",
+        ),
+        (
+            facts(C.TIME_LIMIT, rank=0, node="n1", exit_code=143, time_limit_us=2 * HOUR_US),
+            "time_limit", "time limit",
+            "time limit: the job on n1 was stopped at its limit of 2h00m (exit code 143)",
+        ),
+        (
+            facts(C.BUDGET, detail="budget.max_cost was reached"), "budget", "budget",
+            "budget: it was stopped at what it may cost: budget.max_cost was reached",
+        ),
+        (
+            facts(C.NODE_LOST, rank=3, members=4, node="n4", detail="silent for 300 s"),
+            "node_lost", "node lost",
+            "node lost: the node of rank 3 of 4 on n4 did not answer any more: silent for 300 s",
+        ),
+        (facts(C.PREEMPTED), "preempted", "preempted", "preempted: its place was given to others"),
+        (facts(C.IDLE), "idle", "idle", "idle: it was stopped because its devices did nothing"),
+        (
+            facts(C.START_FAILED, rank=0, node="n1", detail="cannot write the script"),
+            "start_failed", "start failed",
+            "start failed: the job on n1 could not be started: cannot write the script",
+        ),
+        (
+            facts(C.START_FAILED, rank=0, node="n1", detail="working directory '/x': No such file"),
+            "workdir", "no working directory",
+            "bad working directory: the job on n1 could not be started: working directory '/x': No such file",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=127, detail="no such command: trian"),
+            "not_found", "command not found, exit code 127",
+            "command not found: the job could not run, no such command: trian (exit code 127)",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=127), "not_found", "command not found, exit code 127",
+            "command not found: the job said that a command does not exist (exit code 127)",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=126), "not_executable", "not executable, exit code 126",
+            "not executable: the job said that a command cannot be executed (exit code 126)",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=4, detail="setup failed; the run text was not started"),
+            "setup", "setup failed, exit code 4",
+            "setup failed: the job did not get to its command (exit code 4)",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=139, signal=11), "crash", "signal 11 (SIGSEGV)",
+            "signal 11 (SIGSEGV) ended the job",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=137), "killed", "signal 9 (SIGKILL)",
+            "signal 9 (SIGKILL) ended a command of the job (exit code 137)",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=143, signal=15), "signal", "signal 15 (SIGTERM)",
+            "signal 15 (SIGTERM) ended the job",
+        ),
+        (
+            facts(C.FAILED, rank=2, members=3, node="n3", exit_code=3), "exit_code", "exit code 3",
+            "failed: rank 2 of 3 on n3 ended with exit code 3",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=255), "exit_code", "exit code 255",
+            "failed: the job ended with exit code 255",
+        ),
+        (facts(C.FAILED, rank=0), "unknown", "unknown end", "failed: the job ended, how is not known"),
+    ],
+)  # fmt: skip
+def test_each_end_has_its_own_words(end: EndFacts, kind: str, phrase: str, sentence: str) -> None:
+    assert (kind_of(end), phrase_of(end), sentence_of(end)) == (kind, phrase, sentence)
+    assert bool(remedy_of(end)) == (kind not in ("completed", "cancelled"))
+
+
+def test_remedies_name_the_job_its_rank_and_its_node() -> None:
+    assert "`bursar logs 12 --rank 2`" in remedy_of(facts(C.FAILED, rank=2, members=3, exit_code=3))
+    assert "`bursar logs 12`" in remedy_of(facts(C.FAILED, rank=0, members=3, exit_code=3))
+    assert "`bursar node show n1`" in remedy_of(facts(C.START_FAILED, rank=0, node="n1"))
+
+
+def test_every_cause_but_failed_is_a_kind_of_its_own() -> None:
+    assert {kind_of(facts(cause)) for cause in C if cause is not C.FAILED} <= set(REMEDIES)
+    assert len({text for text in REMEDIES.values() if text}) == len(
+        [text for text in REMEDIES.values() if text]
+    )
+
+
+class Timed(World):
+    """A gang of two whose members end at times of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("n-1", "n-2"):
+            self.backend.connect(msgspec.structs.replace(FACTS, name=name))
+        self.job = self.submit(nodes=2)
+        self.cycle()
+        self.backend.report()
+        assert self.job.attempt is not None
+        self.attempt = self.job.attempt
+        self.began = self.clock.boot_us()
+
+    def end_at(self, rank: int, cause: EndCause, *, after_s: int, **known: Any) -> None:
+        node = self.state.nodes[self.attempt.members[rank].alloc.node_id]
+        word = Exited(
+            attempt_id=self.attempt.id,
+            rank=rank,
+            cause=cause,
+            held_us=after_s * SECOND_US,
+            **({"exit_code": 1} | known),
+        )
+        self.clock.advance(max(0, after_s * SECOND_US - (self.clock.boot_us() - self.began)))
+        self.fleet.exited(node, word)
+        self.writer.flush()
+
+
+def told(world: Timed) -> tuple[str, int | None, int | None]:
+    end = end_view(world.job, private=True)
+    assert end is not None
+    return (
+        end.cause,
+        end.rank if end.HasField("rank") else None,
+        end.exit_code if end.HasField("exit_code") else None,
+    )
+
+
+def test_the_member_that_failed_first_is_the_cause_though_it_is_heard_of_last() -> None:
+    world = Timed()
+    world.end_at(0, C.FAILED, after_s=9, exit_code=1)
+    world.end_at(1, C.OUT_OF_MEMORY, after_s=7, exit_code=-1, signal=9)
+    assert told(world) == ("out_of_memory", 1, 137)
+    [end] = [event for event in world.events if isinstance(event, AttemptEnded)]
+    assert (end.cause, end.exit_code, end.message) == (C.OUT_OF_MEMORY, 137, "rank 1 ended: out_of_memory")
+
+
+def test_of_the_same_instant_the_lower_rank_is_the_cause() -> None:
+    world = Timed()
+    world.end_at(1, C.FAILED, after_s=7, exit_code=5)
+    world.end_at(0, C.FAILED, after_s=7, exit_code=4)
+    assert told(world) == ("failed", 0, 4)
+
+
+def test_what_was_told_to_end_is_not_the_cause_whatever_the_clocks_say() -> None:
+    world = Timed()
+    world.end_at(1, C.FAILED, after_s=9, exit_code=3)
+    world.end_at(0, C.FAILED, after_s=8, exit_code=-1, signal=15, stopped=True)
+    assert told(world) == ("failed", 1, 3)
+
+
+def test_a_member_ends_with_its_own_process_not_with_what_that_left_behind() -> None:
+    world = Timed()
+    world.end_at(1, C.FAILED, after_s=5, exit_code=5)
+    world.end_at(0, C.FAILED, after_s=9, exit_code=4, ran_us=SECOND_US)
+    assert told(world) == ("failed", 0, 4)
+
+
+def test_a_cancel_is_nobody_s_fault() -> None:
+    world = Timed()
+    world.stop(world.attempt)
+    world.end_at(0, C.CANCELLED, after_s=3, exit_code=-1, signal=15, stopped=True)
+    world.end_at(1, C.CANCELLED, after_s=3, exit_code=-1, signal=15, stopped=True)
+    assert told(world) == ("cancelled", None, 143)
+
+
+def test_whoever_may_not_see_the_program_reads_the_end_without_what_quotes_it() -> None:
+    world = Timed()
+    world.end_at(0, C.FAILED, after_s=1, exit_code=127, message="no such command: secret-tool")
+    world.end_at(1, C.FAILED, after_s=2, exit_code=-1, signal=15, stopped=True)
+    seen, hidden = end_view(world.job, private=True), end_view(world.job, private=False)
+    assert seen is not None
+    assert hidden is not None
+    assert "secret-tool" in seen.message
+    assert "secret-tool" not in hidden.message
+    assert hidden.message.startswith("command not found: rank 0 of 2 on n-1")
+
+
+def test_a_job_that_lives_has_no_end() -> None:
+    assert end_view(Timed().job, private=True) is None
+
+
+def test_a_job_that_is_cancelled_while_it_waits_again_ends_by_that_not_by_its_last_attempt() -> None:
+    world = Timed()
+    world.stop(world.attempt, C.PREEMPTED)
+    for rank in (0, 1):
+        world.end_at(rank, C.PREEMPTED, after_s=3, exit_code=-1, signal=15, stopped=True)
+    world.clock.advance(SECOND_US)
+    world.engine.commit(decide.cancel(world.state, world.job, None), "ann")
+    assert told(world) == ("cancelled", None, None)
