@@ -4,7 +4,7 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint format types layers pytest programs proto proto-check docs bench venv clean
+.PHONY: help demo check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint format types layers pytest programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -29,6 +29,7 @@ help:
 	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
 	@echo "make bench   measured speed, beside the machine's own limits"
 	@echo "make proto   generate sdk/bursar/v1 from proto/ again"
+	@echo "make clients write the clients that wait from those that await"
 	@echo "make docs    write docs/cli.md from --help again"
 	@echo "make format  put every file into the house's format"
 	@echo "make clean   remove what the other targets made"
@@ -124,6 +125,9 @@ proto: .venv-proto/.installed
 
 proto-check: .venv-proto/.installed
 	@.ci/generate-proto --check
+
+clients: .venv/.installed
+	@$(BIN)/python .ci/generate-clients
 
 docs: .venv/.installed
 	@$(BIN)/python docs/generate_cli.py

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
 from cluster import TERMINAL, Cluster, processes  # type: ignore[import-not-found]
 
-from bursar import Client
+from bursar.client import WireClient
 from bursar.errors import BursarError, ServerUnavailable
 from bursar.model import ArraySpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import ResourceRequest
@@ -76,7 +76,7 @@ class Load(threading.Thread):
         self._mine: list[str] = []
 
     def run(self) -> None:
-        with Client(self.cluster.server, patience_s=5) as client:
+        with WireClient(self.cluster.server, patience_s=5) as client:
             while not self.over.is_set():
                 if not self.wanted.wait(0.2):
                     self.idle.set()
@@ -90,7 +90,7 @@ class Load(threading.Thread):
                     self.told.wrong.append(f"{self.name}: {type(error).__name__}: {error}")
                 time.sleep(self.random.uniform(0, 0.15))
 
-    def _step(self, client: Client) -> None:
+    def _step(self, client: WireClient) -> None:
         ask = self.random.choices(
             (self._submit, self._submit_many, self._order), weights=(5, 2, 4 if self._mine else 0)
         )[0]
@@ -100,7 +100,7 @@ class Load(threading.Thread):
         self._count += 1
         return f"{self.name}-{self._count}"
 
-    def _submit(self, client: Client) -> None:
+    def _submit(self, client: WireClient) -> None:
         key = self._key()
         spec = self._spec(key)
         while not self.over.is_set():
@@ -113,7 +113,7 @@ class Load(threading.Thread):
                 self.told.refusals[type(error).__name__] += 1
                 return
 
-    def _submit_many(self, client: Client) -> None:
+    def _submit_many(self, client: WireClient) -> None:
         pairs = [(self._spec(key), key) for key in (self._key() for _ in range(self.random.randint(2, 10)))]
         done = 0
         while done < len(pairs) and not self.over.is_set():
@@ -130,7 +130,7 @@ class Load(threading.Thread):
             self.told.wrong.append(f"key {key} was {self.told.jobs[key]} and is {job}")
         self._mine.append(job)
 
-    def _order(self, client: Client) -> None:
+    def _order(self, client: WireClient) -> None:
         """A verb for one of the newest jobs; what has ended meanwhile refuses it."""
         job = self.random.choice(self._mine[-20:])
         verb = self.random.choice(("hold", "release", "release", "cancel", "requeue"))
@@ -260,7 +260,7 @@ class Judge:
         """Nodes come back, what waits is let go, what would run for long is cancelled, and all ends."""
         self.cluster.ready(120)
         deadline = time.monotonic() + DRAIN_S
-        with Client(self.cluster.server, patience_s=5) as client:
+        with WireClient(self.cluster.server, patience_s=5) as client:
             while True:
                 live = [job for job in client.list() if job.state not in TERMINAL]
                 if not live:
@@ -279,7 +279,7 @@ class Judge:
 
     def findings(self) -> Iterator[str]:
         yield from self.told.wrong
-        with Client(self.cluster.server, patience_s=5) as client:
+        with WireClient(self.cluster.server, patience_s=5) as client:
             jobs = {job.id: job for job in client.list(states=["all"])}
             tasks = {
                 task.id: task
@@ -305,7 +305,7 @@ class Judge:
             elif jobs[job].spec.name != key:
                 yield f"{key}: {job} is {jobs[job].spec.name}"
 
-    def _did(self, client: Client, jobs: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
+    def _did(self, client: WireClient, jobs: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
         """No member began twice nor beside another attempt; what succeeded did all its work."""
         file = self.cluster.work / "did"
         did = Counter(file.read_text().splitlines() if file.exists() else ())
@@ -332,7 +332,7 @@ class Judge:
             if (id, number) not in known and id not in cut:
                 yield f"{line}: the books know no such attempt"
 
-    def _books(self, client: Client, jobs: dict[str, Any]) -> Iterator[str]:
+    def _books(self, client: WireClient, jobs: dict[str, Any]) -> Iterator[str]:
         """Nothing is held for what has ended; budgets and jobs say the same sum."""
         spent: Counter[str] = Counter()
         for job in jobs.values():
@@ -364,7 +364,7 @@ class Judge:
 
 def watch_budgets(cluster: Cluster, told: Told, over: threading.Event) -> None:
     """Settled and held never pass the limit, whenever one looks."""
-    with Client(cluster.server, patience_s=5) as client:
+    with WireClient(cluster.server, patience_s=5) as client:
         while not over.wait(0.3):
             with contextlib.suppress(BursarError):
                 for now in client.budgets():

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import processes
 
-from bursar import AsyncClient, Client
+from bursar.client import AsyncWireClient, WireClient
 from bursar.model import JobSpec
 from bursar.resources import ResourceRequest
 
@@ -144,7 +144,7 @@ def daemon_pid(state: Path) -> int:
 
 
 async def _run_noops(server: str, milli: int) -> float:
-    client = AsyncClient(server)
+    client = AsyncWireClient(server)
     began = time.perf_counter()
     async for answer in client.submit_many([noop(milli)] * NOOP_JOBS):
         if answer.error:
@@ -181,7 +181,7 @@ def bench_submit() -> None:
 
 
 async def submissions(server: str) -> tuple[float, float]:
-    client = AsyncClient(server)
+    client = AsyncWireClient(server)
     count = 5000
     began = time.perf_counter()
     async for answer in client.submit_many([noop(held=True)] * count):
@@ -203,7 +203,7 @@ async def submissions(server: str) -> tuple[float, float]:
 def bench_latency() -> None:
     """Submit → the job's first instruction, on an idle cluster."""
     with cluster() as (state, server):
-        client = Client(server)
+        client = WireClient(server)
         out = state / "started"
         spec = JobSpec(
             command=("/bin/date", "+%s%N"), options=(ResourceRequest(cpu_milli=100),), workdir=str(state)
@@ -247,7 +247,7 @@ def bench_restart() -> None:
 
 
 async def fill(server: str) -> set[str]:
-    client = AsyncClient(server)
+    client = AsyncWireClient(server)
     specs = (
         noop(held=index % 2 == 0, name=f"job-{index}", project="bench/fill", priority=index % 3 * 25)
         for index in range(PENDING_JOBS)
@@ -264,7 +264,7 @@ def _fields(spec: JobSpec) -> dict[str, object]:
 
 async def until_ready(server: str, began: float) -> float:
     while True:
-        client = AsyncClient(server)
+        client = AsyncWireClient(server)
         try:
             info = await asyncio.wait_for(client.server(), 2)
             if info.ready:
@@ -276,7 +276,7 @@ async def until_ready(server: str, began: float) -> float:
 
 
 async def missing(server: str, acknowledged: set[str]) -> int:
-    client = AsyncClient(server)
+    client = AsyncWireClient(server)
     found = {job.id async for job in client.list(states=["pending"])}
     await client.close()
     return len(acknowledged - found)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bursar import Client
+from bursar.client import WireClient
 from bursar.errors import BursarError
 from bursar.model import JobSpec
 
@@ -72,7 +72,7 @@ def test_submissions_survive_a_daemon_killed_again_and_again(cluster: Any) -> No
         while not stop.is_set():
             keys = [f"m{batch}-{n}" for n in range(20)]
             specs = [JobSpec(command=("sh", "-c", f"echo {key} >> {out}"), workdir="/tmp") for key in keys]
-            with contextlib.suppress(BursarError), Client(cluster.server) as client:
+            with contextlib.suppress(BursarError), WireClient(cluster.server) as client:
                 for key, answer in zip(keys, client.submit_many(zip(specs, keys, strict=True)), strict=True):
                     assert not answer.error, answer
                     acknowledged[key] = answer.job.id

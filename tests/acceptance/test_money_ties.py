@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bursar import Client
+from bursar.client import WireClient
 from bursar.model import JobSpec
 from bursar.resources import ResourceRequest
 
@@ -64,7 +64,7 @@ def test_a_hard_budget_is_never_passed_under_a_flood(cluster: Any) -> None:
         )
         for _ in range(60)
     ]
-    with Client(cluster.server) as client:
+    with WireClient(cluster.server) as client:
         ids = [answer.job.id for answer in client.submit_many(specs)]
         looks, quiet, before = 0, 0, (-1, -1)
         deadline = time.monotonic() + 60

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from whole_site import Site, play
 
-import bursar
 from bursar.cli.cluster import _top_text
+from bursar.client import AsyncWireClient, WireClient
 from bursar.client.fake import FakeServer
 from bursar.codec import view
 from bursar.v1 import nodes_pb2, types_pb2
@@ -84,7 +84,7 @@ def fake(tmp_path: Path) -> Iterator[FakeServer]:
 
 
 def test_clients_follow_the_pages(fake: FakeServer) -> None:
-    with bursar.Client(fake.url) as client:
+    with WireClient(fake.url) as client:
         assert [node.facts.name for node in client.nodes(pool="p")] == ["0", "1", "2"]
     asked = [(request.pool, request.page_token) for request in fake.calls("Nodes/List")]
     assert asked == [("p", ""), ("p", "1"), ("p", "2")]
@@ -94,7 +94,7 @@ def test_the_async_client_follows_them_too(fake: FakeServer) -> None:
     import asyncio
 
     async def story() -> list[str]:
-        async with bursar.AsyncClient(fake.url) as client:
+        async with AsyncWireClient(fake.url) as client:
             return [node.facts.name for node in await client.nodes()]
 
     assert asyncio.run(story()) == ["0", "1", "2"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bursar import Client
+from bursar.client import WireClient
 from bursar.model import JobSpec
 from bursar.resources import ResourceRequest
 
@@ -45,7 +45,7 @@ def broker(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def system(tmp_path: Path, broker: tuple[int, subprocess.Popen[bytes]]) -> Iterator[Client]:
+def system(tmp_path: Path, broker: tuple[int, subprocess.Popen[bytes]]) -> Iterator[WireClient]:
     address = f"unix://{tmp_path}/run/bursar.sock"
     log = (tmp_path / "log").open("wb")
     config = tmp_path / "bursard.toml"
@@ -55,7 +55,7 @@ def system(tmp_path: Path, broker: tuple[int, subprocess.Popen[bytes]]) -> Itera
     agent = [sys.executable, "-m", "bursar_agent", "--server", address, "--name", "n1"]
     agent += ["--state-dir", str(tmp_path / "agent"), "--simulate-gpus", "H100:2"]
     processes = [subprocess.Popen(argv, stdout=log, stderr=log) for argv in (daemon, agent)]
-    client = Client(address, patience_s=DEADLINE_S)
+    client = WireClient(address, patience_s=DEADLINE_S)
     try:
         until(lambda: (tmp_path / "run" / "auth.sock").exists(), "the daemon listens")
         until(lambda: any(node.state == "up" for node in client.nodes()), "the node is up")
@@ -75,7 +75,7 @@ def system(tmp_path: Path, broker: tuple[int, subprocess.Popen[bytes]]) -> Itera
 
 
 def test_samples_and_events_travel_through_the_broker_and_nothing_needs_it(
-    system: Client, broker: tuple[int, subprocess.Popen[bytes]]
+    system: WireClient, broker: tuple[int, subprocess.Popen[bytes]]
 ) -> None:
     """1. The node's samples reach `top` though they only go to the broker. 2. Events are published.
     3. The broker is killed. 4. A job still runs and is charged."""
@@ -121,7 +121,7 @@ def test_samples_and_events_travel_through_the_broker_and_nothing_needs_it(
 LISTENER = """
 import asyncio, json, sys, aiomqtt
 async def main():
-    async with aiomqtt.Client("127.0.0.1", int(sys.argv[1])) as client:
+    async with aiomqtt.WireClient("127.0.0.1", int(sys.argv[1])) as client:
         await client.subscribe("bursar/v1/+/events/#")
         print("subscribed", flush=True)
         async for message in client.messages:

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bursar import Client
+from bursar.client import WireClient
 from bursar.errors import BursarError
 
 T = TypeVar("T")
@@ -140,10 +140,10 @@ class Cluster:
     def show(self, job: str) -> Any:
         return self.ask("show", job)
 
-    def looks(self, question: Callable[[Client], T]) -> T | None:
+    def looks(self, question: Callable[[WireClient], T]) -> T | None:
         """One question without the price of a process, for what is asked again and again; None: no answer."""
         try:
-            with Client(self.server) as client:
+            with WireClient(self.server) as client:
                 return question(client)
         except BursarError:
             return None

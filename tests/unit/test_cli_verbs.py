@@ -714,7 +714,7 @@ def test_interrupt_exits_130(fake, monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bursar.client.sync.Client.get", lambda *_: interrupted(_))
+    monkeypatch.setattr("bursar.client.sync.WireClient.get", lambda *_: interrupted(_))
     assert run(["show", "1"]) == 130
 
 

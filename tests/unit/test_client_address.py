@@ -89,13 +89,13 @@ def test_token_file_that_others_can_read_is_refused(tmp_path):
 
 
 def test_tls_without_a_token_is_refused_before_anything_is_sent(tmp_path, monkeypatch):
-    from bursar.client import Client
+    from bursar.client import WireClient
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("BURSAR_TOKEN", raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     with pytest.raises(errors.Unauthenticated, match="BURSAR_TOKEN"):
-        Client("grpcs://localhost:7443")
+        WireClient("grpcs://localhost:7443")
 
 
 # ------------------------------------------------------------------ why nobody answers
@@ -164,7 +164,7 @@ def test_a_named_server_that_restarts_is_known_by_its_address(home, monkeypatch)
 def test_the_first_call_waits_for_a_daemon_whose_keeper_lives(home):
     import threading
 
-    import bursar
+    from bursar.client import WireClient
     from bursar.client.fake import FakeServer
 
     fake = FakeServer(home / "run")
@@ -172,7 +172,7 @@ def test_the_first_call_waits_for_a_daemon_whose_keeper_lives(home):
     timer = threading.Timer(0.2, fake.__enter__)
     timer.start()
     try:
-        with kept(home / "state"), bursar.Client(patience_s=30) as client:
+        with kept(home / "state"), WireClient(patience_s=30) as client:
             client.get("1")
         assert len(fake.calls("Jobs/Get")) == 1
     finally:

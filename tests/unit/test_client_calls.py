@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-import bursar
 from bursar import errors
-from bursar.client import address
+from bursar.client import AsyncWireClient, WireClient, address
 from bursar.client.fake import FakeServer
 from bursar.model import JobSpec
 from bursar.v1 import events_pb2, jobs_pb2, types_pb2
@@ -24,7 +23,7 @@ def fake(tmp_path):
 
 @pytest.fixture
 def client(fake):
-    with bursar.Client(fake.url) as made:
+    with WireClient(fake.url) as made:
         yield made
 
 
@@ -54,7 +53,7 @@ def test_async_client_leaves_its_loop_only_to_fetch_a_token(fake, monkeypatch, e
         return await to_thread(work)
 
     async def story():
-        async with bursar.AsyncClient(fake.url) as client:
+        async with AsyncWireClient(fake.url) as client:
             for _ in range(3):
                 await client.get("1")
 
@@ -103,7 +102,7 @@ def test_a_stream_that_began_as_the_daemon_was_started_again_is_one_to_repeat(fa
 
 def test_a_token_of_the_caller_that_is_not_known_stays_unauthenticated(fake):
     with (
-        bursar.Client(fake.url, token="mine") as made,
+        WireClient(fake.url, token="mine") as made,
         pytest.raises(errors.Unauthenticated),
     ):
         list(made.watch(["1"]))
@@ -159,7 +158,7 @@ def test_unknown_reason_falls_back_on_the_status(fake, client):
 
 def test_missing_server_is_unavailable_with_a_remedy(tmp_path):
     with (
-        bursar.Client(f"unix://{tmp_path}/nobody.sock") as client,
+        WireClient(f"unix://{tmp_path}/nobody.sock") as client,
         pytest.raises(errors.ServerUnavailable) as raised,
     ):
         client.get("1")
@@ -206,7 +205,7 @@ def test_submit_with_a_key_outlives_a_restart_of_the_server(tmp_path):
     timer = threading.Timer(0.3, fake.__enter__)
     timer.start()
     try:
-        with bursar.Client(fake.url) as client:
+        with WireClient(fake.url) as client:
             answer = client.submit(JobSpec(command=("true",)), idempotency_key="k")
         assert answer.job.id == "job_1"
     finally:
@@ -226,12 +225,12 @@ def test_first_call_waits_for_a_socket_whose_daemon_restarts(tmp_path):
         fake.socket.unlink()
         fake.__enter__()
 
-    with bursar.Client(fake.url) as hasty, pytest.raises(errors.ServerUnavailable):
+    with WireClient(fake.url) as hasty, pytest.raises(errors.ServerUnavailable):
         hasty.get("1")
     timer = threading.Timer(0.2, restart)
     timer.start()
     try:
-        with bursar.Client(fake.url, patience_s=10) as client:
+        with WireClient(fake.url, patience_s=10) as client:
             client.get("1")
         assert len(fake.calls("Jobs/Get")) == 1
     finally:
@@ -310,7 +309,7 @@ def test_long_socket_path_is_reached(tmp_path, monkeypatch):
     with FakeServer(short) as fake:
         url = f"unix://{folder}/bursar.sock"
         assert len(url) > 120
-        with bursar.Client(url) as client:
+        with WireClient(url) as client:
             client.get("1")
         assert fake.tokens_given == 1
         assert address.probe(folder / "bursar.sock")
@@ -324,7 +323,7 @@ def test_async_client_calls_streams_and_maps_errors(fake):
     fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse(jobs=[types_pb2.Job(number=1)])
 
     async def use():
-        async with bursar.AsyncClient(fake.url) as client:
+        async with AsyncWireClient(fake.url) as client:
             assert (await client.submit(JobSpec(command=("true",)))).job.id == "job_1"
             assert [job.id async for job in client.watch(["a"])] == ["a"]
             assert [job.number async for job in client.list()] == [1]
@@ -335,8 +334,13 @@ def test_async_client_calls_streams_and_maps_errors(fake):
     asyncio.run(use())
 
 
-def test_both_clients_offer_the_same_methods():
-    from bursar.client import AsyncClient, Client
+def test_async_client_waits_and_waits_for_a_restarting_daemon_as_the_other_does(fake):
+    rounds = iter([[types_pb2.Job(id="a", state="RUNNING")], [types_pb2.Job(id="a", state="FAILED")]])
+    fake.answers["Jobs/Watch"] = lambda request: next(rounds)
 
-    public = {name for name in vars(Client) if not name.startswith("_")} - {"wait"}
-    assert public == {name for name in vars(AsyncClient) if not name.startswith("_")}
+    async def use():
+        async with AsyncWireClient(fake.url, patience_s=10) as client:
+            return await client.wait(["last"])
+
+    assert asyncio.run(use())["a"].state == "FAILED"
+    assert [list(r.jobs) for r in fake.calls("Jobs/Watch")] == [["last"], ["a"]]

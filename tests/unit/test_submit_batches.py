@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from slow_daemon import Daemon, scenario
 
-import bursar
-from bursar.client import calls
+from bursar.client import AsyncWireClient, WireClient, calls
 from bursar.client.fake import FakeServer
 from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
@@ -146,11 +145,11 @@ def test_a_list_goes_in_batches_and_what_is_made_on_the_way_one_by_one(tmp_path,
 
 def ids(fake: FakeServer, specs: list[tuple[JobSpec, str]] | Iterator[tuple[JobSpec, str]], kind: str) -> Any:
     if kind == "sync":
-        with bursar.Client(fake.url) as client:
+        with WireClient(fake.url) as client:
             return [answer.job.id for answer in client.submit_many(specs)]
 
     async def story() -> list[str]:
-        async with bursar.AsyncClient(fake.url) as client:
+        async with AsyncWireClient(fake.url) as client:
             return [answer.job.id async for answer in client.submit_many(specs)]
 
     return asyncio.run(story())

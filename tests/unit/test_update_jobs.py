@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bursar import errors
-from bursar.cli.jobs import UPDATED_BY, update
+from bursar.cli.jobs import update
+from bursar.client.asked import UPDATED_BY
 from bursar.clock import HOUR_US
 from bursar.model.check import SPOT_POLICIES
 from bursar.resources import GpuRequest, ResourceRequest

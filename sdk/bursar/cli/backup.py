@@ -212,10 +212,10 @@ def audit_verify(file: str | None, state_dir: str | None, server: str | None, ou
             raise InvalidRequest(f"{place} is not there")
         _emit_report(place, _room().audit(Path(place)), output)
         return
-    from bursar.client import Client
+    from bursar.client import WireClient
     from bursar.codec import view
 
-    with Client(server_of(server), patience_s=PATIENCE_S) as client:
+    with WireClient(server_of(server), patience_s=PATIENCE_S) as client:
         rows = view.findings(client.doctor(full=True))
     columns = (Column("check"), Column("ok"), Column("message", shrink=True))
     emit(rows, columns, output, identity="check")

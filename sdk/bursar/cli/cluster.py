@@ -41,7 +41,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 
 RATE = Column("price", "rate_per_hour", right=True, title="rate_per_hour", suffix="/h", missing="unknown")
@@ -104,7 +104,7 @@ NODE_COLUMNS = (
 @click.option("--pool", default="", help="Nodes of this pool.")
 @listing
 @connected
-def nodes(client: Client, pool: str, output: Output) -> None:
+def nodes(client: WireClient, pool: str, output: Output) -> None:
     """List nodes with what is free on each (free/all), its price and its state.
 
     Example: bursar nodes --sort-by rate_per_hour
@@ -125,7 +125,7 @@ def node() -> None:
 @click.argument("name")
 @listing
 @connected
-def node_show(client: Client, name: str, output: Output) -> None:
+def node_show(client: WireClient, name: str, output: Output) -> None:
     """Show one node with its devices.
 
     Example: bursar node show local-1
@@ -141,7 +141,7 @@ def node_show(client: Client, name: str, output: Output) -> None:
 @listing
 @connected
 def node_drain(
-    client: Client, name: str, reason: str, stop: bool, confirm_dead: bool, output: Output
+    client: WireClient, name: str, reason: str, stop: bool, confirm_dead: bool, output: Output
 ) -> None:
     """Give a node no new work and let it run empty.
 
@@ -156,7 +156,7 @@ def node_drain(
 @click.option("--reason", default="", help="Shown in `nodes`.")
 @listing
 @connected
-def node_cordon(client: Client, name: str, reason: str, output: Output) -> None:
+def node_cordon(client: WireClient, name: str, reason: str, output: Output) -> None:
     """Give a node no new work.
 
     Example: bursar node cordon gpu-07
@@ -168,7 +168,7 @@ def node_cordon(client: Client, name: str, reason: str, output: Output) -> None:
 @click.argument("name")
 @listing
 @connected
-def node_resume(client: Client, name: str, output: Output) -> None:
+def node_resume(client: WireClient, name: str, output: Output) -> None:
     """Let a node take work again.
 
     Example: bursar node resume gpu-07
@@ -180,7 +180,7 @@ def node_resume(client: Client, name: str, output: Output) -> None:
 @click.argument("name")
 @listing
 @connected
-def node_rm(client: Client, name: str, output: Output) -> None:
+def node_rm(client: WireClient, name: str, output: Output) -> None:
     """Forget a node that is gone for good; what it did stays in the books.
 
     Example: bursar node rm gpu-07
@@ -199,7 +199,7 @@ def node_rm(client: Client, name: str, output: Output) -> None:
 @listing
 @connected
 def node_token(
-    client: Client, name: str, ttl: str, expires: str, listed: bool, revoke: bool, id: str, output: Output
+    client: WireClient, name: str, ttl: str, expires: str, listed: bool, revoke: bool, id: str, output: Output
 ) -> None:
     """Print a one-time secret with which a new node enrols; list or revoke such secrets.
 
@@ -280,7 +280,7 @@ PRICE_COLUMNS = (
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
 @listing
 @connected
-def offers(client: Client, output: Output, **filters: Any) -> None:
+def offers(client: WireClient, output: Output, **filters: Any) -> None:
     """Compare what machines cost, from the price books in force.
 
     Example: bursar offers --gpus H100:8 --sort gpu-price
@@ -323,7 +323,7 @@ TAIL_DEFAULT = 50
 @listing
 @connected
 def events(
-    client: Client,
+    client: WireClient,
     follow: bool,
     job: str,
     node_name: str,
@@ -380,7 +380,7 @@ def _event_text(row: Row) -> str:
 )
 @listing
 @connected
-def doctor(client: Client, full: bool, snapshot: str | None, output: Output) -> None:
+def doctor(client: WireClient, full: bool, snapshot: str | None, output: Output) -> None:
     """Check the server's invariants now. Exit code 1 when one is broken.
 
     Example: bursar doctor --full
@@ -408,7 +408,7 @@ def doctor(client: Client, full: bool, snapshot: str | None, output: Output) -> 
 @click.command()
 @listing
 @connected
-def top(client: Client, output: Output) -> None:
+def top(client: WireClient, output: Output) -> None:
     """Show nodes and what runs on them, live on a terminal, once into a pipe. Ctrl-C ends it.
 
     Example: bursar top

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -21,8 +19,6 @@ from bursar.errors import BursarError, InvalidRequest
 
 PATIENCE_S: Final = 3.0
 """How long a command waits for a server that restarts before it says that none is there."""
-FILE_BYTES_MAX: Final = 64 * 1024
-"""The largest file people write for Bursar."""
 
 
 def server_of(server: str | None) -> str | None:
@@ -35,16 +31,16 @@ def server_of(server: str | None) -> str | None:
 
 
 def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the verb a `Client` as its first argument, and `--server`."""
+    """Give the verb a client of the wire as its first argument, and `--server`."""
 
     @click.option("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443.")
     @functools.wraps(command)
     def with_client(*args: Any, server: str | None, **kwargs: Any) -> Any:
-        from bursar.client import Client
+        from bursar.client import WireClient
 
         asked = server_of(server)
         _say_which(asked)
-        with Client(asked, patience_s=PATIENCE_S) as client:
+        with WireClient(asked, patience_s=PATIENCE_S) as client:
             return command(client, *args, **kwargs)
 
     return with_client
@@ -129,28 +125,6 @@ def read_since(text: str | None, flag: str = "--since") -> int:
         raise InvalidRequest(
             f"{flag}: {text!r} is neither a time, such as 2026-11-01 or 2026-11-01T08:00:00Z, "
             "nor a duration, such as 90m or 7d"
-        ) from None
-
-
-def read_small_file(file: str) -> str:
-    """A small text file, whole; `-` is standard input. Raises `InvalidRequest` for what cannot be one."""
-    name = "<stdin>" if file == "-" else file
-    try:
-        if file == "-":
-            data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-        else:
-            with Path(file).open("rb") as stream:
-                data = stream.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidRequest(f"{name} cannot be read: {error.strerror or error}") from None
-    if len(data) > FILE_BYTES_MAX:
-        raise InvalidRequest(f"{name} has more than {FILE_BYTES_MAX // 1024} kB; such files are small")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidRequest(
-            f"{name}:{line}: byte {data[error.start]:#04x} is not UTF-8 text; is it a binary file?"
         ) from None
 
 

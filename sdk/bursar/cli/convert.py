@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from bursar.cli.common import read_small_file
 from bursar.cli.output import say, write_text
 from bursar.errors import InvalidRequest
+from bursar.smallfile import read_small_file
 
 
 @click.command()

@@ -16,7 +16,7 @@ from bursar.errors import BursarError
 from bursar.model import ReasonCode
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 LINES: Final = 20
 """Of the log, shown beside an end."""
@@ -45,7 +45,7 @@ class NeverStartsError(Exception):
         )
 
 
-def tell_end(client: Client, job: Any, *, shown_rank: int | None = None) -> None:
+def tell_end(client: WireClient, job: Any, *, shown_rank: int | None = None) -> None:
     """Say on standard error how a job has ended. `shown_rank`: whose log has just been printed whole."""
     if job.array.size and job.state == "FAILED":
         job = client.get(job.id)  # with the tasks that failed, which lists lack
@@ -59,7 +59,7 @@ def tell_end(client: Client, job: Any, *, shown_rank: int | None = None) -> None
         say(text)
 
 
-def log_text(client: Client, row: Row) -> str:
+def log_text(client: WireClient, row: Row) -> str:
     """The last lines of whoever caused the end, under a line that says whose; empty where there are none."""
     end = row["end"]
     if end is None or end["cause"] in _QUIET or (row["array"] and not end["failed_tasks"]):

@@ -19,14 +19,16 @@ from bursar.errors import ServerUnavailable, WrongState
 from bursar.model import JobState
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 PATIENCE_S: Final = 60.0
 """How long a server may be gone before following gives up."""
 PAUSE_S: Final = 0.3
 
 
-def print_logs(client: Client, job: str, *, rank: int, attempt: int, follow: bool, tail_lines: int) -> None:
+def print_logs(
+    client: WireClient, job: str, *, rank: int, attempt: int, follow: bool, tail_lines: int
+) -> None:
     """Print a member's log: what is there, or until the job has ended."""
     printer = LogPrinter(sys.stdout)
     if follow and not attempt:
@@ -36,7 +38,9 @@ def print_logs(client: Client, job: str, *, rank: int, attempt: int, follow: boo
         _show(printer, chunk)
 
 
-def follow_job(client: Client, job_id: str, *, rank: int = 0, tail_lines: int = 0, queue: bool = True) -> Any:
+def follow_job(
+    client: WireClient, job_id: str, *, rank: int = 0, tail_lines: int = 0, queue: bool = True
+) -> Any:
     """Print the log of each attempt from the newest on, of an array how far it is; the job as it ended.
 
     Raises `NeverStartsError` for one that can never start as things are, unless `queue`.
@@ -69,7 +73,7 @@ def _has_log(job: Any, done: int) -> bool:
     return last.started_at > 0 or any(member.started_at for member in last.members)
 
 
-def _next_attempt(client: Client, job_id: str, done: int, queue: bool) -> Any:
+def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool) -> Any:
     """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
     waited, progress = "", Progress()
     for job in _patient(lambda: client.watch([job_id], until_terminal=True), client):
@@ -87,7 +91,7 @@ def _next_attempt(client: Client, job_id: str, done: int, queue: bool) -> Any:
 
 
 def _follow_attempt(
-    client: Client, printer: LogPrinter, job_id: str, number: int, rank: int, tail_lines: int
+    client: WireClient, printer: LogPrinter, job_id: str, number: int, rank: int, tail_lines: int
 ) -> None:
     offset: int | None = None
     lost_at: float | None = None
@@ -107,7 +111,7 @@ def _follow_attempt(
             time.sleep(PAUSE_S)
 
 
-def _patient(stream: Any, client: Client) -> Any:
+def _patient(stream: Any, client: WireClient) -> Any:
     """Items of a stream that is opened again after the server was gone for a while."""
     lost_at: float | None = None
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,7 +29,7 @@ from bursar.errors import InvalidRequest
 from bursar.model import JobState, ReasonCode
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 LIVE = ("STARTING", "RUNNING", "STOPPING")
 WHY_CELLS = max(len(code) for code in ReasonCode)
@@ -104,7 +104,7 @@ JOB_COLUMNS = (
 @listing
 @connected
 def ls(
-    client: Client,
+    client: WireClient,
     states: str | None,
     labels: tuple[str, ...],
     since: str | None,
@@ -146,7 +146,7 @@ def _states(text: str | None) -> list[str]:
 @click.argument("job")
 @listing
 @connected
-def show(client: Client, job: str, output: Output) -> None:
+def show(client: WireClient, job: str, output: Output) -> None:
     """Show one job, whole. JOB is an id, a number, a name, `last`, or JOB[7].
 
     Example: bursar show last -o json
@@ -164,7 +164,7 @@ def show(client: Client, job: str, output: Output) -> None:
     "-n", "--lines", "--tail", type=click.IntRange(1, 2**31), metavar="LINES", help="Only the last lines."
 )
 @connected
-def logs(client: Client, job: str, follow: bool, rank: int, attempt: int, lines: int | None) -> None:
+def logs(client: WireClient, job: str, follow: bool, rank: int, attempt: int, lines: int | None) -> None:
     """Print what a job wrote.
 
     Example: bursar logs -f last
@@ -176,7 +176,7 @@ def logs(client: Client, job: str, follow: bool, rank: int, attempt: int, lines:
 @click.argument("job")
 @listing
 @connected
-def explain(client: Client, job: str, output: Output) -> None:
+def explain(client: WireClient, job: str, output: Output) -> None:
     """Say why a job is where it is: the reason, who is ahead, the budgets, what would start it now.
 
     Example: bursar explain last
@@ -187,7 +187,7 @@ def explain(client: Client, job: str, output: Output) -> None:
     )
 
 
-def _with_log(client: Client, text: str, job: Row) -> str:
+def _with_log(client: WireClient, text: str, job: Row) -> str:
     return "\n".join(filter(None, (text, log_text(client, job))))
 
 
@@ -197,7 +197,7 @@ def _with_log(client: Client, text: str, job: Row) -> str:
 @click.option("--queue", is_flag=True, help="Wait also for what can never start as things are.")
 @listing
 @connected
-def wait(client: Client, jobs: tuple[str, ...], timeout: str | None, queue: bool, output: Output) -> None:
+def wait(client: WireClient, jobs: tuple[str, ...], timeout: str | None, queue: bool, output: Output) -> None:
     """Wait until jobs have ended. Exit code 1 when one failed or was cancelled, 124 on time-out.
 
     When nothing is left but what can never start, such as a job larger than every node, it ends with the
@@ -262,7 +262,7 @@ def read_timeout(text: str | None) -> float | None:
 @listing
 @connected
 def cancel(
-    client: Client,
+    client: WireClient,
     jobs: tuple[str, ...],
     states: str | None,
     grace: str | None,
@@ -292,7 +292,7 @@ def cancel(
         report(client.cancel(found, grace_us=grace_us), output)
 
 
-def _found(client: Client, states: str | None, filters: dict[str, Any]) -> list[str]:
+def _found(client: WireClient, states: str | None, filters: dict[str, Any]) -> list[str]:
     """Ids of the jobs that filters choose, ended ones left out."""
     live = [str(state) for state in JobState if not state.terminal]
     wanted = _states(states) or live
@@ -307,7 +307,7 @@ def _found(client: Client, states: str | None, filters: dict[str, Any]) -> list[
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
 @connected
-def hold(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+def hold(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Keep pending jobs from starting until they are released.
 
     Example: bursar hold 12
@@ -319,7 +319,7 @@ def hold(client: Client, jobs: tuple[str, ...], output: Output) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
 @connected
-def release(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+def release(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Let held jobs start.
 
     Example: bursar release 12
@@ -331,29 +331,12 @@ def release(client: Client, jobs: tuple[str, ...], output: Output) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
 @connected
-def requeue(client: Client, jobs: tuple[str, ...], output: Output) -> None:
+def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Stop a job's attempt and run the job again.
 
     Example: bursar requeue 12
     """
     report(client.requeue(jobs), output)
-
-
-UPDATED_BY: Final = {
-    "name": ("name",),
-    "project": ("project",),
-    "experiment": ("experiment",),
-    "model": ("model",),
-    "model_version": ("model_version",),
-    "nodes": ("nodes",),
-    "priority": ("priority",),
-    "time_limit": ("time_limit_us",),
-    "max_cost": ("max_cost_nanos", "currency"),
-    "max_price": ("max_price_nanos_per_hour", "currency"),
-    "spot_policy": ("spot_policy",),
-    "comment": ("comment",),
-}
-"""Fields that each flag of `update` changes; labels and resources are merged with those of the job."""
 
 
 @click.command()
@@ -376,7 +359,7 @@ UPDATED_BY: Final = {
 @click.option("--comment", help="A note.")
 @listing
 @connected
-def update(client: Client, job: str, output: Output, **flags: Any) -> None:
+def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
     """Change a pending job, which keeps its place in the queue; of a running one --priority and --comment.
 
     Example: bursar update 12 --gpus 4 --time-limit 2h
@@ -384,30 +367,9 @@ def update(client: Client, job: str, output: Output, **flags: Any) -> None:
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     if not given:
         raise InvalidRequest("nothing to change; name at least one of --priority, --time-limit, --gpus, …")
-    report([client.update(job, **_changes(given))], output)
+    from bursar.client.asked import changes
 
-
-def _changes(given: dict[str, Any]) -> dict[str, Any]:
-    """What the flags of `update` mean: they are read as those of `run` are, by the same rules."""
-    from bursar import jobfile
-    from bursar.codec.spec import spec_to_wire
-
-    typed = {name: value for name, value in given.items() if name != "spot_policy"}
-    spec = jobfile.spec_from_flags(jobfile.RunFlags(command=("true",), **typed))
-    wire = spec_to_wire(spec)
-    changes = {field: getattr(wire, field) for name in typed for field in UPDATED_BY.get(name, ())}
-    if "spot_policy" in given:
-        changes["spot_policy"] = given["spot_policy"]
-    if "label" in given:
-        changes["labels"] = dict(spec.labels)
-    [option] = wire.options
-    if "gpus" in given:
-        changes["gpus"] = option.gpus
-    if "cpus" in given:
-        changes["cpu_milli"] = option.cpu_milli
-    if "memory" in given:
-        changes["memory_bytes"] = option.memory_bytes
-    return changes
+    report([client.update(job, **changes(given))], output)
 
 
 def report(jobs: Sequence[Any], output: Output) -> None:

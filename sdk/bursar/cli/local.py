@@ -213,9 +213,9 @@ def _agent_state(process: Process | None, told: str) -> str:
 
 def read_remote(server: str) -> Row:
     """The same object for a server that no `bursar up` here runs. Raises `ServerUnavailable`."""
-    from bursar.client import Client
+    from bursar.client import WireClient
 
-    with Client(server) as client:
+    with WireClient(server) as client:
         found = client.server(timeout_s=5.0)
         nodes = client.nodes()
     return {
@@ -234,14 +234,14 @@ def read_remote(server: str) -> Row:
 
 def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
     """Fill in what the daemon says of itself; the states of its nodes."""
-    from bursar.client import Client
+    from bursar.client import WireClient
 
     socket = address.parse(server, "bursar up").socket
     if socket is None or not address.probe(socket):
         daemon["state"] = "starting"
         return {}
     try:
-        with Client(server) as client:
+        with WireClient(server) as client:
             found = client.server(timeout_s=5.0)
             state = "ready" if found.ready else "starting"
             daemon |= {"version": found.version, "ready": found.ready, "state": state}

@@ -22,7 +22,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 DIMENSIONS: Final = (
     "project",
@@ -53,7 +53,7 @@ _PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 @listing
 @connected
 def cost(
-    client: Client,
+    client: WireClient,
     job: str,
     by: str,
     since: str | None,
@@ -149,7 +149,7 @@ def budget() -> None:
 @budget.command("ls")
 @listing
 @connected
-def budget_ls(client: Client, output: Output) -> None:
+def budget_ls(client: WireClient, output: Output) -> None:
     """List budgets: limit, settled, held and what is available, in the current period.
 
     Example: bursar budget ls --sort-by available
@@ -162,7 +162,7 @@ def budget_ls(client: Client, output: Output) -> None:
 @click.argument("name")
 @listing
 @connected
-def budget_show(client: Client, name: str, output: Output) -> None:
+def budget_show(client: WireClient, name: str, output: Output) -> None:
     """Show one budget, with the live jobs that hold money of it.
 
     Example: bursar budget show vision-monthly
@@ -212,7 +212,7 @@ def _price_filters(command: Any) -> Any:
 @_price_filters
 @listing
 @connected
-def prices_ls(client: Client, output: Output, limit: int | None, **filters: str) -> None:
+def prices_ls(client: WireClient, output: Output, limit: int | None, **filters: str) -> None:
     """List the prices in force.
 
     Example: bursar prices ls --provider gcp --market spot
@@ -225,7 +225,7 @@ def prices_ls(client: Client, output: Output, limit: int | None, **filters: str)
 @_price_filters
 @listing
 @connected
-def prices_history(client: Client, output: Output, limit: int | None, **filters: str) -> None:
+def prices_history(client: WireClient, output: Output, limit: int | None, **filters: str) -> None:
     """List prices with their dates, past ones included.
 
     Example: bursar prices history --instance-type p5.48xlarge
@@ -239,7 +239,7 @@ def prices_history(client: Client, output: Output, limit: int | None, **filters:
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...")
 @listing
 @connected
-def prices_apply(client: Client, paths: tuple[str, ...], output: Output) -> None:
+def prices_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> None:
     """Apply price books: all files or none. The past is never repriced.
 
     Example: bursar prices apply aws-us-east-1.yaml
@@ -265,7 +265,7 @@ def report() -> None:
 @click.option("--focus-version", type=NearChoice(FOCUS_VERSIONS), default="1.4", help="[default: 1.4]")
 @click.option("--project", default="", help="This project and those below it.")
 @connected
-def report_focus(client: Client, period: str, out: str | None, focus_version: str, project: str) -> None:
+def report_focus(client: WireClient, period: str, out: str | None, focus_version: str, project: str) -> None:
     """Export cost as FOCUS rows: one per attempt, node and hour, with idle and corrections.
 
     Example: bursar report focus --period 2026-11 --out focus.csv
@@ -289,7 +289,7 @@ def report_focus(client: Client, period: str, out: str | None, focus_version: st
 )
 @click.option("--project", default="", help="This project and those below it.")
 @connected
-def report_statement(client: Client, period: str, out: str | None, form: str, project: str) -> None:
+def report_statement(client: WireClient, period: str, out: str | None, form: str, project: str) -> None:
     """Write what each project owes for a period.
 
     Example: bursar report statement --period 2026-11
@@ -324,7 +324,7 @@ def _form(out: str | None, endings: dict[str, str], default: str) -> str:
 
 
 def _write_report(
-    client: Client, kind: str, period: str, form: str, out: str | None, version: str, project: str
+    client: WireClient, kind: str, period: str, form: str, out: str | None, version: str, project: str
 ) -> None:
     if _PERIOD.fullmatch(period) is None:
         raise InvalidRequest(f"--period: {period!r} is not a month, 2026-11, or a day, 2026-11-21")

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bursar.cli.common import connected, fail, listing, read_small_file
+from bursar.cli.common import connected, fail, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say, write_text
 from bursar.cli.terminal import clean, paint, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
+from bursar.smallfile import read_small_file
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 FILES_MAX: Final = 500
 
@@ -45,7 +46,7 @@ def policy() -> None:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @listing
 @connected
-def policy_apply(client: Client, paths: tuple[str, ...], output: Output) -> None:
+def policy_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> None:
     """Apply documents, all or none. A folder means its .yaml files; - is standard input.
 
     Example: bursar policy apply budgets.yaml
@@ -58,7 +59,7 @@ def policy_apply(client: Client, paths: tuple[str, ...], output: Output) -> None
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @listing
 @connected
-def policy_check(client: Client, paths: tuple[str, ...], output: Output) -> None:
+def policy_check(client: WireClient, paths: tuple[str, ...], output: Output) -> None:
     """Find every fault of documents, with its place, without applying them.
 
     Example: bursar policy check budgets.yaml
@@ -71,7 +72,7 @@ def policy_check(client: Client, paths: tuple[str, ...], output: Output) -> None
 @click.option("--kind", default="", help="Budget, PriceBook, CostModel, …")
 @listing
 @connected
-def policy_ls(client: Client, kind: str, output: Output) -> None:
+def policy_ls(client: WireClient, kind: str, output: Output) -> None:
     """List the documents in force.
 
     Example: bursar policy ls --kind Budget
@@ -90,7 +91,7 @@ def policy_ls(client: Client, kind: str, output: Output) -> None:
 @click.option("--version", type=click.IntRange(0), default=0, help="An older one; else the newest.")
 @listing
 @connected
-def policy_show(client: Client, name: str, kind: str, version: int, output: Output) -> None:
+def policy_show(client: WireClient, name: str, kind: str, version: int, output: Output) -> None:
     """Show one document as it was applied. NAME, or Kind/NAME.
 
     Example: bursar policy show Budget/vision-monthly
@@ -105,7 +106,7 @@ def policy_show(client: Client, name: str, kind: str, version: int, output: Outp
 @click.option("--kind", default="", help="When several kinds have the name.")
 @listing
 @connected
-def policy_rm(client: Client, name: str, kind: str, output: Output) -> None:
+def policy_rm(client: WireClient, name: str, kind: str, output: Output) -> None:
     """Take a document out of force; its history stays.
 
     Example: bursar policy rm Budget/vision-monthly
@@ -124,7 +125,7 @@ def policy_rm(client: Client, name: str, kind: str, output: Output) -> None:
 @policy.command("diff")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @connected
-def policy_diff(client: Client, paths: tuple[str, ...]) -> None:
+def policy_diff(client: WireClient, paths: tuple[str, ...]) -> None:
     """Compare files with what is applied. Exit code 1 when they differ.
 
     Example: bursar policy diff budgets.yaml
@@ -141,7 +142,7 @@ def policy_diff(client: Client, paths: tuple[str, ...]) -> None:
     say("nothing would change")
 
 
-def _applied_text(client: Client, kind: str, name: str) -> str:
+def _applied_text(client: WireClient, kind: str, name: str) -> str:
     try:
         return str(client.policy(name, kind=kind).text)
     except NotFound:

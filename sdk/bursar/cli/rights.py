@@ -15,7 +15,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 SECRET_BYTES_MAX: Final = 32 * 1024
 
@@ -58,7 +58,7 @@ def grant() -> None:
 @_OVER
 @listing
 @connected
-def grant_add(client: Client, user: str, role: str, project: str, output: Output) -> None:
+def grant_add(client: WireClient, user: str, role: str, project: str, output: Output) -> None:
     """Give a role; the same as without `add`.
 
     Example: bursar grant add ana project-admin --project nlp/finetune
@@ -79,7 +79,7 @@ def grant_add(client: Client, user: str, role: str, project: str, output: Output
 @click.option("--project", default="", metavar="PATH", help="Of this project and all below it.")
 @listing
 @connected
-def grant_ls(client: Client, user: str, project: str, output: Output) -> None:
+def grant_ls(client: WireClient, user: str, project: str, output: Output) -> None:
     """List grants. Roles of the tokens file and of local_role stand in bursard's configuration.
 
     Example: bursar grant ls --project nlp
@@ -94,7 +94,7 @@ def grant_ls(client: Client, user: str, project: str, output: Output) -> None:
 @_OVER
 @listing
 @connected
-def grant_rm(client: Client, user: str, role: str, project: str, output: Output) -> None:
+def grant_rm(client: WireClient, user: str, role: str, project: str, output: Output) -> None:
     """Take a role away. Open streams of the user end.
 
     Example: bursar grant rm ana submitter --project nlp
@@ -126,7 +126,7 @@ def secret() -> None:
 @_OVER
 @listing
 @connected
-def secret_set(client: Client, name: str, project: str, output: Output) -> None:
+def secret_set(client: WireClient, name: str, project: str, output: Output) -> None:
     """Read a value from standard input and keep it sealed. One final newline is left out.
 
     Jobs of the project and of all below it can name it; a nearer project's secret of the same name wins.
@@ -141,7 +141,7 @@ def secret_set(client: Client, name: str, project: str, output: Output) -> None:
 @click.option("--project", default="", metavar="PATH", help="Of this project and all below it.")
 @listing
 @connected
-def secret_ls(client: Client, project: str, output: Output) -> None:
+def secret_ls(client: WireClient, project: str, output: Output) -> None:
     """List the names of secrets; values are shown to nobody.
 
     Example: bursar secret ls
@@ -155,7 +155,7 @@ def secret_ls(client: Client, project: str, output: Output) -> None:
 @_OVER
 @listing
 @connected
-def secret_rm(client: Client, name: str, project: str, output: Output) -> None:
+def secret_rm(client: WireClient, name: str, project: str, output: Output) -> None:
     """Give a secret to no job any more. Change it where it came from too.
 
     Example: bursar secret rm HF_TOKEN --project nlp

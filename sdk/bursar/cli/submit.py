@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import connected, fail, listing, now, read_small_file
+from bursar.cli.common import connected, fail, listing, now
 from bursar.cli.ends import NEVER_STARTS, NeverStartsError, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
@@ -24,9 +24,10 @@ from bursar.clock import SECOND_US
 from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec, JobState
+from bursar.smallfile import read_small_file
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
     from bursar.jobfile import RunFlags
 
 PLAN_COLUMNS = (
@@ -172,7 +173,7 @@ class FileThenWords(click.Command):
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG...]")
 @connected
 def submit(
-    client: Client,
+    client: WireClient,
     file: str,
     arguments: tuple[str, ...],
     flags: dict[str, Any],
@@ -195,7 +196,7 @@ def submit(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG...]")
 @connected
 def plan(
-    client: Client, file: str, arguments: tuple[str, ...], flags: dict[str, Any], output: Output
+    client: WireClient, file: str, arguments: tuple[str, ...], flags: dict[str, Any], output: Output
 ) -> None:
     """Show where a job would go and what it would cost. Changes nothing.
 
@@ -211,7 +212,7 @@ def plan(
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 @connected
 def run(
-    client: Client, command: tuple[str, ...], flags: dict[str, Any], manner: Manner, output: Output
+    client: WireClient, command: tuple[str, ...], flags: dict[str, Any], manner: Manner, output: Output
 ) -> None:
     """Submit a command. Flags mirror the job file; the command comes after --.
 
@@ -246,46 +247,24 @@ def _is_script(ctx: click.Context, file: str) -> bool:
 def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
     """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
     from bursar import jobfile
-    from bursar.jobfile.document import unexpanded
+    from bursar.jobfile.request import job_of_file, job_of_script
 
     source, text = ("<stdin>" if file == "-" else file), _text_of(click.get_current_context(), file)
-    given = _given(flags)
+    given, base = _given(flags), str(Path.cwd())
     if not jobfile.looks_like_script(text):
-        try:
-            spec = jobfile.parse_job(text, source, str(Path.cwd()), given)
-        except InvalidRequest:
-            _refuse_others(text, source)
-            raise
-        for sentence in unexpanded(text, source):
-            say(sentence)
-        return spec
-    here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
-    caller = jobfile.Caller(os.environ, here, socket.gethostname())
-    spec, notices = jobfile.parse_script(text, source, str(Path.cwd()), arguments, flags=given, caller=caller)
-    for notice in notices:
-        say(str(notice))
-    _say_what_may_surprise(source, spec, arguments)
+        spec, sentences = job_of_file(text, source, base, given)
+    else:
+        here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
+        caller = jobfile.Caller(os.environ, here, socket.gethostname())
+        spec, sentences = job_of_script(text, source, base, arguments, given, caller)
+    for sentence in sentences:
+        say(sentence)
+    _say_what_may_surprise(source, arguments)
     return spec
 
 
-def _refuse_others(text: str, source: str) -> None:
-    """One sentence for a file of another system, in place of all its wrong keys. Raises `InvalidRequest`."""
-    from bursar.jobfile.convert import recognise
-
-    kind = recognise(text)
-    if kind is not None:
-        raise InvalidRequest(
-            f"{source}: this looks like {kind}: `bursar convert {source}` makes a job file of it, such as "
-            "{name: train, resources: {gpus: 1}, run: python train.py}"
-        )
-
-
-def _say_what_may_surprise(source: str, spec: JobSpec, arguments: tuple[str, ...]) -> None:
-    """What people expect otherwise: of Slurm, their whole environment; of us, flags behind the file."""
-    from bursar.jobfile.slurm import is_slurm_script
-
-    if is_slurm_script(spec.script):
-        say(f"{source}: your shell's variables are not copied, as with --export=NONE; name them with --env")
+def _say_what_may_surprise(source: str, arguments: tuple[str, ...]) -> None:
+    """What people expect otherwise: flags behind the file."""
     known = {option for one in submit.params for option in one.opts if option.startswith("--")}
     for word in arguments:
         if word.partition("=")[0] in known:
@@ -318,7 +297,7 @@ def _with_value(word: str) -> str:
 # ------------------------------------------------------------------ from a spec to a job
 
 
-def bring_in(client: Client, spec: JobSpec, manner: Manner, output: Output) -> None:
+def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) -> None:
     """Show the price, submit, and wait or follow as asked."""
     if manner.follow and output.structured:
         raise InvalidRequest("--follow prints the job's log; it does not go with -o " + output.format)
@@ -374,7 +353,7 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
             say(f"next: bursar {verb} {row['number']}")
 
 
-def _await(client: Client, job: Any, manner: Manner) -> tuple[int, Any]:
+def _await(client: WireClient, job: Any, manner: Manner) -> tuple[int, Any]:
     """Until the job has ended: the exit code, and the job."""
     if manner.follow:
         ended = follow_job(client, job.id, queue=manner.queue)
@@ -404,7 +383,7 @@ def _end_text(job: Any) -> str:
     return f"cost {cost}{code}"
 
 
-def show_plan(client: Client, spec: JobSpec, output: Output) -> None:
+def show_plan(client: WireClient, spec: JobSpec, output: Output) -> None:
     """The plan as the document of this command."""
     row = view.plan(client.plan(spec))
     emit_one(row, output, lambda r: texts.plan_text(r, now()), columns=PLAN_COLUMNS)

@@ -1,16 +1,17 @@
 """The clients: how a program talks to a running daemon. `Client` waits, `AsyncClient` awaits.
 
-Owns    addresses, identity, deadlines and the way from a gRPC status back to `bursar.errors`.
+Owns    addresses, identity, deadlines, the check of arguments, and the way from a gRPC status back to
+        `bursar.errors`.
 Why     the CLI, notebooks and services share one set of rules, so that each behaves the same when
         a token runs out, a path is too long or a server is gone.
 
     with bursar.Client() as client:
-        job = client.submit(spec).job
-        for change in client.watch([job.id], until_terminal=True):
-            print(change.state)
+        job = client.submit(command=["python", "train.py"], gpus=1, time_limit="2h")
+        print(client.wait(job).cost)
 
-Methods answer with the typed messages of `bursar.v1` (money in integer nanos, instants in
-microseconds); `bursar.codec.view` turns those into the JSON objects of the contract.
+Two levels: `Client` and `AsyncClient` take and give what Python programs use (docs/sdk.md). Below them,
+`WireClient` and `AsyncWireClient` answer with the messages of `bursar.v1`, for programs that show those as
+they are. Of each pair one is written and the other generated (`make clients`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bursar.client.aio import AsyncClient
-    from bursar.client.sync import Client
+    from bursar.client.aio import AsyncWireClient
+    from bursar.client.async_client import AsyncClient
+    from bursar.client.sync import WireClient
+    from bursar.client.sync_client import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "AsyncWireClient", "Client", "WireClient"]
+_ROOMS = {
+    "AsyncClient": "async_client",
+    "AsyncWireClient": "aio",
+    "Client": "sync_client",
+    "WireClient": "sync",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load gRPC with the first client: addresses are looked up without it."""
-    if name == "Client":
-        from bursar.client.sync import Client
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'bursar.client' has no attribute {name!r}")
+    import importlib
 
-        return Client
-    if name == "AsyncClient":
-        from bursar.client.aio import AsyncClient
-
-        return AsyncClient
-    raise AttributeError(f"module 'bursar.client' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bursar.client.{_ROOMS[name]}"), name)

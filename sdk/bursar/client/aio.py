@@ -1,21 +1,23 @@
-"""The awaiting client: `Client`'s methods for asyncio programs, streams as async iterators.
+"""The wire for asyncio programs: one method per call, messages of `bursar.v1` as they come.
 
-Owns    one `grpc.aio` channel of the running loop.
-Why     services that watch many jobs at once should not hold a thread for each.
+Owns    one `grpc.aio` channel of the running loop, the second try after a token ran out, pages and `wait`.
+Why     `AsyncClient` makes results of its answers. `sync.py` is written from this file by `make clients`, so
+        that the wire has one definition: edit this file alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from bursar.client import calls
-from bursar.client.address import Address, reachable, resolve
+from bursar.client.address import Address, is_expected, reachable, resolve
 from bursar.client.calls import Answer, Call
 from bursar.client.link import (
     OPTIONS,
@@ -23,27 +25,51 @@ from bursar.client.link import (
     Identity,
     error_from,
     restarted,
+    status_of,
     tls_credentials,
     unavailable,
 )
-from bursar.client.sync import RETRIES, RETRY_S
 from bursar.errors import ServerUnavailable, Unauthenticated
-from bursar.model import JobSpec
+from bursar.model import JobSpec, JobState
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
+RETRIES: Final = 6
+"""Further tries of a submit that carries an idempotency key."""
+RETRY_S: Final = 0.2
+PATIENCE_S: Final = 60.0
+"""How long `wait` outlives a server that is gone, as during its restart."""
 
-class AsyncClient:
-    """A connection to one server, for one event loop. Methods mean what `Client`'s of that name do."""
 
-    def __init__(self, server: str | None = None, token: str | None = None) -> None:
-        """Choose a server, as `Client` does; nothing is sent yet."""
+class AsyncWireClient:
+    """A connection to one server.
+
+    Every method raises a class of `bursar.errors`; calls that answer once have 30 s to do so.
+    A JOB is an id, a number, an unambiguous name, `last`, or `JOB[7]` for one task of an array.
+    One event loop may use it; not to be used in a process forked after its first call.
+    """
+
+    def __init__(
+        self, server: str | None = None, token: str | None = None, *, patience_s: float = 0.0
+    ) -> None:
+        """Choose a server; nothing is sent yet.
+
+        Args:
+            server: `unix:///path` or `grpcs://host:7443`; else `BURSAR_SERVER`, the socket of a
+                running `bursar up`, or `/run/bursar/bursar.sock`.
+            token: sent instead of the identity found otherwise (the caller's uid on a unix socket,
+                `BURSAR_TOKEN` or the token file over TLS).
+            patience_s: how long the first call waits for a unix socket that is there but not
+                listened on, as while a daemon restarts. Nothing has been sent by then, so even a
+                submit is safe.
+        """
         self.address: Address = resolve(server)
+        self._patience_s = patience_s
         self._identity = Identity(self.address, token)
         self._socket: reachable | None = None
         self._channel: Any = None
         self._callables: dict[str, Callable[..., Any]] = {}
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> AsyncWireClient:
         return self
 
     async def __aexit__(
@@ -55,7 +81,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel; live streams end with an error."""
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
@@ -69,7 +95,12 @@ class AsyncClient:
     async def submit(
         self, spec: JobSpec, *, idempotency_key: str = "", terse: bool = False
     ) -> jobs_pb2.SubmitResponse:
-        """Submit one job; durable when this returns."""
+        """Submit one job; durable when this returns.
+
+        With `idempotency_key` a broken connection is tried again for a few seconds: the same key
+        and the same spec give the first answer again, `existed` set. Without one, an unavailable
+        server leaves open whether the job was accepted.
+        """
         call = calls.submit(spec, idempotency_key, terse)
         for _ in range(RETRIES if idempotency_key else 0):
             try:
@@ -81,18 +112,24 @@ class AsyncClient:
     async def submit_many(
         self, specs: Iterable[JobSpec | tuple[JobSpec, str]], *, terse: bool = True
     ) -> AsyncIterator[jobs_pb2.SubmitResponse]:
-        """Submit many jobs over one call; answers come in order."""
+        """Submit many jobs over one call; answers come in order, each durable when yielded.
+
+        A pair carries an idempotency key. A refused job is an answer with `error` set to its reason;
+        the others go on. `terse` answers hold the id and number alone. A list travels in messages of many
+        jobs; what is made on the way goes one by one, as soon as it is there.
+        """
         if isinstance(specs, Sequence):
             batches = calls.submit_batches(specs, terse)
-            multi = self._callable("stream_stream", "/bursar.v1.Jobs/SubmitBatches", jobs_pb2.SubmitAnswers)
+            multi = await self._callable(
+                "stream_stream", "/bursar.v1.Jobs/SubmitBatches", jobs_pb2.SubmitAnswers
+            )
             async for message in self._guard(multi, batches):
                 for answer in message.answers:
                     yield answer
             return
         pairs = ((item, "") if isinstance(item, JobSpec) else item for item in specs)
         requests = (calls.submit_request(spec, key, terse) for spec, key in pairs)
-        path = "/bursar.v1.Jobs/SubmitMany"
-        multi = self._callable("stream_stream", path, jobs_pb2.SubmitResponse)
+        multi = await self._callable("stream_stream", "/bursar.v1.Jobs/SubmitMany", jobs_pb2.SubmitResponse)
         async for answer in self._guard(multi, requests):
             yield answer
 
@@ -101,7 +138,13 @@ class AsyncClient:
         return await self._unary(calls.get_job(job))
 
     async def list(self, *, limit: int = 0, **filters: Any) -> AsyncIterator[types_pb2.Job]:
-        """Jobs, newest first; pages are fetched as they are needed. Filters as in `Client.list`."""
+        """Jobs, newest first; pages are fetched as they are needed. Rows lack what their `left_out` names.
+
+        Args:
+            limit: at most so many; 0 means all.
+            **filters: states, project (subtree), user, experiment, model, labels, since (instant),
+                tasks_of (an array), name. No `states`: active ones and what ended in the last day.
+        """
         wanted, token, left = calls.list_jobs(**filters), "", limit or -1
         while True:
             size = min(calls.PAGE_SIZE, left) if left > 0 else calls.PAGE_SIZE
@@ -115,9 +158,67 @@ class AsyncClient:
             if not token:
                 return
 
-    def watch(self, jobs: Sequence[str], *, until_terminal: bool = False) -> AsyncIterator[types_pb2.Job]:
-        """Jobs as they change: the current state of each first, then every change. Each as in `list`."""
-        return self._stream(calls.watch(jobs, until_terminal))
+    def watch(
+        self, jobs: Sequence[str], *, until_terminal: bool = False, timeout_s: float | None = None
+    ) -> AsyncIterator[types_pb2.Job]:
+        """Jobs as they change: the current state of each first, then every change. Each as in `list`.
+
+        Raises:
+            TimeoutError: `timeout_s` have passed.
+        """
+        return self._stream(calls.watch(jobs, until_terminal), timeout_s)
+
+    async def wait(
+        self,
+        jobs: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        seen: Callable[[types_pb2.Job], None] | None = None,
+    ) -> dict[str, types_pb2.Job]:
+        """Wait until all `jobs` have ended; their last states by id, as in `list`. Outlives a restart of the
+        server.
+
+        Args:
+            jobs: what to wait for.
+            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever.
+            seen: told of each change.
+        """
+        stop_at = None if timeout_s is None else time.monotonic() + timeout_s
+        ended: dict[str, types_pb2.Job] = {}
+        for i in range(0, len(jobs), calls.REFERENCES_MAX):
+            ended |= await self._wait_for(jobs[i : i + calls.REFERENCES_MAX], stop_at, seen)
+        return ended
+
+    async def _wait_for(
+        self,
+        jobs: Sequence[str],
+        stop_at: float | None,
+        seen: Callable[[types_pb2.Job], None] | None,
+    ) -> dict[str, types_pb2.Job]:
+        last: dict[str, types_pb2.Job] = {}
+        lost_at: float | None = None
+        names = list(jobs)
+        while True:
+            try:
+                left = None if stop_at is None else stop_at - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError("the jobs have not ended in time")
+                async for job in self.watch(names, until_terminal=True, timeout_s=left):
+                    lost_at = None
+                    last[job.id] = job
+                    if seen is not None:
+                        seen(job)
+                if last and all(JobState(job.state).terminal for job in last.values()):
+                    return last
+                raise ServerUnavailable(f"the server at {self.address.url} ended the watch")
+            except ServerUnavailable:
+                now = time.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                if not last or now - lost_at > PATIENCE_S:
+                    raise
+                if len(last) == len(set(names)):  # `last` may mean another job by now
+                    names = list(last)
+                await asyncio.sleep(RETRY_S)
 
     async def plan(self, spec: JobSpec) -> jobs_pb2.PlanResponse:
         """What a submit would do now, with its price; changes nothing."""
@@ -128,7 +229,7 @@ class AsyncClient:
         return await self._unary(calls.explain(job))
 
     async def cancel(self, jobs: Sequence[str], *, grace_us: int | None = None) -> Sequence[types_pb2.Job]:
-        """Stop and end jobs."""
+        """Stop and end jobs; `grace_us` None takes each job's own."""
         return (await self._unary(calls.cancel(jobs, grace_us))).jobs
 
     async def hold(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
@@ -144,7 +245,14 @@ class AsyncClient:
         return (await self._unary(calls.change_jobs("Requeue", jobs))).jobs
 
     async def update(self, job: str, **changes: Any) -> types_pb2.Job:
-        """Change a pending job; changes as in `Client.update`."""
+        """Change a pending job, which keeps its place in the queue; of a running one priority and comment.
+
+        Args:
+            job: which.
+            **changes: priority, time_limit_us, name, project, experiment, model, model_version, labels
+                (merged), nodes, gpus (a message; count 0 for none), cpu_milli, memory_bytes, preemptible,
+                spot_policy, comment; max_cost_nanos and max_price_nanos_per_hour with currency.
+        """
         return await self._unary(calls.update(job, **changes))
 
     def logs(
@@ -158,7 +266,7 @@ class AsyncClient:
         tail_bytes: int = 0,
         tail_lines: int = 0,
     ) -> AsyncIterator[jobs_pb2.LogChunk]:
-        """What a member wrote, as bytes with their offset."""
+        """What a member wrote, as bytes with their offset; `attempt` 0 is the newest."""
         call = calls.logs(
             job,
             rank=rank,
@@ -190,7 +298,7 @@ class AsyncClient:
     async def drain(
         self, node: str, *, reason: str = "", stop: bool = False, confirm_dead: bool = False
     ) -> types_pb2.Node:
-        """No new work; running jobs finish, or are stopped when `stop`."""
+        """No new work; running jobs finish, or are stopped with their grace when `stop`."""
         return await self._unary(calls.drain(node, reason, stop, confirm_dead))
 
     async def cordon(self, node: str, *, reason: str = "") -> types_pb2.Node:
@@ -218,7 +326,7 @@ class AsyncClient:
         return await self._unary(calls.revoke_node_tokens(node, id))
 
     def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
-        """The newest live samples, once or as they come."""
+        """The newest live samples of nodes and jobs, once or as they come."""
         return self._stream(calls.top(follow))
 
     # -------------------------------------------------------------- rights and secrets
@@ -254,7 +362,7 @@ class AsyncClient:
         return (await self._unary(calls.apply_policies("Apply", sources))).policies
 
     async def check_policies(self, sources: Iterable[tuple[str, str]]) -> Sequence[money_pb2.Policy]:
-        """Validate without applying."""
+        """Validate without applying; `change` says what applying would do."""
         return (await self._unary(calls.apply_policies("Check", sources))).policies
 
     async def policies(self, *, kind: str = "") -> Sequence[money_pb2.Policy]:
@@ -270,7 +378,12 @@ class AsyncClient:
         return await self._unary(calls.one_policy("Delete", name, kind, 0))
 
     async def cost(self, **filters: Any) -> money_pb2.CostResponse:
-        """Cost grouped by dimensions; filters as in `Client.cost`."""
+        """Cost grouped by dimensions; live work is settled first, so the totals tie.
+
+        Args:
+            **filters: by (project user experiment model model_version node pool day job kind), since
+                and until (instants), job, project, user, experiment, model, include_idle.
+        """
         return await self._unary(calls.cost(**filters))
 
     async def budgets(self, *, name: str = "") -> Sequence[money_pb2.Budget]:
@@ -278,7 +391,12 @@ class AsyncClient:
         return (await self._unary(calls.budgets(name))).budgets
 
     async def prices(self, **filters: Any) -> Sequence[money_pb2.Price]:
-        """Prices and offers; filters as in `Client.prices`."""
+        """Prices and offers.
+
+        Args:
+            **filters: provider, region, instance_type, market, gpus (`H100:8`), sort
+                (`price` or `gpu-price`), limit, history.
+        """
         return (await self._unary(calls.prices(**filters))).prices
 
     def report(
@@ -290,35 +408,38 @@ class AsyncClient:
         focus_version: str = "",
         project: str = "",
     ) -> AsyncIterator[money_pb2.ReportChunk]:
-        """A report (`focus`, `statement`) as chunks of one file."""
+        """A report (`focus`, `statement`) over `2026-11` or a day, as chunks of one file."""
         call = calls.report(kind, period, format=format, focus_version=focus_version, project=project)
         return self._stream(call)
 
     # -------------------------------------------------------------- events and the server
 
     def events(self, **filters: Any) -> AsyncIterator[events_pb2.Event]:
-        """Events, oldest first; filters as in `Client.events`."""
+        """Events, oldest first.
+
+        Args:
+            **filters: after_seq, limit, follow, job, node, kinds, tail (the last so many).
+        """
         return self._stream(calls.list_events(**filters))
 
-    async def server(self) -> events_pb2.ServerResponse:
+    async def server(self, *, timeout_s: float = calls.UNARY_TIMEOUT_S) -> events_pb2.ServerResponse:
         """Who serves, since when, and whether it is ready."""
-        return await self._unary(calls.server())
+        return await self._unary(calls.server(), timeout_s)
+
+    async def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
+        """Run the invariant checks now; `full` verifies the whole log as well."""
+        return (await self._unary(calls.doctor(full), None if full else calls.UNARY_TIMEOUT_S)).findings
 
     def save_snapshot(self) -> AsyncIterator[events_pb2.SnapshotChunk]:
         """What the newest plan was made of, with the plan, as chunks of one file (operators)."""
         return self._stream(calls.save_snapshot())
 
-    async def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
-        """Run the invariant checks now."""
-        limit_s = None if full else calls.UNARY_TIMEOUT_S
-        return (await self._unary(calls.doctor(full), limit_s)).findings
-
     # -------------------------------------------------------------- the machinery
 
     async def _unary(self, call: Call[Answer], timeout_s: float | None = calls.UNARY_TIMEOUT_S) -> Answer:
-        multi = self._callable("unary_unary", call.path, call.answer)
+        multi = await self._callable("unary_unary", call.path, call.answer)
         for last in (False, True):
-            metadata = await self._metadata()
+            metadata = await self._identity.obtain()
             try:
                 answer: Answer = await multi(call.request, timeout=timeout_s, metadata=metadata)
             except grpc.RpcError as error:
@@ -330,13 +451,15 @@ class AsyncClient:
                 return answer
         raise AssertionError("unreachable")
 
-    async def _stream(self, call: Call[Answer]) -> AsyncIterator[Answer]:
-        multi = self._callable("unary_stream", call.path, call.answer)
-        async for answer in self._guard(multi, call.request):
+    async def _stream(self, call: Call[Answer], timeout_s: float | None = None) -> AsyncIterator[Answer]:
+        multi = await self._callable("unary_stream", call.path, call.answer)
+        async for answer in self._guard(multi, call.request, timeout_s):
             yield answer
 
-    async def _guard(self, multi: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
-        stream = multi(request, metadata=await self._metadata())
+    async def _guard(
+        self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
+    ) -> AsyncIterator[Any]:
+        stream = multi(request, timeout=timeout_s, metadata=await self._identity.obtain())
         answered = False
         try:
             async for answer in stream:
@@ -344,21 +467,17 @@ class AsyncClient:
                 yield answer
         except grpc.RpcError as error:
             mapped = error_from(error, self.address)
+            if timeout_s is not None and status_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError(f"{timeout_s:g} s have passed") from None
             if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
                 mapped = restarted(self.address)
             raise mapped from None
         finally:
             stream.cancel()
 
-    async def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token exchange blocks for a moment, so it runs beside the loop."""
-        if self._identity.fresh:
-            return self._identity.metadata()
-        return await asyncio.to_thread(self._identity.metadata)
-
-    def _callable(self, kind: str, path: str, answer: type[Any]) -> Callable[..., Any]:
+    async def _callable(self, kind: str, path: str, answer: type[Any]) -> Callable[..., Any]:
         if path not in self._callables:
-            make = getattr(self._open(), kind)
+            make = getattr(await self._open(), kind)
             self._callables[path] = make(
                 path,
                 request_serializer=lambda message: message.SerializeToString(),
@@ -366,8 +485,10 @@ class AsyncClient:
             )
         return self._callables[path]
 
-    def _open(self) -> Any:
-        if self._channel is None:
+    async def _open(self) -> Any:
+        if self._channel is None and self.address.socket is not None:
+            await self._await_listener()
+        if self._channel is None:  # nor opened while this call waited
             if self.address.socket is None:
                 credentials = tls_credentials()
                 self._channel = grpc.aio.secure_channel(self.address.target, credentials, OPTIONS)
@@ -379,3 +500,8 @@ class AsyncClient:
                     raise unavailable(self.address) from None
                 self._channel = grpc.aio.insecure_channel(f"unix:{short}", UNIX_OPTIONS)
         return self._channel
+
+    async def _await_listener(self) -> None:
+        stop_at = time.monotonic() + self._patience_s
+        while time.monotonic() < stop_at and is_expected(self.address):  # noqa: ASYNC110 (another process)
+            await asyncio.sleep(0.05)

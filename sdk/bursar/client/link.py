@@ -56,7 +56,7 @@ _BY_STATUS: Final[dict[grpc.StatusCode, type[errors.BursarError]]] = {
 
 def error_from(error: Any, address: Address) -> errors.BursarError:
     """The Bursar error behind a `grpc.RpcError`, with its reason, message and facts."""
-    code: grpc.StatusCode = error.code()
+    code = status_of(error)
     text = str(error.details() or "")
     info = _error_info(error.trailing_metadata())
     if info is not None:
@@ -78,6 +78,12 @@ def error_from(error: Any, address: Address) -> errors.BursarError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         return errors.InvalidRequest(f"one message is too large; send less at a time ({text})")
     return _BY_STATUS.get(code, errors.BursarError)(text or f"the server failed ({code.name})")
+
+
+def status_of(error: Any) -> grpc.StatusCode:
+    """The status of a `grpc.RpcError`, which the stubs of gRPC leave out."""
+    code: grpc.StatusCode = error.code()
+    return code
 
 
 def _error_info(metadata: Any) -> error_details_pb2.ErrorInfo | None:
@@ -167,6 +173,12 @@ class Identity:
             ):
                 self._fetch(self._auth)
             return (("authorization", f"Bearer {self._token}"),) if self._token else ()
+
+    async def obtain(self) -> tuple[tuple[str, str], ...]:
+        """`metadata`, without keeping an event loop waiting: the exchange runs beside it."""
+        import asyncio  # programs that wait need none
+
+        return self.metadata() if self.fresh else await asyncio.to_thread(self.metadata)
 
     def renew(self) -> bool:
         """Forget the token: the daemon was started again meanwhile. False when it cannot be renewed."""

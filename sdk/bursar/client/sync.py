@@ -1,7 +1,9 @@
-"""The waiting client: one method per call of the wire.
+"""The wire for programs that wait: one method per call, messages of `bursar.v1` as they come.
+
+Written by `make clients` from `aio.py`: edit that file.
 
 Owns    one gRPC channel; it is opened by the first call and closed by `close` or `with`.
-Why     what scripts, notebooks and the CLI want. Requests are built in `calls`, shared with `AsyncClient`.
+Why     what the CLI and the keeper of `bursar up` use: they show messages without making results of them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from bursar.client.link import (
     Identity,
     error_from,
     restarted,
+    status_of,
     tls_credentials,
     unavailable,
 )
@@ -36,7 +39,7 @@ PATIENCE_S: Final = 60.0
 """How long `wait` outlives a server that is gone, as during its restart."""
 
 
-class Client:
+class WireClient:
     """A connection to one server.
 
     Every method raises a class of `bursar.errors`; calls that answer once have 30 s to do so.
@@ -62,10 +65,10 @@ class Client:
         self._patience_s = patience_s
         self._identity = Identity(self.address, token)
         self._socket: reachable | None = None
-        self._channel: grpc.Channel | None = None
+        self._channel: Any = None
         self._callables: dict[str, Callable[..., Any]] = {}
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> WireClient:
         return self
 
     def __exit__(
@@ -194,7 +197,7 @@ class Client:
             try:
                 left = None if stop_at is None else stop_at - time.monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError
+                    raise TimeoutError("the jobs have not ended in time")
                 for job in self.watch(names, until_terminal=True, timeout_s=left):
                     lost_at = None
                     last[job.id] = job
@@ -445,7 +448,7 @@ class Client:
 
     def _stream(self, call: Call[Answer], timeout_s: float | None = None) -> Iterator[Answer]:
         multi = self._callable("unary_stream", call.path, call.answer)
-        return self._guard(multi, call.request, timeout_s)
+        yield from self._guard(multi, call.request, timeout_s)
 
     def _guard(
         self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
@@ -457,9 +460,9 @@ class Client:
                 answered = True
                 yield answer
         except grpc.RpcError as error:
-            if timeout_s is not None and stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimeoutError(f"{timeout_s:g} s have passed") from None
             mapped = error_from(error, self.address)
+            if timeout_s is not None and status_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError(f"{timeout_s:g} s have passed") from None
             if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
                 mapped = restarted(self.address)
             raise mapped from None
@@ -476,13 +479,14 @@ class Client:
             )
         return self._callables[path]
 
-    def _open(self) -> grpc.Channel:
-        if self._channel is None:
+    def _open(self) -> Any:
+        if self._channel is None and self.address.socket is not None:
+            self._await_listener()
+        if self._channel is None:  # nor opened while this call waited
             if self.address.socket is None:
                 credentials = tls_credentials()
                 self._channel = grpc.secure_channel(self.address.target, credentials, OPTIONS)
             else:
-                self._await_listener()
                 self._socket = reachable(self.address.socket)
                 try:
                     short = self._socket.__enter__()

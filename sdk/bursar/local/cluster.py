@@ -31,7 +31,7 @@ from bursar.local.machine import machine, shipped_policies
 from bursar.local.processes import Process
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 READY_S: Final = 60.0
 """How long `up` waits until everything is connected."""
@@ -241,7 +241,7 @@ class LocalCluster:
         Raises:
             ServerUnavailable: not within `READY_S`, or something keeps failing; with the log's end.
         """
-        from bursar.client import Client
+        from bursar.client import WireClient
 
         stop_at = time.monotonic() + READY_S
         socket = Path(desired.run_dir) / "bursar.sock"
@@ -251,7 +251,7 @@ class LocalCluster:
             self._check_starting(stop_at, "the daemon does not listen")
             said = _say_once(progress, said, "starting the daemon")
             time.sleep(0.02)
-        with Client(desired.server) as client:
+        with WireClient(desired.server) as client:
             while True:
                 what = _missing(client, names)
                 if not what:
@@ -331,7 +331,7 @@ def _child(name: str, module: str, state_dir: Path, options: list[str]) -> Child
     return ChildSpec(name, module, str(state_dir), tuple(command))
 
 
-def _missing(client: Client, names: set[str]) -> str:
+def _missing(client: WireClient, names: set[str]) -> str:
     """What is still to come; empty when all is ready. Nodes that `down` emptied are resumed."""
     try:
         if not client.server(timeout_s=2.0).ready:

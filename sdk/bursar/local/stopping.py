@@ -22,7 +22,7 @@ from bursar.local.cluster import DOWN_REASON, LocalCluster
 from bursar.local.files import Kept
 
 if TYPE_CHECKING:
-    from bursar.client import Client
+    from bursar.client import WireClient
 
 STOP_JOBS_S: Final = 10.0
 STOP_GRACE_US: Final = 5_000_000
@@ -61,10 +61,10 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
 
 def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
     """Cancel what runs. Nodes are cordoned first, so that nothing pending takes its place."""
-    from bursar.client import Client
+    from bursar.client import WireClient
 
     try:
-        with Client(server) as client:
+        with WireClient(server) as client:
             client.server(timeout_s=5.0)  # one that does not answer is not asked for more
             for node in client.nodes():
                 if node.state == "up":
@@ -133,7 +133,7 @@ def _outcome(process: subprocess.Popen[str], stop_at: float) -> tuple[str, int]:
     return "", int(found[1]) if found else 0
 
 
-def _live_jobs(client: Client) -> list[str]:
+def _live_jobs(client: WireClient) -> list[str]:
     """Ids of jobs with processes; of an array, of its tasks that have some."""
     found = []
     for job in client.list(states=LIVE):

@@ -1,0 +1,214 @@
+"""What callers ask for, as the wire takes it: a job from keywords or a file, changes, filters.
+
+Why     keywords become the flags of `bursar run`, which one parser reads: a wrong GPU count reads the same in
+        Python, on the command line and in a job file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from bursar import jobfile
+from bursar.client.arguments import JobRef, WrongArgument
+from bursar.clock import SECOND_US, SystemClock
+from bursar.codec.spec import spec_to_wire
+from bursar.errors import InvalidRequest
+from bursar.jobfile.flags import RunFlags
+from bursar.jobfile.request import job_of_file, job_of_script
+from bursar.model import JobSpec
+from bursar.results import Job
+from bursar.smallfile import read_small_file
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
+"""Keywords whose flag has another name; of the others it is the same."""
+UPDATED_BY: Final = {
+    "name": ("name",),
+    "project": ("project",),
+    "experiment": ("experiment",),
+    "model": ("model",),
+    "model_version": ("model_version",),
+    "nodes": ("nodes",),
+    "priority": ("priority",),
+    "time_limit": ("time_limit_us",),
+    "max_cost": ("max_cost_nanos", "currency"),
+    "max_price": ("max_price_nanos_per_hour", "currency"),
+    "spot_policy": ("spot_policy",),
+    "comment": ("comment",),
+}
+"""Fields that each flag of `update` changes; labels and resources are merged with those of the job."""
+
+
+class BursarWarning(UserWarning):
+    """Something of a submitted file that is not honoured, or not as its author may expect."""
+
+
+# ------------------------------------------------------------------ references and times
+
+
+def reference(job: JobRef) -> str:
+    """A job by whatever names it."""
+    return job.id if isinstance(job, Job) else str(job)
+
+
+def references(jobs: JobRef | Sequence[JobRef]) -> list[str]:
+    """One job or several."""
+    return [reference(jobs)] if isinstance(jobs, str | int | Job) else [reference(job) for job in jobs]
+
+
+def microseconds(at: datetime | None) -> int:
+    """An instant for the wire; a `datetime` without a time zone is of this machine's. None: 0."""
+    if at is None:
+        return 0
+    since = at.astimezone(UTC) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
+
+
+def filters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters of `list`, `cost`, `prices` and `events`, as the wire has them."""
+    found = dict(given)
+    for name, value in given.items():
+        if isinstance(value, datetime):
+            found[name] = microseconds(value)
+        elif name in ("job", "tasks_of"):
+            found[name] = reference(value)
+        elif name == "states":
+            found[name] = [state.upper() for state in ([value] if isinstance(value, str) else value)]
+    return found
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def wanted(
+    method: str,
+    job: str | Path | JobSpec | None,
+    command: Sequence[str] | None,
+    arguments: Sequence[str],
+    fields: Mapping[str, Any],
+) -> JobSpec:
+    """The job that a call of `submit` or `plan` means.
+
+    Raises:
+        InvalidRequest: with one line per fault, each naming the argument or the place in the file.
+    """
+    if (job is None) == (command is None):
+        said = "both were given" if job is not None else "neither was given"
+        raise WrongArgument(f"{method}() takes a file, or command=['python', 'train.py']; {said}")
+    if arguments and not isinstance(job, str | Path):
+        raise WrongArgument(f"{method}(): arguments are the words of a script file; there is no file here")
+    if isinstance(job, JobSpec):
+        if fields:
+            raise WrongArgument(
+                f"{method}(): {', '.join(fields)} cannot be set beside a JobSpec: it has them"
+            )
+        return job
+    try:
+        if job is None:
+            return jobfile.spec_from_flags(run_flags(fields, tuple(command or ())), str(Path.cwd()))
+        return _of_file(job, arguments, run_flags(fields) if fields else None)
+    except InvalidRequest as fault:
+        raise in_python(fault, fields) from None
+
+
+def _of_file(file: str | Path, arguments: Sequence[str], flags: RunFlags | None) -> JobSpec:
+    text, source, base = read_small_file(str(file)), str(file), str(Path.cwd())
+    if jobfile.looks_like_script(text):
+        here = (_EPOCH + timedelta(microseconds=SystemClock().now())).astimezone()
+        caller = jobfile.Caller(os.environ, here, socket.gethostname())
+        spec, sentences = job_of_script(text, source, base, arguments, flags, caller)
+    elif arguments:
+        raise InvalidRequest(
+            f"{source} is a job file, which takes no words; put {arguments[0]!r} into its `run`"
+        )
+    else:
+        spec, sentences = job_of_file(text, source, base, flags)
+    for sentence in sentences:
+        warnings.warn(sentence, BursarWarning, stacklevel=5)
+    return spec
+
+
+def run_flags(fields: Mapping[str, Any], command: tuple[str, ...] = ()) -> RunFlags:
+    """Keywords as the flags of `bursar run`."""
+    flags: dict[str, Any] = {}
+    for name, value in fields.items():
+        flag = FLAG_OF.get(name, name)
+        if isinstance(value, bool):
+            flags[flag] = value
+        elif isinstance(value, Mapping):
+            flags[flag] = tuple(f"{key}={item}" for key, item in value.items())
+        elif name == "after":
+            flags[flag] = tuple(references(value))
+        elif name == "secrets":
+            flags[flag] = tuple(value)
+        else:
+            flags[flag] = _text(value)
+    return RunFlags(command=command, **flags)
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, timedelta):
+        us = value // timedelta(microseconds=1)
+        return f"{us / SECOND_US:.6f}".rstrip("0").rstrip(".") + "s"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def in_python(fault: InvalidRequest, fields: Mapping[str, Any]) -> InvalidRequest:
+    """A fault whose flags are the arguments that were given."""
+    message = fault.message
+    faults = list(fault.faults)
+    for name in sorted(fields, key=len, reverse=True):
+        flag = f"--{FLAG_OF.get(name, name).replace('_', '-')}"
+        message = message.replace(flag, name)
+        faults = [each._replace(field=name) if each.field == flag else each for each in faults]
+    said = type(fault)(message.replace("there is none; write it after --", "is empty"), fault.facts)
+    said.faults = tuple(faults)
+    return said
+
+
+def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of `update` as fields of its request. Raises `InvalidRequest`."""
+    if not fields:
+        raise WrongArgument(
+            "update() has nothing to change; name at least one of priority, time_limit, gpus, …"
+        )
+    flags = run_flags({name: value for name, value in fields.items() if name != "spot_policy"})
+    given = {name: getattr(flags, FLAG_OF.get(name, name)) for name in fields if name != "spot_policy"}
+    given = {FLAG_OF.get(name, name): value for name, value in given.items()}
+    if "spot_policy" in fields:
+        given["spot_policy"] = fields["spot_policy"]
+    try:
+        return changes(given)
+    except InvalidRequest as fault:
+        raise in_python(fault, fields) from None
+
+
+def changes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags of `update` mean: they are read as those of `run` are, by the same rules."""
+    typed = {name: value for name, value in given.items() if name != "spot_policy"}
+    spec = jobfile.spec_from_flags(RunFlags(command=("true",), **typed))
+    wire = spec_to_wire(spec)
+    found = {field: getattr(wire, field) for name in typed for field in UPDATED_BY.get(name, ())}
+    if "spot_policy" in given:
+        found["spot_policy"] = given["spot_policy"]
+    if "label" in given:
+        found["labels"] = dict(spec.labels)
+    [option] = wire.options
+    if "gpus" in given:
+        found["gpus"] = option.gpus
+    if "cpus" in given:
+        found["cpu_milli"] = option.cpu_milli
+    if "memory" in given:
+        found["memory_bytes"] = option.memory_bytes
+    return found

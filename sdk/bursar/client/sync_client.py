@@ -1,0 +1,472 @@
+"""The client for scripts and notebooks: typed arguments in, frozen results out; calls wait.
+
+Written by `make clients` from `async_client.py`: edit that file.
+
+Why     nobody should have to know protobuf, event loops or microseconds to submit a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Unpack
+
+from bursar import results
+from bursar.client import asked
+from bursar.client.address import Address
+from bursar.client.arguments import (
+    CostFilters,
+    Count,
+    Dimension,
+    EventFilters,
+    JobChanges,
+    JobFields,
+    JobFilters,
+    JobRef,
+    Position,
+    PriceFilters,
+    WrongArgument,
+    checked,
+)
+from bursar.client.sync import WireClient
+from bursar.codec import results as made
+from bursar.model import JobSpec
+
+
+class Client:
+    """A connection to one server.
+
+    Every method raises a class of `bursar.errors`: `WrongArgument` (also a `TypeError`) before anything is
+    sent, else what the server says; calls that answer once have 30 s to do so. A job is an id, a number, an
+    unambiguous name, `"last"`, `"JOB[7]"` for one task of an array, or a `Job` of an earlier answer.
+    Safe to share between threads; not to be used in a process forked after its first call.
+    """
+
+    def __init__(
+        self, server: str | None = None, token: str | None = None, *, patience_s: float = 0.0
+    ) -> None:
+        """Choose a server; nothing is sent yet.
+
+        Args:
+            server: `unix:///path` or `grpcs://host:7443`; else `BURSAR_SERVER`, the socket of a running
+                `bursar up`, or `/run/bursar/bursar.sock`.
+            token: sent instead of the identity found otherwise (the caller's uid on a unix socket,
+                `BURSAR_TOKEN` or the token file over TLS).
+            patience_s: how long the first call waits for a daemon that restarts.
+        """
+        _check_connection(self, server, token, patience_s=patience_s)
+        self._wire = WireClient(server, token, patience_s=patience_s)
+
+    @property
+    def address(self) -> Address:
+        """The server, and who named it."""
+        return self._wire.address
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; live streams end with an error."""
+        self._wire.close()
+
+    # -------------------------------------------------------------- jobs
+
+    @checked
+    def submit(
+        self,
+        job: str | Path | JobSpec | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        arguments: Sequence[str] = (),
+        idempotency_key: str = "",
+        **fields: Unpack[JobFields],
+    ) -> results.Job:
+        """Submit one job; durable when this returns.
+
+        Args:
+            job: path of a job file or of a script with `#BURSAR` or `#SBATCH` lines; or a `JobSpec`.
+            command: in place of a file, the words of a program: `["python", "train.py"]`.
+            arguments: words for a script.
+            idempotency_key: the same key and the same job give the first answer again, so that a broken
+                connection is tried again for some seconds. Without one, a lost server leaves open whether the
+                job was accepted.
+            **fields: what the job asks for, as in the job file; they stand above what a file says.
+
+        Raises:
+            InvalidRequest: with one line for each fault.
+            BudgetExceeded: a hard budget can never pay for it.
+        """
+        spec = asked.wanted("submit", job, command, arguments, fields)
+        return made.job((self._wire.submit(spec, idempotency_key=idempotency_key)).job)
+
+    @checked
+    def submit_many(self, specs: Iterable[JobSpec | tuple[JobSpec, str]]) -> Iterator[results.Submitted]:
+        """Submit many jobs over one call; answers come in order, each durable when yielded.
+
+        A pair carries an idempotency key. A refused job is an answer with `error`; the others go on.
+        """
+        for answer in self._wire.submit_many(specs):
+            yield made.submitted(answer)
+
+    @checked
+    def plan(
+        self,
+        job: str | Path | JobSpec | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        arguments: Sequence[str] = (),
+        **fields: Unpack[JobFields],
+    ) -> results.Plan:
+        """What a submit would do now, with its price; changes nothing. Arguments as of `submit`."""
+        return made.plan(self._wire.plan(asked.wanted("plan", job, command, arguments, fields)))
+
+    @checked
+    def get(self, job: JobRef) -> results.Job:
+        """One job, whole."""
+        return made.job(self._wire.get(asked.reference(job)))
+
+    @checked
+    def list(self, *, limit: Count = 0, **filters: Unpack[JobFilters]) -> Iterator[results.Job]:
+        """Jobs, newest first; pages are fetched as they are needed. Rows lack what their `left_out` names.
+
+        Args:
+            limit: at most so many; 0 means all.
+            **filters: as `bursar ls` has them.
+        """
+        for job in self._wire.list(limit=limit, **asked.filters(filters)):
+            yield made.job(job)
+
+    @checked
+    def watch(
+        self,
+        jobs: JobRef | Sequence[JobRef],
+        *,
+        until_terminal: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[results.Job]:
+        """Jobs as they change: the current state of each first, then every change. Each as in `list`.
+
+        Raises:
+            TimeoutError: `timeout_s` have passed.
+        """
+        found = self._wire.watch(asked.references(jobs), until_terminal=until_terminal, timeout_s=timeout_s)
+        for job in found:
+            yield made.job(job)
+
+    @checked
+    def wait(self, job: JobRef, *, timeout_s: float | None = None) -> results.Job:
+        """Wait until a job has ended, and answer it whole. Outlives a restart of the server.
+
+        Raises:
+            TimeoutError: `timeout_s` have passed. The job goes on.
+        """
+        ended = self._wire.wait([asked.reference(job)], timeout_s=timeout_s)
+        return made.job(self._wire.get(next(iter(ended))))
+
+    @checked
+    def wait_all(
+        self,
+        jobs: Sequence[JobRef],
+        *,
+        timeout_s: float | None = None,
+        seen: Callable[[results.Job], None] | None = None,
+    ) -> dict[str, results.Job]:
+        """Wait until all of `jobs` have ended; their last states by id, as in `list`.
+
+        Args:
+            jobs: what to wait for.
+            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever.
+            seen: told of each change.
+        """
+        tell = None if seen is None else lambda job: seen(made.job(job))
+        ended = self._wire.wait(asked.references(jobs), timeout_s=timeout_s, seen=tell)
+        return {job_id: made.job(job) for job_id, job in ended.items()}
+
+    @checked
+    def explain(self, job: JobRef) -> results.Explanation:
+        """Why a job is where it is, and what would change it."""
+        return made.explanation(self._wire.explain(asked.reference(job)))
+
+    @checked
+    def cancel(
+        self, jobs: JobRef | Sequence[JobRef], *, grace_s: float | None = None
+    ) -> tuple[results.Job, ...]:
+        """Stop and end jobs, within `grace_s` seconds; None takes each job's own."""
+        grace_us = None if grace_s is None else _duration("cancel", "grace_s", grace_s)
+        found = self._wire.cancel(asked.references(jobs), grace_us=grace_us)
+        return tuple(made.job(job) for job in found)
+
+    @checked
+    def hold(self, jobs: JobRef | Sequence[JobRef]) -> tuple[results.Job, ...]:
+        """Keep pending jobs from starting."""
+        found = self._wire.hold(asked.references(jobs))
+        return tuple(made.job(job) for job in found)
+
+    @checked
+    def release(self, jobs: JobRef | Sequence[JobRef]) -> tuple[results.Job, ...]:
+        """Let held jobs start."""
+        found = self._wire.release(asked.references(jobs))
+        return tuple(made.job(job) for job in found)
+
+    @checked
+    def requeue(self, jobs: JobRef | Sequence[JobRef]) -> tuple[results.Job, ...]:
+        """End the live attempt and run the job again."""
+        found = self._wire.requeue(asked.references(jobs))
+        return tuple(made.job(job) for job in found)
+
+    @checked
+    def update(self, job: JobRef, **changes: Unpack[JobChanges]) -> results.Job:
+        """Change a pending job, which keeps its place in the queue; of a running one priority and comment."""
+        found = self._wire.update(asked.reference(job), **asked.changes_of(changes))
+        return made.job(found)
+
+    @checked
+    def logs(
+        self,
+        job: JobRef,
+        *,
+        rank: Count = 0,
+        attempt: Count = 0,
+        follow: bool = False,
+        offset: Position = 0,
+        tail_lines: Count = 0,
+    ) -> Iterator[results.LogChunk]:
+        """What a rank wrote, as bytes with their offset.
+
+        Args:
+            job: which.
+            rank: which process of a gang.
+            attempt: number of the try; 0 is the newest.
+            follow: then what it writes, until it ends.
+            offset: first byte wanted. tail_lines: only the last so many; 0: from `offset`.
+        """
+        found = self._wire.logs(
+            asked.reference(job),
+            rank=rank,
+            attempt=attempt,
+            follow=follow,
+            offset=offset,
+            tail_lines=tail_lines,
+        )
+        for chunk in found:
+            yield made.log_chunk(chunk)
+
+    @checked
+    def logs_text(self, job: JobRef, *, rank: Count = 0, attempt: Count = 0, tail_lines: Count = 0) -> str:
+        """What a rank has written by now, or its last lines, as text; what is no UTF-8 becomes U+FFFD."""
+        found = self._wire.logs(
+            asked.reference(job), rank=rank, attempt=attempt, follow=False, offset=0, tail_lines=tail_lines
+        )
+        return b"".join([chunk.data for chunk in found]).decode("utf-8", "replace")
+
+    # -------------------------------------------------------------- nodes
+
+    @checked
+    def nodes(self, *, pool: str = "") -> tuple[results.Node, ...]:
+        """Every node, or those of a pool, by name."""
+        return tuple(made.node(node) for node in self._wire.nodes(pool=pool))
+
+    @checked
+    def node(self, name: str) -> results.Node:
+        """One node by name or id."""
+        return made.node(self._wire.node(name))
+
+    @checked
+    def drain(
+        self, node: str, *, reason: str = "", stop: bool = False, confirm_dead: bool = False
+    ) -> results.Node:
+        """No new work; running jobs finish, or are stopped with their grace when `stop`.
+
+        `confirm_dead`: the caller vouches that the processes of a silent node are gone.
+        """
+        found = self._wire.drain(node, reason=reason, stop=stop, confirm_dead=confirm_dead)
+        return made.node(found)
+
+    @checked
+    def cordon(self, node: str, *, reason: str = "") -> results.Node:
+        """No new work; running jobs finish."""
+        return made.node(self._wire.cordon(node, reason=reason))
+
+    @checked
+    def resume(self, node: str, *, reason: str = "") -> results.Node:
+        """Take work again."""
+        return made.node(self._wire.resume(node, reason=reason))
+
+    @checked
+    def remove_node(self, node: str) -> results.RemovedNode:
+        """Forget a node that is gone for good. Raises `WrongState` while anything of it is live."""
+        return made.removed_node(self._wire.remove_node(node))
+
+    @checked
+    def node_token(
+        self, node: str, *, first_use_within_s: float = 0.0, valid_s: float = 0.0
+    ) -> results.NewToken:
+        """A one-time secret with which a new node enrols.
+
+        Args:
+            node: its name.
+            first_use_within_s: seconds until it is void unless it was used, at most 7 days; 0: the daemon's
+                own choice.
+            valid_s: seconds until it is void in any case; 0: no end.
+        """
+        ttl_us = _duration("node_token", "first_use_within_s", first_use_within_s)
+        valid_us = _duration("node_token", "valid_s", valid_s)
+        return made.new_token(self._wire.node_token(node, ttl_us=ttl_us, valid_us=valid_us))
+
+    @checked
+    def node_tokens(self, node: str = "") -> tuple[results.NodeToken, ...]:
+        """The secrets of one node or all that are good now, without the secrets."""
+        return tuple(made.node_token(token) for token in (self._wire.node_tokens(node)).tokens)
+
+    @checked
+    def revoke_node_tokens(self, node: str, id: str = "") -> tuple[results.NodeToken, ...]:
+        """Void one secret of a node, or all. Streams that were admitted with them are cut."""
+        found = self._wire.revoke_node_tokens(node, id)
+        return tuple(made.node_token(token) for token in found.revoked)
+
+    @checked
+    def top(self, *, follow: bool = False) -> Iterator[results.Top]:
+        """The newest live picture of nodes and jobs, once or as it changes."""
+        for picture in self._wire.top(follow=follow):
+            yield made.top(picture)
+
+    # -------------------------------------------------------------- rights and secrets
+
+    @checked
+    def grant(self, user: str, role: str, *, project: str = "") -> results.Grant:
+        """Give a user a role over a project and all below it, or over the site."""
+        return made.grant(self._wire.grant(user, role, project=project))
+
+    @checked
+    def revoke(self, user: str, role: str, *, project: str = "") -> results.Grant:
+        """Take such a grant away."""
+        return made.grant(self._wire.revoke(user, role, project=project))
+
+    @checked
+    def grants(self, *, user: str = "", project: str = "") -> tuple[results.Grant, ...]:
+        """Grants that the caller may see."""
+        return tuple(made.grant(grant) for grant in self._wire.grants(user=user, project=project))
+
+    @checked
+    def set_secret(self, name: str, value: str, *, project: str = "") -> results.Secret:
+        """Keep a secret of a project, or of the site; it is shown to nobody again."""
+        return made.secret(self._wire.set_secret(name, value, project=project))
+
+    @checked
+    def remove_secret(self, name: str, *, project: str = "") -> results.Secret:
+        """Give this secret to no job any more."""
+        return made.secret(self._wire.remove_secret(name, project=project))
+
+    @checked
+    def secrets(self, *, project: str = "") -> tuple[results.Secret, ...]:
+        """Names of the secrets that the caller's jobs may use."""
+        return tuple(made.secret(secret) for secret in self._wire.secrets(project=project))
+
+    # -------------------------------------------------------------- policies and money
+
+    @checked
+    def apply_policies(self, sources: Sequence[tuple[str, str]]) -> tuple[results.Policy, ...]:
+        """Apply (file name, YAML text) pairs: all documents or none."""
+        return tuple(made.policy(policy) for policy in self._wire.apply_policies(sources))
+
+    @checked
+    def check_policies(self, sources: Sequence[tuple[str, str]]) -> tuple[results.Policy, ...]:
+        """Validate without applying; `change` says what applying would do."""
+        return tuple(made.policy(policy) for policy in self._wire.check_policies(sources))
+
+    @checked
+    def policies(self, *, kind: str = "") -> tuple[results.Policy, ...]:
+        """The documents in force, without their texts: `policy` has one."""
+        return tuple(made.policy(policy) for policy in self._wire.policies(kind=kind))
+
+    @checked
+    def policy(self, name: str, *, kind: str = "", version: Position = 0) -> results.Policy:
+        """One document; `version` 0 is the newest."""
+        return made.policy(self._wire.policy(name, kind=kind, version=version))
+
+    @checked
+    def delete_policy(self, name: str, *, kind: str = "") -> results.Policy:
+        """Take a document out of force; its history stays."""
+        return made.policy(self._wire.delete_policy(name, kind=kind))
+
+    @checked
+    def cost(
+        self, *, by: Dimension | Sequence[Dimension] = (), **filters: Unpack[CostFilters]
+    ) -> results.Cost:
+        """Cost grouped by dimensions; live work is settled first, so the totals tie."""
+        dimensions = [by] if isinstance(by, str) else [*by]
+        return made.cost(self._wire.cost(by=dimensions, **asked.filters(filters)), dimensions)
+
+    @checked
+    def budgets(self) -> tuple[results.Budget, ...]:
+        """Every budget."""
+        return tuple(made.budget(budget) for budget in self._wire.budgets())
+
+    @checked
+    def budget(self, name: str) -> results.Budget:
+        """The budget of that name, with its live jobs."""
+        [found] = self._wire.budgets(name=name)
+        return made.budget(found)
+
+    @checked
+    def prices(self, **filters: Unpack[PriceFilters]) -> tuple[results.Price, ...]:
+        """Prices and offers."""
+        return tuple(made.price(price) for price in self._wire.prices(**filters))
+
+    @checked
+    def report(
+        self,
+        kind: str,
+        period: str,
+        *,
+        format: str = "csv",
+        focus_version: str = "",
+        project: str = "",
+    ) -> bytes:
+        """A report (`focus`, `statement`) over `2026-11` or a day, as the bytes of one file."""
+        found = self._wire.report(kind, period, format=format, focus_version=focus_version, project=project)
+        return b"".join([chunk.data for chunk in found])
+
+    # -------------------------------------------------------------- events and the server
+
+    @checked
+    def events(self, **filters: Unpack[EventFilters]) -> Iterator[results.Event]:
+        """Events, oldest first."""
+        for event in self._wire.events(**asked.filters(filters)):
+            yield made.event(event)
+
+    @checked
+    def server(self, *, timeout_s: float = 30.0) -> results.Server:
+        """Who serves, since when, and whether it is ready."""
+        return made.server(self._wire.server(timeout_s=timeout_s))
+
+    @checked
+    def doctor(self, *, full: bool = False) -> tuple[results.Finding, ...]:
+        """Run the invariant checks now; `full` verifies the whole log as well."""
+        return tuple(made.finding(finding) for finding in self._wire.doctor(full=full))
+
+    @checked
+    def save_snapshot(self) -> bytes:
+        """What the newest plan was made of, with the plan: a file for `bursar sim --replay` (operators)."""
+        return b"".join([chunk.data for chunk in self._wire.save_snapshot()])
+
+
+@checked
+def _check_connection(client: Client, server: str | None, token: str | None, *, patience_s: float) -> None:
+    """The arguments of a new client."""
+
+
+def _duration(method: str, name: str, seconds: float) -> int:
+    """Seconds as microseconds. Raises `WrongArgument` for what is no duration."""
+    if not 0 <= seconds <= 100 * 365 * 86_400:
+        raise WrongArgument(f"{method}(): {name} must be 0 or more seconds, not {seconds}")
+    return round(seconds * 1_000_000)

@@ -1,0 +1,37 @@
+"""Reading the small text files that people write for Bursar, or saying why one cannot be one.
+
+Why     the CLI and the SDK read the same files, and refuse the same ones in the same words.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from bursar.errors import InvalidRequest
+
+FILE_BYTES_MAX: Final = 64 * 1024
+"""The largest file people write for Bursar."""
+
+
+def read_small_file(file: str) -> str:
+    """A small text file, whole; `-` is standard input. Raises `InvalidRequest` for what cannot be one."""
+    name = "<stdin>" if file == "-" else file
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                data = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidRequest(f"{name} cannot be read: {error.strerror or error}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise InvalidRequest(f"{name} has more than {FILE_BYTES_MAX // 1024} kB; such files are small")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidRequest(
+            f"{name}:{line}: byte {data[error.start]:#04x} is not UTF-8 text; is it a binary file?"
+        ) from None
