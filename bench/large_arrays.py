@@ -19,17 +19,26 @@ from bursar.ids import RandomIds
 from bursar.model import ArraySpec, EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
+from bursar_policies.document import parse_documents
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
 from bursard.services.jobs import JobsService
 from bursard.state import State
-from bursard.state.decide import attempts, nodes
+from bursard.state.decide import attempts, nodes, policies
 from bursard.store import SqliteStore
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US
+PRICED = """kind: CostModel
+name: m
+spec: {pool: p, node_capex: 400003 USD, useful_life: 5y}
+---
+kind: Budget
+name: vision
+spec: {scope: {project: research/vision}, limit: 9000 USD, period: month}
+"""
 
 
 class Site:
@@ -59,6 +68,12 @@ class Site:
         answer = await self.jobs.Submit(pb.SubmitRequest(spec=spec_to_wire(spec)), None)
         return str(answer.job.number)
 
+    def apply(self, text: str) -> None:
+        """Documents, and the prices that follow from them."""
+        engine = self.engine
+        engine.commit(policies.apply_documents(engine.state, parse_documents(text, "bench"), START), "ann")
+        engine.commit(nodes.reprice(engine.state, engine.prices, START), "bursard")
+
     async def run_all(self) -> None:
         """Place, start and end everything, as the cycle and one agent would."""
         engine, state = self.engine, self.engine.state
@@ -84,10 +99,15 @@ def rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def bytes_per_task(tasks: int) -> tuple[float, float]:
-    """(bytes on disk, CPU milliseconds) for each of so many tasks, submitted and ended."""
+async def bytes_per_task(tasks: int, priced: bool = False) -> tuple[float, float]:
+    """(bytes on disk, CPU milliseconds) for each of so many tasks, submitted and ended.
+
+    `priced`: the node has a price, and one budget pays for all of them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         site = Site(Path(folder))
+        if priced:
+            site.apply(PRICED)
         before, cpu = site.disk_bytes(), time.process_time()
         await site.submit(tasks)
         await site.run_all()
@@ -123,6 +143,9 @@ async def main() -> None:
         disk, cpu_ms = await bytes_per_task(tasks)
         whole = f" = {disk * tasks / 1e6:.1f} MB (bar 20)" if tasks == 10_000 else ""
         print(f"{tasks:6} tasks run: {disk:6.0f} bytes of disk and {cpu_ms:.2f} ms of CPU each{whole}")
+    disk, cpu_ms = await bytes_per_task(10_000, priced=True)
+    whole = f" = {disk * 1e4 / 1e6:.1f} MB (bar 20)"
+    print(f" 10000 of them priced, under a budget: {disk:.0f} bytes and {cpu_ms:.2f} ms each{whole}")
     print(f"    largest memory of the process: {rss_mb():.0f} MB")
 
 

@@ -23,7 +23,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bursar.clock import HOUR_US
-from bursard.engine import charge_row, entry_rows, job_row, spec_bytes
+from bursard.engine import charge_row, job_row, posting_rows, spec_bytes
 from bursard.events import SCHEMA, Event, JobSubmitted, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
@@ -116,7 +116,8 @@ class Fold:
             yield from entries.stray_before(row.seq)
             made = [charge_row(self.state, row.seq, hour, node) for hour, node in self._applied.closed]
             yield from _compare_charges(row.seq, made, charges.take(row.seq))
-            lines = entry_rows(row.seq, self._applied.transactions)
+            postings = posting_rows(row.seq, self._applied.transactions)
+            lines = [line for posting in postings for line in posting.lines()]
             yield from _compare_entries(row.seq, lines, entries.take(row.seq))
             for job in self._applied.finished:
                 self._ended.put(row, self.state, job)

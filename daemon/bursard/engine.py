@@ -29,12 +29,11 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
 from bursard.events import Event, JobSubmitted, encode
 from bursard.ledger import HourCharge, Transaction
-from bursard.ledger import rows as flat_rows
 from bursard.replay import restore
 from bursard.state import Applied, JobRecord, NodeRecord, State, documents
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
-from bursard.store import Batch, ChargeRow, EntryRow, EventRow, JobRow, KeyRow, Log, Store, Unposted, Views
+from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ class Engine:
             batch.charges.extend(rows)  # type: ignore[attr-defined]
             applied.closed.clear()
         if applied.transactions:
-            batch.entries.extend(entry_rows(seq, applied.transactions))  # type: ignore[attr-defined]
+            batch.postings.extend(posting_rows(seq, applied.transactions))  # type: ignore[attr-defined]
             applied.transactions.clear()
         for job in applied.finished:
             transaction.evictions.append((seq, job.id))
@@ -268,7 +267,7 @@ class _Transaction:
         """The state may differ from what it was: something was applied, or was begun."""
         self.last: Event | None = None
         self.applied = Applied()
-        self.batch = Batch(events=[], jobs=[], charges=[], entries=[], keys=[])
+        self.batch = Batch(events=[], jobs=[], charges=[], postings=[], keys=[])
         self.unreleased: list[tuple[int, Event, int, str]] = []
         self.evictions: list[tuple[int, str]] = []
 
@@ -371,9 +370,15 @@ def unposted(state: State) -> Unposted:
     return Unposted(state.version, tuple(rows))
 
 
-def entry_rows(seq: int, transactions: Sequence[Transaction]) -> list[EntryRow]:
-    """Double-entry lines."""
+def posting_rows(seq: int, transactions: Sequence[Transaction]) -> list[PostingRow]:
+    """What event `seq` moved in the ledger."""
     return [
-        EntryRow(seq, row.kind, row.account, row.nanos, row.attempt_id or row.node_id)
-        for row in flat_rows(transactions)
+        PostingRow(
+            seq,
+            tx.kind,
+            tx.attempt_id or tx.node_id,
+            tuple((one.account, one.nanos) for one in tx.entries),
+            tx.job_id,
+        )
+        for tx in transactions
     ]

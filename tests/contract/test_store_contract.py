@@ -18,13 +18,13 @@ from bursard.store import (
     Batch,
     ChargeFilter,
     ChargeRow,
-    EntryRow,
     EventFilter,
     EventRow,
     Fenced,
     JobFilter,
     JobRow,
     KeyRow,
+    PostingRow,
     ScratchStore,
     SqliteStore,
     Store,
@@ -70,11 +70,8 @@ def charge(seq: int, nanos: int = 5, start_at: int = T0, **changes: Any) -> Char
     return ChargeRow(**(fields | changes))
 
 
-def settle(seq: int, nanos: int, account: str = "project:nlp") -> list[EntryRow]:
-    return [
-        EntryRow(seq, "settle", account, nanos, "att_1"),
-        EntryRow(seq, "settle", "cluster", -nanos, "att_1"),
-    ]
+def settle(seq: int, nanos: int, account: str = "project:nlp") -> list[PostingRow]:
+    return [PostingRow(seq, "settle", "att_1", ((account, nanos), ("cluster", -nanos)), "job_1")]
 
 
 class TestLog:
@@ -261,17 +258,17 @@ class TestJobs:
 class TestMoney:
     def test_entries_that_do_not_balance_are_refused(self, store: Store) -> None:
         with pytest.raises(InvariantViolation, match="sum to 5"):
-            store.append(Batch(events=[event(1)], entries=settle(1, 5)[:1]))
+            store.append(Batch(events=[event(1)], postings=[PostingRow(1, "settle", "att_1", (("a", 5),))]))
         assert store.last_seq == 0
         assert list(store.entries()) == []
 
     def test_rows_must_belong_to_events_of_their_batch(self, store: Store) -> None:
         with pytest.raises(InvariantViolation, match="in a batch of"):
-            store.append(Batch(events=[event(1)], entries=settle(2, 5)))
+            store.append(Batch(events=[event(1)], postings=settle(2, 5)))
 
     def test_balances_are_sums_of_entries(self, store: Store) -> None:
-        store.append(Batch(events=[event(1)], entries=settle(1, 5)))
-        store.append(Batch(events=[event(2)], entries=settle(2, 6) + settle(2, 2, "project:cv")))
+        store.append(Batch(events=[event(1)], postings=settle(1, 5)))
+        store.append(Batch(events=[event(2)], postings=settle(2, 6) + settle(2, 2, "project:cv")))
         assert store.balances() == {"cluster": -13, "project:cv": 2, "project:nlp": 11}
         assert store.balances("project:") == {"project:cv": 2, "project:nlp": 11}
         assert [row.nanos for row in store.entries("project:nlp")] == [5, 6]
@@ -284,7 +281,7 @@ class TestMoney:
         for seq in range(1, count + 1):
             row = charge(seq, start_at=T0, nanos=most)._replace(gpu=most - seq, cpu=-seq, memory=2)
             told = EventRow(seq, T0, "node:a", encode(_booted((row,))))
-            store.append(Batch(events=[told], charges=[row], entries=settle(seq, most)))
+            store.append(Batch(events=[told], charges=[row], postings=settle(seq, most)))
         assert store.balances() == {"cluster": -count * most, "project:nlp": count * most}
         (found,) = store.charge_sums([])
         assert (found.nanos, found.charges) == (count * most, count)
@@ -294,14 +291,14 @@ class TestMoney:
 
     def test_walks_longer_than_a_page_lose_and_repeat_nothing(self, store: Store) -> None:
         count = 4500
-        events, charges, entries = [], [], []
+        events, charges, postings = [], [], []
         for seq in range(1, count + 1):
             # Many share one start: the page boundary falls among equals.
             row = charge(seq, start_at=T0 + seq // 3000, nanos=seq)
             events.append(EventRow(seq, T0, "node:a", encode(_booted((row,)))))
             charges.append(row)
-            entries += settle(seq, seq)
-        store.append(Batch(events=events, charges=charges, entries=entries))
+            postings += settle(seq, seq)
+        store.append(Batch(events=events, charges=charges, postings=postings))
         assert [row.nanos for row in store.charges()] == list(range(1, count + 1))
         assert len(list(store.entries())) == 2 * count
         assert [row.nanos for row in store.entries("project")] == list(range(1, count + 1))
@@ -339,7 +336,7 @@ class TestMoney:
 
     def test_open_hours_are_rows_among_rows_as_of_their_event(self, store: Store) -> None:
         store.append(_charged([charge(1, 5), charge(1, 7, T0 + HOUR_US, project="cv")]))
-        store.append(Batch(events=[event(2)], charges=[charge(2, 100)], entries=settle(2, 100)))
+        store.append(Batch(events=[event(2)], charges=[charge(2, 100)], postings=settle(2, 100)))
         now = Unposted(1, (charge(0, 3, T0 + 1, labels='{"team":"a"}'), charge(0, 2**61, T0, kind="idle")))
 
         def folded(*by: str, **asked: Any) -> dict[tuple[str | int, ...], int]:

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from sqlite_utils import Database
 
 from bursar.errors import InvariantViolation, StoreUnavailable
 from bursar.model import EndCause, JobState
@@ -33,11 +35,11 @@ from bursard.events import (
 from bursard.events.subject import head_of
 from bursard.store import (
     Batch,
-    EntryRow,
     EventFilter,
     EventRow,
     JobFilter,
     KeyRow,
+    PostingRow,
     SqliteReader,
     SqliteStore,
     queries,
@@ -50,8 +52,8 @@ def event(seq: int) -> EventRow:
     return EventRow(seq, seq, "ann", encode(JobHeld(job_id=f"job_{seq}")))
 
 
-def entries(seq: int) -> list[EntryRow]:
-    return [EntryRow(seq, "hold", "a", 5, "x"), EntryRow(seq, "hold", "b", -5, "x")]
+def posting(seq: int) -> PostingRow:
+    return PostingRow(seq, "hold", "x", (("a", 5), ("b", -5)))
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def home(tmp_path: Path) -> Path:
     """A closed store of four events with entries."""
     store = SqliteStore(tmp_path / "state")
     for seq in range(1, 5):
-        store.append(Batch(events=[event(seq)], entries=entries(seq)))
+        store.append(Batch(events=[event(seq)], postings=[posting(seq)]))
     store.save_snapshot(1, b"one")
     store.save_snapshot(3, b"three")
     store.close()
@@ -71,7 +73,7 @@ def raw(home: Path) -> Iterator[sqlite3.Connection]:
     """Somebody with the file in hand and no respect for triggers."""
     connection = sqlite3.connect(home / "bursard.db", isolation_level=None)
     names = connection.execute("select name from sqlite_schema where type = 'trigger'").fetchall()
-    assert len(names) == 6
+    assert len(names) == 14
     for (name,) in names:
         connection.execute(f"drop trigger {name}")
     yield connection
@@ -103,14 +105,14 @@ class TestDurability:
                 reading.execute("delete from keys")
         store.close()
 
-    @pytest.mark.parametrize("table", ["events", "charges", "entries"])
+    @pytest.mark.parametrize("table", ["events", "charge_rows", "postings"])
     def test_money_rows_refuse_update_and_delete(self, home: Path, table: str) -> None:
         connection = connect(home / "bursard.db")
-        if table == "charges":
-            columns = connection.execute("pragma table_info(charges)").fetchall()
+        if table == "charge_rows":
+            columns = connection.execute("pragma table_info(charge_rows)").fetchall()
             values = [1 if kind == "INTEGER" else "x" for _, _, kind, *_ in columns]
             marks = ", ".join("?" * len(values))
-            connection.execute(f"insert into charges values ({marks})", values)
+            connection.execute(f"insert into charge_rows values ({marks})", values)
         for sql in (f"update {table} set seq = seq + 9", f"delete from {table}"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(sql)
@@ -152,7 +154,7 @@ class TestDurability:
         for reader in readers:
             reader.start()
         for seq in range(5, 105):
-            store.append(Batch(events=[event(seq)], entries=entries(seq)))
+            store.append(Batch(events=[event(seq)], postings=[posting(seq)]))
         for reader in readers:
             reader.join(30)
         assert faults == []
@@ -194,25 +196,77 @@ class TestDamage:
         raw.execute("delete from events where seq = ?", (seq,))
         assert reopened(home) != []
 
-    @pytest.mark.parametrize("rows", ["rowid = 1", "rowid in (3, 4)", "rowid in (7, 8)"])
-    def test_deleted_entries_are_found_also_in_pairs(
+    @pytest.mark.parametrize("table", ["accounts", "attempts", "attributions", "sources"])
+    def test_what_money_rows_share_refuses_update_and_delete(self, home: Path, table: str) -> None:
+        connection = connect(home / "bursard.db")
+        columns = connection.execute(f"pragma table_info({table})").fetchall()
+        values = [7 if kind == "INTEGER" else "x" for _, _, kind, *_ in columns]
+        connection.execute(f"insert into {table} values ({', '.join('?' * len(values))})", values)
+        for sql in (f"update {table} set id = id + 9", f"delete from {table}"):
+            with pytest.raises(sqlite3.IntegrityError, match=f"{table} is append-only"):
+                connection.execute(sql)
+        connection.close()
+
+    @pytest.mark.parametrize("rows", ["rowid = 1", "rowid in (2, 3)", "rowid = 4"])
+    def test_deleted_entries_are_found_wherever_they_stood(
         self, home: Path, raw: sqlite3.Connection, rows: str
     ) -> None:
-        raw.execute(f"delete from entries where {rows}")
-        assert any("entries: " in line for line in reopened(home))
+        raw.execute(f"delete from postings where {rows}")
+        assert any("postings: " in line for line in reopened(home))
 
     def test_an_edited_entry_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
-        raw.execute("update entries set nanos = 6 where rowid = 3")
+        (number,) = raw.execute("select id from accounts where name = 'a'").fetchone()
+        legs = msgspec.msgpack.encode([number, 6, number, -5])
+        raw.execute("update postings set legs = ? where rowid = 2", (legs,))
         problems = [line for line in reopened(home) if not line.startswith("the trigger ")]
         assert problems == ["entries of event 2 (hold) sum to 1 nanos, not 0"]
 
+    @pytest.mark.parametrize(
+        ("legs", "said"),
+        [
+            (
+                b"\xc1",
+                "MessagePack data is malformed: invalid opcode '\\xc1' (byte 0)",
+            ),
+            (msgspec.msgpack.encode([1, 5, 2]), "an account without its amount"),
+            (msgspec.msgpack.encode([1, "b"]), "an account without its amount"),
+            (
+                msgspec.msgpack.encode([77, 5, 1, -5]),
+                "there is no account of number 77",
+            ),
+            (msgspec.msgpack.encode([0, 5, 1, -5]), "there is no account of number 0"),
+        ],
+    )
+    def test_lines_that_cannot_be_read_are_named_with_their_event(
+        self, home: Path, raw: sqlite3.Connection, legs: bytes, said: str
+    ) -> None:
+        raw.execute("update postings set legs = ? where rowid = 2", (legs,))
+        problems = [line for line in reopened(home) if not line.startswith("the trigger ")]
+        assert problems == [f"entries of event 2 (hold): the lines are damaged: {said}"]
+        store = SqliteStore(home)
+        with pytest.raises(StoreUnavailable, match="is damaged: entries of event 2: the lines are damaged"):
+            store.balances()
+        store.close()
+
+    def test_an_amount_past_64_bits_is_refused_and_the_store_goes_on(self, home: Path) -> None:
+        store = SqliteStore(home)
+        most = 2**64
+        with pytest.raises(InvariantViolation, match="does not fit into 64 bits"):
+            store.append(
+                Batch(events=[event(5)], postings=[PostingRow(5, "hold", "x", (("c", most), ("a", -most)))])
+            )
+        store.append(Batch(events=[event(5)], postings=[PostingRow(5, "hold", "x", (("c", 1), ("a", -1)))]))
+        assert store.balances() == {"a": 19, "b": -20, "c": 1}
+        assert store.verify() == []
+        store.close()
+
     def test_a_charge_from_nowhere_is_found(self, home: Path, raw: sqlite3.Connection) -> None:
-        columns = raw.execute("pragma table_info(charges)").fetchall()
+        columns = raw.execute("pragma table_info(charge_rows)").fetchall()
         values = [9 if kind == "INTEGER" else "x" for _, _, kind, *_ in columns]
-        raw.execute(f"insert into charges values ({', '.join('?' * len(values))})", values)
+        raw.execute(f"insert into charge_rows values ({', '.join('?' * len(values))})", values)
         problems = reopened(home)
         assert "charges of event 9, which is not there" in problems
-        assert "charges: 1 rows where 0 were written" in problems
+        assert "charge_rows: 1 rows where 0 were written" in problems
 
     def test_replay_stops_at_the_event_that_was_changed(self, home: Path, raw: sqlite3.Connection) -> None:
         store = SqliteStore(home)
@@ -346,7 +400,7 @@ class TestOpening:
     def test_a_reader_beside_the_daemon_sees_what_is_committed(self, home: Path) -> None:
         store = SqliteStore(home)
         reader = SqliteReader(home / "bursard.db")
-        store.append(Batch(events=[event(5)], entries=entries(5)))
+        store.append(Batch(events=[event(5)], postings=[posting(5)]))
         assert reader.events()[-1] == event(5)
         assert reader.verify() == []
         reader.close()
@@ -366,9 +420,9 @@ class TestPlans:
             (EventFilter(kinds=("job-held",)), "idx_events_kind (kind=? AND rowid>?)"),
             (EventFilter(kinds=("job-held", "job-ended")), "idx_events_kind (kind=? AND rowid>?)"),
             (EventFilter(kinds=("member-ended",)), "INTEGER PRIMARY KEY (rowid>?)"),
-            (EventFilter(about="node_1"), "idx_events_subject (subject=? AND rowid>?)"),
-            (EventFilter(about="job_1", or_about=("att_1",)), "idx_events_subject (subject=? AND rowid>?)"),
-            (EventFilter(about="job_1", kinds=("job-held",)), "idx_events_subject (subject=? AND rowid>?)"),
+            (EventFilter(about="node_1"), "idx_events_brief (brief=? AND rowid>?)"),
+            (EventFilter(about="job_1", or_about=("att_1",)), "idx_events_brief (brief=? AND rowid>?)"),
+            (EventFilter(about="job_1", kinds=("job-held",)), "idx_events_brief (brief=? AND rowid>?)"),
             (EventFilter(placed_on="node_1"), "idx_events_kind (kind=? AND rowid>?)"),
             (EventFilter(), "INTEGER PRIMARY KEY (rowid>?)"),
         ],
@@ -383,11 +437,11 @@ class TestPlans:
             sql = f"explain query plan select seq from events{where} order by seq limit 10"
             plans.append([row[3] for row in connection.execute(sql, [*where.values])])
         connection.close()
-        ranges = [plan for plan in plans if "subject>?" in plan[0]]
+        ranges = [plan for plan in plans if "brief>?" in plan[0]]
         assert len(ranges) == bool(asked.about)
         for plan in plans:
             if plan in ranges:
-                assert "idx_events_subject" in plan[0]
+                assert "idx_events_brief" in plan[0]
             else:
                 assert index in plan[0]
                 assert not [line for line in plan if "TEMP B-TREE" in line]
@@ -495,7 +549,14 @@ class TestPlans:
         assert raw.execute("select hash from events order by seq").fetchall() == before
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             raw.execute("update events set actor = 'x'")
+        assert raw.execute("select seq, kind, ref from postings order by rowid").fetchall() == [
+            (seq, "hold", "x") for seq in range(1, 5)
+        ]
         raw.close()
+        store = SqliteStore(home)
+        assert store.balances() == {"a": 20, "b": -20}
+        assert [line.nanos for line in store.entries()] == [5, -5] * 4
+        store.close()
 
 
 JOBS_OF_SCHEMA_1 = [columns for table, columns in m0001_initial._INDEXES if table == "jobs"]
@@ -513,8 +574,33 @@ def _payloads_of_schema_1() -> list[bytes]:
     return found
 
 
+def _back_to_schema_2(raw: sqlite3.Connection) -> None:
+    """What step 3 did, undone: of a database that has no charges."""
+    raw.execute("drop view charges")
+    for table in ("accounts", "attempts", "attributions", "sources", "postings", "charge_rows"):
+        raw.execute(f"drop table {table}")
+    raw.execute("drop index idx_events_brief")
+    raw.execute("alter table events drop column brief")
+    db = Database(raw)
+    for table in ("charges", "entries"):
+        columns = m0001_initial._TABLES[table]
+        db.table(table).create(columns, not_null=set(columns), strict=True)
+    db.table("charges").add_column("held_us", int, not_null_default=0)
+    for table, keys in m0001_initial._INDEXES:
+        if table in ("charges", "entries"):
+            db.table(table).create_index(list(keys))
+    for table in ("charges", "entries"):
+        for verb in ("update", "delete"):
+            raw.execute(f"create trigger {table}_refuse_{verb} before {verb} on {table} begin select 1; end")
+    for seq in range(1, 5):
+        raw.execute("insert into entries values (?, 'hold', 'a', 5, 'x')", (seq,))
+        raw.execute("insert into entries values (?, 'hold', 'b', -5, 'x')", (seq,))
+    raw.execute("update head set entries = 8")
+
+
 def _back_to_schema_1(raw: sqlite3.Connection) -> None:
-    """What step 2 did, undone."""
+    """What steps 3 and 2 did, undone."""
+    _back_to_schema_2(raw)
     for (name,) in raw.execute(
         "select name from sqlite_schema where type = 'index' and sql is not null and name like 'idx_%'"
         " and tbl_name in ('events', 'jobs')"

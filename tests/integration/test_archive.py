@@ -183,8 +183,8 @@ def test_a_charge_of_an_archived_month_that_was_changed_is_found_with_its_archiv
     out = tmp_path / "archive"
     archive_months(home, "2026-12", out, CLOCK)
     connection = sqlite3.connect(home / "bursard.db", isolation_level=None)
-    connection.execute("drop trigger charges_refuse_update")
-    connection.execute("update charges set nanos = nanos + 1, gpu = gpu + 1 where rowid = 1")
+    connection.execute("drop trigger charge_rows_refuse_update")
+    connection.execute("update charge_rows set nanos = nanos + 1, gpu = gpu + 1 where rowid = 1")
     connection.close()
     store = SqliteStore(home)
     assert [problem for problem in store.check_archive(out) if problem.startswith("charges of event")]
@@ -192,11 +192,12 @@ def test_a_charge_of_an_archived_month_that_was_changed_is_found_with_its_archiv
 
 
 ARCHIVED = {
-    "charges": "update charges set project = 'innocent' where rowid = 1",
-    "amounts": "update charges set nanos = nanos + 1, gpu = gpu + 1 where rowid = 1",
-    "swapped": "update charges set nanos = nanos - nanos % 2 + 1 - nanos % 2 where rowid < 3",
-    "entries": "update entries set account = 'job/other' where rowid = 2",
-    "the last": "update charges set pool = 'x' where rowid = (select max(rowid) from charges)",
+    "charges": "update attributions set project = 'innocent' where id ="
+    " (select attribution from charge_rows where rowid = 1)",
+    "amounts": "update charge_rows set nanos = nanos + 1, gpu = gpu + 1 where rowid = 1",
+    "swapped": "update charge_rows set nanos = nanos - nanos % 2 + 1 - nanos % 2 where rowid < 3",
+    "entries": "update accounts set name = 'job/other' where id = 2",
+    "the last": "update charge_rows set rank = 9 where rowid = (select max(rowid) from charge_rows)",
 }
 
 

@@ -19,7 +19,7 @@ from bursard.store import SqliteStore
 CHILD = r"""
 import asyncio, sys
 from bursard.events import JobHeld, encode
-from bursard.store import Batch, CommitUnknown, EntryRow, EventRow, KeyRow, SqliteStore
+from bursard.store import Batch, CommitUnknown, EventRow, KeyRow, PostingRow, SqliteStore
 from bursard.writer import Writer
 
 store = SqliteStore(sys.argv[1])
@@ -28,7 +28,7 @@ limit = int(sys.argv[2])
 def batch(seq):
     return Batch(
         events=[EventRow(seq, seq, "ann", encode(JobHeld(job_id=f"job_{seq}")))],
-        entries=[EntryRow(seq, "hold", "a", seq, "x"), EntryRow(seq, "hold", "b", -seq, "x")],
+        postings=[PostingRow(seq, "hold", "x", (("a", seq), ("b", -seq)))],
         keys=[KeyRow("ann", f"key{seq}", f"job_{seq}", b"d" * 32)],
     )
 

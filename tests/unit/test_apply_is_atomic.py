@@ -149,7 +149,7 @@ def test_doctor_finds_a_job_that_ended_twice(at_a_desk: Any) -> None:
         assert second_ends(desk.store, 0) == []
         seq = desk.state.version + 1
         late = EventRow(seq, desk.engine.now(), "ann", encode(end))
-        desk.store.append(Batch(events=[late], jobs=[], charges=[], entries=[], keys=[]))
+        desk.store.append(Batch(events=[late], jobs=[], charges=[], postings=[], keys=[]))
         assert second_ends(desk.store, 0) == [f"J5: {end.job_id} ends once more with event {seq}"]
         assert not check_ends(desk.store, seq, True).ok
         restored = restore(desk.store, desk.state.limits)

@@ -61,9 +61,18 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (directory / DATABASE).read_bytes()
 
 
+def changed(legs: bytes, position: int, account: str | int | None, more: int) -> bytes:
+    """The lines of a posting with one of them changed."""
+    flat = msgspec.msgpack.decode(legs)
+    flat[2 * position] = flat[2 * position] if account is None else account
+    flat[2 * position + 1] += more
+    return msgspec.msgpack.encode(flat)
+
+
 def edit(file: Path, *statements: str) -> None:
     """What somebody does who knows SQLite: guards away, the edit, guards back."""
     connection = sqlite3.connect(file, isolation_level=None)
+    connection.create_function("changed", 4, changed)
     connection.execute("begin")
     guards = connection.execute("select name, sql from sqlite_master where type = 'trigger'").fetchall()
     for name, _ in guards:
@@ -85,17 +94,18 @@ def after(kept: bytes, folder: Path, change: Callable[[Path], None]) -> tuple[st
     return inspect(folder).problems
 
 
-USAGE = "where rowid = (select rowid from charges where kind = 'usage' order by nanos desc limit 1)"
+USAGE = "where rowid = (select id from charges where kind = 'usage' order by nanos desc limit 1)"
 JOB = "where number = 2"
-POSTED = "(select max(seq) from entries where tx_kind = 'usage')"
-LINE = f"(select max(rowid) from entries where seq = {POSTED} and account like 'job/%')"
+POSTED = "where rowid = (select max(rowid) from postings where kind = 'usage')"
+"""Its lines: node, job, and of the budget held and settled."""
 
 CHARGES = {
     "project": "'innocent'", "user": "'somebody'", "experiment": "'ex'", "model": "'mm'",
     "model_version": "'7'", "labels": "'{}'", "job_number": "9", "job_id": "'job_9'", "node_name": "'other'",
-    "pool": "'aws'", "simulated": "1", "price_id": "'x'", "start_at": "start_at + 1", "end_at": "end_at - 1",
-    "held_us": "held_us + 1", "nanos": "nanos + 1", "gpu": "gpu + 1", "cpu": "cpu + 1",
-    "memory": "memory + 1", "rank": "1", "kind": "'idle'", "node_id": "'node_9'", "attempt_id": "'att_9'",
+    "pool": "'aws'", "simulated": "1", "price_id": "'x'", "start_at": "start_at + 1",
+    "span_us": "span_us - 1", "held_us": "held_us + 1", "nanos": "nanos + 1", "gpu": "gpu + 1",
+    "cpu": "cpu + 1", "memory": "memory + 1", "rank": "1",
+    "kind": "'idle'", "node_id": "'node_9'", "attempt_id": "'att_9'",
 }  # fmt: skip
 JOBS = {
     "number": "99", "parent_id": "'job_9'", "array_index": "3", "name": "'x'", "project": "'zzz'",
@@ -104,23 +114,48 @@ JOBS = {
     "started_at": "started_at + 1", "finished_at": "finished_at + 1",
     "settled_nanos": "settled_nanos + 1000000", "currency": "'EUR'",
 }  # fmt: skip
+SHARED = {
+    "attributions": ("project", "user", "experiment", "model", "model_version", "labels"),
+    "sources": ("node_id", "node_name", "pool", "simulated", "price_id"),
+    "attempts": ("attempt_id", "job_id"),
+}
+
+
+def charge(name: str) -> tuple[str, ...]:
+    """What changes one column of the largest charge: of what rows share, with a set of its own."""
+    for table, columns in SHARED.items():
+        if name in columns:
+            kept = f"(select {table[:-1]} from charge_rows {USAGE})"
+            values = ", ".join(CHARGES[one] if one == name else f'"{one}"' for one in columns)
+            return (
+                f"insert into {table} select 999, {values} from {table} where id = {kept}",
+                f"update charge_rows set {table[:-1]} = 999 {USAGE}",
+            )
+    return (f"update charge_rows set {name} = {CHARGES[name]} {USAGE}",)
+
+
 PLANTED = {
-    **{f"charges {name}": (f"update charges set {name} = {to} {USAGE}",) for name, to in CHARGES.items()},
+    **{f"charges {name}": charge(name) for name in CHARGES},
     **{f"jobs {name}": (f"update jobs set {name} = {to} {JOB}",) for name, to in JOBS.items()},
-    "charges seq": (f"update charges set seq = seq + 1 {USAGE}",),
-    "entries account of a job": (f"update entries set account = 'job/other' where rowid = {LINE}",),
+    "charges seq": (f"update charge_rows set seq = seq + 1 {USAGE}",),
+    "charges of nobody known": (f"update charge_rows set attribution = 998 {USAGE}",),
+    "entries account of a job": (f"update postings set legs = changed(legs, 1, 'job/other', 0) {POSTED}",),
     "entries account of a budget": (
-        "update entries set account = replace(account, '/settled', '/available') where rowid ="
-        " (select max(rowid) from entries where account like '%/settled')",
+        "update postings set legs = changed(legs, 3, (select max(id) from accounts where name like"
+        f" '%/available'), 0) {POSTED}",
     ),
+    "entries name of an account": ("update accounts set name = name || 'x' where name like 'node/%'",),
     "entries a pair": (
-        f"update entries set nanos = nanos + 5 where rowid = {LINE}",
-        "update entries set nanos = nanos - 5 where rowid = (select rowid from entries where"
-        f" seq = {POSTED} and account like 'node/%' and tx_kind = 'usage' limit 1)",
+        f"update postings set legs = changed(changed(legs, 1, null, 5), 0, null, -5) {POSTED}",
     ),
-    "entries ref": (f"update entries set ref = 'att_x' where rowid = {LINE}",),
-    "entries tx_kind": (f"update entries set tx_kind = 'roll' where seq = {POSTED}",),
-    "entries seq": (f"update entries set seq = seq - 1 where seq = {POSTED}",),
+    "entries that cannot be read": (f"update postings set legs = x'c1' {POSTED}",),
+    "entries ref": (
+        "insert into attempts select 999, 'att_x', job_id from attempts where id ="
+        f" (select attempt from postings {POSTED})",
+        f"update postings set attempt = 999 {POSTED}",
+    ),
+    "entries tx_kind": (f"update postings set kind = 'roll' {POSTED}",),
+    "entries seq": (f"update postings set seq = seq - 1 {POSTED}",),
     "jobs a row deleted": (f"delete from jobs {JOB}",),
     "jobs a row invented": (
         "insert into jobs select 'job_new', 77, parent_id, array_index, name, project, user, experiment,"
@@ -216,8 +251,7 @@ def test_an_edit_of_any_row_is_found_and_its_table_named(kept: bytes, tmp_path: 
 def test_a_column_of_a_charge_is_named_with_what_it_should_say(
     kept: bytes, tmp_path: Path, name: str
 ) -> None:
-    change = f"update charges set {name} = {CHARGES[name]} {USAGE}"
-    (found,) = after(kept, tmp_path / "state", lambda file: edit(file, change))
+    (found,) = after(kept, tmp_path / "state", lambda file: edit(file, *charge(name)))
     assert f": {name} is {CHARGES[name].strip()}, not " in found
 
 
@@ -241,11 +275,11 @@ def test_a_document_that_was_rewritten_is_found(kept: bytes, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("drop trigger charges_refuse_update", "the trigger charges_refuse_update is gone"),
+        ("drop trigger charge_rows_refuse_update", "the trigger charge_rows_refuse_update is gone"),
         ("drop trigger events_refuse_delete", "the trigger events_refuse_delete is gone"),
-        ("drop index idx_charges_job_id", "the index idx_charges_job_id is gone"),
+        ("drop index idx_charge_rows_job_number", "the index idx_charge_rows_job_number is gone"),
         (
-            "create trigger t after insert on charges begin delete from charges where nanos = 1; end",
+            "create trigger t after insert on charge_rows begin delete from charge_rows where nanos = 1; end",
             "there is a trigger t of another program",
         ),
     ],
@@ -264,18 +298,18 @@ def test_a_guard_or_index_that_is_not_as_it_was_made_is_named(
 def test_a_guard_that_lets_changes_pass_is_named(kept: bytes, tmp_path: Path) -> None:
     def weaken(file: Path) -> None:
         connection = sqlite3.connect(file)
-        connection.execute("drop trigger entries_refuse_delete")
+        connection.execute("drop trigger postings_refuse_delete")
         connection.execute(
-            "create trigger entries_refuse_delete before delete on entries when 0 begin"
+            "create trigger postings_refuse_delete before delete on postings when 0 begin"
             " select raise(abort, 'no'); end"
         )
         connection.close()
 
-    said = "the trigger entries_refuse_delete is not as this version makes it"
+    said = "the trigger postings_refuse_delete is not as this version makes it"
     assert after(kept, tmp_path / "state", weaken) == (said,)
 
 
-@pytest.mark.parametrize("column", ["kind", "subject", "opening"])
+@pytest.mark.parametrize("column", ["kind", "subject", "opening", "brief"])
 def test_what_sqlite_reads_from_a_payload_cannot_be_written(kept: bytes, tmp_path: Path, column: str) -> None:
     file = tmp_path / DATABASE
     file.write_bytes(kept)
@@ -293,16 +327,17 @@ def test_the_live_check_finds_what_the_check_of_a_copy_finds() -> None:
         await day.engine.durable()
         assert [one.message for one in doctor.check_store(store, True) if not one.ok] == []
         with store._reading() as connection:
-            connection.execute("drop trigger charges_refuse_update")
+            connection.create_function("changed", 4, changed)
+            connection.execute("drop trigger charge_rows_refuse_update")
             sql = connection.execute(
-                "select sql from sqlite_schema where name = 'entries_refuse_update'"
+                "select sql from sqlite_schema where name = 'postings_refuse_update'"
             ).fetchone()[0]
-            connection.execute("drop trigger entries_refuse_update")
+            connection.execute("drop trigger postings_refuse_update")
             for statement in PLANTED["entries account of a job"]:
                 connection.execute(statement)
             connection.execute(sql)
         (broken,) = [one for one in doctor.check_store(store, True) if not one.ok]
-        assert "charges_refuse_update is gone" in broken.message
+        assert "charge_rows_refuse_update is gone" in broken.message
         assert "job/other" in broken.message
         await day.engine.writer.close()
 

@@ -25,7 +25,7 @@ from bursard.engine import Engine
 from bursard.events import SCHEMA, JobEnded, LogResumed, decode, encode
 from bursard.state import Limits, State
 from bursard.state import image as state_image
-from bursard.store import Batch, EntryRow, EventRow, SqliteStore
+from bursard.store import Batch, EventRow, PostingRow, SqliteStore
 from bursard.store.headfile import NAME as HEAD
 from bursard.writer import Writer
 
@@ -394,12 +394,10 @@ def test_entries_that_say_another_sum_than_the_log_are_a_finding(home: Path, par
     store = SqliteStore(home)
     period = replay.restore(store, Limits()).budgets.records["vision"].period_start
     seq = store.last_seq + 1
-    lines = [
-        EntryRow(seq, "settle", f"budget/vision/{period}/{part}", 5, "x"),
-        EntryRow(seq, "settle", f"budget/vision/{period}/available", -5, "x"),
-    ]
+    legs = ((f"budget/vision/{period}/{part}", 5), (f"budget/vision/{period}/available", -5))
+    postings = [PostingRow(seq, "settle", "x", legs)]
     payload = encode(LogResumed("accepted", 1, 2, 1, 1, "ann"))
-    store.append(Batch(events=[EventRow(seq, NOW, "ann", payload)], entries=lines))
+    store.append(Batch(events=[EventRow(seq, NOW, "ann", payload)], postings=postings))
     store.close()
     assert backup.audit(home).problems == (
         f"entries of event {seq}: budget/vision/{period}/{part} (settle, x) has 5 nanos, the log says 0",

@@ -99,13 +99,13 @@ def test_an_end_posts_what_was_open_and_leaves_no_more() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "update charges set nanos = nanos + 1 where rowid = 1",
-        "update charges set held_us = held_us - 1 where rowid = 2",
-        "update charges set price_id = 'other' where rowid = 1",
-        "update charges set job_id = 'job_9' where rowid = 1",
-        "update charges set seq = seq - 60 where rowid = 1",
-        "delete from charges where rowid = 2",
-        "insert into charges select * from charges where rowid = 1",
+        "update charge_rows set nanos = nanos + 1 where rowid = 1",
+        "update charge_rows set held_us = held_us - 1 where rowid = 2",
+        "update sources set price_id = 'other' where id = (select source from charge_rows where rowid = 1)",
+        "update attempts set job_id = 'job_9' where id = (select max(attempt) from charge_rows)",
+        "update charge_rows set seq = seq - 60 where rowid = 1",
+        "delete from charge_rows where rowid = 2",
+        "insert into charge_rows select * from charge_rows where rowid = 1",
     ],
 )
 def test_a_row_that_the_log_does_not_bear_out_is_found(damage: str) -> None:
@@ -115,8 +115,9 @@ def test_a_row_that_the_log_does_not_bear_out_is_found(damage: str) -> None:
         await day.engine.writer.close()
         assert store.verify() == []
         with store._reading() as connection:
-            for verb in ("update", "delete"):
-                connection.execute(f"drop trigger charges_refuse_{verb}")
+            for table in ("charge_rows", "sources", "attempts"):
+                for verb in ("update", "delete"):
+                    connection.execute(f"drop trigger {table}_refuse_{verb}")
             connection.execute(damage)
         assert [problem for problem in store.verify() if problem.startswith("charges of event")]
 

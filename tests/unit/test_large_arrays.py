@@ -14,12 +14,14 @@ from bursar.errors import NotFound, RateLimited
 from bursar.model import ArraySpec, Dependency, JobSpec
 from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
+from bursar_policies.document import parse_documents
 from bursard.engine import spec_bytes
 from bursard.events import StopRequested
 from bursard.replay import restore
 from bursard.services.jobs import JobsService
 from bursard.state import Limits, image
 from bursard.state.arrays import QUEUED_MAX
+from bursard.state.decide import nodes, policies
 from bursard.state.decide.jobs import EVENTS_MAX
 
 SMALL = (ResourceRequest(None, 1, 1 << 20),)
@@ -97,6 +99,37 @@ def test_a_task_that_ran_takes_less_than_two_kilobytes_of_disk(at_a_desk: Any) -
         assert unused == 0
         assert (after - before) / tasks < 1_950
         assert len(list(desk.store.charges())) == tasks
+        assert desk.store.verify() == []
+
+    at_a_desk(story)
+
+
+PRICED = """kind: CostModel
+name: m
+spec: {pool: p, node_capex: 400003 USD, useful_life: 5y}
+---
+kind: Budget
+name: vision
+spec: {scope: {project: research/vision}, limit: 9000 USD, period: month}
+"""
+
+
+def test_a_priced_task_under_a_budget_takes_less_than_two_kilobytes_of_disk(at_a_desk: Any) -> None:
+    tasks = 1_200
+
+    async def story(desk: Any) -> None:
+        engine = desk.engine
+        documents = parse_documents(PRICED, "test")
+        engine.commit(policies.apply_documents(desk.state, documents, engine.now()), "ann")
+        engine.commit(nodes.reprice(desk.state, engine.prices, engine.now()), "bursard")
+        before, _ = pages_of(desk)
+        await desk.submit(array=every(tasks), options=SMALL, project="research/vision")
+        await run_all(desk)
+        after, _ = pages_of(desk)
+        assert (after - before) / tasks < 1_950
+        postings = desk.store._rows("select kind, count(*) from postings group by kind order by kind")
+        assert postings == [("hold", tasks), ("release", tasks), ("usage", tasks)]
+        assert len(list(desk.store.entries())) == 8 * tasks
         assert desk.store.verify() == []
 
     at_a_desk(story)

@@ -7,13 +7,14 @@ from bursard.events import MemberStarted, NodeMetered, Used
 from bursard.reports.cost import CostRow, CostTable
 from bursard.reports.period import Period
 from bursard.reports.statement import Statement, text_pieces
+from bursard.store import PostingRow
 from bursard.store.chain import GENESIS
 from bursard.store.hours import OpenHours
 from bursard.store.verify import Head, check
 
 
 def entries(*seqs: int, last: int = 5) -> list[str]:
-    rows = [line for seq in seqs for line in ((seq, "hold", "a", 5, "x"), (seq, "hold", "b", -5, "x"))]
+    rows = [PostingRow(seq, "hold", "x", (("a", 5), ("b", -5))) for seq in seqs]
     found = check(Head(last, GENESIS, 0, 0), (), None, rows)
     return [line for line in found if line.startswith("entries")]
 

@@ -55,6 +55,7 @@ def inspect(directory: Path) -> Report:
         return Report(damage=(error.message,))
     try:
         state = restore(store, Limits())
+        damage = tuple(store.verify())
         return Report(
             cluster_id=state.cluster_id,
             seq=store.last_seq,
@@ -63,8 +64,8 @@ def inspect(directory: Path) -> Report:
             jobs_live=sum(1 for job in state.jobs.values() if not job.parent_id),
             attempts_live=len(state.attempts),
             budgets=len(state.budgets.records),
-            accounts=len(store.balances()),
-            damage=tuple(store.verify()),
+            accounts=0 if damage else len(store.balances()),
+            damage=damage,
             findings=tuple(findings_of(state, store)),
         )
     except BursarError as error:

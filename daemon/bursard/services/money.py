@@ -125,8 +125,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         number, ids = 0, tuple[str, ...]()
         if request.job:
             job = await find_job(self.engine, request.job)
-            # By number, so that an array is all of its tasks; one task by its id.
-            number, ids = (0, (job.id,)) if job.parent_id else (job.number, ())
+            # By number, which all tasks of an array share; one task by its id among them.
+            number, ids = job.number, (job.id,) if job.parent_id else ()
         return ChargeFilter(
             since=request.since,
             until=request.until,

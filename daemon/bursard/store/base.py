@@ -117,8 +117,26 @@ class Unposted(NamedTuple):
     rows: tuple[ChargeRow, ...]
 
 
+class PostingRow(NamedTuple):
+    """A double-entry transaction: its lines, (account, nanos), sum to zero (L1).
+
+    `ref`: the attempt or node it is about; `job_id`: whose attempt.
+    """
+
+    seq: int
+    kind: str
+    ref: str
+    legs: tuple[tuple[str, int], ...]
+    job_id: str = ""
+
+    def lines(self) -> Iterator[EntryRow]:
+        """Each of its lines by itself."""
+        for account, nanos in self.legs:
+            yield EntryRow(self.seq, self.kind, account, nanos, self.ref)
+
+
 class EntryRow(NamedTuple):
-    """One line of a double-entry transaction; the lines of one (seq, tx_kind) sum to zero (L1)."""
+    """One line of a double-entry transaction, as it is read."""
 
     seq: int
     tx_kind: str
@@ -142,13 +160,13 @@ class Batch(msgspec.Struct, kw_only=True):
     events: Sequence[EventRow] = ()
     jobs: Sequence[JobRow] = ()
     charges: Sequence[ChargeRow] = ()
-    entries: Sequence[EntryRow] = ()
+    postings: Sequence[PostingRow] = ()
     keys: Sequence[KeyRow] = ()
 
     @property
     def rows(self) -> int:
         """How many rows this writes."""
-        tables = (self.events, self.jobs, self.charges, self.entries, self.keys)
+        tables = (self.events, self.jobs, self.charges, self.postings, self.keys)
         return sum(len(table) for table in tables)
 
 
@@ -159,15 +177,15 @@ def merge(batches: Sequence[Batch]) -> Batch:
     events: list[EventRow] = []
     jobs: list[JobRow] = []
     charges: list[ChargeRow] = []
-    entries: list[EntryRow] = []
+    postings: list[PostingRow] = []
     keys: list[KeyRow] = []
     for batch in batches:
         events += batch.events
         jobs += batch.jobs
         charges += batch.charges
-        entries += batch.entries
+        postings += batch.postings
         keys += batch.keys
-    return Batch(events=events, jobs=jobs, charges=charges, entries=entries, keys=keys)
+    return Batch(events=events, jobs=jobs, charges=charges, postings=postings, keys=keys)
 
 
 def check_batch(batch: Batch, last_seq: int) -> int:
@@ -177,16 +195,19 @@ def check_batch(batch: Batch, last_seq: int) -> int:
         seq += 1
         if event[0] != seq:
             raise InvariantViolation(f"event {event[0]} does not follow event {seq - 1}")
-    for rows in (batch.charges, batch.entries):
+    for rows in (batch.charges, batch.postings):
         if rows and not (last_seq < rows[0][0] and rows[-1][0] <= seq):
             raise InvariantViolation(
                 f"rows of events {rows[0][0]}..{rows[-1][0]} in a batch of {last_seq + 1}..{seq}"
             )
-    total = 0
-    for entry in batch.entries:
-        total += entry[3]
-    if total:
-        raise InvariantViolation(f"the entries of events {last_seq + 1}..{seq} sum to {total}, not 0")
+    for posting in batch.postings:
+        total = 0
+        for _, nanos in posting.legs:
+            total += nanos
+        if total:
+            raise InvariantViolation(
+                f"the entries of event {posting.seq} ({posting.kind}) sum to {total}, not 0"
+            )
     return seq
 
 
@@ -464,7 +485,7 @@ class Views(Protocol):
         ...
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:
-        """Ledger lines of the accounts that begin with `prefix`, by account, then log order."""
+        """Ledger lines of the accounts that begin with `prefix`, in log order; safe while others write."""
         ...
 
     def balances(self, prefix: str = "") -> dict[str, int]:

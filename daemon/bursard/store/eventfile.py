@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from bursar.errors import BursarError, InvalidRequest
-from bursard.store import queries, verify
+from bursard.store import ledger, queries, verify
+from bursard.store.base import PostingRow
 from bursard.store.chain import GENESIS
 from bursard.store.hours import Kept, OpenHours
 
@@ -56,18 +57,30 @@ def rows_of(connection: sqlite3.Connection, upto: int, jobs_upto: int | None = N
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
     nanos = 0
-    for table, column, last in (
-        ("charges", "seq", upto),
-        ("entries", "seq", upto),
-        ("jobs", "rowid", jobs_upto),
+    for table, rows in (
+        ("charges", _rows(connection, "charges", "seq", "id", upto)),
+        ("entries", _lines(connection, upto)),
+        ("jobs", _rows(connection, "jobs", "rowid", "rowid", jobs_upto)),
     ):
         counts[table] = 0
-        sql = f"select {queries.columns(table)} from {table} where {column} <= ? order by rowid"
-        for row in connection.execute(sql, (last,)):
+        for row in rows:
             digest.update(msgspec.msgpack.encode((table, row)))
             counts[table] += 1
             nanos += row[_NANOS] if table == "charges" else 0
     return Rows(upto=upto, jobs_upto=jobs_upto or 0, nanos=nanos, digest=digest.hexdigest(), **counts)
+
+
+def _rows(
+    connection: sqlite3.Connection, table: str, column: str, order: str, upto: int | None
+) -> Iterator[tuple[Any, ...]]:
+    sql = f"select {queries.columns(table)} from {table} where {column} <= ? order by {order}"
+    yield from connection.execute(sql, (upto,))
+
+
+def _lines(connection: sqlite3.Connection, upto: int) -> Iterator[tuple[Any, ...]]:
+    """Ledger lines one by one, as they were kept when the first archives were made: a digest stays good."""
+    for posting in ledger.postings(connection, upto=upto):
+        yield from posting.lines() if isinstance(posting, PostingRow) else (tuple(posting),)
 
 
 _NANOS = queries.TABLES["charges"].index("nanos")
@@ -229,7 +242,7 @@ def walk(
     charges: Iterable[tuple[Any, ...]] | None = None
     if live is not None:
         charges = live.execute(
-            f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by rowid",
+            f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by id",
             (before.seq, end.seq),
         )
     start = verify.Start(before.seq, bytes.fromhex(before.hash))

@@ -10,8 +10,8 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 
-from bursard.store import eventfile, queries, verify
-from bursard.store.base import ChargeRow, EntryRow, EventRow, JobRow, KeyRow
+from bursard.store import eventfile, ledger, queries, verify
+from bursard.store.base import ChargeRow, EntryRow, EventRow, JobRow, KeyRow, PostingRow
 
 
 class Picture:
@@ -55,13 +55,14 @@ class Picture:
 
     def charges(self, after: int, upto: int = 2**62) -> Iterator[ChargeRow]:
         """Of the events `(after, upto]`, in the order of writing."""
-        sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by rowid"
+        sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by id"
         return map(ChargeRow._make, self._connection.execute(sql, (after, upto)))
 
     def entries(self, after: int, upto: int = 2**62) -> Iterator[EntryRow]:
-        """Of the events `(after, upto]`, in the order of writing."""
-        sql = f"select {queries.columns('entries')} from entries where seq > ? and seq <= ? order by rowid"
-        return map(EntryRow._make, self._connection.execute(sql, (after, upto)))
+        """Of the events `(after, upto]`, in the order of writing; a transaction that is damaged has none."""
+        for posting in ledger.postings(self._connection, after, upto):
+            if isinstance(posting, PostingRow):
+                yield from posting.lines()
 
     def jobs(self) -> Iterator[JobRow]:
         """By id."""
@@ -81,9 +82,4 @@ class Picture:
 
     def balances_but(self, prefix: str) -> dict[str, int]:
         """Nanos per account, those left out that begin with `prefix`."""
-        sql = (
-            f"select account, {queries.wide_sum('nanos')} from entries where account < ? or account >= ? "
-            "group by account order by account"
-        )
-        rows = self._connection.execute(sql, (prefix, prefix + "\U0010ffff"))
-        return {account: queries.wide(high, low) for account, high, low in rows}
+        return ledger.balances(self.entries(0), lambda account: not account.startswith(prefix))

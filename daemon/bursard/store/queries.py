@@ -14,7 +14,6 @@ from bursard.store.base import (
     ChargeFilter,
     ChargeRow,
     Dim,
-    EntryRow,
     EventFilter,
     EventRow,
     JobFilter,
@@ -30,9 +29,16 @@ TABLES: dict[str, tuple[str, ...]] = {
     "events": (*EventRow._fields, "hash"),
     "jobs": JobRow._fields,
     "charges": ChargeRow._fields,
-    "entries": EntryRow._fields,
+    "charge_rows": (
+        *("seq", "kind", "source", "attribution", "attempt", "job_number", "rank", "start_at", "span_us"),
+        *("held_us", "nanos", "gpu", "cpu", "memory"),
+    ),
+    "postings": ("seq", "kind", "attempt", "ref", "legs"),
     "keys": KeyRow._fields,
 }
+"""Columns, in order. `charges` is a view of `charge_rows` and what these share; its `id` is their row."""
+
+WRITTEN = ("events", "jobs", "charge_rows", "postings", "keys")
 
 
 def columns(table: str) -> str:
@@ -66,13 +72,13 @@ _DIMS: dict[str, str] = {
 _NO_TASK = "array_index < 0"
 """The condition of the indexes on jobs, word for word; those of tasks are found by number and index."""
 
-COMMON = ("member-ended", "member-started", "node-metered")
+COMMON = ("attempt-ended", "member-ended", "member-started", "node-metered")
 """Kinds that every attempt or minute has: no index holds them, and the log is walked for them."""
 
 NAMING_NODES = ("attempt-placed", "machine-joined", "node-misbehaved")
 """Kinds that name a node and may be about something else."""
 
-RARE = "kind not in ('member-ended', 'member-started', 'node-metered')"
+RARE = "kind not in ('attempt-ended', 'member-ended', 'member-started', 'node-metered')"
 """The condition of the index on kinds, word for word, or SQLite does not use it (`migrations`)."""
 
 _KIND = f"kind = ? and {RARE}"
@@ -174,8 +180,14 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
     One value of an indexed column each; a list of values would have all their rows sorted for each page.
     """
     if query.about:
-        walks = [_walk("subject = ?", about) for about in (query.about, *query.or_about)]
-        walks.append(_walk("subject > ? and subject < ?", *_tasks_of(query.about)))
+        walks = [
+            _walk("brief = ? and subject = ?", brief(about), about)
+            for about in (query.about, *query.or_about)
+        ]
+        start, end = _tasks_of(query.about)
+        short = brief(start)
+        tasks = "brief > ? and brief < ? and subject > ? and subject < ?"
+        walks.append(_walk(tasks, short, short[:-1] + "/", start, end))
     elif query.placed_on:
         walks = []
     else:
@@ -201,6 +213,12 @@ def _tasks_of(job_id: str) -> tuple[str, str]:
     return job_id + ".", job_id + "/"
 
 
+def brief(subject: str) -> str:
+    """What the index on subjects holds of one: the column `brief` of `events`, as SQLite computes it."""
+    whole, dot, index = subject.partition(".")
+    return whole[4:12] + dot + index
+
+
 def _walk(clause: str, *values: Value) -> Where:
     where = Where()
     where.add(clause, *values)
@@ -217,7 +235,8 @@ def where_charges(query: ChargeFilter) -> Where:
     where.any_of("job_id", query.job_ids)
     where.any_of("kind", query.kinds)
     if query.job_number:
-        where.add("job_number = ?", query.job_number)
+        # Nobody's charges have no number, and no place in the index.
+        where.add("job_number = ? and job_number > 0", query.job_number)
     where.equal("attempt_id", query.attempt_id)
     where.equal("node_name", query.node)
     where.equal("pool", query.pool)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import StoreUnavailable
-from bursard.store import eventfile, queries, verify
+from bursard.store import eventfile, ledger, queries, verify
 from bursard.store.base import (
     ChargeFilter,
     ChargeRow,
@@ -33,14 +33,12 @@ from bursard.store.base import (
 from bursard.store.hours import OpenHours
 from bursard.store.picture import Picture
 from bursard.store.queries import Value, columns
-from bursard.store.schema import connect, missing, unavailable, version_of
+from bursard.store.schema import RESTORE, connect, missing, unavailable, version_of
 
 _CHUNK = 2000
 """Rows of a walk read at once: few round trips, and milliseconds of read lock."""
 
 _KEYS_AT_ONCE = 500
-
-_LAST = "\U0010ffff"
 
 
 class SqliteReader:
@@ -199,13 +197,11 @@ class SqliteReader:
 
     def _posted(self, query: ChargeFilter, unposted: Unposted | None) -> Iterator[ChargeRow]:
         where = queries.where_charges(query)
-        newest = self._rows("select coalesce(max(rowid), 0) from charges")[0][0]
+        newest = self._rows("select coalesce(max(rowid), 0) from charge_rows")[0][0]
         if unposted is not None:
             where.add("seq <= ?", unposted.seq)
-        where.add("rowid <= ? and start_at >= ? and (start_at > ? or rowid > ?)")
-        sql = (
-            f"select rowid, {columns('charges')} from charges{where} order by start_at, rowid limit {_CHUNK}"
-        )
+        where.add("id <= ? and start_at >= ? and (start_at > ? or id > ?)")
+        sql = f"select id, {columns('charges')} from charges{where} order by start_at, id limit {_CHUNK}"
         start, rowid = -(2**62), 0
         while True:
             rows = self._rows(sql, [*where.values, newest, start, start, rowid])
@@ -230,31 +226,29 @@ class SqliteReader:
         ]
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:
-        """By account, then log order."""
-        newest = self._rows("select coalesce(max(rowid), 0) from entries")[0][0]
-        sql = (
-            f"select rowid, {columns('entries')} from entries where account < ? and rowid <= ? "
-            "and account >= ? and (account > ? or seq > ? or (seq = ? and rowid > ?)) "
-            f"order by account, seq, rowid limit {_CHUNK}"
-        )
-        account, seq, rowid = prefix, -1, 0
-        while True:
-            values = (prefix + _LAST, newest, account, account, seq, seq, rowid)
-            rows = self._rows(sql, values)
+        """In log order, as of the first one asked for."""
+        newest = self._rows("select coalesce(max(rowid), 0) from postings")[0][0]
+        sql = f"{ledger.SELECT} where p.rowid > ? and p.rowid <= ? order by p.rowid limit {_CHUNK}"
+        last = 0
+        while last < newest:
+            with self._reading() as connection:
+                names = ledger.names_of(connection)
+                rows = connection.execute(sql, (last, newest)).fetchall()
             for row in rows:
-                yield EntryRow._make(row[1:])
-            if len(rows) < _CHUNK:
+                posting = ledger.read(row, names)
+                if isinstance(posting, ledger.Damaged):
+                    problem = f"entries of event {posting.seq}: {posting.problem}"
+                    raise StoreUnavailable(
+                        f"{self._path} is damaged: {problem}; {RESTORE}", {"path": str(self._path)}
+                    )
+                yield from (line for line in posting.lines() if line.account.startswith(prefix))
+            if not rows:
                 return
-            rowid, seq, account = rows[-1][0], rows[-1][1], rows[-1][3]
+            last = rows[-1][0]
 
     def balances(self, prefix: str = "") -> dict[str, int]:
         """Sum per account."""
-        sql = (
-            f"select account, {queries.wide_sum('nanos')} from entries where account >= ? and account < ? "
-            "group by account order by account"
-        )
-        rows = self._rows(sql, (prefix, prefix + _LAST))
-        return {account: queries.wide(high, low) for account, high, low in rows}
+        return ledger.balances(self.entries(prefix), lambda _: True)
 
     # -------------------------------------------------------------- soundness
 
@@ -295,11 +289,13 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
     )
     start = verify.Start(base.seq, bytes.fromhex(base.hash)) if after == base.seq else None
     charges = connection.execute(
-        f"select {columns('charges')} from charges where seq > ? order by rowid", (base.seq,)
+        f"select {columns('charges')} from charges where seq > ? order by id", (base.seq,)
     )
-    entries = connection.execute(f"select {columns('entries')} from entries order by rowid")
+    postings = ledger.postings(connection)
     hours = OpenHours(base.open)
-    yield from verify.check(head, chained, charges if full else None, entries if full else None, start, hours)
+    yield from verify.check(
+        head, chained, charges if full else None, postings if full else None, start, hours
+    )
     if full and base.rows is not None:
         yield from eventfile.check_rows(connection, base.rows)
     yield from _counts(connection, head, base.seq)
@@ -309,8 +305,8 @@ def _counts(connection: sqlite3.Connection, head: verify.Head, archived: int) ->
     """The head says how many rows there were, so lost rows show even at the tail."""
     for table, expected in (
         ("events", head.seq - archived),
-        ("charges", head.charges),
-        ("entries", head.entries),
+        ("charge_rows", head.charges),
+        ("postings", head.postings),
     ):
         found = connection.execute(f"select count(*) from {table}").fetchone()[0]
         if found != expected:

@@ -109,7 +109,7 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
 def number_of(note: str, path: Path) -> int:
     """A number that was noted in the database. Raises `StoreUnavailable` when it is none."""
     if not (note.isascii() and note.isdecimal() and len(note) < 19):
-        raise StoreUnavailable(f"{path} is damaged: {note[:20]!r} stands where a number was; {_RESTORE}")
+        raise StoreUnavailable(f"{path} is damaged: {note[:20]!r} stands where a number was; {RESTORE}")
     return int(note)
 
 
@@ -212,17 +212,17 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """What SQLite's error means to an operator: place, reason, remedy."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     text, remedy = {
-        sqlite3.SQLITE_NOTADB: ("is not a database, or damaged", _RESTORE),
-        sqlite3.SQLITE_CORRUPT: ("is damaged", _RESTORE),
+        sqlite3.SQLITE_NOTADB: ("is not a database, or damaged", RESTORE),
+        sqlite3.SQLITE_CORRUPT: ("is damaged", RESTORE),
         sqlite3.SQLITE_FULL: ("cannot grow: the disk is full", "free some space, then start again"),
         sqlite3.SQLITE_READONLY: ("cannot be written", _WRITABLE),
         sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _WRITABLE),
         sqlite3.SQLITE_PERM: ("cannot be opened", _WRITABLE),
         sqlite3.SQLITE_IOERR: ("cannot be read or written: the disk fails", "see the kernel's log"),
         sqlite3.SQLITE_BUSY: ("is locked by another program", "end that program"),
-    }.get(code, ("cannot be used", _RESTORE))
+    }.get(code, ("cannot be used", RESTORE))
     return StoreUnavailable(f"{path} {text} ({error}); {remedy}", {"path": str(path)})
 
 
-_RESTORE = "keep a copy of it and restore a backup: `bursar restore FILE --state-dir DIR`"
+RESTORE = "keep a copy of it and restore a backup: `bursar restore FILE --state-dir DIR`"
 _WRITABLE = "make the state directory writable for the user bursard runs as (is it mounted read-only?)"

@@ -26,6 +26,7 @@ from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, L
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
 from bursard.store.reader import SqliteReader
+from bursard.store.shared import Shared
 from bursard.store.verify import Head
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ _TELL_HEAD = (
 _EXACT_MAX = 16
 _INSERTS = {
     table: {count: queries.inserts(table, count) for count in (*range(1, _EXACT_MAX + 1), 32, 64)}
-    for table in queries.TABLES
+    for table in queries.WRITTEN
 }
 """Prepared once per size: one step of SQLite for up to 64 rows. A step gives up the interpreter
 lock, and getting it back from a busy event loop costs up to a switch interval (5 ms) each time."""
@@ -80,6 +81,7 @@ class SqliteStore(SqliteReader):
         self._fault: str = ""
         self._writer: sqlite3.Connection | None = None
         self._opened = False
+        self._shared = Shared()
         try:
             self._writer = self._open()
             self._head = self._read_head()
@@ -251,14 +253,14 @@ class SqliteStore(SqliteReader):
                 seq,
                 last_hash,
                 self._head.charges + len(batch.charges),
-                self._head.entries + len(batch.entries),
+                self._head.postings + len(batch.postings),
             )
             with self._transaction(writer):
                 if writer.execute(_TELL_HEAD, (*head, str(self._epoch))).rowcount != 1:
                     raise self._fenced(writer)
                 _insert(writer, "events", events)
-                _insert(writer, "entries", batch.entries)
-                _insert(writer, "charges", batch.charges)
+                _insert(writer, "postings", self._shared.postings(writer, batch.postings))
+                _insert(writer, "charge_rows", self._shared.charges(writer, batch.charges))
                 _insert(writer, "jobs", batch.jobs)
                 _insert(writer, "keys", batch.keys)
             self._head = head
@@ -297,6 +299,7 @@ class SqliteStore(SqliteReader):
             yield
             writer.execute("commit")
         except _OURS as error:
+            self._shared.forget()
             _roll_back(writer)
             raise InvariantViolation(f"nothing was written: {error}") from error
         except sqlite3.Error as error:
@@ -307,6 +310,7 @@ class SqliteStore(SqliteReader):
             )
             raise CommitUnknown(self._fault) from error
         except BaseException:
+            self._shared.forget()
             # A value SQLite cannot bind, an interrupt: nothing was committed, the log goes on.
             _roll_back(writer)
             raise

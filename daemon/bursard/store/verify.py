@@ -23,8 +23,11 @@ from bursard.events import (
     NodeRemoved,
     decode,
 )
+from bursard.store import legs
+from bursard.store.base import PostingRow
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
+from bursard.store.ledger import Damaged
 
 QUICK_EVENTS = 10_000
 """How much of the chain's end a quick check walks."""
@@ -46,7 +49,7 @@ class Head(NamedTuple):
     seq: int
     hash: bytes
     charges: int
-    entries: int
+    postings: int
 
 
 class Start(NamedTuple):
@@ -67,7 +70,7 @@ def check(
     head: Head,
     events: Iterable[ChainedEvent],
     charges: Iterable[tuple[Any, ...]] | None,
-    entries: Iterable[tuple[Any, ...]] | None,
+    postings: Iterable[PostingRow | Damaged] | None,
     start: Start | None = None,
     hours: OpenHours | None = None,
 ) -> Iterator[str]:
@@ -91,8 +94,8 @@ def check(
         yield f"the log ends at event {last}; the last commit wrote {head.seq}, or another hash"
     if groups is not None:
         yield from (f"charges of event {seq}, which is not there" for seq in groups.rest())
-    if entries is not None:
-        yield from _check_entries(entries, head.seq)
+    if postings is not None:
+        yield from _check_postings(postings, head.seq)
 
 
 def _check_event(last: int, last_hash: bytes, event: ChainedEvent) -> Iterator[str]:
@@ -142,19 +145,16 @@ def _check_charges(hours: OpenHours, groups: _Groups, seq: int, payload: bytes) 
     yield from hours.check(seq, event, groups.take(seq))
 
 
-def _check_entries(rows: Iterable[tuple[Any, ...]], last_seq: int) -> Iterator[str]:
-    before = 0
-    for seq, lines in itertools.groupby(rows, key=lambda row: row[0]):
+def _check_postings(rows: Iterable[PostingRow | Damaged], last_seq: int) -> Iterator[str]:
+    before, first = 0, True
+    for row in rows:
+        seq = row.seq
         if seq < before:
             yield f"entries of event {seq} stand after those of event {before}"
-        before = seq
-        if not 0 < seq <= last_seq:
+        if (first or seq != before) and not 0 < seq <= last_seq:
             yield f"entries of event {seq}, which is not there"
-        sums: dict[str, int] = {}
-        for _, kind, _, nanos, _ in lines:
-            sums[kind] = sums.get(kind, 0) + nanos
-        yield from (
-            f"entries of event {seq} ({kind}) sum to {total} nanos, not 0"
-            for kind, total in sums.items()
-            if total
-        )
+        before, first = seq, False
+        if isinstance(row, Damaged):
+            yield f"entries of event {seq} ({row.kind}): {row.problem}"
+        elif rest := legs.total(row.legs):
+            yield f"entries of event {seq} ({row.kind}) sum to {rest} nanos, not 0"
