@@ -364,6 +364,57 @@ def test_nothing_is_given_up_when_nothing_is_missing(home: Path) -> None:
         backup.accept_loss(home)
 
 
+def served(tmp_path: Path) -> Path:
+    """The directory of a `bursar up` that has served: its daemon's books, an agent that was told of them."""
+    start(tmp_path / "up" / "daemon")
+    agent = tmp_path / "up" / "agents" / "local-1"
+    agent.mkdir(parents=True)
+    (agent / "log-end.json").write_text('{"cluster_id": "cluster_1", "seq": 812, "digest": "AAAA"}')
+    (agent / "agent.json").write_text('{"epoch": 4, "spend_lease_us": 0}')
+    return tmp_path / "up"
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "its database removed", "its files emptied"])
+def test_books_that_are_gone_are_begun_anew_only_when_somebody_says_so_and_it_is_recorded(
+    tmp_path: Path, how: str
+) -> None:
+    up = served(tmp_path)
+    daemon = up / "daemon"
+    if how == "its files emptied":
+        for path in daemon.iterdir():
+            os.truncate(path, 0)
+    elif how == "its database removed":
+        for path in daemon.glob("bursard.db*"):
+            path.unlink()
+        with pytest.raises(BursarError, match=f"bursar audit accept-loss --state-dir {daemon}"):
+            start(daemon)
+    else:
+        shutil.rmtree(daemon)
+        if how == "emptied":
+            daemon.mkdir()
+    known, ends = backup.accept_loss(up)
+    assert (known.seq, ends.seq) == (812, 0)
+    state, store = start(daemon, keep=True)
+    told = [event for row in store.events(0) if isinstance(event := decode(row.payload), LogResumed)]
+    assert [(each.cause, each.through, each.known_seq) for each in told] == [("accepted", 0, 812)]
+    assert store.epoch == state.resumed_epoch == 1_000_002
+    assert state.next_number == 11_001
+    store.close()
+    assert backup.audit(daemon).problems == ()
+    start(daemon)  # and again: it is said once
+    with pytest.raises(InvalidRequest, match="nothing is missing"):
+        backup.accept_loss(tmp_path / "elsewhere")
+
+
+def test_a_log_that_an_agent_knows_more_of_can_be_accepted(tmp_path: Path) -> None:
+    up = served(tmp_path)
+    known, ends = backup.accept_loss(up)
+    assert (known.seq, ends.seq) == (812, 2)
+    (up / "agents" / "local-1" / "log-end.json").write_text('{"cluster_id": "cluster_1", "seq": 2}')
+    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 2"):
+        backup.accept_loss(up)
+
+
 # --- the audit
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.errors import StoreUnavailable
-from bursar.local import files
+from bursar.local import books, files
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired, Kept
 from bursar.local.processes import Process
@@ -181,3 +181,68 @@ def test_damaged_says_why(tmp_path: Path) -> None:
     (tmp_path / files.DESIRED).write_text('{"server": 1}')
     with pytest.raises(Damaged, match="server is missing or no str"):
         files.read_desired(tmp_path)
+
+
+# --- books that are gone
+
+
+def told(cluster: LocalCluster, what: str) -> None:
+    agent = cluster.directory / "agents" / "local-2"
+    if what == "an agent's log end":
+        (agent / "log-end.json").write_text('{"cluster_id": "c", "seq": 812, "digest": ""}')
+    elif what == "an agent's epoch":
+        (agent / "agent.json").write_text('{"epoch": 4}')
+    else:
+        kept = Kept(files.read_desired(cluster.directory), served=True)
+        files.write_json(cluster.directory / files.CLUSTER, kept.to_json())
+
+
+SIGNS = {
+    "an agent's log end": "agent local-2 was told of event 812",
+    "an agent's epoch": r"agent local-2 obeyed a daemon \(epoch 4\)",
+    "the keeper's note": "cluster.json says that a daemon has served",
+}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("folder", ["removed", "emptied", "with a file of no account"])
+def test_a_folder_of_books_that_is_gone_is_no_first_start(
+    cluster: LocalCluster, sign: str, folder: str
+) -> None:
+    daemon = cluster.directory / "daemon"
+    told(cluster, sign)
+    if folder == "removed":
+        daemon.rmdir()
+    elif folder != "emptied":
+        (daemon / "bursard.lock").write_text("12\n")
+    ways = (
+        f"bursar restore FILE --state-dir {cluster.directory}`.*accept-loss --state-dir {cluster.directory}`"
+    )
+    with pytest.raises(StoreUnavailable, match=f"{SIGNS[sign]}.*{ways}"), cluster.starting():
+        cluster.prepare()
+    assert daemon.is_dir() is (folder != "removed")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("bursard.db", "x"), ("bursard.head", "x"), ("bursard.lock", "12\ncreated\n")]
+)
+def test_books_that_are_there_in_part_are_the_daemons_to_judge(
+    cluster: LocalCluster, name: str, content: str
+) -> None:
+    told(cluster, "an agent's log end")
+    (cluster.directory / "daemon" / name).write_text(content)
+    assert wanted(cluster).agents == 3
+
+
+def test_a_start_that_never_served_may_begin(cluster: LocalCluster) -> None:
+    assert books.signs(cluster.directory) == books.Signs()
+    assert wanted(cluster).agents == 3
+
+
+def test_what_was_noted_of_a_daemon_that_served_is_kept_by_the_end(cluster: LocalCluster) -> None:
+    told(cluster, "the keeper's note")
+    again = files.read_kept(cluster.directory)
+    assert again.served
+    kept = again.to_json() | {"served": False, "ready": ["daemon"]}  # as the release before wrote it
+    files.write_json(cluster.directory / files.CLUSTER, kept)
+    assert files.read_kept(cluster.directory).served

@@ -15,12 +15,14 @@ from pathlib import Path
 import msgspec
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
+from bursar.local import books
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.startup import RESUMPTION, TRUST, Resumption
-from bursard.store import LogHead, notes, schema
-from bursard.store.home import DATABASE, LOCK, Home, free_bytes, refused
+from bursard.store import LogHead, SqliteStore, headfile, notes, schema
+from bursard.store.headfile import NAME as HEAD
+from bursard.store.home import CREATED, DATABASE, LOCK, Home, free_bytes, refused
 
 EPOCHS_SKIPPED = 1_000_000
 """More starts than there will have been since any backup."""
@@ -91,15 +93,21 @@ def _refuse_unless_empty(directory: Path) -> None:
 
 
 def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
-    """Take the log as it is for the true one. Returns (what was known of it, where it ends).
+    """Take the log as it is for the true one; where none is left, begin an empty one.
 
+    Returns (what was known of it, here or by the agents of a `bursar up`; where it ends).
     Raises `InvalidRequest` when nothing is missing.
     """
-    directory = places.daemon_directory(state_dir)
+    directory = places.target(state_dir, places.PLAIN)
+    signs = books.signs(directory.parent) if places.layout_of(directory) == places.UP else books.Signs()
+    told = LogHead(signs.seq, b"") if signs.seq else None
+    database = directory / DATABASE
+    if not database.exists() or (database.is_file() and not database.stat().st_size):
+        return _begin_anew(state_dir, directory, told, bool(signs.told))
     home = Home(directory)
     try:
         assert home.head_file is not None
-        known = home.head_file.read()
+        known = _newer(home.head_file.read(), told)
         connection = schema.connect(home.database, read_only=True)
         try:
             schema.version_of(connection, home.database)
@@ -110,7 +118,8 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         finally:
             connection.close()
         ends = LogHead(seq, bytes(digest))
-        if known is None or known.seq == 0 or (row is not None and bytes(row[0]) == known.hash):
+        same = known is not None and row is not None and known.hash in (b"", bytes(row[0]))
+        if known is None or known.seq == 0 or same:
             raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
         note = Resumption(cause="accepted", through=ends.seq, known_seq=known.seq, by=_who())
         _mark(home.database, note)
@@ -118,6 +127,25 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         return known, ends
     finally:
         home.close()
+
+
+def _newer(ours: LogHead | None, told: LogHead | None) -> LogHead | None:
+    return told if told is not None and (ours is None or ours.seq < told.seq) else ours
+
+
+def _begin_anew(asked: Path, directory: Path, told: LogHead | None, served: bool) -> tuple[LogHead, LogHead]:
+    """An empty log in place of one that is gone, which says so with its first start."""
+    head, lock = directory / HEAD, directory / LOCK
+    known = _newer(headfile.parse(head.read_bytes()) if head.is_file() else None, told)
+    if not (known or served or (lock.is_file() and CREATED in lock.read_text(errors="replace"))):
+        raise InvalidRequest(
+            f"{asked}: nothing is missing: there were no books of a bursard; is it the place?"
+        )
+    home = Home(directory, anew=True)
+    SqliteStore(directory, home).close()
+    known = known or LogHead(0, b"")
+    _mark(directory / DATABASE, Resumption(cause="accepted", through=0, known_seq=known.seq, by=_who()))
+    return known, LogHead(0, b"")
 
 
 def trust_clock(state_dir: Path) -> Path:

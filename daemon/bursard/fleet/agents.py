@@ -117,11 +117,18 @@ class Agents:
         """One log and one epoch, before anything is told."""
         ours = hello.log_cluster_id == self.engine.state.cluster_id
         if ours and not await self.engine.same_history(hello.log_seq, hello.log_hash, hello.epoch):
-            log.critical("the log has lost acknowledged events", extra={"node": hello.facts.name})
-            raise LogBehind(
+            problem = LogBehind(
                 f"node {hello.facts.name} was told of event {hello.log_seq}, which this log lacks: it is an"
                 " older one. Stop the daemon and put the newest state directory back, or give up what is"
                 " lacking with `bursar audit accept-loss`"
+            )
+            log.critical(problem.message, extra={"node": hello.facts.name})
+            raise problem
+        if hello.log_cluster_id and not ours:
+            log.warning(
+                "an agent comes from another cluster, whose books are not here; what it runs of that one is"
+                " ended. If they were lost, stop the daemon and restore a backup",
+                extra={"node": hello.facts.name, "cluster": hello.log_cluster_id, "event": hello.log_seq},
             )
         await self.raise_epoch(hello.epoch)
 

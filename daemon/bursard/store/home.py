@@ -23,14 +23,18 @@ log = logging.getLogger(__name__)
 
 DATABASE = "bursard.db"
 LOCK = "bursard.lock"
-_CREATED = "created"
+CREATED = "created"
+"""In the lock file: a database was made here."""
 
 
 class Home:
     """A held state directory. `close` lets go of it."""
 
-    def __init__(self, directory: Path) -> None:
-        """Create or adopt the directory, take its lock. Raises `StoreUnavailable`."""
+    def __init__(self, directory: Path, anew: bool = False) -> None:
+        """Create or adopt the directory, take its lock. Raises `StoreUnavailable`.
+
+        `anew`: somebody gave the books that were here up for lost.
+        """
         self.directory = directory
         self.database = directory / DATABASE
         self._lock = -1
@@ -43,7 +47,9 @@ class Home:
                 _refuse_odd(directory / name, f"move it away and put the file back, or {_RESTORE}")
             _clear(directory / HEAD)
             _clear(directory / f"{DATABASE}-shm")
-            self._database()
+            self._database(anew)
+            if anew:
+                (directory / HEAD).unlink(missing_ok=True)
             self.head_file = HeadFile(directory)
         except OSError as error:
             self.close()
@@ -57,22 +63,22 @@ class Home:
         """Raises `StoreUnavailable` when a daemon holds the directory."""
         os.close(_hold(directory / LOCK))
 
-    def _database(self) -> None:
+    def _database(self, anew: bool) -> None:
         """Make the file 0600 before SQLite does; -wal and -shm inherit its mode."""
         note = os.pread(self._lock, 256, 0).decode(errors="replace")
         handle = os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(handle, 0o600)
-            if _CREATED in note and not os.fstat(handle).st_size:
+            if CREATED in note and not anew and not os.fstat(handle).st_size:
                 # An empty file would quietly begin a new history: budgets unspent, jobs forgotten.
                 raise StoreUnavailable(
                     f"{self.database} is missing or empty, but this directory held a cluster; "
-                    "restore a backup (`bursar restore FILE --state-dir DIR`), or remove "
-                    f"{LOCK} and {HEAD} as well to begin anew"
+                    "restore a backup (`bursar restore FILE --state-dir DIR`), or give all that was in it up "
+                    f"for lost and begin anew: `bursar audit accept-loss --state-dir {self.directory}`"
                 )
         finally:
             os.close(handle)
-        self._write(note=_CREATED in note)
+        self._write(note=CREATED in note)
 
     def created(self) -> None:
         """The database exists from now on: an empty one is a loss, not a beginning."""
@@ -82,7 +88,7 @@ class Home:
             raise refused(error, self.directory) from error
 
     def _write(self, note: bool) -> None:
-        text = f"{os.getpid()}\n" + (f"{_CREATED}\n" if note else "")
+        text = f"{os.getpid()}\n" + (f"{CREATED}\n" if note else "")
         os.pwrite(self._lock, text.encode(), 0)
         os.ftruncate(self._lock, len(text))
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
-from bursar.local import files, heartbeat, processes
+from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 from bursar.local.machine import machine, shipped_policies
@@ -114,6 +114,7 @@ class LocalCluster:
                 f"{daemon}, where the books are kept, is not a directory; put it back from a backup, "
                 f"or begin new books with: mv {daemon} {daemon}.damaged"
             )
+        books.refuse_missing(self.directory)
         try:
             for folder in (daemon, self.directory / "agents", self.directory / "logs"):
                 own_directory(folder)

@@ -69,6 +69,7 @@ class Kept:
     Attributes:
         failures: how often each child has ended by itself with an error, since the keeper began.
         ready: names of the children that have said that they are ready.
+        served: a daemon was ready once, in this life of the keeper or an earlier one: there are books.
     """
 
     desired: Desired = Desired()
@@ -76,6 +77,7 @@ class Kept:
     processes: Mapping[str, Process] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     ready: tuple[str, ...] = ()
+    served: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `cluster.json`."""
@@ -85,6 +87,7 @@ class Kept:
             "processes": {name: process.to_json() for name, process in self.processes.items()},
             "failures": dict(self.failures),
             "ready": list(self.ready),
+            "served": self.served,
         }
 
 
@@ -107,6 +110,7 @@ def read_kept(directory: Path) -> Kept:
         {name: process for name, process in named.items() if process is not None},
         {name: count for name, count in failures.items() if type(count) is int},
         tuple(name for name in ready if isinstance(name, str)),
+        found.get("served") is True or "daemon" in ready,
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from bursar.aside import Damaged
-from bursar.local import files, heartbeat, processes
+from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
 from bursar.local.files import Desired, Kept
 
@@ -42,6 +42,7 @@ class Keeper:
         self._children: dict[str, Child] = {}
         self._door: heartbeat.Door | None = None
         self._env = child_env()
+        self._served = False
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
         self._stop = self._reread = False
@@ -90,6 +91,7 @@ class Keeper:
             self._end([self._children.pop(name)])
         fresh = [spec for name, spec in wanted.items() if name not in self._children]
         before = self._running() if fresh else Kept()
+        self._served = self._served or before.served
         for spec in fresh:
             child = Child(spec, self._directory / "logs" / f"{spec.name}.log")
             if child.adopt(before.processes.get(spec.name), spec.name in before.ready) and child.process:
@@ -108,7 +110,7 @@ class Keeper:
             before = Kept()
         by_name = {one.name: one.process for one in processes.running_below(str(self._directory))}
         by_name |= {name: p for name, p in before.processes.items() if processes.alive(p)}
-        return Kept(processes=by_name, ready=before.ready)
+        return Kept(processes=by_name, ready=before.ready, served=before.served)
 
     def _open_door(self, run_dir: Path) -> None:
         if self._door is not None and self._door.path.parent == run_dir:
@@ -133,6 +135,8 @@ class Keeper:
         due = [c for c in self._children.values() if c.process is None and now_s >= c.start_at_s]
         for child in due:
             try:
+                if child.name == "daemon" and (why := books.missing(self._directory)):
+                    raise OSError(why)
                 child.start(self._env, self._directory)
                 say(f"{child.name}: started pid {child.process.pid if child.process else '?'}")
             except OSError as error:
@@ -189,6 +193,7 @@ class Keeper:
             for child in self._children.values():
                 if child.process is not None and child.process.pid == pid:
                     child.heard(message, now_s)
+                    self._served = self._served or (child.ready and child.name == "daemon")
         return [child.ready for child in self._children.values()] != before
 
     def _note(self) -> None:
@@ -200,6 +205,7 @@ class Keeper:
             {name: child.process for name, child in children if child.process},
             {name: child.failures for name, child in children},
             tuple(name for name, child in children if child.ready),
+            self._served,
         )
         self._write(kept)
 
@@ -221,7 +227,7 @@ class Keeper:
             self._door.close()
             with contextlib.suppress(OSError):
                 self._door.path.unlink()
-        self._write(Kept(self._desired))
+        self._write(Kept(self._desired, served=self._served))
         say("stopped")
 
     def _end(self, children: list[Child]) -> None:

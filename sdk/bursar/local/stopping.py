@@ -54,7 +54,8 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
     processes.end_all([process for name, process in left.items() if name == "daemon"], STOP_S)
     desired = cluster.kept().desired
     with contextlib.suppress(OSError):  # a full disk must not keep anything running
-        files.write_json(cluster.directory / files.CLUSTER, Kept(desired).to_json() if desired.agents else {})
+        kept = Kept(desired, served=cluster.kept().served)
+        files.write_json(cluster.directory / files.CLUSTER, kept.to_json() if desired.agents else {})
     _terminate_jobs(cluster.directory, progress)
     return True
 
