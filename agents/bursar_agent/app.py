@@ -336,7 +336,7 @@ class App:
     async def _read_log(self, instruction: s.ReadLog) -> None:
         request_id = instruction.range.request_id
         try:
-            data, offset, next_offset, dropped, ended = await self._members.read_log(instruction)
+            data, offset, next_offset, dropped, ended, marks = await self._members.read_log(instruction)
         except NotFound as problem:
             never_ran = instruction.exit is not None or instruction.live
             error = "" if never_ran else f"{problem.message}, or its log is past its retention"
@@ -352,6 +352,7 @@ class App:
                     next_offset=next_offset,
                     ended=ended,
                     dropped_bytes=dropped,
+                    marks=marks,
                 )
             )
 

@@ -23,6 +23,7 @@ from bursar_agent import stimuli as s
 from bursar_agent.devices import Devices
 from bursar_agent.environment import Accounts, start_request
 from bursar_agent.runner.handle import Runner
+from bursar_agent.runner.logtimes import Marks, marks_of, offset_since
 from bursar_agent.runner.model import (
     AttemptTruth,
     ExitReport,
@@ -148,8 +149,8 @@ class Members:
         """Look at the files and tell the core."""
         self.tasks.spawn(self._read_truth(), "read-truth")
 
-    async def read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool]:
-        """Data, its offset, the next offset, dropped bytes, and whether this was the rest.
+    async def read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool, Marks]:
+        """Data, its offset, the next offset, dropped bytes, whether this was the rest, and when it came.
 
         Raises `NotFound` when nothing of the member is left.
         """
@@ -221,18 +222,25 @@ class Members:
 
     # --- logs -----------------------------------------------------------------------------------
 
-    def _read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool]:
+    def _read_log(self, instruction: s.ReadLog) -> tuple[bytes, int, int, int, bool, Marks]:
         wanted = instruction.range
         limit = min(wanted.limit_bytes or LOG_REPLY_BYTES_MAX, LOG_REPLY_BYTES_MAX)
         offset = wanted.offset
         if wanted.tail_bytes:
             offset = max(self._log_end(wanted) - wanted.tail_bytes, 0)
+        marks: Marks = []
+        if wanted.times or wanted.since_us:
+            marks = self._runner.read_log_times(wanted.attempt_id, wanted.rank)
+            since = offset_since(marks, wanted.since_us)
+            offset = max(offset, self._log_end(wanted) if since is None else since)
         data, next_offset, dropped = self._runner.read_log(wanted.attempt_id, wanted.rank, offset, limit)
         ended = False
         if not instruction.live:
             rest, _, _ = self._runner.read_log(wanted.attempt_id, wanted.rank, next_offset, 1)
             ended = not rest
-        return data, next_offset - len(data), next_offset, dropped, ended
+        start = next_offset - len(data)
+        told = marks_of(marks, start, next_offset) if wanted.times else []
+        return data, start, next_offset, dropped, ended, told
 
     def _log_end(self, wanted: s.LogRange) -> int:
         """Logical size of a log: read to its end (capped logs are small), for the runner keeps no size."""

@@ -75,7 +75,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogRange(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of a member's log that somebody wants to read; `tail_bytes` counts from the end."""
+    """Part of a member's log that somebody wants to read; `tail_bytes` counts from the end.
+
+    `since_us`: what came then or later, from the start on; `times`: tell when it came.
+    """
 
     request_id: int
     attempt_id: str
@@ -83,6 +86,8 @@ class LogRange(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
     limit_bytes: int = 0
     tail_bytes: int = 0
+    since_us: int = 0
+    times: bool = False
 
 
 # --- events -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Why     the core and the probes stay free of generated code, and a changed proto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -121,6 +121,7 @@ def log_reply(
     ended: bool = False,
     error: str = "",
     dropped_bytes: int = 0,
+    marks: Iterable[tuple[int, int]] = (),
 ) -> pb.AgentMessage:
     """Part of a log, or why there is none."""
     return pb.AgentMessage(
@@ -132,6 +133,7 @@ def log_reply(
             ended=ended,
             error=error,
             dropped_bytes=dropped_bytes,
+            marks=[pb.LogMark(offset=offset, after_us=after_us) for offset, after_us in marks],
         )
     )
 
@@ -278,6 +280,8 @@ def _log_range(message: pb.LogRequest) -> s.LogRange:
         offset=message.offset,
         limit_bytes=message.limit_bytes,
         tail_bytes=message.tail_bytes,
+        since_us=message.since_us,
+        times=message.times,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from bursar.clock import VirtualClock
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar_agent.runner.layout import member_name
+from bursar_agent.runner.logtimes import Marks
 from bursar_agent.runner.model import (
     AttemptTruth,
     Ended,
@@ -125,6 +126,10 @@ class FakeRunner:
             return False
         self.forget(attempt_id, rank)
         return True
+
+    def read_log_times(self, attempt_id: str, rank: int) -> Marks:
+        """See `Runner.read_log_times`."""
+        return [(0, 0)]
 
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """See `Runner.read_log`; a fake log drops nothing."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
-from bursar_agent.runner import client, leftovers, logs, pulse, scratch, secretfiles, tree, truth
+from bursar_agent.runner import client, leftovers, logs, logtimes, pulse, scratch, secretfiles, tree, truth
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
@@ -88,6 +88,10 @@ class Runner(Protocol):
 
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """Bytes from the logical `offset`, the next offset, and how many in between were dropped."""
+        ...
+
+    def read_log_times(self, attempt_id: str, rank: int) -> logtimes.Marks:
+        """When what it wrote came."""
         ...
 
 
@@ -329,6 +333,14 @@ class ProcessRunner:
                 # Another member's by now: this one left nothing, or its directory had been kept.
                 raise NotFound(f"attempt {attempt_id} rank {rank} left no log on this machine")
             return found
+        finally:
+            os.close(dir_fd)
+
+    def read_log_times(self, attempt_id: str, rank: int) -> logtimes.Marks:
+        """See `Runner.read_log_times`."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            return logtimes.read_marks(dir_fd)
         finally:
             os.close(dir_fd)
 

@@ -17,6 +17,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         exit.json               the truth about the end; written once
         (a start.json or exit.json of one byte is not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
+        log.times               when what was written came
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SCRIPT = "script"
 STOP = "stop.json"
 EXIT = "exit.json"
 LOG = "log"
+LOG_TIMES = "log.times"
 
 RECORDS = frozenset((STARTING, START, EXIT))
 """All that is in the directory of a member without output, script or stop: it can be used again."""

@@ -17,6 +17,7 @@ import fcntl
 import os
 
 from bursar_agent.runner.layout import LOG, log_segment_name
+from bursar_agent.runner.logtimes import LogTimes
 
 CHUNK_BYTES = 1 << 16
 PIPE_BYTES = 1 << 20
@@ -36,12 +37,15 @@ def marker_line(dropped_bytes: int) -> bytes:
 
 
 class LogCap:
-    """Writes the segments into the current directory; `pipe_fd` must be non-blocking."""
+    """Writes the segments into the current directory; `pipe_fd` must be non-blocking. `times`: told of what
+    comes.
+    """
 
-    def __init__(self, pipe_fd: int, cap_bytes: int) -> None:
+    def __init__(self, pipe_fd: int, cap_bytes: int, times: LogTimes | None = None) -> None:
         self.total_bytes = 0
         self.dropped_bytes = 0
         self._pipe_fd = pipe_fd
+        self._times = times
         self._head_bytes = head_bytes(cap_bytes)
         self._segment_bytes = self._head_bytes // 2
         self._head_room = self._head_bytes
@@ -59,6 +63,8 @@ class LogCap:
                 return True
             if moved == 0:
                 return False
+            if self._times is not None:
+                self._times.note(self.total_bytes)
             self.total_bytes += moved
             if moved == CHUNK_BYTES and not self._grown:
                 self._grow_pipe()
@@ -67,6 +73,8 @@ class LogCap:
     def close(self) -> None:
         """Nothing more will come."""
         self._close_segment()
+        if self._times is not None:
+            self._times.close()
 
     def _move(self) -> int:
         """Move one chunk: into the segment if it can be written, else nowhere; 0 at the end.

@@ -34,6 +34,7 @@ from bursar_agent.runner.layout import (
     write_record,
 )
 from bursar_agent.runner.logcap import LogCap
+from bursar_agent.runner.logtimes import LogTimes
 
 SIGNAL_FD = 3
 NOTIFY_FD = 4
@@ -130,7 +131,8 @@ class Supervisor:
         os.set_blocking(log_read, False)
         self._log_read = log_read
         self._log_open = True
-        self._log = LogCap(log_read, int(request["log_cap_bytes"]))
+        times = LogTimes(lambda: boot_us() - self._start_at)
+        self._log = LogCap(log_read, int(request["log_cap_bytes"]), times)
 
     def run(self) -> bool:
         """Start the job, stay with it, tell its end.

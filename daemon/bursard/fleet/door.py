@@ -223,13 +223,20 @@ def log_answer(wanted: LogRange, answer: LogAnswer) -> None:
     _require(len(answer.error) <= MESSAGE_CHARS_MAX, "log.error", f"at most {MESSAGE_CHARS_MAX} characters")
     _within(answer.offset, 0, BYTES_MAX, "log.offset")
     _within(answer.dropped_bytes, 0, BYTES_MAX, "log.dropped_bytes")
+    _require(wanted.times or not answer.marks, "log.marks", "none where none were asked for")
+    _require(len(answer.marks) <= len(answer.data) + 1, "log.marks", "no more than there is data")
+    before = (0, 0)
+    for mark in answer.marks:
+        _require(before[0] <= mark[0] <= BYTES_MAX, "log.marks.offset", "ascending")
+        _require(before[1] <= mark[1] <= BOOT_US_MAX, "log.marks.after_us", "ascending")
+        before = mark
     if answer.error:
         return
     _require(answer.next_offset == answer.offset + len(answer.data), "log.next_offset", "where the data ends")
     _require(
         wanted.tail_bytes > 0 or answer.offset >= wanted.offset, "log.offset", "not before what was asked"
     )
-    moved = wanted.tail_bytes > 0 or answer.offset > wanted.offset
+    moved = wanted.tail_bytes > 0 or answer.offset > wanted.offset or wanted.since_us > 0
     _require(
         bool(answer.data) or moved or not answer.dropped_bytes, "log.dropped_bytes", "0 where nothing moved"
     )

@@ -222,4 +222,5 @@ class MemoryBackend:
         start = max(len(member.output) - wanted.tail_bytes, 0) if wanted.tail_bytes else wanted.offset
         data = member.output[start : start + wanted.limit_bytes]
         end = start + len(data)
-        return LogAnswer(data, start, end, member.end is not None and end >= len(member.output), 0)
+        over = member.end is not None and end >= len(member.output)
+        return LogAnswer(data, start, end, over, 0, marks=((0, 0),) if wanted.times else ())

@@ -52,17 +52,25 @@ class Forget(msgspec.Struct, frozen=True):
 
 
 class LogRange(msgspec.Struct, frozen=True):
-    """A piece of a member's log: from `offset`, or the last `tail_bytes` when that is not 0."""
+    """A piece of a member's log: from `offset`, or the last `tail_bytes` when that is not 0.
+
+    `since_us`: what came so long after its start or later; `times`: tell when it came.
+    """
 
     attempt_id: str
     rank: int
     offset: int
     limit_bytes: int
     tail_bytes: int = 0
+    since_us: int = 0
+    times: bool = False
 
 
 class LogAnswer(msgspec.Struct, frozen=True):
-    """A piece of a log. `ended`: the member is gone and this was the rest."""
+    """A piece of a log. `ended`: the member is gone and this was the rest.
+
+    `marks`: (offset, microseconds since the start), of those that tell when the data came.
+    """
 
     data: bytes
     offset: int
@@ -70,6 +78,7 @@ class LogAnswer(msgspec.Struct, frozen=True):
     ended: bool
     dropped_bytes: int
     error: str = ""
+    marks: tuple[tuple[int, int], ...] = ()
 
 
 # --- reports

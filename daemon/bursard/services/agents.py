@@ -177,6 +177,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             offset=message.wanted.offset,
             limit_bytes=message.wanted.limit_bytes,
             tail_bytes=message.wanted.tail_bytes,
+            since_us=message.wanted.since_us,
+            times=message.wanted.times,
         )
         return pb.DaemonMessage(log=ask)
 
@@ -245,7 +247,10 @@ def _heartbeat(wire: pb.Heartbeat) -> Heartbeat:
 
 
 def _log_answer(wire: pb.LogReply) -> LogAnswer:
-    return LogAnswer(wire.data, wire.offset, wire.next_offset, wire.ended, wire.dropped_bytes, wire.error)
+    marks = tuple((mark.offset, mark.after_us) for mark in wire.marks)
+    return LogAnswer(
+        wire.data, wire.offset, wire.next_offset, wire.ended, wire.dropped_bytes, wire.error, marks
+    )
 
 
 _READ: Mapping[str, Callable[[Any], Started | Exited | Usage | Heartbeat]] = {

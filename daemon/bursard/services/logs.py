@@ -28,17 +28,18 @@ async def stream(
 ) -> AsyncIterator[pb.LogChunk]:
     """The log of one member from an offset to its end, or until it ends when following."""
     if job.array is not None:
-        raise WrongState(f"job {job.display} is an array; ask for one task, such as {job.number}[0]")
+        raise WrongState(
+            f"job {job.display} is an array; ask for one task, such as {job.number}[0], or for all of them:"
+            f" `bursar logs '{job.number}[*]'`"
+        )
     watcher = hub.add([job.id])
     try:
         attempt, member = _member(job, request)
-        offset, tail = request.offset, request.tail_bytes
-        if request.tail_lines:
-            offset = await _last_lines(fleet, attempt, member, request.tail_lines)
+        offset, tail, cut = await _start(fleet, attempt, member, request)
         while True:
             watcher.ready.clear()
             ended = member.report is not None
-            wanted = LogRange(attempt.id, member.alloc.rank, offset, PIECE_BYTES, tail)
+            wanted = _range(attempt, member, request, offset, tail)
             answer = await fleet.read_log(member.alloc.node_id, wanted)
             tail = 0
             if answer.error:
@@ -49,8 +50,12 @@ async def stream(
                 else:
                     raise NotFound(f"the log of job {job.display} is not there: {answer.error}")
             if answer.data or answer.dropped_bytes:
-                yield pb.LogChunk(data=answer.data, offset=answer.offset, dropped_bytes=answer.dropped_bytes)
                 offset = answer.next_offset
+                # Of the line before, whose time was earlier, the end is not shown.
+                skipped = answer.data.find(b"\n") + 1 or len(answer.data) if cut else 0
+                cut = cut and not answer.data[:skipped].endswith(b"\n")
+                if skipped < len(answer.data) or answer.dropped_bytes:
+                    yield _chunk(member, answer, skipped)
                 continue
             if ended or not request.follow:
                 return
@@ -61,23 +66,70 @@ async def stream(
         hub.remove(watcher, [job.id])
 
 
+def _chunk(member: MemberRecord, answer: LogAnswer, skipped: int) -> pb.LogChunk:
+    return pb.LogChunk(
+        data=answer.data[skipped:],
+        offset=answer.offset + skipped,
+        dropped_bytes=answer.dropped_bytes,
+        times=[pb.LogTime(offset=mark, at=member.started_at + after) for mark, after in answer.marks],
+    )
+
+
+def _range(
+    attempt: AttemptRecord, member: MemberRecord, request: pb.LogsRequest, offset: int, tail: int
+) -> LogRange:
+    times = request.timestamps and member.started_at > 0
+    return LogRange(attempt.id, member.alloc.rank, offset, PIECE_BYTES, tail, times=times)
+
+
+async def _start(
+    fleet: Fleet, attempt: AttemptRecord, member: MemberRecord, request: pb.LogsRequest
+) -> tuple[int, int, bool]:
+    """Where to begin, of how many bytes from the end, and whether that may be amid a line to be left out."""
+    offset, tail = request.offset, request.tail_bytes
+    if request.tail_lines:
+        offset, tail = await _last_lines(fleet, attempt, member, request.tail_lines), 0
+    since_us = request.since - member.started_at
+    if not request.since or not member.started_at or since_us <= 0:
+        return offset, tail, False
+    wanted = LogRange(attempt.id, member.alloc.rank, offset, 1, tail, since_us=since_us)
+    answer = await fleet.read_log(member.alloc.node_id, wanted)
+    if answer.error or answer.offset <= offset or answer.dropped_bytes:
+        return offset, tail, False
+    return answer.offset - 1, 0, True
+
+
 async def _last_lines(fleet: Fleet, attempt: AttemptRecord, member: MemberRecord, lines: int) -> int:
     """Where the last lines of a log begin: looked for from its end, a window at a time. Nothing before a gap,
     where the log passed its cap, is shown.
     """
-    node, wanted = member.alloc.node_id, LogRange(attempt.id, member.alloc.rank, 0, PIECE_BYTES)
-    answer = await fleet.read_log(node, replace(wanted, tail_bytes=PIECE_BYTES))
-    start, end = answer.offset, len(answer.data) - answer.data.endswith(b"\n")
+
+    async def read(wanted: LogRange) -> LogAnswer:
+        return await fleet.read_log(member.alloc.node_id, wanted)
+
+    wanted = LogRange(attempt.id, member.alloc.rank, 0, PIECE_BYTES)
+    answer = await read(replace(wanted, tail_bytes=PIECE_BYTES))
+    behind = await read(replace(wanted, offset=answer.next_offset))
+    if behind.dropped_bytes:  # the window began before a gap, and ended there
+        answer = behind
+    start, data = answer.offset, answer.data
+    end = len(data) - data.endswith(b"\n")
     while not answer.error:
-        while (at := answer.data.rfind(b"\n", 0, end)) >= 0:
+        while (at := data.rfind(b"\n", 0, end)) >= 0:
             lines, end = lines - 1, at
             if not lines:
                 return start + at + 1
         before = max(start - PIECE_BYTES, 0)
-        answer = await fleet.read_log(node, replace(wanted, offset=before, limit_bytes=start - before or 1))
-        if not start or answer.next_offset != start or answer.dropped_bytes:
+        if before == start or answer.dropped_bytes:
             break
-        start, end = before, len(answer.data)
+        answer = await read(replace(wanted, offset=before, limit_bytes=start - before))
+        if answer.data and answer.next_offset < start:  # it ended at a gap: what is behind that
+            before = answer.next_offset
+            answer = await read(replace(wanted, offset=before, limit_bytes=start - before))
+        data = answer.data[: max(start - answer.offset, 0)]
+        if answer.offset + len(data) != start:
+            break
+        start, end = answer.offset, len(data)
     return start
 
 

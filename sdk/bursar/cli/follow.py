@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
 from bursar.cli.ends import NeverStartsError, never_starts
@@ -26,20 +27,30 @@ PATIENCE_S: Final = 60.0
 PAUSE_S: Final = 0.3
 
 
-def print_logs(
-    client: WireClient, job: str, *, rank: int, attempt: int, follow: bool, tail_lines: int
-) -> None:
+class Ask(NamedTuple):
+    """What of a log is wanted. `attempt` 0: the newest; `tail_lines` 0: all; `since`: lines from then on."""
+
+    attempt: int = 0
+    tail_lines: int = 0
+    since: int = 0
+    timestamps: bool = False
+
+
+WHOLE: Final = Ask()
+
+
+def print_logs(client: WireClient, job: str, *, rank: int, follow: bool, ask: Ask) -> None:
     """Print a member's log: what is there, or until the job has ended."""
-    printer = LogPrinter(sys.stdout)
-    if follow and not attempt:
-        follow_job(client, client.get(job).id, rank=rank, tail_lines=tail_lines)
+    if follow and not ask.attempt:
+        follow_job(client, client.get(job).id, rank=rank, ask=ask)
         return
-    for chunk in client.logs(job, rank=rank, attempt=attempt, follow=follow, tail_lines=tail_lines):
+    printer = LogPrinter(sys.stdout)
+    for chunk in chunks_of(client, job, rank, ask.attempt, ask, follow=follow):
         _show(printer, chunk)
 
 
 def follow_job(
-    client: WireClient, job_id: str, *, rank: int = 0, tail_lines: int = 0, queue: bool = True
+    client: WireClient, job_id: str, *, rank: int = 0, ask: Ask = WHOLE, queue: bool = True
 ) -> Any:
     """Print the log of each attempt from the newest on, of an array how far it is; the job as it ended.
 
@@ -53,7 +64,9 @@ def follow_job(
         number = job.attempts[-1].number
         if done:
             say(f"attempt {number}")
-        _follow_attempt(client, printer, job_id, number, rank, tail_lines if not done else 0)
+        wanted = ask._replace(tail_lines=0) if done else ask
+        for chunk in chunks_of(client, job_id, rank, number, wanted, follow=True):
+            _show(printer, chunk)
         done = number
 
 
@@ -76,7 +89,7 @@ def _has_log(job: Any, done: int) -> bool:
 def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool) -> Any:
     """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
     waited, progress = "", Progress()
-    for job in _patient(lambda: client.watch([job_id], until_terminal=True), client):
+    for job in watched(client, job_id):
         if job.array.size:
             progress.show(job, now())
         if JobState(job.state).terminal or _has_log(job, done):
@@ -90,28 +103,39 @@ def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool) -> An
     return client.get(job_id)
 
 
-def _follow_attempt(
-    client: WireClient, printer: LogPrinter, job_id: str, number: int, rank: int, tail_lines: int
-) -> None:
+def chunks_of(
+    client: WireClient, job: str, rank: int, attempt: int, ask: Ask, *, follow: bool
+) -> Iterator[Any]:
+    """Pieces of one log; when following, over restarts of the server and each byte once."""
     offset: int | None = None
     lost_at: float | None = None
     while True:
+        where: dict[str, Any] = {"offset": offset}
+        if offset is None:
+            where = {"tail_lines": ask.tail_lines, "since": ask.since}
+        stream = client.logs(
+            job, rank=rank, attempt=attempt, follow=follow, timestamps=ask.timestamps, **where
+        )
         try:
-            where = {"tail_lines": tail_lines} if offset is None else {"offset": offset}
-            for chunk in client.logs(job_id, rank=rank, attempt=number, follow=True, **where):
-                _show(printer, chunk)
+            for chunk in stream:
+                yield chunk
                 offset = chunk.offset + len(chunk.data)
                 lost_at = None
             return
         except (ServerUnavailable, WrongState):
             # WrongState: the member is placed but has no log yet, or its node is away for a moment.
             lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > PATIENCE_S:
+            if not follow or time.monotonic() - lost_at > PATIENCE_S:
                 raise
             time.sleep(PAUSE_S)
 
 
-def _patient(stream: Any, client: WireClient) -> Any:
+def watched(client: WireClient, job_id: str) -> Iterator[Any]:
+    """A job as it changes until it has ended, over restarts of the server."""
+    return _patient(lambda: client.watch([job_id], until_terminal=True), client)
+
+
+def _patient(stream: Any, client: WireClient) -> Iterator[Any]:
     """Items of a stream that is opened again after the server was gone for a while."""
     lost_at: float | None = None
     while True:

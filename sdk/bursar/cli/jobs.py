@@ -19,7 +19,7 @@ from bursar.cli.common import (
     read_since,
 )
 from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
-from bursar.cli.follow import print_logs
+from bursar.cli.follow import Ask, print_logs
 from bursar.cli.groups import NearChoice, nearest
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
 from bursar.cli.terminal import age_s, age_text, clean
@@ -158,18 +158,44 @@ def show(client: WireClient, job: str, output: Output) -> None:
 @click.command()
 @click.argument("job")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the job has ended.")
-@click.option("--rank", type=click.IntRange(0), default=0, help="Which member of a gang.")
+@click.option("--rank", default="0", metavar="R|all", help="Which member of a gang.  [default: 0]")
 @click.option("--attempt", type=click.IntRange(0), default=0, help="Which attempt; else the newest.")
 @click.option(
     "-n", "--lines", "--tail", type=click.IntRange(1, 2**31), metavar="LINES", help="Only the last lines."
 )
+@click.option("--since", metavar="TIME", help="Only lines since then: 10m, 2026-11-01T08:00:00Z.")
+@click.option("--timestamps", is_flag=True, help="With the time of each line.")
 @connected
-def logs(client: WireClient, job: str, follow: bool, rank: int, attempt: int, lines: int | None) -> None:
-    """Print what a job wrote.
+def logs(
+    client: WireClient,
+    job: str,
+    follow: bool,
+    rank: str,
+    attempt: int,
+    lines: int | None,
+    since: str | None,
+    timestamps: bool,
+) -> None:
+    """Print what a job wrote; of all tasks of an array with JOB[*], merged by time.
 
-    Example: bursar logs -f last
+    Example: bursar logs -n 100 --rank all last
     """
-    print_logs(client, job, rank=rank, attempt=attempt, follow=follow, tail_lines=lines or 0)
+    from bursar.cli.lines import ALL_TASKS, follow_all, print_all
+
+    ask = Ask(attempt, lines or 0, read_since(since), timestamps)
+    tasks = job.endswith(ALL_TASKS)
+    if rank != "all" and not (rank.isascii() and rank.isdecimal()):
+        raise InvalidRequest(f"--rank: {rank!r} is neither a number from 0 nor all")
+    if tasks and (attempt or rank != "0"):
+        raise InvalidRequest(f"--rank and --attempt are of one task: {job.removesuffix(ALL_TASKS)}[0]")
+    if not (tasks or timestamps or rank == "all"):
+        print_logs(client, job, rank=int(rank), follow=follow, ask=ask)
+        return
+    ranks = None if tasks else rank
+    if follow and not attempt:
+        follow_all(client, job, ask, ranks)
+    else:
+        print_all(client, job, ask, ranks)
 
 
 @click.command()

@@ -54,6 +54,12 @@ class Progress:
         else:
             say(progress_text(job, now))
 
+    def clear(self) -> None:
+        """Another line is to be printed here."""
+        if self._in_place and self._shown is not None:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
     def close(self) -> None:
         """What comes next begins its own line."""
         if self._in_place and self._shown is not None:

@@ -197,7 +197,16 @@ def update(
 
 
 def logs(
-    job: str, *, rank: int, attempt: int, follow: bool, offset: int, tail_bytes: int, tail_lines: int
+    job: str,
+    *,
+    rank: int,
+    attempt: int,
+    follow: bool,
+    offset: int,
+    tail_bytes: int,
+    tail_lines: int,
+    since: int,
+    timestamps: bool,
 ) -> Call[jobs_pb2.LogChunk]:
     """What a member wrote."""
     request = jobs_pb2.LogsRequest(
@@ -208,6 +217,8 @@ def logs(
         offset=offset,
         tail_bytes=tail_bytes,
         tail_lines=tail_lines,
+        since=since,
+        timestamps=timestamps,
     )
     return Call("/bursar.v1.Jobs/Logs", request, jobs_pb2.LogChunk)
 

@@ -260,6 +260,8 @@ class WireClient:
         offset: int = 0,
         tail_bytes: int = 0,
         tail_lines: int = 0,
+        since: int = 0,
+        timestamps: bool = False,
     ) -> Iterator[jobs_pb2.LogChunk]:
         """What a member wrote, as bytes with their offset; `attempt` 0 is the newest."""
         call = calls.logs(
@@ -270,6 +272,8 @@ class WireClient:
             offset=offset,
             tail_bytes=tail_bytes,
             tail_lines=tail_lines,
+            since=since,
+            timestamps=timestamps,
         )
         return self._stream(call)
 

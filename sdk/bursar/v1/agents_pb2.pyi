@@ -615,12 +615,18 @@ class LogRequest(google.protobuf.message.Message):
     OFFSET_FIELD_NUMBER: builtins.int
     LIMIT_BYTES_FIELD_NUMBER: builtins.int
     TAIL_BYTES_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     offset: builtins.int
     limit_bytes: builtins.int
     tail_bytes: builtins.int
+    since_us: builtins.int
+    """not before what came so long after the start"""
+    times: builtins.bool
+    """with marks"""
     def __init__(
         self,
         *,
@@ -630,8 +636,10 @@ class LogRequest(google.protobuf.message.Message):
         offset: builtins.int = ...,
         limit_bytes: builtins.int = ...,
         tail_bytes: builtins.int = ...,
+        since_us: builtins.int = ...,
+        times: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "limit_bytes", b"limit_bytes", "offset", b"offset", "rank", b"rank", "request_id", b"request_id", "tail_bytes", b"tail_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "limit_bytes", b"limit_bytes", "offset", b"offset", "rank", b"rank", "request_id", b"request_id", "since_us", b"since_us", "tail_bytes", b"tail_bytes", "times", b"times"]) -> None: ...
 
 global___LogRequest = LogRequest
 
@@ -646,6 +654,7 @@ class LogReply(google.protobuf.message.Message):
     ENDED_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     DROPPED_BYTES_FIELD_NUMBER: builtins.int
+    MARKS_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     data: builtins.bytes
     offset: builtins.int
@@ -654,6 +663,10 @@ class LogReply(google.protobuf.message.Message):
     """the member is gone and this was the rest"""
     error: builtins.str
     dropped_bytes: builtins.int
+    @property
+    def marks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LogMark]:
+        """of what `data` holds, ascending; the first may be before it"""
+
     def __init__(
         self,
         *,
@@ -664,10 +677,31 @@ class LogReply(google.protobuf.message.Message):
         ended: builtins.bool = ...,
         error: builtins.str = ...,
         dropped_bytes: builtins.int = ...,
+        marks: collections.abc.Iterable[global___LogMark] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "ended", b"ended", "error", b"error", "next_offset", b"next_offset", "offset", b"offset", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "ended", b"ended", "error", b"error", "marks", b"marks", "next_offset", b"next_offset", "offset", b"offset", "request_id", b"request_id"]) -> None: ...
 
 global___LogReply = LogReply
+
+@typing.final
+class LogMark(google.protobuf.message.Message):
+    """What a log holds from an offset on came so long after the start of its member, or later."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    AFTER_US_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    after_us: builtins.int
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        after_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_us", b"after_us", "offset", b"offset"]) -> None: ...
+
+global___LogMark = LogMark
 
 @typing.final
 class Refused(google.protobuf.message.Message):

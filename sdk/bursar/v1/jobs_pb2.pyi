@@ -650,6 +650,8 @@ class LogsRequest(google.protobuf.message.Message):
     OFFSET_FIELD_NUMBER: builtins.int
     TAIL_BYTES_FIELD_NUMBER: builtins.int
     TAIL_LINES_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    TIMESTAMPS_FIELD_NUMBER: builtins.int
     job: builtins.str
     rank: builtins.int
     attempt: builtins.int
@@ -660,6 +662,10 @@ class LogsRequest(google.protobuf.message.Message):
     """0: from `offset`"""
     tail_lines: builtins.int
     """the last lines alone; 0: from `offset`"""
+    since: builtins.int
+    """lines that came then or later; 0: all"""
+    timestamps: builtins.bool
+    """with `times`"""
     def __init__(
         self,
         *,
@@ -670,8 +676,10 @@ class LogsRequest(google.protobuf.message.Message):
         offset: builtins.int = ...,
         tail_bytes: builtins.int = ...,
         tail_lines: builtins.int = ...,
+        since: builtins.int = ...,
+        timestamps: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "follow", b"follow", "job", b"job", "offset", b"offset", "rank", b"rank", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "follow", b"follow", "job", b"job", "offset", b"offset", "rank", b"rank", "since", b"since", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "timestamps", b"timestamps"]) -> None: ...
 
 global___LogsRequest = LogsRequest
 
@@ -682,18 +690,44 @@ class LogChunk(google.protobuf.message.Message):
     DATA_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
     DROPPED_BYTES_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
     data: builtins.bytes
     offset: builtins.int
     """of the first byte"""
     dropped_bytes: builtins.int
     """skipped just before it, over the size cap"""
+    @property
+    def times(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LogTime]:
+        """ascending; the first may be of what came before `data`"""
+
     def __init__(
         self,
         *,
         data: builtins.bytes = ...,
         offset: builtins.int = ...,
         dropped_bytes: builtins.int = ...,
+        times: collections.abc.Iterable[global___LogTime] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "offset", b"offset"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "offset", b"offset", "times", b"times"]) -> None: ...
 
 global___LogChunk = LogChunk
+
+@typing.final
+class LogTime(google.protobuf.message.Message):
+    """What a log holds from an offset on came then, or later."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    AT_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    at: builtins.int
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        at: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at", b"at", "offset", b"offset"]) -> None: ...
+
+global___LogTime = LogTime

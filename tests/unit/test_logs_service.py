@@ -1,0 +1,129 @@
+"""What of a log is sent: whole lines from its end, or from a time on."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bursar.clock import SECOND_US
+from bursar.errors import WrongState
+from bursar.v1 import jobs_pb2 as pb
+from bursard.fleet import LogAnswer, LogRange
+from bursard.services import logs
+
+STARTED = 1_000 * SECOND_US
+
+
+class Node:
+    """A node with one log. `marks`: (offset, microseconds after its start); `gap`: bytes not kept."""
+
+    def __init__(
+        self, text: bytes, marks: tuple[tuple[int, int], ...] = ((0, 0),), gap: range = range(0)
+    ) -> None:
+        self.text, self.marks, self.gap = text, marks, gap
+        self.asked: list[LogRange] = []
+
+    async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+        self.asked.append(wanted)
+        start = max(len(self.text) - wanted.tail_bytes, 0) if wanted.tail_bytes else wanted.offset
+        if wanted.since_us:
+            later = [at for at, after in self.marks if after >= wanted.since_us]
+            start = max(start, later[0] if later else len(self.text))
+        end = min(start + wanted.limit_bytes, len(self.text))
+        dropped = self.gap.stop - start if start in self.gap else 0
+        start, end = start + dropped, min(end + dropped, len(self.text))
+        if start < self.gap.start < end:
+            end = self.gap.start
+        marks = self.marks if wanted.times else ()
+        return LogAnswer(self.text[start:end], start, end, end >= len(self.text), dropped, marks=marks)
+
+
+def sent(node: Node, **asked: Any) -> list[pb.LogChunk]:
+    member: Any = SimpleNamespace(
+        alloc=SimpleNamespace(rank=0, node_id="n"), report=SimpleNamespace(log_bytes=1), started_at=STARTED
+    )
+    attempt = SimpleNamespace(id="att_1", number=1, members=[member])
+    job: Any = SimpleNamespace(id="job_1", display="1", number=1, array=None, attempts=[attempt])
+    hub: Any = SimpleNamespace(add=lambda _: SimpleNamespace(ready=asyncio.Event()), remove=lambda *_: None)
+
+    async def main() -> list[pb.LogChunk]:
+        fleet: Any = node
+        return [chunk async for chunk in logs.stream(fleet, hub, job, pb.LogsRequest(job="1", **asked))]
+
+    return asyncio.run(main())
+
+
+def text(node: Node, **asked: Any) -> bytes:
+    return b"".join(chunk.data for chunk in sent(node, **asked))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("piece", [3, 10, 1 << 18])
+def test_the_last_lines_are_whole_lines(end: bytes, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "PIECE_BYTES", piece)
+    lines = [f"zeile {i} ü€😀".encode() for i in range(9)]
+    node = Node(b"\n".join(lines) + end)
+    for number in (1, 2, 8):
+        assert text(node, tail_lines=number) == b"\n".join(lines[-number:]) + end
+    for number in (9, 10, 2**32 - 1):
+        assert text(node, tail_lines=number) == node.text
+
+
+def test_empty_lines_count_and_an_empty_log_has_none() -> None:
+    assert text(Node(b"a\n\n\n"), tail_lines=2) == b"\n\n"
+    assert text(Node(b""), tail_lines=2) == b""
+
+
+@pytest.mark.parametrize("piece", [3, 4, 5, 6, 7, 9, 11, 13, 40])
+def test_the_last_lines_of_a_log_with_a_gap_begin_behind_it(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "PIECE_BYTES", piece)
+    node = Node(b"one\ntwo\nxxx\nfour\nfive\n", gap=range(8, 12))
+    assert text(node, tail_lines=4) == b"four\nfive\n"
+    assert text(node, tail_lines=1) == b"five\n"
+    assert text(node) == b"one\ntwo\nfour\nfive\n"
+
+
+MARKED = Node(b"one\ntwo\nthree\nfour\n", ((0, 0), (4, SECOND_US), (10, 2 * SECOND_US), (14, 3 * SECOND_US)))
+
+
+@pytest.mark.parametrize(
+    ("after_us", "shown"),
+    [
+        (-SECOND_US, b"one\ntwo\nthree\nfour\n"),
+        (1, b"two\nthree\nfour\n"),
+        (SECOND_US, b"two\nthree\nfour\n"),
+        (2 * SECOND_US, b"four\n"),  # the mark is amid a line that began before
+        (3 * SECOND_US, b"four\n"),
+        (4 * SECOND_US, b""),
+    ],
+)
+def test_since_a_time_there_are_the_lines_that_began_then_or_later(after_us: int, shown: bytes) -> None:
+    assert text(MARKED, since=STARTED + after_us) == shown
+
+
+def test_the_last_lines_and_since_hold_together() -> None:
+    assert text(MARKED, tail_lines=3, since=STARTED + 3 * SECOND_US) == b"four\n"
+    assert text(MARKED, tail_lines=1, since=STARTED + 1) == b"four\n"
+
+
+def test_times_are_told_on_the_daemon_s_axis_when_they_are_asked_for() -> None:
+    [chunk] = sent(MARKED, timestamps=True)
+    assert [(mark.offset, mark.at - STARTED) for mark in chunk.times] == list(MARKED.marks)
+    [chunk] = sent(MARKED)
+    assert not chunk.times
+
+
+def test_an_array_is_asked_for_by_task_or_with_all_of_them() -> None:
+    job: Any = SimpleNamespace(display="3", number=3, array=object())
+    nobody: Any = None
+
+    async def first() -> None:
+        await anext(logs.stream(nobody, nobody, job, pb.LogsRequest(job="3")))
+
+    with pytest.raises(WrongState, match=r"such as 3\[0\].*`bursar logs '3\[\*\]'`"):
+        asyncio.run(first())
