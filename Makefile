@@ -30,7 +30,7 @@ help:
 	@echo "make bench   measured speed, beside the machine's own limits"
 	@echo "make proto   generate sdk/bursar/v1 from proto/ again"
 	@echo "make clients write the clients that wait from those that await"
-	@echo "make docs    write docs/cli.md from --help again"
+	@echo "make docs    write the pages that the program knows itself: cli, jobfile, policies, api, from-slurm"
 	@echo "make format  put every file into the house's format"
 	@echo "make clean   remove what the other targets made"
 
@@ -132,6 +132,7 @@ clients: .venv/.installed
 docs: .venv/.installed
 	@$(BIN)/python docs/generate_cli.py
 	@$(BIN)/python docs/generate_slurm.py
+	@$(BIN)/python docs/generate_pages.py
 
 bench: .venv/.installed
 	@for each in $(BENCHES); do echo "== bench/$$each.py"; $(BIN)/python "bench/$$each.py"; done

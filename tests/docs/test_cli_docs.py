@@ -27,6 +27,27 @@ def test_page_about_slurm_is_what_the_tables_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_pages_of_the_job_file_the_policies_and_the_api_are_what_the_program_says() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs/generate_pages.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_call_and_message_of_the_wire_is_on_the_page_of_the_api() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    protos = [path for path in (ROOT / "proto").rglob("*.proto") if path.stem != "agents"]
+    assert protos
+    for path in protos:
+        text = path.read_text()
+        for name in re.findall(r"(?m)^(?:service|message) (\w+)", text):
+            assert re.search(rf"(?m)^### (service|message) {name}$", page), name
+        for name in re.findall(r"rpc (\w+)\(", text):
+            assert f"| `{name}` | " in page, name
+        for name in re.findall(r"(?m)^  (?:repeated |optional )?(?:map<[^>]+>|\w+) (\w+) = \d+;", text):
+            assert f"| `{name}` | `" in page, name
+
+
 def test_every_verb_has_a_section_with_an_example() -> None:
     sections = re.split(r"(?m)^### ", PAGE.read_text())[1:]
     found = {section.split("\n", 1)[0]: section for section in sections}

@@ -48,6 +48,7 @@ CONTRACT = (
     "archive",
     "audit",
     "config",
+    "schema",
     "completion",
     "version",
 )

@@ -76,6 +76,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "archive": Verb("backup:archive", "Move the events of closed months to a file."),
         "audit": Verb("backup:audit", "Verify the books: log, ledger, ends."),
         "config": Verb("misc:config", "Show the resolved configuration."),
+        "schema": Verb("schema:schema", "Print the schema of job files or policies, for editors."),
         "completion": Verb("misc:completion", "Print a shell's completion script."),
         "version": Verb("misc:version", "Print the version."),
     },

@@ -1,0 +1,226 @@
+"""Writes docs/jobfile.md and docs/policies.md from the schemas, docs/api.md from the comments of proto/.
+
+Run     make docs  (python docs/generate_pages.py); with --check it only says whether the pages are true.
+Why     each key, each call and each field is described once, where the program has it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bursar.schemas import job_schema, policy_schema
+
+DOCS = Path(__file__).parent
+PROTO = DOCS.parent / "proto/bursar/v1"
+Schema = Mapping[str, Any]
+
+JOB_HEAD = """# The job file
+
+Written by `make docs` from the schema that `bursar schema job` prints; a test fails when they differ.
+
+`bursar submit train.yaml` reads one YAML file per job, at most 64 kB, UTF-8, without anchors, aliases, tags
+and merge keys. Unknown keys are refused with the nearest right name, every fault with its line. Scalars are
+taken as they are written: `version: 010` is `010`. Durations are `90s`, `15m`, `24h`, `7d`, `1h30m`; sizes
+`128GB` (10^9) or `128GiB` (2^30); money `500 USD`; times `2026-10-01T08:00:00Z` or a date. Flags of
+`submit` stand above what the file says, and have the same names. In editors with a YAML language server,
+`bursar schema job > bursar-job.json` and a first line `# yaml-language-server: $schema=bursar-job.json`
+check a file while it is typed.
+
+```yaml
+name: llama-ft
+project: nlp/finetune
+nodes: 4                                    # a gang: all or nothing
+resources: {gpus: H100:8, cpus: 16, memory: 128GB}   # of each node
+time_limit: 24h
+budget: {max_cost: 500 USD, on_exceed: checkpoint-stop}
+checkpoint: {signal: USR1, grace: 2m}
+retry: {on: [preemption, node-failure], max: 3}
+env: {HF_HOME: /data}
+setup: pip install -r requirements.txt
+run: torchrun --nnodes $NNODES --node-rank $NODE_RANK train.py
+```
+
+Exactly one of `run` and `command` is needed, nothing else. What the job finds around it: [its
+environment](environment.md). Keys of the contract that are not built yet (`deadline`, `idle_policy`,
+`image`, `type: service`, …) are refused by name.
+"""
+POLICY_HEAD = """# Policy documents
+
+Written by `make docs` from the schema that `bursar schema policy` prints; a test fails when they differ.
+
+`bursar policy check FILE…` validates, `bursar policy apply FILE…` applies all documents of all files or
+none. A file may hold several, separated by `---`. An applied document is in force until a newer one of its
+kind and name, or `bursar policy rm`; the past is never priced again. Who applied what and when is kept:
+`bursar policy show NAME`, `bursar policy diff FILE`. Kinds and keys of the contract that are not built yet
+(`Quota`, `PriorityPolicy`, `IdlePolicy`, `AlertChannel`, …) are refused by name.
+
+```yaml
+kind: Budget
+name: vision-month
+spec:
+  scope: {project: research/vision}
+  limit: 5000 USD
+  period: month
+  enforcement: hard
+  thresholds:
+    - {at: 80%, do: [notify]}
+```
+"""
+API_HEAD = """# The API
+
+Written by `make docs` from the comments in `proto/bursar/v1`; a test fails when they differ.
+
+gRPC, package `bursar.v1`, on the daemon's unix socket and over TLS. Every call carries `authorization:
+Bearer TOKEN`; on the unix socket `auth.sock`, beside it, gives a short token for the caller's uid. Refusals
+carry a `google.rpc.ErrorInfo` of domain `bursar` whose `reason` is the class in `bursar.errors`. Money is
+integer nanos with a currency beside it, instants (`*_at`) are microseconds since 1970 in UTC with 0 for
+"not yet", durations (`*_us`) microseconds. Fields are only ever added. From Python use [the
+client](sdk.md), which takes all of this away.
+"""
+
+
+# ------------------------------------------------------------------ schemas
+
+
+def tables(schema: Schema, path: str = "") -> Iterator[str]:
+    """A table of the keys of a mapping, then one for each mapping below it."""
+    yield "| key | form | default | meaning |\n|---|---|---|---|"
+    needed = schema.get("required", ())
+    for key, value in schema["properties"].items():
+        default = json.dumps(value["default"]).strip('"') if "default" in value else ""
+        shown, star = f"`{default}`" if default else "", " (needed)" if key in needed else ""
+        yield f"| `{key}`{star} | {form(value)} | {shown} | {cell(value['description'])} |"
+    for key, value in schema["properties"].items():
+        for below in mappings(value):
+            yield f"\n### `{path}{key}`\n"
+            yield from tables(below, f"{path}{key}.")
+
+
+def mappings(value: Schema) -> Iterator[Schema]:
+    """The mappings with fixed keys that a value may be, also as an element of a list."""
+    if "properties" in value:
+        yield value
+    for one in value.get("anyOf", ()):
+        if isinstance(one, dict):
+            yield from mappings(one)
+    if value.get("type") == "array":
+        yield from mappings(value["items"])
+
+
+def form(value: Schema) -> str:
+    """What a value may be, in a few words."""
+    if "enum" in value:
+        return cell(", ".join(f"`{word}`" for word in value["enum"]))
+    if "examples" in value:
+        return ", ".join(f"`{example}`" for example in value["examples"])
+    kind = value.get("type")
+    if kind in ("integer", "number"):
+        if "exclusiveMaximum" in value:
+            return f"above {value['exclusiveMinimum']}, below {value['exclusiveMaximum']}"
+        low, high = value.get("minimum"), value.get("maximum")
+        return f"{low} to {high}" if high is not None else f"{low} or more"
+    if kind == "array":
+        return f"list of {form(value['items'])}"
+    if kind == "object":
+        return "mapping"
+    if "anyOf" in value and kind is None:
+        return " or ".join(dict.fromkeys(form(one) for one in value["anyOf"]))
+    return {"boolean": "`true`, `false`"}.get(str(kind), "text")
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def policies() -> Iterator[str]:
+    """The envelope, then each kind."""
+    schema = policy_schema()
+    yield from tables(schema)
+    for one in schema["allOf"]:
+        kind = one["if"]["properties"]["kind"]["const"]
+        spec = one["then"]["properties"]["spec"]
+        yield f"\n## {kind}\n\n{spec['description']}\n"
+        yield from tables(spec, "spec.")
+
+
+# ------------------------------------------------------------------ the wire
+
+
+LINE = re.compile(
+    r"^\s*(?:(rpc) (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\);"
+    r"|((?:repeated |optional )?(?:map<[^>]+>|\w+)) (\w+) = \d+;)\s*(?://\s*(.*))?$"
+)
+
+
+def api() -> Iterator[str]:
+    """Each file: its services with their calls, then its messages with their fields."""
+    for path in sorted(PROTO.glob("*.proto")):
+        if path.stem == "agents":
+            continue  # between our own programs; no promise to others
+        yield from _file(path.stem, path.read_text("utf-8").splitlines())
+
+
+def _file(stem: str, lines: list[str]) -> Iterator[str]:
+    head = " ".join(line[3:] for line in lines[: lines.index('syntax = "proto3";')])
+    yield f"\n## {stem}.proto\n\n{head}\n"
+    said: list[str] = []
+    for line in lines[lines.index('syntax = "proto3";') + 1 :]:
+        opened = re.match(r"^(service|message) (\w+) \{(\})?", line)
+        found = LINE.match(line)
+        if opened:
+            yield from _opened(opened[1], opened[2], " ".join(said), empty=bool(opened[3]))
+        elif found:
+            yield _row(found, " ".join(said))
+        comment = re.match(r"^\s*// ?(.*)", line)
+        said = [*said, comment[1]] if comment else []
+
+
+def _opened(kind: str, name: str, said: str, *, empty: bool) -> Iterator[str]:
+    yield f"\n### {kind} {name}\n" + (f"\n{said}\n" if said else "")
+    if not empty:
+        head = ("call", "takes", "answers") if kind == "service" else ("field", "type")
+        yield f"| {' | '.join((*head, 'meaning'))} |\n|{'---|' * (len(head) + 1)}"
+
+
+def _row(found: re.Match[str], said: str) -> str:
+    rpc, call, many, takes, streamed, answers, kind, field, beside = found.groups()
+    meaning = cell(" ".join(filter(None, (said, beside))))
+    if rpc:
+        many, streamed = ("stream of " if each else "" for each in (many, streamed))
+        return f"| `{call}` | {many}`{takes}` | {streamed}`{answers}` | {meaning} |"
+    return f"| `{field}` | `{kind}` | {meaning} |"
+
+
+# ------------------------------------------------------------------ writing
+
+
+def pages() -> dict[str, str]:
+    """Every page by its name."""
+    return {
+        "jobfile.md": "\n".join((JOB_HEAD, "## Keys\n", *tables(job_schema()), "")),
+        "policies.md": "\n".join((POLICY_HEAD, "## Every document\n", *policies(), "")),
+        "api.md": "\n".join((API_HEAD, *api(), "")),
+    }
+
+
+def main() -> int:
+    """Write, or with --check compare: 1 when a page is out of date."""
+    wrong = 0
+    for name, text in pages().items():
+        path = DOCS / name
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, "utf-8")
+        elif not path.exists() or path.read_text("utf-8") != text:
+            print(f"docs/{name} is not what the program says: run make docs", file=sys.stderr)
+            wrong = 1
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The job file for editors: what each key may be. The rules come from `model.check` where it has them."""
+
+from __future__ import annotations
+
+from bursar.model.check import (
+    COMMENT_MAX,
+    DEPENDENCY_WHEN,
+    LAUNCHES_BUILT,
+    MAX_COST_PER,
+    NAME_MAX,
+    NODES_MAX,
+    ON_EXCEED_BUILT,
+    RETRIES_MAX,
+    RETRY_CAUSES,
+    SECRETS_MAX,
+    SIGNALS,
+    SPOT_POLICIES,
+    TAG_MAX,
+)
+from bursar.schemas import forms
+from bursar.schemas.forms import Schema
+
+_ENV_NAME = r"^(?!BURSAR_)[A-Za-z_][A-Za-z0-9_]{0,127}$"
+_LABEL = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+_TAG = r"^[A-Za-z0-9][A-Za-z0-9._:@+=-]*$"
+_NAME = r"^(?!last$|job_|\d+$)[A-Za-z0-9][A-Za-z0-9._-]*$"
+_REFERENCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[\d{1,7}\])?$"
+_RANGE = r"^\s*\d+(-\d+(:[1-9]\d*)?)?(\s*,\s*\d+(-\d+(:[1-9]\d*)?)?)*\s*(%[1-9]\d*)?\s*$"
+_TYPE = r"[A-Za-z][A-Za-z0-9._-]{0,39}"
+_BYTES = r"\d+(\.\d+)?\s*([KMGTPkmgtp][Ii]?[Bb]?|[Bb])"
+_GPUS = rf"^\s*(any|{_TYPE}(\|{_TYPE})*|{_BYTES}|0?\.\d{{1,3}}|\d{{1,2}})(:[^:\s]+){{0,2}}\s*$"
+_CPUS = r"^\s*(?=.*[1-9])\d{1,5}(\.\d{1,3})?\s*(\+|\.\.)?$"
+_MEMORY = rf"^\s*(?=.*[1-9]){_BYTES}\s*(\+|\.\.)?\s*$"
+_PATTERN = r"^!?[A-Za-z0-9*?\[\]{}._:/@-]+(, *!?[A-Za-z0-9*?\[\]{}._:/@-]+)*$"
+
+
+def job_schema() -> Schema:
+    """The schema of one job file."""
+    about = "A job of Bursar: what to run, what it needs, what it may cost."
+    schema = forms.mapping(about, _keys())
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Bursar job file",
+        **schema,
+        "oneOf": [{"required": ["run"]}, {"required": ["command"]}],
+        "not": {"anyOf": [{"required": ["nodes", "num_nodes"]}, {"required": ["time_limit", "time"]}]},
+    }
+
+
+def _keys() -> dict[str, Schema]:
+    return {**_who(), **_what_it_needs(), **_when(), **_what_it_may(), **_process()}
+
+
+def _who() -> dict[str, Schema]:
+    return {
+        "type": forms.word("The only kind that is built.", ("job",), "job"),
+        "name": forms.text(
+            "To find it by, and to estimate it from its past runs.", _NAME, maxLength=NAME_MAX
+        ),
+        "project": forms.text("A path; owns quota and budget.", forms.PROJECT, default="default"),
+        "experiment": forms.scalar(
+            "Groups jobs and their cost.", pattern=_TAG, minLength=1, maxLength=TAG_MAX
+        ),
+        "model": forms.scalar("Groups jobs and their cost.", pattern=_TAG, minLength=1, maxLength=TAG_MAX),
+        "model_version": forms.scalar("Of the model.", pattern=_TAG, minLength=1, maxLength=TAG_MAX),
+        "labels": forms.pairs("Free names with values, for filters, budgets and reports.", _LABEL),
+        "comment": forms.scalar("A note.", maxLength=COMMENT_MAX),
+    }
+
+
+def _what_it_needs() -> dict[str, Schema]:
+    nodes = forms.whole("Size of the gang: all or nothing.", 1, NODES_MAX, default=1)
+    return {
+        "nodes": nodes,
+        "num_nodes": {**nodes, "description": "Another name of `nodes`."},
+        "resources": _resources(),
+        "spot_policy": forms.word("Which machines: interruptible ones or not.", SPOT_POLICIES, "auto"),
+        "launch": forms.word(
+            "Where the command runs: on every node, or on the first while the others hold their place.",
+            LAUNCHES_BUILT,
+            "per-node",
+        ),
+    }
+
+
+def _resources() -> Schema:
+    sizes = _sizes()
+    listed = forms.items("Alternatives, each over the sizes above.", forms.mapping("One.", sizes), minItems=1)
+    constraints = {
+        "type": "object",
+        "additionalProperties": {"type": [*forms.SCALAR], "pattern": _PATTERN},
+        "description": 'Which nodes: `zone: eu-*`, `node: "!bad-01"`; keys node, pool, zone, region, rack, '
+        "provider, instance_type or a label of the node.",
+    }
+    one_of_two = [{"required": ["any_of", "ordered"]}, {"required": ["memory", "mem"]}]
+    return {
+        **forms.mapping(
+            "What each node must give.",
+            {
+                **sizes,
+                "any_of": {**listed, "description": "Alternatives: the cheapest that fits now is taken."},
+                "ordered": {**listed, "description": "Alternatives, tried in this order."},
+                "constraints": constraints,
+            },
+        ),
+        "not": {"anyOf": one_of_two},
+    }
+
+
+def _sizes() -> dict[str, Schema]:
+    one_type = forms.text("A type, such as H100.", rf"^\s*{_TYPE}(\|{_TYPE})*\s*$")
+    gpu_keys = {
+        "type": forms.either("Acceptable types.", one_type, forms.items("", one_type, minItems=1)),
+        "count": forms.whole("How many.", 0, 16),
+        "memory": forms.text("Least memory of each device.", _MEMORY),
+        "fraction": forms.number("A share of one GPU.", 0.001, 1),
+    }
+    gpus = forms.either(
+        "GPUs: `8`, `H100:8`, `A100:80GB:4`, `H100|A100:4`, `0.5`, or a mapping.",
+        {"type": "integer", "minimum": 0, "maximum": 16},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "string", "pattern": _GPUS, "not": {"pattern": r"\.\.|\+$|(?i:^gpu:)"}},
+        forms.mapping("", gpu_keys),
+    )
+    cpus = forms.either(
+        "CPUs; also a share, and `16+`.",
+        {"type": "number", "minimum": 0.001, "maximum": 10_000},
+        {"type": "string", "pattern": _CPUS},
+        default=1,
+    )
+    memory = forms.text("Memory, `128GB` (10^9) or `128GiB` (2^30).", _MEMORY)
+    return {
+        "gpus": gpus,
+        "cpus": cpus,
+        "memory": memory,
+        "mem": {**memory, "description": "Another name of `memory`."},
+    }
+
+
+def _when() -> dict[str, Schema]:
+    limit = forms.duration(
+        "Running time after which it is stopped; at most 366d. Without it, the daemon's default.",
+        **{"not": {"pattern": r"^[0.\s]*[a-z]+\s*$"}},
+    )
+    reference = forms.scalar("Id, number or name of a job.", pattern=_REFERENCE)
+    entry = forms.mapping(
+        "",
+        {"job": reference, "when": forms.word("In which case.", DEPENDENCY_WHEN, "succeeded")},
+        ["job"],
+    )
+    array_range = forms.scalar("`0-99`, `0-9:3`, `1,4,7`; at most 100,000 tasks.", pattern=_RANGE)
+    return {
+        "time_limit": limit,
+        "time": {**limit, "description": "Another name of `time_limit`."},
+        "begin_after": forms.text("Earliest start.", forms.INSTANT, examples=["2026-10-01T08:00:00Z"]),
+        "priority": forms.either(
+            "Higher goes first.",
+            {"enum": ["low", "normal", "high"]},
+            {"type": "integer", "minimum": 0, "maximum": 100},
+            default="normal",
+        ),
+        "preemptible": forms.boolean("May it be stopped for a job of higher priority.", True),
+        "held": forms.boolean("Submit on hold.", False),
+        "depends_on": forms.items(
+            "Jobs it waits for.", forms.either("", reference, entry), uniqueItems=True, maxItems=100
+        ),
+        "array": forms.either(
+            "A sweep of tasks that share all else: `0-99%10`, or a mapping.",
+            array_range,
+            forms.mapping(
+                "",
+                {"range": array_range, "max_parallel": forms.whole("Tasks alive at once.", 1)},
+                ["range"],
+            ),
+        ),
+    }
+
+
+def _what_it_may() -> dict[str, Schema]:
+    signal = {
+        "type": "string",
+        "pattern": rf"^(?i:(SIG)?({'|'.join(SIGNALS)}))$",
+        "description": "The signal that asks it to save itself.",
+    }
+    return {
+        "budget": forms.mapping(
+            "Its own caps, beside those of its project.",
+            {
+                "max_cost": forms.money("All attempts together."),
+                "per": forms.word("Of an array: all tasks together, or each.", MAX_COST_PER, "job"),
+                "max_price": forms.money_per("h", "Of the whole job."),
+                "on_exceed": forms.word("What happens at `max_cost`.", ON_EXCEED_BUILT, "stop"),
+            },
+            dependencies={"per": ["max_cost"]},
+        ),
+        "checkpoint": forms.mapping(
+            "How it is asked to save itself before it is stopped.",
+            {
+                "signal": signal,
+                "grace": forms.duration("Time it then has; at most 24h.", default="60s"),
+                "before": forms.duration("Send the signal so long before the time limit, and go on."),
+                "script_only": forms.boolean("To the process that was started alone.", False),
+            },
+            dependencies={"grace": ["signal"], "before": ["signal"], "script_only": ["signal"]},
+        ),
+        "retry": forms.mapping(
+            "After which ends another attempt follows.",
+            {
+                "on": forms.items("Causes.", {"enum": [*RETRY_CAUSES]}),
+                "max": forms.whole(
+                    "Further attempts; a lost node and a preemption count none.", 0, RETRIES_MAX
+                ),
+                "avoid_same_node": forms.boolean("The next attempt goes elsewhere.", False),
+                "never": forms.boolean("No other attempt, not even after a lost node.", False),
+            },
+            anyOf=[{"required": ["on"]}, {"required": ["never"]}],
+        ),
+    }
+
+
+def _process() -> dict[str, Schema]:
+    secret = forms.text("Name of a secret.", r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+    as_file = forms.mapping(
+        "",
+        {"name": secret, "file": forms.boolean("A private file; the variable has its path.", False)},
+        ["name"],
+    )
+    return {
+        "env": forms.pairs("Variables, taken as they are: nothing in them is expanded.", _ENV_NAME),
+        "secrets": forms.items(
+            "Secrets it gets, as variables or files.", forms.either("", secret, as_file), maxItems=SECRETS_MAX
+        ),
+        "workdir": forms.text(
+            "Where it runs; a relative one starts where the job is submitted from.",
+            r"^(?!~)(?=.*\S)",
+            default=".",
+        ),
+        "setup": forms.scalar("Shell text run to success first, on every node."),
+        "run": forms.scalar("Shell text, or with a `#!` line a script.", minLength=1, pattern=r"\S"),
+        "command": forms.items(
+            "In place of `run`: the words of a program.",
+            forms.scalar("", minLength=1),
+            minItems=1,
+        ),
+    }

@@ -1,0 +1,198 @@
+"""Policy documents for editors: the envelope, and the spec of each kind that is built."""
+
+from __future__ import annotations
+
+from bursar.model import MARKETS
+from bursar.schemas import forms
+from bursar.schemas.forms import Schema
+
+_WORD = r"^[^\s/=]"
+_LABEL = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+
+
+def policy_schema() -> Schema:
+    """The schema of one policy document; a file may hold several."""
+    kinds = {
+        "Budget": _budget(),
+        "CostModel": _cost_model(),
+        "PlacementPolicy": _placement(),
+        "PriceBook": _price_book(),
+    }
+    envelope = {
+        "kind": forms.word("What it is.", tuple(kinds)),
+        "name": forms.text("Its name; one document per kind and name is in force.", forms.TOKEN),
+        "version": forms.whole("The version that was read; a stale one is refused.", 0),
+        "effective_at": forms.text(
+            "From when on; now without it. The past is never priced again.", forms.INSTANT
+        ),
+        "spec": {"type": "object", "description": "By kind."},
+    }
+    about = "One policy document of Bursar, for `bursar policy apply`."
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Bursar policy document",
+        **forms.mapping(about, envelope, ["kind", "name", "spec"]),
+        "allOf": [
+            {"if": {"properties": {"kind": {"const": kind}}}, "then": {"properties": {"spec": spec}}}
+            for kind, spec in kinds.items()
+        ],
+    }
+
+
+def _budget() -> Schema:
+    labels = forms.either(
+        "`team=vision`, or a mapping of labels that must all be there.",
+        {"type": "string", "pattern": _LABEL + "=.{1,128}$"},
+        forms.pairs("", _LABEL + "$", minProperties=1),
+    )
+    scope = forms.mapping(
+        "Whose jobs it pays for; all that is named must match.",
+        {
+            "project": forms.text("A project and all below it.", forms.PROJECT),
+            "user": forms.text("A user.", _WORD, maxLength=128),
+            "experiment": forms.text("An experiment.", _WORD, maxLength=128),
+            "model": forms.text("A model.", _WORD, maxLength=128),
+            "label": labels,
+        },
+        minProperties=1,
+    )
+    threshold = forms.mapping(
+        "",
+        {
+            "at": forms.text("Share of the limit, above 0%.", r"^\s*(?=[\d.]*[1-9])\d+(\.\d+)?\s*%\s*$"),
+            "on": forms.word("Of what.", ("settled", "settled+held"), "settled"),
+            "do": forms.items("What is done then.", {"enum": ["notify"]}, minItems=1),
+        },
+        ["at", "do"],
+    )
+    return forms.mapping(
+        "A limit on spending.",
+        {
+            "scope": scope,
+            "limit": forms.money("Per period."),
+            "period": forms.word(
+                "When it renews.", ("day", "week", "month", "quarter", "year", "one-time"), "month"
+            ),
+            "timezone": forms.text("In which the period begins.", r"^[A-Za-z]", default="UTC"),
+            "enforcement": forms.word(
+                "hard: never passed, jobs wait; soft: thresholds only.", ("hard", "soft"), "hard"
+            ),
+            "hold": forms.word("What a job sets aside when it starts.", ("worst-case",), "worst-case"),
+            "thresholds": forms.items("What happens on the way to the limit.", threshold),
+        },
+        ["scope", "limit"],
+    )
+
+
+def _weights(description: str) -> Schema:
+    weight = forms.number("Weight.", 0, 1000)
+    return forms.mapping(description, {"gpu": weight, "cpu": weight, "memory": weight}, minProperties=1)
+
+
+def _cost_model() -> Schema:
+    percent = forms.PERCENT
+    power = forms.mapping(
+        "Energy.",
+        {
+            "max_watts": forms.whole("Of the whole node.", 1, 1_000_000),
+            "load_factor": forms.number("Mean share of `max_watts`.", 0, 1),
+            "pue": forms.number("Power usage effectiveness of the building.", 1, 10),
+            "tariff": forms.money_per("kWh", "Price of energy.", positive=False),
+        },
+        ["max_watts", "tariff"],
+    )
+    staff = forms.mapping(
+        "Who keeps the nodes running.",
+        {
+            "nodes_per_fte": forms.whole("Nodes one person keeps.", 1, 1_000_000),
+            "salary": forms.money_per("y", "Of one person.", positive=False),
+        },
+        ["nodes_per_fte", "salary"],
+    )
+    device = forms.mapping(
+        "",
+        {
+            "capex": forms.text("Purchase price of one device.", r"^\s*\d{1,12}(\.\d{1,9})?\s*[A-Z]{3}\s*$"),
+            "max_watts": forms.whole("Of one device.", 0, 100_000),
+        },
+        ["capex"],
+    )
+    return forms.mapping(
+        "What the nodes of an owned pool cost per hour.",
+        {
+            "pool": forms.text("Of which nodes.", forms.TOKEN),
+            "node_capex": forms.money("Purchase price of a node without `gpus`."),
+            "useful_life": forms.text("Straight line over it.", forms.DURATION_OR_YEARS, examples=["5y"]),
+            "residual": forms.text("What it is worth at its end.", percent, default="0%"),
+            "network": forms.text("Network, as a share of the purchase.", percent, default="0%"),
+            "power": power,
+            "colo": forms.money_per("kW-month", "Rent by power; needs `power`.", positive=False),
+            "support": forms.text(
+                "Share of the purchase price.", percent.replace("%", "%/y"), examples=["5%/y"]
+            ),
+            "staff": staff,
+            "practical_capacity": forms.text("Hours that can be sold, of all.", percent, default="80%"),
+            "component_weights": _weights("How a node's price splits."),
+            "gpus": {
+                "type": "object",
+                "propertyNames": {"pattern": r"^[A-Za-z][A-Za-z0-9._-]{0,39}$"},
+                "additionalProperties": device,
+                "description": "By type (or `other`): what each device of a node adds.",
+            },
+        },
+        ["pool", "node_capex", "useful_life"],
+        dependencies={"colo": ["power"]},
+    )
+
+
+def _placement() -> Schema:
+    return forms.mapping(
+        "Where jobs go among nodes that fit.",
+        {
+            "strategy": forms.word("Fill nodes, or spread over them.", ("pack", "spread")),
+            "weights": {
+                "type": "object",
+                "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"},
+                "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1_000_000},
+                "description": "By scorer, such as `fragmentation` and `best_fit`.",
+            },
+        },
+        ["strategy"],
+    )
+
+
+def _price_book() -> Schema:
+    place = {
+        "provider": forms.text("Of the machine.", forms.TOKEN),
+        "region": forms.text("Of the machine.", forms.TOKEN),
+        "market": forms.word("How it is sold.", MARKETS),
+        "valid_from": forms.text("From when the price holds.", forms.INSTANT),
+        "valid_until": forms.text("Until when.", forms.INSTANT),
+        "source": forms.text("Where it was read.", maxLength=200),
+    }
+    row = forms.mapping(
+        "",
+        {
+            **place,
+            "instance_type": forms.text("Machine type.", forms.TOKEN),
+            "price": forms.money_per("h", "Of the whole machine."),
+            "cpus": forms.number("Of the machine.", 0, 100_000),
+            "memory": forms.text("Of the machine.", forms.SIZE),
+            "gpus": forms.text(
+                "Type and count, such as H100:8.", r"^[A-Za-z][A-Za-z0-9._-]{0,39}:[1-9]\d{0,3}$"
+            ),
+            "gpu_memory": forms.text("Of each device.", forms.SIZE),
+        },
+        ["instance_type", "price"],
+    )
+    return forms.mapping(
+        "What machines of a cloud cost.",
+        {
+            "source": forms.text("Where and when the prices were read.", maxLength=200),
+            "currency": forms.text("Of every price.", r"^[A-Z]{3}$"),
+            "defaults": forms.mapping("What rows need not repeat.", place),
+            "component_weights": _weights("How a machine's price splits."),
+            "prices": forms.items("The prices.", row, minItems=1),
+        },
+        ["source", "currency", "prices"],
+    )
