@@ -24,7 +24,7 @@ from bursar_agent.runner.model import (
     Started,
     StopRequest,
 )
-from bursar_agent.runner.testing import Bench, alive, bench, name_of, play, request, until
+from bursar_agent.runner.testing import Bench, alive, bench, marker, name_of, play, request, until
 from bursar_agent.runner.tree import descendants
 
 
@@ -528,13 +528,14 @@ def test_job_is_held_to_memory_processes_and_cpu_where_cgroups_can_be_made(tmp_p
         made = Bench(tmp_path)
         made.runner = ProcessRunner(tmp_path, made.events.append, cgroup_root=os.pathsep.join(found.roots))
         await made.runner.open()
+        name = marker(tmp_path, "att_1.0")
         files = [
-            f"{roots[0]}/bursar-att_1.0/memory.limit_in_bytes",
-            f"{roots[1]}/bursar-att_1.0/pids.max",
-            f"{roots[2]}/bursar-att_1.0/cpu.cfs_quota_us",
+            f"{roots[0]}/bursar-{name}/memory.limit_in_bytes",
+            f"{roots[1]}/bursar-{name}/pids.max",
+            f"{roots[2]}/bursar-{name}/cpu.cfs_quota_us",
         ]
         try:
-            text = f"cat {' '.join(files)}; grep -c $$ {roots[1]}/bursar-att_1.0/cgroup.procs"
+            text = f"cat {' '.join(files)}; grep -c $$ {roots[1]}/bursar-{name}/cgroup.procs"
             limits = {"memory_limit_bytes": 64 << 20, "cpu_limit_milli": 1500}
             report = await made.run("att_1", text, **limits)
             assert report.end_cause == "completed"

@@ -20,7 +20,7 @@ from bursar.codec.launch import launch_to_bytes
 from bursar.model import JobSpec, launch_of
 from bursar_agent.runner import secretfiles
 from bursar_agent.runner.model import StartRequest, StopRequest
-from bursar_agent.runner.testing import Bench, alive, bench, play, until
+from bursar_agent.runner.testing import Bench, alive, bench, marker, play, until
 
 CANARY = "canary-in-a-file-61f0\nsecond line\n"
 SPEC = JobSpec(secrets=("TOKEN", "KUBECONFIG"), secret_files=("KUBECONFIG",))
@@ -66,7 +66,7 @@ def test_only_its_user_can_read_it_and_its_end_removes_it(tmp_path: Path, user: 
         assert (await made.ended("att_secret1")).end_cause == "completed"
         said = made.runner.read_log("att_secret1", 0, 0, 1 << 16)[0].decode()
         uid = more.get("uid", os.geteuid())
-        folder = secretfiles.path_of("att_secret1.0")
+        folder = secretfiles.path_of(marker(tmp_path, "att_secret1.0"))
         head = f"700 {uid} .\n600 {uid} KUBECONFIG\nKUBECONFIG\nplain\n{folder}\n{folder}/KUBECONFIG\n"
         assert said == head + CANARY
         assert not there(Path(folder))
@@ -132,7 +132,7 @@ def launcher(made: Bench) -> int:
 
 @needs_memory
 def test_what_is_there_already_is_not_written_into_and_stays(tmp_path: Path) -> None:
-    folder = Path(secretfiles.path_of("att_secret4.0"))
+    folder = Path(secretfiles.path_of(marker(tmp_path, "att_secret4.0")))
     folder.mkdir()
     try:
 

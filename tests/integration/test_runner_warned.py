@@ -16,7 +16,7 @@ from bursar.codec.launch import launch_to_bytes
 from bursar.model import CheckpointSpec, Launch
 from bursar_agent.runner import scratch
 from bursar_agent.runner.model import StartRequest, StopRequest
-from bursar_agent.runner.testing import Bench, play, until
+from bursar_agent.runner.testing import Bench, bench, marker, play, until
 
 SAVES = """trap 'echo saved; exit 0' USR1
 touch $GATE
@@ -43,7 +43,8 @@ async def ends(made: Bench, script: str, gate: Path, *, limit_us: int, checkpoin
 
 def test_a_job_that_is_warned_and_exits_0_has_succeeded(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
-        checkpoint = CheckpointSpec("USR1", 1_000_000, 3_597_000_000)
+        # Due from the start on, and told when the job heeds it.
+        checkpoint = CheckpointSpec("USR1", 1_000_000, 3_600_000_000)
         report = await ends(made, SAVES, tmp_path / "gate", limit_us=3_600_000_000, checkpoint=checkpoint)
         assert (report.end_cause, report.exit_code) == ("completed", 0)
         assert (report.signal_sent_at is not None, report.term_sent_at) == (True, None)
@@ -62,10 +63,15 @@ def test_the_signal_can_be_for_the_script_alone(tmp_path: Path) -> None:
         await made.runner.start([StartRequest("att_1", launch=launch_to_bytes(launch), grace_us=60_000_000)])
         await until((tmp_path / "gate").exists)
         supervisor = made.supervisor("att_1")
-        await made.runner.stop("att_1", 0, StopRequest("preempted", 60_000_000, "USR1"))
-        # The child was not asked; bash heeds its trap when the child has ended.
         child = await until(lambda: [pid for pid in _below(supervisor) if _is(pid, b"sh\0-c\0")])
+        script = _parent(child[-1])
+        # Stood still, so that the signal can be seen to have come before the child ends.
+        os.kill(script, signal.SIGSTOP)
+        await made.runner.stop("att_1", 0, StopRequest("preempted", 60_000_000, "USR1"))
+        await until(lambda: _waits(script, signal.SIGUSR1))
+        # The child was not asked; bash heeds its trap when the child has ended.
         os.kill(child[-1], signal.SIGKILL)
+        os.kill(script, signal.SIGCONT)
         report = await made.ended("att_1")
         assert report.end_cause == "preempted"
         log = made.runner.read_log("att_1", 0, 0, 400)[0]
@@ -82,8 +88,7 @@ def test_a_job_that_does_not_heed_the_warning_ends_at_its_limit(tmp_path: Path) 
         checkpoint = CheckpointSpec("USR1", 1_000_000, 1_000_000)
         report = await ends(made, heedless, tmp_path / "gate", limit_us=1_300_000, checkpoint=checkpoint)
         assert report.end_cause == "time_limit"
-        assert report.term_sent_at - report.signal_sent_at >= 900_000
-        assert made.runner.read_log("att_1", 0, 0, 100)[0].startswith(b"told\n")
+        assert report.term_sent_at - report.start_boot_us >= 1_300_000
 
     play(tmp_path / "run", story)
 
@@ -107,7 +112,7 @@ touch {tmp_path}/kept
         await made.runner.start([asks_for_scratch(script)])
         await made.ended("att_1")
         mode, path = made.runner.read_log("att_1", 0, 0, 400)[0].decode().split()
-        assert (mode, path) == ("700", scratch.path_of("att_1.0"))
+        assert (mode, path) == ("700", scratch.path_of(marker(tmp_path / "run", "att_1.0")))
         assert not there(path)
         assert (tmp_path / "kept").exists()
 
@@ -127,7 +132,7 @@ def test_temporary_files_go_when_the_supervisor_is_killed(tmp_path: Path) -> Non
 
 
 def test_a_directory_of_that_name_is_not_taken_over_nor_removed(tmp_path: Path) -> None:
-    path = Path(scratch.path_of("att_1.0"))
+    path = Path(scratch.path_of(marker(tmp_path / "run", "att_1.0")))
     path.mkdir()
 
     async def story(made: Bench) -> None:
@@ -141,6 +146,43 @@ def test_a_directory_of_that_name_is_not_taken_over_nor_removed(tmp_path: Path) 
         assert path.is_dir()
     finally:
         path.rmdir()
+
+
+def test_two_agents_of_one_machine_do_not_bury_each_others_members(tmp_path: Path) -> None:
+    """Two daemons give out the same attempt ids."""
+    script = f"touch $TMPDIR/x; echo $TMPDIR; until [ -e {tmp_path}/gate ]; do sleep 0.01; done; exit 7"
+
+    async def story(made: Bench) -> None:
+        async with bench(tmp_path / "other") as other:
+            for one in (made, other):
+                await one.runner.start([asks_for_scratch(script)])
+            theirs = (await other.log_line("att_1")).strip()
+            assert theirs != (await made.log_line("att_1")).strip()
+            os.kill(made.supervisor("att_1"), signal.SIGKILL)
+            assert (await made.ended("att_1")).message == "supervisor lost; the job's processes were killed"
+            assert there(f"{theirs}/x")
+            (tmp_path / "gate").touch()
+            assert (await other.ended("att_1")).exit_code == 7
+
+    play(tmp_path / "run", story)
+
+
+def test_a_job_that_heeds_the_warning_late_is_told_when_it_does(tmp_path: Path) -> None:
+    script = f"until [ -e {tmp_path}/gate ]; do sleep 0.01; done\n" + SAVES.replace("touch $GATE\n", "")
+
+    async def story(made: Bench) -> None:
+        launch = Launch(script=script, checkpoint=CheckpointSpec("USR1", 1_000_000, 3_600_000_000))
+        asked = StartRequest(
+            "att_1", launch=launch_to_bytes(launch), time_limit_us=3_600_000_000, checkpoint_signal="USR1"
+        )
+        await made.runner.start([asked])
+        await until((made.dir("att_1") / "start.json").exists)
+        (tmp_path / "gate").touch()
+        report = await made.ended("att_1")
+        assert (report.end_cause, report.exit_code) == ("completed", 0)
+        assert report.signal_sent_at > report.start_boot_us
+
+    play(tmp_path / "run", story)
 
 
 def test_without_the_word_there_is_no_directory(tmp_path: Path) -> None:
@@ -159,6 +201,17 @@ def _below(pid: int) -> list[int]:
     from bursar_agent.runner.tree import descendants
 
     return descendants(pid)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def _waits(pid: int, number: int) -> bool:
+    """Has `pid` a signal that it has not taken yet?"""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in pending)
 
 
 def _is(pid: int, word: bytes) -> bool:

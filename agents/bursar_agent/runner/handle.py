@@ -29,8 +29,10 @@ from bursar_agent.runner.layout import (
     STARTING,
     STOP,
     boot_id,
+    marker_of,
     member_name,
     parse_member,
+    place_of,
     write_atomically,
 )
 from bursar_agent.runner.model import (
@@ -45,6 +47,7 @@ from bursar_agent.runner.model import (
     StopRequest,
     signal_number,
 )
+from bursar_agent.runner.spawning import script_of_another
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +195,10 @@ class ProcessRunner:
         disk makes that safe. `already` then means that the first one got through, or, where no
         supervisor took the attempt, that it was marked alone: that mark is taken back.
         """
-        bodies = [json.dumps(request.to_wire(self._base_env, self._boot_id)).encode() for request in requests]
+        place = place_of(self._run_fd)
+        bodies = [
+            json.dumps(request.to_wire(self._base_env, self._boot_id, place)).encode() for request in requests
+        ]
         for request, body in zip(requests, bodies, strict=True):
             if len(body) > FRAME_BYTES_MAX - 1024:
                 raise InvalidRequest(f"{request.attempt_id}: the start request is over 16 MiB")
@@ -524,11 +530,14 @@ class ProcessRunner:
             start = truth.read_start(dir_fd)
             same_boot = mark.get("boot_id", self._boot_id) == self._boot_id
             wait_s = _LOST_POLL_S
-            while same_boot and leftovers.kill(name, start):
+            place = str(mark.get("place") or "")
+            marker = marker_of(name, place)
+            while same_boot and leftovers.kill(name, place, start):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
-            await asyncio.to_thread(scratch.remove, scratch.path_of(name))
-            await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(name))
+            await asyncio.to_thread(scratch.remove, scratch.path_of(marker))
+            await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(marker))
+            await asyncio.to_thread(scratch.remove_file, script_of_another(marker))
             cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
             report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)

@@ -52,7 +52,7 @@ ALREADY_RUNNING = 3
 _REST_MS = 10_000
 """Idle supervisors wait this long for company before they go."""
 
-_MARKED = ("attempt_id", "rank", "epoch", "boot_id", "log_cap_bytes", "time_limit_us", "grace_us")
+_MARKED = ("attempt_id", "rank", "epoch", "boot_id", "place", "log_cap_bytes", "time_limit_us", "grace_us")
 _STOCK = 2
 _STOCK_MS = 20
 _MADE = "made."

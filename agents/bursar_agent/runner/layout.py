@@ -53,7 +53,7 @@ RECORDS = frozenset((STARTING, START, EXIT))
 """All that is in the directory of a member without output, script or stop: it can be used again."""
 
 MARKER_VARIABLE = "BURSAR_ATTEMPT_MEMBER"
-"""`ID.RANK` in the environment of every process of an attempt: how leftovers are found."""
+"""`ID.RANK@PLACE` in the environment of every process of an attempt: how leftovers are found."""
 
 FRAME_BYTES_MAX = 16 << 20
 """Longest message on the launcher's socket; a longer length is not ours: we hang up."""
@@ -80,6 +80,19 @@ def member_name(attempt_id: str, rank: int) -> str:
     if type(rank) is not int or not 0 <= rank <= 999_999:
         raise ValueError(f"rank {rank!r} of attempt {attempt_id} is not an integer from 0 to 999999")
     return f"{attempt_id}.{rank}"
+
+
+def place_of(run_fd: int) -> str:
+    """What tells this run directory from every other on the machine: agents of two daemons give out the same
+    attempt ids. It stands in each member's mark, so a directory that was copied still finds what is its own.
+    """
+    found = os.fstat(run_fd)
+    return f"{found.st_dev:x}-{found.st_ino:x}"
+
+
+def marker_of(member: str, place: str) -> str:
+    """The value of `MARKER_VARIABLE`; members of the release before have no place."""
+    return f"{member}@{place}" if place else member
 
 
 def parse_member(name: str) -> tuple[str, int] | None:

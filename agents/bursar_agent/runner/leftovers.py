@@ -17,12 +17,15 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from bursar_agent.runner.layout import MARKER_VARIABLE, stat_fields
+from bursar_agent.runner.layout import MARKER_VARIABLE, marker_of, stat_fields
 
 
-def find(member: str, start: Mapping[str, Any] | None) -> list[int]:
-    """Pids of living processes of `member` (zombies are dead)."""
-    marker = f"{MARKER_VARIABLE}={member}".encode()
+def find(member: str, place: str, start: Mapping[str, Any] | None) -> list[int]:
+    """Pids of living processes of `member` (zombies are dead).
+
+    `place`: of its run directory, as it was marked; another agent may have a member of the same name.
+    """
+    marker = f"{MARKER_VARIABLE}={marker_of(member, place)}".encode()
     session = _session(start)
     found = []
     for name in os.listdir("/proc"):
@@ -36,10 +39,10 @@ def find(member: str, start: Mapping[str, Any] | None) -> list[int]:
     return found
 
 
-def kill(member: str, start: Mapping[str, Any] | None) -> int:
+def kill(member: str, place: str, start: Mapping[str, Any] | None) -> int:
     """KILL every process of the member; returns how many there were. Call again until it says 0."""
-    marker = f"{MARKER_VARIABLE}={member}".encode()
-    pids = find(member, start)
+    marker = f"{MARKER_VARIABLE}={marker_of(member, place)}".encode()
+    pids = find(member, place, start)
     for pid in pids:
         try:
             pidfd = os.pidfd_open(pid)

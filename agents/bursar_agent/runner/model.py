@@ -57,8 +57,11 @@ class StartRequest:
     memory_limit_bytes: int | None = None
     cpu_limit_milli: int = 0
 
-    def to_wire(self, base_env: Mapping[str, str], boot_id: str) -> dict[str, Any]:
-        """The launcher's JSON. Raises `InvalidRequest` with the field that is wrong."""
+    def to_wire(self, base_env: Mapping[str, str], boot_id: str, place: str = "") -> dict[str, Any]:
+        """The launcher's JSON. Raises `InvalidRequest` with the field that is wrong.
+
+        `place`: of the run directory (`layout.place_of`).
+        """
         try:
             member = member_name(self.attempt_id, self.rank)
         except ValueError as problem:
@@ -84,6 +87,7 @@ class StartRequest:
             "rank": self.rank,
             "epoch": self.epoch,
             "boot_id": boot_id,
+            "place": place,
             "launch": launch,
             "env": {**base_env, **(self.env or {})},
             "home": self.home,

@@ -8,16 +8,16 @@ Why     scripts end with `rm -rf $SLURM_TMPDIR/*`; where the variable is empty, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 PLACEHOLDER = "@scratch"
 """The daemon writes this where only the node can know the path."""
 
 
-def path_of(member: str) -> str:
-    """Where the directory of a member is. Agent, launcher and supervisor have one environment."""
-    return f"{os.environ.get('TMPDIR') or '/tmp'}/bursar-{member}.scratch"
+def path_of(marker: str) -> str:
+    """Where the directory of a member is (`layout.marker_of`). Agent, launcher and supervisor have one
+    environment.
+    """
+    return f"{os.environ.get('TMPDIR') or '/tmp'}/bursar-{marker}.scratch"
 
 
 def make(path: str, uid: int | None, gid: int | None) -> None:
@@ -28,32 +28,100 @@ def make(path: str, uid: int | None, gid: int | None) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove it with all that is in it; what cannot be removed stays, and is said on our standard error."""
+    """Remove it with all that is in it; what cannot be removed stays, and is said on our standard error.
+
+    Directories become ours and open first, each through a descriptor that nobody can exchange: the agent's
+    unit is root without the right to pass by modes, and some programs shut their own (Go's module cache).
+    They are emptied one at a time and what is below them is moved up, so that no depth is too much.
+    """
+    parent, _, name = path.rpartition("/")
     try:
-        os.rmdir(path)
+        parent_fd = os.open(parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as problem:
+        _say_stays(path, problem)
         return
+    try:
+        _remove_tree(name, parent_fd)
     except FileNotFoundError:
-        return
-    except OSError:
         pass
-    import shutil
+    except NotADirectoryError:
+        _try_unlink(name, parent_fd, path)
+    except OSError as problem:
+        _say_stays(path, problem)
+    finally:
+        os.close(parent_fd)
 
-    shutil.rmtree(path, onerror=_again)
+
+def _remove_tree(name: str, parent_fd: int) -> None:
+    top = _take(name, parent_fd)
+    try:
+        waiting = os.listdir(top)
+        used, number = set(waiting), 0
+        while waiting:
+            one = waiting.pop()
+            if _try_unlink(one, top):
+                continue
+            try:
+                inner_fd = _take(one, top)
+                try:
+                    for inner in os.listdir(inner_fd):
+                        if _try_unlink(inner, inner_fd):
+                            continue
+                        os.close(
+                            _take(inner, inner_fd)
+                        )  # who moves a directory must be able to write into it
+                        while (free := f"moved.{number}") in used:
+                            number += 1
+                        number += 1
+                        os.rename(inner, free, src_dir_fd=inner_fd, dst_dir_fd=top)
+                        waiting.append(free)
+                finally:
+                    os.close(inner_fd)
+                os.rmdir(one, dir_fd=top)
+            except OSError as problem:
+                _say_stays(one, problem)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent_fd)
 
 
-def _again(remove_one: Callable[..., Any], path: str, problem: Any) -> None:
-    """A folder that its own user may not write into (Go's module cache) is opened, and tried again."""
-    if os.geteuid() != 0 and isinstance(problem[1], PermissionError):
-        # Never as root: it needs no permission, and a name may have become a link to somebody's file.
-        try:
-            os.chmod(os.path.dirname(path), 0o700)
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.chmod(path, 0o700)
-                remove(path)
-            else:
-                os.unlink(path)
-            return
-        except OSError as again:
-            problem = (None, again)
-    if not isinstance(problem[1], FileNotFoundError):
-        os.write(2, f"{path} stays: {problem[1]}\n".encode())
+def _take(name: str, parent_fd: int) -> int:
+    """Open a directory that is nobody's but ours from here on. Raises `OSError`, also for a link."""
+    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        here = f"/proc/self/fd/{found}"
+        status = os.fstat(found)
+        if status.st_uid != os.geteuid():
+            os.chown(here, os.geteuid(), -1)
+        if status.st_mode & 0o777 != 0o700:
+            os.chmod(here, 0o700)
+        return os.open(here, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+
+
+def _try_unlink(name: str, folder_fd: int, path: str = "") -> bool:
+    """Remove what is no directory; False for one."""
+    try:
+        os.unlink(name, dir_fd=folder_fd)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        return False
+    except OSError as problem:
+        _say_stays(path or name, problem)
+    return True
+
+
+def _say_stays(path: str, problem: OSError) -> None:
+    os.write(2, f"{path} stays: {problem}\n".encode("utf-8", "surrogateescape"))
+
+
+def remove_file(path: str) -> None:
+    """Remove a file that lies outside our directory; one that its owner has removed is as good."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as problem:
+        _say_stays(path, problem)

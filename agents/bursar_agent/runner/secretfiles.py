@@ -16,9 +16,9 @@ MEMORY = "/dev/shm"
 VARIABLE = "BURSAR_SECRETS_DIR"
 
 
-def path_of(member: str) -> str:
-    """Where the directory of a member is."""
-    return f"{MEMORY}/bursar-{member}.secrets"
+def path_of(marker: str) -> str:
+    """Where the directory of a member is (`layout.marker_of`)."""
+    return f"{MEMORY}/bursar-{marker}.secrets"
 
 
 def make(path: str, files: Mapping[str, str], uid: int | None, gid: int | None) -> None:
@@ -42,15 +42,7 @@ def make(path: str, files: Mapping[str, str], uid: int | None, gid: int | None) 
 
 
 def remove(path: str) -> None:
-    """Remove it with all that is in it.
-
-    It becomes ours first: the agent's unit is root without the right to look into other users' directories.
-    """
-    if os.geteuid() == 0:
-        try:  # noqa: SIM105  contextlib is not loaded in a supervisor
-            os.chown(path, 0, -1, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
+    """Remove it with all that is in it."""
     scratch.remove(path)
 
 

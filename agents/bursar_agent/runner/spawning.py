@@ -16,7 +16,7 @@ import os
 from typing import Any, NoReturn
 
 from bursar_agent.runner import scratch, secretfiles
-from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, member_name
+from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, marker_of, member_name
 
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
@@ -52,12 +52,13 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "argv", "checkpoint_dir", "cwd", "env", "gid", "member", "scratch_dir", "script", "script_only",
+        "argv", "checkpoint_dir", "cwd", "env", "gid", "marker", "scratch_dir", "script", "script_only",
         "secret_files", "secrets_dir", "setup", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self.member = member_name(request["attempt_id"], request["rank"])
+        member = member_name(request["attempt_id"], request["rank"])
+        self.marker = marker_of(member, request.get("place", ""))
         self.uid: int | None = request["uid"]
         self.gid: int | None = request["gid"]
         try:
@@ -83,17 +84,17 @@ class Job:
             **request["env"],
             "BURSAR_ATTEMPT": request["attempt_id"],
             **own,
-            MARKER_VARIABLE: self.member,
+            MARKER_VARIABLE: self.marker,
         }
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
         self.scratch_dir = ""
         for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
-            self.scratch_dir = self.env[name] = scratch.path_of(self.member)
+            self.scratch_dir = self.env[name] = scratch.path_of(self.marker)
         self.secrets_dir = ""
         if self.secret_files:
-            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.member)
+            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.marker)
             self.env.update({name: f"{self.secrets_dir}/{name}" for name in self.secret_files})
 
 
@@ -175,7 +176,8 @@ class Host:
         """A cgroup with the request's limits, or None where this machine gives us none."""
         if self.cgroup_root is None:
             return None
-        name = f"bursar-{request['attempt_id']}.{request['rank']}"
+        member = f"{request['attempt_id']}.{request['rank']}"
+        name = f"bursar-{marker_of(member, request.get('place', ''))}"
         try:
             paths = [f"{root}/{name}" for root in self.cgroup_root.split(os.pathsep)]
             memory_bytes = int(request.get("memory_limit_bytes") or 0)
@@ -194,6 +196,11 @@ def interpreter(script: str) -> list[str]:
     return first[2:].strip(" \t").split(None, 1) if first.startswith("#!") else []
 
 
+def script_of_another(marker: str) -> str:
+    """Where a script lies that runs as another user."""
+    return f"{SCRIPTS_OF_OTHERS}/bursar-{marker}"
+
+
 def write_script(job: Job) -> str:
     """Put the script where the job's user can read it; returns its absolute path. Raises `CannotStart`.
 
@@ -202,7 +209,7 @@ def write_script(job: Job) -> str:
     """
     path = f"{os.getcwd()}/{SCRIPT}"
     if job.uid is not None:
-        path = f"{SCRIPTS_OF_OTHERS}/bursar-{job.member}"
+        path = script_of_another(job.marker)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
         with open(fd, "wb") as file:

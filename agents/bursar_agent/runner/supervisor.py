@@ -61,6 +61,9 @@ NOTICE_PAUSE_S = 0.002
 KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
 
+WARN_AGAIN_US = 500_000
+"""A job that did not heed the signal yet, since its program still starts, is warned when it does."""
+
 WAKE_MS_MAX = 30_000
 """poll() does not count suspend, CLOCK_BOOTTIME does: look at the clock at least this often."""
 
@@ -417,6 +420,8 @@ class Supervisor:
         number = self._request.get("checkpoint_signal")
         if number and not self._main_ended:
             self._warned = self._signal_handlers(number, now)
+            if not self._warned:
+                self._warn_at = now + WARN_AGAIN_US
 
     def _act_on_time(self, now: int) -> None:
         if self._start_notice is not None and now >= self._start_notice[0]:
@@ -461,10 +466,7 @@ class Supervisor:
         os.close(self._log_read)
         job = self._job
         if job is not None and job.uid is not None and self._script_path:
-            try:  # noqa: SIM105  contextlib is not loaded here
-                os.unlink(self._script_path)  # outside our directory: nobody else would
-            except OSError:
-                pass  # its owner has removed it
+            scratch.remove_file(self._script_path)  # outside our directory: nobody else would
         report = self._report
         out_of_memory = self._cgroup is not None and self._cgroup.close()
         if out_of_memory and report["signal"] == SIGKILL and report["kill_sent_at"] is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from bursar.codec.launch import launch_to_bytes
 from bursar.model import Launch
 from bursar_agent.runner.handle import ProcessRunner
+from bursar_agent.runner.layout import marker_of, place_of
 from bursar_agent.runner.model import Ended, ExitReport, RunnerEvent, StartRequest, StopRequest
 
 DEADLINE_S = 20.0
@@ -91,6 +93,16 @@ def request(
     """A start with its launch; `more` goes beside it."""
     launch = Launch(command=tuple(argv), script=script, setup=setup, workdir=cwd, env=env or {})
     return StartRequest(attempt, launch=launch_to_bytes(launch), **more)
+
+
+def marker(directory: Path, member: str) -> str:
+    """What processes and private directories of `member` are known by, with this run directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        return marker_of(member, place_of(fd))
+    finally:
+        os.close(fd)
 
 
 async def until(probe: Callable[[], Any]) -> Any:
