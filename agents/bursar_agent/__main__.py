@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from bursar.errors import BursarError, StoreUnavailable
+from bursar.extras import needing
 from bursar.options import to_toml
 from bursar_agent import settings as settings_module
 
@@ -47,12 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write("settings are good\n")
             return 0
         if asked.terminate_all:
-            from bursar_agent.terminate import terminate_all
+            with needing("bursar-agent", "agent"):
+                from bursar_agent.terminate import terminate_all
 
             count = asyncio.run(terminate_all(asked.settings.state_dir))
             sys.stderr.write(f"ended {count} members under {asked.settings.state_dir}\n")
             return 0
-        from bursar_agent.app import App
+        with needing("bursar-agent", "agent"):
+            from bursar_agent.app import App
 
         app = App(asked.settings)
         # What start-up built lives as long as the process: never look at it again.

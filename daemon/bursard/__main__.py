@@ -13,10 +13,12 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 def main(argv: Sequence[str] | None = None) -> int:
     """The daemon's exit code: 0 stopped, 2 wrong settings, 5 cannot serve, 70 a commit is unknown."""
     from bursar.errors import BursarError
+    from bursar.extras import needing
     from bursar.options import to_toml
-    from bursard.settings import load
 
     try:
+        with needing("bursard", "daemon"):
+            from bursard.settings import load
         line = load(sys.argv[1:] if argv is None else argv, os.environ)
         if line.print_config:
             sys.stdout.write(to_toml(line.settings))
@@ -31,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(settings: object) -> int:
     import asyncio
 
-    from bursard import app, logs
-    from bursard.settings import Settings
+    from bursar.extras import needing
+
+    with needing("bursard", "daemon"):
+        from bursard import app, logs
+        from bursard.settings import Settings
 
     assert isinstance(settings, Settings)
     logs.configure(settings.log_level, settings.log_format)

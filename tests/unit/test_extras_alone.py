@@ -11,10 +11,12 @@ import sys
 
 import pytest
 
+from bursar import extras
+
 MODULES_OF = {
     "agent": {"psutil", "aiomqtt"},
     "nvml": {"pynvml"},
-    "daemon": {"aiomqtt", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
+    "daemon": {"aiomqtt", "cryptography", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
     "dev": {"hypothesis", "sklearn", "pytest"},
 }
@@ -64,3 +66,70 @@ def test_a_missing_extra_is_noticed(extra: str) -> None:
     """The probe itself can fail."""
     package = {"agent": "bursar_agent", "daemon": "bursard"}[extra]
     assert "not installed here" in importable((package,), set())
+
+
+# ------------------------------------------------------------------ what a program says without its extra
+
+RUN = """
+import sys
+
+absent = {absent!r}
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+sys.argv = {argv!r}
+from {module} import main
+sys.exit(main())
+"""
+
+PROGRAMS = [
+    ("daemon", "bursard.__main__", ["bursard", "--check-config"], "numpy"),
+    ("daemon", "bursar.cli.main", ["bursar", "up", "--detach"], "aiomqtt"),
+    ("daemon", "bursar.cli.main", ["bursar", "sim", "--jobs", "a", "--nodes", "b"], "numpy"),
+    ("daemon", "bursar.cli.main", ["bursar", "backup", "drill", "a"], ""),
+    ("agent", "bursar_agent.__main__", ["bursar-agent", "--name", "n"], "aiomqtt"),
+    ("agent", "bursar.cli.main", ["bursar", "up", "--detach"], "aiomqtt"),
+]
+
+
+def start(module: str, argv: list[str], absent: set[str], home: object) -> subprocess.CompletedProcess[str]:
+    program = RUN.format(absent=absent, argv=argv, module=module)
+    environ = {"HOME": str(home), "PATH": "/usr/bin:/bin", "BURSAR_AGENT_STATE_DIR": str(home)}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, env=environ
+    )
+
+
+@pytest.mark.parametrize(("extra", "module", "argv", "named"), PROGRAMS)
+def test_a_program_without_its_extra_says_the_line_of_pip(extra, module, argv, named, tmp_path) -> None:
+    done = start(module, argv, MODULES_OF[extra], tmp_path)
+    assert done.returncode in (1, 2), done
+    assert "Traceback" not in done.stderr
+    assert "a defect of bursar" not in done.stderr
+    assert named in done.stderr
+    if named:
+        assert "pip install 'bursar[" in done.stderr
+        assert extra in done.stderr
+
+
+@pytest.mark.parametrize("lacking", sorted(MODULES_OF["daemon"] - {"sqlite_utils", "pyarrow"}))
+def test_the_daemon_names_each_module_that_it_lacks(lacking, tmp_path) -> None:
+    argv = ["bursard", "--state-dir", str(tmp_path / "state"), "--socket-dir", str(tmp_path / "run")]
+    done = start("bursard.__main__", argv, {lacking}, tmp_path)
+    said = f"bursard: bursard needs {lacking}; install it with `pip install 'bursar[daemon]'`\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_each_extra_names_what_its_program_imports() -> None:
+    for extra, modules in extras.MODULES.items():
+        assert set(modules) <= MODULES_OF[extra]
+        assert extras.missing(extra) == ""
+
+
+def test_a_defect_of_our_own_imports_is_no_missing_extra() -> None:
+    with pytest.raises(ModuleNotFoundError), extras.needing("x", "daemon"):
+        raise ModuleNotFoundError("no", name="bursard.nowhere")

@@ -16,6 +16,7 @@ from bursar.cli.common import listing, server_of
 from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.output import Column, Output, Row, emit_one
 from bursar.errors import BursarError, InvalidRequest, NotBuilt
+from bursar.extras import absence
 
 
 def not_built(what: str) -> NoReturn:
@@ -29,9 +30,8 @@ def part_of_daemon(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("bursard"):
-            raise BursarError(
-                f"{what} needs {error.name}; install it with `pip install 'bursar[daemon]'`"
-            ) from None
+            name = (error.name or "").partition(".")[0]
+            raise BursarError(absence(what, name, "daemon")) from None
         raise BursarError(
             f"{what} is part of the daemon, which is not installed; "
             "install it with `pip install 'bursar[daemon]'`"

@@ -8,16 +8,15 @@ import os
 from pathlib import Path
 
 from bursar.errors import BursarError
+from bursar.extras import absence, missing
 
 
 def check_installed() -> None:
-    """The daemon and the agent can be imported. Raises `BursarError` with what to install."""
-    for module, extra in (("bursard", "daemon"), ("bursar_agent", "agent")):
-        if importlib.util.find_spec(module) is None:
-            raise BursarError(
-                f"{module} is not installed; `bursar up` needs pip install 'bursar[daemon,agent]' "
-                f"(here: the extra {extra!r})"
-            )
+    """The daemon and the agent can run here. Raises `BursarError` with what to install."""
+    for package, extra in (("bursard", "daemon"), ("bursar_agent", "agent")):
+        lacking = package if importlib.util.find_spec(package) is None else missing(extra)
+        if lacking:
+            raise BursarError(absence("`bursar up`", lacking, "daemon,agent"))
 
 
 def shipped_policies() -> str:
