@@ -160,7 +160,8 @@ def test_a_plan_shows_place_price_and_start_and_changes_nothing(
     file = make_file("job.yaml", "time_limit: 1h\nresources: {cpus: 1}\nrun: 'true'\n")
     plan = shared_cluster.ask("plan", file)
     assert plan["starts_now"] is True
-    assert 0 < float(plan["expected_cost"]["amount"]) <= float(plan["worst_case_cost"]["amount"])
+    assert plan["expected_cost"] is None
+    assert float(plan["worst_case_cost"]["amount"]) > 0
     for word in ("where", "price", "worst case", "budget", "start"):
         assert word in shared_cluster.run("plan", file).stdout
     assert len(shared_cluster.ask("ls", "--state", "all")) == before

@@ -262,7 +262,7 @@ def test_plan_tells_the_whole_and_each_task_and_explain_the_room_of_the_cap(at_a
         capped = replace(spec, max_cost_nanos=2 * task + 1, max_cost_per="job", currency="USD")
         wire = await desk.service.Plan(pb.SubmitRequest(spec=spec_to_wire(capped)), None)
         assert (wire.tasks, wire.task_worst_case_nanos, wire.worst_case_nanos) == (12, task, 2 * task + 1)
-        assert wire.expected_nanos == 2 * task + 1
+        assert (wire.expected_nanos, wire.task_expected_nanos) == (-1, -1)
         each = replace(capped, max_cost_per="task", max_cost_nanos=2 * task)
         wire = await desk.service.Plan(pb.SubmitRequest(spec=spec_to_wire(each)), None)
         assert wire.worst_case_nanos == 12 * task

@@ -26,6 +26,7 @@ from bursard.events import Event, JobSubmitted
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.failures import add_failed_tasks
+from bursard.services.history import add_expected
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
 from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
@@ -222,6 +223,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         wire = self._view(job)
         add_samples(wire, self.newest)
         await add_failed_tasks(self.engine, wire, job)
+        await add_expected(self.engine, wire, job)
         return wire
 
     async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bursar.codec.spec import shares_to_wire
-from bursar.model import LIMITS, JobSpec, JobState
+from bursar.model import LIMITS, JobSpec
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
@@ -17,17 +17,13 @@ from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
+from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.views import job_view, reason_view, visible
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import first_pending
-from bursard.store import JobFilter
-
-HISTORY = 20
-"""Past runs of the same name and project that an expected cost rests on."""
-HISTORY_MIN = 3
 
 
 async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse:
@@ -51,23 +47,20 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
         starts_now=answer.start is not None,
         rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
         currency=state.currency,
-        expected_nanos=answer.expected_nanos * tasks,
         worst_case_nanos=answer.worst_nanos * tasks,
         tasks=tasks if spec.array is not None else 0,
         task_worst_case_nanos=answer.worst_nanos,
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
         expected_start_at=answer.expected_start_at,
         why=answer.start.why if answer.start is not None else "",
-        expected_basis="the time limit: no past runs of this name to go by",
     )
     if answer.start is None:
         wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
         _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, snapshot, answer)
-    await _history(engine, wire, spec, tasks)
     if spec.caps_array:
         wire.worst_case_nanos = min(wire.worst_case_nanos, spec.max_cost_nanos)
-        wire.expected_nanos = min(wire.expected_nanos, spec.max_cost_nanos)
+    await _expect(engine, wire, spec, tasks)
     _after_start(engine, wire, budgets, hard, answer)
     return wire
 
@@ -90,7 +83,6 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
         return
     wire.worst_case_nanos, wire.task_worst_case_nanos = hold * tasks, hold
     wire.rate_nanos_per_hour = hold * US_PER_HOUR // job_class.hold_us
-    wire.expected_nanos = wire.rate_nanos_per_hour * job_class.time_limit_us // US_PER_HOUR * tasks
 
 
 def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
@@ -118,16 +110,14 @@ def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: 
         )
 
 
-async def _history(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: int) -> None:
-    """What runs of this name have cost so far is a better guess than the time limit."""
-    if not spec.name:
-        return
-    query = JobFilter(states=(JobState.SUCCEEDED.value,), project=spec.project, name=spec.name, limit=HISTORY)
-    page = await engine.read(lambda views: views.jobs(query))
-    costs = sorted(row.settled_nanos for row in page.rows)
-    if len(costs) >= HISTORY_MIN:
-        wire.expected_nanos = min(costs[len(costs) // 2] * tasks, wire.worst_case_nanos or 2**62)
-        wire.expected_basis = f"the median of {len(costs)} past runs of this name"
+async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: int) -> None:
+    """What past runs of this name cost; without them the time limit says what it costs at most, no more."""
+    found = await expected_cost(engine, spec)
+    wire.expected_basis = found.basis
+    wire.expected_nanos = wire.task_expected_nanos = found.nanos
+    if found.nanos != UNKNOWN and wire.rate_nanos_per_hour >= 0:
+        wire.task_expected_nanos = min(found.nanos, wire.task_worst_case_nanos)
+        wire.expected_nanos = min(found.nanos * tasks, wire.worst_case_nanos)
 
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
@@ -150,6 +140,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
         reason = reason_of(state, cycle, task, now)  # of an array that runs, why the rest of it waits
     wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
     await add_failed_tasks(engine, wire.job, job)
+    await add_expected(engine, wire.job, job)
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None:
         wire.placed_because = attempt.why

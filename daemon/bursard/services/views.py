@@ -302,14 +302,14 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
         wire.held_nanos = max(held.values(), default=0)
         wire.accrued_nanos += _unmetered(live, now)
     wire.accrued_nanos += wire.settled_nanos
-    # What was expected stays beside what it was: of a job that has ended, that of its newest attempt.
+    # What it could cost at most stays beside what it did: of an ended job, that of its newest attempt.
+    wire.estimate_expected_nanos = -1  # `bursard.services.history` knows, where past runs tell
     placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
     if placed is not None:
         limit_us = placed.time_limit_us
-        wire.estimate_expected_nanos = placed.rate * limit_us // HOUR_US
         wire.estimate_max_nanos = placed.rate * (limit_us + placed.grace_us + OVERRUN_US) // HOUR_US
     elif job.state.terminal:
-        wire.estimate_expected_nanos = wire.estimate_max_nanos = -1
+        wire.estimate_max_nanos = -1
     else:
         _estimate(state, wire, job)
     wire.budgets.extend(
@@ -339,11 +339,7 @@ def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
     job_class = state.class_of(job)
     hold = cheapest_hold(state, job_class)
     tasks = size_of(job)
-    if hold is None:
-        wire.estimate_expected_nanos = wire.estimate_max_nanos = -1
-        return
-    wire.estimate_max_nanos = hold * tasks
-    wire.estimate_expected_nanos = hold * job_class.time_limit_us // job_class.hold_us * tasks
+    wire.estimate_max_nanos = -1 if hold is None else hold * tasks
 
 
 def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:

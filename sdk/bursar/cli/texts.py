@@ -82,18 +82,7 @@ def members_text(nodes: Sequence[Row]) -> str:
 
 def plan_text(plan: Row, now: int) -> str:
     """The price table before a submit."""
-    expected = money_text(plan["expected_cost"])
-    if plan["expected_basis"] and plan["expected_cost"]:
-        expected += f"  ({clean(plan['expected_basis'])})"
-    worst = money_text(plan["worst_case_cost"])
-    if plan["time_limit_s"] and plan["worst_case_cost"]:
-        worst += f"  (if it runs its whole {seconds_text(plan['time_limit_s'])})"
-    if plan["worst_case_cost_per_task"]:
-        each_task = money_text(plan["worst_case_cost_per_task"])
-        worst = (
-            f"{money_text(plan['worst_case_cost'])}  ({plan['tasks']} tasks, each {each_task} if it runs its"
-            f" whole {seconds_text(plan['time_limit_s'])})"
-        )
+    each = " each task" if plan["worst_case_cost_per_task"] else ""
     budgets = [
         f"{clean(each['name'])}: {money_text(each['available_after'])} left of "
         f"{money_text(each['limit'])} ({each['enforcement']})"
@@ -101,15 +90,36 @@ def plan_text(plan: Row, now: int) -> str:
     ]
     pairs = [
         ("where", members_text(plan["nodes"]) or "no node now"),
-        ("price", rate_text(plan["rate_per_hour"])),
-        ("expected", expected),
-        ("worst case", worst),
+        ("price", rate_text(plan["rate_per_hour"]) + each),
+        ("expected", _expected_text(plan)),
+        ("worst case", _worst_text(plan)),
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
     ]
     if plan["limits_not_held"]:
         pairs.append(("limits", f"not enforced there: {', '.join(plan['limits_not_held'])}"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def _expected_text(plan: Row) -> str:
+    """What it will cost by past runs; without them no more is known than the most it can."""
+    basis = clean(plan["expected_basis"])
+    most, expected = plan["worst_case_cost"], plan["expected_cost"]
+    if expected is None:
+        return f"at most {money_text(most)}  ({basis})" if most else "unknown"
+    if plan["expected_cost_per_task"]:
+        basis = f"{plan['tasks']} tasks, each {money_text(plan['expected_cost_per_task'])}: {basis}"
+    return f"{money_text(expected)}  ({basis})"
+
+
+def _worst_text(plan: Row) -> str:
+    worst, limit = money_text(plan["worst_case_cost"]), seconds_text(plan["time_limit_s"])
+    if plan["worst_case_cost_per_task"]:
+        each_task = money_text(plan["worst_case_cost_per_task"])
+        return f"{worst}  ({plan['tasks']} tasks, each {each_task} if it runs its whole {limit})"
+    if plan["time_limit_s"] and plan["worst_case_cost"]:
+        return f"{worst}  (if it runs its whole {limit})"
+    return worst
 
 
 def max_cost_text(job: Row) -> str:
@@ -259,11 +269,14 @@ def _money_pairs(job: Row) -> list[Pair]:
     unknown = "  (part of it ran at an unknown price)" if cost["unknown"] else ""
     live = job["state"] in ("STARTING", "RUNNING", "STOPPING")
     expected, most = cost["estimate_expected"], cost["estimate_max"]
-    said = expected is not None or job["state"] == "PENDING" or live
+    estimate = f"at most {money_text(most)}" if most else "unknown"
+    if expected is not None:
+        estimate = f"{money_text(expected)} expected, {estimate}"
+    said = most is not None or job["state"] == "PENDING" or live
     return [
         ("cost", so_far + unknown),
         ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
-        ("estimate", f"{money_text(expected)} expected, {money_text(most)} at most" if said else ""),
+        ("estimate", estimate if said else ""),
         ("price", rate_text(job["rate_per_hour"]) if live else ""),
         ("max cost", max_cost_text(job)),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),

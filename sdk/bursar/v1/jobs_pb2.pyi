@@ -284,12 +284,14 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_BASIS_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
     TASK_WORST_CASE_NANOS_FIELD_NUMBER: builtins.int
+    TASK_EXPECTED_NANOS_FIELD_NUMBER: builtins.int
     LIMITS_NOT_HELD_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
     currency: builtins.str
     expected_nanos: builtins.int
+    """-1: unknown, there are no past runs to go by"""
     worst_case_nanos: builtins.int
     time_limit_us: builtins.int
     expected_start_at: builtins.int
@@ -300,6 +302,8 @@ class PlanResponse(google.protobuf.message.Message):
     tasks: builtins.int
     """that the sums are for; each of an array"""
     task_worst_case_nanos: builtins.int
+    task_expected_nanos: builtins.int
+    """-1: unknown"""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Member]: ...
     @property
@@ -329,10 +333,11 @@ class PlanResponse(google.protobuf.message.Message):
         expected_basis: builtins.str = ...,
         tasks: builtins.int = ...,
         task_worst_case_nanos: builtins.int = ...,
+        task_expected_nanos: builtins.int = ...,
         limits_not_held: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "task_worst_case_nanos", b"task_worst_case_nanos", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_worst_case_nanos", b"task_worst_case_nanos", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 

@@ -769,8 +769,9 @@ class Job(google.protobuf.message.Message):
     settled_nanos: builtins.int
     held_nanos: builtins.int
     estimate_expected_nanos: builtins.int
-    """once it runs: of its newest attempt, also when it has ended; -1: unknown"""
+    """of one that has not ended, alone: by past runs; -1: unknown"""
     estimate_max_nanos: builtins.int
+    """once it runs: of its newest attempt, also when it has ended; -1: unknown"""
     rate_nanos_per_hour: builtins.int
     cost_unknown: builtins.bool
     """some of it ran on a node without a price"""

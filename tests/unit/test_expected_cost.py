@@ -1,0 +1,106 @@
+"""What a job is expected to cost: what its past runs cost, or nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from whole_site import Site, play
+
+from bursar.cli.texts import job_text, plan_text
+from bursar.clock import HOUR_US, SECOND_US
+from bursar.codec import view
+from bursar.codec.spec import spec_to_wire
+from bursar.model import ArraySpec, JobSpec, ShareRates
+from bursar.resources import ResourceRequest
+from bursar.v1 import jobs_pb2 as pb
+from bursard.events import NodePriced
+
+RATE = 3_600_000_000_000
+"""Nanos per hour of the whole node, all for its 8 CPUs: a CPU-second costs 0.125 USD."""
+
+
+def spec(**known: Any) -> JobSpec:
+    asked = {
+        "options": (ResourceRequest(None, 1_000, 1 << 30),),
+        "time_limit_us": HOUR_US,
+        "command": ("true",),
+    }
+    return JobSpec(**({"project": "p", "name": "train"} | asked | known))
+
+
+def priced(site: Site) -> None:
+    [node] = site.engine.state.nodes.values()
+    site.engine.commit([NodePriced(node.id, "p1", ShareRates(0, RATE, 0))], "bursard")
+
+
+async def plan(site: Site, job: JobSpec) -> Any:
+    request = pb.PlanRequest(spec=spec_to_wire(job))
+    (status, details), [wire] = await site.ask("Jobs.Plan", request, token=site.token("ann", "admin"))
+    assert status == "OK", details
+    return view.plan(wire)
+
+
+def amount(money: Any) -> float | None:
+    return None if money is None else float(money["amount"])
+
+
+@pytest.mark.parametrize(("name", "why"), [("train", "fewer than 3 past runs"), ("", "a job without a name")])
+def test_without_past_runs_it_costs_at_most_something_and_nobody_knows_what(name: str, why: str) -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        for _ in range(2):
+            site.run(site.job("ann", "p", name="train"))
+        told = await plan(site, spec(name=name))
+        assert told["expected_cost"] is told["expected_cost_per_task"] is None
+        most = amount(told["worst_case_cost"])
+        assert most is not None
+        assert most > 0
+        [line] = [line for line in plan_text(told, 0).splitlines() if line.startswith("expected")]
+        assert line.split("  ", 1)[1].strip().startswith(f"at most {most:.2f} USD  ({why}")
+
+    play(story)
+
+
+def test_three_past_runs_say_what_is_expected_in_plan_and_show() -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        for _ in range(3):
+            site.run(site.job("ann", "p", name="train"))
+        told = await plan(site, spec())
+        assert amount(told["expected_cost"]) == 7.5  # a minute of one CPU
+        job = site.job("ann", "p", name="train")
+        _, [wire] = await site.ask("Jobs.Get", pb.GetJobRequest(job=job), token=site.token("ann", "admin"))
+        shown = view.job(wire)
+        assert amount(shown["cost"]["estimate_expected"]) == 7.5
+        assert "7.50 USD expected, at most" in job_text(shown, 0)
+
+    play(story)
+
+
+def test_an_array_is_expected_to_cost_what_its_tasks_do_and_past_arrays_are_taken_by_task() -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        for _ in range(3):
+            array = site.job("ann", "p", name="train", array=ArraySpec(((0, 2, 1),)))
+            for index in (0, 1):
+                site.run(f"{array}.{index}")
+        told = await plan(site, spec(array=ArraySpec(((0, 10, 1),))))
+        assert amount(told["expected_cost_per_task"]) == 7.5
+        assert amount(told["expected_cost"]) == 75
+        text = plan_text(told, 0)
+        assert "75.00 USD  (10 tasks, each 7.50 USD: the median of 3 past runs of this name)" in text
+        assert " each task\n" in text
+
+    play(story)
+
+
+def test_no_more_is_expected_than_it_can_cost() -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        for _ in range(3):
+            site.run(site.job("ann", "p", name="train"))
+        told = await plan(site, spec(time_limit_us=SECOND_US))
+        assert told["expected_cost"] == told["worst_case_cost"]
+
+    play(story)
