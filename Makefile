@@ -133,6 +133,7 @@ docs: .venv/.installed
 	@$(BIN)/python docs/generate_cli.py
 	@$(BIN)/python docs/generate_slurm.py
 	@$(BIN)/python docs/generate_pages.py
+	@$(BIN)/python docs/generate_man.py
 
 bench: .venv/.installed
 	@for each in $(BENCHES); do echo "== bench/$$each.py"; $(BIN)/python "bench/$$each.py"; done
