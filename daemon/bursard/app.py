@@ -211,9 +211,21 @@ def _users(settings: Settings) -> tuple[UserToken, ...]:
     path = settings.tokens_file
     if path == Path():
         return ()
-    if path.stat().st_mode & 0o077:
-        raise InvalidRequest(f"tokens_file: {path} can be read by others; chmod 0600 it")
+    private_file("tokens_file", path)
     return load_users(path)
+
+
+def private_file(setting: str, path: Path) -> bytes:
+    """What is in a file that is for this account alone. Raises `InvalidRequest` with what mends it."""
+    try:
+        mode, data = path.stat().st_mode, path.read_bytes()
+    except PermissionError:
+        raise InvalidRequest(f"{setting}: {path} cannot be read; chmod 0600 it, as its owner") from None
+    except OSError as error:
+        raise InvalidRequest(f"{setting}: {path} cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise InvalidRequest(f"{setting}: {path} can be read by others; chmod 0600 it")
+    return data
 
 
 # --- what it serves
@@ -238,7 +250,9 @@ def add_services(
     money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, Refresh(engine, hub.settle)), server)
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
-    events = EventsService(engine, cycle, refusals, started_at=engine.now(), state_dir=settings.state_dir)
+    events = EventsService(
+        engine, cycle, refusals, vault, started_at=engine.now(), state_dir=settings.state_dir
+    )
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -306,11 +320,13 @@ class _Sockets:
 
     def _credentials(self) -> grpc.ServerCredentials:
         settings = self._settings
-        if settings.tls_key_file.stat().st_mode & 0o077:
+        key = private_file("tls_key_file", settings.tls_key_file)
+        try:
+            pair = (key, settings.tls_cert_file.read_bytes())
+        except OSError as error:
             raise InvalidRequest(
-                f"tls_key_file: {settings.tls_key_file} can be read by others; chmod 0600 it"
-            )
-        pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
+                f"tls_cert_file: {settings.tls_cert_file} cannot be read: {error.strerror}"
+            ) from None
         return grpc.ssl_server_credentials([pair])
 
     async def close(self, server: aio.Server) -> None:

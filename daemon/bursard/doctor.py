@@ -12,6 +12,7 @@ from bursar.errors import StoreUnavailable
 from bursar.model import LIMITS, JobState
 from bursar.model.ranges import contains, count
 from bursard import audit
+from bursard.access.vault import Vault
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
@@ -62,6 +63,17 @@ def check_clock(clock: object) -> Finding:
         f"the machine's clock says {format_instant(doubt.wall)}, but by the log it is"
         f" {format_instant(doubt.steady)}: the daemon goes by the log; the clock is believed {when}",
         "set the machine's clock; or, if it is right: `bursar audit trust-clock --state-dir DIR`",
+    )
+
+
+def check_secrets(state: State, vault: Vault) -> Finding:
+    """Can what jobs name be opened? Every job that names one that cannot be fails at its start."""
+    return _finding(
+        "secrets",
+        vault.problems(list(state.secrets.values())),
+        f"all {len(state.secrets)} sealed secrets can be opened",
+        "bring the key file back (it lies outside the state directory and its backups), or set the secrets"
+        " again: `bursar secret set NAME`",
     )
 
 

@@ -14,6 +14,8 @@ from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.model import JobState
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, types_pb2
 from bursard.access.vault import TOTAL_MAX, VALUE_BYTES_MAX, Vault, open_vault
+from bursard.app import private_file
+from bursard.doctor import Finding, check_secrets
 from bursard.events import decode
 from bursard.fleet.words import Assign
 from bursard.state import State, image
@@ -342,3 +344,63 @@ def test_a_key_that_others_can_read_is_refused_and_a_credential_is_taken(tmp_pat
     credential.write_bytes(base64.b64encode(bytes(32)))
     sealed = Vault(bytes(32)).seal("", "A", CANARY)
     assert open_vault(path, str(tmp_path)).open(SealedSecret("", "A", sealed, 0)) == CANARY
+
+
+@pytest.mark.parametrize("what", ["a folder", "a link to nowhere"])
+def test_a_key_that_is_no_file_closes_the_vault_and_stays_as_it_is(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "key"
+    if what == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreUnavailable, match=f"the key file {path} is no file; bring back the file"):
+        open_vault(path).seal("", "A", "x")
+    assert path.is_dir() or path.is_symlink()
+
+
+def test_a_key_that_may_not_be_read_says_so_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    open_vault(path)
+
+    def shut(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", shut)
+    with pytest.raises(StoreUnavailable, match="cannot be read: Permission denied; chmod 0600 it"):
+        open_vault(path).seal("", "A", "x")
+    for setting in ("tokens_file", "tls_key_file"):
+        with pytest.raises(InvalidRequest, match=f"{setting}: {path} cannot be read; chmod 0600 it"):
+            private_file(setting, path)
+
+
+def test_files_for_the_daemon_alone_are_read_or_refused_with_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "tls.key"
+    with pytest.raises(InvalidRequest, match=r"tls_key_file: .*tls.key cannot be read: No such file"):
+        private_file("tls_key_file", path)
+    path.write_bytes(b"secret")
+    path.chmod(0o640)
+    with pytest.raises(InvalidRequest, match="can be read by others; chmod 0600 it"):
+        private_file("tls_key_file", path)
+    path.chmod(0o600)
+    assert private_file("tls_key_file", path) == b"secret"
+
+
+def test_doctor_says_which_secrets_cannot_be_opened() -> None:
+    ours, other = Vault(bytes(32)), Vault(bytes(range(32)))
+    state = State()
+    assert check_secrets(state, Vault(None, "no key")) == Finding(
+        "secrets", True, "all 0 sealed secrets can be opened"
+    )
+    for name, vault in (("A", ours), ("B", other), ("C", ours)):
+        state.secrets["nlp", name] = SealedSecret("nlp", name, vault.seal("nlp", name, CANARY), 0)
+    found = check_secrets(state, ours)
+    assert (found.check, found.ok) == ("secrets", False)
+    assert found.message.startswith("the secret B was sealed with another key")
+    assert "secret A" not in found.message
+    assert "bursar secret set NAME" in found.remedy
+    found = check_secrets(state, Vault(None, "the key file /k is damaged"))
+    assert found.message == "3 sealed secrets cannot be used: the key file /k is damaged"
+    del state.secrets["nlp", "B"]
+    assert check_secrets(state, ours).message == "all 2 sealed secrets can be opened"

@@ -308,7 +308,9 @@ class TestDamage:
             (home / "bursard.db").write_bytes(b"")
         else:
             (home / "bursard.db").unlink()
-        with pytest.raises(StoreUnavailable, match=r"missing or empty.*bursar restore.*bursard\.lock"):
+        with pytest.raises(
+            StoreUnavailable, match=r"missing or empty.*bursar restore.*bursar audit accept-loss"
+        ):
             SqliteStore(home)
         (home / "bursard.lock").unlink()
         with pytest.raises(StoreUnavailable, match="ends at event 0, but event 4 was acknowledged"):

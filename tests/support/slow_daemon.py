@@ -16,6 +16,7 @@ from bursar.model import JobSpec
 from bursar.v1 import jobs_pb2
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.access.refusals import Refusals
+from bursard.access.vault import Vault
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated
@@ -69,7 +70,12 @@ class Daemon:
         fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         self.jobs = JobsService(self.engine, cycle, fleet)
         self.events = EventsService(
-            self.engine, cycle, Refusals(self.engine.clock), started_at=START, state_dir=Path("/s")
+            self.engine,
+            cycle,
+            Refusals(self.engine.clock),
+            Vault(None),
+            started_at=START,
+            state_dir=Path("/s"),
         )
         self.money = MoneyService(self.engine, Agents(self.engine, fleet).settle)
         self.policies = PoliciesService(self.engine)

@@ -246,3 +246,19 @@ def test_what_was_noted_of_a_daemon_that_served_is_kept_by_the_end(cluster: Loca
     kept = again.to_json() | {"served": False, "ready": ["daemon"]}  # as the release before wrote it
     files.write_json(cluster.directory / files.CLUSTER, kept)
     assert files.read_kept(cluster.directory).served
+
+
+def test_a_key_file_that_cannot_be_read_is_said_by_up(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cluster.directory / "daemon.secrets-key"
+    assert books.sealed(cluster.directory) == ""
+    key.write_text("x")
+    assert books.sealed(cluster.directory) == ""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert books.sealed(cluster.directory).endswith(f"{key} cannot be read; open it: chmod 0600 {key}")
+    monkeypatch.undo()
+    to_directory(key)
+    assert books.sealed(cluster.directory) == (
+        f"secrets stay sealed: {key} is no file; put the key file back in its place"
+    )

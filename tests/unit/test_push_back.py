@@ -1,14 +1,64 @@
-"""A disk that is behind holds submissions back before they are decided: no queue grows without end."""
+"""A disk that is behind holds whoever changes something back before it is decided: no queue is endless."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 
-def test_a_submission_waits_for_room_before_it_is_decided(at_a_desk: Callable[..., None]) -> None:
+from bursard.access.rules import METHODS
+from bursard.services.access import AccessService
+from bursard.services.jobs import JobsService
+from bursard.services.nodes import NodesService
+from bursard.services.policies import PoliciesService
+
+SERVICES = {
+    "Jobs": JobsService, "Nodes": NodesService, "Policies": PoliciesService, "Access": AccessService,
+}  # fmt: skip
+CHANGES = {
+    "Jobs": {"Submit", "Cancel", "Hold", "Release", "Requeue", "Update"},
+    "Nodes": {"Drain", "Cordon", "Resume", "Remove", "Token", "RevokeTokens"},
+    "Policies": {"Apply", "Delete"},
+    "Access": {"Grant", "Revoke", "SetSecret", "RemoveSecret"},
+}
+"""Streams of submissions wait for each of their requests."""
+OTHERS = {
+    "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs"},
+    "Nodes": {"List", "Get", "Top", "Tokens"},
+    "Policies": {"Check", "List", "Get"},
+    "Access": {"Grants", "Secrets"},
+}
+
+
+def test_every_method_is_known_as_one_that_changes_something_or_not() -> None:
+    methods = {tuple(name.removeprefix("/bursar.v1.").split("/")) for name in METHODS}
+    listed = {(s, m) for table in (CHANGES, OTHERS) for s, names in table.items() for m in names}
+    assert {(s, m) for s, m in methods if s in SERVICES} == listed
+
+
+@pytest.mark.parametrize(
+    ("service", "method"), [(s, m) for s, names in CHANGES.items() for m in sorted(names)]
+)
+def test_a_change_waits_for_room_before_it_looks_at_anything(service: str, method: str) -> None:
+    class Full(Exception):
+        """What the writer says here instead of making the caller wait."""
+
+    async def room() -> None:
+        raise Full
+
+    made: Any = object.__new__(SERVICES[service])
+    made.engine = SimpleNamespace(writer=SimpleNamespace(room=room))
+    with pytest.raises(Full):
+        asyncio.run(getattr(made, method)(None, None))
+
+
+@pytest.mark.parametrize("verb", ["submit", "hold", "update", "cancel"])
+def test_it_waits_and_then_is_decided(at_a_desk: Callable[..., None], verb: str) -> None:
     async def story(desk: Any) -> None:
+        number = await desk.submit()
         gate, asked = asyncio.Event(), asyncio.Event()
 
         async def room() -> None:
@@ -17,7 +67,7 @@ def test_a_submission_waits_for_room_before_it_is_decided(at_a_desk: Callable[..
 
         desk.engine.writer.room = room
         before = desk.state.version
-        task = asyncio.create_task(desk.submit())
+        task = asyncio.create_task(desk.submit() if verb == "submit" else desk.verb(verb, number))
         await asyncio.wait({task, asyncio.create_task(asked.wait())}, return_when=asyncio.FIRST_COMPLETED)
         assert asked.is_set()
         assert desk.state.version == before

@@ -19,6 +19,7 @@ from bursar.resources import ResourceRequest
 from bursar.v1 import events_pb2 as pb
 from bursar_policies.decision import BudgetRoom, NodeColumns
 from bursard.access.refusals import Refusals
+from bursard.access.vault import Vault
 from bursard.cycle import Cycle
 from bursard.fleet.testing import World
 from bursard.scheduler import plan, reason_of
@@ -228,7 +229,7 @@ def test_a_simulation_needs_a_workload_and_a_cluster(capsys):
 def served(cycle: Cycle) -> Saved:
     async def story() -> bytes:
         service = EventsService(
-            cycle.engine, cycle, Refusals(cycle.engine.clock), started_at=0, state_dir=Path("/s")
+            cycle.engine, cycle, Refusals(cycle.engine.clock), Vault(None), started_at=0, state_dir=Path("/s")
         )
         chunks = [chunk async for chunk in service.SaveSnapshot(pb.SaveSnapshotRequest(), None)]
         assert max(len(chunk.data) for chunk in chunks) < 1 << 20

@@ -13,6 +13,7 @@ import binascii
 import logging
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +73,19 @@ class Vault:
                 + "`"
             ) from None
 
+    def problems(self, kept: Iterable[SealedSecret]) -> list[str]:
+        """What of these cannot be opened, and what mends it; with a fault of the key itself, that alone."""
+        kept = list(kept)
+        if kept and self._key is None:
+            return [f"{len(kept)} sealed secrets cannot be used: {self._problem}"]
+        found = []
+        for secret in kept:
+            try:
+                self.open(secret)
+            except StoreUnavailable as error:
+                found.append(error.message)
+        return found
+
     def values(self, state: State, spec: JobSpec) -> dict[str, str]:
         """What a job's secrets are, by name, at the moment its member is ordered to start.
 
@@ -105,11 +119,15 @@ def open_vault(path: Path, credentials_directory: str = "") -> Vault:
     if credential is not None and credential.exists():
         path = credential
     try:
-        if not path.exists():
+        if not os.path.lexists(path):
             _make(path)
+        if not path.is_file():
+            return _closed(f"the key file {path} is no file")
         if path.stat().st_mode & 0o077 and path != credential:
             raise InvalidRequest(f"secrets_key_file: {path} can be read by others; chmod 0600 it")
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
+    except PermissionError as error:
+        return _closed(f"the key file {path} cannot be read: {error.strerror}; chmod 0600 it")
     except (OSError, binascii.Error) as error:
         return _closed(f"the key file {path} cannot be read: {error}")
     if len(key) != KEY_BYTES:

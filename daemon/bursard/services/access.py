@@ -13,6 +13,7 @@ from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.access.vault import Vault
 from bursard.engine import Engine
+from bursard.services.pushback import after_room
 from bursard.state import rights
 from bursard.state.decide import rights as decide
 from bursard.state.rights import Role
@@ -28,6 +29,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
         self.engine = engine
         self.vault = vault
 
+    @after_room
     async def Grant(self, request: pb.GrantRequest, context: Any) -> pb.RoleGrant:
         """Give a role."""
         given = decide.read_grant(request.role, request.project)
@@ -36,6 +38,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
         await self.engine.durable(self.engine.commit(events, actor))
         return _grant(request.user, given, "created" if events else "unchanged")
 
+    @after_room
     async def Revoke(self, request: pb.GrantRequest, context: Any) -> pb.RoleGrant:
         """Take a role away."""
         given = decide.read_grant(request.role, request.project)
@@ -62,6 +65,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
             ]
         )
 
+    @after_room
     async def SetSecret(self, request: pb.SetSecretRequest, context: Any) -> pb.Secret:
         """Seal a value. It leaves this function sealed, or not at all."""
         project = decide.read_project(request.project)
@@ -77,6 +81,7 @@ class AccessService(access_pb2_grpc.AccessServicer):
         await self.engine.durable(self.engine.commit(events, actor))
         return self._secret(project, request.name, "changed" if existed else "created")
 
+    @after_room
     async def RemoveSecret(self, request: pb.SecretRequest, context: Any) -> pb.Secret:
         """Forget a secret."""
         project = decide.read_project(request.project)

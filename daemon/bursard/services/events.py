@@ -18,6 +18,7 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.access.refusals import Refusals
 from bursard.access.sessions import resume_at
+from bursard.access.vault import Vault
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
@@ -44,11 +45,19 @@ class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the log."""
 
     def __init__(
-        self, engine: Engine, cycle: Cycle, refusals: Refusals, *, started_at: int, state_dir: Path
+        self,
+        engine: Engine,
+        cycle: Cycle,
+        refusals: Refusals,
+        vault: Vault,
+        *,
+        started_at: int,
+        state_dir: Path,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
         self._refusals = refusals
+        self._vault = vault
         self._started_at = started_at
         self._state_dir = state_dir
         self._news: set[asyncio.Event] = set()
@@ -159,6 +168,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         await self.engine.durable()
         findings = doctor.check_state(self.engine.state)
         findings.append(doctor.check_clock(self.engine.clock))
+        findings.append(doctor.check_secrets(self.engine.state, self._vault))
         log, views = self.engine.log, self.engine.views
         findings += await asyncio.to_thread(doctor.check_store, log, request.full)
         findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))

@@ -29,6 +29,7 @@ from bursard.services.failures import add_failed_tasks
 from bursard.services.history import add_expected
 from bursard.services.keys import KeyGate
 from bursard.services.lookup import find_job
+from bursard.services.pushback import after_room
 from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
@@ -77,10 +78,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     # --- submit
 
+    @after_room
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
         """Accept one job."""
         user = caller().name
-        await self.engine.writer.room()
         async with self._keys.asking(user, [request.idempotency_key]) as known:
             response, seq = await self._submit(request, user, known)
         await self.engine.durable(seq)
@@ -297,24 +298,29 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     # --- changes
 
+    @after_room
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.JobsResponse:
         """Stop and end jobs."""
         grace = request.grace_us if request.HasField("grace_us") else None
         state = self.engine.state
         return await self._each(request.jobs, lambda job: decide.cancel(state, job, grace))
 
+    @after_room
     async def Hold(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Keep pending jobs from starting."""
         return await self._each(request.jobs, lambda job: decide.hold(self.engine.state, job))
 
+    @after_room
     async def Release(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Let held jobs start."""
         return await self._each(request.jobs, lambda job: decide.release(self.engine.state, job))
 
+    @after_room
     async def Requeue(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Run jobs again."""
         return await self._each(request.jobs, lambda job: decide.requeue(self.engine.state, job))
 
+    @after_room
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
         """Change a pending job, or of a running one what can still be changed."""
         user = caller().name

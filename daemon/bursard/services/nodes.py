@@ -20,6 +20,7 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequested
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
+from bursard.services.pushback import after_room
 from bursard.services.views import Form, fitting, job_view, node_view, sample_row
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
@@ -79,6 +80,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable()
         return self._view(self._find(request.node))
 
+    @after_room
     async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:
         """No new work; optionally stop what runs."""
         user = caller().name
@@ -96,18 +98,21 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
                     events.append(StopRequested(attempt_id, cause, attempt.grace_us, message))
         return await self._commit(node, events, user)
 
+    @after_room
     async def Cordon(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
         """No new work."""
         user = caller().name
         node = self._find(request.node)
         return await self._commit(node, decide.scheduling(node, "cordon", request.reason), user)
 
+    @after_room
     async def Resume(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
         """Open for work."""
         user = caller().name
         node = self._find(request.node)
         return await self._commit(node, decide.scheduling(node, "open", ""), user)
 
+    @after_room
     async def Remove(self, request: pb.NodeRequest, context: Any) -> pb.RemoveNodeResponse:
         """Forget a node that is gone for good."""
         node = self._find(request.node)
@@ -115,6 +120,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable(self.engine.commit(events, caller().name))
         return pb.RemoveNodeResponse(id=node.id, name=node.facts.name)
 
+    @after_room
     async def Token(self, request: pb.TokenRequest, context: Any) -> pb.TokenResponse:
         """A secret with which a node of this name may connect; only its hash is kept."""
         if NODE_NAME.fullmatch(request.node) is None:
@@ -137,6 +143,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable()
         return pb.TokensResponse(tokens=[_token_view(token) for token in self._tokens(request.node, "")])
 
+    @after_room
     async def RevokeTokens(self, request: pb.RevokeTokensRequest, context: Any) -> pb.RevokeTokensResponse:
         """Void one secret of a node, or all."""
         if not request.node:

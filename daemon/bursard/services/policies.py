@@ -18,6 +18,7 @@ from bursar_policies.specs import Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import PolicyApplied, PolicyDocument, decode
+from bursard.services.pushback import after_room
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
@@ -41,6 +42,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
+    @after_room
     async def Apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
         """All documents or none, effective at once or at `effective_at`; nodes are repriced with it."""
         identity = caller()
@@ -99,6 +101,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
                 return _policy(one)
         raise NotFound(f"there is no version {request.version} of a policy {request.name[:63]!r}")
 
+    @after_room
     async def Delete(self, request: pb.PolicyRequest, context: object) -> pb.Policy:
         """Take a document out of force."""
         identity = caller()

@@ -17,7 +17,7 @@ from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.errors import BursarError, InvalidRequest
-from bursar.local import processes, stopping, which
+from bursar.local import books, processes, stopping, which
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired
 from bursar.local.machine import check_installed
@@ -92,6 +92,8 @@ def _start(
             for path in sorted(cluster.set_aside() - aside_before):
                 say(f"damaged, so set aside: {path}")
         address.note_cluster(desired.server, str(cluster.directory))
+    if why := books.sealed(cluster.directory):
+        say(why)
     names = ", ".join(child.name for child in desired.children[1:])
     write_text(f"bursar is ready at {desired.server}\nnodes: {names}; state: {cluster.directory}")
     say("next: bursar run -- echo hello")

@@ -7,6 +7,7 @@ Why     an emptied or removed folder looks like a first start. New books would b
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,16 @@ def refuse_missing(directory: Path) -> None:
     """Raises `StoreUnavailable` when the books of `directory` are gone."""
     if why := missing(directory):
         raise StoreUnavailable(why)
+
+
+def sealed(directory: Path) -> str:
+    """Why the secrets of `directory` stay sealed, as far as its key file shows; empty when it can be read."""
+    key = directory / "daemon.secrets-key"
+    if not os.path.lexists(key) or (key.is_file() and os.access(key, os.R_OK)):
+        return ""
+    if key.is_file():
+        return f"secrets stay sealed: {key} cannot be read; open it: chmod 0600 {shlex.quote(str(key))}"
+    return f"secrets stay sealed: {key} is no file; put the key file back in its place"
 
 
 def _served(directory: Path) -> bool:
