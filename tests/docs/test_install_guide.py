@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -61,3 +69,65 @@ def test_verbs_in_the_guide_exist() -> None:
     used = set(re.findall(r"(?m)^[$#] bursar (\w+)", GUIDE.read_text()))
     assert used
     assert used <= set(VERBS)
+
+
+SHELL = re.findall(r"(?ms)^```bash\n(.*?)^```", GUIDE.read_text())
+
+
+def shell_block(word: str) -> str:
+    [found] = [text for text in SHELL if word in text]
+    return found
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    return subprocess.run(
+        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=60, env=environ
+    )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl: the guide's authority is NOT tried")
+def test_the_authority_of_the_guide_signs_a_certificate_that_clients_believe(tmp_path: Path) -> None:
+    """The commands as they stand, then a TLS handshake that checks the name."""
+    done = run(shell_block("openssl req -x509"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(tmp_path / "bursar.pem", tmp_path / "bursar.key")
+    believing = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    ours, theirs = socket.socketpair()
+    greeted: list[bytes] = []
+
+    def serve() -> None:
+        with serving.wrap_socket(theirs, server_side=True) as end:
+            greeted.append(end.recv(5))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with believing.wrap_socket(ours, server_hostname="bursar.example.com") as end:
+        end.sendall(b"hello")
+        thread.join(30)
+    assert greeted == [b"hello"]
+
+
+def test_the_client_of_the_guide_finds_its_token_and_says_so(tmp_path: Path) -> None:
+    """The commands as they stand; then `bursar config` in the same shell."""
+    (tmp_path / "token.txt").write_text("user_secret\n")
+    (tmp_path / "ca.pem").write_text("x")
+    show = f"{sys.executable} -m bursar.cli.main config -o json"
+    done = run(shell_block("BURSAR_CA_FILE=") + show, tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["server"] == "grpcs://bursar.example.com:7443"
+    assert (row["token_present"], row["token"]) == (True, str(tmp_path / ".config/bursar/token"))
+    assert row["ca_file"] == str(tmp_path / ".config/bursar/ca.pem")
+
+
+def test_the_tokens_of_the_guide_are_read_again_when_the_daemon_is_told() -> None:
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in (ROOT / "systemd/bursard.service").read_text()
+    assert "tokens_file" in "".join(text for path, text in TOML if path.endswith("bursard.toml"))
+
+
+def test_limits_of_jobs_are_delegated_by_the_unit_as_it_is_shipped() -> None:
+    unit = (ROOT / "systemd/bursar-agent.service").read_text()
+    assert re.search(r"(?m)^Delegate=yes$", unit)
+    assert re.search(r"(?m)^DelegateSubgroup=agent$", unit)
