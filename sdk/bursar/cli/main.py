@@ -97,6 +97,10 @@ class VerbGroup(NearGroup):
             return None
         module, _, attribute = VERBS[cmd_name].where.partition(":")
         found: click.Command = getattr(importlib.import_module(f"bursar.cli.{module}"), attribute)
+        if "_BURSAR_COMPLETE" in os.environ:
+            from bursar.cli.complete import prepare
+
+            prepare(found, cmd_name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -129,7 +133,7 @@ class VerbGroup(NearGroup):
 def cli(server: str | None) -> None:
     """Bursar: a compute scheduler that knows what everything costs before it starts.
 
-    Example: bursar up --detach && bursar run --gpus 1 --follow -- python train.py
+    Example: bursar up --detach && bursar run --follow -- echo hello
     """
 
 
