@@ -1,4 +1,5 @@
-"""Writes docs/jobfile.md and docs/policies.md from the schemas, docs/api.md from the comments of proto/.
+"""Writes docs/jobfile.md and docs/policies.md from the schemas, docs/api.md from the comments of proto/,
+docs/errors.md from the words for ends, reasons and errors.
 
 Run     make docs  (python docs/generate_pages.py); with --check it only says whether the pages are true.
 Why     each key, each call and each field is described once, where the program has it.
@@ -13,6 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bursar.cli.ends import NEVER_STARTS
+from bursar.clock import HOUR_US
+from bursar.errors import BursarError
+from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
+from bursar.model.ends import WORKDIR
+from bursar.model.reason import MEANINGS
 from bursar.schemas import job_schema, policy_schema
 
 DOCS = Path(__file__).parent
@@ -81,6 +88,23 @@ carry a `google.rpc.ErrorInfo` of domain `bursar` whose `reason` is the class in
 integer nanos with a currency beside it, instants (`*_at`) are microseconds since 1970 in UTC with 0 for
 "not yet", durations (`*_us`) microseconds. Fields are only ever added. From Python use [the
 client](sdk.md), which takes all of this away.
+"""
+ERRORS_HEAD = """# Errors, reasons, ends
+
+Written by `make docs` from the classes and tables that say them; a test fails when they differ.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | the job, or what was waited for, failed or can never start; or a check found something |
+| 2 | the command line, job file or policy is wrong; the message names file, line and the nearest right name |
+| 3 | refused: budget, quota or permission; the message has the numbers |
+| 4 | not found |
+| 5 | the server cannot be reached or is not ready |
+| 124 | `wait` ran past `--timeout` |
+| other | `--follow` ends as its job did: its exit code, 128 + N for signal N |
 """
 
 
@@ -197,6 +221,62 @@ def _row(found: re.Match[str], said: str) -> str:
     return f"| `{field}` | `{kind}` | {meaning} |"
 
 
+# ------------------------------------------------------------------ errors
+
+
+SAMPLE: dict[str, Any] = {"job": "12", "rank": 1, "members": 2, "node": "n-2"}
+ENDS = (
+    EndFacts(**SAMPLE, cause=EndCause.OUT_OF_MEMORY, exit_code=137, signal=9, memory_bytes=64 * 10**9),
+    EndFacts(**SAMPLE, cause=EndCause.TIME_LIMIT, exit_code=143, time_limit_us=2 * HOUR_US),
+    EndFacts(job="12", cause=EndCause.BUDGET, exit_code=143, detail="budget.max_cost was reached"),
+    EndFacts(**SAMPLE, cause=EndCause.NODE_LOST),
+    EndFacts(job="12", cause=EndCause.PREEMPTED),
+    EndFacts(job="12", cause=EndCause.IDLE),
+    EndFacts(job="12", cause=EndCause.CANCELLED),
+    EndFacts(job="12", cause=EndCause.FAILED, started=False, detail="job 11 failed"),
+    EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="cannot write the script: disk is full"),
+    EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail=f"{WORKDIR} '/data': No such file or directory"),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=127, detail="no such command: trian"),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=126),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=4, detail="setup failed"),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=137, signal=9),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=139, signal=11),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=143, signal=15),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=3),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED),
+    EndFacts(job="12", cause=EndCause.COMPLETED, exit_code=0),
+)
+"""One end of each kind."""
+
+
+def errors() -> Iterator[str]:
+    """How a job ends, why one waits, and what a call is refused with."""
+    yield "## How a job ends\n\n`end` in the JSON of a job has `cause`, `rank` (of a gang, who failed first),"
+    yield "`exit_code`, `signal`, `message`, `remedy`; of an array `failed_tasks`. Each kind by an example:\n"
+    yield "| `cause` | `message` | `remedy` |\n|---|---|---|"
+    for end in ENDS:
+        yield f"| `{end.cause.value}` | {cell(sentence_of(end))} | {cell(remedy_of(end))} |"
+    yield "\n## Why a job waits\n\n`bursar explain JOB` has the numbers and the remedy.\n"
+    yield "| `reason.code` | meaning | `--follow` and `--wait` |\n|---|---|---|"
+    for code, meaning in MEANINGS.items():
+        waits = "end, exit code 1" if code in NEVER_STARTS else "wait"
+        yield f"| `{code.value}` | {meaning} | {waits} |"
+    yield "\n## Refusals\n\nClasses of `bursar.errors`, by the `reason` on the wire. Again: whether the same"
+    yield "call may succeed later as it is.\n"
+    yield "| `reason` | status | exit code | again | meaning |\n|---|---|---|---|---|"
+    for kind in _error_classes(BursarError):
+        meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        again = "yes" if kind.transient else "no"
+        yield f"| `{kind.reason}` | `{kind.status}` | {kind.exit_code} | {again} | {meaning} |"
+
+
+def _error_classes(kind: type[BursarError]) -> Iterator[type[BursarError]]:
+    for below in kind.__subclasses__():
+        if below.__module__ == BursarError.__module__:
+            yield below
+            yield from _error_classes(below)
+
+
 # ------------------------------------------------------------------ writing
 
 
@@ -206,6 +286,7 @@ def pages() -> dict[str, str]:
         "jobfile.md": "\n".join((JOB_HEAD, "## Keys\n", *tables(job_schema()), "")),
         "policies.md": "\n".join((POLICY_HEAD, "## Every document\n", *policies(), "")),
         "api.md": "\n".join((API_HEAD, *api(), "")),
+        "errors.md": "\n".join((ERRORS_HEAD, *errors(), "")),
     }
 
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 from bursar.cli.main import VERBS
+from bursar.model import EndCause, ReasonCode
+from bursar.model.ends import REMEDIES
+from bursar.model.reason import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/cli.md"
@@ -32,6 +35,17 @@ def test_pages_of_the_job_file_the_policies_and_the_api_are_what_the_program_say
         [sys.executable, str(ROOT / "docs/generate_pages.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_end_reason_and_refusal_is_on_the_page_of_errors() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    for kind, remedy in REMEDIES.items():
+        assert remedy.partition("JOB")[0].partition("NODE")[0] in page, kind
+    for code in ReasonCode:
+        assert not code or f"| `{code}` | {MEANINGS[code]} | " in page, code
+    for cause in EndCause:
+        assert f"| `{cause}` | " in page, cause
+    assert "| `BudgetExceeded` | `RESOURCE_EXHAUSTED` | 3 | no | A hard budget can never pay for this" in page
 
 
 def test_every_call_and_message_of_the_wire_is_on_the_page_of_the_api() -> None:

@@ -68,10 +68,10 @@ REMEDIES: Final = {
     "node_lost": "submit it again, without `retry: {never: true}` it is tried again by itself; `bursar nodes`"
     " says how the node is now",
     "preempted": "submit it again; `preemptible: false` or a higher --priority keeps its place",
-    "idle": "let it end when its work is done, or allow more idle time in the IdlePolicy of its project",
+    "idle": "let it end when its work is done: what it holds costs the same whether it is used or not",
     "cancelled": "",
     "never_started": "mend what it waited for, and submit it again",
-    "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failed], max: 2,"
+    "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failure], max: 2,"
     " avoid_same_node: true}` tries another",
     "workdir": "name a directory that the node has with --workdir, or make it there for the job's account",
     "not_found": "give its whole path, put its directory into PATH with --env, or install it in `setup`",

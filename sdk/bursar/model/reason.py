@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,30 @@ class ReasonCode(StrEnum):
     PROVISIONING = "Provisioning"
     PREEMPTION_PENDING = "PreemptionPending"
     RATE_LIMITED = "RateLimited"
+
+
+MEANINGS: Final = {
+    ReasonCode.MISCONFIGURED: "nothing here can ever match what it asks: a constraint, a market, a price",
+    ReasonCode.EXCEEDS_MAX_QUOTA: "it asks for more than its quota ever allows",
+    ReasonCode.EXCEEDS_NODE_CAPACITY: "no node, or no set of nodes, is large enough, were all of it free",
+    ReasonCode.HELD: "somebody has put it on hold",
+    ReasonCode.BEGIN_TIME: "its `begin_after` has not come",
+    ReasonCode.DEPENDENCY: "a job that it waits for has not ended, or not started",
+    ReasonCode.WAITING_FOR_QUOTA: "its quota, or the parallel tasks of its array, are used up by what runs",
+    ReasonCode.WAITING_FOR_RESOURCES: "what could hold it is in use",
+    ReasonCode.WAITING_FOR_TOPOLOGY: "there is room, but not where its members would be together",
+    ReasonCode.BEHIND_HIGHER_PRIORITY: "others come first by priority or order",
+    ReasonCode.RESERVED_FOR_OTHER: "it would fit now, and delay a job for which the place is kept",
+    ReasonCode.BUDGET_EXHAUSTED: "a budget has too little left for its worst case",
+    ReasonCode.BUDGET_COMMITTED: "a budget would have enough, but for what is held for jobs that run",
+    ReasonCode.PRICE_CAP_EXCEEDED: "every place costs more than its `max_price`",
+    ReasonCode.WAITING_FOR_CHEAPER_PRICE: "a cheaper price is expected in time",
+    ReasonCode.APPROVAL_REQUIRED: "somebody has to approve it",
+    ReasonCode.PROVISIONING: "a machine for it is being rented",
+    ReasonCode.PREEMPTION_PENDING: "what is to make room for it has not ended yet",
+    ReasonCode.RATE_LIMITED: "its user or project starts too many at once",
+}
+"""What each reason of a job that waits means, from faults to routine."""
 
 
 class Reason(msgspec.Struct, frozen=True):
