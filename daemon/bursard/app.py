@@ -271,7 +271,7 @@ def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> Mqt
             return
         record = engine.state.node_by_name(node)
         if record is not None:
-            telemetry.take(node, batch, record.live)
+            telemetry.take(node, batch, record.live, record.facts, engine.now())
 
     bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
-from bursar_policies.decision import Plan, Snapshot, Start
+from bursar_policies.decision import UNCOMPUTABLE, Plan, Snapshot, Start
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.housekeeping import Housekeeping
@@ -80,12 +80,17 @@ class _Seen(NamedTuple):
 
 
 class Cycle:
-    """Plans while there is something to plan."""
+    """Plans while there is something to plan.
+
+    Attributes:
+        failing: what the newest plan failed with; "" when it did not.
+    """
 
     def __init__(self, engine: Engine, planner: Planner = plan, thread_work: int = THREAD_WORK) -> None:
         self.engine = engine
         self.stats = CycleStats()
         self.last: LastPlan | None = None
+        self.failing = ""
         self._planner = planner
         self._thread_work = thread_work
         self._cache = PlanCache()
@@ -140,24 +145,35 @@ class Cycle:
             return Saved(self.last.plan.at, self.last.snapshot, self.last.plan)
         return Saved(self.engine.now(), self.engine.state.snapshot())
 
+    def left_out(self) -> list[str]:
+        """First jobs of the queues that the newest plan could not compute."""
+        if self.last is None:
+            return []
+        queues, verdicts = self.last.snapshot.queues, self.last.plan.verdicts
+        indices = (index for index, verdict in verdicts.items() if verdict.blocked_by == UNCOMPUTABLE)
+        return [queues[index].jobs[0][1] for index in indices]
+
     def _look(self) -> _Seen | None:
         """Do what time brings, and freeze the world; None when nobody waits."""
         began, now = time.perf_counter_ns(), self.engine.now()
         self._housekeeping.turn(now)
         if not self.engine.state.pending:
-            self.last = None
+            self.last, self.failing = None, ""
             return None
         return _Seen(self.engine.state.snapshot(), now, began)
 
     def _plan(self, seen: _Seen) -> Plan | None:
         """In any thread."""
         try:
-            return self._planner(seen.snapshot, seen.now, self._cache)
-        except Exception:
+            made = self._planner(seen.snapshot, seen.now, self._cache)
+        except Exception as error:
             # A plan changes nothing: keep serving, say it loudly, and look again at the next turn.
             log.exception("planning failed", extra={"version": seen.snapshot.version})
             self._cache = PlanCache()
+            self.failing = f"{type(error).__name__} in the scheduler"
             return None
+        self.failing = ""
+        return made
 
     def _do(self, seen: _Seen, wanted: Plan | None) -> bool:
         if wanted is None:

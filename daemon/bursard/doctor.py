@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -75,6 +75,21 @@ def check_secrets(state: State, vault: Vault) -> Finding:
         "bring the key file back (it lies outside the state directory and its backups), or set the secrets"
         " again: `bursar secret set NAME`",
     )
+
+
+def check_planning(failing: str, left_out: Sequence[str]) -> Finding:
+    """Does the scheduler answer, and for everybody?
+
+    Args:
+        failing: what the newest plan failed with; "" when it did not. left_out: jobs it could not compute.
+    """
+    if failing:
+        return Finding(
+            "scheduling", False, f"nothing is planned: {failing}", "see the daemon's log, and report it"
+        )
+    problems = [f"the place of {job_id} cannot be computed" for job_id in left_out]
+    remedy = "`bursar explain JOB` says why; `bursar nodes` shows a node that reports what cannot be"
+    return _finding("scheduling", problems, "the newest plan covers every job that waits", remedy)
 
 
 def check_store(store: Log, full: bool) -> list[Finding]:

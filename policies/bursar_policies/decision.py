@@ -242,13 +242,17 @@ class Return(msgspec.Struct, frozen=True, tag="return"):
 Action = Start | Stop | Resize | Rent | Return
 
 
+UNCOMPUTABLE = "uncomputable"
+"""A figure of this job or of a node it may go to is beyond what can be computed: it alone is left out."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What stopped the first job of a queue, in numbers; `scheduler.reason_of` makes the sentence.
 
     Attributes:
         blocked_by: room (too little is free) | money (`code`, `budget`, `needed_nanos` and
             `rate_nanos_per_hour` say which limit) | claim (it would delay the reserved job) | fault (no
-            node could ever serve it).
+            node could ever serve it) | `UNCOMPUTABLE`.
         option: the alternative it waits for, when it waits for room.
         starts: how many starts of this plan came before it: what they took was not there for it.
         claimed: money was already set aside for the reserved job.

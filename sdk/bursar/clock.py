@@ -17,6 +17,9 @@ Instant = NewType("Instant", int)
 """Microseconds since the epoch, UTC."""
 
 SECOND_US = 1_000_000
+INSTANT_MIN = -62_135_596_800 * SECOND_US
+INSTANT_MAX = 253_402_300_800 * SECOND_US - 1
+"""The first and the last instant that a calendar of four-digit years has."""
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
 
@@ -84,11 +87,12 @@ class VirtualClock:
 
 
 def format_instant(at: int) -> str:
-    """RFC 3339 UTC with `Z`, to the microsecond when there is one."""
+    """RFC 3339 UTC with `Z`, to the microsecond when there is one; what no calendar has, as its nearest."""
+    at = min(max(at, INSTANT_MIN), INSTANT_MAX)
     moment = datetime.fromtimestamp(at // SECOND_US, UTC)
     micros = at % SECOND_US
     tail = f".{micros:06d}" if micros else ""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + tail + "Z"
+    return moment.replace(tzinfo=None).isoformat() + tail + "Z"
 
 
 def parse_instant(text: str) -> Instant:

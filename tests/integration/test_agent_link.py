@@ -19,7 +19,7 @@ from bursar_agent.link.connection import Link, RefusedByDaemon
 from bursar_agent.link.fake import TOKEN, FakeDaemon
 from bursar_agent.link.identity import Door
 
-FACTS = NodeFacts(name="n1", cpu_milli=1000, memory_bytes=10)
+FACTS = NodeFacts(name="n1", cpu_milli=1000, memory_bytes=1 << 30)
 
 
 class Shell:

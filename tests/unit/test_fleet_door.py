@@ -345,13 +345,13 @@ def test_telemetry_keeps_what_its_node_holds_and_nothing_that_is_too_large() -> 
     live = LiveTelemetry()
     attempts = [AttemptSample(attempt_id=f"att_{one}", rank=one) for one in range(500)]
     batch = TelemetryBatch(samples=[Sample(at=1, attempts=attempts)])
-    live.take("n-1", batch, {"att_7": 7, "att_8": 9})
+    live.take("n-1", batch, {"att_7": 7, "att_8": 9}, FACTS, 1)
     kept = live.newest("n-1")
     assert isinstance(kept, Sample)
     assert [one.attempt_id for one in kept.attempts] == ["att_7"]
     held = {f"att_{'x' * 90}_{one}": one for one in range(2000)}
     many = [AttemptSample(attempt_id=name, rank=rank) for name, rank in held.items()]
-    live.take("n-1", TelemetryBatch(samples=[Sample(at=2, attempts=many)]), held)
+    live.take("n-1", TelemetryBatch(samples=[Sample(at=2, attempts=many)]), held, FACTS, 2)
     assert (live.newest("n-1"), live.refused) == (kept, 1)
 
 

@@ -31,6 +31,12 @@ BUSY = GpuReading(
     summary=SUMMARY,
 )
 TINY = GpuReading(index=1, utilization_ratio=0.18, power_watts=130.0, activity=Activity(sm_ratio=0.0003))
+FACTS = NodeFacts(
+    name="n",
+    cpu_milli=8_000,
+    memory_bytes=1 << 30,
+    devices=tuple(Device(i, "", "H100", 80 << 30) for i in (0, 1)),
+)
 ATTEMPT = AttemptReading(
     attempt_id="att_1",
     rank=0,
@@ -140,7 +146,7 @@ def test_top_shows_work_beside_utilization() -> None:
 def test_the_last_summary_is_shown_until_the_next_and_kept_once() -> None:
     live = LiveTelemetry()
     for gpu in (BUSY, GpuReading(index=0), GpuReading(index=0)):
-        live.take("n", pb.TelemetryBatch(samples=[sample(gpu, TINY)]), {})
+        live.take("n", pb.TelemetryBatch(samples=[sample(gpu, TINY)]), {}, FACTS, 0)
     newest = live.newest("n")
     assert newest is not None
     assert newest.gpus[0].summary.window_us == 10_000_000
@@ -148,7 +154,7 @@ def test_the_last_summary_is_shown_until_the_next_and_kept_once() -> None:
     kept = [one.gpus[0].HasField("summary") for one in live._windows["n"]]
     assert kept == [False, False, True]
     newer = GpuReading(index=0, summary=Summary(window_us=9))
-    live.take("n", pb.TelemetryBatch(samples=[sample(newer)]), {})
+    live.take("n", pb.TelemetryBatch(samples=[sample(newer)]), {}, FACTS, 0)
     newest = live.newest("n")
     assert newest is not None
     assert newest.gpus[0].summary.window_us == 9

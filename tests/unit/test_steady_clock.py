@@ -299,7 +299,7 @@ def test_it_stays_while_coming_back_would_break_a_hard_limit(monkeypatch: pytest
 def test_a_clock_behind_the_charges_takes_no_budget_back() -> None:
     _, end = period_bounds("month", "UTC", LAST)
     state = budgeted(LAST + 40 * DAY_US)
-    facts = NodeFacts(name="n", cpu_milli=1000, memory_bytes=1)
+    facts = NodeFacts(name="n", cpu_milli=1000, memory_bytes=1 << 30)
     state.nodes["n"] = NodeRecord(id="n", facts=facts, row=0, through=end or 0)
     assert policies.roll_periods(state, LAST) == []
     state.nodes["n"].through -= 1

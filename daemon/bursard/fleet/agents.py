@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
@@ -214,10 +214,9 @@ class Agents:
             case Heartbeat():
                 self._heartbeat(link, node, word)
 
-    def live_on(self, link: AgentLink) -> Mapping[str, int]:
-        """By attempt id, the rank that the node of a link holds."""
-        node = self.engine.state.nodes.get(link.node_id)
-        return node.live if node is not None else {}
+    def node_on(self, link: AgentLink) -> NodeRecord | None:
+        """The node of a link; None once it was removed."""
+        return self.engine.state.nodes.get(link.node_id)
 
     def _heartbeat(self, link: AgentLink, node: NodeRecord, word: Heartbeat) -> None:
         door.heartbeat(word)

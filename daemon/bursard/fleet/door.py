@@ -25,6 +25,9 @@ BOOT_US_MAX = 100 * 366 * DAY_US
 """No machine has been up for a century: also the end of every duration and counter of one boot."""
 EPOCH_MAX = 2**48
 BYTES_MAX = 2**60
+"""Of one figure, and of all devices of a node together."""
+MEMORY_BYTES_MIN = 16 << 20
+"""No machine that runs an agent has less: a share of a node is never divided by next to nothing."""
 RANK_MAX = 65_535
 PID_MAX = 2**31 - 1
 SEQ_MAX = 2**63 - 1
@@ -90,7 +93,7 @@ def facts(found: NodeFacts) -> None:
     """What a node says it has."""
     _form(NODE_NAME, found.name, "facts.name", "a host name of at most 63 characters")
     _within(found.cpu_milli, 1, 10**8, "facts.cpu_milli")
-    _within(found.memory_bytes, 1, BYTES_MAX, "facts.memory_bytes")
+    _within(found.memory_bytes, MEMORY_BYTES_MIN, BYTES_MAX, "facts.memory_bytes")
     for field in _PLACE_FIELDS:
         _text(getattr(found, field), f"facts.{field}")
     _form(_ADDRESS, found.address, "facts.address", "a host name or an address")
@@ -107,6 +110,8 @@ def facts(found: NodeFacts) -> None:
         _text(device.type, "facts.devices.type")
         _text(device.uuid, "facts.devices.uuid")
         _within(device.memory_bytes, 0, BYTES_MAX, "facts.devices.memory_bytes")
+    whole = sum(device.memory_bytes for device in found.devices)
+    _within(whole, 0, BYTES_MAX, "facts.devices.memory_bytes of all devices")
     named = [device.uuid for device in found.devices if device.uuid]
     _once(named, "facts.devices.uuid")
     _require(len(found.labels) <= LABELS_MAX, "facts.labels", f"at most {LABELS_MAX}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bursar.model import ReasonCode
+from bursar.money import NANOS_MAX
 from bursar_policies.decision import BudgetRoom, JobClass
 from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, worst_hold
 
@@ -24,7 +25,9 @@ class Admitted(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Money says no. `budget` is "" when the job's own cap or price limit does."""
+    """Money says no. `budget` is "" when the job's own cap or price limit does, or (MISCONFIGURED) when the
+    worst case is more than one amount can be.
+    """
 
     code: ReasonCode
     budget: str
@@ -72,6 +75,8 @@ class Rooms:
             hold_us -= time_limit_us - limit_us
             time_limit_us = limit_us
         hold = worst_hold(rate, hold_us)
+        if hold > NANOS_MAX:
+            return Refusal(ReasonCode.MISCONFIGURED, "", hold, rate)
         for budget in job_class.budgets:
             room = self.budgets.get(budget)
             if room is None:

@@ -6,6 +6,7 @@ Why     the remedy is computed from the room that is left, so that doing what it
 from __future__ import annotations
 
 from bursar.model import Reason, ReasonCode
+from bursar.money import NANOS_MAX
 from bursar_policies.decision import JobClass
 from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
@@ -19,6 +20,8 @@ def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     """The reason behind a refusal."""
     if refusal.code == ReasonCode.PRICE_CAP_EXCEEDED:
         return _price_cap(job_class, refusal, rooms)
+    if refusal.code == ReasonCode.MISCONFIGURED and not refusal.budget:
+        return _beyond(job_class, refusal, rooms)
     if refusal.code == ReasonCode.MISCONFIGURED:
         return Reason(
             refusal.code,
@@ -46,6 +49,21 @@ def _price_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         f"the cheapest place costs {rate}/h, your max_price is {text.money(cap, currency)}/h",
         f"raise max_price to {rate}/h, or ask for less",
         (("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)), ("max_price", str(cap))),
+    )
+
+
+def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
+    currency = _currency(job_class, rooms)
+    return Reason(
+        refusal.code,
+        f"its worst case is {text.money(refusal.needed_nanos, currency)} for"
+        f" {text.duration(job_class.hold_us)}; the largest amount there is, is"
+        f" {text.money(NANOS_MAX, currency)}",
+        "set a shorter --time-limit, or mend the price of the nodes (bursar prices)",
+        (
+            ("needed", str(refusal.needed_nanos)),
+            ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
+        ),
     )
 
 

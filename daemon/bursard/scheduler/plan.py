@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import ReasonCode
-from bursar_policies.decision import Action, JobClass, PendingQueue, Placement, Plan, Snapshot, Start, Verdict
+from bursar_policies.decision import (
+    UNCOMPUTABLE,
+    Action,
+    JobClass,
+    PendingQueue,
+    Placement,
+    Plan,
+    Snapshot,
+    Start,
+    Verdict,
+)
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights
 from bursard.scheduler import gang
@@ -82,7 +92,11 @@ class Planner:
             if index not in asks:
                 asks[index] = gang.asks_of(snapshot.queues[index].job_class)
             self.considered += 1
-            verdict = self.attempt(index, job_id, asks[index])
+            try:
+                verdict = self.attempt(index, job_id, asks[index])
+            except ArithmeticError:
+                # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
+                verdict = self._verdict(UNCOMPUTABLE)
             if verdict is None:
                 ranking.advance()
             else:
@@ -152,7 +166,10 @@ class Planner:
         """
         while self.reservation is None and self.heads:
             job_id, job_class, asks = self.heads[0]
-            found = reserve(self.world, job_id, job_class, asks, self.rooms, self.releases, self.now)
+            try:
+                found = reserve(self.world, job_id, job_class, asks, self.rooms, self.releases, self.now)
+            except ArithmeticError:
+                found = None
             if found is None:
                 self.heads.pop(0)
                 continue

@@ -12,7 +12,7 @@ import numpy as np
 
 from bursar.model import Reason, ReasonCode
 from bursar.resources import MILLI, format_size
-from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Plan, Snapshot, Start
+from bursar_policies.decision import UNCOMPUTABLE, JobClass, NodeColumns, PendingQueue, Plan, Snapshot, Start
 from bursar_policies.filters import FILTERS, matches
 from bursard.scheduler import gang, text
 from bursard.scheduler.admit import Refusal, Rooms
@@ -34,6 +34,12 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int) -> Reason:
     queue, verdict = snapshot.queues[index], plan.verdicts[index]
     if verdict.blocked_by == "claim":
         return _claimed(queue.job_class, plan.reserved_job, plan.reserved_at, plan.at)
+    if verdict.blocked_by == UNCOMPUTABLE:
+        return Reason(
+            ReasonCode.MISCONFIGURED,
+            "its place cannot be computed: a size or a price, its own or a node's, is out of range",
+            "ask for ordinary sizes; `bursar nodes` shows a node that reports what cannot be",
+        )
     before = plan.starts[: verdict.starts]
     if verdict.blocked_by == "money":
         rooms = Rooms(snapshot.budgets)

@@ -78,7 +78,7 @@ class Table(Candidates):
         found = self._cheapest.get(nodes)
         if found is None:
             known = np.sort(self.rates[self.capable & (self.rates >= 0)])
-            found = int(known[:nodes].sum()) if len(known) >= nodes else -1
+            found = sum(known[:nodes].tolist()) if len(known) >= nodes else -1
             self._cheapest[nodes] = found
         return found
 
@@ -99,10 +99,11 @@ class Table(Candidates):
 
 
 def member_rates(nodes: NodeColumns, request: ResourceRequest) -> NDArray[np.int64]:
-    """Nanos per hour of one member on each node, int64 (n), -1 where the price is unknown.
+    """Nanos per hour of one member on each node, int64 (n), -1 where the price is unknown or the member is
+    larger than the node: it has no share there, and what would be computed has no bound.
 
-    Equal to the total of `share_rates`. Products of nanos and bytes pass 64 bits, so nodes that are
-    alike are computed once, with Python's integers.
+    Elsewhere equal to the total of `share_rates`. Products of nanos and bytes pass 64 bits, so nodes that
+    are alike are computed once, with Python's integers.
     """
     milli = request.gpus.count * request.gpus.milli if request.gpus else 0
     columns = (nodes.rate, nodes.gpu_rate, nodes.cpu_rate, nodes.memory_rate)
@@ -114,7 +115,8 @@ def member_rates(nodes: NodeColumns, request: ResourceRequest) -> NDArray[np.int
         if rate is None:
             whole, gpu, cpu, memory, gpu_total, cpu_total, memory_total = facts
             rate = -1
-            if whole >= 0:
+            holds = request.cpu_milli <= cpu_total and request.memory_bytes <= memory_total
+            if whole >= 0 and holds and milli <= MILLI * gpu_total:
                 rate = gpu * milli // (MILLI * gpu_total) if gpu_total else 0
                 rate += cpu * request.cpu_milli // cpu_total if cpu_total else 0
                 rate += memory * request.memory_bytes // memory_total if memory_total else 0

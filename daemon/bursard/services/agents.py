@@ -130,7 +130,10 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 for one in message.exits.members:
                     self.hub.take(link, _exited(one))
             elif kind == "telemetry":
-                self.telemetry.take(link.name, message.telemetry, self.hub.live_on(link))
+                node = self.hub.node_on(link)
+                if node is not None:
+                    now = self.engine.now()
+                    self.telemetry.take(link.name, message.telemetry, node.live, node.facts, now)
             elif kind == "log":
                 link.answer_log(message.log.request_id, _log_answer(message.log))
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bursar.errors import InvalidRequest
-from bursard.fleet import door
+from bursar.model import NodeFacts
+from bursard.fleet import door, readings
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +52,19 @@ class LiveTelemetry:
         self.received = 0
         self.refused = 0
 
-    def take(self, node: str, batch: Any, live: Mapping[str, int]) -> None:
+    def take(self, node: str, batch: Any, live: Mapping[str, int], facts: NodeFacts, now: int) -> None:
         """A batch (`bursar.v1.TelemetryBatch`) of one node's readings. One that makes no sense is dropped
         whole and counted: telemetry is lossy, and no stream should end for it.
 
         Args:
             live: by attempt id, the rank that this node holds; of others it has nothing to say.
+            facts: what the node has: no more than that is shown. now: the daemon's instant.
         """
         try:
             door.telemetry(node, batch.node, batch.samples)
             for sample in batch.samples:
                 _own(sample, live)
+                readings.cut(sample, facts, now)
         except InvalidRequest as error:
             if not self.refused:
                 log.warning("telemetry was refused", extra={"node": node, "problem": error.message})
