@@ -50,37 +50,43 @@ class AccessServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Grant(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Give a user a role over a project and all below it, or over the site.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Take such a grant away.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Grants(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Grants that the caller may see.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetSecret(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Keep a secret of a project or the site; its value is shown to nobody again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveSecret(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Give a secret to no job any more.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Secrets(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Names of the secrets that the caller's jobs may use.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

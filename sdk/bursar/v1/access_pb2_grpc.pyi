@@ -23,62 +23,74 @@ class AccessStub:
         bursar.v1.access_pb2.GrantRequest,
         bursar.v1.access_pb2.RoleGrant,
     ]
+    """Give a user a role over a project and all below it, or over the site."""
 
     Revoke: grpc.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.GrantRequest,
         bursar.v1.access_pb2.RoleGrant,
     ]
+    """Take such a grant away."""
 
     Grants: grpc.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.GrantsRequest,
         bursar.v1.access_pb2.GrantsResponse,
     ]
+    """Grants that the caller may see."""
 
     SetSecret: grpc.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SetSecretRequest,
         bursar.v1.access_pb2.Secret,
     ]
+    """Keep a secret of a project or the site; its value is shown to nobody again."""
 
     RemoveSecret: grpc.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SecretRequest,
         bursar.v1.access_pb2.Secret,
     ]
+    """Give a secret to no job any more."""
 
     Secrets: grpc.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SecretsRequest,
         bursar.v1.access_pb2.SecretsResponse,
     ]
+    """Names of the secrets that the caller's jobs may use."""
 
 class AccessAsyncStub:
     Grant: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.GrantRequest,
         bursar.v1.access_pb2.RoleGrant,
     ]
+    """Give a user a role over a project and all below it, or over the site."""
 
     Revoke: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.GrantRequest,
         bursar.v1.access_pb2.RoleGrant,
     ]
+    """Take such a grant away."""
 
     Grants: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.GrantsRequest,
         bursar.v1.access_pb2.GrantsResponse,
     ]
+    """Grants that the caller may see."""
 
     SetSecret: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SetSecretRequest,
         bursar.v1.access_pb2.Secret,
     ]
+    """Keep a secret of a project or the site; its value is shown to nobody again."""
 
     RemoveSecret: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SecretRequest,
         bursar.v1.access_pb2.Secret,
     ]
+    """Give a secret to no job any more."""
 
     Secrets: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.access_pb2.SecretsRequest,
         bursar.v1.access_pb2.SecretsResponse,
     ]
+    """Names of the secrets that the caller's jobs may use."""
 
 class AccessServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -86,41 +98,47 @@ class AccessServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.access_pb2.GrantRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.RoleGrant, collections.abc.Awaitable[bursar.v1.access_pb2.RoleGrant]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.RoleGrant, collections.abc.Awaitable[bursar.v1.access_pb2.RoleGrant]]:
+        """Give a user a role over a project and all below it, or over the site."""
 
     @abc.abstractmethod
     def Revoke(
         self,
         request: bursar.v1.access_pb2.GrantRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.RoleGrant, collections.abc.Awaitable[bursar.v1.access_pb2.RoleGrant]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.RoleGrant, collections.abc.Awaitable[bursar.v1.access_pb2.RoleGrant]]:
+        """Take such a grant away."""
 
     @abc.abstractmethod
     def Grants(
         self,
         request: bursar.v1.access_pb2.GrantsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.GrantsResponse, collections.abc.Awaitable[bursar.v1.access_pb2.GrantsResponse]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.GrantsResponse, collections.abc.Awaitable[bursar.v1.access_pb2.GrantsResponse]]:
+        """Grants that the caller may see."""
 
     @abc.abstractmethod
     def SetSecret(
         self,
         request: bursar.v1.access_pb2.SetSecretRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.Secret, collections.abc.Awaitable[bursar.v1.access_pb2.Secret]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.Secret, collections.abc.Awaitable[bursar.v1.access_pb2.Secret]]:
+        """Keep a secret of a project or the site; its value is shown to nobody again."""
 
     @abc.abstractmethod
     def RemoveSecret(
         self,
         request: bursar.v1.access_pb2.SecretRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.Secret, collections.abc.Awaitable[bursar.v1.access_pb2.Secret]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.Secret, collections.abc.Awaitable[bursar.v1.access_pb2.Secret]]:
+        """Give a secret to no job any more."""
 
     @abc.abstractmethod
     def Secrets(
         self,
         request: bursar.v1.access_pb2.SecretsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.access_pb2.SecretsResponse, collections.abc.Awaitable[bursar.v1.access_pb2.SecretsResponse]]: ...
+    ) -> typing.Union[bursar.v1.access_pb2.SecretsResponse, collections.abc.Awaitable[bursar.v1.access_pb2.SecretsResponse]]:
+        """Names of the secrets that the caller's jobs may use."""
 
 def add_AccessServicer_to_server(servicer: AccessServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -94,6 +94,7 @@ class JobsStub:
         bursar.v1.jobs_pb2.JobsRequest,
         bursar.v1.jobs_pb2.JobsResponse,
     ]
+    """Let held jobs start."""
 
     Requeue: grpc.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.JobsRequest,
@@ -186,6 +187,7 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.JobsRequest,
         bursar.v1.jobs_pb2.JobsResponse,
     ]
+    """Let held jobs start."""
 
     Requeue: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.JobsRequest,
@@ -299,7 +301,8 @@ class JobsServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.jobs_pb2.JobsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.jobs_pb2.JobsResponse, collections.abc.Awaitable[bursar.v1.jobs_pb2.JobsResponse]]: ...
+    ) -> typing.Union[bursar.v1.jobs_pb2.JobsResponse, collections.abc.Awaitable[bursar.v1.jobs_pb2.JobsResponse]]:
+        """Let held jobs start."""
 
     @abc.abstractmethod
     def Requeue(

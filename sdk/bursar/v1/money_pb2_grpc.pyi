@@ -35,16 +35,19 @@ class PoliciesStub:
         bursar.v1.money_pb2.ListPoliciesRequest,
         bursar.v1.money_pb2.ListPoliciesResponse,
     ]
+    """The documents in force, without their texts."""
 
     Get: grpc.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PolicyRequest,
         bursar.v1.money_pb2.Policy,
     ]
+    """One version of a document, with its text."""
 
     Delete: grpc.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PolicyRequest,
         bursar.v1.money_pb2.Policy,
     ]
+    """Take a document out of force; its history stays."""
 
 class PoliciesAsyncStub:
     Apply: grpc.aio.UnaryUnaryMultiCallable[
@@ -63,16 +66,19 @@ class PoliciesAsyncStub:
         bursar.v1.money_pb2.ListPoliciesRequest,
         bursar.v1.money_pb2.ListPoliciesResponse,
     ]
+    """The documents in force, without their texts."""
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PolicyRequest,
         bursar.v1.money_pb2.Policy,
     ]
+    """One version of a document, with its text."""
 
     Delete: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PolicyRequest,
         bursar.v1.money_pb2.Policy,
     ]
+    """Take a document out of force; its history stays."""
 
 class PoliciesServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -96,21 +102,24 @@ class PoliciesServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.money_pb2.ListPoliciesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.money_pb2.ListPoliciesResponse, collections.abc.Awaitable[bursar.v1.money_pb2.ListPoliciesResponse]]: ...
+    ) -> typing.Union[bursar.v1.money_pb2.ListPoliciesResponse, collections.abc.Awaitable[bursar.v1.money_pb2.ListPoliciesResponse]]:
+        """The documents in force, without their texts."""
 
     @abc.abstractmethod
     def Get(
         self,
         request: bursar.v1.money_pb2.PolicyRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.money_pb2.Policy, collections.abc.Awaitable[bursar.v1.money_pb2.Policy]]: ...
+    ) -> typing.Union[bursar.v1.money_pb2.Policy, collections.abc.Awaitable[bursar.v1.money_pb2.Policy]]:
+        """One version of a document, with its text."""
 
     @abc.abstractmethod
     def Delete(
         self,
         request: bursar.v1.money_pb2.PolicyRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.money_pb2.Policy, collections.abc.Awaitable[bursar.v1.money_pb2.Policy]]: ...
+    ) -> typing.Union[bursar.v1.money_pb2.Policy, collections.abc.Awaitable[bursar.v1.money_pb2.Policy]]:
+        """Take a document out of force; its history stays."""
 
 def add_PoliciesServicer_to_server(servicer: PoliciesServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
@@ -126,11 +135,13 @@ class MoneyStub:
         bursar.v1.money_pb2.BudgetsRequest,
         bursar.v1.money_pb2.BudgetsResponse,
     ]
+    """Budgets in their current period; one alone with its live jobs."""
 
     Prices: grpc.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PricesRequest,
         bursar.v1.money_pb2.PricesResponse,
     ]
+    """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
 
     Report: grpc.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -149,11 +160,13 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.BudgetsRequest,
         bursar.v1.money_pb2.BudgetsResponse,
     ]
+    """Budgets in their current period; one alone with its live jobs."""
 
     Prices: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PricesRequest,
         bursar.v1.money_pb2.PricesResponse,
     ]
+    """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
 
     Report: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -175,14 +188,16 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.money_pb2.BudgetsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.money_pb2.BudgetsResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetsResponse]]: ...
+    ) -> typing.Union[bursar.v1.money_pb2.BudgetsResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetsResponse]]:
+        """Budgets in their current period; one alone with its live jobs."""
 
     @abc.abstractmethod
     def Prices(
         self,
         request: bursar.v1.money_pb2.PricesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.money_pb2.PricesResponse, collections.abc.Awaitable[bursar.v1.money_pb2.PricesResponse]]: ...
+    ) -> typing.Union[bursar.v1.money_pb2.PricesResponse, collections.abc.Awaitable[bursar.v1.money_pb2.PricesResponse]]:
+        """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
 
     @abc.abstractmethod
     def Report(

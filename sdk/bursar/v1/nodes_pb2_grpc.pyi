@@ -30,6 +30,7 @@ class NodesStub:
         bursar.v1.nodes_pb2.NodeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """One node."""
 
     Drain: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.DrainRequest,
@@ -41,11 +42,13 @@ class NodesStub:
         bursar.v1.nodes_pb2.NodeModeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """No new work; running jobs finish."""
 
     Resume: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeModeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """Take work again."""
 
     Remove: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
@@ -88,6 +91,7 @@ class NodesAsyncStub:
         bursar.v1.nodes_pb2.NodeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """One node."""
 
     Drain: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.DrainRequest,
@@ -99,11 +103,13 @@ class NodesAsyncStub:
         bursar.v1.nodes_pb2.NodeModeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """No new work; running jobs finish."""
 
     Resume: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeModeRequest,
         bursar.v1.types_pb2.Node,
     ]
+    """Take work again."""
 
     Remove: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
@@ -149,7 +155,8 @@ class NodesServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.nodes_pb2.NodeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]: ...
+    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
+        """One node."""
 
     @abc.abstractmethod
     def Drain(
@@ -164,14 +171,16 @@ class NodesServicer(metaclass=abc.ABCMeta):
         self,
         request: bursar.v1.nodes_pb2.NodeModeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]: ...
+    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
+        """No new work; running jobs finish."""
 
     @abc.abstractmethod
     def Resume(
         self,
         request: bursar.v1.nodes_pb2.NodeModeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]: ...
+    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
+        """Take work again."""
 
     @abc.abstractmethod
     def Remove(
