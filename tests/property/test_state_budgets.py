@@ -37,6 +37,7 @@ from bursar.model import (
     JobState,
     NodeFacts,
     RetrySpec,
+    ShareRates,
 )
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
@@ -44,15 +45,26 @@ from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
 from bursard.doctor import check_state
 from bursard.engine import Engine, unposted
-from bursard.events import AttemptEnded, ClusterCreated, Event, ExitReport, NodePriced, StopRequested
+from bursard.events import (
+    AttemptEnded,
+    ClusterCreated,
+    Event,
+    ExitReport,
+    NodeBooted,
+    NodeMetered,
+    NodePriced,
+    StopRequested,
+)
 from bursard.housekeeping import Housekeeping
+from bursard.ledger import PriceInForce, Span, spans
+from bursard.ledger import ownership as ledger_ownership
 from bursard.place import one_pass
 from bursard.replay import restore
 from bursard.scheduler import plan
-from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core
+from bursard.state import HOLD_MARGIN_US, Applied, JobRecord, Limits, NodeRecord, State, core, records
 from bursard.state import image as state_image
 from bursard.state.budgets import BudgetRecord, BudgetTable
-from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.state.decide import attempts, jobs, nodes, ownership, policies
 from bursard.state.fold import attempts as attempts_fold
 from bursard.state.fold import nodes as nodes_fold
 from bursard.store import Batch, ChargeRow, ScratchStore
@@ -163,7 +175,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.machines: dict[str, Machine] = {}
         self.lost_budgets: set[tuple[str, str]] = set()
         self.attempts_ended: Counter[str] = Counter()
-        self.prices: Counter[str] = Counter()
+        self.prices: defaultdict[str, list[tuple[int, ShareRates | None]]] = defaultdict(list)
+        self.owned_until: Counter[str] = Counter()
         self.key = self.latest = 0
         self.commit([ClusterCreated("c", "USD")])
         self.apply(cost_model(capex))
@@ -183,7 +196,11 @@ class ClusterMachine(RuleBasedStateMachine):
         if isinstance(event, AttemptEnded):
             self.attempts_ended[event.attempt_id] += 1
         if isinstance(event, NodePriced):
-            self.prices[event.node_id] += 1
+            since = max(event.since, self.owned_until[event.node_id])
+            self.prices[event.node_id].append((since, event.rates if event.price_id else None))
+        if isinstance(event, NodeMetered | NodeBooted):
+            until = event.through if isinstance(event, NodeMetered) else event.anchor_at
+            self.owned_until[event.node_id] = max(self.owned_until[event.node_id], until)
 
     @property
     def state(self) -> State:
@@ -702,19 +719,35 @@ class ClusterMachine(RuleBasedStateMachine):
                 held = (run.ended_us or self.boot_us(machine)) - run.started_us
                 assert billed[run.attempt_id, run.rank] <= held, "L5: billed more than was held"
 
+    def owed(self, node_id: str, start: int, end: int) -> int | None:
+        """What a node costs in a time: what it cost in each part of it when that part was (L11).
+
+        None when one of the prices is unknown: then it cost what was paid.
+        """
+        prices = self.prices[node_id]
+        total = 0
+        for position, (since, rates) in enumerate(prices):
+            a = max(start, since) if position else start
+            b = min([end, *(later for later, _ in prices[position + 1 :])])
+            first = a - a % HOUR_US
+            if a < b and rates is None:
+                return None
+            if a < b and rates is not None:
+                for rate in (rates.gpu, rates.cpu, rates.memory):
+                    total += rate * (b - first) // HOUR_US - rate * (a - first) // HOUR_US
+        return total
+
     @invariant()
     def every_hour_costs_its_rate(self) -> None:
         sums = self.writer.with_open(self.state).hours
         for machine in self.machines.values():
             node = self.record(machine)
-            if self.prices[node.id] > 1:
-                continue
             first = -(-node.axis_start // HOUR_US) * HOUR_US
             last = node.through - node.through % HOUR_US
             if not machine.late:
                 for hour in range(first, last, HOUR_US):
-                    got = sums[node.id][hour]
-                    assert got == node.rates.total, f"L8: {machine.name} {hour}: {got} of {node.rates.total}"
+                    got, owed = sums[node.id][hour], self.owed(node.id, hour, hour + HOUR_US)
+                    assert owed in (got, None), f"L8: {machine.name} {hour}: {got} of {owed}"
 
     @invariant()
     def balances_are_sums_of_entries(self) -> None:
@@ -750,7 +783,7 @@ class ClusterMachine(RuleBasedStateMachine):
         assert self.store.verify() == []
 
     def nodes_cost_what_they_cost(self) -> None:
-        """Σ shares + idle + down + overhead = the node's cost, over its whole life."""
+        """Σ shares + idle + down + overhead + variance = the node's cost, over its whole life."""
         sums = Counter[str]()
         for row in self.store.charges(unposted=unposted(self.state)):
             sums[row.node_id] += row.nanos
@@ -758,13 +791,8 @@ class ClusterMachine(RuleBasedStateMachine):
         assert [total.nanos for total in totals] == [sums.total()], "cost and the rows disagree"
         for machine in self.machines.values():
             node = self.record(machine)
-            if self.prices[node.id] > 1:
-                continue
-            rates = (node.rates.gpu, node.rates.cpu, node.rates.memory)
-            first = node.axis_start - node.axis_start % HOUR_US
-            a, b = node.axis_start - first, node.through - first
-            owed = sum(rate * b // HOUR_US - rate * a // HOUR_US for rate in rates)
-            assert sums[node.id] == owed, f"L8: {machine.name} cost {owed}, charged {sums[node.id]}"
+            owed = self.owed(node.id, node.axis_start, node.through)
+            assert owed in (sums[node.id], None), f"L8: {machine.name} cost {owed}, charged {sums[node.id]}"
 
     def compare(self, live: State, again: State) -> None:
         """L10: the log, or an image of it, gives the same state, ledger and plan."""
@@ -930,14 +958,16 @@ def first_stop_stands(state: State, event: StopRequested, at: int, applied: Appl
         attempts_fold.stop_requested(state, event, at, applied)
 
 
-def forgets_what_ended(node: NodeRecord, used: object, to_at: int) -> None:
-    pass
+def the_newest_price(prices: Sequence[PriceInForce], from_at: int, to_at: int) -> list[Span]:
+    return spans(prices[-1:], from_at, to_at)
 
 
 FAULTS = [
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
     pytest.param(core, "_APPLY", {**core._APPLY, StopRequested: first_stop_stands}, "lost", id="no cancel"),
-    pytest.param(nodes, "_add_ended", forgets_what_ended, "L8", id="what ended is idle as well"),
+    pytest.param(ownership, "_ended", lambda node, to_at: [], "L8", id="what ended is idle as well"),
+    pytest.param(records, "spans", the_newest_price, "L8", id="the past is valued by the price of now"),
+    pytest.param(ledger_ownership, "_variance", lambda *_: iter(()), "L8", id="a frozen price leaves a gap"),
     pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8", id="a cut forgets what ended"),
     pytest.param(state_image, "strategy_in_force", lambda state: "pack", "L10", id="no strategy"),
     pytest.param(policies, "_last_priced_version", lambda *_: 0, "instead of", id="a price id comes back"),

@@ -70,7 +70,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
     e.NodeRegistered: _shape("node_id", facts=_FACTS),
-    e.NodePriced: _shape("node_id price_id", rates=_RATES),
+    e.NodePriced: _shape("node_id price_id since", rates=_RATES),
     e.NodeBooted: _shape("node_id boot_id anchor_at anchor_boot_us", charges=_CHARGE),
     e.NodeConnected: _shape("node_id"),
     e.NodeSilent: _shape("node_id"),

@@ -18,7 +18,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         kind: `usage` (an attempt's share), `idle` (nobody's share of a node that was up), `down` (the
-            node was not there), `overhead` (rounding: makes shares and node cost tie to the nano).
+            node was not there), `overhead` (rounding: makes shares and node cost tie to the nano), `variance`
+            (what shares cost at the price in force, less what they pay at the one they were placed at).
         start, end: instants on the node's axis (anchored wall time + boot time since).
         gpu, cpu, memory: nanos by component; `nanos` is their sum for usage and idle.
         nanos: amount. price_id: what it was priced by; empty: the price is unknown, amount 0.
@@ -231,11 +232,15 @@ class NodeRegistered(msgspec.Struct, frozen=True, tag="node-registered"):
 
 
 class NodePriced(msgspec.Struct, frozen=True, tag="node-priced"):
-    """What the node costs from now on: nanos per hour by component; no `price_id` means unknown."""
+    """What the node costs from `since` on: nanos per hour by component; no `price_id` means unknown.
+
+    `since`: on the node's axis; 0, as in what was written before there was one: from the event on.
+    """
 
     node_id: str
     price_id: str
     rates: ShareRates
+    since: int = 0
 
 
 class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
@@ -317,7 +322,7 @@ class Rest(msgspec.Struct, frozen=True, array_like=True):
     """A part of the node's time that no member holds, written as an array.
 
     Attributes:
-        kind: idle | down | overhead. from_us, to_us: how long before `through` it begins and ends.
+        kind: idle | down | overhead | variance. from_us, to_us: how long before `through` it begins and ends.
         gpu, cpu, memory: nanos by component, at the event's own price.
     """
 

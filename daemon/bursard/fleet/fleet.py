@@ -443,6 +443,8 @@ class Fleet:
             word, lie = believe.usage(state, node, word, self._orders, now)
         events: list[Event] = []
         if node.axis(word.at_boot_us) - node.through >= believe.METER_MIN_US:
+            # What came into force since the last look values its own part of the interval.
+            self.engine.commit(nodes.reprice(state, self.engine.prices, now.at, (node,)), "bursard")
             events = nodes.usage(
                 state,
                 node,

@@ -18,17 +18,23 @@ from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
 from bursard.ledger.hours import HourCharge
 from bursard.ledger.metering import held_nanos, hour_segments, member_charges
+from bursard.ledger.ownership import Held, OwnedSpan, PriceInForce, Share, Span, owned, spans
 
 __all__ = [
     "AttemptMoney",
     "BudgetAccounts",
     "Entry",
+    "Held",
     "HeldMoney",
     "HourCharge",
     "Ledger",
     "LedgerImage",
+    "OwnedSpan",
     "Parts",
+    "PriceInForce",
     "Row",
+    "Share",
+    "Span",
     "Transaction",
     "add_used",
     "book_of",
@@ -40,7 +46,9 @@ __all__ = [
     "member_charges",
     "node_account",
     "node_charges",
+    "owned",
     "ownerless_account",
     "post",
     "rows",
+    "spans",
 ]

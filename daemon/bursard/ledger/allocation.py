@@ -76,14 +76,14 @@ def node_charges(
         hour = start - start % HOUR_US
         if not price_id:
             if hour not in used:
-                charges.append(_charge(kind, node_id, start, end, "", _NOTHING))
+                charges.append(charge_of(kind, node_id, start, end, "", _NOTHING))
             continue
         rest = _residual(rates, start - hour, end - hour, used.get(hour, _NOTHING))
         left, rounding = _split(rest, shares, node_id, start)
         if any(left):
-            charges.append(_charge(kind, node_id, start, end, price_id, left))
+            charges.append(charge_of(kind, node_id, start, end, price_id, left))
         if any(rounding):
-            charges.append(_charge("overhead", node_id, start, end, price_id, rounding))
+            charges.append(charge_of("overhead", node_id, start, end, price_id, rounding))
     return tuple(charges)
 
 
@@ -108,7 +108,8 @@ def _split(rest: Parts, shares: int | None, node_id: str, start: int) -> tuple[P
     return (gpu, cpu, memory), (rest[0] - gpu, rest[1] - cpu, rest[2] - memory)
 
 
-def _charge(kind: str, node_id: str, start: int, end: int, price_id: str, parts: Parts) -> Charge:
+def charge_of(kind: str, node_id: str, start: int, end: int, price_id: str, parts: Parts) -> Charge:
+    """A charge of a node's own time, by component."""
     gpu, cpu, memory = parts
     return Charge(
         kind=kind,

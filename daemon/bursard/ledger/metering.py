@@ -10,6 +10,8 @@ Why     a report may be lost, doubled or late. Because a charge is a difference 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bursar.clock import HOUR_US
 from bursar.errors import InvariantViolation
 from bursar.model import ShareRates
@@ -23,8 +25,8 @@ SPAN_US_MAX = 100 * 366 * 24 * HOUR_US
 """No interval is longer: a clock or a counter is wrong then, and the books must not be filled by it."""
 
 
-def hour_segments(start: int, end: int) -> list[tuple[int, int]]:
-    """Cut `[start, end)` at the full UTC hours inside it. Empty when `end` <= `start`.
+def hour_segments(start: int, end: int, cuts: Collection[int] = ()) -> list[tuple[int, int]]:
+    """Cut `[start, end)` at the full UTC hours inside it, and at `cuts`. Empty when `end` <= `start`.
 
     Raises:
         InvariantViolation: the interval is longer than a century.
@@ -34,6 +36,8 @@ def hour_segments(start: int, end: int) -> list[tuple[int, int]]:
     segments = []
     while start < end:
         cut = min(end, start - start % HOUR_US + HOUR_US)
+        if cuts:
+            cut = min([cut, *(one for one in cuts if start < one)])
         segments.append((start, cut))
         start = cut
     return segments
@@ -58,6 +62,7 @@ def member_charges(
     started_at: int,
     from_us: int,
     to_us: int,
+    cuts: Collection[int] = (),
 ) -> tuple[Charge, ...]:
     """The usage charges of one member for its held time `[from_us, to_us)`, one per UTC hour.
 
@@ -67,11 +72,12 @@ def member_charges(
     Args:
         started_at: the instant on the node's axis at which held time was 0.
         from_us, to_us: held time, boot-time microseconds since then.
+        cuts: instants at which a charge ends too: where a budget's period or the node's price changes.
     """
     if not price_id:
         rates = _FREE
     charges = []
-    for start, end in hour_segments(started_at + from_us, started_at + to_us):
+    for start, end in hour_segments(started_at + from_us, started_at + to_us, cuts):
         a, b = start - started_at, end - started_at
         gpu = charge(rates.gpu, a, b)
         cpu = charge(rates.cpu, a, b)

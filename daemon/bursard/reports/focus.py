@@ -38,13 +38,16 @@ _GIB = 1 << 30
 _EXACT = Context(prec=60)
 _NANO = Decimal(1).scaleb(-9)
 _PICO = Decimal(1).scaleb(-12)
-_WASTE = {"idle": "unallocated", "down": "node-down", "overhead": "rounding"}
+_WASTE = {"idle": "unallocated", "down": "node-down", "overhead": "rounding", "variance": "price-variance"}
 _WORDS = {
     "usage": "share of node {node} held by job {job}",
     "idle": "part of node {node} that no job held",
     "down": "node {node} while it was down",
     "overhead": "rounding between the cost of node {node} and its shares",
+    "variance": "cost of node {node} beyond the prices that its jobs were placed at",
 }
+_ADJUSTMENTS = ("overhead", "variance")
+"""Money without time of its own: the time is that of the shares."""
 
 
 class FocusContext(msgspec.Struct, frozen=True):
@@ -124,7 +127,7 @@ def _flush(
             machine = machines[charge.node_id] = _machine(context.nodes.get(charge.node_id), charge)
         counted.rows += 1
         counted.nanos += group.nanos
-        if charge.kind != "overhead":
+        if charge.kind not in _ADJUSTMENTS:
             counted.held_us += group.held_us
             counted.unknown_us += 0 if charge.price_id else group.held_us
         yield _row(group, machine, context)
@@ -185,7 +188,7 @@ def _row(group: _Group, machine: _Machine, context: FocusContext) -> Row:
     charge = group.first
     cost = Decimal(group.nanos).scaleb(-9).quantize(_NANO, context=_EXACT)
     month_start, month_end = month_of(charge.start_at)
-    adjustment = charge.kind == "overhead"
+    adjustment = charge.kind in _ADJUSTMENTS
     row: Row = {
         "BilledCost": cost,
         "BillingAccountId": context.cluster_id,

@@ -67,7 +67,7 @@ def statement(
     )
 
 
-_NAMES = {"usage": "jobs", "idle": "idle", "down": "down", "overhead": "rounding"}
+_NAMES = {"usage": "jobs", "idle": "idle", "down": "down", "overhead": "rounding", "variance": "price change"}
 
 
 def _kind(found: Statement, kind: str) -> CostRow:
@@ -109,7 +109,7 @@ def csv_pieces(found: Statement) -> Iterator[bytes]:
     header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency")
     lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
     if not found.project:
-        kinds = ("idle", "down", "overhead")
+        kinds = [kind for kind in _NAMES if kind != "usage"]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
     lines.append(_csv_line("total", "", found.kinds.total, found.currency))
     return csv_lines(header, lines)
@@ -155,7 +155,9 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
     }
     if not found.project:
-        document |= {name: money(_kind(found, name).nanos) for name in ("idle", "down", "overhead")}
+        document |= {
+            name: money(_kind(found, name).nanos) for name in ("idle", "down", "overhead", "variance")
+        }
         document["node_cost"] = money(found.node_nanos)
         document["difference"] = money(found.difference_nanos)
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

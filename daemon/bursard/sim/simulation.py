@@ -26,14 +26,13 @@ from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonC
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.specs import Document
-from bursard.events import AttemptPlaced, Charge, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
+from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
 from bursard.housekeeping import Housekeeping
 from bursard.place import LastPlan, one_pass
 from bursard.scheduler import PlanCache
 from bursard.scheduler.candidates import Candidates
 from bursard.scheduler.gang import asks_of
-from bursard.scheduler.pricing import share_rates
-from bursard.sim.checks import Checks, node_cost
+from bursard.sim.checks import Checks
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
 from bursard.state.decide import attempts, jobs, nodes, policies
@@ -285,7 +284,8 @@ class Simulation:
             for item in applied.charges:
                 if item.kind == "usage":
                     self.totals.used_nanos += item.nanos
-                    self.totals.absorbed_nanos += self._beyond_cost(item)
+                elif item.kind == "variance":
+                    self.totals.absorbed_nanos -= item.nanos
                 else:
                     self.totals.idle_nanos += item.nanos
             applied.charges.clear()
@@ -297,18 +297,6 @@ class Simulation:
             applied.finished.clear()
         for job_id in gone:
             state.evict(job_id)
-
-    def _beyond_cost(self, paid: Charge) -> int:
-        """What a job paid for a piece beyond its share of what the node costs: an attempt keeps the price it
-        was placed at, the node does not. Where one of them is unknown nobody can tell: 0.
-        """
-        attempt, node = self.state.attempts.get(paid.attempt_id), self.state.nodes.get(paid.node_id)
-        if attempt is None or node is None or not paid.price_id or node.price_id in ("", paid.price_id):
-            return 0
-        alloc = attempt.members[paid.rank].alloc
-        columns = self.state.cluster.columns()
-        rates = share_rates(columns, node.row, alloc.devices, alloc.cpu_milli, alloc.memory_bytes)
-        return paid.nanos - node_cost(rates, paid.start, paid.end)
 
     # --- jobs
 

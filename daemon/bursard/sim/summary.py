@@ -114,14 +114,14 @@ def _cost(simulation: Simulation) -> Json:
         return {"amount": format_nanos(nanos) if known else None, "currency": currency}
 
     nothing = {"amount": format_nanos(0), "currency": currency}
-    owned = totals.used_nanos + totals.idle_nanos
+    owned = totals.used_nanos + totals.idle_nanos - totals.absorbed_nanos
     return {
         "total": money(owned),
         "on_demand": nothing,
         "spot": nothing,
         "owned": money(owned),
         # What nodes cost is what jobs paid, less what they paid beyond their share, and what was idle.
-        "idle": money(totals.idle_nanos + totals.absorbed_nanos),
+        "idle": money(totals.idle_nanos),
         "absorption": money(totals.absorbed_nanos),
         "wasted_on_preemption": money(sum(run.wasted_nanos for run in simulation.runs)),
         "priced_ratio": round(totals.priced_node_us / totals.node_us, 9) if totals.node_us else None,

@@ -34,6 +34,7 @@ def differences(data: bytes, state: State) -> list[str]:
         return []
     found = _form(data, head.recorded_at)
     expected = _form(image.encode(state, head.recorded_at), head.recorded_at)
+    _forget_what_it_never_said(msgspec.json.decode(data), expected, found)
     every = _walk(expected, found, "")
     return [line for line, _ in zip(every, range(DIFFERENCES_MAX), strict=False)]
 
@@ -42,6 +43,17 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.json.decode(image.encode(image.decode(data, Limits()), recorded_at))
     document["jobs"] = {job["id"]: job for job in document["jobs"]}
     return document
+
+
+def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
+    """Dated prices, and what ended members held, came into images later: without them the newest holds."""
+    for form in forms:
+        for node, known in zip(written["nodes"], form["nodes"], strict=False):
+            if "prices" not in node:
+                known.pop("prices", None)
+            for usage, kept in zip(node.get("ended", ()), known.get("ended", ()), strict=False):
+                if "alloc" not in usage:
+                    kept.pop("alloc", None)
 
 
 def _walk(expected: Any, found: Any, path: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ Why     a record is changed only by `State.apply`, so its whole history is the e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
 from bursar.model.ranges import Ranges
 from bursard.events import ExitReport
-from bursard.ledger import HourCharge
+from bursard.ledger import HourCharge, PriceInForce, Span, spans
 
 
 class MemberRecord(msgspec.Struct, omit_defaults=True):
@@ -167,12 +168,16 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class EndedUsage(msgspec.Struct, frozen=True):
-    """Held time of a member that ended after its node was last metered: `[start, end)` on the axis."""
+    """Held time of a member that ended after its node was last metered: `[start, end)` on the axis.
+
+    `alloc`: what it held; None in images of before it was kept.
+    """
 
     start: int
     end: int
     started_at: int
     rates: ShareRates
+    alloc: MemberAllocation | None = None
 
 
 class MachineState(Enum):
@@ -224,6 +229,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         anchor_at, anchor_boot_us: of the current boot's axis. axis_start: where its cost begins.
         seen_boot_id, seen_boot_us, seen_at: the daemon's own clocks when the boot was anchored.
         through: on the axis; cost up to here is owned by somebody.
+        price_id, rates: what it costs now. prices: by `since`, as many as `through` has not passed.
         ended: usage charged since `through` by members that are gone.
         live: (attempt id, rank) of what it holds.
         open: by kind, what its own time cost in the current hour, not yet posted.
@@ -248,6 +254,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     reason: str = ""
     price_id: str = ""
     rates: ShareRates = ShareRates()
+    prices: list[PriceInForce] = []
     ended: list[EndedUsage] = []
     live: dict[str, int] = {}
     open: dict[str, HourCharge] = {}
@@ -258,6 +265,20 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     def doubtful(self) -> bool:
         """So many jobs in a row could not be started there that it gets one at a time."""
         return len(self.not_started) >= PROBE_AFTER
+
+    def prices_with(self, changes: Iterable[PriceInForce]) -> list[PriceInForce]:
+        """By `since`, what it costs when these came into force: without what `through` has passed."""
+        found = list(self.prices)
+        if not found and self.axis_start:
+            found.append(PriceInForce(0, self.price_id, self.rates))
+        for change in changes:
+            found = [*(price for price in found if price.since < change.since), change]
+        passed = sum(price.since <= self.through for price in found[1:])
+        return found[passed:]
+
+    def spans(self, to_at: int, changes: Iterable[PriceInForce] = ()) -> list[Span]:
+        """What it costs from `through` to an instant, cut where its price changed."""
+        return spans(self.prices_with(changes), self.through, to_at)
 
     def axis(self, boot_us: int) -> int:
         """The instant on this node's axis at one reading of its boot clock."""

@@ -49,7 +49,12 @@ _PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 @click.option("--user", default="", help="Jobs of this user.")
 @click.option("--experiment", default="", help="Jobs of this experiment.")
 @click.option("--model", default="", help="Jobs of this model.")
-@click.option("--idle", "include_idle", is_flag=True, help="Idle, down and overhead rows as well.")
+@click.option(
+    "--idle",
+    "include_idle",
+    is_flag=True,
+    help="What no job owes as well: idle, down, rounding, price changes.",
+)
 @listing
 @connected
 def cost(

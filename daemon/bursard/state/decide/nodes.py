@@ -6,7 +6,7 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bursar.clock import Instant
@@ -29,10 +29,10 @@ from bursard.events import (
     Rest,
     Used,
 )
-from bursard.ledger import Parts, add_used, hour_segments, member_charges, node_charges
+from bursard.ledger import Held, OwnedSpan, member_charges
 from bursard.state.core import State
+from bursard.state.decide import ownership
 from bursard.state.decide.attempts import lost
-from bursard.state.fold.books import usage_charge
 from bursard.state.records import NodeRecord
 
 
@@ -72,36 +72,30 @@ def hello(
                 f" `bursar node drain {facts.name} --stop` before changing its size"
             )
         events.append(NodeRegistered(node_id, facts))
-    events += _priced(node, node_id, facts, prices, now)
+    priced = _priced(node, node_id, facts, prices, now)
+    events += priced
     if node is None or node.boot_id != boot_id:
         if node is not None:
             for attempt_id, rank in list(node.live.items()):
                 held_us = (spooled or {}).get((attempt_id, rank), 0)
                 message = f"node {facts.name} was rebooted"
                 events += lost(state, node, attempt_id, rank, message, held_us)
-        late = [
-            charge for event in events if isinstance(event, MemberEnded) for charge in _settled(state, event)
-        ]
-        start = now if node is None else max([now, node.through, *(charge.end for charge in late)])
-        away = _away(node, late, start) if node is not None else ()
+        start, away = now, tuple[Charge, ...]()
+        if node is not None:
+            late = [_settled(state, node, event) for event in events if isinstance(event, MemberEnded)]
+            start = max([now, node.through, *(one.end for one in late)])
+            away = _away(node, late, start, priced)
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
-        through = node.axis(boot_us)
-        charges = _rest(node, node.through, through, _used(node, (), through), "down")
-        events.append(_metered(node, through, (), charges))
+        events += _metered(node, ownership.of(node, node.axis(boot_us), (), "down", priced))
     events.append(NodeConnected(node_id))
     return events
 
 
-def _settled(state: State, event: MemberEnded) -> list[Charge]:
+def _settled(state: State, node: NodeRecord, event: MemberEnded) -> Held:
     """What a member's end is about to settle."""
-    attempt = state.attempts[event.attempt_id]
-    member = attempt.members[event.rank]
-    counters = [member.charged_us, *(piece.held_us for piece in event.pieces)]
-    return [
-        usage_charge(attempt, member, since_us, piece)
-        for since_us, piece in zip(counters, event.pieces, strict=False)
-    ]
+    member = state.attempts[event.attempt_id].members[event.rank]
+    return ownership.held(node, member, max([member.charged_us, *(piece.held_us for piece in event.pieces)]))
 
 
 def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
@@ -120,58 +114,50 @@ def _shrinks(old: NodeFacts, new: NodeFacts) -> bool:
 
 def _priced(
     node: NodeRecord | None, node_id: str, facts: NodeFacts, prices: PriceTable, now: int
+) -> list[NodePriced]:
+    """Each price that came into force since the last one, dated; what a node has changes from now on."""
+    if node is None or node.facts != facts:
+        known = (node.price_id, node.rates) if node is not None else None
+        found = _price(facts, prices, now)
+        return [NodePriced(node_id, *found, since=now)] if found != known else []
+    events: list[NodePriced] = []
+    known = (node.price_id, node.rates)
+    at = max(node.through, node.prices[-1].since if node.prices else 0)
+    for instant in _changes(prices, at, now):
+        found = _price(facts, prices, instant)
+        if found != known:
+            events.append(NodePriced(node_id, *found, since=instant))
+            known = found
+    return events
+
+
+def _changes(prices: PriceTable, after: int, now: int) -> Iterator[int]:
+    """Every instant since then at which a price may have changed, and now."""
+    while (after := prices.next_change(after)) < now:
+        yield after
+    yield now
+
+
+def _price(facts: NodeFacts, prices: PriceTable, at: int) -> tuple[str, ShareRates]:
+    quote = prices.lookup(facts, Instant(at))
+    return (quote.price_id, quote.components) if quote is not None else ("", ShareRates())
+
+
+def reprice(
+    state: State, prices: PriceTable, now: int, only: Iterable[NodeRecord] | None = None
 ) -> list[Event]:
-    quote = prices.lookup(facts, Instant(now))
-    price_id = quote.price_id if quote is not None else ""
-    rates = quote.components if quote is not None else ShareRates()
-    if node is not None and (node.price_id, node.rates) == (price_id, rates):
-        return []
-    return [NodePriced(node_id, price_id, rates)]
-
-
-def reprice(state: State, prices: PriceTable, now: int) -> list[Event]:
     """Nodes whose price changed, after a policy or with time. What runs keeps its frozen price."""
     events: list[Event] = []
-    for node in state.nodes.values():
+    for node in state.nodes.values() if only is None else only:
         events += _priced(node, node.id, node.facts, prices, now)
     return events
 
 
-def _away(node: NodeRecord, late: Sequence[Charge], to_at: int) -> tuple[Charge, ...]:
-    """The time between the last report of the old boot and now; `late` is usage reported only now."""
-    return _rest(node, node.through, to_at, _used(node, late, to_at), "down")
-
-
-def _rest(
-    node: NodeRecord, from_at: int, to_at: int, used: dict[int, Parts], kind: str
+def _away(
+    node: NodeRecord, late: Sequence[Held], to_at: int, priced: Sequence[NodePriced] = ()
 ) -> tuple[Charge, ...]:
-    return node_charges(
-        node_id=node.id,
-        price_id=node.price_id,
-        rates=node.rates,
-        axis_start=node.axis_start,
-        from_at=from_at,
-        to_at=to_at,
-        used=used,
-        kind=kind,
-    )
-
-
-def _add_ended(node: NodeRecord, used: dict[int, Parts], to_at: int) -> None:
-    """What members that are gone used before `to_at`; the rest of theirs waits for the next interval."""
-    for usage in node.ended:
-        charges = member_charges(
-            attempt_id="",
-            job_id="",
-            rank=0,
-            node_id=node.id,
-            price_id="ended",
-            rates=usage.rates,
-            started_at=usage.started_at,
-            from_us=usage.start - usage.started_at,
-            to_us=min(usage.end, to_at) - usage.started_at,
-        )
-        add_used(used, charges)
+    """The time between the last report of the old boot and now; `late` is usage reported only now."""
+    return tuple(one for part in ownership.of(node, to_at, late, "down", priced) for one in part.charges)
 
 
 def usage(
@@ -188,8 +174,9 @@ def usage(
     through = node.axis(at_boot_us)
     if boot_id != node.boot_id or through <= node.through:
         return []
-    used: list[Used] = []
-    charges: list[Charge] = []
+    used: list[tuple[int, Used]] = []
+    shares: list[Held] = []
+    cuts = {span.start for span in node.spans(through)[1:]}
     for (attempt_id, rank), held_us in _largest(counters).items():
         attempt = state.attempts.get(attempt_id)
         if attempt is None or not 0 <= rank < len(attempt.members):
@@ -211,14 +198,14 @@ def usage(
             started_at=member.started_at,
             from_us=member.charged_us,
             to_us=held_us,
+            cuts=cuts | state.budgets.borders(attempt.holds),
         )
-        charges += pieces
+        shares.append(ownership.held(node, member, held_us))
         used += (
-            Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory)
+            (one.end, Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory))
             for one in pieces
         )
-    rest = _rest(node, node.through, through, _used(node, charges, through), "idle")
-    return [_metered(node, through, used, rest)]
+    return _metered(node, ownership.of(node, through, shares, "idle"), used)
 
 
 def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
@@ -229,34 +216,22 @@ def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], 
     return found
 
 
-def _metered(node: NodeRecord, through: int, used: Iterable[Used], rest: Sequence[Charge]) -> NodeMetered:
-    return NodeMetered(
-        node.id,
-        through,
-        rest[0].price_id if rest else "",
-        tuple(used),
-        tuple(
+def _metered(
+    node: NodeRecord, parts: Sequence[OwnedSpan], used: Sequence[tuple[int, Used]] = ()
+) -> list[Event]:
+    """One event for each price that was in force. `used`: with where each piece ends."""
+    events: list[Event] = []
+    before = -(2**62)
+    for part in parts:
+        through = part.span.end
+        pieces = tuple(piece for end, piece in used if before < end <= through)
+        rest = tuple(
             Rest(one.kind, through - one.start, through - one.end, one.gpu, one.cpu, one.memory)
-            for one in rest
-        ),
-    )
-
-
-def _used(node: NodeRecord, charges: Sequence[Charge], through: int) -> dict[int, Parts]:
-    """Usage of the interval by hour. A charge dated before `through` of the last report (a start that
-    was reported late) counts in this interval's first hour: no hour is opened again.
-    """
-    used: dict[int, Parts] = {}
-    add_used(used, charges)
-    _add_ended(node, used, through)
-    hours = {start - start % 3_600_000_000 for start, _ in hour_segments(node.through, through)}
-    if not hours:
-        return {}
-    first = min(hours)
-    for hour in [hour for hour in used if hour not in hours]:
-        late, there = used.pop(hour), used.get(first, (0, 0, 0))
-        used[first] = (late[0] + there[0], late[1] + there[1], late[2] + there[2])
-    return used
+            for one in part.charges
+        )
+        events.append(NodeMetered(node.id, through, part.span.price_id if rest else "", pieces, rest))
+        before = through
+    return events
 
 
 def silent(state: State, node: NodeRecord) -> list[Event]:
@@ -297,8 +272,7 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
     through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
-    charges = _rest(node, node.through, through, _used(node, (), through), "down")
-    closing: list[Event] = [_metered(node, through, (), charges)] if node.axis_start else []
+    closing = _metered(node, ownership.of(node, through, (), "down")) if node.axis_start else []
     return [*closing, NodeRemoved(node.id, name)]
 
 

@@ -133,7 +133,7 @@ def _keep_usage(node: NodeRecord, member: MemberRecord, held_us: int) -> None:
         start = member.started_at + member.charged_us
         end = member.started_at + held_us
         if end > start:
-            node.ended.append(EndedUsage(start, end, member.started_at, member.alloc.rates))
+            node.ended.append(EndedUsage(start, end, member.started_at, member.alloc.rates, member.alloc))
 
 
 def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) -> None:

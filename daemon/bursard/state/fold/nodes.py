@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bursard.events import (
     Charge,
     NodeBooted,
@@ -16,6 +18,7 @@ from bursard.events import (
     NodeSilent,
     Rest,
 )
+from bursard.ledger import PriceInForce
 from bursard.state.fold import books
 from bursard.state.records import TIMES_KEPT, EndedUsage, NodeRecord
 from bursard.state.tables import Applied, Tables
@@ -51,8 +54,9 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
 
 
 def priced(state: Tables, event: NodePriced, at: int, applied: Applied) -> None:
-    """The node's own rate from now on."""
+    """The node's own rate from an instant on. What is owned already was valued by what held then."""
     node = state.nodes[event.node_id]
+    node.prices = node.prices_with([PriceInForce(event.since or at, event.price_id, event.rates)])
     node.price_id, node.rates = event.price_id, event.rates
     state.cluster.set_price(node.row, event.price_id, event.rates)
 
@@ -145,7 +149,7 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
     """What ended members used after `through`; the part before it is owned now."""
     through = node.through
     return [
-        usage if usage.start >= through else EndedUsage(through, usage.end, usage.started_at, usage.rates)
+        usage if usage.start >= through else msgspec.structs.replace(usage, start=through)
         for usage in node.ended
         if usage.end > through
     ]

@@ -1,0 +1,58 @@
+"""The shares of a node as the ledger asks for them: of live members, and of those that ended since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bursar.model import MemberAllocation, NodeFacts
+from bursar.resources import MILLI
+from bursard.events import NodePriced
+from bursard.ledger import Held, OwnedSpan, PriceInForce, Share, owned
+from bursard.state.records import MemberRecord, NodeRecord
+
+
+def of(
+    node: NodeRecord, to_at: int, shares: Sequence[Held], kind: str, priced: Sequence[NodePriced] = ()
+) -> list[OwnedSpan]:
+    """Who owns a node's time from `through` to an instant.
+
+    Args:
+        shares: what is charged in it; those of members that ended are added.
+        priced: prices that come into force with the same decision.
+    """
+    changes = [PriceInForce(event.since, event.price_id, event.rates) for event in priced]
+    found = [*shares, *_ended(node, to_at)]
+    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind))
+
+
+def _ended(node: NodeRecord, to_at: int) -> list[Held]:
+    """What members that are gone held before `to_at`; the rest of theirs waits for the next interval."""
+    return [
+        Held(
+            start=usage.start,
+            end=min(usage.end, to_at),
+            started_at=usage.started_at,
+            rates=usage.rates,
+            share=_share(node.facts, usage.alloc) if usage.alloc is not None else None,
+        )
+        for usage in node.ended
+    ]
+
+
+def held(node: NodeRecord, member: MemberRecord, held_us: int) -> Held:
+    """What a member held since it was charged last, up to its counter."""
+    return Held(
+        start=member.started_at + member.charged_us,
+        end=member.started_at + held_us,
+        started_at=member.started_at,
+        rates=member.alloc.rates,
+        share=_share(node.facts, member.alloc),
+    )
+
+
+def _share(facts: NodeFacts, alloc: MemberAllocation) -> Share:
+    return Share(
+        gpu=(sum(device.milli for device in alloc.devices), MILLI * len(facts.devices)),
+        cpu=(alloc.cpu_milli, facts.cpu_milli),
+        memory=(alloc.memory_bytes, facts.memory_bytes),
+    )

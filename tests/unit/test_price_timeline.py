@@ -1,0 +1,173 @@
+"""A node's prices are dated facts: what was used before a change is valued by what held then (L11)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from bursar.clock import HOUR_US, Instant, VirtualClock, format_instant
+from bursar.model import ShareRates
+from bursar.money import charge
+from bursard.engine import unposted
+from bursard.events import NodePriced
+from bursard.fleet.testing import FACTS, World
+from bursard.state import Limits, image
+from bursard.state.decide import nodes, policies
+from bursard.store import ChargeRow
+
+START = Instant(490_000 * HOUR_US)
+MINUTE_US = HOUR_US // 60
+OLD, NEW = 400_003, 800_009
+MODEL = "kind: CostModel\nname: m\n{at}spec: {{pool: local, node_capex: {capex} USD, useful_life: 5y}}\n"
+INDIA = (
+    "kind: Budget\nname: b\n"
+    "spec: {scope: {project: p}, limit: 90 USD, period: month, timezone: Asia/Kolkata}\n"
+)
+
+
+def model(capex: int, at: int = 0) -> str:
+    return MODEL.format(capex=capex, at=f"effective_at: {format_instant(Instant(at))}\n" if at else "")
+
+
+@pytest.fixture
+def world() -> World:
+    """One node in contact at a full hour, at the price of `OLD`."""
+    world = World(clock=VirtualClock(START))
+    world.apply(model(OLD))
+    world.backend.connect(FACTS)
+    return world
+
+
+def node_of(world: World) -> Any:
+    (node,) = world.state.nodes.values()
+    return node
+
+
+def rows(world: World) -> list[ChargeRow]:
+    world.writer.flush()
+    return [*world.writer.charges, *unposted(world.state).rows]
+
+
+def nanos(world: World) -> Counter[tuple[str, str]]:
+    """By kind and price."""
+    found = Counter[tuple[str, str]]()
+    for row in rows(world):
+        found[row.kind, row.price_id] += row.nanos
+    return found
+
+
+def cost(rates: ShareRates, start_us: int, end_us: int) -> int:
+    return sum(charge(rate, start_us, end_us) for rate in (rates.gpu, rates.cpu, rates.memory))
+
+
+def test_a_price_that_came_into_force_between_two_reports_values_its_own_part(world: World) -> None:
+    old = node_of(world).rates
+    world.apply(model(NEW, at=START + 20 * MINUTE_US))
+    world.clock.advance(50 * MINUTE_US)
+    world.backend.report()
+    new = node_of(world).rates
+    assert new.total > old.total
+    assert nanos(world) == {
+        ("idle", "costmodel/m@1"): cost(old, 0, 20 * MINUTE_US),
+        ("idle", "costmodel/m@2"): cost(new, 20 * MINUTE_US, 50 * MINUTE_US),
+    }
+
+
+def test_every_change_of_a_long_silence_is_found_and_dated(world: World) -> None:
+    """The daemon and the node were away for five hours, in which the price changed twice."""
+    old = node_of(world).rates
+    world.apply(model(NEW, at=START + 90 * MINUTE_US))
+    world.apply(model(OLD, at=START + 200 * MINUTE_US))
+    world.restart()
+    world.clock.advance(300 * MINUTE_US)
+    world.backend.connect(FACTS, "boot-2")
+    found = rows(world)
+    (new,) = {e.rates for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@2"}
+    since = [event.since - START for event in world.events if isinstance(event, NodePriced)]
+    assert since[-2:] == [90 * MINUTE_US, 200 * MINUTE_US]
+    whole = Counter[str]()
+    for row in found:
+        assert row.kind == "down"
+        whole[row.price_id] += row.nanos
+    hours = [
+        (0, 60, old),
+        (0, 30, old),
+        (30, 60, new),
+        (0, 60, new),
+        (0, 20, new),
+        (20, 60, old),
+        (0, 60, old),
+    ]
+    expected = [cost(rates, a * MINUTE_US, b * MINUTE_US) for a, b, rates in hours]
+    assert whole == {
+        "costmodel/m@1": expected[0] + expected[1],
+        "costmodel/m@2": expected[2] + expected[3] + expected[4],
+        "costmodel/m@3": expected[5] + expected[6],
+    }
+
+
+def test_a_job_pays_what_it_was_placed_at_and_the_difference_is_no_idle_time(world: World) -> None:
+    job = world.submit()
+    world.cycle()
+    world.clock.advance(MINUTE_US)
+    world.backend.report()
+    frozen = job.attempt.members[0].alloc.rates
+    world.apply(model(NEW, at=START + 20 * MINUTE_US))
+    world.clock.advance(49 * MINUTE_US)
+    world.backend.report()
+    found = nanos(world)
+    held_us = job.attempt.members[0].charged_us
+    assert found["usage", "costmodel/m@1"] == cost(frozen, 0, held_us) > 0
+    assert ("usage", "costmodel/m@2") not in found
+    node = node_of(world)
+    share = ShareRates(cpu=node.rates.cpu // 8, memory=node.rates.memory // (1 << 14))
+    assert found["variance", "costmodel/m@2"] == pytest.approx(
+        cost(share, 0, 30 * MINUTE_US) - cost(frozen, 0, 30 * MINUTE_US), abs=4
+    )
+    (old,) = {e.rates for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@1"}
+    owed = cost(old, 0, 20 * MINUTE_US) + cost(node.rates, 20 * MINUTE_US, 50 * MINUTE_US)
+    assert found.total() == owed == -world.state.ledger.balances[f"node/{node.id}"]
+
+
+def test_prices_that_time_has_passed_are_forgotten_and_an_image_keeps_the_rest(world: World) -> None:
+    for minute in (10, 20, 30):
+        world.apply(model(OLD + minute, at=START + minute * MINUTE_US))
+    world.clock.advance(15 * MINUTE_US)
+    world.backend.report()
+    world.clock.advance(20 * MINUTE_US)
+    world.engine.commit(nodes.reprice(world.state, world.engine.prices, world.engine.now()), "bursard")
+    node = node_of(world)
+    assert [(price.since - START) // MINUTE_US for price in node.prices] == [10, 20, 30]
+    again = image.decode(image.encode(world.state, world.engine.now()), Limits())
+    assert again.nodes[node.id].prices == node.prices
+    world.backend.report()
+    world.apply(model(NEW))
+    world.engine.commit(nodes.reprice(world.state, world.engine.prices, world.engine.now()), "bursard")
+    assert [(price.since - START) // MINUTE_US for price in node.prices] == [35]
+
+
+def test_a_month_that_ends_at_half_past_settles_each_side_in_its_own_month() -> None:
+    """1. A job of a budget in India runs. 2. Its month ends at 18:30 UTC, between two reports."""
+    start = Instant(1_796_061_600_000_000)
+    assert format_instant(start) == "2026-11-30T18:00:00Z"
+    world = World(clock=VirtualClock(start))
+    world.backend.connect(FACTS)
+    world.apply(INDIA)
+    record = world.state.budgets.records["b"]
+    november, december = record.period_start, record.period_end
+    assert december == start + 30 * MINUTE_US
+    job = world.submit()
+    world.cycle()
+    world.clock.advance(50 * MINUTE_US)
+    world.engine.commit(policies.roll_periods(world.state, world.engine.now()), "bursard")
+    assert world.state.budgets.records["b"].period_start == december
+    world.backend.report()
+    member = job.attempt.members[0]
+    before_us = december - member.started_at
+    ledger, rates = world.state.ledger, member.alloc.rates
+    assert ledger.settled("b", november) == cost(rates, 0, before_us) > 0
+    assert ledger.settled("b", december) == cost(rates, before_us, member.charged_us) > 0
+    assert member.charged_us == pytest.approx(50 * MINUTE_US, abs=MINUTE_US)
+    assert ledger.violations() == []
