@@ -290,7 +290,10 @@ def _budgets(state: State) -> Finding:
         if record.hard and room.room_nanos < 0:
             problems.append(f"B1: {room.name} is over its limit by {-room.room_nanos} nanos")
     for array_id, money in state.array_money.items():
-        array = state.jobs[array_id]
+        array = state.jobs.get(array_id)
+        if array is None:
+            problems.append(f"B4: the money of {array_id} is kept, and the array is gone")
+            continue
         if array.spec.caps_array and money.committed_nanos > array.spec.max_cost_nanos:
             over = money.committed_nanos - array.spec.max_cost_nanos
             problems.append(f"B4: array {array.display} is over its max_cost by {over} nanos")

@@ -150,3 +150,20 @@ def test_an_event_that_names_the_node_beside_a_job_is_listed_once() -> None:
         assert len(set(told)) == len(told)
 
     play(story)
+
+
+def test_the_last_of_some_events_are_found_without_keeping_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(site: Site) -> None:
+        site.node("n1")
+        for _ in range(3):
+            await run(site, "n1")
+        ended = await listed(site, kinds=["attempt-ended"])
+        assert await listed(site, kinds=["attempt-ended"], tail=2) == ended[-2:]
+        assert await listed(site, kinds=["attempt-ended"], tail=50) == ended
+        request = events_pb2.ListEventsRequest(kinds=["attempt-ended"], tail=2**32 - 1)
+        (status, details), _ = await site.ask("Events.List", request, token=site.token("oz", "operator"))
+        assert (status, details) == (
+            "INVALID_ARGUMENT", "tail of some events is at most 100000; take all of them without it",
+        )  # fmt: skip
+
+    play(story)

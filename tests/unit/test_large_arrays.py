@@ -18,8 +18,9 @@ from bursar_policies.document import parse_documents
 from bursard.engine import spec_bytes
 from bursard.events import StopRequested
 from bursard.replay import restore
+from bursard.services import joblist
 from bursard.services.jobs import JobsService
-from bursard.state import Limits, image
+from bursard.state import Limits, arrays, image
 from bursard.state.arrays import QUEUED_MAX
 from bursard.state.decide import nodes, policies
 from bursard.state.decide.jobs import EVENTS_MAX
@@ -332,3 +333,54 @@ def test_a_key_still_belongs_to_an_array_that_was_submitted_before_ranges() -> N
     plain = msgspec.json.encode(spec).replace(b"[[0,3,1],[5,6,1]]", b"[0,1,2,5]")
     assert b"[0,1,2,5]" in plain
     assert spec_bytes(spec) == hashlib.sha256(plain).digest()
+
+
+def test_a_list_of_tasks_makes_as_many_as_it_shows_however_many_ranges_there_are(
+    at_a_desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 ranges of ten: a filter that nothing matches looks at one task, a page makes its own."""
+    made: list[int] = []
+    real = arrays.task_record
+
+    def counted(parent: Any, index: int) -> Any:
+        made.append(index)
+        return real(parent, index)
+
+    async def story(desk: Any) -> None:
+        ranges = tuple((start, start + 10, 1) for start in range(0, 200_000, 20))
+        ref = await desk.submit(options=SMALL, array=ArraySpec(ranges), held=True)
+        monkeypatch.setattr(arrays, "task_record", counted)
+        nobodys = pb.ListJobsRequest(tasks_of=ref, user="nobody", states=("all",))
+        assert not (await desk.service.List(nobodys, None)).jobs
+        assert len(made) <= 2
+        made.clear()
+        tail = pb.ListJobsRequest(tasks_of=ref, states=("pending",), page_size=5, page_token=f"{ref}.199899")
+        answer = await desk.service.List(tail, None)
+        assert [job.array_index for job in answer.jobs] == [199_900, 199_901, 199_902, 199_903, 199_904]
+        assert len(made) <= 8
+
+    at_a_desk(story)
+
+
+def test_a_long_list_lets_others_have_their_turn(at_a_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joblist, "_LOOKS_AT_ONCE", 3)
+
+    async def story(desk: Any) -> None:
+        for _ in range(10):
+            await desk.submit(options=SMALL)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(count())
+        assert not (
+            await desk.service.List(pb.ListJobsRequest(user="nobody", states=("pending",)), None)
+        ).jobs
+        others.cancel()
+        assert turns >= 4, "ten jobs, three at a time"
+
+    at_a_desk(story)

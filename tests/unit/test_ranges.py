@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from bursar.codec.spec import spec_from_wire, spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.model import ArraySpec, JobSpec
-from bursar.model.ranges import Indices, compress, contains, count, with_index, without
+from bursar.model.ranges import Indices, above, compress, contains, count, with_index, without
 from bursar.resources import ResourceRequest
 from bursar.v1 import types_pb2 as pb
 
@@ -29,6 +31,7 @@ def test_every_operation_is_as_on_the_set(found: set[int], index: int) -> None:
     assert list(Indices(with_index(ranges, index))) == sorted(found | {index})
     assert [Indices(ranges)[place] for place in range(len(found))] == ordered
     assert [Indices(ranges).place_of(one) for one in ordered] == list(range(len(found)))
+    assert list(above(ranges, index)) == [one for one in ordered if one > index]
     for _, stop, step in ranges:
         assert step >= 1
         assert stop - 1 in found, "`stop` is one past the last index"
@@ -109,3 +112,33 @@ def test_equal_arrays_are_equal_however_the_wire_has_them(array: pb.ArraySpec) -
 def test_ranges_that_are_none_are_refused(array: pb.ArraySpec, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         spec_from_wire(wire_of(array))
+
+
+class _Counted(tuple[tuple[int, int, int], ...]):
+    """Ranges that count how many of them were looked at."""
+
+    looked = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        type(self).looked += 1
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all ranges were gone through")
+
+
+def test_one_index_is_found_without_looking_at_every_range() -> None:
+    ranges = _Counted((start, start + 10, 1) for start in range(0, 200_000, 20))
+    assert contains(ranges, 199_985)
+    assert not contains(ranges, 199_995)
+    assert not contains(ranges, -1)
+    assert _Counted.looked < 100, "some twenty steps of a search for each"
+
+
+def test_an_array_keeps_the_places_of_its_tasks() -> None:
+    array = ArraySpec(tuple((start, start + 10, 1) for start in range(0, 200, 20)))
+    assert array.indices is array.indices
+    assert array.indices.place_of(189) == 99
+    with pytest.raises(ValueError, match="190 is not an index of this array"):
+        array.indices.place_of(190)
+    assert array == ArraySpec(array.parts), "what is kept is no part of what an array is"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bursar
+from bursar.errors import InvalidRequest
 from bursar.model import JobState
 from bursar.v1 import events_pb2 as pb
 from bursar.v1 import events_pb2_grpc
@@ -31,6 +32,7 @@ from bursard.services.trail import Trail, trail_of
 from bursard.store import Views
 
 _LIMIT_MAX = 1_000_000
+_TAIL_MAX = 100_000
 
 
 class _Page(NamedTuple):
@@ -76,11 +78,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         if request.tail and not (request.job or request.node or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
         elif request.tail:
-            last, after = await self._last(after, request.tail, trail, sight)
-            for event in last:
-                yield event
-            if not request.follow:
-                return
+            looked = await trail_of(self.engine, request)  # a trail is walked once, from where it begins
+            after = await self._before_last(after, request.tail, looked, sight)
         left = request.limit or _LIMIT_MAX
         news = asyncio.Event()
         self._news.add(news)
@@ -114,15 +113,20 @@ class EventsService(events_pb2_grpc.EventsServicer):
 
         return await self.engine.read(read)
 
-    async def _last(self, after: int, count: int, trail: Trail, sight: Sight) -> tuple[deque[pb.Event], int]:
-        """The newest `count` that match, and where the log ended; it is read from the old end, by pages."""
-        last: deque[pb.Event] = deque(maxlen=count)
+    async def _before_last(self, after: int, count: int, trail: Trail, sight: Sight) -> int:
+        """The event after which the newest `count` that match come: found by their numbers alone, by pages
+        from the old end. Raises `InvalidRequest` for more than are kept at once.
+        """
+        if count > _TAIL_MAX:
+            raise InvalidRequest(f"tail of some events is at most {_TAIL_MAX}; take all of them without it")
+        newest: deque[int] = deque(maxlen=count)
+        start = after
         while True:
             page = await self._page(after, trail, sight)
-            last.extend(page.events)
+            newest.extend(event.seq for event in page.events)
             after = page.after
             if page.is_last:
-                return last, after
+                return newest[0] - 1 if newest else max(start, after)
 
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
         """Who serves."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bursar.model import JobState
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
@@ -10,7 +12,7 @@ from bursard.engine import Engine
 from bursard.services.ends import TASKS_SHOWN, name_failed
 from bursard.services.lookup import records_of
 from bursard.state import JobRecord
-from bursard.state.arrays import unrecorded, unrecorded_indices
+from bursard.state.arrays import unrecorded_tasks
 from bursard.store import JobFilter
 
 
@@ -21,10 +23,7 @@ async def add_failed_tasks(engine: Engine, wire: pb.Job, job: JobRecord) -> None
     query = JobFilter(states=(JobState.FAILED.value,), parent_id=job.id, limit=TASKS_SHOWN)
     found = await engine.read(lambda views: views.jobs(query))
     tasks = await records_of(engine, found.rows)
-    for index in unrecorded_indices(job, {JobState.FAILED}, -1):
-        if len(tasks) >= TASKS_SHOWN:
-            break
-        if (task := unrecorded(job, index)) is not None:
-            tasks.append(task)
+    room = max(TASKS_SHOWN - len(tasks), 0)
+    tasks += islice(unrecorded_tasks(job, {JobState.FAILED}, -1), room)
     private = allowed(caller(), Action.SEE_PRIVATE, job.spec.project, job.user)
     name_failed(wire.end, job.number, tasks, private)

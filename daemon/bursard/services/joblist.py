@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from bursar.clock import DAY_US
@@ -19,11 +20,13 @@ from bursard.engine import Engine
 from bursard.services.lookup import find_job, records_of
 from bursard.services.views import Form, fitting, job_view
 from bursard.state import JobRecord
-from bursard.state.arrays import unrecorded, unrecorded_indices
+from bursard.state.arrays import unrecorded_tasks
 from bursard.store import JobFilter
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
+_LOOKS_AT_ONCE = 2000
+"""Jobs that a list looks at in one turn of the loop: about a millisecond."""
 
 _TOKEN = re.compile(r"(\d{1,18})\.(-1|\d{1,9})", re.ASCII)
 
@@ -44,7 +47,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     wanted_ended = [s for s in states if s.terminal]
     now = engine.now()
     rows: list[JobRecord] = []
-    identity = caller()
+    identity, matches = caller(), _matches(request)
     if wanted_ended or not states:
         query = JobFilter(
             states=tuple(s.value for s in wanted_ended),
@@ -66,12 +69,9 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
     ended = {row.id for row in rows}
     if parent is not None:
         wanted = {*wanted_active, *(wanted_ended if states else (s for s in JobState if s.terminal))}
-        memory = _tasks(engine, parent, wanted, before)
+        active = list(islice(_tasks(engine, parent, wanted, before, matches), size + 1))
     else:
-        wanted, memory = set(wanted_active), (engine.state.jobs[key] for key in reversed(engine.state.jobs))
-    active = islice(
-        (job for job in _matching(memory, request, parent_id, before) if job.state in wanted), size + 1
-    )
+        active = await _live(engine, matches, set(wanted_active), before, size + 1)
     jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=_order)
     state = engine.state
     shown = fitting(
@@ -115,44 +115,67 @@ def _place(token: str) -> Place | None:
     return int(match[1]), int(match[2])
 
 
-def _matching(
-    jobs: Iterator[JobRecord], request: pb.ListJobsRequest, parent_id: str, before: Place | None
-) -> Iterator[JobRecord]:
-    """Those that were asked for and that the caller may see."""
-    labels = request.labels
-    project = request.project
-    identity = caller()
-    for job in jobs:
+def _matches(request: pb.ListJobsRequest) -> Callable[[JobRecord], bool]:
+    """Is a job one that was asked for, and that the caller may see? Wherever it stands in the list."""
+    labels, project, identity = request.labels, request.project, caller()
+
+    def matches(job: JobRecord) -> bool:
         spec = job.spec
-        if (
-            job.parent_id != parent_id
-            or not allowed(identity, Action.SEE_JOBS, spec.project)
-            or (before is not None and _order(job) <= (-before[0], before[1]))
-            or not is_within(spec.project, project)
-            or (request.user and job.user != request.user)
-            or (request.experiment and spec.experiment != request.experiment)
-            or (request.model and spec.model != request.model)
-            or (request.name and spec.name != request.name)
-            or (request.since and max(job.submitted_at, job.finished_at) < request.since)
-            or any(dict(spec.labels).get(key) != value for key, value in labels.items())
-        ):
-            continue
-        yield job
+        return (
+            allowed(identity, Action.SEE_JOBS, spec.project)
+            and is_within(spec.project, project)
+            and request.user in ("", job.user)
+            and request.experiment in ("", spec.experiment)
+            and request.model in ("", spec.model)
+            and request.name in ("", spec.name)
+            and (not request.since or max(job.submitted_at, job.finished_at) >= request.since)
+            and all(dict(spec.labels).get(key) == value for key, value in labels.items())
+        )
+
+    return matches
+
+
+async def _live(
+    engine: Engine,
+    matches: Callable[[JobRecord], bool],
+    states: set[JobState],
+    before: Place | None,
+    many: int,
+) -> list[JobRecord]:
+    """The newest jobs in memory that match. Others have their turn while a long list is gone through."""
+    found: list[JobRecord] = []
+    keys = reversed(list(engine.state.jobs))
+    while some := list(islice(keys, _LOOKS_AT_ONCE)):
+        for key in some:
+            job = engine.state.jobs.get(key)
+            if (
+                job is not None
+                and job.state in states
+                and not job.parent_id
+                and (before is None or _order(job) > (-before[0], before[1]))
+                and matches(job)
+            ):
+                found.append(job)
+                if len(found) == many:
+                    return found
+        await asyncio.sleep(0)
+    return found
 
 
 def _tasks(
-    engine: Engine, parent: JobRecord, wanted: set[JobState], before: Place | None
+    engine: Engine,
+    parent: JobRecord,
+    wanted: set[JobState],
+    before: Place | None,
+    matches: Callable[[JobRecord], bool],
 ) -> Iterator[JobRecord]:
     """Tasks of an array that are in memory, or told of by its own record alone, by index."""
-    above = before[1] if before is not None else -1
+    after = before[1] if before is not None else -1
     records = engine.state.tasks.get(parent.id, {})
-    found = (
-        sorted(index for index in records if index > above),
-        unrecorded_indices(parent, wanted, above),
+    known = (records[index] for index in sorted(records) if index > after)
+    told = unrecorded_tasks(parent, wanted, after, matches)
+    yield from heapq.merge(
+        (task for task in known if task.state in wanted and matches(task)),
+        (task for task in told if task.array_index not in records),
+        key=lambda task: task.array_index,
     )
-    last = -1
-    for index in heapq.merge(*found):
-        task = records.get(index) or unrecorded(parent, index)
-        if task is not None and index != last:
-            yield task
-        last = index

@@ -6,13 +6,14 @@ Why     100,000 tasks that wait, or are cancelled waiting, are two or three rang
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import heapq
+from collections.abc import Callable, Container, Iterator
 
 import msgspec
 
 from bursar.model import JobSpec, JobState
-from bursar.model.ranges import contains, count
-from bursard.state.records import JobRecord
+from bursar.model.ranges import above, contains, count
+from bursard.state.records import EndedTasks, JobRecord
 
 QUEUED_MAX = 1024
 """Tasks of one array in the queue at once: more than one cycle looks at."""
@@ -59,24 +60,49 @@ def unrecorded(parent: JobRecord, index: int) -> JobRecord | None:
         return None
     if contains(array.unopened, index):
         return task_record(parent, index)
-    for ended in array.ended:
-        if contains(ended.ranges, index):
-            task = task_record(parent, index)
-            task.state, task.finished_at, task.message = ended.state, ended.at, ended.message
-            return task
-    return None
+    ended = next((one for one in array.ended if contains(one.ranges, index)), None)
+    return _ended_task(parent, index, ended) if ended is not None else None
 
 
-def unrecorded_indices(parent: JobRecord, states: Container[JobState], above: int) -> Iterator[int]:
-    """Indices above `above` of tasks in one of these states that are no records, ascending."""
+def unrecorded_tasks(
+    parent: JobRecord,
+    states: Container[JobState],
+    after: int,
+    wanted: Callable[[JobRecord], bool] = lambda _: True,
+) -> Iterator[JobRecord]:
+    """Tasks above the index `after`, in one of these states, that are no records, ascending.
+
+    Args:
+        wanted: asked of one task for all that wait, or that ended together: they differ in their index alone.
+    """
     array = parent.array
     if array is None:
         return
-    found = [one for ended in array.ended if ended.state in states for one in ended.ranges]
+    groups: list[EndedTasks | None] = [one for one in array.ended if one.state in states]
     if JobState.PENDING in states:
-        found += array.unopened
+        groups.append(None)
     # Ranges of different kinds may lie between each other, but each index is in one of them alone.
-    yield from sorted(index for one in found for index in range(*one) if index > above)
+    yield from heapq.merge(
+        *(_group(parent, one, after, wanted) for one in groups), key=lambda task: task.array_index
+    )
+
+
+def _group(
+    parent: JobRecord, ended: EndedTasks | None, after: int, wanted: Callable[[JobRecord], bool]
+) -> Iterator[JobRecord]:
+    assert parent.array is not None
+    indices = above(ended.ranges if ended is not None else parent.array.unopened, after)
+    for place, index in enumerate(indices):
+        task = _ended_task(parent, index, ended) if ended is not None else task_record(parent, index)
+        if place == 0 and not wanted(task):
+            return
+        yield task
+
+
+def _ended_task(parent: JobRecord, index: int, ended: EndedTasks) -> JobRecord:
+    task = task_record(parent, index)
+    task.state, task.finished_at, task.message = ended.state, ended.at, ended.message
+    return task
 
 
 def is_lean(job: JobRecord) -> bool:

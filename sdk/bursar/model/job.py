@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, cast
 
 import msgspec
@@ -60,7 +61,7 @@ class Dependency(msgspec.Struct, frozen=True):
     when: str = "succeeded"
 
 
-class ArraySpec(msgspec.Struct, frozen=True):
+class ArraySpec(msgspec.Struct, frozen=True, dict=True):
     """A sweep of tasks that share one spec.
 
     Attributes:
@@ -81,9 +82,9 @@ class ArraySpec(msgspec.Struct, frozen=True):
         """The indices as ranges."""
         return cast("Ranges", self.parts)
 
-    @property
+    @cached_property
     def indices(self) -> Indices:
-        """The indices one by one, ascending."""
+        """The indices one by one, ascending; kept, since each task of an array asks for its place."""
         return Indices(self.ranges)
 
 

@@ -5,8 +5,11 @@ Why     whatever costs a little for each index costs much for an array; `0-99999
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from functools import cached_property
+from itertools import accumulate, chain
+from operator import itemgetter
 from typing import overload
 
 Range = tuple[int, int, int]
@@ -58,9 +61,26 @@ def count(ranges: Ranges) -> int:
     return sum(len(range(*one)) for one in ranges)
 
 
+_START = itemgetter(0)
+
+
+def _behind(ranges: Ranges, index: int) -> int:
+    """The place of the first range that begins after an index: only the one before can have it."""
+    return bisect_right(ranges, index, key=_START)
+
+
 def contains(ranges: Ranges, index: int) -> bool:
     """Is this index among them?"""
-    return any(index in range(*one) for one in ranges)
+    place = _behind(ranges, index)
+    return place > 0 and index in range(*ranges[place - 1])
+
+
+def above(ranges: Ranges, index: int) -> Iterator[int]:
+    """Those greater than an index, ascending, made when asked for."""
+    place = max(_behind(ranges, index) - 1, 0)
+    if place < len(ranges):
+        yield from (one for one in range(*ranges[place]) if one > index)
+        yield from chain.from_iterable(range(*one) for one in ranges[place + 1 :])
 
 
 def without_first(ranges: Ranges) -> Ranges:
@@ -71,32 +91,30 @@ def without_first(ranges: Ranges) -> Ranges:
 
 def without(ranges: Ranges, index: int) -> Ranges:
     """All but one index; the same when it is not there."""
-    for place, (start, stop, step) in enumerate(ranges):
-        if index in range(start, stop, step):
-            left = [(start, index - step + 1, step)] if index > start else []
-            right = [(index + step, stop, step)] if index + step < stop else []
-            return (*ranges[:place], *left, *right, *ranges[place + 1 :])
-    return ranges
+    if not contains(ranges, index):
+        return ranges
+    place = _behind(ranges, index) - 1
+    start, stop, step = ranges[place]
+    left = [(start, index - step + 1, step)] if index > start else []
+    right = [(index + step, stop, step)] if index + step < stop else []
+    return (*ranges[:place], *left, *right, *ranges[place + 1 :])
 
 
 def with_index(ranges: Ranges, index: int) -> Ranges:
     """These and one more index, wherever it belongs."""
     if contains(ranges, index):
         return ranges
-    for place, (start, stop, step) in enumerate(ranges):
-        if index < start:
-            return (*ranges[:place], (index, index + 1, 1), *ranges[place:])
-        if index < stop - 1:
-            below = range(start, index, step)
-            left, right = (start, below[-1] + 1, step), (below[-1] + step, stop, step)
-            return (*ranges[:place], left, (index, index + 1, 1), right, *ranges[place + 1 :])
-    return (*ranges, (index, index + 1, 1))
+    place, alone = _behind(ranges, index), (index, index + 1, 1)
+    start, stop, step = ranges[place - 1] if place else (0, 0, 1)
+    if index >= stop - 1:
+        return (*ranges[:place], alone, *ranges[place:])
+    below = range(start, index, step)
+    left, right = (start, below[-1] + 1, step), (below[-1] + step, stop, step)
+    return (*ranges[: place - 1], left, alone, right, *ranges[place:])
 
 
 class Indices(Sequence[int]):
     """The indices of some ranges, made when asked for."""
-
-    __slots__ = ("_ranges",)
 
     def __init__(self, ranges: Ranges) -> None:
         self._ranges = tuple(range(*one) for one in ranges)
@@ -135,9 +153,16 @@ class Indices(Sequence[int]):
 
     def place_of(self, index: int) -> int:
         """Where an index stands, from 0. Raises `ValueError` for one that is not there."""
-        before = 0
-        for one in self._ranges:
-            if index in one:
-                return before + one.index(index)
-            before += len(one)
-        raise ValueError(f"{index} is not an index of this array")
+        place = bisect_right(self._starts, index) - 1
+        if place < 0 or index not in self._ranges[place]:
+            raise ValueError(f"{index} is not an index of this array")
+        return self._before[place] + self._ranges[place].index(index)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [one.start for one in self._ranges]
+
+    @cached_property
+    def _before(self) -> list[int]:
+        """How many indices the ranges before each have."""
+        return list(accumulate(map(len, self._ranges), initial=0))
