@@ -204,6 +204,22 @@ def test_an_unknown_secret_is_refused_at_submit_and_plan_with_what_to_do() -> No
     play(story)
 
 
+def test_an_update_to_a_project_without_the_secret_is_refused_as_a_submit_is() -> None:
+    async def story(site: Site) -> None:
+        root = site.token("root", "admin")
+        await good(site, "Access.SetSecret", set_secret("A", "x", "vision"), root)
+        job = (await good(site, "Jobs.Submit", submit("vision", "A"), root)).job
+        status, details = await site.call(
+            "Jobs.Update", jobs_pb2.UpdateRequest(job=job.id, project="nlp"), token=root
+        )
+        assert status == "INVALID_ARGUMENT"
+        assert "project nlp has no secret A" in details
+        within = jobs_pb2.UpdateRequest(job=job.id, project="vision/deep")
+        assert (await good(site, "Jobs.Update", within, root)).spec.project == "vision/deep"
+
+    play(story)
+
+
 def test_a_secret_that_is_gone_when_the_job_would_start_is_a_start_that_failed() -> None:
     async def story(site: Site) -> None:
         root, agent = site.token("root", "admin"), with_agent(site)

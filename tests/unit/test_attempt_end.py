@@ -9,9 +9,11 @@ import pytest
 
 from bursar.clock import SECOND_US
 from bursar.model import EndCause, RetrySpec
+from bursard.access.identity import Identity, Role
 from bursard.events import AttemptEnded, AttemptPlaced, StopRequested
 from bursard.fleet import Exited
 from bursard.fleet.testing import FACTS, World
+from bursard.services.views import Form, job_view
 
 C = EndCause
 END = AttemptEnded("att", C.COMPLETED)
@@ -135,3 +137,29 @@ def test_an_attempt_is_followed_by_another_for_the_causes_that_were_named_and_no
     world.end(0, C.COMPLETED)
     world.end(1, cause, 0 if cause is C.COMPLETED else 1)
     assert (world.ended().requeue, world.ended().counts) == again
+
+
+QUOTE = "working directory /home/ann/secret-plans: No such file or directory"
+
+
+def seen_by_a_viewer(gang: Gang) -> Any:
+    viewer = Identity("vic", Role.VIEWER)
+    return job_view(gang.state, gang.job, None, seen_by=viewer, now=gang.engine.now(), form=Form.WHOLE)
+
+
+def test_what_a_node_says_of_a_start_is_in_the_end_for_its_owner_and_in_no_order_for_all() -> None:
+    gang = Gang()
+    gang.end(0, C.START_FAILED, message=QUOTE)
+    assert gang.stops() == [(C.START_FAILED, "rank 0 ended: start_failed")]
+    gang.end(1, C.CANCELLED, -1, 15)
+    assert gang.ended().message == f"rank 0 ended: start_failed {QUOTE}"
+    assert "secret-plans" not in str(seen_by_a_viewer(gang))
+
+
+def test_a_cancelled_job_does_not_quote_to_all_how_a_member_failed_to_start() -> None:
+    gang = Gang()
+    gang.engine.commit([StopRequested(gang.attempt.id, C.CANCELLED, 0, "")], "ann")
+    for rank in (0, 1):
+        gang.end(rank, C.START_FAILED, message=QUOTE)
+    assert gang.ended().message == QUOTE
+    assert "secret-plans" not in str(seen_by_a_viewer(gang))

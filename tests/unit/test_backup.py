@@ -364,6 +364,31 @@ def test_nothing_is_given_up_when_nothing_is_missing(home: Path) -> None:
         backup.accept_loss(home)
 
 
+@pytest.mark.parametrize("where", ["daemon/bursard.db", "daemon/new.tar", "new.tar", "agents/new.tar"])
+def test_a_backup_is_not_written_into_a_state_directory(tmp_path: Path, where: str) -> None:
+    up = served(tmp_path)
+    before = {path: path.read_bytes() for path in sorted((up / "daemon").iterdir())}
+    link = tmp_path / "link"
+    link.symlink_to(up)
+    for out in (up / where, link / where):
+        with pytest.raises(InvalidRequest, match="a state directory of a bursard; name a file outside"):
+            take(up, out)
+    assert {path: path.read_bytes() for path in sorted((up / "daemon").iterdir())} == before
+
+
+def test_a_backup_takes_the_place_of_an_older_one_alone(tmp_path: Path) -> None:
+    up, out, other = served(tmp_path), tmp_path / "b.tar", tmp_path / "thesis.txt"
+    take(up, out)
+    take(up, out)
+    other.write_text("years of work")
+    with pytest.raises(InvalidRequest, match=r"thesis\.txt is there and is no backup"):
+        take(up, other)
+    assert other.read_text() == "years of work"
+    start(tmp_path / "elsewhere")
+    with pytest.raises(InvalidRequest, match="a state directory of a bursard"):
+        take(up, tmp_path / "elsewhere" / "b.tar")
+
+
 def served(tmp_path: Path) -> Path:
     """The directory of a `bursar up` that has served: its daemon's books, an agent that was told of them."""
     start(tmp_path / "up" / "daemon")

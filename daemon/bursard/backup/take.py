@@ -40,6 +40,7 @@ def take(state_dir: Path, out: Path, clock: Clock, version: str) -> tuple[Manife
         raise InvalidRequest(f"--out: {out} is a directory; name a file in it")
     if not out.absolute().parent.is_dir():
         raise InvalidRequest(f"--out: {out.absolute().parent} is not there; make it first")
+    _refuse_harm(directory, out.absolute())
     with _copied(directory, out.absolute().parent) as copy:
         manifest = _describe(copy / DATABASE, places.layout_of(directory), clock, version)
         tried = copy / "tried"
@@ -53,6 +54,26 @@ def take(state_dir: Path, out: Path, clock: Clock, version: str) -> tuple[Manife
             )
         archive.write(out.absolute(), copy / DATABASE, manifest)
     return manifest, report
+
+
+def _refuse_harm(directory: Path, out: Path) -> None:
+    """A backup takes the place of nothing but an older backup, and does not lie with what it is a copy of."""
+    folder, own = out.parent.resolve(), {directory.resolve()}
+    if places.layout_of(directory) == places.UP:
+        own.add(directory.resolve().parent)
+    for books in (folder, *folder.parents):
+        if books in own or (books == folder and (books / DATABASE).exists()):
+            raise InvalidRequest(
+                f"--out: {out} lies in {books}, a state directory of a bursard; name a file outside of it,"
+                " best on another disk"
+            )
+    if os.path.lexists(out):
+        try:
+            archive.read_manifest(out)
+        except BursarError:
+            raise InvalidRequest(
+                f"--out: {out} is there and is no backup; name another file, or move it away"
+            ) from None
 
 
 def _some(problems: tuple[str, ...]) -> str:

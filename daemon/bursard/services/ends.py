@@ -12,10 +12,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from bursar.model import EndCause, EndFacts, JobState, kind_of, phrase_of, remedy_of, sentence_of
-from bursar.model.ends import REMEDIES
+from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES
 from bursar.model.ranges import Ranges, compress
 from bursar.v1 import types_pb2 as pb
-from bursard.state import JobRecord
+from bursard.state import AttemptRecord, JobRecord
 from bursard.state.arrays import size_of
 from bursard.state.ends import facts_of
 
@@ -36,7 +36,8 @@ def end_view(job: JobRecord, private: bool) -> pb.End | None:
         return _array_end(job)
     facts = facts_of(job)
     kind = kind_of(facts)
-    shown = facts if private or kind not in QUOTING else replace(facts, detail="")
+    quotes = kind in QUOTING or (bool(job.attempts) and may_quote(job.attempts[-1]))
+    shown = facts if private or not quotes else replace(facts, detail="")
     wire = pb.End(
         cause=facts.cause.value, signal=facts.signal, message=sentence_of(shown), remedy=remedy_of(facts)
     )
@@ -45,6 +46,19 @@ def end_view(job: JobRecord, private: bool) -> pb.End | None:
     if facts.exit_code >= 0:
         wire.exit_code = facts.exit_code
     return wire
+
+
+def may_quote(attempt: AttemptRecord) -> bool:
+    """May its message quote the program? It may be of any of its members, whatever ended the attempt."""
+    reports = [member.report for member in attempt.members if member.report is not None]
+    return _quotes(attempt.cause or "", attempt.exit_code) or any(
+        _quotes(report.cause, report.exit_code) for report in reports
+    )
+
+
+def _quotes(cause: str, exit_code: int) -> bool:
+    """May what is said of such an end quote the program?"""
+    return cause == EndCause.START_FAILED or exit_code in (NOT_EXECUTABLE, NOT_FOUND)
 
 
 def _array_end(job: JobRecord) -> pb.End:

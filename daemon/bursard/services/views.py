@@ -14,13 +14,12 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
-from bursar.model import DeviceShare, EndCause, JobSpec, JobState, Reason
-from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND
+from bursar.model import DeviceShare, JobSpec, JobState, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.ledger.metering import held_nanos
-from bursard.services.ends import end_view
+from bursard.services.ends import end_view, may_quote
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of
@@ -247,17 +246,12 @@ def _redact(wire: pb.Job, job: JobRecord) -> None:
     wire.redacted = True
     for name in PRIVATE_FIELDS:
         wire.spec.ClearField(name)
+    quoting = {attempt.id for attempt in job.attempts if may_quote(attempt)}
     for attempt in wire.attempts:
-        if attempt.message and _quotes(attempt.end_cause, attempt.exit_code):
+        if attempt.message and attempt.id in quoting:
             attempt.message = START_FAILED_TEXT
-    last = job.attempts[-1] if job.attempts else None
-    if job.message and last is not None and _quotes(last.cause or "", last.exit_code):
+    if job.message and job.attempts and job.attempts[-1].id in quoting:
         wire.reason.message = START_FAILED_TEXT
-
-
-def _quotes(cause: str, exit_code: int) -> bool:
-    """May what is said of such an end quote the program?"""
-    return cause == EndCause.START_FAILED or exit_code in (NOT_EXECUTABLE, NOT_FOUND)
 
 
 def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:

@@ -70,12 +70,17 @@ def exited(
         if state.jobs[attempt.job_id].spec.launch == "once" and rank == 0:
             return [*events, _release_the_places(attempt, report)]
         if report.cause is not EndCause.COMPLETED and attempt.stop_cause is None:
-            message = _told(rank, report)
+            message = _ended(rank, report)
             events.append(StopRequested(attempt_id, report.cause, attempt.grace_us, message))
         return events
     before = [ended(m, m.report, m.started_at) for m in attempt.members if m.report is not None]
     events.append(_end(state, attempt, [*before, ended(member, report, started_at)]))
     return events
+
+
+def _ended(rank: int, report: ExitReport) -> str:
+    """For everybody: what the node says of an end may quote the command, the interpreter or a directory."""
+    return f"rank {rank} ended: {report.cause.value}"
 
 
 def _told(rank: int, report: ExitReport) -> str:
@@ -87,7 +92,7 @@ def _release_the_places(attempt: AttemptRecord, report: ExitReport) -> StopReque
     if attempt.stop_cause is not None:
         return StopRequested(attempt.id, attempt.stop_cause, 0, attempt.stop_message)
     completed = report.cause is EndCause.COMPLETED
-    message = "" if completed else _told(0, report)
+    message = "" if completed else _ended(0, report)
     return StopRequested(attempt.id, report.cause, 0, message)
 
 

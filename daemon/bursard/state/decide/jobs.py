@@ -244,6 +244,8 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[
     spec: JobSpec = msgspec.structs.replace(live.spec, **changes)
     if live.array is not None and spec.max_cost_nanos and not live.spec.max_cost_nanos:
         spec = msgspec.structs.replace(spec, max_cost_per="job")
+    if spec.project != live.spec.project:
+        secrets_of(state, spec)
     if not _has_pending(live):
         _refuse_promised(live, spec)
     elif spec != live.spec:
