@@ -38,7 +38,14 @@ variables are not copied (as with `--export=NONE`; `--env NAME` copies one), and
 
 Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
 functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused
-with its line. Steps (`srun`) are [proposed](adr/0015-steps.md), not built.
+with its line.
+
+`srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)): its tasks find the environment of
+whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_SIZE` unless the script has
+set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
+`--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
+`bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2. `scontrol` knows `show
+hostnames`, `show job` (of the running job), `requeue`, `hold`, `release`.
 """
 
 

@@ -14,6 +14,7 @@ import random
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import bursar
@@ -41,6 +42,7 @@ from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.spool import Spool
 from bursar_agent.statedir import Forgotten, LogEnd, StateDir
+from bursar_agent.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +123,15 @@ class App:
             spend_lease_us=remembered.spend_lease_us,
             now_boot_us=clock.boot_us(),
         )
-        self._link = Link(self._door, clock, self._emit, self._welcomed, self._uniform, self._log_end_told)
+        self._link = Link(
+            self._door,
+            clock,
+            self._emit,
+            self._welcomed,
+            self._uniform,
+            self._log_end_told,
+            lambda frame: self._steps.take(frame),
+        )
         self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
         self._effects = self._effect_table()
         self._runner = ProcessRunner(
@@ -133,6 +143,14 @@ class App:
             self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit, self._devices
         )
         await self._runner.open()
+        self._steps = Steps(
+            Path(self._state.steps_dir),
+            self._runner,
+            self._link.send_step,
+            lambda: self._link.step_bytes,
+            settings.server,
+        )
+        self._steps.open()
         truths = await self._members.truths()
         kept = tuple(t for t in truths if (t.attempt_id, t.rank) not in self._forgotten)
         self._devices.keep({(truth.attempt_id, truth.rank) for truth in kept})
@@ -253,6 +271,8 @@ class App:
             for task in late:
                 task.cancel()
         await self._tasks.close()
+        if hasattr(self, "_steps"):
+            self._steps.close()
         if hasattr(self, "_members"):
             await self._members.tasks.close()
             await self._runner.close()

@@ -12,6 +12,7 @@ import pwd
 from dataclasses import dataclass
 
 from bursar.errors import InvalidRequest
+from bursar.steps import names
 from bursar_agent.runner.model import DEFAULT_LOG_CAP_BYTES, StartRequest
 from bursar_agent.statedir import StateDir
 from bursar_agent.stimuli import Assignment
@@ -77,7 +78,7 @@ def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state:
         rank=assignment.rank,
         epoch=epoch,
         launch=assignment.launch,
-        env=account.env,
+        env=account.env | {names.DIRECTORY: state.steps_dir},
         home=account.home,
         checkpoint_dir=state.checkpoint_dir(assignment.job_id),
         uid=account.uid,

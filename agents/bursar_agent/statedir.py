@@ -241,6 +241,11 @@ class StateDir:
                 aside(Path(entry.path), NotADirectoryError("it is no attempt"), into=run)
         return run
 
+    @property
+    def steps_dir(self) -> str:
+        """Where jobs find the programs and the socket for steps."""
+        return str(self.path / "steps")
+
     # --- checkpoints ----------------------------------------------------------------------------
 
     def checkpoint_dir(self, job_id: str) -> str:

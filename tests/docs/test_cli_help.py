@@ -23,6 +23,8 @@ CONTRACT = (
     "hold",
     "release",
     "requeue",
+    "step",
+    "slurm-shims",
     "grant",
     "secret",
     "update",

@@ -109,6 +109,7 @@ def test_the_node_says_whose_account_it_is_and_opens_no_launch(state: StateDir) 
         "USER": own.pw_name,
         "LOGNAME": own.pw_name,
         "SHELL": own.pw_shell,
+        "BURSAR_STEPS": str(state.path / "steps"),
     }
 
 

@@ -23,6 +23,7 @@ from bursar.v1.agents_pb2_grpc import AgentsStub
 from bursar_agent import stimuli as s
 from bursar_agent.link import wire
 from bursar_agent.link.identity import Door
+from bursar_agent.link.wire import Frame
 from bursar_agent.stimuli import Key
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Link:
     Args:
         on_event: takes each event, in order; may call `send`.
         on_welcome: takes what the Welcome says to the shell, before the core hears of it.
+        on_step: takes each piece of a step.
         on_log_end: takes the end of the daemon's log, as (sequence, hash), whenever it is told.
         uniform: a random number between two bounds, for jitter.
     """
@@ -72,6 +74,7 @@ class Link:
         on_welcome: Callable[[wire.Welcome], None],
         uniform: Callable[[float, float], float],
         on_log_end: Callable[[int, bytes], None] = lambda seq, digest: None,
+        on_step: Callable[[Frame], None] = lambda frame: None,
     ) -> None:
         self._door = door
         self._clock = clock
@@ -79,6 +82,9 @@ class Link:
         self._on_welcome = on_welcome
         self._uniform = uniform
         self._on_log_end = on_log_end
+        self._on_step = on_step
+        self.step_bytes = 0
+        """Of steps that wait to leave."""
         self._queue: deque[pb.AgentMessage] = deque()
         self._starts: dict[Key, tuple[float, pb.AgentMessage]] = {}
         self._start_timer: asyncio.TimerHandle | None = None
@@ -101,6 +107,12 @@ class Link:
         if len(self._queue) > QUEUE_MAX:
             self._overflow = True
         self._wake.set()
+
+    def send_step(self, frame: Frame) -> None:
+        """A piece of a step; without a daemon it is lost, and its end sends it again."""
+        if self._welcomed:
+            self.step_bytes += len(frame.data)
+            self.send(wire.step(frame))
 
     def send_started(self, instruction: s.SendStarted) -> None:
         """Report a start, a moment later: an Exited that comes meanwhile says all of it.
@@ -223,6 +235,9 @@ class Link:
             raise ConnectionError(f"{code.name}: {await call.details()}")
 
     def _take(self, message: pb.DaemonMessage) -> None:
+        if message.WhichOneof("body") == "step":
+            self._on_step(wire.step_frame(message.step))
+            return
         event = wire.event(message, self._clock.boot_us())
         if event is None:
             return
@@ -244,8 +259,10 @@ class Link:
             while queue:
                 if self._overflow:
                     raise ConnectionError("the daemon does not read; dropping the connection")
+                message = queue.popleft()
+                self.step_bytes -= len(message.step.data)
                 try:
-                    await call.write(queue.popleft())
+                    await call.write(message)
                 except asyncio.InvalidStateError:
                     return  # the stream ended; the reader knows why
             self._wake.clear()
@@ -255,6 +272,7 @@ class Link:
         """Forget the connection; was it a working one?"""
         welcomed, self._welcomed = self._welcomed, False
         self._queue.clear()
+        self.step_bytes = 0
         self._starts.clear()
         self._ends.clear()
         self._overflow = False

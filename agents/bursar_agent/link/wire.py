@@ -37,6 +37,23 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
 
 
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of what two members of one attempt say to each other; carried unopened.
+
+    Attributes:
+        kind: open, resume, data or close.
+        to_client: goes to who asked for the step, else to its host.
+    """
+
+    attempt_id: str
+    from_rank: int
+    to_rank: int
+    channel: int
+    kind: str
+    data: bytes = b""
+    to_client: bool = False
+
+
 # --- out ----------------------------------------------------------------------------------------
 
 
@@ -150,6 +167,11 @@ def telemetry_message(batch: types.TelemetryBatch) -> pb.AgentMessage:
     return pb.AgentMessage(telemetry=batch)
 
 
+def step(frame: Frame) -> pb.AgentMessage:
+    """A piece of a step."""
+    return pb.AgentMessage(step=pb.StepFrame(**msgspec.structs.asdict(frame)))
+
+
 # --- in -----------------------------------------------------------------------------------------
 
 
@@ -197,6 +219,19 @@ def welcome(message: pb.DaemonMessage) -> Welcome:
     """The part of a Welcome that concerns the shell."""
     body = message.welcome
     return Welcome(node_id=body.node_id, cluster_id=body.cluster_id, mqtt_url=body.mqtt_url)
+
+
+def step_frame(message: pb.StepFrame) -> Frame:
+    """A piece of a step."""
+    return Frame(
+        attempt_id=message.attempt_id,
+        from_rank=message.from_rank,
+        to_rank=message.to_rank,
+        channel=message.channel,
+        kind=message.kind,
+        data=message.data,
+        to_client=message.to_client,
+    )
 
 
 def log_end(message: pb.DaemonMessage) -> tuple[int, bytes] | None:

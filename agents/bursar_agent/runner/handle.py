@@ -27,12 +27,14 @@ from bursar_agent.runner.layout import (
     EXIT,
     FRAME_BYTES_MAX,
     STARTING,
+    STEP,
     STOP,
     boot_id,
     marker_of,
     member_name,
     parse_member,
     place_of,
+    stat_fields,
     write_atomically,
 )
 from bursar_agent.runner.model import (
@@ -62,6 +64,7 @@ _DATAGRAM_BYTES = 1 << 16
 _RECEIVE_BUFFER_BYTES = 1 << 20
 _LOST_POLL_S = 0.02
 _RETRIES = 3
+_DEPTH_MAX = 1000
 
 
 class Runner(Protocol):
@@ -266,6 +269,32 @@ class ProcessRunner:
             if truth.exit_report(dir_fd) is None:
                 _write_stop(dir_fd, request, number)
                 _signal_supervisor(dir_fd)
+        finally:
+            os.close(dir_fd)
+
+    def member_of(self, pid: int) -> tuple[str, int] | None:
+        """The member that a process belongs to: the one whose supervisor is above it. None: no job's."""
+        supervisors = {watch.pid: watch for watch in self._watches.values() if watch.pidfd >= 0}
+        for _ in range(_DEPTH_MAX):
+            fields = stat_fields(pid)
+            if fields is None:
+                return None
+            pid = int(fields[1])
+            watch = supervisors.get(pid)
+            if watch is not None:
+                return watch.attempt_id, watch.rank
+            if pid <= 1:
+                return None
+        return None
+
+    def ask_for_steps(self, attempt_id: str, rank: int) -> None:
+        """Have the supervisor start what takes steps of other nodes. Raises `NotFound`, `WrongState`."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is not None:
+                raise WrongState(f"rank {rank} has ended")
+            os.close(os.open(STEP, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd))
+            _signal_supervisor(dir_fd)
         finally:
             os.close(dir_fd)
 

@@ -14,6 +14,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         start.json              the job runs: pids and boot time
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
+        step                    a step from another node waits to be begun here
         exit.json               the truth about the end; written once
         (a start.json or exit.json of one byte is not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
@@ -45,6 +46,7 @@ before anything of the attempt is done, so what is not taken, and not locked, wa
 START = "start.json"
 SCRIPT = "script"
 STOP = "stop.json"
+STEP = "step"
 EXIT = "exit.json"
 LOG = "log"
 LOG_TIMES = "log.times"

@@ -26,6 +26,9 @@ PIDS_MAX = 32_768
 _CPU_PERIOD_US = 100_000
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+STEPS_VARIABLE = "BURSAR_STEPS"
+"""The directory of programs for steps, which `bursar.steps.names` describes."""
+
 CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
 """The daemon writes this where only the node can know the path."""
@@ -53,7 +56,7 @@ class Job:
 
     __slots__ = (
         "argv", "checkpoint_dir", "cwd", "env", "gid", "marker", "scratch_dir", "script", "script_only",
-        "secret_files", "secrets_dir", "setup", "uid", "warn_us",
+        "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -86,6 +89,12 @@ class Job:
             **own,
             MARKER_VARIABLE: self.marker,
         }
+        self.steps_dir: str = request["env"].get(STEPS_VARIABLE, "")
+        if self.steps_dir:
+            self.env[STEPS_VARIABLE] = self.steps_dir
+            self.env["PATH"] = f"{self.env.get('PATH') or _DEFAULT_PATH}:{self.steps_dir}/bin"
+            if "SLURM_JOB_ID" in own:
+                self.env["PATH"] = f"{self.steps_dir}/slurm:{self.env['PATH']}"
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]

@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import select
+import sys
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     EXIT,
     START,
+    STEP,
     STOP,
     keep_record,
     start_ticks,
@@ -35,6 +37,9 @@ from bursar_agent.runner.layout import (
 )
 from bursar_agent.runner.logcap import LogCap
 from bursar_agent.runner.logtimes import LogTimes
+
+STEP_SERVER = "serve"
+"""In the directory of steps: `bursar.steps.names.SERVE`, which is not loaded here."""
 
 SIGNAL_FD = 3
 NOTIFY_FD = 4
@@ -97,6 +102,7 @@ class Supervisor:
         self._ticks = ticks
         self._job: spawning.Job | None = None
         self._main_pid = 0
+        self._step_server_pid = 0
         self._phase = "run"
         self._main_ended = False
         self._leftover_kill_at: int | None = None
@@ -268,6 +274,7 @@ class Supervisor:
             poll.poll(self._timeout_ms())
             if self._drain_signals():
                 self._read_stop()
+                self._serve_steps()
             if self._log_open and not self._log.pump():
                 poll.unregister(self._log_read)
                 self._log_open = False
@@ -320,6 +327,8 @@ class Supervisor:
             self._user_s += used.ru_utime
             self._system_s += used.ru_stime
             self._max_rss_kib = max(self._max_rss_kib, used.ru_maxrss)
+            if pid == self._step_server_pid:
+                self._step_server_pid = 0
             if pid == self._main_pid and not self._main_ended:
                 self._main_ended = True
                 self._record_status(status)
@@ -356,6 +365,28 @@ class Supervisor:
         self._report["end_cause"] = "failed"
         assert self._job is not None
         return self._spawn(self._job)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def _serve_steps(self) -> None:
+        """A step from another node waits: start what takes it, as a process of the job, once."""
+        try:
+            os.unlink(STEP)
+        except FileNotFoundError:
+            return
+        job = self._job
+        if job is None or not job.steps_dir or self._main_ended or self._step_server_pid:
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            argv = [sys.executable, "-IS", f"{job.steps_dir}/{STEP_SERVER}"]
+            self._step_server_pid = spawning.spawn(
+                job, argv, nowhere, self._attempt_dir_fd, self._host, self._cgroup
+            )
+        except spawning.CannotStart as problem:
+            os.write(2, f"steps of {self._request['attempt_id']}: {problem.message}\n".encode())
+        finally:
+            os.close(nowhere)
 
     # --- stopping -------------------------------------------------------------------------------
 

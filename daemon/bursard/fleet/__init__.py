@@ -21,6 +21,7 @@ from bursard.fleet.words import (
     LogRange,
     MemberTruth,
     Started,
+    StepFrame,
     Stop,
     Usage,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "MeterNow",
     "Outgoing",
     "Started",
+    "StepFrame",
     "Stop",
     "Usage",
     "UsageAck",

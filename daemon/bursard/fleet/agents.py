@@ -29,6 +29,7 @@ from bursard.fleet.words import (
     LogRange,
     MemberTruth,
     Started,
+    StepFrame,
     Stop,
     Usage,
 )
@@ -214,6 +215,32 @@ class Agents:
             case Heartbeat():
                 self._heartbeat(link, node, word)
 
+    def carry(self, link: AgentLink, frame: StepFrame) -> None:
+        """A piece of a step goes to the other member, if both are live members of one attempt.
+
+        One for a node that is out of contact is dropped: its ends send it again. Raises `InvalidRequest`.
+        """
+        if self.links.get(link.node_id) is not link:
+            return
+        door.step_frame(frame)
+        state = self.engine.state
+        attempt = state.attempts.get(frame.attempt_id)
+        here = self.node_on(link)
+        if here is None or here.live.get(frame.attempt_id) != frame.from_rank or attempt is None:
+            why = "this attempt has ended here"
+        elif frame.to_rank >= len(attempt.members):
+            why = f"the attempt has no rank {frame.to_rank}"
+        else:
+            node = state.nodes.get(attempt.members[frame.to_rank].alloc.node_id)
+            if node is not None and node.live.get(frame.attempt_id) == frame.to_rank:
+                other = self.links.get(node.id)
+                if other is not None:
+                    other.carry(frame)
+                return
+            why = f"rank {frame.to_rank} has ended"
+        if frame.kind != "close":
+            link.carry(_closed(frame, why))
+
     def node_on(self, link: AgentLink) -> NodeRecord | None:
         """The node of a link; None once it was removed."""
         return self.engine.state.nodes.get(link.node_id)
@@ -303,3 +330,16 @@ class Agents:
                 for link in links:
                     await link.metered.wait()
         await self.engine.durable()
+
+
+def _closed(frame: StepFrame, why: str) -> StepFrame:
+    """The answer to a piece that cannot be carried."""
+    return StepFrame(
+        attempt_id=frame.attempt_id,
+        from_rank=frame.to_rank,
+        to_rank=frame.from_rank,
+        channel=frame.channel,
+        kind="close",
+        data=why.encode(),
+        to_client=not frame.to_client,
+    )

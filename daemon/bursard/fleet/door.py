@@ -19,7 +19,17 @@ from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, EnergySource, Exit, NodeFacts
 from bursard.events import ExitReport
-from bursard.fleet.words import Exited, Heartbeat, Hello, LogAnswer, LogRange, MemberTruth, Started, Usage
+from bursard.fleet.words import (
+    Exited,
+    Heartbeat,
+    Hello,
+    LogAnswer,
+    LogRange,
+    MemberTruth,
+    Started,
+    StepFrame,
+    Usage,
+)
 
 BOOT_US_MAX = 100 * 366 * DAY_US
 """No machine has been up for a century: also the end of every duration and counter of one boot."""
@@ -40,6 +50,8 @@ DEVICES_MAX = 16
 GPU_TYPES_MAX = 1_000
 LABELS_MAX = 64
 SAMPLES_MAX = 600
+STEP_BYTES_MAX = 1 << 16
+STEP_KINDS: Final = frozenset(("open", "resume", "data", "close"))
 SAMPLE_ATTEMPTS_MAX = 10_000
 ENERGY_MILLIJOULES_MAX = 10**15
 """What a hundred devices of a kilowatt draw in four months."""
@@ -245,6 +257,14 @@ def log_answer(wanted: LogRange, answer: LogAnswer) -> None:
     _require(
         bool(answer.data) or moved or not answer.dropped_bytes, "log.dropped_bytes", "0 where nothing moved"
     )
+
+
+def step_frame(frame: StepFrame) -> None:
+    """A piece of a step, which is carried unopened."""
+    _member(frame.attempt_id, frame.from_rank, "step")
+    _within(frame.to_rank, 0, RANK_MAX, "step.to_rank")
+    _require(frame.kind in STEP_KINDS, "step.kind", "open, resume, data or close")
+    _require(len(frame.data) <= STEP_BYTES_MAX, "step.data", f"at most {STEP_BYTES_MAX} bytes")
 
 
 def sample(reading: Any) -> None:

@@ -27,6 +27,7 @@ def job_environment(
         BURSAR_NODES=str(len(nodes)),
         BURSAR_NODE_RANK=str(member.alloc.rank),
         BURSAR_NODE_ADDRESSES=",".join(addresses),
+        BURSAR_NODE_NAMES=",".join(node.facts.name for node in nodes),
         BURSAR_GPUS=f"{gpus / 1000:g}",
         BURSAR_PROJECT=spec.project,
         BURSAR_EXPERIMENT=spec.experiment,

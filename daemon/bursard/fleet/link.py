@@ -10,7 +10,7 @@ import msgspec
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, ServerUnavailable
 from bursard.fleet import door
-from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, Stop
+from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, StepFrame, Stop
 
 
 class UsageAck(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class LogAsk(msgspec.Struct, frozen=True):
     wanted: LogRange
 
 
-Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk
+Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk | StepFrame
 
 
 LAZY_S = 0.05
@@ -40,6 +40,8 @@ LAZY_MAX = 64
 """How long the acknowledgement of an end may wait for company, and for how much: a message costs an agent
 more than the order in it, and a job that goes alone should cost one, not two."""
 LOG_ANSWER_S = 10
+STEP_BYTES_MAX = 8 << 20
+"""Pieces of steps that wait for one agent; what is more is dropped, for its ends send it again."""
 WORDS_BURST = 20_000
 """So many words may come at once: a node that was out of contact tells thousands of ends."""
 WORDS_PER_S = 500
@@ -77,6 +79,7 @@ class AgentLink:
         self._next_log = 0
         self.metered: asyncio.Event = asyncio.Event()
         self._words_left, self._counted_us = float(WORDS_BURST), 0
+        self._step_bytes = 0
 
     def wait_s(self, now_us: int, words: int = 1) -> float:
         """How long its next message is left unread so that it says no more than it may: 0 for honest bursts.
@@ -108,6 +111,12 @@ class AgentLink:
         elif self._lazy is None:
             self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._tell_forgets)
 
+    def carry(self, frame: StepFrame) -> None:
+        """Queue a piece of a step, unless too many wait."""
+        if self._step_bytes < STEP_BYTES_MAX:
+            self._step_bytes += len(frame.data) + 100
+            self.send(frame)
+
     def _tell_forgets(self) -> None:
         if self._lazy is not None:
             self._lazy.cancel()
@@ -124,6 +133,7 @@ class AgentLink:
         self._ready.clear()
         messages = list(self._outbox)
         self._outbox.clear()
+        self._step_bytes = 0
         return messages
 
     def close(self) -> None:

@@ -81,6 +81,23 @@ class LogAnswer(msgspec.Struct, frozen=True):
     marks: tuple[tuple[int, int], ...] = ()
 
 
+class StepFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of what two members of one attempt say to each other: an order and a report in one.
+
+    Attributes:
+        kind: open, resume, data or close.
+        to_client: goes to who asked for the step, else to its host.
+    """
+
+    attempt_id: str
+    from_rank: int
+    to_rank: int
+    channel: int
+    kind: str
+    data: bytes = b""
+    to_client: bool = False
+
+
 # --- reports
 
 

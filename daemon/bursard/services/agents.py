@@ -32,6 +32,7 @@ from bursard.fleet import (
     MeterNow,
     Outgoing,
     Started,
+    StepFrame,
     Stop,
     Usage,
     UsageAck,
@@ -134,6 +135,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 if node is not None:
                     now = self.engine.now()
                     self.telemetry.take(link.name, message.telemetry, node.live, node.facts, now)
+            elif kind == "step":
+                self.hub.carry(link, _step(message.step))
             elif kind == "log":
                 link.answer_log(message.log.request_id, _log_answer(message.log))
 
@@ -158,7 +161,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             packed.append(pb.DaemonMessage(forget=forgotten))
         return packed
 
-    def _word(self, message: Stop | UsageAck | MeterNow | LogAsk) -> pb.DaemonMessage:
+    def _word(self, message: Stop | UsageAck | MeterNow | LogAsk | StepFrame) -> pb.DaemonMessage:
+        if isinstance(message, StepFrame):
+            return pb.DaemonMessage(step=pb.StepFrame(**msgspec.structs.asdict(message)))
         if isinstance(message, Stop):
             stop = pb.Stop(
                 epoch=self.engine.log.epoch,
@@ -184,6 +189,18 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             times=message.wanted.times,
         )
         return pb.DaemonMessage(log=ask)
+
+
+def _step(wire: pb.StepFrame) -> StepFrame:
+    return StepFrame(
+        attempt_id=wire.attempt_id,
+        from_rank=wire.from_rank,
+        to_rank=wire.to_rank,
+        channel=wire.channel,
+        kind=wire.kind,
+        data=wire.data,
+        to_client=wire.to_client,
+    )
 
 
 def _assignment(message: Assign) -> pb.Assignment:

@@ -16,22 +16,18 @@ from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
 from bursar.yamlfile import Faults, nearest
 
-_NO_STEPS = (
-    "steps are not built yet; what it starts would not run. Without it the command runs on the first node"
-)
 REFUSED: Final[Mapping[str, str]] = {
-    "srun": _NO_STEPS,
-    "sbcast": "steps are not built yet; copy to a directory that all nodes share",
+    "sbcast": "copy to a directory that all nodes share",
     "salloc": "a job cannot ask for another one to wait in; submit one job for each",
-    "sbatch": "jobs cannot submit jobs yet; submit each from your shell, with --after",
-    "scancel": "jobs cannot end jobs yet; use bursar cancel in your shell",
-    "scontrol": "it is not provided yet; $BURSAR_NODE_ADDRESSES has the addresses of the nodes by comma",
 }
 """Commands that cannot run here and matter: the script is refused."""
+OF_SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
+"""Commands that jobs whose scripts have `#SBATCH` lines find."""
+_WITHOUT_LINES = "only scripts with #SBATCH lines find it; add one, such as #SBATCH --job-name=NAME"
 _WATCHES = "is Slurm's and not provided; the line fails, and the script goes on as after any failure"
 _OF_A_SITE = "runs only where the node has it"
 NOTED: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("squeue", "sinfo", "sacct", "sstat", "sprio", "sshare", "seff", "sacctmgr"), _WATCHES),
+    **dict.fromkeys(("sstat", "sprio", "sshare", "seff", "sacctmgr"), _WATCHES),
     **dict.fromkeys(
         ("module", "ml", "spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE
     ),
@@ -53,7 +49,10 @@ def check_body(content: str, spec: JobSpec, faults: Faults) -> list[tuple[int, s
     found = shell.scan(content)
     trusting = [(read.name, read.offset) for read in found.trusting()]
     _check_reads(content, trusting, spec, faults)
-    for name, sentence in REFUSED.items():
+    refused = dict(REFUSED)
+    if not is_slurm_script(content):
+        refused |= dict.fromkeys(OF_SLURM, _WITHOUT_LINES)
+    for name, sentence in refused.items():
         offset = found.runs(name)
         if offset is not None:
             faults.add_at(*_place(content, offset), f"{name} cannot run: {sentence}")
@@ -75,6 +74,9 @@ def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faul
         seen.add(name)
         if is_slurm_script(content):
             why = variables.missing(name, spec)
+            known = variables.BY_NAME.get(name)
+            if known is not None and known.when == variables.STEPS and shell.scan(content).runs("srun"):
+                continue  # where it is read is not known: within what srun starts it is there
         else:
             why = "is set only for scripts with #SBATCH lines; add one, such as #SBATCH --job-name=NAME"
         if why is not None:

@@ -162,7 +162,7 @@ _TABLE: Final = (
     _refused("nodefile", "name the nodes: --nodelist=n1,n2", "F"),
     _refused("reboot", "nodes are not rebooted for a job", value="no"),
     _refused("reservation", "there are no reservations; leave the line out"),
-    _refused("stepmgr", "steps are not built yet", value="no"),
+    _refused("stepmgr", "srun needs none here", value="no"),
     _refused("test-only", "would submit nothing; run bursar plan", value="no"),
     _refused("tres-per-task", "use --cpus-per-task, --gpus-per-task and --mem-per-cpu"),
     _refused("uid", "a job runs as who submits it"),

@@ -8,15 +8,15 @@ Why     a script that reads a variable nobody sets goes on with an empty word: a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bursar.model import JobSpec
 from bursar.model.check import INDEX_MAX
-
-TASK_FACTOR: Final = 4_000_037
-"""Of the whole numbers that tasks of arrays have: a prime above every index, so that a port made of the
-number by a remainder differs from task to task and from array to array."""
+from bursar.steps.hosts import compress_hosts as compress_hosts
+from bursar.steps.hosts import counts_by_node as counts_by_node
+from bursar.steps.hosts import expand_hosts as expand_hosts
+from bursar.steps.names import TASK_FACTOR as TASK_FACTOR
 
 ALWAYS, ARRAYS, GPUS, ASKED, RESTARTS, STEPS, NEVER = (
     "always", "arrays", "gpus", "asked", "restarts", "steps", "never",
@@ -86,15 +86,15 @@ TABLE: Final = (
     Variable("SLURM_ARRAY_TASK_MAX", ARRAYS, "the largest index"),
     Variable("SLURM_ARRAY_TASK_STEP", ARRAYS, "the step of the range"),
     Variable("SLURM_RESTART_COUNT", RESTARTS, "attempts before this one; unset in the first, as in Slurm"),
-    Variable("SLURM_STEP_ID", STEPS, "steps are not built"),
-    Variable("SLURM_STEPID", STEPS, "steps are not built"),
-    Variable("SLURM_STEP_NODELIST", STEPS, "steps are not built"),
-    Variable("SLURM_STEP_NUM_NODES", STEPS, "steps are not built"),
-    Variable("SLURM_STEP_NUM_TASKS", STEPS, "steps are not built"),
-    Variable("SLURM_STEP_TASKS_PER_NODE", STEPS, "steps are not built"),
-    Variable("SLURM_STEP_GPUS", STEPS, "steps are not built"),
-    Variable("SLURM_SRUN_COMM_HOST", STEPS, "steps are not built"),
-    Variable("SLURM_SRUN_COMM_PORT", STEPS, "steps are not built"),
+    Variable("SLURM_STEP_ID", STEPS, "the step's number, from 0"),
+    Variable("SLURM_STEPID", STEPS, "the same"),
+    Variable("SLURM_STEP_NODELIST", STEPS, "nodes of the step"),
+    Variable("SLURM_STEP_NUM_NODES", STEPS, "number of its nodes"),
+    Variable("SLURM_STEP_NUM_TASKS", STEPS, "number of its tasks"),
+    Variable("SLURM_STEP_TASKS_PER_NODE", STEPS, "its tasks of each node, `2(x4)`"),
+    Variable("SLURM_STEP_GPUS", NEVER, "use $CUDA_VISIBLE_DEVICES"),
+    Variable("SLURM_SRUN_COMM_HOST", NEVER, "steps have no port of their own"),
+    Variable("SLURM_SRUN_COMM_PORT", NEVER, "steps have no port of their own"),
     Variable("SLURM_TASK_PID", NEVER, "use $$"),
     Variable("SLURM_JOB_UID", NEVER, "use $(id -u)"),
     Variable("SLURM_JOB_GID", NEVER, "use $(id -g)"),
@@ -116,7 +116,9 @@ def missing(name: str, spec: JobSpec) -> str | None:
         return "is set in jobs with GPUs alone; ask for some, such as --gpus-per-node=1"
     if variable.when == ASKED and not _asked(name, spec):
         return f"is not set here: it holds {variable.meaning}"
-    if variable.when in (STEPS, NEVER):
+    if variable.when == STEPS:
+        return "is set in steps alone, for what srun starts"
+    if variable.when == NEVER:
         return f"is not set by bursar: {variable.meaning}"
     return None
 
@@ -136,81 +138,6 @@ def job_of(slurm_id: int) -> tuple[int, int]:
     """(number, index of the task or -1) of what `slurm_job_id` made."""
     number, index = divmod(slurm_id, TASK_FACTOR)
     return (number, index) if number and index <= INDEX_MAX else (slurm_id, -1)
-
-
-# ------------------------------------------------------------------ lists of nodes
-
-
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.ASCII)
-_EXPANDED_MAX = 10_000
-
-
-def compress_hosts(names: Iterable[str]) -> str:
-    """Slurm's short form, in the order given: `n1 n2 n3 m` is `n[1-3],m`."""
-    groups: list[tuple[str, list[list[str]]]] = []
-    for name in names:
-        match = _NUMBERED.fullmatch(name)
-        prefix, digits = (match.group(1), match.group(2)) if match is not None else (name, "")
-        if not digits or not groups or groups[-1][0] != prefix or not groups[-1][1]:
-            groups.append((prefix, [[digits, digits]] if digits else []))
-        elif _follows(groups[-1][1][-1][1], digits):
-            groups[-1][1][-1][1] = digits
-        else:
-            groups[-1][1].append([digits, digits])
-    return ",".join(_group(prefix, runs) for prefix, runs in groups)
-
-
-def _follows(one: str, other: str) -> bool:
-    same_form = len(one) == len(other) or not (one.startswith("0") or other.startswith("0"))
-    return same_form and int(other) == int(one) + 1
-
-
-def _group(prefix: str, runs: list[list[str]]) -> str:
-    if not runs or (len(runs) == 1 and runs[0][0] == runs[0][1]):
-        return prefix + (runs[0][0] if runs else "")
-    parts = (first if first == last else f"{first}-{last}" for first, last in runs)
-    return f"{prefix}[{','.join(parts)}]"
-
-
-def expand_hosts(text: str) -> list[str]:
-    """The names of `n[1-3,07],m`. Raises `ValueError` for what is no such list."""
-    found: list[str] = []
-    for part in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text):
-        found += _expand(part.strip())
-        if len(found) > _EXPANDED_MAX:
-            raise ValueError(f"more than {_EXPANDED_MAX} names")
-    if not found or text.count("[") != text.count("]"):
-        raise ValueError("no list of names")
-    return list(dict.fromkeys(found))
-
-
-def _expand(part: str) -> list[str]:
-    head, mark, rest = part.partition("[")
-    if not mark:
-        return [part] if part else []
-    inside, _, tail = rest.partition("]")
-    names: list[str] = []
-    for span in inside.split(","):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", span.strip(), re.ASCII)
-        if match is None:
-            raise ValueError(f"{span!r} is no range")
-        first, last = match.group(1), match.group(2) or match.group(1)
-        if not 0 <= int(last) - int(first) <= _EXPANDED_MAX:
-            raise ValueError(f"{span!r} is no range")
-        numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
-        names += [f"{head}{number}{end}" for number in numbers for end in (_expand(tail) or [""])]
-    return names
-
-
-def counts_by_node(counts: Iterable[int]) -> str:
-    """`2(x3),1`: one number for each node, equal neighbours together."""
-    runs: list[list[int]] = []
-    for each in counts:
-        if runs and runs[-1][0] == each:
-            runs[-1][1] += 1
-        else:
-            runs.append([each, 1])
-    return ",".join(str(value) if times == 1 else f"{value}(x{times})" for value, times in runs)
 
 
 def whole(env: Mapping[str, str], name: str, default: int) -> int:

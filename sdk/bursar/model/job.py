@@ -16,6 +16,7 @@ import msgspec
 
 from bursar.model.ranges import Indices, Range, Ranges, compress
 from bursar.resources import ResourceRequest
+from bursar.steps.names import OF_THE_NODE
 
 
 class JobState(StrEnum):
@@ -248,8 +249,8 @@ def launch_of(
         return Launch(env=env, files=files, **{name: getattr(spec, name) for name in _FROM_SPEC})
     if spec.setup:
         return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env, files=files)
-    # Nothing of the job runs here, so nothing of its environment, secrets before all, has to be here.
-    return Launch(command=_WAIT, workdir="/")
+    # Until a step comes, which brings its environment, nothing of the job's, secrets before all, is here.
+    return Launch(command=_WAIT, workdir="/", env={k: v for k, v in env.items() if k in OF_THE_NODE})
 
 
 def holds_its_place(spec: JobSpec, rank: int) -> bool:

@@ -28,6 +28,7 @@ class AgentMessage(google.protobuf.message.Message):
     TELEMETRY_FIELD_NUMBER: builtins.int
     LOG_FIELD_NUMBER: builtins.int
     EXITS_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -44,6 +45,8 @@ class AgentMessage(google.protobuf.message.Message):
     def log(self) -> global___LogReply: ...
     @property
     def exits(self) -> global___ExitedBatch: ...
+    @property
+    def step(self) -> global___StepFrame: ...
     def __init__(
         self,
         *,
@@ -55,10 +58,11 @@ class AgentMessage(google.protobuf.message.Message):
         telemetry: bursar.v1.types_pb2.TelemetryBatch | None = ...,
         log: global___LogReply | None = ...,
         exits: global___ExitedBatch | None = ...,
+        step: global___StepFrame | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "telemetry", b"telemetry", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -74,6 +78,7 @@ class DaemonMessage(google.protobuf.message.Message):
     FORGET_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
     METER_NOW_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -90,6 +95,8 @@ class DaemonMessage(google.protobuf.message.Message):
     def refused(self) -> global___Refused: ...
     @property
     def meter_now(self) -> global___MeterNow: ...
+    @property
+    def step(self) -> global___StepFrame: ...
     def __init__(
         self,
         *,
@@ -101,10 +108,11 @@ class DaemonMessage(google.protobuf.message.Message):
         forget: global___ForgetBatch | None = ...,
         refused: global___Refused | None = ...,
         meter_now: global___MeterNow | None = ...,
+        step: global___StepFrame | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now", "step"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -702,6 +710,47 @@ class LogMark(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["after_us", b"after_us", "offset", b"offset"]) -> None: ...
 
 global___LogMark = LogMark
+
+@typing.final
+class StepFrame(google.protobuf.message.Message):
+    """A piece of what two members of one attempt say to each other (`bursar.steps`): carried unopened, and may be
+    lost on the way, for its ends send again.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    FROM_RANK_FIELD_NUMBER: builtins.int
+    TO_RANK_FIELD_NUMBER: builtins.int
+    CHANNEL_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    TO_CLIENT_FIELD_NUMBER: builtins.int
+    attempt_id: builtins.str
+    from_rank: builtins.int
+    to_rank: builtins.int
+    channel: builtins.int
+    """of one step on one member; chosen by who asked for it"""
+    kind: builtins.str
+    """open | resume | data | close"""
+    data: builtins.bytes
+    """of a close: why"""
+    to_client: builtins.bool
+    """goes to who asked for the step, else to its host"""
+    def __init__(
+        self,
+        *,
+        attempt_id: builtins.str = ...,
+        from_rank: builtins.int = ...,
+        to_rank: builtins.int = ...,
+        channel: builtins.int = ...,
+        kind: builtins.str = ...,
+        data: builtins.bytes = ...,
+        to_client: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "channel", b"channel", "data", b"data", "from_rank", b"from_rank", "kind", b"kind", "to_client", b"to_client", "to_rank", b"to_rank"]) -> None: ...
+
+global___StepFrame = StepFrame
 
 @typing.final
 class Refused(google.protobuf.message.Message):

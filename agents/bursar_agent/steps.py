@@ -1,0 +1,349 @@
+"""Steps between nodes: from processes of members here to members elsewhere, and back.
+
+Owns    the socket that processes of jobs connect to, who each of them is, what is on its way to whom.
+Why     the agent carries what the ends of a step say and opens nothing. It keeps nothing that matters either:
+        what it loses (by a restart, by a reader that is slow) the ends send again (`bursar.steps.flow`). Who
+        asks is not said by them but by the kernel: a process is of the attempt whose supervisor is above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bursar.errors import BursarError
+from bursar.steps import bridge, names
+from bursar.steps.install import install
+from bursar_agent.link.wire import Frame
+from bursar_agent.runner.handle import ProcessRunner
+from bursar_agent.stimuli import Key
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX = 1024
+CHANNELS_MAX = 256
+"""Of one member: what one job can take from the others of its node is bounded."""
+BACKLOG_BYTES_MAX = 4 << 20
+"""While so much waits for the daemon, no process is read."""
+_PAUSE_S = 0.02
+OPENING_S = 30.0
+OPENING_PACKETS_MAX = 8
+GRACE_S = 15.0
+"""After our start, so long may an end take to connect again before it counts as gone."""
+_IDENTITY_TRIES, _IDENTITY_PAUSE_S = 20, 0.05
+_SOCKET_BYTES = 1 << 19
+_UNREAD_MAX = 64
+_CREDENTIALS = struct.Struct("iII")
+
+
+class _Hello(msgspec.Struct, frozen=True):
+    attempt: str
+    to: int
+    channel: int
+    resume: bool = False
+
+
+End = tuple[str, int, int, bool]
+"""(attempt id, its rank here, channel, is it the client?)"""
+
+
+class _Connection:
+    """One process of a job."""
+
+    def __init__(self, channel: socket.socket, member: Key) -> None:
+        self.channel = channel
+        self.member = member
+        self.end: End | None = None
+        self.other = 0
+
+
+class _Opening:
+    """A host that is being made, and what has come for it."""
+
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+        self.until = time.monotonic() + OPENING_S
+        self.packets: list[bytes] = []
+
+
+class Steps:
+    """All steps that lead from or to this node. Belongs to one event loop.
+
+    Args:
+        send: takes each frame for the daemon; may drop it.
+        backlog_bytes: how much waits to leave.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        runner: ProcessRunner,
+        send: Callable[[Frame], None],
+        backlog_bytes: Callable[[], int],
+        server: str,
+    ) -> None:
+        self._directory = directory
+        self._runner = runner
+        self._send = send
+        self._backlog_bytes = backlog_bytes
+        self._server = server
+        self._socket: socket.socket | None = None
+        self._connections: dict[int, _Connection] = {}
+        self._ends: dict[End, _Connection] = {}
+        self._servers: dict[Key, _Connection] = {}
+        self._opening: dict[End, _Opening] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun_at = 0.0
+
+    def open(self) -> None:
+        """Write the programs and listen. Raises `OSError`."""
+        install(self._directory, self._server)
+        path = self._directory / names.SOCKET
+        listening = socket.socket(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            listening.bind(f"/proc/self/fd/{folder}/{names.SOCKET}")
+        finally:
+            os.close(folder)
+        path.chmod(0o666)  # whoever is no process of a job is refused by name of the kernel
+        listening.listen(128)
+        self._socket = listening
+        self._begun_at = time.monotonic()
+        asyncio.get_running_loop().add_reader(listening.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Let go: steps go on, and find the next agent."""
+        loop = asyncio.get_running_loop()
+        for task in self._tasks:
+            task.cancel()
+        for fd, connection in self._connections.items():
+            loop.remove_reader(fd)
+            connection.channel.close()
+        self._connections.clear()
+        if self._socket is not None:
+            loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    # --- processes of jobs
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        while True:
+            try:
+                channel, _ = self._socket.accept()
+            except OSError:
+                return
+            channel.setblocking(False)
+            if len(self._connections) + len(self._tasks) >= CONNECTIONS_MAX:
+                channel.close()
+                continue
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            task = asyncio.get_running_loop().create_task(self._identify(channel))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _identify(self, channel: socket.socket) -> None:
+        """Whose process it is; one that is nobody's is hung up on."""
+        pid, uid, _ = _CREDENTIALS.unpack(
+            channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        for _ in range(_IDENTITY_TRIES):
+            member = self._runner.member_of(pid)
+            if member is not None and _owner(pid) == uid:
+                break
+            await asyncio.sleep(_IDENTITY_PAUSE_S)
+        else:
+            log.warning("not a process of a job; its step is refused", extra={"pid": pid, "uid": uid})
+            with contextlib.suppress(OSError):
+                channel.send(bridge.CLOSE + b"the agent knows of no job that this process is of")
+            _hang_up(channel)
+            return
+        self._connections[channel.fileno()] = _Connection(channel, member)
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._read, channel.fileno())
+
+    def _read(self, fd: int) -> None:
+        connection = self._connections[fd]
+        if self._backlog_bytes() > BACKLOG_BYTES_MAX:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(fd)
+            loop.call_later(_PAUSE_S, self._resume, fd, connection)
+            return
+        try:
+            message = connection.channel.recv(bridge.MESSAGE_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._hang_up(connection, tell=True)
+            return
+        try:
+            self._hear(connection, message[:1], message[1:])
+        except (ValueError, msgspec.MsgspecError) as problem:
+            self._refuse(connection, f"not understood: {problem}")
+
+    def _resume(self, fd: int, connection: _Connection) -> None:
+        if self._connections.get(fd) is connection:
+            asyncio.get_running_loop().add_reader(fd, self._read, fd)
+
+    def _hear(self, connection: _Connection, kind: bytes, body: bytes) -> None:
+        if kind == bridge.DATA and connection.end is not None:
+            self._say(connection, "data", body)
+        elif kind == bridge.SERVE:
+            self._servers[connection.member] = connection
+            for end, opening in self._opening.items():
+                if end[:2] == connection.member:
+                    self._tell(connection, bridge.OPEN + opening.message)
+        elif kind in (bridge.CONNECT, bridge.ACCEPT):
+            hello = msgspec.json.decode(body, type=_Hello)
+            self._take_end(connection, hello, client=kind == bridge.CONNECT)
+        else:
+            raise ValueError("no word of a step")
+
+    def _take_end(self, connection: _Connection, hello: _Hello, client: bool) -> None:
+        attempt, rank = connection.member
+        if hello.attempt != attempt or not 0 <= hello.channel < 1 << 63 or not 0 <= hello.to < 1 << 16:
+            self._refuse(connection, f"it is of attempt {attempt}, not {hello.attempt}")
+            return
+        end = (attempt, rank, hello.channel, client)
+        older = self._ends.get(end)
+        if older is None and sum(one[:2] == connection.member for one in self._ends) >= CHANNELS_MAX:
+            self._refuse(connection, f"more than {CHANNELS_MAX} steps between nodes at once")
+            return
+        if older is not None and older is not connection:
+            self._refuse(connection, "another process has this end of the step")
+            return
+        connection.end, connection.other = end, hello.to
+        self._ends[end] = connection
+        if client:
+            self._say(connection, "resume" if hello.resume else "open")
+            return
+        opening = self._opening.pop(end, None)
+        for packet in opening.packets if opening is not None else ():
+            self._tell(connection, bridge.DATA + packet)
+
+    def _say(self, connection: _Connection, kind: str, data: bytes = b"") -> None:
+        assert connection.end is not None
+        attempt, rank, channel, client = connection.end
+        self._send(
+            Frame(
+                attempt_id=attempt,
+                from_rank=rank,
+                to_rank=connection.other,
+                channel=channel,
+                kind=kind,
+                data=data,
+                to_client=not client,
+            )
+        )
+
+    def _tell(self, connection: _Connection, message: bytes) -> None:
+        """To a process; one that does not read loses it, and asks again."""
+        with contextlib.suppress(OSError):
+            connection.channel.send(message)
+
+    def _refuse(self, connection: _Connection, why: str) -> None:
+        self._tell(connection, bridge.CLOSE + why.encode())
+        self._hang_up(connection, tell=False)
+
+    def _hang_up(self, connection: _Connection, tell: bool) -> None:
+        fd = connection.channel.fileno()
+        if self._connections.pop(fd, None) is None:
+            return
+        asyncio.get_running_loop().remove_reader(fd)
+        _hang_up(connection.channel)
+        if self._servers.get(connection.member) is connection:
+            del self._servers[connection.member]
+        if connection.end is not None and self._ends.get(connection.end) is connection:
+            if tell:
+                self._say(connection, "close", b"the other end has ended")
+            del self._ends[connection.end]
+
+    # --- the daemon
+
+    def take(self, frame: Frame) -> None:
+        """A frame for a process of a member here."""
+        end = (frame.attempt_id, frame.to_rank, frame.channel, frame.to_client)
+        connection = self._ends.get(end)
+        if frame.kind == "open" and not frame.to_client:
+            if connection is None:
+                self._begin(end, frame)
+        elif frame.kind == "close":
+            self._opening.pop(end, None)
+            if connection is not None:
+                self._refuse(connection, frame.data.decode("utf-8", "replace") or "lost")
+        elif connection is not None:
+            if frame.kind == "data":
+                self._tell(connection, bridge.DATA + frame.data)
+        elif end in self._opening:
+            if frame.kind == "data" and len(self._opening[end].packets) < OPENING_PACKETS_MAX:
+                self._opening[end].packets.append(frame.data)
+        elif time.monotonic() - self._begun_at > GRACE_S:
+            self._answer_close(frame, "its process has ended")
+
+    def _begin(self, end: End, frame: Frame) -> None:
+        now = time.monotonic()
+        self._opening = {one: opening for one, opening in self._opening.items() if opening.until > now}
+        if end in self._opening:
+            return
+        member = end[:2]
+        if sum(one[:2] == member for one in self._opening) >= CHANNELS_MAX:
+            self._answer_close(frame, f"more than {CHANNELS_MAX} steps between nodes at once")
+            return
+        told: dict[str, Any] = {"attempt": end[0], "from": end[1], "to": frame.from_rank, "channel": end[2]}
+        self._opening[end] = opening = _Opening(json.dumps(told).encode())
+        server = self._servers.get(member)
+        if server is not None:
+            self._tell(server, bridge.OPEN + opening.message)
+            return
+        try:
+            self._runner.ask_for_steps(*member)
+        except (BursarError, OSError) as problem:
+            del self._opening[end]
+            self._answer_close(frame, str(problem))
+
+    def _answer_close(self, frame: Frame, why: str) -> None:
+        self._send(
+            Frame(
+                attempt_id=frame.attempt_id,
+                from_rank=frame.to_rank,
+                to_rank=frame.from_rank,
+                channel=frame.channel,
+                kind="close",
+                data=why.encode(),
+                to_client=not frame.to_client,
+            )
+        )
+
+
+def _hang_up(channel: socket.socket) -> None:
+    """Close it so that our last words are read: what it said and nobody read would void them."""
+    with contextlib.suppress(OSError):
+        for _ in range(_UNREAD_MAX):
+            if not channel.recv(bridge.MESSAGE_BYTES_MAX):
+                break
+    channel.close()
+
+
+def _owner(pid: int) -> int:
+    """Account of the process that has this number now; -1: there is none."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1

@@ -1,0 +1,324 @@
+"""The tasks of one step on one node: started, heard, signalled, and gone with whoever asked for them.
+
+Owns    the processes and their pipes. Input: frames of the client over one stream; its end kills all.
+Why     it is the parent of the tasks and inherits what they leave, so a step that is over leaves nothing; and
+        it reads no more than the client takes, so a task that prints more waits in its own pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from typing import Any, Final, NoReturn
+
+from bursar.steps import frames, kernel, names, patterns
+
+OUTBOX_BYTES_MAX: Final = 1 << 18
+
+
+class _Task:
+    __slots__ = ("pid", "pidfd", "rank", "status")
+
+    def __init__(self, rank: int, pid: int) -> None:
+        self.rank = rank
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.status: int | None = None
+
+
+class Host:
+    """One step on one node, until none of its processes is left."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        self._channel = channel
+        self._reader = frames.Reader()
+        self._outbox = bytearray()
+        self._poll = select.epoll()
+        self._poll.register(channel.fileno(), select.EPOLLIN)
+        self._tasks: dict[int, _Task] = {}
+        self._pipes: dict[int, tuple[int, int]] = {}
+        self._stdin, self._stdin_left = -1, bytearray()
+        self._stdin_ends = False
+        self._paused = False
+        self._client = True
+        self._begun = False
+
+    def run(self) -> None:
+        """Until the step is over and told, or its client is gone."""
+        kernel.inherit_orphans()
+        while True:
+            for fd, event in self._poll.poll():
+                self._on(fd, event)
+            if not self._client:
+                kill_below(os.getpid())
+                return
+            if self._begun and not self._tasks:
+                self._leave()
+                return
+            self._flow()
+
+    def _on(self, fd: int, event: int) -> None:
+        if fd == self._channel.fileno():
+            if event & ~select.EPOLLOUT:
+                self._hear()
+        elif fd in self._pipes:
+            self._read(fd)
+        elif fd == self._stdin:
+            self._feed()
+        elif fd in self._tasks:
+            self._reap(self._tasks[fd])
+
+    # --- the client
+
+    def _hear(self) -> None:
+        try:
+            data = self._channel.recv(frames.CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._client = False
+            return
+        for kind, number, body in self._reader.feed(data):
+            if kind == frames.SPEC:
+                self._start(json.loads(body))
+            elif kind == frames.STDIN:
+                self._stdin_left += body
+                self._feed()
+            elif kind == frames.STDIN_END:
+                self._stdin_ends = True
+                self._feed()
+            elif kind == frames.SIGNAL:
+                self._signal(number)
+            elif kind == frames.END:
+                self._client = False
+
+    def _say(self, kind: int, task: int = 0, data: bytes = b"") -> None:
+        self._outbox += frames.encode(kind, task, data)
+
+    def _flow(self) -> None:
+        """Send what can go, and read from tasks only while it does."""
+        while self._outbox:
+            try:
+                sent = self._channel.send(self._outbox[: frames.CHUNK_BYTES])
+            except BlockingIOError:
+                break
+            except OSError:
+                self._client = False
+                return
+            del self._outbox[:sent]
+        wanted = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
+        self._poll.modify(self._channel.fileno(), wanted)
+        full = len(self._outbox) >= OUTBOX_BYTES_MAX
+        if full != self._paused:
+            self._paused = full
+            for fd in self._pipes:
+                if full:
+                    self._poll.unregister(fd)
+                else:
+                    self._poll.register(fd, select.EPOLLIN)
+
+    # --- tasks
+
+    def _start(self, spec: dict[str, Any]) -> None:
+        self._begun = True
+        node_env = {name: os.environ[name] for name in names.OF_THE_NODE if name in os.environ}
+        env = {**spec["env"], **node_env, **spec["node_env"]}
+        here = env.get(names.DIRECTORY, spec["steps"])
+        env["PATH"] = env.get("PATH", os.defpath).replace(spec["steps"], here)
+        patterns.empty(spec, env)
+        for local, rank in enumerate(spec["ranks"]):
+            self._spawn(spec, env, local, rank)
+
+    def _spawn(self, spec: dict[str, Any], env: dict[str, str], local: int, rank: int) -> None:
+        env = {**env, **patterns.task_environment(spec, env, local, rank)}
+        first = rank == 0 and spec["stdin"]
+        stdin, ours_in = os.pipe2(os.O_CLOEXEC) if first else (-1, -1)
+        out, task_out = os.pipe2(os.O_CLOEXEC)
+        err, task_err = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become(spec, env, parent, local, rank, (stdin, task_out, task_err))
+        os.close(task_out)
+        os.close(task_err)
+        if first:
+            os.close(stdin)
+            os.set_blocking(ours_in, False)
+            self._stdin = ours_in
+        task = _Task(rank, pid)
+        self._tasks[task.pidfd] = task
+        self._poll.register(task.pidfd, select.EPOLLIN)
+        for fd, kind in ((out, frames.OUT), (err, frames.ERR)):
+            os.set_blocking(fd, False)
+            self._pipes[fd] = (kind, rank)
+            if not self._paused:
+                self._poll.register(fd, select.EPOLLIN)
+
+    def _read(self, fd: int) -> bool:
+        """One piece of output; False at the end of a pipe, or when there is none now."""
+        kind, rank = self._pipes[fd]
+        try:
+            data = os.read(fd, frames.CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        if data:
+            self._say(kind, rank, data)
+            return True
+        if not self._paused:
+            self._poll.unregister(fd)
+        os.close(fd)
+        del self._pipes[fd]
+        return False
+
+    def _feed(self) -> None:
+        """Give the first task what has come for it; what it takes is told, so that more comes."""
+        if self._stdin < 0:
+            if self._stdin_left:
+                self._say(frames.CREDIT, len(self._stdin_left))
+                self._stdin_left.clear()
+            return
+        try:
+            taken = os.write(self._stdin, self._stdin_left[: frames.CHUNK_BYTES]) if self._stdin_left else 0
+        except BlockingIOError:
+            taken = 0
+        except OSError:  # it reads no more
+            taken, self._stdin_ends = len(self._stdin_left), True
+        if taken:
+            del self._stdin_left[:taken]
+            self._say(frames.CREDIT, taken)
+        if self._stdin_ends and not self._stdin_left:
+            self._watch_stdin(False)
+            os.close(self._stdin)
+            self._stdin = -1
+        else:
+            self._watch_stdin(bool(self._stdin_left))
+
+    def _watch_stdin(self, wanted: bool) -> None:
+        try:
+            if wanted:
+                self._poll.register(self._stdin, select.EPOLLOUT)
+            else:
+                self._poll.unregister(self._stdin)
+        except OSError:
+            pass  # so it was already
+
+    def _signal(self, number: int) -> None:
+        for task in self._tasks.values():
+            try:
+                os.killpg(task.pid, number)
+            except OSError:
+                continue
+
+    def _reap(self, task: _Task) -> None:
+        _, status = os.waitpid(task.pid, 0)
+        self._poll.unregister(task.pidfd)
+        os.close(task.pidfd)
+        del self._tasks[task.pidfd]
+        # What it wrote comes before its end.
+        for fd in [fd for fd, (_, rank) in self._pipes.items() if rank == task.rank]:
+            while len(self._outbox) < 4 * OUTBOX_BYTES_MAX and self._read(fd):
+                pass
+        code = os.waitstatus_to_exitcode(status)
+        self._say(frames.EXIT, task.rank, bytes((max(code, 0), max(-code, 0))))
+
+    # --- ends
+
+    def _leave(self) -> None:
+        """All tasks have ended: what they left goes too, and the rest of their output is told."""
+        kill_below(os.getpid())
+        self._channel.setblocking(True)
+        try:
+            self._channel.sendall(self._outbox)
+            for fd, (kind, rank) in list(self._pipes.items()):
+                os.set_blocking(fd, True)
+                while data := os.read(fd, frames.CHUNK_BYTES):
+                    self._channel.sendall(frames.encode(kind, rank, data))
+            self._channel.sendall(frames.encode(frames.DONE))
+        except OSError:
+            pass  # nobody listens
+
+
+def kill_below(pid: int) -> None:
+    """Kill everything below `pid` (the caller), until nothing is."""
+    while found := kernel.descendants(pid):
+        for one in found:
+            try:
+                os.kill(one, signal.SIGKILL)
+            except OSError:
+                continue
+        try:
+            os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+
+
+def _become(
+    spec: dict[str, Any],
+    env: dict[str, str],
+    parent: int,
+    local: int,
+    rank: int,
+    pipes: tuple[int, int, int],
+) -> NoReturn:
+    """The forked child becomes the task; what prevents it is said on its standard error."""
+    code = 126
+    try:
+        os.setsid()
+        kernel.die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(code)
+        stdin, out, err = pipes
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(stdin if stdin >= 0 else os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(spec["cwd"])
+        patterns.redirect(spec, env, local, rank)
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(spec["argv"][0], spec["argv"], env)
+    except FileNotFoundError as problem:
+        code = 127
+        _tell(spec, f"{problem.filename or spec['argv'][0]}: no such file or command")
+    except (OSError, ValueError) as problem:
+        where = getattr(problem, "filename", None) or spec["argv"][0]
+        _tell(spec, f"{where}: {getattr(problem, 'strerror', None) or problem}")
+    finally:
+        os._exit(code)
+
+
+def _tell(spec: dict[str, Any], text: str) -> None:
+    os.write(2, f"{spec['program']}: error: {spec['node']}: {text}\n".encode("utf-8", "surrogateescape"))
+
+
+def fork_host(other: socket.socket | None = None) -> socket.socket:
+    """A host as a child of the caller, which keeps one end of its stream.
+
+    Args:
+        other: closed in the child.
+    """
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        code = 1
+        try:
+            ours.close()
+            if other is not None:
+                other.close()
+            Host(theirs).run()
+            code = 0
+        except BaseException as problem:
+            os.write(2, f"step host: {problem!r}\n".encode())
+            kill_below(os.getpid())
+        finally:
+            os._exit(code)
+    theirs.close()
+    return ours

@@ -1,0 +1,57 @@
+"""The small programs of steps as files: for the jobs of a node, and for login machines.
+
+Owns    which there are, and how they start.
+Why     they run again and again inside jobs: straight into Python without site packages, whatever PATH says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from bursar.steps import names
+
+SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+_HEAD: Final = "#!{python} -IS\nimport sys\nsys.path.insert(0, {root!r})\n"
+_SHIM: Final = _HEAD + "from bursar.steps.shims import main\nsys.exit(main({name!r}, sys.argv[1:]))\n"
+_SERVE: Final = _HEAD + "from bursar.steps.server import main\nmain()\n"
+_BURSAR: Final = "#!/bin/sh\n{server}exec {python} -c 'from bursar.cli.main import main; main()' \"$@\"\n"
+
+
+def install(directory: Path, server: str = "") -> None:
+    """Write the programs for the jobs of one node. Raises `OSError`.
+
+    Args:
+        server: address of the daemon, for a `bursar` that is not told another.
+    """
+    for folder in (directory, directory / names.SHIMS, directory / names.TOOLS):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.chmod(0o755)
+    write_shims(directory / names.SHIMS)
+    default = f': "${{BURSAR_SERVER:={server}}}"; export BURSAR_SERVER\n' if server else ""
+    _write(directory / names.TOOLS / "bursar", _BURSAR.format(server=default, python=sys.executable))
+    _write(directory / names.TOOLS / "bursar-rsh", _program(_SHIM, name="bursar-rsh"))
+    _write(directory / names.SERVE, _program(_SERVE))
+
+
+def write_shims(directory: Path) -> None:
+    """Write Slurm's commands into a directory. Raises `OSError`."""
+    for name in SLURM:
+        _write(directory / name, _program(_SHIM, name=name))
+
+
+def _program(form: str, **words: str) -> str:
+    return form.format(python=sys.executable, root=_ROOT, **words)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a program as a whole: jobs may be starting it."""
+    if path.is_file() and path.read_text() == text:
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(0o755)
+    temporary.rename(path)

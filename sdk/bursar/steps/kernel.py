@@ -1,0 +1,69 @@
+"""The few calls of Linux that Python has no name for.
+
+Why     a task must die with its host, a host must inherit what its tasks leave, a client must know who
+        sent it a signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+_RECORD_BYTES = 128
+_SENDER_AT = 12
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """The caller gets this signal when the thread that forked it ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def inherit_orphans() -> None:
+    """What any descendant leaves behind becomes a child of the caller."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def signal_fd(numbers: Iterable[int]) -> int:
+    """A descriptor to read signals from, which must be blocked already. Raises `OSError`."""
+    mask = ctypes.c_uint64(sum(1 << (number - 1) for number in numbers))
+    fd: int = _libc.signalfd(-1, ctypes.byref(mask), _SFD_FLAGS)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return fd
+
+
+def read_signals(fd: int) -> list[tuple[int, int]]:
+    """(number, pid of the sender; 0: the kernel) of each that waits."""
+    try:
+        data = os.read(fd, 16 * _RECORD_BYTES)
+    except BlockingIOError:
+        return []
+    return [
+        (struct.unpack_from("I", data, at)[0], struct.unpack_from("I", data, at + _SENDER_AT)[0])
+        for at in range(0, len(data), _RECORD_BYTES)
+    ]
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below `pid`, parents before children."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(name))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        queue = [child for parent in queue for child in parents.get(parent, ())]
+        found += queue
+    return found

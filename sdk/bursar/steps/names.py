@@ -1,0 +1,36 @@
+"""Names that agents, jobs and steps share.
+
+Owns    variables, and the files of the directory that an agent makes for steps.
+Why     the agent writes them, the daemon chooses which of them a member that holds its place needs, programs
+        of other releases read them in running jobs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DIRECTORY: Final = "BURSAR_STEPS"
+"""The directory that the agent made for steps: `SOCKET`, `SERVE`, `SHIMS`, `TOOLS` are in it."""
+SOCKET: Final = "sock"
+SERVE: Final = "serve"
+SHIMS: Final = "slurm"
+TOOLS: Final = "bin"
+
+MEMBER: Final = "BURSAR_ATTEMPT_MEMBER"
+NODE_NAMES: Final = "BURSAR_NODE_NAMES"
+
+TASK_FACTOR: Final = 4_000_037
+"""Of the whole numbers that tasks of arrays have under Slurm's names: a prime above every index, so that a
+port made of the number by a remainder differs from task to task and from array to array."""
+TASK_INDEX_MAX: Final = 4_000_000
+
+STEP_RANK, STEP_LOCAL_RANK, STEP_TASKS = "BURSAR_STEP_RANK", "BURSAR_STEP_LOCAL_RANK", "BURSAR_STEP_TASKS"
+
+OF_THE_NODE: Final = frozenset(
+    {
+        "BURSAR_ATTEMPT_MEMBER", "BURSAR_CHECKPOINT_DIR", "BURSAR_GPUS", "BURSAR_NODE_RANK", "BURSAR_STEPS",
+        "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "NODE_RANK", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE",
+        "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_TMPDIR", "SLURM_TOPOLOGY_ADDR", "TMPDIR",
+    }
+)  # fmt: skip
+"""What a task has from the member it runs on; all else it has from whoever started the step."""

@@ -1,0 +1,94 @@
+"""What one task has for itself: its variables, its files.
+
+Owns    ranks under the names of Bursar, Slurm and torch; `%t` and its kin in names of files.
+Why     it is decided on the task's node, for only there are its devices and its directories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bursar.steps import names
+
+_PATTERN = re.compile(r"%(\d{0,2})([AaJjNnstuxh%])", re.ASCII)
+
+
+def task_environment(
+    spec: Mapping[str, Any], env: Mapping[str, str], local: int, rank: int
+) -> dict[str, str]:
+    """What differs from task to task."""
+    found = {
+        names.STEP_RANK: str(rank),
+        names.STEP_LOCAL_RANK: str(local),
+        names.STEP_TASKS: str(spec["tasks"]),
+    }
+    if spec["slurm"]:
+        found |= {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(local)}
+    if spec["distributed"]:
+        found |= {"RANK": str(rank), "LOCAL_RANK": str(local)}
+    devices = [one for one in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    each = spec["gpus_per_task"]
+    if spec["gpus_per_node"]:
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[: spec["gpus_per_node"]])
+    if each:
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[local * each : (local + 1) * each])
+    return found
+
+
+def file_name(pattern: str, spec: Mapping[str, Any], env: Mapping[str, str], local: int, rank: int) -> str:
+    """`%j`, `%t`, `%4n` and the others as Slurm writes them."""
+    job = env.get("SLURM_JOB_ID") or env.get("BURSAR_JOB_NUMBER", "")
+    words = {
+        "A": env.get("SLURM_ARRAY_JOB_ID", job),
+        "a": env.get("SLURM_ARRAY_TASK_ID", env.get("BURSAR_ARRAY_INDEX", "4294967294")),
+        "J": f"{job}.{spec['step']}",
+        "j": job,
+        "N": spec["node"],
+        "h": spec["node"],
+        "n": str(spec["node_index"]),
+        "s": str(spec["step"]),
+        "t": str(rank),
+        "u": env.get("USER", ""),
+        "x": env.get("SLURM_JOB_NAME", ""),
+        "%": "%",
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        word = str(words[match.group(2)])
+        return word.zfill(int(match.group(1) or 0)) if word.isdigit() else word
+
+    return _PATTERN.sub(fill, pattern)
+
+
+def of_a_task(pattern: str) -> bool:
+    """Does it name a file of its own for each task or node, which is opened there?"""
+    return any(match.group(2) in "tnNh" for match in _PATTERN.finditer(pattern))
+
+
+def empty(spec: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    """Make the files of this node's tasks, empty unless the step appends. What fails is told by the task."""
+    flags = os.O_WRONLY | os.O_CREAT | (0 if spec["append"] else os.O_TRUNC)
+    wanted = [pattern for pattern in (spec["output"], spec["error"]) if pattern not in ("", "none")]
+    found = {
+        file_name(pattern, spec, env, local, rank)
+        for pattern in wanted
+        for local, rank in enumerate(spec["ranks"])
+    }
+    for name in found:
+        with contextlib.suppress(OSError):
+            os.close(os.open(os.path.join(spec["cwd"], name), flags, 0o666))
+
+
+def redirect(spec: Mapping[str, Any], env: Mapping[str, str], local: int, rank: int) -> None:
+    """Put standard input, output and error of the calling process where the step says. Raises `OSError`."""
+    for number, pattern in ((1, spec["output"]), (2, spec["error"])):
+        if pattern:
+            name = os.devnull if pattern == "none" else file_name(pattern, spec, env, local, rank)
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), number)
+    if spec["input"]:
+        name = os.devnull if spec["input"] == "none" else file_name(spec["input"], spec, env, local, rank)
+        os.dup2(os.open(name, os.O_RDONLY), 0)

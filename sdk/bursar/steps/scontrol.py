@@ -1,0 +1,76 @@
+"""`scontrol`: lists of nodes, the running job, and putting it back into the queue.
+
+Why     scripts ask it for host names, for what they are, and to run again; the rest is an administrator's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from bursar.steps.hosts import compress_hosts, expand_hosts
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 2 for what is not done here."""
+    words = [word for word in arguments if word not in ("-o", "--oneliner", "-d", "--details")]
+    what = [word.lower() for word in words[:2]]
+    if what in (["show", "hostnames"], ["show", "hostname"]):
+        return _hostnames(words[2:])
+    if what == ["show", "hostlist"] and len(words) == 3:
+        sys.stdout.write(compress_hosts(words[2].split(",")) + "\n")
+        return 0
+    if what in (["show", "job"], ["show", "jobs"]):
+        return _job(words[2:], os.environ, one_line=len(words) < len(arguments))
+    if what[:1] in (["requeue"], ["hold"], ["release"]) and len(words) >= 2:
+        from bursar.steps import queue
+
+        return queue.verb(what[0], words[1:])
+    shown = " ".join(words[:2]) or "without words"
+    return _refuse(f"{shown} cannot be done here; show hostnames, show job, requeue, hold and release can")
+
+
+def _refuse(text: str) -> int:
+    sys.stderr.write(f"scontrol: error: {text}\n")
+    return 2
+
+
+def _hostnames(words: Sequence[str]) -> int:
+    text = words[0] if words else os.environ.get("SLURM_JOB_NODELIST", "")
+    try:
+        sys.stdout.write("\n".join(expand_hosts(text)) + "\n")
+    except ValueError as problem:
+        return _refuse(f"show hostnames {text}: {problem}")
+    return 0
+
+
+def _job(words: Sequence[str], env: Mapping[str, str], one_line: bool) -> int:
+    own = env.get("SLURM_JOB_ID", "")
+    wanted = words[0] if words else own
+    task = f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}"
+    if not own or wanted not in (own, task):
+        return _refuse(f"show job {wanted}: only the running job is known here; use bursar show")
+
+    def at(name: str) -> str:
+        text = env.get(name, "")
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(int(text))) if text.isdigit() else "Unknown"
+
+    limit_s = int(env.get("SLURM_JOB_END_TIME", 0)) - int(env.get("SLURM_JOB_START_TIME", 0))
+    hours, minutes, seconds = limit_s // 3600, limit_s // 60 % 60, limit_s % 60
+    groups = (
+        f"JobId={own} JobName={env.get('SLURM_JOB_NAME', '')}",
+        f"UserId={env.get('SLURM_JOB_USER', '')}({os.getuid()}) Account={env.get('SLURM_JOB_ACCOUNT', '')}"
+        f" QOS={env.get('SLURM_JOB_QOS', '')}",
+        f"JobState=RUNNING Reason=None Requeue=1 Restarts={env.get('SLURM_RESTART_COUNT', '0')}",
+        f"TimeLimit={hours:02}:{minutes:02}:{seconds:02}",
+        f"StartTime={at('SLURM_JOB_START_TIME')} EndTime={at('SLURM_JOB_END_TIME')}",
+        f"Partition={env.get('SLURM_JOB_PARTITION', '')}",
+        f"NodeList={env.get('SLURM_JOB_NODELIST', '')}",
+        f"NumNodes={env.get('SLURM_JOB_NUM_NODES', '')} NumTasks={env.get('SLURM_NTASKS', '')}"
+        f" CPUs/Task={env.get('SLURM_CPUS_PER_TASK', '')}",
+        f"WorkDir={env.get('SLURM_SUBMIT_DIR', '')}",
+    )
+    sys.stdout.write((" " if one_line else "\n   ").join(groups) + "\n")
+    return 0

@@ -1,0 +1,27 @@
+"""Slurm's commands by name, each loaded alone.
+
+Why     scripts call them again and again: what one needs, another does not pay for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Run one of them; its exit code."""
+    if name == "srun":
+        from bursar.steps import srun
+
+        return srun.main(arguments)
+    if name == "bursar-rsh":
+        from bursar.steps import rsh
+
+        return rsh.main(arguments)
+    if name == "scontrol":
+        from bursar.steps import scontrol
+
+        return scontrol.main(arguments)
+    from bursar.steps import queue
+
+    return queue.main(name, arguments)

@@ -1,0 +1,265 @@
+"""`srun` inside a running job: its options, read as Slurm reads them.
+
+Owns    the table of options. Output: a request, or an error that names what cannot be done.
+Why     most scripts start what matters with it. An option that would change what runs, where or with what is
+        done or refused; one that changes comfort alone is taken and does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bursar.steps.hosts import expand_hosts
+from bursar.steps.request import Refused, Request
+
+PROGRAM: Final = "srun"
+
+
+class Option(NamedTuple):
+    """One option. `takes`: 0 no value, 1 a value, 2 one after `=` alone. `fate`: done, idle or refused."""
+
+    name: str
+    short: str
+    takes: int
+    fate: str = "done"
+    text: str = ""
+
+
+def _many(fate: str, takes: int, text: str, *names: str) -> list[Option]:
+    found = []
+    for each in names:
+        name, _, short = each.partition("/")
+        found.append(Option(name, short, takes, fate, text))
+    return found
+
+
+TABLE: Final = (
+    *_many("done", 1, "", "nodes/N", "ntasks/n", "ntasks-per-node", "tasks-per-node", "cpus-per-task/c"),
+    *_many("done", 1, "", "nodelist/w", "exclude/x", "output/o", "error/e", "input/i", "wait/W", "chdir/D"),
+    *_many("done", 1, "", "export", "open-mode", "distribution/m", "jobid", "gpus-per-task", "time/t", "mpi"),
+    *_many("done", 1, "", "gpus-per-node", "gres"),
+    *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "help/h", "version/V"),
+    *_many("done", 2, "", "kill-on-bad-exit/K", "exclusive"),
+    *_many("idle", 0, "", "overlap", "verbose/v", "no-kill/k", "overcommit/O", "oversubscribe/s"),
+    *_many("idle", 0, "", "disable-status/X"),
+    *_many("idle", 0, "", "contiguous", "use-min-nodes", "spread-job", "immediate/I", "no-allocate/Z"),
+    *_many("idle", 1, "", "job-name/J", "account/A", "partition/p", "qos/q", "comment", "mem", "mem-per-cpu"),
+    *_many("idle", 1, "", "mem-per-gpu", "mem-bind", "cpu-freq", "hint", "threads-per-core", "gpu-bind"),
+    *_many("idle", 1, "", "accel-bind", "cpus-per-gpu", "ntasks-per-core", "ntasks-per-socket", "profile"),
+    *_many("idle", 1, "", "gpu-freq", "constraint/C", "slurmd-debug", "msg-timeout", "tmp"),
+    *_many("idle", 1, "", "max-exit-timeout"),
+    *_many("idle", 1, "", "cores-per-socket", "sockets-per-node", "mincpus", "switches", "power", "priority"),
+    *_many("idle", 2, "", "cpu-bind", "propagate", "compress", "nice"),
+    *_many("refused", 1, "jobs of several parts are not built; submit one job for each", "het-group"),
+    *_many("refused", 2, "a job has no terminal", "pty", "x11"),
+    *_many("refused", 0, "start one srun for each program, in the background", "multi-prog"),
+    *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus/G", "gpus-per-socket"),
+    *_many("refused", 1, "it is decided where it is submitted", "begin/b", "dependency/d", "deadline"),
+    *_many("refused", 1, "write it into the command", "prolog", "epilog", "task-prolog", "task-epilog"),
+    *_many("refused", 2, "copy to a directory that all nodes share", "bcast"),
+    *_many("refused", 1, "containers are not built", "container-image", "container-mounts", "container"),
+    *_many("refused", 1, "containers are not built", "container-workdir", "container-name", "network"),
+    *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary", "relative/r"),
+)  # fmt: skip
+_BY_NAME: Final = {option.name: option for option in TABLE}
+_BY_SHORT: Final = {option.short: option for option in TABLE if option.short}
+HELP: Final = """\
+srun of bursar: start tasks on the nodes of the running job.
+usage: srun [-N nodes] [-n tasks] [--ntasks-per-node n] [-w nodes] [-o file] [-e file] [-l] [-K] [-W s] cmd...
+docs/from-slurm.md lists every option. Outside of a job: bursar run, bursar submit.
+"""
+
+
+def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Options by long name, and the command. Raises `Refused`."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(arguments):
+        word = arguments[at]
+        at += 1
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, mark, value = word[2:].partition("=")
+            option = _named(name)
+            at = _take(found, option, f"--{name}", value if mark else None, arguments, at)
+        elif word.startswith("-") and len(word) > 1:
+            at = _shorts(found, word[1:], arguments, at)
+        else:
+            at -= 1
+            break
+    return found, list(arguments[at:])
+
+
+def _named(name: str) -> Option:
+    option = _BY_NAME.get(name)
+    near = [name] if option else [each for each in _BY_NAME if each.startswith(name)]
+    if len(near) != 1 or not name:
+        words = (
+            f"is one of {', '.join('--' + each for each in near)}"
+            if near
+            else "is not an option of srun here"
+        )
+        raise Refused(f"--{name} {words}")
+    return _BY_NAME[near[0]]
+
+
+def _shorts(found: dict[str, str], letters: str, arguments: Sequence[str], at: int) -> int:
+    while letters:
+        option = _BY_SHORT.get(letters[0])
+        if option is None:
+            raise Refused(f"-{letters[0]} is not an option of srun here")
+        word, letters = f"-{letters[0]}", letters[1:]
+        if option.takes == 1:
+            return _take(found, option, word, letters.removeprefix("=") or None, arguments, at)
+        value = None
+        if option.takes == 2 and letters[:1].isdigit():
+            value, letters = letters[0], letters[1:]
+        at = _take(found, option, word, value, arguments, at)
+    return at
+
+
+def _take(
+    found: dict[str, str], option: Option, word: str, value: str | None, arguments: Sequence[str], at: int
+) -> int:
+    if option.fate == "refused":
+        raise Refused(f"{word} cannot be done: {option.text}")
+    if option.takes == 1 and value is None:
+        if at == len(arguments):
+            raise Refused(f"{word} needs a value")
+        value, at = arguments[at], at + 1
+    if option.takes == 0 and value is not None:
+        raise Refused(f"{word} takes no value")
+    if option.fate == "done":
+        found[option.name] = value or ""
+    return at
+
+
+def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Request, dict[str, str]]:
+    """What words ask for in a job with this environment, and what tasks inherit. Raises `Refused`."""
+    found, argv = parse(arguments)
+    if not argv:
+        raise Refused("no command is given")
+    request = Request(argv, program=PROGRAM, slurm=True)
+    _sizes(request, found, env)
+    request.node = _hosts(found, "nodelist")
+    request.exclude = _hosts(found, "exclude")
+    if "nodelist" in found and "nodes" not in found and "ntasks" not in found:
+        request.nodes = len(request.node)
+        request.tasks = request.nodes * (request.tasks_per_node or _number(env, "SLURM_NTASKS_PER_NODE", 1))
+    for key in ("output", "error", "input"):
+        setattr(request, key, found.get(key, ""))
+    request.label, request.unbuffered = "label" in found, "unbuffered" in found
+    request.quiet = "quiet" in found
+    request.append = found.get("open-mode", "truncate")[:1] == "a"
+    request.kill_on_bad_exit = "kill-on-bad-exit" in found and found["kill-on-bad-exit"] != "0"
+    request.wait_s = _number(found, "wait", 0)
+    request.exclusive = "exclusive" in found or "exact" in found
+    request.time_s = _seconds(found["time"]) if "time" in found else 0
+    request.cwd = os.path.join(os.getcwd(), found["chdir"]) if "chdir" in found else ""
+    request.cyclic = _cyclic(found.get("distribution", ""))
+    mpi = found.get("mpi", "none")
+    if mpi not in ("none", "openmpi"):
+        raise Refused(f"--mpi={mpi} is not there, so each process would be a world of its own; use mpirun")
+    own = env.get("SLURM_JOB_ID", "")
+    if "jobid" in found and found["jobid"] not in (own, ""):
+        raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
+    return request, _exported(found.get("export", "ALL"), env)
+
+
+def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> None:
+    least, _, most = found.get("nodes", "").partition("-")
+    request.nodes = _number({"nodes": most or least}, "nodes", 0)
+    request.tasks = _number(found, "ntasks", 0)
+    per_node = found.get("ntasks-per-node") or found.get("tasks-per-node") or ""
+    request.tasks_per_node = _number({"ntasks-per-node": per_node}, "ntasks-per-node", 0)
+    if not request.tasks and not request.tasks_per_node:
+        if request.nodes:
+            request.tasks = request.nodes * _number(env, "SLURM_NTASKS_PER_NODE", 1)
+        else:
+            request.tasks = _number(env, "SLURM_NTASKS", 1)
+    if request.tasks and request.nodes > request.tasks:
+        request.nodes = request.tasks  # as Slurm does, which warns
+    request.cpus_per_task = _number(found, "cpus-per-task", _number(env, "SRUN_CPUS_PER_TASK", 0))
+    request.gpus_per_task = _gpus(found, "gpus-per-task")
+    request.gpus_per_node = _gpus(found, "gpus-per-node") or _gpus(found, "gres")
+
+
+def _number(values: Mapping[str, str], name: str, default: int) -> int:
+    text = values.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
+        raise Refused(f"--{name} {text} is not a number")
+    return int(text)
+
+
+def _gpus(found: Mapping[str, str], name: str) -> int:
+    """`2`, `a100:2`, `gpu:2`, `gpu:a100:2`."""
+    text = found.get(name, "")
+    if not text or text == "none":
+        return 0
+    words = text.split(":")
+    if name == "gres" and words[0] != "gpu":
+        raise Refused(f"--gres {text}: only gpu is known")
+    count = words[-1] if words[-1].isdigit() else "1"
+    return _number({name: count}, name, 0)
+
+
+def _hosts(found: Mapping[str, str], name: str) -> list[str]:
+    try:
+        return expand_hosts(found[name]) if found.get(name) else []
+    except ValueError as problem:
+        raise Refused(f"--{name} {found[name]}: {problem}") from None
+
+
+def _cyclic(text: str) -> bool:
+    word = text.partition(":")[0].partition(",")[0]
+    if word not in ("", "*", "block", "cyclic"):
+        raise Refused(f"--distribution {word} cannot be done: block and cyclic can")
+    return word == "cyclic"
+
+
+def _seconds(text: str) -> int:
+    """Slurm's times: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+    days, mark, rest = text.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isascii() and part.isdigit() for part in [*parts, days or "0"]) or len(parts) > 3:
+        raise Refused(f"--time {text} is no time")
+    numbers = [int(part) for part in parts]
+    units = (3600, 60, 1) if mark or len(numbers) == 3 else (60, 1)
+    return int(days or 0) * 86_400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
+
+
+def _exported(text: str, env: Mapping[str, str]) -> dict[str, str]:
+    parts = text.split(",")
+    kept = dict(env)
+    if not any(part in ("ALL", "") for part in parts):
+        prefixes = ("SLURM", "BURSAR", "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "CUDA")
+        names = {part for part in parts if "=" not in part}
+        kept = {key: value for key, value in env.items() if key.startswith(prefixes) or key in names}
+    for part in parts:
+        name, mark, value = part.partition("=")
+        if mark:
+            kept[name] = value
+    return kept
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`srun`; its exit code."""
+    if arguments and arguments[0] in ("-h", "--help", "-V", "--version"):
+        sys.stdout.write(HELP if "h" in arguments[0] else "slurm-bursar 0.1\n")
+        return 0
+    try:
+        if "BURSAR_ATTEMPT_MEMBER" not in os.environ:
+            raise Refused("not inside a running job; use bursar run, or submit a script that calls srun")
+        request, env = request_of(arguments, os.environ)
+    except Refused as refused:
+        sys.stderr.write(f"srun: error: {refused}\n")
+        return refused.code
+    from bursar.steps.client import run
+
+    return run(request, env)

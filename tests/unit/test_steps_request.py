@@ -1,0 +1,179 @@
+"""Which members a step gets, and what srun's words mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.steps import names, srun
+from bursar.steps.patterns import file_name, of_a_task
+from bursar.steps.request import Member, Refused, Request, members, places, specs
+
+FOUR = [Member(rank, f"n{rank}", f"10.0.0.{rank}") for rank in range(4)]
+JOB = {
+    names.MEMBER: "att_x.0@1f-2e",
+    names.DIRECTORY: "/steps",
+    names.NODE_NAMES: "n0,n1,n2,n3",
+    "BURSAR_NODE_ADDRESSES": "10.0.0.0,10.0.0.1,10.0.0.2,10.0.0.3",
+    "BURSAR_NODES": "4",
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "8",
+    "SLURM_NNODES": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+}
+
+
+def spread(request: Request) -> dict[int, list[int]]:
+    return {place.member.rank: place.ranks for place in places(request, FOUR)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, {0: [0], 1: [1], 2: [2], 3: [3]}),
+        ({"tasks": 1}, {0: [0]}),
+        ({"tasks": 6}, {0: [0, 1], 1: [2, 3], 2: [4], 3: [5]}),
+        ({"tasks": 6, "cyclic": True}, {0: [0, 4], 1: [1, 5], 2: [2], 3: [3]}),
+        ({"nodes": 2, "tasks_per_node": 2}, {0: [0, 1], 1: [2, 3]}),
+        ({"tasks": 4, "tasks_per_node": 2}, {0: [0, 1], 1: [2, 3]}),
+        ({"node": ["n2"]}, {2: [0]}),
+        ({"node": ["10.0.0.3", "n1"], "tasks": 2}, {3: [0], 1: [1]}),
+        ({"node": ["n3"], "nodes": 2, "tasks": 2}, {3: [0], 0: [1]}),
+        ({"exclude": ["n0", "n1"]}, {2: [0], 3: [1]}),
+    ],
+)
+def test_tasks_go_to_members_in_blocks_or_in_turn(asked: dict, found: dict[int, list[int]]) -> None:
+    assert spread(Request(["true"], **asked)) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"nodes": 5}, "5 nodes are asked for; there are 4"),
+        ({"node": ["n9"]}, "n9 is no node of this job; these are: n[0-3]"),
+        ({"tasks": 5000}, "at most 4096"),
+        ({"tasks": 9, "nodes": 2, "tasks_per_node": 4}, "2 nodes take 4 each"),
+    ],
+)
+def test_what_the_job_does_not_have_is_refused(asked: dict, words: str) -> None:
+    with pytest.raises(Refused) as caught:
+        places(Request(["true"], **asked), FOUR)
+    assert words in str(caught.value)
+    assert caught.value.code == 2
+
+
+def test_a_process_knows_its_attempt_and_all_members() -> None:
+    assert members(JOB) == ("att_x", 0, FOUR)
+    assert members({**JOB, names.MEMBER: "att_y.3"})[:2] == ("att_y", 3)
+
+
+def test_outside_of_a_job_there_are_no_steps() -> None:
+    with pytest.raises(Refused, match="not inside a running job"):
+        members({"PATH": "/bin"})
+
+
+def of_srun(*words: str, env: dict[str, str] = JOB) -> Request:
+    return srun.request_of(words, env)[0]
+
+
+def test_srun_takes_what_the_job_asked_for_unless_it_says_otherwise() -> None:
+    assert spread(of_srun("a")) == {0: [0, 1], 1: [2, 3], 2: [4, 5], 3: [6, 7]}
+    assert spread(of_srun("-N1", "a")) == {0: [0, 1]}
+    assert spread(of_srun("-n", "2", "a")) == {0: [0], 1: [1]}
+    assert spread(of_srun("-w", "n[2-3]", "a")) == {2: [0, 1], 3: [2, 3]}
+    assert spread(of_srun("--nodes=1", "--ntasks=1", "-wn3", "a")) == {3: [0]}
+    assert spread(of_srun("-N", "4", "-n1", "a")) == {0: [0]}
+
+
+def test_words_behind_the_command_are_its_own() -> None:
+    request = of_srun("-lu", "--kill", "--output", "o.%t", "python", "-N", "3", "--", "-l")
+    assert request.argv == ["python", "-N", "3", "--", "-l"]
+    assert (request.label, request.unbuffered, request.kill_on_bad_exit) == (True, True, True)
+    assert request.output == "o.%t"
+    assert of_srun("--", "-x").argv == ["-x"]
+    assert of_srun("-K0", "a").kill_on_bad_exit is False
+    assert of_srun("-K", "-W", "60", "a").wait_s == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 300), ("1:30", 90), ("1:0:1", 3601), ("1-0", 86400), ("1-1:1", 90060), ("0:30", 30)],
+)
+def test_times_are_slurms(text: str, seconds: int) -> None:
+    assert of_srun("-t", text, "a").time_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--het-group=0", "a"), "--het-group cannot be done: jobs of several parts"),
+        (("--pty", "bash"), "--pty cannot be done: a job has no terminal"),
+        (("--mpi=pmix", "a"), "use mpirun"),
+        (("--jobid=9", "a"), "--jobid 9 is another job"),
+        (("--nt", "2", "a"), "is one of --ntasks, --ntasks-per-node"),
+        (("--nonsense", "a"), "--nonsense is not an option of srun here"),
+        (("-N", "two", "a"), "--nodes two is not a number"),
+        (("--distribution=plane", "a"), "block and cyclic can"),
+        (("-n",), "-n needs a value"),
+        (("--label=x", "a"), "--label takes no value"),
+        ((), "no command is given"),
+    ],
+)
+def test_what_srun_cannot_do_is_refused_by_name(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(Refused) as caught:
+        of_srun(*words)
+    assert said in str(caught.value)
+    assert caught.value.code == 2
+
+
+def test_export_says_what_tasks_inherit() -> None:
+    env = {**JOB, "OWN": "1", "PATH": "/bin"}
+    assert srun.request_of(["--export=ALL,A=2", "a"], env)[1] == {**env, "A": "2"}
+    kept = srun.request_of(["--export=A=2", "a"], env)[1]
+    assert kept["A"] == "2"
+    assert "OWN" not in kept
+    assert kept["SLURM_JOB_ID"] == "7"
+    assert kept["PATH"] == "/bin"
+    assert srun.request_of(["--export=OWN", "a"], env)[1]["OWN"] == "1"
+
+
+def told(asked: Request, env: dict[str, str]) -> list[dict]:
+    return specs(asked, places(asked, FOUR), env, 3)
+
+
+def test_each_node_is_told_its_place_and_the_step_its_size() -> None:
+    first, second = told(of_srun("-N2", "--ntasks-per-node=2", "a"), JOB)
+    assert first["env"]["SLURM_NTASKS"] == "4"
+    assert first["env"]["SLURM_STEP_ID"] == "3"
+    assert first["env"]["SLURM_STEP_NODELIST"] == "n[0-1]"
+    assert first["env"]["SLURM_NNODES"] == "2"
+    assert first["env"]["SLURM_TASKS_PER_NODE"] == "2(x2)"
+    assert (second["node_env"]["SLURM_NODEID"], second["node_env"]["SLURM_GTIDS"]) == ("1", "2,3")
+    assert second["node_env"]["SLURMD_NODENAME"] == "n1"
+
+
+def test_torch_finds_its_world_unless_the_script_made_one() -> None:
+    ours = told(Request(["a"], tasks=8), {**JOB, "WORLD_SIZE": "4"})[0]
+    assert ours["distributed"]
+    assert ours["env"]["WORLD_SIZE"] == "8"
+    assert ours["env"]["MASTER_ADDR"] == "10.0.0.0"
+    assert ours["env"]["MASTER_PORT"].isdigit()
+    theirs = told(Request(["a"], tasks=8), {**JOB, "WORLD_SIZE": "32", "MASTER_PORT": "1"})[0]
+    assert theirs["env"]["WORLD_SIZE"] == "32"
+    assert theirs["env"]["MASTER_PORT"] == "1"
+    assert not told(Request(["a"], tasks=1), JOB)[0]["distributed"]
+
+
+def test_what_is_of_the_node_does_not_travel() -> None:
+    env = {**JOB, "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": "/scratch", "OWN": "1"}
+    sent = told(Request(["a"]), env)[1]["env"]
+    assert sent["OWN"] == "1"
+    assert not sent.keys() & names.OF_THE_NODE
+
+
+def test_names_of_files_are_slurms() -> None:
+    spec = {"step": 2, "node": "n1", "node_index": 1}
+    env = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "4", "USER": "ann"}
+    assert file_name("%j_%A_%a_%t_%3n_%N_%s_%J_%u_%%", spec, env, 0, 7) == "12_9_4_7_001_n1_2_12.2_ann_%"
+    assert of_a_task("o.%2t")
+    assert of_a_task("o.%N")
+    assert not of_a_task("o.%j%%t")
