@@ -320,6 +320,27 @@ class TestDamage:
 
 
 class TestOpening:
+    @pytest.mark.parametrize("link", ["a link", "a hard link"])
+    def test_nothing_is_written_through_a_link_onto_the_books(self, tmp_path: Path, link: str) -> None:
+        store = SqliteStore(tmp_path / "s")
+        store.append(Batch(events=[event(1)]))
+        store.close()
+        database = tmp_path / "s" / "bursard.db"
+        for name in ("bursard.head", "bursard.lock"):
+            path = tmp_path / "s" / name
+            path.unlink()
+            path.symlink_to(database) if link == "a link" else path.hardlink_to(database)
+        before = database.read_bytes()
+        with pytest.raises(StoreUnavailable, match=r"bursard\.lock leads to another file.*remove it"):
+            SqliteStore(tmp_path / "s")
+        assert database.read_bytes() == before
+        (tmp_path / "s" / "bursard.lock").unlink()
+        again = SqliteStore(tmp_path / "s")
+        assert (again.last_seq, again.verify(True)) == (1, [])
+        again.close()
+        assert (tmp_path / "s" / "bursard.head").stat().st_nlink == 1
+        assert not (tmp_path / "s" / "bursard.head").is_symlink()
+
     def test_the_directory_and_files_are_for_one_user(self, tmp_path: Path) -> None:
         directory = tmp_path / "a" / "state"
         store = SqliteStore(directory)

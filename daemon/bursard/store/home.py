@@ -42,6 +42,11 @@ class Home:
         try:
             _private(directory)
             _refuse_odd(directory / LOCK, "remove it: a start makes it anew")
+            if _leads_elsewhere(directory / LOCK):
+                raise StoreUnavailable(
+                    f"{directory / LOCK} leads to another file, which would be written over; remove it:"
+                    " a start makes it anew"
+                )
             self._lock = _hold(directory / LOCK)
             for name in (DATABASE, f"{DATABASE}-wal"):
                 _refuse_odd(directory / name, f"move it away and put the file back, or {_RESTORE}")
@@ -111,10 +116,17 @@ def _refuse_odd(path: Path, remedy: str) -> None:
         raise StoreUnavailable(f"{path} is {what}; {remedy}", {"path": str(path)})
 
 
+def _leads_elsewhere(path: Path) -> bool:
+    """Is it a link, or another name of a file? What we write into it would be written into that one."""
+    return path.is_symlink() or (path.exists() and path.stat().st_nlink > 1)
+
+
 def _clear(path: Path) -> None:
     """What is made anew at each start is set aside when it is no file."""
-    if os.path.lexists(path) and not path.is_file():
-        log.warning("set aside: it is no file", extra={"path": str(path), "now": str(set_aside(path))})
+    if os.path.lexists(path) and (not path.is_file() or _leads_elsewhere(path)):
+        log.warning(
+            "set aside: it is no file of its own", extra={"path": str(path), "now": str(set_aside(path))}
+        )
 
 
 def _private(directory: Path) -> None:
