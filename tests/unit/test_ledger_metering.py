@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.errors import InvariantViolation
 from bursar.model import ShareRates
 from bursard.events import Charge
 from bursard.ledger import held_nanos, hour_segments, member_charges
@@ -65,3 +68,10 @@ def test_time_at_an_unknown_price_is_charged_at_zero() -> None:
     parts = charges(0, HOUR_US, price_id="")
     assert sum(c.end - c.start for c in parts) == HOUR_US
     assert all((c.nanos, c.gpu, c.cpu, c.memory, c.price_id) == (0, 0, 0, 0, "") for c in parts)
+
+
+def test_a_century_is_the_longest_that_anything_lasts() -> None:
+    century_us = 100 * 366 * 24 * HOUR_US
+    assert len(hour_segments(0, century_us)) == 100 * 366 * 24
+    with pytest.raises(InvariantViolation, match="longer than anything lasts"):
+        hour_segments(1, century_us + 2)
