@@ -5,8 +5,9 @@ Input   events in the order they became true. Output: instructions, to be carrie
 Why     that an attempt never starts twice (J3), that counters never fall (L6) and that an end is told
         until it is in the ledger must hold for every order of events; here they can all be played.
 
-A run is `starting` (handed to the runner), `running`, or `ended` (its `Exit` is told at every
-connection until `ForgetReceived`). Only `Adopted`, `Assigned` and an unknown `StopAsked` make runs.
+A run is `waiting` (for the share of another, which has not ended), `starting` (handed to the runner),
+`running`, or `ended` (its `Exit` is told at every connection until `ForgetReceived`). Only `Adopted`,
+`Assigned` and an unknown `StopAsked` make runs; with the connection, those that wait are forgotten.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ START_OVERDUE_US = 5_000_000
 
 BUSY_MEMBERS = 8
 
+WAITING_MAX = 64
+"""Assignments held that wait for another's share; what is more goes back."""
+
 FORGOTTEN_MAX = 4096
 """Ends kept after Forget, to answer a late duplicate of their assignment with the truth."""
 
@@ -41,6 +45,7 @@ FORGOTTEN_MAX = 4096
 class Phase(Enum):
     """Where a run is."""
 
+    WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
     ENDED = "ended"
@@ -117,6 +122,10 @@ class Agent:
         self._live: dict[Key, Run] = {}
         self._starting: dict[Key, Run] = {}
         self._forgotten: dict[Key, Exit] = {}
+        self._waiting: dict[Key, s.Assignment] = {}
+        self._in_place_of: dict[Key, Key] = {}
+        """By what has not ended, what starts in its share."""
+        self._gave_back: set[Key] = set()
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -131,7 +140,7 @@ class Agent:
     @property
     def busy(self) -> bool:
         """So much runs that the next end will not be long."""
-        return len(self._live) + len(self._starting) >= BUSY_MEMBERS
+        return len(self._live) + len(self._starting) + len(self._waiting) >= BUSY_MEMBERS
 
     # --- the door -------------------------------------------------------------------------------
 
@@ -172,8 +181,7 @@ class Agent:
             case s.Welcomed():
                 return self._welcomed(event)
             case s.Disconnected():
-                self._connected = False
-                return []
+                return self._disconnected()
             case s.Adopted():
                 return self._adopted(event)
             case _:
@@ -223,6 +231,7 @@ class Agent:
     def _assigned(self, event: s.Assigned) -> list[Instruction]:
         out: list[Instruction] = []
         fresh: list[s.Assignment] = []
+        obeyed = False
         for assignment in event.assignments:
             known = self._known(assignment.key)
             if known is not None:
@@ -242,14 +251,74 @@ class Agent:
                 run = Run(assignment.key, self.boot_id, Phase.STARTING)
                 run.checkpoint_signal = assignment.checkpoint_signal
                 run.grace_us = assignment.grace_us
-                self._runs[assignment.key] = self._starting[assignment.key] = run
-                fresh.append(assignment)
+                self._runs[assignment.key] = run
+                obeyed = True
+                if self._must_wait(assignment):
+                    out += self._wait(run, assignment)
+                else:
+                    self._starting[assignment.key] = run
+                    fresh.append(assignment)
+        if obeyed and event.epoch > self.epoch:
+            self.epoch = event.epoch
+            out.append(s.PersistEpoch(event.epoch, self._spend_lease_us))
         if fresh:
-            if event.epoch > self.epoch:
-                self.epoch = event.epoch
-                out.append(s.PersistEpoch(event.epoch, self._spend_lease_us))
             out.append(s.StartMembers(tuple(fresh), event.epoch))
         return out
+
+    # --- ahead of need --------------------------------------------------------------------------
+
+    def _must_wait(self, assignment: s.Assignment) -> bool:
+        before = self._runs.get((assignment.after, 0)) if assignment.after else None
+        return before is not None and before.exit is None
+
+    def _wait(self, run: Run, assignment: s.Assignment) -> list[Instruction]:
+        """It starts when what is there now has ended: no message and no commit lies between."""
+        before = (assignment.after, 0)
+        run.phase = Phase.WAITING
+        self._waiting[run.key] = assignment
+        if before in self._in_place_of or len(self._waiting) > WAITING_MAX:
+            del self._waiting[run.key]
+            return self._went_back(run, "this node holds as many as it may")
+        self._in_place_of[before] = run.key
+        return []
+
+    def _next(self, key: Key) -> list[Instruction]:
+        """Nothing is left of this member: start what gets its share."""
+        following = self._in_place_of.pop(key, None)
+        if following is None:
+            return []
+        run = self._runs[following]
+        run.phase = Phase.STARTING
+        self._starting[following] = run
+        return [s.StartMembers((self._waiting.pop(following),), self.epoch)]
+
+    def _take_back(self, run: Run, why: str) -> list[Instruction]:
+        """It gives up its turn: who waits for it waits for what it waited for."""
+        del self._waiting[run.key]
+        following = self._in_place_of.pop(run.key, None)
+        before = next(key for key, waits in self._in_place_of.items() if waits == run.key)
+        del self._in_place_of[before]
+        if following is not None:
+            self._in_place_of[before] = following
+        return self._went_back(run, why)
+
+    def _went_back(self, run: Run, why: str) -> list[Instruction]:
+        run.phase = Phase.ENDED
+        run.exit = Exit(cause=EndCause.PREEMPTED, message=why, started=False)
+        self._gave_back.add(run.key)
+        return [s.SendExited(*run.key, run.exit)]
+
+    def _disconnected(self) -> list[Instruction]:
+        """What waits is forgotten, and what was given back: whoever comes back says anew what is to be done.
+        Told later, behind the end of what it waited for, a word of that would mean another thing.
+        """
+        self._connected = False
+        for key in (*self._waiting, *self._gave_back):
+            del self._runs[key]
+        self._waiting.clear()
+        self._gave_back.clear()
+        self._in_place_of.clear()
+        return []
 
     def _known(self, key: Key) -> list[Instruction] | None:
         """The truth about a member that must not start again; None when it is new."""
@@ -259,7 +328,7 @@ class Agent:
             return None if old is None else [s.SendExited(*key, old)]
         if run.exit is not None:
             return [s.SendExited(*key, run.exit)]
-        if run.phase is Phase.STARTING:
+        if run.phase in (Phase.WAITING, Phase.STARTING):
             return []  # its start or its end will be told
         return [_started_report(run)]
 
@@ -313,6 +382,10 @@ class Agent:
         if event.epoch < self.epoch:
             return [s.Note(f"stop of epoch {event.epoch} refused: obeyed is {self.epoch}", *key)]
         known = self._runs.get(key)
+        if known is not None and known.phase is Phase.WAITING:
+            return self._take_back(known, "taken back before its turn")
+        if event.only_waiting:
+            return []
         if known is None:
             old = self._forgotten.get(key)
             if old is not None:
@@ -353,7 +426,8 @@ class Agent:
             started_boot_us=exit.started_boot_us or (run.started_boot_us if run.pid else 0),
             started=exit.started or run.pid != 0,
         )
-        return [s.SendExited(*key, run.exit)] if self._connected else []
+        out: list[Instruction] = [s.SendExited(*key, run.exit)] if self._connected else []
+        return out + self._next(key)
 
     def _forget(self, event: s.ForgetReceived) -> list[Instruction]:
         key = (event.attempt_id, event.rank)
@@ -363,6 +437,7 @@ class Agent:
         if run.exit is None:
             return [s.Note("asked to forget a member that has not ended; kept", *key)]
         del self._runs[key]
+        self._gave_back.discard(key)
         self._forgotten[key] = run.exit
         if len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]
@@ -401,6 +476,8 @@ class Agent:
     def _lease_expired(self) -> list[Instruction]:
         """Nobody has charged for this long: what runs could pass any budget, so it ends (B2)."""
         out: list[Instruction] = []
+        for key in list(self._waiting):
+            out += self._take_back(self._runs[key], "no daemon charges for what runs here")
         for run in self._live.values():
             if not run.stop_cause:
                 out += self._stop_run(run, "budget", run.grace_us)

@@ -342,7 +342,6 @@ class App:
 
     def _send_usage(self, usage: s.Usage) -> None:
         self._link.flush_starts()
-        self._link.flush_ends()
         self._link.send(wire.usage(usage))
 
     def _forget(self, instruction: s.ForgetMember) -> None:

@@ -51,7 +51,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """One member to start, once, in one boot (proto `Assignment`, field by field).
 
     `launch` says what to run. Nobody here looks into it: it is opened where the process is started.
-    `devices` are indexes with the thousandths of each that it may use.
+    `devices` are indexes with the thousandths of each that it may use. `after`: it gets the share of this
+    attempt, and starts when nothing is left of it; empty: at once.
     """
 
     attempt_id: str
@@ -67,6 +68,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     log_cap_bytes: int = 0
     launch: bytes = b"{}"
     devices: tuple[tuple[int, int], ...] = ()
+    after: str = ""
 
     @property
     def key(self) -> Key:
@@ -132,13 +134,17 @@ class Assigned(msgspec.Struct, frozen=True):
 
 
 class StopAsked(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon wants one member ended, with up to `grace_us` to write a checkpoint."""
+    """The daemon wants one member ended, with up to `grace_us` to write a checkpoint.
+
+    `only_waiting`: only if it still waits for another's share.
+    """
 
     epoch: int
     attempt_id: str
     rank: int
     cause: str
     grace_us: int = 0
+    only_waiting: bool = False
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True):

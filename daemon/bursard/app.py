@@ -99,13 +99,13 @@ async def run(settings: Settings) -> int:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
-    cycle = Cycle(engine)
     fleet = Fleet(
         engine,
         log_cap_bytes=settings.log_cap_bytes,
         run_as_submitter=settings.run_as_submitter,
         boot_id=_boot_id(),
     )
+    cycle = Cycle(engine, hands=fleet)
     vault = open_vault(settings.secrets_key, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     fleet.secrets = partial(vault.values, state)
     telemetry = LiveTelemetry()

@@ -18,6 +18,7 @@ import msgspec
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
 from bursar_policies.decision import UNCOMPUTABLE, Plan, Snapshot, Start
+from bursard.ahead import Ahead, Hands
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.housekeeping import Housekeeping
@@ -51,11 +52,14 @@ LEFT_ALONE_US = 60_000_000
 
 
 class CycleStats(msgspec.Struct):
-    """What planning has cost. `turns` counts looks at the queue, `cycles` those that planned."""
+    """What planning has cost. `turns` counts looks at the queue, `cycles` those that planned, `ahead` jobs
+    placed ahead of need.
+    """
 
     turns: int = 0
     cycles: int = 0
     placed: int = 0
+    ahead: int = 0
     dropped: int = 0
     last_us: int = 0
     longest_us: int = 0
@@ -86,7 +90,13 @@ class Cycle:
         failing: what the newest plan failed with; "" when it did not.
     """
 
-    def __init__(self, engine: Engine, planner: Planner = plan, thread_work: int = THREAD_WORK) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        planner: Planner = plan,
+        thread_work: int = THREAD_WORK,
+        hands: Hands | None = None,
+    ) -> None:
         self.engine = engine
         self.stats = CycleStats()
         self.last: LastPlan | None = None
@@ -96,6 +106,9 @@ class Cycle:
         self._cache = PlanCache()
         self._wake = asyncio.Event()
         self._left_alone: dict[str, int] = {}
+        self._ahead = Ahead(engine.state, engine.ids, hands)
+        if hands is not None:
+            engine.listeners.append(self._ahead.on_event)
         self._housekeeping = Housekeeping(engine.state, lambda: engine.prices, self._commit)
         engine.on_dirty = self._wake.set
 
@@ -157,6 +170,7 @@ class Cycle:
         """Do what time brings, and freeze the world; None when nobody waits."""
         began, now = time.perf_counter_ns(), self.engine.now()
         self._housekeeping.turn(now)
+        self._ahead.take_back(now)
         if not self.engine.state.pending:
             self.last, self.failing = None, ""
             return None
@@ -180,6 +194,7 @@ class Cycle:
             return False
         engine, woken = self.engine, self._wake.is_set()
         outcome = carry_out(engine.state, engine.ids, seen.snapshot, wanted, self._commit)
+        self.stats.ahead += self._ahead.turn(seen.snapshot, wanted, engine.now(), self._commit)
         self.last = LastPlan(seen.snapshot, wanted)
         self._count(outcome, (time.perf_counter_ns() - seen.began_ns) // 1000)
         if not (woken or self.engine.state.doomed or _brings_more(wanted)):
@@ -194,8 +209,10 @@ class Cycle:
         now = self.engine.clock.boot_us()
         if now < self._left_alone.get(what, 0):
             return False
+        known = self._ahead.placing(events)
         try:
             self.engine.commit(events, "bursard")
+            self._ahead.placed(known)
         except NotApplied:
             self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
             self._left_alone[what] = now + LEFT_ALONE_US

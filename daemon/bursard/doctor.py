@@ -16,7 +16,7 @@ from bursard.access.vault import Vault
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
-from bursard.state import ArrayRecord, JobRecord, State
+from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
 from bursard.steady import SteadyClock
 from bursard.store import EventFilter, Log, Views
@@ -207,6 +207,8 @@ def _devices(state: State) -> Finding:
             if attempt is None:
                 problems.append(f"{node.facts.name} holds {attempt_id}, which is not live")
                 continue
+            if attempt.after:
+                continue
             for member in attempt.live():
                 if member.alloc.node_id == node.id:
                     cpu += member.alloc.cpu_milli
@@ -228,7 +230,25 @@ def _attempts(state: State) -> Finding:
         job = state.jobs.get(attempt.job_id)
         if job is None or job.attempt is not attempt:
             problems.append(f"J4: {attempt.id} is live but not the live attempt of its job")
+        if attempt.after and not _is_promised(state, attempt):
+            problems.append(
+                f"R1: {attempt.id} waits for the share of {attempt.after}, which cannot be its own"
+            )
+    waiting = sum(bool(attempt.after) for attempt in state.attempts.values())
+    if waiting != len(state.behind):
+        problems.append(f"R1: {waiting} attempts wait for a share, {len(state.behind)} shares are promised")
     return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
+
+
+def _is_promised(state: State, attempt: AttemptRecord) -> bool:
+    """Is what it waits for live, of the same share, and promised to it?"""
+    other = state.attempts.get(attempt.after)
+    return (
+        other is not None
+        and state.behind.get(other.id) == attempt.id
+        and [one.alloc for one in other.members] == [one.alloc for one in attempt.members]
+        and other.members[0].report is None
+    )
 
 
 def _jobs(state: State) -> Finding:

@@ -121,7 +121,7 @@ class _Check:
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
                 return reason
-        holds = self._holds(job, start.hold_nanos)
+        holds = holds_for(state, job, start.hold_nanos, self._held)
         if isinstance(holds, Reason):
             return holds
         self._started.add(start.job_id)
@@ -164,35 +164,6 @@ class _Check:
             )
         taken.append(placement)
         return None
-
-    def _holds(self, job: JobRecord, nanos: int) -> tuple[Hold, ...] | Reason:
-        state, holds = self._state, []
-        for name in job.budgets:
-            record = state.budgets.records[name]
-            room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
-            room -= self._held.get(name, 0)
-            if record.hard and nanos > room:
-                return Reason(
-                    ReasonCode.BUDGET_COMMITTED,
-                    f"budget {name} no longer has room for the hold",
-                    "the next plan looks again",
-                    (("budget", name), ("room", str(room)), ("needed", str(nanos))),
-                )
-            holds.append(Hold(name, record.period_start, nanos))
-        if job.spec.caps_array:
-            cap = state.cap_room(state.jobs[job.parent_id])
-            room = cap.room_nanos - self._held.get(cap.name, 0)
-            if nanos > room:
-                return Reason(
-                    ReasonCode.BUDGET_COMMITTED,
-                    f"max_cost of array {cap.array} no longer has room for the hold",
-                    "the next plan looks again",
-                    (("array", cap.array), ("room", str(room)), ("needed", str(nanos))),
-                )
-            self._held[cap.name] = self._held.get(cap.name, 0) + nanos
-        for hold in holds:
-            self._held[hold.budget] = self._held.get(hold.budget, 0) + nanos
-        return tuple(holds)
 
     def _placed(self, job: JobRecord, start: Start, holds: tuple[Hold, ...]) -> AttemptPlaced:
         state = self._state
@@ -237,6 +208,43 @@ class _Check:
 
 def _subject(action: Action) -> str:
     return str(getattr(action, action.__struct_fields__[0]))
+
+
+def holds_for(
+    state: State, job: JobRecord, nanos: int, promised: dict[str, int]
+) -> tuple[Hold, ...] | Reason:
+    """What one start holds in each of its job's budgets, or which of them no longer has room for it.
+
+    Args:
+        promised: by budget, what was decided and is no event yet; this start's part is added to it.
+    """
+    holds = []
+    for name in job.budgets:
+        record = state.budgets.records[name]
+        room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
+        room -= promised.get(name, 0)
+        if record.hard and nanos > room:
+            return Reason(
+                ReasonCode.BUDGET_COMMITTED,
+                f"budget {name} no longer has room for the hold",
+                "the next plan looks again",
+                (("budget", name), ("room", str(room)), ("needed", str(nanos))),
+            )
+        holds.append(Hold(name, record.period_start, nanos))
+    if job.spec.caps_array:
+        cap = state.cap_room(state.jobs[job.parent_id])
+        room = cap.room_nanos - promised.get(cap.name, 0)
+        if nanos > room:
+            return Reason(
+                ReasonCode.BUDGET_COMMITTED,
+                f"max_cost of array {cap.array} no longer has room for the hold",
+                "the next plan looks again",
+                (("array", cap.array), ("room", str(room)), ("needed", str(nanos))),
+            )
+        promised[cap.name] = promised.get(cap.name, 0) + nanos
+    for hold in holds:
+        promised[hold.budget] = promised.get(hold.budget, 0) + nanos
+    return tuple(holds)
 
 
 def _same(now: JobClass, planned: JobClass) -> bool:

@@ -155,6 +155,27 @@ def test_ends_of_one_turn_go_in_one_message_and_each_is_told(tmp_path: Path) -> 
     play(tmp_path, story)
 
 
+@pytest.mark.parametrize("how", ["due", "flushed"])
+def test_a_start_is_told_after_the_ends_that_came_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(connection, "END_GATHER_S", 60.0)
+
+    async def story(daemon: FakeDaemon, shell: Shell) -> None:
+        await until(lambda: bool(shell.heard(s.Welcomed)))
+        messages: list[str | None] = []
+        take = daemon._take
+        daemon._take = lambda m, out: (messages.append(m.WhichOneof("body")), take(m, out))  # type: ignore[method-assign]
+        shell.link.send_exited(s.SendExited("att_a", 0, Exit(cause=EndCause.COMPLETED)), gather=True)
+        shell.link.send_started(s.SendStarted(attempt_id="att_b", rank=0, pid=1, boot_us=1))
+        if how == "flushed":
+            shell.link.flush_starts()
+        await daemon.until(lambda: bool(daemon.bodies("started")))
+        assert [kind for kind in messages if kind in ("started", "exited")] == ["exited", "started"]
+
+    play(tmp_path, story)
+
+
 def test_ends_are_told_before_the_usage_that_no_longer_counts_them(tmp_path: Path) -> None:
     async def story(daemon: FakeDaemon, shell: Shell) -> None:
         await until(lambda: bool(shell.heard(s.Welcomed)))

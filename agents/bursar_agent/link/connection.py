@@ -128,7 +128,10 @@ class Link:
         self._starts[key] = (loop.time() + START_DELAY_S, wire.started(instruction))
 
     def flush_starts(self) -> None:
-        """Report every start at once: something that builds on them is about to be told."""
+        """Report every start at once: something that builds on them is about to be told. Ends go first: what
+        started may have the share of what ended.
+        """
+        self.flush_ends()
         for _, message in self._starts.values():
             self.send(message)
         self._starts.clear()
@@ -142,6 +145,7 @@ class Link:
                 self._start_timer = loop.call_at(due, self._send_due_starts)
                 return
             del self._starts[key]
+            self.flush_ends()
             self.send(message)
         self._start_timer = None
 

@@ -15,6 +15,7 @@ from bursar.model import NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
+from bursar_agent.agent import WAITING_MAX
 from bursar_agent.probes.readings import Activity, GpuReading, Health, Reading, Summary
 from bursar_agent.statedir import LogEnd
 
@@ -79,6 +80,7 @@ def hello(
             log_seq=log_end.seq if log_end is not None else 0,
             log_hash=log_end.digest if log_end is not None else b"",
             log_cluster_id=log_end.cluster_id if log_end is not None else "",
+            ahead=WAITING_MAX,
         )
     )
 
@@ -195,6 +197,7 @@ def event(
                 rank=stop.rank,
                 cause=stop.cause,
                 grace_us=stop.grace_us,
+                only_waiting=stop.only_waiting,
             )
         case "meter_now":
             return s.MeterAsked()
@@ -304,6 +307,7 @@ def _assignment(message: pb.Assignment) -> s.Assignment:
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
         devices=tuple((share.index, share.milli) for share in message.devices),
+        after=message.after,
     )
 
 

@@ -61,7 +61,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.JobEnded: _shape("job_id state message"),
     e.TasksEnded: _shape("job_id state message"),
     e.AttemptPlaced: _shape(
-        "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget",
+        "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget after",
         members=_MEMBER,
         holds=_shape("budget period_start nanos"),
     ),

@@ -151,6 +151,8 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
         holds: one per matching budget, the same worst case in each.
         currency: of the rates and holds. port: rendezvous port of a gang on rank 0's node.
         cut_by_budget: the time limit is what `max_cost` pays for, so reaching it ends in `budget`.
+        after: of a single member that was placed ahead of need, the attempt whose share it gets: the same
+            share of the same node, once that one's processes are gone. Until then it takes no room.
     """
 
     attempt_id: str
@@ -165,6 +167,7 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
     why: str = ""
     port: int = 0
     cut_by_budget: bool = False
+    after: str = ""
 
 
 class MemberStarted(msgspec.Struct, frozen=True, tag="member-started"):

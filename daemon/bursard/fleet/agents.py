@@ -291,6 +291,11 @@ class Agents:
         """Start a member."""
         self._send(node_id, order)
 
+    def ahead(self, node_id: str) -> int:
+        """How many members its agent holds that wait for another's share; 0: it is of an older release."""
+        link = self.links.get(node_id)
+        return link.ahead if link is not None else 0
+
     def stop(self, node_id: str, order: Stop) -> None:
         """End a member."""
         self._send(node_id, order)

@@ -25,8 +25,19 @@ class Backend(Protocol):
         """Start a member: at most once, whatever happens, and only in the boot it is bound to."""
         ...
 
+    def ahead(self, node_id: str) -> int:
+        """How many orders with `after` it holds at once; 0: it must get none.
+
+        It starts each when no process of the attempt named there is left, or there never was one, and reports
+        that end before this start. With the connection it forgets those that wait: they are given again.
+        """
+        ...
+
     def stop(self, node_id: str, order: Stop) -> None:
-        """End a member. The end is reported, also of one that never started or has ended already."""
+        """End a member. The end is reported, also of one that never started or has ended already.
+
+        `only_waiting`: ignored but for one that waits for another's share, which ends as never started.
+        """
         ...
 
     def forget(self, node_id: str, order: Forget) -> None:

@@ -204,13 +204,32 @@ def usage(
     return Usage(word.seq, word.boot_id, at_boot_us, tuple(counters)), lie
 
 
+def has_no_room(attempt: AttemptRecord) -> str:
+    """What waits for the share of another cannot run: of an honest node that one's end is heard first."""
+    return f"it ran {attempt.id} before the share of {attempt.after} was free" if attempt.after else ""
+
+
+def handed_over(order: Order, before: Order | None, held_us: int) -> Order:
+    """The order of one that was placed ahead of need, now that it has the share of another: nobody held that
+    earlier than the other's own order, plus what the other is billed for. So a share that goes from one to
+    the next is never billed for longer than passed.
+    """
+    if before is None:
+        return order
+    return order._replace(boot_us=max(order.boot_us, before.boot_us + held_us))
+
+
 def end(
     attempt: AttemptRecord, member: MemberRecord, node: NodeRecord, report: ExitReport, ran: bool
 ) -> ExitReport:
     """The end as it may be kept. One that only the daemon orders, of an attempt that it did not stop, is a
-    failure like others, and so is `node_lost` in the boot of its node: that is the daemon's verdict.
+    failure like others, and so is `node_lost` in the boot of its node: that is the daemon's verdict. What
+    never had a share may come back for no reason at all.
     """
     cause = report.cause
+    if attempt.after and not ran:
+        cancelled = attempt.stop_cause is EndCause.CANCELLED
+        return msgspec.structs.replace(report, cause=EndCause.CANCELLED if cancelled else EndCause.PREEMPTED)
     if cause in _ASKED_FOR and attempt.stop_cause is None:
         doubt = "which nobody asked for"
     elif cause is EndCause.NODE_LOST and member.boot_id == node.boot_id:

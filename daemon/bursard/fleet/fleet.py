@@ -128,6 +128,9 @@ class Fleet:
         backend = self._backends.get(member.alloc.node_id)
         if backend is None:
             return
+        if attempt.after and not backend.ahead(member.alloc.node_id):
+            asyncio.get_running_loop().call_soon(self._comes_back, attempt.id)
+            return
         job = self.engine.state.jobs[attempt.job_id]
         try:
             secrets = self.secrets(job.spec) if job.spec.secrets else {}
@@ -153,8 +156,34 @@ class Fleet:
             log_cap_bytes=self._log_cap_bytes,
             launch=launch_to_bytes(launch),
             devices=member.alloc.devices,
+            after=attempt.after,
         )
         backend.assign(member.alloc.node_id, order)
+
+    # --- ahead of need
+
+    def ahead(self, node_id: str) -> int:
+        """How many members a node holds that wait for another's share."""
+        backend = self._backends.get(node_id)
+        return backend.ahead(node_id) if backend is not None else 0
+
+    def take_back(self, attempt: AttemptRecord) -> None:
+        """Have it back if it still waits for another's share. The answer is its end, as one that never
+        started; none comes when it has its turn already.
+        """
+        node_id = attempt.members[0].alloc.node_id
+        backend = self._backends.get(node_id)
+        if backend is not None and attempt.after and attempt.id in self._durable:
+            backend.stop(node_id, Stop(attempt.id, 0, EndCause.PREEMPTED.value, 0, only_waiting=True))
+
+    def _comes_back(self, attempt_id: str) -> None:
+        """It waits for a share of a node that holds no such order any more."""
+        state = self.engine.state
+        attempt = state.attempts.get(attempt_id)
+        if attempt is not None and attempt.after:
+            node = state.nodes[attempt.members[0].alloc.node_id]
+            report = ExitReport(cause=EndCause.PREEMPTED, message="its node takes no work ahead of need")
+            self.engine.commit(decide.exited(state, node, attempt_id, 0, report, 0), "bursard")
 
     def assign_again(self, node: NodeRecord, attempt_id: str, rank: int) -> None:
         """An order was not obeyed, for no fault of its job: give it again if it still stands (safe: J3)."""
@@ -287,7 +316,10 @@ class Fleet:
         actor = f"node:{node.facts.name}"
         known: set[tuple[str, int]] = set()
         ran = {attempt_id for attempt_id, rank in node.live.items() if self._started_at(attempt_id, rank)}
-        for truth in backend.adopt(node.id):
+        # As they were placed: of two that had one share, the end of the first makes room for the second.
+        order = {attempt_id: place for place, attempt_id in enumerate(node.live)}
+        truths = sorted(backend.adopt(node.id), key=lambda truth: order.get(truth.attempt_id, -1))
+        for truth in truths:
             known.add((truth.attempt_id, truth.rank))
             self._reconcile(backend, node, truth, actor)
         for attempt_id, rank in list(node.live.items()):
@@ -366,6 +398,8 @@ class Fleet:
         state, now = self.engine.state, self.reading()
         lie = believe.not_its_own(state, node, word.attempt_id, word.rank)
         attempt = state.attempts.get(word.attempt_id)
+        if attempt is not None and not lie:
+            lie = believe.has_no_room(attempt)
         if attempt is not None and not lie and attempt.members[word.rank].report is None:
             self._renew_anchor(node, word.boot_us, now)
             order = self._orders.get(attempt.id)
@@ -391,6 +425,9 @@ class Fleet:
             self.suspect(node, lie)
             self._acknowledge(node.id, attempt_id, rank)
             return
+        no_room = believe.has_no_room(attempt) if started_boot_us else ""
+        if no_room:
+            started_boot_us, lie = 0, no_room
         self._renew_anchor(node, started_boot_us + report.held_us, now)
         member, order = attempt.members[rank], self._orders.get(attempt_id)
         if member.started_at:
@@ -407,9 +444,12 @@ class Fleet:
             )
             lie = lie or longer
         report = msgspec.structs.replace(report, held_us=held_us)
-        kept = believe.end(attempt, member, node, report, bool(started_boot_us))
+        kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
+        following = state.behind.get(attempt_id, "") if not attempt.after else ""
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
         self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
+        if following in self._orders:
+            self._orders[following] = believe.handed_over(self._orders[following], order, kept.held_us)
         self._acknowledge(node.id, attempt_id, rank)
         self.suspect(node, lie)
 

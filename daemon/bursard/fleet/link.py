@@ -52,6 +52,7 @@ class AgentLink:
     """The daemon's end of one agent's stream. Belongs to the event loop.
 
     Attributes:
+        ahead: how many members its agent holds that wait for another's share.
         heard_boot_us: the newest reading of the node's boot clock that came over it.
         fenced: how often each member's order was refused for its epoch.
         token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
@@ -69,6 +70,7 @@ class AgentLink:
         self.last_seen_at = 0
         self.heard_boot_us = 0
         self.token_sha256 = ""
+        self.ahead = 0
         self.fenced: Counter[tuple[str, int]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()

@@ -34,13 +34,17 @@ Key = tuple[str, int]
 
 
 class Member(msgspec.Struct):
-    """One member: it runs from `started_boot_us` until `end` is set. `told`: its start was reported."""
+    """One member: it runs from `started_boot_us` until `end` is set. `told`: its start was reported.
+
+    `after`: it waits until nothing is left of this attempt.
+    """
 
     pid: int
     started_boot_us: int
     output: bytes = b""
     told: bool = False
     end: Exited | None = None
+    after: str = ""
 
 
 class Machine(msgspec.Struct):
@@ -61,9 +65,11 @@ class MemoryBackend:
 
     Args:
         output: what every member writes as it starts.
+        ahead: orders that wait for another's share, held by each machine.
     """
 
-    def __init__(self, clock: Clock, output: bytes = b"") -> None:
+    def __init__(self, clock: Clock, output: bytes = b"", ahead: int = 0) -> None:
+        self._ahead = ahead
         self._clock = clock
         self._output = output
         self._machines: dict[str, Machine] = {}
@@ -103,11 +109,13 @@ class MemoryBackend:
         """Out of contact; what runs there goes on."""
         machine = self._machines[name]
         machine.connected = False
+        machine.members = {key: one for key, one in machine.members.items() if not one.after}
         self._fleet.leave(self._fleet.engine.state.nodes[machine.node_id], self)
 
     def running(self, name: str) -> list[Key]:
         """What runs on a machine."""
-        return [key for key, member in self._machines[name].members.items() if member.end is None]
+        members = self._machines[name].members
+        return [key for key, member in members.items() if member.end is None and not member.after]
 
     def finish(self, attempt_id: str, rank: int, exit_code: int = 0) -> None:
         """A member's program ends."""
@@ -125,7 +133,7 @@ class MemoryBackend:
 
     def _report(self, machine: Machine) -> None:
         node = self._fleet.engine.state.nodes[machine.node_id]
-        for key, member in list(machine.members.items()):
+        for key, member in sorted(machine.members.items(), key=lambda item: item[1].end is None):
             if not member.told and member.pid:
                 member.told = True
                 self._fleet.started(node, Started(*key, member.pid, member.started_boot_us))
@@ -135,7 +143,7 @@ class MemoryBackend:
         counters = tuple(
             Counter(*key, now_us - member.started_boot_us)
             for key, member in machine.members.items()
-            if member.end is None
+            if member.end is None and not member.after
         )
         machine.usage_seq += 1
         self._fleet.usage(node, Usage(machine.usage_seq, machine.boot_id, now_us, counters))
@@ -154,6 +162,20 @@ class MemoryBackend:
             held_us=self._clock.boot_us() - member.started_boot_us if member.pid else 0,
             log_bytes=len(member.output),
         )
+        machine.members[key] = machine.members.pop(key)  # ends are told in their order, before what starts
+        for other in machine.members.values():
+            if other.end is None and other.after == key[0]:
+                other.after = member.after
+                if not other.after:
+                    self._start(other)
+
+    def _start(self, member: Member) -> None:
+        member.pid, member.started_boot_us, member.output = (
+            self._next_pid,
+            self._clock.boot_us(),
+            self._output,
+        )
+        self._next_pid += 1
 
     def _truths(self, machine: Machine) -> tuple[MemberTruth, ...]:
         return tuple(
@@ -166,6 +188,7 @@ class MemoryBackend:
                 exit=member.end,
             )
             for key, member in machine.members.items()
+            if not member.after
         )
 
     # --- Backend
@@ -181,18 +204,23 @@ class MemoryBackend:
         if order.boot_id != machine.boot_id:
             self._end(machine, key, member, "start_failed")
             return
-        member.pid, member.started_boot_us, member.output = (
-            self._next_pid,
-            self._clock.boot_us(),
-            self._output,
-        )
-        self._next_pid += 1
+        before = machine.members.get((order.after, 0))
+        if before is not None and before.end is None:
+            member.after = order.after
+        else:
+            self._start(member)
+
+    def ahead(self, node_id: str) -> int:
+        """As many as it was told."""
+        return self._ahead
 
     def stop(self, node_id: str, order: Stop) -> None:
         """End a member. One that never came gets an end too, so that it cannot start any more."""
         machine = self._by_id[node_id]
         key = (order.attempt_id, order.rank)
         if key in machine.over:
+            return
+        if order.only_waiting and not (key in machine.members and machine.members[key].after):
             return
         member = machine.members.setdefault(key, Member(pid=0, started_boot_us=0))
         if member.end is None:

@@ -6,6 +6,7 @@ Why     what the fleet does with reports and orders needs no disk and no loop; t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import parse_documents
+from bursard.ahead import Ahead
 from bursard.engine import Engine, unposted
 from bursard.events import ClusterCreated, Event, StopRequested
 from bursard.fleet.fleet import Fleet
@@ -68,7 +70,7 @@ class InstantWriter:
 class World:
     """State, engine, fleet and a clock. Nodes cost what `COST_MODEL` says."""
 
-    def __init__(self, state: State | None = None, clock: VirtualClock | None = None) -> None:
+    def __init__(self, state: State | None = None, clock: VirtualClock | None = None, ahead: int = 0) -> None:
         self.clock = clock or VirtualClock()
         self.ids = SequentialIds()
         self.writer = InstantWriter()
@@ -85,18 +87,21 @@ class World:
         self.engine.listeners.append(lambda seq, event, at, actor: self.events.append(event))
         if fresh:
             self.engine.commit([ClusterCreated("c", "USD")], "test")
-        self.backend = MemoryBackend(self.clock, output=b"hello\nworld\n")
+        self.backend = MemoryBackend(self.clock, output=b"hello\nworld\n", ahead=ahead)
         self.open()
 
     def open(self, boot_id: str = "daemon-boot") -> None:
         """A daemon starts, knowing what the state says and nothing else."""
         self.fleet = Fleet(self.engine, log_cap_bytes=1000, run_as_submitter=False, boot_id=boot_id)
+        self.ahead = Ahead(self.state, self.ids, self.fleet)
+        self.engine.listeners.append(self.ahead.on_event)
         self.backend.serve(self.fleet)
 
     def restart(self, boot_id: str = "daemon-boot") -> None:
         """The daemon is killed and started again; with another `boot_id` its machine was rebooted."""
         self.writer.flush()
         self.engine.listeners.remove(self.fleet.on_event)
+        self.engine.listeners.remove(self.ahead.on_event)
         self.open(boot_id)
         for node in self.state.nodes.values():
             self.engine.commit(nodes.silent(self.state, node), "bursard")
@@ -120,14 +125,18 @@ class World:
         return self.state.jobs[events[0].job_id]  # type: ignore[union-attr]
 
     def cycle(self) -> None:
-        """Place what can be placed, and let everything become durable."""
-        one_pass(
-            self.state,
-            self.ids,
-            self.engine.now(),
-            lambda _, events: bool(self.engine.commit(events, "bursard")),
-        )
+        """Place what can be placed, also ahead of need, and let everything become durable."""
+        now = self.engine.now()
+        self.ahead.take_back(now)
+        made = one_pass(self.state, self.ids, now, self._commit)
+        self.ahead.turn(made.snapshot, made.plan, now, self._commit)
         self.writer.flush()
+
+    def _commit(self, what: str, events: Sequence[Event]) -> bool:
+        known = self.ahead.placing(events)
+        self.engine.commit(events, "bursard")
+        self.ahead.placed(known)
+        return True
 
     def stop(self, attempt: AttemptRecord, cause: EndCause = EndCause.CANCELLED) -> None:
         """Ask for the end of an attempt."""

@@ -18,6 +18,7 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True):
     """Start one member, once, in this boot only: what the core decided, and what to run.
 
     `launch` is a `bursar.model.Launch` as `bursar.codec.launch` encodes it; nobody on the way opens it.
+    `after`: start it once nothing is left of this attempt, whose share it gets; empty: at once.
     """
 
     attempt_id: str
@@ -33,15 +34,17 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True):
     log_cap_bytes: int
     launch: bytes
     devices: tuple[DeviceShare, ...] = ()
+    after: str = ""
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """End one member."""
+    """End one member. `only_waiting`: only if it waits for another's share; then it never starts."""
 
     attempt_id: str
     rank: int
     cause: str
     grace_us: int
+    only_waiting: bool = False
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -163,6 +166,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         instance: tells a node that comes back from another of the same name.
         epoch: the highest that was ever obeyed there.
+        ahead: members it will hold that wait for another's share; 0: it must get none.
         log_seq, log_hash: the end of the log of `log_cluster_id` as it was told there; 0: never.
     """
 
@@ -176,3 +180,4 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     log_seq: int = 0
     log_hash: bytes = b""
     log_cluster_id: str = ""
+    ahead: int = 0

@@ -98,6 +98,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             node.id, node.facts.name, hello.boot_id, instance=hello.instance, version=hello.version
         )
         link.token_sha256 = identity.token_sha256
+        link.ahead = hello.ahead
         return hello, node, link
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
@@ -171,6 +172,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 rank=message.rank,
                 cause=message.cause,
                 grace_us=message.grace_us,
+                only_waiting=message.only_waiting,
             )
             return pb.DaemonMessage(stop=stop)
         if isinstance(message, UsageAck):
@@ -218,6 +220,7 @@ def _assignment(message: Assign) -> pb.Assignment:
         log_cap_bytes=message.log_cap_bytes,
         launch=message.launch,
         devices=shares_to_wire(message.devices),
+        after=message.after,
     )
 
 
@@ -233,6 +236,7 @@ def _hello(wire: pb.Hello) -> Hello:
         log_seq=wire.log_seq,
         log_hash=wire.log_hash,
         log_cluster_id=wire.log_cluster_id,
+        ahead=wire.ahead,
     )
 
 

@@ -434,7 +434,7 @@ def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_see
         rate_nanos_per_hour=node.rates.total if node.price_id else -1,
         price_id=node.price_id,
         currency=state.currency,
-        jobs=len(node.live),
+        jobs=sum(not state.attempts[attempt_id].after for attempt_id in node.live),
         last_seen_at=last_seen_at or node.changed_at,
         reason=node.reason,
     )

@@ -211,6 +211,9 @@ def _job(state: State, job: JobRecord, at: int) -> None:
         money.held_nanos += still_to_cost(attempt) if attempt is not None else 0
     if attempt is not None:
         state.attempts[attempt.id] = attempt
-        for member in attempt.live():
-            state.take(attempt, member)
+        if attempt.after:
+            state.behind[attempt.after] = attempt.id
+        else:
+            for member in attempt.live():
+                state.take(attempt, member)
     state.enqueue(job, at)

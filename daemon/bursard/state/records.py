@@ -40,7 +40,10 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
 
 
 class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One try at running a job. `state`: STARTING | RUNNING | STOPPING | ENDED."""
+    """One try at running a job. `state`: STARTING | RUNNING | STOPPING | ENDED.
+
+    `after`: the attempt whose share it gets; empty once it has room of its own. What ends without keeps it.
+    """
 
     id: str
     job_id: str
@@ -64,6 +67,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     port: int = 0
     cut_by_budget: bool = False
     settled_nanos: int = 0
+    after: str = ""
 
     @property
     def rate(self) -> int:

@@ -137,6 +137,8 @@ class Tables:
         self.next_number = 1
         self.next_order = 0
         self.attempts: dict[str, AttemptRecord] = {}
+        self.behind: dict[str, str] = {}
+        """By attempt, the one that gets its share and takes no room before."""
         self.nodes: dict[str, NodeRecord] = {}
         self.node_names: dict[str, str] = {}
         self.machines: dict[str, MachineRecord] = {}

@@ -133,6 +133,7 @@ class Hello(google.protobuf.message.Message):
     LOG_SEQ_FIELD_NUMBER: builtins.int
     LOG_HASH_FIELD_NUMBER: builtins.int
     LOG_CLUSTER_ID_FIELD_NUMBER: builtins.int
+    AHEAD_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -148,6 +149,8 @@ class Hello(google.protobuf.message.Message):
     """
     log_hash: builtins.bytes
     log_cluster_id: builtins.str
+    ahead: builtins.int
+    """So many assignments with `after` it will hold at once; 0: it does not know that field, and must get none."""
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -166,9 +169,10 @@ class Hello(google.protobuf.message.Message):
         log_seq: builtins.int = ...,
         log_hash: builtins.bytes = ...,
         log_cluster_id: builtins.str = ...,
+        ahead: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "attempts", b"attempts", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
 
 global___Hello = Hello
 
@@ -290,6 +294,7 @@ class Assignment(google.protobuf.message.Message):
     LAUNCH_FIELD_NUMBER: builtins.int
     CPU_LIMIT_MILLI_FIELD_NUMBER: builtins.int
     DEVICES_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     boot_id: builtins.str
@@ -305,6 +310,10 @@ class Assignment(google.protobuf.message.Message):
     launch: builtins.bytes
     """bursar.model.Launch as JSON; opened where the process is started"""
     cpu_limit_milli: builtins.int
+    after: builtins.str
+    """Not empty: start it when no process of this attempt's first member is left, whose share it gets. An agent
+    forgets it with the connection before that, and is given it again.
+    """
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.DeviceShare]:
         """whose energy is its own"""
@@ -325,8 +334,9 @@ class Assignment(google.protobuf.message.Message):
         launch: builtins.bytes = ...,
         cpu_limit_milli: builtins.int = ...,
         devices: collections.abc.Iterable[bursar.v1.types_pb2.DeviceShare] | None = ...,
+        after: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "cpu_limit_milli", b"cpu_limit_milli", "devices", b"devices", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "attempt_id", b"attempt_id", "boot_id", b"boot_id", "checkpoint_signal", b"checkpoint_signal", "cpu_limit_milli", b"cpu_limit_milli", "devices", b"devices", "grace_us", b"grace_us", "job_id", b"job_id", "launch", b"launch", "log_cap_bytes", b"log_cap_bytes", "memory_limit_bytes", b"memory_limit_bytes", "rank", b"rank", "time_limit_us", b"time_limit_us", "user", b"user"]) -> None: ...
 
 global___Assignment = Assignment
 
@@ -339,11 +349,14 @@ class Stop(google.protobuf.message.Message):
     RANK_FIELD_NUMBER: builtins.int
     CAUSE_FIELD_NUMBER: builtins.int
     GRACE_US_FIELD_NUMBER: builtins.int
+    ONLY_WAITING_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
     grace_us: builtins.int
+    only_waiting: builtins.bool
+    """take it back if it waits behind another; once it has its turn, leave it alone"""
     def __init__(
         self,
         *,
@@ -352,8 +365,9 @@ class Stop(google.protobuf.message.Message):
         rank: builtins.int = ...,
         cause: builtins.str = ...,
         grace_us: builtins.int = ...,
+        only_waiting: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "epoch", b"epoch", "grace_us", b"grace_us", "rank", b"rank"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "epoch", b"epoch", "grace_us", b"grace_us", "only_waiting", b"only_waiting", "rank", b"rank"]) -> None: ...
 
 global___Stop = Stop
 

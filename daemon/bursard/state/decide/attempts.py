@@ -109,6 +109,10 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     were told to end.
     """
     job = state.jobs[attempt.job_id]
+    only = members[0].report
+    if attempt.after and only.cause is EndCause.PREEMPTED:
+        # It comes back untouched: nothing of it ever ran, whatever its retries say.
+        return AttemptEnded(attempt.id, EndCause.PREEMPTED, -1, only.message, True, False)
     bad = first_to_fail(members)
     first = (bad or min(members, key=lambda one: one.rank)).report
     cause, message = first.cause, first.message

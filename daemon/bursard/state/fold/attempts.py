@@ -42,11 +42,15 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
         why=event.why,
         port=event.port,
         cut_by_budget=event.cut_by_budget,
+        after=event.after,
     )
+    if attempt.after:
+        _wait_behind(state, attempt)
     for member in members:
         node = state.nodes[member.alloc.node_id]
         member.placed_axis, member.node = node.through, node.facts.name
-        state.take(attempt, member)
+        if not attempt.after:
+            state.take(attempt, member)
         node.live[attempt.id] = member.alloc.rank
         if not member.alloc.price_id:
             job.unpriced = True
@@ -64,6 +68,41 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
     transaction = state.ledger.place(attempt.id, job.id, event.holds)
     if transaction is not None:
         applied.transactions.append(transaction)
+
+
+def _wait_behind(state: Tables, attempt: AttemptRecord) -> None:
+    """It gets the share of another and needs nothing more. Raises `InvariantViolation` otherwise."""
+    other = state.attempts[attempt.after]
+    mine, its = ([one.alloc for one in each.members] for each in (attempt, other))
+    if len(its) != 1 or mine != its or other.members[0].report is not None:
+        raise InvariantViolation(f"R1: {attempt.id} cannot have the share of {other.id}")
+    if other.id in state.behind:
+        raise InvariantViolation(f"R1: the share of {other.id} is promised to {state.behind[other.id]}")
+    state.behind[other.id] = attempt.id
+
+
+def _leave_the_line(state: Tables, attempt: AttemptRecord) -> None:
+    """It ends without having had room: who waited for it waits for what it waited for."""
+    following = state.behind.pop(attempt.id, "")
+    if following:
+        state.behind[attempt.after] = following
+        state.attempts[following].after = attempt.after
+    else:
+        del state.behind[attempt.after]
+
+
+def _hand_over(state: Tables, attempt: AttemptRecord, member: MemberRecord) -> None:
+    """What a member held is free again, or the one's that was promised it, with the same event (R1)."""
+    state.give(attempt, member)
+    following = state.attempts.get(state.behind.pop(attempt.id, ""))
+    if following is None:
+        return
+    heir = following.members[0]
+    following.after = ""
+    state.take(following, heir)
+    if member.started_at and member.report is not None:
+        # It cannot have begun before: no share is billed to two for the same time.
+        heir.placed_axis = max(heir.placed_axis, member.started_at + member.report.held_us)
 
 
 def _refresh_doubtful(state: Tables, attempt: AttemptRecord) -> None:
@@ -116,7 +155,10 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     if member.report is not None:
         raise InvariantViolation(f"J5: rank {event.rank} of {attempt.id} ended twice")
     member.report = event.report
-    state.give(attempt, member)
+    if attempt.after:
+        _leave_the_line(state, attempt)
+    else:
+        _hand_over(state, attempt, member)
     node.live.pop(attempt.id, None)
     _refresh_doubtful(state, attempt)
     _keep_usage(node, member, event.report.held_us)
@@ -158,9 +200,13 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
     transaction = state.ledger.release(attempt.id)
     if transaction is not None:
         applied.transactions.append(transaction)
+    if attempt.after:
+        # It never had a share, so it was no try: its events are its only trace.
+        job.attempts.remove(attempt)
     if event.requeue:
         job.retries += event.counts
-        _wait(job, attempt, event, at)
+        if not attempt.after:
+            _wait(job, attempt, event, at)
         job.requeue = False
         job.budgets, job.hard_budgets = state.budgets.matching(job.user, job.spec)
         move(state, job, JobState.PENDING)
