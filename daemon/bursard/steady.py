@@ -18,7 +18,8 @@ from bursar.clock import DAY_US, HOUR_US, SECOND_US, Clock, Instant, format_inst
 log = logging.getLogger(__name__)
 
 TOLERANCE_US = 600 * SECOND_US
-"""A step of the wall clock up to this is a correction, and is followed."""
+"""A step of the wall clock up to this is a correction, and is followed; and so much a day of them, since many
+small steps are a jump too. What is followed is forgotten at that rate."""
 BELIEVED_US = 7 * DAY_US
 """How far ahead of the log the clock of another boot may be and be believed at once: the daemon was off."""
 PROOF_US = HOUR_US
@@ -73,10 +74,13 @@ class SteadyClock:
         self._boot_id = boot_id
         self._first_at = first_at
         self._doubted_since_us: int | None = None
+        self._doubted_by_us = 0
+        self._drift_us = 0
         self._proof_us = CONTRADICTED_PROOF_US
         self._steps: list[Step] = []
         wall, boot = clock.now(), clock.boot_us()
         self._at, self._boot = self._start(wall, boot, anchor, last_at), boot
+        self._drift_at = boot
         self.now()
 
     def _start(self, wall: Instant, boot: int, anchor: Anchor | None, last_at: int) -> int:
@@ -99,21 +103,34 @@ class SteadyClock:
         """The time to go by."""
         wall, boot = self._clock.now(), self._clock.boot_us()
         steady = Instant(self._at + boot - self._boot)
-        if abs(wall - steady) <= TOLERANCE_US:
+        off = wall - steady
+        drift = self._drift(boot) + off
+        if abs(off) <= TOLERANCE_US and abs(drift) <= TOLERANCE_US:
             if self._doubted_since_us is not None:
                 log.info("the clock is right again", extra={"now": format_instant(wall)})
             self._follow(wall, boot)
+            self._drift_us = drift
             return wall
         if self._doubted_since_us is None:
-            self._doubted_since_us = boot
             log.warning(
                 "the clock has jumped; going on from the log's time until that is proven",
                 extra={"clock": format_instant(wall), "going_by": format_instant(steady)},
             )
+        if self._doubted_since_us is None or abs(off - self._doubted_by_us) > TOLERANCE_US:
+            # One that jumps again, or runs fast, has proven nothing yet.
+            self._doubted_since_us, self._doubted_by_us = boot, off
         if wall >= self._first_at and boot - self._doubted_since_us >= self._proof_us:
             self._believe(steady, wall, boot, f"it went on for {self._proof_us // HOUR_US} h")
             return wall
         return steady
+
+    def _drift(self, boot: int) -> int:
+        """How far the corrections that were followed have led, less what is forgotten of it by now."""
+        if boot - self._drift_at >= SECOND_US:
+            forgotten = (boot - self._drift_at) * TOLERANCE_US // DAY_US
+            left = max(abs(self._drift_us) - forgotten, 0)
+            self._drift_us, self._drift_at = left if self._drift_us > 0 else -left, boot
+        return self._drift_us
 
     def _follow(self, wall: int, boot: int) -> None:
         self._at, self._boot = wall, boot
@@ -126,6 +143,7 @@ class SteadyClock:
             extra={"was": format_instant(was), "now": format_instant(wall), "why": why},
         )
         self._follow(wall, boot)
+        self._drift_us = 0
 
     def trust(self, why: str) -> None:
         """Somebody who knows says that the wall clock is right."""

@@ -304,3 +304,46 @@ def test_a_clock_behind_the_charges_takes_no_budget_back() -> None:
     assert policies.roll_periods(state, LAST) == []
     state.nodes["n"].through -= 1
     assert len(policies.roll_periods(state, LAST)) == 1
+
+
+def test_many_small_steps_are_a_jump_too() -> None:
+    clock = off_by(0)
+    steady = made(clock)
+    for _ in range(20):
+        clock.advance(30 * SECOND_US)
+        clock.step_wall(500 * SECOND_US)
+        steady.now()
+    assert steady.now() == LAST + 600 * SECOND_US + 500 * SECOND_US, "the first alone is followed"
+    assert steady.doubt() is not None
+    assert steady.take_steps() == []
+
+
+def test_a_clock_that_runs_fast_is_never_proven() -> None:
+    clock = off_by(0)
+    steady = made(clock)
+    for _ in range(4 * 24):
+        clock.advance(HOUR_US)
+        clock.step_wall(HOUR_US)
+        steady.now()
+    assert steady.now() <= LAST + 4 * DAY_US + TOLERANCE_US
+    assert steady.take_steps() == []
+
+
+def test_what_is_corrected_a_little_each_day_is_followed_for_ever() -> None:
+    clock = off_by(0)
+    steady = made(clock)
+    for _ in range(50):
+        clock.advance(DAY_US)
+        clock.step_wall(500 * SECOND_US)
+        assert steady.now() == clock.now()
+    assert steady.doubt() is None
+
+
+def test_readings_that_jitter_lead_nowhere() -> None:
+    clock = off_by(0)
+    steady = made(clock)
+    for turn in range(400):
+        clock.advance(1)
+        clock.step_wall(400 * SECOND_US if turn % 2 else -400 * SECOND_US)
+        assert steady.now() == clock.now()
+    assert steady.doubt() is None
