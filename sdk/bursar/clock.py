@@ -23,6 +23,9 @@ INSTANT_MAX = 253_402_300_800 * SECOND_US - 1
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
 
+DURATION_US_MAX = 2**63 - 1
+DURATION_CHARS_MAX = 100
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
 _UNIT_US = {
     "us": 1,
@@ -113,12 +116,16 @@ def parse_duration(text: str) -> int:
     parts = _DURATION.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise InvalidRequest(f"{text!r} is not a duration; write it as 90s, 15m, 24h or 7d")
+    if len(compact) > DURATION_CHARS_MAX:
+        raise InvalidRequest(f"a duration: at most {DURATION_CHARS_MAX} characters, this has {len(compact)}")
     total = 0
     for number, unit in parts:
         whole, _, fraction = number.partition(".")
         total += int(whole) * _UNIT_US[unit]
         if fraction:
             total += int(fraction) * _UNIT_US[unit] // 10 ** len(fraction)
+    if total > DURATION_US_MAX:
+        raise InvalidRequest(f"{text!r} is longer than any duration: at most {DURATION_US_MAX // DAY_US}d")
     return total
 
 

@@ -213,3 +213,39 @@ def test_a_full_disk_is_1_and_names_the_user_s_file(
     with pytest.raises(OSError, match="No space left on device") as failed:
         write_whole("f.csv", [b"x"])
     assert failed.value.filename == "f.csv"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ls --since 99999999999d", "--since: '99999999999d' is longer than any duration"),
+        (f"ls --since {'9' * 5000}d", "--since: a duration: at most 100 characters"),
+        ("ls --since 100000d", "--since: '100000d' lies before 1970"),
+        ("ls --since 1969-12-31", "--since: '1969-12-31' lies before 1970"),
+        ("events --since 99999999999d", "--since: "),
+        ("cost --until 99999999999d", "--until: "),
+        ("events --after 99999999999999999999", "--after"),
+        ("events --tail 99999999999999999999", "--tail"),
+        ("logs --attempt 99999999999 last", "--attempt"),
+        ("logs --rank 99999999999 last", "--rank: "),
+        ("ls --limit 99999999999999999999", "--limit"),
+        ("policy show Quota/q --version 99999999999999999999", "--version"),
+    ],
+)
+def test_a_number_that_no_message_can_carry_is_2_and_names_the_flag(
+    line: str, said: str, folder: Path, capsys: Any
+) -> None:
+    with FakeServer(folder / "run"):
+        assert run(line.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_every_number_on_the_command_line_has_a_largest() -> None:
+    open_ended = [
+        f"{verb} {parameter.opts[0]}"
+        for verb, command in VERBS.items()
+        for parameter in command.params
+        if isinstance(parameter.type, click.types.IntParamType)
+        and getattr(parameter.type, "max", None) is None
+    ]
+    assert open_ended == []

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from bursar.clock import SECOND_US
-from bursar.model import EndCause
+from bursar.model import EndCause, NodeFacts
 from bursard.events import ExitReport
 from bursard.fleet.door import BOOT_US_MAX
 from bursard.fleet.words import Counter, Started, Usage
@@ -42,6 +42,9 @@ ANCHORS_MAX = 3
 """So often the anchor of one boot is taken again; then a node is ahead of its time, or it is not."""
 METER_MIN_US = 100_000
 """Usage that brings the books no further than this is not booked: the next counters say it all again."""
+
+DEVICE_WATTS_MAX = 3_000
+"""No accelerator draws more: the largest of today are made for 1,400 W."""
 
 EPOCH_STEP_MAX = 1_000_000
 """Epochs grow by one at a daemon's start: nobody has started one so often since a backup was made."""
@@ -217,6 +220,20 @@ def handed_over(order: Order, before: Order | None, held_us: int) -> Order:
     if before is None:
         return order
     return order._replace(boot_us=max(order.boot_us, before.boot_us + held_us))
+
+
+def consumed(facts: NodeFacts, member: MemberRecord, report: ExitReport) -> ExitReport:
+    """What a member used, no more than its node could give it in the time it was held.
+
+    CPU time is cut to all cores of the node for that long. Energy beyond what the member's devices can draw
+    is not known then: no reading is left of it that would be worth a name.
+    """
+    most_us = report.held_us + MEMBER_SLACK_US
+    cpu_us = min(report.cpu_us, most_us * facts.cpu_milli // 1000)
+    most_millijoules = len(member.alloc.devices) * DEVICE_WATTS_MAX * most_us // 1000
+    if report.gpu_energy_millijoules <= most_millijoules and member.alloc.devices:
+        return msgspec.structs.replace(report, cpu_us=cpu_us)
+    return msgspec.structs.replace(report, cpu_us=cpu_us, gpu_energy_millijoules=0, gpu_energy_source="")
 
 
 def end(

@@ -444,6 +444,7 @@ class Fleet:
             )
             lie = lie or longer
         report = msgspec.structs.replace(report, held_us=held_us)
+        report = believe.consumed(node.facts, member, report)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
         following = state.behind.get(attempt_id, "") if not attempt.after else ""
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)

@@ -37,6 +37,9 @@ def cut(sample: Any, facts: NodeFacts, now: int) -> None:
     if all(sizes):
         for attempt in sample.attempts:
             attempt.gpu_memory_used_bytes = min(attempt.gpu_memory_used_bytes, sum(sizes))
+    if not sizes:
+        for attempt in sample.attempts:
+            attempt.gpu_energy_millijoules, attempt.gpu_energy_source = 0, ""
 
 
 def _device(gpu: Any, size_bytes: int) -> None:

@@ -30,6 +30,7 @@ from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
+from bursard.services.saturate import saturated
 from bursard.state import State
 from bursard.store import ChargeFilter, Unposted
 
@@ -222,13 +223,13 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 def _cost_row(row: CostRow) -> pb.CostRow:
     return pb.CostRow(
         keys=list(row.keys),
-        nanos=row.nanos,
-        gpu_nanos=row.gpu,
-        cpu_nanos=row.cpu,
-        memory_nanos=row.memory,
-        held_us=row.held_us,
+        nanos=saturated(row.nanos),
+        gpu_nanos=saturated(row.gpu),
+        cpu_nanos=saturated(row.cpu),
+        memory_nanos=saturated(row.memory),
+        held_us=saturated(row.held_us),
         jobs=row.jobs,
-        unknown_us=row.unknown_us,
+        unknown_us=saturated(row.unknown_us),
     )
 
 
@@ -240,9 +241,9 @@ def _budget(view: BudgetView) -> pb.Budget:
         period=view.period,
         enforcement=view.enforcement,
         hold=view.hold,
-        limit_nanos=view.limit_nanos,
-        settled_nanos=view.settled_nanos,
-        held_nanos=view.held_nanos,
+        limit_nanos=saturated(view.limit_nanos),
+        settled_nanos=saturated(view.settled_nanos),
+        held_nanos=saturated(view.held_nanos),
         currency=view.currency,
         period_start=view.period_start,
         period_end=view.period_end,

@@ -18,6 +18,7 @@ from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
+from bursard.services.saturate import saturated
 from bursard.services.views import job_view, reason_view, visible
 from bursard.state import JobRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
@@ -45,11 +46,11 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     tasks = size_of_spec(spec)
     wire = pb.PlanResponse(
         starts_now=answer.start is not None,
-        rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
+        rate_nanos_per_hour=saturated(answer.rate_nanos_per_hour) if answer.priced else -1,
         currency=state.currency,
-        worst_case_nanos=answer.worst_nanos * tasks,
+        worst_case_nanos=saturated(answer.worst_nanos * tasks),
         tasks=tasks if spec.array is not None else 0,
-        task_worst_case_nanos=answer.worst_nanos,
+        task_worst_case_nanos=saturated(answer.worst_nanos),
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
         expected_start_at=answer.expected_start_at,
         why=answer.start.why if answer.start is not None else "",
@@ -81,8 +82,8 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     hold = cheapest_hold(engine.state, job_class)
     if hold is None:
         return
-    wire.worst_case_nanos, wire.task_worst_case_nanos = hold * tasks, hold
-    wire.rate_nanos_per_hour = hold * US_PER_HOUR // job_class.hold_us
+    wire.worst_case_nanos, wire.task_worst_case_nanos = saturated(hold * tasks), saturated(hold)
+    wire.rate_nanos_per_hour = saturated(hold * US_PER_HOUR // job_class.hold_us)
 
 
 def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
@@ -104,7 +105,7 @@ def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: 
                 devices=shares_to_wire(placement.devices),
                 cpu_milli=placement.cpu_milli,
                 memory_bytes=placement.memory_bytes,
-                rate_nanos_per_hour=placement.rates.total,
+                rate_nanos_per_hour=saturated(placement.rates.total),
                 price_id=node.price_id,
             )
         )
@@ -114,7 +115,7 @@ async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: i
     """What past runs of this name cost; without them the time limit says what it costs at most, no more."""
     found = await expected_cost(engine, spec)
     wire.expected_basis = found.basis
-    wire.expected_nanos = wire.task_expected_nanos = found.nanos
+    wire.expected_nanos = wire.task_expected_nanos = saturated(found.nanos)
     if found.nanos != UNKNOWN and wire.rate_nanos_per_hour >= 0:
         wire.task_expected_nanos = min(found.nanos, wire.task_worst_case_nanos)
         wire.expected_nanos = min(found.nanos * tasks, wire.worst_case_nanos)
@@ -123,10 +124,10 @@ async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: i
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
     return pb.BudgetAfter(
         budget=f"max_cost of array {room.array}" if room.array else room.name,
-        limit_nanos=room.limit_nanos,
-        settled_nanos=room.settled_nanos,
-        held_nanos=room.held_nanos,
-        room_after_nanos=room.room_nanos - held,
+        limit_nanos=saturated(room.limit_nanos),
+        settled_nanos=saturated(room.settled_nanos),
+        held_nanos=saturated(room.held_nanos),
+        room_after_nanos=saturated(room.room_nanos - held),
         renews_at=room.renews_at,
         hard=hard,
     )
@@ -186,4 +187,4 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
     if found.alternatives:
         best = found.alternatives[0]
         wire.suggestion = f"{best.change}: it would start now on {', '.join(best.nodes)}"
-        wire.suggestion_rate_nanos_per_hour = best.rate_nanos_per_hour if best.priced else -1
+        wire.suggestion_rate_nanos_per_hour = saturated(best.rate_nanos_per_hour) if best.priced else -1

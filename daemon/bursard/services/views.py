@@ -20,6 +20,7 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.ledger.metering import held_nanos
 from bursard.services.ends import end_view, may_quote
+from bursard.services.saturate import saturated
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of
@@ -122,7 +123,7 @@ def _record_of_columns(row: JobRow) -> JobRecord:
         started_at=row.started_at,
         finished_at=row.finished_at,
         message=DAMAGED,
-        settled_nanos=row.settled_nanos,
+        settled_nanos=saturated(row.settled_nanos),
         parent_id=row.parent_id,
         array_index=row.array_index,
     )
@@ -172,7 +173,7 @@ def job_view(
         started_at=job.started_at,
         finished_at=job.finished_at,
         currency=state.currency,
-        settled_nanos=job.settled_nanos,
+        settled_nanos=saturated(job.settled_nanos),
         cost_unknown=job.unpriced,
         parent_id=job.parent_id,
         array_index=max(job.array_index, 0),
@@ -260,12 +261,11 @@ def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:
     counts = {name: count for name, count in array.counts.items() if count}
     wire.array.CopyFrom(pb.ArrayStatus(size=size_of(job), max_parallel=array.max_parallel, counts=counts))
     live = [task for task in tasks_of(state, job) if not task.state.terminal]
-    wire.settled_nanos += sum(task.settled_nanos for task in live)
-    for task in live:
-        if task.attempt is not None:
-            wire.accrued_nanos += _unmetered(task.attempt, now)
-            wire.rate_nanos_per_hour += task.attempt.rate
-            wire.held_nanos += _held(state, task.attempt)
+    attempts = [task.attempt for task in live if task.attempt is not None]
+    wire.settled_nanos = saturated(wire.settled_nanos + sum(task.settled_nanos for task in live))
+    wire.accrued_nanos = saturated(sum(_unmetered(attempt, now) for attempt in attempts))
+    wire.rate_nanos_per_hour = saturated(sum(attempt.rate for attempt in attempts))
+    wire.held_nanos = saturated(sum(_held(state, attempt) for attempt in attempts))
 
 
 def _held(state: State, attempt: AttemptRecord) -> int:
@@ -292,30 +292,33 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     held: Mapping[str, int] = {}
     if live is not None:
         held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(live.id)}
-        wire.rate_nanos_per_hour = live.rate
-        wire.held_nanos = max(held.values(), default=0)
-        wire.accrued_nanos += _unmetered(live, now)
-    wire.accrued_nanos += wire.settled_nanos
+        wire.rate_nanos_per_hour = saturated(live.rate)
+        wire.held_nanos = saturated(max(held.values(), default=0))
+        wire.accrued_nanos = saturated(wire.accrued_nanos + _unmetered(live, now))
+    wire.accrued_nanos = saturated(wire.accrued_nanos + wire.settled_nanos)
     # What it could cost at most stays beside what it did: of an ended job, that of its newest attempt.
     wire.estimate_expected_nanos = -1  # `bursard.services.history` knows, where past runs tell
     placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
     if placed is not None:
         limit_us = placed.time_limit_us
-        wire.estimate_max_nanos = placed.rate * (limit_us + placed.grace_us + OVERRUN_US) // HOUR_US
+        held_us = limit_us + placed.grace_us + OVERRUN_US
+        wire.estimate_max_nanos = saturated(placed.rate * held_us // HOUR_US)
     elif job.state.terminal:
         wire.estimate_max_nanos = -1
     else:
         _estimate(state, wire, job)
     wire.budgets.extend(
-        pb.JobBudget(budget=name, held_nanos=held.get(name, 0), settled_nanos=wire.settled_nanos)
+        pb.JobBudget(budget=name, held_nanos=saturated(held.get(name, 0)), settled_nanos=wire.settled_nanos)
         for name in job.budgets[: _BUDGETS_SHOWN[form]]
     )
     for one in job.attempts:
         for member in one.members:
             if member.report is not None:
                 wire.max_rss_bytes = max(wire.max_rss_bytes, member.report.max_rss_bytes)
-                wire.cpu_us += member.report.cpu_us
-                wire.gpu_energy_millijoules += member.report.gpu_energy_millijoules
+                wire.cpu_us = saturated(wire.cpu_us + member.report.cpu_us)
+                wire.gpu_energy_millijoules = saturated(
+                    wire.gpu_energy_millijoules + member.report.gpu_energy_millijoules
+                )
                 wire.gpu_energy_source = _source_of_both(
                     wire.gpu_energy_source, member.report.gpu_energy_source
                 )
@@ -333,7 +336,7 @@ def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
     job_class = state.class_of(job)
     hold = cheapest_hold(state, job_class)
     tasks = size_of(job)
-    wire.estimate_max_nanos = -1 if hold is None else hold * tasks
+    wire.estimate_max_nanos = -1 if hold is None else saturated(hold * tasks)
 
 
 def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
@@ -361,7 +364,7 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
                 devices=shares_to_wire(alloc.devices),
                 cpu_milli=alloc.cpu_milli,
                 memory_bytes=alloc.memory_bytes,
-                rate_nanos_per_hour=alloc.rates.total,
+                rate_nanos_per_hour=saturated(alloc.rates.total),
                 price_id=alloc.price_id,
                 held_us=member.charged_us,
                 started_at=member.started_at,
@@ -376,7 +379,7 @@ def _memory_share(node: NodeRecord | None, shares: Iterable[DeviceShare]) -> int
     if node is None:
         return 0
     sizes = {device.index: device.memory_bytes for device in node.facts.devices}
-    return sum(sizes.get(share.index, 0) * share.milli // 1000 for share in shares)
+    return saturated(sum(sizes.get(share.index, 0) * share.milli // 1000 for share in shares))
 
 
 def node_state(node: NodeRecord) -> str:
@@ -431,7 +434,7 @@ def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_see
         cpu_free_milli=max(int(cluster.cpu_free[row]), 0),
         memory_free_bytes=max(int(cluster.memory_free[row]), 0),
         devices_free=shares_to_wire(free),
-        rate_nanos_per_hour=node.rates.total if node.price_id else -1,
+        rate_nanos_per_hour=saturated(node.rates.total) if node.price_id else -1,
         price_id=node.price_id,
         currency=state.currency,
         jobs=sum(not state.attempts[attempt_id].after for attempt_id in node.live),

@@ -310,6 +310,7 @@ SENTENCE_COLUMNS = (
 HIDDEN_SHARE = 20
 """How many more events are asked for than are shown, since metering is left out of them."""
 TAIL_DEFAULT = 50
+TAIL_MAX = 2**32 - 1
 
 
 @click.command()
@@ -317,8 +318,8 @@ TAIL_DEFAULT = 50
 @click.option("--job", default="", help="Of this job.")
 @click.option("--node", "node_name", default="", help="Of this node.")
 @click.option("--kind", "kinds", multiple=True, help="Of this kind; may be given again.")
-@click.option("--tail", type=click.IntRange(1), default=None, help="The last so many.")
-@click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="After this one.")
+@click.option("--tail", type=click.IntRange(1, TAIL_MAX), default=None, help="The last so many.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, metavar="SEQ", help="After this one.")
 @click.option("--since", metavar="TIME", help="Since then: 2h, 2026-11-01.")
 @listing
 @connected
@@ -346,7 +347,7 @@ def events(
         tail = 0 if after or since else TAIL_DEFAULT
     prose = output.format == "table" and not output.columns and not output.quiet
     hidden = prose and not kinds
-    asked = tail * HIDDEN_SHARE if hidden and not follow else tail
+    asked = min(tail * HIDDEN_SHARE, TAIL_MAX) if hidden and not follow else tail
     found = client.events(after_seq=after, follow=follow, job=job, node=node_name, kinds=kinds, tail=asked)
     at = read_since(since)
     rows = (view.event(each) for each in found if each.at >= at and not (hidden and each.kind == METERING))

@@ -115,10 +115,18 @@ def read_since(text: str | None, flag: str = "--since") -> int:
     """A time, or a duration back from now; 0 for none."""
     if not text:
         return 0
+    at = _instant(text, flag)
+    if at < 0:
+        raise InvalidRequest(f"{flag}: {text!r} lies before 1970, and so does nothing that is known here")
+    return at
+
+
+def _instant(text: str, flag: str) -> int:
     try:
         return now() - parse_duration(text)
-    except InvalidRequest:
-        pass
+    except InvalidRequest as error:
+        if "duration: at most" in error.message:
+            raise InvalidRequest(f"{flag}: {error.message}") from None
     try:
         return parse_instant(text)
     except BursarError:

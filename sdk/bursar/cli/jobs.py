@@ -98,7 +98,7 @@ JOB_COLUMNS = (
 @click.option("--model", default="", help="Jobs of this model.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Jobs with this label.")
 @click.option("--since", metavar="TIME", help="Submitted or ended since: 2d, 2026-11-01.")
-@click.option("--limit", type=click.IntRange(1), default=None, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, 2**32 - 1), default=None, help="At most so many.")
 @click.option("--tasks", metavar="JOB", default="", help="List the tasks of this array.")
 @click.option("--name", default="", help="Jobs of this name.")
 @listing
@@ -159,7 +159,9 @@ def show(client: WireClient, job: str, output: Output) -> None:
 @click.argument("job")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the job has ended.")
 @click.option("--rank", default="0", metavar="R|all", help="Which member of a gang.  [default: 0]")
-@click.option("--attempt", type=click.IntRange(0), default=0, help="Which attempt; else the newest.")
+@click.option(
+    "--attempt", type=click.IntRange(0, 2**32 - 1), default=0, help="Which attempt; else the newest."
+)
 @click.option(
     "-n", "--lines", "--tail", type=click.IntRange(1, 2**31), metavar="LINES", help="Only the last lines."
 )
@@ -184,8 +186,8 @@ def logs(
 
     ask = Ask(attempt, lines or 0, read_since(since), timestamps)
     tasks = job.endswith(ALL_TASKS)
-    if rank != "all" and not (rank.isascii() and rank.isdecimal()):
-        raise InvalidRequest(f"--rank: {rank!r} is neither a number from 0 nor all")
+    if rank != "all" and not (rank.isascii() and rank.isdecimal() and len(rank) <= 9):
+        raise InvalidRequest(f"--rank: {rank!r} is neither a number from 0 to 999999999 nor all")
     if tasks and (attempt or rank != "0"):
         raise InvalidRequest(f"--rank and --attempt are of one task: {job.removesuffix(ALL_TASKS)}[0]")
     if not (tasks or timestamps or rank == "all"):

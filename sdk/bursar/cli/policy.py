@@ -88,7 +88,9 @@ def policy_ls(client: WireClient, kind: str, output: Output) -> None:
 @policy.command("show")
 @click.argument("name")
 @click.option("--kind", default="", help="When several kinds have the name.")
-@click.option("--version", type=click.IntRange(0), default=0, help="An older one; else the newest.")
+@click.option(
+    "--version", type=click.IntRange(0, 2**63 - 1), default=0, help="An older one; else the newest."
+)
 @listing
 @connected
 def policy_show(client: WireClient, name: str, kind: str, version: int, output: Output) -> None:
