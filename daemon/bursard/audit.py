@@ -23,7 +23,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bursar.clock import HOUR_US
-from bursard.engine import charge_row, job_row, posting_rows, spec_bytes
+from bursard.engine import charge_row, job_row, key_digest, posting_rows
 from bursard.events import SCHEMA, Event, JobSubmitted, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
@@ -147,7 +147,7 @@ class Fold:
             if kept is None or kept.job_id != event.job_id:
                 what = "is not kept" if kept is None else f"is kept for {kept.job_id}"
                 yield f"keys: the key of event {seq} {what}, the log says {event.job_id}"
-            elif kept.digest != spec_bytes(event.spec):
+            elif kept.digest != key_digest(event):
                 yield f"keys: the digest of the key of event {seq} is not of the job that it made"
 
     def _image(self, seq: int) -> Iterator[str]:

@@ -171,7 +171,7 @@ class Engine:
             batch.jobs.append(job_row(state, job))  # type: ignore[attr-defined]
         applied.finished.clear()
         if isinstance(event, JobSubmitted) and event.key:
-            row = KeyRow(event.user, event.key, event.job_id, spec_bytes(event.spec))
+            row = KeyRow(event.user, event.key, event.job_id, key_digest(event))
             batch.keys.append(row)  # type: ignore[attr-defined]
         transaction.unreleased.append((seq, event, now, actor))
 
@@ -286,8 +286,8 @@ before and after. In a text these quotes would be escaped.
 
 
 def spec_bytes(spec: JobSpec) -> bytes:
-    """What an idempotency key is bound to: a digest of the spec as accepted, of an array with its indices one
-    by one, as they once were written down.
+    """What an idempotency key is bound to: a digest of a spec, of an array with its indices one by one, as
+    they once were written down.
     """
     document = msgspec.json.encode(spec)
     if spec.array is not None:
@@ -297,6 +297,11 @@ def spec_bytes(spec: JobSpec) -> bytes:
     for text in _ADDED:
         document = document.replace(text, b"")
     return hashlib.sha256(document).digest()
+
+
+def key_digest(event: JobSubmitted) -> bytes:
+    """What the key of a submission is bound to: the job as it was asked for."""
+    return event.digest or spec_bytes(event.spec)
 
 
 # --- projections: what the store keeps beside the events, so that reports and lists are queries

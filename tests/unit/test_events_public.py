@@ -27,7 +27,7 @@ from bursard.events.public import PUBLIC, public
 
 SPEC_KEPT_BACK = "env command script setup workdir comment"
 KEPT_BACK: dict[str, str] = {
-    "job-submitted": "key " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
+    "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "attempt-placed": "port",
     "member-ended": "report.message",

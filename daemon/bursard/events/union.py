@@ -88,7 +88,8 @@ class ClusterCreated(msgspec.Struct, frozen=True, tag="cluster-created"):
 class JobSubmitted(msgspec.Struct, frozen=True, tag="job-submitted", omit_defaults=True):
     """A job was accepted. Array tasks are `job_id.index`, derived, not stored.
 
-    `dependencies` holds (job id, when) for those not yet satisfied at submission.
+    `dependencies` holds (job id, when) for those not yet satisfied at submission. `digest` is of the job as
+    it was asked for, where that is not `spec`: its dependencies were named otherwise than by their ids.
     """
 
     job_id: str
@@ -97,6 +98,7 @@ class JobSubmitted(msgspec.Struct, frozen=True, tag="job-submitted", omit_defaul
     spec: JobSpec
     key: str = ""
     dependencies: tuple[tuple[str, str], ...] = ()
+    digest: bytes = b""
 
 
 class JobHeld(msgspec.Struct, frozen=True, tag="job-held"):

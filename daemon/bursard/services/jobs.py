@@ -167,22 +167,29 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         if len(key) > KEY_MAX:
             raise InvalidRequest(f"idempotency_key: at most {KEY_MAX} characters")
         await self._check_space()
-        spec = spec_from_wire(request.spec)
-        authorize(Action.SUBMIT, spec.project)
-        spec, ended = await self._resolve_dependencies(spec)
+        asked = spec_from_wire(request.spec)
+        authorize(Action.SUBMIT, asked.project)
         if key in known:
-            row = known[key]
-            if row.digest != spec_bytes(spec):
-                raise decide.key_conflict(key, row.job_id)
-            return self._answer(await find_job(engine, row.job_id), request, True), 0
+            return await self._known(request, asked, known[key]), state.version
+        spec, ended = await self._resolve_dependencies(asked)
+        digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
         # From here to the commit nothing waits: what was checked is what becomes true.
-        events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, ended=ended)
+        events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended)
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
         seq = engine.commit(events, user)
         submitted = events[0]
         assert isinstance(submitted, JobSubmitted)
         return self._answer(state.jobs[submitted.job_id], request, False), seq
+
+    async def _known(self, request: pb.SubmitRequest, asked: JobSpec, row: KeyRow) -> pb.SubmitResponse:
+        """The job that this key made, whatever it and the names in its `depends_on` have become since."""
+        if row.digest != spec_bytes(asked):
+            # Earlier versions bound a key to the ids behind the names.
+            spec, _ = await self._resolve_dependencies(asked)
+            if spec == asked or row.digest != spec_bytes(spec):
+                raise decide.key_conflict(request.idempotency_key, row.job_id)
+        return self._answer(await find_job(self.engine, row.job_id), request, True)
 
     def _answer(self, job: JobRecord, request: pb.SubmitRequest, existed: bool) -> pb.SubmitResponse:
         if request.terse:

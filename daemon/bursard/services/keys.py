@@ -1,9 +1,10 @@
 """Idempotency keys: what a key made, asked once for many, and one submit at a time for each key.
 
-Why     the answer may be in the store alone (the job has ended), and the store is asked in a thread. While
-        it is asked, nobody else may submit with the same key: their job could come and go unseen, and the
-        same key would then make two jobs. Most keys are new, and a thread costs more than a submit: so the
-        gate remembers which keys may be in the store, and asks for those alone.
+Why     the answer is in the store, as of a job in memory it is not known whether it has been changed since,
+        and the store is asked in a thread. While it is asked, nobody else may submit with the same key: their
+        job could come and go unseen, and the same key would then make two jobs. Most keys are new, and a
+        thread costs more than a submit: so the gate remembers which keys may be in the store, and asks for
+        those alone.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ class KeyGate:
 
     @contextlib.asynccontextmanager
     async def asking(self, user: str, keys: Iterable[str]) -> AsyncIterator[Mapping[str, KeyRow]]:
-        """What those of `keys` made that are in the store alone; they are the caller's until it leaves.
+        """What those of `keys` made that are known; they are the caller's until it leaves.
 
-        Keys of jobs in memory are left out: `State.keys` has them.
+        The store says what each is bound to. Memory does not: a job there may have been changed since.
         """
         taken = {(user, key) for key in keys if key}
         if not taken:
@@ -92,20 +93,17 @@ class KeyGate:
             self._freed = asyncio.Event()
 
     async def _stored(self, user: str, taken: set[tuple[str, str]]) -> Mapping[str, KeyRow]:
-        known = self._engine.state.keys
-        unknown = sorted(
-            key
-            for _, key in taken
-            if (user, key) not in known and not (self._learnt and not self._filter.may_have(user, key))
-        )
+        wanted = sorted(key for _, key in taken if not self._learnt or self._filter.may_have(user, key))
         for _, key in taken:
             # Before the job is there: whatever this daemon writes is known from then on.
             self._filter.add(user, key)
-        if not unknown:
+        if not wanted:
             return {}
+        if any(one in self._engine.state.keys for one in taken):
+            await self._engine.durable()
         if self._learning is None:
             self._learning = asyncio.create_task(self._learn(), name="submit-keys")
-        return await self._engine.read(lambda views: views.keys(user, unknown))
+        return await self._engine.read(lambda views: views.keys(user, wanted))
 
     async def _learn(self) -> None:
         """Learn the keys of before this daemon; until all of them are known the store is asked for each."""

@@ -50,12 +50,14 @@ def submit(
     user: str,
     spec: JobSpec,
     key: str = "",
+    digest: bytes = b"",
     ended: Mapping[str, JobState] | None = None,
 ) -> list[Event]:
     """Accept a job. An empty answer means that this key already has this very job (`state.keys`).
 
     Args:
         spec: `depends_on` already names job ids.
+        digest: what `key` is bound to, where that is not `spec`.
         ended: final states of dependencies that are no longer in memory.
 
     Raises:
@@ -78,7 +80,7 @@ def submit(
     dependencies = _dependencies(state, user, spec, ended or {})
     refuse_unaffordable(state, user, spec)
     job_id = ids.new("job")
-    return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies)]
+    return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies, digest if key else b"")]
 
 
 def check_same(before: JobSpec, now: JobSpec, key: str, job_id: str) -> None:
