@@ -179,6 +179,10 @@ def cells(row: str) -> list[tuple[str, str, str, str, bool]]:
     ]
 
 
+def covers(held: str, project: str) -> bool:
+    return not held or f"{project}/".startswith(f"{held}/")
+
+
 async def budgets(site: Site) -> None:
     texts = [
         f"kind: Budget\nname: {name.replace('/', '.')}\nspec:\n  scope: {{project: {name}}}\n"
@@ -198,6 +202,13 @@ async def verdict(site: Site, row: str, request: Any, token: str) -> str:
     return status
 
 
+OF_A_PROJECT: Final = {
+    "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
+    "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
+    "Money.Budgets by name",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("row", TABLE)
 def test_a_role_may_what_the_table_says_and_nothing_else(row: str) -> None:
     async def story(site: Site) -> None:
@@ -206,8 +217,14 @@ def test_a_role_may_what_the_table_says_and_nothing_else(row: str) -> None:
         for role, held, owner, project, allowed in cells(row):
             thing = Thing(site.job(owner, project), project)
             request = REQUESTS[row](thing) if row in REQUESTS else None
-            status = await verdict(site, row, request, site.token("ann", role, held))
-            if (status != "PERMISSION_DENIED") is not allowed:
+            token = site.token("ann", role, held)
+            status = await verdict(site, row, request, token)
+            if row in OF_A_PROJECT and not covers(held, project):
+                # What may not be seen is as unknown as what is not there.
+                missing = await verdict(site, row, REQUESTS[row](Thing("job_missing", "missing")), token)
+                wrong += [f"{role}: {status} is not {missing}"] if status != missing or allowed else []
+                assert missing in ("PERMISSION_DENIED", "NOT_FOUND")
+            elif (status != "PERMISSION_DENIED") is not allowed:
                 wrong.append(f"{role} of {held or 'the site'}, {owner}'s job of {project}: {status}")
         assert not wrong
 

@@ -21,8 +21,13 @@ INDEX_DIGITS_MAX = 9
 
 
 async def find_job(engine: Engine, ref: str, action: Action = Action.SEE_JOBS) -> JobRecord:
-    """A job to which the caller may do `action`. Raises `Forbidden` beside what `look_up` raises."""
+    """A job to which the caller may do `action`. Raises `Forbidden` beside what `look_up` raises.
+
+    Of a job that the caller may not even see nothing is said, not that it exists.
+    """
     job = await look_up(engine, ref, caller().name)
+    if not _seen([job]):
+        raise _unknown(ref)
     authorize(action, job.spec.project, job.user, f"job {job.display}")
     return job
 
@@ -104,8 +109,6 @@ async def _stored_or_named(engine: Engine, ref: str) -> JobRecord:
         rows = await engine.read(lambda views: _stored(views, ref))
         named += await records_of(engine, rows)
         seen = _seen(named)
-        if not seen and named and _is_exact(ref):
-            return named[0]  # whoever knows it is told what it lacks; a name tells of no job to a stranger
         for row in rows:
             if len(seen) == 1 and row.id == seen[0].id and seen[0].message == DAMAGED:
                 return record_of(row)  # which says how it is damaged

@@ -83,15 +83,14 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
         state, identity = self.engine.state, caller()
-        if request.name and request.name not in state.budgets.records:
-            raise NotFound(f"there is no budget {request.name!r}; `bursar budget ls` lists them")
-        if request.name:
-            authorize(Action.SEE_COST, _project(state, request.name), what=f"budget {request.name}")
         found = [
             view
             for view in budget_views(state, request.name)
             if allowed(identity, Action.SEE_COST, _project(state, view.name))
         ]
+        if request.name and not found:
+            # Another project's is as unknown as one that is not there.
+            raise NotFound(f"there is no budget {request.name!r}; `bursar budget ls` lists them")
         await self.engine.durable()
         return pb.BudgetsResponse(budgets=[_budget(view) for view in found])
 
