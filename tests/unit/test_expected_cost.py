@@ -89,7 +89,10 @@ def test_an_array_is_expected_to_cost_what_its_tasks_do_and_past_arrays_are_take
         assert amount(told["expected_cost_per_task"]) == 7.5
         assert amount(told["expected_cost"]) == 75
         text = plan_text(told, 0)
-        assert "75.00 USD  (10 tasks, each 7.50 USD: the median of 3 past runs of this name)" in text
+        assert (
+            "75.00 USD (10 tasks, each 7.50 USD: the median of 3 past runs of this name and size)"
+            in " ".join(text.split())
+        )
         assert " each task\n" in text
 
     play(story)
@@ -102,5 +105,18 @@ def test_no_more_is_expected_than_it_can_cost() -> None:
             site.run(site.job("ann", "p", name="train"))
         told = await plan(site, spec(time_limit_us=SECOND_US))
         assert told["expected_cost"] == told["worst_case_cost"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("size", [{"nodes": 2}, {"options": (ResourceRequest(None, 2_000, 1 << 30),)}])
+def test_runs_of_another_size_say_nothing_of_what_it_costs(size: dict[str, Any]) -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        for _ in range(3):
+            site.run(site.job("ann", "p", name="train"))
+        told = await plan(site, spec(**size))
+        assert told["expected_cost"] is None
+        assert told["expected_basis"] == "fewer than 3 past runs of this name and size to go by"
 
     play(story)

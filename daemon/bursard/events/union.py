@@ -173,13 +173,17 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
 
 
 class MemberStarted(msgspec.Struct, frozen=True, tag="member-started"):
-    """A member's process exists. `at` is on the node's axis, `boot_us` the agent's boot time."""
+    """A member's process exists. `at` is on the node's axis, `boot_us` the agent's boot time.
+
+    `measured`: the attempt and its job run since `at`; else, as it was before, since this was recorded.
+    """
 
     attempt_id: str
     rank: int
     at: int
     boot_us: int
     pid: int
+    measured: bool = False
 
 
 class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):

@@ -1,4 +1,7 @@
-"""What a job may be expected to cost: what past runs of its name cost. Without them nobody knows."""
+"""What a job may be expected to cost: what past runs of its name and size cost. Without them nobody knows.
+
+Why     of its size: what a run on one CPU cost says nothing of the same script on two nodes with GPUs.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,24 @@ class Expected(NamedTuple):
 
 
 async def expected_cost(engine: Engine, spec: JobSpec) -> Expected:
-    """The median of what those runs of this name and project have cost that succeeded."""
+    """The median cost of the last runs of this name and project that succeeded, of those that asked for
+    as many nodes with as much on each.
+    """
     if not spec.name:
         return Expected(UNKNOWN, "a job without a name has no past runs to go by")
     query = JobFilter(states=(JobState.SUCCEEDED.value,), project=spec.project, name=spec.name, limit=HISTORY)
     page = await engine.read(lambda views: views.jobs(query))
     runs = await records_of(engine, page.rows)
-    costs = sorted(run.settled_nanos // size_of(run) for run in runs)
+    alike = (run for run in runs if _size(run.spec) == _size(spec))
+    costs = sorted(run.settled_nanos // size_of(run) for run in alike)
     if len(costs) < HISTORY_MIN:
-        return Expected(UNKNOWN, f"fewer than {HISTORY_MIN} past runs of this name to go by")
-    return Expected(costs[len(costs) // 2], f"the median of {len(costs)} past runs of this name")
+        return Expected(UNKNOWN, f"fewer than {HISTORY_MIN} past runs of this name and size to go by")
+    return Expected(costs[len(costs) // 2], f"the median of {len(costs)} past runs of this name and size")
+
+
+def _size(spec: JobSpec) -> tuple[object, ...]:
+    """What a run holds while it runs, as it was asked for."""
+    return spec.nodes, spec.options, spec.ordered, spec.constraints, spec.spot_policy
 
 
 async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:

@@ -19,8 +19,8 @@ from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.saturate import saturated
-from bursard.services.views import job_view, reason_view, visible
-from bursard.state import JobRecord
+from bursard.services.views import job_view, node_state, reason_view, visible
+from bursard.state import JobRecord, NodeRecord
 from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.decide.rights import secrets_of
@@ -143,7 +143,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     await add_failed_tasks(engine, wire.job, job)
     await add_expected(engine, wire.job, job)
     attempt = job.attempts[-1] if job.attempts else None
-    if attempt is not None:
+    if attempt is not None and job.id not in state.pending:
         wire.placed_because = attempt.why
     rooms = state.budgets.rooms(state.ledger)
     for name in job.budgets:
@@ -160,6 +160,24 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     return wire
 
 
+def _away(node: NodeRecord) -> str:
+    """Which of the things that keep a node away it is; empty when the record does not say."""
+    name, state = node.facts.name, node_state(node)
+    if state == "quarantined":
+        return f"quarantined: {node.reason}; `bursar node resume {name}` once that is understood"
+    if state == "silent":
+        return "down: its agent is not in contact"
+    if state != "up":
+        reason = f" ({node.reason})" if node.reason else ""
+        return f"{state}{reason}; `bursar node resume {name}` takes it back"
+    if node.doubtful:
+        return (
+            f"it could not start the last {len(node.not_started)} jobs, so it gets one at a time, and has"
+            f" one; `bursar node resume {name}` once that is understood"
+        )
+    return ""
+
+
 async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
     state = engine.state
     snapshot = state.snapshot()
@@ -171,15 +189,8 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
     for verdict in found.nodes[:100]:
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
         node = state.node_by_name(verdict.node)
-        if verdict.check == "ready" and node is not None and node.mode == "quarantine":
-            why_not = (
-                f"quarantined: {node.reason}; `bursar node resume {verdict.node}` once that is understood"
-            )
-        elif verdict.check == "ready" and node is not None and node.mode == "open" and node.doubtful:
-            why_not = (
-                f"it could not start the last {len(node.not_started)} jobs, so it gets one at a time, and has"
-                f" one; `bursar node resume {verdict.node}` once that is understood"
-            )
+        if verdict.check == "ready" and node is not None:
+            why_not = _away(node) or why_not
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     wire.ahead.extend(visible(state, found.ahead, caller()))
     wire.ahead_total = found.ahead_total

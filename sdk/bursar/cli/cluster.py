@@ -205,6 +205,10 @@ def node_token(
 
     Example: bursar node token gpu-08 --ttl 10m --expires 90d
     """
+    if name in ("ls", "list"):
+        name, listed = "", True
+    elif name in ("rm", "revoke", "show"):
+        raise InvalidRequest(f"{name!r} names a verb, not a node; to void secrets: node token NAME --revoke")
     if listed and revoke:
         raise InvalidRequest("--list and --revoke are two things; give one")
     if not name and not listed:

@@ -35,15 +35,22 @@ LIVE = ("STARTING", "RUNNING", "STOPPING")
 WHY_CELLS = max(len(code) for code in ReasonCode)
 
 
+def _waits(row: Row) -> bool:
+    """In the queue, perhaps again: then it runs nowhere, and where an earlier attempt ran is over."""
+    return bool(row["state"] == "PENDING")
+
+
 def _elapsed(row: Row) -> str:
-    return age_text(row["started_at"], now(), row["finished_at"])
+    return "-" if _waits(row) else age_text(row["started_at"], now(), row["finished_at"])
 
 
 def _elapsed_s(row: Row) -> float | None:
-    return age_s(row["started_at"], now(), row["finished_at"])
+    return None if _waits(row) else age_s(row["started_at"], now(), row["finished_at"])
 
 
 def _nodes(row: Row) -> list[str]:
+    if _waits(row):
+        return []
     return [member["node"] for member in row["attempts"][-1]["nodes"]] if row["attempts"] else []
 
 

@@ -226,7 +226,7 @@ def job_text(job: Row, now: int) -> str:
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
         ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
-        ("ran", age_text(job["started_at"], now, job["finished_at"]) if job["started_at"] else ""),
+        ("ran", _ran(job, now)),
         ("exit code", "" if job["exit_code"] is None else str(job["exit_code"])),
         *_money_pairs(job),
         ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
@@ -247,6 +247,13 @@ def job_text(job: Row, now: int) -> str:
             if each["message"]
         ]
     return "\n".join(lines)
+
+
+def _ran(job: Row, now: int) -> str:
+    """Nothing of a job that waits for another attempt: each attempt's own line says how long that ran."""
+    if not job["started_at"] or job["state"] == "PENDING":
+        return ""
+    return age_text(job["started_at"], now, job["finished_at"])
 
 
 def _needs_text(job: Row) -> str:

@@ -29,7 +29,7 @@ def started(
     member = _member(state, node, attempt_id, rank)
     if member is None or member.started_at:
         return []
-    return [MemberStarted(attempt_id, rank, node.axis(boot_us), boot_us, pid)]
+    return [MemberStarted(attempt_id, rank, node.axis(boot_us), boot_us, pid, measured=True)]
 
 
 def exited(
@@ -49,7 +49,7 @@ def exited(
     started_at = member.started_at
     if not started_at and started_boot_us:
         started_at = node.axis(started_boot_us)
-        events.append(MemberStarted(attempt_id, rank, started_at, started_boot_us, 0))
+        events.append(MemberStarted(attempt_id, rank, started_at, started_boot_us, 0, measured=True))
     alloc = member.alloc
     charges = member_charges(
         attempt_id=attempt_id,

@@ -139,10 +139,13 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
     program = event.rank == 0 and state.jobs[attempt.job_id].spec.launch == "once"
     if attempt.state == "STARTING" and (program or all(m.started_at for m in attempt.members)):
         attempt.state, attempt.started_at = "RUNNING", at
+        if event.measured:  # that is what is charged: not since the daemon heard of it
+            since = event.at if program else max(m.started_at for m in attempt.members)
+            attempt.started_at = min(max(since, attempt.placed_at), at)
         for one in attempt.live():
             state.members.retime(attempt.id, one.alloc.rank, latest_end(attempt))
         job = state.jobs[attempt.job_id]
-        job.started_at = job.started_at or at
+        job.started_at = job.started_at or attempt.started_at
         move(state, job, JobState.RUNNING)
         meet_started(state, job, at)
 
