@@ -184,7 +184,8 @@ def _limits(state: State) -> Finding:
     if not trusted:
         return Finding("limits", True, f"memory, cpu and pids hold on all {len(short)} nodes")
     more = f" and {len(trusted) - 3} more" if len(trusted) > 3 else ""
-    return Finding("limits", True, f"jobs are not held to their limits on {', '.join(trusted[:3])}{more}")
+    where = f"{', '.join(trusted[:3])}{more}"
+    return Finding("limits", True, f"nothing is broken, but jobs can exceed what they asked for on {where}")
 
 
 def _prices(state: State) -> Finding:

@@ -168,7 +168,7 @@ def _smaller(free: Free, job_class: JobClass, candidates: Candidates) -> str:
     if 0 < best < request.memory_bytes:
         asked = format_size(request.memory_bytes)
         return f"wait, or set --memory {best // 1_000_000}MB instead of {asked}"
-    return "wait for running jobs to end; bursar explain shows who holds the nodes and until when"
+    return "wait for running jobs to end (`bursar top` shows what runs on which node)"
 
 
 def _nth(values: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> int:

@@ -29,7 +29,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "job-ended": "job {job_id} ended {state}{because}",
     "tasks-ended": "the waiting tasks of job {job_id} ended {state}{because}",
     "attempt-placed": "attempt {number} of job {job_id} was placed on {count}{whyplaced} ({attempt_id})",
-    "member-started": "rank {rank} of {attempt_id} runs (pid {pid})",
+    "member-started": "rank {rank} of {attempt_id} {started}",
     "stop-requested": "{attempt_id} is to stop: {cause}{because}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
     "attempt-ended": "{attempt_id} ended: {cause}{code}{again}",
@@ -99,6 +99,8 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "number": data.get("number", 1),
         "rank": data.get("rank", 0),
         "count": ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more nodes" if len(nodes) > 4 else ""),
+        # Of a job that was over before its start was told, the log has no process.
+        "started": f"runs (pid {data['pid']})" if data.get("pid") else "has run",
         "ending": _ending(_part(data, "report")),
         "code": f" (exit code {data.get('exit_code', 0)})" if failed else "",
         "again": "; the job goes back to the queue" if data.get("requeue") else "",
@@ -119,7 +121,9 @@ def _ending(report: Mapping[str, Any]) -> str:
     if not report:
         return ""
     said = str(report.get("cause", ""))
-    if report.get("signal"):
+    if said == "completed" and report.get("signal"):
+        said += ", its place was let go"  # of a job that runs once, elsewhere: no failure
+    elif report.get("signal"):
         said += f", signal {report['signal']}"
     elif report.get("exit_code", -1) >= 0:
         said += f", exit code {report['exit_code']}"

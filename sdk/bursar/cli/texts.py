@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.terminal import (
@@ -116,7 +117,11 @@ def _worst_text(plan: Row) -> str:
     worst, limit = money_text(plan["worst_case_cost"]), seconds_text(plan["time_limit_s"])
     if plan["worst_case_cost_per_task"]:
         each_task = money_text(plan["worst_case_cost_per_task"])
-        return f"{worst}  ({plan['tasks']} tasks, each {each_task} if it runs its whole {limit})"
+        whole = Decimal(plan["worst_case_cost_per_task"]["amount"]) * plan["tasks"]
+        shown_max = Decimal(2**63 - 1).scaleb(-9)  # of the wire: a sum beyond it is no cap
+        is_capped = Decimal(plan["worst_case_cost"]["amount"]) < min(whole, shown_max)
+        capped = "capped by max_cost: " if is_capped else ""
+        return f"{worst}  ({capped}{plan['tasks']} tasks, each {each_task} if it runs its whole {limit})"
     if plan["time_limit_s"] and plan["worst_case_cost"]:
         return f"{worst}  (if it runs its whole {limit})"
     return worst
