@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,3 +249,15 @@ def test_a_script_is_told_about_its_job(cluster: StepCluster) -> None:
     )
     assert told[:6] == ["JobName=known", "n[1-3]", "a08", "a09", "a10", "b"]
     assert told[-1] == "2"
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI; apt-get install openmpi-bin")
+@pytest.mark.parametrize("agent", ["", "--mca plm rsh --mca plm_rsh_agent $BURSAR_STEPS/bin/bursar-rsh"])
+def test_mpirun_makes_one_world_over_all_nodes(cluster: StepCluster, agent: str) -> None:
+    told = cluster.output(
+        "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1\n"
+        f"mpirun {agent} -np 2 --map-by node"
+        " bash -c 'echo $OMPI_COMM_WORLD_RANK/$OMPI_COMM_WORLD_SIZE $SLURMD_NODENAME'",
+        TWO,
+    )
+    assert sorted(told) == ["0/2 n1", "1/2 n2"]
