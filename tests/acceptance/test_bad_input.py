@@ -108,7 +108,7 @@ WRONG_FLAGS = {
     ("run", "--max-cost", "5 EUR", "--", "true"): "USD",
     ("run", "--deadline", "2027-01-01T00:00:00Z", "--", "true"): "not built",
     ("run",): "CMD",
-    ("ls", "--state", "sleeping"): "running",
+    ("ls", "--state", "sleeping"): "stopping",
     ("ls", "-o", "xml"): "json",
     ("ls", "--since", "yesterdayish"): "since",
     ("wait", "1", "--timeout", "eternity"): "timeout",
