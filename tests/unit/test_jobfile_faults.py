@@ -101,7 +101,7 @@ WRONG = [
     ("run: x\nresources:\n  cpus: many", 3, "is not a number of CPUs"),
     ("run: x\nresources:\n  cpus: 999999", 3, "at most 10000 CPUs"),
     ("run: x\nresources:\n  cpus: 0.0001", 3, "at most 3 decimals"),
-    ("run: x\nresources:\n  memory: 128", 3, "has no unit; write 128GB"),
+    ("run: x\nresources:\n  memory: 128", 3, "has no unit; write 128GB or 128GiB"),
     ("run: x\nresources:\n  memory: 12 bananas", 3, "is not a size"),
     ("run: x\nresources:\n  memory: 0GB", 3, "more than 0"),
     ("run: x\nresources:\n  memory: 900PB", 3, "at most 100 TB"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from bursar.cli import backup
 from bursar.cli.happenings import sentence
+from bursar.cli.main import run
 from bursar.cli.texts import plan_text
 from bursar.codec import view
 from bursar.v1 import jobs_pb2 as pb
@@ -45,3 +50,25 @@ def test_a_sum_beyond_what_can_be_shown_is_not_called_capped() -> None:
         time_limit_us=3_600_000_000, expected_nanos=-1, task_expected_nanos=-1,
     )  # fmt: skip
     assert "capped" not in plan_text(view.plan(wire), 0)
+
+
+def test_a_backup_in_the_place_of_another_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = SimpleNamespace(
+        cluster_id="c", seq=7, hash="h", created_at="", epoch=0, tables_schema=3, event_schema=2,
+        database_bytes=1, database_sha256="s",
+    )  # fmt: skip
+
+    def take(directory: Path, out: Path, clock: object, version: str) -> object:
+        out.write_bytes(b"a backup")
+        return manifest, SimpleNamespace(findings=())
+
+    monkeypatch.setattr(backup, "_room", lambda: SimpleNamespace(take=take))
+    monkeypatch.setattr(backup, "_directory", lambda named: tmp_path)
+    out = str(tmp_path / "bk.db")
+    said = []
+    for _ in range(2):
+        assert run(["backup", "--out", out]) == 0
+        said.append(capsys.readouterr().err)
+    assert said == ["", f"{out} was an older backup, and is replaced\n"]

@@ -84,6 +84,7 @@ def backup(out: str | None, state_dir: str | None, output: Output) -> None:
     if not out:
         raise InvalidRequest("--out FILE is missing: where shall the backup go?")
     directory = _directory(state_dir)
+    replaced = Path(out).exists()
     manifest, report = _room().take(directory, Path(out), SystemClock(), bursar.__version__)
     row = _backup_row(out, manifest, directory)
     emit_one(
@@ -93,6 +94,8 @@ def backup(out: str | None, state_dir: str | None, output: Output) -> None:
         columns=_BACKUP_COLUMNS,
         identity="file",
     )
+    if replaced:
+        say(f"{out} was an older backup, and is replaced")
     for finding in report.findings:
         say(f"the books were copied as they are, but {finding}")
 

@@ -148,7 +148,8 @@ def read_memory(node: Node, faults: Faults) -> int | None:
     if text is None:
         return None
     if _NUMBER.fullmatch(text) is not None:
-        faults.add(node, f"{quote(text)} has no unit; write {text.lstrip('+-')[:9]}GB or GiB")
+        number = text.lstrip("+-")[:9]
+        faults.add(node, f"{quote(text)} has no unit; write {number}GB or {number}GiB")
         return None
     return _bytes(node, faults, text)
 
