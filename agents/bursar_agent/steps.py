@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from bursar.aside import set_aside
 from bursar.errors import BursarError
 from bursar.steps import bridge, names
 from bursar.steps.install import install
@@ -115,6 +116,8 @@ class Steps:
         )
         folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if path.is_dir():
+                set_aside(path)
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             listening.bind(f"/proc/self/fd/{folder}/{names.SOCKET}")

@@ -121,7 +121,7 @@ def test_samples_and_events_travel_through_the_broker_and_nothing_needs_it(
 LISTENER = """
 import asyncio, json, sys, aiomqtt
 async def main():
-    async with aiomqtt.WireClient("127.0.0.1", int(sys.argv[1])) as client:
+    async with aiomqtt.Client("127.0.0.1", int(sys.argv[1])) as client:
         await client.subscribe("bursar/v1/+/events/#")
         print("subscribed", flush=True)
         async for message in client.messages:

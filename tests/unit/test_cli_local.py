@@ -312,8 +312,18 @@ def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
 
 
 def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):
+    # What was started in a shell's background ignores interrupts, and so would all below it.
     process = subprocess.Popen(
-        [sys.executable, "-m", "bursar.cli.main", "up", "--state-dir", str(cluster.directory)],
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "bursar.cli.main",
+            "up",
+            "--state-dir",
+            str(cluster.directory),
+        ],
         env=cluster.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

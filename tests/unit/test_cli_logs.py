@@ -127,7 +127,7 @@ def test_a_single_log_is_asked_for_as_it_is_wanted(fake: Any, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--rank two 1", "--rank: 'two' is neither a number from 0 nor all"),
+        ("--rank two 1", "--rank: 'two' is neither a number from 0 to 999999999 nor all"),
         ("--rank 1 sweep[*]", "--rank and --attempt are of one task: sweep[0]"),
         ("--attempt 1 sweep[*]", "--rank and --attempt are of one task: sweep[0]"),
         ("--since noon 1", "--since: 'noon' is neither a time"),

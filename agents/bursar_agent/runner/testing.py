@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.codec.launch import launch_to_bytes
+from bursar.errors import NotFound
 from bursar.model import Launch
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import marker_of, place_of
@@ -65,7 +66,10 @@ class Bench:
         """Wait for a whole line of its log."""
 
         def read() -> str | None:
-            lines = self.runner.read_log(attempt, 0, 0, 1 << 20)[0].decode().split("\n")
+            try:
+                lines = self.runner.read_log(attempt, 0, 0, 1 << 20)[0].decode().split("\n")
+            except NotFound:
+                return None  # the start is on its way
             return lines[line] if len(lines) > line + 1 else None
 
         found: str = await until(read)

@@ -65,7 +65,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         members=_MEMBER,
         holds=_shape("budget period_start nanos"),
     ),
-    e.MemberStarted: _shape("attempt_id rank at boot_us pid"),
+    e.MemberStarted: _shape("attempt_id rank at boot_us pid measured"),
     e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),

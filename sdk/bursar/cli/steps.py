@@ -9,20 +9,27 @@ import click
 
 from bursar.errors import BursarError
 
+TASKS_MAX = 4096
+"""As `bursar.steps.request` says, which an option need not load."""
+WAIT_S_MAX = 10**9
 _COMMAND = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
 @click.command(context_settings=_COMMAND)
-@click.option("--nodes", type=click.IntRange(1), help="Nodes.  [default: all of the job]")
-@click.option("--ntasks", type=click.IntRange(1), help="Tasks in all.  [default: one per node]")
-@click.option("--ntasks-per-node", type=click.IntRange(1), help="Tasks of each node.")
+@click.option("--nodes", type=click.IntRange(1, TASKS_MAX), help="Nodes.  [default: all of the job]")
+@click.option("--ntasks", type=click.IntRange(1, TASKS_MAX), help="Tasks in all.  [default: one per node]")
+@click.option("--ntasks-per-node", type=click.IntRange(1, TASKS_MAX), help="Tasks of each node.")
 @click.option("--node", metavar="NAME,...", default="", help="These nodes of the job, n[1-3],m.")
 @click.option("--output", metavar="FILE", default="", help="%t is the task, %N the node; none.")
 @click.option("--error", metavar="FILE", default="", help="Else as --output.")
 @click.option("--label", is_flag=True, help="Write the task's rank before each line.")
 @click.option("--kill-on-bad-exit", is_flag=True, help="End all when one fails.")
 @click.option(
-    "--wait", metavar="S", type=click.IntRange(0), default=0, help="End all S seconds after one has."
+    "--wait",
+    metavar="S",
+    type=click.IntRange(0, WAIT_S_MAX),
+    default=0,
+    help="End all S seconds after one has.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def step(

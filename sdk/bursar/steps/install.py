@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bursar.aside import clear_for_file, own_directory
 from bursar.steps import names
 
 SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
@@ -28,8 +29,7 @@ def install(directory: Path, server: str = "") -> None:
         server: address of the daemon, for a `bursar` that is not told another.
     """
     for folder in (directory, directory / names.SHIMS, directory / names.TOOLS):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        folder.chmod(0o755)
+        own_directory(folder, 0o755)
     write_shims(directory / names.SHIMS)
     default = f': "${{BURSAR_SERVER:={server}}}"; export BURSAR_SERVER\n' if server else ""
     _write(directory / names.TOOLS / "bursar", _BURSAR.format(server=default, python=sys.executable))
@@ -49,9 +49,18 @@ def _program(form: str, **words: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Replace a program as a whole: jobs may be starting it."""
-    if path.is_file() and path.read_text() == text:
+    if _holds(path, text):
         return
+    clear_for_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.chmod(0o755)
     temporary.rename(path)
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Is this program there, whole, for everybody to run? Whatever else is there is replaced."""
+    try:
+        return path.is_file() and path.stat().st_mode & 0o777 == 0o755 and path.read_bytes() == text.encode()
+    except OSError:
+        return False
