@@ -260,4 +260,5 @@ def test_mpirun_makes_one_world_over_all_nodes(cluster: StepCluster, agent: str)
         " bash -c 'echo $OMPI_COMM_WORLD_RANK/$OMPI_COMM_WORLD_SIZE $SLURMD_NODENAME'",
         TWO,
     )
-    assert sorted(told) == ["0/2 n1", "1/2 n2"]
+    # The far end may say that its tree was taken down before it was asked: after all work is done.
+    assert sorted(line for line in told if "/2 " in line) == ["0/2 n1", "1/2 n2"]
