@@ -120,13 +120,12 @@ class EventsService(events_pb2_grpc.EventsServicer):
         if count > _TAIL_MAX:
             raise InvalidRequest(f"tail of some events is at most {_TAIL_MAX}; take all of them without it")
         newest: deque[int] = deque(maxlen=count)
-        start = after
         while True:
             page = await self._page(after, trail, sight)
             newest.extend(event.seq for event in page.events)
             after = page.after
             if page.is_last:
-                return newest[0] - 1 if newest else max(start, after)
+                return newest[0] - 1 if newest else after
 
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
         """Who serves."""

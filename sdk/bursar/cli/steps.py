@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from bursar.errors import BursarError
+from bursar.steps.names import TASKS_MAX
 
-TASKS_MAX = 4096
-"""As `bursar.steps.request` says, which an option need not load."""
 WAIT_S_MAX = 10**9
 _COMMAND = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 

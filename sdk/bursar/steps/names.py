@@ -15,6 +15,8 @@ SOCKET: Final = "sock"
 SERVE: Final = "serve"
 SHIMS: Final = "slurm"
 TOOLS: Final = "bin"
+TASKS_MAX: Final = 4096
+"""Of one step, on all nodes together."""
 
 MEMBER: Final = "BURSAR_ATTEMPT_MEMBER"
 NODE_NAMES: Final = "BURSAR_NODE_NAMES"

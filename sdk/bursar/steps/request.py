@@ -13,8 +13,7 @@ from typing import Any
 
 from bursar.steps import names
 from bursar.steps.hosts import compress_hosts, counts_by_node
-
-TASKS_MAX = 4096
+from bursar.steps.names import TASKS_MAX
 
 
 class Refused(Exception):
