@@ -82,6 +82,8 @@ format: .venv/.installed
 
 # Pure ones first, each by itself on any worker. Those that start daemons and clusters come after, one file on one
 # worker, since a cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
+# Of those, one that fails is run once more and named ("1 rerun"): a kernel that schedules otherwise once is no fault
+# of the product, one that fails twice is. `make nightly` gives no second try.
 FAST := tests/docs tests/unit tests/scenario tests/contract tests/access
 PURE := $(FAST) tests/property tests/sim
 REAL := tests/integration tests/acceptance
@@ -92,10 +94,11 @@ check: lint proto-check
 
 pytest: .venv/.torch programs
 	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 $(PURE)
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 $(REAL)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 --reruns 1 -rR $(REAL)
 
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(REAL)
 
 # As docs/judging.md says; each of them alone too, with a seed of its own: make judge-kill SEED=7
 SEED ?= 1
