@@ -22,6 +22,7 @@ from bursard.events import (
     PolicyApplied,
     PolicyDocument,
     SecretSet,
+    StopRequested,
 )
 from bursard.events.public import PUBLIC, public
 
@@ -89,6 +90,8 @@ SPEC = JobSpec(
         NodeTokenIssued("n", CANARY, 1),
         NodeEnrolled("n", CANARY, CANARY),
         SecretSet("nlp", "HF_TOKEN", CANARY),
+        StopRequested("att_1", EndCause.FAILED, 0, f"rank 12 ended: failed {CANARY}: not found"),
+        StopRequested("att_1", EndCause.START_FAILED, 0, f"rank 0 ended: start_failed\n{CANARY}"),
     ],
     ids=lambda event: type(event).__name__,
 )
@@ -106,6 +109,29 @@ def test_what_is_shown_is_shown_as_the_log_has_it() -> None:
         "user": "ann",
         "spec": {"name": "fine"},
         "dependencies": [["job_0", "failed"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [
+        ("rank 1 ended: out_of_memory /home/ann/x: killed", "rank 1 ended: out_of_memory"),
+        ("rank 1 ended: failed", "rank 1 ended: failed"),
+        ("node n-1 is drained: rank 1 ended: x y", "node n-1 is drained: rank 1 ended: x y"),
+        ("requeued by request", "requeued by request"),
+        ("", ""),
+    ],
+)
+def test_why_an_attempt_was_stopped_is_shown_without_what_a_node_said_in_older_logs(
+    kept: str, shown: str
+) -> None:
+    assert json.loads(public(StopRequested("att_1", EndCause.FAILED, 7, kept))) == {
+        "type": "stop-requested",
+        "attempt_id": "att_1",
+        "cause": "failed",
+        "grace_us": 7,
+        "message": shown,
+        "for_job": "",
     }
 
 

@@ -8,6 +8,7 @@ Why     an event holds all that happened, with a job's environment and program a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -98,6 +99,9 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.SecretRemoved: _shape("project name"),
 }
 
+_TOLD: Final = re.compile(r"\A(rank \d+ ended: \w+).*", re.DOTALL)
+"""Older logs quote here what the node said of an end, which may be the command or a directory."""
+
 
 def public(event: e.Event) -> bytes:
     """An event as the JSON that others may see: its tag and its shown fields, in the order of the log's own.
@@ -105,6 +109,8 @@ def public(event: e.Event) -> bytes:
     An event of a type that is not listed shows its tag alone.
     """
     whole = msgspec.to_builtins(event)
+    if isinstance(event, e.StopRequested):
+        whole["message"] = _TOLD.sub(r"\1", event.message)
     shown = {"type": whole["type"], **_cut(whole, PUBLIC.get(type(event), {}))}
     return msgspec.json.encode(shown)
 
