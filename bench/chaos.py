@@ -5,8 +5,9 @@ Prints  after each batch what was killed and checked so far; every promise that 
         Exit code 1 when one was; the state directory is kept then.
 Why     a crash between two lines is found by many crashes, not by thinking of one.
 
-A cluster of three agents runs singles, batches, arrays, gangs, chains, retries and long jobs under two hard
-budgets, while clients hold, release and cancel. The killer waits for progress, then for a random moment.
+A cluster of three agents runs singles, batches, arrays, gangs, chains, retries, steps on two nodes, long
+jobs, and bursts of short ones that wait at their node behind one another, under two hard budgets, while
+clients hold, release and cancel. The killer waits for progress, then for a random moment.
 After each batch the load stops, everything ends, and all is compared: what clients were told, what jobs did
 (a file that each appends to, and a lock that each holds), what the books say, and which processes are left.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -51,6 +53,10 @@ sleep {seconds}
 echo "end $BURSAR_JOB_ID $BURSAR_ATTEMPT $BURSAR_NODE_RANK" >> {work}/did
 exit {code}
 """
+STEP = "exec bursar step --ntasks {tasks} -- sh -c {script}"
+BURST, BURST_MILLI = 40, 600
+"""Short jobs that come at once, each with most of a node. Once a few have ended, others wait behind them."""
+AHEAD = "ahead of need: "
 
 
 @dataclass
@@ -92,7 +98,8 @@ class Load(threading.Thread):
 
     def _step(self, client: WireClient) -> None:
         ask = self.random.choices(
-            (self._submit, self._submit_many, self._order), weights=(5, 2, 4 if self._mine else 0)
+            (self._submit, self._submit_many, self._burst, self._order),
+            weights=(5, 2, 0.4, 4 if self._mine else 0),
         )[0]
         ask(client)
 
@@ -114,7 +121,16 @@ class Load(threading.Thread):
                 return
 
     def _submit_many(self, client: WireClient) -> None:
-        pairs = [(self._spec(key), key) for key in (self._key() for _ in range(self.random.randint(2, 10)))]
+        keys = [self._key() for _ in range(self.random.randint(2, 10))]
+        self._submit_all(client, [(self._spec(key), key) for key in keys])
+
+    def _burst(self, client: WireClient) -> None:
+        """Short jobs of one class, of which a node has room for one: the others wait behind it."""
+        keys = [self._key() for _ in range(BURST)]
+        script = JOB.format(work=self.cluster.work, seconds=0, code=0)
+        self._submit_all(client, [(self._job(key, script, cpu_milli=BURST_MILLI), key) for key in keys])
+
+    def _submit_all(self, client: WireClient, pairs: list[tuple[JobSpec, str]]) -> None:
         done = 0
         while done < len(pairs) and not self.over.is_set():
             with contextlib.suppress(ServerUnavailable):
@@ -146,26 +162,39 @@ class Load(threading.Thread):
 
     def _spec(self, key: str) -> JobSpec:
         random = self.random
-        kind = random.choice(("single", "single", "array", "gang", "chain", "failing", "long"))
+        kind = random.choice(("single", "single", "array", "gang", "chain", "failing", "long", "steps"))
         seconds = 600 if kind == "long" else random.choice((0, 0.05, 0.2, 0.6))
         code = random.choice((0, 1)) if kind == "failing" else 0
         script = JOB.format(work=self.cluster.work, seconds=seconds, code=code)
         chain = kind == "chain" and self._mine
-        return JobSpec(
-            name=key,
-            project=random.choice([*BUDGETS, "free"]),
-            command=("sh", "-c", script),
-            env=(("CHAOS_HOME", str(self.cluster.home)),),
-            workdir="/tmp",
-            options=(ResourceRequest(cpu_milli=random.choice((50, 100, 200))),),
-            time_limit_us=20 * SECOND_US,
-            nodes=random.choice((2, 3)) if kind == "gang" else 1,
-            array=ArraySpec(tuple(range(random.randint(2, 6))), random.choice((0, 2)))
-            if kind == "array"
-            else None,
+        fields: dict[str, Any] = {"nodes": random.choice((2, 3))} if kind == "gang" else {}
+        if kind == "steps":  # its tasks are counted as members of a gang are
+            script = STEP.format(
+                tasks=2, script=shlex.quote(script.replace("$BURSAR_NODE_RANK", "$BURSAR_STEP_RANK"))
+            )
+            fields = {"nodes": 2, "launch": "once"}
+        if kind == "array":
+            fields = {"array": ArraySpec(tuple(range(random.randint(2, 6))), random.choice((0, 2)))}
+        return self._job(
+            key,
+            script,
+            cpu_milli=random.choice((50, 100, 200)),
             depends_on=(Dependency(random.choice(self._mine[-5:]), "finished"),) if chain else (),
             retry=RetrySpec(on=("failed", "node_lost"), max=random.choice((0, 2))),
             held=random.random() < 0.05,
+            **fields,
+        )
+
+    def _job(self, key: str, script: str, *, cpu_milli: int, **fields: Any) -> JobSpec:
+        return JobSpec(
+            name=key,
+            project=self.random.choice([*BUDGETS, "free"]),
+            command=("sh", "-c", script),
+            env=(("CHAOS_HOME", str(self.cluster.home)),),
+            workdir="/tmp",
+            options=(ResourceRequest(cpu_milli=cpu_milli),),
+            time_limit_us=20 * SECOND_US,
+            **fields,
         )
 
 
@@ -255,6 +284,10 @@ class Judge:
     def __init__(self, cluster: Cluster, told: Told) -> None:
         self.cluster, self.told = cluster, told
         self.checked = 0
+        self.ahead = 0
+        """Attempts that waited at their node behind another."""
+        self.steps = 0
+        """Jobs that started steps and succeeded."""
 
     def drained(self) -> Iterator[str]:
         """Nodes come back, what waits is let go, what would run for long is cancelled, and all ends."""
@@ -314,6 +347,9 @@ class Judge:
         yield from (line for line in did if line.startswith("double"))
         ends = {tuple(line.split()[1:]) for line in did if line.startswith("end")}
         runs = {id: job for id, job in jobs.items() if not job.HasField("array")} | tasks
+        placed = [attempt.why for job in runs.values() for attempt in job.attempts]
+        self.ahead = sum(AHEAD in why for why in placed)
+        self.steps = sum(job.spec.launch == "once" and job.state == "SUCCEEDED" for job in runs.values())
         for id, job in runs.items():
             last = str(job.attempts[-1].number) if job.attempts else ""
             nodes = max(job.spec.nodes, 1)
@@ -414,6 +450,7 @@ def run(asked: argparse.Namespace) -> int:
             print(
                 f"{time.monotonic() - began:6.0f} s  {killer.killed.total()} kills ({kinds}); "
                 f"{len(told.jobs)} jobs acknowledged, {judge.checked} things done by jobs, "
+                f"{judge.ahead} placed ahead, {judge.steps} with steps succeeded, "
                 f"{dict(told.refusals)}: {len(found)} findings",
                 flush=True,
             )

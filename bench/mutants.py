@@ -9,8 +9,9 @@ Prints  each survivor as a difference, and the share that was caught. A person s
 Why     a line that no test can tell from a wrong one holds nothing.
 
 Works on the commit that was recorded, in scratch copies; a line is changed once, at random by the seed. The
-quickest tests of a line run first. Lines that no test in this process runs (launchers, supervisors, commands)
-are tried with the tests that start processes, by room.
+quickest tests of a line run first. What they let pass, and lines that no test in its own process runs
+(launchers, supervisors, commands), is tried at the end with the tests that start the processes of its room;
+of these one has to fail twice, since on a busy machine one may fail by itself.
 """
 
 from __future__ import annotations
@@ -57,12 +58,42 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "agents/bursar_agent/runner": (
         "tests/integration/test_runner_process.py",
         "tests/integration/test_runner_warm.py",
+        "tests/integration/test_runner_warned.py",
+        "tests/integration/test_runner_pulse.py",
+        "tests/integration/test_runner_secrets.py",
     ),
+    "agents/bursar_agent/runner/scratch": (
+        "tests/integration/test_runner_scratch.py",
+        "tests/integration/test_runner_process.py",
+    ),
+    "agents/bursar_agent/runner/fake": (),
+    "agents/bursar_agent/runner/testing": (),
+    "agents/bursar_agent/link/fake": (),
+    "agents/bursar_agent/publisher": ("tests/integration/test_agent_publisher.py",),
+    "agents/bursar_agent/steps": ("tests/acceptance/test_steps.py",),
+    "agents/bursar_agent/probes": (),
+    "agents/bursar_agent/spool": ("tests/integration/test_agent_spool_crash.py",),
     "agents/bursar_agent": (
         "tests/integration/test_agent_process.py",
         "tests/integration/test_agent_link.py",
     ),
-    "sdk/bursar/local": ("tests/acceptance/test_crashes.py",),
+    "sdk/bursar/local": (
+        "tests/acceptance/test_broken_ground.py",
+        "tests/acceptance/test_damaged_directory.py",
+        "tests/acceptance/test_crashes.py",
+    ),
+    "sdk/bursar/steps": ("tests/acceptance/test_steps.py",),
+    "sdk/bursar/jobfile": (),
+    "sdk/bursar/schemas": (),
+    "daemon/bursard/ahead": ("tests/acceptance/test_ahead_crashes.py",),
+    "daemon/bursard/mqtt": ("tests/integration/test_daemon_mqtt.py",),
+    "daemon/bursard/backup": ("tests/integration/test_archive.py", "tests/acceptance/test_restore.py"),
+    "daemon/bursard/store": ("tests/integration/test_store_crash.py",),
+    "daemon/bursard/sim": (),
+    "daemon/bursard/scheduler": (),
+    "daemon/bursard/state": (),
+    "daemon/bursard/ledger": (),
+    "daemon/bursard/reports": (),
     "sdk/bursar/cli": ("tests/acceptance/test_daily_work.py", "tests/acceptance/test_bad_input.py"),
     "sdk/bursar/client": ("tests/acceptance/test_daily_work.py",),
     "daemon/bursard": ("tests/integration/test_tls.py", "tests/acceptance/test_daily_work.py"),
@@ -79,7 +110,7 @@ class Trial:
     mutation: Mutation
     difference: list[str]
     tests: int = 0
-    verdict: str = ""
+    verdict: str = "nothing runs it"
     by: str = ""
     seconds: float = 0.0
 
@@ -126,7 +157,9 @@ def record(folder: Path) -> int:
     """Run every test that needs no process, with its lines written down."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    env = os.environ | {"BURSAR_COVERING": str(folder), "PYTHONPATH": str(ROOT / "bench")}
+    rooms = [ROOT / Path(room).parent for room in ROOMS]
+    paths = os.pathsep.join(map(str, (ROOT / "bench", *rooms)))
+    env = os.environ | {"BURSAR_COVERING": str(folder), "PYTHONPATH": paths}
     words = [sys.executable, "-m", "pytest", "-q", "-p", "covering", "-n", "2", *PURE]
     code = subprocess.run(words, cwd=ROOT, env=env, check=False).returncode
     (folder / "commit").write_text(git("rev-parse", "HEAD"))
@@ -180,8 +213,8 @@ class Copy:
             kept_out = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / "tests", self.folder / "tests", ignore=kept_out)
 
-    def tried(self, trial: Trial, tests: Sequence[str]) -> tuple[bool, str]:
-        """Whether any of these tests fails with the change, and which."""
+    def tried(self, trial: Trial, tests: Sequence[str], tries: int = 1) -> tuple[bool, str]:
+        """Whether any of these tests fails with the change, as often as it is tried, and which."""
         path = self.folder / trial.file
         source = path.read_text()
         path.write_text(trial.mutation.applied(source))
@@ -202,6 +235,7 @@ class Copy:
             "-p",
             "no:warnings",
             f"--timeout={TEST_S}",
+            f"--reruns={tries - 1}",
             f"@{names}",
         ]
         process = subprocess.Popen(
@@ -230,7 +264,6 @@ class Copy:
 
 def judged(trial: Trial, copy: Copy, covering: Covering) -> Trial:
     """Try the tests of this line, quickest first, until one fails."""
-    began = time.monotonic()
     known = covering.tests_of(trial.file, trial.mutation)
     first: list[str] = []
     rest: list[str] = []
@@ -241,67 +274,73 @@ def judged(trial: Trial, copy: Copy, covering: Covering) -> Trial:
             first.append(test)
         elif spent < ALL_S:
             rest.append(test)
-    groups = [group for group in (first, rest) if group]
-    if not known:
-        room = max((each for each in PROCESSES if trial.file.startswith(each)), key=len)
-        groups = [list(PROCESSES[room])] if PROCESSES[room] else []
-    trial.verdict = "survived" if groups else "nothing runs it"
+    return against(trial, copy, [group for group in (first, rest) if group])
+
+
+def in_processes(trial: Trial, copy: Copy) -> Trial:
+    """Try the tests that start the processes of its room."""
+    room = max((each for each in PROCESSES if trial.file.startswith(each)), key=len)
+    return against(trial, copy, [PROCESSES[room]] if PROCESSES[room] else [], tries=2)
+
+
+def against(trial: Trial, copy: Copy, groups: Sequence[Sequence[str]], tries: int = 1) -> Trial:
+    """Try it with one group of tests after the other, until one catches it."""
+    began = time.monotonic()
+    if groups:
+        trial.verdict = "survived"
     for group in groups:
         trial.tests += len(group)
-        caught, trial.by = copy.tried(trial, group)
+        caught, trial.by = copy.tried(trial, group, tries)
         if caught:
             trial.verdict = "caught"
             break
-    trial.seconds = time.monotonic() - began
+    trial.seconds += time.monotonic() - began
     return trial
 
 
 def shown(number: int, trial: Trial) -> None:
     line = f"{number:4} {trial.verdict:15} {trial.file}:{trial.mutation.line} {trial.mutation.kind}"
     print(f"{line} ({trial.tests} tests, {trial.seconds:.0f} s) {trial.by}", flush=True)
-    if trial.verdict != "caught":
-        print("\n".join(f"       {each}" for each in trial.difference), flush=True)
 
 
 def run(folder: Path, choose: Callable[[Path], list[Trial]], workers: int, tests: Sequence[str] = ()) -> int:
     """Judge all that `choose` finds in a copy, and print the share that was caught."""
     commit = git("rev-parse", "HEAD") if tests else (folder / "commit").read_text().strip()
-    covering = Covering(folder) if not tests else None
     copies: SimpleQueue[Copy] = SimpleQueue()
     made = [Copy(commit, bool(tests)) for _ in range(workers)]
     for each in made:
         copies.put(each)
 
-    def one(trial: Trial) -> Trial:
+    def one(way: Callable[[Trial, Copy], Trial], trial: Trial) -> Trial:
         copy = copies.get()
         try:
-            if covering is not None:
-                return judged(trial, copy, covering)
-            began = time.monotonic()
-            caught, trial.by = copy.tried(trial, tests)
-            trial.verdict, trial.tests = ("caught" if caught else "survived"), len(tests)
-            trial.seconds = time.monotonic() - began
-            return trial
+            return way(trial, copy)
         finally:
             copies.put(copy)
 
+    if tests:
+        ways: list[Callable[[Trial, Copy], Trial]] = [lambda trial, copy: against(trial, copy, [tests])]
+    else:
+        covering = Covering(folder)
+        ways = [lambda trial, copy: judged(trial, copy, covering), in_processes]
     trials = choose(made[0].folder)
-    if covering is not None:  # those that need processes last: one of them takes as long as twenty others
-        trials.sort(key=lambda trial: not covering.tests_of(trial.file, trial.mutation))
     report = folder / ("again.jsonl" if tests else "report.jsonl")
-    caught = 0
     try:
-        with ThreadPoolExecutor(workers) as pool, report.open("w") as out:
-            for number, trial in enumerate(
-                map(Future.result, as_completed(pool.submit(one, each) for each in trials)), 1
-            ):
-                shown(number, trial)
-                caught += trial.verdict == "caught"
-                out.write(json.dumps(asdict(trial)) + "\n")
-                out.flush()
+        with ThreadPoolExecutor(workers) as pool:
+            for way in ways:  # tests of processes last, since one of them takes as long as twenty others
+                open_still = [trial for trial in trials if trial.verdict != "caught"]
+                tried = as_completed([pool.submit(one, way, trial) for trial in open_still])
+                for number, trial in enumerate(map(Future.result, tried), 1):
+                    shown(number, trial)
+                    report.write_text("".join(json.dumps(asdict(each)) + "\n" for each in trials))
     finally:
         for each in made:
             each.remove()
+    for trial in trials:
+        if trial.verdict != "caught":
+            place = f"{trial.file}:{trial.mutation.line}"
+            print(f"{trial.verdict}: {place} {trial.mutation.kind}", *trial.difference, sep="\n    ")
+    caught = sum(trial.verdict == "caught" for trial in trials)
     share = caught / max(len(trials), 1)
     print(f"caught {caught} of {len(trials)} mutants ({share:.0%}) of {commit[:10]}; {report}")
     return 0
