@@ -85,13 +85,16 @@ def test_no_mixture_of_calls_is_a_fault_of_the_daemon(seed: int, caplog: pytest.
 
         async def one(name: str, request: Any, token: str) -> None:
             async with turn:
-                status, details = await site.call(name, request, token=token, wait_s=20)
+                wait_s = (
+                    1 if name == "Nodes.Top" else 20
+                )  # the first is silent until a node has said something
+                status, details = await site.call(name, request, token=token, wait_s=wait_s)
             if status in NEVER and status != "DEADLINE_EXCEEDED":
                 wrong.append(f"{name}: {status} {details[:200]}\n{str(request)[:400]}")
 
         calls = []
         for _ in range(CALLS):
-            name = random.choice([name for name in METHODS if name not in ("Agents.Connect", "Nodes.Top")])
+            name = random.choice([name for name in METHODS if name != "Agents.Connect"])
             request = GetMessageClass(METHODS[name].input_type)()
             scramble(request, random, known)
             token = site.token(random.choice(("ann", "bob", "eve")), random.choice(ROLES))
