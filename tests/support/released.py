@@ -16,9 +16,10 @@ from bursard.store import JobFilter, SqliteStore
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def unpacked(schema: int, name: str, folder: Path) -> Path:
-    """The daemon's directory of a fixture, as a copy of its own."""
-    with tarfile.open(FIXTURES / f"schema-{schema}" / f"{name}.tar.gz") as archive:
+def unpacked(kept: int | str, name: str, folder: Path) -> Path:
+    """The daemon's directory of a fixture, as a copy of its own. `kept`: a schema of events, or a folder."""
+    source = f"schema-{kept}" if isinstance(kept, int) else kept
+    with tarfile.open(FIXTURES / source / f"{name}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     (folder / "daemon").chmod(0o700)
     return folder / "daemon"
