@@ -125,7 +125,8 @@ class Agent:
         self._waiting: dict[Key, s.Assignment] = {}
         self._in_place_of: dict[Key, Key] = {}
         """By what has not ended, what starts in its share."""
-        self._gave_back: set[Key] = set()
+        self._gave_back: dict[Key, Key] = {}
+        """What went back before its turn, and what it waited for: who comes behind it waits for the same."""
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -253,8 +254,9 @@ class Agent:
                 run.grace_us = assignment.grace_us
                 self._runs[assignment.key] = run
                 obeyed = True
-                if self._must_wait(assignment):
-                    out += self._wait(run, assignment)
+                before = self._waits_for(assignment)
+                if before is not None:
+                    out += self._wait(run, assignment, before)
                 else:
                     self._starting[assignment.key] = run
                     fresh.append(assignment)
@@ -267,18 +269,22 @@ class Agent:
 
     # --- ahead of need --------------------------------------------------------------------------
 
-    def _must_wait(self, assignment: s.Assignment) -> bool:
-        before = self._runs.get((assignment.after, 0)) if assignment.after else None
-        return before is not None and before.exit is None
+    def _waits_for(self, assignment: s.Assignment) -> Key | None:
+        """Whose end it waits for; None: it starts at once. What it was placed behind may have left the line
+        while it was on its way: its share is still that of the one before.
+        """
+        key = (assignment.after, 0)
+        while key in self._gave_back:
+            key = self._gave_back[key]
+        before = self._runs.get(key)
+        return key if before is not None and before.exit is None else None
 
-    def _wait(self, run: Run, assignment: s.Assignment) -> list[Instruction]:
+    def _wait(self, run: Run, assignment: s.Assignment, before: Key) -> list[Instruction]:
         """It starts when what is there now has ended: no message and no commit lies between."""
-        before = (assignment.after, 0)
+        if before in self._in_place_of or len(self._waiting) >= WAITING_MAX:
+            return self._went_back(run, before, "this node holds as many as it may")
         run.phase = Phase.WAITING
         self._waiting[run.key] = assignment
-        if before in self._in_place_of or len(self._waiting) > WAITING_MAX:
-            del self._waiting[run.key]
-            return self._went_back(run, "this node holds as many as it may")
         self._in_place_of[before] = run.key
         return []
 
@@ -300,12 +306,12 @@ class Agent:
         del self._in_place_of[before]
         if following is not None:
             self._in_place_of[before] = following
-        return self._went_back(run, why)
+        return self._went_back(run, before, why)
 
-    def _went_back(self, run: Run, why: str) -> list[Instruction]:
+    def _went_back(self, run: Run, before: Key, why: str) -> list[Instruction]:
         run.phase = Phase.ENDED
         run.exit = Exit(cause=EndCause.PREEMPTED, message=why, started=False)
-        self._gave_back.add(run.key)
+        self._gave_back[run.key] = before
         return [s.SendExited(*run.key, run.exit)]
 
     def _disconnected(self) -> list[Instruction]:
@@ -437,7 +443,7 @@ class Agent:
         if run.exit is None:
             return [s.Note("asked to forget a member that has not ended; kept", *key)]
         del self._runs[key]
-        self._gave_back.discard(key)
+        self._gave_back.pop(key, None)
         self._forgotten[key] = run.exit
         if len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]

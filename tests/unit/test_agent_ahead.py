@@ -13,7 +13,7 @@ from bursar_agent import stimuli as s
 from bursar_agent.agent import WAITING_MAX, Agent
 
 BOOT = "boot-1"
-A, B, C = ("att_a", 0), ("att_b", 0), ("att_c", 0)
+A, B, C, D = ("att_a", 0), ("att_b", 0), ("att_c", 0), ("att_d", 0)
 
 
 def connected() -> Agent:
@@ -115,6 +115,31 @@ def test_one_that_is_stopped_never_starts_and_the_line_closes_up() -> None:
     assert told(stop(core, B, "cancelled")) == [("att_b", EndCause.PREEMPTED, False)]
     assert starts(ended(core, A)) == [C]
     assert told(assign(core, B)) == [("att_b", EndCause.PREEMPTED, False)]
+
+
+@pytest.mark.parametrize(("left", "next_one"), [((C,), B), ((C, B), D), ((B, C), D)])
+def test_behind_one_that_has_left_the_line_it_waits_for_who_has_the_share(
+    left: Sequence[s.Key], next_one: s.Key
+) -> None:
+    """Its order was on its way while what it was placed behind went back: the share is not free for that."""
+    core = line()
+    for key in left:
+        assert stop(core, key, only_waiting=True) != []
+    assert assign(core, D, C[0]) == []
+    assert starts(ended(core, A)) == [next_one]
+    if next_one is B:
+        started(core, B)
+        assert starts(ended(core, B)) == [D]
+
+
+def test_behind_one_that_went_back_at_once_it_waits_too() -> None:
+    core = connected()
+    assign(core, A)
+    for number in range(WAITING_MAX):
+        assert assign(core, (f"att_{number}", 0), f"att_{number - 1}" if number else A[0]) == []
+    assert told(assign(core, B, f"att_{WAITING_MAX - 1}")) == [("att_b", EndCause.PREEMPTED, False)]
+    stop(core, (f"att_{WAITING_MAX - 1}", 0), only_waiting=True)
+    assert assign(core, C, B[0]) == []
 
 
 def test_the_last_of_a_line_is_taken_back_alone() -> None:

@@ -20,6 +20,7 @@ from bursard.scheduler import plan
 from bursard.services.views import node_view
 from bursard.state import Applied, AttemptRecord, JobRecord
 from bursard.state import image as state_image
+from bursard.state.decide import jobs as decide_jobs
 from bursard.state.decide import nodes
 
 SECOND = 1_000_000
@@ -248,6 +249,29 @@ def test_a_node_cannot_bill_two_for_the_same_time() -> None:
     assert made.node().mode == "open"
 
 
+def test_a_share_whose_holder_left_no_trace_is_not_billed_twice_either() -> None:
+    """1. The first has run for 0.3 s, of which its node told 0.2 s; then it has no trace of it any more.
+    2. What it says of the second is held to what the first left.
+    """
+    made = world()
+    first, second = line(made, 2, retry=RetrySpec(never=True))
+    ids = [attempt(job).id for job in (first, second)]
+    made.backend.report()
+    made.clock.advance(200_000)
+    made.backend.report()
+    made.clock.advance(100_000)
+    made.backend.disconnect("n-1")
+    del made.backend._machines["n-1"].members[ids[0], 0]
+    made.backend.connect(FACTS)
+    made.writer.flush()
+    assert first.state is JobState.FAILED
+    began_us = made.clock.boot_us() - 100_000
+    made.fleet.exited(made.node(), said(ids[1], began_us, 300_000))
+    made.writer.flush()
+    held = [end.report.held_us for end in made.events if type(end).__name__ == "MemberEnded"][-2:]
+    assert held == [200_000, 100_100]
+
+
 def said(attempt_id: str, started_boot_us: int, held_us: int) -> Exited:
     return Exited(
         attempt_id=attempt_id, rank=0, cause=EndCause.COMPLETED, exit_code=0,
@@ -272,6 +296,26 @@ def test_what_runs_before_its_place_is_free_is_not_billed_and_its_node_is_quaran
 
 
 # --- and taken back
+
+
+def test_what_is_placed_behind_one_that_is_leaving_waits_for_who_has_the_share() -> None:
+    """1. The last of a line is cancelled, and before its node has said so two more are placed behind it.
+    2. They do not start beside the first, whose share they get.
+    """
+    made = world()
+    jobs = line(made, 3)
+    made.stop(attempt(jobs[2]))
+    late = line(made, 2)
+    assert made.backend.running("n-1") == [(attempt(jobs[0]).id, 0)]
+    made.backend.report()
+    made.writer.flush()
+    assert jobs[2].state is JobState.CANCELLED
+    assert afters([*jobs[:2], *late]) == ["", *(attempt(job).id for job in (*jobs[:2], late[0]))]
+    for job in (*jobs[:2], *late):
+        run(made, job)
+        assert job.state is JobState.SUCCEEDED
+    assert made.node().mode == "open"
+    content(made)
 
 
 def test_what_waits_behind_a_long_job_comes_back_untouched_and_keeps_its_turn() -> None:
@@ -302,7 +346,9 @@ def test_a_more_urgent_job_has_the_line_taken_back() -> None:
     assert second.state is JobState.PENDING
     run(made, first)
     made.cycle()
-    assert (urgent.state, second.state) == (JobState.STARTING, JobState.PENDING)
+    assert second.state is JobState.PENDING
+    assert made.backend.running("n-1") == [(attempt(urgent).id, 0)]
+    assert made.node().mode == "open"
 
 
 def test_a_drained_node_gives_back_what_waits_there() -> None:
@@ -420,6 +466,16 @@ def test_a_node_that_comes_back_with_an_older_agent_gives_back_who_waits() -> No
     made.writer.flush()
     assert second.state is JobState.PENDING
     assert made.backend.running("n-1") == [(attempt(first).id, 0)]
+    content(made)
+
+
+def test_one_that_is_cancelled_while_its_node_gives_it_back_does_not_come_back() -> None:
+    made = world()
+    first, second = line(made, 2)
+    made.engine.commit(decide_jobs.cancel(made.state, second, None), "ann")
+    made.fleet._comes_back(attempt(second).id)
+    made.writer.flush()
+    assert (first.state, second.state) == (JobState.STARTING, JobState.CANCELLED)
     content(made)
 
 

@@ -245,8 +245,7 @@ def end(
     """
     cause = report.cause
     if attempt.after and not ran:
-        cancelled = attempt.stop_cause is EndCause.CANCELLED
-        return msgspec.structs.replace(report, cause=EndCause.CANCELLED if cancelled else EndCause.PREEMPTED)
+        return msgspec.structs.replace(report, cause=EndCause.PREEMPTED)
     if cause in _ASKED_FOR and attempt.stop_cause is None:
         doubt = "which nobody asked for"
     elif cause is EndCause.NODE_LOST and member.boot_id == node.boot_id:

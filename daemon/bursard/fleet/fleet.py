@@ -357,6 +357,7 @@ class Fleet:
         member = attempt.members[rank]
         if member.started_at:
             message = "its agent has no trace of it"
+            self._hand_over(attempt, member.charged_us)
             self.engine.commit(decide.lost(state, node, attempt_id, rank, message), actor)
         elif attempt.stop_cause is not None:
             report = ExitReport(cause=attempt.stop_cause, message="stopped before it started")
@@ -446,13 +447,18 @@ class Fleet:
         report = msgspec.structs.replace(report, held_us=held_us)
         report = believe.consumed(node.facts, member, report)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
-        following = state.behind.get(attempt_id, "") if not attempt.after else ""
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
+        self._hand_over(attempt, kept.held_us)
         self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
-        if following in self._orders:
-            self._orders[following] = believe.handed_over(self._orders[following], order, kept.held_us)
         self._acknowledge(node.id, attempt_id, rank)
         self.suspect(node, lie)
+
+    def _hand_over(self, attempt: AttemptRecord, held_us: int) -> None:
+        """One that had a share ends, after so long: what was ordered in its place began no earlier."""
+        following = self.engine.state.behind.get(attempt.id, "") if not attempt.after else ""
+        if following in self._orders:
+            before = self._orders.get(attempt.id)
+            self._orders[following] = believe.handed_over(self._orders[following], before, held_us)
 
     def _judge(
         self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport

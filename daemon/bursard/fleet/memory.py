@@ -204,9 +204,11 @@ class MemoryBackend:
         if order.boot_id != machine.boot_id:
             self._end(machine, key, member, "start_failed")
             return
-        before = machine.members.get((order.after, 0))
-        if before is not None and before.end is None:
-            member.after = order.after
+        after = order.after
+        while (before := machine.members.get((after, 0))) is not None and before.end is not None:
+            after = before.after  # it left the line while this was on its way
+        if before is not None:
+            member.after = after
         else:
             self._start(member)
 

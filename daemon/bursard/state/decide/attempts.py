@@ -110,7 +110,8 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     """
     job = state.jobs[attempt.job_id]
     only = members[0].report
-    if attempt.after and only.cause is EndCause.PREEMPTED:
+    cancelled = attempt.stop_cause is EndCause.CANCELLED
+    if attempt.after and only.cause is EndCause.PREEMPTED and not cancelled:
         # It comes back untouched: nothing of it ever ran, whatever its retries say.
         return AttemptEnded(attempt.id, EndCause.PREEMPTED, -1, only.message, True, False)
     bad = first_to_fail(members)
