@@ -26,6 +26,7 @@ from bursar.aside import Damaged, clear_for_file, open_to_its_owner, own_directo
 from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
+from bursar.logend import check_of
 from bursar.model import EnergySource
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -80,11 +81,21 @@ class HeldDevices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogEnd(msgspec.Struct, frozen=True):
-    """The end of a daemon's log as it was told last: the content of `log-end.json`."""
+    """The end of a daemon's log as it was told last."""
 
     cluster_id: str
     seq: int
     digest: bytes
+
+
+class _KeptLogEnd(LogEnd, frozen=True):
+    """The same as it lies on disk. `check`: of `bursar.logend`; empty in what an older release wrote."""
+
+    check: str = ""
+
+
+def _check(end: LogEnd) -> str:
+    return check_of(end.cluster_id, end.seq, end.digest)
 
 
 def _open_files(folder: Path) -> None:
@@ -172,7 +183,11 @@ class StateDir:
         """What `remember_log_end` wrote last; None for nothing, or what had to be set aside."""
         path = self.path / "log-end.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=LogEnd)
+            found = msgspec.json.decode(path.read_bytes(), type=_KeptLogEnd)
+            end = LogEnd(found.cluster_id, found.seq, found.digest)
+            if found.check and found.check != _check(end):
+                raise ValueError("its checksum is not that of its fields")
+            return end
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
@@ -181,10 +196,11 @@ class StateDir:
 
     def remember_log_end(self, end: LogEnd) -> None:
         """Keep the end of the daemon's log. Not fsynced: an older end is as true as a newer one."""
+        kept = _KeptLogEnd(end.cluster_id, end.seq, end.digest, _check(end))
         path = self.path / "log-end.json"
         temporary = path.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: the older one stays
-            temporary.write_bytes(msgspec.json.encode(end))
+            temporary.write_bytes(msgspec.json.encode(kept))
             temporary.rename(path)
 
     def instance(self, ids: Ids) -> str:

@@ -89,6 +89,7 @@ async def run(settings: Settings) -> int:
     store = SqliteStore(settings.state_dir)
     clock, ids = startup.steady_clock(store, SystemClock(), _boot_id()), RandomIds()
     state = restore(store, settings.limits)
+    startup.refuse_other_books(state, store, settings.state_dir)
     writer = Writer(store, on_fault=_die)
     shipped, applied = startup.documents(settings.policies)
     engine = Engine(state, store, writer, clock, ids, shipped)

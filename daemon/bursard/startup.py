@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from bursar.clock import Clock
-from bursar.errors import InvalidRequest
+from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.local import books
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import catalog_dir, parse_files
 from bursar_policies.specs import Document, PriceBookSpec
 from bursard.engine import Engine
 from bursard.events import ClockStepped, ClusterCreated, LogResumed
+from bursard.state import State
 from bursard.state.decide import nodes, policies
 from bursard.steady import Anchor, SteadyClock
 from bursard.store import Log, Store
@@ -133,6 +136,37 @@ def _resume(engine: Engine, log: Log) -> None:
             [LogResumed(told.cause, told.through, told.known_seq, log.epoch, next_number, told.by)], told.by
         )
     log.set_meta(RESUMPTION, "")
+
+
+def refuse_other_books(state: State, log: Log, state_dir: Path) -> None:
+    """Books that the agents of the same `bursar up` do not know are not begun with: what runs there would be
+    ended, and what was acknowledged is not here. Somebody may say that it is meant: the log is then resumed.
+
+    Raises:
+        StoreUnavailable: they are another cluster's, or lack events that an agent was told of.
+    """
+    if state_dir.name != books.DAEMON or log.meta(RESUMPTION):
+        return
+    named = shlex.quote(str(state_dir.parent))
+    ways = (
+        f"; or restore a backup into an empty {state_dir}: `bursar restore FILE --state-dir {named}`; or take"
+        f" these books for the true ones: `bursar audit accept-loss --state-dir {named}`"
+    )
+    for each in books.told(state_dir.parent):
+        if each.end is None or each.epoch < state.resumed_epoch:
+            continue
+        told = f"agent {each.agent} beside it was told of event {each.end.seq}"
+        if each.end.cluster_id != state.cluster_id:
+            ours = f"the books of {state.cluster_id}" if state.cluster_id else "no cluster yet"
+            raise StoreUnavailable(
+                f"{state_dir} holds {ours}, but {told} of {each.end.cluster_id}: it belongs to another"
+                f" cluster. Put the folder that belongs here back{ways}"
+            )
+        if not log.holds(each.end.seq, each.end.digest):
+            raise StoreUnavailable(
+                f"{state_dir} ends at event {log.head.seq}, but {told}, which it lacks: it is an older one."
+                f" Put the newest one back{ways}"
+            )
 
 
 def first_events(engine: Engine, currency: str, shipped: Sequence[Document]) -> None:

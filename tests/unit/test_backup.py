@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from bursar.clock import Instant, VirtualClock
-from bursar.errors import BursarError, InvalidRequest, WrongState
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.ids import SequentialIds
 from bursar.model import JobState
+from bursar_agent.statedir import LogEnd, StateDir
 from bursar_policies.document import parse_documents
 from bursard import backup, replay, startup
 from bursard.backup import places
@@ -25,7 +26,7 @@ from bursard.engine import Engine
 from bursard.events import SCHEMA, JobEnded, LogResumed, decode, encode
 from bursard.state import Limits, State
 from bursard.state import image as state_image
-from bursard.store import Batch, EventRow, PostingRow, SqliteStore
+from bursard.store import Batch, EventRow, LogHead, PostingRow, SqliteStore
 from bursard.store.headfile import NAME as HEAD
 from bursard.writer import Writer
 
@@ -431,13 +432,82 @@ def test_books_that_are_gone_are_begun_anew_only_when_somebody_says_so_and_it_is
         backup.accept_loss(tmp_path / "elsewhere")
 
 
+OURS = "cluster_0000000001"
+
+
 def test_a_log_that_an_agent_knows_more_of_can_be_accepted(tmp_path: Path) -> None:
     up = served(tmp_path)
     known, ends = backup.accept_loss(up)
     assert (known.seq, ends.seq) == (812, 2)
-    (up / "agents" / "local-1" / "log-end.json").write_text('{"cluster_id": "cluster_1", "seq": 2}')
+    tell(up, "local-1", OURS, ends)
     with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 2"):
         backup.accept_loss(up)
+
+
+def tell(up: Path, agent: str, cluster_id: str, end: LogHead, epoch: int = 4) -> None:
+    """What an agent of `up` remembers."""
+    folder = StateDir(up / "agents" / agent)
+    folder.persist(epoch, 0)
+    folder.remember_log_end(LogEnd(cluster_id, end.seq, end.hash))
+    folder.close()
+
+
+@pytest.mark.parametrize("theirs", ["of another cluster", "newer", "of another history"])
+def test_books_that_the_agents_beside_them_do_not_know_are_begun_with_only_when_somebody_says_so(
+    tmp_path: Path, theirs: str
+) -> None:
+    up, daemon = tmp_path / "up", tmp_path / "up" / "daemon"
+    _, store = start(daemon, keep=True)
+    ours = store.head
+    store.close()
+    told = ours if theirs == "of another cluster" else LogHead(2 if "history" in theirs else 3, b"\x01" * 32)
+    tell(up, "local-1", OURS, ours)
+    tell(up, "local-2", "cluster_9" if theirs == "of another cluster" else OURS, told)
+    lacks = {
+        "of another cluster": "holds the books of cluster_0000000001, but agent local-2 beside it was told of"
+        " event 2 of cluster_9: it belongs to another cluster",
+        "newer": "ends at event 2, but agent local-2 beside it was told of event 3, which it lacks",
+        "of another history": "ends at event 2, but agent local-2 beside it was told of event 2, which it",
+    }[theirs]
+    with pytest.raises(StoreUnavailable, match=lacks) as refusal:
+        agreed(daemon)
+    assert f"`bursar audit accept-loss --state-dir {up}`" in refusal.value.message
+    assert f"`bursar restore FILE --state-dir {up}`" in refusal.value.message
+    if theirs == "of another cluster":
+        tell(up, "local-2", "cluster_9", LogHead(3, b"\x02" * 32))
+    known, ends = backup.accept_loss(up)
+    assert (known.seq, ends.seq) == (2 if "history" in theirs else 3, 2)
+    agreed(daemon)  # it was said, and is yet to be told
+    start(daemon)
+    agreed(daemon)  # it is in the log: what was obeyed before it no longer accuses
+    tell(up, "local-2", "cluster_9", told, epoch=2_000_000)
+    with pytest.raises(StoreUnavailable, match="of cluster_9"):
+        agreed(daemon)
+
+
+def test_a_restored_backup_is_begun_with_though_the_agents_know_more(tmp_path: Path) -> None:
+    up, out = served(tmp_path), tmp_path / "b.tar"
+    take(up, out)
+    shutil.rmtree(up / "daemon")
+    backup.restore(out, up)
+    agreed(up / "daemon")
+    start(up / "daemon")
+    agreed(up / "daemon")
+
+
+def test_books_elsewhere_than_beside_agents_are_begun_with(tmp_path: Path) -> None:
+    start(tmp_path / "up" / "books")
+    tell(tmp_path / "up", "local-1", "cluster_9", LogHead(2, b"\x01" * 32))
+    agreed(tmp_path / "up" / "books")
+
+
+def agreed(daemon: Path) -> None:
+    """The look of a start at the agents beside it."""
+    store = SqliteStore(daemon)
+    try:
+        startup.refuse_other_books(replay.restore(store, Limits()), store, daemon)
+    finally:
+        store.close()
 
 
 # --- the audit

@@ -207,7 +207,11 @@ def test_the_end_of_the_log_outlives_the_agent_and_a_damaged_one_is_none(tmp_pat
     state.close()
     state = StateDir(tmp_path / "a")
     assert state.log_end() == LogEnd("c", 5, b"h" * 32)
-    for damage in (b"", b"{", b"\xff" * 50, b'{"cluster_id":1}'):
+    flipped = (tmp_path / "a" / "log-end.json").read_bytes().replace(b'"seq":5', b'"seq":7')
+    older = b'{"cluster_id":"c","seq":7,"digest":"aGg="}'
+    (tmp_path / "a" / "log-end.json").write_bytes(older)
+    assert state.log_end() == LogEnd("c", 7, b"hh"), "an older release wrote no checksum"
+    for damage in (b"", b"{", b"\xff" * 50, b'{"cluster_id":1}', flipped):
         (tmp_path / "a" / "log-end.json").write_bytes(damage)
         assert state.log_end() is None
     state.close()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
-from bursar.errors import StoreUnavailable
+from bursar.errors import ServerUnavailable, StoreUnavailable
 from bursar.local import books, files
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired, Kept
-from bursar.local.processes import Process
+from bursar.local.processes import Process, noted
+from bursar_agent.statedir import LogEnd, StateDir
 
 Damage = Callable[[Path], None]
 
@@ -262,3 +264,61 @@ def test_a_key_file_that_cannot_be_read_is_said_by_up(
     assert books.sealed(cluster.directory) == (
         f"secrets stay sealed: {key} is no file; put the key file back in its place"
     )
+
+
+# --- what `up` says of a start that failed
+
+
+def waiting(cluster: LocalCluster, log: str, failures: int) -> str:
+    """What is said of a daemon that left `log` and has ended so often."""
+    desired = files.read_desired(cluster.directory)
+    me = noted(os.getpid())
+    kept = Kept(desired, me, failures={"daemon": failures})
+    files.write_json(cluster.directory / files.CLUSTER, kept.to_json())
+    (cluster.directory / "logs" / "daemon.log").write_text(log)
+    try:
+        cluster._check_starting(time.monotonic() + 60, "the daemon does not listen")
+    except ServerUnavailable as error:
+        return error.message
+    return ""
+
+
+REFUSED = (
+    '{"at": "2026-11-27T22:00:00Z", "level": "info", "event": "an image", "logger": "bursard"}\n'
+    "bursard: DIR/daemon ends at event 2: it is an older one. `bursar audit accept-loss --state-dir DIR`\n"
+)
+
+
+def test_a_daemon_that_would_not_begin_is_quoted_at_its_first_end(cluster: LocalCluster) -> None:
+    assert waiting(cluster, REFUSED, 0) == ""
+    assert waiting(cluster, REFUSED, 1) == (
+        "the cluster did not start: DIR/daemon ends at event 2: it is an older one."
+        " `bursar audit accept-loss --state-dir DIR`"
+    )
+    two = REFUSED + "  policies/b.yaml:2: no such key\n"
+    assert waiting(cluster, two, 1).endswith("--state-dir DIR`\n  policies/b.yaml:2: no such key")
+
+
+def test_a_daemon_that_ends_without_a_word_is_told_by_its_log_in_words(cluster: LocalCluster) -> None:
+    log = REFUSED + (
+        '{"at": "2026-11-27T22:00:01Z", "level": "critical", "event": "it broke", "logger": "x", "n": 3}\n'
+        "Traceback\n[1]\n"
+    )
+    assert waiting(cluster, log, 2) == ""
+    said = waiting(cluster, log, 3)
+    assert said.startswith("the cluster did not start: the daemon keeps failing; see ")
+    assert said.endswith("\n  2026-11-27T22:00:01Z critical: it broke n=3\n  Traceback\n  [1]")
+    assert "{" not in said
+
+
+def test_a_note_of_an_agent_whose_digit_was_flipped_says_nothing_of_the_books(cluster: LocalCluster) -> None:
+    state = StateDir(cluster.directory / "agents" / "local-2")
+    state.remember_log_end(LogEnd("c", 812, b"h" * 32))
+    state.close()
+    path = cluster.directory / "agents" / "local-2" / "log-end.json"
+    assert books.signs(cluster.directory) == books.Signs(812, "c", "agent local-2 was told of event 812")
+    whole = path.read_text()
+    for old, new in (('"seq":812', '"seq":912'), ('"c"', '"d"'), ('"digest":"', '"digest":"AAAA')):
+        assert old in whole
+        path.write_text(whole.replace(old, new))
+        assert books.signs(cluster.directory) == books.Signs()

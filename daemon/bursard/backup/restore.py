@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.startup import RESUMPTION, TRUST, Resumption
-from bursard.store import LogHead, SqliteStore, headfile, notes, schema
+from bursard.store import LogHead, SqliteStore, eventfile, headfile, notes, schema
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.home import CREATED, DATABASE, LOCK, Home, free_bytes, refused
 
@@ -99,34 +100,42 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
     Raises `InvalidRequest` when nothing is missing.
     """
     directory = places.target(state_dir, places.PLAIN)
-    signs = books.signs(directory.parent) if places.layout_of(directory) == places.UP else books.Signs()
-    told = LogHead(signs.seq, b"") if signs.seq else None
+    beside = directory.parent if places.layout_of(directory) == places.UP else None
+    signs = books.signs(beside) if beside is not None else books.Signs()
     database = directory / DATABASE
     if not database.exists() or (database.is_file() and not database.stat().st_size):
-        return _begin_anew(state_dir, directory, told, bool(signs.told))
+        known = LogHead(signs.seq, b"") if signs.seq else None
+        return _begin_anew(state_dir, directory, known, bool(signs.told))
     home = Home(directory)
     try:
         assert home.head_file is not None
-        known = _newer(home.head_file.read(), told)
+        told = [] if beside is None else [each.end for each in books.told(beside) if each.end is not None]
+        heads = [home.head_file.read(), *(LogHead(end.seq, end.digest) for end in told)]
         connection = schema.connect(home.database, read_only=True)
         try:
             schema.version_of(connection, home.database)
-            seq, digest = connection.execute("select seq, hash from head").fetchone()
-            row = connection.execute(
-                "select hash from events where seq = ?", (known.seq if known else 0,)
-            ).fetchone()
+            ends = LogHead(*connection.execute("select seq, hash from head").fetchone())
+            lacking = [head for head in heads if head is not None and not _holds(connection, head)]
         finally:
             connection.close()
-        ends = LogHead(seq, bytes(digest))
-        same = known is not None and row is not None and known.hash in (b"", bytes(row[0]))
-        if known is None or known.seq == 0 or same:
+        if not lacking:
             raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
+        known = max(lacking, key=lambda head: head.seq)
         note = Resumption(cause="accepted", through=ends.seq, known_seq=known.seq, by=_who())
         _mark(home.database, note)
         home.head_file.write(ends, sync=True)
         return known, ends
     finally:
         home.close()
+
+
+def _holds(connection: sqlite3.Connection, head: LogHead) -> bool:
+    """Is that event in the log, with that hash? What was moved to an archive is not missing."""
+    row = connection.execute("select value from meta where key = ?", (eventfile.META,)).fetchone()
+    if head.seq <= eventfile.base_of(row[0] if row else None).seq:
+        return True
+    found = connection.execute("select hash from events where seq = ?", (head.seq,)).fetchone()
+    return found is not None and bytes(found[0]) == head.hash
 
 
 def _newer(ours: LogHead | None, told: LogHead | None) -> LogHead | None:

@@ -16,7 +16,10 @@ from typing import Final
 from bursar.aside import Damaged, read_object
 from bursar.errors import StoreUnavailable
 from bursar.local import files
+from bursar.logend import LogEnd, read_log_end
 
+DAEMON: Final = "daemon"
+"""The daemon's folder in the directory of a `bursar up`."""
 DATABASE: Final = "bursard.db"
 
 
@@ -32,6 +35,20 @@ class Signs:
     seq: int = 0
     cluster_id: str = ""
     told: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one agent remembers of the books beside it.
+
+    Attributes:
+        end: the newest event that it was told of; None when it was never told, or its note is damaged.
+        epoch: the highest that it obeyed; 0 for none.
+    """
+
+    agent: str
+    end: LogEnd | None
+    epoch: int
 
 
 def there(directory: Path) -> bool:
@@ -57,16 +74,24 @@ def _size(path: Path) -> int:
 def signs(directory: Path) -> Signs:
     """What agents and keeper of `directory` remember; what cannot be read says nothing."""
     found = Signs()
-    for agent in sorted((directory / "agents").glob("*/")):
-        end = _object(agent / "log-end.json")
-        seq, cluster_id = end.get("seq"), end.get("cluster_id")
-        if type(seq) is int and seq > found.seq and isinstance(cluster_id, str):
-            found = Signs(seq, cluster_id, f"agent {agent.name} was told of event {seq}")
-        epoch = _object(agent / "agent.json").get("epoch")
-        if not found.told and type(epoch) is int and epoch > 0:
-            found = Signs(told=f"agent {agent.name} obeyed a daemon (epoch {epoch})")
+    for agent in told(directory):
+        if agent.end is not None and agent.end.seq > found.seq:
+            seq, cluster_id = agent.end.seq, agent.end.cluster_id
+            found = Signs(seq, cluster_id, f"agent {agent.agent} was told of event {seq}")
+        if not found.told and agent.epoch:
+            found = Signs(told=f"agent {agent.agent} obeyed a daemon (epoch {agent.epoch})")
     if not found.told and _served(directory):
         found = Signs(told=f"{files.CLUSTER} says that a daemon has served")
+    return found
+
+
+def told(directory: Path) -> list[Told]:
+    """What each agent of `directory` remembers; of what cannot be read, nothing."""
+    found = []
+    for agent in sorted((directory / "agents").glob("*/")):
+        epoch = _object(agent / "agent.json").get("epoch")
+        end = read_log_end(_object(agent / "log-end.json"))
+        found.append(Told(agent.name, end, epoch if type(epoch) is int and epoch > 0 else 0))
     return found
 
 
@@ -74,14 +99,14 @@ def missing(directory: Path) -> str:
     """Why no daemon may begin in `directory`: its books are gone. Empty when it may."""
     if there(directory):
         return ""
-    told = signs(directory).told
-    if not told:
+    remembered = signs(directory).told
+    if not remembered:
         return ""
     daemon, named = directory / "daemon", shlex.quote(str(directory))
     return (
-        f"{daemon} holds no books, but this cluster had some: {told}. Put {daemon} back; or restore a backup:"
-        f" `bursar restore FILE --state-dir {named}`; or give its jobs, money and policies up for lost and"
-        f" begin anew: `bursar audit accept-loss --state-dir {named}`"
+        f"{daemon} holds no books, but this cluster had some: {remembered}. Put {daemon} back; or"
+        f" restore a backup: `bursar restore FILE --state-dir {named}`; or give its jobs, money and policies"
+        f" up for lost and begin anew: `bursar audit accept-loss --state-dir {named}`"
     )
 
 

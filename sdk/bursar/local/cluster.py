@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import signal
@@ -42,6 +43,10 @@ FAILURES_MAX: Final = 3
 KEEPER_LOOK_S: Final = 5.0
 _FOLDERS: Final = ("daemon", "logs", "run", "agents", "agents/*", "agents/*/spool", "agents/*/signals")
 _FOLDERS_OF_JOBS: Final = ("agents/*/run", "agents/*/run/attempts")
+_REFUSAL = re.compile(r"bursar(?:d|-agent): (.+)")
+"""The last word of a daemon or agent that would not begin."""
+_RECORD = re.compile(r"\{|\d{4}-\d\d-\d\d")
+"""How a line of a log begins, the daemon's and the agents'."""
 _AGENT = re.compile(r"local-([1-9][0-9]?)")
 
 
@@ -252,7 +257,7 @@ class LocalCluster:
             self._check_starting(stop_at, "the daemon does not listen")
             said = _say_once(progress, said, "starting the daemon")
             time.sleep(0.02)
-        with WireClient(desired.server) as client:
+        with WireClient(address.parse(desired.server, address.OF_UP)) as client:
             while True:
                 what = _missing(client, names)
                 if not what:
@@ -265,11 +270,14 @@ class LocalCluster:
         kept = self.kept()
         keeps = processes.alive(kept.keeper)
         mine = keeps and (self._spawned is None or kept.keeper.pid == self._spawned.pid)  # type: ignore[union-attr]
-        broken = [
-            name
+        failed = {
+            name: count - self._failures_before.get(name, 0)
             for name, count in (kept.failures.items() if mine else ())
-            if count - self._failures_before.get(name, 0) >= FAILURES_MAX
-        ]
+        }
+        refused = {name: said for name, count in failed.items() if count and (said := self._refusal(name))}
+        if refused:
+            raise ServerUnavailable(f"the cluster did not start: {next(iter(refused.values()))}")
+        broken = [name for name, count in failed.items() if count >= FAILURES_MAX]
         # One that found another keeper ends at once; that other one is as good.
         ended = not keeps and self._spawned is not None and self._spawned.poll() is not None
         if broken or ended or time.monotonic() > stop_at:
@@ -277,19 +285,34 @@ class LocalCluster:
             why = f"the {name} keeps failing" if broken else "the keeper ended" if ended else what
             raise ServerUnavailable(self._failure(name, why))
 
+    def _log_lines(self, name: str) -> list[str]:
+        try:
+            return self._log(name).read_text("utf-8", "replace").splitlines()[-12:]
+        except OSError:
+            return []
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
+
+    def _refusal(self, name: str) -> str:
+        """Why a process would not begin, in its own words, when they are the end of its log."""
+        said: list[str] = []
+        for line in reversed(self._log_lines(name)):
+            if match := _REFUSAL.fullmatch(line):
+                return "\n".join([match[1], *reversed(said)])
+            if _RECORD.match(line):
+                break
+            said.append(line)
+        return ""
+
     def _failure(self, name: str, why: str) -> str:
         """Why it did not come up: the end of the log, and what to do."""
-        log = self.directory / "logs" / f"{name}.log"
-        try:
-            lines = log.read_text("utf-8", "replace").splitlines()[-12:]
-        except OSError:
-            lines = []
-        text = "\n".join(lines)
-        remedy = f"see {log}"
-        if "No module named" in text:
+        lines = self._log_lines(name)
+        remedy = f"see {self._log(name)}"
+        if any("No module named" in line for line in lines):
             extra = "agent" if name.startswith("local-") else "daemon"
             remedy = f"a module is missing: pip install 'bursar[{extra}]'"
-        shown = "".join(f"\n  {line}" for line in lines)
+        shown = "".join(f"\n  {_readable(line)}" for line in lines)
         return f"the cluster did not start: {why}; {remedy}{shown}"
 
     # -------------------------------------------------------------- in the foreground
@@ -330,6 +353,17 @@ class LocalCluster:
 def _child(name: str, module: str, state_dir: Path, options: list[str]) -> ChildSpec:
     command = [sys.executable, "-P", "-m", module, "--state-dir", str(state_dir), *options]
     return ChildSpec(name, module, str(state_dir), tuple(command))
+
+
+def _readable(line: str) -> str:
+    """A line of a log for people: the daemon's are JSON."""
+    try:
+        record = json.loads(line)
+        at, level, event = record.pop("at"), record.pop("level"), record.pop("event")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return line
+    record.pop("logger", None)
+    return " ".join([f"{at} {level}: {event}", *(f"{key}={value}" for key, value in record.items())])
 
 
 def _missing(client: WireClient, names: set[str]) -> str:

@@ -1,0 +1,43 @@
+"""The end of a daemon's log as an agent keeps it, `log-end.json`: how a damaged one is told from a true one.
+
+Owns    the checksum of its fields.
+Why     a flipped digit would accuse the daemon's log of lacking what was acknowledged, and keep a sound
+        cluster from starting. The agent writes the file; the agent and the daemon beside it read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class LogEnd(NamedTuple):
+    """Event `seq` of `cluster_id`, with its hash, was the last one that the agent was told of."""
+
+    cluster_id: str
+    seq: int
+    digest: bytes
+
+
+def check_of(cluster_id: str, seq: int, digest: bytes) -> str:
+    """The checksum of the three, eight hexadecimal digits."""
+    text = f"{cluster_id} {seq} {digest.hex()}"
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def read_log_end(found: Mapping[str, Any]) -> LogEnd | None:
+    """The fields of a parsed file; None for one that says nothing, or is damaged.
+
+    An older release wrote no `check`: what it wrote is taken as it is.
+    """
+    cluster_id, seq, digest = found.get("cluster_id"), found.get("seq"), found.get("digest", "")
+    if not isinstance(cluster_id, str) or type(seq) is not int or not isinstance(digest, str):
+        return None
+    try:
+        end = LogEnd(cluster_id, seq, base64.b64decode(digest, validate=True))
+    except (binascii.Error, ValueError):
+        return None
+    return end if found.get("check", check_of(*end)) == check_of(*end) else None
