@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from bursar import errors
 from bursar.cli.groups import NearChoice
 from bursar.cli.main import cli, run
+from bursar.client import address
 from bursar.client.fake import FakeServer
 
 JOB = "run: 'true'\n"
@@ -45,13 +47,21 @@ WORDS = {
     "policy rm": ["Quota/q"],
     "policy diff": ["policy.yaml"],
     "grant rm": ["u", "viewer"],
+    "grant add": ["u", "viewer"],
     "secret rm": ["S"],
+    "secret set": ["S"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (
     *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "prices ls",
-    "prices history", "policy ls", "grant ls", "secret ls",
+    "prices history", "policy ls", "grant ls", "secret ls", "audit verify",
 )  # fmt: skip
+CHANGING = (
+    "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
+    "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
+    "grant rm", "secret set", "secret rm",
+)  # fmt: skip
+"""Verbs that refuse while it is in doubt which cluster is meant."""
 ABOUT_ONE = [verb for verb in WORDS if WORDS[verb][0] in ("9", "n", "b", "Quota/q", "u", "S")]
 """Verbs about one thing that may not be there."""
 
@@ -86,6 +96,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bursar.cli.common.PATIENCE_S", 0.0)
     monkeypatch.setenv("BURSAR_SERVER", f"unix://{tmp_path}/run/bursar.sock")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hush")))
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "policy.yaml").write_text(POLICY)
     return tmp_path
@@ -249,3 +260,62 @@ def test_every_number_on_the_command_line_has_a_largest() -> None:
         and getattr(parameter.type, "max", None) is None
     ]
     assert open_ended == []
+
+
+@pytest.fixture
+def two(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeServer]]:
+    """Two clusters of `bursar up`, and none of them named."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BURSAR_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeServer(tmp_path / "a") as first, FakeServer(tmp_path / "b") as second:
+        for each, place in ((first, "/first"), (second, "/second")):
+            address.note_cluster(each.url, place)
+        yield [first, second]
+
+
+@pytest.mark.parametrize("verb", CHANGING)
+def test_nothing_is_changed_while_two_clusters_run_and_none_is_named(
+    verb: str, two: list[FakeServer], capsys: Any
+) -> None:
+    assert run(words(verb)) == 2
+    first, second = (each.url for each in two)
+    assert capsys.readouterr().err == (
+        "error: 2 clusters run here; say which one, by --server or BURSAR_SERVER:\n"
+        f"  --server {second}   of /second\n  --server {first}   of /first\n"
+    )
+    assert [each.requests for each in two] == [[], []]
+
+
+READING = [verb for verb in CONNECTED if verb not in CHANGING]
+
+
+ONLY_READ = [*READING, "submit --dry-run job.yaml", "run --dry-run -- true", "node token ls"]
+
+
+@pytest.mark.parametrize("line", ONLY_READ)
+def test_what_only_reads_goes_on_with_the_newest_cluster_and_says_so(
+    line: str, two: list[FakeServer], capsys: Any
+) -> None:
+    run(words(line) if line in WORDS else line.split())
+    assert capsys.readouterr().err.startswith("note: 2 clusters run here; this is the newest, /second (")
+    assert two[0].requests == []
+
+
+def test_every_verb_of_a_server_either_reads_or_refuses_in_doubt() -> None:
+    """A verb that is new stands in one of the two tables."""
+    asked = {v for v, command in VERBS.items() if any("--server" in each.opts for each in command.params)}
+    assert asked == {*READING, *CHANGING}
+
+
+@pytest.mark.parametrize("origin", ["BURSAR_SERVER", "--server"])
+def test_an_address_that_nobody_serves_is_told_with_who_named_it(
+    origin: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = f"unix://{tmp_path}/nowhere.sock"
+    monkeypatch.setenv("BURSAR_SERVER", url if origin == "BURSAR_SERVER" else "unix:///other.sock")
+    given = ["--server", url] if origin == "--server" else []
+    for verb in (["status"], ["nodes"]):
+        assert run([*given, *verb]) == 5
+        assert f"no server at {url} (from {origin}): " in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import bursar
-from bursar.cli.common import PATIENCE_S, fail, listing, server_of
+from bursar.cli.common import PATIENCE_S, fail, listing, say_which, server_of
 from bursar.cli.groups import NearGroup
 from bursar.cli.misc import part_of_daemon
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
@@ -218,6 +218,7 @@ def audit_verify(file: str | None, state_dir: str | None, server: str | None, ou
     from bursar.client import WireClient
     from bursar.codec import view
 
+    say_which(server_of(server))
     with WireClient(server_of(server), patience_s=PATIENCE_S) as client:
         rows = view.findings(client.doctor(full=True))
     columns = (Column("check"), Column("ok"), Column("message", shrink=True))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import connected, fail, listing, now, plural, read_since
+from bursar.cli.common import changing, changing_unless, connected, fail, listing, now, plural, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.happenings import METERING, sentence
@@ -139,7 +139,7 @@ def node_show(client: WireClient, name: str, output: Output) -> None:
 @click.option("--stop", is_flag=True, help="Stop running jobs, with their grace.")
 @click.option("--confirm-dead", is_flag=True, help="I vouch that this silent node is off.")
 @listing
-@connected
+@changing
 def node_drain(
     client: WireClient, name: str, reason: str, stop: bool, confirm_dead: bool, output: Output
 ) -> None:
@@ -155,7 +155,7 @@ def node_drain(
 @click.argument("name")
 @click.option("--reason", default="", help="Shown in `nodes`.")
 @listing
-@connected
+@changing
 def node_cordon(client: WireClient, name: str, reason: str, output: Output) -> None:
     """Give a node no new work.
 
@@ -167,7 +167,7 @@ def node_cordon(client: WireClient, name: str, reason: str, output: Output) -> N
 @node.command("resume")
 @click.argument("name")
 @listing
-@connected
+@changing
 def node_resume(client: WireClient, name: str, output: Output) -> None:
     """Let a node take work again.
 
@@ -179,7 +179,7 @@ def node_resume(client: WireClient, name: str, output: Output) -> None:
 @node.command("rm")
 @click.argument("name")
 @listing
-@connected
+@changing
 def node_rm(client: WireClient, name: str, output: Output) -> None:
     """Forget a node that is gone for good; what it did stays in the books.
 
@@ -187,6 +187,10 @@ def node_rm(client: WireClient, name: str, output: Output) -> None:
     """
     gone = client.remove_node(name)
     emit_one({"id": gone.id, "name": gone.name}, output, lambda r: f"node {clean(r['name'])} removed")
+
+
+_LISTED = ("ls", "list")
+"""Words for `--list` that people type in the place of a node's name."""
 
 
 @node.command("token")
@@ -197,7 +201,7 @@ def node_rm(client: WireClient, name: str, output: Output) -> None:
 @click.option("--revoke", is_flag=True, help="Void all of NAME, or one with --id.")
 @click.option("--id", default="", metavar="ID", help="Of `--list`: revoke this one.")
 @listing
-@connected
+@changing_unless(lambda given: given["listed"] or given["name"] in _LISTED)
 def node_token(
     client: WireClient, name: str, ttl: str, expires: str, listed: bool, revoke: bool, id: str, output: Output
 ) -> None:
@@ -205,7 +209,7 @@ def node_token(
 
     Example: bursar node token gpu-08 --ttl 10m --expires 90d
     """
-    if name in ("ls", "list"):
+    if name in _LISTED:
         name, listed = "", True
     elif name in ("rm", "revoke", "show"):
         raise InvalidRequest(f"{name!r} names a verb, not a node; to void secrets: node token NAME --revoke")

@@ -31,24 +31,39 @@ def server_of(server: str | None) -> str | None:
 
 
 def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the verb a client of the wire as its first argument, and `--server`."""
+    """Give a verb that only reads a client of the wire as its first argument, and `--server`."""
+    return _with_client(command, lambda given: True)
 
+
+def changing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `connected`, for a verb that changes something: it refuses when it is in doubt where."""
+    return _with_client(command, lambda given: False)
+
+
+def changing_unless(reads: Callable[[Mapping[str, Any]], bool]) -> Callable[..., Any]:
+    """As `changing`, for a verb that only reads when `reads` says so of its arguments."""
+    return functools.partial(_with_client, reads=reads)
+
+
+def _with_client(
+    command: Callable[..., Any], reads: Callable[[Mapping[str, Any]], bool]
+) -> Callable[..., Any]:
     @click.option("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443.")
     @functools.wraps(command)
     def with_client(*args: Any, server: str | None, **kwargs: Any) -> Any:
         from bursar.client import WireClient
 
         asked = server_of(server)
-        _say_which(asked)
+        say_which(asked, reads(kwargs))
         with WireClient(asked, patience_s=PATIENCE_S) as client:
             return command(client, *args, **kwargs)
 
     return with_client
 
 
-def _say_which(server: str | None) -> None:
-    """With several clusters on this machine and none named, say which one is meant: a job or a budget that
-    went to another one would be noticed late.
+def say_which(server: str | None, reads: bool = True) -> None:
+    """With several clusters on this machine and none named, what is read is the newest one's, and said to be;
+    nothing is changed: a job or a budget that went to another one would be noticed late.
     """
     if server or os.environ.get("BURSAR_SERVER"):
         return
@@ -57,12 +72,18 @@ def _say_which(server: str | None) -> None:
     if len(known_clusters()) < 2:
         return
     running = running_clusters()
-    if len(running) > 1:
-        click.echo(
-            f"note: {len(running)} clusters run here; this is the newest, {running[0]['state_dir']}"
-            " (--server or BURSAR_SERVER names another)",
-            err=True,
+    if len(running) < 2:
+        return
+    if not reads:
+        places = "".join(f"\n  --server {one['server']}   of {one['state_dir']}" for one in running)
+        raise InvalidRequest(
+            f"{len(running)} clusters run here; say which one, by --server or BURSAR_SERVER:{places}"
         )
+    click.echo(
+        f"note: {len(running)} clusters run here; this is the newest, {running[0]['state_dir']}"
+        " (--server or BURSAR_SERVER names another)",
+        err=True,
+    )
 
 
 def listing(command: Callable[..., Any]) -> Callable[..., Any]:

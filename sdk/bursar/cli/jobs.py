@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import (
-    connected,
-    fail,
-    listing,
-    now,
-    plural,
-    read_labels,
-    read_since,
-)
+from bursar.cli.common import changing, connected, fail, listing, now, plural, read_labels, read_since
 from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
 from bursar.cli.follow import Ask, print_logs
 from bursar.cli.groups import NearChoice, nearest
@@ -295,7 +287,7 @@ def read_timeout(text: str | None) -> float | None:
 @click.option("--grace", metavar="DURATION", help="Instead of the job's own: 0s, 30s, 5m.")
 @click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before many are ended.")
 @listing
-@connected
+@changing
 def cancel(
     client: WireClient,
     jobs: tuple[str, ...],
@@ -341,7 +333,7 @@ def _found(client: WireClient, states: str | None, filters: dict[str, Any]) -> l
 @click.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
-@connected
+@changing
 def hold(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Keep pending jobs from starting until they are released.
 
@@ -353,7 +345,7 @@ def hold(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
-@connected
+@changing
 def release(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Let held jobs start.
 
@@ -365,7 +357,7 @@ def release(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @listing
-@connected
+@changing
 def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
     """Stop a job's attempt and run the job again.
 
@@ -393,7 +385,7 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.option("--spot-policy", type=NearChoice(("auto", "spot", "on-demand")), help="Which machines.")
 @click.option("--comment", help="A note.")
 @listing
-@connected
+@changing
 def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
     """Change a pending job, which keeps its place in the queue; of a running one --priority and --comment.
 

@@ -16,6 +16,7 @@ from bursar.cli.misc import not_built
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
+from bursar.client.address import Address
 from bursar.errors import BursarError, InvalidRequest
 from bursar.local import books, processes, stopping, which
 from bursar.local.cluster import LocalCluster
@@ -171,7 +172,7 @@ def status(state_dir: str | None, output: Output) -> None:
         row = read_status(meant.cluster)
     else:
         assert meant.server is not None
-        row = read_remote(meant.server.url)
+        row = read_remote(meant.server)
     emit_one(row, output, _status_text, columns=STATUS_COLUMNS, identity="server")
     if not row["daemon"]["ready"]:
         raise fail(5)
@@ -213,7 +214,7 @@ def _agent_state(process: Process | None, told: str) -> str:
     return "not responding" if processes.stopped(process) else told
 
 
-def read_remote(server: str) -> Row:
+def read_remote(server: Address) -> Row:
     """The same object for a server that no `bursar up` here runs. Raises `ServerUnavailable`."""
     from bursar.client import WireClient
 
@@ -221,7 +222,7 @@ def read_remote(server: str) -> Row:
         found = client.server(timeout_s=5.0)
         nodes = client.nodes()
     return {
-        "server": server,
+        "server": server.url,
         "state_dir": None,
         "daemon": {
             "pid": found.pid,
@@ -238,12 +239,12 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
     """Fill in what the daemon says of itself; the states of its nodes."""
     from bursar.client import WireClient
 
-    socket = address.parse(server, "bursar up").socket
-    if socket is None or not address.probe(socket):
+    found_at = address.parse(server, address.OF_UP)
+    if found_at.socket is None or not address.probe(found_at.socket):
         daemon["state"] = "starting"
         return {}
     try:
-        with WireClient(server) as client:
+        with WireClient(found_at) as client:
             found = client.server(timeout_s=5.0)
             state = "ready" if found.ready else "starting"
             daemon |= {"version": found.version, "ready": found.ready, "state": state}

@@ -11,7 +11,7 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.cluster import PRICE_COLUMNS, RATE
-from bursar.cli.common import connected, listing, read_since
+from bursar.cli.common import changing, connected, listing, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.misc import not_built
@@ -243,7 +243,7 @@ def prices_history(client: WireClient, output: Output, limit: int | None, **filt
 @prices.command("apply")
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...")
 @listing
-@connected
+@changing
 def prices_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> None:
     """Apply price books: all files or none. The past is never repriced.
 

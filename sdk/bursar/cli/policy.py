@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bursar.cli.common import connected, fail, listing
+from bursar.cli.common import changing, connected, fail, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say, write_text
 from bursar.cli.terminal import clean, paint, time_text
@@ -45,7 +45,7 @@ def policy() -> None:
 @policy.command("apply")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @listing
-@connected
+@changing
 def policy_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> None:
     """Apply documents, all or none. A folder means its .yaml files; - is standard input.
 
@@ -107,7 +107,7 @@ def policy_show(client: WireClient, name: str, kind: str, version: int, output: 
 @click.argument("name")
 @click.option("--kind", default="", help="When several kinds have the name.")
 @listing
-@connected
+@changing
 def policy_rm(client: WireClient, name: str, kind: str, output: Output) -> None:
     """Take a document out of force; its history stays.
 

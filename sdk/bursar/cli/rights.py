@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bursar.cli.common import connected, listing
+from bursar.cli.common import changing, connected, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, Row, emit, emit_one
 from bursar.cli.terminal import clean, time_text
@@ -57,7 +57,7 @@ def grant() -> None:
 @click.argument("role")
 @_OVER
 @listing
-@connected
+@changing
 def grant_add(client: WireClient, user: str, role: str, project: str, output: Output) -> None:
     """Give a role; the same as without `add`.
 
@@ -93,7 +93,7 @@ def grant_ls(client: WireClient, user: str, project: str, output: Output) -> Non
 @click.argument("role")
 @_OVER
 @listing
-@connected
+@changing
 def grant_rm(client: WireClient, user: str, role: str, project: str, output: Output) -> None:
     """Take a role away. Open streams of the user end.
 
@@ -125,7 +125,7 @@ def secret() -> None:
 @click.argument("name")
 @_OVER
 @listing
-@connected
+@changing
 def secret_set(client: WireClient, name: str, project: str, output: Output) -> None:
     """Read a value from standard input and keep it sealed. One final newline is left out.
 
@@ -154,7 +154,7 @@ def secret_ls(client: WireClient, project: str, output: Output) -> None:
 @click.argument("name")
 @_OVER
 @listing
-@connected
+@changing
 def secret_rm(client: WireClient, name: str, project: str, output: Output) -> None:
     """Give a secret to no job any more. Change it where it came from too.
 

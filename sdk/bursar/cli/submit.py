@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import connected, fail, listing, now
+from bursar.cli.common import changing_unless, connected, fail, listing, now
 from bursar.cli.ends import NEVER_STARTS, NeverStartsError, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
@@ -171,7 +171,7 @@ class FileThenWords(click.Command):
 @listing
 @click.argument("file", metavar="FILE|-")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG...]")
-@connected
+@changing_unless(lambda given: given["manner"].dry_run)
 def submit(
     client: WireClient,
     file: str,
@@ -210,7 +210,7 @@ def plan(
 @submitting
 @listing
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
-@connected
+@changing_unless(lambda given: given["manner"].dry_run)
 def run(
     client: WireClient, command: tuple[str, ...], flags: dict[str, Any], manner: Manner, output: Output
 ) -> None:

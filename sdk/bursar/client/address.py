@@ -28,6 +28,8 @@ CURRENT_NAME: Final = "current.json"
 KEEPER_LOCK: Final = "keeper.lock"
 """In a state directory of `bursar up`: locked as long as its keeper lives."""
 SERVICE_GROUP: Final = "bursar"
+OF_UP: Final = "bursar up"
+"""The origin of an address that nobody named: the newest `bursar up` that runs."""
 _PROBE_TIMEOUT_S: Final = 0.5
 
 
@@ -47,15 +49,20 @@ class Address(NamedTuple):
     target: str
 
 
-def resolve(server: str | None, env: Mapping[str, str] | None = None) -> Address:
-    """The server to talk to: `server`, `BURSAR_SERVER`, a running `bursar up`, the system's socket."""
+def resolve(server: str | Address | None, env: Mapping[str, str] | None = None) -> Address:
+    """The server to talk to: `server`, `BURSAR_SERVER`, a running `bursar up`, the system's socket.
+
+    An `Address` stays what it is, with who named it.
+    """
     env = os.environ if env is None else env
+    if isinstance(server, Address):
+        return server
     if server:
         return parse(server, "--server")
     if env.get("BURSAR_SERVER"):
         return parse(env["BURSAR_SERVER"], "BURSAR_SERVER")
     for cluster in (*running_clusters(env), *kept_clusters(env)):
-        return parse(cluster["server"], "bursar up")
+        return parse(cluster["server"], OF_UP)
     return parse(f"unix://{DEFAULT_SOCKET}", "default")
 
 

@@ -48,7 +48,7 @@ class WireClient:
     """
 
     def __init__(
-        self, server: str | None = None, token: str | None = None, *, patience_s: float = 0.0
+        self, server: str | Address | None = None, token: str | None = None, *, patience_s: float = 0.0
     ) -> None:
         """Choose a server; nothing is sent yet.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bursar.client import address
 from bursar.errors import BursarError
 from bursar.local import files, processes
 from bursar.local.child import STOP_S, child_env
@@ -65,7 +66,7 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
     from bursar.client import WireClient
 
     try:
-        with WireClient(server) as client:
+        with WireClient(address.parse(server, address.OF_UP)) as client:
             client.server(timeout_s=5.0)  # one that does not answer is not asked for more
             for node in client.nodes():
                 if node.state == "up":
