@@ -293,10 +293,10 @@ def test_a_daemon_that_would_not_begin_is_quoted_at_its_first_end(cluster: Local
     assert waiting(cluster, REFUSED, 0) == ""
     assert waiting(cluster, REFUSED, 1) == (
         "the cluster did not start: DIR/daemon ends at event 2: it is an older one."
-        " `bursar audit accept-loss --state-dir DIR`"
+        f" `bursar audit accept-loss --state-dir DIR`\n  so says {cluster.directory}/logs/daemon.log"
     )
     two = REFUSED + "  policies/b.yaml:2: no such key\n"
-    assert waiting(cluster, two, 1).endswith("--state-dir DIR`\n  policies/b.yaml:2: no such key")
+    assert "--state-dir DIR`\n  policies/b.yaml:2: no such key\n  so says " in waiting(cluster, two, 1)
 
 
 def test_a_daemon_that_ends_without_a_word_is_told_by_its_log_in_words(cluster: LocalCluster) -> None:

@@ -276,7 +276,8 @@ class LocalCluster:
         }
         refused = {name: said for name, count in failed.items() if count and (said := self._refusal(name))}
         if refused:
-            raise ServerUnavailable(f"the cluster did not start: {next(iter(refused.values()))}")
+            name, said = next(iter(refused.items()))
+            raise ServerUnavailable(f"the cluster did not start: {said}\n  so says {self._log(name)}")
         broken = [name for name, count in failed.items() if count >= FAILURES_MAX]
         # One that found another keeper ends at once; that other one is as good.
         ended = not keeps and self._spawned is not None and self._spawned.poll() is not None
