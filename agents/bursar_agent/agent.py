@@ -432,8 +432,10 @@ class Agent:
             started_boot_us=exit.started_boot_us or (run.started_boot_us if run.pid else 0),
             started=exit.started or run.pid != 0,
         )
-        out: list[Instruction] = [s.SendExited(*key, run.exit)] if self._connected else []
-        return out + self._next(key)
+        following = self._next(key)
+        if not self._connected:
+            return following
+        return [s.SendExited(*key, run.exit, line=len(self._waiting) if following else 0), *following]
 
     def _forget(self, event: s.ForgetReceived) -> list[Instruction]:
         key = (event.attempt_id, event.rank)

@@ -288,13 +288,15 @@ class SendExited(msgspec.Struct, frozen=True):
     """Report an end; repeated until forgotten.
 
     `fenced_epoch` not 0: this is no end, its assignment was not obeyed, since an order of this higher epoch
-    had been.
+    had been. `line`: its share went on to the next, and so many more wait here: nobody waits for this word,
+    and as many ends may be told together. 0: its share is free.
     """
 
     attempt_id: str
     rank: int
     exit: Exit
     fenced_epoch: int = 0
+    line: int = 0
 
 
 class ReadMeters(msgspec.Struct, frozen=True):

@@ -155,6 +155,39 @@ def test_ends_of_one_turn_go_in_one_message_and_each_is_told(tmp_path: Path) -> 
     play(tmp_path, story)
 
 
+def test_ends_whose_share_went_on_are_told_once_there_are_as_many_as_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINE_GATHER_S", 60.0)
+
+    async def story(daemon: FakeDaemon, shell: Shell) -> None:
+        await until(lambda: bool(shell.heard(s.Welcomed)))
+        messages: list[tuple[str, ...]] = []
+        take = daemon._take
+
+        def see(message: pb.AgentMessage, out: object) -> None:
+            if message.WhichOneof("body") == "exits":
+                messages.append(tuple(end.attempt_id for end in message.exits.members))
+            take(message, out)  # type: ignore[arg-type]
+
+        daemon._take = see  # type: ignore[assignment, method-assign]
+        for name, left in (("att_a", 4), ("att_b", 3), ("att_c", 3), ("att_d", 2), ("att_e", 0)):
+            shell.link.send_exited(s.SendExited(name, 0, Exit(cause=EndCause.COMPLETED), line=left))
+        await daemon.until(lambda: len(daemon.bodies("exited")) == 5)
+        assert messages == [("att_a", "att_b", "att_c"), ("att_d", "att_e")], "the last one's share is free"
+
+    play(tmp_path, story)
+
+
+def test_ends_of_a_line_are_told_after_a_while(tmp_path: Path) -> None:
+    async def story(daemon: FakeDaemon, shell: Shell) -> None:
+        await until(lambda: bool(shell.heard(s.Welcomed)))
+        shell.link.send_exited(s.SendExited("att_a", 0, Exit(cause=EndCause.COMPLETED), line=9))
+        await daemon.until(lambda: bool(daemon.bodies("exited")))
+
+    play(tmp_path, story)
+
+
 @pytest.mark.parametrize("how", ["due", "flushed"])
 def test_a_start_is_told_after_the_ends_that_came_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str

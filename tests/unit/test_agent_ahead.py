@@ -226,6 +226,16 @@ def test_what_waits_makes_a_node_busy() -> None:
     assert core.busy
 
 
+def test_an_end_says_how_many_wait_yet_and_nothing_of_them_where_its_share_is_free() -> None:
+    """B gets the place of A, and C waits; where nobody follows, others that wait do not matter."""
+    core = line()
+    assign(core, ("att_x", 0))
+    assert [each.line for each in ended(core, A) if isinstance(each, s.SendExited)] == [1]
+    assert [each.line for each in ended(core, ("att_x", 0)) if isinstance(each, s.SendExited)] == [0]
+    assert [each.line for each in ended(core, B) if isinstance(each, s.SendExited)] == [0]
+    assert starts(assign(core, A)) == []
+
+
 LINES, DEPTH = 2, 4
 
 

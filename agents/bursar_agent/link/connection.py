@@ -42,6 +42,9 @@ START_DELAY_S = 0.05
 END_GATHER_S = 0.008
 """How long an end waits for others where much runs: a message costs more than an end, on both sides."""
 
+LINE_GATHER_S = 0.04
+"""How long one waits whose share went on to the next. Less than `START_DELAY_S`."""
+
 ENDS_MAX = 200
 """Ends of one message, which stays below a megabyte."""
 
@@ -89,6 +92,7 @@ class Link:
         self._starts: dict[Key, tuple[float, pb.AgentMessage]] = {}
         self._start_timer: asyncio.TimerHandle | None = None
         self._ends: list[pb.Exited] = []
+        self._end_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._open = False
         self._welcomed = False
@@ -150,22 +154,32 @@ class Link:
         self._start_timer = None
 
     def send_exited(self, instruction: s.SendExited, *, gather: bool = False) -> None:
-        """Report an end, with all others of this turn of the loop; `gather`: wait a moment for more."""
+        """Report an end, with all others of this turn of the loop; `gather`: wait a moment for more. One
+        whose share went on waits longer, while more of the line is left than there are ends to tell.
+        """
         if not self._open:
             return
         self._starts.pop((instruction.attempt_id, instruction.rank), None)
-        if not self._ends:
-            loop = asyncio.get_running_loop()
-            if gather:
-                loop.call_later(END_GATHER_S, self.flush_ends)
-            else:
-                loop.call_soon(self.flush_ends)
         self._ends.append(wire.exited(instruction))
-        if len(self._ends) >= ENDS_MAX:
+        if len(self._ends) >= min(instruction.line or ENDS_MAX, ENDS_MAX):
             self.flush_ends()
+        else:
+            self._flush_within(LINE_GATHER_S if instruction.line else END_GATHER_S if gather else 0.0)
+
+    def _flush_within(self, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + wait_s
+        if self._end_timer is not None:
+            if self._end_timer.when() <= due:
+                return
+            self._end_timer.cancel()
+        self._end_timer = loop.call_at(due, self.flush_ends)
 
     def flush_ends(self) -> None:
         """Report the ends that were gathered."""
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
         ends, self._ends = self._ends, []
         if ends:
             self.send(wire.exits(ends))
@@ -279,6 +293,7 @@ class Link:
         self.step_bytes = 0
         self._starts.clear()
         self._ends.clear()
+        self.flush_ends()
         self._overflow = False
         self._on_event(s.Disconnected())
         return welcomed
