@@ -46,17 +46,25 @@ class NodeRate(msgspec.Struct, frozen=True):
 
     Attributes:
         parts: capex, energy, colo, support, staff; they sum to `capacity_nanos_per_hour`.
-        capacity_nanos_per_hour: cost over all hours: what is spent whether used or not.
+        capacity_nanos_per_hour: cost over all hours: what is spent whether used or not. This is what
+            the node costs its site.
         standard_nanos_per_hour: cost over the hours that can be sold (practical capacity). This
             is what jobs are charged: it does not rise when demand falls.
         components: `standard_nanos_per_hour` split into GPU, CPU and memory.
+        cost: `capacity_nanos_per_hour` split likewise.
     """
 
     parts: tuple[CostPart, ...]
     capacity_nanos_per_hour: int
     standard_nanos_per_hour: int
     components: ShareRates
+    cost: ShareRates
     currency: str
+
+    @property
+    def marginal_nanos_per_hour(self) -> int:
+        """What an hour of use adds to what is spent anyway: the energy."""
+        return next(part.nanos_per_hour for part in self.parts if part.name == "energy")
 
     def full_absorption_nanos_per_hour(self, utilization: Fraction) -> int:
         """The rate at which the hours really sold, a share of all, would have paid for the node."""
@@ -85,9 +93,14 @@ class PriceQuote(msgspec.Struct, frozen=True):
     """The price of one machine at one instant, and where it comes from.
 
     Attributes:
-        components: the rate split by component; they sum to the rate, exactly.
+        rate_nanos_per_hour: the *charge* rate: what jobs pay for all of the machine.
+        components: the charge rate split by component; they sum to it, exactly.
         price_id: `pricebook/<name>@<version>#<key>` or `costmodel/<name>@<version>`; names the
             same fact for ever.
+        stable_id: what is priced, free of documents' versions: the same through every change of price.
+        cost: the *cost* rate by component: what the machine costs its site.
+        list_nanos_per_hour: before any discount: of any other market the on-demand price; 0: unknown.
+        marginal_nanos_per_hour: what an hour of use adds to what is spent anyway.
         as_of: date of the fact. valid_until: `FOREVER` when no end is known.
         parts: for `explain`, of cost models only.
     """
@@ -100,7 +113,16 @@ class PriceQuote(msgspec.Struct, frozen=True):
     valid_from: Instant
     valid_until: Instant
     components: ShareRates
+    cost: ShareRates
+    stable_id: str
+    list_nanos_per_hour: int
+    marginal_nanos_per_hour: int
     parts: tuple[CostPart, ...] = ()
+
+    @property
+    def effective_nanos_per_hour(self) -> int:
+        """What an hour costs once purchases are spread over their life: the cost rate."""
+        return self.cost.total
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -173,6 +195,7 @@ def node_rate(
         capacity,
         standard,
         split_components(standard, weights, has_gpu=has_gpu, has_memory=has_memory),
+        split_components(capacity, weights, has_gpu=has_gpu, has_memory=has_memory),
         spec.node_capex.currency,
     )
 
@@ -332,7 +355,7 @@ class PriceTable:
         """The price of a cloud machine type at an instant."""
         series = self._cloud.get((provider, region, instance_type, market))
         fact = series.at(at) if series else None
-        return None if fact is None else self._machine_quote(fact)
+        return None if fact is None else self._machine_quote(fact, at)
 
     def lookup_pool(
         self,
@@ -365,7 +388,7 @@ class PriceTable:
         """Cloud prices in force (`prices ls`), by provider, region, type, market; "" means any."""
         wanted = (provider, region, instance_type, market)
         return tuple(
-            self._offer(key, fact)
+            self._offer(key, fact, at)
             for key, series in self._cloud.items()
             if all(not want or want == have for want, have in zip(wanted, key, strict=True))
             and (fact := series.at(at)) is not None
@@ -381,7 +404,7 @@ class PriceTable:
         """Every price a machine has had: (from, until, quote), oldest first (`prices history`)."""
         series = self._cloud.get((provider, region, instance_type, market))
         return tuple(
-            (Instant(start), Instant(end), self._machine_quote(fact))
+            (Instant(start), Instant(end), self._machine_quote(fact, start))
             for start, end, fact in (series.segments() if series else ())
         )
 
@@ -419,24 +442,38 @@ class PriceTable:
         ]
         return tuple(sorted(found, key=_offer_rank))
 
-    def _offer(self, key: CloudKey, fact: _Fact) -> Offer:
+    def _offer(self, key: CloudKey, fact: _Fact, at: int) -> Offer:
         provider, region, instance_type, market = key
         cpu_milli, memory_bytes, gpu_type, gpu_count, gpu_memory = self._shapes[key[0], key[2]]
         return Offer(
-            provider, region, instance_type, market, self._machine_quote(fact),
+            provider, region, instance_type, market, self._machine_quote(fact, at),
             cpu_milli, memory_bytes, gpu_type, gpu_count, gpu_memory,
         )  # fmt: skip
 
-    def _machine_quote(self, fact: _Fact) -> PriceQuote:
+    def _machine_quote(self, fact: _Fact, at: int) -> PriceQuote:
+        row = fact.row
+        assert row is not None
         quote = fact.quotes.get(((), True))
         if quote is None:
-            row, spec = fact.row, fact.applied.document.spec
-            assert row is not None
+            spec = fact.applied.document.spec
             assert isinstance(spec, PriceBookSpec)
             shape = self._shapes[row.provider, row.instance_type]
             quote = _row_quote(fact, row, spec, has_gpu=shape[3] > 0)
             fact.quotes[((), True)] = quote
+        if row.market != "on-demand":
+            # The list price has a life of its own: what it is depends on the instant asked about.
+            listed = self._list_rate(row, quote.currency, at)
+            return msgspec.structs.replace(quote, list_nanos_per_hour=listed)
         return quote
+
+    def _list_rate(self, row: PriceRow, currency: str, at: int) -> int:
+        series = self._cloud.get((row.provider, row.region, row.instance_type, "on-demand"))
+        fact = series.at(at) if series else None
+        if fact is None or fact.row is None:
+            return 0
+        spec = fact.applied.document.spec
+        assert isinstance(spec, PriceBookSpec)
+        return fact.row.rate_nanos_per_hour if spec.currency == currency else 0
 
 
 def _alive(facts: list[_Fact]) -> list[_Fact]:
@@ -487,6 +524,7 @@ def _row_quote(fact: _Fact, row: PriceRow, spec: PriceBookSpec, *, has_gpu: bool
     applied = fact.applied
     key = f"{row.provider}/{row.region}/{row.instance_type}/{row.market}"
     since = f"/{format_instant(row.valid_from)}" if row.valid_from else ""
+    parts = split_components(row.rate_nanos_per_hour, spec.component_weights, has_gpu=has_gpu)
     return PriceQuote(
         rate_nanos_per_hour=row.rate_nanos_per_hour,
         currency=spec.currency,
@@ -495,7 +533,11 @@ def _row_quote(fact: _Fact, row: PriceRow, spec: PriceBookSpec, *, has_gpu: bool
         as_of=Instant(row.valid_from),
         valid_from=Instant(fact.start),
         valid_until=Instant(fact.end),
-        components=split_components(row.rate_nanos_per_hour, spec.component_weights, has_gpu=has_gpu),
+        components=parts,
+        cost=parts,
+        stable_id=key,
+        list_nanos_per_hour=row.rate_nanos_per_hour,
+        marginal_nanos_per_hour=row.rate_nanos_per_hour,
     )
 
 
@@ -513,5 +555,9 @@ def _model_quote(fact: _Fact, gpus: tuple[tuple[str, int], ...], has_memory: boo
         valid_from=Instant(fact.start),
         valid_until=Instant(fact.end),
         components=rate.components,
+        cost=rate.cost,
+        stable_id=f"costmodel/{name}",
+        list_nanos_per_hour=rate.standard_nanos_per_hour,
+        marginal_nanos_per_hour=rate.marginal_nanos_per_hour,
         parts=rate.parts,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -47,6 +47,7 @@ from bursard.doctor import check_state
 from bursard.engine import Engine, unposted
 from bursard.events import (
     AttemptEnded,
+    Charge,
     ClusterCreated,
     Event,
     ExitReport,
@@ -197,7 +198,8 @@ class ClusterMachine(RuleBasedStateMachine):
             self.attempts_ended[event.attempt_id] += 1
         if isinstance(event, NodePriced):
             since = max(event.since, self.owned_until[event.node_id])
-            self.prices[event.node_id].append((since, event.rates if event.price_id else None))
+            cost = event.rates if event.cost is None else event.cost
+            self.prices[event.node_id].append((since, cost if event.price_id else None))
         if isinstance(event, NodeMetered | NodeBooted):
             until = event.through if isinstance(event, NodeMetered) else event.anchor_at
             self.owned_until[event.node_id] = max(self.owned_until[event.node_id], until)
@@ -962,12 +964,18 @@ def the_newest_price(prices: Sequence[PriceInForce], from_at: int, to_at: int) -
     return spans(prices[-1:], from_at, to_at)
 
 
+def no_step_of(left_out: str) -> Callable[..., Iterator[Charge]]:
+    step = ledger_ownership._step
+    return lambda kind, *rest: iter(()) if kind == left_out else step(kind, *rest)
+
+
 FAULTS = [
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
     pytest.param(core, "_APPLY", {**core._APPLY, StopRequested: first_stop_stands}, "lost", id="no cancel"),
     pytest.param(ownership, "_ended", lambda node, to_at: [], "L8", id="what ended is idle as well"),
     pytest.param(records, "spans", the_newest_price, "L8", id="the past is valued by the price of now"),
-    pytest.param(ledger_ownership, "_variance", lambda *_: iter(()), "L8", id="a frozen price leaves a gap"),
+    pytest.param(ledger_ownership, "_step", no_step_of("variance"), "L8", id="a frozen price leaves a gap"),
+    pytest.param(ledger_ownership, "_step", no_step_of("absorption"), "L8", id="jobs pay what nodes cost"),
     pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8", id="a cut forgets what ended"),
     pytest.param(state_image, "strategy_in_force", lambda state: "pack", "L10", id="no strategy"),
     pytest.param(policies, "_last_priced_version", lambda *_: 0, "instead of", id="a price id comes back"),

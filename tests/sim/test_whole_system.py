@@ -710,7 +710,7 @@ class World:
         assert node.through >= node.axis_start
         open_nanos = sum(hour.nanos for hour in node.open.values())
         assert self.writer.paid[node.id] + open_nanos == node_cost(
-            node.rates, node.axis_start, node.through
+            node.cost_rates, node.axis_start, node.through
         ), "L8"
 
 

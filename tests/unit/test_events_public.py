@@ -34,6 +34,7 @@ KEPT_BACK: dict[str, str] = {
     "member-ended": "report.message",
     "attempt-ended": "message",
     "policy-applied": "documents.text documents.spec",
+    "node-priced": "cost",
     "node-booted": "seen_boot_id seen_boot_us seen_at",
     "node-token-issued": "sha256",
     "node-token-revoked": "sha256",

@@ -80,7 +80,7 @@ def test_what_it_cost_is_closed_to_the_nano_and_its_name_is_free() -> None:
     assert world.state.node_by_name("n-1") is None
     assert world.events[-1] == NodeRemoved(node.id, "n-1")
     paid = sum(row.nanos for row in world.writer.charges if row.node_id == node.id)
-    assert paid == node_cost(node.rates, start, start + 3 * HOUR_US + 7)
+    assert paid == node_cost(node.cost_rates, start, start + 3 * HOUR_US + 7)
     assert world.state.ledger.violations() == []
     again = world.backend.connect(facts("n-1"))
     assert again.id != node.id
@@ -102,7 +102,7 @@ def test_a_usage_that_was_not_metered_yet_is_in_the_closing_bill() -> None:
     world.backend.disconnect("n-1")
     remove(world, "n-1")
     paid = sum(row.nanos for row in world.writer.charges if row.node_id == node.id)
-    assert paid == node_cost(node.rates, node.axis_start, node.axis_start + 90 * SECOND_US)
+    assert paid == node_cost(node.cost_rates, node.axis_start, node.axis_start + 90 * SECOND_US)
 
 
 def test_history_still_knows_its_name() -> None:
@@ -196,4 +196,4 @@ def test_a_day_of_silence_is_down_by_the_daemons_clock_and_not_by_a_wall_that_ju
     world.clock.step_wall(400 * DAY_US)
     remove(world, "n-1")
     down = sum(row.nanos for row in world.writer.charges if row.kind == "down")
-    assert down == node_cost(node.rates, node.axis_start, node.axis_start + DAY_US)
+    assert down == node_cost(node.cost_rates, node.axis_start, node.axis_start + DAY_US)

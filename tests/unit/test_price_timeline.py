@@ -63,11 +63,11 @@ def cost(rates: ShareRates, start_us: int, end_us: int) -> int:
 
 
 def test_a_price_that_came_into_force_between_two_reports_values_its_own_part(world: World) -> None:
-    old = node_of(world).rates
+    old = node_of(world).cost_rates
     world.apply(model(NEW, at=START + 20 * MINUTE_US))
     world.clock.advance(50 * MINUTE_US)
     world.backend.report()
-    new = node_of(world).rates
+    new = node_of(world).cost_rates
     assert new.total > old.total
     assert nanos(world) == {
         ("idle", "costmodel/m@1"): cost(old, 0, 20 * MINUTE_US),
@@ -77,14 +77,14 @@ def test_a_price_that_came_into_force_between_two_reports_values_its_own_part(wo
 
 def test_every_change_of_a_long_silence_is_found_and_dated(world: World) -> None:
     """The daemon and the node were away for five hours, in which the price changed twice."""
-    old = node_of(world).rates
+    old = node_of(world).cost_rates
     world.apply(model(NEW, at=START + 90 * MINUTE_US))
     world.apply(model(OLD, at=START + 200 * MINUTE_US))
     world.restart()
     world.clock.advance(300 * MINUTE_US)
     world.backend.connect(FACTS, "boot-2")
     found = rows(world)
-    (new,) = {e.rates for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@2"}
+    (new,) = {e.cost for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@2"}
     since = [event.since - START for event in world.events if isinstance(event, NodePriced)]
     assert since[-2:] == [90 * MINUTE_US, 200 * MINUTE_US]
     whole = Counter[str]()
@@ -126,8 +126,12 @@ def test_a_job_pays_what_it_was_placed_at_and_the_difference_is_no_idle_time(wor
     assert found["variance", "costmodel/m@2"] == pytest.approx(
         cost(share, 0, 30 * MINUTE_US) - cost(frozen, 0, 30 * MINUTE_US), abs=4
     )
-    (old,) = {e.rates for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@1"}
-    owed = cost(old, 0, 20 * MINUTE_US) + cost(node.rates, 20 * MINUTE_US, 50 * MINUTE_US)
+    # A fifth of what a job is to pay is for hours that nobody buys (practical capacity 80 %).
+    assert found["absorption", "costmodel/m@1"] == pytest.approx(-cost(frozen, 0, 20 * MINUTE_US) / 5, abs=4)
+    assert found["absorption", "costmodel/m@2"] == pytest.approx(-cost(share, 0, 30 * MINUTE_US) / 5, abs=4)
+    (old,) = {e.cost for e in world.events if isinstance(e, NodePriced) and e.price_id == "costmodel/m@1"}
+    assert old is not None
+    owed = cost(old, 0, 20 * MINUTE_US) + cost(node.cost_rates, 20 * MINUTE_US, 50 * MINUTE_US)
     assert found.total() == owed == -world.state.ledger.balances[f"node/{node.id}"]
 
 

@@ -177,7 +177,7 @@ def test_cost_with_idle_is_what_the_nodes_cost() -> None:
             if node.price_id:
                 of_node = sum(row.nanos for row in answer.rows if row.keys[0] == node.facts.name)
                 length = node.through - node.axis_start
-                rates = (node.rates.gpu, node.rates.cpu, node.rates.memory)
+                rates = (node.cost_rates.gpu, node.cost_rates.cpu, node.cost_rates.memory)
                 assert of_node == sum(rate * length // HOUR_US for rate in rates)
 
     in_a_daemon(story)

@@ -48,6 +48,7 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
         "down                   0.000000000\n"
         "rounding              -0.000000002\n"
         "price change           0.000000000\n"
+        "absorption             0.000000000\n"
         "node cost              1.500000035\n"
         "difference             0.000000000\n"
         "\n"
@@ -84,7 +85,7 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     if found is SITE:
         expected |= {
             "idle": money("0.000000030"), "down": money("0.000000000"), "overhead": money("-0.000000002"),
-                "variance": money("0.000000000"),
+                "variance": money("0.000000000"), "absorption": money("0.000000000"),
             "node_cost": money("1.500000035"), "difference": money("0.000000000"),
         }  # fmt: skip
     assert json.loads(page("json", found)) == expected
@@ -100,6 +101,7 @@ def test_csv_has_the_projects_then_what_no_project_owes_then_the_total() -> None
         "idle,,0,0.000000,0.000000,0.000000030,EUR\ndown,,0,0.000000,0.000000,0.000000000,EUR\n"
         "overhead,,0,0.000000,0.000000,-0.000000002,EUR\n"
         "variance,,0,0.000000,0.000000,0.000000000,EUR\n"
+        "absorption,,0,0.000000,0.000000,0.000000000,EUR\n"
     )
     total = "total,,0,0.000000,900.000000,1.500000035,EUR\n"
     assert page("csv", SITE).replace("\r\n", "\n") == head + projects + kinds + total

@@ -19,7 +19,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         kind: `usage` (an attempt's share), `idle` (nobody's share of a node that was up), `down` (the
             node was not there), `overhead` (rounding: makes shares and node cost tie to the nano), `variance`
-            (what shares cost at the price in force, less what they pay at the one they were placed at).
+            (what shares are to pay at the price in force, less what they pay at the one they were placed at),
+            `absorption` (what shares cost the site, less what they are to pay: below 0 when jobs pay more).
         start, end: instants on the node's axis (anchored wall time + boot time since).
         gpu, cpu, memory: nanos by component; `nanos` is their sum for usage and idle.
         nanos: amount. price_id: what it was priced by; empty: the price is unknown, amount 0.
@@ -240,16 +241,21 @@ class NodeRegistered(msgspec.Struct, frozen=True, tag="node-registered"):
     facts: NodeFacts
 
 
-class NodePriced(msgspec.Struct, frozen=True, tag="node-priced"):
-    """What the node costs from `since` on: nanos per hour by component; no `price_id` means unknown.
+class NodePriced(msgspec.Struct, frozen=True, tag="node-priced", omit_defaults=True):
+    """A node's price from `since` on: nanos per hour by component; no `price_id` means unknown.
 
-    `since`: on the node's axis; 0, as in what was written before there was one: from the event on.
+    Attributes:
+        rates: the charge rate: what jobs pay for all of it.
+        since: on the node's axis; 0, as in what was written before there was one: from the event on.
+        cost: what it costs its site; None where that is the same, as in all that was written before the two
+            were told apart.
     """
 
     node_id: str
     price_id: str
     rates: ShareRates
     since: int = 0
+    cost: ShareRates | None = None
 
 
 class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
@@ -331,7 +337,8 @@ class Rest(msgspec.Struct, frozen=True, array_like=True):
     """A part of the node's time that no member holds, written as an array.
 
     Attributes:
-        kind: idle | down | overhead | variance. from_us, to_us: how long before `through` it begins and ends.
+        kind: idle | down | overhead | variance | absorption. from_us, to_us: how long before `through` it
+            begins and ends.
         gpu, cpu, memory: nanos by component, at the event's own price.
     """
 

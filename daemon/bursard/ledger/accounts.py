@@ -9,6 +9,7 @@ Why     entries outlive the code that wrote them; one module decides the names s
 | `node/<node>` | minus what the node has cost so far |
 | `job/<job>` | what the job has been charged |
 | `idle/<node>` `down/<node>` `overhead/<node>` `variance/<node>` | the part of its cost that no job owns |
+| `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
 | `budget/<name>/<period>/available` | minus what is committed; the limit itself is policy |
 | `budget/<name>/<period>/held` | promised to live attempts, not yet spent |
 | `budget/<name>/<period>/settled` | spent |
@@ -22,7 +23,7 @@ from bursar.errors import InvariantViolation
 
 COST_BOOK = "cost"
 """The book of what things cost; each budget's period is a book of its own."""
-OWNERLESS = ("idle", "down", "overhead", "variance")
+OWNERLESS = ("idle", "down", "overhead", "variance", "absorption")
 """Charge kinds that no attempt pays for; each has one account per node."""
 
 

@@ -1,9 +1,11 @@
 """Who owns a node's time, valued by the prices that were in force in it.
 
-Owns    the cut of an interval where the node's price changed, and the account of what a frozen price leaves.
-Why     a price holds from an instant on: what was before it is never valued anew (L11). A job pays the price
-        that it was placed at for as long as it runs, the node costs what is in force; the difference of the
-        two is neither idle nor rounding, but `variance`, and is said as such.
+Owns    the cut of an interval where the node's price changed, and what lies between cost and pay.
+Why     a price holds from an instant on: what was before it is never valued anew (L11). A node has a cost
+        rate (what its site spends) and a charge rate (what jobs are to pay). A job pays the charge rate that
+        it was placed at for as long as it runs. So a share has three values: what is paid, what is to be paid
+        at the price in force, and what it costs. The first step is `variance`, the second `absorption`;
+        neither is idle or rounding, and idle is valued at cost: nobody spent more on it.
 
 Everything is a difference of one cumulative function for each price, counted from fixed points (a full hour
 for the node, the member's start for its share), and cut at fixed instants: so however an interval is split,
@@ -13,6 +15,7 @@ it costs the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,20 +30,30 @@ _NOTHING: Parts = (0, 0, 0)
 
 
 class PriceInForce(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node costs from an instant of its axis on: nanos per hour; no `price_id`: unknown."""
+    """A node's price from an instant of its axis on: nanos per hour; no `price_id`: unknown.
+
+    `rates`: what jobs pay. `cost`: what the node costs; None: the same.
+    """
 
     since: int
     price_id: str
     rates: ShareRates
+    cost: ShareRates | None = None
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A part `[start, end)` of a node's time in which one price was in force."""
+    """A part `[start, end)` of a node's time in which one price was in force; see `PriceInForce`."""
 
     start: int
     end: int
     price_id: str
     rates: ShareRates
+    cost: ShareRates | None = None
+
+    @property
+    def cost_rates(self) -> ShareRates:
+        """What the node costs."""
+        return self.rates if self.cost is None else self.cost
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -71,9 +84,9 @@ class Held(msgspec.Struct, frozen=True):
     rates: ShareRates
     share: Share | None = None
 
-    def rates_at(self, span: Span) -> ShareRates:
-        """What it costs at the price in force."""
-        return self.share.of(span.rates) if self.share is not None else self.rates
+    def part_of(self, whole: ShareRates) -> ShareRates:
+        """What it is of a rate of the node in force."""
+        return self.share.of(whole) if self.share is not None else self.rates
 
 
 class OwnedSpan(msgspec.Struct, frozen=True):
@@ -94,14 +107,14 @@ def spans(prices: Sequence[PriceInForce], from_at: int, to_at: int) -> list[Span
         start = max(from_at, price.since) if position else from_at
         end = min(to_at, prices[position + 1].since) if position + 1 < len(prices) else to_at
         if start < end:
-            found.append(Span(start, end, price.price_id, price.rates))
+            found.append(Span(start, end, price.price_id, price.rates, price.cost))
     return found
 
 
 def owned(
     node_id: str, axis_start: int, cut: Sequence[Span], shares: Sequence[Held], kind: str
 ) -> Iterator[OwnedSpan]:
-    """What completes each span: idle (or `kind`), rounding, and the variance of frozen prices.
+    """What completes each span: idle (or `kind`), rounding, variance and absorption.
 
     A share that begins before the first span (a start that was told late) counts in its first hour; one that
     goes on behind the last waits for the next interval.
@@ -110,34 +123,45 @@ def owned(
         InvariantViolation: as `node_charges`.
     """
     for position, span in enumerate(cut):
-        paid: dict[int, Parts] = {}
-        worth: dict[int, Parts] = {}
+        values = _Values({}, {}, {})
         for share in shares:
             start = max(share.start, span.start) if position else share.start
-            _add(paid, worth, share, span, start, min(share.end, span.end))
+            _add(values, share, span, start, min(share.end, span.end))
         rest = node_charges(
             node_id=node_id,
             price_id=span.price_id,
-            rates=span.rates,
+            rates=span.cost_rates,
             axis_start=axis_start,
             from_at=span.start,
             to_at=span.end,
-            used=worth,
+            used=values.cost,
             kind=kind,
         )
-        yield OwnedSpan(span, rest + tuple(_variance(node_id, span, paid, worth)))
+        between = (
+            ("variance", values.paid, values.to_pay),
+            ("absorption", values.to_pay, values.cost),
+        )
+        steps = (_step(kind, node_id, span, paid, worth) for kind, paid, worth in between)
+        yield OwnedSpan(span, rest + tuple(one for step in steps for one in step))
 
 
-def _add(
-    paid: dict[int, Parts], worth: dict[int, Parts], share: Held, span: Span, start: int, end: int
-) -> None:
-    """One share in one span: what it was charged, and what it costs at the price in force, by hour."""
-    in_force = share.rates_at(span)
+class _Values(NamedTuple):
+    """Shares of one span by hour: what is paid for them, is to be paid, and what they cost."""
+
+    paid: dict[int, Parts]
+    to_pay: dict[int, Parts]
+    cost: dict[int, Parts]
+
+
+def _add(values: _Values, share: Held, span: Span, start: int, end: int) -> None:
+    """One share in one span."""
+    to_pay = share.part_of(span.rates)
+    cost = to_pay if span.cost is None else share.part_of(span.cost)
     first = span.start - span.start % HOUR_US
     for piece_start, piece_end in hour_segments(start, end):
         hour = max(first, piece_start - piece_start % HOUR_US)
         a, b = piece_start - share.started_at, piece_end - share.started_at
-        for found, rates in ((paid, share.rates), (worth, in_force)):
+        for found, rates in zip(values, (share.rates, to_pay, cost), strict=True):
             gpu, cpu, memory = found.get(hour, _NOTHING)
             found[hour] = (
                 gpu + charge(rates.gpu, a, b),
@@ -146,8 +170,12 @@ def _add(
             )
 
 
-def _variance(node_id: str, span: Span, paid: dict[int, Parts], worth: dict[int, Parts]) -> Iterator[Charge]:
-    # Of a price that is unknown nobody can tell what a share is worth: the node cost what was paid.
+def _step(
+    kind: str, node_id: str, span: Span, paid: dict[int, Parts], worth: dict[int, Parts]
+) -> Iterator[Charge]:
+    """From one value to the next, by hour. Of a price that is unknown nobody can tell what a share is worth:
+    the node cost what was paid.
+    """
     for hour in sorted(worth) if span.price_id else ():
         parts = (
             worth[hour][0] - paid[hour][0],
@@ -156,4 +184,4 @@ def _variance(node_id: str, span: Span, paid: dict[int, Parts], worth: dict[int,
         )
         if any(parts):
             start, end = max(span.start, hour), min(span.end, hour + HOUR_US)
-            yield charge_of("variance", node_id, start, end, span.price_id, parts)
+            yield charge_of(kind, node_id, start, end, span.price_id, parts)

@@ -38,15 +38,22 @@ _GIB = 1 << 30
 _EXACT = Context(prec=60)
 _NANO = Decimal(1).scaleb(-9)
 _PICO = Decimal(1).scaleb(-12)
-_WASTE = {"idle": "unallocated", "down": "node-down", "overhead": "rounding", "variance": "price-variance"}
+_WASTE = {
+    "idle": "unallocated",
+    "down": "node-down",
+    "overhead": "rounding",
+    "variance": "price-variance",
+    "absorption": "absorption",
+}
 _WORDS = {
     "usage": "share of node {node} held by job {job}",
     "idle": "part of node {node} that no job held",
     "down": "node {node} while it was down",
     "overhead": "rounding between the cost of node {node} and its shares",
-    "variance": "cost of node {node} beyond the prices that its jobs were placed at",
+    "variance": "what jobs on node {node} are to pay beyond the prices that they were placed at",
+    "absorption": "cost of the shares of node {node} beyond what jobs are to pay for them",
 }
-_ADJUSTMENTS = ("overhead", "variance")
+_ADJUSTMENTS = ("overhead", "variance", "absorption")
 """Money without time of its own: the time is that of the shares."""
 
 

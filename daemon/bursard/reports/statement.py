@@ -22,7 +22,7 @@ class Statement(msgspec.Struct, frozen=True):
     """One period of one cluster, or of one project of it.
 
     Attributes:
-        projects: usage by project. kinds: usage, idle, down, overhead of all nodes; usage alone when
+        projects: usage by project. kinds: usage and what no job owns, of all nodes; usage alone when
             the statement is of one project. node_nanos: what the nodes cost, summed by node.
     """
 
@@ -67,7 +67,14 @@ def statement(
     )
 
 
-_NAMES = {"usage": "jobs", "idle": "idle", "down": "down", "overhead": "rounding", "variance": "price change"}
+_NAMES = {
+    "usage": "jobs",
+    "idle": "idle",
+    "down": "down",
+    "overhead": "rounding",
+    "variance": "price change",
+    "absorption": "absorption",
+}
 
 
 def _kind(found: Statement, kind: str) -> CostRow:
@@ -155,9 +162,7 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
     }
     if not found.project:
-        document |= {
-            name: money(_kind(found, name).nanos) for name in ("idle", "down", "overhead", "variance")
-        }
+        document |= {name: money(_kind(found, name).nanos) for name in _NAMES if name != "usage"}
         document["node_cost"] = money(found.node_nanos)
         document["difference"] = money(found.difference_nanos)
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -131,7 +131,7 @@ class Checks:
         """All time of a node up to `through` is paid: shares, idle and rounding sum to its own cost."""
         if not priced_once or not node.price_id:
             return
-        owed = node_cost(node.rates, node.axis_start, node.through)
+        owed = node_cost(node.cost_rates, node.axis_start, node.through)
         paid = self._paid.get(node.id, 0)
         if owed != paid:
             self.broken(f"L8: {node.facts.name} cost {owed} nanos, {paid} were charged")

@@ -92,6 +92,12 @@ class RowPrices(PriceTable):
         row = self._rows.get(facts.name)
         if row is None or row.rate_nanos is None:
             return super().lookup(facts, at) if facts.pool else None
+        parts = split_components(
+            row.rate_nanos,
+            DEFAULT_WEIGHTS,
+            has_gpu=bool(facts.devices),
+            has_memory=facts.memory_bytes > 0,
+        )
         return PriceQuote(
             rate_nanos_per_hour=row.rate_nanos,
             currency=self._currency,
@@ -100,12 +106,11 @@ class RowPrices(PriceTable):
             as_of=Instant(0),
             valid_from=Instant(0),
             valid_until=Instant(FOREVER),
-            components=split_components(
-                row.rate_nanos,
-                DEFAULT_WEIGHTS,
-                has_gpu=bool(facts.devices),
-                has_memory=facts.memory_bytes > 0,
-            ),
+            components=parts,
+            cost=parts,
+            stable_id=f"nodes/{facts.name}",
+            list_nanos_per_hour=row.rate_nanos,
+            marginal_nanos_per_hour=row.rate_nanos,
         )
 
 
@@ -284,7 +289,7 @@ class Simulation:
             for item in applied.charges:
                 if item.kind == "usage":
                     self.totals.used_nanos += item.nanos
-                elif item.kind == "variance":
+                elif item.kind in ("variance", "absorption"):
                     self.totals.absorbed_nanos -= item.nanos
                 else:
                     self.totals.idle_nanos += item.nanos

@@ -233,7 +233,8 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         anchor_at, anchor_boot_us: of the current boot's axis. axis_start: where its cost begins.
         seen_boot_id, seen_boot_us, seen_at: the daemon's own clocks when the boot was anchored.
         through: on the axis; cost up to here is owned by somebody.
-        price_id, rates: what it costs now. prices: by `since`, as many as `through` has not passed.
+        price_id, rates, cost: its price now: what jobs pay, and what it costs where that is not the same.
+        prices: by `since`, as many as `through` has not passed.
         ended: usage charged since `through` by members that are gone.
         live: (attempt id, rank) of what it holds.
         open: by kind, what its own time cost in the current hour, not yet posted.
@@ -258,6 +259,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     reason: str = ""
     price_id: str = ""
     rates: ShareRates = ShareRates()
+    cost: ShareRates | None = None
     prices: list[PriceInForce] = []
     ended: list[EndedUsage] = []
     live: dict[str, int] = {}
@@ -270,11 +272,16 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         """So many jobs in a row could not be started there that it gets one at a time."""
         return len(self.not_started) >= PROBE_AFTER
 
+    @property
+    def cost_rates(self) -> ShareRates:
+        """What it costs its site now."""
+        return self.rates if self.cost is None else self.cost
+
     def prices_with(self, changes: Iterable[PriceInForce]) -> list[PriceInForce]:
         """By `since`, what it costs when these came into force: without what `through` has passed."""
         found = list(self.prices)
         if not found and self.axis_start:
-            found.append(PriceInForce(0, self.price_id, self.rates))
+            found.append(PriceInForce(0, self.price_id, self.rates, self.cost))
         for change in changes:
             found = [*(price for price in found if price.since < change.since), change]
         passed = sum(price.since <= self.through for price in found[1:])

@@ -131,7 +131,11 @@ def _cost_model() -> Schema:
                 "Share of the purchase price.", percent.replace("%", "%/y"), examples=["5%/y"]
             ),
             "staff": staff,
-            "practical_capacity": forms.text("Hours that can be sold, of all.", percent, default="80%"),
+            "practical_capacity": forms.text(
+                "Hours that can be sold, of all: jobs are charged the cost over these.",
+                percent,
+                default="80%",
+            ),
             "component_weights": _weights("How a node's price splits."),
             "gpus": {
                 "type": "object",

@@ -117,16 +117,16 @@ def _priced(
 ) -> list[NodePriced]:
     """Each price that came into force since the last one, dated; what a node has changes from now on."""
     if node is None or node.facts != facts:
-        known = (node.price_id, node.rates) if node is not None else None
+        known = _Price(node.price_id, node.rates, node.cost) if node is not None else None
         found = _price(facts, prices, now)
-        return [NodePriced(node_id, *found, since=now)] if found != known else []
+        return [found.event(node_id, now)] if found != known else []
     events: list[NodePriced] = []
-    known = (node.price_id, node.rates)
+    known = _Price(node.price_id, node.rates, node.cost)
     at = max(node.through, node.prices[-1].since if node.prices else 0)
     for instant in _changes(prices, at, now):
         found = _price(facts, prices, instant)
         if found != known:
-            events.append(NodePriced(node_id, *found, since=instant))
+            events.append(found.event(node_id, instant))
             known = found
     return events
 
@@ -138,9 +138,22 @@ def _changes(prices: PriceTable, after: int, now: int) -> Iterator[int]:
     yield now
 
 
-def _price(facts: NodeFacts, prices: PriceTable, at: int) -> tuple[str, ShareRates]:
+class _Price(NamedTuple):
+    """What jobs pay for a node, and what it costs where that is not the same."""
+
+    price_id: str
+    rates: ShareRates
+    cost: ShareRates | None
+
+    def event(self, node_id: str, since: int) -> NodePriced:
+        return NodePriced(node_id, self.price_id, self.rates, since, self.cost)
+
+
+def _price(facts: NodeFacts, prices: PriceTable, at: int) -> _Price:
     quote = prices.lookup(facts, Instant(at))
-    return (quote.price_id, quote.components) if quote is not None else ("", ShareRates())
+    if quote is None:
+        return _Price("", ShareRates(), None)
+    return _Price(quote.price_id, quote.components, quote.cost if quote.cost != quote.components else None)
 
 
 def reprice(

@@ -20,7 +20,7 @@ def of(
         shares: what is charged in it; those of members that ended are added.
         priced: prices that come into force with the same decision.
     """
-    changes = [PriceInForce(event.since, event.price_id, event.rates) for event in priced]
+    changes = [PriceInForce(event.since, event.price_id, event.rates, event.cost) for event in priced]
     found = [*shares, *_ended(node, to_at)]
     return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind))
 

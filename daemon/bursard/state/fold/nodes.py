@@ -56,8 +56,9 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
 def priced(state: Tables, event: NodePriced, at: int, applied: Applied) -> None:
     """The node's own rate from an instant on. What is owned already was valued by what held then."""
     node = state.nodes[event.node_id]
-    node.prices = node.prices_with([PriceInForce(event.since or at, event.price_id, event.rates)])
-    node.price_id, node.rates = event.price_id, event.rates
+    since = event.since or at
+    node.prices = node.prices_with([PriceInForce(since, event.price_id, event.rates, event.cost)])
+    node.price_id, node.rates, node.cost = event.price_id, event.rates, event.cost
     state.cluster.set_price(node.row, event.price_id, event.rates)
 
 
