@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -257,13 +257,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         remedy = f"release it with `bursar release {job.display}`"
         return Reason(ReasonCode.HELD, "the job is on hold", remedy)
     if job.waiting_on:
-        others = ", ".join(f"{other} ({when})" for other, when in sorted(job.waiting_on.items()))
-        return Reason(
-            ReasonCode.DEPENDENCY,
-            f"waits for {others}",
-            "it starts by itself once they have ended",
-            tuple(sorted(job.waiting_on.items())),
-        )
+        return depends(state, job.waiting_on.items())
     if job.retry_at > max(now, job.spec.begin_after):
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
@@ -273,12 +267,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
             (("retry_at", str(job.retry_at)), ("free_retries", str(job.free_retries))),
         )
     if job.spec.begin_after > now:
-        return Reason(
-            ReasonCode.BEGIN_TIME,
-            f"may not start before its begin time, in {(job.spec.begin_after - now) // 1_000_000} s",
-            "it starts by itself then",
-            (("begin_after", str(job.spec.begin_after)),),
-        )
+        return begins(job.spec.begin_after, now)
     if job.array is not None:
         return _array_reason(state, cycle, job, now)
     array = parent.array if parent is not None else None
@@ -287,7 +276,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         return Reason(
             ReasonCode.WAITING_FOR_QUOTA,
             f"its array runs at most {parallel} tasks at once",
-            "raise max_parallel to run more at once",
+            "the next one starts when one of them ends; a larger N in `--array RANGE%N` runs more at once",
             (("max_parallel", str(parallel)),),
         )
     key = state.pending.key_of(job.id)
@@ -298,6 +287,26 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     reason = last.reason(key) if last is not None and key is not None else None
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
+    )
+
+
+def depends(state: State, waiting_on: Iterable[tuple[str, str]]) -> Reason:
+    """A job waits for others, given as (id, when)."""
+    facts = tuple(sorted(waiting_on))
+    known = [(state.jobs[other].display if other in state.jobs else other, when) for other, when in facts]
+    others = ", ".join(f"{other} ({when})" for other, when in known)
+    return Reason(
+        ReasonCode.DEPENDENCY, f"waits for job {others}", "it starts by itself once they have ended", facts
+    )
+
+
+def begins(begin_after: int, now: int) -> Reason:
+    """A job may not start yet."""
+    return Reason(
+        ReasonCode.BEGIN_TIME,
+        f"may not start before its begin time, in {(begin_after - now) // 1_000_000} s",
+        "it starts by itself then",
+        (("begin_after", str(begin_after)),),
     )
 
 

@@ -329,8 +329,16 @@ class PriceTable:
         self._shapes = _shapes(fact.row for facts in cloud.values() for fact in facts if fact.row)
         self._cloud = {key: _Series(_alive(facts)) for key, facts in sorted(cloud.items())}
         self._pools = {pool: _Series(_alive(facts)) for pool, facts in pools.items()}
+        shapes = {shape[2] for shape in self._shapes.values()}
+        models = (fact.applied.document.spec for facts in pools.values() for fact in facts)
+        owned = {gpu.gpu_type for spec in models if isinstance(spec, CostModelSpec) for gpu in spec.gpus}
+        self._gpu_types = frozenset(shapes | owned) - {"", "other"}
         series = (*self._cloud.values(), *self._pools.values())
         self._changes = sorted({start for one in series for start in one.starts})
+
+    def gpu_types(self) -> frozenset[str]:
+        """Every kind of GPU that a machine or a cost model names, at whatever time."""
+        return self._gpu_types
 
     def next_change(self, after: int) -> int:
         """The first instant after this one at which any price begins or ends; `FOREVER` when none does."""

@@ -608,16 +608,20 @@ class Fields:
     Every reader takes `required`: absent then is a fault. Each returns None for absent or wrong.
     """
 
-    def __init__(self, node: Node, faults: Faults, known: Sequence[str]) -> None:
-        """Report what is not in `known`, or that `node` is no mapping at all."""
+    def __init__(
+        self, node: Node, faults: Faults, known: Sequence[str], *, listed: Sequence[str] | None = None
+    ) -> None:
+        """Report what is not in `known`, or that `node` is no mapping at all. `listed`: those of them that
+        help whoever wrote another key; all when not given.
+        """
         self.node = node
         self.faults = faults
         self._entries = read_entries(node, faults)
         for key, child in self._entries.items():
             if key not in known:
                 near = nearest(key, known)
-                listed = "" if near else f"; known here: {', '.join(known)}"
-                faults.add_key(child, f"unknown key {_shown(key)}{listed}", nearest=near)
+                rest = "" if near else f"; known here: {', '.join(known if listed is None else listed)}"
+                faults.add_key(child, f"unknown key {_shown(key)}{rest}", nearest=near)
 
     def __contains__(self, key: str) -> bool:
         """Is the key there, whatever its value?"""

@@ -234,3 +234,18 @@ def test_one_mistake_beside_something_unbuilt_is_an_invalid_request() -> None:
 def test_a_relative_workdir_needs_a_directory_to_start_from() -> None:
     with pytest.raises(InvalidRequest, match="relative, here to nothing"):
         parse_job("run: x\nworkdir: sub", "job.yaml", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "unbuilt"),
+    [("run: x\nqqqq: 1\n", ("deadline", "image", "idle_policy", "readiness_probe")),
+     ("run: x\nresources: {gpus: {qqqq: 1}}\n", ("mig",))],
+)  # fmt: skip
+def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        parse_job(text, "job.yaml", "/")
+    said = error.value.message
+    assert "unknown key 'qqqq'; known here: " in said
+    assert [key for key in unbuilt if key in said] == []
+    with pytest.raises(NotBuilt, match=unbuilt[0]):
+        parse_job(text.replace("qqqq: 1", f"{unbuilt[0]}: x"), "job.yaml", "/")

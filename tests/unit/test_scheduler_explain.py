@@ -54,6 +54,8 @@ def test_following_the_time_limit_that_explain_names_starts_the_job():
     long = queue(job_class(request(1), hours=5), (2, "long"))
     told = explain(snapshot(nodes, head, long, running=running), 1, NOW)
     assert told.reason.code == ReasonCode.RESERVED_FOR_OTHER
+    assert told.expected_start_at == 0, "there is room now, and it is another's: nobody knows"
+    assert what_if(snapshot(nodes, head, running=running), long.job_class, NOW).expected_start_at == 0
     assert told.ahead == ("head",)
     assert told.alternatives[0].change == "set --time-limit 1h59m"
 

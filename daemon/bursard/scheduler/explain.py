@@ -70,7 +70,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         ahead=tuple(ahead[:AHEAD_SHOWN]),
         ahead_total=len(ahead) + _beyond_window(snapshot, queue),
         holders=_holders(snapshot, table),
-        expected_start_at=claim.at if claim else 0,
+        expected_start_at=_expected(claim, now),
         expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
         alternatives=() if starts else _alternatives(snapshot, index, now, job_id, planner),
     )
@@ -87,7 +87,7 @@ def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 5
     if start is None:
         claim = _claim(planner, job_class, WHAT_IF_ID)
         reason = _reason(asked, result, len(snapshot.queues))
-        return WhatIf(None, reason, expected_start_at=claim.at if claim else 0)
+        return WhatIf(None, reason, expected_start_at=_expected(claim, now))
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = start.hold_nanos if priced else 0
@@ -119,6 +119,11 @@ def _claim(planner: Planner, job_class: JobClass, job_id: str) -> Reservation | 
     asks = gang.asks_of(job_class)
     rooms = Rooms(planner.snapshot.budgets)
     return reserve(planner.world, job_id, job_class, asks, rooms, planner.releases, planner.now)
+
+
+def _expected(claim: Reservation | None, now: int) -> int:
+    """When it will start, 0 for nobody knows: there is room at once, and it is another's."""
+    return claim.at if claim is not None and claim.at > now else 0
 
 
 def _ahead(snapshot: Snapshot, queue: PendingQueue, job_id: str, started: set[str]) -> list[str]:

@@ -28,6 +28,7 @@ from bursard.services import joblist, logs, planning
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import add_expected
 from bursard.services.keys import KeyGate
+from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
 from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
@@ -171,10 +172,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         authorize(Action.SUBMIT, asked.project)
         if key in known:
             return await self._known(request, asked, known[key]), state.version
-        spec, ended = await self._resolve_dependencies(asked)
+        refuse_unknown_gpus(engine, asked.options)
+        spec, ended, called = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
         # From here to the commit nothing waits: what was checked is what becomes true.
-        events = decide.submit(state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended)
+        events = decide.submit(
+            state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended, called=called
+        )
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
         seq = engine.commit(events, user)
@@ -186,7 +190,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """The job that this key made, whatever it and the names in its `depends_on` have become since."""
         if row.digest != spec_bytes(asked):
             # Earlier versions bound a key to the ids behind the names.
-            spec, _ = await self._resolve_dependencies(asked)
+            spec, _, _ = await self._resolve_dependencies(asked)
             if spec == asked or row.digest != spec_bytes(spec):
                 raise decide.key_conflict(request.idempotency_key, row.job_id)
         return self._answer(await find_job(self.engine, row.job_id), request, True)
@@ -197,9 +201,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             return pb.SubmitResponse(job=wire, existed=existed)
         return pb.SubmitResponse(job=self._view(job), existed=existed)
 
-    async def _resolve_dependencies(self, spec: JobSpec) -> tuple[JobSpec, dict[str, JobState]]:
+    async def _resolve_dependencies(
+        self, spec: JobSpec
+    ) -> tuple[JobSpec, dict[str, JobState], dict[str, str]]:
+        """The spec with ids, the final states of those that have ended, and what each id was called."""
         if not spec.depends_on:
-            return spec, {}
+            return spec, {}, {}
         # A singleton names no job but all of a name: which these are is decided when it enters.
         named = [one for one in spec.depends_on if one.when != "singleton"]
         jobs = [await find_job(self.engine, one.job) for one in named]
@@ -207,7 +214,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         ended = {job.id: job.state for job in jobs if job.state.terminal}
         found = [Dependency(job.id, one.when) for job, one in zip(jobs, named, strict=True)]
         found += [one for one in spec.depends_on if one.when == "singleton"]
-        return replace_spec(spec, {"depends_on": tuple(found)}), ended
+        called = {job.id: one.job for job, one in zip(jobs, named, strict=True)}
+        return replace_spec(spec, {"depends_on": tuple(found)}), ended, called
 
     async def _check_space(self) -> None:
         now = self.engine.clock.boot_us()
@@ -288,8 +296,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         user = caller().name
         spec = spec_from_wire(request.spec)
         authorize(Action.SUBMIT, spec.project)
-        spec, _ = await self._resolve_dependencies(spec)
-        return await planning.plan_view(self.engine, user, spec)
+        refuse_unknown_gpus(self.engine, spec.options)
+        spec, ended, called = await self._resolve_dependencies(spec)
+        waiting = decide.admit(self.engine.state, user, spec, ended, called)
+        return await planning.plan_view(self.engine, user, spec, waiting)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""
@@ -340,6 +350,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         problems = [one for one in check(replace_spec(job.spec, changes)) if one not in known]
         if problems:
             refuse(problems)
+        if "options" in changes:
+            refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
         events = decide.update(self.engine.state, job, changes)
         await self.engine.durable(self.engine.commit(events, user))
         return self._view(job)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from bursar.codec.spec import shares_to_wire
-from bursar.model import LIMITS, JobSpec
+from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf, cap_of
 from bursard.access.identity import caller
-from bursard.cycle import Cycle, aside, reason_of
+from bursard.cycle import Cycle, aside, begins, depends, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID
@@ -21,19 +23,20 @@ from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.saturate import saturated
 from bursard.services.views import job_view, node_state, reason_view, visible
 from bursard.state import JobRecord, NodeRecord
-from bursard.state.admission import cheapest_hold, check_currency, refuse_unaffordable
+from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import size_of_spec
-from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import first_pending
 
 
-async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse:
-    """Where it would go, what it may cost, what is left of each budget. Raises `BudgetExceeded`."""
+async def plan_view(
+    engine: Engine, user: str, spec: JobSpec, waiting_on: Sequence[tuple[str, str]] = ()
+) -> pb.PlanResponse:
+    """Where an admitted job would go, what it may cost, what is left of each budget.
+
+    `waiting_on`: the jobs that it waits for. Until they have ended, and before its begin time, it starts
+    nowhere: the places and prices told are those of now.
+    """
     state = engine.state
-    if spec.currency:
-        check_currency(state, spec.currency, "the job's budget")
-    secrets_of(state, spec)
-    refuse_unaffordable(state, user, spec)
     budgets, hard = state.budgets.matching(user, spec)
     snapshot, now = state.snapshot(), engine.now()
     payers = hard
@@ -44,19 +47,23 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec))
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority))
     tasks = size_of_spec(spec)
+    later = _later(engine, spec, waiting_on)
     wire = pb.PlanResponse(
-        starts_now=answer.start is not None,
+        starts_now=answer.start is not None and later is None,
         rate_nanos_per_hour=saturated(answer.rate_nanos_per_hour) if answer.priced else -1,
         currency=state.currency,
         worst_case_nanos=saturated(answer.worst_nanos * tasks),
         tasks=tasks if spec.array is not None else 0,
         task_worst_case_nanos=saturated(answer.worst_nanos),
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
-        expected_start_at=answer.expected_start_at,
+        expected_start_at=_expected_start(answer, spec, later),
         why=answer.start.why if answer.start is not None else "",
     )
+    if later is not None:
+        wire.reason.CopyFrom(reason_view(later, state, caller()))
     if answer.start is None:
-        wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
+        if later is None:
+            wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
         _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, snapshot, answer)
     if spec.caps_array:
@@ -64,6 +71,21 @@ async def plan_view(engine: Engine, user: str, spec: JobSpec) -> pb.PlanResponse
     await _expect(engine, wire, spec, tasks)
     _after_start(engine, wire, budgets, hard, answer)
     return wire
+
+
+def _later(engine: Engine, spec: JobSpec, waiting_on: Sequence[tuple[str, str]]) -> Reason | None:
+    """Why it would not be looked at yet, wherever there is room."""
+    if spec.held:
+        return Reason(ReasonCode.HELD, "the job is on hold", "release it with `bursar release` once it is in")
+    if waiting_on:
+        return depends(engine.state, waiting_on)
+    return begins(spec.begin_after, engine.now()) if spec.begin_after > engine.now() else None
+
+
+def _expected_start(answer: WhatIf, spec: JobSpec, later: Reason | None) -> int:
+    if later is None:
+        return answer.expected_start_at
+    return max(answer.expected_start_at, spec.begin_after) if later.code is ReasonCode.BEGIN_TIME else 0
 
 
 def _after_start(

@@ -104,7 +104,7 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--cpus", metavar="N", help="Per node: 16.")
     @click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
     @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
-    @click.option("--deadline", metavar="TIME", help="2026-10-01T08:00:00Z.")
+    @click.option("--deadline", metavar="TIME", help="Not built yet: is refused.")
     @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
     @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
     @click.option(

@@ -142,7 +142,8 @@ def start_text(plan: Row, now: int) -> str:
     at = plan["expected_start_at"]
     if at is None:
         return "unknown"
-    return f"{time_text(at)} (in {age_text(_now_text(now), 0, at)})"
+    left = age_text(_now_text(now), 0, at)
+    return f"{time_text(at)} (in {left})" if left != seconds_text(0) else "any moment"
 
 
 def _now_text(now: int) -> str:

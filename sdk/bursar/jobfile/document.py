@@ -54,7 +54,7 @@ _BUILT = (
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
-    "idle_policy": "use time_limit, or an IdlePolicy document of the cluster",
+    "idle_policy": "use time_limit; jobs that idle are not ended yet",
     "image": "the job runs on the node itself; prepare it in setup",
     "port": "",
     "readiness_probe": "",
@@ -77,7 +77,7 @@ _HINTS: Final = {
     "commands": "write run, one line per command after |",
     "max_duration": "write time_limit: 24h",
     "timeout": "write time_limit: 24h",
-    "utilization_policy": "write idle_policy",
+    "utilization_policy": "use time_limit; jobs that idle are not ended yet",
     "use_spot": "write spot_policy: spot",
     "account": "write project",
     "depends": "write depends_on",
@@ -143,8 +143,9 @@ def _apply(flags: RunFlags, root: Node, faults: Faults) -> None:
 
 def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     """The job of one tree. What it returns means something only when `faults` stayed empty."""
-    known = (*_BUILT, *_NOT_BUILT)
-    fields = read_mapping(root, faults, known, renamed=_SECOND_NAMES, hints=_HINTS)
+    fields = read_mapping(
+        root, faults, _BUILT, renamed=_SECOND_NAMES, hints=_HINTS, unbuilt=tuple(_NOT_BUILT)
+    )
     if fields is None:
         return JobSpec()
     _refuse_not_built(fields, faults)

@@ -28,7 +28,7 @@ from bursar.yamlfile import Faults, Node, read_int, read_items, read_string, rea
 
 _SIZES = ("gpus", "cpus", "memory")
 _RESOURCES = (*_SIZES, "any_of", "ordered", "constraints")
-_GPU_KEYS = ("type", "count", "memory", "fraction", "mig")
+_GPU_KEYS = ("type", "count", "memory", "fraction")
 _HINTS = {
     "accelerators": "write gpus: H100:8",
     "use_spot": "write spot_policy: spot at the top level",
@@ -285,7 +285,7 @@ def _types(node: Node, faults: Faults, names: list[str]) -> tuple[str, ...] | No
 
 def _mapping_draft(node: Node, faults: Faults) -> _Draft | None:
     hints = {"name": "write type: H100", "vendor": "write the type itself, such as H100"}
-    fields = read_mapping(node, faults, _GPU_KEYS, hints=hints)
+    fields = read_mapping(node, faults, _GPU_KEYS, hints=hints, unbuilt=("mig",))
     if fields is None:
         return None
     draft = _Draft()

@@ -24,6 +24,7 @@ def read_mapping(
     *,
     renamed: Mapping[str, str] | None = None,
     hints: Mapping[str, str] | None = None,
+    unbuilt: Sequence[str] = (),
 ) -> dict[str, Node] | None:
     """The entries of a mapping with fixed keys; None when it is no mapping or hopeless (reported).
 
@@ -31,6 +32,7 @@ def read_mapping(
         node: the mapping.
         faults: takes what is wrong.
         known: the right keys.
+        unbuilt: right keys too, which nobody can use yet: not told as known.
         renamed: accepted second names, each with the key it stands for.
         hints: wrong keys whose remedy is known, each with the sentence.
 
@@ -40,12 +42,13 @@ def read_mapping(
     if node.kind == "mapping" and len(node.entries) > KEYS_MAX:
         faults.add(node, f"has {len(node.entries)} keys; at most {KEYS_MAX} can be right here")
         return None
+    known, listed = (*known, *unbuilt), known
     for key in [key for key in node.entries if key not in known]:
         if renamed and key in renamed:
             _rename(node, faults, key, renamed[key])
         elif hints and key in hints:
             faults.add_key(node.entries.pop(key), f"unknown key {quote(key)}; {hints[key]}")
-    fields = Fields(node, faults, known)
+    fields = Fields(node, faults, known, listed=listed)
     if node.kind != "mapping":
         return None
     return {key: child for key in known if (child := fields.get(key)) is not None}

@@ -52,6 +52,7 @@ def submit(
     key: str = "",
     digest: bytes = b"",
     ended: Mapping[str, JobState] | None = None,
+    called: Mapping[str, str] | None = None,
 ) -> list[Event]:
     """Accept a job. An empty answer means that this key already has this very job (`state.keys`).
 
@@ -59,15 +60,28 @@ def submit(
         spec: `depends_on` already names job ids.
         digest: what `key` is bound to, where that is not `spec`.
         ended: final states of dependencies that are no longer in memory.
+        called: what people called the jobs of `depends_on`, by id.
 
     Raises:
-        KeyConflict, RateLimited, BudgetExceeded, InvalidRequest.
+        KeyConflict, and what `admit` raises.
     """
     if key:
         known = state.keys.get((user, key))
         if known is not None:
             check_same(state.jobs[known].spec, spec, key, known)
             return []
+    dependencies = admit(state, user, spec, ended or {}, called or {})
+    job_id = ids.new("job")
+    return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies, digest if key else b"")]
+
+
+def admit(
+    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState], called: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """May this job come in? What it would wait for, as (job id, when): a plan says what a submit would do.
+
+    Raises `RateLimited`, `BudgetExceeded`, `InvalidRequest`.
+    """
     pending, more = state.counts.get(JobState.PENDING, 0), size_of_spec(spec)
     if pending + more > state.limits.pending_max:
         raise RateLimited(
@@ -77,10 +91,9 @@ def submit(
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
-    dependencies = _dependencies(state, user, spec, ended or {})
+    dependencies = _dependencies(state, user, spec, ended, called)
     refuse_unaffordable(state, user, spec)
-    job_id = ids.new("job")
-    return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies, digest if key else b"")]
+    return dependencies
 
 
 def check_same(before: JobSpec, now: JobSpec, key: str, job_id: str) -> None:
@@ -99,7 +112,7 @@ def key_conflict(key: str, job_id: str) -> KeyConflict:
 
 
 def _dependencies(
-    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState]
+    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState], called: Mapping[str, str]
 ) -> tuple[tuple[str, str], ...]:
     waiting: dict[str, str] = {}
     for dependency in sorted(spec.depends_on, key=lambda one: one.when != "singleton"):
@@ -121,8 +134,8 @@ def _dependencies(
             waiting[dependency.job] = dependency.when
         elif not satisfied(dependency.when, final):
             raise InvalidRequest(
-                f"depends_on: {dependency.job} has already ended {final.value}, so"
-                f" `when: {dependency.when}` can never come true"
+                f"depends_on: job {called.get(dependency.job, dependency.job)} has already ended"
+                f" {final.value}, so `when: {dependency.when}` can never come true"
             )
     return tuple(waiting.items())
 

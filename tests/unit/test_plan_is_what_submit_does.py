@@ -1,0 +1,216 @@
+"""A plan says what a submit would do: it refuses what that refuses, and says what it would wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from whole_site import START, Site, play
+
+from bursar.cli.texts import plan_text, start_text
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
+from bursar.codec import view
+from bursar.codec.spec import spec_to_wire
+from bursar.model import ArraySpec, Dependency, Device, JobSpec, NodeFacts
+from bursar.resources import GpuRequest, ResourceRequest
+from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import types_pb2
+from bursar_policies.compile import Applied
+from bursar_policies.document import parse_documents
+from bursard.state.decide import nodes
+
+BOOK = """\
+kind: PriceBook
+name: cloud
+spec:
+  source: made up
+  currency: USD
+  prices:
+    - {provider: aws, region: r, instance_type: p5, market: on-demand, price: 55 USD/h,
+       gpus: "H100:8", gpu_memory: 80GB}
+---
+kind: CostModel
+name: rack
+spec:
+  {pool: rack, node_capex: 1000 USD, useful_life: 5y, gpus: {MI300X: {capex: 10 USD}, other: {capex: 1 USD}}}
+"""
+
+
+def spec(**known: Any) -> JobSpec:
+    asked = {
+        "options": (ResourceRequest(None, 1_000, 1 << 30),),
+        "time_limit_us": HOUR_US,
+        "command": ("true",),
+    }
+    return JobSpec(**({"project": "p", "name": "train"} | asked | known))
+
+
+def gpus(*kinds: str) -> JobSpec:
+    return spec(options=(ResourceRequest(GpuRequest(1, kinds), 1_000, 1 << 30),))
+
+
+async def told(site: Site, method: str, job: JobSpec) -> tuple[tuple[str, str], Any]:
+    asked = {"Jobs.Plan": pb.PlanRequest, "Jobs.Submit": pb.SubmitRequest}[method](spec=spec_to_wire(job))
+    verdict, answers = await site.ask(method, asked, token=site.token("ann", "admin"))
+    return verdict, answers[0] if answers else None
+
+
+async def plan(site: Site, job: JobSpec) -> Any:
+    (status, details), wire = await told(site, "Jobs.Plan", job)
+    assert status == "OK", details
+    return view.plan(wire)
+
+
+async def both(site: Site, job: JobSpec) -> tuple[str, str]:
+    """What both say of a job that they refuse."""
+    planned, _ = await told(site, "Jobs.Plan", job)
+    submitted, _ = await told(site, "Jobs.Submit", job)
+    assert planned == submitted
+    return planned
+
+
+def failed(site: Site) -> str:
+    """The number of a job that has failed."""
+    job = site.job("ann", "p")
+    for _ in range(4):
+        if job not in site.engine.state.pending:
+            break
+        site.fail_to_start(job, "no such program")
+    [number] = [n for n, one in site.engine.state.numbers.items() if one == job] or ["1"]
+    return str(number)
+
+
+def test_after_a_job_that_has_failed_a_plan_refuses_as_submit_does_in_the_words_that_were_typed() -> None:
+    async def story(site: Site) -> None:
+        number = failed(site)
+        status, details = await both(site, spec(depends_on=(Dependency(number, "succeeded"),)))
+        assert status == "INVALID_ARGUMENT"
+        assert details == (
+            f"depends_on: job {number} has already ended FAILED, so `when: succeeded` can never come true"
+        )
+        assert (await plan(site, spec(depends_on=(Dependency(number, "failed"),))))["starts_now"] is True
+
+    play(story)
+
+
+def test_after_a_job_that_runs_a_plan_starts_nowhere_yet_and_says_what_it_waits_for() -> None:
+    async def story(site: Site) -> None:
+        site.job("ann", "p")
+        made = spec(depends_on=(Dependency("1", "finished"),))
+        row = await plan(site, made)
+        assert (row["starts_now"], row["expected_start_at"]) == (False, None)
+        assert (row["reason"]["code"], row["reason"]["message"]) == (
+            "Dependency",
+            "waits for job 1 (finished)",
+        )
+        assert [line for line in plan_text(row, START).splitlines() if line.startswith("start")] == [
+            "start       unknown"
+        ]
+        _, answer = await told(site, "Jobs.Submit", made)
+        assert answer.job.reason.message == row["reason"]["message"]
+
+    play(story)
+
+
+def test_before_its_begin_time_and_on_hold_a_plan_starts_nowhere_yet() -> None:
+    async def story(site: Site) -> None:
+        begin = Instant(START + 90 * SECOND_US)
+        row = await plan(site, spec(begin_after=begin))
+        assert (row["starts_now"], row["reason"]["code"]) == (False, "BeginTime")
+        assert row["expected_start_at"] == format_instant(begin)
+        assert (await plan(site, spec(held=True)))["reason"]["code"] == "Held"
+        assert (await plan(site, spec(begin_after=Instant(START))))["starts_now"] is True
+
+    play(story)
+
+
+def test_a_plan_refuses_what_would_pass_the_limit_of_pending_jobs() -> None:
+    async def story(site: Site) -> None:
+        site.engine.state.limits = replace(site.engine.state.limits, pending_max=3)
+        status, details = await both(site, spec(array=ArraySpec(((0, 4, 1),))))
+        assert (status, "would pass the limit of 3" in details) == ("RESOURCE_EXHAUSTED", True)
+        assert (await plan(site, spec(array=ArraySpec(((0, 3, 1),)))))["starts_now"] is True
+
+    play(story)
+
+
+def test_nobody_knows_when_a_job_starts_whose_room_is_reserved_for_another() -> None:
+    row: dict[str, Any] = {"starts_now": False, "expected_start_at": None}
+    assert start_text(row, START) == "unknown"
+    row["expected_start_at"] = format_instant(START - 5 * SECOND_US)
+    assert start_text(row, START) == "any moment"
+    row["expected_start_at"] = format_instant(START + 5 * SECOND_US)
+    assert start_text(row, START) == "2026-11-01 01:00:05Z (in 5s)"
+
+
+# --- kinds of devices
+
+
+def with_prices(site: Site) -> None:
+    site.engine._catalog = tuple(Applied(one, version=0) for one in parse_documents(BOOK, "book"))
+    site.engine._prices = None
+
+
+def with_node(site: Site, kind: str) -> None:
+    device = Device(0, f"GPU-{kind}", kind, 80 << 30)
+    facts = NodeFacts(name=f"n-{kind.lower()}", cpu_milli=8_000, memory_bytes=64 << 30, devices=(device,))
+    state = site.engine.state
+    events = nodes.hello(
+        state, site.engine.ids, site.engine.prices, facts=facts, boot_id="b",
+        boot_us=site.clock.boot_us(), now=site.engine.now(),
+    )  # fmt: skip
+    site.engine.commit(events, "node")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wrong", "hint"),
+    [
+        (("BANANA",), "BANANA", "known are A100, H100, MI300X"),
+        (("H10",), "H10", "did you mean H100?"),
+        (("MI300",), "MI300", "did you mean MI300X?"),
+        (("H100", "H1OO"), "H1OO", "did you mean H100?"),
+        (("OTHER",), "OTHER", "known are A100, H100, MI300X"),
+    ],
+)
+def test_a_kind_that_nobody_knows_is_refused_with_the_nearest(
+    kinds: tuple[str, ...], wrong: str, hint: str
+) -> None:
+    async def story(site: Site) -> None:
+        with_prices(site)
+        with_node(site, "A100")
+        assert await both(site, gpus(*kinds)) == (
+            "INVALID_ARGUMENT",
+            f"gpus: no node has a {wrong}, and no price or cost model names one; {hint}",
+        )
+        job = site.job("ann", "p")
+        request = pb.UpdateRequest(job=job, gpus=types_pb2.GpuRequest(count=1, types=kinds, milli=1000))
+        (status, details), _ = await site.ask("Jobs.Update", request, token=site.token("ann", "admin"))
+        assert (status, details.endswith(hint)) == ("INVALID_ARGUMENT", True)
+
+    play(story)
+
+
+@pytest.mark.parametrize("kind", ["H100", "MI300X"])
+def test_a_kind_that_a_price_or_a_cost_model_names_waits_though_no_node_has_it(kind: str) -> None:
+    async def story(site: Site) -> None:
+        with_prices(site)
+        with_node(site, "A100")
+        row = await plan(site, gpus(kind))
+        assert row["reason"]["code"] == "ExceedsNodeCapacity"
+        verdict, answer = await told(site, "Jobs.Submit", gpus(kind))
+        assert (verdict[0], answer.job.state) == ("OK", "PENDING")
+
+    play(story)
+
+
+def test_a_kind_of_a_node_is_known_and_where_no_kind_is_known_none_is_refused() -> None:
+    async def story(site: Site) -> None:
+        assert (await told(site, "Jobs.Submit", gpus("BANANA")))[0][0] == "OK"
+        with_node(site, "A100")
+        assert (await plan(site, gpus("A100")))["starts_now"] is True
+        assert (await told(site, "Jobs.Submit", gpus("BANANA")))[0][0] == "INVALID_ARGUMENT"
+        any_kind = spec(options=(ResourceRequest(GpuRequest(1, ()), 1_000, 1 << 30),))
+        assert (await plan(site, any_kind))["starts_now"] is True
+
+    play(story)
