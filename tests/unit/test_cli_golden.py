@@ -12,11 +12,13 @@ import os
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from wire_values import filled
 
+from bursar.cli import backup
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.clock import SystemClock
@@ -75,6 +77,35 @@ FORMS += [("status", "table"), ("status", "yaml")]
 """One object is a table here; as JSON it stands in views.json, but for `status`, which is no view."""
 
 
+MANIFEST = SimpleNamespace(
+    cluster_id="c1", seq=12_345, hash="abc", created_at="2026-11-27T12:00:00Z", epoch=3, tables_schema=4,
+    event_schema=2, database_bytes=77_777, database_sha256="def",
+)  # fmt: skip
+REPORT = SimpleNamespace(
+    cluster_id="c1", seq=12_345, hash="abc", epoch=3, jobs_live=21, attempts_live=22, budgets=23, accounts=24,
+    problems=(), findings=("a job has two ends",),
+)  # fmt: skip
+WRONG = SimpleNamespace(**{**vars(REPORT), "problems": ("a gap", "a hole"), "cluster_id": ""})
+MOVED = SimpleNamespace(
+    cluster_id="c1", before=SimpleNamespace(seq=4, hash="aa"), last_seq=123_456, last_hash="bb"
+)
+BOOKS = SimpleNamespace(
+    take=lambda directory, out, clock, version: (MANIFEST, REPORT),
+    drill=lambda file: (MANIFEST, REPORT),
+    restore=lambda file, directory: (MANIFEST, directory, None),
+    archive_months=lambda directory, before, out, clock: MOVED,
+    audit=lambda place: WRONG if place.name == "wrong" else REPORT,
+    accept_loss=lambda directory: (SimpleNamespace(seq=99), SimpleNamespace(seq=88)),
+)
+"""What the daemon's part of the verbs of files answers."""
+OF_FILES = (
+    "backup --out new.tar --state-dir .", "backup --out old --state-dir .", "backup drill old",
+    "restore old --state-dir s", "archive --before 2026-10 --out f --state-dir .", "audit verify old",
+    "audit verify wrong", "audit accept-loss --yes --state-dir .",
+)  # fmt: skip
+FORMS += [(words, form) for words in OF_FILES for form in ("table", "csv", "json")]
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
@@ -82,6 +113,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv(name, value)
     time.tzset()
     monkeypatch.setattr(SystemClock, "now", lambda self: NOW_US)
+    monkeypatch.setattr(backup, "_room", lambda: BOOKS)
+    for name in ("old", "wrong"):
+        (tmp_path / name).touch()
     with FakeServer(tmp_path / "run") as server:
         monkeypatch.setenv("BURSAR_SERVER", server.url)
         server.answers.update(ANSWERS)
@@ -100,7 +134,9 @@ def test_what_a_command_shows_is_what_it_showed(
     head, dashes, tail = words.partition(" -- ")
     code = run([*head.split(), "-o", form, *((dashes + tail).split())])
     said = capsys.readouterr()
-    found = f"exit code {code}\n{said.out}{said.err}".replace(fake.url, "SERVER")
+    found = f"exit code {code}\n{said.out}{said.err}".replace(fake.url, "SERVER").replace(
+        str(Path.cwd()), "HERE"
+    )
     name = f"{words} -o {form}"
     if os.environ.get("BURSAR_GOLDEN") == "write":
         kept = sections() | {name: found}

@@ -23,27 +23,10 @@ from bursar.local import which
 
 _SYSTEM_STATE_DIR = Path("/var/lib/bursar")
 """Of the packaged service."""
-_BACKUP_COLUMNS = (
-    Column("file", shrink=True),
-    Column("cluster_id"),
-    Column("seq", right=True),
-    Column("created_at"),
-    Column("state_dir", shrink=True, drop=1),
-)
-_ARCHIVE_COLUMNS = (
-    Column("file", shrink=True),
-    Column("cluster_id"),
-    Column("first_seq", right=True),
-    Column("last_seq", right=True),
-)
-_CHECK_COLUMNS = (
-    Column("place", shrink=True),
-    Column("cluster_id"),
-    Column("seq", right=True),
-    Column("jobs_live", right=True),
-    Column("budgets", right=True),
-    Column("problems", "problems", lambda row: str(len(row["problems"])), right=True),
-)
+_BACKUP_COLUMNS = tuple(map(Column, ("file", "cluster_id", "seq", "created_at", "state_dir")))
+_ARCHIVE_COLUMNS = tuple(map(Column, ("file", "cluster_id", "first_seq", "last_seq")))
+_CHECK_COLUMNS = tuple(map(Column, ("place", "cluster_id", "seq", "jobs_live", "budgets", "problems")))
+"""Of CSV: one object is no table."""
 
 
 def _room() -> Any:
