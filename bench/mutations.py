@@ -221,6 +221,8 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
+        if not self._scope and _is_union(node):
+            return  # of types
         new = COMPUTED.get(type(node.op))
         texts = [n for n in ast.walk(node) if isinstance(n, (ast.JoinedStr, ast.Constant))]
         said = any(isinstance(n, ast.JoinedStr) or isinstance(n.value, (str, bytes)) for n in texts)
@@ -250,6 +252,17 @@ class _Finder(ast.NodeVisitor):
         if node.guard is not None:
             self.visit(node.guard)
         self._body(node.body)
+
+
+def _is_union(node: ast.expr) -> bool:
+    """`A | B[int] | None`, as types are written."""
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.BitOr) and _is_union(node.left) and _is_union(node.right)
+    name = node.value if isinstance(node, ast.Subscript) else node
+    if isinstance(name, ast.Constant):
+        return name.value is None
+    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return (last[:1].isupper() and not last.isupper()) or last in ("int", "str", "bytes", "float", "bool")
 
 
 def difference(source: str, mutation: Mutation) -> Iterator[str]:

@@ -1,0 +1,593 @@
+"""Slurm's commands inside a job: what they print, and what they ask of `bursar`, word by word."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.steps import names, queue, scontrol, tables
+from bursar.steps.hosts import compress_hosts, counts_by_node, expand_hosts
+from bursar.steps.patterns import empty, file_name, of_a_task, task_environment
+
+RUNNING = {
+    "number": 12, "name": "train", "user": "ann", "project": "nlp", "state": "RUNNING", "nodes": 2,
+    "attempts": [{"nodes": [{"node": "old"}]}, {"nodes": [{"node": "n1"}, {"node": "n2"}]}],
+    "started_at": "2026-11-27T10:00:00Z", "finished_at": "2026-11-27T11:01:01Z", "time_limit_s": 90_061,
+    "submitted_at": "2026-11-27T09:00:00Z", "priority": 50, "reason": {"code": ""}, "exit_code": None,
+    "resources": {"cpus": 4}, "max_rss_bytes": 5_000_000,
+}  # fmt: skip
+WAITING = {
+    **RUNNING, "number": 13, "name": "a-long-name", "state": "PENDING", "attempts": [],
+    "started_at": None, "finished_at": None, "time_limit_s": None, "nodes": 1, "reason": {"code": "budget"}, "max_rss_bytes": None,
+    "resources": {"cpus": 0.5},
+}  # fmt: skip
+ENDED = {**RUNNING, "number": 14, "state": "FAILED", "exit_code": 3, "finished_at": "2026-11-29T10:00:05Z"}
+
+
+class Asked:
+    """Answers for `bursar`, and the words of each question."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.words: list[tuple[str, ...]] = []
+
+    def __call__(self, *words: str) -> Any:
+        self.words.append(words)
+        return self.answers[words[0]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    made = Asked(
+        ls=[RUNNING, WAITING],
+        show=ENDED,
+        nodes=[
+            {"name": "n1", "pool": "a", "state": "up", "jobs": 1},
+            {"name": "n2", "pool": "a", "state": "up", "jobs": 0},
+            {"name": "n3", "pool": "a", "state": "up", "jobs": 0},
+            {"name": "m1", "pool": "b", "state": "silent", "jobs": 1},
+            {"name": "m2", "pool": "b", "state": "draining", "jobs": 1},
+            {"name": "m3", "pool": "b", "state": "drained"},
+            {"name": "m4", "pool": "b", "state": "cordoned"},
+        ],
+    )
+    monkeypatch.setattr(tables, "_ask", made)
+    monkeypatch.delenv("SQUEUE_FORMAT", raising=False)
+    monkeypatch.setenv("USER", "ann")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    return made
+
+
+Printed = Callable[..., str]
+
+
+@pytest.fixture
+def printed(asked: Asked, capsys: pytest.CaptureFixture[str]) -> Printed:
+    def run(*words: str, code: int = 0) -> str:
+        assert tables.main(words[0], words[1:]) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    return run
+
+
+def test_squeue_prints_the_columns_of_slurm(printed: Printed, asked: Asked) -> None:
+    assert printed("squeue") == (
+        "             JOBID PARTITION     NAME     USER ST       TIME  NODES NODELIST(REASON)\n"
+        "                12    bursar    train      ann  R    1:01:01      2 n[1-2]\n"
+        "                13    bursar a-long-n      ann PD       0:00      1 (budget)\n"
+    )
+    assert asked.words == [("ls", "--state", "pending,starting,running,stopping")]
+
+
+def test_each_column_of_squeue_is_its_own(printed: Printed) -> None:
+    form = "%i|%A|%P|%j|%u|%a|%t|%T|%M|%l|%D|%R|%N|%r|%V|%S|%Q"
+    head, running, waiting = printed("squeue", "-o", form).splitlines()
+    assert head == (
+        "JOBID|JOBID|PARTITION|NAME|USER|ACCOUNT|ST|STATE|TIME|TIME_LIMIT|NODES|NODELIST(REASON)|NODELIST|REASON"
+        "|SUBMIT_TIME|START_TIME|PRIORITY"
+    )
+    assert running == (
+        "12|12|bursar|train|ann|nlp|R|RUNNING|1:01:01|1-01:01:01|2|n[1-2]|n[1-2]|None|2026-11-27T09:00:00"
+        "|2026-11-27T10:00:00|50"
+    )
+    assert waiting == (
+        "13|13|bursar|a-long-name|ann|nlp|PD|PENDING|0:00|0:00|1|(budget)||budget|2026-11-27T09:00:00|N/A|50"
+    )
+
+
+def test_squeue_fills_its_widths_and_leaves_out_its_head(
+    printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert printed("squeue", "-h", "--format=%.4i %6j<%3u>") == "  12 train <ann>\n  13 a-long<ann>\n"
+    monkeypatch.setenv("SQUEUE_FORMAT", "%i")
+    assert printed("squeue", "--noheader") == "12\n13\n"
+
+
+def test_squeue_asks_for_the_jobs_it_is_asked_for(printed: Printed, asked: Asked) -> None:
+    assert printed("squeue", "-h", "-o%i", "-j", "14") == ""
+    printed("squeue", "--jobs=12_3,4000049")
+    printed("squeue", "--me", "-t", "PD,running,CG", "-n", "x", "-A", "p", "-u", "bob")
+    printed("squeue", "-ra", "-tCONFIGURING")
+    assert asked.words == [
+        ("show", "14"), ("show", "12[3]"), ("show", "1[12]"),
+        ("ls", "--state", "pending,running,stopping", "--user", "ann", "--user", "bob", "--name", "x",
+         "--project", "p"),
+        ("ls", "--state", "starting"),
+    ]  # fmt: skip
+
+
+def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Asked) -> None:
+    assert printed("sacct") == (
+        "     JobID    JobName  Partition    Account  AllocCPUS      State   ExitCode \n"
+        "---------- ---------- ---------- ---------- ---------- ---------- ---------- \n"
+        "        12      train     bursar        nlp          8    RUNNING        0:0 \n"
+        "        13 a-long-nam     bursar        nlp          0    PENDING        0:0 \n"
+    )
+    assert asked.words == [("ls", "--state", "all")]
+    assert printed("sacct", "-n", "-j14", "-o", "JobID%20,exitcode") == "        14        3:0 \n"
+
+
+def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
+    fields = ",".join(tables.PAST)
+    assert printed("sacct", "-P", "-n", "--format", fields).splitlines() == [
+        "12|12|train|ann|nlp|bursar|RUNNING|0:0|01:01:01|3661|2026-11-27T09:00:00|2026-11-27T10:00:00"
+        "|2026-11-27T11:01:01|2|n[1-2]|8|8|4882K",
+        "13|13|a-long-name|ann|nlp|bursar|PENDING|0:0|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1||0|0|0K",
+    ]
+    asked.answers["ls"] = [
+        {**ENDED, "exit_code": None},
+        {**ENDED, "exit_code": 0, "state": "SUCCEEDED"},
+        {**ENDED, "state": "STARTING", "exit_code": None, "finished_at": "2026-11-27T09:00:00Z"},
+    ]
+    assert printed("sacct", "-p", "-o", "State,ExitCode,Elapsed") == (
+        "State|ExitCode|Elapsed|\nFAILED|1:0|2-00:00:05|\nCOMPLETED|0:0|2-00:00:05|\nCONFIGURING|0:0|00:00:00|\n"
+    )
+    assert printed("sacct", "-P", "--delimiter", ",", "-o", "State,JobID").splitlines()[:2] == [
+        "State,JobID", "FAILED,14",
+    ]  # fmt: skip
+
+
+def test_what_runs_still_has_run_until_now(printed: Printed, asked: Asked) -> None:
+    asked.answers["ls"] = [{**RUNNING, "finished_at": None, "started_at": "2000-01-01T00:00:00Z"}]
+    assert int(printed("sacct", "-nP", "-o", "ElapsedRaw")) > 800_000_000
+
+
+def test_sinfo_groups_nodes_by_pool_and_state(printed: Printed) -> None:
+    assert printed("sinfo") == (
+        "PARTITION AVAIL  TIMELIMIT  NODES  STATE NODELIST\n"
+        "a            up   infinite      1  alloc n1\n"
+        "a            up   infinite      2   idle n[2-3]\n"
+        "b            up   infinite      1   down m1\n"
+        "b            up   infinite      3  drain m[2-4]\n"
+    )
+    assert printed("sinfo", "-hs", "-p", "a").splitlines() == [
+        "a            up   infinite      1  alloc n1",
+        "a            up   infinite      2   idle n[2-3]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("squeue", "-o", "%i %Z"),
+            "squeue: error: the column %Z is not known here; these are: i A P j u a t T M",
+        ),
+        (("squeue", "--xyz"), "squeue: error: --xyz cannot be done here\n"),
+        (("squeue", "-hz"), "squeue: error: -z cannot be done here\n"),
+        (("squeue", "-j"), "squeue: error: -j needs a value\n"),
+        (
+            ("sacct", "-o", "JobID,Foo"),
+            "sacct: error: the field Foo is not known here; these are: JobID, JobIDRaw",
+        ),
+        (("sinfo", "extra"), "sinfo: error: extra cannot be done here\n"),
+    ],
+)
+def test_what_a_list_does_not_have_is_refused_by_name(
+    printed: Printed, words: tuple[str, ...], said: str
+) -> None:
+    assert printed(*words, code=2)[: len(said)] == said
+
+
+def test_a_question_that_bursar_refuses_ends_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+
+    def run(command: list[str], stdout: int) -> Any:
+        ran.append((command, stdout))
+        return subprocess.CompletedProcess(command, len(ran) - 1, b'{"a": 1}')
+
+    monkeypatch.setattr(tables.subprocess, "run", run)
+    monkeypatch.setenv(names.DIRECTORY, "/steps")
+    assert tables._ask("show", "1") == {"a": 1}
+    assert ran == [(["/steps/bin/bursar", "show", "1", "-o", "json"], subprocess.PIPE)]
+    with pytest.raises(SystemExit) as ended:
+        tables._ask("show", "1")
+    assert ended.value.code == 1
+
+
+# --- what is asked of the queue
+
+
+class Ran:
+    """Each command of `bursar` that was run, and the files it was given."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.scripts: list[str] = []
+        self.stdout = "77\n"
+        self.code = 0
+
+    def __call__(self, command: list[str], **kwargs: Any) -> Any:
+        self.scripts += [
+            Path(word).read_text() for word in command if "/tmp" in word and Path(word).is_file()
+        ]
+        self.commands.append([Path(word).name if Path(word).is_file() else word for word in command])
+        return subprocess.CompletedProcess(command, self.code, self.stdout)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    made = Ran()
+    monkeypatch.setattr(queue.subprocess, "run", made)
+    monkeypatch.setenv(names.DIRECTORY, "/steps")
+    return made
+
+
+BURSAR = "/steps/bin/bursar"
+
+
+def test_the_program_is_that_of_the_node_or_the_one_this_came_with() -> None:
+    assert queue.program({names.DIRECTORY: "/s"}) == ["/s/bin/bursar"]
+    assert queue.program({}) == [sys.executable, "-c", "from bursar.cli.main import main; main()"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("12", "12"), ("12_3", "12[3]"), ("12_[1-3]", "12[1-3]"), ("12_", "12[]"), ("job_x", "job[x]"),
+        ("last", "last"), (str(names.TASK_FACTOR - 1), str(names.TASK_FACTOR - 1)),
+        (str(names.TASK_FACTOR), "1[0]"), (str(5 * names.TASK_FACTOR + 4_000_000), "5[4000000]"),
+        (str(5 * names.TASK_FACTOR + 4_000_001), str(5 * names.TASK_FACTOR + 4_000_001)),
+        ("9" * 15, f"{(10**15 - 1) // names.TASK_FACTOR}[{(10**15 - 1) % names.TASK_FACTOR}]"),
+        ("9" * 16, "9" * 16), ("\u0663", "\u0663"),
+    ],
+)  # fmt: skip
+def test_numbers_of_jobs_and_tasks_are_written_as_bursar_writes_them(text: str, word: str) -> None:
+    assert queue.job_word(text) == word
+
+
+def test_verbs_go_to_bursar_with_each_job(ran: Ran) -> None:
+    ran.code = 3
+    assert queue.verb("hold", ["1,2_3", "4"]) == 3
+    assert ran.commands == [[BURSAR, "hold", "1", "2[3]", "4"]]
+
+
+SCRIPT = "#!/bin/bash\n#SBATCH --nodes=2\necho\n"
+
+
+def test_sbatch_submits_a_script_with_its_own_words_above(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "run.sh"
+    script.write_text(SCRIPT)
+    words = ["-N4", "--job-name", "a b", "-H", "--wait", "--time=1:00", str(script), "x", "-y"]
+    assert queue.main("sbatch", words) == 0
+    assert ran.commands == [[BURSAR, "submit", "--wait", "--parsable", "run.sh", "x", "-y"]]
+    assert ran.scripts == [
+        '#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --nodes=4\n#SBATCH --job-name="a b"\n#SBATCH --hold\n'
+        "#SBATCH --time=1:00\necho\n"
+    ]
+    assert capsys.readouterr().out == "Submitted batch job 77\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "said"),
+    [
+        (["--parsable"], ["submit", "--parsable", "run.sh"], "77\n"),
+        (["--quiet"], ["submit", "--parsable", "run.sh"], ""),
+        (["-Q", "--parsable"], ["submit", "--parsable", "run.sh"], ""),
+        (["--test-only"], ["plan", "run.sh"], ""),
+        (["--verbose", "--"], ["submit", "--parsable", "run.sh"], "Submitted batch job 77\n"),
+    ],
+)
+def test_sbatch_says_the_number_as_it_is_asked_to(
+    ran: Ran,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    command: list[str],
+    said: str,
+) -> None:
+    (tmp_path / "run.sh").write_text(SCRIPT)
+    assert queue.sbatch([*words, str(tmp_path / "run.sh")]) == 0
+    assert (ran.commands, ran.scripts) == ([[BURSAR, *command]], [SCRIPT])
+    assert capsys.readouterr().out == said
+
+
+def test_sbatch_that_is_refused_says_no_number_and_has_its_code(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran.code, ran.stdout = 5, ""
+    assert queue.sbatch(["--wrap", "echo a"]) == 5
+    assert ran.scripts == ["#!/bin/sh\n#SBATCH --job-name=wrap\necho a\n"]
+    assert ran.commands == [[BURSAR, "submit", "--parsable", "wrap"]]
+    assert capsys.readouterr().out == ""
+
+
+def test_sbatch_reads_what_comes_in_and_makes_it_a_script_of_slurm(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in ([], ["-", "a"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("#!/bin/sh\necho\n"))
+        assert queue.sbatch(words) == 0
+    assert ran.scripts == ["#!/bin/sh\n#SBATCH --requeue\necho\n"] * 2
+    assert ran.commands == [
+        [BURSAR, "submit", "--parsable", "sbatch"], [BURSAR, "submit", "--parsable", "sbatch", "a"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "found"),
+    [
+        ("echo\n", {}, "#SBATCH --requeue\necho\n"),
+        ("echo\n", {"a": "1"}, "#SBATCH --a=1\necho\n"),
+        ("", {}, "#SBATCH --requeue\n"),
+        ("#SBATCH -N1\n", {}, "#SBATCH -N1\n"),
+        (
+            "#!x\n#SBATCH\na\n#SBATCH -n2\nb\n",
+            {"a": "#"},
+            '#!x\n#SBATCH\na\n#SBATCH -n2\n#SBATCH --a="#"\nb\n',
+        ),
+        ("#!x\n#SBATCHES\n", {"a": None}, "#!x\n#SBATCH --a\n#SBATCHES\n"),
+    ],
+)
+def test_options_stand_below_the_last_directive(
+    text: str, options: dict[str, str | None], found: str
+) -> None:
+    assert queue._with_options(text, options) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-Z", "x"], "sbatch: error: -Z is not an option of sbatch here\n"),
+        (["--nodes"], "sbatch: error: --nodes needs a value\n"),
+        (["/no/such.sh"], "sbatch: error: /no/such.sh: No such file or directory\n"),
+    ],
+)
+def test_sbatch_refuses_what_it_cannot_read(
+    ran: Ran, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert queue.sbatch(words) == 2
+    assert (capsys.readouterr().err, ran.commands) == (said, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["1,2_3", "-Q", "--verbose", "4"], ["1", "2[3]", "4"]),
+        (["--me"], ["--yes", "--user", "ann"]),
+        (["-nx", "--state=PENDING", "-u", "bob"],
+         ["--yes", "--name", "x", "--state", "pending", "--user", "bob"]),
+        (["--account", "P", "--jobname=Y", "-tRUNNING"],
+         ["--yes", "--project", "P", "--name", "Y", "--state", "running"]),
+    ],
+)  # fmt: skip
+def test_scancel_names_jobs_or_filters(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, words: list[str], command: list[str]
+) -> None:
+    monkeypatch.setenv("USER", "ann")
+    ran.code = 4
+    assert queue.main("scancel", words) == 4
+    assert ran.commands == [[BURSAR, "cancel", *command]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no job is named"),
+        (["-Q"], "no job is named"),
+        (["1", "--me"], "ids and filters together cannot be done here"),
+        (["--signal=9", "1"], "--signal=9 cannot be done here: ids, --name, --user, --state, --account"),
+        (["--name"], "--name cannot be done here: ids, --name, --user, --state, --account"),
+    ],
+)
+def test_scancel_refuses_what_it_cannot_do(
+    ran: Ran, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert queue.scancel(words) == 2
+    assert (capsys.readouterr().err, ran.commands) == (f"scancel: error: {said}\n", [])
+
+
+@pytest.mark.parametrize("word", ["--help", "--usage"])
+def test_help_names_the_page_of_options(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert queue.main("squeue", [word]) == 0
+    assert capsys.readouterr().out == (
+        "squeue of bursar: the options are Slurm's, as far as docs/from-slurm.md lists them\n"
+    )
+
+
+# --- scontrol
+
+JOB = {
+    "SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_NAME": "n",
+    "SLURM_JOB_USER": "ann", "SLURM_JOB_ACCOUNT": "nlp", "SLURM_JOB_QOS": "q", "SLURM_RESTART_COUNT": "1",
+    "SLURM_JOB_START_TIME": "1000000000", "SLURM_JOB_END_TIME": "1000093784", "SLURM_JOB_PARTITION": "p",
+    "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4",
+    "SLURM_CPUS_PER_TASK": "3", "SLURM_SUBMIT_DIR": "/w",
+}  # fmt: skip
+LINES = (
+    "JobId=9 JobName=n",
+    f"UserId=ann({os.getuid()}) Account=nlp QOS=q",
+    "JobState=RUNNING Reason=None Requeue=1 Restarts=1",
+    "TimeLimit=26:03:04",
+    "StartTime=2001-09-09T01:46:40 EndTime=2001-09-10T03:49:44",
+    "Partition=p",
+    "NodeList=n[1-2]",
+    "NumNodes=2 NumTasks=4 CPUs/Task=3",
+    "WorkDir=/w",
+)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**JOB, "TZ": "UTC"}.items():
+        monkeypatch.setenv(name, value)
+    time.tzset()
+
+
+@pytest.mark.parametrize("words", [["show", "job"], ["show", "job", "9"], ["SHOW", "jobs", "7_2"]])
+def test_scontrol_shows_the_running_job(
+    inside: None, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert scontrol.main(words) == 0
+    assert capsys.readouterr().out == "\n   ".join(LINES) + "\n"
+    assert scontrol.main(["-o", *words]) == 0
+    assert capsys.readouterr().out == " ".join(LINES) + "\n"
+
+
+def test_scontrol_writes_lists_of_hosts_both_ways(inside: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["show", "hostnames"], ["show", "hostname", "n[1-2]"]):
+        assert scontrol.main(words) == 0
+        assert capsys.readouterr().out == "n1\nn2\n"
+    assert scontrol.main(["show", "hostlist", "n1,n2,m"]) == 0
+    assert capsys.readouterr().out == "n[1-2],m\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "without words cannot be done here; show hostnames, show job, requeue, hold and release can"),
+        (["show", "node", "x"], "show node cannot be done here; show hostnames, show job, requeue, hold and"),
+        (["show", "hostlist"], "show hostlist cannot be done here;"),
+        (["hold"], "hold cannot be done here;"),
+        (["show", "job", "10"], "show job 10: only the running job is known here; use bursar show\n"),
+        (["show", "hostnames", "n[x]"], "show hostnames n[x]: 'x' is no range\n"),
+    ],
+)
+def test_scontrol_refuses_what_an_administrator_does(
+    inside: None, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert scontrol.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"scontrol: error: {said}")
+
+
+def test_scontrol_outside_of_a_job_shows_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scontrol._job([], {}, False) == 2
+    assert scontrol._job(["None_None"], {}, False) == 2
+    assert capsys.readouterr().out == ""
+    bare = {"SLURM_JOB_ID": "1", "SLURM_JOB_START_TIME": "-5"}
+    assert scontrol._job([], bare, True) == 0
+    assert "TimeLimit=00:00:05 StartTime=Unknown EndTime=Unknown Partition= " in capsys.readouterr().out
+
+
+def test_scontrol_hands_verbs_on(ran: Ran) -> None:
+    assert scontrol.main(["Requeue", "9,7_2"]) == 0
+    assert ran.commands == [[BURSAR, "requeue", "9", "7[2]"]]
+
+
+# --- hosts, files and variables of tasks
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"),
+    [
+        (["n1", "n2", "n3", "m"], "n[1-3],m"), (["n1", "n3", "n4"], "n[1,3-4]"), (["n09", "n10"], "n[09-10]"),
+        (["n9", "n10"], "n[9-10]"), (["n9", "n010"], "n[9,010]"), (["a", "b"], "a,b"), (["n1"], "n1"),
+        (["n1", "m1", "n2"], "n1,m1,n2"), (["n2", "n1"], "n[2,1]"), ([], ""),
+    ],
+)  # fmt: skip
+def test_names_of_hosts_are_written_short_and_read_again(hosts: list[str], text: str) -> None:
+    assert compress_hosts(hosts) == text
+    if hosts:
+        assert expand_hosts(text) == hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("a[01-02]b[1,3]", ["a01b1", "a01b3", "a02b1", "a02b3"]), ("n1, n2,n1", ["n1", "n2"]), ("x[5]", ["x5"])],
+)
+def test_lists_of_hosts_have_every_name_once(text: str, found: list[str]) -> None:
+    assert expand_hosts(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "n[1-2", "n[]", "n[2-1]", "n[1-20000]", "a[0-9999],b[0-9999]"])
+def test_what_is_no_list_of_hosts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no list|no range|more than 10000 names"):
+        expand_hosts(text)
+
+
+def test_the_most_names_that_a_list_may_have_are_read() -> None:
+    assert len(expand_hosts("n[1-10000]")) == 10_000
+
+
+def test_counts_stand_together_where_neighbours_are_equal() -> None:
+    assert [counts_by_node(each) for each in ([2, 2, 2, 1], [1], [], [1, 2, 1])] == [
+        "2(x3),1",
+        "1",
+        "",
+        "1,2,1",
+    ]
+
+
+SPEC: dict[str, Any] = {
+    "tasks": 8, "slurm": True, "distributed": True, "gpus_per_task": 0, "gpus_per_node": 0, "step": 3,
+    "node": "n2", "node_index": 1, "append": False, "output": "", "error": "", "cwd": "/", "ranks": [4, 5],
+}  # fmt: skip
+
+
+def test_a_task_has_its_ranks_under_every_name() -> None:
+    assert task_environment(SPEC, {}, 1, 5) == {
+        "BURSAR_STEP_RANK": "5", "BURSAR_STEP_LOCAL_RANK": "1", "BURSAR_STEP_TASKS": "8", "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1", "RANK": "5", "LOCAL_RANK": "1",
+    }  # fmt: skip
+    plain = task_environment({**SPEC, "slurm": False, "distributed": False}, {}, 0, 4)
+    assert plain == {"BURSAR_STEP_RANK": "4", "BURSAR_STEP_LOCAL_RANK": "0", "BURSAR_STEP_TASKS": "8"}
+
+
+@pytest.mark.parametrize(
+    ("per_task", "per_node", "seen"), [(0, 0, None), (2, 0, "g2,g3"), (0, 3, "g0,g1,g2"), (1, 3, "g1")]
+)
+def test_a_task_sees_its_devices(per_task: int, per_node: int, seen: str | None) -> None:
+    spec = {**SPEC, "gpus_per_task": per_task, "gpus_per_node": per_node}
+    found = task_environment(spec, {"CUDA_VISIBLE_DEVICES": "g0,g1,g2,g3"}, 1, 5)
+    assert found.get("CUDA_VISIBLE_DEVICES") == seen
+
+
+def test_names_of_files_are_filled_as_slurm_fills_them() -> None:
+    env = {"SLURM_JOB_ID": "7", "USER": "ann", "SLURM_JOB_NAME": "tr", "SLURM_ARRAY_JOB_ID": "6"}
+    pattern = "%A %a %J %j %N %h %n %s %t %u %x %% %4t %3j %2u %z"
+    found = "6 4294967294 7.3 7 n2 n2 1 3 5 ann tr % 0005 007 ann %z"
+    assert file_name(pattern, SPEC, env, 1, 5) == found
+    own = {"BURSAR_JOB_NUMBER": "8", "BURSAR_ARRAY_INDEX": "2"}
+    assert file_name("%A %a %j", SPEC, own, 0, 4) == "8 2 8"
+    assert file_name("%a", SPEC, {**own, "SLURM_ARRAY_TASK_ID": "1"}, 0, 4) == "1"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "own"),
+    [("a_%j", False), ("%t", True), ("%4n", True), ("%N", True), ("%h", True), ("%%t", False)],
+)
+def test_a_name_that_differs_from_task_to_task_is_opened_there(pattern: str, own: bool) -> None:
+    assert of_a_task(pattern) is own
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_files_of_tasks_are_made_empty_unless_the_step_appends(tmp_path: Path, append: bool) -> None:
+    (tmp_path / "o4").write_text("before")
+    spec = {**SPEC, "cwd": str(tmp_path), "append": append, "output": "o%t", "error": "none"}
+    empty(spec, {})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "o4": "before" if append else "", "o5": "",
+    }  # fmt: skip
+    empty({**spec, "cwd": str(tmp_path / "none")}, {})
