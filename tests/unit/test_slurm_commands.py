@@ -26,8 +26,8 @@ RUNNING = {
 }  # fmt: skip
 WAITING = {
     **RUNNING, "number": 13, "name": "a-long-name", "state": "PENDING", "attempts": [],
-    "started_at": None, "finished_at": None, "time_limit_s": None, "nodes": 1, "reason": {"code": "budget"}, "max_rss_bytes": None,
-    "resources": {"cpus": 0.5},
+    "started_at": None, "finished_at": None, "time_limit_s": None, "nodes": 1,
+    "reason": {"code": "budget"}, "max_rss_bytes": None, "resources": {"cpus": 0.5},
 }  # fmt: skip
 ENDED = {**RUNNING, "number": 14, "state": "FAILED", "exit_code": 3, "finished_at": "2026-11-29T10:00:05Z"}
 
