@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -257,7 +258,7 @@ class StateDir:
                 aside(Path(entry.path), NotADirectoryError("it is no attempt"), into=run)
         return run
 
-    @property
+    @functools.cached_property
     def steps_dir(self) -> str:
         """Where jobs find the programs and the socket for steps."""
         return str(self.path / "steps")

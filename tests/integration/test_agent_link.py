@@ -171,8 +171,14 @@ def test_ends_whose_share_went_on_are_told_once_there_are_as_many_as_wait(
             take(message, out)  # type: ignore[arg-type]
 
         daemon._take = see  # type: ignore[assignment, method-assign]
-        for name, left in (("att_a", 4), ("att_b", 3), ("att_c", 3), ("att_d", 2), ("att_e", 0)):
-            shell.link.send_exited(s.SendExited(name, 0, Exit(cause=EndCause.COMPLETED), line=left))
+        tell = lambda name, left: shell.link.send_exited(  # noqa: E731
+            s.SendExited(name, 0, Exit(cause=EndCause.COMPLETED), line=left)
+        )
+        for name, left in (("att_a", 4), ("att_b", 3), ("att_c", 3)):
+            tell(name, left)
+        await daemon.until(lambda: len(daemon.bodies("exited")) == 3)
+        tell("att_d", 2)
+        tell("att_e", 0)
         await daemon.until(lambda: len(daemon.bodies("exited")) == 5)
         assert messages == [("att_a", "att_b", "att_c"), ("att_d", "att_e")], "the last one's share is free"
 

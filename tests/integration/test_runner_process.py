@@ -7,13 +7,13 @@ Waits by `bursar_agent.runner.testing`; never sleeps for a guess.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
@@ -594,7 +594,7 @@ def test_report_survives_its_json(tmp_path: Path) -> None:
         report = await made.run("att_1", "exit 2", epoch=4)
         (truth,) = await made.runner.adopt()
         assert truth.exit == report
-        assert dataclasses.asdict(report) == report.to_json()
+        assert msgspec.structs.asdict(report) == report.to_json()
 
     play(tmp_path, story)
 

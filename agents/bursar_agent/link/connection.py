@@ -161,10 +161,12 @@ class Link:
             return
         self._starts.pop((instruction.attempt_id, instruction.rank), None)
         self._ends.append(wire.exited(instruction))
-        if len(self._ends) >= min(instruction.line or ENDS_MAX, ENDS_MAX):
+        if len(self._ends) >= ENDS_MAX:
             self.flush_ends()
+        elif len(self._ends) < instruction.line:
+            self._flush_within(LINE_GATHER_S)
         else:
-            self._flush_within(LINE_GATHER_S if instruction.line else END_GATHER_S if gather else 0.0)
+            self._flush_within(END_GATHER_S if gather else 0.0)
 
     def _flush_within(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()

@@ -53,6 +53,7 @@ class LauncherConnection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
         self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(self.hello)
+        self._remedies: set[asyncio.Task[None]] = set()
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,13 +98,26 @@ class LauncherConnection(asyncio.Protocol):
 
         Raises `ConnectionError`.
         """
-        for remedy in (signal.SIGCONT, signal.SIGKILL):
-            await asyncio.wait({future}, timeout=self._answer_s)
-            if future.done():
-                return future.result()
-            await _signal_launcher(self._run_fd, remedy)
+        timer = asyncio.get_running_loop().call_later(self._answer_s, self._overdue, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _overdue(self, future: asyncio.Future[dict[str, Any]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._remedy(future))
+        self._remedies.add(task)
+        task.add_done_callback(self._remedies.discard)
+
+    async def _remedy(self, future: asyncio.Future[dict[str, Any]]) -> None:
+        await _signal_launcher(self._run_fd, signal.SIGCONT)
+        await asyncio.wait({future}, timeout=self._answer_s)
+        if future.done():
+            return
+        await _signal_launcher(self._run_fd, signal.SIGKILL)
         self.close()
-        raise ConnectionResetError("the launcher did not answer")
+        if not future.done():
+            future.set_exception(ConnectionResetError("the launcher did not answer"))
 
     def close(self) -> None:
         """Leave; the launcher stays."""

@@ -19,6 +19,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar_agent.runner import client, leftovers, logs, logtimes, pulse, scratch, secretfiles, tree, truth
 from bursar_agent.runner.layout import (
@@ -142,6 +144,8 @@ class ProcessRunner:
         self._connection: client.LauncherConnection | None = None
         self._connecting = asyncio.Lock()
         self._watches: dict[str, _Watch] = {}
+        self._free_room = 0
+        """So many directories can be given back before those that wait are counted again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._answer_s = answer_s
         self._look_s = look_s
@@ -199,9 +203,7 @@ class ProcessRunner:
         supervisor took the attempt, that it was marked alone: that mark is taken back.
         """
         place = place_of(self._run_fd)
-        bodies = [
-            json.dumps(request.to_wire(self._base_env, self._boot_id, place)).encode() for request in requests
-        ]
+        bodies = [_encoded(request.to_wire(self._base_env, self._boot_id, place)) for request in requests]
         for request, body in zip(requests, bodies, strict=True):
             if len(body) > FRAME_BYTES_MAX - 1024:
                 raise InvalidRequest(f"{request.attempt_id}: the start request is over 16 MiB")
@@ -354,7 +356,17 @@ class ProcessRunner:
                 return False
         finally:
             os.close(dir_fd)
-        truth.release_member(self._run_fd, attempt_id, rank)
+        if self._free_room <= 0:
+            self._free_room = truth.free_room(self._run_fd)
+        if self._free_room <= 0:
+            truth.remove_member(self._run_fd, attempt_id, rank)
+        else:
+            self._free_room -= 1
+            try:
+                truth.release_member(self._run_fd, attempt_id, rank)
+            except FileNotFoundError:  # somebody has removed what they wait in
+                self._free_room = truth.free_room(self._run_fd)
+                truth.release_member(self._run_fd, attempt_id, rank)
         return True
 
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
@@ -477,8 +489,8 @@ class ProcessRunner:
             except BlockingIOError:
                 return
             try:
-                self._hear(json.loads(data))
-            except (ValueError, KeyError, TypeError) as problem:
+                self._hear(msgspec.json.decode(data))
+            except (msgspec.DecodeError, ValueError, KeyError, TypeError) as problem:
                 log.warning("not a supervisor's message", extra={"problem": repr(problem)})
 
     def _hear(self, message: Mapping[str, Any]) -> None:
@@ -611,6 +623,13 @@ def _batches(bodies: Sequence[bytes]) -> list[list[bytes]]:
         batches[-1].append(body)
         size += len(body)
     return batches
+
+
+def _encoded(request: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError:
+        return json.dumps(request).encode()  # a path or a variable that is no UTF-8
 
 
 def _boot_us() -> int:

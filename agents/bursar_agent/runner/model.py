@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import signal as signals
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+import msgspec
 
 from bursar.errors import InvalidRequest
 from bursar_agent.runner.layout import member_name
@@ -20,8 +21,7 @@ StartState = Literal["starting", "already", "refused"]
 AttemptState = Literal["starting", "running", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
+class StartRequest(msgspec.Struct, frozen=True):
     """One member of an attempt to start.
 
     Attributes:
@@ -103,8 +103,7 @@ class StartRequest:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class StartResult:
+class StartResult(msgspec.Struct, frozen=True):
     """Answer to one request: `already`: an earlier one did it, nothing was executed now."""
 
     attempt_id: str
@@ -113,8 +112,7 @@ class StartResult:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequest:
+class StopRequest(msgspec.Struct, frozen=True):
     """End a running member. `grace_us` 0 kills at once; a later request can only hasten the end.
 
     Attributes:
@@ -127,8 +125,7 @@ class StopRequest:
     signal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReport:
+class ExitReport(msgspec.Struct, frozen=True):
     """The truth about an end. Times are CLOCK_BOOTTIME microseconds of `boot_id`; None = not known.
 
     `held_us` runs from the start until the last process was gone: what the devices were held.
@@ -168,11 +165,10 @@ class ExitReport:
         return {name: getattr(self, name) for name in _EXIT_FIELDS}
 
 
-_EXIT_FIELDS = tuple(field.name for field in fields(ExitReport))
+_EXIT_FIELDS = ExitReport.__struct_fields__
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The job's process runs (`phase` setup or run: with a setup there are two of these)."""
 
     attempt_id: str
@@ -183,8 +179,7 @@ class Started:
     memory_enforced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The last process of the member is gone."""
 
     report: ExitReport
@@ -193,8 +188,7 @@ class Ended:
 RunnerEvent = Started | Ended
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptTruth:
+class AttemptTruth(msgspec.Struct, frozen=True):
     """What a member's directory says about it now."""
 
     attempt_id: str

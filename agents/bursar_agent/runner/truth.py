@@ -238,18 +238,19 @@ def left_nothing(dir_fd: int) -> bool:
     return os.stat(EXIT, dir_fd=dir_fd, follow_symlinks=False).st_size > UNWRITTEN_BYTES
 
 
+def free_room(run_fd: int) -> int:
+    """How many directories more may wait to be used again."""
+    try:
+        return FREE_MAX - len(os.listdir(f"/proc/self/fd/{run_fd}/{FREE}"))
+    except FileNotFoundError:
+        os.mkdir(FREE, 0o700, dir_fd=run_fd)
+        return FREE_MAX
+
+
 def release_member(run_fd: int, attempt_id: str, rank: int) -> None:
     """Let the directory of a member that left nothing be used again.
 
     Raises `FileNotFoundError`, `ValueError` for a bad id.
     """
     member = member_name(attempt_id, rank)
-    try:
-        free = len(os.listdir(f"/proc/self/fd/{run_fd}/{FREE}"))
-    except FileNotFoundError:
-        os.mkdir(FREE, 0o700, dir_fd=run_fd)
-        free = 0
-    if free >= FREE_MAX:
-        remove_member(run_fd, attempt_id, rank)
-    else:
-        os.rename(f"{ATTEMPTS}/{member}", f"{FREE}/{member}", src_dir_fd=run_fd, dst_dir_fd=run_fd)
+    os.rename(f"{ATTEMPTS}/{member}", f"{FREE}/{member}", src_dir_fd=run_fd, dst_dir_fd=run_fd)
