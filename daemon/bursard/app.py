@@ -138,6 +138,7 @@ async def run(settings: Settings) -> int:
         keeping = startup.keep_time(engine, clock, settings.state_dir)
         tasks.append(asyncio.create_task(keeping, name="time"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
+        tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         if bridge is not None:
             tasks.append(asyncio.create_task(bridge.run(), name="mqtt"))
         log.info("ready", extra={"address": sockets.address, "events": state.version, "pid": os.getpid()})

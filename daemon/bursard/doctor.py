@@ -18,6 +18,7 @@ from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
 from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
+from bursard.state.decide import overdue
 from bursard.steady import SteadyClock
 from bursard.store import EventFilter, Log, Views
 
@@ -44,6 +45,7 @@ def check_state(state: State) -> list[Finding]:
         _prices(state),
         _devices(state),
         _attempts(state),
+        _overdue(state),
         _jobs(state),
         _ledger(state),
         _budgets(state),
@@ -239,6 +241,21 @@ def _attempts(state: State) -> Finding:
     if waiting != len(state.behind):
         problems.append(f"R1: {waiting} attempts wait for a share, {len(state.behind)} shares are promised")
     return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
+
+
+def _overdue(state: State) -> Finding:
+    """Does every node in contact do what it was told?"""
+    problems, names = [], []
+    for attempt in state.attempts.values():
+        for rank, message in sorted(attempt.overdue.items()):
+            problems.append(f"rank {rank} of job {state.jobs[attempt.job_id].display}: {message}")
+            names.append(attempt.members[rank].node)
+    return _finding(
+        "overdue",
+        problems,
+        "what was to start has started, and what was to end has ended",
+        overdue.remedy(names[0]) if names else "",
+    )
 
 
 def _is_promised(state: State, attempt: AttemptRecord) -> bool:

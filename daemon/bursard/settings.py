@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bursar.clock import SECOND_US, parse_duration
+from bursar.clock import parse_duration
 from bursar.errors import InvalidRequest
 from bursar.options import add_flags, collect
 from bursar.resources import parse_size
@@ -58,6 +58,9 @@ class Settings:
     meter_interval: str = "60s"
     """How often agents report usage while a job runs."""
 
+    overdue_after: str = "2m"
+    """How late an agent in contact may be to start a job, or to end one past its limit; then no new work."""
+
     log_cap: str = "64MiB"
     """Size cap of one member's log: head and tail are kept."""
 
@@ -79,6 +82,7 @@ class Settings:
         return Limits(
             default_time_limit_us=parse_duration(self.default_time_limit),
             meter_interval_us=parse_duration(self.meter_interval),
+            overdue_after_us=parse_duration(self.overdue_after),
         )
 
     @property
@@ -140,17 +144,20 @@ def _convert(name: str, raw: Any, at: str) -> Any:
     return str(raw)
 
 
+_AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after": "10s"}
+
+
 def _check(settings: Settings, places: Mapping[str, str]) -> None:
     def fail(name: str, message: str) -> None:
         raise InvalidRequest(f"{places.get(name, name)}: {message}")
 
-    for name in ("default_time_limit", "meter_interval"):
+    for name, least in _AT_LEAST.items():
         try:
             duration_us = parse_duration(getattr(settings, name))
         except InvalidRequest as error:
             raise InvalidRequest(f"{places.get(name, name)}: {error.message}") from None
-        if duration_us < SECOND_US:
-            fail(name, f"{getattr(settings, name)!r} is too short: at least 1s")
+        if duration_us < parse_duration(least):
+            fail(name, f"{getattr(settings, name)!r} is too short: at least {least}")
     try:
         parse_size(settings.log_cap)
     except InvalidRequest as error:

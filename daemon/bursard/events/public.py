@@ -68,6 +68,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     ),
     e.MemberStarted: _shape("attempt_id rank at boot_us pid measured"),
     e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
+    e.MemberOverdue: _shape("attempt_id rank phase message"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
     e.NodeRegistered: _shape("node_id", facts=_FACTS),

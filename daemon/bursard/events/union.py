@@ -197,6 +197,20 @@ class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):
     for_job: str = ""
 
 
+class MemberOverdue(msgspec.Struct, frozen=True, tag="member-overdue"):
+    """A member's node is in contact and has not done in time what it was told.
+
+    Attributes:
+        phase: what did not happen: `start`, or the end: `limit` (time limit and grace have passed) or `stop`
+            (it was told to stop, and its grace has passed). message: that in words.
+    """
+
+    attempt_id: str
+    rank: int
+    phase: str
+    message: str
+
+
 class Piece(msgspec.Struct, frozen=True, array_like=True):
     """What a member held since it was charged last, written as an array: `Used` of one that is known.
 
@@ -296,7 +310,9 @@ class NodeScheduling(msgspec.Struct, frozen=True, tag="node-scheduling"):
 
 
 class NodeQuarantined(msgspec.Struct, frozen=True, tag="node-quarantined"):
-    """A node said what cannot be true: no new work until an operator resumes it. Its running work goes on."""
+    """A node said what cannot be true, or does not do what it was told: no new work until an operator resumes
+    it. Its running work goes on.
+    """
 
     node_id: str
     reason: str
@@ -565,6 +581,7 @@ Event = (
     | AttemptPlaced
     | MemberStarted
     | StopRequested
+    | MemberOverdue
     | MemberEnded
     | AttemptEnded
     | NodeRegistered

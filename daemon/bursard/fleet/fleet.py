@@ -31,6 +31,7 @@ from bursard.events import (
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
+from bursard.fleet.deadlines import LATE_MAX, LOOK_EVERY_S, Deadlines
 from bursard.fleet.environment import job_environment
 from bursard.fleet.words import (
     Assign,
@@ -46,7 +47,7 @@ from bursard.fleet.words import (
 )
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
-from bursard.state.decide import conduct, nodes
+from bursard.state.decide import conduct, nodes, overdue
 from bursard.state.decide.nodes import Reading
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Fleet:
         """Live attempts whose placement is on disk: only these may be told to a backend."""
         self.secrets: Secrets = _no_secrets
         """Gives a job's secrets when a member is ordered to start; they are kept nowhere here."""
+        self._deadlines = Deadlines(engine.state, engine.clock.boot_us())
         self._owed: deque[tuple[int, str, Forget]] = deque()
         engine.listeners.append(self.on_event)
 
@@ -102,11 +104,13 @@ class Fleet:
             if attempt is not None:
                 self._durable.add(attempt.id)
                 self._orders[attempt.id] = self._order(attempt)
+                self._deadlines.ordered(attempt, self.engine.clock.boot_us())
                 for member in attempt.live():
                     self._assign(attempt, member)
         elif isinstance(event, StopRequested):
             attempt = self.engine.state.attempts.get(event.attempt_id)
             if attempt is not None:
+                self._deadlines.stopped(attempt.id, self.engine.clock.boot_us())
                 for member in attempt.live():
                     self._stop(attempt, member)
         elif isinstance(event, NodeRemoved):
@@ -116,6 +120,7 @@ class Fleet:
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
+            self._deadlines.ended(event.attempt_id)
         while self._owed and self._owed[0][0] <= seq:
             _, node_id, forget = self._owed.popleft()
             self._send_forget(node_id, forget)
@@ -327,6 +332,7 @@ class Fleet:
                 self._missing(node, attempt_id, rank, actor)
         if ran - {attempt_id for attempt_id, _ in known}:
             self._misbehaved(node, conduct.LOST)
+        self._deadlines.joined(node, self.engine.clock.boot_us())
 
     def _started_at(self, attempt_id: str, rank: int) -> int:
         return self.engine.state.attempts[attempt_id].members[rank].started_at
@@ -382,6 +388,26 @@ class Fleet:
         return nodes.remove(
             self.engine.state, node, node.axis(latest_us) if latest_us is not None else node.through
         )
+
+    # --- what is overdue
+
+    async def keep_deadlines(self) -> None:
+        """Look after what nodes in contact owe, for ever."""
+        while True:
+            more = self.look()
+            await asyncio.sleep(0 if more else LOOK_EVERY_S)
+
+    def look(self) -> bool:
+        """Tell what is overdue now, and ask for it again. True when there may be more."""
+        late = self._deadlines.look(self.reading(), self._backends.keys())
+        for attempt, member, phase, known in late:
+            if known:
+                self._stop(attempt, member)
+            elif member.alloc.rank not in attempt.overdue and member.report is None:
+                name = self.engine.state.nodes[member.alloc.node_id].facts.name
+                log.warning("an attempt is overdue", extra={"attempt": attempt.id, "node": name, "of": phase})
+                self.engine.commit(overdue.overdue(self.engine.state, attempt, member, phase), "bursard")
+        return len(late) == LATE_MAX
 
     # --- what backends report
 

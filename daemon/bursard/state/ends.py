@@ -36,6 +36,11 @@ def ended(member: MemberRecord, report: ExitReport, started_at: int) -> Ended:
     return Ended(member.alloc.rank, at, report)
 
 
+def ran(one: Ended) -> bool:
+    """Was there ever a process of it?"""
+    return 0 < one.at < _LATEST
+
+
 def first_to_fail(members: Iterable[Ended]) -> Ended | None:
     """The first that did not complete: one that was told to end comes after all that did so by themselves,
     and of the same instant the lower rank is taken.

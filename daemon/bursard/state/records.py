@@ -42,7 +42,9 @@ class MemberRecord(msgspec.Struct, omit_defaults=True):
 class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One try at running a job. `state`: STARTING | RUNNING | STOPPING | ENDED.
 
-    `after`: the attempt whose share it gets; empty once it has room of its own. What ends without keeps it.
+    Attributes:
+        after: the attempt whose share it gets; empty once it has room of its own. What ends without keeps it.
+        overdue: by rank, what its node in contact has not done in time.
     """
 
     id: str
@@ -68,6 +70,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     cut_by_budget: bool = False
     settled_nanos: int = 0
     after: str = ""
+    overdue: dict[int, str] = {}
 
     @property
     def rate(self) -> int:

@@ -42,12 +42,14 @@ class Limits(msgspec.Struct, frozen=True):
         default_time_limit_us: of a job that names none; the worst case must be finite to be held.
         meter_interval_us: how often agents report usage.
         silent_after_us: out of contact for so long is announced.
+        overdue_after_us: so late an agent in contact may start a member, or end one past its limit and grace.
         pending_max: jobs that may wait at once; more are refused as RateLimited.
     """
 
     default_time_limit_us: int = 24 * 3600 * 1_000_000
     meter_interval_us: int = 60 * 1_000_000
     silent_after_us: int = 30 * 1_000_000
+    overdue_after_us: int = 120 * 1_000_000
     pending_max: int = 1_000_000
 
 

@@ -137,7 +137,7 @@ def node_show(client: WireClient, name: str, output: Output) -> None:
 @click.argument("name")
 @click.option("--reason", default="", help="Shown in `nodes`.")
 @click.option("--stop", is_flag=True, help="Stop running jobs, with their grace.")
-@click.option("--confirm-dead", is_flag=True, help="I vouch that this silent node is off.")
+@click.option("--confirm-dead", is_flag=True, help="Vouch: it is off, or what is overdue is gone.")
 @listing
 @changing
 def node_drain(

@@ -100,7 +100,7 @@ class DrainRequest(google.protobuf.message.Message):
     reason: builtins.str
     stop: builtins.bool
     confirm_dead: builtins.bool
-    """the operator vouches that a silent node's processes are gone"""
+    """the operator vouches: a silent node's processes, or those overdue on one in contact, are gone"""
     def __init__(
         self,
         *,

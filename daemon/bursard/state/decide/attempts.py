@@ -14,7 +14,7 @@ from bursard.events import (
 )
 from bursard.ledger import member_charges
 from bursard.state.core import State
-from bursard.state.ends import Ended, ended, first_to_fail
+from bursard.state.ends import Ended, ended, first_to_fail, ran
 from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 
@@ -114,6 +114,9 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     if attempt.after and only.cause is EndCause.PREEMPTED and not cancelled:
         # It comes back untouched: nothing of it ever ran, whatever its retries say.
         return AttemptEnded(attempt.id, EndCause.PREEMPTED, -1, only.message, True, False)
+    if attempt.overdue and attempt.stop_cause is EndCause.PREEMPTED and not any(map(ran, members)):
+        # Neither did anything of one that its nodes never started.
+        return AttemptEnded(attempt.id, EndCause.PREEMPTED, -1, attempt.stop_message, True, False)
     bad = first_to_fail(members)
     first = (bad or min(members, key=lambda one: one.rank)).report
     cause, message = first.cause, first.message
@@ -121,6 +124,8 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
         cause = attempt.stop_cause
         first = next((one.report for one in members if one.report.cause is cause), first)
         message = attempt.stop_message or first.message
+    elif cause is EndCause.NODE_LOST and attempt.stop_cause is EndCause.TIME_LIMIT:
+        cause, message = EndCause.TIME_LIMIT, attempt.stop_message
     elif bad is not None and attempt.stop_cause is not None:
         message = _told(bad.rank, first)
     if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:

@@ -33,6 +33,7 @@ from bursard.ledger import Held, OwnedSpan, member_charges
 from bursard.state.core import State
 from bursard.state.decide import ownership
 from bursard.state.decide.attempts import lost
+from bursard.state.decide.overdue import gone
 from bursard.state.records import NodeRecord
 
 
@@ -290,10 +291,20 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
 
 
 def confirm_dead(state: State, node: NodeRecord) -> list[Event]:
-    """An operator vouches that a silent node's processes are gone: its attempts may run elsewhere (J4)."""
-    if node.connected:
-        raise WrongState(f"node {node.facts.name} is in contact; drain it with --stop instead")
+    """An operator vouches that a silent node's processes are gone: its attempts may run elsewhere (J4). Of a
+    node in contact that is only to be said of what is overdue there; what it tells of the others is believed.
+    """
     events: list[Event] = []
+    if node.connected:
+        late = [key for key in node.live.items() if key[1] in state.attempts[key[0]].overdue]
+        if not late:
+            raise WrongState(
+                f"node {node.facts.name} is in contact, and nothing on it is overdue; drain it with --stop"
+                " instead"
+            )
+        for attempt_id, rank in late:
+            events += gone(state, node, attempt_id, rank, "the operator confirmed that nothing is left of it")
+        return events
     for attempt_id, rank in list(node.live.items()):
         events += lost(state, node, attempt_id, rank, "the operator confirmed that the node is dead")
     return events

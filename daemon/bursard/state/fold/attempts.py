@@ -5,7 +5,14 @@ from __future__ import annotations
 from bursar.clock import SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState
-from bursard.events import AttemptEnded, AttemptPlaced, MemberEnded, MemberStarted, StopRequested
+from bursard.events import (
+    AttemptEnded,
+    AttemptPlaced,
+    MemberEnded,
+    MemberOverdue,
+    MemberStarted,
+    StopRequested,
+)
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, meet_started, move, open_tasks, take_slot
 from bursard.state.fold.nodes import refresh
@@ -131,6 +138,7 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
     attempt = state.attempts[event.attempt_id]
     member = attempt.members[event.rank]
     member.started_at, member.pid = event.at, event.pid
+    attempt.overdue.pop(event.rank, None)
     node = state.nodes[member.alloc.node_id]
     if node.not_started:
         node.not_started = []
@@ -150,6 +158,11 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
         meet_started(state, job, at)
 
 
+def member_overdue(state: Tables, event: MemberOverdue, at: int, applied: Applied) -> None:
+    """It is remembered until its node starts or ends it; nothing it holds is given away."""
+    state.attempts[event.attempt_id].overdue[event.rank] = event.message
+
+
 def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -> None:
     """Its process tree is gone: what it held is free, what it cost is settled."""
     attempt = state.attempts[event.attempt_id]
@@ -158,6 +171,7 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     if member.report is not None:
         raise InvariantViolation(f"J5: rank {event.rank} of {attempt.id} ended twice")
     member.report = event.report
+    attempt.overdue.pop(event.rank, None)
     if attempt.after:
         _leave_the_line(state, attempt)
     else:
