@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from bursar.errors import BursarError, StoreUnavailable
 from bursar.extras import needing
 from bursar.options import to_toml
+from bursar.words import plural
 from bursar_agent import settings as settings_module
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from bursar_agent.terminate import terminate_all
 
             count = asyncio.run(terminate_all(asked.settings.state_dir))
-            sys.stderr.write(f"ended {count} members under {asked.settings.state_dir}\n")
+            sys.stderr.write(f"ended {plural(count, 'member')} under {asked.settings.state_dir}\n")
             return 0
         with needing("bursar-agent", "agent"):
             from bursar_agent.app import App

@@ -17,6 +17,7 @@ import msgspec
 
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
+from bursar.words import plural
 from bursar_policies.decision import UNCOMPUTABLE, Plan, Snapshot, Start
 from bursard.ahead import Ahead, Hands
 from bursard.engine import Engine
@@ -264,7 +265,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     if job.retry_at > max(now, job.spec.begin_after):
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
-            f"lost its node or was preempted {job.free_retries} times in a row:"
+            f"lost its node or was preempted {plural(job.free_retries, 'time')} in a row:"
             f" it is tried again in {(job.retry_at - now) // 1_000_000} s",
             "it starts by itself then; `bursar nodes` says whether a node is in trouble",
             (("retry_at", str(job.retry_at)), ("free_retries", str(job.free_retries))),
@@ -278,7 +279,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         parallel = array.max_parallel
         return Reason(
             ReasonCode.WAITING_FOR_QUOTA,
-            f"its array runs at most {parallel} tasks at once",
+            f"its array runs at most {plural(parallel, 'task')} at once",
             "the next one starts when one of them ends; a larger N in `--array RANGE%N` runs more at once",
             (("max_parallel", str(parallel)),),
         )

@@ -11,6 +11,7 @@ from bursar.clock import HOUR_US, format_instant
 from bursar.errors import StoreUnavailable
 from bursar.model import LIMITS, JobState
 from bursar.model.ranges import contains, count
+from bursar.words import plural
 from bursard import audit
 from bursard.access.vault import Vault
 from bursard.events import AttemptEnded, decode
@@ -184,7 +185,7 @@ def _limits(state: State) -> Finding:
     }
     trusted = [f"{name} ({', '.join(missing)})" for name, missing in sorted(short.items()) if missing]
     if not trusted:
-        return Finding("limits", True, f"memory, cpu and pids hold on all {len(short)} nodes")
+        return Finding("limits", True, f"memory, cpu and pids hold on all of {plural(len(short), 'node')}")
     more = f" and {len(trusted) - 3} more" if len(trusted) > 3 else ""
     where = f"{', '.join(trusted[:3])}{more}"
     return Finding("limits", True, f"nothing is broken, but jobs can exceed what they asked for on {where}")
@@ -239,7 +240,8 @@ def _attempts(state: State) -> Finding:
             )
     waiting = sum(bool(attempt.after) for attempt in state.attempts.values())
     if waiting != len(state.behind):
-        problems.append(f"R1: {waiting} attempts wait for a share, {len(state.behind)} shares are promised")
+        promised = plural(len(state.behind), "share")
+        problems.append(f"R1: {plural(waiting, 'waiting attempt')}, {promised} promised")
     return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
 
 
@@ -290,7 +292,7 @@ def _jobs(state: State) -> Finding:
     for one in JobState:
         if not one.terminal and state.counts.get(one, 0) != counts[one.value]:
             problems.append(
-                f"{counts[one.value]} jobs are {one.value}, {state.counts.get(one, 0)} are counted"
+                f"{one.value}: {plural(counts[one.value], 'job')}, {state.counts.get(one, 0)} are counted"
             )
     return _finding(
         "jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect"
@@ -303,9 +305,9 @@ def _array(state: State, job: JobRecord, array: ArrayRecord) -> Iterator[str]:
     pending = count(array.unopened) + sum(task.state is JobState.PENDING for task in alone)
     counted = array.counts.get(JobState.PENDING.value, 0)
     if sum(array.counts.values()) != size_of(job):
-        yield f"array {job.display} counts {sum(array.counts.values())} tasks of {size_of(job)}"
+        yield f"array {job.display} counts {plural(sum(array.counts.values()), 'task')} of {size_of(job)}"
     if pending != counted:
-        yield f"array {job.display} has {pending} pending tasks, {counted} are counted"
+        yield f"array {job.display} has {plural(pending, 'pending task')}, {counted} are counted"
     taken = sum(task.has_slot and not task.state.terminal for task in tasks)
     if array.max_parallel and array.open_slots + taken != array.max_parallel:
         slots = f"{array.open_slots} free and {taken} taken of {array.max_parallel} slots"

@@ -71,7 +71,7 @@ def test_without_its_write_ahead_log_a_database_is_refused_by_name_and_number(tm
         SqliteStore(left)
     message = caught.value.message
     assert "ends at event 3, but event 8 was acknowledged" in message
-    assert "5 events are missing" in message
+    assert ": 5 events missing. " in message
     for way_out in ("bursard.db-wal", "bursar restore FILE", "bursar audit accept-loss --state-dir"):
         assert way_out in message
     assert caught.value.facts == {"path": str(left / "bursard.db"), "known_seq": "8", "last_seq": "3"}

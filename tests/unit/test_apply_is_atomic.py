@@ -170,7 +170,7 @@ def test_a_second_end_is_refused_before_it_is_true(at_a_desk: Any) -> None:
 
 
 BROKEN: list[tuple[str, str]] = [
-    ("state.counts['PENDING'] += 1", "8 jobs are PENDING, 9 are counted"),
+    ("state.counts['PENDING'] += 1", "PENDING: 8 jobs, 9 are counted"),
     ("array.unopened = ()", "array 1 has 2 pending tasks, 5 are counted"),
     ("array.open_slots += 1", "array 1 has 1 free and 2 taken of 2 slots"),
     ("array.counts['SUCCEEDED'] = 1", "array 1 counts 6 tasks of 5"),

@@ -179,7 +179,7 @@ def file(tmp_path: Path) -> Path:
 def test_replay_makes_the_same_plan_and_says_so(file, capsys):
     assert bursar(["sim", "--replay", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "3 nodes, 1 members run, 6 jobs wait in 4 queues" in out
+    assert "3 nodes, 1 live member, 6 waiting jobs in 4 queues" in out
     assert "start fits on a" in out
     assert "wait head and 1 more: WaitingForResources: needs 1 node with gpu any:4" in out
     assert out.splitlines()[-1] == "the same plan as the file holds"

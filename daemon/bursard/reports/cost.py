@@ -22,7 +22,7 @@ class CostRow(msgspec.Struct):
     Attributes:
         keys: one text per dimension; empty where the work does not say (idle has no project).
         held_us: summed length of the charges. unknown_us: the part of it without a known price.
-        jobs: different jobs, array tasks counted one by one.
+        jobs: different jobs; an array is one, however many of its tasks are among the charges.
     """
 
     keys: tuple[str, ...]
@@ -59,7 +59,9 @@ def cost_table(views: Views, by: Sequence[str], query: ChargeFilter, unposted: U
 
 
 def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:
-    """Sums whose last key is the job, folded over the jobs. A job in several parts (a gang) counts once."""
+    """Sums whose last key is the job or the task, folded over the jobs. A job in several parts counts once: a
+    gang of several nodes, an array of several tasks.
+    """
     rows: dict[tuple[str | int, ...], CostRow] = {}
     total, jobs = CostRow(()), set[str | int]()
     counted = set[tuple[str | int, ...]]()
@@ -71,10 +73,11 @@ def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:
             row = rows[tuple(keys)] = CostRow(texts)
         row.add(part)
         total.add(part)
-        if job and part.keys not in counted:
-            counted.add(part.keys)
+        whole = str(job).partition(".")[0]  # of the task of an array, the array
+        if whole and (*keys, whole) not in counted:
+            counted.add((*keys, whole))
             row.jobs += 1
-            jobs.add(job)
+            jobs.add(whole)
     total.jobs = len(jobs)
     return CostTable(tuple(by), tuple(rows.values()) if by else (), total)
 

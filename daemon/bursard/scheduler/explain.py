@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from bursar.model import Reason, ReasonCode
 from bursar.money import cumulative
 from bursar.resources import MILLI, format_size
+from bursar.words import plural
 from bursar_policies.decision import (
     AHEAD_SHOWN,
     Alternative,
@@ -173,7 +174,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
         return NodeVerdict(name, True, "", "fits now")
     if state.cpu_milli < request.cpu_milli:
         free, asked = state.cpu_milli / MILLI, request.cpu_milli / MILLI
-        return NodeVerdict(name, False, "cpus", f"{free:g} CPUs free, you ask {asked:g}")
+        return NodeVerdict(name, False, "cpus", f"{plural(free, 'CPU')} free, you ask {asked:g}")
     if state.memory_bytes < request.memory_bytes:
         have, want = format_size(state.memory_bytes), format_size(request.memory_bytes)
         return NodeVerdict(name, False, "memory", f"{have} of memory free, you ask {want}")
@@ -182,7 +183,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
     fitting = sum(left >= milli for left in state.gpus)
     share = "" if milli == MILLI else f" with {milli / MILLI:g}"
     total = int(nodes.gpu_total[row])
-    detail = f"{fitting} of {total} GPUs{share} free, you ask {count}"
+    detail = f"{fitting} of {plural(total, 'GPU')}{share} free, you ask {count}"
     return NodeVerdict(name, False, "gpus", detail)
 
 

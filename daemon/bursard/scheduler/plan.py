@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import ReasonCode
+from bursar.words import plural
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
@@ -219,7 +220,7 @@ class Planner:
             time_limit_us=admitted.time_limit_us,
             hold_nanos=admitted.hold_nanos,
             budgets=budgets,
-            why=f"{choice.table.usable_count} of {self.world.count} nodes could serve it",
+            why=f"{choice.table.usable_count} of {plural(self.world.count, 'node')} could serve it",
             queue=index,
         )
         self.groups.append((start,))

@@ -12,6 +12,7 @@ import numpy as np
 
 from bursar.model import Reason, ReasonCode
 from bursar.resources import MILLI, format_size
+from bursar.words import plural
 from bursar_policies.decision import UNCOMPUTABLE, JobClass, NodeColumns, PendingQueue, Plan, Snapshot, Start
 from bursar_policies.filters import FILTERS, matches
 from bursard.scheduler import gang, text
@@ -98,7 +99,7 @@ def _ahead(
     jobs = sorted(set(lost))
     return Reason(
         ReasonCode.BEHIND_HIGHER_PRIORITY,
-        f"{text.count(len(jobs), 'job')} of higher priority took the place just now: "
+        f"{plural(len(jobs), 'job')} of higher priority took the place just now: "
         + ", ".join(jobs[:3])
         + (", …" if len(jobs) > 3 else ""),
         "wait for them to end, or raise its priority (bursar update --priority)",
@@ -121,14 +122,14 @@ def lacking(free: Free, candidates: Candidates) -> dict[str, int]:
 
 def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reason:
     """Enough nodes could hold it, too few can right now."""
-    want, ask = text.count(job_class.nodes, "node"), str(candidates.request)
+    want, ask = plural(job_class.nodes, "node"), str(candidates.request)
     counts = lacking(free, candidates)
     away = candidates.capable_count - candidates.usable_count
     facts = [("nodes_wanted", str(job_class.nodes)), ("nodes_fit", str(counts["fits"]))]
     facts += [("nodes_usable", str(candidates.usable_count)), ("nodes_not_ready", str(away))]
     facts += [(f"lack_{name}", str(n)) for name, n in counts.items() if name != "fits"]
     if candidates.usable_count < job_class.nodes:
-        one = text.count(candidates.capable_count, "node")
+        one = plural(candidates.capable_count, "node")
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
             f"needs {want} with {ask}; {one} could hold it but {away} of them "
@@ -160,7 +161,7 @@ def _smaller(free: Free, job_class: JobClass, candidates: Candidates) -> str:
         gpu_ok = devices >= request.gpus.count
         best = _nth(devices[usable & cpu_ok & memory_ok], job_class.nodes)
         if 0 < best < request.gpus.count:
-            return f"wait, or ask for {best} instead of {text.count(request.gpus.count, 'GPU')}"
+            return f"wait, or ask for {best} instead of {plural(request.gpus.count, 'GPU')}"
     best = _nth(free.cpu[usable & memory_ok & gpu_ok], job_class.nodes)
     if 0 < best < request.cpu_milli:
         return f"wait, or set --cpus {best / MILLI:g} instead of {request.cpu_milli / MILLI:g}"
@@ -185,7 +186,7 @@ def fault(nodes: NodeColumns, job_class: JobClass, candidates: Candidates) -> Re
         if int(passed.sum()) < job_class.nodes:
             return _fault(nodes, job_class, candidates, rule.name, left, int(passed.sum()))
         left = passed
-    many = text.count(job_class.nodes, "node")
+    many = plural(job_class.nodes, "node")
     return Reason(ReasonCode.EXCEEDS_NODE_CAPACITY, f"no set of {many} can hold it")
 
 
@@ -208,11 +209,11 @@ def _fault(
     )
     code = ReasonCode.EXCEEDS_NODE_CAPACITY
     if before < job_class.nodes:
-        message = f"the cluster has {text.count(before, 'node')}, you ask {job_class.nodes}"
+        message = f"the cluster has {plural(before, 'node')}, you ask {job_class.nodes}"
         return Reason(code, message, "add nodes, or lower --nodes", facts)
     if passed:
         message = (
-            f"only {text.count(passed, 'node')} can hold one member ({candidates.request}), "
+            f"only {plural(passed, 'node')} can hold one member ({candidates.request}), "
             f"you ask {job_class.nodes}"
         )
         return Reason(code, message, f"set --nodes {passed} or less, or ask less per node", facts)
@@ -230,7 +231,7 @@ def _fault(
         )
     if check == "price":
         message = (
-            f"the job is under a budget or price limit, and none of the {before} nodes that could "
+            f"the job is under a budget or price limit, and none of the {plural(before, 'node')} that could "
             "hold it has a known price"
         )
         remedy = "apply a CostModel or PriceBook for them (bursar policy apply)"
@@ -280,16 +281,19 @@ def _too_large(
     if gpus is not None and int(nodes.gpu_total[rows].max()) < gpus.count:
         row = min(rows.tolist(), key=lambda r: (-int(nodes.gpu_total[r]), nodes.names[r]))
         most, kind = int(nodes.gpu_total[row]), int(nodes.gpu_type[row])
-        name = nodes.gpu_types[kind] if kind >= 0 else "GPUs"
-        message = f"largest node has {most} {name}, you ask {gpus.count}"
+        name = nodes.gpu_types[kind] if kind >= 0 else ""
+        most_text = f"{most} {name}" if kind >= 0 else plural(most, "GPU")
+        message = f"largest node has {most_text}, you ask {gpus.count}"
         if most == 0:
             return f"no node that matches has GPUs, you ask {gpus}", "add a node with GPUs"
         return message, f"ask for {most} per node, over more nodes (--nodes)"
     most_cpu, most_memory = int(nodes.cpu_total[rows].max()), int(nodes.memory_total[rows].max())
     if most_cpu < request.cpu_milli:
-        most_text = f"{most_cpu / MILLI:g}"
-        asked = f"{request.cpu_milli / MILLI:g}"
-        return f"largest node has {most_text} CPUs, you ask {asked}", f"set --cpus {most_text} or less"
+        most_cpus, asked = most_cpu / MILLI, f"{request.cpu_milli / MILLI:g}"
+        return (
+            f"largest node has {plural(most_cpus, 'CPU')}, you ask {asked}",
+            f"set --cpus {most_cpus:g} or less",
+        )
     if most_memory < request.memory_bytes:
         message = (
             f"largest node has {format_size(most_memory)} of memory, "

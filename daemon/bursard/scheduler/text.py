@@ -40,8 +40,3 @@ def duration(us: int) -> str:
 def instant(at: int) -> str:
     """`2026-10-01 08:00 UTC`."""
     return f"{_EPOCH + timedelta(microseconds=at):%Y-%m-%d %H:%M} UTC"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 node`, `3 nodes`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

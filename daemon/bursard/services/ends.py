@@ -15,6 +15,7 @@ from bursar.model import EndCause, EndFacts, JobState, kind_of, phrase_of, remed
 from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES
 from bursar.model.ranges import Ranges, compress
 from bursar.v1 import types_pb2 as pb
+from bursar.words import plural
 from bursard.state import AttemptRecord, JobRecord
 from bursard.state.arrays import size_of
 from bursard.state.ends import facts_of
@@ -63,16 +64,16 @@ def _quotes(cause: str, exit_code: int) -> bool:
 
 def _array_end(job: JobRecord) -> pb.End:
     assert job.array is not None
-    size, counts = size_of(job), job.array.counts
+    counts, tasks = job.array.counts, plural(size_of(job), "task")
     failed, cancelled = counts.get(JobState.FAILED, 0), counts.get(JobState.CANCELLED, 0)
     if job.state is JobState.SUCCEEDED:
-        return pb.End(cause=EndCause.COMPLETED.value, exit_code=0, message=f"completed, all {size} tasks")
+        return pb.End(cause=EndCause.COMPLETED.value, exit_code=0, message=f"completed, all of {tasks}")
     if job.state is JobState.CANCELLED:
-        return pb.End(cause=EndCause.CANCELLED.value, message=f"{cancelled} of {size} tasks were cancelled")
+        return pb.End(cause=EndCause.CANCELLED.value, message=f"{cancelled} of {tasks} were cancelled")
     return pb.End(
         cause=EndCause.FAILED.value,
         exit_code=1,
-        message=f"{failed} of {size} tasks failed",
+        message=f"{failed} of {tasks} failed",
         remedy=f"`bursar ls --tasks {job.number} --state failed` lists them",
         failed_total=failed,
     )

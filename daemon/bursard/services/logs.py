@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from bursar.errors import NotFound, WrongState
 from bursar.v1 import jobs_pb2 as pb
+from bursar.words import plural
 from bursard.fleet import Fleet, LogAnswer, LogRange
 from bursard.services.watching import WatchHub
 from bursard.state import AttemptRecord, JobRecord, MemberRecord
@@ -139,7 +140,9 @@ def _member(job: JobRecord, request: pb.LogsRequest) -> tuple[AttemptRecord, Mem
     if request.attempt:
         attempt = next((a for a in job.attempts if a.number == request.attempt), None)
         if attempt is None:
-            raise NotFound(f"job {job.display} has {len(job.attempts)} attempts, not {request.attempt}")
+            raise NotFound(
+                f"job {job.display} has {plural(len(job.attempts), 'attempt')}, not {request.attempt}"
+            )
     else:
         attempt = job.attempts[-1]
     if request.rank >= len(attempt.members):

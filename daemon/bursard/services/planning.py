@@ -11,6 +11,7 @@ from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
 from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
+from bursar.words import plural
 from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf, cap_of
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, reason_of
@@ -194,8 +195,8 @@ def _away(node: NodeRecord) -> str:
         return f"{state}{reason}; `bursar node resume {name}` takes it back"
     if node.doubtful:
         return (
-            f"it could not start the last {len(node.not_started)} jobs, so it gets one at a time, and has"
-            f" one; `bursar node resume {name}` once that is understood"
+            f"it could not start the last {plural(len(node.not_started), 'job')}, so it gets one at a time,"
+            f" and has one; `bursar node resume {name}` once that is understood"
         )
     return ""
 

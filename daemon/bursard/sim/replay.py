@@ -14,6 +14,7 @@ import msgspec
 from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest
 from bursar.model import Reason
+from bursar.words import plural
 from bursar_policies.decision import Plan, Snapshot, Start
 from bursard.scheduler import reason_of
 from bursard.scheduler.saved import Saved, load, plan_bytes
@@ -56,8 +57,9 @@ def table(saved: Saved, found: Replay) -> str:
     snapshot, made = saved.snapshot, found.plan
     nodes, jobs = len(snapshot.nodes.ids), sum(queue.total for queue in snapshot.queues)
     lines = [
-        f"snapshot {snapshot.version} at {format_instant(Instant(saved.at))}: {nodes} nodes,"
-        f" {len(snapshot.running)} members run, {jobs} jobs wait in {len(snapshot.queues)} queues"
+        f"snapshot {snapshot.version} at {format_instant(Instant(saved.at))}: {plural(nodes, 'node')},"
+        f" {plural(len(snapshot.running), 'live member')}, {plural(jobs, 'waiting job')} in"
+        f" {plural(len(snapshot.queues), 'queue')}"
     ]
     for action in made.actions:
         if isinstance(action, Start):

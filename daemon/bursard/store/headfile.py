@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 from bursar.errors import StoreUnavailable
+from bursar.words import plural
 from bursard.store.base import LogHead
 
 log = logging.getLogger(__name__)
@@ -87,11 +88,11 @@ def parse(data: bytes) -> LogHead | None:
 
 def shorter(path: Path, known: LogHead, ends: int) -> StoreUnavailable:
     """The refusal of a log that lacks events which were acknowledged."""
-    missing = known.seq - ends
+    lacking = plural(known.seq - ends, "event")
     return StoreUnavailable(
-        f"{path} ends at event {ends}, but event {known.seq} was acknowledged ({NAME}): {missing} events"
-        f" are missing. Was its write-ahead log ({path.name}-wal) removed? Put it back; or restore a backup"
-        " (`bursar restore FILE --state-dir DIR`); or give the events up for lost:"
+        f"{path} ends at event {ends}, but event {known.seq} was acknowledged ({NAME}):"
+        f" {lacking} missing. Was its write-ahead log ({path.name}-wal) removed? Put it back; or restore a"
+        " backup (`bursar restore FILE --state-dir DIR`); or give the events up for lost:"
         f" `bursar audit accept-loss --state-dir {path.parent}`",
         {"path": str(path), "known_seq": str(known.seq), "last_seq": str(ends)},
     )

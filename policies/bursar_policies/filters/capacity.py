@@ -6,6 +6,7 @@ Why     a job that no empty node can hold must be told so at once instead of wai
 from __future__ import annotations
 
 from bursar.resources import MILLI, format_size
+from bursar.words import plural
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
@@ -27,9 +28,9 @@ class Capacity:
         """The first quantity that is too small."""
         request = ask.request
         if request.gpus is not None and int(nodes.gpu_total[row]) < request.gpus.count:
-            return f"it has {int(nodes.gpu_total[row])} GPUs, you ask {request.gpus.count}"
+            return f"it has {plural(int(nodes.gpu_total[row]), 'GPU')}, you ask {request.gpus.count}"
         if int(nodes.cpu_total[row]) < request.cpu_milli:
             has = int(nodes.cpu_total[row]) / MILLI
-            return f"it has {has:g} CPUs, you ask {request.cpu_milli / MILLI:g}"
+            return f"it has {plural(has, 'CPU')}, you ask {request.cpu_milli / MILLI:g}"
         has_memory = format_size(int(nodes.memory_total[row]))
         return f"it has {has_memory} of memory, you ask {format_size(request.memory_bytes)}"

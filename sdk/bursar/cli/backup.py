@@ -20,6 +20,7 @@ from bursar.client import address
 from bursar.clock import SystemClock
 from bursar.errors import InvalidRequest
 from bursar.local import which
+from bursar.words import plural
 
 _SYSTEM_STATE_DIR = Path("/var/lib/bursar")
 """Of the packaged service."""
@@ -272,8 +273,8 @@ def _emit_report(place: str, report: Any, output: Output, **more: object) -> Non
 def _report_text(row: Row) -> str:
     lines = [
         f"{row['place']}: {row['cluster_id'] or 'unreadable'}, up to event {row['seq']}",
-        f"  {row['jobs_live']} live jobs, {row['attempts_live']} live attempts, {row['budgets']} budgets,"
-        f" {row['accounts']} accounts",
+        f"  {plural(row['jobs_live'], 'live job')}, {plural(row['attempts_live'], 'live attempt')},"
+        f" {plural(row['budgets'], 'budget')}, {plural(row['accounts'], 'account')}",
     ]
     verdict = [f"  WRONG: {problem}" for problem in row["problems"]]
     return "\n".join([*lines, *(verdict or ["  hash chain, ledger, ends: everything holds"])])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import changing, changing_unless, connected, fail, listing, now, plural, read_since
+from bursar.cli.common import changing, changing_unless, connected, fail, listing, now, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.happenings import METERING, sentence
@@ -39,6 +39,7 @@ from bursar.cli.terminal import (
 from bursar.clock import parse_duration
 from bursar.codec import view
 from bursar.errors import InvalidRequest
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient

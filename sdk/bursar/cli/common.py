@@ -155,8 +155,3 @@ def _instant(text: str, flag: str) -> int:
             f"{flag}: {text!r} is neither a time, such as 2026-11-01 or 2026-11-01T08:00:00Z, "
             "nor a duration, such as 90m or 7d"
         ) from None
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

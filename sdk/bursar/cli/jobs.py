@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts
-from bursar.cli.common import changing, connected, fail, listing, now, plural, read_labels, read_since
+from bursar.cli.common import changing, connected, fail, listing, now, read_labels, read_since
 from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
 from bursar.cli.follow import Ask, print_logs
 from bursar.cli.groups import NearChoice, nearest
@@ -19,6 +19,7 @@ from bursar.clock import SECOND_US, parse_duration
 from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobState, ReasonCode
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient

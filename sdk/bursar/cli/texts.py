@@ -21,6 +21,7 @@ from bursar.cli.terminal import (
     size_text,
     time_text,
 )
+from bursar.words import plural
 
 Pair = tuple[str, str]
 
@@ -49,7 +50,7 @@ def resources_text(view: Row) -> str:
         names = "|".join(view.get("gpu_types") or ["any"])
         parts.append(f"gpu {names}:{view['gpus']:g}")
     if view["cpus"]:
-        parts.append(f"{view['cpus']:g} cpu" + ("" if view["cpus"] == 1 else "s"))
+        parts.append(plural(float(view["cpus"]), "cpu"))
     if view["memory_bytes"]:
         parts.append(size_text(view["memory_bytes"]))
     return ", ".join(parts) or "nothing"
@@ -109,7 +110,7 @@ def _expected_text(plan: Row) -> str:
     if expected is None:
         return f"at most {money_text(most)}  ({basis})" if most else "unknown"
     if plan["expected_cost_per_task"]:
-        basis = f"{plan['tasks']} tasks, each {money_text(plan['expected_cost_per_task'])}: {basis}"
+        basis = f"{plural(plan['tasks'], 'task')}, each {money_text(plan['expected_cost_per_task'])}: {basis}"
     return f"{money_text(expected)}  ({basis})"
 
 
@@ -121,7 +122,8 @@ def _worst_text(plan: Row) -> str:
         shown_max = Decimal(2**63 - 1).scaleb(-9)  # of the wire: a sum beyond it is no cap
         is_capped = Decimal(plan["worst_case_cost"]["amount"]) < min(whole, shown_max)
         capped = "capped by max_cost: " if is_capped else ""
-        return f"{worst}  ({capped}{plan['tasks']} tasks, each {each_task} if it runs its whole {limit})"
+        tasks = plural(plan["tasks"], "task")
+        return f"{worst}  ({capped}{tasks}, each {each_task} if it runs its whole {limit})"
     if plan["time_limit_s"] and plan["worst_case_cost"]:
         return f"{worst}  (if it runs its whole {limit})"
     return worst
@@ -349,7 +351,7 @@ def _array_text(array: Row | None) -> str:
     if array is None:
         return ""
     counts = ", ".join(f"{number} {name}" for name, number in array["counts"].items())
-    return f"{array['size']} tasks: {counts}"
+    return f"{plural(array['size'], 'task')}: {counts}"
 
 
 def _attempt_columns(now: int) -> tuple[Column, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 from bursar.jobfile.flags import FlagFaults, FlagNode, Place, Tree
 from bursar.jobfile.variables import expand_hosts
 from bursar.model.check import quote
+from bursar.words import plural
 
 GPU_TYPES: Final = frozenset((
     "K80", "P4", "P40", "P100", "V100", "V100S", "T4", "RTX6000", "A10", "A16", "A30", "A40", "A100", "A800",
@@ -120,7 +121,8 @@ class Sizes:
             self.tree.put(("nodes",), str(len(wanted)), option.place)
         elif wanted and len(wanted) != self._nodes:
             self.fault(
-                option, f"names {len(wanted)} nodes for a job of {self._nodes}; name as many as it has"
+                option,
+                f"names {plural(len(wanted), 'node')} for a job of {self._nodes}; name as many as it has",
             )
         self.tree.put(("resources", "constraints", "node"), ",".join(parts), option.place)
 
@@ -189,8 +191,8 @@ class Sizes:
         if option is not None and self.tasks_per_node > 1:
             self.note(
                 option,
-                f"gives {self.tasks_per_node} tasks' CPUs on each of {self._nodes} node(s); the script "
-                "itself runs once, on the first node, and starts them",
+                f"gives {self.tasks_per_node} tasks' CPUs on each of {plural(self._nodes, 'node')}; the"
+                " script itself runs once, on the first node, and starts them",
             )
 
     # -------------------------------------------------------------- GPUs
@@ -222,7 +224,9 @@ class Sizes:
             count *= self.tasks_per_node
         if option.name == "gpus":
             if count % self._nodes:
-                self.fault(option, f"{count} do not divide over {self._nodes} nodes; use --gpus-per-node")
+                self.fault(
+                    option, f"{count} do not divide over {plural(self._nodes, 'node')}; use --gpus-per-node"
+                )
                 return
             count //= self._nodes
         self._gpus = count

@@ -30,6 +30,7 @@ from bursar.local.child import child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 from bursar.local.machine import machine, shipped_policies
 from bursar.local.processes import Process
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -379,7 +380,7 @@ def _missing(client: WireClient, names: set[str]) -> str:
         up = {name for name in names & nodes.keys() if nodes[name].state not in ("silent",)}
         emptied = {name for name in up if nodes[name].reason == DOWN_REASON}
         ready = len(up - emptied)
-        return "" if ready == len(names) else f"{ready} of {len(names)} agents connected"
+        return "" if ready == len(names) else f"{ready} of {plural(len(names), 'agent')} connected"
     except BursarError as error:
         return f"the daemon is not ready: {error.message}"
 

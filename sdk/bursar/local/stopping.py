@@ -21,6 +21,7 @@ from bursar.local import files, processes
 from bursar.local.child import STOP_S, child_env
 from bursar.local.cluster import DOWN_REASON, LocalCluster
 from bursar.local.files import Kept
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -76,12 +77,12 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
             while live := _live_jobs(client):
                 fresh = [job for job in live if job not in asked]
                 if fresh:
-                    progress(f"stopping {len(fresh)} running job{'s' * (len(fresh) != 1)}")
+                    progress(f"stopping {plural(len(fresh), 'running job')}")
                     for i in range(0, len(fresh), 500):
                         client.cancel(fresh[i : i + 500], grace_us=STOP_GRACE_US)
                     asked.update(fresh)
                 if time.monotonic() > stop_at:
-                    progress(f"{len(live)} jobs did not stop in {STOP_JOBS_S:g} s; ending them")
+                    progress(f"{plural(len(live), 'job')} did not stop in {STOP_JOBS_S:g} s; ending them")
                     return
                 time.sleep(0.1)
     except BursarError as error:
@@ -113,7 +114,7 @@ def _terminate_jobs(directory: Path, progress: Callable[[str], None]) -> int:
     ended = sum(count for _, count in outcomes)
     if ended:
         progress(
-            f"ended {ended} running job{'s' * (ended != 1)} without the daemon; the next `bursar up` tells"
+            f"ended {plural(ended, 'running job')} without the daemon; the next `bursar up` tells"
             " them as failed, since nobody could cancel them"
         )
     if complaints := [said for said, _ in outcomes if said]:

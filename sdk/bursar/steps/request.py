@@ -14,6 +14,7 @@ from typing import Any
 from bursar.steps import names
 from bursar.steps.hosts import compress_hosts, counts_by_node
 from bursar.steps.names import TASKS_MAX
+from bursar.words import plural
 
 
 class Refused(Exception):
@@ -97,7 +98,7 @@ def places(request: Request, all_members: Sequence[Member]) -> list[Place]:
     """Which member has which tasks. Raises `Refused` for more nodes than there are, or unknown ones."""
     chosen = _chosen(request, all_members)
     if request.nodes > len(chosen):
-        raise Refused(f"{request.nodes} nodes are asked for; there are {len(chosen)} in this job")
+        raise Refused(f"{plural(request.nodes, 'node')} are asked for; there are {len(chosen)} in this job")
     tasks = request.tasks
     if not tasks:
         tasks = (request.nodes or len(chosen)) * (request.tasks_per_node or 1)
@@ -108,7 +109,9 @@ def places(request: Request, all_members: Sequence[Member]) -> list[Place]:
         count = min(count, -(-tasks // request.tasks_per_node))
     count = min(count, tasks)
     if request.tasks_per_node and tasks > count * request.tasks_per_node:
-        raise Refused(f"{tasks} tasks are asked for, but {count} nodes take {request.tasks_per_node} each")
+        raise Refused(
+            f"{tasks} tasks are asked for, but {plural(count, 'node')} take {request.tasks_per_node} each"
+        )
     counts = [len(range(at, tasks, count)) for at in range(count)]
     found, first = [], 0
     for at, one in enumerate(chosen[:count]):

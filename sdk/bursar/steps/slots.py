@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bursar.steps.request import Member, Place, Refused, Request
+from bursar.words import plural
 
 _LOOK_S = 0.1
 _COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?", re.ASCII)
@@ -42,7 +43,9 @@ class Slots:
             tasks = request.nodes * request.tasks_per_node
         named = {one.rank for one in everybody if one.name in request.node} or set(range(len(everybody)))
         if tasks * each > sum(size for rank, size in enumerate(self._sizes) if rank in named):
-            raise Refused(f"--exclusive: {tasks} tasks of {each} CPUs are more than this job has")
+            raise Refused(
+                f"--exclusive: {plural(tasks, 'task')} of {plural(each, 'CPU')} are more than this job has"
+            )
         turn = os.open(f"{self._folder}/turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(turn, fcntl.LOCK_EX)
         while True:

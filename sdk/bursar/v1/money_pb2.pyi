@@ -221,6 +221,7 @@ class CostRow(google.protobuf.message.Message):
     memory_nanos: builtins.int
     held_us: builtins.int
     jobs: builtins.int
+    """different ones; an array is one"""
     unknown_us: builtins.int
     """held without a known price: coverage, never counted as 0 cost"""
     @property
