@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from bursar.clock import HOUR_US, Instant, VirtualClock, format_instant
@@ -13,7 +16,7 @@ from bursar.money import charge
 from bursard.engine import unposted
 from bursard.events import NodePriced
 from bursard.fleet.testing import FACTS, World
-from bursard.state import Limits, image
+from bursard.state import AttemptRecord, JobRecord, Limits, image
 from bursard.state.decide import nodes, policies
 from bursard.store import ChargeRow
 
@@ -108,6 +111,22 @@ def test_every_change_of_a_long_silence_is_found_and_dated(world: World) -> None
     }
 
 
+def test_what_a_node_says_it_has_changes_no_price_of_before_it_said_so(world: World) -> None:
+    """It was away while its price changed, and comes back with more memory."""
+    old = node_of(world).cost
+    world.apply(model(NEW, at=START + 90 * MINUTE_US))
+    world.restart()
+    world.clock.advance(120 * MINUTE_US)
+    larger = msgspec.structs.replace(FACTS, memory_bytes=2 * FACTS.memory_bytes)
+    world.backend.connect(larger, "boot-2")
+    assert nanos(world) == {
+        ("down", "costmodel/m@1"): cost(old, 0, 60 * MINUTE_US) + cost(old, 0, 30 * MINUTE_US),
+        ("down", "costmodel/m@2"): cost(node_of(world).cost, 30 * MINUTE_US, 60 * MINUTE_US),
+    }
+    since = [event.since - START for event in world.events if isinstance(event, NodePriced)]
+    assert since == [0, 90 * MINUTE_US]
+
+
 def test_a_job_pays_what_it_was_placed_at_and_the_difference_is_no_idle_time(world: World) -> None:
     job = world.submit()
     world.cycle()
@@ -175,3 +194,55 @@ def test_a_month_that_ends_at_half_past_settles_each_side_in_its_own_month() -> 
     assert ledger.settled("b", december) == cost(rates, before_us, member.charged_us) > 0
     assert member.charged_us == pytest.approx(50 * MINUTE_US, abs=MINUTE_US)
     assert ledger.violations() == []
+
+
+def nightly() -> tuple[World, JobRecord]:
+    """A job that runs under a budget of a day in India, whose midnight is half past six in the evening."""
+    world = World(clock=VirtualClock(Instant(1_796_061_600_000_000)))
+    world.backend.connect(FACTS)
+    world.apply(INDIA.replace("month", "day"))
+    job = world.submit(time_limit_us=80 * HOUR_US)
+    world.cycle()
+    return world, job
+
+
+def settled_by_night(world: World, attempt: AttemptRecord, starts: Sequence[int]) -> None:
+    """Each period took in what was used in it, to the nano."""
+    (member,), ledger = attempt.members, world.state.ledger
+    edges = [0, *(start - member.started_at for start in starts[1:]), member.charged_us]
+    expected = [cost(member.alloc.rates, *edge) for edge in pairwise(edges)]
+    assert [ledger.settled("b", start) for start in starts] == expected
+    assert min(expected) > 0
+    assert ledger.violations() == []
+
+
+def test_what_is_told_late_settles_in_each_of_the_periods_that_have_passed_since() -> None:
+    """The node is not heard of for three nights, each of which the daemon sees."""
+    world, job = nightly()
+    starts = [world.state.budgets.records["b"].period_start]
+    for _ in range(3):
+        world.clock.advance(24 * HOUR_US)
+        world.engine.commit(policies.roll_periods(world.state, world.engine.now()), "bursard")
+        starts.append(world.state.budgets.records["b"].period_start)
+    world.backend.report()
+    settled_by_night(world, job.attempt, starts)
+
+
+def test_a_report_that_comes_before_housekeeping_settles_in_the_period_that_has_begun() -> None:
+    world, job = nightly()
+    first = world.state.budgets.records["b"]
+    starts = [first.period_start, first.period_end]
+    world.clock.advance(50 * MINUTE_US)
+    world.backend.report()
+    settled_by_night(world, job.attempt, starts)
+
+
+def test_an_end_that_comes_before_housekeeping_settles_in_the_period_that_has_begun() -> None:
+    world, job = nightly()
+    attempt, first = job.attempt, world.state.budgets.records["b"]
+    starts = [first.period_start, first.period_end]
+    world.backend.report()
+    world.clock.advance(50 * MINUTE_US)
+    world.backend.finish(attempt.id, 0)
+    world.backend.report()
+    settled_by_night(world, attempt, starts)

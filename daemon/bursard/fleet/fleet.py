@@ -47,7 +47,7 @@ from bursard.fleet.words import (
 )
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
-from bursard.state.decide import conduct, nodes, overdue
+from bursard.state.decide import conduct, nodes, overdue, policies
 from bursard.state.decide.nodes import Reading
 
 log = logging.getLogger(__name__)
@@ -271,6 +271,7 @@ class Fleet:
                 held_us, lie = self._spooled(known, truth, truth.exit, now)
                 lies.append(lie)
                 spooled[truth.attempt_id, truth.rank] = held_us
+        self._roll(now)
         events = nodes.hello(
             state,
             self.engine.ids,
@@ -473,6 +474,7 @@ class Fleet:
         report = msgspec.structs.replace(report, held_us=held_us)
         report = believe.consumed(node.facts, member, report)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
+        self._roll(now)
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
         self._hand_over(attempt, kept.held_us)
         self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
@@ -518,6 +520,7 @@ class Fleet:
         if node.axis(word.at_boot_us) - node.through >= believe.METER_MIN_US:
             # What came into force since the last look values its own part of the interval.
             self.engine.commit(nodes.reprice(state, self.engine.prices, now.at, (node,)), "bursard")
+            self._roll(now)
             events = nodes.usage(
                 state,
                 node,
@@ -528,6 +531,13 @@ class Fleet:
         seq = self.engine.commit(events, f"node:{node.facts.name}")
         self.suspect(node, lie)
         return seq
+
+    def _roll(self, now: Reading) -> None:
+        """Before anything is charged: a period that is over takes in nothing of the next one, however long
+        ago housekeeping looked.
+        """
+        if self.engine.state.budgets.due(now.at):
+            self.engine.commit(policies.roll_periods(self.engine.state, now.at), "bursard")
 
     # --- who says what cannot be
 

@@ -229,6 +229,12 @@ class Ledger:
             return ()
         return tuple(Hold(held.budget, held.period_start, held.nanos) for held in money.holds)
 
+    def periods(self, attempt_id: str) -> set[int]:
+        """Where the periods begin that its holds are or were in: a charge settles in one of them."""
+        money = self._attempts.get(attempt_id)
+        holds = money.holds if money is not None else ()
+        return {start for held in holds for start in (*held.earlier, held.period_start)}
+
     def attempt_settled(self, attempt_id: str) -> int:
         """Usage charged to one attempt; 0 for one that is unknown or whose job is closed."""
         money = self._attempts.get(attempt_id)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bursar.clock import HOUR_US, Instant
+from bursar.clock import Instant
 from bursar.model import Hold, JobSpec
 from bursar_policies.decision import BudgetRoom
 from bursar_policies.periods import period_bounds
@@ -51,14 +51,10 @@ class BudgetTable:
     def __init__(self) -> None:
         self.records: dict[str, BudgetRecord] = {}
 
-    def borders(self, holds: Iterable[Hold]) -> set[int]:
-        """Where periods of these budgets begin and end inside an hour: in zones of half hours they do."""
-        found: set[int] = set()
-        for hold in holds:
-            record = self.records.get(hold.budget)
-            if record is not None:
-                found |= {at for at in (record.period_start, record.period_end) if at % HOUR_US}
-        return found
+    def ends(self, holds: Iterable[Hold]) -> set[int]:
+        """Where the current periods of these budgets end."""
+        records = (self.records.get(hold.budget) for hold in holds)
+        return {record.period_end for record in records if record is not None}
 
     def put(self, name: str, spec: BudgetSpec, version: int, now: int) -> None:
         """Bring a budget into force, or change it. A change keeps the period and what was announced in it.

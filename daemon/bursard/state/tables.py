@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bursar.clock import HOUR_US
 from bursar.model import JobSpec, JobState
 from bursar.money import cumulative
 from bursar_policies.compile import Applied as PriceDocument
@@ -256,6 +257,13 @@ class Tables:
             currency=self.currency,
             array=array.display,
         )
+
+    def borders(self, attempt: AttemptRecord) -> set[int]:
+        """Where a period ends, inside an hour, that a charge of this attempt may settle in: in zones of half
+        hours they do. Of all that its holds went through, since what it used then may be told late.
+        """
+        found = self.ledger.periods(attempt.id) | self.budgets.ends(attempt.holds)
+        return {at for at in found if at % HOUR_US}
 
     def open_hours(self) -> Iterator[HourCharge]:
         """What is charged and not yet posted."""

@@ -61,7 +61,7 @@ def exited(
         started_at=started_at,
         from_us=member.charged_us,
         to_us=max(member.charged_us, report.held_us) if started_at else member.charged_us,
-        cuts=state.budgets.borders(attempt.holds),
+        cuts=state.borders(attempt),
     )
     pieces = tuple(Piece(each.end - started_at, each.gpu, each.cpu, each.memory) for each in charges)
     events.append(MemberEnded(attempt_id, rank, report, pieces))

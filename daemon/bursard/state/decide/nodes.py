@@ -117,15 +117,13 @@ def _priced(
     node: NodeRecord | None, node_id: str, facts: NodeFacts, prices: PriceTable, now: int
 ) -> list[NodePriced]:
     """Each price that came into force since the last one, dated; what a node has changes from now on."""
-    if node is None or node.facts != facts:
-        known = _Price(node.price_id, node.rates, node.cost) if node is not None else None
-        found = _price(facts, prices, now)
-        return [found.event(node_id, now)] if found != known else []
+    if node is None:
+        return [_price(facts, prices, now).event(node_id, now)]
     events: list[NodePriced] = []
     known = _Price(node.price_id, node.rates, node.cost)
     at = max(node.through, node.prices[-1].since if node.prices else 0)
     for instant in _changes(prices, at, now):
-        found = _price(facts, prices, instant)
+        found = _price(node.facts if instant < now else facts, prices, instant)
         if found != known:
             events.append(found.event(node_id, instant))
             known = found
@@ -212,7 +210,7 @@ def usage(
             started_at=member.started_at,
             from_us=member.charged_us,
             to_us=held_us,
-            cuts=cuts | state.budgets.borders(attempt.holds),
+            cuts=cuts | state.borders(attempt),
         )
         shares.append(ownership.held(node, member, held_us))
         used += (
