@@ -108,6 +108,8 @@ class Cycle:
         self._cache = PlanCache()
         self._wake = asyncio.Event()
         self._left_alone: dict[str, int] = {}
+        self._left_over = False
+        """Housekeeping has not done all that is due: the next turn follows at once."""
         self._ahead = Ahead(engine.state, engine.ids, hands)
         if hands is not None:
             engine.listeners.append(self._ahead.on_event)
@@ -143,7 +145,7 @@ class Cycle:
     def once(self) -> bool:
         """One pass, here. True when another should follow at once, because something was dropped."""
         seen = self._look()
-        return seen is not None and self._do(seen, self._plan(seen))
+        return (seen is not None and self._do(seen, self._plan(seen))) or self._left_over
 
     async def turn(self) -> bool:
         """One pass, planned in a thread when it is large. Nothing in a snapshot moves, so calls may change
@@ -151,8 +153,9 @@ class Cycle:
         """
         seen = self._look()
         if seen is None:
-            return False
-        return self._do(seen, await aside(seen.snapshot, lambda: self._plan(seen), self._thread_work))
+            return self._left_over
+        made = await aside(seen.snapshot, lambda: self._plan(seen), self._thread_work)
+        return self._do(seen, made) or self._left_over
 
     def saved(self) -> Saved:
         """The newest plan and what it was made of; without one, what it would be made of now."""
@@ -171,7 +174,7 @@ class Cycle:
     def _look(self) -> _Seen | None:
         """Do what time brings, and freeze the world; None when nobody waits."""
         began, now = time.perf_counter_ns(), self.engine.now()
-        self._housekeeping.turn(now)
+        self._left_over = self._housekeeping.turn(now)
         self._ahead.take_back(now)
         if not self.engine.state.pending:
             self.last, self.failing = None, ""

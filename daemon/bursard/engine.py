@@ -237,8 +237,11 @@ class Engine:
             self.state.evict(self._evictions.popleft()[1])
 
     def snapshot_due(self) -> bool:
-        """Enough happened since the last snapshot, and none is being written."""
-        return not self._snapshotting and self.state.version - self._snapshot_seq >= SNAPSHOT_EVERY
+        """Enough happened since the last snapshot, none is being written, and nothing is left over that it
+        would have to finish in one turn.
+        """
+        due = self.state.version - self._snapshot_seq >= SNAPSHOT_EVERY
+        return due and not self._snapshotting and not self.state.unmatched
 
     async def save_snapshot(self) -> None:
         """Keep the state as it is now, so that a start replays only what follows."""

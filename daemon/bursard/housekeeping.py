@@ -1,13 +1,14 @@
 """Housekeeping: what time alone brings about, looked at before every plan.
 
-Owns    the order of it: begin times come, dependants of what failed end, periods roll,
-        prices change, thresholds are announced.
+Owns    the order of it: begin times come, budgets cover what waits, dependants of what failed end, periods
+        roll, prices change, thresholds are announced; and how much of it one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from bursar.clock import SECOND_US
@@ -16,9 +17,14 @@ from bursard.place import Commit
 from bursard.state import State
 from bursard.state.decide import jobs, policies
 from bursard.state.decide.nodes import reprice
+from bursard.state.fold.policies import MATCHED_MAX, match_some
 
 EVERY_US = SECOND_US
 """Thresholds are looked at this often without any event."""
+WOKEN_MAX = 1_000
+"""Jobs that one turn puts into the queue because their time has come: some ten milliseconds."""
+REPRICED_MAX = 1_000
+"""Nodes whose prices one turn looks at."""
 
 
 class Housekeeping:
@@ -35,11 +41,14 @@ class Housekeeping:
         self._commit = commit
         self._looked_at: int | None = None
         self._priced: tuple[PriceTable, int, int] | None = None
+        self._unpriced: deque[str] = deque()
 
-    def turn(self, now: int) -> None:
-        """Bring everything up to `now`."""
+    def turn(self, now: int) -> bool:
+        """Bring things up to `now`, as much as one turn of the loop can bear. True: something is left."""
         state = self._state
-        state.wake(now)
+        more = state.wake(now, WOKEN_MAX)
+        if state.unmatched:
+            more = match_some(state, MATCHED_MAX) or more
         if state.doomed:
             self._commit("ends of dependants", jobs.doomed(state, jobs.EVENTS_MAX))
         if state.budgets.due(now):
@@ -49,13 +58,16 @@ class Housekeeping:
         if self._looked_at is None or abs(now - self._looked_at) >= EVERY_US:
             self._looked_at = now
             self._commit("thresholds", policies.thresholds(state))
+        return more or bool(self._unpriced)
 
     def _reprice(self, now: int) -> None:
         """Look at every node when prices were applied, or one of them begins or ends; not every second."""
-        prices = self._prices()
-        if self._priced is not None:
-            table, since, until = self._priced
-            if table is prices and since <= now < until:
-                return
-        self._priced = (prices, now, prices.next_change(now))
-        self._commit("prices", reprice(self._state, prices, now))
+        prices, nodes = self._prices(), self._state.nodes
+        table, since, until = self._priced or (None, 0, 0)
+        if table is not prices or not since <= now < until:
+            self._priced = (prices, now, prices.next_change(now))
+            self._unpriced = deque(nodes)
+        if self._unpriced:
+            some = [self._unpriced.popleft() for _ in range(min(REPRICED_MAX, len(self._unpriced)))]
+            here = [nodes[node_id] for node_id in some if node_id in nodes]
+            self._commit("prices", reprice(self._state, prices, now, here))

@@ -218,6 +218,8 @@ def holds_for(
     Args:
         promised: by budget, what was decided and is no event yet; this start's part is added to it.
     """
+    if state.outdated(job):
+        return _gone(f"job {job.id} is covered by other budgets by now")
     holds = []
     for name in job.budgets:
         record = state.budgets.records[name]

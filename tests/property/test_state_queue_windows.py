@@ -20,7 +20,7 @@ PRIORITIES = (10, 50)
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(("add", "come back", "start", "cancel", "look")),
+        st.sampled_from(("add", "add", "come back", "start", "cancel", "look", "move")),
         st.integers(0, 1),
         st.integers(0, 1),
         st.integers(0, 30),
@@ -41,10 +41,13 @@ def made_anew(jobs: dict[str, tuple[JobClass, int, int]]) -> tuple[PendingQueue,
 
 
 @settings(max_examples=60, deadline=None)
-@given(MOVES)
-def test_windows_that_are_kept_are_those_made_anew(moves: list[tuple[str, int, int, int]]) -> None:
+@given(MOVES, st.sampled_from((0, 1, pending._LATE_PART)))
+def test_windows_that_are_kept_are_those_made_anew(
+    moves: list[tuple[str, int, int, int]], late_part: int
+) -> None:
+    """`late_part` 0: what came back is never sorted in."""
     index, jobs, made = PendingIndex(), {}, 0
-    with mock.patch.object(pending, "WINDOW", 5):
+    with mock.patch.object(pending, "WINDOW", 5), mock.patch.object(pending, "_LATE_PART", late_part):
         for kind, which, level, pick in moves:
             job_class, priority = CLASSES[which], PRIORITIES[level]
             mine = [j for j, (c, p, _) in jobs.items() if (c, p) == (job_class, priority)]
@@ -55,6 +58,10 @@ def test_windows_that_are_kept_are_those_made_anew(moves: list[tuple[str, int, i
                 index.add(f"job_{made}", job_class, priority, order)
             elif kind == "look":
                 assert index.queues() == made_anew(jobs)
+            elif kind == "move" and mine:
+                some = mine[: pick + 1]
+                index.move(some, CLASSES[1 - which], (job_class, priority))
+                jobs |= {job_id: (CLASSES[1 - which], priority, jobs[job_id][2]) for job_id in some}
             elif mine:
                 first = min(mine, key=lambda job_id: jobs[job_id][2])
                 gone = first if kind == "start" else mine[pick % len(mine)]

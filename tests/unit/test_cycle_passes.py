@@ -49,6 +49,25 @@ def woken(cycle: Cycle) -> bool:
     return cycle._wake.is_set()
 
 
+def test_a_turn_that_leaves_housekeeping_over_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.housekeeping.WOKEN_MAX", 1)
+
+    async def story() -> None:
+        world = site(1)
+        cycle = Cycle(world.engine)
+        for _ in range(3):
+            ask(world, begin_after=world.engine.now() + 1)
+        world.clock.advance(1)
+        assert [await cycle.turn() for _ in range(3)] == [True, True, False]
+        assert cycle.once() is False
+        for _ in range(2):
+            ask(world, begin_after=world.engine.now() + 1)
+        world.clock.advance(1)
+        assert [cycle.once() for _ in range(2)] == [True, False]
+
+    play(story)
+
+
 def test_a_pass_that_started_what_fits_is_not_followed_by_another() -> None:
     async def story() -> None:
         world = site(1)

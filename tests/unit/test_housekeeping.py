@@ -87,7 +87,7 @@ def test_a_price_is_in_force_from_its_instant_on(site):
 def test_nodes_are_looked_at_only_when_a_price_can_have_changed(site, monkeypatch):
     looked: list[int] = []
 
-    def counted(state, prices, now):
+    def counted(state, prices, now, only):
         looked.append(now - site.start)
         return []
 

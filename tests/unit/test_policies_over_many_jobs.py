@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from bursar.model import ArraySpec
-from bursard.fleet.testing import World
+from bursar.model import ArraySpec, Dependency, JobState
+from bursard.events import Event
+from bursard.fleet.testing import FACTS, World
+from bursard.housekeeping import Housekeeping
+from bursard.place import one_pass
 from bursard.state import Limits, image
 from bursard.state.budgets import BudgetTable
-from bursard.state.decide import policies
+from bursard.state.decide import jobs, policies
 from bursard.state.pending import PendingIndex
 from bursard.state.tables import Tables
 
@@ -81,6 +86,140 @@ def test_a_new_budget_moves_queues_and_not_job_by_job(counted: Counter[str]) -> 
     assert counted == {"move": 3, "matching": 2}
     assert queues(world) == before
     agrees_with_an_image(world)
+
+
+# --- more of it than one turn of the loop can bear
+
+
+@pytest.fixture
+def small_turns(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("bursard.state.fold.policies.MATCHED_MAX", 50)
+    monkeypatch.setattr("bursard.housekeeping.MATCHED_MAX", 50)
+    return 50
+
+
+def keeping(world: World) -> Housekeeping:
+    def make_true(what: str, events: Sequence[Event]) -> bool:
+        return bool(world.engine.commit(events, "bursard"))
+
+    return Housekeeping(world.state, lambda: world.engine.prices, make_true)
+
+
+def test_a_budget_over_many_jobs_looks_at_so_many_in_each_turn(
+    small_turns: int, counted: Counter[str]
+) -> None:
+    """1. Of 321 jobs 50 are looked at with the event, and 50 with each turn; the oldest first.
+    2. In the end all stand where they would have stood at once, and nobody looks at them again.
+    """
+    world, other = site(), site()
+    house = keeping(world)
+    world.apply(BUDGET.format(name="a", project="research/a"))
+    assert len(world.state.unmatched) == len(world.state.jobs) - small_turns
+    assert [bool(job.budgets) for job in world.state.jobs.values()][:4] == [True, False, True, False]
+    turns = 1
+    counted.clear()
+    while house.turn(world.engine.now()):
+        assert counted["matching"] <= 2 * turns
+        turns += 1
+    assert (turns, len(world.state.unmatched)) == (-(-len(world.state.jobs) // small_turns) - 1, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bursard.state.fold.policies.MATCHED_MAX", 10**6)
+        other.apply(BUDGET.format(name="a", project="research/a"))
+    assert queues(world) == queues(other)
+    counted.clear()
+    assert not house.turn(world.engine.now())
+    assert counted["matching"] == 0
+
+
+def test_a_job_that_nobody_has_looked_at_yet_does_not_start_without_its_budget(small_turns: int) -> None:
+    """1. All jobs fit on the node, and the newest is not looked at with the event of the budget.
+    2. It does not start with what it had before: it holds money in the budget once it starts.
+    """
+    world = World()
+    world.backend.connect(FACTS)
+    for number in range(small_turns):
+        world.submit(project="other", held=True, name=f"job-{number}")
+    job = world.submit(project="research/a")
+    world.apply(BUDGET.format(name="a", project="research/a"))
+    made = one_pass(world.state, world.ids, world.engine.now(), world._commit)
+    assert (made.outcome.done, made.outcome.stale, job.state) == (0, True, JobState.PENDING)
+    (dropped,) = made.outcome.dropped
+    assert dropped.reason.message == f"job {job.id} is covered by other budgets by now"
+    assert not keeping(world).turn(world.engine.now())
+    world.cycle()
+    assert job.attempt is not None
+    assert [hold.budget for hold in job.attempt.holds] == ["a"]
+
+
+def test_the_newest_budget_counts_where_two_came_within_a_turn(small_turns: int) -> None:
+    world = site()
+    world.apply(BUDGET.format(name="a", project="research/a"))
+    world.apply(BUDGET.format(name="all", project="research"))
+    world.engine.commit(policies.remove(world.state, "Budget", "a"), "ann")
+    house = keeping(world)
+    while house.turn(world.engine.now()):
+        pass
+    assert {job.budgets for job in world.state.jobs.values()} == {("all",)}
+
+
+def test_an_image_has_what_was_left_for_later_turns(small_turns: int) -> None:
+    world = site()
+    world.apply(BUDGET.format(name="a", project="research/a"))
+    again = image.decode(image.encode(world.state, world.engine.now()), Limits())
+    assert all(job.budgets == (("a",) if "/a" in job.spec.project else ()) for job in again.jobs.values())
+    agrees_with_an_image(world)
+
+
+def test_jobs_whose_time_has_come_are_queued_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.housekeeping.WOKEN_MAX", 7)
+    world = World()
+    begin = world.engine.now() + 1_000_000
+    for number in range(20):
+        world.submit(begin_after=begin - number % 2)
+    house = keeping(world)
+    assert not house.turn(begin - 2)
+    found = []
+    more = True
+    while more:
+        more = house.turn(begin)
+        found.append(len(world.state.pending))
+    assert found == [7, 14, 20]
+    orders = [order for order, _ in queues(world)[0][2]]
+    assert orders == sorted(orders)
+
+
+def test_what_waited_for_one_job_is_queued_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.state.fold.jobs.MET_MAX", 5)
+    world = World()
+    first = world.submit(held=True)
+    for _ in range(12):
+        world.submit(depends_on=(Dependency(first.id, "finished"),))
+    world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    assert len(world.state.pending) == 5
+    assert not any(job.waiting_on for job in world.state.jobs.values())
+    assert not keeping(world).turn(world.engine.now())
+    assert len(world.state.pending) == 12
+
+
+def test_prices_of_many_nodes_are_looked_at_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.housekeeping.REPRICED_MAX", 2)
+    world = World()
+    for number in range(5):
+        world.backend.connect(replace(FACTS, name=f"n-{number}"))
+    house = keeping(world)
+    while house.turn(world.engine.now()):
+        pass
+    world.apply(MODEL.replace("pool: p", "pool: local"))
+    world.writer.flush()
+    found = []
+    for _ in range(4):
+        before = len(world.events)
+        found.append((house.turn(world.engine.now()), len(world.events) - before))
+        world.writer.flush()
+    prices = {node.price_id for node in world.state.nodes.values()}
+    assert [more for more, _ in found] == [True, True, False, False]
+    assert len(prices) == 1
+    assert prices.pop().startswith("costmodel/m@")
 
 
 def test_a_budget_that_covers_nobody_moves_nothing(counted: Counter[str]) -> None:

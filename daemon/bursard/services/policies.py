@@ -7,6 +7,7 @@ Why     one rule for every way in: a document is read and checked before anythin
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import msgspec
 
@@ -18,6 +19,7 @@ from bursar_policies.specs import Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import PolicyApplied, PolicyDocument, decode
+from bursard.housekeeping import REPRICED_MAX
 from bursard.services.pushback import after_room
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
@@ -53,7 +55,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         now = engine.now()
         events = policies.apply_documents(state, documents, now)
         engine.commit(events, identity.name)
-        engine.commit(reprice(state, engine.prices, now), identity.name)
+        self._reprice(now, identity.name)
         after = {key: state.policies[key] for key in before}
         await engine.durable()
         return pb.ApplyResponse(policies=await self._changes(before, after))
@@ -116,11 +118,16 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             )
         engine.commit(policies.remove(state, kind, name), identity.name)
         now = engine.now()
-        engine.commit(reprice(state, engine.prices, now), identity.name)
+        self._reprice(now, identity.name)
         await engine.durable()
         return _policy(Applied(document, now, identity.name), change="removed")
 
     # --- inside
+
+    def _reprice(self, now: int, actor: str) -> None:
+        """As many nodes as one turn can bear, so that their prices are right with the answer."""
+        some = list(islice(self.engine.state.nodes.values(), REPRICED_MAX))
+        self.engine.commit(reprice(self.engine.state, self.engine.prices, now, some), actor)
 
     async def _read(self, request: pb.ApplyRequest) -> tuple[Document, ...]:
         if not request.sources:

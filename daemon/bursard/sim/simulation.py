@@ -270,7 +270,7 @@ class Simulation:
             self._late_reports = 0 if what else self._late_reports
             return what
         else:
-            self._housekeeping.turn(self._now)
+            self._keep_house()
         return True
 
     def _commit(self, events: Sequence[Event]) -> None:
@@ -476,18 +476,23 @@ class Simulation:
 
     def _roll(self, name: str) -> None:
         """A budget's period has ended; housekeeping rolls it before the plan that follows."""
-        self._housekeeping.turn(self._now)
+        self._keep_house()
         record = self.state.budgets.records[name]
         self._rolled.add(name)
         self._late_reports += 1
         self._push_boundary(record.period_end - START_AT, _ROLL, name)
+
+    def _keep_house(self) -> None:
+        """All that is due: no other caller waits for a turn here."""
+        while self._housekeeping.turn(self._now):
+            pass
 
     # --- planning
 
     def _plan(self) -> None:
         """Start what can start, as the cycle does."""
         again = True
-        self._housekeeping.turn(self._now)
+        self._keep_house()
         while again and len(self.state.pending):
             began = time.perf_counter_ns()
             snapshot, answer, outcome = one_pass(

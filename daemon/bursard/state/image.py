@@ -18,7 +18,7 @@ from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.nodes import refresh
-from bursard.state.fold.policies import strategy_in_force
+from bursard.state.fold.policies import match_some, strategy_in_force
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import ArrayMoney, Doom, Limits, NodeToken, still_to_cost
@@ -82,6 +82,7 @@ class _Format(msgspec.Struct):
 
 def encode(state: State, recorded_at: int) -> bytes:
     """The state as bytes. Terminal jobs are left out: the store has them."""
+    match_some(state, len(state.unmatched))
     jobs = [lean(job, state.jobs.get(job.parent_id)) for job in state.jobs.values() if not job.state.terminal]
     image = StateImage(
         format=FORMAT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -150,8 +151,11 @@ class Tables:
         self.cluster = Cluster()
         self.members = Members()
         self.pending = PendingIndex()
-        self.begin_times: list[tuple[int, str]] = []
+        self.begin_times: list[tuple[int, int, str]] = []
+        """(when, order, job id) of what may not be queued before, a heap."""
         self._beginning: set[str] = set()
+        self.unmatched: deque[str] = deque()
+        """Jobs that budgets have changed for and that were not looked at since: oldest first."""
         self.dependents: dict[str, dict[str, None]] = {}
         """By the job waited for, the jobs that wait, in the order of their submission."""
         self.doomed: dict[str, Doom] = {}
@@ -234,6 +238,13 @@ class Tables:
             max_price_nanos_per_hour=spec.max_price_nanos_per_hour,
             max_cost_nanos=cap,
             avoid_nodes=avoid,
+        )
+
+    def outdated(self, job: JobRecord) -> bool:
+        """Have budgets changed for it, and nobody has looked at it since?"""
+        return bool(self.unmatched) and self.budgets.matching(job.user, job.spec) != (
+            job.budgets,
+            job.hard_budgets,
         )
 
     def rooms(self, queues: Iterable[PendingQueue]) -> dict[str, BudgetRoom]:
@@ -340,24 +351,32 @@ class Tables:
             if parent.held or parent.waiting_on or not job.has_slot:
                 return
         if job.begins_at > now:
-            if job.id not in self._beginning:
-                self._beginning.add(job.id)
-                heapq.heappush(self.begin_times, (job.begins_at, job.id))
+            self.queue_later(job, job.begins_at)
             return
         self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order)
 
-    def wake(self, now: int) -> None:
-        """Queue the jobs whose begin time has come: housekeeping, before each plan.
+    def queue_later(self, job: JobRecord, at: int) -> None:
+        """Let `wake` put a job into the queue, not before `at`."""
+        if job.id not in self._beginning:
+            self._beginning.add(job.id)
+            heapq.heappush(self.begin_times, (at, job.order, job.id))
+
+    def wake(self, now: int, most: int = 2**62) -> bool:
+        """Queue the jobs whose begin time has come, at most so many: housekeeping, before each plan.
 
         No event, since the time is in the record: a replay leaves them among `begin_times`, and the first
-        look at the clock after it brings them here, to the same place in the queue.
+        looks at the clock after it bring them here, to the same place in the queue. True: more are due.
         """
         while self.begin_times and self.begin_times[0][0] <= now:
-            _, job_id = heapq.heappop(self.begin_times)
+            if most <= 0:
+                return True
+            most -= 1
+            _, _, job_id = heapq.heappop(self.begin_times)
             self._beginning.discard(job_id)
             job = self.jobs.get(job_id)
             if job is not None and job_id not in self.pending:
                 self.enqueue(job, now)
+        return False
 
     def take_over(self, fresh: Tables) -> None:
         """Become another state, read again from the log, for everybody who holds this one or records of it.

@@ -17,6 +17,9 @@ from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.tables import Applied, ArrayMoney, Doom, Tables
 
+MET_MAX = 1_000
+"""Jobs that the end of one puts into the queue at once; `Tables.wake` does so with the others."""
+
 
 def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> None:
     """A job is there; an array with all its tasks."""
@@ -263,7 +266,7 @@ def satisfied(when: str, final: JobState) -> bool:
 
 def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
     """Jobs that waited for this end may start; those it disappoints are doomed, for `decide` to end them."""
-    for job_id in state.dependents.pop(ended_job.id, ()):
+    for number, job_id in enumerate(state.dependents.pop(ended_job.id, ())):
         job = state.jobs.get(job_id)
         when = job.waiting_on.get(ended_job.id) if job is not None else None
         if job is None or when is None or job.state.terminal:
@@ -271,25 +274,28 @@ def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
         if not satisfied(when, ended_job.state):
             state.doomed.setdefault(job_id, Doom(ended_job.display, when, ended_job.state))
             continue
-        _met(state, job, ended_job.id, at)
+        _met(state, job, ended_job.id, at, number)
 
 
 def meet_started(state: Tables, started_job: JobRecord, at: int) -> None:
     """Jobs that waited for this start alone wait no more."""
     dependents = state.dependents.get(started_job.id, {})
-    for job_id in list(dependents):
+    for number, job_id in enumerate(list(dependents)):
         job = state.jobs.get(job_id)
         if job is not None and job.waiting_on.get(started_job.id) == "started" and not job.state.terminal:
             del dependents[job_id]
-            _met(state, job, started_job.id, at)
+            _met(state, job, started_job.id, at, number)
     if not dependents:
         state.dependents.pop(started_job.id, None)
 
 
-def _met(state: Tables, job: JobRecord, other_id: str, at: int) -> None:
+def _met(state: Tables, job: JobRecord, other_id: str, at: int, number: int) -> None:
+    """`number`: of those that waited for the same. The first are queued at once, the others turn by turn."""
     job.waiting_on.pop(other_id, None)
     if job.array is not None:
         open_tasks(state, job, at)
+    elif number >= MET_MAX:
+        state.queue_later(job, at)
     else:
         state.enqueue(job, at)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 from bursar.model import JobState
@@ -10,6 +12,9 @@ from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
 from bursard.events import HoldsRolled, PolicyApplied, PolicyRemoved, ThresholdCrossed
 from bursard.state.pending import Key
 from bursard.state.tables import Applied, Tables
+
+MATCHED_MAX = 10_000
+"""Jobs looked at in one turn after a change of budgets: some ten milliseconds."""
 
 Names = tuple[str, ...]
 Matching = tuple[Names, Names]
@@ -68,13 +73,25 @@ def _policies_changed(state: Tables, budgets: bool) -> None:
 
 
 def _match_again(state: Tables) -> None:
-    """Which budgets cover what waits. Each job costs two look-ups; all that costs more is done once for what
-    thousands of them have in common: what budgets go by, and the class.
+    """Which budgets cover what waits: of as many jobs as one turn of the loop can bear at once, of the others
+    with the next turns. Until its own, a job is not placed (`Tables.outdated`).
+    """
+    state.unmatched = deque(state.jobs)
+    match_some(state, MATCHED_MAX)
+
+
+def match_some(state: Tables, most: int) -> bool:
+    """The next so many of the jobs that budgets have changed for. True: more are left.
+
+    Each job costs two look-ups; all that costs more is done once for what thousands of them have in common:
+    what budgets go by, and the class.
     """
     found: dict[tuple[object, ...], Matching] = {}
     moving: dict[tuple[int, Names, Names], tuple[Key, list[str]]] = {}
-    for job in state.jobs.values():
-        if job.state is not JobState.PENDING and (job.array is None or job.state.terminal):
+    left = state.unmatched
+    for _ in range(min(most, len(left))):
+        job = state.jobs.get(left.popleft())
+        if job is None or (job.state is not JobState.PENDING and (job.array is None or job.state.terminal)):
             continue
         spec = job.spec
         covered_by = (job.user, spec.project, spec.experiment, spec.model, spec.labels)
@@ -89,6 +106,7 @@ def _match_again(state: Tables) -> None:
         # Behind the hard budgets stands the cap of an array, which no policy changes.
         budgets = (*hard, *key[0].budgets[len(before) :])
         state.pending.move(job_ids, msgspec.structs.replace(key[0], budgets=budgets), key)
+    return bool(left)
 
 
 def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -> None:
