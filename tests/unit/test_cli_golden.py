@@ -13,12 +13,13 @@ import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from google.protobuf.message import Message
 from wire_values import filled
 
-from bursar.cli import backup
+from bursar.cli import backup, output
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.clock import SystemClock
@@ -35,6 +36,16 @@ NODES = [filled(types_pb2.Node(), "one"), types_pb2.Node(state="up")]
 BUDGETS = [filled(money_pb2.Budget(), "one"), money_pb2.Budget(name="empty")]
 PRICES = [filled(money_pb2.Price(), "one"), money_pb2.Price(price_id="empty")]
 POLICIES = [filled(money_pb2.Policy(), "one"), money_pb2.Policy(name="empty")]
+
+M = TypeVar("M", bound=Message)
+
+
+def and_empty(message: M, rows: str) -> M:
+    """One more row that says nothing: what is shorter shows on which side a column is aligned."""
+    getattr(message, rows).add()
+    return message
+
+
 ANSWERS: dict[str, Any] = {
     "Jobs/List": jobs_pb2.ListJobsResponse(jobs=JOBS),
     "Jobs/Get": JOBS[0],
@@ -43,18 +54,18 @@ ANSWERS: dict[str, Any] = {
     "Jobs/Hold": jobs_pb2.JobsResponse(jobs=JOBS),
     "Nodes/List": nodes_pb2.ListNodesResponse(nodes=NODES),
     "Nodes/Get": NODES[0],
-    "Nodes/Tokens": filled(nodes_pb2.TokensResponse(), "one"),
-    "Nodes/Top": [filled(nodes_pb2.TopResponse(), "one")],
+    "Nodes/Tokens": and_empty(filled(nodes_pb2.TokensResponse(), "one"), "tokens"),
+    "Nodes/Top": [and_empty(filled(nodes_pb2.TopResponse(), "one"), "nodes")],
     "Money/Budgets": money_pb2.BudgetsResponse(budgets=BUDGETS),
     "Money/Prices": money_pb2.PricesResponse(prices=PRICES),
-    "Money/Cost": filled(money_pb2.CostResponse(), "one"),
+    "Money/Cost": and_empty(filled(money_pb2.CostResponse(), "one"), "rows"),
     "Policies/List": money_pb2.ListPoliciesResponse(policies=POLICIES),
     "Policies/Get": POLICIES[0],
     "Events/List": [filled(events_pb2.Event(), "one"), events_pb2.Event(seq=1)],
     "Events/Server": filled(events_pb2.ServerResponse(), "one"),
-    "Events/Doctor": filled(events_pb2.DoctorResponse(), "one"),
-    "Access/Grants": filled(access_pb2.GrantsResponse(), "one"),
-    "Access/Secrets": filled(access_pb2.SecretsResponse(), "one"),
+    "Events/Doctor": and_empty(filled(events_pb2.DoctorResponse(), "one"), "findings"),
+    "Access/Grants": and_empty(filled(access_pb2.GrantsResponse(), "one"), "grants"),
+    "Access/Secrets": and_empty(filled(access_pb2.SecretsResponse(), "one"), "secrets"),
 }
 SHOWN = (
     "ls", "show 1", "explain 1", "hold 1", "run --dry-run -- true", "nodes", "node show n",
@@ -73,6 +84,8 @@ LISTS = (
     "secret ls",
 )
 FORMS = [(words, form) for words in SHOWN for form in ("table", "csv") if form == "table" or words in LISTS]
+NARROW = ("100", "60", "30")
+FORMS += [(words, width) for words in (*LISTS, "prices ls", "events", "doctor") for width in NARROW]
 FORMS += [("status", "table"), ("status", "yaml")]
 """One object is a table here; as JSON it stands in views.json, but for `status`, which is no view."""
 
@@ -129,10 +142,17 @@ def sections() -> dict[str, str]:
 
 @pytest.mark.parametrize(("words", "form"), FORMS)
 def test_what_a_command_shows_is_what_it_showed(
-    words: str, form: str, fake: Any, capsys: pytest.CaptureFixture[str]
+    words: str,
+    form: str,
+    fake: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     head, dashes, tail = words.partition(" -- ")
-    code = run([*head.split(), "-o", form, *((dashes + tail).split())])
+    if form in NARROW:
+        monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+        monkeypatch.setattr(output, "width", lambda: int(form))
+    code = run([*head.split(), "-o", "table" if form in NARROW else form, *((dashes + tail).split())])
     said = capsys.readouterr()
     found = f"exit code {code}\n{said.out}{said.err}".replace(fake.url, "SERVER").replace(
         str(Path.cwd()), "HERE"
