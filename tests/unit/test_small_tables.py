@@ -1,0 +1,269 @@
+"""Small tables of answers, each with both sides of its boundary. Found by mutants."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from bursar.cli import main as cli
+from bursar.cli.table import fit
+from bursar.errors import InvalidRequest
+from bursar.v1 import jobs_pb2, money_pb2, types_pb2
+from bursar_agent.runner import truth
+from bursar_policies.decision import GPU_SLOTS_MAX
+from bursard.scheduler import alternatives
+from bursard.scheduler.releases import Release, Releases
+from bursard.services.wirefault import unreadable
+from bursard.store import eventfile
+
+# --- bytes that are no message
+
+
+def string(number: int, data: bytes) -> bytes:
+    return bytes((number << 3 | 2, len(data))) + data
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "what"),
+    [
+        (string(1, b"\xff"), "jobs", "byte 0 of the text is not UTF-8"),
+        (string(1, b"ab\xff"), "jobs", "byte 2 of the text is not UTF-8"),
+        (b"\x0a\x05ab", "jobs", "the bytes end in the middle of it"),
+        (b"\x0a", "jobs", "the bytes end in the middle of a number"),
+        (b"\x0a\x80", "jobs", "the bytes end in the middle of a number"),
+        (b"\x0b", "jobs", "the bytes here are of no kind that there is"),
+        (b"\x09\x01", "jobs", "the bytes end in the middle of it"),
+        (b"\x0d\x01\x02\x03", "jobs", "the bytes end in the middle of it"),
+    ],
+)
+def test_the_field_in_which_bytes_break_is_named(data: bytes, path: str, what: str) -> None:
+    found = unreadable(jobs_pb2.JobsRequest.DESCRIPTOR, data)
+    assert (found.message, found.facts) == (f"{path}: {what}", {"field": path})
+
+
+def test_a_break_within_a_part_is_named_by_its_whole_path() -> None:
+    inner = string(types_pb2.JobSpec.DESCRIPTOR.fields_by_name["name"].number, b"\xff")
+    spec = jobs_pb2.SubmitRequest.DESCRIPTOR.fields_by_name["spec"].number
+    found = unreadable(jobs_pb2.SubmitRequest.DESCRIPTOR, string(spec, inner))
+    assert found.facts == {"field": "spec.name"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x78" + b"\x80" * 10 + b"\x01", b"\x7a\x05ab", string(15, b"\xff"), b"\x79" + b"\x00" * 8]
+)
+def test_bytes_that_break_in_no_field_are_said_to_be_no_message(data: bytes) -> None:
+    found = unreadable(money_pb2.BudgetsRequest.DESCRIPTOR, data)
+    assert found.message == "the request is no bursar.v1.BudgetsRequest message: its bytes cannot be read"
+
+
+def test_a_number_of_ten_bytes_is_one_and_of_eleven_is_none() -> None:
+    name, number = next(
+        (field.name, field.number)
+        for field in jobs_pb2.ListJobsRequest.DESCRIPTOR.fields
+        if field.message_type is None and not field.is_repeated and field.cpp_type in (1, 2, 3, 4)
+    )
+    head = bytes((number << 3,))
+    assert (
+        "cannot be read"
+        in unreadable(jobs_pb2.ListJobsRequest.DESCRIPTOR, head + b"\x80" * 9 + b"\x01").message
+    )
+    found = unreadable(jobs_pb2.ListJobsRequest.DESCRIPTOR, head + b"\x80" * 10 + b"\x01")
+    assert found.message == f"{name}: a number here is longer than any that there is"
+
+
+# --- exit codes of the command line
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (OSError(28, "No space left on device", "/f"), 1, "error: /f: No space left on device\n"),
+        (OSError("odd"), 1, "error: odd\n"),
+        (BrokenPipeError(), 141, ""),
+        (KeyboardInterrupt(), 130, "\n"),
+        (click.Abort(), 130, "\n"),
+        (click.UsageError("which?"), 2, "error: which?\n"),
+        (InvalidRequest("no", {}), 2, "error: no\n"),
+        (
+            ZeroDivisionError("x"),
+            1,
+            "error: a defect of bursar itself: ZeroDivisionError: x\n"
+            "Set BURSAR_DEBUG=1 to see where, and please report it.\n",
+        ),
+    ],
+)
+def test_each_way_to_fail_has_its_code_and_its_words(
+    problem: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(cli, "_hush", lambda: None)
+    monkeypatch.setattr(cli.cli, "main", fail)
+    assert cli.run(["ls"]) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (7, 7), ("x", 0)])
+def test_a_command_that_ends_well_has_the_code_that_it_says(
+    result: Any, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.cli, "main", lambda *_, **__: result)
+    assert cli.run(["ls"]) == code
+
+
+def test_a_defect_is_shown_whole_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setenv("BURSAR_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["ls"])
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("日本", 4, "日本"), ("日本語", 4, "日…"), ("日本語", 5, "日本…"),
+     ("abc", 1, "…"), ("e\u0301e\u0301e", 2, "e\u0301…")],
+)  # fmt: skip
+def test_a_text_is_cut_to_the_cells_it_may_take(text: str, width: int, shown: str) -> None:
+    assert fit(text, width) == shown
+
+
+# --- what ends when
+
+
+def test_ends_of_a_node_come_soonest_first_those_of_this_plan_among_them() -> None:
+    nothing = [0] * GPU_SLOTS_MAX
+    running = SimpleNamespace(
+        node=np.array([1, 0, 1]), ends_at=np.array([30, 5, 10]), cpu_milli=np.array([3, 1, 2]),
+        memory_bytes=np.array([33, 11, 22]), gpu_milli=np.array([nothing, nothing, nothing]),
+    )  # fmt: skip
+    made = Releases(running, 3)  # type: ignore[arg-type]
+    first, last = Release(10, 2, 22, nothing), Release(30, 3, 33, nothing)
+    assert made.of(0) == [Release(5, 1, 11, nothing)]
+    assert made.of(1) == [first, last]
+    assert made.of(2) == []
+    share = SimpleNamespace(index=1, milli=500)
+    member: Any = SimpleNamespace(node=1, cpu_milli=7, memory_bytes=77, devices=(share, share))
+    made.add(member, 20)
+    held = [0, 1_000, *nothing[2:]]
+    assert made.of(1) == [first, Release(20, 7, 77, held), last]
+    assert made.of(0) == [Release(5, 1, 11, nothing)]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "given_s"),
+    [(59, 59), (599, 599), (600, 600), (659, 600), (86_399, 86_340), (86_400, 86_400), (89_999, 86_400),
+     (90_000, 90_000)],
+)  # fmt: skip
+def test_a_shorter_limit_is_the_one_that_its_sentence_says(asked_s: int, given_s: int) -> None:
+    from bursar_policies.decision import JobClass
+
+    made = alternatives._exactly(_job_class(JobClass), asked_s * 1_000_000 + 999_999, 5_000_000)
+    assert (made.time_limit_us, made.hold_us) == (given_s * 1_000_000, given_s * 1_000_000 + 5_000_000)
+
+
+def _job_class(kind: Any) -> Any:
+    import msgspec
+
+    required = {
+        field.name: () if "tuple" in str(field.type) else 0
+        for field in msgspec.structs.fields(kind)
+        if field.required
+    }
+    return kind(**required)
+
+
+# --- directories of members
+
+
+@pytest.fixture
+def run_fd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "attempts/att_1.0").mkdir(parents=True)
+    for name in ("exit.json", "starting", "start.json", "log", "aaa", "zzz"):
+        (tmp_path / "attempts/att_1.0" / name).write_text("xx")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def test_of_a_member_that_is_removed_the_end_goes_last(
+    run_fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[str] = []
+    real = os.unlink
+    monkeypatch.setattr(
+        truth.os, "unlink", lambda name, dir_fd: (gone.append(name), real(name, dir_fd=dir_fd))
+    )
+    truth.remove_member(run_fd, "att_1", 0)
+    assert sorted(gone) == ["aaa", "exit.json", "log", "start.json", "starting", "zzz"]
+    assert gone[-1] == "exit.json"
+    assert list((tmp_path / "attempts").iterdir()) == []
+
+
+def test_a_member_that_left_nothing_is_kept_for_the_next_unless_enough_are(
+    run_fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth.release_member(run_fd, "att_1", 0)
+    assert [path.name for path in (tmp_path / "free").iterdir()] == ["att_1.0"]
+    assert (tmp_path / "free").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(truth, "FREE_MAX", 1)
+    (tmp_path / "attempts/att_2.0").mkdir()
+    truth.release_member(run_fd, "att_2", 0)
+    assert [path.name for path in (tmp_path / "free").iterdir()] == ["att_1.0"]
+    assert list((tmp_path / "attempts").iterdir()) == []
+
+
+def test_only_a_member_with_its_records_alone_and_a_written_end_left_nothing(
+    run_fd: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "attempts/att_1.0"
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        assert not truth.left_nothing(fd)
+        for name in ("log", "aaa", "zzz"):
+            (folder / name).unlink()
+        assert truth.left_nothing(fd)
+        (folder / "exit.json").write_text("x")
+        assert not truth.left_nothing(fd)
+    finally:
+        os.close(fd)
+
+
+# --- rows of before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"digest": "other"}, "; their digest is another"),
+        ({"nanos": 1}, ""),
+    ],
+)
+def test_rows_that_are_not_as_they_were_are_told_with_what_differs(
+    change: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import msgspec
+
+    required = {field.name: 9 for field in msgspec.structs.fields(eventfile.Rows)} | {"digest": "d"}
+    then = eventfile.Rows(**required)
+    monkeypatch.setattr(
+        eventfile, "rows_of", lambda connection, upto, jobs_upto: msgspec.structs.replace(then, **change)
+    )
+    found = list(eventfile.check_rows(None, then))  # type: ignore[arg-type]
+    head = "charges, entries and jobs of before the events up to 9 were archived are not as they were: "
+    counts = f"9, 9 and 9 rows, {change.get('nanos', 9)} nanos; then 9, 9 and 9 rows, 9 nanos"
+    assert found == ([] if said is None else [head + counts + said])
