@@ -1,7 +1,8 @@
 """Would the tests notice a mistake? Random lines of the product, each changed once, and the tests of each.
 
 Run     make judge-mutants, or
-        python bench/mutants.py record FOLDER            which test runs which line (minutes, once)
+        python bench/mutants.py record FOLDER [TEST...]  which test runs which line (minutes, once); with
+                                                         tests: these too, beside what was recorded before
         python bench/mutants.py try FOLDER [--lines 100] [--seed 1] [--within daemon/bursard]
         python bench/mutants.py again FOLDER TEST...   the survivors once more, in HEAD, with these tests
 Prints  each survivor as a difference, and the share that was caught. A person says which survivors mean the
@@ -84,22 +85,22 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     ),
     "sdk/bursar/steps": ("tests/acceptance/test_steps.py",),
     "sdk/bursar/jobfile": (),
-    "sdk/bursar/schemas": (),
+    "sdk/bursar/schemas": ("tests/docs",),
     "daemon/bursard/ahead": ("tests/acceptance/test_ahead_crashes.py",),
     "daemon/bursard/mqtt": ("tests/integration/test_daemon_mqtt.py",),
     "daemon/bursard/backup": ("tests/integration/test_archive.py", "tests/acceptance/test_restore.py"),
     "daemon/bursard/store": ("tests/integration/test_store_crash.py",),
-    "daemon/bursard/sim": (),
+    "daemon/bursard/sim": ("tests/sim/test_sim_command.py", "tests/sim/test_whole_system.py"),
     "daemon/bursard/scheduler": (),
     "daemon/bursard/state": (),
     "daemon/bursard/ledger": (),
     "daemon/bursard/reports": (),
     "sdk/bursar/cli": ("tests/acceptance/test_daily_work.py", "tests/acceptance/test_bad_input.py"),
-    "sdk/bursar/client": ("tests/acceptance/test_daily_work.py",),
+    "sdk/bursar/client": ("tests/docs/test_clients_generated.py", "tests/acceptance/test_daily_work.py"),
     "daemon/bursard": ("tests/integration/test_tls.py", "tests/acceptance/test_daily_work.py"),
     "": (),
 }
-"""Room: tests that start its processes, whose lines no recording sees."""
+"""Room: tests that see it from outside (by its processes, or as text), whose lines no recording sees."""
 
 
 @dataclass
@@ -153,14 +154,15 @@ class Covering:
         return set().union(*(tests for lines in beside for tests in lines.values())) - {""}
 
 
-def record(folder: Path) -> int:
-    """Run every test that needs no process, with its lines written down."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def record(folder: Path, tests: Sequence[str] = ()) -> int:
+    """Run every test that needs no process, or these, with its lines written down."""
+    if not tests:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rooms = [ROOT / Path(room).parent for room in ROOMS]
     paths = os.pathsep.join(map(str, (ROOT / "bench", *rooms)))
     env = os.environ | {"BURSAR_COVERING": str(folder), "PYTHONPATH": paths}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "covering", "-n", "2", *PURE]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "covering", "-n", "2", *(tests or PURE)]
     code = subprocess.run(words, cwd=ROOT, env=env, check=False).returncode
     (folder / "commit").write_text(git("rev-parse", "HEAD"))
     return code
@@ -382,7 +384,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     if asked.verb == "record":
-        return record(asked.folder)
+        return record(asked.folder, asked.tests)
 
     def choose(tree: Path) -> list[Trial]:
         if asked.verb == "again":
