@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bursar.jobfile.slurm import is_slurm_script
+from bursar.steps import names
 from bursard.fleet.slurm import slurm_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 
@@ -17,6 +18,7 @@ def job_environment(
     spec = job.spec
     nodes = [state.nodes[m.alloc.node_id] for m in attempt.members]
     addresses = [node.facts.address for node in nodes]
+    held = member.alloc
     gpus = sum(share.milli for share in member.alloc.devices)
     env = slurm_environment(state, job, attempt, member) if is_slurm_script(spec.script) else {}
     env.update(spec.env)
@@ -29,6 +31,7 @@ def job_environment(
         BURSAR_NODE_ADDRESSES=",".join(addresses),
         BURSAR_NODE_NAMES=",".join(node.facts.name for node in nodes),
         BURSAR_GPUS=f"{gpus / 1000:g}",
+        BURSAR_CPUS=f"{held.cpu_milli / 1000:g}",
         BURSAR_PROJECT=spec.project,
         BURSAR_EXPERIMENT=spec.experiment,
         BURSAR_MODEL=spec.model,
@@ -38,6 +41,10 @@ def job_environment(
         CUDA_DEVICE_ORDER="PCI_BUS_ID",
         CUDA_VISIBLE_DEVICES=",".join(str(share.index) for share in member.alloc.devices),
     )
+    if held.memory_bytes:
+        env[names.MEMORY_BYTES] = str(held.memory_bytes)
+    if spec.tasks_per_node:
+        env[names.TASKS_PER_NODE] = str(spec.tasks_per_node)
     if job.array_index >= 0:
         env["BURSAR_ARRAY_INDEX"] = str(job.array_index)
     if len(nodes) > 1:

@@ -42,7 +42,7 @@ PLAN_COLUMNS = (
 _FLAGS = frozenset((
     "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
     "time_limit", "deadline", "priority", "max_cost", "max_cost_per", "max_price", "env", "secret", "workdir",
-    "array", "after", "spot", "comment", "launch",
+    "array", "after", "spot", "comment", "launch", "tasks_per_node",
 ))  # fmt: skip
 """Of `jobfile.RunFlags`, by their option."""
 
@@ -126,7 +126,14 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
     @click.option("--spot", is_flag=True, help="Interruptible machines.")
     @click.option("--comment", help="A note.")
-    @click.option("--launch", metavar="HOW", help="per-node (the command runs on every node) or once.")
+    @click.option(
+        "--launch",
+        metavar="HOW",
+        help="per-node (the command runs on every node), once, or torchrun, mpi, ray, dask, spark.",
+    )
+    @click.option(
+        "--tasks-per-node", metavar="N", help="Processes that torchrun, mpi or dask start on a node."
+    )
     @functools.wraps(command)
     def with_flags(*args: Any, **kwargs: Any) -> Any:
         flags = {name: kwargs.pop(name) for name in list(kwargs) if name in _FLAGS}

@@ -50,7 +50,7 @@ _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "command", "held",
-    "comment", "secrets", "launch",
+    "comment", "secrets", "launch", "tasks_per_node",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
@@ -192,6 +192,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         secrets=secrets,
         secret_files=secret_files,
         launch=reader.text("launch") or "per-node",
+        tasks_per_node=reader.tasks_per_node(),
     )
     report(check(spec), root, faults)
     return spec
@@ -290,6 +291,14 @@ class _Reader:
         node = self._fields.get(key)
         value = None if node is None else read_bool(node, self._faults)
         return default if value is None else value
+
+    def tasks_per_node(self) -> int:
+        node = self._fields.get("tasks_per_node")
+        count = None if node is None else read_int(node, self._faults)
+        if count == 0:
+            assert node is not None
+            self._faults.add(node, "is 0; at least 1 is needed, or leave the key out")
+        return count or 0
 
     def nodes(self) -> int:
         node = self._fields.get("nodes")

@@ -37,6 +37,7 @@ PATHS: Final = {
     "array": ("array",),
     "comment": ("comment",),
     "launch": ("launch",),
+    "tasks_per_node": ("tasks_per_node",),
 }
 """Flags with one value, each with its place in the job file."""
 PAIRS: Final = {"env": "env", "label": "labels"}
@@ -75,6 +76,7 @@ class RunFlags:
     array: str | None = None
     comment: str | None = None
     launch: str | None = None
+    tasks_per_node: str | None = None
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

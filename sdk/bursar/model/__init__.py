@@ -10,6 +10,7 @@ from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRa
 from bursar.model.ends import ORDERED, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.exit import Energy, EnergySource, Exit
 from bursar.model.job import (
+    ENGINES,
     ArraySpec,
     CheckpointSpec,
     Dependency,
@@ -20,11 +21,13 @@ from bursar.model.job import (
     RetrySpec,
     holds_its_place,
     launch_of,
+    runs_once,
 )
 from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
 from bursar.model.reason import Reason, ReasonCode
 
 __all__ = [
+    "ENGINES",
     "IDLE_RATIO",
     "LIMITS",
     "MARKETS",
@@ -56,5 +59,6 @@ __all__ = [
     "launch_of",
     "phrase_of",
     "remedy_of",
+    "runs_once",
     "sentence_of",
 ]

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from bursar.clock import DAY_US, SECOND_US, parse_instant
-from bursar.model.job import ArraySpec, CheckpointSpec, JobSpec, RetrySpec
+from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec
 from bursar.model.ranges import count
 from bursar.projects import problem_of
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
@@ -58,8 +58,12 @@ NANOS_MAX: Final = 2**63 - 1
 
 SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
 DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished", "started", "singleton")
-LAUNCHES: Final = ("per-node", "once", "torchrun", "mpi", "ray", "dask", "spark")
-LAUNCHES_BUILT: Final = ("per-node", "once")
+LAUNCHES: Final = ("per-node", "once", *ENGINES)
+WITH_TASKS: Final = ("torchrun", "mpi", "dask")
+"""Those that start a number of processes on each node."""
+TASKS_PER_NODE_MAX: Final = 1024
+SCRIPT_OF_ENGINE_BYTES_MAX: Final = 100_000
+"""Of shell text that an engine starts on nodes without a file of it: Linux takes 128 KiB as one argument."""
 ON_EXCEED: Final = ("stop", "checkpoint-stop", "notify", "hold")
 ON_EXCEED_BUILT: Final = ("stop", "checkpoint-stop")
 SIGNALS: Final = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "CONT")
@@ -79,6 +83,7 @@ UNCOUNTED_CAUSES: Final = frozenset(("preempted", "node_lost"))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
+_TAKES_TEXT = re.compile(r"[/ \t](?:ba|da|z|k)?sh\s*(?:-\w+\s*)?$|[/ \t]python[0-9.]*\s*$")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _JOB_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\[\d{1,7}\])?", re.ASCII)
 _PATTERN = re.compile(r"!?[A-Za-z0-9*?\[\]{}._:/@-]+(?:, *!?[A-Za-z0-9*?\[\]{}._:/@-]+)*", re.ASCII)
@@ -393,10 +398,14 @@ def secret_name_problem(name: str) -> str:
 
 
 def _code(spec: JobSpec) -> Iterator[Problem]:
-    if spec.launch in LAUNCHES and spec.launch not in LAUNCHES_BUILT:
-        yield _not_built(("launch",), f"launch: {spec.launch}", "use per-node or once")
-    else:
-        yield from _choice(("launch",), spec.launch, LAUNCHES)
+    yield from _choice(("launch",), spec.launch, LAUNCHES)
+    yield from _bounds(("tasks_per_node",), spec.tasks_per_node, 0, TASKS_PER_NODE_MAX)
+    if spec.tasks_per_node and spec.launch not in WITH_TASKS:
+        yield Problem(
+            ("tasks_per_node",), f"means something with launch: {' | '.join(WITH_TASKS)} alone; see launch"
+        )
+    if spec.launch in ENGINES:
+        yield from _code_of_engine(spec)
     if not spec.script and not spec.command:
         yield Problem(("run",), "nothing to run: give run: SHELL TEXT, or command: [PROGRAM, ARGUMENT]")
     elif spec.script and spec.command:
@@ -411,6 +420,28 @@ def _code(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("workdir",), f"{quote(workdir)} is relative, here to nothing; write the whole path")
     else:
         yield from _text(("workdir",), workdir, PATH_MAX)
+
+
+def _code_of_engine(spec: JobSpec) -> Iterator[Problem]:
+    """Other nodes have no file of the script, so its text is an argument of its interpreter there."""
+    path = ("run",) if spec.script else ("command",)
+    if spec.launch in ("torchrun", "mpi"):
+        words = spec.command or tuple(spec.script.split(None, 1))
+        starter = words[0].rpartition("/")[2] if words else ""
+        if starter in ("torchrun", "mpirun", "mpiexec", "srun"):
+            why = f"launch: {spec.launch} starts its processes itself; write what each of them is to run"
+            yield Problem(path, f"begins with {starter}, but {why}")
+    if not spec.script:
+        return
+    if len(spec.script.encode("utf-8", "surrogateescape")) > SCRIPT_OF_ENGINE_BYTES_MAX:
+        most = f"at most {SCRIPT_OF_ENGINE_BYTES_MAX} bytes with launch: {spec.launch}"
+        yield Problem(path, f"is too long: {most}; put it into a file that all nodes have, and use command")
+    first = spec.script.partition("\n")[0]
+    if first.startswith("#!") and _TAKES_TEXT.search(first) is None:
+        yield Problem(
+            path,
+            f"is for {quote(first[2:].strip())}; write shell or python with launch: {spec.launch}",
+        )
 
 
 def _command(words: Sequence[str]) -> Iterator[Problem]:

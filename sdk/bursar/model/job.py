@@ -16,7 +16,7 @@ import msgspec
 
 from bursar.model.ranges import Indices, Range, Ranges, compress
 from bursar.resources import ResourceRequest
-from bursar.steps.names import OF_THE_NODE
+from bursar.steps.names import DIRECTORY, LAUNCH, OF_THE_NODE, TOOLS
 
 
 class JobState(StrEnum):
@@ -125,7 +125,7 @@ PUBLIC_FIELDS: Final = frozenset(
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
         "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
-        "launch", "secret_files",
+        "launch", "secret_files", "tasks_per_node",
     )
 )  # fmt: skip
 """Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
@@ -161,7 +161,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         workdir: absolute directory on the node.
         secrets: names of `bursar secret`; each is a variable of the environment, its value never here.
         secret_files: those of `secrets` that the job gets as private files; the variable holds the path.
-        launch: per-node | once. Once: the first member runs the command, the others hold their place.
+        launch: per-node | once, or an engine (`ENGINES`). Once: the first member runs the command, the
+            others hold their place; so too with the engines that start on the first member.
+        tasks_per_node: processes that an engine starts on each node; 0: one per GPU, or as it does it.
     """
 
     name: str = ""
@@ -198,6 +200,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: tuple[str, ...] = ()
     secret_files: tuple[str, ...] = ()
     launch: str = "per-node"
+    tasks_per_node: int = 0
 
     @property
     def caps_array(self) -> bool:
@@ -234,6 +237,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _FROM_SPEC = tuple(
     name for name in Launch.__struct_fields__ if name in JobSpec.__struct_fields__ and name != "env"
 )
+ENGINES: Final = ("torchrun", "mpi", "ray", "dask", "spark")
+"""What `launch` may name beside per-node and once: the agents' program for it starts the command."""
+_ON_THE_FIRST: Final = frozenset({"once", *ENGINES} - {"torchrun"})
+_ENGINE: Final = ("sh", "-c", f'exec "${DIRECTORY}/{TOOLS}/{LAUNCH}" "$@"', LAUNCH)
 _WAIT: Final = ("sh", "-c", "trap '' TERM; exec sleep 2147483647")
 """Waits until it is killed: it outlives the TERM that begins a grace, for which the place is needed too."""
 
@@ -245,6 +252,10 @@ def launch_of(
     given = secrets or {}
     files = {name: value for name, value in given.items() if name in spec.secret_files}
     env = {**env, **{name: value for name, value in given.items() if name not in files}}
+    if spec.launch in ENGINES and not holds_its_place(spec, rank):
+        code = ("--script", spec.script) if spec.script else ("--", *spec.command)
+        fields = {name: getattr(spec, name) for name in _FROM_SPEC} | {"script": ""}
+        return Launch(env=env, files=files, **fields | {"command": (*_ENGINE, spec.launch, *code)})
     if not holds_its_place(spec, rank):
         return Launch(env=env, files=files, **{name: getattr(spec, name) for name in _FROM_SPEC})
     if spec.setup:
@@ -253,6 +264,11 @@ def launch_of(
     return Launch(command=_WAIT, workdir="/", env={k: v for k, v in env.items() if k in OF_THE_NODE})
 
 
+def runs_once(spec: JobSpec) -> bool:
+    """Does the first member run the program, and the others hold their place?"""
+    return spec.launch in _ON_THE_FIRST
+
+
 def holds_its_place(spec: JobSpec, rank: int) -> bool:
-    """Is this member of a `launch: once` job one that runs nothing but waits to be used and to be ended?"""
-    return spec.launch == "once" and rank > 0
+    """Is this a member that runs nothing of its own but waits to be used by the first, and to be ended?"""
+    return rank > 0 and runs_once(spec)

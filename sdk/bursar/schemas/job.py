@@ -5,7 +5,7 @@ from __future__ import annotations
 from bursar.model.check import (
     COMMENT_MAX,
     DEPENDENCY_WHEN,
-    LAUNCHES_BUILT,
+    LAUNCHES,
     MAX_COST_PER,
     NAME_MAX,
     NODES_MAX,
@@ -16,6 +16,7 @@ from bursar.model.check import (
     SIGNALS,
     SPOT_POLICIES,
     TAG_MAX,
+    TASKS_PER_NODE_MAX,
 )
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
@@ -76,9 +77,14 @@ def _what_it_needs() -> dict[str, Schema]:
         "resources": _resources(),
         "spot_policy": forms.word("Which machines: interruptible ones or not.", SPOT_POLICIES, "auto"),
         "launch": forms.word(
-            "Where the command runs: on every node, or on the first while the others hold their place.",
-            LAUNCHES_BUILT,
+            "On every node, once on the first, or with an engine over all of them.",
+            LAUNCHES,
             "per-node",
+        ),
+        "tasks_per_node": forms.whole(
+            "Processes that torchrun, mpi or dask start on each node; else one per GPU.",
+            1,
+            TASKS_PER_NODE_MAX,
         ),
     }
 

@@ -33,7 +33,8 @@ def install(directory: Path, server: str = "") -> None:
     write_shims(directory / names.SHIMS)
     default = f': "${{BURSAR_SERVER:={server}}}"; export BURSAR_SERVER\n' if server else ""
     _write(directory / names.TOOLS / "bursar", _BURSAR.format(server=default, python=sys.executable))
-    _write(directory / names.TOOLS / "bursar-rsh", _program(_SHIM, name="bursar-rsh"))
+    for name in ("bursar-rsh", names.LAUNCH):
+        _write(directory / names.TOOLS / name, _program(_SHIM, name=name))
     _write(directory / names.SERVE, _program(_SERVE))
 
 

@@ -20,6 +20,11 @@ TASKS_MAX: Final = 4096
 
 MEMBER: Final = "BURSAR_ATTEMPT_MEMBER"
 NODE_NAMES: Final = "BURSAR_NODE_NAMES"
+CPUS: Final = "BURSAR_CPUS"
+MEMORY_BYTES: Final = "BURSAR_MEMORY_BYTES"
+TASKS_PER_NODE: Final = "BURSAR_TASKS_PER_NODE"
+LAUNCH: Final = "bursar-launch"
+"""The program in `TOOLS` that starts an engine with a job's command."""
 
 TASK_FACTOR: Final = 4_000_037
 """Of the whole numbers that tasks of arrays have under Slurm's names: a prime above every index, so that a
@@ -30,7 +35,8 @@ STEP_RANK, STEP_LOCAL_RANK, STEP_TASKS = "BURSAR_STEP_RANK", "BURSAR_STEP_LOCAL_
 
 OF_THE_NODE: Final = frozenset(
     {
-        "BURSAR_ATTEMPT_MEMBER", "BURSAR_CHECKPOINT_DIR", "BURSAR_GPUS", "BURSAR_NODE_RANK", "BURSAR_STEPS",
+        "BURSAR_ATTEMPT_MEMBER", "BURSAR_CHECKPOINT_DIR", "BURSAR_CPUS", "BURSAR_GPUS", "BURSAR_MEMORY_BYTES",
+        "BURSAR_NODE_RANK", "BURSAR_STEPS",
         "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "NODE_RANK", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE",
         "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_TMPDIR", "SLURM_TOPOLOGY_ADDR", "TMPDIR",
     }

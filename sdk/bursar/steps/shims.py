@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bursar.steps import names
+
 
 def main(name: str, arguments: Sequence[str]) -> int:
     """Run one of them; its exit code."""
@@ -18,6 +20,10 @@ def main(name: str, arguments: Sequence[str]) -> int:
         from bursar.steps import rsh
 
         return rsh.main(arguments)
+    if name == names.LAUNCH:
+        from bursar.steps import engines
+
+        return engines.main(arguments)
     if name == "scontrol":
         from bursar.steps import scontrol
 

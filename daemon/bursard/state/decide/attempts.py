@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bursar.model import ORDERED, EndCause
+from bursar.model import ORDERED, EndCause, runs_once
 from bursard.events import (
     AttemptEnded,
     Event,
@@ -67,7 +67,7 @@ def exited(
     events.append(MemberEnded(attempt_id, rank, report, pieces))
     others = [m for m in attempt.members if m.report is None and m is not member]
     if others:
-        if state.jobs[attempt.job_id].spec.launch == "once" and rank == 0:
+        if rank == 0 and runs_once(state.jobs[attempt.job_id].spec):
             return [*events, _release_the_places(attempt, report)]
         if report.cause is not EndCause.COMPLETED and attempt.stop_cause is None:
             message = _ended(rank, report)

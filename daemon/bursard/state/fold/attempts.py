@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.clock import SECOND_US
 from bursar.errors import InvariantViolation
-from bursar.model import EndCause, JobState
+from bursar.model import EndCause, JobState, runs_once
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
@@ -144,7 +144,7 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
         node.not_started = []
         refresh(state, node)
     # Of a job that runs once the first member is the program: it may be over before the last place is held.
-    program = event.rank == 0 and state.jobs[attempt.job_id].spec.launch == "once"
+    program = event.rank == 0 and runs_once(state.jobs[attempt.job_id].spec)
     if attempt.state == "STARTING" and (program or all(m.started_at for m in attempt.members)):
         attempt.state, attempt.started_at = "RUNNING", at
         if event.measured:  # that is what is charged: not since the daemon heard of it

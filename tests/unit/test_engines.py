@@ -1,0 +1,220 @@
+"""What each engine of `launch:` is started with: its words, for a member of a job that is described here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from bursar.model import JobSpec, holds_its_place, launch_of, runs_once
+from bursar.model.check import check
+from bursar.steps import cluster, engines
+from bursar.steps.request import Refused
+
+NODES = {"BURSAR_NODE_NAMES": "a,b", "BURSAR_NODE_ADDRESSES": "10.0.0.1,10.0.0.2", "MASTER_PORT": "29000"}
+
+
+def member(
+    tmp_path: Path, rank: int = 0, programs: dict[str, str] | None = None, **more: str
+) -> dict[str, str]:
+    """The environment of a member whose PATH has these programs, by what they print."""
+    for name, said in (programs or {}).items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\necho '{said}'\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    own = {"BURSAR_ATTEMPT_MEMBER": f"att_1.{rank}@x", "BURSAR_STEPS": "/steps", "PATH": str(tmp_path)}
+    return {**NODES, **own, **more}
+
+
+def problems(**fields: object) -> list[str]:
+    return [str(each.message) for each in check(JobSpec(**fields))]  # type: ignore[arg-type]
+
+
+def test_torchrun_joins_the_world_of_all_nodes_with_a_process_for_each_gpu(tmp_path: Path) -> None:
+    env = member(tmp_path, 1, {"torchrun": ""}, CUDA_VISIBLE_DEVICES="0,1,2")
+    assert engines._torchrun(engines.job_of(env, ["python", "train.py"])) == [
+        f"{tmp_path}/torchrun",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--master-addr=10.0.0.1",
+        "--master-port=29000",
+        "--nproc-per-node=3",
+        "--no-python",
+        "python",
+        "train.py",
+    ]
+
+
+def test_torchrun_on_one_node_needs_no_port_and_runs_a_python_file_itself(tmp_path: Path) -> None:
+    one = {"BURSAR_NODE_NAMES": "a", "BURSAR_NODE_ADDRESSES": "10.0.0.1"}
+    env = member(
+        tmp_path, programs={"torchrun": ""}, BURSAR_TASKS_PER_NODE="4", CUDA_VISIBLE_DEVICES="0", **one
+    )
+    found = engines._torchrun(engines.job_of(env, ["train.py", "--lr=1"]))
+    assert found == [f"{tmp_path}/torchrun", "--standalone", "--nproc-per-node=4", "train.py", "--lr=1"]
+
+
+def test_torch_without_its_program_is_started_as_a_module(tmp_path: Path) -> None:
+    env = member(tmp_path, programs={"python3": ""})
+    found = engines._torchrun(engines.job_of(env, ["./a"]))
+    assert found[:3] == [f"{tmp_path}/python3", "-m", "torch.distributed.run"]
+
+
+def test_open_mpi_gets_hosts_with_slots_and_steps_for_its_daemons(tmp_path: Path) -> None:
+    env = member(tmp_path, programs={"mpirun": "mpirun (Open MPI) 4.1.4"}, BURSAR_CPUS="2.5")
+    found, more = engines._mpi(engines.job_of(env, ["./solve"]))
+    assert found == [f"{tmp_path}/mpirun", "--host", "a:2,b:2", "-np", "4", "./solve"]
+    assert more["OMPI_MCA_plm_rsh_agent"] == more["PRTE_MCA_plm_ssh_agent"] == "/steps/bin/bursar-rsh"
+    assert ("OMPI_ALLOW_RUN_AS_ROOT" in more) == (os.getuid() == 0)
+
+
+def test_hydra_gets_its_own_words(tmp_path: Path) -> None:
+    env = member(tmp_path, programs={"mpirun": "HYDRA build details:"}, BURSAR_TASKS_PER_NODE="3")
+    found, more = engines._mpi(engines.job_of(env, ["./solve"]))
+    words = "-launcher ssh -launcher-exec /steps/bin/bursar-rsh -hosts a,b -ppn 3 -n 6 ./solve"
+    assert (found, more) == ([f"{tmp_path}/mpirun", *words.split()], {})
+
+
+def test_workers_are_told_what_the_job_has_of_their_node(tmp_path: Path) -> None:
+    sizes = {"BURSAR_CPUS": "4", "BURSAR_MEMORY_BYTES": str(8 * 1024**3), "CUDA_VISIBLE_DEVICES": "2,5"}
+    env = member(tmp_path, 1, {"dask": "", "ray": "", "spark-class": ""}, TMPDIR="/scratch", **sizes)
+    job = engines.job_of(env, ())
+    ray = engines._ray_worker(job, "10.0.0.1:7")
+    assert {"--address=10.0.0.1:7", "--node-ip-address=10.0.0.2", "--num-cpus=4", "--num-gpus=2"} <= set(ray)
+    assert f"--object-store-memory={8 * 1024**3 * 3 // 10}" in ray
+    dask = " ".join(engines._dask_worker(job, "tcp://10.0.0.1:7"))
+    assert f"--nworkers 2 --nthreads 2 --memory-limit {4 * 1024**3} --local-directory /scratch" in dask
+    spark = " ".join(engines._spark_worker(job, "spark://10.0.0.1:7"))
+    assert "--host 10.0.0.2 --webui-port 0 --cores 4 --memory 8192M --work-dir /scratch spark://" in spark
+
+
+def test_a_cluster_waits_for_a_worker_on_every_node_and_ray_has_its_head_on_the_first(tmp_path: Path) -> None:
+    job = engines.job_of(member(tmp_path, programs={"dask": "", "ray": "", "spark-class": ""}), ())
+    counts = {name: made(job).worker_count for name, made in engines.CLUSTERS.items()}
+    assert counts == {"ray": 1, "dask": 2, "spark": 2}
+
+
+def test_what_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"ray is not on the job's PATH; install ray on the node") as refused:
+        engines._ray(engines.job_of(member(tmp_path), ()))
+    assert refused.value.code == 127
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/usr/bin/env python3\nprint(1)\n", ["/usr/bin/env", "python3", "-c"]),
+        ("#!/bin/bash -e\ntrue\n", ["/bin/bash", "-e", "-c"]),
+        ("true\n", ["/bin/sh", "-c"]),
+    ],
+)
+def test_a_script_is_the_argument_of_its_interpreter(script: str, words: list[str]) -> None:
+    assert engines._script(script, {"PATH": "/nowhere"}) == [*words, script]
+
+
+def test_the_programs_beside_the_commands_own_come_first() -> None:
+    assert engines._path("/venv/bin/python", {"PATH": "/usr/bin"}) == "/venv/bin:/usr/bin"
+    assert engines._path("python", {"PATH": "/usr/bin"}) == "/usr/bin"
+
+
+@pytest.mark.parametrize("engine", ["mpi", "ray", "dask", "spark", "once"])
+def test_the_first_member_starts_the_engine_and_the_others_hold_their_place(engine: str) -> None:
+    spec = JobSpec(launch=engine, nodes=2, command=("a", "b c"))
+    assert runs_once(spec)
+    assert (holds_its_place(spec, 0), holds_its_place(spec, 1)) == (False, True)
+
+
+def test_torchrun_is_started_by_every_member() -> None:
+    spec = JobSpec(launch="torchrun", nodes=2, command=("a", "b c"))
+    assert not holds_its_place(spec, 1)
+    assert launch_of(spec, {}, 1).command[3:] == ("bursar-launch", "torchrun", "--", "a", "b c")
+
+
+def test_a_script_travels_as_one_word_and_is_no_file_of_the_member() -> None:
+    launch = launch_of(JobSpec(launch="mpi", script="echo $RANK\n", setup="true"), {"A": "1"})
+    assert launch.command[3:] == ("bursar-launch", "mpi", "--script", "echo $RANK\n")
+    assert (launch.script, launch.setup, launch.env) == ("", "true", {"A": "1"})
+
+
+def test_what_would_start_its_processes_twice_is_refused() -> None:
+    assert problems(launch="torchrun", script="torchrun train.py") == [
+        "begins with torchrun, but launch: torchrun starts its processes itself; "
+        "write what each of them is to run"
+    ]
+    assert problems(launch="mpi", command=("/opt/bin/mpirun", "a"))[0].startswith("begins with mpirun")
+    assert problems(launch="ray", command=("mpirun", "a")) == []
+
+
+def test_tasks_per_node_is_refused_where_nothing_counts_them() -> None:
+    said = "means something with launch: torchrun | mpi | dask alone; see launch"
+    assert problems(launch="ray", command=("a",), tasks_per_node=2) == [said]
+    assert problems(launch="mpi", command=("a",), tasks_per_node=1024) == []
+    assert problems(launch="mpi", command=("a",), tasks_per_node=1025) == ["is 1025; at most 1024 is allowed"]
+    assert problems(launch="mpi", command=("a",), tasks_per_node=-1) == ["is -1; at least 0 is needed"]
+
+
+@pytest.mark.parametrize("first", ["#!/usr/bin/perl", "#!/usr/bin/env Rscript", "#!/bin/tcsh -f"])
+def test_a_script_for_what_takes_no_text_is_refused(first: str) -> None:
+    assert "write shell or python with launch: mpi" in problems(launch="mpi", script=f"{first}\n1\n")[0]
+
+
+@pytest.mark.parametrize(
+    "first", ["#!/bin/bash", "#!/bin/bash -e", "#!/usr/bin/env python3.12", "#! /bin/sh"]
+)
+def test_shell_and_python_text_is_taken(first: str) -> None:
+    assert problems(launch="mpi", script=f"{first}\ntrue\n") == []
+
+
+def test_a_script_that_is_no_argument_for_linux_is_refused() -> None:
+    assert problems(launch="mpi", script="é" * 50_000) == []
+    assert problems(launch="mpi", script="é" * 50_001)[0].startswith("is too long: at most 100000 bytes")
+
+
+# --- the cluster around a command
+
+
+def serve(head: str, workers: str, command: str, tmp_path: Path) -> int:
+    plan = cluster.Plan(
+        head=["sh", "-c", head],
+        head_is_up="head up",
+        workers=["-c", workers],
+        worker_is_up="worker up",
+        worker_count=2,
+        env={"WHERE": "there"},
+    )
+    return cluster.serve(plan, "/bin/sh", ["sh", "-c", command], dict(os.environ, OUT=str(tmp_path)), "x")
+
+
+STAYS = "while :; do sleep 0.02; done"
+
+
+def test_the_command_starts_after_the_head_and_all_workers_and_finds_them(tmp_path: Path) -> None:
+    head = f"touch $OUT/head; echo head up; {STAYS}"
+    workers = f"test -e $OUT/head && touch $OUT/workers; echo worker up; echo worker up; {STAYS}"
+    assert serve(head, workers, "test -e $OUT/workers && test $WHERE = there && exit 9", tmp_path) == 9
+
+
+def test_a_command_that_a_signal_ends_has_the_shells_code(tmp_path: Path) -> None:
+    up = f"echo head up; {STAYS}"
+    assert serve(up, f"echo worker up; echo worker up; {STAYS}", "kill -KILL $$", tmp_path) == 137
+
+
+def test_a_worker_that_ends_before_all_are_up_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        serve(f"echo head up; {STAYS}", "echo worker up; echo no room >&2; exit 4", "true", tmp_path)
+    assert str(refused.value).splitlines() == [
+        "the workers ended with exit code 4 before all was up; its last words:",
+        "  worker up",
+        "  no room",
+    ]
+
+
+def test_a_service_that_ends_under_the_command_ends_it_and_fails(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head = f"echo head up; {STAYS}"
+    workers = "echo worker up; echo worker up; until test -e $OUT/go; do sleep 0.02; done; exit 5"
+    assert serve(head, workers, "touch $OUT/go; exec sleep 600", tmp_path) == 1
+    assert "x: error: the workers ended while the command ran (exit code 5)" in capfd.readouterr().err
