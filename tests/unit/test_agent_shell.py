@@ -56,7 +56,8 @@ class Bench:
             "_tasks": Noted("tasks", self.said),
             "_settings": SimpleNamespace(name="n1"),
             "_facts": None, "_boot_id": "boot-1", "_instance": "agent_1", "_publisher": None,
-            "_publishing": set(), "_mqtt_url": "", "_cluster_id": "", "_unpersisted": None, "_uniform": lambda low, high: low,
+            "_publishing": set(), "_mqtt_url": "", "_cluster_id": "", "_unpersisted": None,
+            "_uniform": lambda low, high: low,
         }  # fmt: skip
         for name, part in parts.items():
             setattr(self.made, name, part)
