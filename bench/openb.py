@@ -26,7 +26,15 @@ import msgspec
 import numpy as np
 
 from bursar.resources import GpuRequest, ResourceRequest
-from bursar_policies.decision import GPU_SLOTS_MAX, JobClass, NodeColumns, PendingQueue, Snapshot, Start
+from bursar_policies.decision import (
+    GPU_SLOTS_MAX,
+    JobClass,
+    JobColumns,
+    NodeColumns,
+    PendingQueue,
+    Snapshot,
+    Start,
+)
 from bursar_policies.scorers import Weights
 from bursard.scheduler import PlanCache, plan
 
@@ -132,13 +140,13 @@ def run(
     capacity = int(nodes.gpu_total.sum()) * 1000
     cache = PlanCache()
     known = typical(pods)
-    classes = {pod: JobClass(1, (pod,), False, (), "auto", HOUR_US, HOUR_US, ()) for pod in set(pods)}
+    classes = {pod: JobClass(1, (pod,), False, (), "auto", 0, 0, ()) for pod in set(pods)}
     arrived = given = placed = 0
     marks: list[float] = []
     began = time.perf_counter()
     for number, index in enumerate(order):
         pod = pods[index]
-        queue = PendingQueue(classes[pod], 50, ((number, str(number)),), 1)
+        queue = PendingQueue(classes[pod], 50, JobColumns.of([(number, str(number), HOUR_US)]))
         snapshot = Snapshot(number, nodes, (queue,), (), {}, strategy="pack", typical=known, facts_version=1)
         for start in plan(snapshot, number, cache, weights=weights).starts:
             given += apply(nodes, start)

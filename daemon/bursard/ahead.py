@@ -76,10 +76,14 @@ class _Pace:
         return min(QUEUED_US // (self.mean_us + ROUND_US), DEPTH_MAX)
 
 
-class _Known(NamedTuple):
-    """An attempt of one member: its class, and the nodes as they were when it was placed."""
+_Kind = tuple[JobClass, int]
+"""What jobs have in common that take each other's place: the class of their queue, and a time limit."""
 
-    job_class: JobClass
+
+class _Known(NamedTuple):
+    """An attempt of one member: what it is alike to, and the nodes as they were when it was placed."""
+
+    kind: _Kind
     facts_version: int
 
 
@@ -101,7 +105,7 @@ class Ahead:
         self._state = state
         self._ids = ids
         self._known: dict[str, _Known] = {}
-        self._paces: dict[JobClass, _Pace] = {}
+        self._paces: dict[_Kind, _Pace] = {}
         self._asked: dict[str, int] = {}
         """By attempt that was asked back, when."""
 
@@ -116,7 +120,8 @@ class Ahead:
             if isinstance(event, AttemptPlaced) and len(event.members) == 1:
                 key = state.pending.key_of(event.job_id)
                 if key is not None:
-                    found[event.attempt_id] = _Known(key[0], state.cluster.facts_version)
+                    kind = (key[0], state.pending.limit_of(event.job_id))
+                    found[event.attempt_id] = _Known(kind, state.cluster.facts_version)
         return found
 
     def placed(self, known: dict[str, _Known]) -> None:
@@ -131,8 +136,8 @@ class Ahead:
         self._asked.pop(event.attempt_id, None)
         if known is None:
             return
-        pace = self._paces.pop(known.job_class, None) or _Pace()
-        self._paces[known.job_class] = pace
+        pace = self._paces.pop(known.kind, None) or _Pace()
+        self._paces[known.kind] = pace
         if len(self._paces) > PACES_MAX:
             del self._paces[next(iter(self._paces))]
         if event.report.cause is EndCause.PREEMPTED:
@@ -173,39 +178,40 @@ class Ahead:
         waiting = []
         for index, verdict in plan.verdicts.items():
             queue = snapshot.queues[index]
-            order = next((order for order, _ in self._left(queue)), None)
-            if verdict.blocked_by in ("room", "claim") and order is not None:
-                waiting.append((-queue.priority, order, index))
+            first = next(self._left(queue), None)
+            if verdict.blocked_by in ("room", "claim") and first is not None:
+                waiting.append((-queue.priority, first[0], index, first[1]))
         if not waiting:
             return 0
         waiting.sort()
-        index = waiting[0][2]
+        _, _, index, job_id = waiting[0]
         queue = snapshot.queues[index]
         self.take_back(now, queue.priority)
-        pace = self._paces.get(queue.job_class)
+        kind = (queue.job_class, self._state.pending.limit_of(job_id))
+        pace = self._paces.get(kind)
         if plan.verdicts[index].blocked_by != "room" or pace is None or not pace.depth:
             return 0
         if queue.job_class.nodes != 1 or len(queue.job_class.options) != 1:
             return 0
         # What stands in front of another queue keeps its turn.
         before = waiting[1][:2] if len(waiting) > 1 else None
-        events = list(self._placements(queue, before, pace.depth, now))
+        events = list(self._placements(queue, kind, before, pace.depth, now))
         return len(events) if events and commit("places ahead of need", events) else 0
 
     def _left(self, queue: PendingQueue) -> Iterator[tuple[int, str]]:
         """What of a queue still waits, for the same as when it was planned."""
-        key = (queue.job_class, queue.priority)
-        for order, job_id in queue.jobs:
-            now = self._state.pending.key_of(job_id)
-            if now is not None and now == key:
+        key, pending = (queue.job_class, queue.priority), self._state.pending
+        for position, (order, job_id) in enumerate(queue.jobs):
+            now = pending.key_of(job_id)
+            if now is not None and now == key and pending.limit_of(job_id) == queue.jobs.limits_us[position]:
                 yield order, job_id
 
     def _placements(
-        self, queue: PendingQueue, before: tuple[int, int] | None, depth: int, now: int
+        self, queue: PendingQueue, kind: _Kind, before: tuple[int, int] | None, depth: int, now: int
     ) -> Iterator[AttemptPlaced]:
-        """The next jobs of a queue, each behind the shortest line of its class."""
+        """The next jobs of a queue, each behind the shortest line of its kind, up to one of another kind."""
         state, promised = self._state, dict[str, int]()
-        lines = [(line.length, number, line) for number, line in enumerate(self._lines(queue.job_class, now))]
+        lines = [(line.length, number, line) for number, line in enumerate(self._lines(kind, now))]
         heapq.heapify(lines)
         rooms = self._rooms({line.node.id for _, _, line in lines})
         left = WAITING_MAX - len(state.behind)
@@ -214,10 +220,11 @@ class Ahead:
                 heapq.heappop(lines)
             job = state.jobs[job_id]
             overtakes = before is not None and (-queue.priority, order) > before
-            if left <= 0 or not lines or overtakes or job.spec.secrets:
+            other = state.pending.limit_of(job_id) != kind[1]
+            if left <= 0 or not lines or overtakes or other or job.spec.secrets:
                 return
             length, number, line = heapq.heappop(lines)
-            nanos = cumulative(line.first.rate, queue.job_class.hold_us)
+            nanos = cumulative(line.first.rate, queue.job_class.hold_us + kind[1])
             holds = holds_for(state, job, nanos, promised)
             if isinstance(holds, Reason):
                 return
@@ -227,8 +234,8 @@ class Ahead:
             rooms[line.node.id] -= 1
             heapq.heappush(lines, (length + 1, number, line._replace(tail=event.attempt_id, job=job.display)))
 
-    def _lines(self, job_class: JobClass, now: int) -> Iterator[_Line]:
-        """Places that jobs of a class have now and would be given again: nothing but what is free on any node
+    def _lines(self, kind: _Kind, now: int) -> Iterator[_Line]:
+        """Places that jobs of a kind have now and would be given again: nothing but what is free on any node
         has changed since, and what is there has not been there for long.
         """
         state = self._state
@@ -236,14 +243,14 @@ class Ahead:
             attempt = state.attempts.get(attempt_id)
             if attempt is None or attempt.after or known.facts_version != state.cluster.facts_version:
                 continue
-            if known.job_class is not job_class and known.job_class != job_class:
+            if known.kind != kind:
                 continue
             node = state.nodes[attempt.members[0].alloc.node_id]
             since = attempt.started_at or attempt.placed_at
             if (
                 attempt.members[0].report is None
                 and attempt.stop_cause is None
-                and attempt.time_limit_us == job_class.time_limit_us
+                and attempt.time_limit_us == kind[1]
                 and 0 <= now - since <= SHORT_US
                 and state.cluster.ready[node.row]
                 and not node.doubtful

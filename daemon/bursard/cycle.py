@@ -168,8 +168,8 @@ class Cycle:
         if self.last is None:
             return []
         queues, verdicts = self.last.snapshot.queues, self.last.plan.verdicts
-        indices = (index for index, verdict in verdicts.items() if verdict.blocked_by == UNCOMPUTABLE)
-        return [queues[index].jobs[0][1] for index in indices]
+        found = ((index, one) for index, one in verdicts.items() if one.blocked_by == UNCOMPUTABLE)
+        return [queues[index].jobs[one.position][1] for index, one in found]
 
     def _look(self) -> _Seen | None:
         """Do what time brings, and freeze the world; None when nobody waits."""
@@ -242,7 +242,7 @@ def _pause_s(live: int) -> float:
 
 def _brings_more(done: Plan) -> bool:
     """Could jobs start because of what a plan did? Starts only take: room, money, slots of arrays. But a
-    queue that started as a whole may go on: behind its window, or with the next tasks of an array.
+    queue that started as a whole may go on, with the next tasks of an array.
     """
     return any(
         not isinstance(action, Start) or action.queue not in done.verdicts
@@ -289,9 +289,9 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     key = state.pending.key_of(job.id)
     if array is not None and not job.has_slot:
         # It waits behind the tasks of its array that are in the queue, for the same as they do.
-        key = (state.class_of(job), job.spec.priority)
+        key = (state.class_of(job).without_limit(), job.spec.priority)
     last = cycle.last if cycle is not None else None
-    reason = last.reason(key) if last is not None and key is not None else None
+    reason = last.reason(key, job.id) if last is not None and key is not None else None
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
     )

@@ -15,13 +15,25 @@ import msgspec
 
 from bursar.ids import Ids
 from bursar.model import Hold, MemberAllocation, Reason, ReasonCode
-from bursar_policies.decision import Action, JobClass, Placement, Plan, Snapshot, Start, Stop
+from bursar_policies.decision import (
+    UNCOMPUTABLE,
+    Action,
+    JobClass,
+    Placement,
+    Plan,
+    Snapshot,
+    Start,
+    Stop,
+    Verdict,
+)
 from bursard.events import AttemptPlaced, Event, StopRequested
 from bursard.scheduler import PlanCache, plan, reason_of
 from bursard.state import JobRecord, State
 
 Commit = Callable[[str, Sequence[Event]], bool]
 """Makes events true at once, all or none; False when they could not be applied. First what it is about."""
+_SAME_FOR_ALL = ("room", "fault", UNCOMPUTABLE)
+"""What stops a job whatever its time limit, so that one sentence serves all of a queue."""
 GANG_PORT_FIRST = 29_500
 """Rendezvous ports of gangs count up from torch's own default."""
 
@@ -116,7 +128,8 @@ class _Check:
         key = state.pending.key_of(start.job_id)
         if job is None or key is None or start.job_id in self._started:
             return _gone(f"job {start.job_id} no longer waits")
-        if not _same(key[0], self._snapshot.queues[start.queue].job_class):
+        same = _same(key[0], self._snapshot.queues[start.queue].job_class)
+        if not same or state.pending.limit_of(start.job_id) != start.asked_us:
             return _gone(f"job {start.job_id} asks for something else by now")
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
@@ -264,21 +277,31 @@ class LastPlan:
         self.snapshot = snapshot
         self.plan = made
         self._index: dict[tuple[JobClass, int], int] | None = None
-        self._reasons: dict[int, Reason] = {}
+        self._reasons: dict[tuple[int, Verdict], Reason] = {}
 
     def blocked(self) -> dict[tuple[JobClass, int], int]:
-        """Queues whose first job did not start, by class and priority: their index in the snapshot."""
+        """Queues of which something did not start, by class and priority: their index in the snapshot."""
         if self._index is None:
             queues = self.snapshot.queues
             found = ((queues[index], index) for index in self.plan.verdicts)
             self._index = {(queue.job_class, queue.priority): index for queue, index in found}
         return self._index
 
-    def reason(self, key: tuple[JobClass, int]) -> Reason | None:
-        """Why the first job of a queue waits; None when the plan did not see it, or starts all of it."""
+    def reason(self, key: tuple[JobClass, int], job_id: str) -> Reason | None:
+        """Why a job of a queue waits; None when the plan did not see the queue, or starts all of it. A job
+        that it did not see, or that started, waits for the same as the first of its queue.
+        """
         index = self.blocked().get(key)
         if index is None:
             return None
-        if index not in self._reasons:
-            self._reasons[index] = reason_of(self.snapshot, self.plan, index)
-        return self._reasons[index]
+        queue, verdict = self.snapshot.queues[index], self.plan.verdicts[index]
+        same = verdict.shorter is None and verdict.blocked_by in _SAME_FOR_ALL
+        position = -1 if same else queue.position_of(job_id)
+        if position < 0:
+            position = verdict.position
+        which = verdict.of(queue.class_at(position).hold_us)
+        if which.blocked_by not in _SAME_FOR_ALL:
+            return reason_of(self.snapshot, self.plan, index, position)
+        if (index, which) not in self._reasons:
+            self._reasons[index, which] = reason_of(self.snapshot, self.plan, index, position)
+        return self._reasons[index, which]

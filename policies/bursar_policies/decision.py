@@ -1,18 +1,19 @@
 """What the scheduler is given and what it answers: `Snapshot` in, `Plan` out. Frozen, no I/O.
 
 `plan(snapshot, now) -> Plan` takes no other input: daemon, simulator, `bursar plan`, a replay and tests
-call exactly that. Nodes and running members are numpy columns (struct of arrays), jobs are grouped into
-*classes* that ask for the same thing, so feasibility and scores are computed per class and node, never per
-job. A plan says what to do in *groups* of actions, and in a few numbers what stops the rest; sentences are
-made of them when somebody asks.
+call exactly that. Nodes, running members and pending jobs are numpy columns (struct of arrays). Jobs are
+grouped into *classes* that ask for the same thing, whatever their time limits, so feasibility and scores are
+computed per class and node, never per job. A plan says what to do in *groups* of actions, and in a few
+numbers what stops the rest; sentences are made of them when somebody asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
@@ -64,10 +65,12 @@ class NodeColumns(msgspec.Struct, frozen=True):
 class JobClass(msgspec.Struct, frozen=True):
     """Everything about a pending job that decides where it may go and what it may cost.
 
-    Two jobs of one class differ only in their place in the queue.
+    Two jobs of one class differ only in their place in the queue. The class of a whole queue names no time
+    limit (`without_limit`): users' limits differ as often as their jobs do.
 
     Attributes:
-        time_limit_us: always > 0 here: the worst case the hold pays for (grace and margin not included).
+        time_limit_us: the worst case the hold pays for (grace and margin not included); 0 in the class of a
+            queue, whose jobs have a limit each.
         hold_us: what the hold covers: time limit + grace + margin.
         budgets: names of the hard budgets that must all pay; last, of a task, the `max_cost` of its array
             (`cap_of`).
@@ -89,24 +92,97 @@ class JobClass(msgspec.Struct, frozen=True):
     max_cost_nanos: int = 0
     avoid_nodes: tuple[str, ...] = ()
 
+    def without_limit(self) -> JobClass:
+        """What jobs that differ in nothing but their time limits have in common."""
+        return self.limited(0) if self.time_limit_us else self
+
+    def limited(self, time_limit_us: int) -> JobClass:
+        """The same with another time limit."""
+        overhead_us = self.hold_us - self.time_limit_us
+        return replace(self, time_limit_us=time_limit_us, hold_us=time_limit_us + overhead_us)
+
 
 def cap_of(array_id: str) -> str:
     """The name under which an array's own `max_cost` stands among budgets, none of which has a space."""
     return f"max_cost of {array_id}"
 
 
+_FEW = 64
+
+
+class JobColumns(msgspec.Struct, frozen=True, eq=False):
+    """The jobs of one queue, one row each, oldest first. Nothing here changes once it was handed out.
+
+    Arrays (j = jobs):
+        orders: int64 (j), ascending: the order of submission, unique in the cluster.
+        limits_us: int64 (j), > 0, the time limit of each.
+        ids: object (j), str.
+    """
+
+    orders: NDArray[np.int64]
+    limits_us: NDArray[np.int64]
+    ids: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, jobs: Iterable[tuple[int, str, int]]) -> JobColumns:
+        """Columns of (order, job id, time limit), in any order."""
+        rows = sorted(jobs)
+        ids = np.empty(len(rows), dtype=np.object_)
+        ids[:] = [job_id for _, job_id, _ in rows]
+        return cls(
+            np.array([order for order, _, _ in rows], dtype=np.int64),
+            np.array([limit_us for _, _, limit_us in rows], dtype=np.int64),
+            ids,
+        )
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """(order, job id) of each; few are made at a time, since most readers stop early."""
+        for at in range(0, len(self.orders), _FEW):
+            orders, ids = self.orders[at : at + _FEW], self.ids[at : at + _FEW]
+            yield from zip(orders.tolist(), ids.tolist(), strict=True)
+
+    def __getitem__(self, position: int) -> tuple[int, str]:
+        """(order, job id) of one."""
+        return int(self.orders[position]), str(self.ids[position])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobColumns) and self._rows() == other._rows()
+
+    def _rows(self) -> tuple[list[int], list[int], list[str]]:
+        return self.orders.tolist(), self.limits_us.tolist(), self.ids.tolist()
+
+    def kept(self, wanted: Iterable[bool]) -> JobColumns:
+        """Only those for which it says so."""
+        mask = np.array(list(wanted), dtype=np.bool_)
+        return JobColumns(self.orders[mask], self.limits_us[mask], self.ids[mask])
+
+
+NO_JOBS = JobColumns.of(())
+
+
 class PendingQueue(msgspec.Struct, frozen=True):
-    """The eligible jobs of one class at one priority, oldest first (a window; `total` counts all).
+    """The eligible jobs of one class at one priority.
 
     Attributes:
+        job_class: without a time limit; `class_at` has it.
         priority: 0..100, higher first.
-        jobs: (order, job_id), ascending; `order` is the submission order, unique in the cluster.
     """
 
     job_class: JobClass
     priority: int
-    jobs: Sequence[tuple[int, str]]
-    total: int
+    jobs: JobColumns
+
+    def class_at(self, position: int) -> JobClass:
+        """The class of one of its jobs, with its time limit."""
+        return self.job_class.limited(int(self.jobs.limits_us[position]))
+
+    def position_of(self, job_id: str) -> int:
+        """Where a job stands, -1 when it is none of these."""
+        found = np.flatnonzero(self.jobs.ids == job_id)
+        return int(found[0]) if len(found) else -1
 
 
 class RunningMember(msgspec.Struct, frozen=True):
@@ -197,7 +273,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
         time_limit_us: may be shorter than asked: what `max_cost` pays for at this price.
         hold_nanos: worst case of the whole gang, to be held in each of `budgets`.
         why: short evidence for `explain`: candidates seen, best score, runner-up.
-        queue: index of its `PendingQueue`.
+        queue: index of its `PendingQueue`. asked_us: the time limit it has there.
     """
 
     job_id: str
@@ -208,6 +284,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     budgets: tuple[str, ...]
     why: str = ""
     queue: int = -1
+    asked_us: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -247,7 +324,7 @@ UNCOMPUTABLE = "uncomputable"
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What stopped the first job of a queue, in numbers; `scheduler.reason_of` makes the sentence.
+    """What stopped jobs of a queue, in numbers; `scheduler.reason_of` makes the sentence.
 
     Attributes:
         blocked_by: room (too little is free) | money (`code`, `budget`, `needed_nanos` and
@@ -256,6 +333,9 @@ class Verdict(msgspec.Struct, frozen=True):
         option: the alternative it waits for, when it waits for room.
         starts: how many starts of this plan came before it: what they took was not there for it.
         claimed: money was already set aside for the reserved job.
+        position: of the job that it stopped first.
+        from_hold_us: it stops the jobs of the queue that hold for at least so long; 0: all that are left.
+        shorter: what stops the others, when there are any.
     """
 
     blocked_by: str
@@ -266,6 +346,16 @@ class Verdict(msgspec.Struct, frozen=True):
     budget: str = ""
     needed_nanos: int = 0
     rate_nanos_per_hour: int = 0
+    position: int = 0
+    from_hold_us: int = 0
+    shorter: Verdict | None = None
+
+    def of(self, hold_us: int) -> Verdict:
+        """The one that stops a job that holds for so long."""
+        verdict = self
+        while verdict.shorter is not None and hold_us < verdict.from_hold_us:
+            verdict = verdict.shorter
+        return verdict
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -274,7 +364,8 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         version, prices, policies: of the snapshot it was made from. at: the instant it was made for.
         groups: what to do, in this order; of a group, everything or nothing is done.
-        verdicts: index of the `PendingQueue` -> why its first job does not start now.
+        verdicts: index of the `PendingQueue` -> why the first job of it that does not start now waits, and
+            those behind it.
         reserved_job: first job that waits for resources, which backfill protects ("" for none).
         reserved_at: when it starts at the latest; 0 when no other job could go ahead of it, so that it
             was not worked out (`explain` always does).

@@ -151,7 +151,7 @@ def all_bytes(shot: Snapshot) -> bytes:
     lists = [shot.nodes.ids, shot.nodes.names, shot.nodes.attributes, shot.nodes.gpu_types]
     rest = [shot.nodes.price_ids, shot.running.attempt_ids, shot.queues, shot.budgets, shot.typical]
     names = [shot.version, shot.strategy, shot.facts_version, shot.prices, shot.policies]
-    return msgspec.msgpack.encode([answer, reasons, arrays, lists, rest, names])
+    return msgspec.msgpack.encode([answer, reasons, arrays, lists, rest, names], enc_hook=np.ndarray.tolist)
 
 
 JOBS = st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from("pq"), st.sampled_from([25, 50, 75]))

@@ -29,6 +29,7 @@ from bursard.scheduler.testing import (
     columns,
     job_class,
     occupy,
+    only,
     queue,
     records,
     request,
@@ -308,7 +309,7 @@ def start_of(head: str, world: Snapshot, waiting: list[PendingQueue]) -> int | N
     nodes, clock = fresh(world.nodes), NOW
     running = [(member.ends_at, i, member) for i, member in enumerate(records(world.running))]
     heapq.heapify(running)
-    hold = {job: q.job_class.hold_us for q in waiting for _, job in q.jobs}
+    hold = {job: q.class_at(i).hold_us for q in waiting for i, (_, job) in enumerate(q.jobs)}
     count = len(running)
     while True:
         shot = replace(
@@ -322,7 +323,7 @@ def start_of(head: str, world: Snapshot, waiting: list[PendingQueue]) -> int | N
             for member in occupy(nodes, start, clock + hold[start.job_id]):
                 count += 1
                 heapq.heappush(running, (member.ends_at, count, member))
-        waiting = [replace(q, jobs=tuple(j for j in q.jobs if j[1] not in started)) for q in waiting]
+        waiting = [only(q, lambda job, gone=started: job not in gone) for q in waiting]
         if not running:
             return None
         clock = running[0][0]
@@ -362,22 +363,14 @@ def test_backfill_never_delays_the_reserved_head(world):
     started = {start.job_id for start in answer.starts}
     orders = {job: (-q.priority, order) for q in world.queues for order, job in q.jobs}
     ahead = [
-        replace(
-            q,
-            jobs=tuple(
-                j for j in q.jobs if orders[j[1]] <= orders[head] and (j[1] in started or j[1] == head)
-            ),
-        )
+        only(q, lambda job: orders[job] <= orders[head] and (job in started or job == head))
         for q in world.queues
     ]
     alone = start_of(head, world, ahead)
     if alone is None:
         return
     before_head = [job for job in started if orders[job] < orders[head]]
-    everyone = [
-        replace(q, jobs=tuple(j for j in q.jobs if orders[j[1]] >= orders[head] or j[1] in before_head))
-        for q in world.queues
-    ]
+    everyone = [only(q, lambda job: orders[job] >= orders[head] or job in before_head) for q in world.queues]
     together = start_of(head, world, everyone)
     assert together is not None
     assert together <= alone

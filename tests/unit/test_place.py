@@ -248,6 +248,6 @@ def test_no_sentence_is_made_before_somebody_asks(site, monkeypatch):
     last = LastPlan(shot, wanted)
     key = site.state.pending.key_of(first)
     assert asked == []
-    assert last.reason(key) == last.reason(key) == reason_of(shot, wanted, 0)
+    assert last.reason(key, first) == last.reason(key, first) == reason_of(shot, wanted, 0)
     assert asked == [1]
-    assert last.reason((key[0], 99)) is None
+    assert last.reason((key[0], 99), first) is None

@@ -71,7 +71,7 @@ def forged(change: object) -> bytes:
     """A good file with one thing changed in it."""
     document = unpacked(packed(site()))
     change(document)  # type: ignore[operator]
-    return MAGIC + b"1\n" + zlib.compress(json.dumps(document).encode())
+    return MAGIC + b"2\n" + zlib.compress(json.dumps(document).encode())
 
 
 def test_what_was_saved_is_read_and_makes_the_same_plan_and_sentences():
@@ -111,8 +111,8 @@ def test_a_file_that_was_read_is_as_frozen_as_the_state_gives_it():
     [
         (b"", "is not a saved snapshot"),
         (b"PK\x03\x04 something else", "is not a saved snapshot"),
-        (MAGIC + b"2\n" + packed(site()).partition(b"\n")[2], "is of format '2', this version reads 1"),
-        (MAGIC + b"1\nnoise", "is damaged"),
+        (MAGIC + b"3\n" + packed(site()).partition(b"\n")[2], "is of format '3', this version reads 2"),
+        (MAGIC + b"2\nnoise", "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"[" * 100_000), "is damaged"),
         (MAGIC + b"1\n", "is cut off"),
@@ -164,6 +164,32 @@ def test_columns_that_do_not_agree_are_refused(part, column, value, said):
 
     with pytest.raises(InvalidRequest, match=said):
         load(forged(change))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("ids", ["only one"]),
+        ("ids", [1, 2]),
+        ("limits_us", ["<i8", [2], "A" * 22 + "=="]),
+        ("orders", ["<i8", [1], "AAAAAAAAAAA="]),
+    ],
+    ids=["rows", "no names", "no limit", "orders"],
+)
+def test_queues_whose_columns_do_not_agree_are_refused(column, value):
+    def change(document: dict[str, dict[str, list[dict[str, dict[str, object]]]]]) -> None:
+        document["snapshot"]["queues"][0]["jobs"][column] = value
+
+    with pytest.raises(InvalidRequest, match="is damaged"):
+        load(forged(change))
+
+
+@pytest.mark.parametrize("part", ["job_class", "jobs", "total"])
+def test_a_damaged_file_of_the_released_format_is_refused(part):
+    document = unpacked(RELEASED.read_bytes())
+    del document["snapshot"]["queues"][0][part]  # type: ignore[index]
+    with pytest.raises(InvalidRequest, match="is damaged"):
+        load(MAGIC + b"1\n" + zlib.compress(json.dumps(document).encode()))
 
 
 # ------------------------------------------------------------------ bursar sim --replay

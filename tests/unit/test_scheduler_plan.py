@@ -6,7 +6,6 @@ import pytest
 
 from bursar.errors import InvalidRequest
 from bursar.model import ReasonCode
-from bursar_policies.decision import PendingQueue
 from bursar_policies.filters import matches
 from bursar_policies.scorers import Weights
 from bursard.scheduler import PlanCache, plan, reason_of
@@ -58,10 +57,8 @@ def test_equal_priority_goes_by_submission_across_queues():
     assert [start.job_id for start in plan(shot, NOW).starts] == ["a1", "b2", "b3"]
 
 
-def test_exhausted_window_is_not_a_reason():
-    """The queue counts 9 jobs and shows one, which starts: nothing is known to wait."""
-    wanted = PendingQueue(job_class(), 50, ((1, "x"),), 9)
-    answer = plan(snapshot(columns([Node(name="a")]), wanted), NOW)
+def test_a_queue_that_starts_as_a_whole_has_no_verdict():
+    answer = plan(snapshot(columns([Node(name="a")]), queue(job_class(), (1, "x"))), NOW)
     assert len(answer.starts) == 1
     assert not answer.verdicts
 

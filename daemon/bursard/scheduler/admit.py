@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bursar.model import ReasonCode
 from bursar.money import NANOS_MAX
 from bursar_policies.decision import BudgetRoom, JobClass
-from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, worst_hold
+from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, longest_hold_us, worst_hold
 
 
 class Admitted(NamedTuple):
@@ -55,18 +55,20 @@ class Rooms:
         for budget in budgets:
             self._promised[budget] = self._promised.get(budget, 0) + nanos
 
-    def admit(self, job_class: JobClass, rate_nanos_per_hour: int) -> Admitted | Refusal:
+    def admit(self, job_class: JobClass, rate_nanos_per_hour: int, limit_us: int = 0) -> Admitted | Refusal:
         """May a gang of this class start at this rate?
 
         Args:
             rate_nanos_per_hour: of the whole gang; negative when unknown, which the price filter
                 only lets through for jobs without any limit on money.
+            limit_us: the job's time limit; 0: the class has it.
         """
         rate = max(rate_nanos_per_hour, 0)
         cap = job_class.max_price_nanos_per_hour
         if cap and rate > cap:
             return Refusal(ReasonCode.PRICE_CAP_EXCEEDED, "", rate, rate)
-        time_limit_us, hold_us = job_class.time_limit_us, job_class.hold_us
+        time_limit_us = limit_us or job_class.time_limit_us
+        hold_us = job_class.hold_us - job_class.time_limit_us + time_limit_us
         if job_class.max_cost_nanos and rate:
             limit_us = capped_time_limit_us(rate, time_limit_us, hold_us, job_class.max_cost_nanos)
             if limit_us < min(SECOND_US, time_limit_us):
@@ -87,6 +89,22 @@ class Rooms:
                 code = ReasonCode.BUDGET_EXHAUSTED if short else ReasonCode.BUDGET_COMMITTED
                 return Refusal(code, budget, hold, rate)
         return Admitted(time_limit_us, hold_us, hold)
+
+    def refused_from_us(self, job_class: JobClass, refusal: Refusal) -> int:
+        """Jobs of this class that hold for at least so long are refused as well, as long as no room is given
+        back and no place becomes cheaper. 0: all of them are.
+        """
+        rate, overhead_us = refusal.rate_nanos_per_hour, job_class.hold_us - job_class.time_limit_us
+        if refusal.code is ReasonCode.PRICE_CAP_EXCEEDED or not rate:
+            return 0
+        if refusal.budget:
+            room = self.room_nanos(refusal.budget) if refusal.budget in self.budgets else -1
+            return longest_hold_us(rate, room) + 1 if room >= 0 else 0
+        if refusal.code is ReasonCode.MISCONFIGURED:
+            return longest_hold_us(rate, NANOS_MAX) + 1
+        if job_class.max_cost_nanos < 0:
+            return 0
+        return max(longest_hold_us(rate, job_class.max_cost_nanos), overhead_us) + 1
 
 
 def limits_money(job_class: JobClass) -> bool:

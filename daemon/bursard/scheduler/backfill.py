@@ -28,10 +28,15 @@ from bursard.scheduler.world import World
 
 
 class Reservation:
-    """The head's claim: `left` is what its nodes have beside it at the shadow time."""
+    """The head's claim: `left` is what its nodes have beside it at the shadow time.
 
-    def __init__(self, job_id: str, at: int, left: dict[int, NodeState], rate: int, hold_nanos: int) -> None:
-        self.job_id = job_id
+    Attributes:
+        job_id, queue: whose it is, and the index of its queue; set by whoever keeps the claim.
+    """
+
+    def __init__(self, at: int, left: dict[int, NodeState], rate: int, hold_nanos: int) -> None:
+        self.job_id = ""
+        self.queue = -1
         self.at = at
         self.left = left
         self.rate_nanos_per_hour = rate
@@ -70,6 +75,12 @@ class Reservation:
         self.left[row] = NodeState(row, cpu, memory, gpus)
 
 
+class NoClaim(NamedTuple):
+    """No end of a running job helps, or (`money`) money would still refuse the job then."""
+
+    money: bool
+
+
 class _Option(NamedTuple):
     at: int
     rate: int
@@ -80,23 +91,24 @@ class _Option(NamedTuple):
 
 def reserve(
     world: World,
-    job_id: str,
     job_class: JobClass,
     asks: tuple[Ask, ...],
     rooms: Rooms,
     releases: Releases,
     now: int,
-) -> Reservation | None:
-    """The earliest claim of a job that waits for resources; None when no end of a running job helps,
-    or money would still refuse it then: a job that cannot start does not hold others back.
+) -> Reservation | NoClaim:
+    """The earliest claim of a job that waits for resources, if there is one: a job that cannot start does not
+    hold others back. `job_class` has its time limit.
     """
-    found = []
+    found, money = [], False
     for option, ask in enumerate(asks):
         claim = _earliest(world, option, world.table(ask), job_class, rooms, releases, now)
-        if claim is not None:
+        if isinstance(claim, NoClaim):
+            money = money or claim.money
+        else:
             found.append(claim)
     if not found:
-        return None
+        return NoClaim(money)
     best = min(found, key=lambda c: (c.at, 0 if job_class.ordered else c.rate, c.option))
     request = best.table.request
     left = {}
@@ -110,7 +122,7 @@ def reserve(
         left[row] = NodeState(row, cpu, state.memory_bytes - request.memory_bytes, gpus)
     answer = rooms.admit(job_class, best.rate)
     hold_nanos = answer.hold_nanos if isinstance(answer, Admitted) else 0
-    return Reservation(job_id, best.at, left, best.rate, hold_nanos)
+    return Reservation(best.at, left, best.rate, hold_nanos)
 
 
 def _earliest(
@@ -121,11 +133,11 @@ def _earliest(
     rooms: Rooms,
     releases: Releases,
     now: int,
-) -> _Option | None:
+) -> _Option | NoClaim:
     """When and where one alternative can first start."""
     count = job_class.nodes
     if table.usable_count < count:
-        return None
+        return NoClaim(money=False)
     ready: list[tuple[int, int, int, int]] = []
     for row in np.flatnonzero(table.usable).tolist():
         at = now
@@ -136,7 +148,7 @@ def _earliest(
     ready.sort()
     by_price = sorted(ready, key=lambda entry: (entry[1] < 0, *entry[1:3]))
     if len(ready) < count or not _pays(rooms, job_class, table, by_price[:count]):
-        return None
+        return NoClaim(money=len(ready) >= count)
     for last in range(count - 1, len(ready)):
         if last + 1 < len(ready) and ready[last + 1][0] == ready[last][0]:
             continue
@@ -144,7 +156,7 @@ def _earliest(
         if _pays(rooms, job_class, table, by_price[:count]):
             rows = [entry[3] for entry in by_price[:count]]
             return _Option(ready[last][0], gang_rate(table, rows), option, rows, table)
-    return None
+    raise AssertionError("all of them together pay")
 
 
 def _pays(rooms: Rooms, job_class: JobClass, table: Table, chosen: list[tuple[int, int, int, int]]) -> bool:

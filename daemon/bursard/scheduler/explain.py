@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
+from bursar.errors import NotFound
 from bursar.model import Reason, ReasonCode
 from bursar.money import cumulative
 from bursar.resources import MILLI, format_size
@@ -21,6 +22,7 @@ from bursar_policies.decision import (
     BudgetVerdict,
     Explanation,
     JobClass,
+    JobColumns,
     NodeVerdict,
     PendingQueue,
     Plan,
@@ -50,16 +52,18 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         index: of its `PendingQueue` in the snapshot.
         job_id: one of the queue; its first job when empty.
     """
+    snapshot, index = _alone(snapshot, index, job_id or snapshot.queues[index].jobs[0][1])
     queue = snapshot.queues[index]
-    job_id = job_id or queue.jobs[0][1]
+    job_id = queue.jobs[0][1]
+    job_class = queue.class_at(0)
     planner = Planner(snapshot, now, World(snapshot))
     result = planner.run()
     started = {start.job_id for start in result.starts}
-    tables = [planner.world.table(ask) for ask in gang.asks_of(queue.job_class)]
+    tables = [planner.world.table(ask) for ask in gang.asks_of(job_class)]
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
-    ahead = _ahead(snapshot, queue, job_id, started)
+    ahead = _ahead(snapshot, queue, started)
     starts = job_id in started
-    claim = None if starts else _claim(planner, queue.job_class, job_id)
+    claim = None if starts else _claim(planner, job_class)
     names = snapshot.nodes.names
     return Explanation(
         job_id=job_id,
@@ -67,26 +71,42 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         reason=NOTHING if starts else _reason(snapshot, result, index),
         counts=_counts(planner.world, table),
         nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
-        budgets=_budgets(queue.job_class, planner, table),
+        budgets=_budgets(job_class, planner, table),
         ahead=tuple(ahead[:AHEAD_SHOWN]),
-        ahead_total=len(ahead) + _beyond_window(snapshot, queue),
+        ahead_total=len(ahead),
         holders=_holders(snapshot, table),
         expected_start_at=_expected(claim, now),
         expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
-        alternatives=() if starts else _alternatives(snapshot, index, now, job_id, planner),
+        alternatives=() if starts else _alternatives(snapshot, index, now, planner),
     )
+
+
+def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
+    """The same world with one job in a queue of its own, so that a plan says what stops this very job: how
+    jobs are grouped changes nothing of a plan. Its index.
+    """
+    queue = snapshot.queues[index]
+    position = queue.position_of(job_id)
+    if position < 0:
+        raise NotFound(f"job {job_id} does not wait in queue {index}")
+    own = [row == position for row in range(len(queue.jobs))]
+    alone = replace(queue, jobs=queue.jobs.kept(own))
+    rest = replace(queue, jobs=queue.jobs.kept(not mine for mine in own))
+    queues = [rest if row == index else other for row, other in enumerate(snapshot.queues)]
+    return replace(snapshot, queues=(*queues, alone)), len(queues)
 
 
 def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50) -> WhatIf:
     """Where a job would start now, behind all that wait at its priority, and its price."""
-    last = max((q.jobs[-1][0] for q in snapshot.queues if q.jobs), default=0)
-    queue = PendingQueue(job_class, priority, ((last + 1, WHAT_IF_ID),), 1)
+    last = max((q.jobs[-1][0] for q in snapshot.queues if len(q.jobs)), default=0)
+    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us)])
+    queue = PendingQueue(job_class.without_limit(), priority, jobs)
     asked = replace(snapshot, queues=(*snapshot.queues, queue))
     planner = Planner(asked, now, World(asked))
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
     if start is None:
-        claim = _claim(planner, job_class, WHAT_IF_ID)
+        claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
         return WhatIf(None, reason, expected_start_at=_expected(claim, now))
     rate = sum(member.rates.total for member in start.members)
@@ -115,11 +135,12 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
     return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
 
 
-def _claim(planner: Planner, job_class: JobClass, job_id: str) -> Reservation | None:
+def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
     """When it could start by the latest ends of what runs, if nothing else came before it."""
     asks = gang.asks_of(job_class)
     rooms = Rooms(planner.snapshot.budgets)
-    return reserve(planner.world, job_id, job_class, asks, rooms, planner.releases, planner.now)
+    found = reserve(planner.world, job_class, asks, rooms, planner.releases, planner.now)
+    return found if isinstance(found, Reservation) else None
 
 
 def _expected(claim: Reservation | None, now: int) -> int:
@@ -127,23 +148,17 @@ def _expected(claim: Reservation | None, now: int) -> int:
     return claim.at if claim is not None and claim.at > now else 0
 
 
-def _ahead(snapshot: Snapshot, queue: PendingQueue, job_id: str, started: set[str]) -> list[str]:
-    """Jobs that are looked at before this one and do not start now."""
-    own = next((order for order, name in queue.jobs if name == job_id), None)
-    if own is None:
-        own = queue.jobs[-1][0] + 1
-    before = [
-        (-other.priority, order, name)
-        for other in snapshot.queues
-        for order, name in other.jobs
-        if (-other.priority, order) < (-queue.priority, own) and name not in started
-    ]
+def _ahead(snapshot: Snapshot, queue: PendingQueue, started: set[str]) -> list[str]:
+    """Jobs that are looked at before the one of this queue and do not start now."""
+    own = queue.jobs[0][0]
+    before = []
+    for other in snapshot.queues:
+        if other.priority < queue.priority:
+            continue
+        until = len(other.jobs) if other.priority > queue.priority else int((other.jobs.orders < own).sum())
+        rows = zip(other.jobs.orders[:until].tolist(), other.jobs.ids[:until].tolist(), strict=True)
+        before += [(-other.priority, order, name) for order, name in rows if name not in started]
     return [name for _, _, name in sorted(before)]
-
-
-def _beyond_window(snapshot: Snapshot, queue: PendingQueue) -> int:
-    """Jobs of higher priority that the snapshot counts but does not list."""
-    return sum(q.total - len(q.jobs) for q in snapshot.queues if q.priority > queue.priority)
 
 
 def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:
@@ -208,15 +223,14 @@ def _holders(snapshot: Snapshot, table: Table) -> tuple[tuple[str, str, int], ..
     return tuple((names[nodes[row]], running.attempt_ids[row], ends[row]) for row in rows[:HOLDERS_SHOWN])
 
 
-def _alternatives(
-    snapshot: Snapshot, index: int, now: int, job_id: str, planner: Planner
-) -> tuple[Alternative, ...]:
-    """Changes that a plan has been seen to start now."""
+def _alternatives(snapshot: Snapshot, index: int, now: int, planner: Planner) -> tuple[Alternative, ...]:
+    """Changes that a plan has been seen to start now. `index`: of the queue of this one job."""
     queue, found = snapshot.queues[index], []
-    order = next((order for order, name in queue.jobs if name == job_id), queue.jobs[0][0])
-    others = [replace(q, jobs=()) if i == index else q for i, q in enumerate(snapshot.queues)]
-    for change, job_class in candidates(planner, queue.job_class):
-        changed = replace(queue, job_class=job_class, jobs=((order, job_id),), total=1)
+    order, job_id = queue.jobs[0]
+    others = [other for row, other in enumerate(snapshot.queues) if row != index]
+    for change, job_class in candidates(planner, queue.class_at(0)):
+        jobs = JobColumns.of([(order, job_id, job_class.time_limit_us)])
+        changed = PendingQueue(job_class.without_limit(), queue.priority, jobs)
         trial = plan(replace(snapshot, queues=(*others, changed)), now)
         start = _start_of(trial.starts, job_id)
         if start is None:

@@ -66,12 +66,15 @@ def gang_rate(table: Table, rows: list[int]) -> int:
 
 
 def choose(
-    world: World, job_class: JobClass, asks: tuple[Ask, ...], rooms: Rooms, keys: Keys
+    world: World, job_class: JobClass, asks: tuple[Ask, ...], rooms: Rooms, keys: Keys, limit_us: int = 0
 ) -> Choice | NoChoice:
     """The alternative and nodes to start on now.
 
     `ordered` takes the first alternative that fits and is admitted, else the cheapest one; an
     unknown price counts as dearest.
+
+    Args:
+        limit_us: the job's time limit; 0: the class has it.
     """
     found: list[tuple[tuple[int, int, int], Table, list[int]]] = []
     for option, ask in enumerate(asks):
@@ -87,7 +90,7 @@ def choose(
         found.sort(key=lambda entry: entry[0])
     refusals = []
     for (_, _, option), table, rows in found:
-        answer = rooms.admit(job_class, gang_rate(table, rows))
+        answer = rooms.admit(job_class, gang_rate(table, rows), limit_us)
         if isinstance(answer, Admitted):
             return Choice(option, table, rows, answer)
         refusals.append((option, answer))

@@ -6,7 +6,12 @@ Why     daemon, simulator, `bursar plan` and tests call exactly this function.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.model import ReasonCode
@@ -14,20 +19,17 @@ from bursar.words import plural
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
-    JobClass,
-    PendingQueue,
     Placement,
     Plan,
     Snapshot,
     Start,
     Verdict,
 )
-from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights
 from bursard.scheduler import gang
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
-from bursard.scheduler.rank import Ranking
+from bursard.scheduler.rank import Lane, Ranking
 from bursard.scheduler.releases import Releases
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import PlanCache, World
@@ -57,15 +59,29 @@ def plan(
         weights: of the packing scorers instead of the strategy's own, for benches.
 
     Returns:
-        Actions in the order they must be applied; for every queue whose first remaining job does not
-        start, one verdict, of which `reason_of` makes the sentence. `reserved_at` is 0 when nothing had to
-        be held back for the reserved job, so its time was not worked out.
+        Actions in the order they must be applied; for every queue of which something is left, what stops
+        it, of which `reason_of` makes the sentence. `reserved_at` is 0 when nothing had to be held back for
+        the reserved job, so its time was not worked out.
 
     Raises:
         InvalidRequest: unknown strategy, or more nodes than a plan covers.
     """
     with (cache or PlanCache()).world(snapshot, weights) as world:
         return Planner(snapshot, now, world).run()
+
+
+class _Head(NamedTuple):
+    """A job that waits for room, and so may have the claim.
+
+    Attributes:
+        key: its place among all jobs. position: in its lane.
+        from_hold_us: jobs of the lane that hold for at least so long wait for the same.
+    """
+
+    key: tuple[int, int]
+    lane: int
+    position: int
+    from_hold_us: int
 
 
 class Planner:
@@ -77,76 +93,82 @@ class Planner:
         self.world = world
         self.rooms = Rooms(snapshot.budgets)
         self.groups: list[tuple[Action, ...]] = []
-        self.verdicts: dict[int, Verdict] = {}
-        self.heads: list[tuple[str, JobClass, tuple[Ask, ...]]] = []
         self.reservation: Reservation | None = None
         self.considered = 0
+        self._heads: list[_Head] = []
+        self._ranking = Ranking(snapshot.queues)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
 
     def run(self) -> Plan:
         """Walk the whole queue."""
-        snapshot, ranking = self.snapshot, Ranking(self.snapshot.queues)
-        asks: dict[int, tuple[Ask, ...]] = {}
+        ranking = self._ranking
         while ranking:
-            index, job_id = ranking.head()
-            if index not in asks:
-                asks[index] = gang.asks_of(snapshot.queues[index].job_class)
+            lane = ranking.head()
+            lane.asks = lane.asks or gang.asks_of(lane.job_class)
             self.considered += 1
             try:
-                verdict = self.attempt(index, job_id, asks[index])
+                verdict = self.attempt(lane)
             except ArithmeticError:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
-                verdict = self._verdict(UNCOMPUTABLE)
-            if verdict is None:
-                ranking.advance()
-            else:
-                self.verdicts[index] = verdict
-                ranking.block()
-        claim = self.reservation
+                verdict = self._verdict(lane, UNCOMPUTABLE)
+            if verdict is not None:
+                lane.verdicts.append(verdict)
+                lane.below_us = min(lane.below_us, verdict.from_hold_us)
+            ranking.go_on()
+        return self._answer()
+
+    def _answer(self) -> Plan:
+        snapshot, claim = self.snapshot, self.reservation
+        verdicts = ((lane.index, lane.verdict()) for lane in self._ranking.lanes)
+        reserved = claim.job_id if claim else ""
+        budgets: tuple[str, ...] = ()
+        if claim is not None:
+            budgets = snapshot.queues[claim.queue].job_class.budgets
+        elif self._heads:
+            reserved = snapshot.queues[self._heads[0].lane].jobs[self._heads[0].position][1]
         return Plan(
             version=snapshot.version,
             at=self.now,
             groups=tuple(self.groups),
-            verdicts=dict(sorted(self.verdicts.items())),
+            verdicts={index: verdict for index, verdict in verdicts if verdict is not None},
             prices=snapshot.prices,
             policies=snapshot.policies,
-            reserved_job=self.heads[0][0] if self.heads else "",
+            reserved_job=reserved,
             reserved_at=claim.at if claim else 0,
             reserved_nanos=claim.hold_nanos if claim else 0,
-            reserved_budgets=self.heads[0][1].budgets if claim else (),
+            reserved_budgets=budgets,
             considered=self.considered,
         )
 
-    def attempt(self, index: int, job_id: str, asks: tuple[Ask, ...]) -> Verdict | None:
-        """Start the first job of a queue, or say what stops it."""
-        queue = self.snapshot.queues[index]
-        job_class = queue.job_class
-        answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys)
-        if isinstance(answer, gang.Choice) and self.heads and self.reservation is None:
-            self._reserve()
-            answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys)
+    def attempt(self, lane: Lane) -> Verdict | None:
+        """Start the job that a lane shows, or say what stops it."""
+        job_class, asks, limit_us = lane.job_class, lane.asks, lane.limit_us
+        answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys, limit_us)
+        if isinstance(answer, gang.Choice) and self._heads and self.reservation is None:
+            self._reserve(lane.key(lane.position))
+            answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys, limit_us)
         if isinstance(answer, gang.NoChoice):
-            return self._wait(queue, job_id, asks, answer)
+            return self._wait(lane, answer)
         reservation, gpus = self.reservation, self.world.free.gpus
         if reservation is None or self.now + answer.admitted.hold_us <= reservation.at:
             members = gang.place(self.world, answer, lambda row: gpus[row].tolist())
-            self._start(index, job_id, answer, members)
+            self._start(lane, answer, members)
             return None
 
         def spared(table: Table) -> NDArray[np.int64]:
             return reservation.keys(self.world, table)
 
-        answer = gang.choose(self.world, job_class, asks, self.rooms, spared)
+        answer = gang.choose(self.world, job_class, asks, self.rooms, spared, limit_us)
         if isinstance(answer, gang.NoChoice):
-            return self._verdict("claim")
+            gap_us = reservation.at - self.now
+            return self._verdict(lane, "claim", max(gap_us + 1, self._refused_from_us(lane, answer.refusals)))
         usable = {row: list(reservation.usable(self.world, row).gpus) for row in answer.rows}
         members = gang.place(self.world, answer, usable.__getitem__)
-        self._start(index, job_id, answer, members)
-        if self.now + answer.admitted.hold_us > reservation.at:
-            for member in members:
-                held = [(share.index, share.milli) for share in member.devices]
-                reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
+        self._start(lane, answer, members)
+        for member in members:
+            held = [(share.index, share.milli) for share in member.devices]
+            reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
         return None
 
     @property
@@ -160,68 +182,88 @@ class Planner:
                 self._releases.add(member, ends_at)
         return self._releases
 
-    def _reserve(self) -> None:
-        """The claim of the first job that waits, worked out when a later job could go ahead of it.
+    def _reserve(self, before: tuple[int, int]) -> None:
+        """The claim of the first job that waits, worked out when a later job could go ahead of it: the one at
+        `before`, whose turn it is.
 
         Its money is set aside too: a gap filled with the head's own budget would delay the head.
         """
-        while self.reservation is None and self.heads:
-            job_id, job_class, asks = self.heads[0]
+        while self.reservation is None and self._heads and self._heads[0].key < before:
+            head = heapq.heappop(self._heads)
+            lane = self._ranking.lanes[head.lane]
+            job_class = lane.queue.class_at(head.position)
             try:
-                found = reserve(self.world, job_id, job_class, asks, self.rooms, self.releases, self.now)
+                found = reserve(self.world, job_class, lane.asks, self.rooms, self.releases, self.now)
             except ArithmeticError:
-                found = None
-            if found is None:
-                self.heads.pop(0)
                 continue
-            self.reservation = found
-            self.rooms.promise(job_class.budgets, found.hold_nanos)
+            if isinstance(found, Reservation):
+                found.job_id, found.queue = lane.queue.jobs[head.position][1], head.lane
+                self.reservation = found
+                self.rooms.promise(job_class.budgets, found.hold_nanos)
+            elif found.money:
+                self._next_head(lane, head, job_class.hold_us)
 
-    def _wait(
-        self, queue: PendingQueue, job_id: str, asks: tuple[Ask, ...], answer: gang.NoChoice
-    ) -> Verdict:
+    def _next_head(self, lane: Lane, head: _Head, below_us: int) -> None:
+        """Money refuses a head its place to come; a job of its lane that holds for less may have one."""
+        position = lane.following(head.position, below_us)
+        while position >= 0 and lane.hold_at(position) < head.from_hold_us:
+            position = lane.following(position, below_us)
+        if position >= 0:
+            heapq.heappush(self._heads, head._replace(key=lane.key(position), position=position))
+
+    def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
-        job_class = queue.job_class
+        job_class, limit_us = lane.job_class, lane.limit_us
         refusals: list[tuple[int, Refusal]] = list(answer.refusals)
         refused = {option for option, _ in refusals}
-        for option, ask in enumerate(asks):
+        for option, ask in enumerate(lane.asks):
             table = self.world.table(ask)
             if option in refused or table.capable_count < job_class.nodes:
                 continue
-            verdict = self.rooms.admit(job_class, table.cheapest_rate(job_class.nodes))
+            verdict = self.rooms.admit(job_class, table.cheapest_rate(job_class.nodes), limit_us)
             if isinstance(verdict, Admitted):
+                from_us = self._refused_from_us(lane, answer.refusals)
                 if self.reservation is None and table.usable_count >= job_class.nodes:
-                    self.heads.append((job_id, job_class, asks))
-                return self._verdict("room", option)
+                    head = _Head(lane.key(lane.position), lane.index, lane.position, from_us)
+                    heapq.heappush(self._heads, head)
+                return self._verdict(lane, "room", from_us, option)
             refusals.append((option, verdict))
         if not refusals:
-            return self._verdict("fault")
+            return self._verdict(lane, "fault")
+        from_us = self._refused_from_us(lane, refusals)
         option, refusal = min(refusals, key=lambda entry: (_HOPE.index(entry[1].code), entry[0]))
-        return self._verdict("money", option, refusal)
+        return self._verdict(lane, "money", from_us, option, refusal)
 
-    def _verdict(self, blocked_by: str, option: int = 0, refusal: Refusal | None = None) -> Verdict:
-        claimed, starts = self.reservation is not None, len(self.groups)
-        if refusal is None:
-            return Verdict(blocked_by, starts, claimed, option)
-        return Verdict(blocked_by, starts, claimed, option, *refusal)
+    def _refused_from_us(self, lane: Lane, refusals: Sequence[tuple[int, Refusal]]) -> int:
+        """Jobs of the lane that hold for so long are refused every one of these as well."""
+        bounds = (self.rooms.refused_from_us(lane.job_class, refusal) for _, refusal in refusals)
+        return min(max(bounds, default=0), lane.hold_us)
 
-    def _start(
-        self,
-        index: int,
-        job_id: str,
-        choice: gang.Choice,
-        members: tuple[Placement, ...],
-    ) -> None:
-        budgets, admitted = self.snapshot.queues[index].job_class.budgets, choice.admitted
+    def _verdict(
+        self, lane: Lane, blocked_by: str, from_us: int = 0, option: int = 0, refusal: Refusal | None = None
+    ) -> Verdict:
+        made = Verdict(
+            blocked_by=blocked_by,
+            starts=len(self.groups),
+            claimed=self.reservation is not None,
+            option=option,
+            position=lane.position,
+            from_hold_us=from_us,
+        )
+        return made if refusal is None else replace(made, **refusal._asdict())
+
+    def _start(self, lane: Lane, choice: gang.Choice, members: tuple[Placement, ...]) -> None:
+        budgets, admitted = lane.job_class.budgets, choice.admitted
         start = Start(
-            job_id=job_id,
+            job_id=lane.job_id,
             option=choice.option,
             members=members,
             time_limit_us=admitted.time_limit_us,
             hold_nanos=admitted.hold_nanos,
             budgets=budgets,
             why=f"{choice.table.usable_count} of {plural(self.world.count, 'node')} could serve it",
-            queue=index,
+            queue=lane.index,
+            asked_us=lane.limit_us,
         )
         self.groups.append((start,))
         self.rooms.promise(budgets, admitted.hold_nanos)

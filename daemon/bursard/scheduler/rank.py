@@ -1,7 +1,9 @@
 """Rank: the order in which pending jobs are looked at.
 
-Why     queues are already sorted by submission, so merging their heads with a heap yields the whole
-        order (priority, then submission) without ever sorting 100,000 jobs.
+Owns    lanes: one queue as a plan walks it, and the heap that merges them.
+Why     a queue holds its jobs in order, so merging the heads of queues yields the whole order (priority, then
+        submission) without ever sorting 100,000 jobs. Of a queue that cannot start what holds for an hour,
+        the next job that holds for less is found by one look at a column.
 """
 
 from __future__ import annotations
@@ -9,37 +11,108 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from bursar_policies.decision import PendingQueue
+import numpy as np
+from msgspec.structs import replace
+
+from bursar_policies.decision import JobClass, PendingQueue, Verdict
+from bursar_policies.filters import Ask
+
+NO_BOUND = np.iinfo(np.int64).max
+
+
+class Lane:
+    """One queue as a plan walks it, from its oldest job to its newest, never back.
+
+    Resources, rooms and what a claim leaves only shrink within a plan. So whatever stops a job stops all jobs
+    behind it that ask for the same thing for as long or longer.
+
+    Attributes:
+        position: of the job that is looked at.
+        below_us: only jobs that hold for less are looked at.
+        verdicts: what stopped jobs of it, with falling `from_hold_us`.
+    """
+
+    def __init__(self, index: int, queue: PendingQueue) -> None:
+        self.index = index
+        self.queue = queue
+        self.position = 0
+        self.below_us = int(NO_BOUND)
+        self.verdicts: list[Verdict] = []
+        self.asks: tuple[Ask, ...] = ()
+        job_class = queue.job_class
+        self.overhead_us = job_class.hold_us - job_class.time_limit_us
+
+    @property
+    def job_class(self) -> JobClass:
+        """Of the queue, without a limit."""
+        return self.queue.job_class
+
+    @property
+    def limit_us(self) -> int:
+        """Of the job that is looked at."""
+        return int(self.queue.jobs.limits_us[self.position])
+
+    @property
+    def hold_us(self) -> int:
+        """Of the job that is looked at."""
+        return self.limit_us + self.overhead_us
+
+    def hold_at(self, position: int) -> int:
+        """Of any of its jobs."""
+        return int(self.queue.jobs.limits_us[position]) + self.overhead_us
+
+    @property
+    def job_id(self) -> str:
+        """The job that is looked at."""
+        return str(self.queue.jobs.ids[self.position])
+
+    def key(self, position: int) -> tuple[int, int]:
+        """Where a job stands among all: lower comes first."""
+        return -self.queue.priority, int(self.queue.jobs.orders[position])
+
+    def following(self, position: int, below_us: int) -> int:
+        """The next job behind a position that holds for less; -1 for none."""
+        if below_us <= 0:
+            return -1
+        limits_us = self.queue.jobs.limits_us[position + 1 :]
+        if below_us == NO_BOUND:
+            return position + 1 if len(limits_us) else -1
+        shorter = limits_us < below_us - self.overhead_us
+        found = int(shorter.argmax()) if len(shorter) else 0
+        return position + 1 + found if found < len(shorter) and shorter[found] else -1
+
+    def verdict(self) -> Verdict | None:
+        """What stops what is left of it, as one."""
+        if not self.verdicts:
+            return None
+        found = self.verdicts[-1]
+        if found.from_hold_us:
+            found = replace(found, from_hold_us=0)
+        for one in self.verdicts[-2::-1]:
+            found = replace(one, shorter=found)
+        return found
 
 
 class Ranking:
-    """Pops (queue index, job id) in order; the caller says when a queue may go on."""
+    """Shows lanes in the order of their jobs; the caller says how each goes on."""
 
     def __init__(self, queues: Sequence[PendingQueue]) -> None:
-        self._queues = queues
-        self._heap = [(-q.priority, q.jobs[0][0], i, 0) for i, q in enumerate(queues) if q.jobs]
+        self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
+        self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if len(lane.queue.jobs)]
         heapq.heapify(self._heap)
 
     def __bool__(self) -> bool:
         return bool(self._heap)
 
-    def head(self) -> tuple[int, str]:
-        """The next job and its queue; stays until `advance` or `block`."""
-        _, _, index, position = self._heap[0]
-        return index, self._queues[index].jobs[position][1]
+    def head(self) -> Lane:
+        """The lane with the next job; stays until `go_on`."""
+        return self.lanes[self._heap[0][2]]
 
-    def advance(self) -> None:
-        """The head started: its queue shows its next job."""
-        priority, _, index, position = self._heap[0]
-        jobs = self._queues[index].jobs
-        if position + 1 < len(jobs):
-            following = (priority, jobs[position + 1][0], index, position + 1)
-            heapq.heapreplace(self._heap, following)
-        else:
+    def go_on(self) -> None:
+        """To the next job of the lane that may be looked at."""
+        lane = self.head()
+        lane.position = lane.following(lane.position, lane.below_us)
+        if lane.position < 0:
             heapq.heappop(self._heap)
-
-    def block(self) -> None:
-        """The head cannot start: nothing behind it in its queue can either (resources, rooms and
-        reservations only shrink within a plan), so the queue is done.
-        """
-        heapq.heappop(self._heap)
+        else:
+            heapq.heapreplace(self._heap, (*lane.key(lane.position), lane.index))

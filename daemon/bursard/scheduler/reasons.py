@@ -22,8 +22,8 @@ from bursard.scheduler.free import Free
 from bursard.scheduler.money_reasons import refused
 
 
-def reason_of(snapshot: Snapshot, plan: Plan, index: int) -> Reason:
-    """Why the first job of a queue that `plan` did not start waits: the sentence behind its verdict.
+def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) -> Reason:
+    """Why a job that `plan` did not start waits: the sentence behind what stopped it.
 
     Everything is looked at as it was when the queue was blocked: what the starts before it took is gone,
     what came after it is not.
@@ -31,10 +31,13 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int) -> Reason:
     Args:
         plan: made from this very snapshot.
         index: of a queue among `plan.verdicts`.
+        position: of the job in its queue; the first that waits when negative.
     """
     queue, verdict = snapshot.queues[index], plan.verdicts[index]
+    job_class = queue.class_at(verdict.position if position < 0 else position)
+    verdict = verdict.of(job_class.hold_us)
     if verdict.blocked_by == "claim":
-        return _claimed(queue.job_class, plan.reserved_job, plan.reserved_at, plan.at)
+        return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
     if verdict.blocked_by == UNCOMPUTABLE:
         return Reason(
             ReasonCode.MISCONFIGURED,
@@ -49,15 +52,15 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int) -> Reason:
         if verdict.claimed:
             rooms.promise(plan.reserved_budgets, plan.reserved_nanos)
         refusal = Refusal(verdict.code, verdict.budget, verdict.needed_nanos, verdict.rate_nanos_per_hour)
-        return refused(queue.job_class, refusal, rooms)
-    asked = [Candidates(ask, snapshot.nodes) for ask in gang.asks_of(queue.job_class)]
+        return refused(job_class, refusal, rooms)
+    asked = [Candidates(ask, snapshot.nodes) for ask in gang.asks_of(job_class)]
     if verdict.blocked_by == "fault":
-        faults = [fault(snapshot.nodes, queue.job_class, one) for one in asked]
+        faults = [fault(snapshot.nodes, job_class, one) for one in asked]
         return min(faults, key=lambda reason: reason.code == ReasonCode.MISCONFIGURED)
     candidates = asked[verdict.option]
     free = Free.after(snapshot.nodes, before)
     ahead = _ahead(snapshot, queue, candidates, free, before)
-    return ahead or _resources(free, queue.job_class, candidates)
+    return ahead or _resources(free, job_class, candidates)
 
 
 def _claimed(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:

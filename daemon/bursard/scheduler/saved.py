@@ -8,6 +8,7 @@ Why     "why did it do that?" is answered by doing it again, somewhere else and 
 
 from __future__ import annotations
 
+import json
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -16,13 +17,16 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bursar.errors import InvalidRequest
 from bursar_policies.decision import GPU_SLOTS_MAX, MemberColumns, NodeColumns, Plan, Snapshot
 from bursard.scheduler.plan import plan
+from bursard.scheduler.saved_upgrade import upgrade
 
 MAGIC = b"bursar-snapshot "
-VERSION = b"1"
+VERSION = b"2"
+READS = (b"1", b"2")
 UNPACKED_MAX = 1 << 30
 """Bytes of JSON that are read: ten times the largest site. A small file may unpack to anything."""
 PIECE_BYTES = 1 << 18
@@ -70,15 +74,22 @@ def load(data: bytes, name: str = "snapshot") -> Saved:
     head, _, packed = data.partition(b"\n")
     if not head.startswith(MAGIC):
         raise InvalidRequest(f"{name}: is not a saved snapshot (bursar doctor --save-snapshot writes one)")
-    if (version := head.removeprefix(MAGIC)) != VERSION:
+    if (version := head.removeprefix(MAGIC)) not in READS:
         said = version[:20].decode("ascii", "replace")
-        raise InvalidRequest(f"{name}: is of format {said!r}, this version reads {VERSION.decode()}")
+        raise InvalidRequest(
+            f"{name}: is of format {said!r}, this version reads {VERSION.decode()} and older"
+        )
     try:
         unpacker = zlib.decompressobj()
         text = unpacker.decompress(packed, UNPACKED_MAX)
         if not unpacker.eof:
             raise InvalidRequest(f"{name}: is cut off, or unpacks to more than {UNPACKED_MAX >> 20} MiB")
-        saved = msgspec.json.Decoder(Saved, dec_hook=_to_array).decode(text)
+        if version == VERSION:
+            saved = msgspec.json.Decoder(Saved, dec_hook=_to_array).decode(text)
+        else:
+            document = json.loads(text)
+            upgrade(document)
+            saved = msgspec.convert(document, Saved, dec_hook=_to_array, str_keys=True)
     except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as problem:
         raise InvalidRequest(f"{name}: is damaged: {str(problem)[:200]}") from None
     _check(saved, name)
@@ -89,11 +100,18 @@ def load(data: bytes, name: str = "snapshot") -> Saved:
 
 def _from_array(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        if value.dtype == np.object_:
+            return value.tolist()
         return [value.dtype.str, value.shape, b64encode(value.tobytes()).decode()]
     raise NotImplementedError(f"{type(value).__name__} is no part of a snapshot")
 
 
 def _to_array(kind: type, value: Any) -> Any:
+    if kind == NDArray[np.object_]:
+        names = np.empty(len(value), dtype=np.object_)
+        names[:] = msgspec.convert(value, list[str])
+        names.flags.writeable = False
+        return names
     dtype, shape, data = msgspec.convert(value, tuple[str, tuple[int, ...], str])
     if dtype not in ("|b1", "<i2", "<i8"):
         raise ValueError(f"a column of type {dtype[:10]!r}")
@@ -122,6 +140,13 @@ def _check(saved: Saved, name: str) -> None:
                 raise InvalidRequest(f"{name}: is damaged: {column} is not what it should be")
     if len(running) and not (running.node.min() >= 0 and running.node.max() < len(nodes.ids)):
         raise InvalidRequest(f"{name}: is damaged: something runs on a node that is not there")
+    for queue in saved.snapshot.queues:
+        jobs = queue.jobs
+        if (
+            not (len(jobs.ids) == len(jobs.orders) == len(jobs.limits_us))
+            or jobs.limits_us.min(initial=1) < 1
+        ):
+            raise InvalidRequest(f"{name}: is damaged: the columns of a queue do not agree")
     kinds, slots = nodes.gpu_type, nodes.gpu_total
     if len(kinds) and not (kinds.min() >= -1 and kinds.max() < len(nodes.gpu_types)):
         raise InvalidRequest(f"{name}: is damaged: a node has GPUs of a type that is not named")

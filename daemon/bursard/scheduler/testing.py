@@ -5,10 +5,11 @@ Why     a snapshot has twenty columns; a test should only name what it is about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from bursar.model import DeviceShare
 from bursar.money import US_PER_HOUR
@@ -17,6 +18,7 @@ from bursar_policies.decision import (
     GPU_SLOTS_MAX,
     BudgetRoom,
     JobClass,
+    JobColumns,
     MemberColumns,
     NodeColumns,
     PendingQueue,
@@ -105,8 +107,14 @@ def job_class(*options: ResourceRequest, hours: float = 1, nodes: int = 1, **res
 
 
 def queue(wanted: JobClass, *jobs: tuple[int, str], priority: int = 50) -> PendingQueue:
-    """A queue whose window shows all its jobs."""
-    return PendingQueue(wanted, priority, tuple(sorted(jobs)), len(jobs))
+    """A queue of jobs (order, id) that all have the time limit of this class."""
+    rows = JobColumns.of((order, job_id, wanted.time_limit_us) for order, job_id in jobs)
+    return PendingQueue(wanted.without_limit(), priority, rows)
+
+
+def only(waiting: PendingQueue, wanted: Callable[[str], bool]) -> PendingQueue:
+    """A queue without the jobs for whose ids it says no."""
+    return replace(waiting, jobs=waiting.jobs.kept(wanted(job_id) for _, job_id in waiting.jobs))
 
 
 def snapshot(

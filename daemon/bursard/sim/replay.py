@@ -55,7 +55,7 @@ def replay(path: str) -> tuple[Saved, Replay]:
 def table(saved: Saved, found: Replay) -> str:
     """The same for people."""
     snapshot, made = saved.snapshot, found.plan
-    nodes, jobs = len(snapshot.nodes.ids), sum(queue.total for queue in snapshot.queues)
+    nodes, jobs = len(snapshot.nodes.ids), sum(len(queue.jobs) for queue in snapshot.queues)
     lines = [
         f"snapshot {snapshot.version} at {format_instant(Instant(saved.at))}: {plural(nodes, 'node')},"
         f" {plural(len(snapshot.running), 'live member')}, {plural(jobs, 'waiting job')} in"
@@ -79,8 +79,7 @@ def _waiting(snapshot: Snapshot, made: Plan) -> Iterator[Waiting]:
     for index in made.verdicts:
         queue = snapshot.queues[index]
         left = [job_id for _, job_id in queue.jobs if job_id not in started]
-        many = queue.total - len(queue.jobs) + len(left)
-        yield Waiting(left[0], many, queue.priority, reason_of(snapshot, made, index))
+        yield Waiting(left[0], len(left), queue.priority, reason_of(snapshot, made, index))
 
 
 def _read(path: str) -> bytes:

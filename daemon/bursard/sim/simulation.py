@@ -505,9 +505,7 @@ class Simulation:
                 self._rolled.clear()
             self._blocked = LastPlan(snapshot, answer).blocked()
             self._for_money = any(one.code in _MONEY for one in answer.verdicts.values())
-            # Only a queue longer than its window, or a start that was refused, leaves more to be done.
-            cut = any(queue.total > len(queue.jobs) for queue in snapshot.queues)
-            again = outcome.stale or (cut and len(answer.groups) > 0)
+            again = outcome.stale
 
     def _carry_out(self, what: str, events: Sequence[Event]) -> bool:
         self._commit(events)

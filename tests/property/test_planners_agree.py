@@ -1,0 +1,140 @@
+"""The planner of the daemon against the one that is obviously right, on anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.property.test_scheduler_invariants import (
+    HOUR_US,
+    NOW,
+    TYPICAL,
+    USD,
+    classes,
+    clusters,
+    contended,
+    floods,
+    worlds,
+)
+from tests.support.reference_planner import Reference, Started
+
+from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
+from bursard.scheduler import PlanCache, plan
+from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
+
+
+def started(answer: Plan) -> list[Started]:
+    return [
+        Started(
+            start.job_id,
+            start.option,
+            tuple((m.node, tuple((share.index, share.milli) for share in m.devices)) for m in start.members),
+            start.time_limit_us,
+            start.hold_nanos,
+        )
+        for start in answer.starts
+    ]
+
+
+def waiting(world: Snapshot, answer: Plan) -> dict[str, str]:
+    begun = {start.job_id for start in answer.starts}
+    found = {}
+    for index, verdict in answer.verdicts.items():
+        queue = world.queues[index]
+        for position, (_, job_id) in enumerate(queue.jobs):
+            if job_id not in begun:
+                found[job_id] = verdict.of(queue.class_at(position).hold_us).blocked_by
+    return found
+
+
+@st.composite
+def many_limits(draw: st.DrawFn) -> Snapshot:
+    """Few classes, of which every job has a time limit of its own, under money that pays for some of them."""
+    world = draw(st.one_of(worlds(), contended(), floods()))
+    order, found = 0, []
+    for wanted in draw(st.lists(classes(), min_size=1, max_size=4)):
+        rows = []
+        for _ in range(draw(st.integers(1, 6))):
+            order += 1
+            rows.append((order, f"m{order}", draw(st.integers(1, 5 * 60)) * HOUR_US // 60))
+        priority = draw(st.sampled_from([25, 50, 50]))
+        found.append(PendingQueue(wanted.without_limit(), priority, JobColumns.of(rows)))
+    budgets = dict(world.budgets)
+    known = [queue for queue in found if set(queue.job_class.budgets) <= set(budgets)]
+    return replace(world, queues=(*known, *world.queues[: draw(st.integers(0, 2))]), budgets=budgets)
+
+
+def agree(world: Snapshot, answer: Plan) -> None:
+    right = Reference(world, NOW)
+    assert started(answer) == right.starts
+    told = waiting(world, answer)
+    assert set(told) == set(right.waiting)
+    if answer.reserved_at:
+        assert right.claim is not None
+        found = (answer.reserved_job, answer.reserved_at, answer.reserved_nanos)
+        assert found == (right.claim.job_id, right.claim.at, right.claim.hold_nanos)
+    # A claim that holds nobody back is not worked out, so its money is not set aside: no start differs by it.
+    sure = {"room", "fault", "claim"} if answer.reserved_at or right.claim is None else set()
+    holds = {job: q.class_at(at).hold_us for q in world.queues for at, (_, job) in enumerate(q.jobs)}
+    for job_id, by in right.waiting.items():
+        if told[job_id] == "claim":
+            # There may be no room by its turn either: it would outlive the beginning of the claim anyway.
+            assert NOW + holds[job_id] > answer.reserved_at, job_id
+        elif by in sure and told[job_id] in sure:
+            assert told[job_id] == by, job_id
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(worlds(), many_limits(), many_limits(), contended(), floods()))
+def test_the_planner_starts_what_the_reference_starts(world):
+    agree(world, plan(world, NOW))
+
+
+@settings(max_examples=100, deadline=None)
+@given(many_limits())
+def test_how_jobs_are_grouped_into_queues_changes_nothing(world):
+    """Each job in a queue of its own: the same starts, and the same claim."""
+    split = [
+        PendingQueue(
+            queue.job_class, queue.priority, queue.jobs.kept(row == p for row in range(len(queue.jobs)))
+        )
+        for queue in world.queues
+        for p in range(len(queue.jobs))
+    ]
+    whole, apart = plan(world, NOW), plan(replace(world, queues=tuple(split)), NOW)
+    assert started(whole) == started(apart)
+    assert (whole.reserved_job, whole.reserved_at) == (apart.reserved_job, apart.reserved_at)
+    assert set(waiting(world, whole)) == set(waiting(replace(world, queues=tuple(split)), apart))
+
+
+@settings(max_examples=60, deadline=None)
+@given(clusters(), st.lists(many_limits(), min_size=2, max_size=4), TYPICAL)
+def test_a_cache_that_has_seen_other_plans_agrees_too(nodes, rounds, typical):
+    kept, cache, running = columns(nodes), PlanCache(), []
+    for number, other in enumerate(rounds):
+        world = snapshot(kept, *other.queues, running=running, typical=typical, facts_version=1)
+        world = replace(world, budgets={**other.budgets, **world.budgets})
+        answer = plan(world, NOW, cache)
+        agree(world, answer)
+        for start in answer.starts[number % 2 :]:
+            running += occupy(kept, start, NOW + HOUR_US)
+        for member in running[: number % 3]:
+            vacate(kept, member)
+        running = running[number % 3 :]
+
+
+def test_a_shorter_job_behind_one_that_money_refuses_starts():
+    """One queue, limits of 9 h and 1 h, a budget that pays for 2 h."""
+    nodes = columns([Node(name="a", gpus=1, rates=(USD, 0, 0))])
+    wanted = job_class(request(1), budgets=("x",))
+    jobs = JobColumns.of([(1, "long", 9 * HOUR_US), (2, "short", HOUR_US), (3, "third", HOUR_US)])
+    world = snapshot(
+        nodes,
+        PendingQueue(wanted.without_limit(), 50, jobs),
+        budgets=[BudgetRoom("x", 2 * USD, 0, 0, "USD")],
+    )
+    answer = plan(world, NOW)
+    assert [start.job_id for start in answer.starts] == ["short"]
+    assert Counter(waiting(world, answer).values()) == {"money": 2}

@@ -1,0 +1,304 @@
+"""The planner as it is meant, one job after the other, in plain Python: slow, and obviously right.
+
+Why     the planner of the daemon looks at queues instead of jobs and keeps what it
+        worked out. `test_planners_agree.py` holds that this changes nothing. Filters, scorers and rules
+        of money are shared with it; what is looked at, and in which order, is not.
+Rule    jobs by priority, then submission. Each starts on the best nodes that are free and paid for; the first
+        that cannot for lack of room gets a claim on the nodes where it can start soonest, and on its money.
+        Jobs behind it start only where they end before the claim begins, or leave it what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bursar.resources import MILLI, ResourceRequest
+from bursar_policies.decision import JobClass, NodeColumns, Snapshot
+from bursar_policies.filters import FILTERS, Ask
+from bursar_policies.scorers import NodeState, scorers_for
+from bursard.scheduler import devices
+from bursard.scheduler.admit import Admitted, Rooms, limits_money
+from bursard.scheduler.pricing import share_rates
+
+Held = tuple[tuple[int, int], ...]
+
+
+class Started(NamedTuple):
+    """One start. members: (row, devices held as (index, thousandths))."""
+
+    job_id: str
+    option: int
+    members: tuple[tuple[int, Held], ...]
+    time_limit_us: int
+    hold_nanos: int
+
+
+class Claim(NamedTuple):
+    """left: by row, what is free beside the claim once it begins."""
+
+    job_id: str
+    at: int
+    left: dict[int, NodeState]
+    hold_nanos: int
+
+
+class Place(NamedTuple):
+    """A node that takes a member now: lower is better."""
+
+    price: tuple[bool, int]
+    cost: int
+    name: str
+    row: int
+    held: Held
+
+
+class Running(NamedTuple):
+    """A member, when it ends, and what it gives back."""
+
+    row: int
+    ends_at: int
+    cpu_milli: int
+    memory_bytes: int
+    gpus: list[int]
+
+
+class Reference:
+    """One plan. `starts`, `claim` and `waiting` (job -> blocked by) are the answer."""
+
+    def __init__(self, snapshot: Snapshot, now: int) -> None:
+        self.nodes: NodeColumns = snapshot.nodes
+        self.now = now
+        self.rooms = Rooms(snapshot.budgets)
+        self.starts: list[Started] = []
+        self.waiting: dict[str, str] = {}
+        self.claim: Claim | None = None
+        rows = range(len(self.nodes.ids))
+        order = sorted(rows, key=lambda row: self.nodes.names[row])
+        place = [order.index(row) for row in rows]
+        self.scorers = scorers_for(snapshot.strategy, self.nodes, snapshot.typical, place, None)
+        self.free = [
+            NodeState(
+                row,
+                int(self.nodes.cpu_free[row]),
+                int(self.nodes.memory_free[row]),
+                self.nodes.gpu_free[row, : int(self.nodes.gpu_total.max(initial=0))].tolist(),
+            )
+            for row in rows
+        ]
+        running = snapshot.running
+        self.running = [
+            Running(
+                int(running.node[i]),
+                int(running.ends_at[i]),
+                int(running.cpu_milli[i]),
+                int(running.memory_bytes[i]),
+                running.gpu_milli[i].tolist(),
+            )
+            for i in range(len(running))
+        ]
+        jobs = [
+            (-queue.priority, order, job_id, queue.class_at(position))
+            for queue in snapshot.queues
+            for position, (order, job_id) in enumerate(queue.jobs)
+        ]
+        for _, _, job_id, job_class in sorted(jobs, key=lambda job: job[:2]):
+            self.attempt(job_id, job_class)
+
+    # --- one job
+
+    def attempt(self, job_id: str, job_class: JobClass) -> None:
+        """Start it, or note what stops it."""
+        choice = self.choose(job_class, self.free)
+        if choice is None:
+            self.waiting[job_id] = self.why(job_class)
+            if self.waiting[job_id] == "room" and self.claim is None:
+                self.reserve(job_id, job_class)
+            return
+        claim = self.claim
+        long = claim is not None and self.now + choice[2].hold_us > claim.at
+        if claim is not None and long:
+            choice = self.choose(job_class, [self.beside(state, claim) for state in self.free])
+            if choice is None:
+                self.waiting[job_id] = "claim"
+                return
+        self.start(job_id, job_class, *choice, long)
+
+    def beside(self, now: NodeState, claim: Claim) -> NodeState:
+        """What a job that outlives the beginning of the claim may use of a node."""
+        later = claim.left.get(now.row)
+        if later is None:
+            return now
+        gpus = [min(pair) for pair in zip(now.gpus, later.gpus, strict=True)]
+        cpu, memory = min(now.cpu_milli, later.cpu_milli), min(now.memory_bytes, later.memory_bytes)
+        return NodeState(now.row, cpu, memory, gpus)
+
+    def choose(self, job_class: JobClass, free: list[NodeState]) -> tuple[int, list[Place], Admitted] | None:
+        """The first alternative, or the cheapest, that has enough nodes and is paid for."""
+        found = []
+        for option, request in enumerate(job_class.options):
+            places = sorted(self.places(job_class, request, free))[: job_class.nodes]
+            if len(places) == job_class.nodes:
+                unknown = any(place.price[0] for place in places)
+                rate = -1 if unknown else sum(place.price[1] for place in places)
+                order = (False, 0, option) if job_class.ordered else (unknown, rate, option)
+                found.append((order, rate, places))
+        for (_, _, option), rate, places in sorted(found, key=lambda entry: entry[0]):
+            answer = self.rooms.admit(job_class, rate)
+            if isinstance(answer, Admitted):
+                return option, places, answer
+        return None
+
+    def places(self, job_class: JobClass, request: ResourceRequest, free: list[NodeState]) -> list[Place]:
+        """Every node that takes a member now."""
+        ask = self.ask(job_class, request)
+        found = []
+        for row in self.capable(ask):
+            state = free[row]
+            held = taken(state, request)
+            if not self.nodes.ready[row] or held is None:
+                continue
+            rate = self.rate(row, request)
+            name = self.nodes.names[row]
+            found.append(Place((rate < 0, rate), self.cost(state, request, held), name, row, held))
+        return found
+
+    def ask(self, job_class: JobClass, request: ResourceRequest) -> Ask:
+        """As filters want it."""
+        priced = limits_money(job_class)
+        return Ask(request, job_class.constraints, job_class.spot_policy, job_class.avoid_nodes, priced)
+
+    def capable(self, ask: Ask) -> list[int]:
+        """Nodes that could hold one member if nothing ran."""
+        masks = [mask for rule in FILTERS if (mask := rule.mask(self.nodes, ask)) is not None]
+        return [row for row in range(len(self.nodes.ids)) if all(mask[row] for mask in masks)]
+
+    def rate(self, row: int, request: ResourceRequest) -> int:
+        """Nanos per hour of one member; -1 unknown."""
+        if int(self.nodes.rate[row]) < 0:
+            return -1
+        gpus = request.gpus
+        held = devices.shares(range(gpus.count), gpus) if gpus is not None else ()
+        return share_rates(self.nodes, row, held, request.cpu_milli, request.memory_bytes).total
+
+    def cost(self, state: NodeState, request: ResourceRequest, held: Held) -> int:
+        """How good the node looks with the member on it."""
+        now = self.free[state.row]
+        after = less(state, request, held)
+        before = sum(scorer.of_node(now) for scorer in self.scorers if scorer.relative)
+        return sum(scorer.of_node(after) for scorer in self.scorers) - before
+
+    def start(
+        self,
+        job_id: str,
+        job_class: JobClass,
+        option: int,
+        places: list[Place],
+        admitted: Admitted,
+        long: bool,
+    ) -> None:
+        """Take what it gets."""
+        request = job_class.options[option]
+        for place in places:
+            self.free[place.row] = less(self.free[place.row], request, place.held)
+            gpus = [0] * len(self.free[place.row].gpus)
+            for index, milli in place.held:
+                gpus[index] += milli
+            ends_at = self.now + admitted.hold_us
+            self.running.append(Running(place.row, ends_at, request.cpu_milli, request.memory_bytes, gpus))
+            if long and self.claim is not None and place.row in self.claim.left:
+                self.claim.left[place.row] = less(self.claim.left[place.row], request, place.held)
+        self.rooms.promise(job_class.budgets, admitted.hold_nanos)
+        members = tuple((place.row, place.held) for place in places)
+        self.starts.append(Started(job_id, option, members, admitted.time_limit_us, admitted.hold_nanos))
+
+    # --- what stops it
+
+    def why(self, job_class: JobClass) -> str:
+        """Room, if an alternative that no money refuses now is only short of that; else money, else fault."""
+        refused = False
+        for request in job_class.options:
+            rows = self.capable(self.ask(job_class, request))
+            places = sorted(self.places(job_class, request, self.free))[: job_class.nodes]
+            if len(places) == job_class.nodes:
+                refused = True
+                continue
+            if len(rows) < job_class.nodes:
+                continue
+            rates = sorted(rate for row in rows if (rate := self.rate(row, request)) >= 0)
+            rate = sum(rates[: job_class.nodes]) if len(rates) >= job_class.nodes else -1
+            if isinstance(self.rooms.admit(job_class, rate), Admitted):
+                return "room"
+            refused = True
+        return "money" if refused else "fault"
+
+    # --- the claim
+
+    def reserve(self, job_id: str, job_class: JobClass) -> None:
+        """The soonest time at which enough ends have come, on the cheapest nodes that have room then."""
+        options = []
+        for option, request in enumerate(job_class.options):
+            found = self.soonest(job_class, request)
+            if found is not None:
+                at, rate, rows = found
+                options.append((at, 0 if job_class.ordered else rate, option, rows, rate))
+        if not options:
+            return
+        at, _, option, rows, rate = min(options, key=lambda one: one[:3])
+        request = job_class.options[option]
+        left = {}
+        for row in rows:
+            state = self.later(row, at)
+            left[row] = less(state, request, taken(state, request) or ())
+        answer = self.rooms.admit(job_class, rate)
+        hold_nanos = answer.hold_nanos if isinstance(answer, Admitted) else 0
+        self.claim = Claim(job_id, at, left, hold_nanos)
+        self.rooms.promise(job_class.budgets, hold_nanos)
+
+    def soonest(self, job_class: JobClass, request: ResourceRequest) -> tuple[int, int, list[int]] | None:
+        """(when, rate, rows) of one alternative."""
+        rows = [row for row in self.capable(self.ask(job_class, request)) if self.nodes.ready[row]]
+        for at in sorted({self.now, *(max(one.ends_at, self.now) for one in self.running)}):
+            fitting = [row for row in rows if taken(self.later(row, at), request) is not None]
+            if len(fitting) < job_class.nodes:
+                continue
+            rates = {row: self.rate(row, request) for row in fitting}
+            fitting.sort(key=lambda row: (rates[row] < 0, rates[row], self.nodes.names[row]))
+            chosen = fitting[: job_class.nodes]
+            unknown = any(rates[row] < 0 for row in chosen)
+            rate = -1 if unknown else sum(rates[row] for row in chosen)
+            if isinstance(self.rooms.admit(job_class, rate), Admitted):
+                return at, rate, chosen
+        return None
+
+    def later(self, row: int, at: int) -> NodeState:
+        """A node once everything that ends by then has ended."""
+        state = self.free[row]
+        cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
+        for one in self.running:
+            if one.row == row and max(one.ends_at, self.now) <= at:
+                cpu += one.cpu_milli
+                memory += one.memory_bytes
+                gpus = [
+                    left if left < 0 else min(MILLI, left + milli)
+                    for left, milli in zip(gpus, one.gpus, strict=False)
+                ]
+        return NodeState(row, cpu, memory, gpus)
+
+
+def taken(state: NodeState, request: ResourceRequest) -> Held | None:
+    """The devices that one member gets of a node; None when it has no room."""
+    if state.cpu_milli < request.cpu_milli or state.memory_bytes < request.memory_bytes:
+        return None
+    if request.gpus is None:
+        return ()
+    chosen = devices.choose(state.gpus, request.gpus)
+    return None if chosen is None else tuple((index, request.gpus.milli) for index in chosen)
+
+
+def less(state: NodeState, request: ResourceRequest, held: Held) -> NodeState:
+    """A node with a member more."""
+    gpus = list(state.gpus)
+    for index, milli in held:
+        gpus[index] -= milli
+    cpu, memory = state.cpu_milli - request.cpu_milli, state.memory_bytes - request.memory_bytes
+    return NodeState(state.row, cpu, memory, gpus)
