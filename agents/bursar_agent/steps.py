@@ -16,9 +16,10 @@ import os
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -34,7 +35,12 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 1024
 CHANNELS_MAX = 256
+MEMBER_CONNECTIONS_MAX = CHANNELS_MAX + 16
 """Of one member: what one job can take from the others of its node is bounded."""
+UNKNOWN_MAX = 32
+"""Connections of one account that wait to be known: whoever is no job's takes none from the others."""
+ACCEPTED_MAX = 32
+"""In one turn of the loop, however many come."""
 BACKLOG_BYTES_MAX = 4 << 20
 """While so much waits for the daemon, no process is read."""
 _PAUSE_S = 0.02
@@ -105,6 +111,8 @@ class Steps:
         self._servers: dict[Key, _Connection] = {}
         self._opening: dict[End, _Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unknown: Counter[int] = Counter()
+        """By account."""
         self._begun_at = 0.0
 
     def open(self) -> None:
@@ -147,36 +155,52 @@ class Steps:
 
     def _accept(self) -> None:
         assert self._socket is not None
-        while True:
+        for _ in range(ACCEPTED_MAX):
             try:
                 channel, _ = self._socket.accept()
             except OSError:
                 return
             channel.setblocking(False)
+            pid, uid, _ = _CREDENTIALS.unpack(
+                channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
             if len(self._connections) + len(self._tasks) >= CONNECTIONS_MAX:
                 channel.close()
-                continue
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-            task = asyncio.get_running_loop().create_task(self._identify(channel))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            elif (member := self._whose(pid, uid)) is not None:
+                self._take_in(channel, member)
+            elif self._unknown[uid] >= UNKNOWN_MAX:
+                channel.close()
+            else:
+                self._unknown[uid] += 1
+                task = asyncio.get_running_loop().create_task(self._identify(channel, pid, uid))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._looked, channel, uid))
 
-    async def _identify(self, channel: socket.socket) -> None:
-        """Whose process it is; one that is nobody's is hung up on."""
-        pid, uid, _ = _CREDENTIALS.unpack(
-            channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
+    def _whose(self, pid: int, uid: int) -> Key | None:
+        member = self._runner.member_of(pid)
+        return member if member is not None and _owner(pid) == uid else None
+
+    async def _identify(self, channel: socket.socket, pid: int, uid: int) -> None:
+        """Of a job that has just been started we may not have heard yet; a process of none is hung up on."""
         for _ in range(_IDENTITY_TRIES):
-            member = self._runner.member_of(pid)
-            if member is not None and _owner(pid) == uid:
-                break
             await asyncio.sleep(_IDENTITY_PAUSE_S)
-        else:
-            log.warning("not a process of a job; its step is refused", extra={"pid": pid, "uid": uid})
-            with contextlib.suppress(OSError):
-                channel.send(bridge.CLOSE + b"the agent knows of no job that this process is of")
-            _hang_up(channel)
+            if (member := self._whose(pid, uid)) is not None:
+                self._take_in(channel, member)
+                return
+        log.warning("not a process of a job; its step is refused", extra={"pid": pid, "uid": uid})
+        _hang_up(channel, "the agent knows of no job that this process is of")
+
+    def _looked(self, channel: socket.socket, uid: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._unknown[uid] -= 1
+        if task.cancelled():
+            channel.close()
+
+    def _take_in(self, channel: socket.socket, member: Key) -> None:
+        if sum(one.member == member for one in self._connections.values()) >= MEMBER_CONNECTIONS_MAX:
+            _hang_up(channel, f"more than {CHANNELS_MAX} steps between nodes at once")
             return
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._connections[channel.fileno()] = _Connection(channel, member)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read, channel.fileno())
 
@@ -303,14 +327,14 @@ class Steps:
     def _begin(self, end: End, frame: Frame) -> None:
         now = time.monotonic()
         self._opening = {one: opening for one, opening in self._opening.items() if opening.until > now}
-        if end in self._opening:
-            return
-        member = end[:2]
-        if sum(one[:2] == member for one in self._opening) >= CHANNELS_MAX:
-            self._answer_close(frame, f"more than {CHANNELS_MAX} steps between nodes at once")
-            return
-        told: dict[str, Any] = {"attempt": end[0], "from": end[1], "to": frame.from_rank, "channel": end[2]}
-        self._opening[end] = opening = _Opening(json.dumps(told).encode())
+        member, opening = end[:2], self._opening.get(end)
+        if opening is None:
+            if sum(one[:2] == member for one in self._opening) >= CHANNELS_MAX:
+                self._answer_close(frame, f"more than {CHANNELS_MAX} steps between nodes at once")
+                return
+            told = {"attempt": end[0], "from": end[1], "to": frame.from_rank, "channel": end[2]}
+            self._opening[end] = opening = _Opening(json.dumps(told).encode())
+        # Said again, it is asked for again: a server that was about to end may not have heard of it.
         server = self._servers.get(member)
         if server is not None:
             self._tell(server, bridge.OPEN + opening.message)
@@ -335,9 +359,11 @@ class Steps:
         )
 
 
-def _hang_up(channel: socket.socket) -> None:
+def _hang_up(channel: socket.socket, why: str = "") -> None:
     """Close it so that our last words are read: what it said and nobody read would void them."""
     with contextlib.suppress(OSError):
+        if why:
+            channel.send(bridge.CLOSE + why.encode())
         for _ in range(_UNREAD_MAX):
             if not channel.recv(bridge.MESSAGE_BYTES_MAX):
                 break

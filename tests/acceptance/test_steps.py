@@ -143,6 +143,23 @@ def test_a_cancelled_job_leaves_no_task_anywhere(cluster: StepCluster) -> None:
     cluster.gone(*pids)
 
 
+def test_tasks_on_every_node_are_asked_for_their_checkpoint(cluster: StepCluster) -> None:
+    """Each task is on a node of its own, and heeds the signal."""
+    task = (
+        'trap "echo saved $BURSAR_STEP_RANK; exit 0" USR1; touch asked-$BURSAR_STEP_RANK;'
+        " while :; do sleep 0.05; done"
+    )
+    job = cluster.submit(
+        "name: ck\nnodes: 2\nresources: {cpus: 1}\ntime_limit: 5m\nlaunch: once\n"
+        f"checkpoint: {{signal: USR1, grace: 60s}}\nrun: |\n  bursar step --ntasks 2 -- bash -c '{task}'\n"
+    )
+    for rank in (0, 1):
+        until((cluster.work / f"asked-{rank}").exists, "both tasks run")
+    cluster.run("cancel", job)
+    assert cluster.ended(job)["state"] == "CANCELLED"
+    assert sorted(cluster.log(job).splitlines()) == ["saved 0", "saved 1"]
+
+
 def test_a_script_that_ends_takes_its_steps_along(cluster: StepCluster) -> None:
     body = (
         "srun bash -c 'sleep 1000 & echo $! > left-$SLURM_PROCID; wait' &\n"

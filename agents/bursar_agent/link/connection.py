@@ -48,6 +48,11 @@ LINE_GATHER_S = 0.04
 ENDS_MAX = 200
 """Ends of one message, which stays below a megabyte."""
 
+STEP_BYTES_MIN = 16 << 10
+"""Each piece of a step counts as so much: the daemon reads messages at a bounded rate, however small they
+are, and what a job has said must not keep the heartbeats and ends of all others waiting."""
+STEP_BYTES_MAX = 8 << 20
+
 _SAME_PROBLEM_LOG_EVERY = 20
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009  not in grpc's stubs
 
@@ -87,7 +92,7 @@ class Link:
         self._on_log_end = on_log_end
         self._on_step = on_step
         self.step_bytes = 0
-        """Of steps that wait to leave."""
+        """Of steps that wait to leave, each counted as `STEP_BYTES_MIN` at least."""
         self._queue: deque[pb.AgentMessage] = deque()
         self._starts: dict[Key, tuple[float, pb.AgentMessage]] = {}
         self._start_timer: asyncio.TimerHandle | None = None
@@ -113,9 +118,9 @@ class Link:
         self._wake.set()
 
     def send_step(self, frame: Frame) -> None:
-        """A piece of a step; without a daemon it is lost, and its end sends it again."""
-        if self._welcomed:
-            self.step_bytes += len(frame.data)
+        """A piece of a step; without a daemon, or behind too many, it is lost, and its end sends it again."""
+        if self._welcomed and self.step_bytes < STEP_BYTES_MAX:
+            self.step_bytes += _step_bytes(len(frame.data))
             self.send(wire.step(frame))
 
     def send_started(self, instruction: s.SendStarted) -> None:
@@ -280,7 +285,8 @@ class Link:
                 if self._overflow:
                     raise ConnectionError("the daemon does not read; dropping the connection")
                 message = queue.popleft()
-                self.step_bytes -= len(message.step.data)
+                if message.WhichOneof("body") == "step":
+                    self.step_bytes -= _step_bytes(len(message.step.data))
                 try:
                     await call.write(message)
                 except asyncio.InvalidStateError:
@@ -308,6 +314,10 @@ class Link:
         elif problem != self._problem or self._problem_count % _SAME_PROBLEM_LOG_EVERY == 0:
             log.warning("no daemon yet", extra={"problem": problem, "attempts": self._problem_count})
         self._problem = problem
+
+
+def _step_bytes(size: int) -> int:
+    return max(size, STEP_BYTES_MIN)
 
 
 def _refused(code: grpc.StatusCode, details: str | None) -> None:

@@ -37,9 +37,11 @@ class NoAgent(Exception):
 def connect(directory: str) -> socket.socket:
     """A connection to this node's agent. Raises `NoAgent`."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    folder = -1
     try:
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        channel.connect(f"{directory}/{names.SOCKET}")
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        channel.connect(f"/proc/self/fd/{folder}/{names.SOCKET}")  # an address is short, a path may be long
         credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = int.from_bytes(credentials[4:8], "little")
         if uid not in (0, os.geteuid()):
@@ -51,6 +53,9 @@ def connect(directory: str) -> socket.socket:
     except NoAgent:
         channel.close()
         raise
+    finally:
+        if folder >= 0:
+            os.close(folder)
     return channel
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bursar.steps import bridge, frames, host, kernel, names, patterns
+from bursar.steps.hosts import compress_hosts
 from bursar.steps.request import Place, Refused, Request, members, places, specs
 from bursar.steps.sinks import Lines, Sink
 from bursar.steps.slots import Slots
@@ -59,6 +60,7 @@ class Step:
         self._slots = Slots(env) if request.exclusive else None
         found = places(request, everybody) if self._slots is None else self._slots.take(request, everybody)
         number = _number(env)
+        kernel.raise_file_limit()
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         self._signals = kernel.signal_fd(FORWARDED)
         self._poll = select.poll()
@@ -69,6 +71,8 @@ class Step:
         self._stdin_left = 0
         for place, spec in zip(found, told, strict=True):
             self._begin(place, spec, attempt, own)
+        if any(not node.local for node in self._nodes.values()):
+            _be_heedful()
         self._code = 0
         self._limit_at = time.monotonic() + request.time_s if request.time_s else None
         self._end_at: float | None = None
@@ -113,7 +117,7 @@ class Step:
             spec["stdin"] = True
             if _may_read_stdin():
                 self._stdin_left = frames.INPUT_BYTES_MAX
-        node.say(frames.SPEC, 0, json.dumps(spec).encode())
+        node.say(frames.SPEC, 0, _encoded(spec))
         if spec["stdin"] and not self._stdin_left:
             node.say(frames.STDIN_END)
         self._nodes[channel.fileno()] = node
@@ -213,7 +217,7 @@ class Step:
     def _lost(self, node: _Node, told: bool = False) -> None:
         """Its host is gone, and its tasks with it."""
         if node.left:
-            ranks = ",".join(map(str, sorted(node.left)))
+            ranks = compress_hosts(map(str, sorted(node.left))).strip("[]")
             if not told:
                 self._say(f"{node.place.member.name}: lost; its tasks {ranks} are killed")
             self._code = max(self._code, 128 + signal.SIGKILL)
@@ -267,13 +271,18 @@ class Step:
                 node.say(frames.SIGNAL, number)
 
     def _forward(self, number: int, sender: int) -> None:
-        """To all tasks; what the supervisor sends it has sent to this node's tasks itself, but for TERM."""
+        """To all tasks. What the supervisor sends but for TERM asks for a checkpoint: it has told those on
+        this node that heed it itself, and to others it would be their end.
+        """
         try:
             with open(f"/proc/{sender}/comm") as file:
                 supervisor = file.read().strip() == _SUPERVISOR
         except OSError:
             supervisor = False
-        self._signal_all(number, remote_alone=supervisor and number != signal.SIGTERM)
+        if supervisor and number != signal.SIGTERM:
+            self._signal_all(number | frames.HEEDED, remote_alone=True)
+        else:
+            self._signal_all(number)
 
     # --- input
 
@@ -296,6 +305,25 @@ class Step:
     def _say(self, text: str) -> None:
         if not self._request.quiet:
             self._sinks[2].put(f"{self._request.program}: error: {text}\n".encode())
+
+
+def _encoded(spec: Mapping[str, Any]) -> bytes:
+    """As it goes to a host. Raises `Refused`."""
+    found = json.dumps(spec, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    if len(found) > frames.FRAME_BYTES_MAX:
+        raise Refused(
+            f"environment and command have {len(found)} bytes, at most {frames.FRAME_BYTES_MAX} go", 1
+        )
+    return found
+
+
+def _be_heedful() -> None:
+    """Have a handler for what is read elsewhere: a supervisor tells those alone that have one, and the tasks
+    on other nodes learn of it through us.
+    """
+    for number in FORWARDED:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda *_: None)
 
 
 def _elsewhere(pattern: str) -> bool:

@@ -16,6 +16,9 @@ SPEC, STDIN, STDIN_END, SIGNAL, END = 1, 2, 3, 4, 5
 OUT, ERR, EXIT, CREDIT, DONE = 16, 17, 18, 19, 20
 """To the client: output; an exit, as two bytes of `code, signal`; input that was taken; nothing is left."""
 
+HEEDED: Final = 1 << 8
+"""Added to the number of a signal that goes to those processes alone that have a handler for it."""
+
 FRAME_BYTES_MAX: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 16
 INPUT_BYTES_MAX: Final = 1 << 18

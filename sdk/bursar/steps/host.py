@@ -7,6 +7,7 @@ Why     it is the parent of the tasks and inherits what they leave, so a step th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -50,6 +51,7 @@ class Host:
     def run(self) -> None:
         """Until the step is over and told, or its client is gone."""
         kernel.inherit_orphans()
+        kernel.raise_file_limit()
         while True:
             for fd, event in self._poll.poll():
                 self._on(fd, event)
@@ -86,7 +88,7 @@ class Host:
             return
         for kind, number, body in self._reader.feed(data):
             if kind == frames.SPEC:
-                self._start(json.loads(body))
+                self._start(json.loads(body.decode("utf-8", "surrogateescape")))
             elif kind == frames.STDIN:
                 self._stdin_left += body
                 self._feed()
@@ -209,6 +211,13 @@ class Host:
             pass  # so it was already
 
     def _signal(self, number: int) -> None:
+        if number & frames.HEEDED:
+            number ^= frames.HEEDED
+            for pid in kernel.descendants(os.getpid()):
+                if kernel.heeds(pid, number):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, number)
+            return
         for task in self._tasks.values():
             try:
                 os.killpg(task.pid, number)
@@ -285,6 +294,7 @@ def _become(
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        kernel.restore_file_limit()
         os.execvpe(spec["argv"][0], spec["argv"], env)
     except FileNotFoundError as problem:
         code = 127

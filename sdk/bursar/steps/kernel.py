@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import struct
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ _RECORD_BYTES = 128
 _SENDER_AT = 12
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_files: tuple[int, int] | None = None
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -27,6 +29,32 @@ def die_with_parent(signal_number: int) -> None:
 def inherit_orphans() -> None:
     """What any descendant leaves behind becomes a child of the caller."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def raise_file_limit() -> None:
+    """As many open files as the caller may have: a host needs three for each task, a client one a node."""
+    global _files
+    if _files is None:  # else it has the limit of its client
+        _files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files[1], _files[1]))
+
+
+def restore_file_limit() -> None:
+    """What it was: programs that use select() must not be given higher numbers."""
+    if _files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, _files)
+
+
+def heeds(pid: int, signal_number: int) -> bool:
+    """Has a process a handler for a signal?"""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (signal_number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def signal_fd(numbers: Iterable[int]) -> int:
