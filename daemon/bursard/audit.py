@@ -31,7 +31,7 @@ from bursard.state import Applied, JobRecord, Limits, State, documents
 from bursard.state import image as state_image
 from bursard.state.arrays import without_spec
 from bursard.state.compare import differences
-from bursard.store import ChargeRow, EntryRow, EventRow, JobRow, notes
+from bursard.store import ChargeRow, EntryRow, EventRow, JobRow, PostingRow, notes
 from bursard.store.picture import Picture
 
 PROBLEMS_MAX = 100
@@ -44,7 +44,7 @@ _BYTES = 8
 _JOBS = "job/"
 _JOB_COLUMNS = tuple(name for name in JobRow._fields if name not in ("id", "document"))
 
-Row = TypeVar("Row", ChargeRow, EntryRow)
+Row = TypeVar("Row", ChargeRow, PostingRow)
 
 
 def problems_of(picture: Picture, limits: Limits | None = None) -> list[str]:
@@ -109,7 +109,7 @@ class Fold:
     def walk(self) -> Iterator[str]:
         """Differences of charges, entries and keys, in log order."""
         charges = _InStep(self._picture.charges(self.first), "charges")
-        entries = _InStep(self._picture.entries(self.first), "entries")
+        entries = _InStep(self._picture.postings(self.first), "entries")
         for row in self._picture.events(self.first):
             event = self._apply(row)
             yield from charges.stray_before(row.seq)
@@ -117,8 +117,7 @@ class Fold:
             made = [charge_row(self.state, row.seq, hour, node) for hour, node in self._applied.closed]
             yield from _compare_charges(row.seq, made, charges.take(row.seq))
             postings = posting_rows(row.seq, self._applied.transactions)
-            lines = [line for posting in postings for line in posting.lines()]
-            yield from _compare_entries(row.seq, lines, entries.take(row.seq))
+            yield from _compare_postings(row.seq, postings, entries.take(row.seq))
             for job in self._applied.finished:
                 self._ended.put(row, self.state, job)
                 self._evict.append((row.seq, job.id))
@@ -248,6 +247,16 @@ def _by_hour(rows: Iterable[ChargeRow]) -> dict[tuple[Any, ...], dict[str, Any]]
             if column not in _SUMMED and one[column] != value:
                 one[column] = (one[column], value)
     return found
+
+
+def _compare_postings(seq: int, made: list[PostingRow], kept: list[PostingRow]) -> Iterator[str]:
+    lines = ([line for one in each for line in one.lines()] for each in (made, kept))
+    yield from _compare_entries(seq, *lines)
+    job_of = {one.ref: one.job_id for one in made}
+    for one in kept:
+        # What was written before transactions said whose they are says nothing.
+        if one.job_id and one.job_id != job_of.get(one.ref, one.job_id):
+            yield f"entries of event {seq}: {one.ref} is of {one.job_id}, the log says {job_of[one.ref]}"
 
 
 def _compare_entries(seq: int, made: list[EntryRow], kept: list[EntryRow]) -> Iterator[str]:

@@ -154,6 +154,25 @@ PLANTED = {
         f" (select attempt from postings {POSTED})",
         f"update postings set attempt = 999 {POSTED}",
     ),
+    "entries ref beside an attempt": (f"update postings set ref = 'x' {POSTED}",),
+    "entries job of a hold": (
+        "insert into attempts select 999, attempt_id, 'job_9' from attempts where id ="
+        " (select attempt from postings where kind = 'hold')",
+        "update postings set attempt = 999 where rowid = (select rowid from postings where kind = 'hold')",
+    ),
+    "postings of no attempt": (
+        "update postings set attempt = 999 where rowid ="
+        " (select max(rowid) from postings where kind = 'idle')",
+    ),
+    "charge_rows of no attempt": (
+        "update charge_rows set attempt = -1 where rowid ="
+        " (select max(rowid) from charge_rows where kind = 'idle')",
+    ),
+    "head twice": ("insert into head select 2, seq, hash, charges, entries from head",),
+    "head of another number": ("update head set id = 2",),
+    "steps one gone": ("delete from _sqlite_migrations where name = '0001_initial'",),
+    "steps of another name": ("update _sqlite_migrations set name = name || 'x'",),
+    "steps of another program": ("update _sqlite_migrations set migration_set = 'x'",),
     "entries tx_kind": (f"update postings set kind = 'roll' {POSTED}",),
     "entries seq": (f"update postings set seq = seq - 1 {POSTED}",),
     "jobs a row deleted": (f"delete from jobs {JOB}",),

@@ -15,10 +15,10 @@ from bursard.store import legs
 from bursard.store.base import EntryRow, PostingRow
 
 SELECT = (
-    "select p.rowid, p.seq, p.kind, case when p.attempt then coalesce(t.attempt_id, '') else p.ref end,"
+    "select p.rowid, p.seq, p.kind, coalesce(t.attempt_id, '') || p.ref,"
     " coalesce(t.job_id, ''), p.legs from postings p left join attempts t on t.id = p.attempt"
 )
-"""Transactions with what they are about."""
+"""Transactions with what they are about: an attempt, or what `ref` names; one of the two is empty."""
 
 
 class Damaged(NamedTuple):

@@ -58,11 +58,16 @@ class Picture:
         sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by id"
         return map(ChargeRow._make, self._connection.execute(sql, (after, upto)))
 
-    def entries(self, after: int, upto: int = 2**62) -> Iterator[EntryRow]:
-        """Of the events `(after, upto]`, in the order of writing; a transaction that is damaged has none."""
+    def postings(self, after: int, upto: int = 2**62) -> Iterator[PostingRow]:
+        """Of the events `(after, upto]`, in the order of writing, without those that are damaged."""
         for posting in ledger.postings(self._connection, after, upto):
             if isinstance(posting, PostingRow):
-                yield from posting.lines()
+                yield posting
+
+    def entries(self, after: int, upto: int = 2**62) -> Iterator[EntryRow]:
+        """The lines of these, one by one."""
+        for posting in self.postings(after, upto):
+            yield from posting.lines()
 
     def jobs(self) -> Iterator[JobRow]:
         """By id."""

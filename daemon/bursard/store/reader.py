@@ -31,6 +31,7 @@ from bursard.store.base import (
     Unposted,
 )
 from bursard.store.hours import OpenHours
+from bursard.store.migrations import STEPS
 from bursard.store.picture import Picture
 from bursard.store.queries import Value, columns
 from bursard.store.schema import RESTORE, connect, missing, unavailable, version_of
@@ -299,6 +300,26 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
     if full and base.rows is not None:
         yield from eventfile.check_rows(connection, base.rows)
     yield from _counts(connection, head, base.seq)
+    yield from _beside(connection)
+    if full:
+        yield from _dangling(connection)
+
+
+def _beside(connection: sqlite3.Connection) -> Iterator[str]:
+    """What no row follows from, but the next commit or the next version goes by."""
+    if (heads := connection.execute("select id from head").fetchall()) != [(1,)]:
+        yield f"head: there are {len(heads)} records of the last commit, or it has another number"
+    made = connection.execute("select name from _sqlite_migrations where migration_set = 'bursard'")
+    if sorted(name for (name,) in made) != sorted(name for name, _ in STEPS):
+        yield "steps: what made this database is recorded otherwise; the next version would make it anew"
+
+
+def _dangling(connection: sqlite3.Connection) -> Iterator[str]:
+    """Numbers of attempts that are none: such a row reads as nobody's."""
+    for table in ("charge_rows", "postings"):
+        sql = f"select seq from {table} where attempt <> 0 and attempt not in (select id from attempts)"
+        for (seq,) in connection.execute(sql):
+            yield f"{table}: a row of event {seq} is of an attempt that is not there"
 
 
 def _counts(connection: sqlite3.Connection, head: verify.Head, archived: int) -> Iterator[str]:
