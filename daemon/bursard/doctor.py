@@ -171,7 +171,8 @@ def _nodes(state: State) -> Finding:
     if not state.nodes:
         problems = ["no node has ever connected"]
     remedy = (
-        "start bursar-agent there; its jobs, if any, go on meanwhile. A quarantined node gets no new work"
+        "start bursar-agent there; its jobs, if any, go on meanwhile. One that is gone for good:"
+        " `bursar node rm NODE`. A quarantined node gets no new work"
         " until `bursar node resume NODE`"
     )
     return _finding("nodes", problems, f"all {len(state.nodes)} are in contact", remedy)

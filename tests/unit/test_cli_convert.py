@@ -53,3 +53,13 @@ def test_a_variable_that_is_not_expanded_is_said_with_its_line() -> None:
         "write `export PATH=...` in run"
     ]
     assert unexpanded("env: {A: '5$'}\nrun: x\n", "job.yaml") == []
+
+
+@pytest.mark.parametrize("text", ["#!/bin/bash\necho hello\n", "#SBATCH --nodes=2\nsrun hostname\n"])
+def test_a_script_is_told_to_be_one(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my train.sh"
+    file.write_text(text)
+    assert run(["convert", str(file)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {file} is a script, which needs no other form: bursar submit '{file}'\n"
+    )

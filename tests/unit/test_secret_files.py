@@ -55,4 +55,5 @@ def test_a_launch_has_each_in_one_place() -> None:
     launch = launch_of(spec, {"K": "v"}, 0, {"A": "1", "B": "2"})
     assert (launch.env, launch.files) == ({"K": "v", "A": "1"}, {"B": "2"})
     waits = JobSpec(script="x", secrets=("B",), secret_files=("B",), launch="once")
-    assert launch_of(waits, {}, 1, {"B": "2"}).files == {}
+    held = launch_of(waits, {}, 1, {"B": "2"})  # a step on this node finds it there
+    assert (held.env, held.files) == ({}, {"B": "2"})

@@ -543,11 +543,11 @@ def test_a_step_on_so_many_nodes_gets_a_part_on_each_or_none(tmp_path: Path) -> 
 
 def test_a_step_that_can_never_be_is_refused_and_one_that_can_is_taken(tmp_path: Path) -> None:
     made = slots(tmp_path)
-    with pytest.raises(Refused, match="--exclusive: 6 tasks of 1 CPUs are more than this job has"):
+    with pytest.raises(Refused, match="--exclusive: 6 tasks of 1 CPU, more than this job has"):
         made.take(Request(["a"], tasks=6), THREE)
-    with pytest.raises(Refused, match="--exclusive: 4 tasks of 1 CPUs"):
+    with pytest.raises(Refused, match="--exclusive: 4 tasks of 1 CPU"):
         made.take(Request(["a"], nodes=2, tasks_per_node=2, node=["n0", "n2"]), THREE)
-    with pytest.raises(Refused, match="--exclusive: 1 tasks of 2 CPUs"):
+    with pytest.raises(Refused, match="--exclusive: 1 task of 2 CPUs"):
         made.take(Request(["a"], cpus_per_task=2, node=["n2"]), THREE)
     places = made.take(Request(["a"], tasks=5), THREE)
     assert {place.member.rank: place.ranks for place in places} == {0: [0, 1], 1: [2, 3], 2: [4]}

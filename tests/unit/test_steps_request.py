@@ -6,7 +6,7 @@ import pytest
 
 from bursar.steps import names, srun
 from bursar.steps.patterns import file_name, of_a_task
-from bursar.steps.request import Member, Refused, Request, members, places, specs
+from bursar.steps.request import Member, Refused, Request, members, places, refuse_more_gpus, specs
 
 FOUR = [Member(rank, f"n{rank}", f"10.0.0.{rank}") for rank in range(4)]
 JOB = {
@@ -177,3 +177,38 @@ def test_names_of_files_are_slurms() -> None:
     assert of_a_task("o.%2t")
     assert of_a_task("o.%N")
     assert not of_a_task("o.%j%%t")
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "refused"),
+    [
+        ("--gpus-per-node=3", "2", "--gpus-per-node: 3 GPUs asked for; the job holds 2 on a node"),
+        ("--gres=gpu:a100:1", "0", "--gpus-per-node: 1 GPU asked for; the job holds 0 on a node"),
+        (
+            "-n 8 --gpus-per-task 2",
+            "3",
+            "--gpus-per-task: 2 tasks on a node with 2 each need 4 GPUs; the job holds 3",
+        ),
+        ("-n 4 --gpus-per-task 2", "2", ""),
+        ("--gpus-per-node=2", "2", ""),
+        ("--gpus-per-node=1", "0.5", ""),
+        ("--gpus-per-node=2", "0.5", "--gpus-per-node: 2 GPUs asked for; the job holds 1 on a node"),
+        ("--gpus-per-node=9", "", ""),
+        ("--gpus 2", "2", "--gpus"),
+    ],
+)
+def test_more_devices_than_the_job_holds_on_a_node_are_refused_by_name(
+    words: str, gpus: str, refused: str
+) -> None:
+    env = JOB | ({"BURSAR_GPUS": gpus} if gpus else {})
+
+    def ask() -> None:
+        request, _ = srun.request_of([*words.split(), "true"], env)
+        refuse_more_gpus(request, env, places(request, FOUR))
+
+    if not refused:
+        ask()
+        return
+    with pytest.raises(Refused) as found:
+        ask()
+    assert (str(found.value).startswith(refused), found.value.code) == (True, 2)

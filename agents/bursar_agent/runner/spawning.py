@@ -29,6 +29,9 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STEPS_VARIABLE = "BURSAR_STEPS"
 """The directory of programs for steps, which `bursar.steps.names` describes."""
 
+OWN_BASH_ENV_VARIABLE = "BURSAR_BASH_ENV"
+"""The `BASH_ENV` that a job was given, where the agent has put its own in the place."""
+
 CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
 """The daemon writes this where only the node can know the path."""
@@ -95,6 +98,9 @@ class Job:
             self.env["PATH"] = f"{self.env.get('PATH') or _DEFAULT_PATH}:{self.steps_dir}/bin"
             if "SLURM_JOB_ID" in own:
                 self.env["PATH"] = f"{self.steps_dir}/slurm:{self.env['PATH']}"
+                if self.env.get("BASH_ENV"):
+                    self.env[OWN_BASH_ENV_VARIABLE] = self.env["BASH_ENV"]
+                self.env["BASH_ENV"] = f"{self.steps_dir}/bash-env"
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]

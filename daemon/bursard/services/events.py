@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from bursard.scheduler.saved import dump
 from bursard.services.money import in_one_thread
 from bursard.services.sight import Sight
 from bursard.services.trail import Trail, trail_of
-from bursard.store import Views
+from bursard.store import EventRow, Views
 
 _LIMIT_MAX = 1_000_000
 _TAIL_MAX = 100_000
@@ -104,12 +104,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
 
         def read(views: Views) -> _Page:
             rows, end, is_last = trail.page(views, after)
-            seen = []
-            for row in rows:
-                event = decode(row.payload)
-                if sight.shows(event, views):
-                    seen.append(event_view(row.seq, row.at, row.actor, event))
-            return _Page(seen, end, is_last)
+            seen = _seen(rows, sight, views)
+            return _Page([event_view(row.seq, row.at, row.actor, event) for row, event in seen], end, is_last)
 
         return await self.engine.read(read)
 
@@ -120,11 +116,15 @@ class EventsService(events_pb2_grpc.EventsServicer):
         if count > _TAIL_MAX:
             raise InvalidRequest(f"tail of some events is at most {_TAIL_MAX}; take all of them without it")
         newest: deque[int] = deque(maxlen=count)
+
+        def read(views: Views) -> tuple[list[int], int, bool]:
+            rows, end, is_last = trail.page(views, after)
+            return [row.seq for row, _ in _seen(rows, sight, views)], end, is_last
+
         while True:
-            page = await self._page(after, trail, sight)
-            newest.extend(event.seq for event in page.events)
-            after = page.after
-            if page.is_last:
+            numbers, after, is_last = await self.engine.read(read)
+            newest.extend(numbers)
+            if is_last:
                 return newest[0] - 1 if newest else after
 
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
@@ -189,6 +189,14 @@ class EventsService(events_pb2_grpc.EventsServicer):
         saved = self.cycle.saved()
         async for piece in in_one_thread(lambda: dump(saved)):
             yield pb.SnapshotChunk(data=piece)
+
+
+def _seen(rows: Iterable[EventRow], sight: Sight, views: Views) -> Iterator[tuple[EventRow, Event]]:
+    """Those that the caller may see, as events."""
+    for row in rows:
+        event = decode(row.payload)
+        if sight.shows(event, views):
+            yield row, event
 
 
 def event_view(seq: int, at: int, actor: str, event: Event) -> pb.Event:

@@ -20,7 +20,7 @@ from bursard.engine import Engine
 from bursard.services.lookup import find_job, records_of
 from bursard.services.views import Form, fitting, job_view
 from bursard.state import JobRecord
-from bursard.state.arrays import unrecorded_tasks
+from bursard.state.arrays import told_state, unrecorded_tasks
 from bursard.store import JobFilter
 
 PAGE_DEFAULT = 100
@@ -150,7 +150,7 @@ async def _live(
             job = engine.state.jobs.get(key)
             if (
                 job is not None
-                and job.state in states
+                and told_state(job) in states
                 and not job.parent_id
                 and (before is None or _order(job) > (-before[0], before[1]))
                 and matches(job)

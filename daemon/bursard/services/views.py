@@ -23,7 +23,7 @@ from bursard.services.ends import end_view, may_quote
 from bursard.services.saturate import saturated
 from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
-from bursard.state.arrays import is_lean, size_of
+from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
@@ -167,7 +167,7 @@ def job_view(
         id=job.id,
         number=job.number,
         user=job.user,
-        state=job.state.value,
+        state=told_state(job).value,
         spec=spec_to_wire(_spec(job.spec, form)),
         submitted_at=job.submitted_at,
         started_at=job.started_at,
@@ -204,7 +204,9 @@ def job_view(
 
 def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:
     """Which job, and what state it is in: what an answer still has room for, however long it is."""
-    wire = pb.Job(id=job.id, number=job.number, user=job.user, state=job.state.value, left_out=_TERSE_LACKS)
+    wire = pb.Job(
+        id=job.id, number=job.number, user=job.user, state=told_state(job).value, left_out=_TERSE_LACKS
+    )
     if reason is not None:
         wire.reason.code = reason.code.value
     return wire

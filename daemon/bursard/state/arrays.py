@@ -32,6 +32,14 @@ def size_of_spec(spec: JobSpec) -> int:
     return count(spec.array.ranges) if spec.array is not None else 1
 
 
+def told_state(job: JobRecord) -> JobState:
+    """The state that people are told: of an array of which all that is left stops, that it stops."""
+    if job.array is None or job.state is not JobState.RUNNING:
+        return job.state
+    left = {state for state, tasks in job.array.counts.items() if tasks and not JobState(state).terminal}
+    return JobState.STOPPING if left == {JobState.STOPPING.value} else job.state
+
+
 def task_record(parent: JobRecord, index: int) -> JobRecord:
     """A waiting task as the record it would be. Its parent's hold and dependencies are its own too, and are
     kept there alone.

@@ -6,6 +6,7 @@ Why     they work on a state directory, beside a running daemon or without one: 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bursar.cli.output import Column, Output, Row, emit, emit_one, say
 from bursar.client import address
 from bursar.clock import SystemClock
 from bursar.errors import InvalidRequest
-from bursar.local import which
+from bursar.local import books, which
 from bursar.words import plural
 
 _SYSTEM_STATE_DIR = Path("/var/lib/bursar")
@@ -131,11 +132,21 @@ def restore(file: str, state_dir: str, output: Output) -> None:
         output,
         lambda r: (
             f"restored everything up to event {r['seq']} of {r['cluster_id']}, as of {r['created_at']}, to"
-            f" {r['state_dir']}\nwhat happened after that is lost; start the daemon to go on"
+            f" {r['state_dir']}\nwhat happened after that is lost; numbers of jobs go on well above those"
+            f" that may have been given out since, so that none means two jobs\nnext: {_start(directory)}"
         ),
         columns=_BACKUP_COLUMNS,
         identity="file",
     )
+
+
+def _start(directory: Path) -> str:
+    """The command that starts the daemon of a directory."""
+    if directory == _SYSTEM_STATE_DIR:
+        return "systemctl start bursard"
+    if directory.name == books.DAEMON:
+        return f"bursar up --state-dir {shlex.quote(str(directory.parent))}"
+    return f"bursard --state-dir {shlex.quote(str(directory))}"
 
 
 @click.command()

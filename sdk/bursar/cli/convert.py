@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -21,10 +22,15 @@ def convert(file: str, out: str | None) -> None:
 
     Example: bursar convert task.yaml --out job.yaml
     """
+    from bursar.jobfile import looks_like_script
     from bursar.jobfile.convert import convert as made_of
 
-    source = "<stdin>" if file == "-" else file
-    made = made_of(read_small_file(file), source)
+    source, text = "<stdin>" if file == "-" else file, read_small_file(file)
+    if looks_like_script(text):
+        raise InvalidRequest(
+            f"{source} is a script, which needs no other form: bursar submit {shlex.quote(file)}"
+        )
+    made = made_of(text, source)
     for line, sentence in made.notes:
         say(f"{source}:{line}: {sentence}")
     if out is None:

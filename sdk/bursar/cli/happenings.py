@@ -20,7 +20,8 @@ METERING: Final = "node-metered"
 SENTENCES: Final[Mapping[str, str]] = {
     "cluster-created": "cluster {cluster_id} was created; its books are in {currency}",
     "clock-stepped": "a jump of the clock was believed: {why}",
-    "log-resumed": "the log goes on from event {through} ({cause}, by {by})",
+    "log-resumed": "the log goes on from event {through} ({cause}, by {by}); jobs go on at number"
+    " {next_number}, above those that may have been given out meanwhile",
     "job-submitted": "{user} submitted job {number}{named} to {project} ({job_id})",
     "job-held": "{actor} put job {job_id} on hold",
     "job-released": "{actor} released job {job_id}",

@@ -8,16 +8,18 @@ from pathlib import Path
 import click
 
 from bursar.errors import BursarError
-from bursar.steps.names import TASKS_MAX
+from bursar.steps.names import STEP_TASKS_MAX
 
 WAIT_S_MAX = 10**9
 _COMMAND = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
 @click.command(context_settings=_COMMAND)
-@click.option("--nodes", type=click.IntRange(1, TASKS_MAX), help="Nodes.  [default: all of the job]")
-@click.option("--ntasks", type=click.IntRange(1, TASKS_MAX), help="Tasks in all.  [default: one per node]")
-@click.option("--ntasks-per-node", type=click.IntRange(1, TASKS_MAX), help="Tasks of each node.")
+@click.option("--nodes", type=click.IntRange(1, STEP_TASKS_MAX), help="Nodes.  [default: all of the job]")
+@click.option(
+    "--ntasks", type=click.IntRange(1, STEP_TASKS_MAX), help="Tasks in all.  [default: one per node]"
+)
+@click.option("--ntasks-per-node", type=click.IntRange(1, STEP_TASKS_MAX), help="Tasks of each node.")
 @click.option("--node", metavar="NAME,...", default="", help="These nodes of the job, n[1-3],m.")
 @click.option("--output", metavar="FILE", default="", help="%t is the task, %N the node; none.")
 @click.option("--error", metavar="FILE", default="", help="Else as --output.")

@@ -24,7 +24,7 @@ from bursar.model import (
     NodeFacts,
     RetrySpec,
 )
-from bursar.model.check import TASKS_MAX, Problem, check
+from bursar.model.check import ARRAY_TASKS_MAX, Problem, check
 from bursar.model.ranges import Indices, Range, compress, count
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 from bursar.v1 import types_pb2 as pb
@@ -168,7 +168,7 @@ def _array(wire: pb.ArraySpec) -> ArraySpec:
         last = range(one.start, one.stop, one.step)[-1]
         parts.append((one.start, last + 1, one.step if last > one.start else 1))
     ranges = tuple(parts)
-    if len(parts) > 1 and count(ranges) <= TASKS_MAX:
+    if len(parts) > 1 and count(ranges) <= ARRAY_TASKS_MAX:
         ranges = compress(Indices(ranges))  # one form for equal sets, however they were written
     return ArraySpec(ranges, wire.max_parallel)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from bursar.errors import InvalidRequest
 from bursar.model import ArraySpec
-from bursar.model.check import INDEX_MAX, RANGES_MAX, TASKS_MAX, quote
+from bursar.model.check import ARRAY_TASKS_MAX, INDEX_MAX, RANGES_MAX, quote
 from bursar.model.ranges import Ranges, compress
 
 TEXT_MAX: Final = 60_000
@@ -33,8 +33,10 @@ def parse_array(text: str) -> ArraySpec:
     for part in body.split(","):
         span = _span(part, text)
         count += len(span)
-        if count > TASKS_MAX:
-            raise InvalidRequest(f"{quote(text)} has more than {TASKS_MAX} tasks; split it into several jobs")
+        if count > ARRAY_TASKS_MAX:
+            raise InvalidRequest(
+                f"{quote(text)} has more than {ARRAY_TASKS_MAX} tasks; split it into several jobs"
+            )
         indices.update(span)
         if len(indices) < count:
             raise InvalidRequest(f"{quote(text)} names a task twice (in {quote(part)})")

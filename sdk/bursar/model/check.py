@@ -37,7 +37,7 @@ CONSTRAINTS_MAX: Final = 32
 CONSTRAINT_MAX: Final = 256
 TIME_LIMIT_MAX_US: Final = 366 * DAY_US
 DEPENDENCIES_MAX: Final = 100
-TASKS_MAX: Final = 100_000
+ARRAY_TASKS_MAX: Final = 100_000
 RANGES_MAX: Final = 10_000
 """Ranges of one array: an array is kept, sent and shown as its ranges."""
 INDEX_MAX: Final = 4_000_000
@@ -296,8 +296,8 @@ def _array(array: ArraySpec) -> Iterator[Problem]:
     if not ranges:
         yield Problem(path, "has no task; write it as 0-99, 1,3,5-9:2 or 0-99%10")
         return
-    if count(ranges) > TASKS_MAX:
-        yield Problem(path, f"has more than {TASKS_MAX} tasks; split it into several jobs")
+    if count(ranges) > ARRAY_TASKS_MAX:
+        yield Problem(path, f"has more than {ARRAY_TASKS_MAX} tasks; split it into several jobs")
     elif any(before[1] > after[0] for before, after in pairwise(ranges)):
         yield Problem(path, "has indices that do not ascend; each task is named once, in order")
     elif len(ranges) > RANGES_MAX:

@@ -260,8 +260,10 @@ def launch_of(
         return Launch(env=env, files=files, **{name: getattr(spec, name) for name in _FROM_SPEC})
     if spec.setup:
         return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env, files=files)
-    # Until a step comes, which brings its environment, nothing of the job's, secrets before all, is here.
-    return Launch(command=_WAIT, workdir="/", env={k: v for k, v in env.items() if k in OF_THE_NODE})
+    # Until a step comes, which brings its environment, nothing of the job's is here, secrets before all: but
+    # for those that are files, which no environment brings.
+    kept = {k: v for k, v in env.items() if k in OF_THE_NODE}
+    return Launch(command=_WAIT, workdir="/", env=kept, files=files)
 
 
 def runs_once(spec: JobSpec) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from bursar.steps import bridge, frames, host, kernel, names, patterns
 from bursar.steps.hosts import compress_hosts
-from bursar.steps.request import Place, Refused, Request, members, places, specs
+from bursar.steps.request import Place, Refused, Request, members, places, refuse_more_gpus, specs
 from bursar.steps.sinks import Lines, Sink
 from bursar.steps.slots import Slots
 
@@ -59,6 +59,7 @@ class Step:
         request.cwd = request.cwd or os.getcwd()
         self._slots = Slots(env) if request.exclusive else None
         found = places(request, everybody) if self._slots is None else self._slots.take(request, everybody)
+        refuse_more_gpus(request, env, found)
         number = _number(env)
         kernel.raise_file_limit()
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)

@@ -132,7 +132,10 @@ class Host:
         node_env = {name: os.environ[name] for name in names.OF_THE_NODE if name in os.environ}
         env = {**spec["env"], **node_env, **spec["node_env"]}
         here = env.get(names.DIRECTORY, spec["steps"])
-        env["PATH"] = env.get("PATH", os.defpath).replace(spec["steps"], here)
+        for name in ("PATH", "BASH_ENV"):
+            if name in env or name == "PATH":
+                env[name] = env.get(name, os.defpath).replace(spec["steps"], here)
+        _own_secrets(env, spec.get("secrets", ""))
         patterns.empty(spec, env)
         for local, rank in enumerate(spec["ranks"]):
             self._spawn(spec, env, local, rank)
@@ -267,6 +270,16 @@ def kill_below(pid: int) -> None:
                 pass
         except ChildProcessError:
             return
+
+
+def _own_secrets(env: dict[str, str], theirs: str) -> None:
+    """Paths of secrets that are files, of whoever started the step, become those of this node."""
+    own = env.get(names.SECRETS)
+    if not own or not theirs:
+        return
+    for name, value in env.items():
+        if value.startswith(f"{theirs}/"):
+            env[name] = own + value.removeprefix(theirs)
 
 
 def _become(

@@ -19,6 +19,14 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])
 _HEAD: Final = "#!{python} -IS\nimport sys\nsys.path.insert(0, {root!r})\n"
 _SHIM: Final = _HEAD + "from bursar.steps.shims import main\nsys.exit(main({name!r}, sys.argv[1:]))\n"
 _SERVE: Final = _HEAD + "from bursar.steps.server import main\nmain()\n"
+_PROFILE: Final = f"""\
+# The profile of a login shell sets PATH anew: put Slurm's commands back in front of it.
+if [ -n "${{{names.OWN_BASH_ENV}-}}" ]; then . "${names.OWN_BASH_ENV}"; fi
+case ":$PATH:" in
+*":${{{names.DIRECTORY}-}}/{names.SHIMS}:"*) ;;
+*) PATH="${{{names.DIRECTORY}-}}/{names.SHIMS}:$PATH:${{{names.DIRECTORY}-}}/{names.TOOLS}" ;;
+esac
+"""
 _BURSAR: Final = "#!/bin/sh\n{server}exec {python} -c 'from bursar.cli.main import main; main()' \"$@\"\n"
 
 
@@ -36,6 +44,7 @@ def install(directory: Path, server: str = "") -> None:
     for name in ("bursar-rsh", names.LAUNCH):
         _write(directory / names.TOOLS / name, _program(_SHIM, name=name))
     _write(directory / names.SERVE, _program(_SERVE))
+    _write(directory / names.BASH_ENV, _PROFILE)
 
 
 def write_shims(directory: Path) -> None:

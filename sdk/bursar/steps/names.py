@@ -15,7 +15,13 @@ SOCKET: Final = "sock"
 SERVE: Final = "serve"
 SHIMS: Final = "slurm"
 TOOLS: Final = "bin"
-TASKS_MAX: Final = 4096
+BASH_ENV: Final = "bash-env"
+"""In that directory: what a bash of a job with Slurm's commands reads first, or after its profile."""
+OWN_BASH_ENV: Final = "BURSAR_BASH_ENV"
+"""The `BASH_ENV` that the job itself was given."""
+SECRETS: Final = "BURSAR_SECRETS_DIR"
+"""The directory of a member's secrets that are files."""
+STEP_TASKS_MAX: Final = 4096
 """Of one step, on all nodes together."""
 
 MEMBER: Final = "BURSAR_ATTEMPT_MEMBER"
@@ -36,9 +42,9 @@ STEP_RANK, STEP_LOCAL_RANK, STEP_TASKS = "BURSAR_STEP_RANK", "BURSAR_STEP_LOCAL_
 OF_THE_NODE: Final = frozenset(
     {
         "BURSAR_ATTEMPT_MEMBER", "BURSAR_CHECKPOINT_DIR", "BURSAR_CPUS", "BURSAR_GPUS", "BURSAR_MEMORY_BYTES",
-        "BURSAR_NODE_RANK", "BURSAR_STEPS",
-        "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "NODE_RANK", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE",
-        "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_TMPDIR", "SLURM_TOPOLOGY_ADDR", "TMPDIR",
+        "BURSAR_NODE_RANK", "BURSAR_SECRETS_DIR", "BURSAR_STEPS", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES",
+        "NODE_RANK", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS",
+        "SLURM_TMPDIR", "SLURM_TOPOLOGY_ADDR", "TMPDIR",
     }
 )  # fmt: skip
 """What a task has from the member it runs on; all else it has from whoever started the step."""

@@ -7,13 +7,14 @@ Why     `bursar step`, `srun` and the remote agent of MPI launchers ask in other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bursar.steps import names
 from bursar.steps.hosts import compress_hosts, counts_by_node
-from bursar.steps.names import TASKS_MAX
+from bursar.steps.names import STEP_TASKS_MAX
 from bursar.words import plural
 
 
@@ -102,8 +103,8 @@ def places(request: Request, all_members: Sequence[Member]) -> list[Place]:
     tasks = request.tasks
     if not tasks:
         tasks = (request.nodes or len(chosen)) * (request.tasks_per_node or 1)
-    if tasks > TASKS_MAX:
-        raise Refused(f"{tasks} tasks are asked for; at most {TASKS_MAX} run in one step")
+    if tasks > STEP_TASKS_MAX:
+        raise Refused(f"{tasks} tasks are asked for; at most {STEP_TASKS_MAX} run in one step")
     count = request.nodes or len(chosen)
     if request.tasks_per_node and not request.nodes and not request.node:
         count = min(count, -(-tasks // request.tasks_per_node))
@@ -178,12 +179,30 @@ def specs(
                 "gpus_per_task": request.gpus_per_task,
                 "gpus_per_node": request.gpus_per_node,
                 "steps": env[names.DIRECTORY],
+                "secrets": env.get(names.SECRETS, ""),
                 "append": request.append,
                 **{key: getattr(request, key) for key in ("output", "error", "input")},
                 "stdin": False,
             }
         )
     return told
+
+
+def refuse_more_gpus(request: Request, env: Mapping[str, str], found: Sequence[Place]) -> None:
+    """Raise `Refused` for more devices on a node than the job holds there: it holds the same on each."""
+    try:
+        have = math.ceil(float(env.get("BURSAR_GPUS", "")))
+    except (ValueError, OverflowError):
+        return  # set by the job itself: each node gives what it has
+    most = max(len(place.ranks) for place in found)
+    if request.gpus_per_node > have:
+        asked = plural(request.gpus_per_node, "GPU")
+        raise Refused(f"--gpus-per-node: {asked} asked for; the job holds {have} on a node")
+    if request.gpus_per_task * most > have:
+        raise Refused(
+            f"--gpus-per-task: {plural(most, 'task')} on a node with {request.gpus_per_task} each need"
+            f" {request.gpus_per_task * most} GPUs; the job holds {have} on a node"
+        )
 
 
 def _is_ours(env: Mapping[str, str], name: str) -> bool:

@@ -44,7 +44,7 @@ class Slots:
         named = {one.rank for one in everybody if one.name in request.node} or set(range(len(everybody)))
         if tasks * each > sum(size for rank, size in enumerate(self._sizes) if rank in named):
             raise Refused(
-                f"--exclusive: {plural(tasks, 'task')} of {plural(each, 'CPU')} are more than this job has"
+                f"--exclusive: {plural(tasks, 'task')} of {plural(each, 'CPU')}, more than this job has"
             )
         turn = os.open(f"{self._folder}/turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(turn, fcntl.LOCK_EX)

@@ -1,0 +1,99 @@
+"""What tasks and shells of a job find: Slurm's commands behind a login profile, secrets of their own node."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bursar.model import JobSpec, launch_of
+from bursar.steps import host, names
+from bursar.steps.install import install
+from bursar_agent.runner import secretfiles
+from bursar_agent.runner.spawning import OWN_BASH_ENV_VARIABLE, STEPS_VARIABLE, Job
+
+
+def job(steps: Path, **env: str) -> Job:
+    """A member's job as its supervisor opens it; with Slurm's variables it is of an #SBATCH script."""
+    launch = {"script": "srun true", "env": env, "files": {"KUBECONFIG": "hush"}}
+    request = {
+        "attempt_id": "att_x", "rank": 1, "uid": None, "gid": None, "launch": json.dumps(launch), "home": "/",
+        "env": {"PATH": "/usr/bin:/bin", STEPS_VARIABLE: str(steps)}, "checkpoint_dir": "/c",
+    }  # fmt: skip
+    return Job(request)
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Path:
+    install(tmp_path / "steps")
+    return tmp_path / "steps"
+
+
+def told(env: dict[str, str], home: Path, *command: str) -> list[str]:
+    """PATH as a shell has it whose profile has set it anew."""
+    (home / ".bash_profile").write_text("PATH=/usr/bin:/bin\n")
+    asked = [*command, 'echo "$PATH"; command -v srun']
+    done = subprocess.run(asked, env={**env, "HOME": str(home)}, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("command", [("bash", "-lc"), ("bash", "-c"), ("bash", "-l", "-u", "-e", "-c")])
+def test_a_login_shell_in_a_job_of_slurm_finds_its_commands(
+    steps: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    env = job(steps, SLURM_JOB_ID="7").env
+    path, srun = told(env, tmp_path, *command)
+    assert srun == f"{steps}/{names.SHIMS}/srun"
+    assert path.split(":") == [f"{steps}/slurm", "/usr/bin", "/bin", f"{steps}/bin"]
+
+
+def test_what_the_job_had_every_bash_read_is_read_too(steps: Path, tmp_path: Path) -> None:
+    own = tmp_path / "modules.sh"
+    own.write_text('PATH="/modules:$PATH"\n')
+    env = job(steps, SLURM_JOB_ID="7", BASH_ENV=str(own)).env
+    assert env[OWN_BASH_ENV_VARIABLE] == str(own)
+    path, _ = told(env, tmp_path, "bash", "-lc")
+    assert path.split(":")[:2] == [f"{steps}/slurm", "/modules"]
+
+
+def test_a_job_that_does_not_speak_slurm_has_no_such_file(steps: Path) -> None:
+    assert "BASH_ENV" not in job(steps).env
+    assert (OWN_BASH_ENV_VARIABLE, STEPS_VARIABLE) == (names.OWN_BASH_ENV, names.DIRECTORY)
+    assert (steps / names.BASH_ENV).is_file()
+    assert job(steps, SLURM_JOB_ID="7").env["BASH_ENV"] == str(steps / names.BASH_ENV)
+
+
+# --- secrets that are files, of a job whose program runs on its first node alone
+
+
+def test_a_member_that_holds_its_place_has_the_files_and_no_secret_in_its_environment() -> None:
+    spec = JobSpec(command=("train",), launch="once", secrets=("A", "B"), secret_files=("B",))
+    held = launch_of(spec, {"HOME": "/h"}, 1, {"A": "a", "B": "b"})
+    assert (held.files, held.env) == ({"B": "b"}, {})
+    assert launch_of(spec, {}, 1, {}).files == {}
+
+
+def test_a_step_finds_the_files_of_the_node_that_it_runs_on(steps: Path) -> None:
+    mine = job(steps).env
+    assert mine[names.SECRETS] == secretfiles.path_of(job(steps).marker)
+    assert names.SECRETS == secretfiles.VARIABLE
+    theirs = "/dev/shm/bursar-other.0.secrets"
+    env = {
+        "KUBECONFIG": f"{theirs}/KUBECONFIG", "COPY": f"{theirs}/sub/x", "NEAR": f"{theirs}x/y", "ELSE": "/x",
+        names.SECRETS: mine[names.SECRETS],
+    }  # fmt: skip
+    host._own_secrets(env, theirs)
+    assert env == {
+        "KUBECONFIG": mine["KUBECONFIG"], "COPY": f"{mine[names.SECRETS]}/sub/x", "NEAR": f"{theirs}x/y",
+        "ELSE": "/x", names.SECRETS: mine[names.SECRETS],
+    }  # fmt: skip
+    before = dict(env)
+    host._own_secrets(env, "")  # who started it is of an older release
+    del env[names.SECRETS]
+    host._own_secrets(env, theirs)  # no member with files here
+    assert env == {key: value for key, value in before.items() if key != names.SECRETS}
+    assert os.environ.get(names.SECRETS) is None
