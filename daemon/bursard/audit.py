@@ -32,12 +32,19 @@ from bursard.state import image as state_image
 from bursard.state.arrays import without_spec
 from bursard.state.compare import differences
 from bursard.store import ChargeRow, EntryRow, EventRow, JobRow, PostingRow, notes
+from bursard.store.migrations.m0004_usage import RATED_AFTER
 from bursard.store.picture import Picture
 
 PROBLEMS_MAX = 100
 
 _EVICTED_AFTER = 20_000
 """Events that an ended job stays in the fold for, as it does until its commit is on disk."""
+
+_NOT_RATED: dict[str, Any] = dict.fromkeys(
+    (*("gpu_milli", "devices", "cpu_milli", "memory_bytes", "gpu_rate", "cpu_rate", "memory_rate"),
+     "energy_millijoules"), 0
+)  # fmt: skip
+"""What charges of before migration 0004 do not all say."""
 
 _SUMMED = ("start_at", "end_at", "held_us", "nanos", "gpu", "cpu", "memory")
 _BYTES = 8
@@ -103,6 +110,10 @@ class Fold:
         self._applied = Applied()
         self._evict: list[tuple[int, str]] = []
         self._images = picture.image_hashes()
+        note = picture.notes.get(RATED_AFTER, "0")
+        self._rated_after = int(note) if note.isdecimal() else 0
+        self._rated_until = 0
+        """When that was: hours that were open then were begun without knowing their rates."""
         self.schema = FIRST
         """The newest that wrote an event."""
 
@@ -114,8 +125,15 @@ class Fold:
             event = self._apply(row)
             yield from charges.stray_before(row.seq)
             yield from entries.stray_before(row.seq)
-            made = [charge_row(self.state, row.seq, hour, node) for hour, node in self._applied.closed]
-            yield from _compare_charges(row.seq, made, charges.take(row.seq))
+            made = [
+                charge_row(self.state, row.seq, hour, node, row.at) for hour, node in self._applied.closed
+            ]
+            kept = charges.take(row.seq)
+            if row.seq == self._rated_after:
+                self._rated_until = row.at
+            if row.seq <= self._rated_after or any(one.start_at <= self._rated_until for one in kept):
+                made, kept = ([one._replace(**_NOT_RATED) for one in rows] for rows in (made, kept))
+            yield from _compare_charges(row.seq, made, kept)
             postings = posting_rows(row.seq, self._applied.transactions)
             yield from _compare_postings(row.seq, postings, entries.take(row.seq))
             for job in self._applied.finished:

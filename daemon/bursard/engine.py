@@ -24,13 +24,13 @@ import msgspec
 from bursar.clock import Clock, Instant
 from bursar.errors import BursarError, NotApplied
 from bursar.ids import Ids
-from bursar.model import JobSpec
+from bursar.model import DeviceShare, JobSpec, MemberAllocation
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
 from bursard.events import Event, JobSubmitted, encode
 from bursard.ledger import HourCharge, Transaction
 from bursard.replay import restore
-from bursard.state import Applied, JobRecord, NodeRecord, State, documents
+from bursard.state import Applied, JobRecord, MemberRecord, NodeRecord, State, documents
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
@@ -160,7 +160,7 @@ class Engine:
         batch.events.append(EventRow(seq, now, actor, encode(event)))  # type: ignore[attr-defined]
         applied.charges.clear()
         if applied.closed:
-            rows = [charge_row(state, seq, hour, node) for hour, node in applied.closed]
+            rows = [charge_row(state, seq, hour, node, now) for hour, node in applied.closed]
             batch.charges.extend(rows)  # type: ignore[attr-defined]
             applied.closed.clear()
         if applied.transactions:
@@ -340,10 +340,11 @@ def _labels(labels: tuple[tuple[str, str], ...]) -> str:
     return msgspec.json.encode(dict(labels)).decode() if labels else "{}"
 
 
-def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord) -> ChargeRow:
+def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord, posted_at: int = 0) -> ChargeRow:
     """A charge with everything reports group by, as it is now: later changes do not reach back."""
     job = state.jobs.get(hour.job_id)
     spec = job.spec if job is not None else None
+    share = _share_of(job, hour, node)
     return ChargeRow(
         seq=seq,
         kind=hour.kind,
@@ -369,7 +370,45 @@ def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord) -> Ch
         model_version=spec.model_version if spec else "",
         labels=_labels(spec.labels) if spec else "{}",
         simulated=int(any(device.simulated for device in node.facts.devices)),
+        gpu_milli=sum(device.milli for device in share.devices),
+        devices=len(share.devices),
+        cpu_milli=share.cpu_milli,
+        memory_bytes=share.memory_bytes,
+        gpu_rate=share.rates.gpu,
+        cpu_rate=share.rates.cpu,
+        memory_rate=share.rates.memory,
+        energy_millijoules=_energy_of(job, hour),
+        posted_at=posted_at,
     )
+
+
+def _member_of(job: JobRecord | None, hour: HourCharge) -> MemberRecord | None:
+    attempts = job.attempts if job is not None else ()
+    return next((one.members[hour.rank] for one in attempts if one.id == hour.attempt_id), None)
+
+
+def _share_of(job: JobRecord | None, hour: HourCharge, node: NodeRecord) -> MemberAllocation:
+    """What the owner of an hour holds: a member its allocation, the node itself all that it has."""
+    member = _member_of(job, hour)
+    if member is not None:
+        return member.alloc
+    facts = node.facts
+    return MemberAllocation(
+        node_id=node.id,
+        devices=tuple(DeviceShare(device.index) for device in facts.devices),
+        cpu_milli=facts.cpu_milli,
+        memory_bytes=facts.memory_bytes,
+        rates=hour.rates,
+    )
+
+
+def _energy_of(job: JobRecord | None, hour: HourCharge) -> int:
+    """Of all the attempt, with its last hour: devices are asked for it once, at the end."""
+    member = _member_of(job, hour)
+    if member is None or member.report is None:
+        return 0
+    last = hour.end == member.started_at + member.charged_us
+    return member.report.gpu_energy_millijoules if last else 0
 
 
 def unposted(state: State) -> Unposted:

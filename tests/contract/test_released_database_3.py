@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from released import ended_jobs, live_jobs, start_and_stop, unpacked, without_images
 
+from bursar.clock import HOUR_US
 from bursard.audit import problems_of
 from bursard.replay import restore
 from bursard.state import Limits, State, image
@@ -68,6 +69,19 @@ def test_every_charge_reads_as_it_did_before(directory: Path) -> None:
     raw.close()
     assert (len(before), transactions) == (15, 20)
     assert sum(row[12] for row in before) == 75384049
+
+
+def test_charges_of_before_get_the_shares_that_their_members_were_placed_with(directory: Path) -> None:
+    store = SqliteStore(directory)
+    rows = {(row.job_number, row.rank): row for row in store.charges() if row.kind == "usage"}
+    gang = rows[4, 1]
+    assert (gang.gpu_milli, gang.devices, gang.cpu_milli) == (2000, 2, 1000)
+    for row in rows.values():
+        whole = [rate * row.held_us // HOUR_US for rate in (row.gpu_rate, row.cpu_rate, row.memory_rate)]
+        assert whole == [row.gpu, row.cpu, row.memory]
+    assert all(row.rate == 0 for row in store.charges() if row.kind != "usage")
+    assert all(row.posted_at > 0 for row in store.charges())
+    store.close()
 
 
 def test_it_opens_with_all_it_had_to_the_nano(directory: Path) -> None:

@@ -21,7 +21,7 @@ from bursard.events import JobSubmitted, decode, encode
 from bursard.events.codec import schema_of
 from bursard.replay import restore
 from bursard.state import Limits, State, image
-from bursard.store import ChargeRow, SqliteStore, eventfile, queries
+from bursard.store import ChargeRow, JobRow, SqliteStore, eventfile
 
 ENDED = {
     1: ("ok", "SUCCEEDED", 106),
@@ -84,10 +84,11 @@ def check_books(store: SqliteStore, settled: int) -> None:
 def test_every_row_of_money_reads_as_it_did_before_its_tables_were_replaced(tmp_path: Path) -> None:
     directory = unpacked(2, "killed", tmp_path)
     raw = sqlite3.connect(directory / "bursard.db")
-    names = ", ".join(f'"{name}"' for name in ChargeRow._fields)
+    names = ", ".join(f'"{name}"' for name in ChargeRow._fields[:24])
     charges = raw.execute(f"select {names} from charges order by rowid").fetchall()
     lines = raw.execute("select seq, tx_kind, account, nanos, ref from entries order by rowid").fetchall()
-    jobs = raw.execute(f"select {queries.columns('jobs')} from jobs order by rowid").fetchall()
+    of_jobs = ", ".join(f'"{name}"' for name in JobRow._fields)
+    jobs = raw.execute(f"select {of_jobs} from jobs order by rowid").fetchall()
     raw.close()
     assert (len(charges), len(lines), len(jobs)) == (17, 134, 19)
     digest = hashlib.sha256()
@@ -96,11 +97,11 @@ def test_every_row_of_money_reads_as_it_did_before_its_tables_were_replaced(tmp_
             digest.update(msgspec.msgpack.encode((table, row)))
     store = SqliteStore(directory)
     with store.picture() as picture:
-        assert list(picture.charges(0)) == charges
+        assert [tuple(row[:24]) for row in picture.charges(0)] == charges
         assert list(picture.entries(0)) == lines
     assert sum(store.balances().values()) == 0
     # What an archive said of these rows when it was made is still true of them.
-    found = eventfile.rows_of(store._connection, store.last_seq)
+    found = eventfile.rows_of(store._connection, store.last_seq, columns=0)
     assert (found.charges, found.entries, found.digest) == (len(charges), len(lines), digest.hexdigest())
     store.close()
 

@@ -305,6 +305,34 @@ class TestMoney:
         assert store.charge_sums([])[0].nanos == count * (count + 1) // 2
         assert store.verify() == []
 
+    def test_a_charge_says_what_it_is_of_and_when_it_was_posted(self, store: Store) -> None:
+        share = {"gpu_milli": 500, "devices": 1, "cpu_milli": 2000, "memory_bytes": 2**40}
+        rates = {"gpu_rate": 2**62, "cpu_rate": 7, "memory_rate": 0}
+        rows = [
+            charge(1, **share, **rates, energy_millijoules=1234),
+            charge(1, start_at=T0 + 200, **share, **rates),
+            charge(1, start_at=T0 + 400, kind="idle", attempt_id="", job_id="", job_number=0, devices=8,
+                   gpu_milli=8000),
+            charge(1, start_at=T0 + 600),
+        ]  # fmt: skip
+        store.append(Batch(events=[event(1)], charges=rows))
+        assert list(store.charges()) == [row._replace(posted_at=T0 + 1) for row in rows]
+        (total,) = store.charge_sums([])
+        assert (total.gpu_milli_us, total.cpu_milli_us) == (2 * 500 * 100, 2 * 2000 * 100)
+
+    def test_what_a_job_has_cost_may_pass_64_bits(self, store: Store) -> None:
+        for number, nanos in enumerate((2**62 - 1, 2**62, 2**63, 10**21), 1):
+            store.append(Batch(events=[event(number)], jobs=[job(number, settled_nanos=nanos)]))
+            found = store.find_job(str(number))
+            assert found is not None
+            assert found.settled_nanos == nanos
+        assert [row.settled_nanos for row in store.jobs(JobFilter()).rows] == [
+            10**21,
+            2**63,
+            2**62,
+            2**62 - 1,
+        ]
+
     def test_charges_fold_by_any_dimension(self, store: Store) -> None:
         rows = [
             charge(1, 5, T0, labels='{"team":"a"}'),

@@ -53,14 +53,16 @@ def home(kept: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def costs(directory: Path) -> tuple[list[ChargeSum], Unposted, int]:
+def costs(directory: Path) -> tuple[list[ChargeSum], Unposted, int, list[int]]:
     from bursard.engine import unposted
 
     store = SqliteStore(directory)
     try:
         state = restore(store, Limits())
         now = unposted(state)
-        return store.charge_sums(["month", "kind", "job"], ChargeFilter(), now), now, store.last_seq
+        posted = [row.posted_at for row in store.charges()]
+        assert min(posted) > 0, "when a row was posted is known without its event"
+        return store.charge_sums(["month", "kind", "job"], ChargeFilter(), now), now, store.last_seq, posted
     finally:
         store.close()
 

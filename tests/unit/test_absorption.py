@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from bursar.clock import HOUR_US, Instant, VirtualClock
-from bursar.model import Device, NodeFacts
+from bursar.model import Device, EndCause, NodeFacts
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import catalog_dir
 from bursard.engine import unposted
@@ -92,6 +92,36 @@ def test_each_part_has_an_account_and_the_nodes_own_is_what_was_spent(world: Wor
     assert balances[f"idle/{node.id}"] == books["idle"]
     assert balances[f"node/{node.id}"] == -CAPACITY
     assert world.state.ledger.violations() == []
+
+
+def test_a_row_says_what_its_owner_held_and_at_which_rate(world: World) -> None:
+    world.submit(options=(QUARTER,), time_limit_us=2 * HOUR_US)
+    world.cycle()
+    world.clock.advance(HOUR_US + 60_000_000)
+    world.backend.report()
+    world.writer.flush()
+    rows = {row.kind: row for row in world.writer.charges}
+    used, idle = rows["usage"], rows["idle"]
+    assert (used.gpu_milli, used.devices, used.cpu_milli, used.memory_bytes) == (2000, 2, 24_000, 512 * GIB)
+    assert (idle.gpu_milli, idle.devices, idle.cpu_milli, idle.memory_bytes) == (8000, 8, 96_000, 2048 * GIB)
+    assert used.rate == pytest.approx(STANDARD / 4, abs=3)
+    assert idle.rate == CAPACITY
+    assert used.posted_at == idle.posted_at == world.engine.now()
+    assert used.nanos == pytest.approx(used.rate * used.held_us / HOUR_US, abs=3)
+
+
+def test_the_energy_of_an_attempt_is_with_its_last_hour(world: World) -> None:
+    job = world.submit(options=(QUARTER,), time_limit_us=3 * HOUR_US)
+    world.cycle()
+    world.clock.advance(HOUR_US * 3 // 2)
+    world.backend.report()
+    (attempt,) = job.attempts
+    held_us = HOUR_US * 3 // 2
+    world.exited_of(
+        attempt, EndCause.COMPLETED, held_us=held_us, gpu_energy_millijoules=77, gpu_energy_source="measured"
+    )
+    used = [row.energy_millijoules for row in world.writer.charges if row.kind == "usage"]
+    assert used == [0, 77]
 
 
 def test_a_machine_that_is_rented_costs_what_jobs_pay_and_absorbs_nothing() -> None:

@@ -179,7 +179,7 @@ PLANTED = {
     "jobs a row invented": (
         "insert into jobs select 'job_new', 77, parent_id, array_index, name, project, user, experiment,"
         " model, model_version, labels, state, priority, submitted_at, started_at, finished_at,"
-        f" settled_nanos, currency, document from jobs {JOB}",
+        f" settled_nanos, currency, document, nanos_high from jobs {JOB}",
     ),
     "jobs document of another": (
         f"update jobs set document = (select document from jobs where number = 1) {JOB}",

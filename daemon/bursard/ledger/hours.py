@@ -15,6 +15,7 @@ import msgspec
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvariantViolation
+from bursar.model.allocation import FREE, ShareRates
 from bursard.events import Charge
 from bursard.ledger.entries import Entry, Transaction
 
@@ -27,6 +28,7 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
         held_us: the summed length of the pieces.
         gpu, cpu, memory: nanos by component; `nanos` is the amount.
         entries: nanos by account of all pieces; they sum to zero.
+        rates: of a node's own time, what the node cost by the hour when it began.
     """
 
     kind: str
@@ -43,9 +45,10 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
     cpu: int = 0
     memory: int = 0
     entries: dict[str, int] = {}
+    rates: ShareRates = FREE
 
     @classmethod
-    def of(cls, piece: Charge) -> HourCharge:
+    def of(cls, piece: Charge, rates: ShareRates = FREE) -> HourCharge:
         """The hour of a piece, with nothing in it yet."""
         return cls(
             kind=piece.kind,
@@ -57,6 +60,7 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
             job_id=piece.job_id,
             rank=piece.rank,
             entries={},
+            rates=rates,
         )
 
     @property

@@ -46,7 +46,9 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
-    """Dated prices, and what ended members held, came into images later: without them the newest holds."""
+    """Dated prices, what ended members held, and rates of open hours came into images later: without them
+    the newest holds.
+    """
     for form in forms:
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
@@ -54,6 +56,9 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
             for usage, kept in zip(node.get("ended", ()), known.get("ended", ()), strict=False):
                 if "alloc" not in usage:
                     kept.pop("alloc", None)
+            for kind, hour in node.get("open", {}).items():
+                if "rates" not in hour:
+                    known.get("open", {}).get(kind, {}).pop("rates", None)
 
 
 def _walk(expected: Any, found: Any, path: str) -> Iterator[str]:

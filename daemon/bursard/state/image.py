@@ -10,6 +10,7 @@ import msgspec
 
 from bursar.errors import InvariantViolation
 from bursar.model import JobState
+from bursar.model.allocation import FREE
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.specs import BudgetSpec, Document, Spec
 from bursard.events import PolicyDocument
@@ -178,6 +179,9 @@ def _node(state: State, node: NodeRecord) -> None:
     row = state.cluster.add(node.id, node.facts)
     if row != node.row:
         raise InvariantViolation(f"node {node.facts.name} was row {node.row}, is row {row}")
+    for hour in node.open.values():
+        if hour.price_id and hour.rates is FREE:  # an image of before it was kept
+            hour.rates = node.cost_at(hour.start)
     state.nodes[node.id] = node
     state.node_names[node.facts.name] = node.id
     state.cluster.set_price(row, node.price_id, node.rates)

@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
 from bursard.events import ExitReport
 from bursard.ledger import HourCharge, PriceInForce, Span, spans
@@ -279,6 +280,13 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     def cost_rates(self) -> ShareRates:
         """What it costs its site now."""
         return self.rates if self.cost is None else self.cost
+
+    def cost_at(self, instant: int) -> ShareRates:
+        """What it costs its site at an instant since `through`; FREE while its price is unknown."""
+        price = next((one for one in reversed(self.prices) if one.since <= instant), None)
+        if price is None:
+            return self.cost_rates if self.price_id else FREE
+        return price.cost or price.rates
 
     def prices_with(self, changes: Iterable[PriceInForce]) -> list[PriceInForce]:
         """By `since`, what it costs when these came into force: without what `through` has passed."""

@@ -82,6 +82,12 @@ class ChargeRow(NamedTuple):
         rank: of the member. price_id: empty when the price is unknown.
         job_number: 0 for what is nobody's. labels: of the job, JSON object.
         simulated: 1 when the node's devices are simulated, else 0.
+        gpu_milli, devices, cpu_milli, memory_bytes: the share that its owner holds, in thousandths of a GPU
+            and of a CPU; times `held_us` it is what was used. Of a node's own time: the whole node.
+        gpu_rate, cpu_rate, memory_rate: nanos per hour of that share: what a job pays, what a node costs.
+            All of these are 0 in what was written before they were kept.
+        energy_millijoules: of the share's devices, for the whole attempt, with its last hour.
+        posted_at: when it was written; 0: not yet, or before it was kept.
     """
 
     seq: int
@@ -108,6 +114,20 @@ class ChargeRow(NamedTuple):
     model_version: str
     labels: str
     simulated: int
+    gpu_milli: int = 0
+    devices: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpu_rate: int = 0
+    cpu_rate: int = 0
+    memory_rate: int = 0
+    energy_millijoules: int = 0
+    posted_at: int = 0
+
+    @property
+    def rate(self) -> int:
+        """Nanos per hour of its share."""
+        return self.gpu_rate + self.cpu_rate + self.memory_rate
 
 
 class Unposted(NamedTuple):
@@ -334,6 +354,7 @@ class ChargeSum(NamedTuple):
     Attributes:
         keys: one per dimension asked for; hour and day as instants, month as `2026-11`.
         charges: how many rows. held_us: their summed length.
+        gpu_milli_us, cpu_milli_us: what jobs used: thousandths of a GPU or CPU, times microseconds.
         unpriced_us: the part of it whose price is unknown: its amount is unknown too, not 0.
     """
 
@@ -342,6 +363,8 @@ class ChargeSum(NamedTuple):
     gpu: int
     cpu: int
     memory: int
+    gpu_milli_us: int
+    cpu_milli_us: int
     charges: int
     held_us: int
     unpriced_us: int

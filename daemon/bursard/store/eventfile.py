@@ -21,7 +21,7 @@ import msgspec
 
 from bursar.errors import BursarError, InvalidRequest
 from bursard.store import ledger, queries, verify
-from bursard.store.base import PostingRow
+from bursard.store.base import ChargeRow, JobRow, PostingRow
 from bursard.store.chain import GENESIS
 from bursard.store.hours import Kept, OpenHours
 
@@ -39,6 +39,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
         upto: the newest event there was. charges, entries: how many rows of events up to there.
         jobs: how many ended jobs; jobs_upto: the highest row number among them.
         nanos: the sum of the charges. digest: SHA-256 of all these rows in order, in hex.
+        columns: of which columns the digest is: those of the version that took it (`_DIGESTED`).
     """
 
     upto: int
@@ -48,32 +49,47 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     jobs_upto: int
     nanos: int
     digest: str
+    columns: int = 0
 
 
-def rows_of(connection: sqlite3.Connection, upto: int, jobs_upto: int | None = None) -> Rows:
+_DIGESTED = (
+    (ChargeRow._fields[:24], JobRow._fields),
+    (queries.TABLES["charges"], queries.TABLES["jobs"]),
+)
+"""Columns of charges and jobs, by version: what was digested once is digested the same for ever."""
+
+
+def rows_of(
+    connection: sqlite3.Connection, upto: int, jobs_upto: int | None = None, columns: int = len(_DIGESTED) - 1
+) -> Rows:
     """The tables as they are, up to an event. `jobs_upto`: as it once was; None: all jobs there are."""
+    of_charges, of_jobs = (", ".join(f'"{name}"' for name in names) for names in _DIGESTED[columns])
     if jobs_upto is None:
         (jobs_upto,) = connection.execute("select coalesce(max(rowid), 0) from jobs").fetchone()
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
     nanos = 0
     for table, rows in (
-        ("charges", _rows(connection, "charges", "seq", "id", upto)),
+        ("charges", _rows(connection, f"select {of_charges} from charges where seq <= ? order by id", upto)),
         ("entries", _lines(connection, upto)),
-        ("jobs", _rows(connection, "jobs", "rowid", "rowid", jobs_upto)),
+        ("jobs", _rows(connection, f"select {of_jobs} from jobs where rowid <= ? order by rowid", jobs_upto)),
     ):
         counts[table] = 0
         for row in rows:
             digest.update(msgspec.msgpack.encode((table, row)))
             counts[table] += 1
             nanos += row[_NANOS] if table == "charges" else 0
-    return Rows(upto=upto, jobs_upto=jobs_upto or 0, nanos=nanos, digest=digest.hexdigest(), **counts)
+    return Rows(
+        upto=upto,
+        jobs_upto=jobs_upto or 0,
+        nanos=nanos,
+        digest=digest.hexdigest(),
+        columns=columns,
+        **counts,
+    )
 
 
-def _rows(
-    connection: sqlite3.Connection, table: str, column: str, order: str, upto: int | None
-) -> Iterator[tuple[Any, ...]]:
-    sql = f"select {queries.columns(table)} from {table} where {column} <= ? order by {order}"
+def _rows(connection: sqlite3.Connection, sql: str, upto: int | None) -> Iterator[tuple[Any, ...]]:
     yield from connection.execute(sql, (upto,))
 
 
@@ -88,7 +104,7 @@ _NANOS = queries.TABLES["charges"].index("nanos")
 
 def check_rows(connection: sqlite3.Connection, then: Rows) -> Iterator[str]:
     """What is not as it was when events were archived."""
-    now = rows_of(connection, then.upto, then.jobs_upto)
+    now = rows_of(connection, then.upto, then.jobs_upto, then.columns)
     if now != then:
         yield (
             f"charges, entries and jobs of before the events up to {then.upto} were archived are not as they"

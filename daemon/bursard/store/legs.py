@@ -3,6 +3,7 @@
 Format  MessagePack, one flat list: an account, its nanos, the next account, its nanos. An account is its
         number in the table `accounts`; 0 for that of the job which the transaction is about; or, if it is of
         another job, its whole name: such names are met once each, and a table of them would save nothing.
+        An amount past 64 bits is its decimal digits.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from bursar.errors import InvariantViolation
-
 Leg = tuple[str, int]
 """Account and nanos."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[int | str])
 _OF_ONE_JOB = "job/"
+_WIDE = 1 << 63
 
 
 def is_numbered(account: str) -> bool:
@@ -27,17 +27,15 @@ def is_numbered(account: str) -> bool:
 
 
 def pack(legs: Iterable[Leg], numbers: Mapping[str, int], job_id: str = "") -> bytes:
-    """`numbers`: of every account among them that is numbered. Raises `InvariantViolation` past 64 bits."""
+    """`numbers`: of every account among them that is numbered."""
     flat: list[int | str] = []
     for account, nanos in legs:
         if is_numbered(account):
-            flat += (numbers[account], nanos)
+            flat.append(numbers[account])
         else:
-            flat += (0 if job_id and account == _OF_ONE_JOB + job_id else account, nanos)
-    try:
-        return _ENCODER.encode(flat)
-    except OverflowError as error:
-        raise InvariantViolation(f"an amount of {flat} does not fit into 64 bits") from error
+            flat.append(0 if job_id and account == _OF_ONE_JOB + job_id else account)
+        flat.append(nanos if -_WIDE <= nanos < _WIDE else str(nanos))
+    return _ENCODER.encode(flat)
 
 
 def unpack(value: bytes, names: Mapping[int, str], job_id: str = "") -> tuple[Leg, ...]:
@@ -47,12 +45,21 @@ def unpack(value: bytes, names: Mapping[int, str], job_id: str = "") -> tuple[Le
     except msgspec.MsgspecError as error:
         raise ValueError(f"the lines are damaged: {error}") from error
     accounts, amounts = flat[::2], flat[1::2]
-    if len(accounts) != len(amounts) or not all(isinstance(nanos, int) for nanos in amounts):
+    if len(accounts) != len(amounts):
         raise ValueError("the lines are damaged: an account without its amount")
     return tuple(
-        (account if isinstance(account, str) else _named(account, names, job_id), int(nanos))
+        (account if isinstance(account, str) else _named(account, names, job_id), _amount(nanos))
         for account, nanos in zip(accounts, amounts, strict=True)
     )
+
+
+def _amount(value: int | str) -> int:
+    if isinstance(value, int):
+        return value
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 100):
+        raise ValueError("the lines are damaged: an account without its amount")
+    return int(value)
 
 
 def _named(number: int, names: Mapping[int, str], job_id: str) -> str:

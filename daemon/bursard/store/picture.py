@@ -71,9 +71,8 @@ class Picture:
 
     def jobs(self) -> Iterator[JobRow]:
         """By id."""
-        return map(
-            JobRow._make, self._connection.execute(f"select {queries.columns('jobs')} from jobs order by id")
-        )
+        sql = f"select {queries.columns('jobs')} from jobs order by id"
+        return map(queries.job_of, self._connection.execute(sql))
 
     def key(self, user: str, key: str) -> KeyRow | None:
         """What an idempotency key made."""

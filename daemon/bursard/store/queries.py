@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursard.store.base import (
@@ -27,16 +28,36 @@ Value = str | int | bytes
 
 TABLES: dict[str, tuple[str, ...]] = {
     "events": (*EventRow._fields, "hash"),
-    "jobs": JobRow._fields,
+    "jobs": (*JobRow._fields, "nanos_high"),
     "charges": ChargeRow._fields,
     "charge_rows": (
         *("seq", "kind", "source", "attribution", "attempt", "job_number", "rank", "start_at", "span_us"),
-        *("held_us", "nanos", "gpu", "cpu", "memory"),
+        *("held_us", "nanos", "gpu", "cpu", "memory", "allocation", "energy_millijoules"),
     ),
     "postings": ("seq", "kind", "attempt", "ref", "legs"),
     "keys": KeyRow._fields,
 }
 """Columns, in order. `charges` is a view of `charge_rows` and what these share; its `id` is their row."""
+
+_LOW_BITS = 62
+"""Of what a job has cost, in `settled_nanos`; `nanos_high` counts the rest, so that no cost is too large."""
+
+
+def job_of(values: Sequence[Any]) -> JobRow:
+    """A row of `jobs` as it is read."""
+    row = JobRow._make(values[:-1])
+    high = values[-1]
+    return row._replace(settled_nanos=row.settled_nanos + (high << _LOW_BITS)) if high else row
+
+
+def job_values(row: JobRow) -> tuple[Any, ...]:
+    """A row of `jobs` as it is written."""
+    nanos = row.settled_nanos
+    if 0 <= nanos < 1 << _LOW_BITS:
+        return (*row, 0)
+    low, high = nanos & ((1 << _LOW_BITS) - 1), nanos >> _LOW_BITS
+    return (*row._replace(settled_nanos=low), high)
+
 
 WRITTEN = ("events", "jobs", "charge_rows", "postings", "keys")
 
@@ -278,12 +299,14 @@ def _charged(query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, lis
     return f"(select {names} from charges{where} union all select * from ({text}))", [*where.values, *values]
 
 
-SUMMED = ("nanos", "gpu", "cpu", "memory")
+_USED = "case kind when 'usage' then {} * held_us else 0 end"
+SUMMED = ("nanos", "gpu", "cpu", "memory", _USED.format("gpu_milli"), _USED.format("cpu_milli"))
+"""Of a node's own time the share is the whole node, which nobody used."""
 
 
 def wide_sum(column: str) -> str:
     """A sum as two numbers, for `wide`: SQLite refuses one that passes 64 bits, which money of a site can."""
-    return f"sum({column} >> 32), sum({column} & 4294967295)"
+    return f"sum(({column}) >> 32), sum(({column}) & 4294967295)"
 
 
 def wide(high: int, low: int) -> int:

@@ -125,13 +125,13 @@ class SqliteReader:
 
     def _job(self, condition: str, *values: Value) -> JobRow | None:
         rows = self._rows(f"select {columns('jobs')} from jobs where {condition}", values)
-        return JobRow._make(rows[0]) if rows else None
+        return queries.job_of(rows[0]) if rows else None
 
     def jobs_named(self, name: str, limit: int = 2) -> list[JobRow]:
         """Newest first."""
         sql = f"select {columns('jobs')} from jobs where name = ? and array_index < 0"
         rows = self._rows(sql + " order by number desc limit ?", (name, limit))
-        return [JobRow._make(row) for row in rows]
+        return [queries.job_of(row) for row in rows]
 
     def jobs(self, query: JobFilter) -> JobPage:
         """One page, newest number first; tasks of an array by index."""
@@ -143,7 +143,7 @@ class SqliteReader:
             f"(select rowid from jobs{where} {order} limit ?) {order}",
             [*where.values, query.limit],
         )
-        page = [JobRow._make(row) for row in rows]
+        page = [queries.job_of(row) for row in rows]
         full = len(page) == query.limit and bool(page)
         return JobPage(page, (page[-1].number, page[-1].array_index) if full else None)
 

@@ -17,6 +17,7 @@ _REMEMBERED = 20_000
 """Sets of each kind in memory; labels can make as many as there are jobs."""
 
 SOURCE = ("node_id", "node_name", "pool", "simulated", "price_id")
+ALLOCATION = ("gpu_milli", "devices", "cpu_milli", "memory_bytes", "gpu_rate", "cpu_rate", "memory_rate")
 ATTRIBUTION = ("project", "user", "experiment", "model", "model_version", "labels")
 
 _Values = tuple[str | int, ...]
@@ -58,12 +59,27 @@ class Shared:
         self._accounts = Numbers("accounts", ("name",))
         self._sources = Numbers("sources", SOURCE)
         self._attributions = Numbers("attributions", ATTRIBUTION)
+        self._allocations = Numbers("allocations", ALLOCATION)
         self._attempts = Numbers("attempts", ("attempt_id", "job_id"), kept=False)
 
     def forget(self) -> None:
         """After a rollback."""
-        for numbers in (self._accounts, self._sources, self._attributions, self._attempts):
+        for numbers in (
+            self._accounts,
+            self._sources,
+            self._attributions,
+            self._allocations,
+            self._attempts,
+        ):
             numbers.forget()
+
+    def _allocation(self, writer: sqlite3.Connection, row: ChargeRow) -> int:
+        """0 of what is not known, as in all that was written before there was one."""
+        share = (
+            *(row.gpu_milli, row.devices, row.cpu_milli, row.memory_bytes),
+            *(row.gpu_rate, row.cpu_rate, row.memory_rate),
+        )
+        return self._allocations.of(writer, share) if any(share) else 0
 
     def postings(
         self, writer: sqlite3.Connection, rows: Sequence[PostingRow]
@@ -101,6 +117,8 @@ class Shared:
                 row.gpu,
                 row.cpu,
                 row.memory,
+                self._allocation(writer, row),
+                row.energy_millijoules,
             )
             for row in rows
         ]

@@ -261,7 +261,7 @@ class SqliteStore(SqliteReader):
                 _insert(writer, "events", events)
                 _insert(writer, "postings", self._shared.postings(writer, batch.postings))
                 _insert(writer, "charge_rows", self._shared.charges(writer, batch.charges))
-                _insert(writer, "jobs", batch.jobs)
+                _insert(writer, "jobs", list(map(queries.job_values, batch.jobs)))
                 _insert(writer, "keys", batch.keys)
             self._head = head
             self._tell_head()
@@ -461,6 +461,12 @@ class SqliteStore(SqliteReader):
             with self._transaction(writer):
                 self._refuse_if_fenced(writer)
                 writer.execute("drop trigger events_refuse_delete")
+                # When a row was posted is when its event was committed: that is kept without the event.
+                writer.execute(
+                    "insert into posted select seq, at from events where seq <= ? and seq in"
+                    " (select seq from charge_rows union select seq from postings)",
+                    (base.seq,),
+                )
                 writer.execute("delete from events where seq <= ?", (base.seq,))
                 writer.execute("delete from snapshots where seq < ?", (base.seq,))
                 self._write_meta(eventfile.META, msgspec.json.encode(base).decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bursar.clock import HOUR_US
+from bursar.model.allocation import FREE, ShareRates
 from bursard.events import Charge, Piece, Used
 from bursard.ledger import HourCharge
 from bursard.state.records import AttemptRecord, MemberRecord, NodeRecord
@@ -46,7 +47,9 @@ def usage_charge(attempt: AttemptRecord, member: MemberRecord, since_us: int, pi
 
 def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, applied: Applied) -> None:
     """One piece of what nobody holds of a node."""
-    node.open[piece.kind] = _book(state, node, node.open.get(piece.kind), piece, applied)
+    node.open[piece.kind] = _book(
+        state, node, node.open.get(piece.kind), piece, applied, node.cost_at(piece.start)
+    )
 
 
 def close_member(node: NodeRecord, member: MemberRecord, applied: Applied) -> None:
@@ -71,12 +74,17 @@ def close_all(node: NodeRecord, applied: Applied) -> None:
 
 
 def _book(
-    state: Tables, node: NodeRecord, hour: HourCharge | None, piece: Charge, applied: Applied
+    state: Tables,
+    node: NodeRecord,
+    hour: HourCharge | None,
+    piece: Charge,
+    applied: Applied,
+    rates: ShareRates = FREE,
 ) -> HourCharge:
     if hour is not None and not hour.takes(piece):
         _close(node, hour, applied)
         hour = None
-    hour = hour or HourCharge.of(piece)
+    hour = hour or HourCharge.of(piece, rates)
     hour.add(piece, state.ledger.charge((piece,)))
     applied.charges.append(piece)
     return hour

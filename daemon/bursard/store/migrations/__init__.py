@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bursard.store.migrations import m0001_initial, m0002_hours_and_subjects, m0003_compact_ledger
+from bursard.store.migrations import (
+    m0001_initial,
+    m0002_hours_and_subjects,
+    m0003_compact_ledger,
+    m0004_usage,
+)
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -18,5 +23,6 @@ STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_initial", m0001_initial.apply),
     ("0002_hours_and_subjects", m0002_hours_and_subjects.apply),
     ("0003_compact_ledger", m0003_compact_ledger.apply),
+    ("0004_usage", m0004_usage.apply),
 )
 """In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""
