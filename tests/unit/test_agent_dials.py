@@ -145,11 +145,16 @@ def test_ends_of_one_turn_leave_together_and_many_at_once(
         bench = Bench()
         link = bench.opened()
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "call_soon", lambda work, *rest, **more: later.append((0.0, work)))
-        monkeypatch.setattr(loop, "call_later", lambda delay, work, *rest: later.append((delay, work)))
+
+        def at(when: float, work: Any, *rest: Any) -> asyncio.TimerHandle:
+            later.append((when - 100, work))
+            return asyncio.TimerHandle(when, work, rest, loop)
+
+        monkeypatch.setattr(loop, "time", lambda: 100.0)
+        monkeypatch.setattr(loop, "call_at", at)
         link.send_exited(end(1), gather=gather)
         link.send_exited(end(2), gather=gather)
-        assert [delay for delay, _ in later] == [room.END_GATHER_S if gather else 0.0]
+        assert [delay for delay, _ in later] == [pytest.approx(room.END_GATHER_S if gather else 0.0)]
         later[0][1]()
         assert bench.queued() == [("exits", "att_1", "att_2")]
         for number in range(room.ENDS_MAX):

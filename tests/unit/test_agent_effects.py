@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -257,7 +256,7 @@ def test_an_end_says_what_its_supervisor_wrote() -> None:
     assert (found.started_boot_us, found.held_us, found.cpu_us, found.ran_us) == (1_000, 8_000, 50, 7_500)
     assert (found.max_rss_bytes, found.log_bytes, found.started, found.stopped) == (40, 60, True, True)
     unknown = effects.exit_of(
-        dataclasses.replace(REPORT, end_cause="of a later release", main_end_boot_us=None)
+        msgspec.structs.replace(REPORT, end_cause="of a later release", main_end_boot_us=None)
     )
     assert (unknown.cause, unknown.ran_us) == (EndCause.FAILED, 0)
 
