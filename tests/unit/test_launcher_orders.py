@@ -6,7 +6,9 @@ import ctypes
 import fcntl
 import json
 import os
+import select
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ class Pool:
         self.given: list[tuple[str, dict[str, Any]]] = []
         self.locks: list[int] = []
         self.problem: OSError | None = None
+        self.idle = 0
+        self.news: list[int] = []
+
+    def heard(self, fd: int) -> bool:
+        self.news.append(fd)
+        return True
 
     def give(self, directory: str, request: dict[str, Any], lock_fd: int) -> int:
         self.locks.append(lock_fd)
@@ -47,7 +55,8 @@ class Bench:
         self.made = Launcher.__new__(Launcher)  # its own start takes descriptors of this process
         for name, value in {
             "_boot_id": REQUEST["boot_id"], "_pool": self.pool, "_free": [], "_short": False, "_made": 0,
-            "_going": True, "_renameat2": getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None),
+            "_going": True, "_poll": select.poll(), "_calls": select.poll(), "_connections": {},
+            "_round_ends": 0.0, "_renameat2": getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None),
         }.items():  # fmt: skip
             setattr(self.made, name, value)
 
@@ -283,6 +292,7 @@ def test_what_is_no_message_of_ours_ends_its_connection_and_no_other(
     pairs = [socket.socketpair() for _ in range(3)]
     closed: list[int] = []
     bench.made._poll = type("Poll", (), {"unregister": lambda self, fd: closed.append(fd)})()  # type: ignore[assignment]
+    bench.made._calls = type("Poll", (), {"unregister": lambda self, fd: None})()  # type: ignore[assignment]
     bench.made._connections = {}
     for ours, _ in pairs:
         ours.setblocking(False)
@@ -302,3 +312,87 @@ def test_what_is_no_message_of_ours_ends_its_connection_and_no_other(
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
+
+
+# --- rounds
+
+
+@pytest.fixture
+def agent(bench: Bench) -> Any:
+    """Our end of a connection, and its."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        bench.made._connections[ours.fileno()] = _Connection(ours)
+        bench.made._register(ours.fileno())
+        yield bench.made._connections[ours.fileno()], theirs
+
+
+STARTING = {"results": [{"state": "starting", "supervisor_pid": 4_711}]}
+
+
+def ask(bench: Bench, agent: Any, *messages: dict[str, Any]) -> bytes:
+    """What the agent has heard once its messages were taken."""
+    connection, theirs = agent
+    theirs.sendall(b"".join(map(frame, messages)))
+    bench.made._receive(connection)
+    try:
+        return bytes(theirs.recv(10_000))
+    except BlockingIOError:
+        return b""
+
+
+def test_that_a_member_was_given_away_is_told_with_its_like_at_the_end_of_the_round(
+    bench: Bench, agent: Any
+) -> None:
+    assert ask(bench, agent, {"op": "start", "requests": [REQUEST]}) == b""
+    ends = bench.made._round_ends
+    assert 0 < ends - time.monotonic() <= room._ROUND_S
+    assert ask(bench, agent, {"op": "start", "requests": [{**REQUEST, "rank": 3}]}) == b""
+    assert bench.made._round_ends == ends, "a round is not made longer"
+    bench.made._end_round()
+    assert agent[1].recv(10_000) == frame(STARTING) * 2
+    assert bench.made._round_ends == 0
+
+
+def test_any_other_answer_is_told_at_once_behind_those_before_it(bench: Bench, agent: Any) -> None:
+    assert ask(bench, agent, {"op": "start", "requests": [REQUEST]}) == b""
+    already = {"results": [{"state": "already", "message": "att_1.2 was started before"}]}
+    again = {"op": "start", "requests": [REQUEST]}
+    assert ask(bench, agent, again) == frame(STARTING) + frame(already)
+    assert ask(bench, agent, {"op": "start", "requests": [{**REQUEST, "rank": 3}]}, {"op": "ping"}) == (
+        frame(STARTING) + frame({"ok": True})
+    )
+
+
+def test_news_of_a_round_are_calls_alone_and_of_supervisors_when_it_is_over(bench: Bench, agent: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bench.made._poll.register(ours.fileno(), select.POLLIN)
+        theirs.sendall(b"idle")
+        agent[1].sendall(b"call")
+        bench.made._round_ends = time.monotonic() + 60
+        assert [fd for fd, _ in bench.made._news()] == [agent[0].sock.fileno()]
+        bench.made._round_ends = time.monotonic() - 1
+        agent[0].owe({"ok": True})
+        assert {fd for fd, _ in bench.made._news()} == {agent[0].sock.fileno(), ours.fileno()}
+        assert agent[1].recv(100) == frame({"ok": True})
+
+
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_supervisors_are_heard_before_a_start_that_lacks_idle_ones(bench: Bench, idle: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bench.made._poll.register(ours.fileno(), select.POLLIN)
+        theirs.sendall(b"idle")
+        bench.pool.idle = idle
+        bench.made._answer({"op": "start", "requests": [REQUEST, {**REQUEST, "rank": 3}]})
+        assert bench.pool.news == [ours.fileno()] * (idle < 2)
+
+
+def test_an_agent_that_is_gone_by_the_end_of_a_round_is_closed(bench: Bench, agent: Any) -> None:
+    agent[0].owe({"ok": True})
+    agent[1].close()
+    bench.made._end_round()
+    assert bench.made._connections == {}

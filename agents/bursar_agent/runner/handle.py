@@ -276,18 +276,32 @@ class ProcessRunner:
 
     def member_of(self, pid: int) -> tuple[str, int] | None:
         """The member that a process belongs to: the one whose supervisor is above it. None: no job's."""
-        supervisors = {watch.pid: watch for watch in self._watches.values() if watch.pidfd >= 0}
+        supervisors = {}
+        for watch in self._watches.values():
+            supervisor = watch.pid if watch.pidfd >= 0 else self._recorded_pid(watch)
+            if supervisor is not None:
+                supervisors[supervisor] = watch
         for _ in range(_DEPTH_MAX):
             fields = stat_fields(pid)
             if fields is None:
                 return None
             pid = int(fields[1])
-            watch = supervisors.get(pid)
-            if watch is not None:
-                return watch.attempt_id, watch.rank
+            if pid in supervisors:
+                return supervisors[pid].attempt_id, supervisors[pid].rank
             if pid <= 1:
                 return None
         return None
+
+    def _recorded_pid(self, watch: _Watch) -> int | None:
+        """The supervisor of a member whose start the launcher has not answered yet, if its job runs."""
+        try:
+            dir_fd = truth.open_member(self._run_fd, watch.attempt_id, watch.rank)
+        except OSError:
+            return None
+        try:
+            return _supervisor_pid(dir_fd)
+        finally:
+            os.close(dir_fd)
 
     def ask_for_steps(self, attempt_id: str, rank: int) -> None:
         """Have the supervisor start what takes steps of other nodes. Raises `NotFound`, `WrongState`."""

@@ -24,6 +24,7 @@ import os
 import select
 import socket
 import sys
+import time
 from typing import Any
 
 from bursar_agent.runner import supervisor, tree, worker
@@ -52,6 +53,11 @@ ALREADY_RUNNING = 3
 _REST_MS = 10_000
 """Idle supervisors wait this long for company before they go."""
 
+_ROUND_S = 0.02
+"""After a start, for so long: nobody waits for the word that it was given, nor to hear that a supervisor is
+idle again, before the next start. Told and heard one by one they cost a short job two wake-ups on each side.
+"""
+
 _MARKED = ("attempt_id", "rank", "epoch", "boot_id", "place", "log_cap_bytes", "time_limit_us", "grace_us")
 _STOCK = 2
 _STOCK_MS = 20
@@ -72,6 +78,7 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = bytearray()
+        self.owed = bytearray()
 
     def frames(self) -> list[dict[str, Any]]:
         """Whole messages received so far. Raises `ValueError` on what is not ours."""
@@ -87,10 +94,19 @@ class _Connection:
             del buffer[: 4 + size]
         return found
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Answer. An agent that does not read for 5 s is gone for us."""
+    def owe(self, message: dict[str, Any]) -> None:
+        """Answer with the next `tell`, in order."""
         data = json.dumps(message).encode()
-        data = len(data).to_bytes(4, "little") + data
+        self.owed += len(data).to_bytes(4, "little") + data
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Answer now."""
+        self.owe(message)
+        self.tell()
+
+    def tell(self) -> None:
+        """Send what is owed. An agent that does not read for 5 s is gone for us."""
+        data, self.owed = self.owed, bytearray()
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
@@ -115,6 +131,9 @@ class Launcher:
         self._renameat2: Any = getattr(libc, "renameat2", None)
         self._going = True
         self._poll = select.poll()
+        self._calls = select.poll()
+        """All but supervisors."""
+        self._round_ends = 0.0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # One unbound datagram socket serves all supervisors: sendto() needs no state of its own.
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -137,13 +156,13 @@ class Launcher:
         os.umask(mask)
         self._listener.listen(64)
         self._listener.setblocking(False)
-        self._poll.register(self._listener.fileno(), select.POLLIN)
-        self._poll.register(supervisor.SIGNAL_FD, select.POLLIN)
+        for fd in (self._listener.fileno(), supervisor.SIGNAL_FD):
+            self._register(fd)
 
     def serve(self) -> None:
         """Until told to shut down."""
         while self._going:
-            news = self._poll.poll(_STOCK_MS if self._short else _REST_MS if self._pool.idle > 1 else None)
+            news = self._news()
             for fd, _ in news:
                 if fd == self._listener.fileno():
                     self._accept()
@@ -157,7 +176,44 @@ class Launcher:
                 self._stock()
             elif not news:
                 self._pool.rest()
+        self._end_round()
         os.unlink(LAUNCHER_SOCKET)
+
+    def _news(self) -> list[tuple[int, int]]:
+        """Wait for the next descriptors that have something; none: it took too long."""
+        if self._round_ends:
+            left_s = self._round_ends - time.monotonic()
+            if left_s > 0:
+                news = self._calls.poll(int(left_s * 1000) + 1)
+                if news:
+                    return news
+            self._end_round()
+            news = self._poll.poll(0)
+            if news:
+                return news
+        return self._poll.poll(_STOCK_MS if self._short else _REST_MS if self._pool.idle > 1 else None)
+
+    def _end_round(self) -> None:
+        self._round_ends = 0.0
+        for connection in list(self._connections.values()):
+            if connection.owed:
+                self._tell(connection)
+
+    def _tell(self, connection: _Connection) -> None:
+        try:
+            connection.tell()
+        except OSError as problem:
+            _log(f"closing a connection: {problem!r}")
+            self._close(connection)
+
+    def _hear_supervisors(self) -> None:
+        """Those that have become idle, or are about to end."""
+        for fd, _ in self._poll.poll(0):
+            self._pool.heard(fd)
+
+    def _register(self, fd: int) -> None:
+        self._poll.register(fd, select.POLLIN)
+        self._calls.register(fd, select.POLLIN)
 
     def _accept(self) -> None:
         try:
@@ -172,11 +228,12 @@ class Launcher:
             sock.close()
             return
         self._connections[sock.fileno()] = connection
-        self._poll.register(sock.fileno(), select.POLLIN)
+        self._register(sock.fileno())
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()
         self._poll.unregister(fd)
+        self._calls.unregister(fd)
         del self._connections[fd]
         connection.sock.close()
 
@@ -193,7 +250,12 @@ class Launcher:
         connection.buffer += data
         try:
             for message in connection.frames():
-                connection.send(self._answer(message))
+                answer = self._answer(message)
+                connection.owe(answer)
+                if not _can_wait(answer):
+                    connection.tell()
+                elif not self._round_ends:
+                    self._round_ends = time.monotonic() + _ROUND_S
         except (OSError, ValueError, KeyError, TypeError) as problem:
             _log(f"closing a connection: {problem!r}")
             self._close(connection)
@@ -201,6 +263,8 @@ class Launcher:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         operation = message["op"]
         if operation == "start":
+            if self._pool.idle < len(message["requests"]):
+                self._hear_supervisors()
             return {"results": [self._start(request) for request in message["requests"]]}
         if operation == "shutdown":
             self._going = False
@@ -321,6 +385,7 @@ class Launcher:
             os.read(supervisor.SIGNAL_FD, 4096)
         except BlockingIOError:
             pass
+        self._hear_supervisors()
         lost = False
         while True:
             try:
@@ -339,6 +404,11 @@ class Launcher:
         orphans = [pid for pid in tree.children(os.getpid()) if pid not in self._pool]
         for pid in orphans:
             tree.send([pid, *tree.descendants(pid)], supervisor.SIGKILL)
+
+
+def _can_wait(answer: dict[str, Any]) -> bool:
+    """Does it say nothing but that all were given to supervisors?"""
+    return all(one["state"] == "starting" for one in answer.get("results", ({"state": ""},)))
 
 
 def prepare(libc: ctypes.CDLL) -> None:
