@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar_agent.runner.handle import ProcessRunner
-from bursar_agent.runner.model import RunnerEvent, StopRequest
+from bursar_agent.runner.model import AttemptTruth, RunnerEvent, StopRequest
 from bursar_agent.statedir import StateDir
 
 log = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 10.0
 END_WAIT_S = 15.0
+ROOM_BYTES = 64 * 1024
+"""What an end takes on a disk is less."""
 _POLL_S = 0.05
 _LOOK_S = 1.0
 _OVERDUE_US = 3_000_000
@@ -45,11 +48,11 @@ async def terminate_all(state_dir: Path) -> int:
         for key in running:
             try:
                 await runner.stop(*key, StopRequest("cancelled", 0))
-            except BursarError as problem:
-                log.warning("stop failed", extra={"attempt_id": key[0], "problem": problem.message})
+            except (BursarError, OSError) as problem:  # the others are to end all the same
+                log.warning("stop failed", extra={"attempt_id": key[0], "problem": str(problem)})
         try:
             async with asyncio.timeout(END_WAIT_S):
-                while any(t.state != "ended" for t in await runner.adopt()):
+                while any(_is_left(runner, one, state_dir) for one in await runner.adopt()):
                     heard.clear()
                     try:
                         await asyncio.wait_for(heard.wait(), 1.0)
@@ -64,6 +67,17 @@ async def terminate_all(state_dir: Path) -> int:
     finally:
         await runner.close()
         state.close()
+
+
+def _is_left(runner: ProcessRunner, member: AttemptTruth, state_dir: Path) -> bool:
+    """Is there still something to wait for? On a full disk its supervisor cannot write down how it ended, and
+    goes on trying until there is room: then its processes must be gone.
+    """
+    if member.state == "ended":
+        return False
+    disk = os.statvfs(state_dir)
+    full = disk.f_bavail * disk.f_frsize < ROOM_BYTES
+    return not full or runner.has_processes(member.attempt_id, member.rank)
 
 
 async def _lock(state_dir: Path) -> StateDir:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -174,6 +175,20 @@ def test_full_disk_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OSError, match="full"):
         files.write_json(tmp_path / "x.json", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_no_probe(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    before = sorted(cluster.directory.iterdir())
+    with pytest.raises(StoreUnavailable, match="No space left on device; make room"):
+        cluster.prepare()
+    assert sorted(cluster.directory.iterdir()) == before
 
 
 def test_damaged_says_why(tmp_path: Path) -> None:

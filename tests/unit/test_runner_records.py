@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bursar_agent import __main__ as program
-from bursar_agent.runner import layout
+from bursar_agent import terminate
+from bursar_agent.runner import layout, truth
+from bursar_agent.runner.model import AttemptTruth
 
 
 @pytest.fixture
@@ -72,3 +77,74 @@ def test_an_agent_that_cannot_write_says_where_and_what_mends_it(
     assert said == (
         "bursar-agent: stop.json: No space left on device; free some space, then run this again\n"
     )
+
+
+# --- a stop, which must reach a supervisor whatever the disk has left
+
+
+def asked(folder: Path, **stop: Any) -> dict[str, Any] | None:
+    """What a supervisor and an agent read after this request."""
+    dir_fd = os.open(folder, os.O_RDONLY)
+    try:
+        layout.write_stop(**stop, dir_fd=dir_fd)
+        return truth.read_stop(dir_fd)
+    finally:
+        os.close(dir_fd)
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT])
+def test_a_stop_on_a_full_disk_is_a_link_that_says_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, problem: int
+) -> None:
+    stop: dict[str, Any] = {"cause": "cancelled", "signal": 10, "grace_us": 0, "asked_at": 7}
+    whole = layout.write_atomically
+
+    def full(*_: object) -> None:
+        raise OSError(problem, "full")
+
+    monkeypatch.setattr(layout, "write_atomically", full)
+    assert asked(folder, **stop) == stop == layout.linked_stop()
+    [link] = folder.iterdir()
+    assert (link.name, os.readlink(link)) == ("stop.json", "cancelled 10 0 7")
+    assert asked(folder, **{**stop, "signal": None}) == {**stop, "signal": None}
+    monkeypatch.setattr(layout, "write_atomically", whole)
+    later = {**stop, "cause": "budget", "asked_at": 9}
+    assert asked(folder, **later) == later
+    assert (layout.linked_stop(), json.loads((folder / "stop.json").read_text())) == (None, later)
+
+
+def test_a_stop_that_no_disk_takes_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(layout, "write_atomically", broken)
+    with pytest.raises(OSError, match="broken"):
+        asked(folder, cause="cancelled", signal=None, grace_us=0, asked_at=7)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["cancelled", "cancelled x 0 7", "cancelled 0 0 7 8", "../exit.json"])
+def test_a_link_that_is_none_of_ours_asks_for_nothing(folder: Path, target: str) -> None:
+    (folder / "stop.json").symlink_to(target)
+    assert layout.linked_stop() is None
+
+
+@pytest.mark.parametrize(
+    ("state", "free_bytes", "processes", "left"),
+    [
+        ("ended", 0, True, False),
+        ("running", 1 << 30, False, True),
+        ("running", 0, True, True),
+        ("running", 0, False, False),
+        ("running", terminate.ROOM_BYTES, False, True),
+    ],
+)
+def test_on_a_full_disk_an_end_is_waited_for_until_its_processes_are_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, state: Any, free_bytes: int, processes: bool, left: bool
+) -> None:
+    monkeypatch.setattr(
+        terminate.os, "statvfs", lambda path: SimpleNamespace(f_bavail=free_bytes, f_frsize=1)
+    )
+    runner: Any = SimpleNamespace(has_processes=lambda attempt_id, rank: processes)
+    member = AttemptTruth("att_x", 0, 1, state, 1, 1, None)
+    assert terminate._is_left(runner, member, folder) is left

@@ -30,7 +30,6 @@ from bursar_agent.runner.layout import (
     FRAME_BYTES_MAX,
     STARTING,
     STEP,
-    STOP,
     boot_id,
     marker_of,
     member_name,
@@ -38,6 +37,7 @@ from bursar_agent.runner.layout import (
     place_of,
     stat_fields,
     write_atomically,
+    write_stop,
 )
 from bursar_agent.runner.model import (
     DEFAULT_LOG_CAP_BYTES,
@@ -273,6 +273,11 @@ class ProcessRunner:
                 _signal_supervisor(dir_fd)
         finally:
             os.close(dir_fd)
+
+    def has_processes(self, attempt_id: str, rank: int) -> bool:
+        """Does an adopted member have any process left beside its supervisor?"""
+        watch = self._watches.get(member_name(attempt_id, rank))
+        return watch is not None and watch.pid > 0 and bool(tree.descendants(watch.pid))
 
     def member_of(self, pid: int) -> tuple[str, int] | None:
         """The member that a process belongs to: the one whose supervisor is above it. None: no job's."""
@@ -658,13 +663,13 @@ def _supervisor_pid(dir_fd: int) -> int | None:
 def _write_stop(dir_fd: int, request: StopRequest, number: int | None) -> None:
     """Leave the request for the supervisor. An earlier one that ends sooner stays in force."""
     now = _boot_us()
-    earlier = truth.read_json(dir_fd, STOP)
-    stop = {"cause": request.cause, "signal": number, "grace_us": request.grace_us, "asked_at": now}
+    earlier = truth.read_stop(dir_fd)
+    cause = request.cause
     if earlier is not None:
         if earlier["asked_at"] + earlier["grace_us"] <= now + request.grace_us:
             return
-        stop["cause"], stop["signal"] = earlier["cause"], earlier["signal"]
-    write_atomically(STOP, json.dumps(stop).encode(), dir_fd)
+        cause, number = earlier["cause"], earlier["signal"]
+    write_stop(cause, number, request.grace_us, now, dir_fd)
 
 
 def _signal_supervisor(dir_fd: int) -> None:

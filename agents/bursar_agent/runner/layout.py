@@ -24,9 +24,11 @@ Why     three programs of different age meet only in these files (a supervisor m
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import time
+from typing import Any
 
 PROTOCOL = 2
 """Raised when launcher and agent of different ages would misread each other."""
@@ -155,6 +157,32 @@ def keep_record(name: str, data: bytes) -> None:
             time.sleep(_DISK_FULL_S)
         else:
             return
+
+
+def write_stop(cause: str, signal: int | None, grace_us: int, asked_at: int, dir_fd: int) -> None:
+    """Leave the request to stop for a member's supervisor, whatever the disk has left.
+
+    On a full disk it is a link that leads nowhere, whose target says the same: that takes no room.
+    """
+    stop = {"cause": cause, "signal": signal, "grace_us": grace_us, "asked_at": asked_at}
+    try:
+        write_atomically(STOP, json.dumps(stop).encode(), dir_fd)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        temporary = f".{STOP}.{os.getpid()}.link"
+        os.symlink(f"{cause} {signal or 0} {grace_us} {asked_at}", temporary, dir_fd=dir_fd)
+        os.rename(temporary, STOP, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def linked_stop(dir_fd: int | None = None) -> dict[str, Any] | None:
+    """The request to stop that `write_stop` left on a full disk; None when there is none."""
+    try:
+        cause, number, grace_us, asked_at = os.readlink(STOP, dir_fd=dir_fd).split()
+        stop = {"cause": cause, "grace_us": int(grace_us), "asked_at": int(asked_at)}
+        return stop | {"signal": int(number) or None}
+    except (OSError, ValueError):
+        return None
 
 
 def log_segment_name(offset: int) -> str:

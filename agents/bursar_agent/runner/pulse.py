@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bursar_agent.runner import tree, truth
-from bursar_agent.runner.layout import LAUNCHER_LOCK, STARTING, STOP, stat_fields
+from bursar_agent.runner.layout import LAUNCHER_LOCK, STARTING, stat_fields
 from bursar_agent.runner.supervisor import TERM_TO_KILL_US, boot_us
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def wake(pids: set[int]) -> list[int]:
 
 def cause_of(dir_fd: int) -> str:
     """Why a member ended whose supervisor cannot say it: what was asked, its time limit, or `failed`."""
-    stop = truth.read_json(dir_fd, STOP)
+    stop = truth.read_stop(dir_fd)
     if stop is not None and isinstance(stop.get("cause"), str) and stop["cause"]:
         return str(stop["cause"])
     due = due_us(dir_fd)
@@ -98,7 +98,7 @@ def cause_of(dir_fd: int) -> str:
 def due_us(dir_fd: int) -> int | None:
     """Boot time by which the member's job is over if its supervisor works; None: it may run for ever."""
     due = []
-    stop = truth.read_json(dir_fd, STOP)
+    stop = truth.read_stop(dir_fd)
     if stop is not None and _numbers(stop, "asked_at", "grace_us"):
         due.append(int(stop["asked_at"]) + int(stop["grace_us"]))
     mark, start = truth.read_json(dir_fd, STARTING) or {}, truth.read_start(dir_fd)

@@ -32,6 +32,7 @@ from bursar_agent.runner.layout import (
     STEP,
     STOP,
     keep_record,
+    linked_stop,
     start_ticks,
     write_record,
 )
@@ -392,8 +393,10 @@ class Supervisor:
 
     def _read_stop(self) -> None:
         try:
-            with open(STOP, "rb") as file:
-                stop = json.loads(file.read())
+            stop = linked_stop()
+            if stop is None:
+                with open(STOP, "rb") as file:
+                    stop = json.loads(file.read())
             cause, grace_us = str(stop["cause"]), max(0, int(stop["grace_us"]))
             signal_number = stop.get("signal")
         except FileNotFoundError:

@@ -26,6 +26,7 @@ from bursar_agent.runner.layout import (
     STARTING,
     STOP,
     UNWRITTEN_BYTES,
+    linked_stop,
     member_name,
 )
 from bursar_agent.runner.model import AttemptTruth, ExitReport
@@ -88,6 +89,11 @@ def read_json(dir_fd: int, name: str) -> dict[str, Any] | None:
     finally:
         os.close(fd)
     return value if isinstance(value, dict) else None
+
+
+def read_stop(dir_fd: int) -> dict[str, Any] | None:
+    """What a member was asked to stop by, or None."""
+    return read_json(dir_fd, STOP) or linked_stop(dir_fd)
 
 
 def read_start(dir_fd: int) -> dict[str, Any] | None:

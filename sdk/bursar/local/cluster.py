@@ -133,8 +133,10 @@ class LocalCluster:
             for number in self._agents_on_disk():
                 own_directory(self.directory / "agents" / f"local-{number}", 0o711)
             probe = self.directory / f".probe.{os.getpid()}"
-            probe.write_bytes(b"x" * 4096)
-            probe.unlink()
+            try:
+                probe.write_bytes(b"x" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 
