@@ -49,5 +49,7 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def pytest_unconfigure(config: Any) -> None:
     recorded[0].stop()
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # it only hands the tests out
     recorded[0].save()
     (FOLDER / f"durations-{os.getpid()}.json").write_text(json.dumps(durations))
