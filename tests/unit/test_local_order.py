@@ -1,0 +1,395 @@
+"""What `bursar up` wants word by word, and in which order `bursar down` ends it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
+from bursar.local import cluster as room
+from bursar.local import files, processes, stopping
+from bursar.local.child import STOP_S
+from bursar.local.cluster import LocalCluster
+from bursar.local.files import ChildSpec, Desired, Kept
+from bursar.local.processes import Process
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    monkeypatch.setattr(room, "machine", lambda: (8, 64_000))
+    monkeypatch.setattr(room, "shipped_policies", lambda: "/shipped")
+    made = LocalCluster(tmp_path / "s")
+    with made.starting():
+        made.prepare()
+    return made
+
+
+def test_each_agent_gets_its_part_of_the_machine(made: LocalCluster) -> None:
+    wish = made.desire(3, None, "H100:2")
+    home, run = made.directory, made.directory / "run"
+    python = (sys.executable, "-P", "-m")
+    daemon, *agents = wish.children
+    assert daemon == ChildSpec(
+        "daemon", "bursard", str(home / "daemon"),
+        (*python, "bursard", "--state-dir", str(home / "daemon"), "--socket-dir", str(run),
+         "--policies", "/shipped"),
+    )  # fmt: skip
+    assert [agent.name for agent in agents] == ["local-1", "local-2", "local-3"]
+    folder = str(home / "agents/local-2")
+    assert agents[1] == ChildSpec(
+        "local-2", "bursar_agent", folder,
+        (*python, "bursar_agent", "--state-dir", folder, "--server", f"unix://{run}/bursar.sock",
+         "--name", "local-2", "--pool", "local", "--cpus", "2", "--memory-bytes", "21333",
+         "--simulate-gpus", "H100:2"),
+    )  # fmt: skip
+    assert (wish.server, wish.state_dir, wish.run_dir) == (f"unix://{run}/bursar.sock", str(home), str(run))
+    assert (wish.agents, wish.policies, wish.simulate_gpus) == (3, "/shipped", "H100:2")
+
+
+def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None:
+    assert made.desire(None, None, None).agents == 1
+    (made.directory / "agents/local-2").mkdir(parents=True)
+    (made.directory / "agents/local-x").mkdir()
+    assert made.desire(None, None, None).agents == 2
+    first = made.desire(9, "/own", "L4:1")
+    assert [word for child in first.children for word in child.command if word == "1"] == ["1"] * 9
+    files.write_json(made.directory / files.DESIRED, first.to_json())
+    assert made.desire(None, None, None) == first
+    assert made.desire(None, None, "").simulate_gpus == ""
+    assert made.desire(2, "/other", None).policies == "/other"
+
+
+def test_a_socket_whose_path_is_too_long_lies_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = LocalCluster(Path("/x"))
+    assert short._run_path() == Path("/x/run")
+    edge = room.address.SOCKET_PATH_MAX - len("/run/bursar.sock")
+    assert LocalCluster(Path("/" + "x" * (edge - 1)))._run_path().name == "run"
+    long = LocalCluster(Path("/" + "x" * edge))
+    digest = hashlib.sha256(os.fsencode(long.directory)).hexdigest()[:12]
+    name = f"bursar-{os.getuid()}-{digest}"
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert long._run_path() == Path("/tmp") / name
+    runtime = Path("/tmp") / f"r{os.getpid()}"
+    runtime.mkdir()
+    try:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        assert long._run_path() == runtime / name
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/no/such")
+        assert long._run_path() == Path("/tmp") / name
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp/" + "y" * 60)
+        assert long._run_path() == Path("/tmp") / name
+    finally:
+        runtime.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "open it to yourself: chmod -R u+rwX DIR"),
+        (errno.EPERM, "open it to yourself: chmod -R u+rwX DIR"),
+        (errno.ENOSPC, "make room"),
+    ],
+)
+def test_a_directory_that_cannot_be_written_says_what_mends_it(
+    made: LocalCluster, number: int, remedy: str
+) -> None:
+    found = made._unwritable(OSError(number, os.strerror(number)))
+    assert isinstance(found, StoreUnavailable)
+    assert found.message == (
+        f"the state directory {made.directory} cannot be written: {os.strerror(number)};"
+        f" {remedy.replace('DIR', str(made.directory))}, or give another one with --state-dir"
+    )
+
+
+def test_agents_are_those_that_are_noted_or_that_have_a_directory(made: LocalCluster) -> None:
+    assert made.agent_names() == []
+    for name in ("local-10", "local-2", "other"):
+        (made.directory / "agents" / name).mkdir()
+    assert made.agent_names() == ["local-2", "local-10"]
+    note(made, Kept(made.desire(3, None, None)))
+    assert made.agent_names() == ["local-1", "local-2", "local-3"]
+
+
+def note(made: LocalCluster, kept: Kept) -> None:
+    files.write_json(made.directory / files.CLUSTER, kept.to_json())
+
+
+def test_a_log_is_told_in_words_where_it_is_a_record() -> None:
+    record = {"at": "12:00", "level": "error", "event": "no", "logger": "x", "node": "n1", "n": 2}
+    assert room._readable(json.dumps(record)) == "12:00 error: no node=n1 n=2"
+    for line in ("plain", "[]", "{}", '{"at": 1}', "1", "[" * 100_000):
+        assert room._readable(line) == line
+
+
+# --- waiting until it is ready
+
+
+@pytest.fixture
+def starting(made: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """A keeper that lives, of this process's making, after 100 s of waiting."""
+    monkeypatch.setattr(room.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(processes, "alive", lambda process: process is not None and process.pid == 7)
+    made._spawned = SimpleNamespace(pid=7, poll=lambda: None)  # type: ignore[assignment]
+    return made
+
+
+def failures(made: LocalCluster, keeper: int = 7, **counts: int) -> None:
+    note(made, Kept(made.desire(1, None, None), Process(keeper, 1), failures=counts))
+
+
+def test_a_start_that_takes_its_time_is_waited_for(starting: LocalCluster) -> None:
+    failures(starting, daemon=room.FAILURES_MAX - 1)
+    starting._check_starting(100.0, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("counts", "name"),
+    [({"daemon": room.FAILURES_MAX}, "daemon"), ({"local-1": room.FAILURES_MAX}, "local-1")],
+)
+def test_what_keeps_failing_ends_the_start_with_its_log(
+    starting: LocalCluster, counts: dict[str, int], name: str
+) -> None:
+    (starting.directory / "logs" / f"{name}.log").write_text("No module named 'grpc'\n")
+    failures(starting, **counts)
+    with pytest.raises(ServerUnavailable) as caught:
+        starting._check_starting(200.0, "waiting")
+    extra = "agent" if name == "local-1" else "daemon"
+    assert caught.value.message == (
+        f"the cluster did not start: the {name} keeps failing; a module is missing: pip install"
+        f" 'bursar[{extra}]'\n  No module named 'grpc'"
+    )
+
+
+def test_failures_of_before_and_of_another_keeper_do_not_count(starting: LocalCluster) -> None:
+    failures(starting, daemon=room.FAILURES_MAX + 1)
+    starting._failures_before = {"daemon": 2}
+    starting._check_starting(200.0, "waiting")
+    starting._failures_before = {}
+    failures(starting, keeper=8, daemon=99)
+    starting._check_starting(200.0, "waiting")
+    starting._spawned = None
+    failures(starting, daemon=room.FAILURES_MAX)
+    with pytest.raises(ServerUnavailable, match="the daemon keeps failing"):
+        starting._check_starting(200.0, "waiting")
+
+
+def test_a_start_that_is_late_or_whose_keeper_ended_is_given_up(starting: LocalCluster) -> None:
+    log = starting.directory / "logs"
+    failures(starting)
+    with pytest.raises(ServerUnavailable) as caught:
+        starting._check_starting(99.9, "no agent yet")
+    assert caught.value.message == f"the cluster did not start: no agent yet; see {log / 'daemon.log'}"
+    failures(starting, keeper=8)
+    starting._check_starting(200.0, "no agent yet")
+    starting._spawned = SimpleNamespace(pid=7, poll=lambda: 1)  # type: ignore[assignment]
+    with pytest.raises(ServerUnavailable) as caught:
+        starting._check_starting(200.0, "no agent yet")
+    assert caught.value.message == f"the cluster did not start: the keeper ended; see {log / 'keeper.log'}"
+
+
+def test_the_last_lines_of_a_log_are_shown(starting: LocalCluster) -> None:
+    log = starting.directory / "logs/daemon.log"
+    log.write_text("".join(f"line {number}\n" for number in range(20)))
+    assert starting._log_lines("daemon") == [f"line {number}" for number in range(8, 20)]
+    assert starting._log_lines("none") == []
+
+
+# --- down
+
+
+class Ending:
+    """A cluster of stand-ins, and what was done to it in order."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.directory = folder
+        self.server = "unix:///s"
+        self.did: list[Any] = []
+        self.running = {
+            name: Process(pid, 1) for name, pid in (("daemon", 1), ("local-1", 2), ("local-2", 3))
+        }
+        self.kept_now = Kept(Desired(agents=2), served=True)
+        self.watched: Process | None = Process(9, 1)
+        self.responds, self.late = True, list[Process]()
+        self.jobs_left = 0
+        patch.setattr(processes, "stopped", lambda process: False)
+        patch.setattr(
+            processes, "kill", lambda process, number: self.did.append(("kill", process.pid, number))
+        )
+        patch.setattr(processes, "wait_gone", self._wait_gone)
+        patch.setattr(
+            processes,
+            "end_all",
+            lambda wanted, limit_s: self.did.append(("end", [p.pid for p in wanted], limit_s)),
+        )
+        patch.setattr(stopping, "_stop_jobs", lambda server, progress: self.did.append(("jobs", server)))
+        patch.setattr(stopping, "_terminate_jobs", self._terminate)
+        patch.setattr(files, "write_json", lambda path, value: self.did.append(("note", path.name, value)))
+
+    def _wait_gone(self, wanted: list[Process], limit_s: float) -> list[Process]:
+        self.did.append(("wait", [each.pid for each in wanted], limit_s))
+        late, self.late = self.late, []
+        return late
+
+    def _terminate(self, directory: Path, progress: Any) -> int:
+        self.did.append("terminate")
+        return self.jobs_left
+
+    def processes(self) -> dict[str, Process]:
+        return self.running
+
+    def keeper(self) -> Process | None:
+        return self.watched
+
+    def keeper_responds(self, keeper: Process) -> bool:
+        return self.responds
+
+    def kept(self) -> Kept:
+        return self.kept_now
+
+    def ended(self) -> None:
+        self.did.append("ended")
+
+
+NOTED = ("note", "cluster.json", Kept(Desired(agents=2), served=True).to_json())
+
+
+def test_down_ends_jobs_then_the_keeper_then_agents_then_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ending, told = Ending(monkeypatch, tmp_path), list[str]()
+    assert stopping.stop(ending, told.append) is True  # type: ignore[arg-type]
+    assert ending.did == [
+        ("jobs", "unix:///s"), ("kill", 9, signal.SIGTERM), ("wait", [9], 20.0), "ended",
+        ("end", [2, 3], STOP_S), ("end", [1], STOP_S), NOTED, "terminate",
+    ]  # fmt: skip
+    assert told == ["stopping the agents and the daemon"]
+
+
+def test_down_does_not_wait_for_a_keeper_that_hangs_nor_ask_a_daemon_that_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ending = Ending(monkeypatch, tmp_path)
+    ending.responds, ending.late = False, [Process(9, 1)]
+    monkeypatch.setattr(processes, "stopped", lambda process: process.pid == 1)
+    assert stopping.stop(ending, print) is True  # type: ignore[arg-type]
+    assert ending.did[:5] == [
+        ("kill", 9, signal.SIGTERM), ("wait", [9], 0.0), ("kill", 9, signal.SIGKILL), ("wait", [9], 2.0),
+        "ended",
+    ]  # fmt: skip
+
+
+def test_down_without_a_keeper_ends_what_it_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ending = Ending(monkeypatch, tmp_path)
+    ending.watched = None
+    ending.kept_now = Kept()
+    assert stopping.stop(ending, print) is True  # type: ignore[arg-type]
+    assert ending.did == [
+        ("jobs", "unix:///s"), ("end", [2, 3], STOP_S), ("end", [1], STOP_S), ("note", "cluster.json", {}),
+        "terminate",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "ran"), [(0, False), (2, True)])
+def test_where_nothing_runs_only_jobs_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: int, ran: bool
+) -> None:
+    ending = Ending(monkeypatch, tmp_path)
+    ending.watched, ending.running, ending.jobs_left = None, {}, left
+    assert stopping.stop(ending, print) is ran  # type: ignore[arg-type]
+    assert ending.did == ["terminate"]
+
+
+# --- stopping jobs
+
+
+class Client:
+    """A daemon whose jobs end after so many looks."""
+
+    def __init__(self, *looks: list[str]) -> None:
+        self.looks = list(looks)
+        self.did: list[Any] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.did.append("closed")
+
+    def server(self, timeout_s: float) -> None:
+        self.did.append(("server", timeout_s))
+
+    def nodes(self) -> list[Any]:
+        return [
+            SimpleNamespace(state=state, facts=SimpleNamespace(name=f"n-{state}"))
+            for state in ("up", "silent")
+        ]
+
+    def cordon(self, name: str, reason: str) -> None:
+        self.did.append(("cordon", name, reason))
+
+    def cancel(self, jobs: list[str], grace_us: int) -> None:
+        self.did.append(("cancel", len(jobs), jobs[0], grace_us))
+
+
+def stop_jobs(client: Client, patch: pytest.MonkeyPatch, now: list[float]) -> list[str]:
+    told: list[str] = []
+    patch.setattr("bursar.client.WireClient", lambda address: client)
+    patch.setattr(stopping, "_live_jobs", lambda client: client.looks.pop(0) if client.looks else [])
+    clock = SimpleNamespace(
+        monotonic=lambda: now.pop(0) if len(now) > 1 else now[0], sleep=lambda seconds: None
+    )
+    patch.setattr(stopping, "time", clock)
+    stopping._stop_jobs("unix:///s", told.append)
+    return told
+
+
+def test_running_jobs_are_cancelled_once_and_nothing_takes_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = [f"job_{number}" for number in range(501)]
+    client = Client(many, ["job_500", "job_new"], ["job_new"])
+    assert stop_jobs(client, monkeypatch, [0.0]) == ["stopping 501 running jobs", "stopping 1 running job"]
+    assert client.did == [
+        ("server", 5.0), ("cordon", "n-up", room.DOWN_REASON), ("cancel", 500, "job_0", 5_000_000),
+        ("cancel", 1, "job_500", 5_000_000), ("cancel", 1, "job_new", 5_000_000), "closed",
+    ]  # fmt: skip
+
+
+def test_jobs_that_do_not_stop_in_time_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(*[["job_1"]] * 9)
+    told = stop_jobs(client, monkeypatch, [0.0, 10.0, 10.1])
+    assert told == ["stopping 1 running job", "1 job did not stop in 10 s; ending them"]
+    assert len(client.looks) == 7
+
+
+def test_a_daemon_that_cannot_stop_its_jobs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(timeout_s: float) -> None:
+        raise BursarError("it hangs")
+
+    client = Client()
+    client.server = fail  # type: ignore[method-assign]
+    told = stop_jobs(client, monkeypatch, [0.0])
+    assert told == ["the daemon cannot stop the jobs (it hangs); ending them"]
+
+
+def test_of_an_array_its_tasks_that_live_are_meant() -> None:
+    def jobs(states: Any, tasks_of: str = "") -> list[Any]:
+        assert states == ("STARTING", "RUNNING", "STOPPING")
+        names = ["a[0]", "a[1]"] if tasks_of == "a" else ["a", "b"]
+        return [
+            SimpleNamespace(id=name, HasField=lambda field, name=name: field == "array" and name == "a")
+            for name in names
+        ]
+
+    assert stopping._live_jobs(SimpleNamespace(list=jobs)) == ["a[0]", "a[1]", "b"]  # type: ignore[arg-type]
