@@ -13,7 +13,9 @@ import pytest
 
 from bursar.cli import main as cli
 from bursar.cli.table import fit
+from bursar.cli.texts import members_text
 from bursar.errors import InvalidRequest
+from bursar.steps.request import Member, Place, Request, _world, specs
 from bursar.v1 import jobs_pb2, money_pb2, types_pb2
 from bursar_agent.runner import truth
 from bursar_policies.decision import GPU_SLOTS_MAX
@@ -213,17 +215,15 @@ def test_of_a_member_that_is_removed_the_end_goes_last(
     assert list((tmp_path / "attempts").iterdir()) == []
 
 
-def test_a_member_that_left_nothing_is_kept_for_the_next_unless_enough_are(
-    run_fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_member_that_left_nothing_is_kept_for_the_next_while_there_is_room(
+    run_fd: int, tmp_path: Path
 ) -> None:
+    assert truth.free_room(run_fd) == truth.FREE_MAX
+    assert (tmp_path / "free").stat().st_mode & 0o777 == 0o700
     truth.release_member(run_fd, "att_1", 0)
     assert [path.name for path in (tmp_path / "free").iterdir()] == ["att_1.0"]
-    assert (tmp_path / "free").stat().st_mode & 0o777 == 0o700
-    monkeypatch.setattr(truth, "FREE_MAX", 1)
-    (tmp_path / "attempts/att_2.0").mkdir()
-    truth.release_member(run_fd, "att_2", 0)
-    assert [path.name for path in (tmp_path / "free").iterdir()] == ["att_1.0"]
     assert list((tmp_path / "attempts").iterdir()) == []
+    assert truth.free_room(run_fd) == truth.FREE_MAX - 1
 
 
 def test_only_a_member_with_its_records_alone_and_a_written_end_left_nothing(
@@ -267,3 +267,74 @@ def test_rows_that_are_not_as_they_were_are_told_with_what_differs(
     head = "charges, entries and jobs of before the events up to 9 were archived are not as they were: "
     counts = f"9, 9 and 9 rows, {change.get('nanos', 9)} nanos; then 9, 9 and 9 rows, 9 nanos"
     assert found == ([] if said is None else [head + counts + said])
+
+
+# --- what each node of a step is told
+
+
+def step_env(**more: str) -> dict[str, str]:
+    return {"BURSAR_STEPS": "/steps", "BURSAR_NODES": "2", "BURSAR_JOB_NUMBER": "12345", "A": "1", **more}
+
+
+def test_each_node_is_told_the_whole_step_and_its_own_part() -> None:
+    there = [Place(Member(0, "n1", "10.0.0.1"), [0, 1]), Place(Member(1, "n2", "10.0.0.2"), [2])]
+    asked = Request(
+        ["a"], program="srun", tasks_per_node=2, cpus_per_task=3, gpus_per_task=4, gpus_per_node=5,
+        slurm=True, output="o", error="e", input="i", append=True, cwd="/w",
+    )  # fmt: skip
+    first, second = specs(asked, there, step_env(), 7)
+    same = {
+        "argv": ["a"], "program": "srun", "tasks": 3, "step": 7, "cwd": "/w", "slurm": True,
+        "distributed": True, "gpus_per_task": 4, "gpus_per_node": 5, "steps": "/steps", "append": True,
+        "output": "o", "error": "e", "input": "i", "stdin": False,
+    }  # fmt: skip
+    own = ("node", "node_index", "ranks", "node_env")
+    for told in (first, second):
+        assert {key: value for key, value in told.items() if key not in (*own, "env")} == same
+    assert [first[key] for key in own] == [
+        "n1", 0, [0, 1],
+        {"SLURM_NODEID": "0", "SLURM_GTIDS": "0,1", "SLURMD_NODENAME": "n1", "SLURM_TOPOLOGY_ADDR": "n1",
+         "LOCAL_WORLD_SIZE": "2"},
+    ]  # fmt: skip
+    assert (second["node"], second["node_index"], second["ranks"]) == ("n2", 1, [2])
+    env = first["env"]
+    assert env is second["env"]
+    assert {name: env[name] for name in ("A", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")} == {
+        "A": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "22345",
+    }  # fmt: skip
+    slurm = {
+        "SLURM_STEP_ID": "7", "SLURM_STEPID": "7", "SLURM_NTASKS": "3", "SLURM_NPROCS": "3",
+        "SLURM_STEP_NUM_TASKS": "3", "SLURM_NNODES": "2", "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_TASKS_PER_NODE": "2,1", "SLURM_STEP_TASKS_PER_NODE": "2,1", "SLURM_STEP_NODELIST": "n[1-2]",
+        "SLURM_NODELIST": "n[1-2]", "SLURM_NTASKS_PER_NODE": "2", "SLURM_CPUS_PER_TASK": "3",
+    }  # fmt: skip
+    assert {name: env[name] for name in slurm} == slurm
+
+
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        ({}, {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "22345"}),
+        ({"WORLD_SIZE": "2"}, {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "22345"}),
+        ({"WORLD_SIZE": "9"}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "22345"}),
+        (
+            {"WORLD_SIZE": "9", "BURSAR_STEP_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
+            {"WORLD_SIZE": "3"},
+        ),
+        ({"BURSAR_JOB_NUMBER": "x"}, {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}),
+    ],
+)
+def test_torch_finds_its_world_unless_the_script_made_one(env: dict[str, str], found: dict[str, str]) -> None:
+    alone = [Place(Member(0, "n1", "10.0.0.1"), [0, 1, 2])]
+    assert _world(step_env(**env), alone, 3) == found
+
+
+@pytest.mark.parametrize(("count", "lines"), [(8, 8), (9, 9), (10, 9)])
+def test_of_many_nodes_the_first_eight_are_named(count: int, lines: int) -> None:
+    nodes = [{"node": f"n{at}", "cpus": 2, "memory_bytes": 0, "gpus": 0.5} for at in range(count)]
+    said = members_text(nodes).splitlines()
+    assert len(said) == lines
+    assert said[0].startswith("n0 (0.5 gpu, ")
+    assert said[7].startswith("n7 (")
+    if count > 8:
+        assert said[8] == f"and {count - 8} more nodes"
