@@ -118,8 +118,11 @@ def test_a_planner_that_fails_is_told_and_the_next_plan_forgets_it() -> None:
 def test_the_first_job_of_each_queue_that_could_not_be_computed_is_named() -> None:
     async def story(site: Site) -> None:
         made = Cycle(site.engine)
-        verdicts = {0: SimpleNamespace(blocked_by="room"), 1: SimpleNamespace(blocked_by=room.UNCOMPUTABLE)}
-        queues = [SimpleNamespace(jobs=[(1, "a")]), SimpleNamespace(jobs=[(2, "b"), (3, "c")])]
+        verdicts = {
+            0: SimpleNamespace(blocked_by="room", position=0),
+            1: SimpleNamespace(blocked_by=room.UNCOMPUTABLE, position=1),
+        }
+        queues = [SimpleNamespace(jobs=[(1, "z")]), SimpleNamespace(jobs=[(2, "a"), (3, "b"), (4, "c")])]
         snapshot, plan = SimpleNamespace(queues=queues), SimpleNamespace(verdicts=verdicts)
         made.last = SimpleNamespace(snapshot=snapshot, plan=plan)  # type: ignore[assignment]
         assert made.left_out() == ["b"]
@@ -231,7 +234,7 @@ def test_a_task_beyond_the_width_of_its_array_says_how_wide_it_is() -> None:
         )
         assert why(site, waiting) == (
             "WaitingForQuota",
-            "its array runs at most 1 tasks at once",
+            "its array runs at most 1 task at once",
             "the next one starts when one of them ends; a larger N in `--array RANGE%N` runs more at once",
         )
 

@@ -189,6 +189,7 @@ def test_children_are_those_of_all_threads_and_of_who_is_gone_there_are_none() -
 
 def test_a_signal_with_a_handler_is_caught_and_one_without_is_not() -> None:
     before = signal.getsignal(signal.SIGUSR1)
+    other = signal.signal(signal.SIGUSR2, signal.SIG_DFL)
     try:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         assert not tree.catches(os.getpid(), signal.SIGUSR1)
@@ -199,6 +200,7 @@ def test_a_signal_with_a_handler_is_caught_and_one_without_is_not() -> None:
         assert not tree.catches(os.getpid(), signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR2, other)
     assert not tree.catches(2**22 + 1, signal.SIGUSR1)
 
 

@@ -261,7 +261,9 @@ def test_rows_that_are_not_as_they_were_are_told_with_what_differs(
     required = {field.name: 9 for field in msgspec.structs.fields(eventfile.Rows)} | {"digest": "d"}
     then = eventfile.Rows(**required)
     monkeypatch.setattr(
-        eventfile, "rows_of", lambda connection, upto, jobs_upto: msgspec.structs.replace(then, **change)
+        eventfile,
+        "rows_of",
+        lambda connection, upto, jobs_upto, columns: msgspec.structs.replace(then, **change),
     )
     found = list(eventfile.check_rows(None, then))  # type: ignore[arg-type]
     head = "charges, entries and jobs of before the events up to 9 were archived are not as they were: "
@@ -282,11 +284,11 @@ def test_each_node_is_told_the_whole_step_and_its_own_part() -> None:
         ["a"], program="srun", tasks_per_node=2, cpus_per_task=3, gpus_per_task=4, gpus_per_node=5,
         slurm=True, output="o", error="e", input="i", append=True, cwd="/w",
     )  # fmt: skip
-    first, second = specs(asked, there, step_env(), 7)
+    first, second = specs(asked, there, step_env(BURSAR_SECRETS_DIR="S"), 7)
     same = {
         "argv": ["a"], "program": "srun", "tasks": 3, "step": 7, "cwd": "/w", "slurm": True,
         "distributed": True, "gpus_per_task": 4, "gpus_per_node": 5, "steps": "/steps", "append": True,
-        "output": "o", "error": "e", "input": "i", "stdin": False,
+        "output": "o", "error": "e", "input": "i", "stdin": False, "secrets": "S",
     }  # fmt: skip
     own = ("node", "node_index", "ranks", "node_env")
     for told in (first, second):
