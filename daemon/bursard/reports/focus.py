@@ -1,43 +1,60 @@
 """Charges as FOCUS rows: one per (attempt, node, hour), and the idle, down and rounding rows beside them.
 
 Owns    what each FOCUS column says of a charge. `focus_columns` has the columns, `files` the formats.
-Why     finance tools read this without knowing Bursar, so a row must be right by the standard's rules:
-        costs are the ledger's nanos, and each unit price times its quantity is its cost, exactly.
+Why     finance tools read this without knowing Bursar, so a row must be right by the standard's rules: costs
+        are the ledger's nanos, quantities are what was consumed, and a unit price is the price's own: the
+        same for every row of its `SkuPriceId`, and never an average of amounts.
 
-How exactly: the quantity is hours to 12 places, the unit price currency per hour to 9 places (nanos per
-hour, the ledger's own unit of rates), and the list cost their product, unrounded, in 21 places. A row is
-at most one hour, so the list cost is never a nano away from the billed cost. The price is the row's own
-average: of a full hour it is the rate itself.
+What was consumed: of an attempt with GPUs their hours, of another the hours of its CPUs, of a node's own
+time node-hours, weighted as its components are priced. What else a share has (CPUs and memory beside a GPU)
+is in the unit price, which is therefore that of a share of this shape: `SkuPriceDetails` says which, for one
+unit. A `SkuPriceId` names machine, shape and price, the latter by a digest: documents may change their
+version, and another price has another id.
+
+How exactly: quantities have 15 places, unit prices 12, and the list cost is their product, unrounded, in 27.
+It differs from the billed cost by what the ledger rounds down: less than three nanos an interval, one for
+each component.
 
 Who sells: the cluster is its own provider (an internal price list, chargeback), so all costs are its to
-bill. Rows are not splits of another provider's charges, hence no `Allocated*` columns are set; what no
-job holds is a row of its own, without a sub account. Rounding is an adjustment, which has no quantity.
-An unknown price is not 0: such a row has costs 0, as it must, but no unit price, and says so in
-`x_MeterConfidence`.
+bill. Rows are not splits of another provider's charges, hence no `Allocated*` columns are set; what no job
+holds is a row of its own, without a sub account. Rounding, variance and absorption are adjustments, which
+have no quantity. An unknown price is not 0: such a row has costs 0, as it must, but no unit price, and says
+so in `x_MeterConfidence`; so does one of before quantities were kept.
+
+For speed a row is two parts: what is the same for all rows of one owner, made once, and the few cells that
+are not.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Context, Decimal
+from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 
-from bursar.clock import HOUR_US, SECOND_US
+from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.model import NodeFacts
+from bursar.resources import MILLI
+from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
 from bursard.reports.period import month_of
 from bursard.store import ChargeRow
 
-Cell = str | Decimal | int | None
-"""Instants are ints (microseconds, whole seconds); None is null."""
-Row = dict[str, Cell]
+Cell = str | int | None
+"""Instants are ints (microseconds, whole seconds), decimals at the scale of their column; None is null."""
+
+LATE_AFTER_US = DAY_US
+"""A month counts as published so long after its end: what is posted later is late."""
 
 _GIB = 1 << 30
-# Of the products: 38 digits are what a decimal column of Parquet holds.
-_EXACT = Context(prec=60)
-_NANO = Decimal(1).scaleb(-9)
-_PICO = Decimal(1).scaleb(-12)
+_QUANTITY: int = 10**QUANTITY_PLACES
+_PRICE_OF_NANO: int = 10 ** (PRICE_PLACES - 9)
+_COST_OF_NANO: int = 10 ** (SCALES["ListCost"] - 9)
+_KWH_MILLIJOULES = 3_600_000_000
+_REMEMBERED = 20_000
+"""Owners whose constant cells are kept; after that all are made anew."""
 _WASTE = {
     "idle": "unallocated",
     "down": "node-down",
@@ -80,6 +97,41 @@ class Coverage(msgspec.Struct):
     unknown_us: int = 0
 
 
+class Constant(msgspec.Struct):
+    """What is the same in all rows of one owner.
+
+    Attributes:
+        cells: by column. price: of one unit, at `PRICE_PLACES`; None without one.
+        unit_milli: thousandths of a unit held; 0: the quantity is the amount in units of the price.
+        texts: the cells as a format writes them, made by the format.
+    """
+
+    cells: dict[str, Cell]
+    price: int | None
+    unit_milli: int
+    gpu_milli: int
+    words: str
+    month_end: int
+    texts: list[str] = []
+
+
+class Line(NamedTuple):
+    """One row. `quantity`, `gpu_hours` at `QUANTITY_PLACES`; `product` at the scale of `ListCost`."""
+
+    constant: Constant
+    nanos: int
+    start: int
+    end: int
+    quantity: int | None
+    product: int
+    description: str
+    job_id: str
+    attempt_id: str
+    gpu_hours: int | None
+    energy: int | None
+    late: bool
+
+
 class _Group(msgspec.Struct):
     """The charges of one row. All of them agree in all but time and amount."""
 
@@ -88,64 +140,130 @@ class _Group(msgspec.Struct):
     end: int
     held_us: int = 0
     nanos: int = 0
+    energy: int = 0
+    posted_at: int = 0
 
     def add(self, charge: ChargeRow) -> None:
         self.start = min(self.start, charge.start_at)
         self.end = max(self.end, charge.end_at)
         self.held_us += charge.held_us
         self.nanos += charge.nanos
+        self.energy += charge.energy_millijoules
+        self.posted_at = max(self.posted_at, charge.posted_at)
 
 
-def focus_rows(
+def focus_lines(
     charges: Iterable[ChargeRow], context: FocusContext, coverage: Coverage | None = None
-) -> Iterator[Row]:
-    """Rows with every column of every version; a file takes the ones of its version.
+) -> Iterator[Line]:
+    """Rows in order of time; a file takes the columns of its version.
 
     Args:
         charges: in order of `start_at`, as the store gives them; only one hour is kept in memory.
         coverage: filled while rows are taken.
     """
-    counted = coverage if coverage is not None else Coverage()
+    maker = _Maker(context, coverage if coverage is not None else Coverage())
     groups: dict[tuple[str, ...], _Group] = {}
-    hour = -1
-    machines: dict[str, _Machine] = {}
+    until = -1
     for charge in charges:
-        if charge.start_at - charge.start_at % HOUR_US != hour:
-            yield from _flush(groups, context, machines, counted)
-            hour = charge.start_at - charge.start_at % HOUR_US
+        if charge.start_at >= until:
+            yield from maker.lines(groups)
+            until = charge.start_at - charge.start_at % HOUR_US + HOUR_US
+            maker.month = month_of(charge.start_at)
         key = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
         group = groups.get(key)
         if group is None:
             group = groups[key] = _Group(charge, charge.start_at, charge.end_at)
         group.add(charge)
-    yield from _flush(groups, context, machines, counted)
+    yield from maker.lines(groups)
 
 
-def _flush(
-    groups: dict[tuple[str, ...], _Group],
-    context: FocusContext,
-    machines: dict[str, _Machine],
-    counted: Coverage,
-) -> Iterator[Row]:
-    for _, group in sorted(groups.items(), key=lambda item: (item[1].start, item[0])):
+class _Maker:
+    """Rows of one file."""
+
+    def __init__(self, context: FocusContext, coverage: Coverage) -> None:
+        self._context = context
+        self._coverage = coverage
+        self.month = (0, 0)
+        """Of the hour that is made."""
+        self._machines: dict[str, _Machine] = {}
+        self._constants: dict[tuple[object, ...], Constant] = {}
+
+    def lines(self, groups: dict[tuple[str, ...], _Group]) -> Iterator[Line]:
+        """The rows of one hour, which is left empty."""
+        for _, group in sorted(groups.items(), key=lambda item: (item[1].start, item[0])):
+            yield self._line(group)
+        groups.clear()
+
+    def _line(self, group: _Group) -> Line:
         charge = group.first
-        machine = machines.get(charge.node_id)
-        if machine is None:
-            machine = machines[charge.node_id] = _machine(context.nodes.get(charge.node_id), charge)
-        counted.rows += 1
-        counted.nanos += group.nanos
-        if charge.kind not in _ADJUSTMENTS:
-            counted.held_us += group.held_us
-            counted.unknown_us += 0 if charge.price_id else group.held_us
-        yield _row(group, machine, context)
-    groups.clear()
+        coverage = self._coverage
+        coverage.rows += 1
+        coverage.nanos += group.nanos
+        adjustment = charge.kind in _ADJUSTMENTS
+        if not adjustment:
+            coverage.held_us += group.held_us
+            coverage.unknown_us += 0 if charge.price_id else group.held_us
+        constant = self._constant(charge)
+        quantity = gpu_hours = None
+        product = group.nanos * _COST_OF_NANO
+        if not adjustment:
+            quantity = _quantity(constant, group)
+            if constant.price is not None:
+                product = quantity * constant.price
+            if constant.gpu_milli:
+                gpu_hours = _scaled_hours(constant.gpu_milli * group.held_us, MILLI)
+        return Line(
+            constant,
+            group.nanos,
+            # Whole seconds, as the format asks; they stay inside the hour.
+            group.start - group.start % SECOND_US,
+            group.end + -group.end % SECOND_US,
+            quantity,
+            product,
+            constant.words.format(job=charge.job_number),
+            charge.job_id,
+            charge.attempt_id,
+            gpu_hours,
+            group.energy * 10**9 // _KWH_MILLIJOULES if group.energy else None,
+            group.posted_at >= constant.month_end + LATE_AFTER_US,
+        )
+
+    def _constant(self, charge: ChargeRow) -> Constant:
+        month = self.month
+        key = (month, charge.kind, charge[2:5], charge[16:31])
+        found = self._constants.get(key)
+        if found is None:
+            if len(self._constants) >= _REMEMBERED:
+                self._constants.clear()
+            machine = self._machines.get(charge.node_id)
+            if machine is None:
+                machine = _machine(self._context.nodes.get(charge.node_id), charge)
+                self._machines[charge.node_id] = machine
+            found = self._constants[key] = _constant(charge, month, machine, self._context)
+        return found
+
+
+def _scaled_hours(units_us: int, of: int = 1) -> int:
+    """Microseconds of something as its hours at `QUANTITY_PLACES`, to the nearest."""
+    whole = HOUR_US * of
+    return (units_us * _QUANTITY * 2 + whole) // (2 * whole)
+
+
+def _quantity(constant: Constant, group: _Group) -> int:
+    if constant.unit_milli:
+        return _scaled_hours(constant.unit_milli * group.held_us, MILLI)
+    if constant.price:
+        # The part of a node that nobody held, each component weighted as it is priced.
+        nanos = group.nanos * _QUANTITY * _PRICE_OF_NANO
+        return (nanos * 2 + constant.price) // (2 * constant.price)
+    return _scaled_hours(group.held_us)
 
 
 class _Machine(msgspec.Struct, frozen=True):
     """What the columns say of a node."""
 
     sku: str
-    details: str
+    details: Mapping[str, object]
     kind: str
     host: str
     region: str | None
@@ -155,22 +273,17 @@ class _Machine(msgspec.Struct, frozen=True):
 
 def _machine(facts: NodeFacts | None, charge: ChargeRow) -> _Machine:
     if facts is None:  # forgotten since; the charge still names it
-        return _Machine(f"machine/{charge.pool}", "{}", "Node", "", None, None, "Standard")
+        return _Machine(f"machine/{charge.pool}", {}, "Node", "", None, None, "Standard")
     gpus = f"{facts.devices[0].type}x{len(facts.devices)}" if facts.devices else "cpu"
     shape = facts.instance_type or f"{facts.pool}/{gpus}/{facts.cpu_milli // 1000}c"
-    details: dict[str, object] = {
-        "CoreCount": facts.cpu_milli // 1000,
-        "MemorySize": facts.memory_bytes // _GIB,
-        "x_Pool": facts.pool,
-    }
+    details: dict[str, object] = {"x_Pool": facts.pool}
     if facts.devices:
-        details["GpuCount"] = len(facts.devices)
         details["x_GpuType"] = facts.devices[0].type
     if facts.instance_type:
         details["InstanceType"] = facts.instance_type
     return _Machine(
         sku=f"{facts.provider}/{shape}",
-        details=json.dumps(details, sort_keys=True),
+        details=details,
         kind="GPU Node" if facts.devices else "CPU Node",
         host="" if facts.provider == "onprem" else facts.provider,
         region=facts.region or None,
@@ -179,44 +292,22 @@ def _machine(facts: NodeFacts | None, charge: ChargeRow) -> _Machine:
     )
 
 
-def price_and_quantity(nanos: int, held_us: int) -> tuple[Decimal, Decimal, Decimal]:
-    """(unit price per hour, hours, their exact product), for an amount >= 0 of some held time.
-
-    The product is within half a nano of the amount while the time is at most an hour.
-    """
-    hours = (Decimal(held_us) / HOUR_US).quantize(_PICO, context=_EXACT)
-    if not hours:
-        return Decimal(0), hours, Decimal(0)
-    price = _EXACT.divide(Decimal(nanos).scaleb(-9), hours).quantize(_NANO, context=_EXACT)
-    return price, hours, _EXACT.multiply(price, hours)
-
-
-def _row(group: _Group, machine: _Machine, context: FocusContext) -> Row:
-    charge = group.first
-    cost = Decimal(group.nanos).scaleb(-9).quantize(_NANO, context=_EXACT)
-    month_start, month_end = month_of(charge.start_at)
+def _constant(
+    charge: ChargeRow, month: tuple[int, int], machine: _Machine, context: FocusContext
+) -> Constant:
     adjustment = charge.kind in _ADJUSTMENTS
-    row: Row = {
-        "BilledCost": cost,
+    cells: dict[str, Cell] = {
         "BillingAccountId": context.cluster_id,
         "BillingAccountName": context.provider,
         "BillingAccountType": "Cluster",
         "BillingCurrency": context.currency,
-        "BillingPeriodStart": month_start,
-        "BillingPeriodEnd": month_end,
+        "BillingPeriodStart": month[0],
+        "BillingPeriodEnd": month[1],
         "ChargeCategory": "Adjustment" if adjustment else "Usage",
-        "ChargeDescription": _WORDS[charge.kind].format(node=charge.node_name, job=charge.job_number),
         "ChargeFrequency": "Usage-Based",
-        # Whole seconds, as the format asks; they stay inside the hour.
-        "ChargePeriodStart": group.start - group.start % SECOND_US,
-        "ChargePeriodEnd": group.end + -group.end % SECOND_US,
-        "EffectiveCost": cost,
         "HostProviderName": machine.host or context.provider,
         "InvoiceIssuerName": context.provider,
-        "ListCost": cost,
-        "ContractedCost": cost,
         "PricingCurrency": context.currency,
-        "PricingCurrencyEffectiveCost": cost,
         "ProviderName": context.provider,
         "PublisherName": context.provider,
         "RegionId": machine.region,
@@ -232,40 +323,96 @@ def _row(group: _Group, machine: _Machine, context: FocusContext) -> Row:
         **_account(charge),
         **_own(charge),
     }
+    unit = _Unit.of(charge)
+    price = None
     if not adjustment:
-        row |= _pricing(group, machine)
-    return row
+        price = unit.price if charge.price_id and charge.rate else None
+        cells |= _pricing(charge, machine, unit, price)
+    gpu_milli = charge.gpu_milli if charge.kind == "usage" else 0
+    words = _WORDS[charge.kind].replace("{node}", charge.node_name.replace("{", "{{").replace("}", "}}"))
+    return Constant(cells, price, unit.milli if not adjustment else 0, gpu_milli, words, month[1])
 
 
-def _pricing(group: _Group, machine: _Machine) -> Row:
-    charge = group.first
-    price, hours, product = price_and_quantity(group.nanos, group.held_us)
-    row: Row = {
-        "ConsumedQuantity": hours,
-        "ConsumedUnit": "Hours",
-        "PricingQuantity": hours,
-        "PricingUnit": "Hours",
+class _Unit(NamedTuple):
+    """What is counted of a charge, how many thousandths of it are held, and what one costs."""
+
+    name: str
+    meter: str
+    milli: int
+    price: int
+
+    @classmethod
+    def of(cls, charge: ChargeRow) -> _Unit:
+        """GPU-hours, else core-hours, of a share; node-hours of a node's own time."""
+        rate = charge.rate * _PRICE_OF_NANO
+        if charge.kind != "usage":
+            return cls("Node-Hours", "Node Hours", 0, rate)
+        if charge.gpu_milli:
+            return cls("GPU-Hours", "GPU Hours", charge.gpu_milli, _per_unit(rate, charge.gpu_milli))
+        if charge.cpu_milli:
+            return cls("Core-Hours", "Core Hours", charge.cpu_milli, _per_unit(rate, charge.cpu_milli))
+        return cls("Hours", "Share Hours", MILLI, rate)
+
+
+def _per_unit(rate: int, milli: int) -> int:
+    return (rate * MILLI * 2 + milli) // (2 * milli)
+
+
+def _pricing(charge: ChargeRow, machine: _Machine, unit: _Unit, price: int | None) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {
+        "ConsumedUnit": unit.name,
+        "PricingUnit": unit.name,
         "PricingCategory": machine.category,
-        "SkuId": machine.sku,
-        "SkuMeter": "Node Share Hours",
+        "SkuId": f"{machine.sku}/{unit.meter.split()[0].lower()}",
+        "SkuMeter": unit.meter,
     }
-    if not charge.price_id:
-        return row | {"PricingCategory": "Other"}
-    priced: Row = {
-        # One price document may price several machines, and a price has one SKU.
-        "SkuPriceId": f"{charge.price_id}|{machine.sku}",
-        "SkuPriceDetails": machine.details,
+    if price is None:
+        return cells | {"PricingCategory": "Other"}
+    shape = "node" if charge.kind != "usage" else _shape(charge)
+    which = blake2b(f"{price} {unit.name} {shape}".encode(), digest_size=5).hexdigest()
+    return cells | {
+        "SkuPriceId": f"{stable_id(charge.price_id)}|{machine.sku}|{shape}|{which}",
+        "SkuPriceDetails": json.dumps(_details(charge, machine, unit), sort_keys=True),
         "ListUnitPrice": price,
         "ContractedUnitPrice": price,
         "PricingCurrencyListUnitPrice": price,
         "PricingCurrencyContractedUnitPrice": price,
-        "ListCost": product,
-        "ContractedCost": product,
     }
-    return row | priced
 
 
-def _account(charge: ChargeRow) -> Row:
+_VERSION = re.compile(r"@\d+\b")
+
+
+def stable_id(price_id: str) -> str:
+    """What a price id says is priced, without versions and dates: `costmodel/rack-a`, `aws/r/x/spot`."""
+    book, _, key = price_id.partition("#")
+    return "/".join(key.split("/")[:4]) if key else _VERSION.sub("", book)
+
+
+def _shape(charge: ChargeRow) -> str:
+    parts = [f"{charge.gpu_milli}m-gpu"] if charge.gpu_milli else []
+    return "-".join([*parts, f"{charge.cpu_milli}m-cpu", f"{charge.memory_bytes}-bytes"])
+
+
+def _details(charge: ChargeRow, machine: _Machine, unit: _Unit) -> dict[str, object]:
+    """Of one unit, as the standard has it."""
+    milli = unit.milli or MILLI
+    details: dict[str, object] = {
+        **machine.details,
+        "CoreCount": _number(charge.cpu_milli, milli),
+        "MemorySize": _number(charge.memory_bytes * MILLI // _GIB, milli),
+    }
+    if charge.gpu_milli:
+        details["GpuCount"] = _number(charge.gpu_milli, milli)
+    return details
+
+
+def _number(value_milli: int, milli: int) -> int | float:
+    """A whole number as such, as JSON has it."""
+    return value_milli // milli if value_milli % milli == 0 else round(value_milli / milli, 6)
+
+
+def _account(charge: ChargeRow) -> dict[str, Cell]:
     """The project as sub account, and everything known of the work as tags."""
     if charge.kind != "usage":
         return {}
@@ -281,17 +428,19 @@ def _account(charge: ChargeRow) -> Row:
     }
 
 
-def _own(charge: ChargeRow) -> Row:
+def _own(charge: ChargeRow) -> dict[str, Cell]:
+    confidence = "measured" if charge.price_id else "unknown-price"
+    if charge.price_id and not charge.rate and charge.kind not in _ADJUSTMENTS:
+        confidence = "no-unit-price"
     return {
-        "x_JobId": charge.job_id or None,
-        "x_AttemptId": charge.attempt_id or None,
         "x_Experiment": charge.experiment or None,
         "x_Model": charge.model or None,
         "x_ModelVersion": charge.model_version or None,
         "x_Project": charge.project or None,
         "x_User": charge.user or None,
         "x_WasteCategory": _WASTE.get(charge.kind),
-        "x_MeterConfidence": "measured" if charge.price_id else "unknown-price",
+        "x_MeterConfidence": confidence,
         "x_PriceBookId": charge.price_id or None,
         "x_Simulated": "true" if charge.simulated else "false",
+        "x_Gpus": charge.gpu_milli if charge.kind == "usage" and charge.gpu_milli else None,
     }

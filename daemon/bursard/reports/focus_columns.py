@@ -104,24 +104,32 @@ OWN_COLUMNS: Final = (
     "x_EnergyKWh",
     "x_CarbonGrams",
     "x_Simulated",
+    "x_Gpus",
+    "x_GpuHours",
+    "x_Late",
 )
-"""Ours, after all of FOCUS'. Energy and carbon are null: they are not metered yet."""
+"""Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon is not known yet."""
 
 DEFAULT_VERSION: Final = "1.4"
+
+QUANTITY_PLACES: Final = 15
+PRICE_PLACES: Final = 12
 
 SCALES: Final = {
     "BilledCost": 9,
     "EffectiveCost": 9,
     "PricingCurrencyEffectiveCost": 9,
-    "ListCost": 21,
-    "ContractedCost": 21,
-    "ListUnitPrice": 9,
-    "ContractedUnitPrice": 9,
-    "PricingCurrencyListUnitPrice": 9,
-    "PricingCurrencyContractedUnitPrice": 9,
-    "PricingQuantity": 12,
-    "ConsumedQuantity": 12,
-    "CommitmentDiscountQuantity": 12,
+    "ListCost": PRICE_PLACES + QUANTITY_PLACES,
+    "ContractedCost": PRICE_PLACES + QUANTITY_PLACES,
+    "ListUnitPrice": PRICE_PLACES,
+    "ContractedUnitPrice": PRICE_PLACES,
+    "PricingCurrencyListUnitPrice": PRICE_PLACES,
+    "PricingCurrencyContractedUnitPrice": PRICE_PLACES,
+    "PricingQuantity": QUANTITY_PLACES,
+    "ConsumedQuantity": QUANTITY_PLACES,
+    "CommitmentDiscountQuantity": QUANTITY_PLACES,
+    "x_Gpus": 3,
+    "x_GpuHours": QUANTITY_PLACES,
     "x_EnergyKWh": 9,
     "x_CarbonGrams": 9,
 }

@@ -23,7 +23,7 @@ from bursard.engine import Engine
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.reports.cost import CostRow, cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
-from bursard.reports.focus import Coverage, FocusContext, focus_rows
+from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.period import Period, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
@@ -163,8 +163,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
         def make(unposted: Unposted) -> Iterator[bytes]:
             coverage = Coverage()
-            rows = focus_rows(views.charges(query, unposted), about, coverage)
-            yield from FOCUS_FORMATS[form](rows, focus_columns(version))
+            lines = focus_lines(views.charges(query, unposted), about, coverage)
+            yield from FOCUS_FORMATS[form](lines, focus_columns(version))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
 
