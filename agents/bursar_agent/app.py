@@ -291,9 +291,10 @@ class App:
         if self._unpersisted is not None:
             self._persist(self._unpersisted)
         end = self._state.log_end()
-        self._link.send(
-            wire.hello(instruction, self._facts, self._boot_id, bursar.__version__, self._instance, end)
-        )
+        for message in wire.hello(
+            instruction, self._facts, self._boot_id, bursar.__version__, self._instance, end
+        ):
+            self._link.send(message)
 
     def _log_end_told(self, seq: int, digest: bytes) -> None:
         self._state.remember_log_end(LogEnd(self._cluster_id, seq, digest))

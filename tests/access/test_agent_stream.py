@@ -15,9 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whole_site import Site, play
 
+from bursar.model import EndCause, Exit, NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import jobs_pb2, nodes_pb2, types_pb2
-from bursard.services.agents import PROTOCOL
+from bursar_agent import stimuli as s
+from bursar_agent.link import wire
+from bursard.app import MESSAGE_BYTES_MAX
+from bursard.events import NodeConnected, decode
+from bursard.fleet.door import TRUTHS_MAX
+from bursard.fleet.hellos import BURST
+from bursard.services.agents import PROTOCOL, PROTOCOL_PAGED
 
 FACTS = types_pb2.NodeFacts(name="n2", cpu_milli=8_000, memory_bytes=1 << 30)
 HELLO = pb.Hello(protocol=PROTOCOL, facts=FACTS, boot_id="b-1", boot_us=5_000_000, instance="agent_1")
@@ -120,6 +127,124 @@ def test_a_lying_node_is_shown_as_what_it_is_until_somebody_resumes_it() -> None
         ]
         _, (node,) = await site.ask("Nodes.Resume", nodes_pb2.NodeModeRequest(node="n2"), token=admin)
         assert (node.state, node.reason) == ("silent", "")
+
+    play(story)
+
+
+def told(count: int) -> list[pb.AgentMessage]:
+    """What an agent says that knows so many ends which were never forgotten."""
+    end = Exit(cause=EndCause.COMPLETED, exit_code=0, message="m" * 60)
+    truths = tuple(
+        s.Truth(attempt_id=f"att_{n}", rank=0, running=False, boot_id="b-0", exit=end) for n in range(count)
+    )
+    facts = NodeFacts(name="n2", cpu_milli=8_000, memory_bytes=1 << 30)
+    return wire.hello(s.SendHello(1, truths, 5_000_000), facts, "b-1", "1", "agent_1")
+
+
+def test_a_hello_of_all_that_may_be_told_is_taken_in_pages_that_pass() -> None:
+    """At the very bound: nothing smaller shows that it can be reached, so this takes its seconds."""
+    messages = told(TRUTHS_MAX)
+    assert len(messages) > 2
+    assert max(message.ByteSize() for message in messages) < MESSAGE_BYTES_MAX
+    assert messages[0].hello.protocol == PROTOCOL_PAGED
+
+    async def story(site: Site) -> None:
+        stream = site.channel.stream_stream(
+            "/bursar.v1.Agents/Connect",
+            request_serializer=pb.AgentMessage.SerializeToString,
+            response_deserializer=pb.DaemonMessage.FromString,
+        )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=60)
+        for message in messages:
+            await stream.write(message)
+        assert (await stream.read()).WhichOneof("body") == "welcome"
+        forgotten = 0
+        while forgotten < TRUTHS_MAX:
+            forgotten += len((await stream.read()).forget.members)
+        await stream.done_writing()
+
+    play(story)
+
+
+def test_a_hello_that_one_message_holds_is_one_message_as_before() -> None:
+    (message,) = told(3)
+    assert (message.hello.protocol, message.hello.attempts_follow) == (PROTOCOL, 0)
+    assert len(message.hello.attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("follow", "pages", "said"),
+    [
+        (TRUTHS_MAX + 1, (), f"attempts: at most {TRUTHS_MAX}"),
+        (2, (), "attempts_follow: 2 more were to follow, 0 did"),
+        (2, (1,), "attempts_follow: 1 more were to follow, 0 did"),
+        (2, (3,), "attempts_follow: 2 more were to follow, 3 did"),
+        (2, (0,), "attempts_follow: 2 more were to follow, 0 did"),
+    ],
+)
+def test_pages_that_are_not_what_the_hello_says_are_refused(
+    follow: int, pages: tuple[int, ...], said: str
+) -> None:
+    async def story(site: Site) -> None:
+        hello = pb.Hello()
+        hello.CopyFrom(HELLO)
+        hello.protocol, hello.attempts_follow = PROTOCOL_PAGED, follow
+        messages = [pb.AgentMessage(hello=hello)]
+        for count in pages:
+            one = pb.AttemptTruth(attempt_id="a", running=True, pid=1)
+            messages.append(pb.AgentMessage(truths=pb.AttemptTruths(attempts=[one] * count)))
+        answer = await first_answer(site, messages)
+        assert answer.refused.message == said
+        assert site.engine.state.node_by_name("n2") is None
+
+    play(story)
+
+
+async def first_answer(site: Site, messages: list[pb.AgentMessage]) -> Any:
+    """To an agent that says all of this and then no more."""
+    stream = site.channel.stream_stream(
+        "/bursar.v1.Agents/Connect",
+        request_serializer=pb.AgentMessage.SerializeToString,
+        response_deserializer=pb.DaemonMessage.FromString,
+    )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=20)
+    with contextlib.suppress(asyncio.InvalidStateError):  # it was refused meanwhile
+        for message in messages:
+            await stream.write(message)
+        await stream.done_writing()
+    return await stream.read()
+
+
+@pytest.mark.parametrize(("protocol", "follow"), [(PROTOCOL, 1), (PROTOCOL_PAGED, 0), (4, 0), (1, 0)])
+def test_a_protocol_that_is_not_spoken_is_refused_with_what_to_do(protocol: int, follow: int) -> None:
+    async def story(site: Site) -> None:
+        hello = pb.Hello()
+        hello.CopyFrom(HELLO)
+        hello.protocol, hello.attempts_follow = protocol, follow
+        answer = await first_answer(site, [pb.AgentMessage(hello=hello)])
+        assert answer.refused.message.startswith(
+            f"this daemon speaks agent protocol {PROTOCOL}, the agent {protocol}; install the same release"
+        )
+
+    play(story)
+
+
+def test_an_agent_that_reconnects_without_end_is_told_to_wait_and_writes_no_events() -> None:
+    async def story(site: Site) -> None:
+        token = await secret(site)
+        before = site.engine.state.version
+        verdicts = [await say(site, pb.AgentMessage(hello=HELLO), token=token) for _ in range(BURST + 7)]
+        assert [status for status, _, _ in verdicts] == ["OK"] * BURST + ["RESOURCE_EXHAUSTED"] * 7
+        assert "come again in 10 s; `bursar events --node n2`" in verdicts[-1][1]
+        await site.engine.durable()
+        written = site.engine.state.version
+        assert written - before < 3 * BURST
+        site.clock.advance(10_000_000)
+        status, _, _ = await say(site, pb.AgentMessage(hello=HELLO), token=token)
+        assert status == "OK"
+        await site.engine.durable()
+        rows = [decode(row.payload) for row in site.store.events(written, 100)]
+        node = site.engine.state.node_by_name("n2")
+        assert node is not None
+        assert NodeConnected(node.id, refused=7) in rows
 
     play(story)
 

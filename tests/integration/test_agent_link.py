@@ -35,7 +35,8 @@ class Shell:
     def hear(self, event: s.Event) -> None:
         self.events.append(event)
         if isinstance(event, s.Connected):
-            self.link.send(wire.hello(s.SendHello(3, (), event.now_boot_us), FACTS, "boot-1", "1"))
+            for message in wire.hello(s.SendHello(3, (), event.now_boot_us), FACTS, "boot-1", "1"):
+                self.link.send(message)
 
     def heard(self, kind: type[s.Event]) -> list[s.Event]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -25,7 +25,7 @@ import msgspec
 import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
-from bursar.errors import BursarError, Forbidden, NotFound
+from bursar.errors import BursarError, Forbidden, NotFound, RateLimited
 from bursar.ids import SequentialIds
 from bursar.model import (
     ArraySpec,
@@ -504,8 +504,8 @@ class World:
         )
         try:
             node = now_done(self.hub.admit(word))
-        except Forbidden:
-            session.break_off()  # refused: the old stream of this name is not known to be gone
+        except (Forbidden, RateLimited):
+            session.break_off()  # the old stream of this name is not known to be gone, or too many
             self.sessions.remove((host, session))
             host.disconnected()
             return

@@ -21,6 +21,10 @@ from bursar_agent.statedir import LogEnd
 
 PROTOCOL = 2
 """Raised when an older daemon could misread us; it answers with `Refused` then."""
+PROTOCOL_PAGED = 3
+"""Of a hello that one message does not hold: an older daemon would take the rest for lost."""
+PAGE_BYTES = 512 << 10
+"""Of the attempts in one message: a daemon takes messages of a megabyte."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +69,19 @@ def hello(
     version: str,
     instance: str = "",
     log_end: LogEnd | None = None,
-) -> pb.AgentMessage:
-    """The full truth."""
-    return pb.AgentMessage(
+) -> list[pb.AgentMessage]:
+    """The full truth, in as many messages as it takes."""
+    first, *others = _pages(instruction.truths)
+    follow = sum(map(len, others))
+    hello = pb.AgentMessage(
         hello=pb.Hello(
-            protocol=PROTOCOL,
+            protocol=PROTOCOL_PAGED if follow else PROTOCOL,
             agent_version=version,
             facts=_facts(facts),
             boot_id=boot_id,
             boot_us=instruction.boot_us,
-            attempts=[_truth(truth) for truth in instruction.truths],
+            attempts=first,
+            attempts_follow=follow,
             epoch=instruction.epoch,
             instance=instance,
             log_seq=log_end.seq if log_end is not None else 0,
@@ -83,6 +90,20 @@ def hello(
             ahead=WAITING_MAX,
         )
     )
+    return [hello, *(pb.AgentMessage(truths=pb.AttemptTruths(attempts=page)) for page in others)]
+
+
+def _pages(truths: Iterable[s.Truth]) -> list[list[pb.AttemptTruth]]:
+    """At least one, if empty."""
+    pages: list[list[pb.AttemptTruth]] = [[]]
+    size = 0
+    for truth in map(_truth, truths):
+        size += truth.ByteSize() + 8
+        if pages[-1] and size > PAGE_BYTES:
+            pages.append([])
+            size = truth.ByteSize()
+        pages[-1].append(truth)
+    return pages
 
 
 def started(instruction: s.SendStarted) -> pb.AgentMessage:

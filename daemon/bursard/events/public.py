@@ -74,7 +74,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeRegistered: _shape("node_id", facts=_FACTS),
     e.NodePriced: _shape("node_id price_id since", rates=_RATES),
     e.NodeBooted: _shape("node_id boot_id anchor_at anchor_boot_us", charges=_CHARGE),
-    e.NodeConnected: _shape("node_id"),
+    e.NodeConnected: _shape("node_id refused"),
     e.NodeSilent: _shape("node_id"),
     e.NodeScheduling: _shape("node_id mode reason"),
     e.MachineIntended: _shape("machine_id provider region zone instance_type market why lease_until"),

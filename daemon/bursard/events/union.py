@@ -289,10 +289,11 @@ class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
     seen_at: int = 0
 
 
-class NodeConnected(msgspec.Struct, frozen=True, tag="node-connected"):
-    """The node's agent is in contact."""
+class NodeConnected(msgspec.Struct, frozen=True, tag="node-connected", omit_defaults=True):
+    """The node's agent is in contact. `refused`: hellos since the last one that were refused as too many."""
 
     node_id: str
+    refused: int = 0
 
 
 class NodeSilent(msgspec.Struct, frozen=True, tag="node-silent"):

@@ -18,6 +18,7 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeEnrolled, NodeRemoved, NodeTokenRevoked
 from bursard.fleet import believe, door
 from bursard.fleet.fleet import Fleet
+from bursard.fleet.hellos import Hellos
 from bursard.fleet.link import AgentLink, MeterNow, UsageAck
 from bursard.fleet.words import (
     Assign,
@@ -60,6 +61,7 @@ class Agents:
         self.links: dict[str, AgentLink] = {}
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
         self._raising = asyncio.Lock()
+        self._hellos = Hellos()
         engine.listeners.append(self._on_event)
 
     def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
@@ -90,16 +92,17 @@ class Agents:
 
         Raises:
             Forbidden: the token or the name belongs to another agent. InvalidRequest: a malformed field.
-            LogBehind: the agent remembers more of the daemon's log than there is.
+            LogBehind: the agent remembers more of the daemon's log than there is. RateLimited: too many.
         """
         door.hello(hello)
         name = hello.facts.name
         if bound_to and bound_to != name:
             raise Forbidden(f"this token is for node {bound_to}, not {name}")
         self._own_stream(hello)
+        refused = self._hellos.take(name, self.engine.clock.boot_us())
         await self._agree(hello)
         live = self._own_stream(hello)  # again: others may have come or gone meanwhile
-        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello))
+        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused)
         if live is not None:
             live.close()
         return node

@@ -242,8 +242,11 @@ class Fleet:
 
     # --- nodes come and go
 
-    def hello(self, word: Hello, *, enrol: Sequence[Event] = ()) -> NodeRecord:
+    def hello(self, word: Hello, *, enrol: Sequence[Event] = (), refused: int = 0) -> NodeRecord:
         """A node presents itself. It is served by nobody until `join`.
+
+        Args:
+            refused: how many of its hellos were refused since the last, as too many.
 
         Raises:
             InvalidRequest: a field has no acceptable form. WrongState: the node cannot be taken as it is.
@@ -282,6 +285,7 @@ class Fleet:
             now=self.engine.now(),
             spooled=spooled,
             seen=now,
+            refused=refused,
         )
         self.engine.commit([*enrol, *events], actor)
         node = state.node_by_name(word.facts.name)

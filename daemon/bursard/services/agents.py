@@ -37,11 +37,18 @@ from bursard.fleet import (
     Usage,
     UsageAck,
 )
+from bursard.fleet.door import TRUTHS_MAX
 from bursard.state import NodeRecord
 from bursard.telemetry import LiveTelemetry
 
 PROTOCOL = 2
+PROTOCOL_PAGED = 3
+"""Of a hello of several messages."""
 HEARTBEAT_US = 5_000_000
+HELLO_BYTES_MAX = 32 << 20
+"""Of all messages of one hello."""
+HELLO_S = 30.0
+"""Within which all of them come."""
 
 
 class AgentsService(agents_pb2_grpc.AgentsServicer):
@@ -61,6 +68,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidRequest("the first message of an agent must be Hello")
         try:
+            await _rest(first.hello, requests)
             hello, node, link = await self._admit(first.hello, caller())
         except BursarError as error:
             if error.transient:
@@ -86,11 +94,6 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 self.telemetry.drop(link.name)
 
     async def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
-        if wire.protocol != PROTOCOL:
-            raise InvalidRequest(
-                f"this daemon speaks agent protocol {PROTOCOL}, the agent {wire.protocol}; install the same"
-                " release on both, and restart the older one (jobs go on meanwhile)"
-            )
         hello = _hello(wire)
         bound_to = identity.name if identity.role is Role.AGENT else ""
         node = await self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
@@ -191,6 +194,32 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             times=message.wanted.times,
         )
         return pb.DaemonMessage(log=ask)
+
+
+async def _rest(hello: pb.Hello, requests: AsyncIterator[pb.AgentMessage]) -> None:
+    """Complete a hello with the pages that follow it. Raises `InvalidRequest`."""
+    if hello.protocol != (PROTOCOL_PAGED if hello.attempts_follow else PROTOCOL):
+        raise InvalidRequest(
+            f"this daemon speaks agent protocol {PROTOCOL}, the agent {hello.protocol}; install the same"
+            " release on both, and restart the older one (jobs go on meanwhile)"
+        )
+    left, size = hello.attempts_follow, hello.ByteSize()
+    if len(hello.attempts) + left > TRUTHS_MAX:
+        raise InvalidRequest(f"attempts: at most {TRUTHS_MAX}")
+    try:
+        async with asyncio.timeout(HELLO_S):
+            while left:
+                message = await anext(requests, None)
+                page = message.truths.attempts if message is not None else ()
+                size += message.ByteSize() if message is not None else 0
+                if not 0 < len(page) <= left:
+                    raise InvalidRequest(f"attempts_follow: {left} more were to follow, {len(page)} did")
+                if size > HELLO_BYTES_MAX:
+                    raise InvalidRequest(f"attempts: all of a hello is at most {HELLO_BYTES_MAX} bytes")
+                hello.attempts.extend(page)
+                left -= len(page)
+    except TimeoutError:
+        raise InvalidRequest(f"attempts_follow: {left} did not come within {HELLO_S:g} s") from None
 
 
 def _step(wire: pb.StepFrame) -> StepFrame:

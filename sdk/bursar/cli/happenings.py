@@ -38,7 +38,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-registered": "node {node} said what it has ({node_id})",
     "node-priced": "node {node_id} has {price}",
     "node-booted": "node {node_id} is in a new boot",
-    "node-connected": "the agent of {node_id} is in contact",
+    "node-connected": "the agent of {node_id} is in contact{flapping}",
     "node-silent": "the agent of {node_id} is out of contact; what runs there may still run",
     "node-scheduling": "{actor} set {node_id} to {mode}{reasoned}",
     "node-quarantined": "{node_id} gets no new work: {reason}",
@@ -96,6 +96,9 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "node": facts.get("name", ""),
         "withjob": f" with job {data['job_id']}" if data.get("job_id") else "",
         "because": f": {data['message']}" if data.get("message") else "",
+        "flapping": f"; {data['refused']} hellos before were refused as too many"
+        if data.get("refused")
+        else "",
         "reasoned": f": {data['reason']}" if data.get("reason") else "",
         "whyplaced": f", {data['why']}" if data.get("why") else "",
         "number": data.get("number", 1),

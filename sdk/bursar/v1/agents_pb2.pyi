@@ -29,6 +29,7 @@ class AgentMessage(google.protobuf.message.Message):
     LOG_FIELD_NUMBER: builtins.int
     EXITS_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    TRUTHS_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -47,6 +48,8 @@ class AgentMessage(google.protobuf.message.Message):
     def exits(self) -> global___ExitedBatch: ...
     @property
     def step(self) -> global___StepFrame: ...
+    @property
+    def truths(self) -> global___AttemptTruths: ...
     def __init__(
         self,
         *,
@@ -59,10 +62,11 @@ class AgentMessage(google.protobuf.message.Message):
         log: global___LogReply | None = ...,
         exits: global___ExitedBatch | None = ...,
         step: global___StepFrame | None = ...,
+        truths: global___AttemptTruths | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -134,6 +138,7 @@ class Hello(google.protobuf.message.Message):
     LOG_HASH_FIELD_NUMBER: builtins.int
     LOG_CLUSTER_ID_FIELD_NUMBER: builtins.int
     AHEAD_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FOLLOW_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -151,6 +156,10 @@ class Hello(google.protobuf.message.Message):
     log_cluster_id: builtins.str
     ahead: builtins.int
     """So many assignments with `after` it will hold at once; 0: it does not know that field, and must get none."""
+    attempts_follow: builtins.int
+    """So many more attempts follow in `truths` messages before the Welcome, as one message holds not all. With
+    protocol 3 alone: an older daemon would take what is not in `attempts` for lost.
+    """
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -170,11 +179,30 @@ class Hello(google.protobuf.message.Message):
         log_hash: builtins.bytes = ...,
         log_cluster_id: builtins.str = ...,
         ahead: builtins.int = ...,
+        attempts_follow: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
 
 global___Hello = Hello
+
+@typing.final
+class AttemptTruths(google.protobuf.message.Message):
+    """The rest of what a Hello says of attempts: at least one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    @property
+    def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptTruth]: ...
+    def __init__(
+        self,
+        *,
+        attempts: collections.abc.Iterable[global___AttemptTruth] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts"]) -> None: ...
+
+global___AttemptTruths = AttemptTruths
 
 @typing.final
 class AttemptTruth(google.protobuf.message.Message):

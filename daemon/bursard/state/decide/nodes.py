@@ -56,12 +56,14 @@ def hello(
     now: int,
     spooled: Mapping[tuple[str, int], int] | None = None,
     seen: Reading | None = None,
+    refused: int = 0,
 ) -> list[Event]:
     """An agent presents its node: register or refresh it, anchor a new boot, close the time it was away.
 
     `spooled`: (attempt id, rank) -> held time of members of an earlier boot that the agent still knows,
     so that what was used before a reboot is billed although its report never arrived (L5).
     `seen`: the daemon's own clocks, by which a new boot is bounded from now on.
+    `refused`: hellos of it that were refused since the last, as too many.
     """
     node = state.node_by_name(facts.name)
     events: list[Event] = []
@@ -89,7 +91,7 @@ def hello(
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         events += _metered(node, ownership.of(node, node.axis(boot_us), (), "down", priced))
-    events.append(NodeConnected(node_id))
+    events.append(NodeConnected(node_id, refused))
     return events
 
 
