@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from bursar.steps import names
+from bursar.steps.install import install
+from bursar.steps.queue import program
 
+FOREIGN = "raise SystemExit('a file of the job was loaded')\\n"
 RUN = """\
 import os, resource, sys
 from bursar.steps.client import run
@@ -47,3 +53,23 @@ def test_tasks_that_are_lost_are_named_as_ranges() -> None:
     done = step(3, "kill -9 $PPID; sleep 60")
     assert done.returncode == 137
     assert done.stderr.startswith("bursar step: error: n1: lost; its tasks 0-2 are killed")
+
+
+@pytest.mark.parametrize("tool", ["of the node", "of a login machine", "srun"])
+def test_what_lies_in_a_jobs_directory_is_not_loaded_by_the_programs_of_steps(
+    tmp_path: Path, tool: str
+) -> None:
+    for name in ("json", "click", "random", "bursar"):
+        (tmp_path / f"{name}.py").write_text(FOREIGN)
+    install(tmp_path / "steps")
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    words = {
+        "of the node": program({names.DIRECTORY: str(tmp_path / "steps")}),
+        "of a login machine": program({}),
+        "srun": [str(tmp_path / "steps" / names.SHIMS / "srun")],
+    }[tool]
+    done = subprocess.run(
+        [*words, "--version"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bursar" in done.stdout

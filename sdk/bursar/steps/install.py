@@ -1,7 +1,8 @@
 """The small programs of steps as files: for the jobs of a node, and for login machines.
 
 Owns    which there are, and how they start.
-Why     they run again and again inside jobs: straight into Python without site packages, whatever PATH says.
+Why     they run again and again inside jobs: straight into Python without site packages, whatever PATH says;
+        and nothing is loaded that lies in the job's directory or is named by its PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ case ":$PATH:" in
 *) PATH="${{{names.DIRECTORY}-}}/{names.SHIMS}:$PATH:${{{names.DIRECTORY}-}}/{names.TOOLS}" ;;
 esac
 """
-_BURSAR: Final = "#!/bin/sh\n{server}exec {python} -c 'from bursar.cli.main import main; main()' \"$@\"\n"
+_BURSAR: Final = "#!/bin/sh\n{server}exec {python} -EP -c 'from bursar.cli.main import main; main()' \"$@\"\n"
 
 
 def install(directory: Path, server: str = "") -> None:
