@@ -103,13 +103,17 @@ def test_a_start_that_has_ended_before_it_is_told_is_told_as_an_end_alone() -> N
     asyncio.run(story())
 
 
-def test_starts_wait_a_moment_each_and_ends_go_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_wait_a_moment_each_and_ends_go_before_them() -> None:
     async def story() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            told(patch)
+
+    def told(patch: pytest.MonkeyPatch) -> None:
         bench = Bench()
         link = bench.opened()
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        monkeypatch.setattr(loop, "time", lambda: now_s)
+        patch.setattr(loop, "time", lambda: now_s)
         link.send_started(start(1))
         timer = link._start_timer
         assert timer is not None
@@ -136,33 +140,26 @@ def test_starts_wait_a_moment_each_and_ends_go_before_them(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("gather", [False, True])
-def test_ends_of_one_turn_leave_together_and_many_at_once(
-    gather: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ends_of_one_turn_leave_together_and_many_at_once(gather: bool) -> None:
     later: list[Any] = []
 
     async def story() -> None:
         bench = Bench()
         link = bench.opened()
         loop = asyncio.get_running_loop()
-
-        def at(when: float, work: Any, *rest: Any) -> asyncio.TimerHandle:
-            later.append((when - 100, work))
-            return asyncio.TimerHandle(when, work, rest, loop)
-
-        monkeypatch.setattr(loop, "time", lambda: 100.0)
-        monkeypatch.setattr(loop, "call_at", at)
-        link.send_exited(end(1), gather=gather)
-        link.send_exited(end(2), gather=gather)
-        assert [delay for delay, _ in later] == [pytest.approx(room.END_GATHER_S if gather else 0.0)]
-        later[0][1]()
-        assert bench.queued() == [("exits", "att_1", "att_2")]
-        for number in range(room.ENDS_MAX):
-            link.send_exited(end(number))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_soon", lambda work, *rest, **more: later.append((0.0, work)))
+            patch.setattr(loop, "call_later", lambda delay, work, *rest: later.append((delay, work)))
+            link.send_exited(end(1), gather=gather)
+            link.send_exited(end(2), gather=gather)
+            assert [delay for delay, _ in later] == [room.END_GATHER_S if gather else 0.0]
+            later[0][1]()
+            assert bench.queued() == [("exits", "att_1", "att_2")]
+            for number in range(room.ENDS_MAX):
+                link.send_exited(end(number))
         assert len(bench.queued()[1]) == room.ENDS_MAX + 1
         link.flush_ends()
         assert len(bench.queued()) == 2
-        monkeypatch.undo()
 
     asyncio.run(story())
 

@@ -274,7 +274,7 @@ def test_what_is_no_word_of_a_step_is_refused(message: bytes) -> None:
     play(story)
 
 
-def test_while_too_much_waits_for_the_daemon_no_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_too_much_waits_for_the_daemon_no_process_is_read() -> None:
     async def story(bench: Bench) -> None:
         client, theirs = bench.process()
         bench.hello(client)
@@ -283,11 +283,10 @@ def test_while_too_much_waits_for_the_daemon_no_process_is_read(monkeypatch: pyt
         bench.backlog = room.BACKLOG_BYTES_MAX + 1
         later: list[Any] = []
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(
-            loop, "call_later", lambda delay, work, *words: later.append((delay, work, words))
-        )
         fd = client.channel.fileno()
-        bench.steps._read(fd)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_later", lambda delay, work, *words: later.append((delay, work, words)))
+            bench.steps._read(fd)
         assert bench.frames() == []
         assert [(delay, words) for delay, _, words in later] == [(0.02, (fd, client))]
         assert not loop.remove_reader(fd)
@@ -296,7 +295,6 @@ def test_while_too_much_waits_for_the_daemon_no_process_is_read(monkeypatch: pyt
         assert loop.remove_reader(fd)
         bench.steps._read(fd)
         assert [kind for *_, kind, _, _ in bench.frames()] == ["data"]
-        monkeypatch.undo()
 
     play(story)
 
