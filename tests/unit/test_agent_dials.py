@@ -140,24 +140,29 @@ def test_starts_wait_a_moment_each_and_ends_go_before_them() -> None:
 
 
 @pytest.mark.parametrize("gather", [False, True])
-def test_ends_of_one_turn_leave_together_and_many_at_once(gather: bool) -> None:
-    later: list[Any] = []
-
+def test_ends_leave_together_after_a_moment_or_at_once_when_they_are_many(gather: bool) -> None:
     async def story() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            told(patch)
+
+    def told(patch: pytest.MonkeyPatch) -> None:
         bench = Bench()
         link = bench.opened()
         loop = asyncio.get_running_loop()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "call_soon", lambda work, *rest, **more: later.append((0.0, work)))
-            patch.setattr(loop, "call_later", lambda delay, work, *rest: later.append((delay, work)))
-            link.send_exited(end(1), gather=gather)
-            link.send_exited(end(2), gather=gather)
-            assert [delay for delay, _ in later] == [room.END_GATHER_S if gather else 0.0]
-            later[0][1]()
-            assert bench.queued() == [("exits", "att_1", "att_2")]
-            for number in range(room.ENDS_MAX):
-                link.send_exited(end(number))
+        now_s = loop.time()
+        patch.setattr(loop, "time", lambda: now_s)
+        link.send_exited(end(1), gather=gather)
+        link.send_exited(end(2), gather=gather)
+        timer = link._end_timer
+        assert timer is not None
+        assert timer.when() == pytest.approx(now_s + (room.END_GATHER_S if gather else 0.0))
+        link.flush_ends()  # as the timer does
+        assert timer.cancelled()
+        assert bench.queued() == [("exits", "att_1", "att_2")]
+        for number in range(room.ENDS_MAX):
+            link.send_exited(end(number))
         assert len(bench.queued()[1]) == room.ENDS_MAX + 1
+        assert link._end_timer is None
         link.flush_ends()
         assert len(bench.queued()) == 2
 
