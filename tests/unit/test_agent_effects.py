@@ -352,8 +352,9 @@ class Spool:
 
 async def arrived(found: list[Any], count: int) -> None:
     """Work in a thread is done when the kernel likes."""
-    while len(found) < count:  # noqa: ASYNC110  what is waited for tells nobody
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while len(found) < count:  # noqa: ASYNC110  what is waited for tells nobody
+            await asyncio.sleep(0)
 
 
 def usage(seq: int) -> s.Usage:
