@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
+from second_book import DIMS, SecondBook
 
 from bursar.clock import HOUR_US, SECOND_US, Instant, VirtualClock
 from bursar.errors import BursarError
@@ -43,8 +44,9 @@ from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
+from bursard import engine
 from bursard.doctor import check_state
-from bursard.engine import Engine, unposted
+from bursard.engine import Engine, charge_row, unposted
 from bursard.events import (
     AttemptEnded,
     Charge,
@@ -57,7 +59,7 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.housekeeping import Housekeeping
-from bursard.ledger import PriceInForce, Span, spans
+from bursard.ledger import HourCharge, PriceInForce, Span, spans
 from bursard.ledger import ownership as ledger_ownership
 from bursard.place import one_pass
 from bursard.replay import restore
@@ -781,6 +783,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 self.report_exits(machine)
                 self.send_usage(machine)
         self.nodes_cost_what_they_cost()
+        self.a_second_book_says_the_same()
         self.compare(self.state, restore(self.store, LIMITS))
         assert self.store.verify() == []
 
@@ -795,6 +798,26 @@ class ClusterMachine(RuleBasedStateMachine):
             node = self.record(machine)
             owed = self.owed(node.id, node.axis_start, node.through)
             assert owed in (sums[node.id], None), f"L8: {machine.name} cost {owed}, charged {sums[node.id]}"
+
+    def a_second_book_says_the_same(self) -> None:
+        """Rows, budgets, arrays and jobs against what the payloads of the log add up to."""
+        book, state = SecondBook(self.store.events(limit=1 << 30)), self.state
+        shown = {
+            one.keys: (one.nanos, one.gpu, one.cpu, one.memory, one.held_us)
+            for one in self.store.charge_sums(DIMS, None, unposted(state))
+        }
+        assert shown == book.sums(), "second book: cost"
+        held = book.held()
+        for budget, period in {*book.settled, *held}:
+            found = (state.ledger.settled(budget, period), state.ledger.held(budget, period))
+            owed = (book.settled[budget, period], held[budget, period])
+            assert found == owed, f"B4: {budget} in {period}: settled and held {found}, by the log {owed}"
+        for array_id, money in state.array_money.items():
+            assert money.settled_nanos == book.of_array[array_id], f"second book: {array_id}"
+        with self.store.picture() as picture:
+            for row in picture.jobs():
+                of = book.of_job if row.parent_id else book.of_array
+                assert row.settled_nanos == of[row.id], f"second book: {row.id}"
 
     def compare(self, live: State, again: State) -> None:
         """L10: the log, or an image of it, gives the same state, ledger and plan."""
@@ -969,8 +992,13 @@ def no_step_of(left_out: str) -> Callable[..., Iterator[Charge]]:
     return lambda kind, *rest: iter(()) if kind == left_out else step(kind, *rest)
 
 
+def of_nobody(state: State, seq: int, hour: HourCharge, node: NodeRecord, *posted_at: int) -> ChargeRow:
+    return charge_row(state, seq, hour, node, *posted_at)._replace(project="")
+
+
 FAULTS = [
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
+    pytest.param(engine, "charge_row", of_nobody, "second book", id="a row forgets whose it is"),
     pytest.param(core, "_APPLY", {**core._APPLY, StopRequested: first_stop_stands}, "lost", id="no cancel"),
     pytest.param(ownership, "_ended", lambda node, to_at: [], "L8", id="what ended is idle as well"),
     pytest.param(records, "spans", the_newest_price, "L8", id="the past is valued by the price of now"),

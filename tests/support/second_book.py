@@ -1,0 +1,161 @@
+"""A second book of money, kept from the payloads of the log alone, to be held against every figure.
+
+It reads JSON and adds integers; of the product it uses nothing: what the ledger, the rows and the views agree
+on among themselves can still be wrong together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+HOUR_US = 3_600_000_000
+PARTS = ("gpu", "cpu", "memory")
+DIMS = ("kind", "node_id", "attempt", "job", "job_number", "price", "hour", "project", "user", "label:team")
+Key = tuple[Any, ...]
+Amounts = tuple[int, ...]
+"""Nanos in all and by component, and microseconds."""
+
+
+class Part(NamedTuple):
+    """A piece of time with its price."""
+
+    key: Key
+    amounts: Amounts
+
+
+class SecondBook:
+    """What the log says. Raises `AssertionError` where it contradicts itself."""
+
+    def __init__(self, events: Iterable[Any]) -> None:
+        self.parts: list[Part] = []
+        self.settled = Counter[tuple[str, int]]()
+        """By budget and period, each moment of use in the period that it lies in."""
+        self.of_array = Counter[str]()
+        self.of_job = Counter[str]()
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self._attempts: dict[str, dict[str, Any]] = {}
+        for event in events:
+            told = json.loads(bytes(event.payload))
+            getattr(self, "_" + told["type"].replace("-", "_"), lambda _: None)(told)
+
+    # --- what happened
+
+    def _job_submitted(self, told: dict[str, Any]) -> None:
+        self._jobs[told["job_id"]] = told
+
+    def _job_updated(self, told: dict[str, Any]) -> None:
+        job = self._jobs[told["job_id"]]
+        for task in {each["job_id"] for each in self._attempts.values()}:
+            if task.startswith(told["job_id"] + "."):
+                # What runs keeps what it was promised, and what waits does not.
+                self._jobs.pop(task, None)
+                if any(each["live"] and each["job_id"] == task for each in self._attempts.values()):
+                    self._jobs[task] = dict(job)
+        job["spec"] = told["spec"]
+
+    def _attempt_placed(self, told: dict[str, Any]) -> None:
+        job = self._jobs.get(told["job_id"]) or self._jobs[told["job_id"].partition(".")[0]]
+        members = {one.get("rank", 0): {**one, "since": 0, "used_us": 0} for one in told["members"]}
+        holds = {
+            one["budget"]: {"periods": [one["period_start"]], "left": one["nanos"]}
+            for one in told.get("holds", ())
+        }
+        more = {"live": True, "members": members, "holds": holds, "paid": 0, "spec": job["spec"]}
+        self._attempts[told["attempt_id"]] = {**told, **more, "job": job}
+
+    def _member_started(self, told: dict[str, Any]) -> None:
+        self._attempts[told["attempt_id"]]["members"][told["rank"]]["since"] = told["at"]
+
+    def _member_ended(self, told: dict[str, Any]) -> None:
+        for piece in told.get("pieces", ()):
+            self._used(told["attempt_id"], told["rank"], *piece)
+
+    def _attempt_ended(self, told: dict[str, Any]) -> None:
+        self._attempts[told["attempt_id"]]["live"] = False
+
+    def _holds_rolled(self, told: dict[str, Any]) -> None:
+        for attempt in self._attempts.values():
+            hold = attempt["holds"].get(told["budget"])
+            if attempt["live"] and hold and hold["periods"][-1] == told["from_period"]:
+                earlier = [start for start in hold["periods"] if start < told["to_period"]]
+                hold["periods"] = [*earlier, told["to_period"]]
+
+    def _node_booted(self, told: dict[str, Any]) -> None:
+        for one in told["charges"]:
+            amounts = [one.get(part, 0) for part in PARTS]
+            self._own(told["node_id"], one["kind"], one["start"], one["end"], amounts, one["price_id"])
+
+    def _node_metered(self, told: dict[str, Any]) -> None:
+        for attempt_id, rank, *piece in told.get("used", ()):
+            self._used(attempt_id, rank, *piece)
+        for kind, from_us, to_us, *amounts in told.get("rest", ()):
+            start, end = told["through"] - from_us, told["through"] - to_us
+            self._own(told["node_id"], kind, start, end, amounts, told.get("price_id", ""))
+
+    # --- what it cost
+
+    def _own(self, node: str, kind: str, start: int, end: int, amounts: list[int], price: str) -> None:
+        key = (kind, node, "", "", 0, price, start - start % HOUR_US, "", "", "")
+        self.parts.append(Part(key, (sum(amounts), *amounts, end - start)))
+
+    def _used(self, attempt_id: str, rank: int, used_us: int, *amounts: int) -> None:
+        attempt = self._attempts[attempt_id]
+        member, job, spec = attempt["members"][rank], attempt["job"], attempt["spec"]
+        before_us, member["used_us"] = member["used_us"], used_us
+        start, end = member["since"] + before_us, member["since"] + used_us
+        assert member["since"], f"L5: {attempt_id} pays before it began"
+        assert start < end, f"L6: a counter of {attempt_id} fell"
+        assert start // HOUR_US == (end - 1) // HOUR_US, f"a charge of {attempt_id} crosses an hour"
+        assert _cost(member, start, end) == amounts, f"L5: {attempt_id} from {before_us} to {used_us} us"
+        labels, price = dict(spec.get("labels", ())), member.get("price_id", "")
+        whose = (attempt_id, attempt["job_id"], job["number"], price, start - start % HOUR_US)
+        key = (
+            "usage",
+            member["node_id"],
+            *whose,
+            spec.get("project", ""),
+            job["user"],
+            labels.get("team", ""),
+        )
+        nanos = sum(amounts)
+        self.parts.append(Part(key, (nanos, *amounts, end - start)))
+        attempt["paid"] += nanos
+        self.of_job[attempt["job_id"]] += nanos
+        self.of_array[attempt["job_id"].partition(".")[0]] += nanos
+        for budget, hold in attempt["holds"].items():
+            hold["left"] = max(hold["left"] - nanos, 0)
+            self._settle(budget, hold["periods"], member, start, end)
+
+    def _settle(self, budget: str, periods: list[int], member: dict[str, Any], start: int, end: int) -> None:
+        edges = [start, *(one for one in periods if start < one < end), end]
+        for a, b in pairwise(edges):
+            period = max((one for one in periods if one <= a), default=periods[0])
+            self.settled[budget, period] += sum(_cost(member, a, b))
+
+    # --- what must be shown
+
+    def sums(self) -> dict[Key, Amounts]:
+        """By `DIMS`."""
+        found: dict[Key, list[int]] = defaultdict(lambda: [0] * 5)
+        for part in self.parts:
+            found[part.key] = [one + more for one, more in zip(found[part.key], part.amounts, strict=True)]
+        return {key: tuple(amounts) for key, amounts in found.items()}
+
+    def held(self) -> Counter[tuple[str, int]]:
+        """By budget and period, what live attempts may still spend."""
+        found = Counter[tuple[str, int]]()
+        for attempt in self._attempts.values():
+            for budget, hold in attempt["holds"].items() if attempt["live"] else ():
+                found[budget, hold["periods"][-1]] += hold["left"]
+        return found
+
+
+def _cost(member: dict[str, Any], start: int, end: int) -> Amounts:
+    """Of a stretch of its time, by component, each rounded down from its start."""
+    rates = member.get("rates", {}) if member.get("price_id") else {}
+    a, b = start - member["since"], end - member["since"]
+    return tuple(rates.get(part, 0) * b // HOUR_US - rates.get(part, 0) * a // HOUR_US for part in PARTS)
