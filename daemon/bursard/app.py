@@ -249,7 +249,9 @@ def add_services(
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
-    money_pb2_grpc.add_MoneyServicer_to_server(MoneyService(engine, Refresh(engine, hub.settle)), server)
+    money_pb2_grpc.add_MoneyServicer_to_server(
+        MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard), server
+    )
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(

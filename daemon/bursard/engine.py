@@ -21,13 +21,13 @@ from typing import TypeVar
 
 import msgspec
 
-from bursar.clock import Clock, Instant
+from bursar.clock import DAY_US, Clock, Instant
 from bursar.errors import BursarError, NotApplied
 from bursar.ids import Ids
 from bursar.model import DeviceShare, JobSpec, MemberAllocation
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
-from bursard.events import Event, JobSubmitted, encode
+from bursard.events import Charge, Event, JobSubmitted, encode
 from bursard.ledger import HourCharge, Transaction
 from bursard.replay import restore
 from bursard.state import Applied, JobRecord, MemberRecord, NodeRecord, State, documents
@@ -415,6 +415,28 @@ def unposted(state: State) -> Unposted:
     """What has been charged in hours that are still open: rows of their own until they are posted."""
     rows = (charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in state.open_hours())
     return Unposted(state.version, tuple(rows))
+
+
+def unheard_rows(state: State, node: NodeRecord, charges: Sequence[Charge]) -> list[ChargeRow]:
+    """Time that nobody has told of, by day and price: rows of their own until the node tells."""
+    days: dict[tuple[int, str, str], ChargeRow] = {}
+    for piece in charges:
+        hour = HourCharge.of(piece, node.cost_at(piece.start))
+        hour.add(piece, ())
+        row = charge_row(state, 0, hour, node)
+        key = (piece.start // DAY_US, piece.kind, piece.price_id)
+        one = days.get(key)
+        if one is not None:
+            row = one._replace(
+                end_at=row.end_at,
+                held_us=one.held_us + row.held_us,
+                nanos=one.nanos + row.nanos,
+                gpu=one.gpu + row.gpu,
+                cpu=one.cpu + row.cpu,
+                memory=one.memory + row.memory,
+            )
+        days[key] = row
+    return list(days.values())
 
 
 def posting_rows(seq: int, transactions: Sequence[Transaction]) -> list[PostingRow]:

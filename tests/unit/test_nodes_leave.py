@@ -188,12 +188,12 @@ def test_many_nodes_that_came_and_went_leave_columns_and_plans_as_short_as_befor
     assert len(plan(state.snapshot(), 1).starts) == 0
 
 
-def test_a_day_of_silence_is_down_by_the_daemons_clock_and_not_by_a_wall_that_jumped() -> None:
+def test_a_day_of_silence_is_unknown_by_the_daemons_clock_and_not_by_a_wall_that_jumped() -> None:
     world = World()
     node = world.backend.connect(FACTS)
     world.backend.disconnect("n-1")
     world.clock.advance(DAY_US)
     world.clock.step_wall(400 * DAY_US)
     remove(world, "n-1")
-    down = sum(row.nanos for row in world.writer.charges if row.kind == "down")
-    assert down == node_cost(node.cost_rates, node.axis_start, node.axis_start + DAY_US)
+    unknown = sum(row.nanos for row in world.writer.charges if row.kind == "unknown")
+    assert unknown == node_cost(node.cost_rates, node.axis_start, node.axis_start + DAY_US)

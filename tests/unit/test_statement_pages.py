@@ -46,6 +46,7 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
         "jobs                   1.500000007\n"
         "idle                   0.000000030\n"
         "down                   0.000000000\n"
+        "unknown                0.000000000\n"
         "rounding              -0.000000002\n"
         "price change           0.000000000\n"
         "absorption             0.000000000\n"
@@ -84,7 +85,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     }  # fmt: skip
     if found is SITE:
         expected |= {
-            "idle": money("0.000000030"), "down": money("0.000000000"), "overhead": money("-0.000000002"),
+            "idle": money("0.000000030"), "down": money("0.000000000"),
+            "unknown": money("0.000000000"), "overhead": money("-0.000000002"),
                 "variance": money("0.000000000"), "absorption": money("0.000000000"),
             "node_cost": money("1.500000035"), "difference": money("0.000000000"),
         }  # fmt: skip
@@ -99,6 +101,7 @@ def test_csv_has_the_projects_then_what_no_project_owes_then_the_total() -> None
     )
     kinds = (
         "idle,,0,0.000000,0.000000,0.000000030,EUR\ndown,,0,0.000000,0.000000,0.000000000,EUR\n"
+        "unknown,,0,0.000000,0.000000,0.000000000,EUR\n"
         "overhead,,0,0.000000,0.000000,-0.000000002,EUR\n"
         "variance,,0,0.000000,0.000000,0.000000000,EUR\n"
         "absorption,,0,0.000000,0.000000,0.000000000,EUR\n"

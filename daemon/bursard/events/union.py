@@ -17,10 +17,11 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Cost of one thing on one node over `[start, end)`, inside one hour of the node's own axis.
 
     Attributes:
-        kind: `usage` (an attempt's share), `idle` (nobody's share of a node that was up), `down` (the
-            node was not there), `overhead` (rounding: makes shares and node cost tie to the nano), `variance`
-            (what shares are to pay at the price in force, less what they pay at the one they were placed at),
-            `absorption` (what shares cost the site, less what they are to pay: below 0 when jobs pay more).
+        kind: `usage` (an attempt's share), `idle` (nobody's share of a node that was up), `down` (the machine
+            was off: it came back with another boot), `unknown` (nobody ever said), `overhead` (rounding:
+            makes shares and node cost tie to the nano), `variance` (what shares are to pay at the price in
+            force, less what they pay at the one they were placed at), `absorption` (what shares cost the
+            site, less what they are to pay: below 0 when jobs pay more).
         start, end: instants on the node's axis (anchored wall time + boot time since).
         gpu, cpu, memory: nanos by component; `nanos` is their sum for usage and idle.
         nanos: amount. price_id: what it was priced by; empty: the price is unknown, amount 0.
@@ -354,8 +355,8 @@ class Rest(msgspec.Struct, frozen=True, array_like=True):
     """A part of the node's time that no member holds, written as an array.
 
     Attributes:
-        kind: idle | down | overhead | variance | absorption. from_us, to_us: how long before `through` it
-            begins and ends.
+        kind: idle | down | unknown | overhead | variance | absorption.
+        from_us, to_us: how long before `through` it begins and ends.
         gpu, cpu, memory: nanos by component, at the event's own price.
     """
 

@@ -18,7 +18,7 @@ import msgspec
 from bursar.codec.launch import launch_to_bytes
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
 from bursar.model import EndCause, JobSpec, NodeFacts, holds_its_place, launch_of
-from bursard.engine import Engine
+from bursard.engine import Engine, unheard_rows
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
@@ -49,6 +49,7 @@ from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecor
 from bursard.state.decide import attempts as decide
 from bursard.state.decide import conduct, nodes, overdue, policies
 from bursard.state.decide.nodes import Reading
+from bursard.store import ChargeRow
 
 log = logging.getLogger(__name__)
 
@@ -393,6 +394,15 @@ class Fleet:
         return nodes.remove(
             self.engine.state, node, node.axis(latest_us) if latest_us is not None else node.through
         )
+
+    def unheard(self) -> list[ChargeRow]:
+        """What silent nodes cost since their last reports, as rows that are in no book yet, a day each."""
+        found: list[ChargeRow] = []
+        for node in self.engine.state.nodes.values():
+            latest_us = believe.latest(node, self.reading())
+            if not node.connected and latest_us is not None:
+                found += unheard_rows(self.engine.state, node, nodes.unheard(node, node.axis(latest_us)))
+        return found
 
     # --- what is overdue
 

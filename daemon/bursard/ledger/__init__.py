@@ -18,9 +18,10 @@ from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
 from bursard.ledger.hours import HourCharge
 from bursard.ledger.metering import held_nanos, hour_segments, member_charges
-from bursard.ledger.ownership import Held, OwnedSpan, PriceInForce, Share, Span, owned, spans
+from bursard.ledger.ownership import NEVER, Held, OwnedSpan, PriceInForce, Share, Span, owned, spans
 
 __all__ = [
+    "NEVER",
     "AttemptMoney",
     "BudgetAccounts",
     "Entry",

@@ -8,7 +8,8 @@ Why     entries outlive the code that wrote them; one module decides the names s
 |---|---|
 | `node/<node>` | minus what the node has cost so far |
 | `job/<job>` | what the job has been charged |
-| `idle/<node>` `down/<node>` `overhead/<node>` `variance/<node>` | the part of its cost that no job owns |
+| `idle/<node>` `down/<node>` `unknown/<node>` | what its time cost that no job held |
+| `overhead/<node>` `variance/<node>` | rounding; what shares are to pay beyond what their jobs pay |
 | `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
 | `budget/<name>/<period>/available` | minus what is committed; the limit itself is policy |
 | `budget/<name>/<period>/held` | promised to live attempts, not yet spent |
@@ -23,7 +24,7 @@ from bursar.errors import InvariantViolation
 
 COST_BOOK = "cost"
 """The book of what things cost; each budget's period is a book of its own."""
-OWNERLESS = ("idle", "down", "overhead", "variance", "absorption")
+OWNERLESS = ("idle", "down", "unknown", "overhead", "variance", "absorption")
 """Charge kinds that no attempt pays for; each has one account per node."""
 
 

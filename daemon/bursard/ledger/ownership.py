@@ -27,6 +27,7 @@ from bursard.ledger.allocation import Parts, charge_of, node_charges
 from bursard.ledger.metering import hour_segments
 
 _NOTHING: Parts = (0, 0, 0)
+NEVER = 2**63 - 1
 
 
 class PriceInForce(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,9 +113,14 @@ def spans(prices: Sequence[PriceInForce], from_at: int, to_at: int) -> list[Span
 
 
 def owned(
-    node_id: str, axis_start: int, cut: Sequence[Span], shares: Sequence[Held], kind: str
+    node_id: str,
+    axis_start: int,
+    cut: Sequence[Span],
+    shares: Sequence[Held],
+    kind: str,
+    idle_from: int = NEVER,
 ) -> Iterator[OwnedSpan]:
-    """What completes each span: idle (or `kind`), rounding, variance and absorption.
+    """What completes each span: `kind`, and idle from `idle_from` on; rounding, variance and absorption.
 
     A share that begins before the first span (a start that was told late) counts in its first hour; one that
     goes on behind the last waits for the next interval.
@@ -122,7 +128,7 @@ def owned(
     Raises:
         InvariantViolation: as `node_charges`.
     """
-    for position, span in enumerate(cut):
+    for position, span in enumerate(_split(cut, idle_from)):
         values = _Values({}, {}, {})
         for share in shares:
             start = max(share.start, span.start) if position else share.start
@@ -135,7 +141,7 @@ def owned(
             from_at=span.start,
             to_at=span.end,
             used=values.cost,
-            kind=kind,
+            kind="idle" if span.start >= idle_from else kind,
         )
         between = (
             ("variance", values.paid, values.to_pay),
@@ -143,6 +149,15 @@ def owned(
         )
         steps = (_step(kind, node_id, span, paid, worth) for kind, paid, worth in between)
         yield OwnedSpan(span, rest + tuple(one for step in steps for one in step))
+
+
+def _split(cut: Sequence[Span], at: int) -> Iterator[Span]:
+    for span in cut:
+        if span.start < at < span.end:
+            yield msgspec.structs.replace(span, end=at)
+            yield msgspec.structs.replace(span, start=at)
+        else:
+            yield span
 
 
 class _Values(NamedTuple):

@@ -58,6 +58,7 @@ _REMEMBERED = 20_000
 _WASTE = {
     "idle": "unallocated",
     "down": "node-down",
+    "unknown": "no-contact",
     "overhead": "rounding",
     "variance": "price-variance",
     "absorption": "absorption",
@@ -66,6 +67,7 @@ _WORDS = {
     "usage": "share of node {node} held by job {job}",
     "idle": "part of node {node} that no job held",
     "down": "node {node} while it was down",
+    "unknown": "node {node} while nobody knew what it did",
     "overhead": "rounding between the cost of node {node} and its shares",
     "variance": "what jobs on node {node} are to pay beyond the prices that they were placed at",
     "absorption": "cost of the shares of node {node} beyond what jobs are to pay for them",

@@ -71,6 +71,7 @@ _NAMES = {
     "usage": "jobs",
     "idle": "idle",
     "down": "down",
+    "unknown": "unknown",
     "overhead": "rounding",
     "variance": "price change",
     "absorption": "absorption",

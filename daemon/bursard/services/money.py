@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -32,7 +32,7 @@ from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
 from bursard.services.saturate import saturated
 from bursard.state import State
-from bursard.store import ChargeFilter, Unposted
+from bursard.store import ChargeFilter, ChargeRow, Unposted
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,15 @@ Settle = Callable[[bool], Awaitable[None]]
 
 class MoneyService(money_pb2_grpc.MoneyServicer):
     """Answers what finance asks. `settle(whole)` sees to it that what was used is charged; `whole`: and what
-    was idle.
+    was idle. `unheard`: what silent nodes cost meanwhile, which is in no book until they tell.
     """
 
-    def __init__(self, engine: Engine, settle: Settle) -> None:
+    def __init__(
+        self, engine: Engine, settle: Settle, unheard: Callable[[], Sequence[ChargeRow]] = tuple
+    ) -> None:
         self.engine = engine
         self.settle = settle
+        self.unheard = unheard
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
         """Cost grouped by dimensions; the rows sum to the total."""
@@ -119,7 +122,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def _settled(self, whole: bool) -> Unposted:
         """Everything used so far is charged; what reports add to the rows."""
         await self.settle(whole)
-        return await self.engine.books()
+        books = await self.engine.books()
+        return books._replace(rows=(*books.rows, *self.unheard())) if whole else books
 
     async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
         number, ids = 0, tuple[str, ...]()

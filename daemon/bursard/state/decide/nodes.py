@@ -29,7 +29,7 @@ from bursard.events import (
     Rest,
     Used,
 )
-from bursard.ledger import Held, OwnedSpan, member_charges
+from bursard.ledger import NEVER, Held, OwnedSpan, member_charges
 from bursard.state.core import State
 from bursard.state.decide import ownership
 from bursard.state.decide.attempts import lost
@@ -87,10 +87,11 @@ def hello(
         if node is not None:
             late = [_settled(state, node, event) for event in events if isinstance(event, MemberEnded)]
             start = max([now, node.through, *(one.end for one in late)])
-            away = _away(node, late, start, priced)
+            away = _away(node, late, start, priced, boot_us)
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
-        events += _metered(node, ownership.of(node, node.axis(boot_us), (), "down", priced))
+        # Its boot clock went on: the machine was there, and nobody held any of it.
+        events += _metered(node, ownership.of(node, node.axis(boot_us), (), "idle", priced))
     events.append(NodeConnected(node_id, refused))
     return events
 
@@ -104,7 +105,8 @@ def _settled(state: State, node: NodeRecord, event: MemberEnded) -> Held:
 def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
     """The anchor of the current boot, taken again: nothing rests on it yet, and it was taken too early."""
     start = max(now, node.through)
-    return [NodeBooted(node.id, node.boot_id, start, boot_us, _away(node, (), start), *seen)]
+    away = _away(node, (), start, (), boot_us)
+    return [NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
 
 
 def _shrinks(old: NodeFacts, new: NodeFacts) -> bool:
@@ -168,10 +170,24 @@ def reprice(
 
 
 def _away(
-    node: NodeRecord, late: Sequence[Held], to_at: int, priced: Sequence[NodePriced] = ()
+    node: NodeRecord, late: Sequence[Held], to_at: int, priced: Sequence[NodePriced], boot_us: int
 ) -> tuple[Charge, ...]:
-    """The time between the last report of the old boot and now; `late` is usage reported only now."""
-    return tuple(one for part in ownership.of(node, to_at, late, "down", priced) for one in part.charges)
+    """The time between the last report of the old boot and now; `late` is usage reported only now.
+
+    Another boot is the evidence that the machine was off, until its boot clock began: since then it was
+    there, and idle. A clock that began before the last report of the boot before is no evidence of that.
+    """
+    booted_at = to_at - boot_us
+    up_at = booted_at if booted_at > node.through else NEVER
+    parts = ownership.of(node, to_at, late, "down", priced, up_at)
+    return tuple(one for part in parts for one in part.charges)
+
+
+def unheard(node: NodeRecord, to_at: int) -> tuple[Charge, ...]:
+    """What a silent node costs since its last report: nobody knows of what until it tells. In no book yet."""
+    if not node.axis_start:
+        return ()
+    return tuple(one for part in ownership.of(node, to_at, (), "unknown") for one in part.charges)
 
 
 def usage(
@@ -261,7 +277,8 @@ def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
 
 
 def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
-    """A node that is gone for good. Its cost is closed at `axis_now`: the time since its last report is down.
+    """A node that is gone for good. Its cost is closed at `axis_now`: nobody knows what it did since its last
+    report.
 
     Raises:
         WrongState: something of it is live; all reasons at once.
@@ -286,7 +303,7 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
     through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
-    closing = _metered(node, ownership.of(node, through, (), "down")) if node.axis_start else []
+    closing = _metered(node, ownership.of(node, through, (), "unknown")) if node.axis_start else []
     return [*closing, NodeRemoved(node.id, name)]
 
 

@@ -7,22 +7,28 @@ from collections.abc import Sequence
 from bursar.model import MemberAllocation, NodeFacts
 from bursar.resources import MILLI
 from bursard.events import NodePriced
-from bursard.ledger import Held, OwnedSpan, PriceInForce, Share, owned
+from bursard.ledger import NEVER, Held, OwnedSpan, PriceInForce, Share, owned
 from bursard.state.records import MemberRecord, NodeRecord
 
 
 def of(
-    node: NodeRecord, to_at: int, shares: Sequence[Held], kind: str, priced: Sequence[NodePriced] = ()
+    node: NodeRecord,
+    to_at: int,
+    shares: Sequence[Held],
+    kind: str,
+    priced: Sequence[NodePriced] = (),
+    idle_from: int = NEVER,
 ) -> list[OwnedSpan]:
     """Who owns a node's time from `through` to an instant.
 
     Args:
         shares: what is charged in it; those of members that ended are added.
         priced: prices that come into force with the same decision.
+        idle_from: since when what nobody holds is idle, whatever `kind` is before.
     """
     changes = [PriceInForce(event.since, event.price_id, event.rates, event.cost) for event in priced]
     found = [*shares, *_ended(node, to_at)]
-    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind))
+    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind, idle_from))
 
 
 def _ended(node: NodeRecord, to_at: int) -> list[Held]:
