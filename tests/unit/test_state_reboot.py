@@ -30,7 +30,16 @@ class World:
         share = ShareRates(cpu=RATES.cpu // 2)
         placement = Placement(node=0, devices=(), cpu_milli=1000, memory_bytes=0, rates=share)
         (self.job,) = self.state.jobs.values()
-        start = Start(self.job.id, 0, (placement,), HOUR_US, 0, (), queue=0)
+        start = Start(
+            self.job.id,
+            0,
+            (placement,),
+            HOUR_US,
+            0,
+            (),
+            queue=0,
+            asked_us=self.state.pending.limit_of(self.job.id),
+        )
         placed = verify(self.state, self.ids, self.state.snapshot(), (start,))
         assert isinstance(placed, list)
         self.apply(placed)
