@@ -21,6 +21,7 @@ settings.register_profile(
 )
 settings.register_profile("nightly", parent=settings.get_profile("quick"), max_examples=NIGHTLY_EXAMPLES)
 settings.load_profile("quick")
+pytest.register_assert_rewrite("cluster_rules", "cluster_promises")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,9 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("sdk", "policies", "daemon", "agents")
 TOP_FOLDERS = (*PACKAGES, "proto", "tests")
 LINES_MAX = 800
-LONG_FOR_A_REASON: dict[str, str] = {
-    "tests/property/test_state_budgets.py": "one state machine: its model, rules and invariants share state",
-}
+LONG_FOR_A_REASON: dict[str, str] = {}
 """Path: why it cannot be split. Empty is best."""
 
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
