@@ -1,0 +1,58 @@
+"""Every kind of event as a sentence, with all that it may say and with nothing but what it must.
+
+`BURSAR_GOLDEN=write pytest tests/unit/test_sentences_of_events.py` writes tests/golden/sentences.txt anew, or
+adds a new kind to it; it is read before it is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bursar.cli.happenings import SENTENCES, sentence
+
+GOLDEN = Path(__file__).parents[1] / "golden/sentences.txt"
+FIELDS = sorted({name for text in SENTENCES.values() for name in re.findall(r"{(\w+)}", text)})
+WHOLE: dict[str, Any] = {
+    **{name: f"<{name}>" for name in FIELDS}, "spec": {"name": "train", "project": "nlp"},
+    "facts": {"name": "n1"}, "members": [{"node_id": f"node_{at}"} for at in (3, 1, 2, 5, 4, 5)],
+    "documents": [{"kind": "Budget", "name": f"b{at}"} for at in range(7)], "cause": "failed", "exit_code": 7,
+    "message": "<message>", "refused": 9, "job_id": "<job_id>", "reason": "<reason>", "why": "<why>",
+    "number": 4, "rank": 2, "pid": 33, "requeue": True, "price_id": "<price>", "at_ppm": 805_000,
+    "settled_nanos": 1_000_000_000, "held_nanos": 500_000_000, "project": "<project>",
+    "report": {"cause": "failed", "exit_code": 3, "signal": 0, "message": "<end>"},
+}  # fmt: skip
+FEW = {**WHOLE, "members": WHOLE["members"][:4], "documents": WHOLE["documents"][:5], "cause": "completed"}
+REPORTS: tuple[dict[str, Any], ...] = (
+    {}, {"cause": "completed"}, {"cause": "completed", "signal": 15}, {"cause": "failed", "signal": 9},
+    {"cause": "failed", "exit_code": 1}, {"cause": "cancelled", "message": "m", "held_us": 1_500_000},
+)  # fmt: skip
+
+
+def lines() -> Iterator[str]:
+    for kind in SENTENCES:
+        for name, data in (("whole", WHOLE), ("few", FEW), ("bare", {})):
+            actor = "" if name == "bare" else "ann"
+            told = sentence({"kind": kind, "actor": actor, "subject": "s", "data": data})
+            yield f"{kind} ({name}): {told}|"
+    for report in REPORTS:
+        event = {"kind": "member-ended", "actor": "", "subject": "", "data": {"report": report}}
+        yield f"{report}: {sentence(event)}|"
+    for data in ("text", {"a": 1}, "", None):
+        yield f"{data!r}: {sentence({'kind': 'of-tomorrow', 'actor': '', 'subject': 's', 'data': data})}|"
+
+
+def test_every_event_is_told_as_it_was() -> None:
+    found = list(lines())
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        GOLDEN.write_text("\n".join(found) + "\n")
+    now, before = (
+        dict(line.split("): ", 1) if "): " in line else ("", line) for line in each)
+        for each in (found, GOLDEN.read_text().splitlines())
+    )
+    assert {name: now.get(name) for name in before} == before, "see the head of this file"
+    others = [line for line in found if "): " not in line]
+    assert others == [line for line in GOLDEN.read_text().splitlines() if "): " not in line]
