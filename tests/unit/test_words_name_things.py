@@ -1,0 +1,84 @@
+"""Words that stand for something elsewhere: each is checked against what it names."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bursar.cli import rights
+from bursar.client import asked
+from bursar.client.arguments import JobChanges
+from bursar.errors import InvalidRequest
+from bursar.model import JobSpec
+from bursard.fleet.testing import World
+from bursard.sim import summary
+from bursard.state.decide import policies
+
+
+def test_each_change_of_a_job_is_one_and_changes_fields_that_there_are() -> None:
+    merged = {"labels", "gpus", "cpus", "memory"}
+    assert set(asked.UPDATED_BY) == set(JobChanges.__annotations__) - merged
+    assert {name for fields in asked.UPDATED_BY.values() for name in fields} <= set(JobSpec.__struct_fields__)
+    plain = {name: fields for name, fields in asked.UPDATED_BY.items() if name in JobSpec.__struct_fields__}
+    assert plain == {name: (name,) for name in plain}
+
+
+BOTH = """\
+kind: Budget
+name: same
+spec: {scope: {project: p}, limit: 5 USD, period: month, enforcement: hard}
+---
+kind: CostModel
+name: same
+spec: {pool: other, node_capex: 1 USD, useful_life: 5y}
+"""
+
+
+def test_a_document_that_is_removed_takes_none_of_its_name_with_it() -> None:
+    world = World()
+    world.apply(BOTH)
+    world.engine.commit(policies.remove(world.state, "CostModel", "same"), "root")
+    assert list(world.state.budgets.records) == ["same"]
+    assert ("Budget", "same") in world.state.policies
+    world.engine.commit(policies.remove(world.state, "Budget", "same"), "root")
+    assert world.state.budgets.records == {}
+    assert ("Budget", "same") not in world.state.policies
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(b"abc", "abc"), (b"abc\n", "abc"), (b"abc\r\n", "abc"), (b"a\nb\n", "a\nb"), ("ü".encode(), "ü"),
+     (b"x" * rights.SECRET_BYTES_MAX + b"\r\n", "x" * rights.SECRET_BYTES_MAX)],
+)  # fmt: skip
+def test_a_secret_is_what_comes_in_without_its_last_line_end(
+    given: bytes, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_value(given, monkeypatch) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b"", "standard input has no value; a secret is 1 to"),
+        (b"\n", "standard input has no value; a secret is 1 to"),
+        (b"x" * (rights.SECRET_BYTES_MAX + 1), "standard input has too much; a secret is 1 to"),
+        (b"\xff", "standard input is not UTF-8 text; encode it, as with base64"),
+    ],
+)
+def test_what_is_no_secret_is_refused(given: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        read_value(given, monkeypatch)
+
+
+def read_value(given: bytes, patch: pytest.MonkeyPatch) -> str:
+    patch.setattr(rights.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False))
+    return rights._read_value()
+
+
+def test_the_times_of_a_simulations_passes_are_told_in_milliseconds() -> None:
+    found: Any = summary._cycle_ms([1_000_000] * 99 + [101_000_000])
+    assert found == {"p50": 1.0, "p99": 2.0, "max": 101.0}
+    assert summary._cycle_ms([]) == {"p50": None, "p99": None, "max": None}
