@@ -21,9 +21,11 @@ NANOS = 1_000_000_000
 US_PER_HOUR = 3_600_000_000
 """Microseconds in one hour, the time base of every rate."""
 NANOS_MAX = 2**63 - 1
-"""The largest amount one signed 64-bit column holds: about 9.2 billion units."""
+"""The largest rate, and the most that one attempt may hold: about 9.2 billion units. Sums have no bound."""
+AMOUNT_MAX = 10**24
+"""The largest amount that is read: 10^15 units, in nanos. Sites in KRW, VND or IDR need 10^12 and more."""
 
-_AMOUNT = re.compile(r"^\s*([+-]?\d{1,12}(?:\.\d{1,9})?)\s*([A-Z]{3})\s*$")
+_AMOUNT = re.compile(r"^\s*([+-]?\d{1,15}(?:\.\d{1,9})?)\s*([A-Z]{3})\s*$")
 
 
 class Money(msgspec.Struct, frozen=True, order=False):
@@ -66,7 +68,7 @@ def parse_amount(text: str) -> int:
     except InvalidOperation:
         raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50") from None
     nanos = value * NANOS
-    if not value.is_finite() or nanos != nanos.to_integral_value() or abs(nanos) > NANOS_MAX:
+    if not value.is_finite() or nanos != nanos.to_integral_value() or abs(nanos) > AMOUNT_MAX:
         raise InvalidRequest(f"{text!r} has more than 9 decimal places or is out of range")
     return int(nanos)
 

@@ -475,6 +475,7 @@ class CostRow(Result, frozen=True, kw_only=True):
         keys: value by dimension, as asked for.
         cost: of what its price is known; `gpu_cost`, `cpu_cost` and `memory_cost` are its parts.
         held: node time in all. unknown: of that, without a known price.
+        gpu_time, cpu_time: what jobs used of GPUs and of CPUs: a half GPU for an hour is half an hour.
     """
 
     keys: Mapping[str, str]
@@ -483,6 +484,8 @@ class CostRow(Result, frozen=True, kw_only=True):
     cpu_cost: Money
     memory_cost: Money
     held: timedelta
+    gpu_time: timedelta
+    cpu_time: timedelta
     unknown: timedelta
     jobs: int
 

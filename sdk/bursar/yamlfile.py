@@ -32,7 +32,7 @@ import yaml
 
 from bursar.clock import DAY_US, Instant, parse_duration, parse_instant
 from bursar.errors import Fault, InvalidRequest, NotBuilt
-from bursar.money import Money, parse_money
+from bursar.money import NANOS_MAX, Money, format_nanos, parse_money
 from bursar.projects import problem_of
 from bursar.resources import parse_size
 
@@ -496,6 +496,9 @@ def _money(node: Node, faults: Faults, positive: bool, unit: str | None) -> Mone
         return None
     if value.nanos < 0 or (positive and value.nanos == 0):
         faults.add(node, f"{_shown(text)} must be {'more than 0' if positive else '0 or more'}")
+        return None
+    if unit is not None and value.nanos > NANOS_MAX:
+        faults.add(node, f"{_shown(text)} is out of range: a rate is at most {format_nanos(NANOS_MAX, 0)}")
         return None
     return value
 

@@ -98,6 +98,8 @@ def filled(message: M, path: str) -> M:
             if value.message_type is None:
                 for key in ("b", "a"):
                     held[key] = _own_value(value, f"{here}.{key}")
+        elif field.message_type is not None and field.message_type.name == "Amount":
+            continue  # said only where the field beside it cannot hold it
         elif field.message_type is not None:
             depth = path.count(".")
             if depth < 5 and field.is_repeated:

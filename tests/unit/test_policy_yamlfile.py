@@ -83,7 +83,7 @@ def test_readers_give_exact_values() -> None:
         ("1e5 USD", "is not an amount of money"),
         (".inf USD", "is not an amount of money"),
         ("0.0000000001 USD", "is not an amount of money"),
-        ("999999999999 USD", "out of range"),
+        ("1000000000000001 USD", "is not an amount of money"),
         ("[1, 2]", "found a sequence"),
         ("null", "has no value"),
     ],

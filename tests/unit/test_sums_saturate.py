@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +11,9 @@ import pytest
 from whole_site import Site, play
 
 from bursar.clock import DAY_US, SECOND_US
+from bursar.codec import results as made
+from bursar.codec import view
+from bursar.codec.amounts import exact
 from bursar.codec.spec import spec_to_wire
 from bursar.model import (
     ArraySpec,
@@ -20,15 +25,21 @@ from bursar.model import (
     NodeFacts,
     ShareRates,
 )
+from bursar.money import Money
 from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import money_pb2
 from bursard.events import ExitReport, MemberEnded, NodePriced
 from bursard.fleet import believe
 from bursard.fleet.testing import FACTS as WORLD_FACTS
 from bursard.fleet.testing import World
-from bursard.services.saturate import MOST, saturated
+from bursard.reports.budgets import BudgetView
+from bursard.reports.cost import CostRow
+from bursard.services.money import _budget, _cost_row
+from bursard.services.saturate import MOST, put_amounts, saturated
 from bursard.services.views import _memory_share
-from bursard.state import MemberRecord, NodeRecord
+from bursard.state import Limits, MemberRecord, NodeRecord, image
+from bursard.store import schema
 
 CPU_MAX_US = 100 * 366 * DAY_US * 1024
 HUGE_RATE = 1_250_000_000_000_000_000
@@ -152,3 +163,52 @@ def test_an_end_that_used_more_than_its_node_could_give_is_kept_cut() -> None:
     most_us = (end.report.held_us + believe.MEMBER_SLACK_US) * WORLD_FACTS.cpu_milli // 1000
     assert end.report.cpu_us == most_us
     assert (end.report.gpu_energy_millijoules, end.report.gpu_energy_source) == (0, "")
+
+
+@pytest.mark.parametrize("nanos", [0, -7, MOST, -MOST - 1, MOST + 1, -(10**21), 10**30])
+def test_money_of_any_size_is_exact_on_the_wire(nanos: int) -> None:
+    wire = money_pb2.CostRow()
+    put_amounts(wire, nanos=nanos)
+    again = money_pb2.CostRow.FromString(wire.SerializeToString())
+    assert exact(again, "nanos") == nanos
+    assert again.nanos == saturated(nanos)
+    assert again.HasField("nanos_wide") == (saturated(nanos) != nanos)
+
+
+def test_a_budget_and_a_cost_of_ten_to_the_twelve_units_read_as_they_are() -> None:
+    stands = (10**21, 7, 10**20, "KRW", 0, 0, 1)
+    wire = _budget(BudgetView("b", "project p", "month", "hard", "worst-case", *stands))
+    shown, found = view.budget(wire), made.budget(wire)
+    assert shown["limit"] == {"amount": "1000000000000.000000000", "currency": "KRW"}
+    assert shown["available"]["amount"] == "899999999999.999999993"
+    assert (found.limit, found.available) == (Money(10**21, "KRW"), Money(10**21 - 7 - 10**20, "KRW"))
+    row = _cost_row(CostRow(("p",), nanos=10**21, gpu=10**20, gpu_milli_us=3_600_000_000_500))
+    assert view.cost_row(row, ["project"], "KRW")["cost"]["amount"] == "1000000000000.000000000"
+    assert view.cost_row(row, ["project"], "KRW")["gpu_cost"]["amount"] == "100000000000.000000000"
+    assert view.cost_row(row, ["project"], "KRW")["gpu_s"] == 3600.0
+
+
+def test_a_limit_of_twelve_billion_is_kept_and_decided_on() -> None:
+    world = World()
+    world.apply(
+        "kind: Budget\nname: large\nspec: {scope: {project: p}, limit: 12000000000 USD, period: month}\n"
+    )
+    (room,) = world.state.budgets.rooms(world.state.ledger).values()
+    assert room.room_nanos == 12 * 10**18 > MOST
+    again = image.decode(image.encode(world.state, world.engine.now()), Limits())
+    assert again.budgets.records["large"].spec.limit.nanos == 12 * 10**18
+    world.backend.connect(WORLD_FACTS)
+    job = world.submit()
+    world.cycle()
+    assert job.attempt is not None
+    (left,) = world.state.budgets.rooms(world.state.ledger).values()
+    assert 0 < left.held_nanos == 12 * 10**18 - left.room_nanos
+
+
+def test_a_sum_that_is_too_large_for_the_store_is_no_damage() -> None:
+    connection = schema.connect_memory()
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        connection.execute(f"select sum(n) from (select {MOST} as n union all select 1)").fetchone()
+    said = schema.unavailable(caught.value, Path("bursard.db")).message
+    assert "nothing is damaged" in said
+    assert "restore" not in said

@@ -21,6 +21,7 @@ class CostRow(msgspec.Struct):
 
     Attributes:
         keys: one text per dimension; empty where the work does not say (idle has no project).
+        gpu_milli_us, cpu_milli_us: what jobs used, in thousandths of a GPU or CPU times microseconds.
         held_us: summed length of the charges. unknown_us: the part of it without a known price.
         jobs: different jobs; an array is one, however many of its tasks are among the charges.
     """
@@ -30,6 +31,8 @@ class CostRow(msgspec.Struct):
     gpu: int = 0
     cpu: int = 0
     memory: int = 0
+    gpu_milli_us: int = 0
+    cpu_milli_us: int = 0
     held_us: int = 0
     unknown_us: int = 0
     jobs: int = 0
@@ -40,6 +43,8 @@ class CostRow(msgspec.Struct):
         self.gpu += part.gpu
         self.cpu += part.cpu
         self.memory += part.memory
+        self.gpu_milli_us += part.gpu_milli_us
+        self.cpu_milli_us += part.cpu_milli_us
         self.held_us += part.held_us
         self.unknown_us += part.unpriced_us if isinstance(part, ChargeSum) else part.unknown_us
 

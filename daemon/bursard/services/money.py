@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
+from bursar.resources import MILLI
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
 from bursard.access.authorize import Action, allowed, authorize, projects
@@ -30,7 +31,7 @@ from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
-from bursard.services.saturate import saturated
+from bursard.services.saturate import put_amounts, saturated
 from bursard.state import State
 from bursard.store import ChargeFilter, ChargeRow, Unposted
 
@@ -224,29 +225,26 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 
 
 def _cost_row(row: CostRow) -> pb.CostRow:
-    return pb.CostRow(
+    wire = pb.CostRow(
         keys=list(row.keys),
-        nanos=saturated(row.nanos),
-        gpu_nanos=saturated(row.gpu),
-        cpu_nanos=saturated(row.cpu),
-        memory_nanos=saturated(row.memory),
         held_us=saturated(row.held_us),
         jobs=row.jobs,
         unknown_us=saturated(row.unknown_us),
+        gpu_us=saturated(row.gpu_milli_us // MILLI),
+        cpu_us=saturated(row.cpu_milli_us // MILLI),
     )
+    put_amounts(wire, nanos=row.nanos, gpu_nanos=row.gpu, cpu_nanos=row.cpu, memory_nanos=row.memory)
+    return wire
 
 
 def _budget(view: BudgetView) -> pb.Budget:
-    return pb.Budget(
+    wire = pb.Budget(
         id=f"bud_{view.name}",
         name=view.name,
         scope=view.scope,
         period=view.period,
         enforcement=view.enforcement,
         hold=view.hold,
-        limit_nanos=saturated(view.limit_nanos),
-        settled_nanos=saturated(view.settled_nanos),
-        held_nanos=saturated(view.held_nanos),
         currency=view.currency,
         period_start=view.period_start,
         period_end=view.period_end,
@@ -254,3 +252,10 @@ def _budget(view: BudgetView) -> pb.Budget:
         live_jobs=list(view.live_jobs),
         version=view.version,
     )
+    put_amounts(
+        wire,
+        limit_nanos=view.limit_nanos,
+        settled_nanos=view.settled_nanos,
+        held_nanos=view.held_nanos,
+    )
+    return wire

@@ -21,7 +21,7 @@ from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
-from bursard.services.saturate import saturated
+from bursard.services.saturate import put_amounts, saturated
 from bursard.services.views import job_view, node_state, reason_view, visible
 from bursard.state import JobRecord, NodeRecord
 from bursard.state.admission import cheapest_hold
@@ -145,15 +145,19 @@ async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: i
 
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
-    return pb.BudgetAfter(
+    wire = pb.BudgetAfter(
         budget=f"max_cost of array {room.array}" if room.array else room.name,
-        limit_nanos=saturated(room.limit_nanos),
-        settled_nanos=saturated(room.settled_nanos),
-        held_nanos=saturated(room.held_nanos),
-        room_after_nanos=saturated(room.room_nanos - held),
         renews_at=room.renews_at,
         hard=hard,
     )
+    put_amounts(
+        wire,
+        limit_nanos=room.limit_nanos,
+        settled_nanos=room.settled_nanos,
+        held_nanos=room.held_nanos,
+        room_after_nanos=room.room_nanos - held,
+    )
+    return wire
 
 
 async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.ExplainResponse:

@@ -210,6 +210,11 @@ _QUOTES = str.maketrans("", "", '[]"`')
 
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """What SQLite's error means to an operator: place, reason, remedy."""
+    if "integer overflow" in str(error):
+        return StoreUnavailable(
+            f"a sum over {path} passes 64 bits ({error}); nothing is damaged: ask for less at once",
+            {"path": str(path)},
+        )
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     text, remedy = {
         sqlite3.SQLITE_NOTADB: ("is not a database, or damaged", RESTORE),

@@ -49,8 +49,9 @@ _OURS = (
     sqlite3.ProgrammingError,
     sqlite3.InterfaceError,
     sqlite3.DataError,
+    OverflowError,
 )
-"""A doubled key, a value of the wrong type: refused before anything could reach the disk."""
+"""A doubled key, a value of the wrong type or too large: refused before anything could reach the disk."""
 
 _TELL_HEAD = (
     "update head set seq = ?, hash = ?, charges = ?, entries = ?"

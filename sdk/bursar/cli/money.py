@@ -112,9 +112,14 @@ def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
         Column("cpu_cost", right=True, drop=3),
         Column("memory_cost", right=True, drop=4),
         Column("held", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2, title="held_s"),
+        Column("gpu_hours", "gpu_s", _gpu_hours, right=True, drop=7, title="gpu_s"),
         Column("jobs", right=True, drop=6),
         Column("unknown", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
     )
+
+
+def _gpu_hours(row: Row) -> str:
+    return f"{row['gpu_s'] / 3600:.2f}" if row["gpu_s"] else "-"
 
 
 def _unknown(row: Row) -> str:

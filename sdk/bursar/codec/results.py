@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from bursar import errors, results
+from bursar.codec.amounts import exact
 from bursar.model import EndCause, JobState
 from bursar.money import Money
 from bursar.resources import MILLI
@@ -244,10 +245,10 @@ def _budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> results.BudgetAf
     return results.BudgetAfter(
         name=wire.budget,
         enforcement=results.Enforcement.HARD if wire.hard else results.Enforcement.SOFT,
-        limit=Money(wire.limit_nanos, currency),
-        settled=Money(wire.settled_nanos, currency),
-        held=Money(wire.held_nanos, currency),
-        available_after=Money(wire.room_after_nanos, currency),
+        limit=Money(exact(wire, "limit_nanos"), currency),
+        settled=Money(exact(wire, "settled_nanos"), currency),
+        held=Money(exact(wire, "held_nanos"), currency),
+        available_after=Money(exact(wire, "room_after_nanos"), currency),
         renews_at=instant(wire.renews_at),
     )
 
@@ -384,6 +385,7 @@ def removed_node(wire: nodes_pb2.RemoveNodeResponse) -> results.RemovedNode:
 def budget(wire: money_pb2.Budget) -> results.Budget:
     """A budget in its current period."""
     cash = wire.currency or DEFAULT_CURRENCY
+    limit, settled, held = (exact(wire, f"{name}_nanos") for name in ("limit", "settled", "held"))
     return results.Budget(
         id=wire.id,
         name=wire.name,
@@ -391,10 +393,10 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
         period=wire.period,
         enforcement=_word(results.Enforcement, wire.enforcement),
         hold=wire.hold,
-        limit=Money(wire.limit_nanos, cash),
-        settled=Money(wire.settled_nanos, cash),
-        held=Money(wire.held_nanos, cash),
-        available=Money(wire.limit_nanos - wire.settled_nanos - wire.held_nanos, cash),
+        limit=Money(limit, cash),
+        settled=Money(settled, cash),
+        held=Money(held, cash),
+        available=Money(limit - settled - held, cash),
         period_start=instant(wire.period_start),
         period_end=instant(wire.period_end),
         crossed_percent=tuple(wire.crossed_percent),
@@ -417,11 +419,13 @@ def cost(wire: money_pb2.CostResponse, by: Sequence[str]) -> results.Cost:
 def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> results.CostRow:
     return results.CostRow(
         keys=dict(zip(by, wire.keys, strict=False)),
-        cost=Money(wire.nanos, currency),
-        gpu_cost=Money(wire.gpu_nanos, currency),
-        cpu_cost=Money(wire.cpu_nanos, currency),
-        memory_cost=Money(wire.memory_nanos, currency),
+        cost=Money(exact(wire, "nanos"), currency),
+        gpu_cost=Money(exact(wire, "gpu_nanos"), currency),
+        cpu_cost=Money(exact(wire, "cpu_nanos"), currency),
+        memory_cost=Money(exact(wire, "memory_nanos"), currency),
         held=span(wire.held_us),
+        gpu_time=span(wire.gpu_us),
+        cpu_time=span(wire.cpu_us),
         unknown=span(wire.unknown_us),
         jobs=wire.jobs,
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bursar.clock import SECOND_US, format_instant
+from bursar.codec.amounts import exact
 from bursar.model import clock_reasons, is_idle
 from bursar.money import format_nanos
 from bursar.resources import MILLI
@@ -273,10 +274,10 @@ def budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> View:
     return {
         "name": wire.budget,
         "enforcement": "hard" if wire.hard else "soft",
-        "limit": money(wire.limit_nanos, currency),
-        "settled": money(wire.settled_nanos, currency),
-        "held": money(wire.held_nanos, currency),
-        "available_after": money(wire.room_after_nanos, currency),
+        "limit": money(exact(wire, "limit_nanos"), currency),
+        "settled": money(exact(wire, "settled_nanos"), currency),
+        "held": money(exact(wire, "held_nanos"), currency),
+        "available_after": money(exact(wire, "room_after_nanos"), currency),
         "renews_at": instant(wire.renews_at),
     }
 
@@ -471,7 +472,7 @@ def known_token(wire: nodes_pb2.NodeToken) -> View:
 def budget(wire: money_pb2.Budget) -> View:
     """A budget in its current period. `available` is negative when real spend passed a soft limit."""
     cash = wire.currency or DEFAULT_CURRENCY
-    left = wire.limit_nanos - wire.settled_nanos - wire.held_nanos
+    limit, settled, held = (exact(wire, f"{name}_nanos") for name in ("limit", "settled", "held"))
     return {
         "id": wire.id,
         "name": wire.name,
@@ -479,10 +480,10 @@ def budget(wire: money_pb2.Budget) -> View:
         "period": wire.period,
         "enforcement": wire.enforcement,
         "hold": wire.hold,
-        "limit": money(wire.limit_nanos, cash),
-        "settled": money(wire.settled_nanos, cash),
-        "held": money(wire.held_nanos, cash),
-        "available": money(left, cash),
+        "limit": money(limit, cash),
+        "settled": money(settled, cash),
+        "held": money(held, cash),
+        "available": money(limit - settled - held, cash),
         "currency": cash,
         "period_start": instant(wire.period_start),
         "period_end": instant(wire.period_end),
@@ -509,11 +510,13 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> View:
     """One row: `cost` and its components; time without a known price is counted, not priced at 0."""
     return {
         **dict(zip(by, wire.keys, strict=False)),
-        "cost": money(wire.nanos, currency),
-        "gpu_cost": money(wire.gpu_nanos, currency),
-        "cpu_cost": money(wire.cpu_nanos, currency),
-        "memory_cost": money(wire.memory_nanos, currency),
+        "cost": money(exact(wire, "nanos"), currency),
+        "gpu_cost": money(exact(wire, "gpu_nanos"), currency),
+        "cpu_cost": money(exact(wire, "cpu_nanos"), currency),
+        "memory_cost": money(exact(wire, "memory_nanos"), currency),
         "held_s": seconds(wire.held_us),
+        "gpu_s": seconds(wire.gpu_us),
+        "cpu_s": seconds(wire.cpu_us),
         "unknown_price_s": seconds(wire.unknown_us),
         "jobs": wire.jobs,
     }

@@ -352,6 +352,10 @@ class BudgetAfter(google.protobuf.message.Message):
     ROOM_AFTER_NANOS_FIELD_NUMBER: builtins.int
     RENEWS_AT_FIELD_NUMBER: builtins.int
     HARD_FIELD_NUMBER: builtins.int
+    LIMIT_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    ROOM_AFTER_NANOS_WIDE_FIELD_NUMBER: builtins.int
     budget: builtins.str
     limit_nanos: builtins.int
     settled_nanos: builtins.int
@@ -359,6 +363,14 @@ class BudgetAfter(google.protobuf.message.Message):
     room_after_nanos: builtins.int
     renews_at: builtins.int
     hard: builtins.bool
+    @property
+    def limit_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def settled_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def held_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def room_after_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -369,8 +381,13 @@ class BudgetAfter(google.protobuf.message.Message):
         room_after_nanos: builtins.int = ...,
         renews_at: builtins.int = ...,
         hard: builtins.bool = ...,
+        limit_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        settled_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        room_after_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "limit_nanos", b"limit_nanos", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "settled_nanos", b"settled_nanos"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide"]) -> None: ...
 
 global___BudgetAfter = BudgetAfter
 

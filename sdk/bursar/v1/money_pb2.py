@@ -12,53 +12,54 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from bursar.v1 import types_pb2 as bursar_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/money.proto\x12\tbursar.v1\"*\n\x0cPolicySource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x41pplyRequest\x12(\n\x07sources\x18\x01 \x03(\x0b\x32\x17.bursar.v1.PolicySource\"\xa2\x01\n\x06Policy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\napplied_at\x18\x04 \x01(\x03\x12\x12\n\napplied_by\x18\x05 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x06 \x01(\x03\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0e\n\x06\x63hange\x18\x08 \x01(\t\x12\x0f\n\x07problem\x18\t \x01(\t\"4\n\rApplyResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Policy\"#\n\x13ListPoliciesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\";\n\x14ListPoliciesResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Policy\"<\n\rPolicyRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x9c\x01\n\x0b\x43ostRequest\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12\r\n\x05since\x18\x02 \x01(\x03\x12\r\n\x05until\x18\x03 \x01(\x03\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nexperiment\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x14\n\x0cinclude_idle\x18\t \x01(\x08\"\x9b\x01\n\x07\x43ostRow\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\r\n\x05nanos\x18\x02 \x01(\x12\x12\x11\n\tgpu_nanos\x18\x03 \x01(\x12\x12\x11\n\tcpu_nanos\x18\x04 \x01(\x12\x12\x14\n\x0cmemory_nanos\x18\x05 \x01(\x12\x12\x0f\n\x07held_us\x18\x06 \x01(\x04\x12\x0c\n\x04jobs\x18\x08 \x01(\x04\x12\x12\n\nunknown_us\x18\t \x01(\x04J\x04\x08\x07\x10\x08\"\x83\x01\n\x0c\x43ostResponse\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.bursar.v1.CostRow\x12!\n\x05total\x18\x02 \x01(\x0b\x32\x12.bursar.v1.CostRow\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\x03\x12\r\n\x05until\x18\x05 \x01(\x03\"\x1e\n\x0e\x42udgetsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x9d\x02\n\x06\x42udget\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x0e\n\x06period\x18\x04 \x01(\t\x12\x13\n\x0b\x65nforcement\x18\x05 \x01(\t\x12\x13\n\x0blimit_nanos\x18\x06 \x01(\x12\x12\x15\n\rsettled_nanos\x18\x07 \x01(\x12\x12\x12\n\nheld_nanos\x18\x08 \x01(\x12\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x14\n\x0cperiod_start\x18\n \x01(\x03\x12\x12\n\nperiod_end\x18\x0b \x01(\x03\x12\x17\n\x0f\x63rossed_percent\x18\x0c \x03(\r\x12\x11\n\tlive_jobs\x18\r \x03(\t\x12\x0f\n\x07version\x18\x0e \x01(\x04\x12\x0c\n\x04hold\x18\x0f \x01(\t\"5\n\x0f\x42udgetsResponse\x12\"\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Budget\"\x94\x01\n\rPricesRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x01(\t\x12\x0c\n\x04sort\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\x12\x0f\n\x07history\x18\x07 \x01(\x08\x12\x0e\n\x06market\x18\x08 \x01(\t\"\xe0\x02\n\x05Price\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x0e\n\x06market\x18\x04 \x01(\t\x12\x1b\n\x13rate_nanos_per_hour\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x12\n\nvalid_from\x18\x07 \x01(\x03\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x10\n\x08price_id\x18\t \x01(\t\x12\x11\n\tcpu_milli\x18\n \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x04\x12\x10\n\x08gpu_type\x18\x0c \x01(\t\x12\x0c\n\x04gpus\x18\r \x01(\r\x12\x18\n\x10gpu_memory_bytes\x18\x0e \x01(\x04\x12#\n\x1brate_per_gpu_nanos_per_hour\x18\x0f \x01(\x03\x12\x0c\n\x04pool\x18\x10 \x01(\t\x12\x13\n\x0bvalid_until\x18\x11 \x01(\x03\"2\n\x0ePricesResponse\x12 \n\x06prices\x18\x01 \x03(\x0b\x32\x10.bursar.v1.Price\"e\n\rReportRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x15\n\rfocus_version\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\".\n\x0bReportChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x11\n\tfile_name\x18\x02 \x01(\t2\xb6\x02\n\x08Policies\x12:\n\x05\x41pply\x12\x17.bursar.v1.ApplyRequest\x1a\x18.bursar.v1.ApplyResponse\x12:\n\x05\x43heck\x12\x17.bursar.v1.ApplyRequest\x1a\x18.bursar.v1.ApplyResponse\x12G\n\x04List\x12\x1e.bursar.v1.ListPoliciesRequest\x1a\x1f.bursar.v1.ListPoliciesResponse\x12\x32\n\x03Get\x12\x18.bursar.v1.PolicyRequest\x1a\x11.bursar.v1.Policy\x12\x35\n\x06\x44\x65lete\x12\x18.bursar.v1.PolicyRequest\x1a\x11.bursar.v1.Policy2\xff\x01\n\x05Money\x12\x37\n\x04\x43ost\x12\x16.bursar.v1.CostRequest\x1a\x17.bursar.v1.CostResponse\x12@\n\x07\x42udgets\x12\x19.bursar.v1.BudgetsRequest\x1a\x1a.bursar.v1.BudgetsResponse\x12=\n\x06Prices\x12\x18.bursar.v1.PricesRequest\x1a\x19.bursar.v1.PricesResponse\x12<\n\x06Report\x12\x18.bursar.v1.ReportRequest\x1a\x16.bursar.v1.ReportChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/money.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"*\n\x0cPolicySource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x41pplyRequest\x12(\n\x07sources\x18\x01 \x03(\x0b\x32\x17.bursar.v1.PolicySource\"\xa2\x01\n\x06Policy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\napplied_at\x18\x04 \x01(\x03\x12\x12\n\napplied_by\x18\x05 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x06 \x01(\x03\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0e\n\x06\x63hange\x18\x08 \x01(\t\x12\x0f\n\x07problem\x18\t \x01(\t\"4\n\rApplyResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Policy\"#\n\x13ListPoliciesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\";\n\x14ListPoliciesResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Policy\"<\n\rPolicyRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x9c\x01\n\x0b\x43ostRequest\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12\r\n\x05since\x18\x02 \x01(\x03\x12\r\n\x05until\x18\x03 \x01(\x03\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nexperiment\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x14\n\x0cinclude_idle\x18\t \x01(\x08\"\xe6\x02\n\x07\x43ostRow\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\r\n\x05nanos\x18\x02 \x01(\x12\x12\x11\n\tgpu_nanos\x18\x03 \x01(\x12\x12\x11\n\tcpu_nanos\x18\x04 \x01(\x12\x12\x14\n\x0cmemory_nanos\x18\x05 \x01(\x12\x12\x0f\n\x07held_us\x18\x06 \x01(\x04\x12\x0c\n\x04jobs\x18\x08 \x01(\x04\x12\x12\n\nunknown_us\x18\t \x01(\x04\x12%\n\nnanos_wide\x18\n \x01(\x0b\x32\x11.bursar.v1.Amount\x12)\n\x0egpu_nanos_wide\x18\x0b \x01(\x0b\x32\x11.bursar.v1.Amount\x12)\n\x0e\x63pu_nanos_wide\x18\x0c \x01(\x0b\x32\x11.bursar.v1.Amount\x12,\n\x11memory_nanos_wide\x18\r \x01(\x0b\x32\x11.bursar.v1.Amount\x12\x0e\n\x06gpu_us\x18\x0e \x01(\x04\x12\x0e\n\x06\x63pu_us\x18\x0f \x01(\x04J\x04\x08\x07\x10\x08\"\x83\x01\n\x0c\x43ostResponse\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.bursar.v1.CostRow\x12!\n\x05total\x18\x02 \x01(\x0b\x32\x12.bursar.v1.CostRow\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\x03\x12\r\n\x05until\x18\x05 \x01(\x03\"\x1e\n\x0e\x42udgetsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa5\x03\n\x06\x42udget\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x0e\n\x06period\x18\x04 \x01(\t\x12\x13\n\x0b\x65nforcement\x18\x05 \x01(\t\x12\x13\n\x0blimit_nanos\x18\x06 \x01(\x12\x12\x15\n\rsettled_nanos\x18\x07 \x01(\x12\x12\x12\n\nheld_nanos\x18\x08 \x01(\x12\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x14\n\x0cperiod_start\x18\n \x01(\x03\x12\x12\n\nperiod_end\x18\x0b \x01(\x03\x12\x17\n\x0f\x63rossed_percent\x18\x0c \x03(\r\x12\x11\n\tlive_jobs\x18\r \x03(\t\x12\x0f\n\x07version\x18\x0e \x01(\x04\x12\x0c\n\x04hold\x18\x0f \x01(\t\x12+\n\x10limit_nanos_wide\x18\x10 \x01(\x0b\x32\x11.bursar.v1.Amount\x12-\n\x12settled_nanos_wide\x18\x11 \x01(\x0b\x32\x11.bursar.v1.Amount\x12*\n\x0fheld_nanos_wide\x18\x12 \x01(\x0b\x32\x11.bursar.v1.Amount\"5\n\x0f\x42udgetsResponse\x12\"\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x11.bursar.v1.Budget\"\x94\x01\n\rPricesRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x01(\t\x12\x0c\n\x04sort\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\x12\x0f\n\x07history\x18\x07 \x01(\x08\x12\x0e\n\x06market\x18\x08 \x01(\t\"\xe0\x02\n\x05Price\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x0e\n\x06market\x18\x04 \x01(\t\x12\x1b\n\x13rate_nanos_per_hour\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x12\n\nvalid_from\x18\x07 \x01(\x03\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x10\n\x08price_id\x18\t \x01(\t\x12\x11\n\tcpu_milli\x18\n \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x04\x12\x10\n\x08gpu_type\x18\x0c \x01(\t\x12\x0c\n\x04gpus\x18\r \x01(\r\x12\x18\n\x10gpu_memory_bytes\x18\x0e \x01(\x04\x12#\n\x1brate_per_gpu_nanos_per_hour\x18\x0f \x01(\x03\x12\x0c\n\x04pool\x18\x10 \x01(\t\x12\x13\n\x0bvalid_until\x18\x11 \x01(\x03\"2\n\x0ePricesResponse\x12 \n\x06prices\x18\x01 \x03(\x0b\x32\x10.bursar.v1.Price\"e\n\rReportRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x15\n\rfocus_version\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\".\n\x0bReportChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x11\n\tfile_name\x18\x02 \x01(\t2\xb6\x02\n\x08Policies\x12:\n\x05\x41pply\x12\x17.bursar.v1.ApplyRequest\x1a\x18.bursar.v1.ApplyResponse\x12:\n\x05\x43heck\x12\x17.bursar.v1.ApplyRequest\x1a\x18.bursar.v1.ApplyResponse\x12G\n\x04List\x12\x1e.bursar.v1.ListPoliciesRequest\x1a\x1f.bursar.v1.ListPoliciesResponse\x12\x32\n\x03Get\x12\x18.bursar.v1.PolicyRequest\x1a\x11.bursar.v1.Policy\x12\x35\n\x06\x44\x65lete\x12\x18.bursar.v1.PolicyRequest\x1a\x11.bursar.v1.Policy2\xff\x01\n\x05Money\x12\x37\n\x04\x43ost\x12\x16.bursar.v1.CostRequest\x1a\x17.bursar.v1.CostResponse\x12@\n\x07\x42udgets\x12\x19.bursar.v1.BudgetsRequest\x1a\x1a.bursar.v1.BudgetsResponse\x12=\n\x06Prices\x12\x18.bursar.v1.PricesRequest\x1a\x19.bursar.v1.PricesResponse\x12<\n\x06Report\x12\x18.bursar.v1.ReportRequest\x1a\x16.bursar.v1.ReportChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bursar.v1.money_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_POLICYSOURCE']._serialized_start=36
-  _globals['_POLICYSOURCE']._serialized_end=78
-  _globals['_APPLYREQUEST']._serialized_start=80
-  _globals['_APPLYREQUEST']._serialized_end=136
-  _globals['_POLICY']._serialized_start=139
-  _globals['_POLICY']._serialized_end=301
-  _globals['_APPLYRESPONSE']._serialized_start=303
-  _globals['_APPLYRESPONSE']._serialized_end=355
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=357
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=392
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=394
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=453
-  _globals['_POLICYREQUEST']._serialized_start=455
-  _globals['_POLICYREQUEST']._serialized_end=515
-  _globals['_COSTREQUEST']._serialized_start=518
-  _globals['_COSTREQUEST']._serialized_end=674
-  _globals['_COSTROW']._serialized_start=677
-  _globals['_COSTROW']._serialized_end=832
-  _globals['_COSTRESPONSE']._serialized_start=835
-  _globals['_COSTRESPONSE']._serialized_end=966
-  _globals['_BUDGETSREQUEST']._serialized_start=968
-  _globals['_BUDGETSREQUEST']._serialized_end=998
-  _globals['_BUDGET']._serialized_start=1001
-  _globals['_BUDGET']._serialized_end=1286
-  _globals['_BUDGETSRESPONSE']._serialized_start=1288
-  _globals['_BUDGETSRESPONSE']._serialized_end=1341
-  _globals['_PRICESREQUEST']._serialized_start=1344
-  _globals['_PRICESREQUEST']._serialized_end=1492
-  _globals['_PRICE']._serialized_start=1495
-  _globals['_PRICE']._serialized_end=1847
-  _globals['_PRICESRESPONSE']._serialized_start=1849
-  _globals['_PRICESRESPONSE']._serialized_end=1899
-  _globals['_REPORTREQUEST']._serialized_start=1901
-  _globals['_REPORTREQUEST']._serialized_end=2002
-  _globals['_REPORTCHUNK']._serialized_start=2004
-  _globals['_REPORTCHUNK']._serialized_end=2050
-  _globals['_POLICIES']._serialized_start=2053
-  _globals['_POLICIES']._serialized_end=2363
-  _globals['_MONEY']._serialized_start=2366
-  _globals['_MONEY']._serialized_end=2621
+  _globals['_POLICYSOURCE']._serialized_start=59
+  _globals['_POLICYSOURCE']._serialized_end=101
+  _globals['_APPLYREQUEST']._serialized_start=103
+  _globals['_APPLYREQUEST']._serialized_end=159
+  _globals['_POLICY']._serialized_start=162
+  _globals['_POLICY']._serialized_end=324
+  _globals['_APPLYRESPONSE']._serialized_start=326
+  _globals['_APPLYRESPONSE']._serialized_end=378
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=380
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=415
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=417
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=476
+  _globals['_POLICYREQUEST']._serialized_start=478
+  _globals['_POLICYREQUEST']._serialized_end=538
+  _globals['_COSTREQUEST']._serialized_start=541
+  _globals['_COSTREQUEST']._serialized_end=697
+  _globals['_COSTROW']._serialized_start=700
+  _globals['_COSTROW']._serialized_end=1058
+  _globals['_COSTRESPONSE']._serialized_start=1061
+  _globals['_COSTRESPONSE']._serialized_end=1192
+  _globals['_BUDGETSREQUEST']._serialized_start=1194
+  _globals['_BUDGETSREQUEST']._serialized_end=1224
+  _globals['_BUDGET']._serialized_start=1227
+  _globals['_BUDGET']._serialized_end=1648
+  _globals['_BUDGETSRESPONSE']._serialized_start=1650
+  _globals['_BUDGETSRESPONSE']._serialized_end=1703
+  _globals['_PRICESREQUEST']._serialized_start=1706
+  _globals['_PRICESREQUEST']._serialized_end=1854
+  _globals['_PRICE']._serialized_start=1857
+  _globals['_PRICE']._serialized_end=2209
+  _globals['_PRICESRESPONSE']._serialized_start=2211
+  _globals['_PRICESRESPONSE']._serialized_end=2261
+  _globals['_REPORTREQUEST']._serialized_start=2263
+  _globals['_REPORTREQUEST']._serialized_end=2364
+  _globals['_REPORTCHUNK']._serialized_start=2366
+  _globals['_REPORTCHUNK']._serialized_end=2412
+  _globals['_POLICIES']._serialized_start=2415
+  _globals['_POLICIES']._serialized_end=2725
+  _globals['_MONEY']._serialized_start=2728
+  _globals['_MONEY']._serialized_end=2983
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Money and policies: what finance and platform people ask."""
 
 import builtins
+import bursar.v1.types_pb2
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
@@ -215,6 +216,12 @@ class CostRow(google.protobuf.message.Message):
     HELD_US_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     UNKNOWN_US_FIELD_NUMBER: builtins.int
+    NANOS_WIDE_FIELD_NUMBER: builtins.int
+    GPU_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CPU_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    MEMORY_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    GPU_US_FIELD_NUMBER: builtins.int
+    CPU_US_FIELD_NUMBER: builtins.int
     nanos: builtins.int
     gpu_nanos: builtins.int
     cpu_nanos: builtins.int
@@ -224,10 +231,22 @@ class CostRow(google.protobuf.message.Message):
     """different ones; an array is one"""
     unknown_us: builtins.int
     """held without a known price: coverage, never counted as 0 cost"""
+    gpu_us: builtins.int
+    """what jobs used: GPUs times microseconds"""
+    cpu_us: builtins.int
+    """CPUs times microseconds"""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """in the order of `by`"""
 
+    @property
+    def nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def gpu_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def cpu_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def memory_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -239,8 +258,15 @@ class CostRow(google.protobuf.message.Message):
         held_us: builtins.int = ...,
         jobs: builtins.int = ...,
         unknown_us: builtins.int = ...,
+        nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        gpu_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        cpu_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        memory_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        gpu_us: builtins.int = ...,
+        cpu_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cpu_nanos", b"cpu_nanos", "gpu_nanos", b"gpu_nanos", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "nanos", b"nanos", "unknown_us", b"unknown_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cpu_nanos_wide", b"cpu_nanos_wide", "gpu_nanos_wide", b"gpu_nanos_wide", "memory_nanos_wide", b"memory_nanos_wide", "nanos_wide", b"nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cpu_nanos", b"cpu_nanos", "cpu_nanos_wide", b"cpu_nanos_wide", "cpu_us", b"cpu_us", "gpu_nanos", b"gpu_nanos", "gpu_nanos_wide", b"gpu_nanos_wide", "gpu_us", b"gpu_us", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "memory_nanos_wide", b"memory_nanos_wide", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "unknown_us", b"unknown_us"]) -> None: ...
 
 global___CostRow = CostRow
 
@@ -309,6 +335,9 @@ class Budget(google.protobuf.message.Message):
     LIVE_JOBS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     HOLD_FIELD_NUMBER: builtins.int
+    LIMIT_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     scope: builtins.str
@@ -329,6 +358,12 @@ class Budget(google.protobuf.message.Message):
     def live_jobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """show only; at most 100"""
 
+    @property
+    def limit_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def settled_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def held_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -347,8 +382,12 @@ class Budget(google.protobuf.message.Message):
         live_jobs: collections.abc.Iterable[builtins.str] | None = ...,
         version: builtins.int = ...,
         hold: builtins.str = ...,
+        limit_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        settled_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "held_nanos", b"held_nanos", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "scope", b"scope", "settled_nanos", b"settled_nanos", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "version", b"version"]) -> None: ...
 
 global___Budget = Budget
 
