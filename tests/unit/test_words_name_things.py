@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bursar.cli import rights
+from bursar.cli import money, rights
+from bursar.cli.main import run
 from bursar.client import asked
 from bursar.client.arguments import JobChanges
+from bursar.client.fake import FakeServer
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursard.fleet.testing import World
@@ -82,3 +85,26 @@ def test_the_times_of_a_simulations_passes_are_told_in_milliseconds() -> None:
     found: Any = summary._cycle_ms([1_000_000] * 99 + [101_000_000])
     assert found == {"p50": 1.0, "p99": 2.0, "max": 101.0}
     assert summary._cycle_ms([]) == {"p50": None, "p99": None, "max": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--period", "2026-11"], ("statement", "2026-11", "text", None, "", "")),
+        (
+            ["--period", "2026-11", "-o", "csv", "--project", "p"],
+            ("statement", "2026-11", "csv", None, "", "p"),
+        ),
+        (["--period", "2026-11", "--out", "s.json"], ("statement", "2026-11", "json", "s.json", "", "")),
+    ],
+)
+def test_a_statement_is_asked_for_by_its_name_and_in_the_form_of_its_file(
+    words: list[str], asked: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[tuple[object, ...]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(money, "_write_report", lambda client, *words: said.append(words))
+    with FakeServer(tmp_path / "run") as server:
+        monkeypatch.setenv("BURSAR_SERVER", server.url)
+        assert run(["report", "statement", *words]) == 0
+    assert said == [asked]
