@@ -11,11 +11,14 @@ import pytest
 
 from bursar.cli import money, rights
 from bursar.cli.main import run
+from bursar.cli.texts import explain_text
 from bursar.client import asked
 from bursar.client.arguments import JobChanges
 from bursar.client.fake import FakeServer
+from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
+from bursar.v1 import jobs_pb2, types_pb2
 from bursard.fleet.testing import World
 from bursard.sim import summary
 from bursard.state.decide import policies
@@ -108,3 +111,11 @@ def test_a_statement_is_asked_for_by_its_name_and_in_the_form_of_its_file(
         monkeypatch.setenv("BURSAR_SERVER", server.url)
         assert run(["report", "statement", *words]) == 0
     assert said == [asked]
+
+
+def test_what_explain_has_nothing_to_say_of_is_no_empty_table() -> None:
+    bare = view.explain(jobs_pb2.ExplainResponse(job=types_pb2.Job(id="job_1", state="PENDING")))
+    said = explain_text(bare, 0)
+    assert "BUDGET" not in said
+    assert "NODE" not in said
+    assert said == said.rstrip()
