@@ -228,6 +228,9 @@ class Case:
             self.verdict += ", its secrets stay sealed"
         for words in (("doctor", "--full"), ("audit", "verify")):
             done = self.cluster.run(*words, code=None)
+            broken = [line for line in done.stdout.splitlines() if " BROKEN " in line]
+            if "stay sealed" in self.verdict and all(line.startswith("secrets ") for line in broken):
+                continue  # that is what they have to say
             assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
     def _whole(self) -> None:
