@@ -520,6 +520,39 @@ class Price(Result, frozen=True, kw_only=True):
     price_id: str
 
 
+class PriceExplanation(Result, frozen=True, kw_only=True):
+    """Every part of a price, for a whole machine and hour.
+
+    Attributes:
+        name: which machines, for people. nodes: how many of this kind there are.
+        parts: of `cost`, by name; of an owned machine alone.
+        cost: what it costs its site. charge: what jobs pay. listed: before any discount, None where unknown.
+        effective: purchases spread over their life. marginal: what an hour of use adds.
+        sold: what jobs held of its pool this month, by cost, of 1; None where nothing is known.
+        full_absorption: the rate at which that would have paid for it.
+        stable_id: what is priced, through every change of its price.
+    """
+
+    name: str
+    pool: str
+    nodes: int
+    gpus: int
+    gpu_type: str
+    parts: Mapping[str, Money]
+    cost: Money
+    charge: Money
+    listed: Money | None
+    effective: Money
+    marginal: Money
+    sold: float | None
+    full_absorption: Money | None
+    valid_from: datetime | None
+    valid_until: datetime | None
+    source: str
+    price_id: str
+    stable_id: str
+
+
 class Policy(Result, frozen=True, kw_only=True):
     """One policy document, who applied it and when.
 

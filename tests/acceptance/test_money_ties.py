@@ -266,7 +266,11 @@ def test_all_views_of_the_money_tie_to_the_nano(cluster: Any) -> None:
 def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
     cluster.ended(cluster.job("--nodes", "2", "--cpus", "1", "--", "true"))
     rows = read_focus(cluster)
-    rates = {node["id"]: amount(node["rate_per_hour"]) for node in cluster.ask("nodes")}
+    rates = {}
+    for node in cluster.ask("nodes"):
+        (price,) = cluster.ask("prices", "explain", node["name"])
+        (cost,) = (one["per_hour"] for one in price["rates"] if one["rate"] == "cost")
+        rates[node["id"]] = amount(cost)
     events = cluster.ask("events", "--kind", "node-metered", "--tail", "100000")
     spans: dict[str, list[int]] = {}
     for event in events:
@@ -286,13 +290,10 @@ def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
         metered = rates[node] * (end - start) / 3_600_000_000
         assert abs(sums[node] - metered) <= 4 * NANO, (node, sums[node], metered)
     statement = cluster.run("report", "statement", "--period", time.strftime("%Y-%m", time.gmtime())).stdout
-    named = {words[0]: words[-1] for line in statement.splitlines() if len(words := line.split()) == 2}
+    named = {line[:12].strip(): line.split()[-1] for line in statement.splitlines() if len(line) == 34}
     assert named["difference"] == "0.000000000"
-    node_cost = next(
-        Decimal(line.split()[-1]) for line in statement.splitlines() if line.startswith("node cost")
-    )
-    parts = sum(Decimal(named[each]) for each in ("jobs", "idle", "down", "rounding"))
-    assert parts == node_cost >= sum(sums.values())
+    kinds = ("jobs", "idle", "down", "unknown", "rounding", "price change", "absorption")
+    assert sum(Decimal(named[each]) for each in kinds) == Decimal(named["node cost"]) >= sum(sums.values())
 
 
 def test_prices_change_from_now_and_the_past_stays(cluster: Any, make_file: Callable[..., str]) -> None:

@@ -59,7 +59,7 @@ BELOW = {
     "secret": "set ls rm",
     "node": "show drain resume cordon token rm",
     "budget": "ls show",
-    "prices": "ls apply history",
+    "prices": "ls apply history explain",
     "report": "statement focus idle waste utilization budgets",
     "policy": "apply check ls show rm diff",
     "config": "new-token",

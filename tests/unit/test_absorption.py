@@ -11,11 +11,15 @@ from collections import Counter
 import pytest
 
 from bursar.clock import HOUR_US, Instant, VirtualClock
+from bursar.errors import NotFound
 from bursar.model import Device, EndCause, NodeFacts
 from bursar.resources import GpuRequest, ResourceRequest
+from bursar.v1.money_pb2 import PriceExplanation
 from bursar_policies.document import catalog_dir
 from bursard.engine import unposted
 from bursard.fleet.testing import World
+from bursard.reports.cost import CostRow, CostTable
+from bursard.services.explain_price import explanation, sold, subjects
 
 GIB = 1 << 30
 RACK = (catalog_dir() / "onprem-example.yaml").read_text()
@@ -27,6 +31,7 @@ NODE = NodeFacts(
     pool="onprem-a",
 )
 WHOLE = ResourceRequest(GpuRequest(8), 96_000, 2048 * GIB)
+HALF = ResourceRequest(GpuRequest(4), 48_000, 1024 * GIB)
 QUARTER = ResourceRequest(GpuRequest(2), 24_000, 512 * GIB)
 CAPACITY, STANDARD = 12_816_398_411, 16_020_498_014
 """Nanos per hour of the node."""
@@ -122,6 +127,68 @@ def test_the_energy_of_an_attempt_is_with_its_last_hour(world: World) -> None:
     )
     used = [row.energy_millijoules for row in world.writer.charges if row.kind == "usage"]
     assert used == [0, 77]
+
+
+def explained(world: World, name: str) -> list[PriceExplanation]:
+    table = CostTable(("kind",), tuple(CostRow((k,), n) for k, n in nanos(world).items()), CostRow((), 0))
+    table.total.nanos = sum(row.nanos for row in table.rows)
+    facts = [node.facts for node in world.state.nodes.values()]
+    models = [one.spec for one in world.state.policies.values() if one.name == name and one.spec]
+    found = subjects(world.engine.prices, facts, world.engine.now(), models, name)  # type: ignore[arg-type]
+    return [explanation(one, sold(table)) for one in found]
+
+
+@pytest.mark.parametrize("name", ["rack-a", "onprem-a", "rack-a-1"])
+def test_a_price_is_explained_by_its_cost_model_its_pool_and_its_node(world: World, name: str) -> None:
+    """1.60 for each GPU and hour there is, 2.00 for each that can be sold, 3.20 when half of them were."""
+    run_for_an_hour(world, HALF)
+    (found,) = explained(world, name)
+    rates = (
+        found.cost_nanos_per_hour,
+        found.charge_nanos_per_hour,
+        found.full_absorption_nanos_per_hour,
+    )
+    assert [per_gpu_hour(one) for one in rates] == [1.60, 2.00, 3.20]
+    assert found.sold_ppm == 500_000
+    parts = {one.name: one.rate_nanos_per_hour for one in found.parts}
+    assert list(parts) == ["capex", "energy", "colo", "support", "staff"]
+    assert sum(parts.values()) == found.cost_nanos_per_hour == found.effective_nanos_per_hour == CAPACITY
+    assert found.marginal_nanos_per_hour == parts["energy"]
+    assert found.list_nanos_per_hour == STANDARD
+    components = found.gpu_nanos_per_hour + found.cpu_nanos_per_hour + found.memory_nanos_per_hour
+    assert components == STANDARD
+    assert (found.stable_id, found.nodes, found.gpus) == ("costmodel/rack-a", 1, 8)
+    assert found.name == "rack-a-1 of onprem-a, 8x H100"
+
+
+def test_of_a_rack_that_sold_nothing_no_rate_would_have_paid_and_of_a_new_one_nothing_is_known(
+    world: World,
+) -> None:
+    (found,) = explained(world, "rack-a")
+    assert (found.sold_ppm, found.full_absorption_nanos_per_hour) == (-1, -1)
+    world.clock.advance(HOUR_US)
+    world.backend.report()
+    (found,) = explained(world, "rack-a")
+    assert (found.sold_ppm, found.full_absorption_nanos_per_hour) == (0, -1)
+
+
+def test_the_list_price_of_a_spot_machine_is_that_on_demand(world: World) -> None:
+    world.apply(
+        "kind: PriceBook\nname: b\nspec:\n  source: test\n  currency: USD\n"
+        "  defaults: {provider: aws, region: r}\n  prices:\n"
+        "    - {instance_type: x, market: on-demand, price: 8 USD/h, gpus: H100:4}\n"
+        "    - {instance_type: x, market: spot, price: 3 USD/h, gpus: H100:4}\n"
+        "    - {instance_type: y, market: spot, price: 1 USD/h}\n"
+    )
+    by_market = {one.name: one for one in explained(world, "x")}
+    assert set(by_market) == {"aws r x on-demand", "aws r x spot"}
+    spot = by_market["aws r x spot"]
+    assert (spot.list_nanos_per_hour, spot.charge_nanos_per_hour) == (8 * 10**9, 3 * 10**9)
+    assert (spot.stable_id, spot.gpus) == ("aws/r/x/spot", 4)
+    (alone,) = explained(world, "y")
+    assert alone.list_nanos_per_hour == -1
+    with pytest.raises(NotFound, match="no node, pool, cost model or machine type"):
+        explained(world, "z")
 
 
 def test_a_machine_that_is_rented_costs_what_jobs_pay_and_absorbs_nothing() -> None:

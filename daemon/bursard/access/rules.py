@@ -58,6 +58,7 @@ _MONEY: Final = {
     "Cost": Rule(Action.SEE_COST),
     "Budgets": Rule(Action.SEE_COST),
     "Prices": Rule(Action.SEE_SITE, site=True),
+    "ExplainPrice": Rule(Action.SEE_BOOKS, site=True),
     "Report": Rule(Action.SEE_BOOKS),
 }
 _POLICIES: Final = {

@@ -12,12 +12,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from functools import partial
 
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
 from bursar.resources import MILLI
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
+from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, allowed, authorize, projects
 from bursard.access.identity import caller
 from bursard.engine import Engine
@@ -26,14 +28,15 @@ from bursard.reports.cost import CostRow, cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
-from bursard.reports.period import Period, read_period
+from bursard.reports.period import Period, month_of, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
+from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
 from bursard.services.saturate import put_amounts, saturated
 from bursard.state import State
-from bursard.store import ChargeFilter, ChargeRow, Unposted
+from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +107,27 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         table, now = engine.prices, engine.now()
         facts = tuple(node.facts for node in engine.state.nodes.values())
         return await asyncio.to_thread(answer_prices, table, facts, now, request)
+
+    async def ExplainPrice(self, request: pb.ExplainPriceRequest, context: object) -> pb.ExplainPriceResponse:
+        """Every part of a price, and what the hours sold this month would have to cost."""
+        authorize(Action.SEE_BOOKS)
+        engine, now = self.engine, self.engine.now()
+        nodes = tuple(node.facts for node in engine.state.nodes.values())
+        models = [
+            one.spec
+            for (kind, name), one in engine.state.policies.items()
+            if kind == "CostModel" and name == request.name and isinstance(one.spec, CostModelSpec)
+        ]
+        found = subjects(engine.prices, nodes, now, models, request.name)
+        since, _ = month_of(now)
+        unposted = await self._settled(True)
+        sums: dict[str, Fraction | None] = {"": None}
+        for pool in {one.pool for one in found} - {""}:
+            query = ChargeFilter(since=since, pool=pool)
+            sums[pool] = sold(await asyncio.to_thread(cost_table, engine.views, [Dim.KIND], query, unposted))
+        return pb.ExplainPriceResponse(
+            explanations=[explanation(one, sums[one.pool]) for one in found], since=since
+        )
 
     async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
         """A report as one file, in chunks."""

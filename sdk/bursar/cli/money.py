@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -243,6 +244,68 @@ def prices_history(client: WireClient, output: Output, limit: int | None, **filt
     found = client.prices(history=True, limit=limit or 0, **filters)
     rows = [view.price(each) for each in found]
     emit(rows, PRICE_HISTORY_COLUMNS, output, identity="price_id", empty="no price matches")
+
+
+EXPLAIN_COLUMNS = (
+    Column("of", "name", shrink=True, drop=1),
+    Column("rate"),
+    Column("per_hour", "per_hour", lambda row: _rate_text(row["per_hour"]), right=True),
+    Column("per_gpu_hour", "per_gpu_hour", lambda row: _rate_text(row["per_gpu_hour"]), right=True),
+    Column("means", shrink=True, drop=2),
+)
+_MEANS = {
+    "cost": "what it costs its site, used or not",
+    "charge": "what jobs pay",
+    "full_absorption": "at which the hours sold would have paid for it",
+    "list": "before any discount",
+    "effective": "purchases spread over their life",
+    "marginal": "what an hour of use adds",
+    "charge_gpu": "of what jobs pay: its GPUs",
+    "charge_cpu": "of what jobs pay: its CPUs",
+    "charge_memory": "of what jobs pay: its memory",
+}
+
+
+@prices.command("explain")
+@click.argument("name")
+@listing
+@connected
+def prices_explain(client: WireClient, name: str, output: Output) -> None:
+    """Explain a price: every part of what a node, a pool or a machine type costs, and who pays which rate.
+
+    Example: bursar prices explain rack-a
+    """
+    found = client.explain_price(name)
+    documents = [view.price_explanation(one) for one in found.explanations]
+    rows = [
+        {"name": one["name"], "means": _means(one, rate["rate"]), **rate}
+        for one in documents
+        for rate in one["rates"]
+    ]
+    emit(rows, EXPLAIN_COLUMNS, output, identity="rate", document=documents, empty="no price")
+    if output.format == "table" and not output.quiet:
+        since = time_text(view.instant(found.since))
+        for one in documents:
+            sys.stdout.write(
+                f"{one['name']}: {_sold_text(one['sold'], since)}; {one['price_id']}, {one['source']}\n"
+            )
+
+
+def _means(document: Row, rate: str) -> str:
+    charge = next(one["per_hour"] for one in document["rates"] if one["rate"] == "charge")
+    cost = next(one["per_hour"] for one in document["rates"] if one["rate"] == "cost")
+    if rate == "charge" and charge != cost:
+        part = Decimal(cost["amount"]) / Decimal(charge["amount"])
+        return f"{_MEANS[rate]}: the cost over the {part:.0%} of its hours that can be sold"
+    return _MEANS.get(rate, "a part of the cost")
+
+
+def _rate_text(amount: Row | None) -> str:
+    return money_text(amount) if amount is not None else "-"
+
+
+def _sold_text(sold: float | None, since: str) -> str:
+    return "nothing is known of what was sold" if sold is None else f"{sold:.1%} was sold since {since}"
 
 
 @prices.command("apply")

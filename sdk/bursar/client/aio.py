@@ -403,6 +403,10 @@ class AsyncWireClient:
         """
         return (await self._unary(calls.prices(**filters))).prices
 
+    async def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
+        """Every part of the price of a node, a pool, a cost model or a machine type."""
+        return await self._unary(calls.explain_price(name))
+
     def report(
         self,
         kind: str,

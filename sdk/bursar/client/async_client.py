@@ -427,6 +427,12 @@ class AsyncClient:
         return tuple(made.price(price) for price in await self._wire.prices(**filters))
 
     @checked
+    async def explain_price(self, name: str) -> tuple[results.PriceExplanation, ...]:
+        """Every part of the price of a node, a pool, a cost model or a machine type."""
+        found = await self._wire.explain_price(name)
+        return tuple(made.price_explanation(one) for one in found.explanations)
+
+    @checked
     async def report(
         self,
         kind: str,

@@ -357,6 +357,12 @@ def prices(
     return Call("/bursar.v1.Money/Prices", request, money_pb2.PricesResponse)
 
 
+def explain_price(name: str) -> Call[money_pb2.ExplainPriceResponse]:
+    """Every part of a price."""
+    request = money_pb2.ExplainPriceRequest(name=name)
+    return Call("/bursar.v1.Money/ExplainPrice", request, money_pb2.ExplainPriceResponse)
+
+
 def report(
     kind: str, period: str, *, format: str, focus_version: str, project: str
 ) -> Call[money_pb2.ReportChunk]:

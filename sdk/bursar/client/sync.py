@@ -398,6 +398,10 @@ class WireClient:
         """
         return self._unary(calls.prices(**filters)).prices
 
+    def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
+        """Every part of the price of a node, a pool, a cost model or a machine type."""
+        return self._unary(calls.explain_price(name))
+
     def report(
         self,
         kind: str,

@@ -423,6 +423,12 @@ class Client:
         return tuple(made.price(price) for price in self._wire.prices(**filters))
 
     @checked
+    def explain_price(self, name: str) -> tuple[results.PriceExplanation, ...]:
+        """Every part of the price of a node, a pool, a cost model or a machine type."""
+        found = self._wire.explain_price(name)
+        return tuple(made.price_explanation(one) for one in found.explanations)
+
+    @checked
     def report(
         self,
         kind: str,

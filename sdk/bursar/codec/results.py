@@ -431,6 +431,31 @@ def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> resu
     )
 
 
+def price_explanation(wire: money_pb2.PriceExplanation) -> results.PriceExplanation:
+    """Every part of a price."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    return results.PriceExplanation(
+        name=wire.name,
+        pool=wire.pool,
+        nodes=wire.nodes,
+        gpus=wire.gpus,
+        gpu_type=wire.gpu_type,
+        parts={part.name: Money(part.rate_nanos_per_hour, cash) for part in wire.parts},
+        cost=Money(wire.cost_nanos_per_hour, cash),
+        charge=Money(wire.charge_nanos_per_hour, cash),
+        listed=_rate(wire.list_nanos_per_hour, cash),
+        effective=Money(wire.effective_nanos_per_hour, cash),
+        marginal=Money(wire.marginal_nanos_per_hour, cash),
+        sold=wire.sold_ppm / 1_000_000 if wire.sold_ppm >= 0 else None,
+        full_absorption=_rate(wire.full_absorption_nanos_per_hour, cash),
+        valid_from=instant(wire.valid_from),
+        valid_until=instant(wire.valid_until),
+        source=wire.source,
+        price_id=wire.price_id,
+        stable_id=wire.stable_id,
+    )
+
+
 def price(wire: money_pb2.Price) -> results.Price:
     """A price, and the machine it buys."""
     cash = wire.currency or DEFAULT_CURRENCY

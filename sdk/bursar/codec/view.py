@@ -546,6 +546,44 @@ def price(wire: money_pb2.Price) -> View:
     }
 
 
+def price_explanation(wire: money_pb2.PriceExplanation) -> View:
+    """Every part of a price: rates of the whole machine, and of each GPU where it has some."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    rates = {
+        **{part.name: part.rate_nanos_per_hour for part in wire.parts},
+        "cost": wire.cost_nanos_per_hour,
+        "charge": wire.charge_nanos_per_hour,
+        "full_absorption": wire.full_absorption_nanos_per_hour,
+        "list": wire.list_nanos_per_hour,
+        "effective": wire.effective_nanos_per_hour,
+        "marginal": wire.marginal_nanos_per_hour,
+        "charge_gpu": wire.gpu_nanos_per_hour,
+        "charge_cpu": wire.cpu_nanos_per_hour,
+        "charge_memory": wire.memory_nanos_per_hour,
+    }
+    return {
+        "name": wire.name,
+        "pool": wire.pool,
+        "nodes": wire.nodes,
+        "gpus": wire.gpus,
+        "gpu_type": wire.gpu_type,
+        "rates": [
+            {
+                "rate": name,
+                "per_hour": rate(nanos, cash),
+                "per_gpu_hour": money(nanos // wire.gpus, cash) if wire.gpus and nanos >= 0 else None,
+            }
+            for name, nanos in rates.items()
+        ],
+        "sold": wire.sold_ppm / 1_000_000 if wire.sold_ppm >= 0 else None,
+        "price_id": wire.price_id,
+        "stable_id": wire.stable_id,
+        "source": wire.source,
+        "valid_from": instant(wire.valid_from),
+        "valid_until": instant(wire.valid_until),
+    }
+
+
 def policy(wire: money_pb2.Policy) -> View:
     """One document with who applied it and when; `text` is null in lists."""
     return {

@@ -525,6 +525,155 @@ class PricesResponse(google.protobuf.message.Message):
 global___PricesResponse = PricesResponse
 
 @typing.final
+class ExplainPriceRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """a node, a pool, a cost model, or a machine type"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___ExplainPriceRequest = ExplainPriceRequest
+
+@typing.final
+class PricePart(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    RATE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """capex energy colo support staff"""
+    rate_nanos_per_hour: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        rate_nanos_per_hour: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "rate_nanos_per_hour", b"rate_nanos_per_hour"]) -> None: ...
+
+global___PricePart = PricePart
+
+@typing.final
+class PriceExplanation(google.protobuf.message.Message):
+    """Rates are of a whole machine; -1: not known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    GPU_TYPE_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    PRICE_ID_FIELD_NUMBER: builtins.int
+    STABLE_ID_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    VALID_FROM_FIELD_NUMBER: builtins.int
+    VALID_UNTIL_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    COST_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    CHARGE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    LIST_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    EFFECTIVE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    MARGINAL_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    GPU_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    CPU_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    MEMORY_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    SOLD_PPM_FIELD_NUMBER: builtins.int
+    FULL_ABSORPTION_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """which machines, for people"""
+    pool: builtins.str
+    nodes: builtins.int
+    """of this kind"""
+    gpus: builtins.int
+    gpu_type: builtins.str
+    currency: builtins.str
+    price_id: builtins.str
+    stable_id: builtins.str
+    """what is priced, through every change of its price"""
+    source: builtins.str
+    valid_from: builtins.int
+    valid_until: builtins.int
+    cost_nanos_per_hour: builtins.int
+    """what it costs its site"""
+    charge_nanos_per_hour: builtins.int
+    """what jobs pay"""
+    list_nanos_per_hour: builtins.int
+    """before any discount"""
+    effective_nanos_per_hour: builtins.int
+    """purchases spread over their life"""
+    marginal_nanos_per_hour: builtins.int
+    """what an hour of use adds"""
+    gpu_nanos_per_hour: builtins.int
+    """of the charge rate, as cpu and memory"""
+    cpu_nanos_per_hour: builtins.int
+    memory_nanos_per_hour: builtins.int
+    sold_ppm: builtins.int
+    """what jobs held of its pool since `since`, by cost, in millionths; -1: nothing known"""
+    full_absorption_nanos_per_hour: builtins.int
+    """at which that would have paid for all of it"""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PricePart]:
+        """of the cost rate of an owned node"""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        pool: builtins.str = ...,
+        nodes: builtins.int = ...,
+        gpus: builtins.int = ...,
+        gpu_type: builtins.str = ...,
+        currency: builtins.str = ...,
+        price_id: builtins.str = ...,
+        stable_id: builtins.str = ...,
+        source: builtins.str = ...,
+        valid_from: builtins.int = ...,
+        valid_until: builtins.int = ...,
+        parts: collections.abc.Iterable[global___PricePart] | None = ...,
+        cost_nanos_per_hour: builtins.int = ...,
+        charge_nanos_per_hour: builtins.int = ...,
+        list_nanos_per_hour: builtins.int = ...,
+        effective_nanos_per_hour: builtins.int = ...,
+        marginal_nanos_per_hour: builtins.int = ...,
+        gpu_nanos_per_hour: builtins.int = ...,
+        cpu_nanos_per_hour: builtins.int = ...,
+        memory_nanos_per_hour: builtins.int = ...,
+        sold_ppm: builtins.int = ...,
+        full_absorption_nanos_per_hour: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["charge_nanos_per_hour", b"charge_nanos_per_hour", "cost_nanos_per_hour", b"cost_nanos_per_hour", "cpu_nanos_per_hour", b"cpu_nanos_per_hour", "currency", b"currency", "effective_nanos_per_hour", b"effective_nanos_per_hour", "full_absorption_nanos_per_hour", b"full_absorption_nanos_per_hour", "gpu_nanos_per_hour", b"gpu_nanos_per_hour", "gpu_type", b"gpu_type", "gpus", b"gpus", "list_nanos_per_hour", b"list_nanos_per_hour", "marginal_nanos_per_hour", b"marginal_nanos_per_hour", "memory_nanos_per_hour", b"memory_nanos_per_hour", "name", b"name", "nodes", b"nodes", "parts", b"parts", "pool", b"pool", "price_id", b"price_id", "sold_ppm", b"sold_ppm", "source", b"source", "stable_id", b"stable_id", "valid_from", b"valid_from", "valid_until", b"valid_until"]) -> None: ...
+
+global___PriceExplanation = PriceExplanation
+
+@typing.final
+class ExplainPriceResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPLANATIONS_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    since: builtins.int
+    """of the month whose sold hours count"""
+    @property
+    def explanations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PriceExplanation]: ...
+    def __init__(
+        self,
+        *,
+        explanations: collections.abc.Iterable[global___PriceExplanation] | None = ...,
+        since: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["explanations", b"explanations", "since", b"since"]) -> None: ...
+
+global___ExplainPriceResponse = ExplainPriceResponse
+
+@typing.final
 class ReportRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

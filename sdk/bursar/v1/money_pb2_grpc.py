@@ -227,6 +227,11 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.PricesRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.PricesResponse.FromString,
                 )
+        self.ExplainPrice = channel.unary_unary(
+                '/bursar.v1.Money/ExplainPrice',
+                request_serializer=bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.FromString,
+                )
         self.Report = channel.unary_stream(
                 '/bursar.v1.Money/Report',
                 request_serializer=bursar_dot_v1_dot_money__pb2.ReportRequest.SerializeToString,
@@ -258,6 +263,13 @@ class MoneyServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainPrice(self, request, context):
+        """Every part of the price of a node, a pool, a cost model or a machine type.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """A report as a file, in chunks: focus | statement.
         """
@@ -282,6 +294,11 @@ def add_MoneyServicer_to_server(servicer, server):
                     servicer.Prices,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.PricesRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.PricesResponse.SerializeToString,
+            ),
+            'ExplainPrice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPrice,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.SerializeToString,
             ),
             'Report': grpc.unary_stream_rpc_method_handler(
                     servicer.Report,
@@ -346,6 +363,23 @@ class Money(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Prices',
             bursar_dot_v1_dot_money__pb2.PricesRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.PricesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExplainPrice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/ExplainPrice',
+            bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -143,6 +143,12 @@ class MoneyStub:
     ]
     """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
 
+    ExplainPrice: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ExplainPriceRequest,
+        bursar.v1.money_pb2.ExplainPriceResponse,
+    ]
+    """Every part of the price of a node, a pool, a cost model or a machine type."""
+
     Report: grpc.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
         bursar.v1.money_pb2.ReportChunk,
@@ -167,6 +173,12 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.PricesResponse,
     ]
     """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
+
+    ExplainPrice: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ExplainPriceRequest,
+        bursar.v1.money_pb2.ExplainPriceResponse,
+    ]
+    """Every part of the price of a node, a pool, a cost model or a machine type."""
 
     Report: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -198,6 +210,14 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.PricesResponse, collections.abc.Awaitable[bursar.v1.money_pb2.PricesResponse]]:
         """Prices in force, or with `history` those that ended too; with `gpus` offers of machines."""
+
+    @abc.abstractmethod
+    def ExplainPrice(
+        self,
+        request: bursar.v1.money_pb2.ExplainPriceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.ExplainPriceResponse, collections.abc.Awaitable[bursar.v1.money_pb2.ExplainPriceResponse]]:
+        """Every part of the price of a node, a pool, a cost model or a machine type."""
 
     @abc.abstractmethod
     def Report(
