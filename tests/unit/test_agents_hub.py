@@ -12,6 +12,7 @@ from bursar.errors import Forbidden, InvalidRequest, ServerUnavailable
 from bursar.model import EndCause
 from bursard.fleet import AgentLink, Agents, Assign, Hello, Started, StepFrame
 from bursard.fleet import link as link_module
+from bursard.fleet.fleet import STRANGERS_A_TURN
 from bursard.fleet.link import (
     LAZY_MAX,
     LOG_ANSWER_S,
@@ -34,11 +35,15 @@ class Site(World):
         super().__init__()
         self.hub = Agents(self.engine, self.fleet)
 
-    async def connect(self, **changes: object) -> AgentLink:
+    async def admitted(self, **changes: object) -> AgentLink:
+        """A stream whose hello was taken; its node is served by nobody yet."""
         hello = msgspec.structs.replace(HELLO, boot_us=self.clock.boot_us(), **changes)
         node = await self.hub.admit(hello)
-        link = AgentLink(node.id, FACTS.name, "boot-1", instance="agent_1")
-        self.hub.join(link, hello.truths)
+        return AgentLink(node.id, FACTS.name, "boot-1", instance="agent_1")
+
+    async def connect(self, truths: tuple[MemberTruth, ...] = (), **changes: object) -> AgentLink:
+        link = await self.admitted(truths=truths, **changes)
+        self.hub.join(link, truths)
         return link
 
 
@@ -87,6 +92,48 @@ def test_leaving_a_replaced_stream_leaves_the_newer_one_in_its_place() -> None:
         assert site.hub.leave(new) is True
         assert (site.hub.links, site.node().connected, new.closed) == ({}, False, True)
         assert site.hub.leave(new) is False
+
+    play(story)
+
+
+def test_a_stream_that_ends_before_it_joined_leaves_its_node_silent_unless_another_serves_it() -> None:
+    async def story(site: Site) -> None:
+        first, second = [await site.admitted() for _ in range(2)]
+        assert site.node().connected
+        assert site.hub.leave(first) is False
+        assert site.node().connected  # the second is about to serve it
+        assert site.hub.leave(second) is True
+        assert not site.node().connected
+        served = await site.connect()
+        assert site.hub.leave(await site.admitted()) is False
+        assert site.node().connected
+        assert site.hub.links == {served.node_id: served}
+
+    play(story)
+
+
+def test_a_stream_that_ends_while_its_successor_is_on_its_way_says_nothing_of_the_node() -> None:
+    async def story(site: Site) -> None:
+        old = await site.connect()
+        new = await site.admitted()
+        assert old.closed
+        assert site.hub.leave(old) is False
+        site.hub.join(new, ())
+        assert site.node().connected
+        assert site.hub.leave(new) is True
+        assert not site.node().connected
+
+    play(story)
+
+
+def test_what_a_node_tells_of_that_is_not_of_these_books_is_ended_so_many_a_turn() -> None:
+    async def story(site: Site) -> None:
+        count = 2 * STRANGERS_A_TURN + 1
+        truths = tuple(
+            MemberTruth(attempt_id=f"att_{number}", rank=0, running=True) for number in range(count)
+        )
+        link = await site.connect(truths=truths)
+        assert [len(await link.take()) for _ in range(3)] == [STRANGERS_A_TURN, STRANGERS_A_TURN, 1]
 
     play(story)
 

@@ -7,7 +7,8 @@ from bursard.store import ChargeSum
 
 
 def part(*keys: str, nanos: int = 5) -> ChargeSum:
-    return ChargeSum(keys=keys, nanos=nanos, gpu=0, cpu=nanos, memory=0, charges=1, held_us=1, unpriced_us=0)
+    used = {"gpu_milli_us": 0, "cpu_milli_us": 1000, "held_us": 1, "unpriced_us": 0}
+    return ChargeSum(keys=keys, nanos=nanos, gpu=0, cpu=nanos, memory=0, charges=1, **used)
 
 
 def test_a_gang_is_one_job_of_its_project_and_all_its_parts_are_its_cost() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -60,6 +61,8 @@ class Agents:
         self.fleet = fleet
         self.links: dict[str, AgentLink] = {}
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
+        self._coming: Counter[str] = Counter()
+        """Streams by node that were admitted and have neither joined nor left."""
         self._raising = asyncio.Lock()
         self._hellos = Hellos()
         engine.listeners.append(self._on_event)
@@ -105,6 +108,7 @@ class Agents:
         node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused)
         if live is not None:
             live.close()
+        self._coming[node.id] += 1
         return node
 
     def _own_stream(self, hello: Hello) -> AgentLink | None:
@@ -166,20 +170,34 @@ class Agents:
         older = self.links.get(link.node_id)
         if older is not None:
             older.close()
+        self._came(link)
         self.links[link.node_id] = link
         self._truths[link.node_id] = tuple(truths)
         link.last_seen_at = self.engine.now()
         self.fleet.join(self.engine.state.nodes[link.node_id], self)
 
     def leave(self, link: AgentLink) -> bool:
-        """Its stream is gone. False when a newer stream has taken its place."""
+        """Its stream is gone, joined or not. False when another serves the node or is about to."""
         link.close()
-        if self.links.get(link.node_id) is not link:
+        if not link.joined:
+            self._came(link)
+        elif self.links.get(link.node_id) is link:
+            del self.links[link.node_id]
+            self._truths.pop(link.node_id, None)
+        else:
             return False
-        del self.links[link.node_id]
-        self._truths.pop(link.node_id, None)
+        if link.node_id in self.links or self._coming[link.node_id] > 0:
+            return False
         node = self.engine.state.nodes.get(link.node_id)
         return node is not None and self.fleet.leave(node, self)
+
+    def _came(self, link: AgentLink) -> None:
+        """It is no longer between its admission and its place among those that serve."""
+        if not link.joined:
+            link.joined = True
+            self._coming[link.node_id] -= 1
+            if self._coming[link.node_id] <= 0:
+                del self._coming[link.node_id]
 
     async def watch(self, link: AgentLink) -> None:
         """Close the link when its agent hangs (it keeps its connection open, but its heart has stopped), or

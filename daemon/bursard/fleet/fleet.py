@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 
 Secrets = Callable[[JobSpec], Mapping[str, str]]
 _TOO_LONG = "is over 128 KiB; use a file"
+STRANGERS_A_TURN = 1_000
 
 
 def _no_secrets(spec: JobSpec) -> Mapping[str, str]:
@@ -330,9 +331,14 @@ class Fleet:
         # As they were placed: of two that had one share, the end of the first makes room for the second.
         order = {attempt_id: place for place, attempt_id in enumerate(node.live)}
         truths = sorted(backend.adopt(node.id), key=lambda truth: order.get(truth.attempt_id, -1))
+        strange = []
         for truth in truths:
             known.add((truth.attempt_id, truth.rank))
-            self._reconcile(backend, node, truth, actor)
+            if node.live.get(truth.attempt_id) == truth.rank:
+                self._reconcile(node, truth)
+            else:
+                strange.append(truth)
+        self._end_strangers(backend, node, strange)
         for attempt_id, rank in list(node.live.items()):
             if (attempt_id, rank) not in known:
                 self._missing(node, attempt_id, rank, actor)
@@ -343,18 +349,29 @@ class Fleet:
     def _started_at(self, attempt_id: str, rank: int) -> int:
         return self.engine.state.attempts[attempt_id].members[rank].started_at
 
-    def _reconcile(self, backend: Backend, node: NodeRecord, truth: MemberTruth, actor: str) -> None:
-        attempt = self.engine.state.attempts.get(truth.attempt_id)
-        mine = attempt is not None and node.live.get(truth.attempt_id) == truth.rank
-        if not mine:
+    def _end_strangers(self, backend: Backend, node: NodeRecord, strange: Sequence[MemberTruth]) -> None:
+        """What a node tells of and our books do not have there is ended, or forgotten; so many a turn, since
+        an agent may tell of 50,000.
+        """
+        if self._backends.get(node.id) is not backend:
+            return
+        running = 0
+        for truth in strange[:STRANGERS_A_TURN]:
             self.suspect(node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank))
             if truth.running:
-                log.warning("unknown attempt runs on a node", extra={"attempt": truth.attempt_id})
+                running += 1
                 backend.stop(node.id, Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
             else:
                 self._acknowledge(node.id, truth.attempt_id, truth.rank)
-            return
-        assert attempt is not None
+        if running:
+            told = {"node": node.facts.name, "count": running, "first": strange[0].attempt_id}
+            log.warning("unknown attempts run on a node; they are ended", extra=told)
+        if len(strange) > STRANGERS_A_TURN:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_strangers, backend, node, strange[STRANGERS_A_TURN:])
+
+    def _reconcile(self, node: NodeRecord, truth: MemberTruth) -> None:
+        attempt = self.engine.state.attempts[truth.attempt_id]
         if truth.running:
             if truth.pid:
                 self.started(node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us))
@@ -381,10 +398,10 @@ class Fleet:
             self._assign(attempt, member)
 
     def leave(self, node: NodeRecord, backend: Backend) -> bool:
-        """A backend serves a node no longer. False when another has taken its place."""
-        if self._backends.get(node.id) is not backend:
+        """A backend serves a node no longer, or never came to. False when another has taken its place."""
+        if self._backends.get(node.id, backend) is not backend:
             return False
-        del self._backends[node.id]
+        self._backends.pop(node.id, None)
         self.engine.commit(nodes.silent(self.engine.state, node), "bursard")
         return True
 

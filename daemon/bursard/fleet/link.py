@@ -67,6 +67,7 @@ class AgentLink:
         self.instance = instance
         self.version = version
         self.closed = False
+        self.joined = False
         self.last_seen_at = 0
         self.heard_boot_us = 0
         self.token_sha256 = ""

@@ -75,21 +75,23 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 raise
             yield pb.DaemonMessage(refused=pb.Refused(reason=error.reason, message=error.message))
             return
-        await self.engine.durable()
-        yield self._welcome(node)
-        self.hub.join(link, hello.truths)
-        reader = asyncio.create_task(self._read(requests, link), name=f"agent-{link.name}")
-        reader.add_done_callback(lambda _: link.close())
-        watch = asyncio.create_task(self.hub.watch(link), name=f"watch-{link.name}")
-        try:
-            while messages := await link.take():
-                for message in self._pack(messages):
-                    yield message
-            if reader.done() and not reader.cancelled():
-                reader.result()
+        try:  # from here on the node counts as connected: whatever comes, it is left again
+            await self.engine.durable()
+            yield self._welcome(node)
+            self.hub.join(link, hello.truths)
+            reader = asyncio.create_task(self._read(requests, link), name=f"agent-{link.name}")
+            reader.add_done_callback(lambda _: link.close())
+            watch = asyncio.create_task(self.hub.watch(link), name=f"watch-{link.name}")
+            try:
+                while messages := await link.take():
+                    for message in self._pack(messages):
+                        yield message
+                if reader.done() and not reader.cancelled():
+                    reader.result()
+            finally:
+                reader.cancel()
+                watch.cancel()
         finally:
-            reader.cancel()
-            watch.cancel()
             if self.hub.leave(link):
                 self.telemetry.drop(link.name)
 
