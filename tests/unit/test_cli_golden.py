@@ -58,6 +58,7 @@ ANSWERS: dict[str, Any] = {
     "Nodes/Top": [and_empty(filled(nodes_pb2.TopResponse(), "one"), "nodes")],
     "Money/Budgets": money_pb2.BudgetsResponse(budgets=BUDGETS),
     "Money/Prices": money_pb2.PricesResponse(prices=PRICES),
+    "Money/ExplainPrice": and_empty(filled(money_pb2.ExplainPriceResponse(), "one"), "explanations"),
     "Money/Cost": and_empty(filled(money_pb2.CostResponse(), "one"), "rows"),
     "Policies/List": money_pb2.ListPoliciesResponse(policies=POLICIES),
     "Policies/Get": POLICIES[0],
@@ -69,13 +70,15 @@ ANSWERS: dict[str, Any] = {
 }
 SHOWN = (
     "ls", "show 1", "explain 1", "hold 1", "run --dry-run -- true", "nodes", "node show n",
-    "node token n --list", "top", "offers", "prices ls", "events", "doctor", "cost", "cost --by project,user",
-    "budget ls", "budget show b", "policy ls", "policy show p", "grant ls", "secret ls",
+    "node token n --list", "top", "offers", "prices ls", "prices explain n", "events", "doctor", "cost",
+    "cost --by project,user", "budget ls", "budget show b", "policy ls", "policy show p", "grant ls",
+    "secret ls",
 )  # fmt: skip
 LISTS = (
     "ls",
     "nodes",
     "offers",
+    "prices explain n",
     "cost",
     "cost --by project,user",
     "budget ls",

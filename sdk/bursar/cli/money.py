@@ -282,13 +282,13 @@ def prices_explain(client: WireClient, name: str, output: Output) -> None:
         for one in documents
         for rate in one["rates"]
     ]
-    emit(rows, EXPLAIN_COLUMNS, output, identity="rate", document=documents, empty="no price")
+    since = view.instant(found.since)
+    document = {"since": since, "explanations": documents}
+    emit(rows, EXPLAIN_COLUMNS, output, identity="rate", document=document, empty="no price")
     if output.format == "table" and not output.quiet:
-        since = time_text(view.instant(found.since))
         for one in documents:
-            sys.stdout.write(
-                f"{one['name']}: {_sold_text(one['sold'], since)}; {one['price_id']}, {one['source']}\n"
-            )
+            told = _sold_text(one["sold"], time_text(since))
+            sys.stdout.write(f"{one['name']}: {told}; {one['price_id']}, {one['source']}\n")
 
 
 def _means(document: Row, rate: str) -> str:
