@@ -62,7 +62,7 @@ def test_torchrun_makes_one_world_of_the_processes_of_all_nodes(cluster: StepClu
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI; apt-get install openmpi-bin")
-def test_mpi_starts_a_process_for_each_core_of_all_nodes(cluster: StepCluster) -> None:
+def test_mpi_starts_as_many_processes_on_each_node_as_are_asked_for(cluster: StepCluster) -> None:
     told = run_example(cluster, "mpi")
     assert sorted(line for line in told if line.startswith("rank")) == [
         f"rank {rank} of 4" for rank in range(4)
@@ -70,11 +70,11 @@ def test_mpi_starts_a_process_for_each_core_of_all_nodes(cluster: StepCluster) -
 
 
 def test_dask_has_a_worker_on_each_node_before_the_command_starts(cluster: StepCluster) -> None:
-    assert run_example(cluster, "dask") == ["2 workers with 4 threads: 14"]
+    assert run_example(cluster, "dask") == ["2 workers with 2 threads: 14"]
 
 
 def test_ray_has_all_nodes_before_the_command_starts(cluster: StepCluster) -> None:
-    assert run_example(cluster, "ray")[-1] == "2 nodes with 4 CPUs: 14"
+    assert run_example(cluster, "ray")[-1] == "2 nodes with 2 CPUs: 14"
 
 
 @pytest.mark.skipif(
