@@ -64,7 +64,7 @@ ALLOWED = {
     "PricingCategory": {"", "Standard", "Dynamic", "Committed", "Other"},
     "ServiceCategory": {"AI and Machine Learning", "Compute"},
     "ServiceSubcategory": {"AI Platforms", "Machine Learning", "Virtual Machines", "Containers"},
-    "x_WasteCategory": {"", "unallocated", "node-down", "rounding", "absorption"},
+    "x_WasteCategory": {"", "unallocated", "down", "overhead", "absorption"},
     "x_MeterConfidence": {"measured", "unknown-price", "no-unit-price"},
     "x_Late": {"true", "false"},
 }

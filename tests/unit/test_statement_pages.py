@@ -38,22 +38,26 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
     assert page("text", SITE) == (
         "Statement 2026-11, in EUR\n"
         "\n"
-        "project          jobs         hours                    cost\n"
+        "project          jobs    hours held                    cost\n"
         "nlp/finetune       12         1.500             1.500000000\n"
         "(none)              1         0.000             0.000000007\n"
         "total              13         1.500             1.500000007\n"
         "\n"
-        "jobs                   1.500000007\n"
-        "idle                   0.000000030\n"
-        "down                   0.000000000\n"
-        "unknown                0.000000000\n"
-        "rounding              -0.000000002\n"
-        "price change           0.000000000\n"
-        "absorption             0.000000000\n"
-        "node cost              1.500000035\n"
-        "difference             0.000000000\n"
+        "jobs                   1.500000007  what jobs pay for their shares\n"
+        "idle                   0.000000030  held by no job\n"
+        "down                   0.000000000  while the machine was down\n"
+        "unknown                0.000000000  while nobody knew what the machine did\n"
+        "overhead              -0.000000002  rounding between shares and node cost\n"
+        "variance               0.000000000  "
+        "at prices in force, less at the prices that jobs were placed at\n"
+        "absorption             0.000000000  "
+        "cost of shares, less what they are to pay; below zero: jobs paid more\n"
+        "node cost              1.500000035  the sum of the above\n"
+        "difference             0.000000000  what all nodes cost by themselves, less that sum: "
+        "0, or the books are wrong\n"
         "\n"
-        "0.250 hours have no known price; their cost is unknown, not 0.\n"
+        "0.250 hours of shares and nodes have no known price; what they cost is unknown, not 0, "
+        "and in no sum above.\n"
     )
 
 
@@ -61,11 +65,18 @@ def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
     assert page("text", ONE) == (
         "Statement 2026-11 for nlp, in EUR\n"
         "\n"
-        "project          jobs         hours                    cost\n"
+        "project          jobs    hours held                    cost\n"
         "nlp/finetune       12         1.500             1.500000000\n"
         "(none)              1         0.000             0.000000007\n"
         "total              13         1.500             1.500000007\n"
     )
+
+
+def test_a_project_that_ran_at_no_known_price_is_marked() -> None:
+    row = CostRow(("a",), nanos=1, held_us=2, unknown_us=1, jobs=1)
+    found = msgspec.structs.replace(ONE, projects=CostTable((), (row,), CostRow((), nanos=1)))
+    marked = [line for line in page("text", found).splitlines() if "part of it at no known price" in line]
+    assert [line.split()[0] for line in marked] == ["a"]
 
 
 @pytest.mark.parametrize("found", [SITE, ONE], ids=["site", "project"])
@@ -93,7 +104,7 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     assert json.loads(page("json", found)) == expected
 
 
-def test_csv_has_the_projects_then_what_no_project_owes_then_the_total() -> None:
+def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_the_node_cost() -> None:
     head = "line,project,jobs,held_s,unknown_price_s,cost,currency\n"
     projects = (
         "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR\n"
@@ -106,8 +117,7 @@ def test_csv_has_the_projects_then_what_no_project_owes_then_the_total() -> None
         "variance,,0,0.000000,0.000000,0.000000000,EUR\n"
         "absorption,,0,0.000000,0.000000,0.000000000,EUR\n"
     )
-    total = "total,,0,0.000000,900.000000,1.500000035,EUR\n"
-    assert page("csv", SITE).replace("\r\n", "\n") == head + projects + kinds + total
-    assert page("csv", ONE).replace("\r\n", "\n") == (
-        head + projects + "total,,0,0.000000,0.000000,1.500000007,EUR\n"
-    )
+    total = "total,,13,5400.000001,0.000000,1.500000007,EUR\n"
+    node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR\n"
+    assert page("csv", SITE).replace("\r\n", "\n") == head + projects + total + kinds + node
+    assert page("csv", ONE).replace("\r\n", "\n") == (head + projects + total)

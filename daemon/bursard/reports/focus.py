@@ -40,7 +40,7 @@ from bursar.model import NodeFacts
 from bursar.resources import MILLI
 from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
 from bursard.reports.period import month_of
-from bursard.store import ChargeRow
+from bursard.store import ADJUSTMENTS, ChargeRow
 
 Cell = str | int | None
 """Instants are ints (microseconds, whole seconds), decimals at the scale of their column; None is null."""
@@ -57,10 +57,10 @@ _REMEMBERED = 20_000
 """Owners whose constant cells are kept; after that all are made anew."""
 _WASTE = {
     "idle": "unallocated",
-    "down": "node-down",
-    "unknown": "no-contact",
-    "overhead": "rounding",
-    "variance": "price-variance",
+    "down": "down",
+    "unknown": "unknown",
+    "overhead": "overhead",
+    "variance": "variance",
     "absorption": "absorption",
 }
 _WORDS = {
@@ -72,8 +72,6 @@ _WORDS = {
     "variance": "what jobs on node {node} are to pay beyond the prices that they were placed at",
     "absorption": "cost of the shares of node {node} beyond what jobs are to pay for them",
 }
-_ADJUSTMENTS = ("overhead", "variance", "absorption")
-"""Money without time of its own: the time is that of the shares."""
 
 
 class FocusContext(msgspec.Struct, frozen=True):
@@ -201,7 +199,7 @@ class _Maker:
         coverage = self._coverage
         coverage.rows += 1
         coverage.nanos += group.nanos
-        adjustment = charge.kind in _ADJUSTMENTS
+        adjustment = charge.kind in ADJUSTMENTS
         if not adjustment:
             coverage.held_us += group.held_us
             coverage.unknown_us += 0 if charge.price_id else group.held_us
@@ -297,7 +295,7 @@ def _machine(facts: NodeFacts | None, charge: ChargeRow) -> _Machine:
 def _constant(
     charge: ChargeRow, month: tuple[int, int], machine: _Machine, context: FocusContext
 ) -> Constant:
-    adjustment = charge.kind in _ADJUSTMENTS
+    adjustment = charge.kind in ADJUSTMENTS
     cells: dict[str, Cell] = {
         "BillingAccountId": context.cluster_id,
         "BillingAccountName": context.provider,
@@ -432,7 +430,7 @@ def _account(charge: ChargeRow) -> dict[str, Cell]:
 
 def _own(charge: ChargeRow) -> dict[str, Cell]:
     confidence = "measured" if charge.price_id else "unknown-price"
-    if charge.price_id and not charge.rate and charge.kind not in _ADJUSTMENTS:
+    if charge.price_id and not charge.rate and charge.kind not in ADJUSTMENTS:
         confidence = "no-unit-price"
     return {
         "x_Experiment": charge.experiment or None,

@@ -1,7 +1,7 @@
 """The statement: what each project owes for a period, and that it adds up to what the nodes cost.
 
-Why     a sum that a reader can check is worth more than one to be believed: job shares + idle + down +
-        rounding = node cost stands on the page, per pool, with the difference, which is 0.
+Why     a sum that a reader can check is worth more than one to be believed: what jobs pay + what no job does
+        = node cost stands on the page, with the difference, which is 0.
 """
 
 from __future__ import annotations
@@ -67,14 +67,19 @@ def statement(
     )
 
 
-_NAMES = {
-    "usage": "jobs",
-    "idle": "idle",
-    "down": "down",
-    "unknown": "unknown",
-    "overhead": "rounding",
-    "variance": "price change",
-    "absorption": "absorption",
+_MEANINGS = {
+    "usage": "what jobs pay for their shares",
+    "idle": "held by no job",
+    "down": "while the machine was down",
+    "unknown": "while nobody knew what the machine did",
+    "overhead": "rounding between shares and node cost",
+    "variance": "at prices in force, less at the prices that jobs were placed at",
+    "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
+}
+"""Charge kinds, by the one word for each that every report uses."""
+_TOTALS = {
+    "node cost": "the sum of the above",
+    "difference": "what all nodes cost by themselves, less that sum: 0, or the books are wrong",
 }
 
 
@@ -91,11 +96,12 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     of = f" for {found.project}" if found.project else ""
     lines = [f"Statement {found.period.text}{of}, in {found.currency}", ""]
     width = max([len("project"), *(len(row.keys[0]) for row in found.projects.rows)])
-    lines.append(f"{'project':<{width}}  {'jobs':>7}  {'hours':>12}  {'cost':>22}")
+    lines.append(f"{'project':<{width}}  {'jobs':>7}  {'hours held':>12}  {'cost':>22}")
     for row in found.projects.rows:
         name = row.keys[0] or "(none)"
+        mark = "  part of it at no known price" if row.unknown_us else ""
         lines.append(
-            f"{name:<{width}}  {row.jobs:>7}  {_hours(row.held_us):>12}  {format_nanos(row.nanos):>22}"
+            f"{name:<{width}}  {row.jobs:>7}  {_hours(row.held_us):>12}  {format_nanos(row.nanos):>22}{mark}"
         )
     total = found.projects.total
     lines.append(
@@ -103,23 +109,29 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     )
     if not found.project:
         lines.append("")
-        lines += [f"{_NAMES[kind]:<12}{format_nanos(_kind(found, kind).nanos):>22}" for kind in _NAMES]
-        lines.append(f"{'node cost':<12}{format_nanos(found.node_nanos):>22}")
-        lines.append(f"{'difference':<12}{format_nanos(found.difference_nanos):>22}")
+        sums = [("jobs" if kind == "usage" else kind, _kind(found, kind).nanos) for kind in _MEANINGS]
+        sums += [("node cost", found.node_nanos), ("difference", found.difference_nanos)]
+        meanings = [*_MEANINGS.values(), *_TOTALS.values()]
+        lines += [
+            f"{name:<12}{format_nanos(nanos):>22}  {meaning}"
+            for (name, nanos), meaning in zip(sums, meanings, strict=True)
+        ]
     unknown = found.kinds.total.unknown_us
     if unknown:
-        lines += ["", f"{_hours(unknown)} hours have no known price; their cost is unknown, not 0."]
+        what = f"{_hours(unknown)} hours of shares and nodes have no known price"
+        lines += ["", f"{what}; what they cost is unknown, not 0, and in no sum above."]
     yield ("\n".join(lines) + "\n").encode()
 
 
 def csv_pieces(found: Statement) -> Iterator[bytes]:
-    """One line per project, then one per kind of what no project owes; their sum is the node cost."""
+    """One line per project and their total, then one per kind of what no project owes, and the sum of all."""
     header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency")
     lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
+    lines.append(_csv_line("total", "", found.projects.total, found.currency))
     if not found.project:
-        kinds = [kind for kind in _NAMES if kind != "usage"]
+        kinds = [kind for kind in _MEANINGS if kind != "usage"]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
-    lines.append(_csv_line("total", "", found.kinds.total, found.currency))
+        lines.append(_csv_line("node_cost", "", found.kinds.total, found.currency))
     return csv_lines(header, lines)
 
 
@@ -163,7 +175,7 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
     }
     if not found.project:
-        document |= {name: money(_kind(found, name).nanos) for name in _NAMES if name != "usage"}
+        document |= {name: money(_kind(found, name).nanos) for name in _MEANINGS if name != "usage"}
         document["node_cost"] = money(found.node_nanos)
         document["difference"] = money(found.difference_nanos)
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

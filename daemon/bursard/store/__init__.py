@@ -9,6 +9,7 @@ Why     two doors: `Log` for the one writer, `Views` for everybody who asks. SQL
 from __future__ import annotations
 
 from bursard.store.base import (
+    ADJUSTMENTS,
     Batch,
     ChargeFilter,
     ChargeRow,
@@ -37,6 +38,7 @@ from bursard.store.scratch import ScratchStore
 from bursard.store.sqlite import SqliteStore
 
 __all__ = [
+    "ADJUSTMENTS",
     "Batch",
     "ChargeFilter",
     "ChargeRow",

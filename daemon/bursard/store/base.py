@@ -348,12 +348,16 @@ def check_dims(by: Sequence[str]) -> None:
             raise InvalidRequest(f"cannot group by {dim!r}; known: {known}, label:<key>")
 
 
+ADJUSTMENTS = ("overhead", "variance", "absorption")
+"""Kinds that are money alone: their time is that of the shares they adjust, and is not summed again."""
+
+
 class ChargeSum(NamedTuple):
     """Charges folded by their keys.
 
     Attributes:
         keys: one per dimension asked for; hour and day as instants, month as `2026-11`.
-        charges: how many rows. held_us: their summed length.
+        charges: how many rows. held_us: their summed length, of `ADJUSTMENTS` 0.
         gpu_milli_us, cpu_milli_us: what jobs used: thousandths of a GPU or CPU, times microseconds.
         unpriced_us: the part of it whose price is unknown: its amount is unknown too, not 0.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursard.store.base import (
+    ADJUSTMENTS,
     LABEL_PREFIX,
     ChargeFilter,
     ChargeRow,
@@ -304,6 +305,9 @@ SUMMED = ("nanos", "gpu", "cpu", "memory", _USED.format("gpu_milli"), _USED.form
 """Of a node's own time the share is the whole node, which nobody used."""
 
 
+_TIMED = f"case when kind in {ADJUSTMENTS} then 0 else held_us end"
+
+
 def wide_sum(column: str) -> str:
     """A sum as two numbers, for `wide`: SQLite refuses one that passes 64 bits, which money of a site can."""
     return f"sum(({column}) >> 32), sum(({column}) & 4294967295)"
@@ -329,8 +333,8 @@ def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) ->
     numbers = ", ".join(str(position + 1) for position in range(len(keys)))
     text = (
         f"select {''.join(key + ', ' for key in keys)}"
-        f"{', '.join(map(wide_sum, SUMMED))}, count(*), sum(held_us), "
-        "sum(case when price_id = '' then held_us else 0 end) "
+        f"{', '.join(map(wide_sum, SUMMED))}, count(*), sum({_TIMED}), "
+        f"sum(case when price_id = '' then {_TIMED} else 0 end) "
         f"from {rows}"
     )
     text += f" group by {numbers} order by {numbers}" if keys else " having count(*) > 0"

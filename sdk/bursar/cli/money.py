@@ -54,7 +54,7 @@ _PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
     "--idle",
     "include_idle",
     is_flag=True,
-    help="What no job owes as well: idle, down, rounding, price changes.",
+    help="What no job pays as well: idle, down, unknown, overhead, variance, absorption.",
 )
 @listing
 @connected
