@@ -37,6 +37,7 @@ from bursar_agent.probes.nvml import NvmlGpus
 from bursar_agent.probes.readings import GpuProbe
 from bursar_agent.probes.sampler import Sampler
 from bursar_agent.probes.simulated import SimulatedGpus
+from bursar_agent.progress import ProgressFiles
 from bursar_agent.publisher import Broker, Publisher
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
@@ -142,6 +143,7 @@ class App:
         self._members = Members(
             self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit, self._devices
         )
+        self._progress = ProgressFiles(self._runner.read_progress, self._clock.boot_us)
         await self._runner.open()
         self._steps = Steps(
             Path(self._state.steps_dir),
@@ -236,6 +238,7 @@ class App:
             live = self._core.live()
             reading, trees = await loop.run_in_executor(self._probing, self._sampler.sample, live)
             reading = await self._devices.read(reading, trees)
+            reading = await self._progress.look(reading)
             batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,))
             if self._publisher is not None:
                 self._publisher.offer(batch.SerializeToString())
@@ -279,6 +282,8 @@ class App:
         self._probing.shutdown(wait=False)
         if hasattr(self, "_devices"):
             self._devices.close()
+        if hasattr(self, "_progress"):
+            self._progress.close()
         if hasattr(self, "_spooling"):
             self._spooling.close()
         if hasattr(self, "_forgotten"):

@@ -22,6 +22,7 @@ from bursar.model import EndCause, Energy, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.devices import Devices
 from bursar_agent.environment import Accounts, start_request
+from bursar_agent.progress import last_told
 from bursar_agent.runner.handle import Runner
 from bursar_agent.runner.logtimes import Marks, marks_of, offset_since
 from bursar_agent.runner.model import (
@@ -124,7 +125,7 @@ class Members:
             self._emit(started_of(event))
             return
         key = (event.report.attempt_id, event.report.rank)
-        end = s.MemberEnded(*key, exit_of(event.report))
+        end = s.MemberEnded(*key, self._with_progress(key, exit_of(event.report)))
         if self._devices.holds(key):
             self.tasks.spawn(self._ended(end), "energy-of-end")
         else:
@@ -133,7 +134,7 @@ class Members:
     async def truths(self) -> tuple[s.Truth, ...]:
         """What the supervisors' files say of every member."""
         found = [truth_of(each, self._boot_id) for each in await self._runner.adopt()]
-        return tuple([await self._with_energy(truth) for truth in found])
+        return tuple([await self._with_rest(truth) for truth in found])
 
     def release(self, key: s.Key) -> bool:
         """Drop what is kept of an ended member if it left nothing to read; False: it is kept for its log."""
@@ -161,11 +162,16 @@ class Members:
         key = (end.attempt_id, end.rank)
         self._emit(s.MemberEnded(*key, with_energy(end.exit, await self._devices.ended(key))))
 
-    async def _with_energy(self, truth: s.Truth) -> s.Truth:
+    async def _with_rest(self, truth: s.Truth) -> s.Truth:
         if truth.exit is None:
             return truth
-        energy = await self._devices.ended((truth.attempt_id, truth.rank))
-        return msgspec.structs.replace(truth, exit=with_energy(truth.exit, energy))
+        key = (truth.attempt_id, truth.rank)
+        exit = self._with_progress(key, with_energy(truth.exit, await self._devices.ended(key)))
+        return msgspec.structs.replace(truth, exit=exit)
+
+    def _with_progress(self, key: s.Key, exit: Exit) -> Exit:
+        told = last_told(self._runner.read_last_progress, key)
+        return exit if told is None else msgspec.structs.replace(exit, progress=told)
 
     # --- starting -------------------------------------------------------------------------------
 

@@ -134,6 +134,38 @@ class Attempt(Result, frozen=True, kw_only=True):
     placed_because: str
 
 
+class Progress(Result, frozen=True, kw_only=True):
+    """How far a job says that it has come; what it did not tell, or is not known, is None.
+
+    Attributes:
+        step, total: done since its first attempt began, and wanted.
+        samples, tokens: done in them. steps_per_second, samples_per_second, tokens_per_second: now, as its
+            node sees them grow. left: at this rate.
+        elapsed: of the newest attempt's loop; data_wait, compute, communication and checkpoint are in it.
+        goodput_ratio: compute and communication of elapsed, 0 to 1. mfu_ratio: of the devices' peak FLOP/s.
+        cost_per_step, cost_per_million_samples, cost_per_million_tokens: at what the job has cost so far.
+    """
+
+    step: int
+    total: int | None
+    samples: int | None
+    tokens: int | None
+    steps_per_second: float | None
+    samples_per_second: float | None
+    tokens_per_second: float | None
+    left: timedelta | None
+    elapsed: timedelta | None
+    data_wait: timedelta | None
+    compute: timedelta | None
+    communication: timedelta | None
+    checkpoint: timedelta | None
+    goodput_ratio: float | None
+    mfu_ratio: float | None
+    cost_per_step: Money | None
+    cost_per_million_samples: Money | None
+    cost_per_million_tokens: Money | None
+
+
 class ArrayProgress(Result, frozen=True, kw_only=True):
     """An array: how many tasks there are, and how many are in which state."""
 
@@ -190,6 +222,7 @@ class Job(Result, frozen=True, kw_only=True):
         cost_expected, cost_at_most: estimates; None: unknown.
         cost_unknown: some of it ran where no price is known, so `cost` is not all.
         rate_per_hour: of what runs now; None: unknown.
+        progress: that it tells of itself; progress_problem: why what it tells cannot be.
         redacted: the caller may not see command, env and script.
         left_out: fields that this answer does not carry, as rows of `list`; `get` has them.
     """
@@ -235,6 +268,8 @@ class Job(Result, frozen=True, kw_only=True):
     cpu_time: timedelta
     max_rss_bytes: int
     gpu_energy_joules: float | None
+    progress: Progress | None
+    progress_problem: str
     simulated: bool
     redacted: bool
     left_out: tuple[str, ...]

@@ -28,15 +28,16 @@ def test_slurm_and_bursar_directives_are_honoured_or_named_by_line(
         "train.sh",
         "#!/bin/bash\n#SBATCH --job-name=from-slurm --time=00:10:00\n#SBATCH --cpus-per-task=1\n"
         "#SBATCH --partition=fast\n#BURSAR --experiment exp-7 --model net\n"
-        "echo words $1 $BURSAR_JOB_NUMBER\n",
+        'echo words $1 $BURSAR_JOB_NUMBER\necho \'{"step": 3, "total": 4}\' > $BURSAR_PROGRESS_FILE\n',
     )
-    done = shared_cluster.run("submit", script, "-o", "json", "--", "hello")
-    job = json.loads(done.stdout)
-    assert "train.sh:4" in done.stderr
-    assert "--partition" in done.stderr
+    submitted = shared_cluster.run("submit", script, "-o", "json", "--", "hello")
+    job = json.loads(submitted.stdout)
+    assert "train.sh:4" in submitted.stderr
+    assert "--partition" in submitted.stderr
     assert (job["name"], job["time_limit_s"]) == ("from-slurm", 600)
     assert (job["experiment"], job["model"]) == ("exp-7", "net")
-    assert shared_cluster.ended(job["id"])["state"] == "SUCCEEDED"
+    done = shared_cluster.ended(job["id"])
+    assert (done["state"], done["progress"]["step"], done["progress"]["total"]) == ("SUCCEEDED", 3, 4)
     assert shared_cluster.log(job["id"]) == f"words hello {job['number']}\n"
 
 

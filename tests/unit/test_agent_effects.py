@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bursar.errors import BursarError, InvalidRequest, NotFound, ServerUnavailable
-from bursar.model import EndCause, Energy, Exit
+from bursar.model import EndCause, Energy, Exit, Progress
 from bursar_agent import effects
 from bursar_agent import stimuli as s
 from bursar_agent.effects import LOG_REPLY_BYTES_MAX, Members, SpoolWriter, Tasks
@@ -36,6 +36,7 @@ class Runner:
         self.log = b""
         self.marks: list[tuple[int, int]] = []
         self.kept = True
+        self.told: bytes | None = None
 
     async def start(self, requests: Sequence[Any]) -> list[StartResult]:
         self.asked.append([request.attempt_id for request in requests])
@@ -47,6 +48,9 @@ class Runner:
             self.results.get(one.attempt_id, StartResult(one.attempt_id, one.rank, "starting"))
             for one in requests
         ]
+
+    def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        return self.told
 
     async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
         self.asked.append((attempt_id, rank, request))
@@ -246,6 +250,12 @@ def test_starts_and_ends_are_told_with_the_energy_of_what_held_devices() -> None
         ]
         ended, running = await bench.members.truths()
         assert (ended.exit, ended.running, running.exit) == (drawn, False, None)
+        bench.runner.told = b'{"step": 5}'
+        told = msgspec.structs.replace(drawn, progress=Progress(step=5))
+        bench.members.heard(Ended(REPORT))
+        await bench.settled()
+        assert bench.events[3:] == [s.MemberEnded("att_1", 0, told)]
+        assert [one.exit for one in await bench.members.truths()] == [told, None]
 
     play(story)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,7 @@ def test_launch_environment_wins_over_the_machines_but_not_over_the_marker() -> 
         "HOME": "/account",
         "BURSAR_ATTEMPT": "2",
         "BURSAR_ATTEMPT_MEMBER": "att_1.0",
+        "BURSAR_PROGRESS_FILE": f"{Path.cwd()}/progress",
     }
 
 

@@ -242,7 +242,12 @@ def test_a_job_is_what_its_launch_says_and_what_only_the_node_knows() -> None:
         "B": "2",
         "BURSAR_ATTEMPT": "att_1",
         "BURSAR_ATTEMPT_MEMBER": "att_1.0@fe-1",
+        "BURSAR_PROGRESS_FILE": f"{os.getcwd()}/progress",
     }
+    assert made.progress_dir == ""
+    theirs = Job({**request(script="x"), "uid": 7, "gid": 7})
+    assert theirs.progress_dir == "/tmp/bursar-att_1.0@fe-1.progress"
+    assert theirs.env["BURSAR_PROGRESS_FILE"] == "/tmp/bursar-att_1.0@fe-1.progress/progress"
     assert (made.marker, made.uid, made.gid, made.warn_us, made.script_only) == (
         "att_1.0@fe-1",
         None,

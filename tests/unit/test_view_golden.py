@@ -24,7 +24,8 @@ from bursar.codec import view
 
 GOLDEN = Path(__file__).parents[1] / "golden/views.json"
 MORE: dict[str, tuple[Any, ...]] = {
-    "attempt": ("EUR",), "budget_after": ("EUR",), "cost": (("project", "user"),),
+    "attempt": ("EUR",), "budget_after": ("EUR",), "job_progress": ("EUR",),
+    "cost": (("project", "user"),),
     "cost_row": (("project", "user"), "EUR"), "node_token": ("node-1",),
 }  # fmt: skip
 """What a view is given beside its message."""

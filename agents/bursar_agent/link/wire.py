@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from bursar.codec.launch import exit_to_wire
+from bursar.codec.progress import progress_to_wire
 from bursar.model import NodeFacts
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
 from bursar_agent.agent import WAITING_MAX
-from bursar_agent.probes.readings import Activity, GpuReading, Health, Reading, Summary
+from bursar_agent.probes.readings import Activity, AttemptReading, GpuReading, Health, Reading, Summary
 from bursar_agent.statedir import LogEnd
 
 PROTOCOL = 2
@@ -363,10 +364,27 @@ def _sample(reading: Reading) -> types.Sample:
                 gpu_sm_ratio=attempt.gpu_sm_ratio,
                 gpu_energy_millijoules=attempt.gpu_energy_millijoules,
                 gpu_energy_source=attempt.gpu_energy_source,
+                progress=_progress(attempt),
+                progress_problem=attempt.progress_problem,
             )
             for attempt in reading.attempts
         ],
     )
+
+
+def _progress(attempt: AttemptReading) -> types.Progress | None:
+    """Of samples and tokens there is a rate only where they are told."""
+    told, rates = attempt.progress, attempt.progress_rates
+    if told is None:
+        return None
+    wire = progress_to_wire(told)
+    if rates is not None:
+        wire.steps_per_second = rates.steps_per_second
+        if told.samples:
+            wire.samples_per_second = rates.samples_per_second
+        if told.tokens:
+            wire.tokens_per_second = rates.tokens_per_second
+    return wire
 
 
 def _gpu(gpu: GpuReading) -> types.GpuSample:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from bursar.model import Device
+from bursar.model import Device, Progress
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +95,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sm_clock_mhz: Stat | None = None
 
 
+class ProgressRates(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a member's counts grow."""
+
+    steps_per_second: float
+    samples_per_second: float
+    tokens_per_second: float
+
+
 class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
     """One member's processes at one moment; a CPU ratio of 1.0 is one core.
 
@@ -102,6 +110,8 @@ class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
         gpu_memory_used_bytes: of its processes on all its devices; None: not told, or it holds none.
         gpu_sm_ratio: of its devices' multiprocessors, what worked for it: by process where they are shared.
         gpu_energy_millijoules, gpu_energy_source: so far (`bursar.model.Energy`); source empty: not known.
+        progress, progress_rates: that it tells, and how fast it grows; None: not told, or not known yet.
+        progress_problem: why what it tells cannot be.
     """
 
     attempt_id: str
@@ -113,6 +123,9 @@ class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
     gpu_sm_ratio: float | None = None
     gpu_energy_millijoules: int = 0
     gpu_energy_source: str = ""
+    progress: Progress | None = None
+    progress_rates: ProgressRates | None = None
+    progress_problem: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

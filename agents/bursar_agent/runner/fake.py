@@ -40,7 +40,7 @@ class Behaviour:
         exit_code: at the end of `duration_us`.
         checkpoint_us: time to exit 0 after its checkpoint signal; None does not handle the signal.
         ignores_term: only KILL ends it.
-        output: its whole log, there from the start.
+        output: its whole log, there from the start. progress: its progress file at the end.
         refused: the start is refused with this sentence.
     """
 
@@ -49,6 +49,7 @@ class Behaviour:
     checkpoint_us: int | None = None
     ignores_term: bool = False
     output: bytes = b""
+    progress: bytes | None = None
     refused: str = ""
 
 
@@ -126,6 +127,14 @@ class FakeRunner:
             return False
         self.forget(attempt_id, rank)
         return True
+
+    def read_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_progress`: a fake job tells nothing while it runs."""
+        return None
+
+    def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_last_progress`."""
+        return self._member(attempt_id, rank).behaviour.progress
 
     def read_log_times(self, attempt_id: str, rank: int) -> Marks:
         """See `Runner.read_log_times`."""

@@ -22,12 +22,24 @@ from typing import Any, Protocol
 import msgspec
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
-from bursar_agent.runner import client, leftovers, logs, logtimes, pulse, scratch, secretfiles, tree, truth
+from bursar_agent.runner import (
+    client,
+    leftovers,
+    logs,
+    logtimes,
+    progressfile,
+    pulse,
+    scratch,
+    secretfiles,
+    tree,
+    truth,
+)
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
     EXIT,
     FRAME_BYTES_MAX,
+    PROGRESS,
     STARTING,
     STEP,
     boot_id,
@@ -100,6 +112,14 @@ class Runner(Protocol):
 
     def read_log_times(self, attempt_id: str, rank: int) -> logtimes.Marks:
         """When what it wrote came."""
+        ...
+
+    def read_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """What a member that runs has put into its progress file; None: nothing. It may never answer."""
+        ...
+
+    def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """The same of one that has ended, at once."""
         ...
 
 
@@ -410,6 +430,26 @@ class ProcessRunner:
         finally:
             os.close(dir_fd)
 
+    def read_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_progress`. Raises `OSError`, `NotFound`."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            data = progressfile.read(PROGRESS, dir_fd)
+            if data is None and os.geteuid() == 0:
+                place = place_of(self._run_fd)
+                data = progressfile.read_of_another(marker_of(member_name(attempt_id, rank), place))
+            return data
+        finally:
+            os.close(dir_fd)
+
+    def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_last_progress`: another user's was copied into our directory."""
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            return progressfile.read(PROGRESS, dir_fd)
+        finally:
+            os.close(dir_fd)
+
     # --- starting -------------------------------------------------------------------------------
 
     async def _send(self, batch: list[bytes]) -> list[dict[str, Any]]:
@@ -598,6 +638,7 @@ class ProcessRunner:
             await asyncio.to_thread(scratch.remove, scratch.path_of(marker))
             await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(marker))
             await asyncio.to_thread(scratch.remove_file, script_of_another(marker))
+            await asyncio.to_thread(scratch.remove, progressfile.directory_of_another(marker))
             cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
             report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)

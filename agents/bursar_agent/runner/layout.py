@@ -15,6 +15,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
         step                    a step from another node waits to be begun here
+        progress                how far the job says it has come; of another user's, as its end left it
         exit.json               the truth about the end; written once
         (a start.json or exit.json of one byte is not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
@@ -50,6 +51,7 @@ SCRIPT = "script"
 STOP = "stop.json"
 STEP = "step"
 EXIT = "exit.json"
+PROGRESS = "progress"
 LOG = "log"
 LOG_TIMES = "log.times"
 

@@ -15,8 +15,8 @@ import json
 import os
 from typing import Any, NoReturn
 
-from bursar_agent.runner import scratch, secretfiles
-from bursar_agent.runner.layout import MARKER_VARIABLE, SCRIPT, marker_of, member_name
+from bursar_agent.runner import progressfile, scratch, secretfiles
+from bursar_agent.runner.layout import MARKER_VARIABLE, PROGRESS, SCRIPT, marker_of, member_name
 
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
@@ -58,8 +58,8 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "argv", "checkpoint_dir", "cwd", "env", "gid", "marker", "scratch_dir", "script", "script_only",
-        "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
+        "argv", "checkpoint_dir", "cwd", "env", "gid", "marker", "progress_dir", "scratch_dir", "script",
+        "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -104,6 +104,10 @@ class Job:
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
+        self.progress_dir = ""
+        if self.uid is not None:
+            self.progress_dir = progressfile.directory_of_another(self.marker)
+        self.env[progressfile.VARIABLE] = f"{self.progress_dir or os.getcwd()}/{PROGRESS}"
         self.scratch_dir = ""
         for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
             self.scratch_dir = self.env[name] = scratch.path_of(self.marker)

@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from bursar_agent.runner import scratch, secretfiles, spawning, tree
+from bursar_agent.runner import progressfile, scratch, secretfiles, spawning, tree
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -177,6 +177,8 @@ class Supervisor:
             return False
         try:
             self._folders.enter(job.checkpoint_dir, job.uid, job.gid)
+            if job.progress_dir:
+                scratch.make(job.progress_dir, job.uid, job.gid)
             if job.scratch_dir:
                 scratch.make(job.scratch_dir, job.uid, job.gid)
             if not self._write_secrets(job):
@@ -184,6 +186,8 @@ class Supervisor:
         except OSError as problem:
             if problem.filename == job.scratch_dir:
                 job.scratch_dir = ""  # somebody else's, or none: not ours to remove
+            elif problem.filename == job.progress_dir:
+                job.progress_dir = ""
             self._cannot_start(spawning.CannotStart(f"directory {problem.filename}: {problem.strerror}"))
             return False
         if job.warn_us and self._limit_at is not None:
@@ -515,6 +519,9 @@ class Supervisor:
             scratch.remove(job.scratch_dir)
         if job is not None and job.secrets_dir:
             secretfiles.remove(job.secrets_dir)
+        if job is not None and job.progress_dir:
+            progressfile.keep(job.progress_dir)
+            scratch.remove(job.progress_dir)
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bursar.model import Progress
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import union as e
 
@@ -47,7 +48,8 @@ _FACTS = _shape(
 )
 _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
-    " ran_us stopped"
+    " ran_us stopped",
+    progress=_shape(" ".join(Progress.__struct_fields__)),
 )
 
 PUBLIC: Final[Mapping[type, Shape]] = {

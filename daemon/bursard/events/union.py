@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursar.model import (
+    EndCause,
+    Hold,
+    JobSpec,
+    JobState,
+    MemberAllocation,
+    NodeFacts,
+    Progress,
+    ShareRates,
+)
 from bursar_policies.specs import Spec
 
 
@@ -46,6 +55,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         ran_us: until its own process was gone; 0: not known. stopped: it had been told to end.
+        progress: that it told last, in its own words.
     """
 
     cause: EndCause
@@ -60,6 +70,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpu_energy_source: str = ""
     ran_us: int = 0
     stopped: bool = False
+    progress: Progress | None = None
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

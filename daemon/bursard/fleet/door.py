@@ -15,9 +15,9 @@ import re
 from collections.abc import Collection, Hashable, Iterable
 from typing import Any, Final, get_args
 
-from bursar.clock import DAY_US
+from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, EnergySource, Exit, NodeFacts
+from bursar.model import COUNT_MAX, SECONDS_MAX, EndCause, EnergySource, Exit, NodeFacts
 from bursard.events import ExitReport
 from bursard.fleet.words import (
     Exited,
@@ -197,6 +197,8 @@ def exit_report(word: Exit) -> ExitReport:
         "exited.exit_code",
         "0 when it has completed",
     )
+    if word.progress is not None:
+        _progress(word.progress, "exited.progress")
     message = "".join(char if char.isprintable() else " " for char in word.message[:MESSAGE_CHARS_KEPT])
     return ExitReport(
         cause=word.cause,
@@ -211,6 +213,7 @@ def exit_report(word: Exit) -> ExitReport:
         gpu_energy_source=word.gpu_energy_source,
         ran_us=word.ran_us,
         stopped=word.stopped,
+        progress=word.progress,
     )
 
 
@@ -297,6 +300,20 @@ def sample(reading: Any) -> None:
             "sample.attempts.gpu_energy_source",
             "measured, modelled, simulated or empty",
         )
+        _text(attempt.progress_problem, "sample.attempts.progress_problem")
+        if attempt.HasField("progress"):
+            _progress(attempt.progress, "sample.attempts.progress")
+            for name in ("steps_per_second", "samples_per_second", "tokens_per_second"):
+                _finite(getattr(attempt.progress, name), COUNT_MAX, f"sample.attempts.progress.{name}")
+
+
+def _progress(told: Any, field: str) -> None:
+    """What a job told of itself (`bursar.model.Progress`, by its attributes), as its agent may pass it on."""
+    for name in ("step", "total", "samples", "tokens"):
+        _within(getattr(told, name), 0, COUNT_MAX, f"{field}.{name}")
+    for name in ("elapsed_us", "data_wait_us", "compute_us", "communication_us", "checkpoint_us"):
+        _within(getattr(told, name), 0, SECONDS_MAX * SECOND_US, f"{field}.{name}")
+    _within(told.mfu_ppm, 0, 1_000_000, f"{field}.mfu_ppm")
 
 
 def _gpu(gpu: Any) -> None:

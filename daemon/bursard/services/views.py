@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
-from bursar.model import DeviceShare, JobSpec, JobState, Reason
+from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
@@ -324,6 +325,16 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
                 wire.gpu_energy_source = _source_of_both(
                     wire.gpu_energy_source, member.report.gpu_energy_source
                 )
+        told = _told(one)
+        if told is not None:
+            wire.progress.CopyFrom(progress_to_wire(told))
+
+
+def _told(attempt: AttemptRecord) -> Progress | None:
+    """What the first of its members that told anything told last."""
+    reports = (member.report for member in attempt.members)
+    told = (report.progress for report in reports if report is not None)
+    return next((progress for progress in told if progress is not None), None)
 
 
 def _source_of_both(one: str, other: str) -> str:
@@ -410,7 +421,9 @@ def sample_row(node: NodeRecord, sample: pb.Sample) -> pb.Sample:
 
 
 def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None:
-    """Put the newest reading of its processes and devices beside each member of a job that runs."""
+    """Put the newest reading of its processes and devices beside each member of a job that runs, and what the
+    first of them says of its progress in the place of what an earlier attempt said.
+    """
     for attempt in wire.attempts:
         if attempt.state == "ENDED":
             continue
@@ -423,6 +436,11 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
             for one in sample.attempts:
                 if (one.attempt_id, one.rank) == (attempt.id, member.rank):
                     member.sample.CopyFrom(one)
+        telling = [member.sample for member in attempt.members if member.sample.HasField("progress")]
+        if telling:
+            wire.progress.CopyFrom(telling[0].progress)
+        problems = [member.sample.progress_problem for member in attempt.members]
+        wire.progress_problem = next(filter(None, problems), "")
 
 
 def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int) -> pb.Node:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from bursar.cli.output import Column, Row, table_text
+from bursar.cli.pace import progress_pairs
 from bursar.cli.terminal import (
     STATE_STYLES,
     age_text,
@@ -239,6 +240,7 @@ def job_text(job: Row, now: int) -> str:
         *_money_pairs(job),
         ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
         ("gpus now", _gpus_now(job)),
+        *progress_pairs(job),
         ("array", _array_text(job["array"])),
         ("command", "(its owner's)" if job.get("redacted") else clean(" ".join(job["command"]))),
         ("workdir", clean(job["workdir"])),

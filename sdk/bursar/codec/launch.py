@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 
+from bursar.codec.progress import progress_from_wire, progress_to_wire
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, EnergySource, Exit, Launch
 from bursar.v1 import agents_pb2 as pb
@@ -54,6 +55,7 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         gpu_energy_source=exit.gpu_energy_source,
         ran_us=exit.ran_us,
         stopped=exit.stopped,
+        progress=None if exit.progress is None else progress_to_wire(exit.progress),
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -89,4 +91,5 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         gpu_energy_source=source,
         ran_us=wire.ran_us,
         stopped=wire.stopped,
+        progress=progress_from_wire(wire.progress) if wire.HasField("progress") else None,
     )

@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from bursar import errors, results
+from bursar.codec import view
 from bursar.codec.amounts import exact
 from bursar.model import EndCause, JobState
-from bursar.money import Money
+from bursar.money import Money, parse_amount
 from bursar.resources import MILLI
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
@@ -119,10 +120,31 @@ def job(wire: types_pb2.Job) -> results.Job:
         cpu_time=span(wire.cpu_us),
         max_rss_bytes=wire.max_rss_bytes,
         gpu_energy_joules=wire.gpu_energy_millijoules / 1000 if wire.gpu_energy_source else None,
+        progress=_progress(wire, cash),
+        progress_problem=wire.progress_problem,
         simulated=wire.simulated,
         redacted=wire.redacted,
         left_out=tuple(wire.left_out),
     )
+
+
+def _progress(wire: types_pb2.Job, currency: str) -> results.Progress | None:
+    told = view.job_progress(wire, currency)
+    if told is None:
+        return None
+    fields: dict[str, Any] = {}
+    for name, value in told.items():
+        if name.startswith("cost_"):
+            fields[name] = _money_of(value)
+        elif name.endswith("_s"):
+            fields[name.removesuffix("_s")] = None if value is None else timedelta(seconds=value)
+        else:
+            fields[name] = value
+    return results.Progress(**fields)
+
+
+def _money_of(shown: view.View | None) -> Money | None:
+    return None if shown is None else Money(parse_amount(shown["amount"]), shown["currency"])
 
 
 def why(wire: types_pb2.Reason) -> results.Why | None:

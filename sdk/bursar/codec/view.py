@@ -127,7 +127,52 @@ def job(wire: types_pb2.Job) -> View:
         "cpu_s": seconds(wire.cpu_us),
         "gpu_energy_joules": _joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
         "gpu_energy_source": wire.gpu_energy_source or None,
+        "progress": job_progress(wire, cash),
+        "progress_problem": wire.progress_problem or None,
     }
+
+
+def job_progress(wire: types_pb2.Job, currency: str) -> View | None:
+    """How far the job says it has come, and what that has cost: of all attempts, lost work included."""
+    if not wire.HasField("progress"):
+        return None
+    told = wire.progress
+    cost = None if wire.cost_unknown else max(wire.accrued_nanos, wire.settled_nanos)
+    return {
+        **progress(told),
+        "cost_per_step": _per(cost, 1, told.step, currency),
+        "cost_per_million_samples": _per(cost, 1_000_000, told.samples, currency),
+        "cost_per_million_tokens": _per(cost, 1_000_000, told.tokens, currency),
+    }
+
+
+def progress(wire: types_pb2.Progress) -> View:
+    """What a job told last. What it did not tell, or is not known, is None."""
+    speed = wire.steps_per_second if wire.HasField("steps_per_second") else None
+    left = max(wire.total - wire.step, 0) if wire.total else None
+    useful_us = wire.compute_us + wire.communication_us
+    spans = {f"{name}_s": getattr(wire, f"{name}_us") / 1_000_000 for name in _SPANS}
+    return {
+        "step": wire.step,
+        "total": wire.total or None,
+        "samples": wire.samples or None,
+        "tokens": wire.tokens or None,
+        "steps_per_second": speed,
+        "samples_per_second": _known(wire, "samples_per_second"),
+        "tokens_per_second": _known(wire, "tokens_per_second"),
+        "left_s": round(left / speed, 3) if left is not None and speed else None,
+        **(spans if wire.elapsed_us else dict.fromkeys(spans)),
+        "goodput_ratio": min(useful_us / wire.elapsed_us, 1.0) if useful_us and wire.elapsed_us else None,
+        "mfu_ratio": wire.mfu_ppm / 1_000_000 if wire.mfu_ppm else None,
+    }
+
+
+_SPANS = ("elapsed", "data_wait", "compute", "communication", "checkpoint")
+
+
+def _per(cost_nanos: int | None, amount: int, done: int, currency: str) -> View | None:
+    """Of so many steps, samples or tokens, at what all that were done have cost."""
+    return None if cost_nanos is None or not done else money(cost_nanos * amount // done, currency)
 
 
 def end(wire: types_pb2.End) -> View:
@@ -377,6 +422,8 @@ def _attempt_sample(wire: types_pb2.AttemptSample) -> View:
         "gpu_sm_ratio": _ratio(wire, "gpu_sm_ratio"),
         "gpu_energy_joules": _joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
         "gpu_energy_source": wire.gpu_energy_source or None,
+        "progress": progress(wire.progress) if wire.HasField("progress") else None,
+        "progress_problem": wire.progress_problem or None,
     }
 
 

@@ -24,14 +24,25 @@ from bursar.model.job import (
     runs_once,
 )
 from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
+from bursar.model.progress import (
+    COUNT_MAX,
+    FILE_BYTES_MAX,
+    SECONDS_MAX,
+    Progress,
+    ProgressFile,
+    read_progress,
+)
 from bursar.model.reason import Reason, ReasonCode
 
 __all__ = [
+    "COUNT_MAX",
     "ENGINES",
+    "FILE_BYTES_MAX",
     "IDLE_RATIO",
     "LIMITS",
     "MARKETS",
     "ORDERED",
+    "SECONDS_MAX",
     "ArraySpec",
     "CheckpointSpec",
     "Dependency",
@@ -48,6 +59,8 @@ __all__ = [
     "Launch",
     "MemberAllocation",
     "NodeFacts",
+    "Progress",
+    "ProgressFile",
     "Reason",
     "ReasonCode",
     "RetrySpec",
@@ -58,6 +71,7 @@ __all__ = [
     "kind_of",
     "launch_of",
     "phrase_of",
+    "read_progress",
     "remedy_of",
     "runs_once",
     "sentence_of",

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from bursar.model.job import EndCause
+from bursar.model.progress import Progress
 
 EnergySource = Literal["", "measured", "modelled", "simulated"]
 """Measured: all of it by counters of the devices, shared out by what was measured; modelled: some of it was
@@ -36,6 +37,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             not known.
         ran_us: from the start until its own process was gone, whatever that left behind; 0: not known.
         stopped: it had been told to end before it did.
+        progress: that it told last; None: nothing that can be.
     """
 
     cause: EndCause
@@ -52,3 +54,4 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpu_energy_source: EnergySource = ""
     ran_us: int = 0
     stopped: bool = False
+    progress: Progress | None = None

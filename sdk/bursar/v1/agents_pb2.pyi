@@ -446,6 +446,7 @@ class Exited(google.protobuf.message.Message):
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     RAN_US_FIELD_NUMBER: builtins.int
     STOPPED_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -469,6 +470,10 @@ class Exited(google.protobuf.message.Message):
     """from the start until its own process was gone, what it left behind not counted; 0: not known"""
     stopped: builtins.bool
     """it was told to end before it did"""
+    @property
+    def progress(self) -> bursar.v1.types_pb2.Progress:
+        """that it told last, without rates"""
+
     def __init__(
         self,
         *,
@@ -489,9 +494,10 @@ class Exited(google.protobuf.message.Message):
         gpu_energy_source: builtins.str = ...,
         ran_us: builtins.int = ...,
         stopped: builtins.bool = ...,
+        progress: bursar.v1.types_pb2.Progress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "progress", b"progress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

@@ -782,6 +782,8 @@ class Job(google.protobuf.message.Message):
     GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
+    PROGRESS_PROBLEM_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -816,6 +818,8 @@ class Job(google.protobuf.message.Message):
     gpu_energy_millijoules: builtins.int
     gpu_energy_source: builtins.str
     """measured | modelled | simulated; empty: not known"""
+    progress_problem: builtins.str
+    """why what its file says now cannot be"""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -833,6 +837,10 @@ class Job(google.protobuf.message.Message):
     @property
     def end(self) -> global___End:
         """once it has ended"""
+
+    @property
+    def progress(self) -> global___Progress:
+        """of the newest attempt that told it, its first member that did"""
 
     def __init__(
         self,
@@ -869,9 +877,11 @@ class Job(google.protobuf.message.Message):
         gpu_energy_millijoules: builtins.int = ...,
         gpu_energy_source: builtins.str = ...,
         end: global___End | None = ...,
+        progress: global___Progress | None = ...,
+        progress_problem: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "end", b"end", "exit_code", b"exit_code", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "end", b"end", "exit_code", b"exit_code", "progress", b"progress", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
@@ -1274,6 +1284,8 @@ class AttemptSample(google.protobuf.message.Message):
     GPU_SM_RATIO_FIELD_NUMBER: builtins.int
     GPU_ENERGY_MILLIJOULES_FIELD_NUMBER: builtins.int
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
+    PROGRESS_PROBLEM_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cpu_utilization_ratio: builtins.float
@@ -1287,6 +1299,12 @@ class AttemptSample(google.protobuf.message.Message):
     """so far"""
     gpu_energy_source: builtins.str
     """measured | modelled | simulated; empty: not known"""
+    progress_problem: builtins.str
+    """why what is in the file cannot be"""
+    @property
+    def progress(self) -> global___Progress:
+        """as its file tells; absent: it tells nothing, or nothing that can be"""
+
     def __init__(
         self,
         *,
@@ -1299,15 +1317,78 @@ class AttemptSample(google.protobuf.message.Message):
         gpu_sm_ratio: builtins.float | None = ...,
         gpu_energy_millijoules: builtins.int = ...,
         gpu_energy_source: builtins.str = ...,
+        progress: global___Progress | None = ...,
+        progress_problem: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "rank", b"rank"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "progress", b"progress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "progress", b"progress", "progress_problem", b"progress_problem", "rank", b"rank"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes"]) -> typing.Literal["gpu_memory_used_bytes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gpu_sm_ratio", b"_gpu_sm_ratio"]) -> typing.Literal["gpu_sm_ratio"] | None: ...
 
 global___AttemptSample = AttemptSample
+
+@typing.final
+class Progress(google.protobuf.message.Message):
+    """How far a job says that it has come (docs/progress.md). 0: not told. No money depends on it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    ELAPSED_US_FIELD_NUMBER: builtins.int
+    DATA_WAIT_US_FIELD_NUMBER: builtins.int
+    COMPUTE_US_FIELD_NUMBER: builtins.int
+    COMMUNICATION_US_FIELD_NUMBER: builtins.int
+    CHECKPOINT_US_FIELD_NUMBER: builtins.int
+    MFU_PPM_FIELD_NUMBER: builtins.int
+    STEPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    SAMPLES_PER_SECOND_FIELD_NUMBER: builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    total: builtins.int
+    samples: builtins.int
+    tokens: builtins.int
+    elapsed_us: builtins.int
+    data_wait_us: builtins.int
+    compute_us: builtins.int
+    communication_us: builtins.int
+    checkpoint_us: builtins.int
+    mfu_ppm: builtins.int
+    steps_per_second: builtins.float
+    """While it runs, as its agent sees the counts grow; absent: not known."""
+    samples_per_second: builtins.float
+    tokens_per_second: builtins.float
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        total: builtins.int = ...,
+        samples: builtins.int = ...,
+        tokens: builtins.int = ...,
+        elapsed_us: builtins.int = ...,
+        data_wait_us: builtins.int = ...,
+        compute_us: builtins.int = ...,
+        communication_us: builtins.int = ...,
+        checkpoint_us: builtins.int = ...,
+        mfu_ppm: builtins.int = ...,
+        steps_per_second: builtins.float | None = ...,
+        samples_per_second: builtins.float | None = ...,
+        tokens_per_second: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_samples_per_second", b"_samples_per_second", "_steps_per_second", b"_steps_per_second", "_tokens_per_second", b"_tokens_per_second", "samples_per_second", b"samples_per_second", "steps_per_second", b"steps_per_second", "tokens_per_second", b"tokens_per_second"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_samples_per_second", b"_samples_per_second", "_steps_per_second", b"_steps_per_second", "_tokens_per_second", b"_tokens_per_second", "checkpoint_us", b"checkpoint_us", "communication_us", b"communication_us", "compute_us", b"compute_us", "data_wait_us", b"data_wait_us", "elapsed_us", b"elapsed_us", "mfu_ppm", b"mfu_ppm", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps_per_second", b"steps_per_second", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second", "total", b"total"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_samples_per_second", b"_samples_per_second"]) -> typing.Literal["samples_per_second"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_steps_per_second", b"_steps_per_second"]) -> typing.Literal["steps_per_second"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tokens_per_second", b"_tokens_per_second"]) -> typing.Literal["tokens_per_second"] | None: ...
+
+global___Progress = Progress
 
 @typing.final
 class TelemetryBatch(google.protobuf.message.Message):
