@@ -414,7 +414,9 @@ def _energy_of(job: JobRecord | None, hour: HourCharge) -> int:
 def unposted(state: State) -> Unposted:
     """What has been charged in hours that are still open: rows of their own until they are posted."""
     rows = (charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in state.open_hours())
-    return Unposted(state.version, tuple(rows))
+    # What a member used after its node's last report is in the books before the node's own time.
+    through = ((node.id, node.through) for node in state.nodes.values() if not node.ended)
+    return Unposted(state.version, tuple(rows), tuple(through))
 
 
 def unheard_rows(state: State, node: NodeRecord, charges: Sequence[Charge]) -> list[ChargeRow]:

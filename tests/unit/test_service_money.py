@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,12 +33,14 @@ from bursard.access.identity import Identity, Role, set_caller
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
 from bursard.place import one_pass
+from bursard.reports.period import read_period
+from bursard.reports.statement import statement
 from bursard.services.money import CHUNK_BYTES, MoneyService
 from bursard.services.policies import PoliciesService
 from bursard.services.prices import read_gpus
 from bursard.state import State
 from bursard.state.decide import attempts, jobs, nodes
-from bursard.store import ScratchStore
+from bursard.store import ChargeRow, ScratchStore
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
@@ -247,6 +249,28 @@ def test_focus_ties_with_cost_to_the_nano() -> None:
         assert parquet[:4] == b"PAR1"
         mine, _ = await daemon.report(kind="focus", project="research")
         assert {r["x_Project"] for r in csv.DictReader(io.StringIO(mine.decode()))} == {"research/vision"}
+
+    in_a_daemon(story)
+
+
+def test_the_control_of_a_statement_finds_a_charge_that_is_lost_and_one_that_is_doubled() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        await daemon.settle(True)
+        books = await daemon.engine.books()
+        priced = [row for row in books.rows if row.nanos and row.kind == "idle"]
+        assert priced
+        views, period = daemon.engine.views, read_period("2026-11")
+
+        def difference(rows: Sequence[ChargeRow]) -> int:
+            found = statement(views, period, "USD", books._replace(rows=tuple(rows)))
+            assert found.facts_nanos > 0
+            return found.difference_nanos
+
+        assert difference(books.rows) == 0
+        for row in priced:
+            assert difference([one for one in books.rows if one is not row]) == -row.nanos
+            assert difference([*books.rows, row]) == row.nanos
 
     in_a_daemon(story)
 

@@ -24,6 +24,8 @@ SITE = Statement(
     CostTable((), ROWS, CostRow((), nanos=1_500_000_007, held_us=3 * HOUR_US // 2 + 1, jobs=13)),
     CostTable((), KINDS, CostRow((), nanos=1_500_000_035, unknown_us=HOUR_US // 4)),
     node_nanos=1_500_000_035,
+    checked_nanos=1_500_000_035,
+    facts_nanos=1_500_000_035,
 )  # fmt: skip
 ONE = msgspec.structs.replace(
     SITE, project="nlp", kinds=CostTable((), (), CostRow((), nanos=1_500_000_007)), node_nanos=9
@@ -53,8 +55,8 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
         "absorption             0.000000000  "
         "cost of shares, less what they are to pay; below zero: jobs paid more\n"
         "node cost              1.500000035  the sum of the above\n"
-        "difference             0.000000000  what all nodes cost by themselves, less that sum: "
-        "0, or the books are wrong\n"
+        "by facts               1.500000035  what nodes must have cost by their boots and prices alone\n"
+        "difference             0.000000000  of the nodes that the facts tell of: 0, or the books are wrong\n"
         "\n"
         "0.250 hours of shares and nodes have no known price; what they cost is unknown, not 0, "
         "and in no sum above.\n"
@@ -99,7 +101,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
             "idle": money("0.000000030"), "down": money("0.000000000"),
             "unknown": money("0.000000000"), "overhead": money("-0.000000002"),
                 "variance": money("0.000000000"), "absorption": money("0.000000000"),
-            "node_cost": money("1.500000035"), "difference": money("0.000000000"),
+            "node_cost": money("1.500000035"),
+            "facts_cost": money("1.500000035"), "nodes_left_out": 0, "difference": money("0.000000000"),
         }  # fmt: skip
     assert json.loads(page("json", found)) == expected
 

@@ -1,17 +1,18 @@
 """The statement: what each project owes for a period, and that it adds up to what the nodes cost.
 
 Why     a sum that a reader can check is worth more than one to be believed: what jobs pay + what no job does
-        = node cost stands on the page, with the difference, which is 0.
+        = node cost stands on the page, and is held against what it must be by boots and prices (`control`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from bursar.money import format_nanos
+from bursard.reports.control import facts_of, owed
 from bursard.reports.cost import CostRow, CostTable, fold
 from bursard.reports.files import csv_lines, defused
 from bursard.reports.period import Period
@@ -24,6 +25,8 @@ class Statement(msgspec.Struct, frozen=True):
     Attributes:
         projects: usage by project. kinds: usage and what no job owns, of all nodes; usage alone when
             the statement is of one project. node_nanos: what the nodes cost, summed by node.
+        checked_nanos, facts_nanos: what nodes cost that can be checked, by the books and by the facts.
+        left_out: how many nodes cannot.
     """
 
     period: Period
@@ -32,11 +35,14 @@ class Statement(msgspec.Struct, frozen=True):
     projects: CostTable
     kinds: CostTable
     node_nanos: int
+    checked_nanos: int = 0
+    facts_nanos: int = 0
+    left_out: int = 0
 
     @property
     def difference_nanos(self) -> int:
-        """Node cost less all its owners: 0, or the books are wrong."""
-        return self.node_nanos - self.kinds.total.nanos
+        """What the books say beyond the facts, and what owners owe beyond that: 0, or the books are wrong."""
+        return self.checked_nanos - self.facts_nanos + self.node_nanos - self.kinds.total.nanos
 
 
 def statement(
@@ -57,13 +63,29 @@ def statement(
     nodes: dict[str | int, int] = {}
     for part in sums:
         nodes[part.keys[2]] = nodes.get(part.keys[2], 0) + part.gpu + part.cpu + part.memory
-    return Statement(
+    found = Statement(
         period=period,
         currency=currency,
         project=project,
         projects=fold([Dim.PROJECT], by_project),
         kinds=fold([Dim.KIND], by_kind),
         node_nanos=sum(nodes.values()),
+    )
+    return found if project else _checked(found, views, unposted, nodes)
+
+
+def _checked(found: Statement, views: Views, unposted: Unposted, nodes: Mapping[str | int, int]) -> Statement:
+    """Held against the facts, node by node."""
+    ends = dict(unposted.through)
+    for row in unposted.rows:
+        if row.kind == "unknown" and row.node_id in ends:  # of a silent node: it counts up to now
+            ends[row.node_id] = max(ends[row.node_id], row.end_at)
+    facts = owed(facts_of(views, unposted.seq), ends, found.period.since, found.period.until)
+    return msgspec.structs.replace(
+        found,
+        checked_nanos=sum(nodes.get(node_id, 0) for node_id in facts.nanos),
+        facts_nanos=sum(facts.nanos.values()),
+        left_out=len(nodes.keys() - facts.nanos.keys()),
     )
 
 
@@ -79,7 +101,8 @@ _MEANINGS = {
 """Charge kinds, by the one word for each that every report uses."""
 _TOTALS = {
     "node cost": "the sum of the above",
-    "difference": "what all nodes cost by themselves, less that sum: 0, or the books are wrong",
+    "by facts": "what nodes must have cost by their boots and prices alone",
+    "difference": "of the nodes that the facts tell of: 0, or the books are wrong",
 }
 
 
@@ -110,12 +133,16 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     if not found.project:
         lines.append("")
         sums = [("jobs" if kind == "usage" else kind, _kind(found, kind).nanos) for kind in _MEANINGS]
-        sums += [("node cost", found.node_nanos), ("difference", found.difference_nanos)]
+        sums += [("node cost", found.node_nanos), ("by facts", found.facts_nanos)]
+        sums.append(("difference", found.difference_nanos))
         meanings = [*_MEANINGS.values(), *_TOTALS.values()]
         lines += [
             f"{name:<12}{format_nanos(nanos):>22}  {meaning}"
             for (name, nanos), meaning in zip(sums, meanings, strict=True)
         ]
+        if found.left_out:
+            many = f"{found.left_out} node{'s' * (found.left_out > 1)}"
+            lines += ["", f"Of {many} the facts do not tell: no price for some of the time, or gone."]
     unknown = found.kinds.total.unknown_us
     if unknown:
         what = f"{_hours(unknown)} hours of shares and nodes have no known price"
@@ -177,6 +204,8 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
     if not found.project:
         document |= {name: money(_kind(found, name).nanos) for name in _MEANINGS if name != "usage"}
         document["node_cost"] = money(found.node_nanos)
+        document["facts_cost"] = money(found.facts_nanos)
+        document["nodes_left_out"] = found.left_out
         document["difference"] = money(found.difference_nanos)
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -131,10 +131,14 @@ class ChargeRow(NamedTuple):
 
 
 class Unposted(NamedTuple):
-    """Hours that are still open as of event `seq`, as rows: what reports add to the rows up to there."""
+    """Hours that are still open as of event `seq`, as rows: what reports add to the rows up to there.
+
+    `through`: nodes all of whose time is in the books up to an instant of their axis, and that instant.
+    """
 
     seq: int
     rows: tuple[ChargeRow, ...]
+    through: tuple[tuple[str, int], ...] = ()
 
 
 class PostingRow(NamedTuple):

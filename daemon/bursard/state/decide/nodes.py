@@ -129,7 +129,8 @@ def _priced(
     for instant in _changes(prices, at, now):
         found = _price(node.facts if instant < now else facts, prices, instant)
         if found != known:
-            events.append(found.event(node_id, instant))
+            # What is owned already stays as it was valued: on its axis a node may be ahead of the wall.
+            events.append(found.event(node_id, max(instant, node.through)))
             known = found
     return events
 
