@@ -300,11 +300,19 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
 def depends(state: State, waiting_on: Iterable[tuple[str, str]]) -> Reason:
     """A job waits for others, given as (id, when)."""
     facts = tuple(sorted(waiting_on))
-    known = [(state.jobs[other].display if other in state.jobs else other, when) for other, when in facts]
+    known = [(_called(state, other), when) for other, when in facts]
     others = ", ".join(f"{other} ({when})" for other, when in known)
     return Reason(
         ReasonCode.DEPENDENCY, f"waits for job {others}", "it starts by itself once they have ended", facts
     )
+
+
+def _called(state: State, job_id: str) -> str:
+    """One that has ended may be known to those alone who are not told of it yet."""
+    if job_id in state.jobs:
+        return state.jobs[job_id].display
+    met = state.just_met(job_id)
+    return met.display if met is not None else job_id
 
 
 def begins(begin_after: int, now: int) -> Reason:

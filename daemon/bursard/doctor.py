@@ -280,7 +280,7 @@ def _jobs(state: State) -> Finding:
         if job.id in state.pending and (job.state is not JobState.PENDING or job.held or job.waiting_on):
             problems.append(f"job {job.display} is in the queue, but may not start")
         if not job.state.terminal:
-            lost = [other for other in job.waiting_on if state.job(other) is None]
+            lost = [one for one in job.waiting_on if state.job(one) is None and state.just_met(one) is None]
             if lost and job.id not in state.doomed:
                 problems.append(f"job {job.display} waits for {lost[0]}, which is over")
         if job.array is not None:

@@ -241,7 +241,7 @@ class Engine:
         would have to finish in one turn.
         """
         due = self.state.version - self._snapshot_seq >= SNAPSHOT_EVERY
-        return due and not self._snapshotting and not self.state.unmatched
+        return due and not self._snapshotting and not self.state.unmatched and not self.state.met
 
     async def save_snapshot(self) -> None:
         """Keep the state as it is now, so that a start replays only what follows."""

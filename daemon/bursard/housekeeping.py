@@ -1,7 +1,7 @@
 """Housekeeping: what time alone brings about, looked at before every plan.
 
-Owns    the order of it: begin times come, budgets cover what waits, dependants of what failed end, periods
-        roll, prices change, thresholds are announced; and how much of it one turn of the loop does.
+Owns    the order of it: begin times come, budgets cover what waits, dependants of what ended go on or end,
+        periods roll, prices change, thresholds are announced; and how much of it one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
 """
@@ -17,6 +17,7 @@ from bursard.place import Commit
 from bursard.state import State
 from bursard.state.decide import jobs, policies
 from bursard.state.decide.nodes import reprice
+from bursard.state.fold.jobs import MET_MAX, meet_some
 from bursard.state.fold.policies import MATCHED_MAX, match_some
 
 EVERY_US = SECOND_US
@@ -49,6 +50,9 @@ class Housekeeping:
         more = state.wake(now, WOKEN_MAX)
         if state.unmatched:
             more = match_some(state, MATCHED_MAX) or more
+        state.told = 0
+        if state.met:
+            more = meet_some(state, now, MET_MAX) or more
         if state.doomed:
             self._commit("ends of dependants", jobs.doomed(state, jobs.EVENTS_MAX))
         if state.budgets.due(now):

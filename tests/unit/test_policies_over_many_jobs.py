@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bursar.model import ArraySpec, Dependency, JobState
+from bursar.model import ArraySpec, Dependency, EndCause, JobState
+from bursard.cycle import reason_of
+from bursard.doctor import _jobs as diagnose_jobs
 from bursard.events import Event
 from bursard.fleet.testing import FACTS, World
 from bursard.housekeeping import Housekeeping
@@ -188,17 +190,149 @@ def test_jobs_whose_time_has_come_are_queued_turn_by_turn(monkeypatch: pytest.Mo
     assert orders == sorted(orders)
 
 
-def test_what_waited_for_one_job_is_queued_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+# --- what waited for one job, or for many that end in one turn
+
+
+@pytest.fixture
+def five_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bursard.state.fold.jobs.MET_MAX", 5)
+    monkeypatch.setattr("bursard.housekeeping.MET_MAX", 5)
+
+
+def tell_all(world: World) -> list[int]:
+    """How many jobs are in the queue after each turn, until nothing is left for another."""
+    house, found = keeping(world), []
+    more = True
+    while more:
+        more = house.turn(world.engine.now())
+        found.append(len(world.state.pending))
+    return found
+
+
+def test_what_waited_for_one_job_is_queued_turn_by_turn(five_a_turn: None) -> None:
+    """1. Of twelve that wait five are queued with the end, and five with each turn; the oldest first.
+    2. Until its own a job waits as before, and says for what, also once that is forgotten.
+    """
+    world = World()
+    first = world.submit(held=True)
+    waiting = [world.submit(depends_on=(Dependency(first.id, "finished"),)) for _ in range(12)]
+    world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    world.writer.flush()
+    assert first.id not in world.state.jobs
+    assert [job.id in world.state.pending for job in waiting] == [True] * 5 + [False] * 7
+    assert [bool(job.waiting_on) for job in waiting] == [False] * 5 + [True] * 7
+    reason = reason_of(world.state, None, waiting[-1], world.engine.now())
+    assert reason is not None
+    assert reason.message == f"waits for job {first.display} (finished)"
+    assert diagnose_jobs(world.state).ok
+    assert tell_all(world) == [10, 12]
+    assert not any(job.waiting_on for job in waiting)
+    assert (world.state.met, tell_all(world)) == ({}, [12])
+
+
+def test_many_ends_of_one_turn_share_what_it_can_bear(five_a_turn: None) -> None:
+    world = World()
+    firsts = [world.submit(held=True) for _ in range(4)]
+    for first in firsts:
+        for _ in range(3):
+            world.submit(depends_on=(Dependency(first.id, "finished"),))
+    for first in firsts:
+        world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    assert len(world.state.pending) == 5
+    assert tell_all(world) == [10, 12]
+
+
+def test_those_whom_an_end_disappoints_end_turn_by_turn(five_a_turn: None) -> None:
+    world = World()
+    first = world.submit(held=True)
+    waiting = [world.submit(depends_on=(Dependency(first.id, "succeeded"),)) for _ in range(12)]
+    world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    assert sum(job.state is JobState.CANCELLED for job in waiting) == 5
+    assert tell_all(world) == [0, 0]
+    assert {(job.state, job.message) for job in waiting} == {
+        (JobState.CANCELLED, f"it depends on job {first.display} (succeeded), which ended CANCELLED")
+    }
+
+
+def test_arrays_that_waited_open_their_tasks_turn_by_turn(five_a_turn: None) -> None:
+    """Each counts with the tasks that it lets into the queue: the second comes a turn later."""
+    world = World()
+    first = world.submit(held=True)
+    for _ in range(3):
+        world.submit(array=ArraySpec(((0, 4, 1),)), depends_on=(Dependency(first.id, "finished"),))
+    world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    assert len(world.state.pending) == 4
+    assert tell_all(world) == [8, 12]
+
+
+def test_those_that_wait_for_a_start_are_told_turn_by_turn_and_the_others_with_the_end(
+    five_a_turn: None,
+) -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    first = world.submit()
+    starters = [world.submit(held=True, depends_on=(Dependency(first.id, "started"),)) for _ in range(7)]
+    later = world.submit(held=True, depends_on=(Dependency(first.id, "succeeded"),))
+    world.cycle()
+    world.backend.report()
+    assert first.state is JobState.RUNNING
+    assert sum(not job.waiting_on for job in starters) == 5
+    world.engine.commit(jobs.cancel(world.state, first, 0), "ann")
+    world.exited_of(first.attempts[0], EndCause.CANCELLED, started_boot_us=1, held_us=1)
+    assert first.state is JobState.CANCELLED
+    tell_all(world)
+    assert not any(job.waiting_on for job in starters)
+    assert {job.state for job in starters} == {JobState.PENDING}
+    assert later.state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("deed", ["cancel", "hold", "update"])
+def test_a_job_is_told_before_anything_else_happens_to_it(five_a_turn: None, deed: str) -> None:
+    """So a replay, which has no turns, makes the same of an array that had been told as one that had not."""
+    world, other = World(), World()
+    for site in (world, other):
+        first = site.submit(held=True)
+        for _ in range(5):
+            site.submit(depends_on=(Dependency(first.id, "finished"),))
+        array = site.submit(array=ArraySpec(((0, 9, 1),), 4), depends_on=(Dependency(first.id, "finished"),))
+        site.engine.commit(jobs.cancel(site.state, first, None), "ann")
+        assert (array.waiting_on, site.state.tasks[array.id]) == ({first.id: "finished"}, {})
+        if site is other:
+            tell_all(site)
+        events = {
+            "cancel": lambda site=site, job=array: jobs.cancel(site.state, job, None),
+            "hold": lambda site=site, job=array: jobs.hold(site.state, job),
+            "update": lambda site=site, job=array: jobs.update(site.state, job, {"priority": 9}),
+        }[deed]()
+        site.engine.commit(events, "ann")
+        assert len(site.state.tasks[array.id]) == 4
+    now = world.engine.now()
+    assert image.encode(world.state, now) == image.encode(other.state, now)
+
+
+def test_an_image_has_told_everybody(five_a_turn: None) -> None:
     world = World()
     first = world.submit(held=True)
     for _ in range(12):
         world.submit(depends_on=(Dependency(first.id, "finished"),))
     world.engine.commit(jobs.cancel(world.state, first, None), "ann")
-    assert len(world.state.pending) == 5
-    assert not any(job.waiting_on for job in world.state.jobs.values())
-    assert not keeping(world).turn(world.engine.now())
-    assert len(world.state.pending) == 12
+    again = image.decode(image.encode(world.state, world.engine.now()), Limits())
+    assert len(again.pending) == 12
+
+
+def test_no_image_is_due_while_somebody_is_to_be_told(
+    five_a_turn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bursard.engine.SNAPSHOT_EVERY", 1)
+    world = World()
+    first = world.submit(held=True)
+    for _ in range(6):
+        world.submit(depends_on=(Dependency(first.id, "finished"),))
+    assert world.engine.snapshot_due()
+    world.engine.commit(jobs.cancel(world.state, first, None), "ann")
+    assert not world.engine.snapshot_due()
+    tell_all(world)
+    assert world.engine.snapshot_due()
 
 
 def test_prices_of_many_nodes_are_looked_at_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:

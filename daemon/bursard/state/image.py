@@ -18,6 +18,7 @@ from bursard.ledger import Ledger, LedgerImage
 from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
+from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import match_some, strategy_in_force
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
@@ -28,6 +29,9 @@ from bursard.state.typical import TypicalImage, TypicalRequests
 FORMAT = 2
 """Bump once between two releases, when a field changes its meaning or its type. An image of another format is
 passed over, for an older one or the whole log."""
+
+
+_ALL = 2**62
 
 
 class PricedImage(msgspec.Struct, frozen=True):
@@ -84,6 +88,7 @@ class _Format(msgspec.Struct):
 def encode(state: State, recorded_at: int) -> bytes:
     """The state as bytes. Terminal jobs are left out: the store has them."""
     match_some(state, len(state.unmatched))
+    meet_some(state, recorded_at, _ALL)
     jobs = [lean(job, state.jobs.get(job.parent_id)) for job in state.jobs.values() if not job.state.terminal]
     image = StateImage(
         format=FORMAT,
@@ -200,8 +205,8 @@ def _job(state: State, job: JobRecord, at: int) -> None:
             state.names.setdefault(job.spec.name, {})[job.id] = None
         if job.key:
             state.keys[job.user, job.key] = job.id
-        for other in job.waiting_on:
-            state.dependents.setdefault(other, {})[job.id] = None
+        for other, when in job.waiting_on.items():
+            state.waits(job.id, other, when)
         counts = job.array.counts if job.array is not None else {job.state.value: 1}
         for name, many in counts.items():
             if not JobState(name).terminal:

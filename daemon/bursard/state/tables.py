@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,10 @@ HOLD_MARGIN_US = 5_000_000
 """Added to time limit + grace in every worst-case hold: how late a supervisor's last kill may be."""
 DEFAULT_GRACE_US = 5_000_000
 """Between TERM and KILL when the job asks for nothing else."""
+
+STARTED: Final = "started"
+"""What a job waits for of another: its start alone, or `ENDED`."""
+ENDED: Final = "ended"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -117,6 +121,14 @@ class Doom(msgspec.Struct, frozen=True):
     final: JobState
 
 
+class Met(msgspec.Struct):
+    """A job that has started (`final` None) or ended, and who waited for that and was not told yet."""
+
+    display: str
+    final: JobState | None
+    waiting: deque[str]
+
+
 class Tables:
     """What is true, with its indexes. Reads are free for everybody; only the fold writes."""
 
@@ -157,7 +169,15 @@ class Tables:
         self.unmatched: deque[str] = deque()
         """Jobs that budgets have changed for and that were not looked at since: oldest first."""
         self.dependents: dict[str, dict[str, None]] = {}
-        """By the job waited for, the jobs that wait, in the order of their submission."""
+        """By the job waited for, the jobs that wait for its end, in the order of their submission."""
+        self.starters: dict[str, dict[str, None]] = {}
+        """The same of those that wait for its start alone."""
+        self.met: OrderedDict[tuple[str, str], Met] = OrderedDict()
+        """By (job id, `STARTED` or `ENDED`), what jobs waited for and has come: first come first told, so
+        many each turn.
+        """
+        self.told = 0
+        """How many, since a turn began: the ends of one turn share what it can bear."""
         self.doomed: dict[str, Doom] = {}
         """Jobs whose dependency ended otherwise than they need, to be ended: first come, first ended."""
         self.budgets = BudgetTable()
@@ -296,7 +316,16 @@ class Tables:
             self._policies_digest = (self.policies_version, digest.hexdigest())
         return self._policies_digest[1]
 
+    def just_met(self, job_id: str) -> Met | None:
+        """A job that others are still to be told of: it may be forgotten by itself already."""
+        return self.met.get((job_id, ENDED)) or self.met.get((job_id, STARTED))
+
     # --- the indexes: for the fold alone
+
+    def waits(self, job_id: str, other: str, when: str) -> None:
+        """A job waits for the start of another, or for its end."""
+        index = self.starters if when == STARTED else self.dependents
+        index.setdefault(other, {})[job_id] = None
 
     def take(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         """What a member was given is no longer free. Raises `InvariantViolation` when it was not (R1)."""
@@ -316,6 +345,7 @@ class Tables:
             return
         self.ledger.close_job(job_id)
         self.dependents.pop(job_id, None)
+        self.starters.pop(job_id, None)
         self.tasks.pop(job_id, None)
         self.array_money.pop(job_id, None)
         if job.parent_id:

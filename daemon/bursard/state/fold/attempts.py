@@ -30,7 +30,7 @@ _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobStat
 
 def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> None:
     """Resources and money are taken; the job is STARTING."""
-    job = claim(state, event.job_id)
+    job = claim(state, event.job_id, at)
     if job.parent_id:
         take_slot(state, job)
     if job.attempt is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from bursar.model import JobState
 from bursar.model.ranges import contains, count, with_index, without
 from bursard.events import (
@@ -15,10 +17,10 @@ from bursard.events import (
 )
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
-from bursard.state.tables import Applied, ArrayMoney, Doom, Tables
+from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
 
 MET_MAX = 1_000
-"""Jobs that the end of one puts into the queue at once; `Tables.wake` does so with the others."""
+"""Jobs and tasks, about, that one turn of the loop lets go on because what they waited for is over."""
 
 
 def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> None:
@@ -33,8 +35,8 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
         state.names.setdefault(job.spec.name, {})[job.id] = None
     if event.key:
         state.keys[event.user, event.key] = job.id
-    for other, _ in event.dependencies:
-        state.dependents.setdefault(other, {})[job.id] = None
+    for other, when in event.dependencies:
+        state.waits(job.id, other, when)
     array = job.spec.array
     tasks = size_of(job)
     state.next_order += tasks
@@ -67,12 +69,14 @@ def _record(state: Tables, event: JobSubmitted, at: int) -> JobRecord:
     )
 
 
-def claim(state: Tables, job_id: str) -> JobRecord:
+def claim(state: Tables, job_id: str, at: int) -> JobRecord:
     """The record of a live job; a task that was none becomes one. Raises `KeyError`."""
+    parent_id, _, index = job_id.partition(".")
+    if state.met:
+        _tell_first(state, state.jobs.get(parent_id), at)
     found = state.jobs.get(job_id)
     if found is not None:
         return found
-    parent_id, _, index = job_id.partition(".")
     parent = state.jobs[parent_id]
     assert parent.array is not None
     if not index.isdecimal() or not contains(parent.array.unopened, int(index)):
@@ -127,7 +131,7 @@ def _step_back(state: Tables, task: JobRecord) -> None:
 
 def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
     """Out of the queue until released; an array with its queued tasks."""
-    job = claim(state, event.job_id)
+    job = claim(state, event.job_id, at)
     job.held = True
     state.pending.remove(job.id)
     if job.parent_id:
@@ -139,7 +143,7 @@ def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
 
 def released(state: Tables, event: JobReleased, at: int, applied: Applied) -> None:
     """Back into the queue; an array with all its tasks, also those that were held by themselves."""
-    job = claim(state, event.job_id)
+    job = claim(state, event.job_id, at)
     job.held = False
     if job.parent_id:
         _wait_again(state, job)
@@ -179,7 +183,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
     """A pending job asks for something else from now on; an array with its pending tasks. What runs keeps
     the budgets it was placed with.
     """
-    job = state.jobs[event.job_id]
+    job = claim(state, event.job_id, at)
     if job.spec.name != event.spec.name and not job.parent_id:
         state.unname(job)
         if event.spec.name:
@@ -205,12 +209,12 @@ def ended(state: Tables, event: JobEnded, at: int, applied: Applied) -> None:
     """
     job = state.jobs.get(event.job_id)
     if job is None or not job.state.terminal:
-        finish(state, claim(state, event.job_id), event.state, at, applied, event.message)
+        finish(state, claim(state, event.job_id, at), event.state, at, applied, event.message)
 
 
 def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> None:
     """Every pending task of an array is over: the many that are no records all at once, within its own."""
-    parent = state.jobs[event.job_id]
+    parent = claim(state, event.job_id, at)
     array = parent.array
     assert array is not None
     pending = [task for task in tasks_of(state, parent) if task.state is JobState.PENDING]
@@ -221,7 +225,8 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
     if waiting:
         array.ended.append(EndedTasks(waiting, event.state, at, event.message))
         _count_ended(state, array, count(waiting), event.state)
-        for task_id in [one for one in state.dependents if one.startswith(f"{parent.id}.")]:
+        waited_for = [*state.dependents, *(one for one in state.starters if one not in state.dependents)]
+        for task_id in [one for one in waited_for if one.startswith(f"{parent.id}.")]:
             index = int(task_id.partition(".")[2])
             ended_task = unrecorded(parent, index) if contains(waiting, index) else None
             if ended_task is not None:
@@ -266,38 +271,67 @@ def satisfied(when: str, final: JobState) -> bool:
 
 def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
     """Jobs that waited for this end may start; those it disappoints are doomed, for `decide` to end them."""
-    for number, job_id in enumerate(state.dependents.pop(ended_job.id, ())):
-        job = state.jobs.get(job_id)
-        when = job.waiting_on.get(ended_job.id) if job is not None else None
-        if job is None or when is None or job.state.terminal:
-            continue
-        if not satisfied(when, ended_job.state):
-            state.doomed.setdefault(job_id, Doom(ended_job.display, when, ended_job.state))
-            continue
-        _met(state, job, ended_job.id, at, number)
+    waiting = [*state.starters.pop(ended_job.id, ()), *state.dependents.pop(ended_job.id, ())]
+    _meet(state, (ended_job.id, ENDED), Met(ended_job.display, ended_job.state, deque(waiting)), at)
 
 
 def meet_started(state: Tables, started_job: JobRecord, at: int) -> None:
     """Jobs that waited for this start alone wait no more."""
-    dependents = state.dependents.get(started_job.id, {})
-    for number, job_id in enumerate(list(dependents)):
-        job = state.jobs.get(job_id)
-        if job is not None and job.waiting_on.get(started_job.id) == "started" and not job.state.terminal:
-            del dependents[job_id]
-            _met(state, job, started_job.id, at, number)
-    if not dependents:
-        state.dependents.pop(started_job.id, None)
+    waiting = deque(state.starters.pop(started_job.id, ()))
+    _meet(state, (started_job.id, STARTED), Met(started_job.display, None, waiting), at)
 
 
-def _met(state: Tables, job: JobRecord, other_id: str, at: int, number: int) -> None:
-    """`number`: of those that waited for the same. The first are queued at once, the others turn by turn."""
-    job.waiting_on.pop(other_id, None)
-    if job.array is not None:
-        open_tasks(state, job, at)
-    elif number >= MET_MAX:
-        state.queue_later(job, at)
-    else:
+def _meet(state: Tables, key: tuple[str, str], met: Met, at: int) -> None:
+    """As many as one turn of the loop can bear at once, with the next turns the others: until its own, a job
+    waits as it did before.
+    """
+    if met.waiting:
+        state.met[key] = met
+        meet_some(state, at, MET_MAX - state.told)
+
+
+def meet_some(state: Tables, at: int, most: int) -> bool:
+    """Tell the next so many of those whose dependency has come; an array counts with the tasks that it lets
+    into the queue. True: more are left.
+
+    No event, since the end that they waited for is one: a replay leaves them in `Tables.met`, and the first
+    turns after it bring them where they would be.
+    """
+    while state.met and most > 0:
+        key, met = next(iter(state.met.items()))
+        while met.waiting and most > 0:
+            took = _tell(state, key[0], met, met.waiting.popleft(), at)
+            state.told, most = state.told + took, most - took
+        if not met.waiting:
+            state.met.popitem(last=False)
+    return bool(state.met)
+
+
+def _tell_first(state: Tables, job: JobRecord | None, at: int) -> None:
+    """Before anything else happens to it, so that a replay, which has no turns, finds it as it was then."""
+    for other, when in tuple(job.waiting_on.items()) if job is not None else ():
+        met = state.met.get((other, STARTED)) if when == STARTED else None
+        met = met or state.met.get((other, ENDED))
+        if job is not None and met is not None:
+            _tell(state, other, met, job.id, at)
+
+
+def _tell(state: Tables, other: str, met: Met, job_id: str, at: int) -> int:
+    """What it took, in jobs and tasks."""
+    job = state.jobs.get(job_id)
+    when = job.waiting_on.get(other) if job is not None else None
+    if job is None or when is None or job.state.terminal:
+        return 1
+    if met.final is not None and not satisfied(when, met.final):
+        state.doomed.setdefault(job_id, Doom(met.display, when, met.final))
+        return 1
+    del job.waiting_on[other]
+    if job.array is None:
         state.enqueue(job, at)
+        return 1
+    before = job.array.queued
+    open_tasks(state, job, at)
+    return 1 + job.array.queued - before
 
 
 def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) -> None:
