@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 20_000
 """Events between snapshots: about half a second of replay at a start."""
+SNAPSHOT_JOBS = 5
+"""Of more jobs than so many times that, an event between for each so many of them: an image takes as long as
+there are jobs, in one turn of the loop, and reading it longer than the replay of what came since.
+"""
 
 READERS = 4
 """Threads that answer short questions to the store; reports have threads of their own."""
@@ -240,7 +244,8 @@ class Engine:
         """Enough happened since the last snapshot, none is being written, and nothing is left over that it
         would have to finish in one turn.
         """
-        due = self.state.version - self._snapshot_seq >= SNAPSHOT_EVERY
+        pace = max(SNAPSHOT_EVERY, len(self.state.jobs) // SNAPSHOT_JOBS)
+        due = self.state.version - self._snapshot_seq >= pace
         return due and not self._snapshotting and not self.state.unmatched and not self.state.met
 
     async def save_snapshot(self) -> None:

@@ -335,6 +335,26 @@ def test_no_image_is_due_while_somebody_is_to_be_told(
     assert world.engine.snapshot_due()
 
 
+@pytest.mark.parametrize(("many", "after"), [(0, 4), (8, 4), (9, 5), (30, 15)])
+def test_images_come_less_often_the_more_jobs_there_are(
+    monkeypatch: pytest.MonkeyPatch, many: int, after: int
+) -> None:
+    """Of few after a fixed number of events; of many, one event for each two of them."""
+    monkeypatch.setattr("bursard.engine.SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr("bursard.engine.SNAPSHOT_JOBS", 2)
+    world = World()
+    for _ in range(many):
+        world.submit()
+    job = world.submit()
+    world.engine._snapshot_seq = world.state.version
+    events = 0
+    while not world.engine.snapshot_due():
+        verb = jobs.release if job.held else jobs.hold
+        world.engine.commit(verb(world.state, job), "ann")
+        events += 1
+    assert events == after
+
+
 def test_prices_of_many_nodes_are_looked_at_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bursard.housekeeping.REPRICED_MAX", 2)
     world = World()
