@@ -290,6 +290,11 @@ def _unmetered(attempt: AttemptRecord, now: int) -> int:
     return cost
 
 
+def _settled_in(job: JobRecord, budget: str) -> int:
+    """What the account of a budget got of a job's cost: that of the attempts placed while it applied."""
+    return sum(one.settled_nanos for one in job.attempts if any(hold.budget == budget for hold in one.holds))
+
+
 def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> None:
     live = job.attempt
     held: Mapping[str, int] = {}
@@ -311,7 +316,11 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     else:
         _estimate(state, wire, job)
     wire.budgets.extend(
-        pb.JobBudget(budget=name, held_nanos=saturated(held.get(name, 0)), settled_nanos=wire.settled_nanos)
+        pb.JobBudget(
+            budget=name,
+            held_nanos=saturated(held.get(name, 0)),
+            settled_nanos=saturated(_settled_in(job, name)) if job.array is None else wire.settled_nanos,
+        )
         for name in job.budgets[: _BUDGETS_SHOWN[form]]
     )
     for one in job.attempts:
