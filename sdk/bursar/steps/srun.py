@@ -172,10 +172,10 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
 
 def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> None:
     least, _, most = found.get("nodes", "").partition("-")
-    request.nodes = _number({"nodes": most or least}, "nodes", 0)
-    request.tasks = _number(found, "ntasks", 0)
+    request.nodes = _count({"nodes": most or least}, "nodes", 0)
+    request.tasks = _count(found, "ntasks", 0)
     per_node = found.get("ntasks-per-node") or found.get("tasks-per-node") or ""
-    request.tasks_per_node = _number({"ntasks-per-node": per_node}, "ntasks-per-node", 0)
+    request.tasks_per_node = _count({"ntasks-per-node": per_node}, "ntasks-per-node", 0)
     if not request.tasks and not request.tasks_per_node:
         if request.nodes:
             request.tasks = request.nodes * _number(env, "SLURM_NTASKS_PER_NODE", 1)
@@ -183,7 +183,7 @@ def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -
             request.tasks = _number(env, "SLURM_NTASKS", 1)
     if request.tasks and request.nodes > request.tasks:
         request.nodes = request.tasks  # as Slurm does, which warns
-    request.cpus_per_task = _number(found, "cpus-per-task", _number(env, "SRUN_CPUS_PER_TASK", 0))
+    request.cpus_per_task = _count(found, "cpus-per-task", _number(env, "SRUN_CPUS_PER_TASK", 0))
     request.gpus_per_task = _gpus(found, "gpus-per-task")
     request.gpus_per_node = _gpus(found, "gpus-per-node") or _gpus(found, "gres")
 
@@ -195,6 +195,14 @@ def _number(values: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 8):
         raise Refused(f"--{name} {text} is not a number")
     return int(text)
+
+
+def _count(values: Mapping[str, str], name: str, default: int) -> int:
+    """Of what there must be one at least: 0 is no way to say nothing of it."""
+    number = _number(values, name, default)
+    if values.get(name) and not number:
+        raise Refused(f"--{name} {values[name]} is not a number above 0")
+    return number
 
 
 def _gpus(found: Mapping[str, str], name: str) -> int:
