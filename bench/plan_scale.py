@@ -1,9 +1,12 @@
 """How long a plan takes on a large site: snapshot, plan and sentences, in milliseconds of CPU.
 
 Load    nodes of 8 GPUs in 8 types, nearly full; as many pending jobs as asked of some hundred shapes at three
-        priorities, under three budgets; in each cycle half of the events are ends, half submissions. The site
-        is filled by hand, not by plans, so that a run is short. The state's own columns and queues are used.
-Prints  p50 and p99 over the cycles; CPU time, since wall time says more about the neighbours.
+        priorities, under three budgets, with as many different time limits as jobs; in each cycle half of the
+        events are ends, half submissions. The site is filled by hand, not by plans, so that a run is short.
+        The state's own columns and queues are used.
+Prints  p50 and p99 over the cycles of snapshot and plan together (`cycle`); CPU time, since
+        wall time says more about the neighbours. `--slopes`: the same for 1,000 and 10,000 nodes, for 10,000
+        and 1,000,000 pending jobs. `--drain`: placements a second onto empty nodes.
 """
 
 from __future__ import annotations
@@ -84,11 +87,12 @@ class Site:
             self.cluster.set_ready(row, True)
 
     def fill(self) -> None:
-        """Something on every node, until a dozen draws did not fit."""
+        """Something on every node: mostly whole GPUs, some shares, until half a dozen draws did not fit."""
+        large = [one for one in self.classes if (gpus := one.options[0].gpus) and gpus.count >= 2]
         for row in range(len(self.cluster.ids)):
             misses = 0
-            while misses < 12:
-                asked = self.draw.choice(self.classes)
+            while misses < 6:
+                asked = self.draw.choice(large if self.draw.random() < 0.8 else self.classes)
                 if asked.nodes > 1 or not self._put(row, asked):
                     misses += 1
 
@@ -117,7 +121,9 @@ class Site:
 
     def submit(self) -> None:
         """One more waits."""
-        asked = self.draw.choice(self.classes)
+        # Every limit is another: users' own, to the millisecond.
+        limit_us = self.draw.randrange(HOUR_US // 60_000, 24 * HOUR_US // 1_000) * 1_000 + self.orders % 1_000
+        asked = self.draw.choice(self.classes).limited(limit_us)
         job_id = f"j{self.orders}"
         self.of[job_id] = asked
         self.pending.add(job_id, asked, 25 + 25 * (self.orders % 3), self.orders)
@@ -171,7 +177,7 @@ def cpu_ms() -> float:
 def measure(site: Site, cycles: int, events: int) -> dict[str, list[float]]:
     """CPU milliseconds by part, one entry a cycle; the first cycle, which fills the cache, is left out."""
     cache = PlanCache()
-    found: dict[str, list[float]] = {"snapshot": [], "plan": [], "reasons": [], "starts": []}
+    found: dict[str, list[float]] = {"cycle": [], "snapshot": [], "plan": [], "reasons": [], "starts": []}
     for cycle in range(cycles + 1):
         site.now += CYCLE_US
         for job_id in site.draw.sample(sorted(site.live), min(events // 2, len(site.live))):
@@ -188,35 +194,97 @@ def measure(site: Site, cycles: int, events: int) -> dict[str, list[float]]:
         asked = cpu_ms()
         site.do(made)
         if cycle:
-            parts = (frozen - began, planned - frozen, asked - planned, len(made.starts))
+            parts = (planned - began, frozen - began, planned - frozen, asked - planned, len(made.starts))
             for name, value in zip(found, parts, strict=True):
                 found[name].append(value)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=10_000)
-    parser.add_argument("--pending", type=int, default=70_000)
-    parser.add_argument("--shapes", type=int, default=500)
-    parser.add_argument("--events", type=int, default=1_000)
-    parser.add_argument("--cycles", type=int, default=5)
-    flags = parser.parse_args()
+def steady(nodes: int, pending: int, flags: argparse.Namespace) -> float:
+    """Print a site that is nearly full; its median cycle in milliseconds."""
     draw = random.Random(1)
-    site = Site(flags.nodes, shapes(flags.shapes, draw), draw)
+    site = Site(nodes, shapes(flags.shapes, draw), draw)
     site.fill()
-    for _ in range(flags.pending):
+    for _ in range(pending):
         site.submit()
     found = measure(site, flags.cycles, flags.events)
     print(
-        f"{flags.nodes} nodes, {len(site.pending)} pending, {len(site.members)} members run,"
+        f"{nodes} nodes, {len(site.pending)} pending, {len(site.members)} members run,"
         f" {flags.events} events a cycle, {flags.cycles} cycles"
     )
-    for name in ("snapshot", "plan", "reasons"):
+    for name in ("cycle", "snapshot", "plan", "reasons"):
         p50, p99 = np.percentile(found[name], (50, 99))
         print(f"{name:<10} p50 {p50:8.1f} ms CPU   p99 {p99:8.1f} ms CPU")
     print(f"{'starts':<10} p50 {np.median(found['starts']):8.0f} a cycle")
-    print(f"{'memory':<10} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:12.0f} MB")
+    print(f"{'memory':<10} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:12.0f} MB", flush=True)
+    return float(np.median(found["cycle"]))
+
+
+def slopes(flags: argparse.Namespace) -> None:
+    """How the median cycle grows with nodes and with what waits: 1 is linear."""
+    for what, sizes in (
+        ("nodes", ((1_000, flags.pending), (10_000, flags.pending))),
+        ("pending", ((flags.nodes, 10_000), (flags.nodes, 1_000_000))),
+    ):
+        few, many = (steady(nodes, pending, flags) for nodes, pending in sizes)
+        at = 0 if what == "nodes" else 1
+        slope = np.log(many / few) / np.log(sizes[1][at] / sizes[0][at])
+        print(f"slope over {what}, {sizes[0][at]} to {sizes[1][at]}: {slope:.2f} (1 is linear)", flush=True)
+
+
+def drain(nodes: int, jobs: int, classes: list[JobClass], what: str) -> None:
+    """One plan of many jobs onto empty nodes: what it starts a second, the snapshot included."""
+    draw = random.Random(2)
+    site = Site(nodes, classes, draw)
+    for _ in range(jobs):
+        site.submit()
+    began = cpu_ms()
+    made = plan(site.snapshot(), NOW)
+    seconds = (cpu_ms() - began) / 1e3
+    started = len(made.starts)
+    print(
+        f"{what}: {started} of {jobs} start on {nodes} empty nodes in {seconds:.2f} s CPU:"
+        f" {started / seconds:,.0f} a second",
+        flush=True,
+    )
+
+
+def drains(nodes: int, jobs: int) -> None:
+    """Single GPUs of many shapes, and gangs of 16 whole nodes."""
+    draw = random.Random(3)
+    single: dict[JobClass, None] = {}
+    while len(single) < 500:
+        types = tuple(sorted(draw.sample(TYPES, draw.choice([1, 1, 2])))) if draw.random() < 0.6 else ()
+        request = ResourceRequest(
+            GpuRequest(1, types), draw.choice(range(500, 12_500, 500)), draw.choice(range(1, 65)) * GIB
+        )
+        single[_class(request, 1)] = None
+    drain(nodes, jobs, list(single), "single GPUs of 500 shapes")
+    whole = [_class(ResourceRequest(GpuRequest(8), 64_000, 256 * GIB), 16)]
+    drain(nodes, nodes // 16, whole, "gangs of 128 GPUs")
+
+
+def _class(request: ResourceRequest, nodes: int) -> JobClass:
+    return JobClass(nodes, (request,), False, (), "auto", HOUR_US, HOUR_US + 90_000_000, ("a",))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=10_000)
+    parser.add_argument("--pending", type=int, default=100_000)
+    parser.add_argument("--shapes", type=int, default=500)
+    parser.add_argument("--events", type=int, default=1_000)
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--slopes", action="store_true")
+    parser.add_argument("--drain", action="store_true")
+    flags = parser.parse_args()
+    if flags.slopes:
+        slopes(flags)
+    elif flags.drain:
+        drains(flags.nodes, flags.pending)
+    else:
+        steady(flags.nodes, flags.pending, flags)
+        drains(flags.nodes, flags.pending)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from bursard.cycle import Cycle
 from bursard.fleet import door
 from bursard.fleet.testing import World
 from bursard.scheduler import PlanCache, plan, reason_of
+from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.plan import Planner
 from bursard.scheduler.pricing import share_rates
-from bursard.scheduler.table import Table, member_rates
+from bursard.scheduler.table import Table
 from bursard.scheduler.testing import Node, columns, job_class, queue, request, snapshot
 from bursard.state.decide import nodes
 
@@ -50,7 +51,7 @@ def test_a_node_of_one_byte_stops_nobody_elses_job() -> None:
 )
 def test_a_share_has_a_price_only_where_it_fits(wanted: Any, rate: int) -> None:
     rows = columns([Node(name="a", gpus=2, rates=(100, 10, 1))])
-    assert member_rates(rows, wanted).tolist() == [rate]
+    assert Kinds(rows).member_rates(wanted) == [rate]
     whole = share_rates(rows, 0, (), 16_000, 64 << 30)
     assert whole.total == 11
 

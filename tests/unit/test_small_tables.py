@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
-import numpy as np
 import pytest
 
 from bursar.cli import main as cli
 from bursar.cli.table import fit
 from bursar.cli.texts import members_text
 from bursar.errors import InvalidRequest
+from bursar.model import DeviceShare
+from bursar.model.allocation import FREE
 from bursar.steps.request import Member, Place, Request, _world, specs
 from bursar.v1 import jobs_pb2, money_pb2, types_pb2
 from bursar_agent.runner import truth
-from bursar_policies.decision import GPU_SLOTS_MAX
+from bursar_policies.decision import MemberColumns, NodeColumns, Placement, RunningMember, Start
+from bursar_policies.scorers import NodeState
 from bursard.scheduler import alternatives
-from bursard.scheduler.releases import Release, Releases
+from bursard.scheduler.free import Free
+from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.testing import Node, columns, occupy, request
 from bursard.services.wirefault import unreadable
 from bursard.store import eventfile
 
@@ -146,23 +149,40 @@ def test_a_text_is_cut_to_the_cells_it_may_take(text: str, width: int, shown: st
 # --- what ends when
 
 
-def test_ends_of_a_node_come_soonest_first_those_of_this_plan_among_them() -> None:
-    nothing = [0] * GPU_SLOTS_MAX
-    running = SimpleNamespace(
-        node=np.array([1, 0, 1]), ends_at=np.array([30, 5, 10]), cpu_milli=np.array([3, 1, 2]),
-        memory_bytes=np.array([33, 11, 22]), gpu_milli=np.array([nothing, nothing, nothing]),
-    )  # fmt: skip
-    made = Releases(running, 3)  # type: ignore[arg-type]
-    first, last = Release(10, 2, 22, nothing), Release(30, 3, 33, nothing)
-    assert made.of(0) == [Release(5, 1, 11, nothing)]
-    assert made.of(1) == [first, last]
-    assert made.of(2) == []
-    share = SimpleNamespace(index=1, milli=500)
-    member: Any = SimpleNamespace(node=1, cpu_milli=7, memory_bytes=77, devices=(share, share))
-    made.add(member, 20)
-    held = [0, 1_000, *nothing[2:]]
-    assert made.of(1) == [first, Release(20, 7, 77, held), last]
-    assert made.of(0) == [Release(5, 1, 11, nothing)]
+def test_ends_bring_room_soonest_first_those_of_this_plan_among_them() -> None:
+    """Node 0 has 2 of 4 GPUs free, node 1 none of 2, node 2 is empty of jobs and has too few."""
+    nodes = columns([Node(name=name, gpus=gpus) for name, gpus in (("a", 4), ("b", 2), ("c", 1))])
+    running = [
+        *occupied(nodes, 0, (2, 3), ends_at=50),
+        *occupied(nodes, 1, (0,), ends_at=30),
+        *occupied(nodes, 1, (1,), ends_at=10),
+    ]
+    made = Releases(MemberColumns.of(running), Free(nodes))
+    assert made.first_fit(request(1), 5).tolist() == [5, 10, 5]
+    assert made.first_fit(request(2), 20).tolist() == [20, 30, NEVER]
+    assert made.first_fit(request(2), 40).tolist() == [40, 40, NEVER]
+    assert made.first_fit(request(3), 5).tolist() == [50, NEVER, NEVER]
+    assert made.state_at(1, 9).gpus == [0, 0, -1, -1]
+    assert made.state_at(1, 10).gpus == [0, 1000, -1, -1]
+    assert made.state_at(1, 30) == NodeState(1, 16_000, 64 << 30, [1000, 1000, -1, -1])
+    free = Free(nodes)
+    made = Releases(MemberColumns.of(running), free)
+    given = placement(0, (0, 1))
+    free.take(given)
+    made.add(given, 20)
+    assert made.first_fit(request(2), 5).tolist() == [20, 30, NEVER]
+    assert made.state_at(0, 20).gpus == [1000, 1000, 0, 0]
+    assert made.state_at(0, 19).cpu_milli == 14_000
+
+
+def occupied(nodes: NodeColumns, row: int, devices: tuple[int, ...], ends_at: int) -> list[RunningMember]:
+    """One that runs there."""
+    start = Start("r", 0, (placement(row, devices),), 1, 0, ())
+    return occupy(nodes, start, ends_at)
+
+
+def placement(row: int, devices: tuple[int, ...]) -> Placement:
+    return Placement(row, tuple(DeviceShare(index, 1000) for index in devices), 1_000, 0, FREE)
 
 
 @pytest.mark.parametrize(

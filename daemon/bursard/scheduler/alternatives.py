@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import JobClass
-from bursard.scheduler import gang, text
+from bursard.scheduler import text
 from bursard.scheduler.plan import Planner
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us
 from bursard.scheduler.table import Table
@@ -24,7 +24,7 @@ Change = tuple[str, JobClass]
 
 def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
     """(sentence, changed class), nearest to what was asked first."""
-    tables = [planner.world.table(ask) for ask in gang.asks_of(job_class)]
+    tables = list(planner.world.tables(job_class))
     found = [*_shorter(planner, job_class, tables)]
     if len(job_class.options) == 1:
         found += _other_gpu(planner, job_class)

@@ -9,21 +9,23 @@ Source  EASY backfilling, one reservation; re-made at every plan, so early ends 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.resources import MILLI
+from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
-from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState
 from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Rooms
+from bursard.scheduler.candidates import asks_of
+from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.gang import gang_rate
-from bursard.scheduler.releases import Release, Releases
-from bursard.scheduler.table import NO, Table
+from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
 
@@ -41,10 +43,39 @@ class Reservation:
         self.left = left
         self.rate_nanos_per_hour = rate
         self.hold_nanos = hold_nanos
+        self._stops: dict[tuple[int, int], bool] = {}
 
-    def usable(self, world: World, row: int) -> NodeState:
+    @cached_property
+    def rows(self) -> Rows:
+        """Its nodes."""
+        return np.array(list(self.left), dtype=np.intp)
+
+    @cached_property
+    def _at_first(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        states = list(self.left.values())
+        cpu = np.array([state.cpu_milli for state in states], dtype=np.int64)
+        memory = np.array([state.memory_bytes for state in states], dtype=np.int64)
+        return cpu, memory, np.array([state.gpus for state in states], dtype=np.int64)
+
+    def room_for(self, request: ResourceRequest) -> int:
+        """Nodes of the claim that had room for a member beside it when it was made."""
+        cpu, memory, gpus = self._at_first
+        fits = (cpu >= request.cpu_milli) & (memory >= request.memory_bytes)
+        if request.gpus is not None:
+            fits &= (gpus >= request.gpus.milli).sum(axis=1) >= request.gpus.count
+        return int(fits.sum())
+
+    def stops(self, world: World, table: Table, count: int) -> bool:
+        """Is there no place for a gang that outlives the shadow time, now and for the rest of this plan?"""
+        known = self._stops.get((id(table), count))
+        if known is None:
+            room = world.fits_elsewhere(table, self.rows) + self.room_for(table.request)
+            known = self._stops[id(table), count] = room < count
+        return known
+
+    def usable(self, free: Free, row: int) -> NodeState:
         """What a job that outlives the shadow time may use of a node."""
-        now = world.free.state(row)
+        now = free.state(row)
         later = self.left.get(row)
         if later is None:
             return now
@@ -55,13 +86,15 @@ class Reservation:
             [min(a, b) for a, b in zip(now.gpus, later.gpus, strict=True)],
         )
 
-    def keys(self, world: World, table: Table) -> NDArray[np.int64]:
-        """The table's keys for a job that outlives the shadow time."""
-        keys = table.keys.copy()
-        for row in self.left:
-            if keys[row] != NO:
-                keys[row] = table.key(world.packing, self.usable(world, row))
-        return keys
+    def best(self, world: World, table: Table, count: int) -> list[int]:
+        """The best nodes for a job that outlives the shadow time."""
+        free, fits = world.free, []
+        for row, later in self.left.items():
+            if has_room(later, table.request):
+                state = self.usable(free, row)
+                if has_room(state, table.request):
+                    fits.append(state)
+        return table.best_but(world.packing, count, self.rows, fits)
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
         """A job that outlives the shadow time was started on a reserved node."""
@@ -90,18 +123,13 @@ class _Option(NamedTuple):
 
 
 def reserve(
-    world: World,
-    job_class: JobClass,
-    asks: tuple[Ask, ...],
-    rooms: Rooms,
-    releases: Releases,
-    now: int,
+    world: World, job_class: JobClass, rooms: Rooms, releases: Releases, now: int
 ) -> Reservation | NoClaim:
     """The earliest claim of a job that waits for resources, if there is one: a job that cannot start does not
     hold others back. `job_class` has its time limit.
     """
     found, money = [], False
-    for option, ask in enumerate(asks):
+    for option, ask in enumerate(asks_of(job_class)):
         claim = _earliest(world, option, world.table(ask), job_class, rooms, releases, now)
         if isinstance(claim, NoClaim):
             money = money or claim.money
@@ -113,7 +141,7 @@ def reserve(
     request = best.table.request
     left = {}
     for row in best.rows:
-        state = _state_at(world.free.state(row), releases.of(row), best.at)
+        state = releases.state_at(row, best.at)
         gpus = list(state.gpus)
         if request.gpus is not None:
             for index in devices.choose(gpus, request.gpus) or ():
@@ -125,6 +153,14 @@ def reserve(
     return Reservation(best.at, left, best.rate, hold_nanos)
 
 
+def has_room(state: NodeState, request: ResourceRequest) -> bool:
+    """For one member."""
+    if state.cpu_milli < request.cpu_milli or state.memory_bytes < request.memory_bytes:
+        return False
+    gpus = request.gpus
+    return gpus is None or sum([left >= gpus.milli for left in state.gpus]) >= gpus.count
+
+
 def _earliest(
     world: World,
     option: int,
@@ -134,57 +170,38 @@ def _earliest(
     releases: Releases,
     now: int,
 ) -> _Option | NoClaim:
-    """When and where one alternative can first start."""
+    """When and where one alternative can first start.
+
+    The more ends have come, the cheaper the cheapest nodes that have room: the first moment at which money
+    admits them is found by halving.
+    """
     count = job_class.nodes
     if table.usable_count < count:
         return NoClaim(money=False)
-    ready: list[tuple[int, int, int, int]] = []
-    for row in np.flatnonzero(table.usable).tolist():
-        at = now
-        if table.keys[row] == NO:
-            at = _fits_at(table, world.free.state(row), releases.of(row), now)
-        if at >= 0:
-            ready.append((at, int(table.rates[row]), world.place[row], row))
-    ready.sort()
-    by_price = sorted(ready, key=lambda entry: (entry[1] < 0, *entry[1:3]))
-    if len(ready) < count or not _pays(rooms, job_class, table, by_price[:count]):
-        return NoClaim(money=len(ready) >= count)
-    for last in range(count - 1, len(ready)):
-        if last + 1 < len(ready) and ready[last + 1][0] == ready[last][0]:
-            continue
-        by_price = sorted(ready[: last + 1], key=lambda entry: (entry[1] < 0, *entry[1:3]))
-        if _pays(rooms, job_class, table, by_price[:count]):
-            rows = [entry[3] for entry in by_price[:count]]
-            return _Option(ready[last][0], gang_rate(table, rows), option, rows, table)
-    raise AssertionError("all of them together pay")
+    first = releases.first_fit(table.request, now)
+    rows = np.flatnonzero(table.usable & (first != NEVER))
+    if len(rows) < count:
+        return NoClaim(money=False)
+    rates = table.rates[rows]
+    rows = rows[np.lexsort((world.place[rows], rates, rates < 0))]
+    at = first[rows]
+    moments = np.unique(at)
+    low = int(np.searchsorted(moments, np.sort(at)[count - 1]))
+    high = len(moments) - 1
 
+    def chosen(moment: int) -> list[int]:
+        found: list[int] = rows[at <= moments[moment]][:count].tolist()
+        return found
 
-def _pays(rooms: Rooms, job_class: JobClass, table: Table, chosen: list[tuple[int, int, int, int]]) -> bool:
-    rate = gang_rate(table, [entry[3] for entry in chosen])
-    return isinstance(rooms.admit(job_class, rate), Admitted)
+    def pays(moment: int) -> bool:
+        return isinstance(rooms.admit(job_class, gang_rate(table, chosen(moment))), Admitted)
 
-
-def _fits_at(table: Table, state: NodeState, releases: Sequence[Release], now: int) -> int:
-    """When the releases of a node have made room for one member; -1 for never."""
-    cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
-    request = table.request
-    for release in releases:
-        cpu += release.cpu_milli
-        memory += release.memory_bytes
-        devices.give(gpus, release.gpu_milli)
-        if cpu < request.cpu_milli or memory < request.memory_bytes:
-            continue
-        if request.gpus is None or devices.choose(gpus, request.gpus) is not None:
-            return max(release.ends_at, now)
-    return -1
-
-
-def _state_at(state: NodeState, releases: Sequence[Release], at: int) -> NodeState:
-    """A node after everything that ends by `at` has ended."""
-    cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
-    for release in releases:
-        if release.ends_at <= at:
-            cpu += release.cpu_milli
-            memory += release.memory_bytes
-            devices.give(gpus, release.gpu_milli)
-    return NodeState(state.row, cpu, memory, [min(left, MILLI) for left in gpus])
+    if pays(low):
+        high = low
+    elif not pays(high):
+        return NoClaim(money=True)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if pays(middle) else (middle + 1, high)
+    nodes = chosen(high)
+    return _Option(int(moments[high]), gang_rate(table, nodes), option, nodes, table)

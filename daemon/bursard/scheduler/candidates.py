@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar_policies.decision import NodeColumns
+from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.filters import FILTERS, Ask
+from bursard.scheduler.admit import limits_money
 
 
 class Candidates:
@@ -27,3 +28,12 @@ class Candidates:
         self.usable: NDArray[np.bool_] = capable & nodes.ready
         self.usable_count = int(self.usable.sum())
         self.capable_count = int(capable.sum())
+
+
+def asks_of(job_class: JobClass) -> tuple[Ask, ...]:
+    """One ask per alternative."""
+    priced = limits_money(job_class)
+    return tuple(
+        Ask(option, job_class.constraints, job_class.spot_policy, job_class.avoid_nodes, priced)
+        for option in job_class.options
+    )

@@ -31,12 +31,12 @@ from bursar_policies.decision import (
     WhatIf,
 )
 from bursar_policies.filters import FILTERS
-from bursard.scheduler import gang, reasons
+from bursard.scheduler import reasons
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.alternatives import candidates
 from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.plan import Planner, plan
-from bursard.scheduler.table import NO, Table
+from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
 HOLDERS_SHOWN = 10
@@ -59,7 +59,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     planner = Planner(snapshot, now, World(snapshot))
     result = planner.run()
     started = {start.job_id for start in result.starts}
-    tables = [planner.world.table(ask) for ask in gang.asks_of(job_class)]
+    tables = planner.world.tables(job_class)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
     ahead = _ahead(snapshot, queue, started)
     starts = job_id in started
@@ -137,9 +137,8 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
 
 def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
     """When it could start by the latest ends of what runs, if nothing else came before it."""
-    asks = gang.asks_of(job_class)
     rooms = Rooms(planner.snapshot.budgets)
-    found = reserve(planner.world, job_class, asks, rooms, planner.releases, planner.now)
+    found = reserve(planner.world, job_class, rooms, planner.releases, planner.now)
     return found if isinstance(found, Reservation) else None
 
 
@@ -185,7 +184,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
     if not nodes.ready[row]:
         return NodeVerdict(name, False, "ready", "it is down, draining, cordoned or quarantined")
     state = world.free.state(row)
-    if table.keys[row] != NO:
+    if table.fits(world.packing, row):
         return NodeVerdict(name, True, "", "fits now")
     if state.cpu_milli < request.cpu_milli:
         free, asked = state.cpu_milli / MILLI, request.cpu_milli / MILLI

@@ -1,6 +1,7 @@
 """What is free on every node, as one plan spends it.
 
-Owns    a copy of the free columns, and which rows changed since when.
+Owns    a copy of the free columns, and the log of which rows were written, by which whoever keeps something
+        made of them finds what is no longer true.
 Why     reasons, claims and tables all ask "what is left now?"; they share the answer and nothing else, so
         none of them needs to know the others.
 """
@@ -18,13 +19,11 @@ from bursar_policies.scorers import NodeState
 
 Rows = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+_LOG_MIN = 4_096
 
 
 class Free:
-    """Free thousandths of CPU (n), bytes (n) and thousandths per device (n, slots), all int64.
-
-    `changed_at` (n) is the reading of `clock` at which a row was last written.
-    """
+    """Free thousandths of CPU (n), bytes (n) and thousandths per device (n, slots), all int64."""
 
     def __init__(self, nodes: NodeColumns) -> None:
         self.count = len(nodes.ids)
@@ -32,8 +31,14 @@ class Free:
         self.cpu = nodes.cpu_free.astype(np.int64)
         self.memory = nodes.memory_free.astype(np.int64)
         self.gpus = nodes.gpu_free[:, : self.slots].astype(np.int64)
-        self.clock = 1
-        self.changed_at = np.ones(self.count, dtype=np.int64)
+        self.every = np.arange(self.count)
+        self._sizes: dict[int, int] = {}
+        self._milli = np.zeros(0, dtype=np.int64)
+        self._large = np.zeros((0, self.count), dtype=np.int16)
+        """Devices (sizes, n) with so many thousandths free, for every size that anybody has asked for."""
+        self._log = np.empty(max(_LOG_MIN, 2 * self.count), dtype=np.intp)
+        self._first = self.now = 0
+        """The log has what was written from `_first` up to `now`."""
 
     @classmethod
     def after(cls, nodes: NodeColumns, starts: Iterable[Start]) -> Free:
@@ -55,8 +60,9 @@ class Free:
             self.cpu[rows] = nodes.cpu_free[rows]
             self.memory[rows] = nodes.memory_free[rows]
             self.gpus[rows] = gpus[rows]
-            self.clock += 1
-            self.changed_at[rows] = self.clock
+            for size, milli in enumerate(self._milli.tolist()):
+                self._large[size, rows] = (self.gpus[rows] >= milli).sum(axis=1)
+            self._note(rows)
         return rows
 
     def take(self, placement: Placement) -> None:
@@ -66,22 +72,60 @@ class Free:
         self.memory[row] -= placement.memory_bytes
         for share in placement.devices:
             self.gpus[row, share.index] -= share.milli
-        self.clock += 1
-        self.changed_at[row] = self.clock
+        if placement.devices and len(self._milli):
+            self._large[:, row] = (self.gpus[row] >= self._milli[:, None]).sum(axis=1)
+        at = self.now - self._first
+        if at == len(self._log):
+            self._forget()
+            at = 0
+        self._log[at] = row
+        self.now += 1
+
+    def since(self, moment: int, until: int | None = None) -> Rows:
+        """Rows written since a reading of `now`, up to another, some perhaps more than once; all when that is
+        long ago.
+        """
+        if moment < self._first:
+            return self.every
+        end = self.now if until is None else until
+        return self._log[moment - self._first : end - self._first]
+
+    def _note(self, rows: Rows) -> None:
+        if self.now - self._first + len(rows) > len(self._log):
+            self._forget()
+        at = self.now - self._first
+        self._log[at : at + len(rows)] = rows
+        self.now += len(rows)
+
+    def _forget(self) -> None:
+        """Begin the log anew: to look at every row costs no more than so many entries."""
+        self.now += 1
+        self._first = self.now
 
     def state(self, row: int) -> NodeState:
         """One node as plain integers."""
         return NodeState(row, int(self.cpu[row]), int(self.memory[row]), self.gpus[row].tolist())
 
-    def fitting(self, request: ResourceRequest) -> Mask:
-        """Nodes (n) that have room for one member, usable or not."""
-        fits = (self.cpu >= request.cpu_milli) & (self.memory >= request.memory_bytes)
+    def fitting(self, request: ResourceRequest, rows: Rows | None = None) -> Mask:
+        """Which of these nodes, or of all (n), have room for one member, usable or not."""
+        cpu, memory = (self.cpu, self.memory) if rows is None else (self.cpu[rows], self.memory[rows])
+        fits = (cpu >= request.cpu_milli) & (memory >= request.memory_bytes)
         if request.gpus is not None:
-            fits &= self.devices(request) >= request.gpus.count
+            fits &= self.devices(request, rows) >= request.gpus.count
         return fits
 
-    def devices(self, request: ResourceRequest) -> NDArray[np.int64]:
-        """Devices per node (n) with enough free for one share of the request."""
-        milli = request.gpus.milli if request.gpus is not None else 0
-        found: NDArray[np.int64] = (self.gpus >= milli).sum(axis=1)
+    def devices(self, request: ResourceRequest, rows: Rows | None = None) -> NDArray[np.int16]:
+        """Devices per node with enough free for one share of the request."""
+        found = self.large(request.gpus.milli if request.gpus is not None else 0)
+        return found if rows is None else found[rows]
+
+    def large(self, milli: int) -> NDArray[np.int16]:
+        """Devices per node (n) with so many thousandths free."""
+        size = self._sizes.get(milli)
+        if size is None:
+            size = self._sizes[milli] = len(self._milli)
+            self._milli = np.append(self._milli, milli)
+            column = (self.gpus >= milli).sum(axis=1, dtype=np.int16)
+            self._large = np.concatenate([self._large, column[None, :]])
+        found: NDArray[np.int16] = self._large[size]
         return found

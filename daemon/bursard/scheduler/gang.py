@@ -8,19 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bursar.model import DeviceShare
-from bursar_policies.decision import JobClass, Placement
-from bursar_policies.filters import Ask
+from bursar_policies.decision import JobClass, NodeColumns, Placement
 from bursard.scheduler import devices
-from bursard.scheduler.admit import Admitted, Refusal, Rooms, limits_money
-from bursard.scheduler.pricing import share_rates
-from bursard.scheduler.table import NO, Table
-from bursard.scheduler.world import World
+from bursard.scheduler.admit import Admitted, Refusal, Rooms
+from bursard.scheduler.table import Table
 
-Keys = Callable[[Table], NDArray[np.int64]]
+Best = Callable[[Table, int], list[int]]
+"""The best nodes for a member each, so many or fewer, best first."""
 
 
 class Choice(NamedTuple):
@@ -38,35 +33,19 @@ class NoChoice(NamedTuple):
     refusals: tuple[tuple[int, Refusal], ...]
 
 
-def asks_of(job_class: JobClass) -> tuple[Ask, ...]:
-    """One ask per alternative."""
-    priced = limits_money(job_class)
-    return tuple(
-        Ask(option, job_class.constraints, job_class.spot_policy, job_class.avoid_nodes, priced)
-        for option in job_class.options
-    )
-
-
-def best_rows(keys: NDArray[np.int64], count: int) -> list[int]:
-    """The `count` best nodes, best first; empty when fewer fit."""
-    if count == 1:
-        row = int(keys.argmin()) if len(keys) else -1
-        return [row] if row >= 0 and keys[row] != NO else []
-    if count > len(keys):
-        return []
-    rows = np.argpartition(keys, count - 1)[:count]
-    rows = rows[np.argsort(keys[rows])]
-    return rows.tolist() if keys[rows[-1]] != NO else []
+NO_ROOM = NoChoice(())
 
 
 def gang_rate(table: Table, rows: list[int]) -> int:
     """Nanos per hour of all members, -1 when any is unknown."""
-    rates = [int(table.rates[row]) for row in rows]
+    if len(rows) == 1:
+        return int(table.rates[rows[0]])
+    rates: list[int] = table.rates[rows].tolist()
     return -1 if min(rates) < 0 else sum(rates)
 
 
 def choose(
-    world: World, job_class: JobClass, asks: tuple[Ask, ...], rooms: Rooms, keys: Keys, limit_us: int = 0
+    tables: tuple[Table, ...], job_class: JobClass, rooms: Rooms, best: Best, limit_us: int = 0
 ) -> Choice | NoChoice:
     """The alternative and nodes to start on now.
 
@@ -77,15 +56,16 @@ def choose(
         limit_us: the job's time limit; 0: the class has it.
     """
     found: list[tuple[tuple[int, int, int], Table, list[int]]] = []
-    for option, ask in enumerate(asks):
-        table = world.table(ask)
+    for option, table in enumerate(tables):
         if table.usable_count < job_class.nodes:
             continue
-        rows = best_rows(keys(table), job_class.nodes)
-        if rows:
+        rows = best(table, job_class.nodes)
+        if len(rows) == job_class.nodes:
             rate = gang_rate(table, rows)
             order = (0, 0, option) if job_class.ordered else (int(rate < 0), rate, option)
             found.append((order, table, rows))
+    if not found:
+        return NO_ROOM
     if len(found) > 1:
         found.sort(key=lambda entry: entry[0])
     refusals = []
@@ -97,20 +77,21 @@ def choose(
     return NoChoice(tuple(refusals))
 
 
-def place(world: World, choice: Choice, free: Callable[[int], list[int]]) -> tuple[Placement, ...]:
+def place(nodes: NodeColumns, choice: Choice, free: Callable[[int], list[int]]) -> tuple[Placement, ...]:
     """The members of a chosen gang with their devices and prices.
 
     Args:
         free: thousandths free per device of a row, as far as this job may use them.
     """
     members = []
-    request = choice.table.request
+    table = choice.table
+    request = table.request
     for row in choice.rows:
         held: tuple[DeviceShare, ...] = ()
         if request.gpus is not None:
             indices = devices.choose(free(row), request.gpus)
-            assert indices is not None, "a node with a key has room for the devices"
+            assert indices is not None, "a node that was chosen has room for the devices"
             held = devices.shares(indices, request.gpus)
-        rates = share_rates(world.nodes, row, held, request.cpu_milli, request.memory_bytes)
+        rates = table.share_rates(nodes, row, held)
         members.append(Placement(row, held, request.cpu_milli, request.memory_bytes, rates))
     return tuple(members)

@@ -10,9 +10,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from bursar.model import ReasonCode
 from bursar.words import plural
@@ -105,9 +103,9 @@ class Planner:
         ranking = self._ranking
         while ranking:
             lane = ranking.head()
-            lane.asks = lane.asks or gang.asks_of(lane.job_class)
             self.considered += 1
             try:
+                lane.tables = lane.tables or self.world.tables(lane.job_class)
                 verdict = self.attempt(lane)
             except ArithmeticError:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
@@ -143,39 +141,55 @@ class Planner:
 
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
-        job_class, asks, limit_us = lane.job_class, lane.asks, lane.limit_us
-        answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys, limit_us)
+        job_class, tables, limit_us = lane.job_class, lane.tables, lane.limit_us
+        if self.reservation is not None and self._stopped_by(self.reservation, lane):
+            return self._verdict(lane, "claim", self.reservation.at - self.now + 1)
+        answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
         if isinstance(answer, gang.Choice) and self._heads and self.reservation is None:
             self._reserve(lane.key(lane.position))
-            answer = gang.choose(self.world, job_class, asks, self.rooms, _all_keys, limit_us)
+            answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
         if isinstance(answer, gang.NoChoice):
             return self._wait(lane, answer)
         reservation, gpus = self.reservation, self.world.free.gpus
         if reservation is None or self.now + answer.admitted.hold_us <= reservation.at:
-            members = gang.place(self.world, answer, lambda row: gpus[row].tolist())
+            members = gang.place(self.world.nodes, answer, lambda row: gpus[row].tolist())
             self._start(lane, answer, members)
             return None
 
-        def spared(table: Table) -> NDArray[np.int64]:
-            return reservation.keys(self.world, table)
+        def spared(table: Table, count: int) -> list[int]:
+            return reservation.best(self.world, table, count)
 
-        answer = gang.choose(self.world, job_class, asks, self.rooms, spared, limit_us)
+        answer = gang.choose(tables, job_class, self.rooms, spared, limit_us)
         if isinstance(answer, gang.NoChoice):
             gap_us = reservation.at - self.now
             return self._verdict(lane, "claim", max(gap_us + 1, self._refused_from_us(lane, answer.refusals)))
-        usable = {row: list(reservation.usable(self.world, row).gpus) for row in answer.rows}
-        members = gang.place(self.world, answer, usable.__getitem__)
+        usable = {row: list(reservation.usable(self.world.free, row).gpus) for row in answer.rows}
+        members = gang.place(self.world.nodes, answer, usable.__getitem__)
         self._start(lane, answer, members)
         for member in members:
             held = [(share.index, share.milli) for share in member.devices]
             reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
         return None
 
+    def _stopped_by(self, claim: Reservation, lane: Lane) -> bool:
+        """Would it outlive the beginning of the claim wherever it went? Whether there is room for it at all
+        is left to `reason_of`, when somebody asks. A cap may shorten a job: such a one is always looked at.
+        """
+        job_class, world = lane.job_class, self.world
+        if job_class.max_cost_nanos or self.now + lane.hold_us <= claim.at:
+            return False
+        nodes = job_class.nodes
+        some = any(world.may_fit(table, nodes) for table in lane.tables)
+        return some and all(claim.stops(world, table, nodes) for table in lane.tables)
+
+    def _best(self, table: Table, count: int) -> list[int]:
+        return table.best(self.world.packing, count) if self.world.may_fit(table, count) else []
+
     @property
     def releases(self) -> Releases:
         """What ends when, the starts of this plan among it. Most plans never look."""
         if self._releases is None:
-            self._releases = Releases(self.snapshot.running, self.world.count)
+            self._releases = Releases(self.snapshot.running, self.world.free)
         while self._started:
             members, ends_at = self._started.pop()
             for member in members:
@@ -193,7 +207,7 @@ class Planner:
             lane = self._ranking.lanes[head.lane]
             job_class = lane.queue.class_at(head.position)
             try:
-                found = reserve(self.world, job_class, lane.asks, self.rooms, self.releases, self.now)
+                found = reserve(self.world, job_class, self.rooms, self.releases, self.now)
             except ArithmeticError:
                 continue
             if isinstance(found, Reservation):
@@ -216,8 +230,7 @@ class Planner:
         job_class, limit_us = lane.job_class, lane.limit_us
         refusals: list[tuple[int, Refusal]] = list(answer.refusals)
         refused = {option for option, _ in refusals}
-        for option, ask in enumerate(lane.asks):
-            table = self.world.table(ask)
+        for option, table in enumerate(lane.tables):
             if option in refused or table.capable_count < job_class.nodes:
                 continue
             verdict = self.rooms.admit(job_class, table.cheapest_rate(job_class.nodes), limit_us)
@@ -270,7 +283,3 @@ class Planner:
         for member in members:
             self.world.take(member)
         self._started.append((members, self.now + admitted.hold_us))
-
-
-def _all_keys(table: Table) -> NDArray[np.int64]:
-    return table.keys

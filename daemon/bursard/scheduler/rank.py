@@ -15,7 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from bursar_policies.decision import JobClass, PendingQueue, Verdict
-from bursar_policies.filters import Ask
+from bursard.scheduler.table import Table
 
 NO_BOUND = np.iinfo(np.int64).max
 
@@ -27,7 +27,7 @@ class Lane:
     behind it that ask for the same thing for as long or longer.
 
     Attributes:
-        position: of the job that is looked at.
+        position: of the job that is looked at; -1 behind the last. limit_us: its time limit.
         below_us: only jobs that hold for less are looked at.
         verdicts: what stopped jobs of it, with falling `from_hold_us`.
     """
@@ -35,10 +35,10 @@ class Lane:
     def __init__(self, index: int, queue: PendingQueue) -> None:
         self.index = index
         self.queue = queue
-        self.position = 0
+        self._go_to(0 if len(queue.jobs) else -1)
         self.below_us = int(NO_BOUND)
         self.verdicts: list[Verdict] = []
-        self.asks: tuple[Ask, ...] = ()
+        self.tables: tuple[Table, ...] = ()
         job_class = queue.job_class
         self.overhead_us = job_class.hold_us - job_class.time_limit_us
 
@@ -47,15 +47,18 @@ class Lane:
         """Of the queue, without a limit."""
         return self.queue.job_class
 
-    @property
-    def limit_us(self) -> int:
-        """Of the job that is looked at."""
-        return int(self.queue.jobs.limits_us[self.position])
+    def _go_to(self, position: int) -> None:
+        self.position = position
+        self.limit_us = int(self.queue.jobs.limits_us[position]) if position >= 0 else 0
 
     @property
     def hold_us(self) -> int:
         """Of the job that is looked at."""
         return self.limit_us + self.overhead_us
+
+    def go_on(self) -> None:
+        """To the next job that may be looked at."""
+        self._go_to(self.following(self.position, self.below_us))
 
     def hold_at(self, position: int) -> int:
         """Of any of its jobs."""
@@ -111,7 +114,7 @@ class Ranking:
     def go_on(self) -> None:
         """To the next job of the lane that may be looked at."""
         lane = self.head()
-        lane.position = lane.following(lane.position, lane.below_us)
+        lane.go_on()
         if lane.position < 0:
             heapq.heappop(self._heap)
         else:

@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bursar.model import Reason, ReasonCode
 from bursar.resources import MILLI, format_size
 from bursar.words import plural
-from bursar_policies.decision import UNCOMPUTABLE, JobClass, NodeColumns, PendingQueue, Plan, Snapshot, Start
+from bursar_policies.decision import (
+    UNCOMPUTABLE,
+    JobClass,
+    NodeColumns,
+    PendingQueue,
+    Plan,
+    Snapshot,
+    Start,
+    Verdict,
+)
 from bursar_policies.filters import FILTERS, matches
-from bursard.scheduler import gang, text
+from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
-from bursard.scheduler.candidates import Candidates
+from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
 from bursard.scheduler.money_reasons import refused
 
@@ -36,8 +46,6 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
     queue, verdict = snapshot.queues[index], plan.verdicts[index]
     job_class = queue.class_at(verdict.position if position < 0 else position)
     verdict = verdict.of(job_class.hold_us)
-    if verdict.blocked_by == "claim":
-        return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
     if verdict.blocked_by == UNCOMPUTABLE:
         return Reason(
             ReasonCode.MISCONFIGURED,
@@ -53,14 +61,34 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
             rooms.promise(plan.reserved_budgets, plan.reserved_nanos)
         refusal = Refusal(verdict.code, verdict.budget, verdict.needed_nanos, verdict.rate_nanos_per_hour)
         return refused(job_class, refusal, rooms)
-    asked = [Candidates(ask, snapshot.nodes) for ask in gang.asks_of(job_class)]
+    asked = [Candidates(ask, snapshot.nodes) for ask in asks_of(job_class)]
     if verdict.blocked_by == "fault":
         faults = [fault(snapshot.nodes, job_class, one) for one in asked]
         return min(faults, key=lambda reason: reason.code == ReasonCode.MISCONFIGURED)
+    if verdict.blocked_by == "claim":
+        return _behind_claim(snapshot, plan, queue, job_class, verdict, asked)
     candidates = asked[verdict.option]
     free = Free.after(snapshot.nodes, before)
     ahead = _ahead(snapshot, queue, candidates, free, before)
     return ahead or _resources(free, job_class, candidates)
+
+
+def _behind_claim(
+    snapshot: Snapshot,
+    plan: Plan,
+    queue: PendingQueue,
+    job_class: JobClass,
+    verdict: Verdict,
+    asked: list[Candidates],
+) -> Reason:
+    """The claim stops it; when there is no room for it beside that either, that is what it is told."""
+    before = plan.starts[: verdict.starts]
+    free = Free.after(snapshot.nodes, before)
+    for one in asked:
+        if int((one.usable & free.fitting(one.request)).sum()) >= job_class.nodes:
+            return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
+    candidates = max(asked, key=lambda one: one.usable_count)
+    return _ahead(snapshot, queue, candidates, free, before) or _resources(free, job_class, candidates)
 
 
 def _claimed(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:
@@ -175,7 +203,7 @@ def _smaller(free: Free, job_class: JobClass, candidates: Candidates) -> str:
     return "wait for running jobs to end (`bursar top` shows what runs on which node)"
 
 
-def _nth(values: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> int:
+def _nth(values: NDArray[np.int64] | NDArray[np.int16], count: int) -> int:
     """The value that `count` nodes reach; 0 when there are fewer."""
     return int(np.sort(values)[-count]) if len(values) >= count else 0
 

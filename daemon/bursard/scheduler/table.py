@@ -1,10 +1,11 @@
-"""One table per ask: which nodes may serve it, at what price, and how good each is right now.
+"""One table per ask: which nodes may serve it, at what price, and which of them is best right now.
 
 Owns    the sort key of a node for an ask: price first, then packing cost, then the node's name.
         The name is the declared tie break: two nodes are never equal, so the order in which nodes
         registered decides nothing.
-Why     10,000 pending jobs ask for a few hundred different things; a key is computed per ask and
-        node, and only again when the node changed.
+Why     what a node scores for an ask takes microseconds, and most nodes are never the best. So a key begins
+        as the least it can be (price, and a bound that packing keeps per node), and becomes exact when it is
+        the least of all. The least exact key below every bound is the best node: the answer is the same.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.resources import MILLI, ResourceRequest
+from bursar.model import DeviceShare, ShareRates
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState, NodeStates
 from bursard.scheduler import devices
 from bursard.scheduler.candidates import Candidates
+from bursard.scheduler.fits import Fits
+from bursard.scheduler.free import Rows
+from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.packing import Packing
+from bursard.scheduler.pricing import share_rates
 
 NO = np.iinfo(np.int64).max
 """The key of a node that cannot take a member now."""
@@ -28,50 +33,141 @@ _COST_ZERO = 1 << 31
 _COST_MAX = (1 << 32) - 1
 _PRICE_MAX = (1 << 15) - 2
 ONE_BY_ONE_MAX = 6
-"""Up to so many changed nodes the plain form is faster than numpy's (measured: they meet at 6-8)."""
+"""Up to so many nodes the plain form of the scorers is faster than numpy's (measured: they meet at 6-8)."""
 
 
 class Table(Candidates):
     """Keys of every node for one ask; `NO` where it does not fit."""
 
-    def __init__(self, ask: Ask, nodes: NodeColumns, place: Sequence[int]) -> None:
+    def __init__(
+        self, ask: Ask, nodes: NodeColumns, kinds: Kinds, place: NDArray[np.int64], fits: Fits
+    ) -> None:
         super().__init__(ask, nodes)
-        self.rates = member_rates(nodes, ask.request)
+        self._fits = fits
+        fits.add(self)
+        kind_rates = np.array(kinds.member_rates(ask.request), dtype=np.int64)
+        self.rates: NDArray[np.int64] = kind_rates[kinds.of]
         self._base = _price_place(self.rates, place)
-        self._base_rows: list[int] = self._base.tolist()
-        self.keys: NDArray[np.int64] = np.full(len(nodes.ids), NO, dtype=np.int64)
-        self._seen = 0
+        self._keys: NDArray[np.int64] = np.full(len(nodes.ids), NO, dtype=np.int64)
+        self._exact = np.zeros(len(nodes.ids), dtype=np.bool_)
+        self._seen = -1
         self._cheapest: dict[int, int] = {}
+        self._kinds = kinds
+        self._shares: dict[int, ShareRates] = {}
 
-    def refresh(self, packing: Packing) -> None:
-        """Bring the keys of changed nodes up to date."""
-        free = packing.free
-        if self._seen == free.clock or self.usable_count == 0:
+    def best(self, packing: Packing, count: int) -> list[int]:
+        """The best `count` nodes that can take a member now, best first; fewer when fewer can."""
+        self._refresh(packing)
+        return self._least(packing, count)
+
+    def best_but(self, packing: Packing, count: int, others: Rows, states: Sequence[NodeState]) -> list[int]:
+        """The same when of the nodes `others` only those in `states` may be used, and only so much of them as
+        is said there: enough for a member.
+        """
+        self._refresh(packing)
+        kept = self._keys[others]
+        self._keys[others] = NO
+        found = [(int(self._keys[row]), row) for row in self._least(packing, count)]
+        self._keys[others] = kept
+        found += [(self._key(packing, state), state.row) for state in states if self._keys[state.row] != NO]
+        return [row for _, row in sorted(found)[:count]]
+
+    def fits(self, packing: Packing, row: int) -> bool:
+        """Can this node take a member now?"""
+        self._refresh(packing)
+        return bool(self._keys[row] != NO)
+
+    def _least(self, packing: Packing, count: int) -> list[int]:
+        if count == 1:
+            return self._least_one(packing)
+        keys = self._keys
+        while True:
+            many = min(count, len(keys))
+            rows = np.argpartition(keys, many - 1)[:many] if many < len(keys) else np.arange(many)
+            unsure = rows[~self._exact[rows] & (keys[rows] != NO)]
+            if not len(unsure):
+                rows = rows[keys[rows] != NO]
+                found: list[int] = rows[np.argsort(keys[rows])].tolist()
+                return found
+            self._make_exact(packing, unsure)
+
+    def _least_one(self, packing: Packing) -> list[int]:
+        keys, exact = self._keys, self._exact
+        while len(keys):
+            row = int(keys.argmin())
+            if keys[row] == NO:
+                break
+            if exact[row]:
+                return [row]
+            self._make_one_exact(packing, row)
+        return []
+
+    def _make_one_exact(self, packing: Packing, row: int) -> None:
+        """And with it all that are in the same state: what they cost differs by which node they are alone."""
+        cost = packing.cost(self._after(packing.free.state(row)))
+        alike = packing.alike(row)
+        if alike is None:
+            self._keys[row] = int(self._base[row]) | min(max(cost + _COST_ZERO, 0), _COST_MAX) << 16
+            self._exact[row] = True
             return
-        rows = np.flatnonzero((free.changed_at > self._seen) & self.usable)
-        self._seen = free.clock
+        alike = alike[(self._keys[alike] != NO) & ~self._exact[alike]]
+        costs = packing.by_row[alike] + (cost - int(packing.by_row[row]))
+        self._keys[alike] = self._key_of(alike, costs)
+        self._exact[alike] = True
+
+    def _after(self, state: NodeState) -> NodeState:
+        """A node that has room, with a member more."""
+        request, gpus = self.request, state.gpus
+        if request.gpus is not None:
+            gpus = list(gpus)
+            for index in devices.choose(gpus, request.gpus) or ():
+                gpus[index] -= request.gpus.milli
+        cpu, memory = state.cpu_milli - request.cpu_milli, state.memory_bytes - request.memory_bytes
+        return NodeState(state.row, cpu, memory, gpus)
+
+    def _make_exact(self, packing: Packing, rows: Rows) -> None:
         if len(rows) <= ONE_BY_ONE_MAX:
             for row in rows.tolist():
-                self.keys[row] = self.key(packing, free.state(row))
+                self._keys[row] = self._key(packing, packing.free.state(row))
         else:
-            self._refresh_many(packing, rows)
+            request, free = self.request, packing.free
+            gpus = free.gpus[rows]
+            if request.gpus is not None:
+                _, gpus = devices.take_many(gpus, request.gpus)
+            cpu, memory = free.cpu[rows] - request.cpu_milli, free.memory[rows] - request.memory_bytes
+            self._keys[rows] = self._key_of(rows, packing.costs(NodeStates(rows, cpu, memory, gpus)))
+        self._exact[rows] = True
 
-    def key(self, packing: Packing, state: NodeState) -> int:
-        """The key of one node in a given state."""
-        request = self.request
-        cpu = state.cpu_milli - request.cpu_milli
-        memory = state.memory_bytes - request.memory_bytes
-        if cpu < 0 or memory < 0:
-            return int(NO)
-        gpus = list(state.gpus)
-        if request.gpus is not None:
-            chosen = devices.choose(gpus, request.gpus)
-            if chosen is None:
-                return int(NO)
-            for index in chosen:
-                gpus[index] -= request.gpus.milli
-        cost = packing.cost(NodeState(state.row, cpu, memory, gpus)) + _COST_ZERO
-        return self._base_rows[state.row] | min(max(cost, 0), _COST_MAX) << 16
+    def _key_of(self, rows: Rows, cost: NDArray[np.int64]) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._base[rows] | np.clip(cost + _COST_ZERO, 0, _COST_MAX) << 16
+        return found
+
+    def _refresh(self, packing: Packing) -> None:
+        """Bring the keys of nodes that were written since back to what they can be at least."""
+        free, fits = packing.free, self._fits
+        if self._seen == free.now or self.usable_count == 0:
+            return
+        if 0 <= self._seen < fits.seen:
+            # What was written before the plan began has been tested for all asks at once.
+            rows = free.since(self._seen, fits.seen)
+            if rows is not free.every:
+                self._reset(packing, rows, fits.of(self)[rows])
+                self._seen = fits.seen
+        rows = free.since(self._seen)
+        self._seen = free.now
+        self._reset(packing, rows, self.usable[rows] & free.fitting(self.request, rows))
+
+    def _reset(self, packing: Packing, rows: Rows, fits: NDArray[np.bool_]) -> None:
+        self._keys[rows] = NO
+        rows = rows[fits]
+        if len(rows):
+            self._keys[rows] = self._key_of(rows, packing.least[rows])
+            self._exact[rows] = False
+
+    def _key(self, packing: Packing, state: NodeState) -> int:
+        """The key of one node in a state in which it has room."""
+        cost = packing.cost(self._after(state)) + _COST_ZERO
+        return int(self._base[state.row]) | min(max(cost, 0), _COST_MAX) << 16
 
     def cheapest_rate(self, nodes: int) -> int:
         """The least a gang can cost per hour on nodes that could hold it; -1 when unknown."""
@@ -82,51 +178,20 @@ class Table(Candidates):
             self._cheapest[nodes] = found
         return found
 
-    def _refresh_many(self, packing: Packing, rows: NDArray[np.intp]) -> None:
-        request, free = self.request, packing.free
-        cpu, memory = free.cpu[rows] - request.cpu_milli, free.memory[rows] - request.memory_bytes
-        fits = (cpu >= 0) & (memory >= 0)
-        gpus = free.gpus[rows]
-        if request.gpus is not None:
-            enough, gpus = devices.take_many(gpus, request.gpus)
-            fits &= enough
-        self.keys[rows] = NO
-        if not fits.any():
-            return
-        rows = rows[fits]
-        cost = packing.costs(NodeStates(rows, cpu[fits], memory[fits], gpus[fits])) + _COST_ZERO
-        self.keys[rows] = self._base[rows] | np.clip(cost, 0, _COST_MAX) << 16
+    def share_rates(self, nodes: NodeColumns, row: int, held: Sequence[DeviceShare]) -> ShareRates:
+        """What a member costs on a node: the same on all of its kind."""
+        kind = int(self._kinds.of[row])
+        found = self._shares.get(kind)
+        if found is None:
+            request = self.request
+            found = share_rates(nodes, row, held, request.cpu_milli, request.memory_bytes)
+            self._shares[kind] = found
+        return found
 
 
-def member_rates(nodes: NodeColumns, request: ResourceRequest) -> NDArray[np.int64]:
-    """Nanos per hour of one member on each node, int64 (n), -1 where the price is unknown or the member is
-    larger than the node: it has no share there, and what would be computed has no bound.
-
-    Elsewhere equal to the total of `share_rates`. Products of nanos and bytes pass 64 bits, so nodes that
-    are alike are computed once, with Python's integers.
-    """
-    milli = request.gpus.count * request.gpus.milli if request.gpus else 0
-    columns = (nodes.rate, nodes.gpu_rate, nodes.cpu_rate, nodes.memory_rate)
-    totals = (nodes.gpu_total, nodes.cpu_total, nodes.memory_total)
-    known: dict[tuple[int, ...], int] = {}
-    rates = []
-    for facts in zip(*(c.tolist() for c in (*columns, *totals)), strict=True):
-        rate = known.get(facts)
-        if rate is None:
-            whole, gpu, cpu, memory, gpu_total, cpu_total, memory_total = facts
-            rate = -1
-            holds = request.cpu_milli <= cpu_total and request.memory_bytes <= memory_total
-            if whole >= 0 and holds and milli <= MILLI * gpu_total:
-                rate = gpu * milli // (MILLI * gpu_total) if gpu_total else 0
-                rate += cpu * request.cpu_milli // cpu_total if cpu_total else 0
-                rate += memory * request.memory_bytes // memory_total if memory_total else 0
-            known[facts] = rate
-        rates.append(rate)
-    return np.array(rates, dtype=np.int64)
-
-
-def _price_place(rates: NDArray[np.int64], place: Sequence[int]) -> NDArray[np.int64]:
+def _price_place(rates: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
     """The part of a key that never changes: rank of the price (unknown last), place of the node."""
     order = np.unique(rates[rates >= 0])
     rank = np.where(rates >= 0, np.searchsorted(order, rates), len(order))
-    return (np.minimum(rank, _PRICE_MAX) << 48) | np.array(place, dtype=np.int64)
+    found: NDArray[np.int64] = (np.minimum(rank, _PRICE_MAX) << 48) | place
+    return found

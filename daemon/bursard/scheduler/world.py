@@ -1,10 +1,10 @@
-"""The working view of one plan: what is free, and which nodes changed since when.
+"""The working view of one plan: what is free, and what was worked out of it.
 
-Owns    `World`: the nodes, the plan's own copy of what is free (`free`), scores (`packing`) and tables;
-        and `PlanCache`, which keeps a world and everything computed from it between plans.
+Owns    `World`: the nodes, the plan's own copy of what is free (`free`), scores (`packing`), tables, and how
+        many nodes each table's ask fits on; and `PlanCache`, which keeps a world between plans.
 Why     one arrival changes one node. Comparing the new snapshot with the columns of the last plan
-        (20,000 numbers, ten microseconds) finds that node; every table then refreshes only what
-        changed. A plan with a cache is byte for byte the plan without: the cache holds no decision.
+        (20,000 numbers, ten microseconds) finds that node; whatever was made of it is then looked at again,
+        and nothing else. A plan with a cache is byte for byte the plan without: the cache holds no decision.
 """
 
 from __future__ import annotations
@@ -13,19 +13,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
+import numpy as np
+
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
-from bursar_policies.decision import NodeColumns, Placement, Snapshot
+from bursar_policies.decision import JobClass, NodeColumns, Placement, Snapshot
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights, scorers_for
-from bursard.scheduler.free import Free
+from bursard.scheduler.candidates import asks_of
+from bursard.scheduler.fits import Fits
+from bursard.scheduler.free import Free, Rows
+from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.packing import Packing
 from bursard.scheduler.table import Table
 
 NODES_MAX = 65_536
 """The place of a node takes 16 bits of a sort key."""
 TABLES_MAX = 2_048
-"""Tables kept; past it all are dropped, and made again when asked for."""
+"""Tables kept from one plan to the next; past it all are dropped, and made again when asked for."""
+
+Tables = tuple[Table, ...]
 
 
 class World:
@@ -38,30 +45,49 @@ class World:
         self.nodes: NodeColumns = nodes
         self.count = len(nodes.ids)
         by_name = sorted(range(self.count), key=lambda row: nodes.names[row])
-        self.place = [0] * self.count
-        for place, row in enumerate(by_name):
-            self.place[row] = place
+        self.place = np.empty(self.count, dtype=np.int64)
+        self.place[by_name] = np.arange(self.count)
+        self.kinds = Kinds(nodes)
         self.free = Free(nodes)
-        scorers = scorers_for(snapshot.strategy, nodes, snapshot.typical, self.place, weights)
-        self.packing = Packing(self.free, scorers)
+        places: list[int] = self.place.tolist()
+        scorers = scorers_for(snapshot.strategy, nodes, snapshot.typical, places, weights)
+        self.packing = Packing(self.free, scorers, self.kinds)
+        self._fits = Fits(self.free)
         self._tables: dict[Ask, Table] = {}
+        self._of_class: dict[int, tuple[JobClass, Tables]] = {}
 
     def sync(self, nodes: NodeColumns) -> None:
         """Take over the free columns of a new snapshot with the same facts."""
         self.nodes = nodes
-        rows = self.free.sync(nodes)
-        if len(rows):
-            self.packing.rescore(rows)
+        if len(self._tables) > TABLES_MAX:
+            self._tables, self._of_class, self._fits = {}, {}, Fits(self.free)
+        self.packing.rescore(self.free.sync(nodes))
+        self._fits.sync()
+
+    def tables(self, job_class: JobClass) -> Tables:
+        """One table per alternative. Classes of queues are the same objects from plan to plan."""
+        known = self._of_class.get(id(job_class))
+        if known is None or known[0] is not job_class:
+            if len(self._of_class) > 64 * TABLES_MAX:
+                self._of_class.clear()
+            found = tuple(self.table(ask) for ask in asks_of(job_class))
+            known = self._of_class[id(job_class)] = (job_class, found)
+        return known[1]
 
     def table(self, ask: Ask) -> Table:
-        """The up-to-date table of one ask."""
+        """The table of one ask."""
         table = self._tables.get(ask)
         if table is None:
-            if len(self._tables) >= TABLES_MAX:
-                self._tables.clear()
-            table = self._tables[ask] = Table(ask, self.nodes, self.place)
-        table.refresh(self.packing)
+            table = self._tables[ask] = Table(ask, self.nodes, self.kinds, self.place, self._fits)
         return table
+
+    def may_fit(self, table: Table, count: int) -> bool:
+        """Had enough nodes room for a member when the plan began? If not, nor have they now."""
+        return self._fits.count(table) >= count
+
+    def fits_elsewhere(self, table: Table, rows: Rows) -> int:
+        """Nodes but these that had room for a member when the plan began."""
+        return self._fits.count(table) - int(self._fits.of(table)[rows].sum())
 
     def take(self, placement: Placement) -> None:
         """Spend what one member gets."""

@@ -30,8 +30,7 @@ from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, Job
 from bursard.housekeeping import Housekeeping
 from bursard.place import LastPlan, one_pass
 from bursard.scheduler import PlanCache
-from bursard.scheduler.candidates import Candidates
-from bursard.scheduler.gang import asks_of
+from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State

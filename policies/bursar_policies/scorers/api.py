@@ -40,6 +40,8 @@ class Scorer(Protocol):
     Attributes of an implementation:
         relative: the score of a placement is how much the measure rises (after - before);
             otherwise it is the measure after it.
+        by_row: the measure lies in which node it is alone, not in its state. Otherwise it is the same for
+            nodes that are alike (totals, type of devices, price) and have the same free.
     """
 
     @property
@@ -52,10 +54,26 @@ class Scorer(Protocol):
         """Is the rise counted, or the state reached?"""
         ...
 
+    @property
+    def by_row(self) -> bool:
+        """Is it the node alone that counts?"""
+        ...
+
     def of_node(self, state: NodeState) -> int:
         """The measure of one node."""
         ...
 
     def of_nodes(self, states: NodeStates) -> Ints:
         """The measure of m nodes, (m), equal to `of_node` of each."""
+        ...
+
+    def least_of_node(self, state: NodeState) -> int:
+        """No node that takes a member in this state measures less after it, whatever the member is.
+
+        The closer it is, the fewer nodes are looked at; a bound that is too high chooses wrong nodes.
+        """
+        ...
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
+        """The same for m nodes, (m), equal to `least_of_node` of each."""
         ...

@@ -23,6 +23,7 @@ class BestFit:
 
     name = "best_fit"
     relative = False
+    by_row = False
 
     def __init__(self, weight: int, cpu: Ints, memory: Ints, gpus: Ints) -> None:
         self._weight = weight
@@ -55,12 +56,23 @@ class BestFit:
         result: Ints = self._weight * share // (3 * MILLION)
         return result
 
+    def least_of_node(self, state: NodeState) -> int:
+        """Members only take: nothing free, or as much as now when free capacity is what counts for it."""
+        return 0 if self._weight >= 0 else self.of_node(state)
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
+        """The same for each."""
+        if self._weight >= 0:
+            return np.zeros(len(states.rows), dtype=np.int64)
+        return self.of_nodes(states)
+
 
 class OpenedDevices:
     """Devices that are partly used: opening one costs, filling one up exactly pays."""
 
     name = "opened_devices"
     relative = True
+    by_row = False
 
     def __init__(self, weight: int) -> None:
         self._weight = weight
@@ -73,4 +85,15 @@ class OpenedDevices:
         """The count for each."""
         partly = (states.gpus > 0) & (states.gpus < MILLI)
         result: Ints = self._weight * partly.sum(axis=1, dtype=np.int64)
+        return result
+
+    def least_of_node(self, state: NodeState) -> int:
+        """No device partly used; with a negative weight all of them."""
+        return 0 if self._weight >= 0 else self._weight * sum(left >= 0 for left in state.gpus)
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
+        """The same for each."""
+        if self._weight >= 0:
+            return np.zeros(len(states.rows), dtype=np.int64)
+        result: Ints = self._weight * (states.gpus >= 0).sum(axis=1, dtype=np.int64)
         return result

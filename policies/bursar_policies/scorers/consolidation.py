@@ -17,6 +17,7 @@ class Consolidation:
 
     name = "consolidation"
     relative = False
+    by_row = True
 
     def __init__(self, weight: int, place: Ints) -> None:
         """`place`: (n), 0..n-1, the order in which nodes are filled."""
@@ -29,5 +30,13 @@ class Consolidation:
         return self._rows[state.row]
 
     def of_nodes(self, states: NodeStates) -> Ints:
+        """The place of each."""
+        return self._cost[states.rows]
+
+    def least_of_node(self, state: NodeState) -> int:
+        """Its place, which a member does not change."""
+        return self._rows[state.row]
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
         """The place of each."""
         return self._cost[states.rows]

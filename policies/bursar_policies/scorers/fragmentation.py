@@ -9,6 +9,7 @@ Input   typical requests come from past submissions, never from a table in the c
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from bursar_policies.scorers.api import Ints, NodeState, NodeStates
 
 PARTS = 10_000
 """Weights of typical requests are scaled to this sum."""
+KNOWN_MAX = 200_000
+"""States of nodes whose loss is kept: most nodes are in few of them."""
 
 
 class Fragmentation:
@@ -28,6 +31,7 @@ class Fragmentation:
 
     name = "fragmentation"
     relative = True
+    by_row = False
 
     def __init__(
         self,
@@ -52,6 +56,9 @@ class Fragmentation:
         self._type = np.array(gpu_type, dtype=np.intp)
         self._lines = [self._line(i) for i in range(len(allowed))]
         self._type_rows: list[int] = self._type.tolist()
+        self._cpu_steps: list[int] = sorted({r.cpu_milli for r, _, _ in wanted})
+        self._memory_steps: list[int] = sorted({r.memory_bytes for r, _, _ in wanted})
+        self._known: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
 
     def _line(self, kind: int) -> tuple[int, list[tuple[int, int, int, int, int]]]:
         """For one GPU type: the parts that can never use it, and the requests that may."""
@@ -77,6 +84,22 @@ class Fragmentation:
         gpus = [left for left in state.gpus if left > 0]
         if not gpus or not self.sizes:
             return 0
+        gpus.sort()
+        # All that counts of CPUs and memory is which of the typical requests they are enough for.
+        key = (
+            self._type_rows[state.row],
+            bisect_right(self._cpu_steps, state.cpu_milli),
+            bisect_right(self._memory_steps, state.memory_bytes),
+            tuple(gpus),
+        )
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            found = self._known[key] = self._lost(state, gpus)
+        return found
+
+    def _lost(self, state: NodeState, gpus: Sequence[int]) -> int:
         total = sum(gpus)
         fits, waste = [], []
         for milli in self.sizes:
@@ -114,6 +137,17 @@ class Fragmentation:
         lost = np.where(usable, waste[:, self._size], total[:, None]) @ self._parts
         result: Ints = self._weight * lost // PARTS
         # Scaled parts need not sum to PARTS; both forms use the same parts, so they agree.
+        return result
+
+    def least_of_node(self, state: NodeState) -> int:
+        """Nothing unusable; with a negative weight all that is free."""
+        return 0 if self._weight >= 0 else self._weight * sum(left for left in state.gpus if left > 0)
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
+        """The same for each."""
+        if self._weight >= 0:
+            return np.zeros(len(states.rows), dtype=np.int64)
+        result: Ints = self._weight * np.maximum(states.gpus, 0).sum(axis=1)
         return result
 
 

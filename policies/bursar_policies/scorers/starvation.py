@@ -17,6 +17,7 @@ class Starvation:
 
     name = "starvation"
     relative = False
+    by_row = False
 
     def __init__(self, weight: int, cores_milli: int) -> None:
         """`cores_milli`: CPU thousandths that go with one whole GPU."""
@@ -35,3 +36,11 @@ class Starvation:
         missing = np.maximum(wanted - states.cpu_milli, 0)
         result: Ints = self._weight * missing // np.maximum(wanted, 1)
         return result
+
+    def least_of_node(self, state: NodeState) -> int:
+        """Nothing missing; with a negative weight everything."""
+        return min(self._weight, 0)
+
+    def least_of_nodes(self, states: NodeStates) -> Ints:
+        """The same for each."""
+        return np.full(len(states.rows), min(self._weight, 0), dtype=np.int64)
