@@ -94,7 +94,10 @@ class Reservation:
                 state = self.usable(free, row)
                 if has_room(state, table.request):
                     fits.append(state)
-        return table.best_but(world.packing, count, self.rows, fits)
+        rows = table.best_but(world.packing, count, self.rows, fits)
+        if len(rows) < count:
+            self._stops[id(table), count] = True
+        return rows
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
         """A job that outlives the shadow time was started on a reserved node."""

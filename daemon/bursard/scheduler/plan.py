@@ -94,6 +94,8 @@ class Planner:
         self.reservation: Reservation | None = None
         self.considered = 0
         self._heads: list[_Head] = []
+        self._full: set[tuple[int, int]] = set()
+        """Tables that had too few nodes for a gang of so many: nor will they have more in this plan."""
         self._ranking = Ranking(snapshot.queues)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
@@ -183,7 +185,12 @@ class Planner:
         return some and all(claim.stops(world, table, nodes) for table in lane.tables)
 
     def _best(self, table: Table, count: int) -> list[int]:
-        return table.best(self.world.packing, count) if self.world.may_fit(table, count) else []
+        if (id(table), count) in self._full or not self.world.may_fit(table, count):
+            return []
+        rows = table.best(self.world.packing, count)
+        if len(rows) < count:
+            self._full.add((id(table), count))
+        return rows
 
     @property
     def releases(self) -> Releases:
