@@ -55,8 +55,8 @@ class Run:
     """One member on this node. Mutable, never leaves the core."""
 
     __slots__ = (
-        "boot_id", "checkpoint_signal", "cpu_us", "exit", "grace_us", "held_us", "key", "phase",
-        "pid", "started_boot_us", "stop", "stop_cause",
+        "boot_id", "checkpoint_signal", "cpu_us", "exit", "grace_us", "held_us", "key", "limit",
+        "phase", "pid", "started_boot_us", "stop", "stop_cause",
     )  # fmt: skip
 
     def __init__(self, key: Key, boot_id: str, phase: Phase) -> None:
@@ -72,6 +72,7 @@ class Run:
         self.grace_us = 0
         self.stop: s.StopMember | None = None
         self.stop_cause = ""
+        self.limit: s.LimitMember | None = None
 
     def truth(self) -> Truth:
         """For Hello. A run being started counts as running: its end will be told."""
@@ -173,6 +174,10 @@ class Agent:
                 return self._acked(event)
             case s.StopAsked():
                 return self._stop(event)
+            case s.LimitAsked():
+                return self._limit(event)
+            case s.LimitSet():
+                return [s.SendLimitTaken(event.attempt_id, event.rank, event.order, event.problem)]
             case s.TruthRead():
                 return self._truth_read(event.truths)
             case s.LogAsked():
@@ -357,6 +362,9 @@ class Agent:
         run.started_boot_us = event.boot_us
         self._live[run.key] = run
         out: list[Instruction] = [_started_report(run)] if self._connected else []
+        if run.limit is not None:
+            out.append(run.limit)
+            run.limit = None
         if run.stop is not None:
             out.append(run.stop)
             run.stop = None
@@ -380,6 +388,27 @@ class Agent:
                     )
                 )
         return out
+
+    # --- another limit --------------------------------------------------------------------------
+
+    def _limit(self, event: s.LimitAsked) -> list[Instruction]:
+        """One that has ended is told as that; one that waits has nothing but its order."""
+        key = (event.attempt_id, event.rank)
+        if event.epoch < self.epoch:
+            return [s.Note(f"limit of epoch {event.epoch} refused: obeyed is {self.epoch}", *key)]
+        run = self._runs.get(key)
+        if run is None or run.exit is not None:
+            return []
+        if run.phase is Phase.WAITING:
+            self._waiting[key] = msgspec.structs.replace(
+                self._waiting[key], time_limit_us=event.time_limit_us
+            )
+            return [s.SendLimitTaken(*key, event.order)]
+        limit = s.LimitMember(*key, event.order, event.time_limit_us)
+        if run.phase is Phase.STARTING:
+            run.limit = limit  # the supervisor may not exist yet
+            return []
+        return [limit]
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -421,7 +450,7 @@ class Agent:
         if run is None or run.phase is Phase.ENDED:
             return []
         run.phase = Phase.ENDED
-        run.stop = None
+        run.stop = run.limit = None
         self._live.pop(key, None)
         self._starting.pop(key, None)
         run.exit = msgspec.structs.replace(

@@ -175,6 +175,8 @@ class App:
             s.PersistEpoch: lambda i: self._persist(i),
             s.StartMembers: lambda i: self._members.start(i),
             s.StopMember: lambda i: self._members.stop(i),
+            s.LimitMember: lambda i: self._members.limit(i),
+            s.SendLimitTaken: link.send_limit_taken,
             s.SendStarted: link.send_started,
             s.SendExited: lambda i: link.send_exited(i, gather=self._core.busy),
             s.ReadMeters: self._read_meters,

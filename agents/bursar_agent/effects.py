@@ -118,6 +118,10 @@ class Members:
         """Ask a supervisor to end its member."""
         self.tasks.spawn(self._stop(instruction), "stop")
 
+    def limit(self, instruction: s.LimitMember) -> None:
+        """Give a supervisor another time limit."""
+        self.tasks.spawn(self._limit(instruction), "limit")
+
     def heard(self, event: RunnerEvent) -> None:
         """What the runner tells."""
         if isinstance(event, Started):
@@ -225,6 +229,16 @@ class Members:
                 "stop failed",
                 extra={"attempt_id": instruction.attempt_id, "problem": problem.message},
             )
+
+    async def _limit(self, instruction: s.LimitMember) -> None:
+        key, problem = (instruction.attempt_id, instruction.rank), ""
+        try:
+            await self._runner.limit(*key, instruction.time_limit_us)
+        except BursarError as failed:
+            problem = failed.message
+        except OSError as failed:
+            problem = failed.strerror or str(failed)
+        self._emit(s.LimitSet(*key, instruction.order, problem))
 
     # --- logs -----------------------------------------------------------------------------------
 

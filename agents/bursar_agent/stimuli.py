@@ -170,6 +170,25 @@ class Tick(msgspec.Struct, frozen=True):
     now_boot_us: int
 
 
+class LimitAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon gives one member another time limit, counted from its start. `order` is told back."""
+
+    epoch: int
+    attempt_id: str
+    rank: int
+    order: int
+    time_limit_us: int
+
+
+class LimitSet(msgspec.Struct, frozen=True):
+    """The answer to `LimitMember`: it lives by it, durably; or the `problem`, in words."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    problem: str = ""
+
+
 class MeterAsked(msgspec.Struct, frozen=True):
     """A report or a settlement waits for fresh counters."""
 
@@ -227,6 +246,8 @@ Event = (
     | Disconnected
     | Assigned
     | StopAsked
+    | LimitAsked
+    | LimitSet
     | MemberStarted
     | MemberEnded
     | Tick
@@ -273,6 +294,24 @@ class StopMember(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     grace_us: int
     signal: str = ""
+
+
+class LimitMember(msgspec.Struct, frozen=True):
+    """Give a member another time limit, then say `LimitSet`."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    time_limit_us: int
+
+
+class SendLimitTaken(msgspec.Struct, frozen=True):
+    """Tell what became of an order for another time limit."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    problem: str = ""
 
 
 class SendStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -372,6 +411,8 @@ Instruction = (
     | PersistEpoch
     | StartMembers
     | StopMember
+    | LimitMember
+    | SendLimitTaken
     | SendStarted
     | SendExited
     | ReadMeters

@@ -119,6 +119,8 @@ class Attempt(Result, frozen=True, kw_only=True):
         places: one per rank, in rank order.
         end_cause: why it ended; None while it lives.
         message: what the agent said of the end. placed_because: evidence for the placement.
+        time_limit: what it may run for, and is held and billed by. wanted_time_limit: by the newest update,
+            which the nodes of `limit_waits_for` have not taken yet; None: nothing waits.
     """
 
     id: str
@@ -132,6 +134,8 @@ class Attempt(Result, frozen=True, kw_only=True):
     message: str
     time_limit: timedelta | None
     placed_because: str
+    wanted_time_limit: timedelta | None = None
+    limit_waits_for: tuple[str, ...] = ()
 
 
 class Progress(Result, frozen=True, kw_only=True):

@@ -18,11 +18,12 @@ from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import (
     JobState,
 )
+from bursar.money import cumulative
 from bursard.doctor import check_state
 from bursard.engine import unposted
 from bursard.replay import restore
 from bursard.scheduler import plan
-from bursard.state import State
+from bursard.state import HOLD_MARGIN_US, State
 from bursard.state import image as state_image
 
 
@@ -53,6 +54,14 @@ class ClusterMachine(ClusterRules):
         for job in self.state.jobs.values():
             for attempt in job.attempts:
                 assert self.state.ledger.is_live(attempt.id) == (attempt.state != "ENDED")
+
+    @invariant()
+    def b4_the_worst_case_of_the_limit_in_force_is_held(self) -> None:
+        for attempt in self.state.attempts.values():
+            us = attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
+            rest = {hold.nanos for hold in self.state.ledger.open_holds(attempt.id)}
+            if rest:
+                assert rest == {max(cumulative(attempt.rate, us) - attempt.settled_nanos, 0)}, attempt.id
 
     @invariant()
     def attempts_and_jobs_end_once(self) -> None:

@@ -36,9 +36,9 @@ from bursard.events import (
 )
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass
-from bursard.state import JobRecord, State
+from bursard.state import HOLD_MARGIN_US, JobRecord, State
 from bursard.state import image as state_image
-from bursard.state.decide import jobs, nodes, policies
+from bursard.state.decide import jobs, limits, nodes, policies
 
 
 class ClusterRules(ClusterModel):
@@ -169,6 +169,8 @@ class ClusterRules(ClusterModel):
                 {"project": "ops"},
                 {"project": "research/vision"},
                 {"time_limit_us": 20 * HOUR_US},
+                {"time_limit_us": HOUR_US // 4},
+                {"max_cost_nanos": 300_000_007, "currency": "USD"},
                 {"labels": (("team", "x"),)},
                 {"priority": 90, "name": "k"},
             ]
@@ -179,10 +181,27 @@ class ClusterRules(ClusterModel):
         if job is None:
             return
         try:
-            events = jobs.update(self.state, job, changes)
+            events = jobs.update(self.state, job, changes, self.engine.now())
         except BursarError:
             return
         self.commit(events)
+
+    @rule(pick=st.integers(0, 30))
+    def take_limit(self, pick: int) -> None:
+        """A member hears of another limit, and lives by it from now on."""
+        waiting = [one for one in self.state.attempts.values() if one.unlimited()]
+        if not waiting:
+            return
+        attempt = waiting[pick % len(waiting)]
+        alloc = attempt.unlimited()[0].alloc
+        machine = next(one for one in self.machines.values() if self.record(one).id == alloc.node_id)
+        run = machine.runs.get(attempt.id)
+        if run is None or run.ended_us or not machine.connected:
+            return
+        ran_us = self.boot_us(machine) - run.started_us
+        limit_us = max(attempt.wanted_limit_us, ran_us) + attempt.grace_us + HOLD_MARGIN_US
+        run.limit_us = min(run.limit_us, limit_us) if run.stopping else limit_us
+        self.commit(limits.taken(attempt, alloc.rank, attempt.limit_order, ran_us))
 
     # --- operators
 

@@ -61,11 +61,26 @@ class SecondBook:
         job = self._jobs.get(told["job_id"]) or self._jobs[told["job_id"].partition(".")[0]]
         members = {one.get("rank", 0): {**one, "since": 0, "used_us": 0} for one in told["members"]}
         holds = {
-            one["budget"]: {"periods": [one["period_start"]], "left": one["nanos"]}
+            one["budget"]: {"periods": [one["period_start"]], "left": one["nanos"], "whole": one["nanos"]}
             for one in told.get("holds", ())
         }
         more = {"live": True, "members": members, "holds": holds, "paid": 0, "spec": job["spec"]}
         self._attempts[told["attempt_id"]] = {**told, **more, "job": job}
+
+    def _limit_changed(self, told: dict[str, Any]) -> None:
+        self._resize(told["attempt_id"], told["hold_nanos"], told["order"])
+
+    def _limit_taken(self, told: dict[str, Any]) -> None:
+        if told.get("time_limit_us"):
+            self._resize(told["attempt_id"], told["hold_nanos"], told["order"])
+
+    def _resize(self, attempt_id: str, nanos: int, order: int) -> None:
+        attempt = self._attempts[attempt_id]
+        assert order >= attempt.get("order", 0), f"{attempt_id} lives by an older order"
+        attempt["order"] = order
+        for hold in attempt["holds"].values():
+            hold["left"] = max(hold["left"] + nanos - hold["whole"], 0)
+            hold["whole"] = nanos
 
     def _member_started(self, told: dict[str, Any]) -> None:
         self._attempts[told["attempt_id"]]["members"][told["rank"]]["since"] = told["at"]

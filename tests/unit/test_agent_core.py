@@ -508,3 +508,50 @@ def test_no_order_of_events_starts_twice_or_lets_a_counter_fall(history: list[s.
                     epoch = new
                 case _:
                     pass
+
+
+# --- another limit ------------------------------------------------------------------------------
+
+
+def limited(order: int = 1, limit_us: int = 7 * SECOND, epoch: int = 1, key: s.Key = A) -> s.LimitAsked:
+    return s.LimitAsked(epoch=epoch, attempt_id=key[0], rank=key[1], order=order, time_limit_us=limit_us)
+
+
+def test_a_running_member_is_given_another_limit_and_its_answer_is_told() -> None:
+    core = connected()
+    play(core, assigned(), started())
+    assert core.handle(limited()) == [s.LimitMember(*A, 1, 7 * SECOND)]
+    assert core.handle(s.LimitSet(*A, 1)) == [s.SendLimitTaken(*A, 1)]
+    assert core.handle(s.LimitSet(*A, 2, "full disk")) == [s.SendLimitTaken(*A, 2, "full disk")]
+
+
+def test_one_that_starts_is_given_the_newest_limit_once_it_runs_and_before_a_stop() -> None:
+    core = connected()
+    play(core, assigned())
+    assert play(core, limited(1), limited(2, 9 * SECOND)) == []
+    core.handle(s.StopAsked(epoch=1, attempt_id=A[0], rank=0, cause="cancelled", grace_us=0))
+    told = core.handle(started())
+    assert [type(one) for one in told] == [s.SendStarted, s.LimitMember, s.StopMember]
+    assert told[1] == s.LimitMember(*A, 2, 9 * SECOND)
+
+
+def test_one_that_waits_for_anothers_share_begins_with_it() -> None:
+    core, heir = connected(), ("att_b", 0)
+    play(core, assigned(), started(), assigned(heir, after=A[0], time_limit_us=SECOND))
+    assert core.handle(limited(key=heir)) == [s.SendLimitTaken(*heir, 1)]
+    (start,) = of(s.StartMembers, core.handle(ended()))
+    assert [one.time_limit_us for one in start.assignments] == [7 * SECOND]
+
+
+def test_a_limit_for_what_has_ended_or_is_not_here_is_answered_by_its_end_alone() -> None:
+    core = connected()
+    assert core.handle(limited()) == []
+    play(core, assigned(), started(), ended())
+    assert core.handle(limited()) == []
+
+
+def test_a_limit_of_a_daemon_that_was_replaced_is_not_obeyed() -> None:
+    core = connected()
+    play(core, assigned(epoch=3), started())
+    (note,) = core.handle(limited(epoch=2))
+    assert note == s.Note("limit of epoch 2 refused: obeyed is 3", *A)

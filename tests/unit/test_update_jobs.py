@@ -127,11 +127,11 @@ def test_a_running_job_takes_priority_and_comment_and_keeps_what_it_was_promised
         with pytest.raises(errors.WrongState) as refused:
             await changed(desk, ref, priority=80, time_limit_us=HOUR_US, cpu_milli=4_000)
         assert refused.value.message == (
-            "job 1 is RUNNING: its resources, time limit cannot change, since nodes, limits and money were"
-            " promised when it was placed; only priority and comment can. To run it otherwise:"
+            "job 1 is RUNNING: its resources cannot change, since nodes, limits and money were promised when"
+            " it was placed; only priority, comment, time limit and max cost can. To run it otherwise:"
             " `bursar cancel 1`, then submit the changed job"
         )
-        assert refused.value.facts == {"fields": "resources,time limit"}
+        assert refused.value.facts == {"fields": "resources"}
         assert (desk.state.version, desk.job(ref).spec.priority) == (before, 90)
         await changed(desk, ref, priority=90)  # what is so already is no change
         assert desk.state.version == before

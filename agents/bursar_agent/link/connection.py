@@ -123,6 +123,10 @@ class Link:
             self.step_bytes += _step_bytes(len(frame.data))
             self.send(wire.step(frame))
 
+    def send_limit_taken(self, instruction: s.SendLimitTaken) -> None:
+        """Tell what became of an order for another time limit; with the connection it is asked again."""
+        self.send(wire.limit_taken(instruction))
+
     def send_started(self, instruction: s.SendStarted) -> None:
         """Report a start, a moment later: an Exited that comes meanwhile says all of it.
 

@@ -89,6 +89,7 @@ def hello(
             log_hash=log_end.digest if log_end is not None else b"",
             log_cluster_id=log_end.cluster_id if log_end is not None else "",
             ahead=WAITING_MAX,
+            takes_limits=True,
         )
     )
     return [hello, *(pb.AgentMessage(truths=pb.AttemptTruths(attempts=page)) for page in others)]
@@ -115,6 +116,18 @@ def started(instruction: s.SendStarted) -> pb.AgentMessage:
             rank=instruction.rank,
             pid=instruction.pid,
             boot_us=instruction.boot_us,
+        )
+    )
+
+
+def limit_taken(instruction: s.SendLimitTaken) -> pb.AgentMessage:
+    """What became of an order for another time limit."""
+    return pb.AgentMessage(
+        limit_taken=pb.LimitTaken(
+            attempt_id=instruction.attempt_id,
+            rank=instruction.rank,
+            order=instruction.order,
+            problem=instruction.problem,
         )
     )
 
@@ -220,6 +233,15 @@ def event(
                 cause=stop.cause,
                 grace_us=stop.grace_us,
                 only_waiting=stop.only_waiting,
+            )
+        case "limit":
+            limit = message.limit
+            return s.LimitAsked(
+                epoch=limit.epoch,
+                attempt_id=limit.attempt_id,
+                rank=limit.rank,
+                order=limit.order,
+                time_limit_us=limit.time_limit_us,
             )
         case "meter_now":
             return s.MeterAsked()

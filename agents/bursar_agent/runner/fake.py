@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from bursar.clock import VirtualClock
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar_agent.runner.layout import member_name
@@ -97,6 +99,13 @@ class FakeRunner:
         member = self._member(attempt_id, rank)
         if member.report is None:
             self._stop(member, request.cause, number, request.grace_us, self._clock.boot_us())
+            self.tick()
+
+    async def limit(self, attempt_id: str, rank: int, time_limit_us: int) -> None:
+        """See `Runner.limit`."""
+        member = self._member(attempt_id, rank)
+        if member.report is None:
+            member.request = msgspec.structs.replace(member.request, time_limit_us=time_limit_us)
             self.tick()
 
     async def adopt(self) -> list[AttemptTruth]:

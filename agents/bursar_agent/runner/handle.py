@@ -49,6 +49,7 @@ from bursar_agent.runner.layout import (
     place_of,
     stat_fields,
     write_atomically,
+    write_limit,
     write_stop,
 )
 from bursar_agent.runner.model import (
@@ -90,6 +91,14 @@ class Runner(Protocol):
 
     async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
         """Ask a member to end. Idempotent; raises `NotFound` for a member never started here."""
+        ...
+
+    async def limit(self, attempt_id: str, rank: int, time_limit_us: int) -> None:
+        """Have a member live by another time limit, counted from its start; durable once this returns.
+
+        Idempotent, and nothing for one that has ended. Raises `NotFound`, `WrongState` where its supervisor
+        cannot.
+        """
         ...
 
     async def adopt(self) -> list[AttemptTruth]:
@@ -291,6 +300,21 @@ class ProcessRunner:
             if truth.exit_report(dir_fd) is None:
                 _write_stop(dir_fd, request, number)
                 _signal_supervisor(dir_fd)
+        finally:
+            os.close(dir_fd)
+
+    async def limit(self, attempt_id: str, rank: int, time_limit_us: int) -> None:
+        """See `Runner.limit`. The supervisor may be of an older release than this agent."""
+        if time_limit_us <= 0:
+            raise InvalidRequest(f"limit of {attempt_id}: must be more than 0")
+        dir_fd = self._open_member(attempt_id, rank)
+        try:
+            if truth.exit_report(dir_fd) is not None:
+                return
+            if not (truth.read_start(dir_fd) or {}).get("takes_limits"):
+                raise WrongState("its supervisor is of an older release and keeps the limit it began with")
+            write_limit(time_limit_us, dir_fd)
+            _signal_supervisor(dir_fd)
         finally:
             os.close(dir_fd)
 

@@ -14,6 +14,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         start.json              the job runs: pids and boot time
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
+        limit                   a link that leads nowhere: its target is the time limit it was given last
         step                    a step from another node waits to be begun here
         progress                how far the job says it has come; of another user's, as its end left it
         exit.json               the truth about the end; written once
@@ -49,6 +50,7 @@ before anything of the attempt is done, so what is not taken, and not locked, wa
 START = "start.json"
 SCRIPT = "script"
 STOP = "stop.json"
+LIMIT = "limit"
 STEP = "step"
 EXIT = "exit.json"
 PROGRESS = "progress"
@@ -185,6 +187,26 @@ def linked_stop(dir_fd: int | None = None) -> dict[str, Any] | None:
         return stop | {"signal": int(number) or None}
     except (OSError, ValueError):
         return None
+
+
+def write_limit(time_limit_us: int, dir_fd: int) -> None:
+    """Leave a new time limit for a member's supervisor: a link, which is whole or not there, on any disk."""
+    temporary = f".{LIMIT}.{os.getpid()}"
+    try:  # noqa: SIM105  contextlib is not loaded here
+        os.unlink(temporary, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+    os.symlink(str(time_limit_us), temporary, dir_fd=dir_fd)
+    os.rename(temporary, LIMIT, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def written_limit(dir_fd: int | None = None) -> int | None:
+    """The time limit that `write_limit` left; None when a member keeps the one that it began with."""
+    try:
+        limit_us = int(os.readlink(LIMIT, dir_fd=dir_fd))
+    except (OSError, ValueError):
+        return None
+    return limit_us if limit_us > 0 else None
 
 
 def log_segment_name(offset: int) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bursar_agent.runner import tree, truth
-from bursar_agent.runner.layout import LAUNCHER_LOCK, STARTING, stat_fields
+from bursar_agent.runner.layout import LAUNCHER_LOCK, STARTING, stat_fields, written_limit
 from bursar_agent.runner.supervisor import TERM_TO_KILL_US, boot_us
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def due_us(dir_fd: int) -> int | None:
         due.append(int(stop["asked_at"]) + int(stop["grace_us"]))
     mark, start = truth.read_json(dir_fd, STARTING) or {}, truth.read_start(dir_fd)
     if start is not None and _numbers(mark, "time_limit_us", "grace_us"):
-        due.append(int(start["start_boot_us"]) + int(mark["time_limit_us"]) + int(mark["grace_us"]))
+        limit_us = written_limit(dir_fd) or int(mark["time_limit_us"])
+        due.append(int(start["start_boot_us"]) + limit_us + int(mark["grace_us"]))
     return min(due) + TERM_TO_KILL_US if due else None
 
 

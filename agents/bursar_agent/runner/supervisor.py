@@ -1,7 +1,7 @@
 """One attempt member, from its start to the end of its last process.
 
 Owns    spawning the job, its log, its time limit, stops, and the exit report. Input: one start
-        request (a dict, checked by the agent) and `stop.json`.
+        request (a dict, checked by the agent), `stop.json` and `limit`.
 Why     everything that must go on when agent, launcher and daemon are dead is here: plain blocking
         code, no threads, nothing imported that the launcher has not already loaded.
 
@@ -35,6 +35,7 @@ from bursar_agent.runner.layout import (
     linked_stop,
     start_ticks,
     write_record,
+    written_limit,
 )
 from bursar_agent.runner.logcap import LogCap
 from bursar_agent.runner.logtimes import LogTimes
@@ -190,8 +191,7 @@ class Supervisor:
                 job.progress_dir = ""
             self._cannot_start(spawning.CannotStart(f"directory {problem.filename}: {problem.strerror}"))
             return False
-        if job.warn_us and self._limit_at is not None:
-            self._warn_at = self._limit_at - job.warn_us
+        self._warn_before_limit()
         if job.setup:
             self._phase = "setup"
         return self._spawn(job)
@@ -261,12 +261,14 @@ class Supervisor:
             "boot_id": self._request["boot_id"],
             "start_boot_us": self._start_at,
             "memory_enforced": self._cgroup is not None and self._cgroup.memory_limited,
+            "takes_limits": True,
         }
         data = json.dumps(start).encode()
         write_record(START, data)
         self._start_notice = (boot_us() + START_NOTICE_DELAY_US, b'{"kind":"started",' + data[1:])
         # A stop asked for before start.json existed could not signal us. We write first and look
         # second, the agent writes stop.json first and looks second: one of us sees the other.
+        self._read_limit()
         self._read_stop()
 
     # --- the loop -------------------------------------------------------------------------------
@@ -278,6 +280,7 @@ class Supervisor:
         while True:
             poll.poll(self._timeout_ms())
             if self._drain_signals():
+                self._read_limit()
                 self._read_stop()
                 self._serve_steps()
             if self._log_open and not self._log.pump():
@@ -392,6 +395,24 @@ class Supervisor:
             os.write(2, f"steps of {self._request['attempt_id']}: {problem.message}\n".encode())
         finally:
             os.close(nowhere)
+
+    # --- another limit --------------------------------------------------------------------------
+
+    def _read_limit(self) -> None:
+        """Live by the time limit that was given last. An end that has begun goes on."""
+        limit_us = written_limit()
+        if limit_us is None or self._stop_cause is not None:
+            return
+        limit_at = self._start_at + limit_us
+        if limit_at != self._limit_at:
+            self._limit_at = limit_at
+            self._warn_before_limit()
+
+    def _warn_before_limit(self) -> None:
+        """A job that was warned of an earlier limit is warned again before the later one."""
+        self._warn_at, self._warned = None, False
+        if self._job is not None and self._job.warn_us and self._limit_at is not None:
+            self._warn_at = self._limit_at - self._job.warn_us
 
     # --- stopping -------------------------------------------------------------------------------
 

@@ -127,7 +127,9 @@ class JobReleased(msgspec.Struct, frozen=True, tag="job-released"):
 
 
 class JobUpdated(msgspec.Struct, frozen=True, tag="job-updated"):
-    """The spec of a pending job was changed; `spec` is the whole new one."""
+    """The spec of a job was changed; `spec` is the whole new one. What of it a live attempt lives by is told
+    by events of its own.
+    """
 
     job_id: str
     spec: JobSpec
@@ -207,6 +209,50 @@ class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested"):
     grace_us: int
     message: str = ""
     for_job: str = ""
+
+
+class LimitChanged(msgspec.Struct, frozen=True, tag="limit-changed", omit_defaults=True):
+    """A live attempt gets another time limit, counted from its start; its agents are told once it is durable.
+
+    A later limit is paid for from this event on. An earlier one is believed once every live member has taken
+    it: until then the attempt is billed, and money is held, by the one before.
+
+    Attributes:
+        order: 1 for the first change of the attempt, counted up.
+        hold_nanos: the worst case held for it in each of its budgets from now on, less what is settled.
+        cut_by_budget: as in `AttemptPlaced`.
+    """
+
+    attempt_id: str
+    order: int
+    time_limit_us: int
+    hold_nanos: int
+    cut_by_budget: bool = False
+
+
+class LimitTaken(msgspec.Struct, frozen=True, tag="limit-taken", omit_defaults=True):
+    """A member lives by the limit of an order, whatever is killed.
+
+    Attributes:
+        ran_us: how long it had run at most by then: a limit that has passed already ends it no earlier.
+        time_limit_us, hold_nanos: in force from now on, since all members have taken it; 0: others have not.
+    """
+
+    attempt_id: str
+    rank: int
+    order: int
+    ran_us: int = 0
+    time_limit_us: int = 0
+    hold_nanos: int = 0
+
+
+class LimitRefused(msgspec.Struct, frozen=True, tag="limit-refused"):
+    """A member goes on by the limit it had. It is asked again whenever its agent connects."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    problem: str
 
 
 class MemberOverdue(msgspec.Struct, frozen=True, tag="member-overdue"):
@@ -594,6 +640,9 @@ Event = (
     | AttemptPlaced
     | MemberStarted
     | StopRequested
+    | LimitChanged
+    | LimitTaken
+    | LimitRefused
     | MemberOverdue
     | MemberEnded
     | AttemptEnded

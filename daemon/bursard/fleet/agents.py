@@ -27,6 +27,8 @@ from bursard.fleet.words import (
     Forget,
     Heartbeat,
     Hello,
+    Limit,
+    LimitTaken,
     LogAnswer,
     LogRange,
     MemberTruth,
@@ -46,7 +48,7 @@ FENCED_MAX = 3
 FENCED_STEP_MAX = 65_536
 """How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
 
-Report = Started | Exited | Usage | Heartbeat
+Report = Started | Exited | LimitTaken | Usage | Heartbeat
 
 
 class LogBehind(StoreUnavailable):
@@ -231,6 +233,8 @@ class Agents:
                     self._fenced(link, node, word)
             case Exited():
                 self.fleet.exited(node, word)
+            case LimitTaken():
+                self.fleet.limit_taken(node, word)
             case Usage():
                 self._usage(link, node, word)
             case Heartbeat():
@@ -321,11 +325,20 @@ class Agents:
         """End a member."""
         self._send(node_id, order)
 
+    def takes_limits(self, node_id: str) -> bool:
+        """Its agent is of a release that knows such orders."""
+        link = self.links.get(node_id)
+        return link is not None and link.takes_limits
+
+    def limit(self, node_id: str, order: Limit) -> None:
+        """Another time limit for a member."""
+        self._send(node_id, order)
+
     def forget(self, node_id: str, order: Forget) -> None:
         """An end is in the ledger."""
         self._send(node_id, order)
 
-    def _send(self, node_id: str, order: Assign | Stop | Forget) -> None:
+    def _send(self, node_id: str, order: Assign | Stop | Limit | Forget) -> None:
         link = self.links.get(node_id)
         if link is not None:
             link.send(order)

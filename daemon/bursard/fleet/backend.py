@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, MemberTruth, Stop
+from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, MemberTruth, Stop
 
 
 class Backend(Protocol):
     """Runs members on the nodes it has announced to the fleet.
 
     Every order may be given twice, and may be lost with the connection: the fleet says it again once the node
-    is back. Orders return at once; what became of them is reported with `Fleet.started`, `Fleet.exited` and
-    `Fleet.usage`. None of them raises for a node or member that is not there.
+    is back. Orders return at once; what became of them is reported with `Fleet.started`, `Fleet.exited`,
+    `Fleet.limit_taken` and `Fleet.usage`. None of them raises for a node or member that is not there.
     """
 
     def assign(self, node_id: str, order: Assign) -> None:
@@ -37,6 +37,16 @@ class Backend(Protocol):
         """End a member. The end is reported, also of one that never started or has ended already.
 
         `only_waiting`: ignored but for one that waits for another's share, which ends as never started.
+        """
+        ...
+
+    def takes_limits(self, node_id: str) -> bool:
+        """May a member there be given another time limit while it lives?"""
+        ...
+
+    def limit(self, node_id: str, order: Limit) -> None:
+        """Give a live member another time limit. Reported once it lives by it, whatever is killed; of one
+        that has ended, its end is. A limit that has passed ends the member, as one that is reached does.
         """
         ...
 

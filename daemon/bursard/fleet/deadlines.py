@@ -107,6 +107,11 @@ class Deadlines:
             wait.stop_us = now_us
             self._look_at((attempt_id, rank), wait, now_us)
 
+    def limited(self, attempt_id: str, now_us: int) -> None:
+        """An earlier time limit is in force: it may be passed sooner than was looked for."""
+        for rank, wait in self._waits.get(attempt_id, {}).items():
+            self._look_at((attempt_id, rank), wait, now_us)
+
     def ended(self, attempt_id: str) -> None:
         """Nothing of it is left."""
         self._waits.pop(attempt_id, None)

@@ -23,6 +23,7 @@ from bursard.fleet.words import (
     Exited,
     Heartbeat,
     Hello,
+    LimitTaken,
     LogAnswer,
     LogRange,
     MemberTruth,
@@ -41,6 +42,7 @@ MEMORY_BYTES_MIN = 16 << 20
 RANK_MAX = 65_535
 PID_MAX = 2**31 - 1
 SEQ_MAX = 2**63 - 1
+ORDER_MAX = 2**32 - 1
 TRUTHS_MAX = 50_000
 COUNTERS_MAX = 10_000
 MESSAGE_CHARS_MAX = 4_000
@@ -166,6 +168,15 @@ def started(word: Started) -> None:
     _within(word.boot_us, 0, BOOT_US_MAX, "started.boot_us")
 
 
+def limit_taken(word: LimitTaken) -> str:
+    """The answer to an order for another limit. Returns its problem fit to be kept: one line, cut."""
+    _member(word.attempt_id, word.rank, "limit_taken")
+    _within(word.order, 1, ORDER_MAX, "limit_taken.order")
+    longest = f"at most {MESSAGE_CHARS_MAX} characters"
+    _require(len(word.problem) <= MESSAGE_CHARS_MAX, "limit_taken.problem", longest)
+    return _kept(word.problem) or ("it does not say why" if word.problem else "")
+
+
 def exited(word: Exited) -> ExitReport:
     """An end."""
     _member(word.attempt_id, word.rank, "exited")
@@ -199,12 +210,12 @@ def exit_report(word: Exit) -> ExitReport:
     )
     if word.progress is not None:
         _progress(word.progress, "exited.progress")
-    message = "".join(char if char.isprintable() else " " for char in word.message[:MESSAGE_CHARS_KEPT])
+    message = _kept(word.message)
     return ExitReport(
         cause=word.cause,
         exit_code=word.exit_code,
         signal=word.signal,
-        message=message.strip(),
+        message=message,
         held_us=word.held_us,
         cpu_us=word.cpu_us,
         max_rss_bytes=word.max_rss_bytes,
@@ -371,6 +382,11 @@ def _form(form: re.Pattern[str], text: str, field: str, wanted: str) -> None:
 def _text(text: str, field: str) -> None:
     _require(len(text) <= TEXT_CHARS_MAX, field, f"at most {TEXT_CHARS_MAX} characters")
     _require(text.isprintable(), field, "no control characters")
+
+
+def _kept(message: str) -> str:
+    """On one line, cut, without control characters."""
+    return "".join(char if char.isprintable() else " " for char in message[:MESSAGE_CHARS_KEPT]).strip()
 
 
 def _member(attempt_id: str, rank: int, field: str) -> None:

@@ -12,11 +12,12 @@ import logging
 from collections import Counter as Counts
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from bursar.codec.launch import launch_to_bytes
-from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
+from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable, WrongState
 from bursar.model import EndCause, JobSpec, NodeFacts, holds_its_place, launch_of
 from bursard.engine import Engine, unheard_rows
 from bursard.events import (
@@ -24,10 +25,12 @@ from bursard.events import (
     AttemptPlaced,
     Event,
     ExitReport,
+    LimitChanged,
     NodeQuarantined,
     NodeRemoved,
     StopRequested,
 )
+from bursard.events import LimitTaken as Taken
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
@@ -38,6 +41,8 @@ from bursard.fleet.words import (
     Exited,
     Forget,
     Hello,
+    Limit,
+    LimitTaken,
     LogAnswer,
     LogRange,
     MemberTruth,
@@ -47,7 +52,7 @@ from bursard.fleet.words import (
 )
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
-from bursard.state.decide import conduct, nodes, overdue, policies
+from bursard.state.decide import conduct, limits, nodes, overdue, policies
 from bursard.state.decide.nodes import Reading
 from bursard.store import ChargeRow
 
@@ -65,6 +70,18 @@ def _no_secrets(spec: JobSpec) -> Mapping[str, str]:
 
 def _kind(facts: NodeFacts) -> str:
     return facts.devices[0].type if facts.devices else ""
+
+
+class Ordered(NamedTuple):
+    """A time limit that an attempt is to live by; `order` 0: the one that it was placed with."""
+
+    order: int
+    time_limit_us: int
+
+    @classmethod
+    def of(cls, attempt: AttemptRecord) -> Ordered:
+        """What the newest order says."""
+        return cls(attempt.limit_order, attempt.wanted_limit_us or attempt.time_limit_us)
 
 
 class Fleet:
@@ -91,6 +108,8 @@ class Fleet:
         self._run_as_submitter = run_as_submitter
         self._durable = {attempt.id for attempt in engine.state.live_attempts()}
         """Live attempts whose placement is on disk: only these may be told to a backend."""
+        self._limits = {one.id: Ordered.of(one) for one in engine.state.live_attempts()}
+        """The time limits that live attempts are to live by, as far as that is on disk."""
         self.secrets: Secrets = _no_secrets
         """Gives a job's secrets when a member is ordered to start; they are kept nowhere here."""
         self._deadlines = Deadlines(engine.state, engine.clock.boot_us())
@@ -106,9 +125,18 @@ class Fleet:
             if attempt is not None:
                 self._durable.add(attempt.id)
                 self._orders[attempt.id] = self._order(attempt)
+                self._limits[attempt.id] = Ordered(0, event.time_limit_us)
                 self._deadlines.ordered(attempt, self.engine.clock.boot_us())
                 for member in attempt.live():
                     self._assign(attempt, member)
+        elif isinstance(event, LimitChanged):
+            attempt = self.engine.state.attempts.get(event.attempt_id)
+            if attempt is not None:
+                self._limits[attempt.id] = Ordered(event.order, event.time_limit_us)
+                for member in attempt.live():
+                    self._limit(attempt, member)
+        elif isinstance(event, Taken) and event.time_limit_us:
+            self._deadlines.limited(event.attempt_id, self.engine.clock.boot_us())
         elif isinstance(event, StopRequested):
             attempt = self.engine.state.attempts.get(event.attempt_id)
             if attempt is not None:
@@ -122,10 +150,48 @@ class Fleet:
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
+            self._limits.pop(event.attempt_id, None)
             self._deadlines.ended(event.attempt_id)
         while self._owed and self._owed[0][0] <= seq:
             _, node_id, forget = self._owed.popleft()
             self._send_forget(node_id, forget)
+
+    def _limit_of(self, attempt: AttemptRecord, member: MemberRecord) -> int:
+        """What a member is to live by. A place that is held until the first member's end has a limit that
+        only stands in for a lost order.
+        """
+        limit_us = self._limits[attempt.id].time_limit_us
+        if holds_its_place(self.engine.state.jobs[attempt.job_id].spec, member.alloc.rank):
+            return limit_us + attempt.grace_us + HOLD_MARGIN_US
+        return limit_us
+
+    def _limit(self, attempt: AttemptRecord, member: MemberRecord) -> None:
+        """Have a member live by what was ordered last, if it does not yet."""
+        node_id, order = member.alloc.node_id, self._limits[attempt.id].order
+        backend = self._backends.get(node_id)
+        if backend is None or order != attempt.limit_order or member not in attempt.unlimited():
+            return
+        if not backend.takes_limits(node_id):
+            name = self.engine.state.nodes[node_id].facts.name
+            log.warning("an agent takes no other time limit", extra={"attempt": attempt.id, "node": name})
+            return
+        rank = member.alloc.rank
+        backend.limit(node_id, Limit(attempt.id, rank, order, self._limit_of(attempt, member)))
+
+    def refuse_deaf(self, attempt: AttemptRecord) -> None:
+        """Raise `WrongState` where an agent in contact could not be told of another time limit. One that is
+        out of contact is told when it is back, and until then nothing rests on it.
+        """
+        ids = [member.alloc.node_id for member in attempt.live()]
+        deaf = [one for one in ids if one in self._backends and not self._backends[one].takes_limits(one)]
+        if deaf:
+            names = ", ".join(sorted(self.engine.state.nodes[one].facts.name for one in deaf))
+            raise WrongState(
+                f"the agent on {names} is of an older release, which keeps the time limit that a"
+                " job began with; install this release there and restart the agent (jobs go on meanwhile),"
+                " then ask again",
+                {"nodes": names},
+            )
 
     def _order(self, attempt: AttemptRecord) -> Order:
         heard = {m.alloc.rank: self._heard.get(m.alloc.node_id, 0) for m in attempt.members}
@@ -153,8 +219,7 @@ class Fleet:
             rank=rank,
             boot_id=member.boot_id,
             job_id=job.id,
-            # The place is held until the first member's end: the limit here only stands in for a lost order.
-            time_limit_us=attempt.time_limit_us + (attempt.grace_us + HOLD_MARGIN_US if holds else 0),
+            time_limit_us=self._limit_of(attempt, member),
             grace_us=0 if holds else attempt.grace_us,
             checkpoint_signal="" if holds else job.spec.checkpoint.signal,
             user=job.user if self._run_as_submitter else "",
@@ -199,6 +264,7 @@ class Fleet:
             return
         if attempt.stop_cause is None:
             self._assign(attempt, attempt.members[rank])
+            self._limit(attempt, attempt.members[rank])
         else:
             self._missing(node, attempt_id, rank, f"node:{node.facts.name}")
 
@@ -375,6 +441,7 @@ class Fleet:
         if truth.running:
             if truth.pid:
                 self.started(node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us))
+            self._limit(attempt, attempt.members[truth.rank])
             self._stop(attempt, attempt.members[truth.rank])
         elif truth.exit is not None:
             self._ended(node, truth.attempt_id, truth.rank, truth.exit, truth.started_boot_us)
@@ -396,6 +463,7 @@ class Fleet:
             # The assignment may have been lost on its way; saying it again is safe (J3). One that is
             # not yet durable is said when it is.
             self._assign(attempt, member)
+            self._limit(attempt, member)
 
     def leave(self, node: NodeRecord, backend: Backend) -> bool:
         """A backend serves a node no longer, or never came to. False when another has taken its place."""
@@ -509,6 +577,8 @@ class Fleet:
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
         self._hand_over(attempt, kept.held_us)
         self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
+        if attempt_id in state.attempts:
+            self.engine.commit(limits.left_behind(attempt, rank), "bursard")
         self._acknowledge(node.id, attempt_id, rank)
         self.suspect(node, lie)
 
@@ -537,6 +607,32 @@ class Fleet:
 
     def _misbehaved(self, node: NodeRecord, how: str) -> None:
         self.engine.commit(conduct.misbehaved(node, how, self.engine.now()), "bursard")
+
+    def limit_taken(self, node: NodeRecord, word: LimitTaken) -> None:
+        """A member lives by another time limit, or says why not. What is known, or old, changes nothing."""
+        problem = door.limit_taken(word)
+        lie = believe.not_its_own(self.engine.state, node, word.attempt_id, word.rank)
+        attempt = self.engine.state.attempts.get(word.attempt_id)
+        if attempt is not None and not lie:
+            if problem:
+                events = limits.refused(attempt, word.rank, word.order, problem)
+            else:
+                ran_us = self._ran_us(node, attempt, attempt.members[word.rank])
+                events = limits.taken(attempt, word.rank, word.order, ran_us)
+            self.engine.commit(events, f"node:{node.facts.name}")
+        self.suspect(node, lie)
+
+    def _ran_us(self, node: NodeRecord, attempt: AttemptRecord, member: MemberRecord) -> int:
+        """How long a member can have run by now at most, by the daemon's own clock; as long as it may where
+        that cannot tell.
+        """
+        now, order = self.reading(), self._orders.get(attempt.id)
+        latest_us = believe.latest(node, now, self._lead.get(node.id, 0))
+        if not member.started_at:
+            return attempt.time_limit_us if order is None else now.boot_us - order.boot_us
+        if latest_us is None:
+            return attempt.time_limit_us
+        return max(latest_us - believe.boot_of(node, member.started_at), member.charged_us)
 
     def usage(self, node: NodeRecord, word: Usage) -> int:
         """Counters of a node. Returns the sequence number after which they may be trimmed."""

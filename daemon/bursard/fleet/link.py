@@ -10,7 +10,7 @@ import msgspec
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, ServerUnavailable
 from bursard.fleet import door
-from bursard.fleet.words import Assign, Forget, LogAnswer, LogRange, StepFrame, Stop
+from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, StepFrame, Stop
 
 
 class UsageAck(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class LogAsk(msgspec.Struct, frozen=True):
     wanted: LogRange
 
 
-Outgoing = Assign | Stop | Forget | UsageAck | MeterNow | LogAsk | StepFrame
+Outgoing = Assign | Stop | Limit | Forget | UsageAck | MeterNow | LogAsk | StepFrame
 
 
 LAZY_S = 0.05
@@ -53,6 +53,7 @@ class AgentLink:
 
     Attributes:
         ahead: how many members its agent holds that wait for another's share.
+        takes_limits: its agent knows orders for another time limit.
         heard_boot_us: the newest reading of the node's boot clock that came over it.
         fenced: how often each member's order was refused for its epoch.
         token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
@@ -72,6 +73,7 @@ class AgentLink:
         self.heard_boot_us = 0
         self.token_sha256 = ""
         self.ahead = 0
+        self.takes_limits = False
         self.fenced: Counter[tuple[str, int]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()

@@ -21,6 +21,8 @@ from bursard.fleet.words import (
     Exited,
     Forget,
     Hello,
+    Limit,
+    LimitTaken,
     LogAnswer,
     LogRange,
     MemberTruth,
@@ -45,6 +47,8 @@ class Member(msgspec.Struct):
     told: bool = False
     end: Exited | None = None
     after: str = ""
+    limit: Limit | None = None
+    limit_told: bool = False
 
 
 class Machine(msgspec.Struct):
@@ -65,11 +69,13 @@ class MemoryBackend:
 
     Args:
         output: what every member writes as it starts.
+        fixed_limits: names of machines whose members take no other time limit.
         ahead: orders that wait for another's share, held by each machine.
     """
 
     def __init__(self, clock: Clock, output: bytes = b"", ahead: int = 0) -> None:
         self._ahead = ahead
+        self.fixed_limits: set[str] = set()
         self._clock = clock
         self._output = output
         self._machines: dict[str, Machine] = {}
@@ -137,6 +143,9 @@ class MemoryBackend:
             if not member.told and member.pid:
                 member.told = True
                 self._fleet.started(node, Started(*key, member.pid, member.started_boot_us))
+            if member.limit is not None and not member.limit_told and member.end is None:
+                member.limit_told = True
+                self._fleet.limit_taken(node, LimitTaken(*key, member.limit.order))
             if member.end is not None:
                 self._fleet.exited(node, member.end)
         now_us = self._clock.boot_us()
@@ -227,6 +236,17 @@ class MemoryBackend:
         member = machine.members.setdefault(key, Member(pid=0, started_boot_us=0))
         if member.end is None:
             self._end(machine, key, member, order.cause if member.pid else "start_failed")
+
+    def takes_limits(self, node_id: str) -> bool:
+        """But for those in `fixed_limits`."""
+        return self._by_id[node_id].facts.name not in self.fixed_limits
+
+    def limit(self, node_id: str, order: Limit) -> None:
+        """Keep it; it is reported with all else."""
+        member = self._by_id[node_id].members.get((order.attempt_id, order.rank))
+        if member is not None and member.end is None:
+            member.limit = order
+            member.limit_told = False
 
     def forget(self, node_id: str, order: Forget) -> None:
         """An end is in the ledger."""

@@ -47,6 +47,15 @@ class Stop(msgspec.Struct, frozen=True):
     only_waiting: bool = False
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """Another time limit for one member, counted from its start. `order`: of its attempt; told back."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    time_limit_us: int
+
+
 class Forget(msgspec.Struct, frozen=True):
     """The end of this member is in the ledger."""
 
@@ -124,6 +133,15 @@ class Started(msgspec.Struct, frozen=True):
     boot_us: int
 
 
+class LimitTaken(msgspec.Struct, frozen=True):
+    """A member lives by the limit of an order, whatever is killed; or it does not: `problem` says why."""
+
+    attempt_id: str
+    rank: int
+    order: int
+    problem: str = ""
+
+
 class Counter(msgspec.Struct, frozen=True):
     """How long one member has held its share so far."""
 
@@ -166,6 +184,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         instance: tells a node that comes back from another of the same name.
         epoch: the highest that was ever obeyed there.
+        takes_limits: it knows orders for another time limit; else it must get none.
         ahead: members it will hold that wait for another's share; 0: it must get none.
         log_seq, log_hash: the end of the log of `log_cluster_id` as it was told there; 0: never.
     """
@@ -181,3 +200,4 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     log_hash: bytes = b""
     log_cluster_id: str = ""
     ahead: int = 0
+    takes_limits: bool = False

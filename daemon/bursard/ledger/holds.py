@@ -137,6 +137,24 @@ class Ledger:
                 ownerless_account(item.kind, item.node_id)
         return [self._book(item) for item in charges if item.nanos]
 
+    def resize(self, attempt_id: str, by_nanos: int) -> Transaction | None:
+        """Set so much more aside for a live attempt in each of its budgets, where its hold is now; negative:
+        give it back, no more than is left. None when nothing changes.
+        """
+        money = self._attempt(attempt_id, "resized")
+        entries = []
+        for held in money.holds:
+            nanos = max(by_nanos, -held.nanos)
+            if nanos:
+                accounts = self._budget_accounts(held.budget, held.period_start)
+                entries.append(Entry(accounts.available, -nanos))
+                entries.append(Entry(accounts.held, nanos))
+                held.nanos += nanos
+        if not entries:
+            return None
+        kind = "hold" if by_nanos > 0 else "release"
+        return self.post(Transaction(kind, tuple(entries), attempt_id, money.job_id))
+
     def release(self, attempt_id: str) -> Transaction | None:
         """Resolve an attempt: what is left of its holds goes back. None when nothing is left."""
         money = self._attempt(attempt_id, "released")

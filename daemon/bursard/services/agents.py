@@ -26,6 +26,8 @@ from bursard.fleet import (
     Forget,
     Heartbeat,
     Hello,
+    Limit,
+    LimitTaken,
     LogAnswer,
     LogAsk,
     MemberTruth,
@@ -37,6 +39,7 @@ from bursard.fleet import (
     Usage,
     UsageAck,
 )
+from bursard.fleet.agents import Report
 from bursard.fleet.door import TRUTHS_MAX
 from bursard.state import NodeRecord
 from bursard.telemetry import LiveTelemetry
@@ -104,6 +107,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         )
         link.token_sha256 = identity.token_sha256
         link.ahead = hello.ahead
+        link.takes_limits = hello.takes_limits
         return hello, node, link
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
@@ -167,7 +171,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             packed.append(pb.DaemonMessage(forget=forgotten))
         return packed
 
-    def _word(self, message: Stop | UsageAck | MeterNow | LogAsk | StepFrame) -> pb.DaemonMessage:
+    def _word(self, message: Stop | Limit | UsageAck | MeterNow | LogAsk | StepFrame) -> pb.DaemonMessage:
         if isinstance(message, StepFrame):
             return pb.DaemonMessage(step=pb.StepFrame(**msgspec.structs.asdict(message)))
         if isinstance(message, Stop):
@@ -180,6 +184,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 only_waiting=message.only_waiting,
             )
             return pb.DaemonMessage(stop=stop)
+        if isinstance(message, Limit):
+            told = msgspec.structs.asdict(message)
+            return pb.DaemonMessage(limit=pb.Limit(epoch=self.engine.log.epoch, **told))
         if isinstance(message, UsageAck):
             ack = pb.Ack(usage_seq=message.usage_seq, log_seq=message.log_seq, log_hash=message.log_hash)
             return pb.DaemonMessage(ack=ack)
@@ -268,6 +275,7 @@ def _hello(wire: pb.Hello) -> Hello:
         log_hash=wire.log_hash,
         log_cluster_id=wire.log_cluster_id,
         ahead=wire.ahead,
+        takes_limits=wire.takes_limits,
     )
 
 
@@ -292,6 +300,10 @@ def _started(wire: pb.Started) -> Started:
     return Started(wire.attempt_id, wire.rank, wire.pid, wire.boot_us)
 
 
+def _limit_taken(wire: pb.LimitTaken) -> LimitTaken:
+    return LimitTaken(wire.attempt_id, wire.rank, wire.order, wire.problem)
+
+
 def _usage(wire: pb.Usage) -> Usage:
     counters = tuple(Counter(c.attempt_id, c.rank, c.held_us, c.cpu_us) for c in wire.counters)
     return Usage(wire.seq, wire.boot_id, wire.at_boot_us, counters)
@@ -308,8 +320,9 @@ def _log_answer(wire: pb.LogReply) -> LogAnswer:
     )
 
 
-_READ: Mapping[str, Callable[[Any], Started | Exited | Usage | Heartbeat]] = {
+_READ: Mapping[str, Callable[[Any], Report]] = {
     "started": _started,
+    "limit_taken": _limit_taken,
     "exited": _exited,
     "usage": _usage,
     "heartbeat": _heartbeat,

@@ -22,7 +22,7 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
-from bursard.events import Event, JobSubmitted
+from bursard.events import Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.failures import add_failed_tasks
@@ -339,7 +339,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     @after_room
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
-        """Change a pending job, or of a running one what can still be changed."""
+        """Change a pending job, or of a running one what can still be changed, its limits included."""
         user = caller().name
         job = await find_job(self.engine, request.job, Action.STEER_JOBS)
         changes = _changes(request, job.spec)
@@ -352,7 +352,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             refuse(problems)
         if "options" in changes:
             refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
-        events = decide.update(self.engine.state, job, changes)
+        events = decide.update(self.engine.state, job, changes, self.engine.now())
+        for event in events:
+            if isinstance(event, LimitChanged):
+                self.fleet.refuse_deaf(self.engine.state.attempts[event.attempt_id])
         await self.engine.durable(self.engine.commit(events, user))
         return self._view(job)
 

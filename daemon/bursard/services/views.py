@@ -22,7 +22,7 @@ from bursard.access.identity import Identity
 from bursard.ledger.metering import held_nanos
 from bursard.services.ends import end_view, may_quote
 from bursard.services.saturate import saturated
-from bursard.state import AttemptRecord, JobRecord, NodeRecord, State, documents
+from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.fold.jobs import tasks_of
@@ -361,6 +361,12 @@ def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
     wire.estimate_max_nanos = -1 if hold is None else saturated(hold * tasks)
 
 
+def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
+    """The node, and why it has not taken another time limit where it has said that."""
+    problem = attempt.refused.get(member.alloc.rank, "")
+    return f"{member.node} ({problem})" if problem else member.node
+
+
 def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
     wire = pb.Attempt(
         id=attempt.id,
@@ -373,6 +379,10 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
         why=attempt.why,
         end_cause=attempt.cause.value if attempt.cause is not None else "",
     )
+    waits = attempt.unlimited()
+    if waits:
+        wire.wanted_time_limit_us = attempt.wanted_limit_us
+        wire.limit_waits_for.extend(_waits_for(attempt, member) for member in waits)
     if attempt.exit_code >= 0:
         wire.exit_code = attempt.exit_code
     for member in attempt.members:

@@ -23,6 +23,9 @@ from bursard.events import (
     JobRequeued,
     JobSubmitted,
     JobUpdated,
+    LimitChanged,
+    LimitRefused,
+    LimitTaken,
     LogResumed,
     MachineEnding,
     MachineGone,
@@ -57,7 +60,7 @@ from bursard.events import (
     ThresholdCrossed,
 )
 from bursard.state import snapshot
-from bursard.state.fold import attempts, cluster, jobs, machines, nodes, policies, rights
+from bursard.state.fold import attempts, cluster, jobs, limits, machines, nodes, policies, rights
 from bursard.state.tables import Applied, Tables
 
 
@@ -99,6 +102,9 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     AttemptPlaced: attempts.placed,
     StopRequested: attempts.stop_requested,
     MemberStarted: attempts.member_started,
+    LimitChanged: limits.changed,
+    LimitTaken: limits.taken,
+    LimitRefused: limits.refused,
     MemberOverdue: attempts.member_overdue,
     MemberEnded: attempts.member_ended,
     AttemptEnded: attempts.attempt_ended,

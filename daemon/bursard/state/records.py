@@ -46,6 +46,11 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         after: the attempt whose share it gets; empty once it has room of its own. What ends without keeps it.
         overdue: by rank, what its node in contact has not done in time.
+        time_limit_us: what it is billed and money is held by: of the limits that a member may live by, the
+            longest.
+        limit_order: of the newest change of it, 0 for none. wanted_limit_us: by that order; 0: nothing waits.
+        taken: by rank that lives by the newest order, how long it had run by then. refused: by rank, why it
+            does not.
     """
 
     id: str
@@ -72,6 +77,10 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     settled_nanos: int = 0
     after: str = ""
     overdue: dict[int, str] = {}
+    limit_order: int = 0
+    wanted_limit_us: int = 0
+    taken: dict[int, int] = {}
+    refused: dict[int, str] = {}
 
     @property
     def rate(self) -> int:
@@ -86,6 +95,12 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     def live(self) -> list[MemberRecord]:
         """Members whose process trees may still exist."""
         return [member for member in self.members if member.report is None]
+
+    def unlimited(self) -> list[MemberRecord]:
+        """Live members that have not taken the newest order for another time limit."""
+        if not self.wanted_limit_us:
+            return []
+        return [member for member in self.live() if member.alloc.rank not in self.taken]
 
 
 class EndedTasks(msgspec.Struct, frozen=True, omit_defaults=True):

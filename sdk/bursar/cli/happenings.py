@@ -32,6 +32,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "attempt-placed": "attempt {number} of job {job_id} was placed on {count}{whyplaced} ({attempt_id})",
     "member-started": "rank {rank} of {attempt_id} {started}",
     "stop-requested": "{attempt_id} is to stop: {cause}{because}",
+    "limit-changed": "{actor} set the time limit of {attempt_id} to {limit}",
+    "limit-taken": "rank {rank} of {attempt_id} lives by its new time limit{inforce}",
+    "limit-refused": "rank {rank} of {attempt_id} keeps the time limit it had: {problem}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
     "attempt-ended": "{attempt_id} ended: {cause}{code}{again}",
@@ -109,6 +112,10 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "ending": _ending(_part(data, "report")),
         "code": f" (exit code {data.get('exit_code', 0)})" if failed else "",
         "again": "; the job goes back to the queue" if data.get("requeue") else "",
+        "limit": format_duration(data.get("time_limit_us", 0)),
+        "inforce": f"; {format_duration(data['time_limit_us'])} are in force"
+        if data.get("time_limit_us")
+        else "",
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",

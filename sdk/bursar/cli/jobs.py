@@ -388,7 +388,8 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @listing
 @changing
 def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
-    """Change a pending job, which keeps its place in the queue; of a running one --priority and --comment.
+    """Change a pending job, which keeps its place in the queue; of a running one --priority, --comment, and
+    of one that is no array --time-limit (from its start) and --max-cost.
 
     Example: bursar update 12 --gpus 4 --time-limit 2h
     """

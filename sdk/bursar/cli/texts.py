@@ -256,7 +256,19 @@ def job_text(job: Row, now: int) -> str:
             for each in (job["attempts"][:-1] if job["end"] else job["attempts"])
             if each["message"]
         ]
+        lines += [
+            wrapped(f"attempt {each['number']}: {_limit_waits(each)}", "  ")
+            for each in job["attempts"]
+            if each.get("limit_waits_for")
+        ]
     return "\n".join(lines)
+
+
+def _limit_waits(attempt: Row) -> str:
+    """Another time limit was asked for, and not every node has taken it."""
+    waits = clean(", ".join(attempt["limit_waits_for"]))
+    asked, now = seconds_text(attempt["wanted_time_limit_s"]), seconds_text(attempt["time_limit_s"])
+    return f"a time limit of {asked} is not yet taken by {waits}; until then {now} is held and billed by"
 
 
 def _ran(job: Row, now: int) -> str:

@@ -210,6 +210,8 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> results.Attempt:
         message=wire.message,
         time_limit=_limit(wire.time_limit_us),
         placed_because=wire.why,
+        wanted_time_limit=_limit(wire.wanted_time_limit_us),
+        limit_waits_for=tuple(wire.limit_waits_for),
     )
 
 

@@ -243,6 +243,8 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "message": wire.message,
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
         "placed_because": wire.why,
+        "wanted_time_limit_s": seconds(wire.wanted_time_limit_us) if wire.wanted_time_limit_us else None,
+        "limit_waits_for": list(wire.limit_waits_for),
     }
 
 

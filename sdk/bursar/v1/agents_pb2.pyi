@@ -30,6 +30,7 @@ class AgentMessage(google.protobuf.message.Message):
     EXITS_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
     TRUTHS_FIELD_NUMBER: builtins.int
+    LIMIT_TAKEN_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -50,6 +51,8 @@ class AgentMessage(google.protobuf.message.Message):
     def step(self) -> global___StepFrame: ...
     @property
     def truths(self) -> global___AttemptTruths: ...
+    @property
+    def limit_taken(self) -> global___LimitTaken: ...
     def __init__(
         self,
         *,
@@ -63,10 +66,11 @@ class AgentMessage(google.protobuf.message.Message):
         exits: global___ExitedBatch | None = ...,
         step: global___StepFrame | None = ...,
         truths: global___AttemptTruths | None = ...,
+        limit_taken: global___LimitTaken | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -83,6 +87,7 @@ class DaemonMessage(google.protobuf.message.Message):
     REFUSED_FIELD_NUMBER: builtins.int
     METER_NOW_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -101,6 +106,8 @@ class DaemonMessage(google.protobuf.message.Message):
     def meter_now(self) -> global___MeterNow: ...
     @property
     def step(self) -> global___StepFrame: ...
+    @property
+    def limit(self) -> global___Limit: ...
     def __init__(
         self,
         *,
@@ -113,10 +120,11 @@ class DaemonMessage(google.protobuf.message.Message):
         refused: global___Refused | None = ...,
         meter_now: global___MeterNow | None = ...,
         step: global___StepFrame | None = ...,
+        limit: global___Limit | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now", "step"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now", "step", "limit"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -139,6 +147,7 @@ class Hello(google.protobuf.message.Message):
     LOG_CLUSTER_ID_FIELD_NUMBER: builtins.int
     AHEAD_FIELD_NUMBER: builtins.int
     ATTEMPTS_FOLLOW_FIELD_NUMBER: builtins.int
+    TAKES_LIMITS_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -160,6 +169,8 @@ class Hello(google.protobuf.message.Message):
     """So many more attempts follow in `truths` messages before the Welcome, as one message holds not all. With
     protocol 3 alone: an older daemon would take what is not in `attempts` for lost.
     """
+    takes_limits: builtins.bool
+    """it knows `Limit`; an agent that does not must get none"""
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -180,9 +191,10 @@ class Hello(google.protobuf.message.Message):
         log_cluster_id: builtins.str = ...,
         ahead: builtins.int = ...,
         attempts_follow: builtins.int = ...,
+        takes_limits: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol", "takes_limits", b"takes_limits"]) -> None: ...
 
 global___Hello = Hello
 
@@ -398,6 +410,63 @@ class Stop(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "epoch", b"epoch", "grace_us", b"grace_us", "only_waiting", b"only_waiting", "rank", b"rank"]) -> None: ...
 
 global___Stop = Stop
+
+@typing.final
+class Limit(google.protobuf.message.Message):
+    """Another time limit for a live member, counted from its start. Said again at every connection until taken."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    ORDER_FIELD_NUMBER: builtins.int
+    TIME_LIMIT_US_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    attempt_id: builtins.str
+    rank: builtins.int
+    order: builtins.int
+    """of the attempt, counted up; told back"""
+    time_limit_us: builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        attempt_id: builtins.str = ...,
+        rank: builtins.int = ...,
+        order: builtins.int = ...,
+        time_limit_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "epoch", b"epoch", "order", b"order", "rank", b"rank", "time_limit_us", b"time_limit_us"]) -> None: ...
+
+global___Limit = Limit
+
+@typing.final
+class LimitTaken(google.protobuf.message.Message):
+    """The member lives by the limit of this order, whatever is killed from now on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    ORDER_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    attempt_id: builtins.str
+    rank: builtins.int
+    order: builtins.int
+    problem: builtins.str
+    """not empty: it does not, and why"""
+    def __init__(
+        self,
+        *,
+        attempt_id: builtins.str = ...,
+        rank: builtins.int = ...,
+        order: builtins.int = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "order", b"order", "problem", b"problem", "rank", b"rank"]) -> None: ...
+
+global___LimitTaken = LimitTaken
 
 @typing.final
 class Started(google.protobuf.message.Message):

@@ -566,6 +566,8 @@ class Attempt(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     TIME_LIMIT_US_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
+    WANTED_TIME_LIMIT_US_FIELD_NUMBER: builtins.int
+    LIMIT_WAITS_FOR_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     state: builtins.str
@@ -578,8 +580,12 @@ class Attempt(google.protobuf.message.Message):
     time_limit_us: builtins.int
     why: builtins.str
     """evidence for the placement"""
+    wanted_time_limit_us: builtins.int
+    """Another limit was asked for, and these nodes have not taken it yet; 0: none was, or all have."""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]: ...
+    @property
+    def limit_waits_for(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -594,9 +600,11 @@ class Attempt(google.protobuf.message.Message):
         message: builtins.str = ...,
         time_limit_us: builtins.int = ...,
         why: builtins.str = ...,
+        wanted_time_limit_us: builtins.int = ...,
+        limit_waits_for: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "why", b"why"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Attempt = Attempt

@@ -25,6 +25,7 @@ from bursard.events import (
 from bursard.state.admission import check_currency, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
+from bursard.state.decide import limits
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
@@ -35,6 +36,8 @@ EVENTS_MAX = 1_000
 
 RUNNING_CHANGES = ("priority", "comment")
 """Fields of a spec that may change while the job runs: no promise rests on them."""
+LIMIT_CHANGES = ("time_limit_us", "max_cost_nanos", "currency")
+"""And these of a job that is no array: its nodes are told, and its holds follow."""
 _CALLED = {
     "options": "resources",
     "time_limit_us": "time limit",
@@ -243,8 +246,12 @@ def requeue(state: State, job: JobRecord) -> list[Event]:
     ]
 
 
-def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[Event]:
-    """Change a pending job; `changes` are `JobSpec` fields. What runs keeps what it was promised.
+def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int = 0) -> list[Event]:
+    """Change a pending job; `changes` are `JobSpec` fields. What runs keeps what it was promised, but for its
+    time limit and what it may cost.
+
+    Args:
+        now: a limit that a running job has passed by then is refused.
 
     Raises:
         WrongState, InvalidRequest, BudgetExceeded.
@@ -271,17 +278,30 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object]) -> list[
             settled = state.array_money[live.id].settled_nanos
             refuse_cap_below(state, live, spec)
         refuse_unaffordable(state, live.user, spec, settled)
-    return [] if spec == live.spec else [JobUpdated(live.id, spec)]
+    if spec == live.spec:
+        return []
+    return [JobUpdated(live.id, spec), *_other_limit(state, live, spec, now)]
+
+
+def _other_limit(state: State, live: JobRecord, spec: JobSpec, now: int) -> list[Event]:
+    attempt = live.attempt
+    if attempt is None or all(getattr(spec, name) == getattr(live.spec, name) for name in LIMIT_CHANGES):
+        return []
+    if spec.currency:
+        check_currency(state, spec.currency, "the job's budget")
+    return limits.change(state, live, attempt, spec, now)
 
 
 def _refuse_promised(live: JobRecord, spec: JobSpec) -> None:
     """Of a job that runs, nothing may change that it was placed, priced or limited by."""
     names = [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(live.spec, name)]
-    fixed = [_CALLED.get(name, name) for name in names if name not in RUNNING_CHANGES]
+    may = RUNNING_CHANGES if live.array is not None else (*RUNNING_CHANGES, *LIMIT_CHANGES)
+    fixed = [_CALLED.get(name, name) for name in names if name not in may]
     if fixed:
+        *first, last = [_CALLED.get(name, name) for name in may if name != "currency"]
         raise WrongState(
             f"job {live.display} is {live.state.value}: its {', '.join(fixed)} cannot change, since nodes,"
-            f" limits and money were promised when it was placed; only {' and '.join(RUNNING_CHANGES)} can."
+            f" limits and money were promised when it was placed; only {', '.join(first)} and {last} can."
             f" To run it otherwise: `bursar cancel {live.display}`, then submit the changed job",
             {"fields": ",".join(fixed)},
         )
