@@ -192,7 +192,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         secrets=secrets,
         secret_files=secret_files,
         launch=reader.text("launch") or "per-node",
-        tasks_per_node=reader.tasks_per_node(),
+        tasks_per_node=reader.count("tasks_per_node"),
     )
     report(check(spec), root, faults)
     return spec
@@ -292,13 +292,13 @@ class _Reader:
         value = None if node is None else read_bool(node, self._faults)
         return default if value is None else value
 
-    def tasks_per_node(self) -> int:
-        node = self._fields.get("tasks_per_node")
-        count = None if node is None else read_int(node, self._faults)
-        if count == 0:
-            assert node is not None
+    def count(self, key: str) -> int:
+        """A whole number from 1 on; 0 where the key is left out."""
+        node = self._fields.get(key)
+        value = None if node is None else read_int(node, self._faults)
+        if node is not None and value == 0:
             self._faults.add(node, "is 0; at least 1 is needed, or leave the key out")
-        return count or 0
+        return value or 0
 
     def nodes(self) -> int:
         node = self._fields.get("nodes")

@@ -13,7 +13,7 @@ import yaml
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
 from bursar.jobfile.arrays import format_ranges
-from bursar.model import ArraySpec, JobSpec
+from bursar.model import WRITTEN_OTHERWISE, ArraySpec, JobSpec
 from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
@@ -28,11 +28,6 @@ _SIZE_UNITS = tuple(
     for base, tail in ((1000, "B"), (1024, "iB"))
 )
 _DEFAULTS = {name: getattr(JobSpec(), name) for name in JobSpec.__struct_fields__}
-_WRITTEN_OTHERWISE = frozenset((
-    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
-    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files",
-))  # fmt: skip
-"""Fields whose key in a job file has another name or form. All others are written under their own."""
 _PRIORITIES = {25: "low", 50: "normal", 75: "high"}
 
 
@@ -71,7 +66,7 @@ def spec_to_yaml(spec: JobSpec) -> str:
     fields["run"], fields["command"] = spec.script, list(spec.command)
     fields["held"] = True if spec.held else None
     for name, default in _DEFAULTS.items():
-        if name not in fields and name not in _WRITTEN_OTHERWISE and getattr(spec, name) != default:
+        if name not in fields and name not in WRITTEN_OTHERWISE and getattr(spec, name) != default:
             fields[name] = getattr(spec, name)
     said = {key: value for key, value in fields.items() if value not in (None, "", [], {})}
     return yaml.dump(

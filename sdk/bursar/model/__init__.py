@@ -11,6 +11,7 @@ from bursar.model.ends import ORDERED, EndFacts, kind_of, phrase_of, remedy_of, 
 from bursar.model.exit import Energy, EnergySource, Exit
 from bursar.model.job import (
     ENGINES,
+    WRITTEN_OTHERWISE,
     ArraySpec,
     CheckpointSpec,
     Dependency,
@@ -43,6 +44,7 @@ __all__ = [
     "MARKETS",
     "ORDERED",
     "SECONDS_MAX",
+    "WRITTEN_OTHERWISE",
     "ArraySpec",
     "CheckpointSpec",
     "Dependency",

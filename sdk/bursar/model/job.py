@@ -208,6 +208,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.array is not None and self.max_cost_nanos > 0 and self.max_cost_per == "job"
 
 
+WRITTEN_OTHERWISE: Final = frozenset((
+    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
+    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files",
+))  # fmt: skip
+"""Fields whose key in a job file has another name or form. All others are written under their own."""
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one member's process is started with. Exactly one of `command` and `script` is given.
 

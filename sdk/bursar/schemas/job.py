@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from bursar.model import WRITTEN_OTHERWISE, JobSpec
 from bursar.model.check import (
     COMMENT_MAX,
     DEPENDENCY_WHEN,
@@ -49,7 +52,23 @@ def job_schema() -> Schema:
 
 
 def _keys() -> dict[str, Schema]:
-    return {**_who(), **_what_it_needs(), **_when(), **_what_it_may(), **_process()}
+    said = {**_who(), **_what_it_needs(), **_when(), **_what_it_may(), **_process()}
+    return said | {name: row for name, row in _plain().items() if name not in said}
+
+
+def _plain() -> dict[str, Schema]:
+    """Fields that need no more than their type and their line in the docstring of `JobSpec`."""
+    forms_of = {int: ["integer"], str: [*forms.SCALAR], bool: ["boolean"]}
+    found: dict[str, Schema] = {}
+    for name in JobSpec.__struct_fields__:
+        default = getattr(JobSpec(), name)
+        about = re.search(
+            rf"^ {{8}}{name}: (.+?)(?=^ {{8}}\w|^ {{4}}$|\Z)", JobSpec.__doc__ or "", re.M | re.S
+        )
+        if type(default) in forms_of and name not in WRITTEN_OTHERWISE:
+            words = " ".join(about[1].split()) if about else ""
+            found[name] = {"type": forms_of[type(default)], "description": words, "default": default}
+    return found
 
 
 def _who() -> dict[str, Schema]:
