@@ -115,7 +115,9 @@ class SecondBook:
 
     def _own(self, node: str, kind: str, start: int, end: int, amounts: list[int], price: str) -> None:
         key = (kind, node, "", "", 0, price, start - start % HOUR_US, "", "", "")
-        self.parts.append(Part(key, (sum(amounts), *amounts, end - start)))
+        # Money alone: the time is that of the shares, and counts once.
+        held_us = 0 if kind in ("overhead", "variance", "absorption") else end - start
+        self.parts.append(Part(key, (sum(amounts), *amounts, held_us)))
 
     def _used(self, attempt_id: str, rank: int, used_us: int, *amounts: int) -> None:
         attempt = self._attempts[attempt_id]
