@@ -235,7 +235,9 @@ ENDS = (
     EndFacts(job="12", cause=EndCause.CANCELLED),
     EndFacts(job="12", cause=EndCause.FAILED, started=False, detail="job 11 failed"),
     EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="cannot write the script: disk is full"),
-    EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail=f"{WORKDIR} '/data': No such file or directory"),
+    EndFacts(
+        **SAMPLE, cause=EndCause.FAILED, exit_code=126, detail=f"{WORKDIR} '/data': No such file or directory"
+    ),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=127, detail="no such command: trian"),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=126),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=4, detail="setup failed"),

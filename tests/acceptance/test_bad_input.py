@@ -228,7 +228,7 @@ def test_a_job_no_node_can_hold_is_accepted_and_says_so(shared_cluster: Any) -> 
 def test_a_missing_workdir_fails_the_job_with_the_directory_named(shared_cluster: Any) -> None:
     job = shared_cluster.ended(shared_cluster.job("--workdir", "/no/such/dir", "--", "true"))
     assert job["state"] == "FAILED"
-    assert job["attempts"][0]["end_cause"] == "start_failed"
+    assert (job["attempts"][0]["end_cause"], job["exit_code"]) == ("failed", 126)
     assert "/no/such/dir" in shared_cluster.run("show", job["id"]).stdout
 
 

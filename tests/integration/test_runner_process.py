@@ -56,11 +56,47 @@ def test_exit_is_reported_as_it_was(
     play(tmp_path, story)
 
 
-def test_missing_working_directory_fails_the_start_and_names_it(tmp_path: Path) -> None:
+def test_missing_working_directory_fails_the_job_and_is_named(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         report = await made.run("att_1", "true", cwd="/no/such/place")
-        assert (report.end_cause, report.exit_code) == ("start_failed", None)
+        assert (report.end_cause, report.exit_code) == ("failed", 126)
         assert "/no/such/place" in report.message
+
+    play(tmp_path, story)
+
+
+def test_whatever_a_job_names_that_cannot_be_started_is_its_own_failure(tmp_path: Path) -> None:
+    """By both ways in: posix_spawn, and the fork for another user."""
+    loop, short = tmp_path / "loop", tmp_path / "short"
+    loop.symlink_to(loop)
+    short.write_bytes(Path("/bin/sh").read_bytes()[:100])
+    short.chmod(0o755)
+    named: list[dict[str, Any]] = [
+        {"argv": [f"/tmp/{'a' * 300}"]},
+        {"argv": ["b" * 5_000]},
+        {"argv": [str(loop)]},
+        {"argv": [str(short)]},
+        {"argv": [f"{loop}/x"]},
+        {"argv": ["/"]},
+        {"argv": ["/bin/true", "x" * 200_000]},
+        {"argv": ["/bin/true"], "env": {"X": "x" * 200_000}},
+        {"argv": ["/bin/true"], "env": {"A=B": "x"}},
+        {"argv": ["/bin/true"], "cwd": f"/{'c' * 800}"},
+        {"argv": ["/bin/true"], "cwd": str(loop)},
+        {"argv": ["/bin/true"], "cwd": "/bin/sh"},
+        {"script": f"#!{loop}\n"},
+    ]
+
+    async def story(made: Bench) -> None:
+        for uid in (None, 65534) if os.geteuid() == 0 else (None,):
+            ends = [
+                await made.run(f"att_{number}u{uid or 0}", uid=uid, gid=uid, **fields)
+                for number, fields in enumerate(named)
+            ]
+            assert [(end.end_cause, end.exit_code) for end in ends] == [
+                ("failed", 127 if number == 1 else 126) for number in range(len(named))
+            ]
+            assert max(len(end.message) for end in ends) < 300
 
     play(tmp_path, story)
 
@@ -483,7 +519,7 @@ def test_job_runs_as_the_user_it_asks_for(tmp_path: Path) -> None:
         missing = await made.run("att_2", argv=["no-such-tool"], uid=65534, gid=65534)
         assert (missing.exit_code, missing.message) == (127, "no such command: no-such-tool")
         nowhere = await made.run("att_3", "true", uid=65534, gid=65534, cwd="/no/such/place")
-        assert nowhere.end_cause == "start_failed"
+        assert (nowhere.end_cause, nowhere.exit_code) == ("failed", 126)
 
     play(tmp_path, story)
 

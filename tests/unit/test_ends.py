@@ -63,6 +63,11 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "start failed: the job on n1 could not be started: cannot write the script",
         ),
         (
+            facts(C.FAILED, rank=0, exit_code=126, detail="working directory '/x': No such file"),
+            "workdir", "no working directory",
+            "bad working directory: the job could not be started: working directory '/x': No such file",
+        ),
+        (
             facts(C.START_FAILED, rank=0, node="n1", detail="working directory '/x': No such file"),
             "workdir", "no working directory",
             "bad working directory: the job on n1 could not be started: working directory '/x': No such file",

@@ -573,22 +573,18 @@ def test_a_restart_of_the_daemon_forgives_nothing_and_replay_gives_the_same(how:
     )
 
 
-def test_a_working_directory_that_is_not_there_is_no_fault_of_the_node() -> None:
+def test_what_its_own_words_keep_from_starting_is_no_fault_of_the_node() -> None:
+    """Whatever a job named is told as `failed`; what is told as a failed start is the node's, whatever the
+    job may have made its message say."""
     world = World()
     world.backend.connect(FACTS)
-    for _ in range(8):
-        job = world.submit(workdir="/no/such")
-        world.cycle()
-        assert job.attempt is not None
-        message = "working directory '/no/such': No such file or directory"
-        world.exited_of(job.attempt, EndCause.START_FAILED, started=False, message=message)
-    assert world.node().mode == "open"
-    long = "a word of the command or a variable is over 128 KiB; use a file"
-    for message, mode in ((long, "open"), ("/run: read-only", "quarantine")):
+    named = "working directory '/no/such': No such file or directory"
+    for cause, mode in ((EndCause.FAILED, "open"), (EndCause.START_FAILED, "quarantine")):
         for _ in range(8):
-            world.submit(workdir="/")
+            world.submit(workdir="/no/such")
             world.cycle()
-            fail_to_start(world, message=message)
+            for attempt in list(world.state.attempts.values()):
+                world.exited_of(attempt, cause, started=cause is EndCause.FAILED, message=named)
         assert world.node().mode == mode
 
 

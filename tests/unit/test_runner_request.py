@@ -63,19 +63,21 @@ def opened(launch: bytes, **fields: Any) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("launch", "message"),
+    ("launch", "message", "end"),
     [
-        (b"", "cannot be read"),
-        (b"[]", "cannot be read"),
-        (b"{}", "either a command"),
-        (b'{"command": ["x"], "script": "x"}', "either a command"),
-        (b'{"command": ["x"], "workdir": "relative"}', "not an absolute path"),
+        (b"", "cannot be read", ("start_failed", None)),
+        (b"[]", "cannot be read", ("start_failed", None)),
+        (b"{}", "either a command", ("failed", 126)),
+        (b'{"command": ["x"], "script": "x"}', "either a command", ("failed", 126)),
+        (b'{"command": ["x"], "workdir": "relative"}', "not an absolute path", ("failed", 126)),
     ],
 )
-def test_a_launch_that_means_nothing_fails_the_start_in_words(launch: bytes, message: str) -> None:
+def test_a_launch_that_means_nothing_fails_the_start_in_words(
+    launch: bytes, message: str, end: tuple[str, int | None]
+) -> None:
     with pytest.raises(CannotStart, match=message) as told:
         opened(launch)
-    assert (told.value.end_cause, told.value.exit_code) == ("start_failed", None)
+    assert (told.value.end_cause, told.value.exit_code) == end
 
 
 def test_a_launch_is_opened_as_it_was_made() -> None:

@@ -296,7 +296,7 @@ def test_programs_of_steps_are_found_by_their_names(env: dict[str, str], path: s
     [
         ({}, "give either a command (not empty) or a script"),
         ({"command": ["a"], "script": "b"}, "give either a command (not empty) or a script"),
-        ({"script": "x", "workdir": "here"}, "working directory here: not an absolute path"),
+        ({"script": "x", "workdir": "here"}, "working directory 'here': not an absolute path"),
     ],
 )
 def test_a_launch_that_cannot_be_is_refused(launch: dict[str, Any], message: str) -> None:
@@ -304,8 +304,8 @@ def test_a_launch_that_cannot_be_is_refused(launch: dict[str, Any], message: str
         Job(request(**launch))
     assert (caught.value.message, caught.value.exit_code, caught.value.end_cause) == (
         message,
-        None,
-        "start_failed",
+        126,
+        "failed",
     )
 
 
@@ -383,7 +383,7 @@ def test_a_program_is_found_in_the_jobs_own_path(tmp_path: Path, monkeypatch: py
         (errno.EACCES, "x", 126, "not executable: x: Permission denied"),
         (errno.ENOTDIR, "x", 126, "not executable: x: Not a directory"),
         (errno.EISDIR, "x", 126, "not executable: x: Is a directory"),
-        (errno.E2BIG, "x", None, "a word of the command or a variable is over 128 KiB; use a file"),
+        (errno.E2BIG, "x", 126, "a word of the command or a variable is over 128 KiB; use a file"),
         (errno.ENOMEM, "x", None, "cannot start x: Cannot allocate memory"),
     ],
 )
@@ -393,16 +393,40 @@ def test_what_keeps_a_program_from_starting_is_said_in_words(
     found = spawning._explain(OSError(number, os.strerror(number)), name)
     assert (found.exit_code, found.message) == (code, message)
     odd = spawning._explain(ValueError("embedded null byte"), "a")
-    assert (odd.exit_code, odd.message) == (None, "cannot start 'a': embedded null byte")
+    assert (odd.exit_code, odd.message) == (126, "cannot start 'a': embedded null byte")
+
+
+def test_only_a_shortage_of_the_machine_is_its_own_fault_when_a_program_does_not_start() -> None:
+    """Of all that a kernel can answer: the rest comes from what the job named."""
+    blamed = {
+        number
+        for number in errno.errorcode
+        if spawning._explain(OSError(number, os.strerror(number)), "/x").end_cause == "start_failed"
+    }
+    assert blamed == {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
+def test_a_name_of_any_length_is_cut_where_it_is_told() -> None:
+    found = spawning._explain(OSError(errno.ENAMETOOLONG, ""), "a" * 300)
+    assert found.message == f"cannot start {'a' * 200}…: File name too long"
+    exact = spawning._explain(OSError(errno.ENAMETOOLONG, ""), "a" * 200)
+    assert exact.message == f"cannot start {'a' * 200}: File name too long"
 
 
 @pytest.mark.parametrize(
     ("cwd", "reason"), [("/no/such", "No such file or directory"), ("/a\0b", "embedded null byte")]
 )
 def test_a_working_directory_that_is_none_is_named(cwd: str, reason: str) -> None:
-    with pytest.raises(CannotStart) as caught:
-        spawning._enter(cwd)
-    assert caught.value.message == f"working directory {cwd!r}: {reason}"
+    """Its job is to blame where that named it, its node where it is the home of the account."""
+    home = request(script="x")
+    home["home"] = cwd
+    for asked, code in ((request(script="x", workdir=cwd), 126), (home, None)):
+        with pytest.raises(CannotStart) as caught:
+            spawning._enter(Job(asked))
+        assert (caught.value.message, caught.value.exit_code) == (
+            f"working directory {cwd!r}: {reason}",
+            code,
+        )
 
 
 def test_a_user_without_a_group_is_refused() -> None:

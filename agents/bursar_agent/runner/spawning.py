@@ -43,14 +43,28 @@ OOM_SCORE_SUPERVISOR = "-900"
 """Under memory pressure the kernel shall take the job, not the one process that can report it."""
 
 
+NOT_STARTABLE = 126
+NOT_FOUND = 127
+"""What a shell exits with where it is the command's own fault: `bursar.model.ends` has words for both."""
+
+_SHORTAGES = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
+"""The machine's, whatever was to be started. Every other errno of a start comes from what the job named: its
+program, what that names in turn, its words, its environment, its directory."""
+_NAME_SHOWN_MAX = 200
+
+
 class CannotStart(Exception):
-    """The job process could not be started; carries what the exit report says."""
+    """The job process could not be started; carries what the exit report says.
+
+    Args:
+        exit_code: `NOT_STARTABLE` or `NOT_FOUND` where the job's own words are to blame, and then it is the
+            job that failed. None: it is the node, and enough of these in a row take its work away.
+    """
 
     def __init__(self, message: str, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
-        # As a shell: 126 and 127 are the job's own fault. Everything else is the start's.
         self.end_cause = "start_failed" if exit_code is None else "failed"
 
 
@@ -58,8 +72,8 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "argv", "checkpoint_dir", "cwd", "env", "gid", "marker", "progress_dir", "scratch_dir", "script",
-        "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
+        "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "gid", "marker", "progress_dir", "scratch_dir",
+        "script", "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -83,9 +97,10 @@ class Job:
                 "its launch cannot be read; daemon and agent are of different releases"
             ) from None
         if bool(self.argv) == bool(self.script):
-            raise CannotStart("give either a command (not empty) or a script")
+            raise CannotStart("give either a command (not empty) or a script", NOT_STARTABLE)
+        self.cwd_is_own = bool(launch.get("workdir"))
         if not self.cwd.startswith("/"):
-            raise CannotStart(f"working directory {self.cwd}: not an absolute path")
+            raise _no_directory(self, "not an absolute path")
         self.env = {
             **request["env"],
             "BURSAR_ATTEMPT": request["attempt_id"],
@@ -249,7 +264,7 @@ def spawn(
     """
     if cgroup is not None or job.uid is not None or job.gid is not None:
         return _fork_and_exec(job, argv, output_fd, host, cgroup)
-    _enter(job.cwd)
+    _enter(job)
     try:
         path = find_program(argv[0], job.env)
         if host.oom_protected:
@@ -271,12 +286,23 @@ def spawn(
             host.protect()
 
 
-def _enter(cwd: str) -> None:
+def _enter(job: Job) -> None:
     try:
-        os.chdir(cwd)
+        os.chdir(job.cwd)
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else problem
-        raise CannotStart(f"working directory {cwd!r}: {reason}") from None
+        raise _no_directory(job, f"{reason}") from None
+
+
+def _no_directory(job: Job, reason: str) -> CannotStart:
+    """A directory that the job named is its own fault, its account's home is the node's."""
+    code = NOT_STARTABLE if job.cwd_is_own else None
+    return CannotStart(f"working directory {_shown(job.cwd)!r}: {reason}", code)
+
+
+def _shown(name: str) -> str:
+    """A name of any length, as a message can bear it."""
+    return name if len(name) <= _NAME_SHOWN_MAX else f"{name[:_NAME_SHOWN_MAX]}…"
 
 
 def find_program(name: str, env: dict[str, str]) -> str:
@@ -290,24 +316,28 @@ def find_program(name: str, env: dict[str, str]) -> str:
             return path
         seen_unusable = seen_unusable or os.path.isfile(path)
     if seen_unusable:
-        raise CannotStart(f"not executable: {name}", 126)
-    raise CannotStart(f"no such command: {name}", 127)
+        raise CannotStart(f"not executable: {_shown(name)}", NOT_STARTABLE)
+    raise CannotStart(f"no such command: {_shown(name)}", NOT_FOUND)
 
 
 def _explain(problem: OSError | ValueError, name: str) -> CannotStart:
+    shown = _shown(name)
     if isinstance(problem, ValueError):
-        return CannotStart(f"cannot start {name!r}: {problem}")
+        return CannotStart(f"cannot start {shown!r}: {problem}", NOT_STARTABLE)
     if problem.errno == errno.ENOENT:
         if os.path.exists(name):
-            return CannotStart(f"the interpreter that {name} names in its first line does not exist", 127)
-        return CannotStart(f"no such command: {name}", 127)
+            return CannotStart(
+                f"the interpreter that {shown} names in its first line does not exist", NOT_FOUND
+            )
+        return CannotStart(f"no such command: {shown}", NOT_FOUND)
     if problem.errno == errno.ENOEXEC:
-        return CannotStart(f"{name} is not a program of this machine and has no #! line", 126)
+        return CannotStart(f"{shown} is not a program of this machine and has no #! line", NOT_STARTABLE)
     if problem.errno in (errno.EACCES, errno.ENOTDIR, errno.EISDIR):
-        return CannotStart(f"not executable: {name}: {os.strerror(problem.errno)}", 126)
+        return CannotStart(f"not executable: {shown}: {os.strerror(problem.errno)}", NOT_STARTABLE)
     if problem.errno == errno.E2BIG:
-        return CannotStart("a word of the command or a variable is over 128 KiB; use a file")
-    return CannotStart(f"cannot start {name}: {os.strerror(problem.errno or 0)}")
+        return CannotStart("a word of the command or a variable is over 128 KiB; use a file", NOT_STARTABLE)
+    code = None if problem.errno in _SHORTAGES else NOT_STARTABLE
+    return CannotStart(f"cannot start {shown}: {os.strerror(problem.errno or 0)}", code)
 
 
 def _fork_and_exec(job: Job, argv: list[str], output_fd: int, host: Host, cgroup: JobCgroup | None) -> int:
@@ -342,13 +372,12 @@ def _become(
         if cgroup is not None:
             cgroup.enter()
         _change_user(job.uid, job.gid)
-        _enter(job.cwd)
-        path = find_program(argv[0], job.env)
+        _enter(job)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
-            os.execve(path, argv, job.env)
+            os.execve(find_program(argv[0], job.env), argv, job.env)
         except (OSError, ValueError) as problem:
             raise _explain(problem, argv[0]) from None
     except CannotStart as told:

@@ -60,7 +60,6 @@ log = logging.getLogger(__name__)
 
 
 Secrets = Callable[[JobSpec], Mapping[str, str]]
-_TOO_LONG = "is over 128 KiB; use a file"
 STRANGERS_A_TURN = 1_000
 
 
@@ -592,16 +591,13 @@ class Fleet:
     def _judge(
         self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport
     ) -> list[Event]:
-        """What an end tells about its node. A working directory that is not there, or a word too long for the
-        kernel, is its job's own fault.
+        """What an end tells about its node. What its job's own words keep from starting is no such end: that
+        is told as `failed`.
         """
         job, now = self.engine.state.jobs[attempt.job_id], self.engine.now()
         if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
             return conduct.misbehaved(node, conduct.LOST, now)
         if kept.cause is not EndCause.START_FAILED or attempt.stop_cause is not None:
-            return []
-        workdir = job.spec.workdir
-        if (workdir and f"working directory {workdir!r}:" in kept.message) or _TOO_LONG in kept.message:
             return []
         return conduct.misbehaved(node, conduct.NOT_STARTED, now, job.id)
 

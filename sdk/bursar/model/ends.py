@@ -23,6 +23,8 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 WORKDIR: Final = "working directory"
 """How an agent begins to say that a member's directory is not there."""
+_STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
+"""A directory that the job named is its own failure; one that only its account has is its node's."""
 ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
 """Ends that nobody in the job caused: no rank is to blame."""
 
@@ -96,8 +98,8 @@ def kind_of(end: EndFacts) -> str:
     """The key of `REMEDIES`: the cause, and of what failed by itself what it failed of."""
     if not end.started and end.cause is not EndCause.CANCELLED:
         return "never_started"
-    if end.cause is EndCause.START_FAILED:
-        return "workdir" if end.detail.startswith(WORKDIR) else "start_failed"
+    if end.cause in _STARTS and end.detail.startswith(WORKDIR):
+        return "workdir"
     if end.cause is not EndCause.FAILED:
         return end.cause.value
     if end.detail.startswith("setup "):
