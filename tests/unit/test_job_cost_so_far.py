@@ -72,6 +72,19 @@ def test_a_running_job_shows_what_it_has_cost_so_far_as_an_estimate(at_a_desk: A
     at_a_desk(story)
 
 
+def test_where_no_price_is_known_neither_the_most_nor_the_rate_is_0(at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        ref = await desk.submit(time_limit_us=HOUR_US)
+        desk.plan()
+        desk.start_all()
+        running = await shown(desk, ref)
+        assert (running["rate_per_hour"], cost(running)[3], running["cost"]["unknown"]) == (None, None, True)
+        desk.end_all()
+        assert cost(await shown(desk, ref))[3] is None
+
+    at_a_desk(story)
+
+
 def test_what_is_metered_is_no_estimate_and_is_counted_once(at_a_desk: Any) -> None:
     async def story(desk: Any) -> None:
         price(desk)

@@ -300,7 +300,7 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     held: Mapping[str, int] = {}
     if live is not None:
         held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(live.id)}
-        wire.rate_nanos_per_hour = saturated(live.rate)
+        wire.rate_nanos_per_hour = saturated(live.rate) if live.priced else -1
         wire.held_nanos = saturated(max(held.values(), default=0))
         wire.accrued_nanos = saturated(wire.accrued_nanos + _unmetered(live, now))
     wire.accrued_nanos = saturated(wire.accrued_nanos + wire.settled_nanos)
@@ -310,7 +310,7 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     if placed is not None:
         limit_us = placed.time_limit_us
         held_us = limit_us + placed.grace_us + OVERRUN_US
-        wire.estimate_max_nanos = saturated(placed.rate * held_us // HOUR_US)
+        wire.estimate_max_nanos = saturated(placed.rate * held_us // HOUR_US) if placed.priced else -1
     elif job.state.terminal:
         wire.estimate_max_nanos = -1
     else:

@@ -82,6 +82,8 @@ JOB_COLUMNS = (
         right=True,
         drop=2,
         mark=texts.is_estimate,
+        value=texts.known_cost,
+        missing="unknown",
         also=(("settled", "cost.settled"),),
     ),
     # Wide enough for the longest reason: a table never cuts it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,15 +109,21 @@ def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
     """The keys, then what they cost."""
     return (
         *(Column(name, shrink=name != "job") for name in dimensions),
-        Column("cost", right=True),
-        Column("gpu_cost", right=True, drop=1),
-        Column("cpu_cost", right=True, drop=3),
-        Column("memory_cost", right=True, drop=4),
-        Column("held", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2, title="held_s"),
+        *(
+            Column(name, right=True, drop=drop, value=partial(_known, name), missing="unknown")
+            for name, drop in (("cost", 0), ("gpu_cost", 1), ("cpu_cost", 3), ("memory_cost", 4))
+        ),
+        Column("time", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2, title="held_s"),
         Column("gpu_hours", "gpu_s", _gpu_hours, right=True, drop=7, title="gpu_s"),
         Column("jobs", right=True, drop=6),
-        Column("unknown", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
+        Column("unpriced", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
     )
+
+
+def _known(name: str, row: Row) -> Row | None:
+    """An amount of a row; None where none of its time has a known price."""
+    amount: Row = row[name]
+    return None if row["unknown_price_s"] and not Decimal(row["cost"]["amount"]) else amount
 
 
 def _gpu_hours(row: Row) -> str:
@@ -128,9 +135,9 @@ def _unknown(row: Row) -> str:
 
 
 def _total_text(total: Row) -> str:
-    text = f"total {money_text(total['cost'])}"
+    text = f"total {money_text(_known('cost', total))}"
     if total["unknown_price_s"]:
-        text += f", and {seconds_text(total['unknown_price_s'])} at an unknown price"
+        text += f", with {seconds_text(total['unknown_price_s'])} at an unknown price"
     return text
 
 

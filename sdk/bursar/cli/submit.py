@@ -19,7 +19,6 @@ from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.progress import Progress
-from bursar.cli.terminal import money_text
 from bursar.clock import SECOND_US
 from bursar.codec import view
 from bursar.errors import InvalidRequest
@@ -385,9 +384,8 @@ def _await(client: WireClient, job: Any, manner: Manner) -> tuple[int, Any]:
 
 def _end_text(job: Any) -> str:
     row = view.job(job)
-    cost = money_text(row["cost"]["settled"])
     code = "" if row["exit_code"] is None else f", exit code {row['exit_code']}"
-    return f"cost {cost}{code}"
+    return f"cost {texts.cost_text(row)}{code}"
 
 
 def show_plan(client: WireClient, spec: JobSpec, output: Output) -> None:

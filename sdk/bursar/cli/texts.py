@@ -290,12 +290,28 @@ def is_estimate(job: Row) -> bool:
     return bool(cost["accrued"] != cost["settled"])
 
 
+def known_cost(job: Row) -> Row | None:
+    """What a job has cost so far; None where none of it has a known price."""
+    cost: Row = job["cost"]
+    nothing = not Decimal(cost["accrued"]["amount"])
+    return None if cost["unknown"] and nothing else cost["accrued"]
+
+
+def cost_text(job: Row) -> str:
+    """The same in words, with the part that nobody knows."""
+    known = known_cost(job)
+    if known is None:
+        return "unknown"
+    return money_text(known) + (" and an unknown part" if job["cost"]["unknown"] else "")
+
+
 def _money_pairs(job: Row) -> list[Pair]:
     cost = job["cost"]
-    so_far = money_text(cost["accrued"])
+    so_far = cost_text(job)
     if is_estimate(job):
         so_far = f"~{so_far} so far (estimate; {money_text(cost['settled'])} settled)"
-    unknown = "  (part of it ran at an unknown price)" if cost["unknown"] else ""
+    if cost["unknown"]:
+        so_far += f"  ({'part of it' if known_cost(job) else 'it'} ran at an unknown price)"
     live = job["state"] in ("STARTING", "RUNNING", "STOPPING")
     expected, most = cost["estimate_expected"], cost["estimate_max"]
     estimate = f"at most {money_text(most)}" if most else "unknown"
@@ -303,7 +319,7 @@ def _money_pairs(job: Row) -> list[Pair]:
         estimate = f"{money_text(expected)} expected, {estimate}"
     said = most is not None or job["state"] == "PENDING" or live
     return [
-        ("cost", so_far + unknown),
+        ("cost", so_far),
         ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
         ("estimate", estimate if said else ""),
         ("price", rate_text(job["rate_per_hour"]) if live else ""),
