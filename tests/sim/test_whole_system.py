@@ -134,7 +134,7 @@ class Link:
         self.instance = session.instance
         self.last_seen_at = 0
         self.epoch = epoch
-        self.closed = False
+        self.closed = self.joined = False
 
     def send(self, message: Any) -> None:
         if not self.closed and not self.session.broken:
@@ -524,6 +524,7 @@ class World:
             host.clock.advance(us)
             host.runner.tick()
             host.emit(s.Tick(host.clock.boot_us()))
+        self.fleet.look()
 
     def deliver(self, most: int) -> None:
         """Some of what is in flight arrives, in order within each stream."""
