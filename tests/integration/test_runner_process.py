@@ -472,6 +472,28 @@ def test_attempt_of_an_earlier_boot_is_a_lost_node(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+@pytest.mark.parametrize(
+    ("taken", "stopped", "cause"),
+    [(1, False, "node_lost"), (1, True, "cancelled"), (2, False, "failed")],
+)
+def test_a_supervisor_lost_before_any_process_of_its_job_is_no_failure_of_the_job(
+    tmp_path: Path, taken: int, stopped: bool, cause: str
+) -> None:
+    async def story(made: Bench) -> None:
+        directory = made.dir("att_1")
+        directory.mkdir()
+        (directory / "starting").write_text(json.dumps({"taken": taken, "attempt_id": "att_1", "rank": 0}))
+        if stopped:
+            stop = {"cause": "cancelled", "signal": None, "grace_us": 0, "asked_at": 1}
+            (directory / "stop.json").write_text(json.dumps(stop))
+        (truth,) = await made.runner.adopt()
+        assert truth.exit is not None
+        assert (truth.exit.end_cause, truth.exit.start_boot_us) == (cause, None)
+        assert truth.exit.message == "supervisor lost before the job was started"
+
+    play(tmp_path, story)
+
+
 def test_forget_removes_ended_members_only(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         await made.start("att_1", "sleep 60")

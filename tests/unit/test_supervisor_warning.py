@@ -48,7 +48,7 @@ def job(world: World) -> Supervisor:
         "attempt_id": "att_1", "rank": 0, "time_limit_us": LIMIT_US, "grace_us": GRACE_US,
         "checkpoint_signal": int(signal.SIGUSR1), "log_cap_bytes": 1000,
     }  # fmt: skip
-    made = Supervisor(request, spawning.Host(), None, None, None)  # type: ignore[arg-type]
+    made = Supervisor(request, spawning.Host(), None, None, None, -1)  # type: ignore[arg-type]
     made._main_pid = 70
     made._warn_at = world.now + LIMIT_US - WARN_US
     return made

@@ -663,7 +663,9 @@ class ProcessRunner:
             await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(marker))
             await asyncio.to_thread(scratch.remove_file, script_of_another(marker))
             await asyncio.to_thread(scratch.remove, progressfile.directory_of_another(marker))
-            cause = "start_failed" if truth.never_begun(dir_fd) else pulse.cause_of(dir_fd)
+            cause = pulse.cause_of(dir_fd)
+            if cause == "failed" and truth.never_ran(dir_fd):
+                cause = "node_lost"  # no fault of its job
             report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})

@@ -45,8 +45,10 @@ SPARE = "spare"
 
 STARTING = "starting"
 TAKEN_AT = 10
-"""Where `starting` says whether a supervisor took the attempt: `{"taken": 0` or `1`. The digit is written
-before anything of the attempt is done, so what is not taken, and not locked, was never begun."""
+"""Where `starting` says how far a supervisor came with the attempt: `{"taken": 0`, `1` (taken) or `2` (its
+first process may exist). The digit is written before anything of it is done, so what is not taken, and not
+locked, was never begun."""
+TAKEN, SPAWNING = b"1", b"2"
 START = "start.json"
 SCRIPT = "script"
 STOP = "stop.json"

@@ -28,9 +28,11 @@ from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     EXIT,
+    SPAWNING,
     START,
     STEP,
     STOP,
+    TAKEN_AT,
     keep_record,
     linked_stop,
     start_ticks,
@@ -96,8 +98,10 @@ class Supervisor:
         notify: Any,
         folders: CheckpointFolder,
         ticks: int | None,
+        mark_fd: int,
     ) -> None:
         self._request = request
+        self._mark_fd = mark_fd
         self._host = host
         self._notify_socket = notify
         self._folders = folders
@@ -228,6 +232,8 @@ class Supervisor:
         if self._cgroup is None:
             self._cgroup = self._host.job_cgroup(self._request)
         try:
+            # Before there is a process: a mark that lacks it says that nothing of the attempt ever ran.
+            os.pwrite(self._mark_fd, SPAWNING, TAKEN_AT)
             self._main_pid = spawning.spawn(
                 job, self._argv(job), self._log_write, self._attempt_dir_fd, self._host, self._cgroup
             )

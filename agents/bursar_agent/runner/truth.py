@@ -22,6 +22,7 @@ from bursar_agent.runner.layout import (
     LOG,
     RECORDS,
     SPARE,
+    SPAWNING,
     START,
     STARTING,
     STOP,
@@ -200,6 +201,13 @@ def never_begun(dir_fd: int) -> bool:
     """Was it marked, and taken by no supervisor? Call it with the lock held: it is decided then."""
     mark = read_json(dir_fd, STARTING)
     return mark is not None and mark.get("taken") == 0 and exit_report(dir_fd) is None
+
+
+def never_ran(dir_fd: int) -> bool:
+    """Was no process of it ever made, whatever became of its supervisor? Call it with the lock held."""
+    mark = read_json(dir_fd, STARTING)
+    taken = mark.get("taken") if mark is not None else None
+    return type(taken) is int and taken < int(SPAWNING) and read_start(dir_fd) is None
 
 
 def member_truth(dir_fd: int, attempt_id: str, rank: int) -> AttemptTruth:

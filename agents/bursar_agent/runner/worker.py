@@ -22,14 +22,13 @@ from typing import Any, NoReturn
 
 from bursar_agent.runner import spawning
 from bursar_agent.runner.folder import CheckpointFolder
-from bursar_agent.runner.layout import SPARE, TAKEN_AT, start_ticks
+from bursar_agent.runner.layout import SPARE, TAKEN, TAKEN_AT, start_ticks
 from bursar_agent.runner.supervisor import Supervisor
 
 CHANNEL_FD = 5
 FIRST_FREE_FD = 6
 WORKERS_MAX = 8192
 IDLE = b"\0"
-TAKEN = b"1"
 SEND_TIMEOUT_S = 5.0
 
 GROWTH_KIB_MAX = 8 << 10
@@ -119,7 +118,7 @@ def _work(host: spawning.Host, notify: socket.socket, notes: TakenNotes, slot: i
         notes.put(slot, number)
         os.pwrite(lock_fd, TAKEN, TAKEN_AT)
         os.chdir(directory)
-        clean = Supervisor(request, host, notify, folders, ticks).run()
+        clean = Supervisor(request, host, notify, folders, ticks, lock_fd).run()
         os.close(lock_fd)
         os.fchdir(run_fd)
         if not clean or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - small_kib > GROWTH_KIB_MAX:

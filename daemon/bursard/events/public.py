@@ -48,7 +48,7 @@ _FACTS = _shape(
 )
 _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
-    " ran_us stopped",
+    " ran_us stopped unbegun",
     progress=_shape(" ".join(Progress.__struct_fields__)),
 )
 

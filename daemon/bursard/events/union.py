@@ -55,6 +55,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         ran_us: until its own process was gone; 0: not known. stopped: it had been told to end.
+        unbegun: its node lost it before any process of it was made.
         progress: that it told last, in its own words.
     """
 
@@ -70,6 +71,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpu_energy_source: str = ""
     ran_us: int = 0
     stopped: bool = False
+    unbegun: bool = False
     progress: Progress | None = None
 
 

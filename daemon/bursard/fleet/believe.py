@@ -241,7 +241,8 @@ def end(
 ) -> ExitReport:
     """The end as it may be kept. One that only the daemon orders, of an attempt that it did not stop, is a
     failure like others, and so is `node_lost` in the boot of its node: that is the daemon's verdict. What
-    never had a share may come back for no reason at all.
+    never had a share may come back for no reason at all. What its node lost before it began could not be
+    started there, for no fault of its own.
     """
     cause = report.cause
     if attempt.after and not ran:
@@ -254,4 +255,5 @@ def end(
         return report
     kept = EndCause.FAILED if ran else EndCause.START_FAILED
     message = f"ended as {cause.value}, {doubt}: {report.message}".rstrip(": ")
-    return msgspec.structs.replace(report, cause=kept, message=message)
+    unbegun = kept is EndCause.START_FAILED and cause is EndCause.NODE_LOST and not member.started_at
+    return msgspec.structs.replace(report, cause=kept, message=message, unbegun=unbegun)

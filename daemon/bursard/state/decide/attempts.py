@@ -19,7 +19,7 @@ from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
 
 START_TRIES_MAX = 3
-"""Of a job that doubtful nodes could not start."""
+"""Of a job that doubtful nodes could not start, or lost before it began."""
 
 
 def started(
@@ -131,14 +131,14 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:
         cause, message = EndCause.BUDGET, "budget.max_cost was reached"
     code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)
-    blamed = cause is EndCause.START_FAILED and _node_is_blamed(state, job, attempt)
+    blamed = cause is EndCause.START_FAILED and _node_is_blamed(state, job, attempt, members)
     requeue, counts = (True, False) if blamed else _again(state, job, attempt, cause)
     return AttemptEnded(attempt.id, cause, code, message, requeue, counts)
 
 
-def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord) -> bool:
-    """Could it not start on a node that started nothing of others either? Then it is tried elsewhere, a few
-    times: a node that starts nothing must not end all that was sent there at once.
+def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord, members: list[Ended]) -> bool:
+    """Could it not start on a node that started nothing of others either, or that lost it before it began?
+    Then it is tried again, a few times: a node that starts nothing must not end all that was sent there.
     """
     doubtful = any(
         state.nodes[member.alloc.node_id].doubtful
@@ -146,7 +146,8 @@ def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord) -> boo
         if member.report is None or member.report.cause is EndCause.START_FAILED
     )
     before = sum(one.cause is EndCause.START_FAILED for one in job.attempts)
-    return doubtful and before < START_TRIES_MAX - 1
+    unbegun = any(one.report.unbegun for one in members)
+    return (doubtful or unbegun) and before < START_TRIES_MAX - 1
 
 
 def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause) -> tuple[bool, bool]:
