@@ -29,6 +29,7 @@ from bursar.steps import bridge, names
 from bursar.steps.install import install
 from bursar_agent.link.wire import Frame
 from bursar_agent.runner.handle import ProcessRunner
+from bursar_agent.runner.layout import stat_fields
 from bursar_agent.stimuli import Key
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ OPENING_S = 30.0
 OPENING_PACKETS_MAX = 8
 GRACE_S = 15.0
 """After our start, so long may an end take to connect again before it counts as gone."""
+_LOST_LOOK_S = 0.02
+"""Between two looks whether the process of an end that hung up is gone, or has connected again."""
 _IDENTITY_TRIES, _IDENTITY_PAUSE_S = 20, 0.05
 _SOCKET_BYTES = 1 << 19
 _UNREAD_MAX = 64
@@ -68,9 +71,10 @@ End = tuple[str, int, int, bool]
 class _Connection:
     """One process of a job."""
 
-    def __init__(self, channel: socket.socket, member: Key) -> None:
+    def __init__(self, channel: socket.socket, member: Key, pid: int = 0) -> None:
         self.channel = channel
         self.member = member
+        self.pid = pid
         self.end: End | None = None
         self.other = 0
 
@@ -108,6 +112,8 @@ class Steps:
         self._socket: socket.socket | None = None
         self._connections: dict[int, _Connection] = {}
         self._ends: dict[End, _Connection] = {}
+        self._lost: dict[End, float] = {}
+        """Ends that hung up and whose process may connect again, with when they are given up."""
         self._servers: dict[Key, _Connection] = {}
         self._opening: dict[End, _Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,7 +173,7 @@ class Steps:
             if len(self._connections) + len(self._tasks) >= CONNECTIONS_MAX:
                 channel.close()
             elif (member := self._whose(pid, uid)) is not None:
-                self._take_in(channel, member)
+                self._take_in(channel, member, pid)
             elif self._unknown[uid] >= UNKNOWN_MAX:
                 channel.close()
             else:
@@ -185,7 +191,7 @@ class Steps:
         for _ in range(_IDENTITY_TRIES):
             await asyncio.sleep(_IDENTITY_PAUSE_S)
             if (member := self._whose(pid, uid)) is not None:
-                self._take_in(channel, member)
+                self._take_in(channel, member, pid)
                 return
         log.warning("not a process of a job; its step is refused", extra={"pid": pid, "uid": uid})
         _hang_up(channel, "the agent knows of no job that this process is of")
@@ -196,12 +202,12 @@ class Steps:
         if task.cancelled():
             channel.close()
 
-    def _take_in(self, channel: socket.socket, member: Key) -> None:
+    def _take_in(self, channel: socket.socket, member: Key, pid: int) -> None:
         if sum(one.member == member for one in self._connections.values()) >= MEMBER_CONNECTIONS_MAX:
             _hang_up(channel, f"more than {CHANNELS_MAX} steps between nodes at once")
             return
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        self._connections[channel.fileno()] = _Connection(channel, member)
+        self._connections[channel.fileno()] = _Connection(channel, member, pid)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read, channel.fileno())
 
     def _read(self, fd: int) -> None:
@@ -254,8 +260,11 @@ class Steps:
             self._refuse(connection, f"more than {CHANNELS_MAX} steps between nodes at once")
             return
         if older is not None and older is not connection:
-            self._refuse(connection, "another process has this end of the step")
-            return
+            if not older.pid or older.pid != connection.pid:
+                self._refuse(connection, "another process has this end of the step")
+                return
+            self._hang_up(older, tell=False)  # it connects again before we read that it had hung up
+        self._lost.pop(end, None)
         connection.end, connection.other = end, hello.to
         self._ends[end] = connection
         if client:
@@ -298,9 +307,27 @@ class Steps:
         if self._servers.get(connection.member) is connection:
             del self._servers[connection.member]
         if connection.end is not None and self._ends.get(connection.end) is connection:
-            if tell:
-                self._say(connection, "close", b"the other end has ended")
             del self._ends[connection.end]
+            if tell:
+                self._lost[connection.end] = time.monotonic() + GRACE_S
+                self._look_after(connection, connection.end)
+
+    def _look_after(self, connection: _Connection, end: End) -> None:
+        """An end that hung up is over once its process is gone; one that lives may have lost its connection
+        alone, and connects again: its peer is told of no end meanwhile.
+        """
+        until = self._lost.get(end)
+        if until is None:
+            return
+        if (
+            time.monotonic() < until
+            and _lives(connection.pid)
+            and self._runner.member_of(connection.pid) == end[:2]
+        ):
+            asyncio.get_running_loop().call_later(_LOST_LOOK_S, self._look_after, connection, end)
+            return
+        del self._lost[end]
+        self._say(connection, "close", b"the other end has ended")
 
     # --- the daemon
 
@@ -321,7 +348,7 @@ class Steps:
         elif end in self._opening:
             if frame.kind == "data" and len(self._opening[end].packets) < OPENING_PACKETS_MAX:
                 self._opening[end].packets.append(frame.data)
-        elif time.monotonic() - self._begun_at > GRACE_S:
+        elif end not in self._lost and time.monotonic() - self._begun_at > GRACE_S:
             self._answer_close(frame, "its process has ended")
 
     def _begin(self, end: End, frame: Frame) -> None:
@@ -368,6 +395,12 @@ def _hang_up(channel: socket.socket, why: str = "") -> None:
             if not channel.recv(bridge.MESSAGE_BYTES_MAX):
                 break
     channel.close()
+
+
+def _lives(pid: int) -> bool:
+    """Is it there, and has it not ended?"""
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX"
 
 
 def _owner(pid: int) -> int:

@@ -181,6 +181,56 @@ def test_a_word_for_who_is_gone_is_answered_once_it_might_have_come_again(
     play(story)
 
 
+def test_an_end_that_lost_its_connection_alone_connects_again_and_its_peer_hears_of_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1. Its process lives: what the peer sends meanwhile is lost, and answered by nobody. 2. It goes on.
+    3. Once its process is gone, or has not come again in time, the peer is told.
+    """
+    living = {7}
+    monkeypatch.setattr(room, "_lives", lambda pid: pid in living)
+    now = [1000.0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def story(bench: Bench) -> None:
+        over = ("att_1", 0, 1, 7, "close", b"the other end has ended", False)
+
+        def again() -> _Connection:
+            connection, _ = bench.process()
+            connection.pid = 7
+            bench.hello(connection, resume=True)
+            assert [one[4] for one in bench.frames()] == ["resume"]
+            return connection
+
+        first = again()
+        bench.steps._hang_up(first, tell=True)
+        bench.steps.take(frame("data", b"xyz", to_client=True))
+        assert bench.frames() == []
+        second = again()
+        bench.steps._look_after(first, ("att_1", 0, 7, True))
+        assert bench.frames() == []
+        second.pid = 0
+        stranger, _ = bench.process()
+        stranger.pid = 7
+        bench.hello(stranger, resume=True)
+        assert (bench.frames(), bench.steps._ends[("att_1", 0, 7, True)]) == ([], second)
+        second.pid = 7
+        unread, second = second, again()
+        assert unread.channel.fileno() == -1
+        bench.steps._hang_up(second, tell=True)
+        living.clear()
+        bench.steps._look_after(second, ("att_1", 0, 7, True))
+        assert bench.frames() == [over]
+        living.add(7)
+        third = again()
+        bench.steps._hang_up(third, tell=True)
+        now[0] += room.GRACE_S
+        bench.steps._look_after(third, ("att_1", 0, 7, True))
+        assert bench.frames() == [over]
+
+    play(story)
+
+
 def test_a_close_ends_the_process_with_its_words() -> None:
     async def story(bench: Bench) -> None:
         for data, words in ((b"no more", b"no more"), (b"", b"lost")):
