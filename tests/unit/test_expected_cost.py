@@ -62,6 +62,28 @@ def test_without_past_runs_it_costs_at_most_something_and_nobody_knows_what(name
     play(story)
 
 
+def test_a_cap_that_pays_for_nothing_makes_no_hour_cheaper() -> None:
+    async def story(site: Site) -> None:
+        priced(site)
+        told = await plan(site, spec(max_cost_nanos=1_000, currency="USD"))
+        assert told["nodes"] == []
+        assert amount(told["rate_per_hour"]) == 450  # of one CPU
+        assert amount(told["worst_case_cost"]) == 0.000001
+
+    play(story)
+
+
+def test_more_nodes_than_there_are_are_told_with_the_command_that_brings_them() -> None:
+    async def story(site: Site) -> None:
+        told = await plan(site, spec(nodes=3))
+        assert told["reason"]["message"] == "the cluster has 1 node, you ask 3"
+        assert told["reason"]["remedy"] == (
+            "add nodes (on one machine: `bursar up --agents 3`), or lower --nodes"
+        )
+
+    play(story)
+
+
 def test_three_past_runs_say_what_is_expected_in_plan_and_show() -> None:
     async def story(site: Site) -> None:
         priced(site)

@@ -241,7 +241,8 @@ def _fault(
     code = ReasonCode.EXCEEDS_NODE_CAPACITY
     if before < job_class.nodes:
         message = f"the cluster has {plural(before, 'node')}, you ask {job_class.nodes}"
-        return Reason(code, message, "add nodes, or lower --nodes", facts)
+        up = f"add nodes (on one machine: `bursar up --agents {job_class.nodes}`)"
+        return Reason(code, message, f"{up}, or lower --nodes", facts)
     if passed:
         message = (
             f"only {plural(passed, 'node')} can hold one member ({candidates.request}), "

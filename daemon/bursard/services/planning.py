@@ -106,7 +106,9 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     if hold is None:
         return
     wire.worst_case_nanos, wire.task_worst_case_nanos = saturated(hold * tasks), saturated(hold)
-    wire.rate_nanos_per_hour = saturated(hold * US_PER_HOUR // job_class.hold_us)
+    # A cap shortens the hold, which makes no hour cheaper.
+    uncapped = cheapest_hold(engine.state, replace(job_class, max_cost_nanos=0))
+    wire.rate_nanos_per_hour = saturated((uncapped or hold) * US_PER_HOUR // job_class.hold_us)
 
 
 def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
