@@ -156,7 +156,7 @@ def test_nothing_of_the_agents_environment_reaches_the_job(
         names = {line.split("=")[0] for line in lines if "=" in line}
         assert "TOKEN=for-the-job" in lines
         allowed = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"}
-        assert names <= allowed | {"TOKEN", "BURSAR_ATTEMPT", "BURSAR_ATTEMPT_MEMBER"}
+        assert names <= allowed | {"TOKEN", "BURSAR_ATTEMPT", "BURSAR_ATTEMPT_MEMBER", "BURSAR_PROGRESS_FILE"}
         for path in made.directory.rglob("*"):
             if path.is_file() and path.name != "log":
                 assert b"for-the-job" not in path.read_bytes()

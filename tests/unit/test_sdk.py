@@ -496,7 +496,12 @@ NOT_CARRIED = {
         (
             types_pb2.Attempt,
             results.Attempt,
-            {"members": "places", "time_limit_us": "time_limit", "why": "placed_because"},
+            {
+                "members": "places",
+                "time_limit_us": "time_limit",
+                "wanted_time_limit_us": "wanted_time_limit",
+                "why": "placed_because",
+            },
         ),
         (
             types_pb2.Member,
