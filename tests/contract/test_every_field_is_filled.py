@@ -20,7 +20,7 @@ ROOMS = (
     Path(bursar.__file__).parent / "codec",
 )
 """Where messages are made."""
-FILLED_BY_AGENTS = {"Sample", "GpuSample", "AttemptSample", "GpuSummary", "Stat"}
+FILLED_BY_AGENTS = {"Progress", "Sample", "GpuSample", "AttemptSample", "GpuSummary", "Stat"}
 """Readings pass through the daemon as agents made them (`bursar_agent.link`, `bursar_agent.probes`)."""
 
 
@@ -57,6 +57,9 @@ def made() -> tuple[dict[str, set[str]], set[str]]:
 
 
 def _called(call: ast.Call, named: dict[str, set[str]], touched: set[str]) -> None:
+    if isinstance(call.func, ast.Name) and call.func.id == "put_amounts":
+        for word in call.keywords:
+            touched |= {str(word.arg), f"{word.arg}_wide"}
     if isinstance(call.func, ast.Attribute):
         named.setdefault(call.func.attr, set()).update(word.arg for word in call.keywords if word.arg)
         filled = isinstance(call.func.value, ast.Attribute)

@@ -15,6 +15,7 @@ import pytest
 from bursar.codec.launch import launch_to_bytes
 from bursar.model import CheckpointSpec, Launch
 from bursar_agent.runner import scratch
+from bursar_agent.runner.layout import stat_fields
 from bursar_agent.runner.model import StartRequest, StopRequest
 from bursar_agent.runner.testing import Bench, bench, marker, play, until
 
@@ -68,6 +69,9 @@ def test_the_signal_can_be_for_the_script_alone(tmp_path: Path) -> None:
         script, child = (int((tmp_path / name).read_text()) for name in ("gate.script", "gate"))
         # Stood still, so that the signal can be seen to have come before the child ends.
         os.kill(script, signal.SIGSTOP)
+        await until(
+            lambda: stat_fields(script)[0] == "T"
+        )  # of two signals that wait, the lower is heeded first
         await made.runner.stop("att_1", 0, StopRequest("preempted", 60_000_000, "USR1"))
         await until(lambda: _waits(script, signal.SIGUSR1))
         # The child was not asked; bash heeds its trap when the child has ended.

@@ -66,6 +66,7 @@ def node() -> types_pb2.Node:
 
 NODE_ROW = view.node(node())
 BY = money.DIMENSIONS
+EXPLAINED = filled(money_pb2.PriceExplanation)
 ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "jobs.JOB_COLUMNS": (jobs.JOB_COLUMNS, view.job(job(state="RUNNING"))),
     "cluster.NODE_COLUMNS": (cluster.NODE_COLUMNS, NODE_ROW),
@@ -74,6 +75,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "money.BUDGET_COLUMNS": (money.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
+    "money.EXPLAIN_COLUMNS": (
+        money.EXPLAIN_COLUMNS,
+        {"name": "n1", "means": "what jobs pay", **view.price_explanation(EXPLAINED)["rates"][0]},
+    ),
     "money.cost_columns": (
         money.cost_columns(list(BY)),
         view.cost_row(filled(money_pb2.CostRow, keys=[f"a {name}" for name in BY]), BY, "USD"),

@@ -50,6 +50,7 @@ WORDS = {
     "grant add": ["u", "viewer"],
     "secret rm": ["S"],
     "secret set": ["S"],
+    "prices explain": ["n1"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (

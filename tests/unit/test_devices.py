@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,7 +278,8 @@ def test_an_end_is_told_with_the_energy_of_its_devices_and_at_once_without_any(n
     async def work() -> None:
         devices = node.agent()
         told: list[s.Event] = []
-        members = Members(None, node.state, None, "boot", told.append, devices)  # type: ignore[arg-type]
+        runner = SimpleNamespace(read_last_progress=lambda *key: None)
+        members = Members(runner, node.state, None, "boot", told.append, devices)  # type: ignore[arg-type]
         devices.assigned(A, ((0, 1000),))
         members.heard(Started(*A, pid=5, start_boot_us=1))
         members.heard(Started(*B, pid=6, start_boot_us=1))
