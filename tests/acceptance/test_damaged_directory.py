@@ -25,7 +25,7 @@ PLANS: dict[str, str] = {
     r"agents/local-1/run/(agent\.sock|launcher\.(lock|log|sock))": "mended",
     rf"{ATTEMPT}/(starting|start\.json|stop\.json|exit\.json)": "mended",
     r"agents/local-1/run/free/made\.\d+\.\d+/(starting|start\.json|exit\.json)": "mended",
-    r"agents/local-1/steps/(sock|serve|bin/[a-z-]+|slurm/[a-z]+)": "mended",
+    r"agents/local-1/steps/(sock|serve|bash-env|bin/[a-z-]+|slurm/[a-z]+)": "mended",
     # What the job itself wrote: nobody reads meaning into it.
     rf"{ATTEMPT}/log(\.\d+)?": "the job's",
     # The books: opened whole, or refused with what to do; the tests of the store and its head.

@@ -31,19 +31,14 @@ class Planner:
         memory = np.array([3 * GIB, 5 * GIB, 9 * GIB])
         free = SimpleNamespace(cpu=np.array(cpu), memory=memory, devices=lambda asked: self.free_devices)
         kinds = SimpleNamespace(gpu_types=["A100", "H100", "L4"])
-        self.world = SimpleNamespace(free=free, nodes=kinds, table=self._table)
+        self.world = SimpleNamespace(free=free, nodes=kinds, tables=self._tables)
         self.rooms = SimpleNamespace(
             room_nanos=lambda name: {"b": 5_400, "c": 9_999}[name], budgets={"b", "c"}
         )
 
-    def _table(self, ask: Any) -> Any:
-        self.table.request = ask
-        return self.table
-
-
-@pytest.fixture(autouse=True)
-def one_ask_for_each_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alternatives.gang, "asks_of", lambda wanted: wanted.options)
+    def _tables(self, wanted: JobClass) -> list[Any]:
+        """One table for each option; all of them are the same nodes."""
+        return [SimpleNamespace(**{**vars(self.table), "request": option}) for option in wanted.options]
 
 
 def changes(planner: Planner, wanted: JobClass) -> list[str]:
