@@ -70,7 +70,7 @@ demo: .venv/.torch
 
 test: lint proto-check pytest
 
-lint: .venv/.installed
+lint: .venv/.torch
 	@$(BIN)/ruff check --quiet --output-format=concise .
 	@$(BIN)/ruff format --check --quiet --output-format=concise . || { echo "run make format" >&2; exit 1; }
 	@$(BIN)/mypy $(PACKAGES)
