@@ -280,6 +280,15 @@ def test_a_way_that_is_gone_says_why_and_a_host_that_had_nothing_left_is_no_loss
     assert bench.err() == "srun: error: no way\n"
 
 
+@pytest.mark.parametrize("last", [(end(1), DONE), (end(1),)], ids=["done", "not said to be done"])
+def test_a_way_that_closes_behind_what_has_ended_is_no_error(bench: Bench, last: Any) -> None:
+    made = bench.step(tasks=2)
+    bench.hosts[1].say(*last, (bridge.GONE, 0, b"the other end has ended"))
+    bench.hosts[0].say(end(0), DONE)
+    assert made.run() == 0
+    assert bench.err() == ""
+
+
 @pytest.mark.parametrize(("sender", "remote_alone"), [("bursar-attempt", True), ("bash", False)])
 def test_a_signal_goes_to_all_tasks_but_for_those_the_supervisor_has_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, sender: str, remote_alone: bool

@@ -205,7 +205,8 @@ class Step:
         elif kind == frames.DONE:
             self._finish(node)
         elif kind == bridge.GONE:
-            self._say(body.decode("utf-8", "replace"))
+            if node.left:  # else it is the way that closes behind what has ended: nothing is lost
+                self._say(body.decode("utf-8", "replace"))
             self._lost(node, told=True)
 
     def _finish(self, node: _Node) -> None:
