@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster import TERMINAL, until
-from step_cluster import StepCluster
+from step_cluster import StepCluster, two_nodes
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 UP_AND_DONE_S = 240
@@ -23,14 +23,7 @@ SPARK = shutil.which("spark-class")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[StepCluster]:
-    found = StepCluster(2)
-    try:
-        found.up()
-        yield found
-        found.doctor_is_content()
-    finally:
-        left = found.remove()
-    assert not left
+    yield from two_nodes()
 
 
 def ended(cluster: StepCluster, job: str) -> int:

@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pytest
 from cluster import until
-from step_cluster import StepCluster, kill
+from step_cluster import StepCluster, kill, two_nodes
 
 TWO = "--nodes=2"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[StepCluster]:
-    found = StepCluster(2)
-    try:
-        found.up()
-        yield found
-        found.doctor_is_content()
-    finally:
-        left = found.remove()
-    assert not left
+    yield from two_nodes()
 
 
 def test_each_task_knows_its_place_under_the_names_of_slurm_torch_and_bursar(cluster: StepCluster) -> None:

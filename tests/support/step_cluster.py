@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import BIN, Cluster, until
@@ -78,6 +79,18 @@ class StepCluster(Cluster):
     def gone(self, *pids: str) -> None:
         """Wait until these processes are no more."""
         until(lambda: not any(_lives(pid) for pid in pids), f"{pids} are gone")
+
+
+def two_nodes() -> Iterator[StepCluster]:
+    """For a fixture: up, then content with what the tests made of it, and nothing of it is left."""
+    found = StepCluster(2)
+    try:
+        found.up()
+        yield found
+        found.doctor_is_content()
+    finally:
+        left = found.remove()
+    assert not left
 
 
 def _lives(pid: str) -> bool:
