@@ -82,8 +82,8 @@ format: .venv/.installed
 
 # Pure ones first, each by itself on any worker. Those that start daemons and clusters come after, one file on one
 # worker, since a cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
-# Of those, one that fails is run once more and named ("1 rerun"): a kernel that schedules otherwise once is no fault
-# of the product, one that fails twice is. `make nightly` gives no second try.
+# One that fails is run again and named ("rerun"): a kernel that schedules otherwise once is no fault of the product,
+# one that fails each time is. `make nightly` gives no second try.
 FAST := tests/docs tests/unit tests/scenario tests/contract tests/access
 PURE := $(FAST) tests/property tests/sim
 REAL := tests/integration tests/acceptance
@@ -93,8 +93,8 @@ check: lint proto-check
 	@$(BIN)/pytest -q -n $(WORKERS) $(FAST)
 
 pytest: .venv/.torch programs
-	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 $(PURE)
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 --reruns 1 -rR $(REAL)
+	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 --reruns 2 -rR $(PURE)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 --reruns 2 -rR $(REAL)
 
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)

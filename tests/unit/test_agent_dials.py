@@ -55,6 +55,8 @@ class Bench:
         ]
 
 
+FIRST_S, SECOND_S = 9.3, 9.32
+"""What the clock of the loop says: chosen, since sums of a machine's own round one way or another."""
 FRAME = Frame(
     attempt_id="att_1", from_rank=0, to_rank=1, channel=2, kind="data", data=b"abc", to_client=False
 )
@@ -111,26 +113,25 @@ def test_starts_wait_a_moment_each_and_ends_go_before_them() -> None:
     def told(patch: pytest.MonkeyPatch) -> None:
         bench = Bench()
         link = bench.opened()
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        patch.setattr(loop, "time", lambda: now_s)
+        now_s = FIRST_S
+        patch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
         link.send_started(start(1))
         timer = link._start_timer
         assert timer is not None
-        assert timer.when() == pytest.approx(now_s + room.START_DELAY_S)
-        now_s += 0.02
+        assert timer.when() == FIRST_S + room.START_DELAY_S
+        now_s = SECOND_S
         link.send_started(start(2))
         assert link._start_timer is timer
         link.send_exited(end(9), gather=True)
-        now_s += room.START_DELAY_S - 0.02
+        now_s = timer.when()
         timer.cancel()
         link._send_due_starts()
         assert bench.queued() == [("exited", "att_9"), ("started", "att_1")]
         again = link._start_timer
         assert again is not None
         assert again is not timer
-        assert again.when() == pytest.approx(now_s + 0.02)
-        now_s += 0.02
+        assert again.when() == SECOND_S + room.START_DELAY_S
+        now_s = again.when()
         again.cancel()
         link._send_due_starts()
         assert bench.queued()[2:] == [("started", "att_2")]
@@ -148,14 +149,12 @@ def test_ends_leave_together_after_a_moment_or_at_once_when_they_are_many(gather
     def told(patch: pytest.MonkeyPatch) -> None:
         bench = Bench()
         link = bench.opened()
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        patch.setattr(loop, "time", lambda: now_s)
+        patch.setattr(asyncio.get_running_loop(), "time", lambda: FIRST_S)
         link.send_exited(end(1), gather=gather)
         link.send_exited(end(2), gather=gather)
         timer = link._end_timer
         assert timer is not None
-        assert timer.when() == pytest.approx(now_s + (room.END_GATHER_S if gather else 0.0))
+        assert timer.when() == FIRST_S + (room.END_GATHER_S if gather else 0.0)
         link.flush_ends()  # as the timer does
         assert timer.cancelled()
         assert bench.queued() == [("exits", "att_1", "att_2")]
