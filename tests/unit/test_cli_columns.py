@@ -16,6 +16,7 @@ import pytest
 import bursar.cli
 from bursar.cli import cluster, jobs, money, output, policy, rights, submit, texts
 from bursar.cli.output import Column, Output, table_text
+from bursar.cli.table import wrapped
 from bursar.codec import view
 from bursar.model import ReasonCode
 from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
@@ -173,7 +174,8 @@ def test_a_narrow_table_of_jobs_never_cuts_or_drops_the_reason(columns_max: int,
     row |= {"name": "a-name-that-is-much-too-long", "array": None, "reason": {"code": str(code)}}
     head, line = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
     assert len(line) <= columns_max
-    assert {"NUMBER", "STATE", "WHY"} <= set(head.split())
+    assert {"NUMBER", "STATE"} <= set(head.split())
+    assert ("WHY" in head.split()) == bool(code)  # a column that says nothing makes room for one that does
     assert line.endswith(str(code))
     assert "NAME" in head or columns_max == 40
     assert "job_" not in line
@@ -186,6 +188,47 @@ def test_a_narrow_table_of_nodes_keeps_name_state_and_reason(columns_max: int) -
     assert len(line) <= columns_max
     assert (line.split()[:2], line[-7:]) == (["n1", "cordoned"], "bad fan")
     assert {"NAME", "STATE", "WHY"} <= set(head.split())
+
+
+@pytest.mark.parametrize("columns_max", [40, 60, 80])
+def test_a_narrow_table_of_prices_keeps_what_is_priced_and_the_terms(columns_max: int) -> None:
+    row = {**view.price(filled(money_pb2.Price)), "provider": "azure", "region": "southcentralus"}
+    row |= {"instance_type": "Standard_ND128isr_NDR_GB200_v6", "market": "committed-3y"}
+    row["rate_per_hour"] = {"amount": "109.300000000", "currency": "USD"}
+    head, *lines = table_text([row], cluster.PRICE_COLUMNS, columns_max).splitlines()
+    assert {"INSTANCE", "MARKET", "PRICE"} <= set(head.split())
+    assert all(len(line) <= columns_max for line in lines)
+    at, end = head.index("INSTANCE"), head.index("MARKET")
+    assert "".join(line[at:end].strip() for line in lines).removeprefix("TYPE") == row["instance_type"]
+
+
+@pytest.mark.parametrize("columns_max", [40, 80])
+def test_a_narrow_table_of_events_keeps_the_time_and_the_whole_sentence(columns_max: int) -> None:
+    why = "its fan is broken and " + "very " * 20 + "loud"
+    event = {"seq": 7, "at": "2026-11-21T04:00:00.5Z", "kind": "node-scheduling", "actor": "ann"}
+    event |= {"subject": "node_1", "names": {"node_1": "gpu-07"}}
+    event["data"] = {"node_id": "node_1", "mode": "drain", "reason": why}
+    head, *lines = table_text([event], cluster.SENTENCE_COLUMNS, columns_max).splitlines()
+    assert head.split()[-2:] == ["AT", "WHAT"]
+    assert all(len(line) <= columns_max for line in lines)
+    assert lines[0].partition("2026-11-21 04:00:00Z")[1]
+    at = head.index("WHAT")
+    assert " ".join(line[at:].strip() for line in lines) == f"ann set node gpu-07 to drain: {why}"
+    assert not any(line[:at].strip() for line in lines[1:])
+
+
+def test_text_is_broken_between_words_and_long_words_within() -> None:
+    assert wrapped("one two three", 7) == ["one two", "three"]
+    assert wrapped("abcdefghij k", 4) == ["abcd", "efgh", "ij k"]
+    assert wrapped("漢字漢字", 5) == ["漢字", "漢字"]
+    assert wrapped("", 5) == [""]
+
+
+def test_what_says_nothing_in_any_row_goes_before_what_does() -> None:
+    columns = (Column("empty"), Column("name", drop=1), Column("always"))
+    rows = [{"empty": None, "name": "n" * 10, "always": "a" * 10}]
+    assert table_text(rows, columns, 22).splitlines()[0].split() == ["NAME", "ALWAYS"]
+    assert table_text(rows, columns, 30).splitlines()[0].split() == ["EMPTY", "NAME", "ALWAYS"]
 
 
 def test_into_a_pipe_every_id_is_whole() -> None:

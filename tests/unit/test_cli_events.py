@@ -17,9 +17,12 @@ from bursard.events import Event
 
 AT = 1_795_233_600_000_000
 
+NAMES = {"job_1": "7", "att_1": "attempt 1 of job 7", "node_0": "rack-1"}
+
 
 def told(kind: str, actor: str = "ann", subject: str = "", **data: Any) -> str:
-    return sentence({"kind": kind, "actor": actor, "subject": subject, "data": {"type": kind, **data}})
+    event = {"kind": kind, "actor": actor, "subject": subject, "names": NAMES, "data": {"type": kind, **data}}
+    return sentence(event)
 
 
 def test_every_kind_of_event_has_its_sentence() -> None:
@@ -33,35 +36,37 @@ def test_every_kind_of_event_has_its_sentence() -> None:
     [
         (
             told("job-submitted", job_id="job_1", number=7, user="ann", spec={"name": "t", "project": "nlp"}),
-            "ann submitted job 7 't' to nlp (job_1)",
+            "ann submitted job 7 't' to nlp",
         ),
         (
             told("job-submitted", job_id="job_1", number=7, user="ann", spec={}),
-            "ann submitted job 7 to default (job_1)",
+            "ann submitted job 7 to default",
         ),
         (
             told(
                 "attempt-placed", job_id="job_1", attempt_id="att_1", why="cheapest",
                 members=[{"node_id": f"node_{n}"} for n in range(6)],
             ),
-            "attempt 1 of job job_1 was placed on node_0, node_1, node_2, node_3 and 2 more nodes, cheapest"
-            " (att_1)",
+            "attempt 1 of job 7 was placed on node_1, node_2, node_3, node_4 and 2 more nodes, cheapest",
         ),
         (
             told("member-ended", attempt_id="att_1", rank=2, report={"cause": "failed", "exit_code": 3}),
-            "rank 2 of att_1 ended: failed, exit code 3",
+            "rank 2 of attempt 1 of job 7 ended: failed, exit code 3",
         ),
         (
             told("member-ended", attempt_id="a", report={"cause": "x", "signal": 9, "held_us": 61_000_000}),
-            "rank 0 of a ended: x, signal 9, after 1m01s",
+            "rank 0 of attempt a ended: x, signal 9, after 1m01s",
         ),
-        (told("attempt-ended", attempt_id="a", cause="failed", exit_code=3), "a ended: failed (exit code 3)"),
+        (
+            told("attempt-ended", attempt_id="a", cause="failed", exit_code=3),
+            "attempt a ended: failed (exit code 3)",
+        ),
         (
             told("attempt-ended", attempt_id="a", cause="node_lost", requeue=True),
-            "a ended: node_lost; the job goes back to the queue",
+            "attempt a ended: node_lost; the job goes back to the queue",
         ),
         (told("job-ended", job_id="j", state="FAILED", message="no"), "job j ended FAILED: no"),
-        (told("node-scheduling", actor="oz", node_id="n", mode="drain"), "oz set n to drain"),
+        (told("node-scheduling", actor="oz", node_id="n", mode="drain"), "oz set node n to drain"),
         (told("role-granted", actor="r", user="u", role="viewer"), "r made u viewer of the whole site"),
         (
             told("threshold-crossed", budget="b", at_ppm=800_000, on="settled", settled_nanos=8 * 10**9),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.scheduler.saved import dump
 from bursard.services.money import in_one_thread
+from bursard.services.names import Names
 from bursard.services.sight import Sight
 from bursard.services.trail import Trail, trail_of
 from bursard.store import EventRow, Views
@@ -74,7 +75,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         await self.engine.durable()
         after = request.after_seq
         trail = await trail_of(self.engine, request)
-        sight = Sight(caller(), self.engine.state)
+        sight, names = Sight(caller(), self.engine.state), Names(self.engine.state)
         if request.tail and not (request.job or request.node or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
         elif request.tail:
@@ -87,7 +88,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             while left > 0:
                 news.clear()
                 resume_at(f"go on with `bursar events --after {after}`")
-                page = await self._page(after, trail, sight)
+                page = await self._page(after, trail, sight, names)
                 after = page.after
                 for event in page.events[:left]:
                     left -= 1
@@ -99,13 +100,14 @@ class EventsService(events_pb2_grpc.EventsServicer):
         finally:
             self._news.discard(news)
 
-    async def _page(self, after: int, trail: Trail, sight: Sight) -> _Page:
+    async def _page(self, after: int, trail: Trail, sight: Sight, names: Names) -> _Page:
         """The next of the log, as messages: made in the reader's thread, since a page is work."""
 
         def read(views: Views) -> _Page:
             rows, end, is_last = trail.page(views, after)
             seen = _seen(rows, sight, views)
-            return _Page([event_view(row.seq, row.at, row.actor, event) for row, event in seen], end, is_last)
+            shown = [event_view(row, event, names.of(row.seq, event, views)) for row, event in seen]
+            return _Page(shown, end, is_last)
 
         return await self.engine.read(read)
 
@@ -199,8 +201,16 @@ def _seen(rows: Iterable[EventRow], sight: Sight, views: Views) -> Iterator[tupl
             yield row, event
 
 
-def event_view(seq: int, at: int, actor: str, event: Event) -> pb.Event:
-    """One line of the log, in its public form."""
+def event_view(row: EventRow, event: Event, names: Mapping[str, str]) -> pb.Event:
+    """One line of the log, in its public form, with the names of its ids."""
     payload = public(event)
     kind, subject = head_of(payload)
-    return pb.Event(seq=seq, at=at, actor=actor, kind=kind, subject=subject, json=payload.decode())
+    return pb.Event(
+        seq=row.seq,
+        at=row.at,
+        actor=row.actor,
+        kind=kind,
+        subject=subject,
+        json=payload.decode(),
+        names=names,
+    )

@@ -16,6 +16,7 @@ from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.happenings import METERING, sentence
 from bursar.cli.jobs import JOB_COLUMNS, LIVE
 from bursar.cli.output import (
+    NAME_LEAST,
     Column,
     Output,
     Row,
@@ -57,7 +58,7 @@ def _gpus(row: Row) -> str:
 
 
 NODE_COLUMNS = (
-    Column("name", shrink=True),
+    Column("name", wrap=True, least=NAME_LEAST),
     Column("id", drop=9),
     Column("state"),
     Column("pool", shrink=True, drop=6),
@@ -96,7 +97,7 @@ NODE_COLUMNS = (
         drop=8,
         title="last_seen_at",
     ),
-    Column("why", "reason", shrink=True, least=20),
+    Column("why", "reason", wrap=True, least=20),
 )
 """Quantities read `free/all`."""
 
@@ -235,7 +236,7 @@ def node_token(
 
 TOKEN_COLUMNS = (
     Column("id"),
-    Column("node", shrink=True),
+    Column("node", wrap=True, least=NAME_LEAST),
     Column("state"),
     Column("issued", "issued_at", drop=2, title="issued_at"),
     Column("expires", "expires_at", drop=1, title="expires_at"),
@@ -253,31 +254,33 @@ def _mode_text(row: Row) -> str:
 # ------------------------------------------------------------------ offers
 
 PRICE_COLUMNS = (
-    Column("provider", drop=2),
-    Column("region", shrink=True, drop=1),
-    Column("pool", shrink=True, drop=3),
-    Column("instance_type", shrink=True),
-    Column("market", drop=1),
+    Column("provider", drop=1),
+    Column("region", shrink=True, drop=3),
+    Column("pool", shrink=True, drop=5),
+    Column("instance_type", wrap=True, least=10),
+    Column("market"),
     Column(
         "gpus",
         "gpus",
         lambda r: f"{r['gpu_type']}:{r['gpus']}" if r["gpus"] else "-",
+        drop=2,
         also=(("gpu_type", "gpu_type"),),
     ),
-    Column("cpus", right=True, drop=4),
+    Column("cpus", right=True, drop=7),
     Column(
         "memory",
         "memory_bytes",
         lambda row: size_text(row["memory_bytes"]),
         right=True,
-        drop=5,
+        drop=8,
         title="memory_bytes",
     ),
     RATE,
-    Column("per_gpu", "rate_per_gpu_hour", right=True, drop=1, title="rate_per_gpu_hour"),
-    Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=2),
-    Column("source", shrink=True, drop=6),
+    Column("per_gpu", "rate_per_gpu_hour", right=True, drop=4, title="rate_per_gpu_hour"),
+    Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=6),
+    Column("source", shrink=True, drop=9),
 )
+"""What is priced and the terms stay on any terminal: without them a price reads as another's."""
 
 
 @click.command()
@@ -311,9 +314,9 @@ EVENT_COLUMNS = (
 
 
 SENTENCE_COLUMNS = (
-    Column("seq", right=True, drop=2),
-    Column("at", "at", lambda row: time_text(row["at"]), drop=1),
-    Column("what", "", sentence),
+    Column("seq", right=True, drop=1),
+    Column("at", "at", lambda row: time_text(row["at"])),
+    Column("what", "", sentence, least=18, wrap=True),
 )
 """For people; `--columns` and the other forms have the events themselves."""
 HIDDEN_SHARE = 20
@@ -400,9 +403,9 @@ def doctor(client: WireClient, full: bool, snapshot: str | None, output: Output)
         return
     rows = view.findings(client.doctor(full=full))
     columns = (
-        Column("check"),
+        Column("check", wrap=True, least=14),
         Column("ok", "ok", lambda row: "ok" if row["ok"] else paint("BROKEN", "red")),
-        Column("message"),
+        Column("message", wrap=True, least=20),
     )
     emit(rows, columns, output, identity="check")
     broken = [row for row in rows if not row["ok"]]
@@ -466,7 +469,7 @@ def _memory_use(row: Row) -> str:
 
 
 TOP_COLUMNS = (
-    Column("node", "name", shrink=True),
+    Column("node", "name", wrap=True, least=NAME_LEAST),
     Column("state"),
     Column("cpu", "", _use, right=True, drop=1),
     Column("memory", "", _memory_use, right=True, drop=4),

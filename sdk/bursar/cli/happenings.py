@@ -22,14 +22,14 @@ SENTENCES: Final[Mapping[str, str]] = {
     "clock-stepped": "a jump of the clock was believed: {why}",
     "log-resumed": "the log goes on from event {through} ({cause}, by {by}); jobs go on at number"
     " {next_number}, above those that may have been given out meanwhile",
-    "job-submitted": "{user} submitted job {number}{named} to {project} ({job_id})",
+    "job-submitted": "{user} submitted job {number}{named} to {project}",
     "job-held": "{actor} put job {job_id} on hold",
     "job-released": "{actor} released job {job_id}",
     "job-updated": "{actor} changed job {job_id}",
     "job-requeued": "{actor} asked that job {job_id} runs again",
     "job-ended": "job {job_id} ended {state}{because}",
     "tasks-ended": "the waiting tasks of job {job_id} ended {state}{because}",
-    "attempt-placed": "attempt {number} of job {job_id} was placed on {count}{whyplaced} ({attempt_id})",
+    "attempt-placed": "attempt {number} of job {job_id} was placed on {count}{whyplaced}",
     "member-started": "rank {rank} of {attempt_id} {started}",
     "stop-requested": "{attempt_id} is to stop: {cause}{because}",
     "limit-changed": "{actor} set the time limit of {attempt_id} to {limit}",
@@ -38,16 +38,16 @@ SENTENCES: Final[Mapping[str, str]] = {
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
     "attempt-ended": "{attempt_id} ended: {cause}{code}{again}",
-    "node-registered": "node {node} said what it has ({node_id})",
+    "node-registered": "node {node} said what it has",
     "node-priced": "node {node_id} has {price}",
     "node-booted": "node {node_id} is in a new boot",
     "node-connected": "the agent of {node_id} is in contact{flapping}",
     "node-silent": "the agent of {node_id} is out of contact; what runs there may still run",
-    "node-scheduling": "{actor} set {node_id} to {mode}{reasoned}",
-    "node-quarantined": "{node_id} gets no new work: {reason}",
+    "node-scheduling": "{actor} set node {node_id} to {mode}{reasoned}",
+    "node-quarantined": "node {node_id} gets no new work: {reason}",
     "node-misbehaved": "node {node_id} misbehaved{withjob}: {how}",
-    "node-removed": "node {name} is gone for good ({node_id})",
-    METERING: "{node_id} was metered",
+    "node-removed": "node {name} is gone for good",
+    METERING: "node {node_id} was metered",
     "machine-intended": "a {instance_type} of {provider} is to be rented as {machine_id}: {why}",
     "machine-launched": "{machine_id} is {provider_id} at its provider",
     "machine-up": "{machine_id} runs and is billed",
@@ -81,6 +81,7 @@ def sentence(event: Row) -> str:
     if kind not in SENTENCES or not isinstance(data, dict):
         shown = data if isinstance(data, str) else dumps(data) if data else ""
         return f"{kind} {event['subject']} {shown}".strip()
+    data = _named(data, event["names"])
     words = _Words(data) | _made(data) | {"actor": event["actor"] or "somebody"}
     return SENTENCES[kind].format_map(_Words(words))
 
@@ -122,6 +123,17 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "committed": format_nanos(data.get("settled_nanos", 0) + data.get("held_nanos", 0)),
         "where": data.get("project") or "the whole site",
     }
+
+
+def _named(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The payload with what people call its ids. An attempt is always called so, its id too."""
+    ids = {ref: names.get(data[ref], data[ref]) for ref in ("job_id", "node_id") if ref in data}
+    if "attempt_id" in data:
+        ids["attempt_id"] = names.get(data["attempt_id"], f"attempt {data['attempt_id']}")
+    members = [
+        {**one, "node_id": names.get(one["node_id"], one["node_id"])} for one in data.get("members") or ()
+    ]
+    return {**data, **ids, "members": members}
 
 
 def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -86,8 +86,8 @@ JOB_COLUMNS = (
         missing="unknown",
         also=(("settled", "cost.settled"),),
     ),
-    # Wide enough for the longest reason: a table never cuts it.
-    Column("why", "", _why, shrink=True, least=WHY_CELLS, value=lambda row: _why(row) or None),
+    # Wide enough for the longest reason's word; a table never cuts it.
+    Column("why", "", _why, wrap=True, least=WHY_CELLS, value=lambda row: _why(row) or None),
 )
 """On a narrow terminal ids go first, the number says as much; number, state and reason stay."""
 

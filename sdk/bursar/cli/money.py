@@ -17,7 +17,7 @@ from bursar.cli.common import changing, connected, listing, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.misc import not_built
-from bursar.cli.output import Column, Output, Row, emit, emit_one
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
 from bursar.cli.policy import POLICY_COLUMNS, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.codec import view
@@ -144,7 +144,7 @@ def _total_text(total: Row) -> str:
 # ------------------------------------------------------------------ budgets
 
 BUDGET_COLUMNS = (
-    Column("name", shrink=True),
+    Column("name", wrap=True, least=NAME_LEAST),
     Column("scope", shrink=True, drop=5),
     Column("period", drop=6),
     Column("enforcement", drop=7),

@@ -29,6 +29,8 @@ from bursar.cli.terminal import (
 from bursar.errors import InvalidRequest
 
 FORMATS: Final = ("table", "json", "jsonl", "csv", "yaml")
+NAME_LEAST: Final = 12
+"""Cells that the name a row is found by keeps on one line; it goes on below, never cut."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, Any]
@@ -46,7 +48,7 @@ class Column(NamedTuple):
         also: (title, path) of what its human form says beside the value.
         suffix: after each amount, `/h`. missing: the human form of no value.
         mark: whether a row's value is an estimate: its human form begins with `~`.
-        right, shrink, drop, least: as in `table.Head`.
+        right, shrink, drop, least, wrap: as in `table.Head`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Column(NamedTuple):
     missing: str = "-"
     mark: Callable[[Row], bool] | None = None
     least: int = SHRINK_MIN
+    wrap: bool = False
 
     def of(self, row: Row) -> Any:
         """What a program reads in this row."""
@@ -195,7 +198,9 @@ def say(text: str) -> None:
 
 def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int | None) -> str:
     """The rows as a table, `columns_max` cells wide at most; None: as wide as it needs."""
-    heads = [Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least) for c in columns]
+    heads = [
+        Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least, c.wrap) for c in columns
+    ]
     texts = list(zip(*(map(clean, human(rows, column)) for column in columns), strict=True))
     lines = render(heads, texts, columns_max)
     painted = ["  ".join(paint(cell, "bold") for cell in lines[0]).rstrip()]

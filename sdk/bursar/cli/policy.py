@@ -12,7 +12,7 @@ import click
 
 from bursar.cli.common import changing, connected, fail, listing
 from bursar.cli.groups import NearGroup
-from bursar.cli.output import Column, Output, Row, emit, emit_one, say, write_text
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say, write_text
 from bursar.cli.terminal import clean, paint, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
@@ -25,12 +25,12 @@ FILES_MAX: Final = 500
 
 POLICY_COLUMNS = (
     Column("kind"),
-    Column("name", shrink=True),
-    Column("version", right=True),
-    Column("change"),
-    Column("applied_at", drop=2),
-    Column("applied_by", shrink=True, drop=1),
-    Column("problem", shrink=True, least=20),
+    Column("name", wrap=True, least=NAME_LEAST),
+    Column("version", right=True, drop=2),
+    Column("change", drop=1),
+    Column("applied_at", drop=4),
+    Column("applied_by", shrink=True, drop=3),
+    Column("problem", wrap=True, least=20),
 )
 
 

@@ -9,7 +9,7 @@ import click
 
 from bursar.cli.common import changing, connected, listing
 from bursar.cli.groups import NearGroup
-from bursar.cli.output import Column, Output, Row, emit, emit_one
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
 from bursar.cli.terminal import clean, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 SECRET_BYTES_MAX: Final = 32 * 1024
 
-GRANT_COLUMNS = (Column("user", shrink=True), Column("role"), Column("project", shrink=True))
+GRANT_COLUMNS = (
+    Column("user", wrap=True, least=NAME_LEAST),
+    Column("role"),
+    Column("project", wrap=True, least=NAME_LEAST),
+)
 SECRET_COLUMNS = (
-    Column("name", shrink=True),
+    Column("name", wrap=True, least=NAME_LEAST),
     Column("project", shrink=True),
     Column("set_at", "set_at", lambda row: time_text(row["set_at"])),
 )

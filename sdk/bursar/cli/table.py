@@ -14,6 +14,9 @@ GAP: Final = 2
 SHRINK_MIN: Final = 8
 """A shrinking column keeps at least so many cells, unless it says another number."""
 
+NOTHING: Final = ("", "-")
+"""What a cell without a value says."""
+
 
 class Head(NamedTuple):
     """How one column behaves.
@@ -23,6 +26,7 @@ class Head(NamedTuple):
         shrink: may be cut with `…` on a terminal. Never set for ids.
         drop: on a terminal too narrow even so, columns with the highest `drop` go first; 0 stays.
         least: cells that a shrinking column keeps: all of them where its text is short.
+        wrap: shrinks too, but is never cut: its text goes on in further lines below.
     """
 
     title: str
@@ -30,6 +34,12 @@ class Head(NamedTuple):
     shrink: bool = False
     drop: int = 0
     least: int = SHRINK_MIN
+    wrap: bool = False
+
+    @property
+    def soft(self) -> bool:
+        """May be narrower than its text."""
+        return self.shrink or self.wrap
 
 
 def cells(text: str) -> int:
@@ -57,17 +67,21 @@ def fit(text: str, width: int) -> str:
 def layout(
     heads: Sequence[Head], rows: Sequence[Sequence[str]], width: int | None
 ) -> tuple[list[int], list[int]]:
-    """Which columns are shown, and how wide each is. `width` None: all, as wide as they need."""
+    """Which columns are shown, and how wide each is. `width` None: all, as wide as they need.
+
+    Where not all fit, those that say nothing in any row go first.
+    """
     natural = [max([cells(head.title), *(cells(row[i]) for row in rows)]) for i, head in enumerate(heads)]
     shown = list(range(len(heads)))
     if width is None:
         return shown, natural
     while True:
-        fixed = sum(natural[i] for i in shown if not heads[i].shrink) + GAP * (len(shown) - 1)
-        soft = [i for i in shown if heads[i].shrink]
+        fixed = sum(natural[i] for i in shown if not heads[i].soft) + GAP * (len(shown) - 1)
+        soft = [i for i in shown if heads[i].soft]
         least = sum(min(natural[i], heads[i].least) for i in soft)
-        victims = [i for i in shown if heads[i].drop]
-        if fixed + least <= width or not victims:
+        empty = [i for i in shown if rows and all(row[i] in NOTHING for row in rows)]
+        victims = empty[-1:] or [i for i in shown if heads[i].drop]
+        if fixed + least <= width or not victims or len(shown) == 1:
             break
         shown.remove(max(victims, key=lambda i: (heads[i].drop, i)))
     widths = list(natural)
@@ -79,16 +93,34 @@ def layout(
     return shown, widths
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` cells, broken between words; a word that is longer, within it."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and cells(line) + 1 + cells(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+        while cells(line) > width:
+            head = fit(line, width + 1)[:-1]  # without its mark
+            lines.append(head)
+            line = line[len(head) :]
+    return [*lines, line]
+
+
 def render(heads: Sequence[Head], rows: Sequence[Sequence[str]], width: int | None = None) -> list[list[str]]:
     """Lines of padded cells, the titles first. The caller joins them, so that it may colour cells."""
     shown, widths = layout(heads, rows, width)
     lines = []
     for row in [[head.title for head in heads], *rows]:
-        line = []
-        for i in shown:
-            text = fit(row[i], widths[i])
-            pad = " " * (widths[i] - cells(text))
-            last = i == shown[-1]
-            line.append(pad + text if heads[i].right else text if last else text + pad)
-        lines.append(line)
+        parts = [wrapped(row[i], widths[i]) if heads[i].wrap else [fit(row[i], widths[i])] for i in shown]
+        for at in range(max(map(len, parts))):
+            line = []
+            for i, part in zip(shown, parts, strict=True):
+                text = part[at] if at < len(part) else ""
+                pad = " " * (widths[i] - cells(text))
+                last = i == shown[-1]
+                line.append(pad + text if heads[i].right else text if last else text + pad)
+            lines.append(line)
     return lines

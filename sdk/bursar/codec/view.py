@@ -659,6 +659,7 @@ def event(wire: events_pb2.Event) -> View:
         "actor": wire.actor,
         "kind": wire.kind,
         "subject": wire.subject,
+        "names": dict(wire.names),
         "data": _payload(wire.json),
     }
 

@@ -51,12 +51,29 @@ global___ListEventsRequest = ListEventsRequest
 class Event(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class NamesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     SEQ_FIELD_NUMBER: builtins.int
     AT_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     SUBJECT_FIELD_NUMBER: builtins.int
     JSON_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
     seq: builtins.int
     at: builtins.int
     actor: builtins.str
@@ -65,6 +82,10 @@ class Event(google.protobuf.message.Message):
     """job, node, budget or policy it is about"""
     json: builtins.str
     """the whole payload"""
+    @property
+    def names(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """What people call the ids in it, by id: a node's name, a job's number, `attempt 2 of job 12`."""
+
     def __init__(
         self,
         *,
@@ -74,8 +95,9 @@ class Event(google.protobuf.message.Message):
         kind: builtins.str = ...,
         subject: builtins.str = ...,
         json: builtins.str = ...,
+        names: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at", b"at", "json", b"json", "kind", b"kind", "seq", b"seq", "subject", b"subject"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at", b"at", "json", b"json", "kind", b"kind", "names", b"names", "seq", b"seq", "subject", b"subject"]) -> None: ...
 
 global___Event = Event
 
