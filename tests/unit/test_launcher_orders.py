@@ -344,11 +344,13 @@ def ask(bench: Bench, agent: Any, *messages: dict[str, Any]) -> bytes:
 
 
 def test_that_a_member_was_given_away_is_told_with_its_like_at_the_end_of_the_round(
-    bench: Bench, agent: Any
+    bench: Bench, agent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ask(bench, agent, {"op": "start", "requests": [REQUEST]}) == b""
+    with monkeypatch.context() as still:
+        still.setattr(room.time, "monotonic", lambda: 7.0)
+        assert ask(bench, agent, {"op": "start", "requests": [REQUEST]}) == b""
     ends = bench.made._round_ends
-    assert 0 < ends - time.monotonic() <= room._ROUND_S
+    assert ends == 7.0 + room._ROUND_S
     assert ask(bench, agent, {"op": "start", "requests": [{**REQUEST, "rank": 3}]}) == b""
     assert bench.made._round_ends == ends, "a round is not made longer"
     bench.made._end_round()
