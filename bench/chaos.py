@@ -408,6 +408,11 @@ def watch_budgets(cluster: Cluster, told: Told, over: threading.Event) -> None:
                         told.wrong.append(f"budget {now.name} was passed: {now}")
 
 
+def sockets(folder: str, names: list[str]) -> list[str]:
+    """What cannot be copied."""
+    return [name for name in names if Path(folder, name).is_socket()]
+
+
 def run(asked: argparse.Namespace) -> int:
     cluster = Cluster(3)
     (cluster.work / "locks").mkdir()
@@ -460,8 +465,8 @@ def run(asked: argparse.Namespace) -> int:
             load.over.set()
         if found:
             kept = f"{cluster.home}-kept"
-            shutil.copytree(cluster.home, kept, ignore=shutil.ignore_patterns("*.sock"))
-            print(f"seed {asked.seed}, kept in {kept}:", *found[:40], sep="\n  ")
+            print(f"seed {asked.seed}, kept in {kept}:", *found[:40], sep="\n  ", flush=True)
+            shutil.copytree(cluster.home, kept, ignore=sockets)
         for pid in cluster.remove():
             found.append(f"process {pid} was left by `bursar down`")
             print(found[-1])

@@ -31,6 +31,7 @@ from bursar_agent.runner import (
     pulse,
     scratch,
     secretfiles,
+    starts,
     tree,
     truth,
 )
@@ -71,10 +72,6 @@ log = logging.getLogger(__name__)
 INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """All that a job sees of the agent's own environment; the request may override each."""
 
-_BATCH = 16
-"""Starts per message: enough to save turns, few enough that the first answer is not late."""
-
-_BATCH_BYTES = 1 << 20
 _DATAGRAM_BYTES = 1 << 16
 _RECEIVE_BUFFER_BYTES = 1 << 20
 _LOST_POLL_S = 0.02
@@ -107,7 +104,8 @@ class Runner(Protocol):
 
     def forget(self, attempt_id: str, rank: int) -> None:
         """Remove what is kept of an ended member. Only after the daemon has recorded the end: the
-        mark that prevents a second start goes with it. Raises `WrongState` while it runs.
+        mark that prevents a second start goes with it. Raises `WrongState` while it runs, and until the
+        launcher has answered its start.
         """
         ...
 
@@ -175,6 +173,7 @@ class ProcessRunner:
         self._watches: dict[str, _Watch] = {}
         self._free_room = 0
         """So many directories can be given back before those that wait are counted again."""
+        self._unanswered = starts.Unanswered(self._give_back)
         self._tasks: set[asyncio.Task[None]] = set()
         self._answer_s = answer_s
         self._look_s = look_s
@@ -228,25 +227,27 @@ class ProcessRunner:
         """See `Runner.start`. A bad request raises `InvalidRequest` before anything is sent.
 
         When the launcher dies under a request, it is sent again to the next launcher; the mark on
-        disk makes that safe. `already` then means that the first one got through, or, where no
-        supervisor took the attempt, that it was marked alone: that mark is taken back.
+        disk, which stays until there is an answer, makes that safe. `already` then means that the first
+        one got through, or, where no supervisor took the attempt, that it was marked alone: that mark is
+        taken back.
         """
         place = place_of(self._run_fd)
-        bodies = [_encoded(request.to_wire(self._base_env, self._boot_id, place)) for request in requests]
+        bodies = [starts.encoded(each.to_wire(self._base_env, self._boot_id, place)) for each in requests]
         for request, body in zip(requests, bodies, strict=True):
             if len(body) > FRAME_BYTES_MAX - 1024:
                 raise InvalidRequest(f"{request.attempt_id}: the start request is over 16 MiB")
-        answers = await self._ask(requests, bodies)
-        unbegun = [
-            at
-            for at, answer in enumerate(answers)
-            if answer["state"] == "already" and self._take_back(requests[at])
-        ]
-        if unbegun:
-            again = await self._ask([requests[at] for at in unbegun], [bodies[at] for at in unbegun])
-            for at, answer in zip(unbegun, again, strict=True):
-                answers[at] = answer
-        return [self._started(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        with self._unanswered.asking([(request.attempt_id, request.rank) for request in requests]):
+            answers = await self._ask(requests, bodies)
+            unbegun = [
+                at
+                for at, answer in enumerate(answers)
+                if answer["state"] == "already" and self._take_back(requests[at])
+            ]
+            if unbegun:
+                again = await self._ask([requests[at] for at in unbegun], [bodies[at] for at in unbegun])
+                for at, answer in zip(unbegun, again, strict=True):
+                    answers[at] = answer
+            return [self._started(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     async def _ask(self, requests: Sequence[StartRequest], bodies: Sequence[bytes]) -> list[dict[str, Any]]:
         """The launcher's answers to start requests, in order."""
@@ -256,7 +257,7 @@ class ProcessRunner:
                 member_name(request.attempt_id, request.rank),
                 _Watch(request.attempt_id, request.rank),
             )
-        batches = _batches(bodies)
+        batches = starts.batches(bodies)
         try:
             if len(batches) == 1:
                 return await self._send(batches[0])
@@ -409,16 +410,23 @@ class ProcessRunner:
                 raise WrongState(f"attempt {attempt_id} rank {rank} has not ended; stop it first")
         finally:
             os.close(dir_fd)
+        if (attempt_id, rank) in self._unanswered:
+            raise WrongState(f"the start of attempt {attempt_id} rank {rank} is not answered yet")
         truth.remove_member(self._run_fd, attempt_id, rank)
 
     def release(self, attempt_id: str, rank: int) -> bool:
-        """Forget an ended member at once if it left nothing to read; False: keep it, `forget` it later."""
+        """See `Runner.release`. Its mark goes once nobody can ask for it again."""
         dir_fd = self._open_member(attempt_id, rank)
         try:
             if not truth.left_nothing(dir_fd):
                 return False
         finally:
             os.close(dir_fd)
+        self._unanswered.over(attempt_id, rank)
+        return True
+
+    def _give_back(self, attempt_id: str, rank: int) -> None:
+        """Let the directory of a member that left nothing be used again, or be no more."""
         if self._free_room <= 0:
             self._free_room = truth.free_room(self._run_fd)
         if self._free_room <= 0:
@@ -430,7 +438,6 @@ class ProcessRunner:
             except FileNotFoundError:  # somebody has removed what they wait in
                 self._free_room = truth.free_room(self._run_fd)
                 truth.release_member(self._run_fd, attempt_id, rank)
-        return True
 
     def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
         """See `Runner.read_log`."""
@@ -696,26 +703,6 @@ class ProcessRunner:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _batches(bodies: Sequence[bytes]) -> list[list[bytes]]:
-    """Everything asked for at once, in few messages that are not too long."""
-    batches: list[list[bytes]] = []
-    size = 0
-    for body in bodies:
-        if not batches or len(batches[-1]) >= _BATCH or size + len(body) > _BATCH_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(body)
-        size += len(body)
-    return batches
-
-
-def _encoded(request: Mapping[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(request)
-    except UnicodeEncodeError:
-        return json.dumps(request).encode()  # a path or a variable that is no UTF-8
 
 
 def _boot_us() -> int:
