@@ -49,7 +49,6 @@ YEAR_US: Final = 365 * DAY_US
 
 T = TypeVar("T")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _INT = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
@@ -187,7 +186,8 @@ def load_yaml(text: str | bytes, faults: Faults) -> list[Node]:
         return []
     builder = _Builder(faults)
     try:
-        for event in yaml.parse(content, Loader=_LOADER):
+        # Asked for here, since a command without a file never needs YAML.
+        for event in yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             builder.take(event)
             if builder.stopped:
                 break

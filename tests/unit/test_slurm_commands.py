@@ -248,7 +248,7 @@ BURSAR = "/steps/bin/bursar"
 
 def test_the_program_is_that_of_the_node_or_the_one_this_came_with() -> None:
     assert queue.program({names.DIRECTORY: "/s"}) == ["/s/bin/bursar"]
-    assert queue.program({}) == [sys.executable, "-EP", "-c", "from bursar.cli.main import main; main()"]
+    assert queue.program({}) == [sys.executable, "-EP", "-c", "from bursar.cli.start import main; main()"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Modules that are loaded when they are used, not when they are named.
 
-Why     gRPC loads asyncio, and protobuf every message of the contract; a command that lists jobs needs
-        neither, and would spend half of its processor time on them.
+Why     gRPC loads asyncio, protobuf the implementation in Python that stands beside the one in C, and we
+        every message of the contract; a command that lists jobs needs none of it, and would spend half of
+        its processor time there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from typing import Final
 
 LAZY: Final = frozenset(
     {
-        "asyncio",
+        # of the standard library, named by others at their top and used where something special happens
+        *("asyncio", "bz2", "difflib", "ipaddress", "lzma", "pickle", "shutil", "textwrap", "tokenize"),
+        "google.protobuf.internal.python_message",
         "grpc.aio",
+        "grpc.experimental",
+        "msgspec.inspect",
+        "yaml",
         "bursar.codec.spec",
         "bursar.codec.view",
         *(f"bursar.v1.{name}_pb2" for name in ("access", "agents", "events", "jobs", "money", "nodes")),
@@ -41,4 +47,5 @@ class _Finder:
 
 def install() -> None:
     """From here on the modules of `LAZY` wait for their first use. For a program, never for a library."""
-    sys.meta_path.insert(0, _Finder)
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)

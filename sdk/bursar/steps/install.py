@@ -28,7 +28,8 @@ case ":$PATH:" in
 *) PATH="${{{names.DIRECTORY}-}}/{names.SHIMS}:$PATH:${{{names.DIRECTORY}-}}/{names.TOOLS}" ;;
 esac
 """
-_BURSAR: Final = "#!/bin/sh\n{server}exec {python} -EP -c 'from bursar.cli.main import main; main()' \"$@\"\n"
+_BEGIN: Final = "from bursar.cli.start import main; main()"
+_BURSAR: Final = f"#!/bin/sh\n{{server}}exec {{python}} -EP -c '{_BEGIN}' \"$@\"\n"
 
 
 def install(directory: Path, server: str = "") -> None:

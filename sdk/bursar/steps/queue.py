@@ -39,7 +39,7 @@ def program(env: Mapping[str, str]) -> list[str]:
     """The `bursar` to run: of the job's node, else the one that this program came with."""
     if names.DIRECTORY in env:
         return [f"{env[names.DIRECTORY]}/{names.TOOLS}/bursar"]
-    return [sys.executable, "-EP", "-c", "from bursar.cli.main import main; main()"]
+    return [sys.executable, "-EP", "-c", "from bursar.cli.start import main; main()"]
 
 
 def job_word(text: str) -> str:
