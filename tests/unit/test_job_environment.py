@@ -62,7 +62,9 @@ def slurm_part(env: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_script_with_sbatch_lines_finds_slurms_names() -> None:
-    found = slurm_part(environment(SBATCH, nodes=2))
+    whole = environment(SBATCH, nodes=2)
+    found = slurm_part(whole)
+    assert whole["TERM"] == "xterm"
     assert found == {
         "SLURM_JOB_ID": "12",
         "SLURM_JOBID": "12",

@@ -227,15 +227,16 @@ def test_what_only_the_submission_knows_goes_into_the_environment() -> None:
         "SLURM_JOB_DEPENDENCY": "afterok:3",
         "SLURM_SUBMIT_DIR": "/home/u",
         "SLURM_SUBMIT_HOST": "login1",
+        "BURSAR_SCRIPT_FILE": "/home/u/train.sh",
     }
-    assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1"}
+    assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1", "BURSAR_SCRIPT_FILE": "/home/u/train.sh"}
     assert env("-n 4 -N 2", flags=RunFlags(nodes="4"))["SLURM_NTASKS"] == "8"
     assert env("--ntasks-per-gpu=2 --gpus-per-node=4")["SLURM_NTASKS_PER_NODE"] == "8"
 
 
 def test_variables_are_exported_by_name_and_by_value() -> None:
     spec, notices = read("--export=ALL,A=1,LR,MISSING")
-    assert {name: value for name, value in spec.env if name[:5] != "SLURM"} == {"A": "1", "LR": "0.1"}
+    assert {name: value for name, value in spec.env if "_" not in name} == {"A": "1", "LR": "0.1"}
     assert [n.message.partition(" is not honoured")[0] for n in notices] == [
         "--export 'ALL'",
         "--export 'MISSING'",
@@ -328,3 +329,38 @@ def test_a_script_in_python_is_read_as_python() -> None:
     )
     with pytest.raises(InvalidRequest, match=r"a:4:10: \$SLURM_FOO is not set"):
         parse_script(f"{head}print(os.environ['SLURM_FOO'])\n", "a", "/")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (
+            "srun --container-image=x python a.py",
+            "--container-image cannot be done: containers are not built",
+        ),
+        ("FOO=1 time srun -n $N --pty bash", "--pty cannot be done: a job has no terminal"),
+        ("x=$(srun --frobnicate hostname)", "--frobnicate is not an option of srun here"),
+        ("srun -n 1 server : -n 3 client", "':' begins another program of the same step"),
+    ],
+)
+def test_what_srun_would_refuse_is_refused_before_the_script_goes_on_without_it(body: str, why: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_script(f"#!/bin/bash\n#SBATCH -t 1\necho a\n{body}\n", "a.sh", "/w")
+    assert "a.sh:4:" in caught.value.message
+    assert f"srun cannot do this: {why}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "srun $OPTIONS --pty bash",
+        "srun --cpu_bind=v,cores --ntasks_per_node 2 -n$N --wait 60 $LAUNCHER --pty x",
+        "srun bash -c ':'",
+        "srun parallel run ::: a b",
+        "srun() { echo; }; srun --pty bash",
+        "echo srun --pty bash",
+        "srun -n 2 --multi-prog conf.txt",
+    ],
+)
+def test_what_srun_may_well_do_is_not_refused(body: str) -> None:
+    parse_script(f"#!/bin/bash\n#SBATCH -t 1\n{body}\n", "a.sh", "/w")

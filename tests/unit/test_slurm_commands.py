@@ -22,12 +22,14 @@ RUNNING = {
     "attempts": [{"nodes": [{"node": "old"}]}, {"nodes": [{"node": "n1"}, {"node": "n2"}]}],
     "started_at": "2026-11-27T10:00:00Z", "finished_at": "2026-11-27T11:01:01Z", "time_limit_s": 90_061,
     "submitted_at": "2026-11-27T09:00:00Z", "priority": 50, "reason": {"code": ""}, "exit_code": None,
-    "resources": {"cpus": 4}, "max_rss_bytes": 5_000_000,
+    "resources": {"cpus": 4, "gpus": 2, "memory_bytes": 4_000_000}, "max_rss_bytes": 5_000_000,
+    "workdir": "/w", "comment": "note",
 }  # fmt: skip
 WAITING = {
     **RUNNING, "number": 13, "name": "a-long-name", "state": "PENDING", "attempts": [],
     "started_at": None, "finished_at": None, "time_limit_s": None, "nodes": 1,
-    "reason": {"code": "budget"}, "max_rss_bytes": None, "resources": {"cpus": 0.5},
+    "reason": {"code": "budget"}, "max_rss_bytes": None, "resources": {"cpus": 0.5}, "workdir": None,
+    "comment": None,
 }  # fmt: skip
 ENDED = {**RUNNING, "number": 14, "state": "FAILED", "exit_code": 3, "finished_at": "2026-11-29T10:00:05Z"}
 
@@ -113,16 +115,52 @@ def test_squeue_fills_its_widths_and_leaves_out_its_head(
     assert printed("squeue", "--noheader") == "12\n13\n"
 
 
+def test_squeue_tells_what_is_left_and_what_is_held(printed: Printed, asked: Asked) -> None:
+    still = {**RUNNING, "finished_at": None, "started_at": "2026-11-27T10:00:00Z", "reason": None}
+    asked.answers["ls"] = [still, {**RUNNING, "time_limit_s": 4000}, {**WAITING, "reason": None}]
+    assert printed("squeue", "-h", "-o", "%e|%C|%m|%b|%k|%Z|%r|%F|%K").splitlines() == [
+        "2026-11-28T11:01:01|8|3M|gres/gpu:2|note|/w|None|12|N/A",
+        "2026-11-27T11:01:01|8|3M|gres/gpu:2|note|/w|None|12|N/A",
+        "N/A|0|0M|N/A|(null)|(null)|None|13|N/A",
+    ]
+    assert printed("squeue", "-h", "-o", "%L").splitlines()[1:] == ["5:39", "UNLIMITED"]
+    assert printed("squeue", "-h", "-o", "%R").splitlines()[2] == "(None)"
+
+
+def test_squeue_has_the_long_names_of_its_columns(printed: Printed, asked: Asked) -> None:
+    assert printed("squeue", "-O", "JobID:6,name,State:.9").splitlines() == [
+        "JOBID NAME                    STATE",
+        "12    train                 RUNNING",
+        "13    a-long-name           PENDING",
+    ]
+
+
+def test_squeue_shows_each_task_of_an_array_where_it_is_asked_to(
+    printed: Printed, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = ((3, "RUNNING"), (4, "FAILED"))
+    tasks = [{**RUNNING, "id": f"job_a.{index}", "state": state} for index, state in states]
+    calls = iter(([{**RUNNING, "array": {"size": 2}}, WAITING], tasks))
+
+    def answer(*words: str) -> Any:
+        asked.words.append(words)
+        return next(calls)
+
+    monkeypatch.setattr(tables, "_ask", answer)
+    assert printed("squeue", "-r", "-h", "-o", "%i %F %K").splitlines() == ["12_3 12 3", "13 13 N/A"]
+    assert asked.words[1] == ("ls", "--tasks", "12")
+
+
 def test_squeue_asks_for_the_jobs_it_is_asked_for(printed: Printed, asked: Asked) -> None:
     assert printed("squeue", "-h", "-o%i", "-j", "14") == ""
     printed("squeue", "--jobs=12_3,4000049")
     printed("squeue", "--me", "-t", "PD,running,CG", "-n", "x", "-A", "p", "-u", "bob")
-    printed("squeue", "-ra", "-tCONFIGURING")
+    printed("squeue", "-a", "-tCONFIGURING", "--acc=q")
     assert asked.words == [
         ("show", "14"), ("show", "12[3]"), ("show", "1[12]"),
         ("ls", "--state", "pending,running,stopping", "--user", "ann", "--user", "bob", "--name", "x",
          "--project", "p"),
-        ("ls", "--state", "starting"),
+        ("ls", "--state", "starting", "--project", "q"),
     ]  # fmt: skip
 
 
@@ -141,8 +179,9 @@ def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
     fields = ",".join(tables.PAST)
     assert printed("sacct", "-P", "-n", "--format", fields).splitlines() == [
         "12|12|train|ann|nlp|bursar|RUNNING|0:0|01:01:01|3661|2026-11-27T09:00:00|2026-11-27T10:00:00"
-        "|2026-11-27T11:01:01|2|n[1-2]|8|8|4882K",
-        "13|13|a-long-name|ann|nlp|bursar|PENDING|0:0|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1||0|0|0K",
+        "|2026-11-27T11:01:01|2|n[1-2]|8|8|3M|1-01:01:01|/w|note|4882K",
+        "13|13|a-long-name|ann|nlp|bursar|PENDING|0:0|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1||0|0|0M"
+        "|00:00:00|||",
     ]
     asked.answers["ls"] = [
         {**ENDED, "exit_code": None},
@@ -176,14 +215,43 @@ def test_sinfo_groups_nodes_by_pool_and_state(printed: Printed) -> None:
     ]
 
 
+def test_sinfo_lists_node_by_node_in_the_columns_it_is_asked_for(printed: Printed, asked: Asked) -> None:
+    whole = {"pool": "a", "state": "up", "cpus": 8, "memory_bytes": 2**36, "gpu_types": ["A100"], "gpus": 4}
+    plain = {**whole, "cpus": 4, "gpus": 0, "gpu_types": [], "gpus_free": 0}
+    asked.answers["nodes"] = [
+        {**whole, "name": "n1", "jobs": 1, "cpus_free": 2, "gpus_free": 1},
+        {**whole, "name": "n2", "jobs": 1, "cpus_free": 2, "gpus_free": 0},
+        {**plain, "name": "n3", "jobs": 0, "cpus_free": 4},
+        {**whole, "name": "n4", "state": "drained", "cpus_free": 8, "gpus_free": 4},
+    ]
+    assert printed("sinfo", "-N").splitlines() == [
+        "NODELIST    NODES PARTITION STATE",
+        "n1              1         a   mix",
+        "n2              1         a alloc",
+        "n3              1         a  idle",
+        "n4              1         a drain",
+    ]
+    assert printed("sinfo", "-h", "--format=%P|%T|%c|%m|%G|%n").splitlines() == [
+        "a|allocated|8|65536|gpu:a100:4|n2",
+        "a|drained|8|65536|gpu:a100:4|n4",
+        "a|idle|4|65536|(null)|n3",
+        "a|mixed|8|65536|gpu:a100:4|n1",
+    ]
+    assert printed("sinfo", "-h", "-t", "idle,mixed", "-o", "%N %C") == "n3 0/4/0/4\nn1 6/2/0/8\n"
+    assert printed("sinfo", "-hN", "-n", "n[2-3]", "-o%n") == "n2\nn3\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (
-            ("squeue", "-o", "%i %Z"),
-            "squeue: error: the column %Z is not known here; these are: i A P j u a t T M",
+            ("squeue", "-o", "%i %z"),
+            "squeue: error: the column %z is not known here; these are: i A F K P j u a t T M",
         ),
         (("squeue", "--xyz"), "squeue: error: --xyz cannot be done here\n"),
+        (("squeue", "--no=x"), "squeue: error: --noheader takes no value\n"),
+        (("squeue", "-O", "JobID,Foo"), "squeue: error: the column Foo is not known here; these are: JobID "),
+        (("sinfo", "-o", "%z"), "sinfo: error: the column %z is not known here; these are: P R a l D t"),
         (("squeue", "-hz"), "squeue: error: -z cannot be done here\n"),
         (("squeue", "-j"), "squeue: error: -j needs a value\n"),
         (
@@ -424,7 +492,7 @@ JOB = {
     "SLURM_JOB_USER": "ann", "SLURM_JOB_ACCOUNT": "nlp", "SLURM_JOB_QOS": "q", "SLURM_RESTART_COUNT": "1",
     "SLURM_JOB_START_TIME": "1000000000", "SLURM_JOB_END_TIME": "1000093784", "SLURM_JOB_PARTITION": "p",
     "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4",
-    "SLURM_CPUS_PER_TASK": "3", "SLURM_SUBMIT_DIR": "/w",
+    "SLURM_CPUS_PER_TASK": "3", "SLURM_SUBMIT_DIR": "/w", names.SCRIPT_FILE: "/w/run.sh",
 }  # fmt: skip
 LINES = (
     "JobId=9 JobName=n",
@@ -435,6 +503,7 @@ LINES = (
     "Partition=p",
     "NodeList=n[1-2]",
     "NumNodes=2 NumTasks=4 CPUs/Task=3",
+    "Command=/w/run.sh",
     "WorkDir=/w",
 )
 
@@ -454,6 +523,8 @@ def test_scontrol_shows_the_running_job(
     assert capsys.readouterr().out == "\n   ".join(LINES) + "\n"
     assert scontrol.main(["-o", *words]) == 0
     assert capsys.readouterr().out == " ".join(LINES) + "\n"
+    assert scontrol.main([*words, "-d"]) == 0
+    assert capsys.readouterr().out == "\n   ".join(LINES) + "\n"
 
 
 def test_scontrol_writes_lists_of_hosts_both_ways(inside: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -562,6 +633,17 @@ def test_a_task_sees_its_devices(per_task: int, per_node: int, seen: str | None)
     spec = {**SPEC, "gpus_per_task": per_task, "gpus_per_node": per_node}
     found = task_environment(spec, {"CUDA_VISIBLE_DEVICES": "g0,g1,g2,g3"}, 1, 5)
     assert found.get("CUDA_VISIBLE_DEVICES") == seen
+
+
+@pytest.mark.parametrize(
+    ("shared", "places", "seen"),
+    [(1, [], "01230"), (2, [], "00112"), (0, [3, 1], "31313")],
+)
+def test_tasks_are_bound_to_devices_in_turn(shared: int, places: list[int], seen: str) -> None:
+    spec = {**SPEC, "tasks_per_gpu": shared, "gpu_map": places}
+    env = {"CUDA_VISIBLE_DEVICES": "g0,g1,g2,g3"}
+    found = [task_environment(spec, env, local, local)["CUDA_VISIBLE_DEVICES"] for local in range(5)]
+    assert found == [f"g{one}" for one in seen]
 
 
 def test_names_of_files_are_filled_as_slurm_fills_them() -> None:

@@ -308,7 +308,8 @@ def test_each_node_is_told_the_whole_step_and_its_own_part() -> None:
     same = {
         "argv": ["a"], "program": "srun", "tasks": 3, "step": 7, "cwd": "/w", "slurm": True,
         "distributed": True, "gpus_per_task": 4, "gpus_per_node": 5, "steps": "/steps", "append": True,
-        "output": "o", "error": "e", "input": "i", "stdin": False, "secrets": "S",
+        "output": "o", "error": "e", "input": "i", "stdin": False, "secrets": "S", "tasks_per_gpu": 0,
+        "gpu_map": [], "programs": {},
     }  # fmt: skip
     own = ("node", "node_index", "ranks", "node_env")
     for told in (first, second):

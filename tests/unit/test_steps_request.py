@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bursar.steps import names, srun
@@ -218,3 +220,78 @@ def test_more_devices_than_the_job_holds_on_a_node_are_refused_by_name(
     with pytest.raises(Refused) as found:
         ask()
     assert (str(found.value).startswith(refused), found.value.code) == (True, 2)
+
+
+GPUS = {**JOB, "BURSAR_GPUS": "4"}
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "bound"),
+    [
+        ((), {}, (0, 0, [])),
+        (("--gpus-per-task=2",), {}, (2, 0, [])),
+        ((), {"SLURM_GPUS_PER_TASK": "a100:1"}, (1, 0, [])),
+        (("--gpus-per-task=2",), {"SLURM_GPUS_PER_TASK": "1"}, (2, 0, [])),
+        (("--gpu-bind=none",), {"SLURM_GPUS_PER_TASK": "1"}, (0, 0, [])),
+        ((), {"SLURM_GPUS_PER_TASK": "1", "SLURM_GPU_BIND": "verbose,closest"}, (0, 0, [])),
+        (("--gpu-bind=per_task:2",), {}, (2, 0, [])),
+        (("--gpu-bind=single:2",), {"SLURM_GPUS_PER_TASK": "1"}, (0, 2, [])),
+        (("--gpu-bind=v,single",), {}, (0, 1, [])),
+        (("--gpu-bind=map_gpu:3,0",), {}, (0, 0, [3, 0])),
+    ],
+)
+def test_tasks_are_bound_to_gpus_as_the_job_or_the_step_says(
+    words: tuple[str, ...], env: dict[str, str], bound: tuple[int, int, list[int]]
+) -> None:
+    request = of_srun(*words, "a", env={**GPUS, **env})
+    assert (request.gpus_per_task, request.tasks_per_gpu, request.gpu_map) == bound
+
+
+@pytest.mark.parametrize("text", ["mask_gpu:0x1", "map_gpu:", "map_gpu:a", "per_task:x", "odd"])
+def test_a_binding_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="--gpu-bind"):
+        of_srun(f"--gpu-bind={text}", "a", env=GPUS)
+
+
+def test_a_gpu_that_the_job_does_not_hold_is_not_mapped() -> None:
+    request = of_srun("--gpu-bind=map_gpu:0,4", "a", env=GPUS)
+    with pytest.raises(Refused, match="GPU 4 is named; the job holds 4 on a node, from 0"):
+        refuse_more_gpus(request, GPUS, places(request, FOUR))
+
+
+def test_each_rank_of_a_step_may_have_its_own_program(tmp_path: Path) -> None:
+    listed = tmp_path / "programs"
+    listed.write_text("# who runs what\n0 server --at %t\n1-2,3 worker \\\n  'a b' %o # its place\n")
+    request = of_srun("-n4", "--multi-prog", str(listed))
+    assert request.programs == {
+        0: ["server", "--at", "0"], 1: ["worker", "a b", "0"], 2: ["worker", "a b", "1"],
+        3: ["worker", "a b", "2"],
+    }  # fmt: skip
+    told = specs(request, places(request, FOUR), JOB, 0)
+    assert [one["programs"] for one in told][:2] == [
+        {"0": ["server", "--at", "0"]}, {"1": ["worker", "a b", "0"]},
+    ]  # fmt: skip
+    listed.write_text("* all %t\n")
+    assert of_srun("-n2", "--multi-prog", str(listed)).programs == {0: ["all", "0"], 1: ["all", "1"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0 a\n", "task 1 has no program"),
+        ("0-2 a\n", ":1: 0-2 names tasks above 1, the last"),
+        ("\n0 a\n1\n", ":3: no program is named"),
+        ("0,x a\n", ":1: x is no range of tasks"),
+        ("0 'a\n", ":1: No closing quotation"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_list_of_programs_that_leaves_a_task_out_is_refused(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
+    if text is not None:
+        (tmp_path / "programs").write_text(text)
+    with pytest.raises(Refused) as caught:
+        of_srun("-n2", "--multi-prog", str(tmp_path / "programs"))
+    assert str(caught.value).startswith("--multi-prog ")
+    assert str(caught.value).endswith(why)

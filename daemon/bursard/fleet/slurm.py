@@ -12,13 +12,15 @@ from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 SCRATCH_PLACEHOLDER = "@scratch"
 """The agent puts its own directory for the member in its place, and removes it at the end."""
 _MIB = 1024**2
+TERMINAL = "xterm"
+"""Slurm copies it from a person's shell: without one `clear` fails, and with it a script under `set -e`."""
 
 
 def slurm_environment(
     state: State, job: JobRecord, attempt: AttemptRecord, member: MemberRecord
 ) -> dict[str, str]:
     """What a member finds under Slurm's names. What the job's own environment says stands above it."""
-    env = {**_job(state, job, attempt), **_place(state, attempt, member)}
+    env = {"TERM": TERMINAL, **_job(state, job, attempt), **_place(state, attempt, member)}
     env |= _sizes(job, attempt, member)
     if job.array_index >= 0:
         env |= _array(job)

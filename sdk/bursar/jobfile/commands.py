@@ -14,6 +14,7 @@ from typing import Final
 from bursar.jobfile import shell, variables
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
+from bursar.steps import srun
 from bursar.yamlfile import Faults, nearest
 
 REFUSED: Final[Mapping[str, str]] = {
@@ -56,7 +57,20 @@ def check_body(content: str, spec: JobSpec, faults: Faults) -> list[tuple[int, s
         offset = found.runs(name)
         if offset is not None:
             faults.add_at(*_place(content, offset), f"{name} cannot run: {sentence}")
+    if "srun" not in refused and "srun" not in found.has:
+        _check_steps(content, found, faults)
     return list(_notes(content, found))
+
+
+def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
+    """Refuse what `srun` will refuse: a script goes on after it, to an end that looks well."""
+    for command in found.commands:
+        words = command.words_of("srun")
+        if words is None or len(faults.found) >= SHOWN_MAX or not words:
+            continue
+        why = srun.refusal_of(words)
+        if why:
+            faults.add_at(*_place(content, command.offset), f"srun cannot do this: {why}")
 
 
 def _notes(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:

@@ -64,6 +64,9 @@ _TABLE: Final = (
     ),
     _honoured("exclude", "`resources.constraints.node`: none of these", "x"),
     _honoured("export", "`NAME=VALUE` and `NAME` become `env`; your other variables are never copied"),
+    _honoured(
+        "gpu-bind", "GPUs that a task of `srun` sees: none, closest (all), single:N, per_task:N, map_gpu:N"
+    ),
     _honoured("gpus", "`resources.gpus`, divided over the nodes", "G"),
     _honoured("gpus-per-node", "`resources.gpus`"),
     _honoured("gpus-per-task", "`resources.gpus`: times the tasks of a node"),
@@ -98,7 +101,6 @@ _TABLE: Final = (
     _noted("extra", "it is a comment of Slurm's own"),
     _noted("extra-node-info", _BINDING, "B"),
     _noted("get-user-env", "the environment is that of the account on the node", value="maybe"),
-    _noted("gpu-bind", _BINDING),
     _noted("gpu-freq", "the clock of GPUs is left to the node"),
     _noted("gres-flags", _BINDING),
     _noted("hint", _BINDING),
@@ -174,16 +176,14 @@ ALIASES: Final = {
     "workdir": "chdir",
     "share": "oversubscribe",
     "licences": "licenses",
-    "mem_bind": "mem-bind",
-    "cpu_bind": "cpu-bind",
 }
-"""Second names that Slurm has, or had."""
+"""Second names that Slurm has, or had; and it wrote `_` for `-`."""
 SHORT: Final = {option.short: option.name for option in _TABLE if option.short}
 
 
 def find(word: str) -> list[SlurmOption]:
     """The options that a word (without its dashes) may mean: one, none, or several that begin so."""
-    name = SHORT.get(word, "") if len(word) == 1 else ALIASES.get(word, word)
+    name = SHORT.get(word, "") if len(word) == 1 else ALIASES.get(word, word.replace("_", "-"))
     if name in OPTIONS:
         return [OPTIONS[name]]
     begun = {option for option in OPTIONS if name and option.startswith(name)}

@@ -38,6 +38,7 @@ from bursar.jobfile.slurm import SlurmOptions
 from bursar.jobfile.slurm_sizes import Option
 from bursar.model import JobSpec
 from bursar.model.check import quote
+from bursar.steps.names import SCRIPT_FILE, SUBMITTED_AS
 from bursar.yamlfile import decode_text, nearest, raise_if_any
 
 FAULTS_MAX: Final = 100
@@ -129,7 +130,7 @@ def parse_script(
         if not (faults and faults.found[-1].field == "script"):
             spec = read_job(tree.root, faults, base_dir)
         if slurm is not None and not faults:
-            spec = _with_words(spec, slurm, base_dir, caller)
+            spec = _with_words(spec, slurm, source, base_dir, caller)
         if not faults:
             notes += commands.check_body(content, spec, faults)
         notices = [Notice(source, line, message) for line, message in notes]
@@ -151,7 +152,9 @@ def _finish_slurm(slurm: SlurmOptions, tree: Tree) -> None:
         tree.depend(name.text, "singleton", option.place)
 
 
-def _with_words(spec: JobSpec, slurm: SlurmOptions, base_dir: str, caller: Caller | None) -> JobSpec:
+def _with_words(
+    spec: JobSpec, slurm: SlurmOptions, source: str, base_dir: str, caller: Caller | None
+) -> JobSpec:
     """Slurm's variables that only the submission knows; what the job's own environment says stands above."""
     words = dict(slurm.words)
     if slurm.tasks or slurm.tasks_per_node > 1:
@@ -162,6 +165,8 @@ def _with_words(spec: JobSpec, slurm: SlurmOptions, base_dir: str, caller: Calle
         words["SLURM_SUBMIT_DIR"] = base_dir
     if caller is not None and caller.host:
         words["SLURM_SUBMIT_HOST"] = caller.host
+    if caller is not None and _name_of(source):
+        words[SCRIPT_FILE] = caller.environ.get(SUBMITTED_AS) or posixpath.join(base_dir, source)
     return msgspec.structs.replace(spec, env=tuple(sorted((words | dict(spec.env)).items())))
 
 

@@ -46,6 +46,15 @@ class Command(NamedTuple):
     words: tuple[str, ...]
     offset: int
 
+    def words_of(self, name: str) -> tuple[str, ...] | None:
+        """Words for the program `name`, where this command runs it, or a prefix of it such as `time`."""
+        words = self.words
+        if words[0] == name:
+            return words[1:]
+        if words[0] in _PREFIXES and words[1:2] not in (("-v",), ("-V",)) and name in words:
+            return words[words.index(name) + 1 :]
+        return None
+
 
 class _Word(NamedTuple):
     text: str
@@ -77,9 +86,7 @@ class Found:
         """Where the command `name` is run first as a program of the machine; None if it is not."""
         since = self.has.get(name, float("inf"))
         for command in self.commands:
-            words = command.words
-            alone = words if words[0] in _PREFIXES and words[1:2] not in (("-v",), ("-V",)) else words[:1]
-            if name in alone and command.offset < since:
+            if command.words_of(name) is not None and command.offset < since:
                 return command.offset
         return None
 

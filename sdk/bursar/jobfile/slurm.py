@@ -20,6 +20,8 @@ from bursar.jobfile.slurm_sizes import Option, Sizes
 from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
 from bursar.jobfile.variables import job_of
 from bursar.model.check import quote
+from bursar.steps.request import Refused, Request
+from bursar.steps.srun import bind
 
 _SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
 _SIGNAL = re.compile(r"(?:([RB]{1,2}):)?([A-Za-z0-9]{1,12})(?:@(\d{1,6}))?", re.ASCII)
@@ -89,6 +91,7 @@ class SlurmOptions(Sizes):
         self._requeue()
         self._begin()
         self._export()
+        self._gpu_bind()
         for name in ("partition", "qos"):
             if name in self.options:
                 self.words[f"SLURM_JOB_{name.upper()}"] = self.options[name].value
@@ -218,6 +221,17 @@ class SlurmOptions(Sizes):
             )
         elif at > now:
             self.tree.put(("begin_after",), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), option.place)
+
+    def _gpu_bind(self) -> None:
+        option = self.options.get("gpu-bind")
+        if option is None:
+            return
+        try:
+            bind(Request([]), option.value)
+        except Refused as refused:
+            self.fault(option, str(refused).removeprefix("--gpu-bind "))
+        else:
+            self.words["SLURM_GPU_BIND"] = option.value
 
     def _export(self) -> None:
         option = self.options.get("export")

@@ -78,6 +78,7 @@ TABLE: Final = (
     Variable("SLURM_GPUS_PER_NODE", GPUS, "GPUs of a node, with their type if one was asked for"),
     Variable("SLURM_GPUS", GPUS, "GPUs of all nodes"),
     Variable("SLURM_GPUS_PER_TASK", ASKED, "what `--gpus-per-task` said"),
+    Variable("SLURM_GPU_BIND", ASKED, "what `--gpu-bind` said"),
     Variable("SLURM_JOB_GPUS", GPUS, "indices of this node's GPUs, `0,1`"),
     Variable("SLURM_ARRAY_JOB_ID", ARRAYS, "the number of the array"),
     Variable("SLURM_ARRAY_TASK_ID", ARRAYS, "the index of the task"),

@@ -292,6 +292,8 @@ def _become(
 ) -> NoReturn:
     """The forked child becomes the task; what prevents it is said on its standard error."""
     code = 126
+    argv = spec.get("programs", {}).get(str(rank), spec["argv"])
+    started = False
     try:
         os.setsid()
         kernel.die_with_parent(signal.SIGKILL)
@@ -308,12 +310,13 @@ def _become(
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         kernel.restore_file_limit()
-        os.execvpe(spec["argv"][0], spec["argv"], env)
+        started = True
+        os.execvpe(argv[0], argv, env)
     except FileNotFoundError as problem:
         code = 127
-        _tell(spec, f"{problem.filename or spec['argv'][0]}: no such file or command")
+        _tell(spec, f"{argv[0] if started else problem.filename}: no such file or command")
     except (OSError, ValueError) as problem:
-        where = getattr(problem, "filename", None) or spec["argv"][0]
+        where = argv[0] if started else getattr(problem, "filename", None) or argv[0]
         _tell(spec, f"{where}: {getattr(problem, 'strerror', None) or problem}")
     finally:
         os._exit(code)

@@ -21,6 +21,10 @@ OWN_BASH_ENV: Final = "BURSAR_BASH_ENV"
 """The `BASH_ENV` that the job itself was given."""
 SECRETS: Final = "BURSAR_SECRETS_DIR"
 """The directory of a member's secrets that are files."""
+SCRIPT_FILE: Final = "BURSAR_SCRIPT_FILE"
+"""Where the script lay that was submitted, which `scontrol show job` calls `Command`."""
+SUBMITTED_AS: Final = "BURSAR_SUBMITTED_AS"
+"""Told by `sbatch` to `bursar submit`, which is given a copy: the file that it was made from."""
 STEP_TASKS_MAX: Final = 4096
 """Of one step, on all nodes together."""
 

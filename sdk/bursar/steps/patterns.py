@@ -36,6 +36,12 @@ def task_environment(
         found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[: spec["gpus_per_node"]])
     if each:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[local * each : (local + 1) * each])
+    elif shared := spec.get("tasks_per_gpu"):
+        at = local // shared
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[at % max(len(devices), 1) :][:1])
+    elif places := spec.get("gpu_map"):
+        at = places[local % len(places)]
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[at : at + 1])
     return found
 
 

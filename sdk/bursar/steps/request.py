@@ -36,6 +36,9 @@ class Request:
         wait_s: seconds after the first end of a task at which the others are ended.
         program: how it calls itself in messages.
         slurm: tasks find Slurm's names too.
+        tasks_per_gpu: each task sees one device of its node, which so many share. gpu_map: places of the
+            devices that tasks see one each, in turn.
+        programs: what a rank runs in place of `argv`.
     """
 
     argv: list[str]
@@ -58,6 +61,9 @@ class Request:
     cpus_per_task: int = 0
     gpus_per_task: int = 0
     gpus_per_node: int = 0
+    tasks_per_gpu: int = 0
+    gpu_map: list[int] = field(default_factory=list)
+    programs: dict[int, list[str]] = field(default_factory=dict)
     time_s: int = 0
     cwd: str = ""
     quiet: bool = False
@@ -178,6 +184,9 @@ def specs(
                 "distributed": distributed,
                 "gpus_per_task": request.gpus_per_task,
                 "gpus_per_node": request.gpus_per_node,
+                "tasks_per_gpu": request.tasks_per_gpu,
+                "gpu_map": request.gpu_map,
+                "programs": {str(at): request.programs[at] for at in place.ranks if at in request.programs},
                 "steps": env[names.DIRECTORY],
                 "secrets": env.get(names.SECRETS, ""),
                 "append": request.append,
@@ -198,6 +207,9 @@ def refuse_more_gpus(request: Request, env: Mapping[str, str], found: Sequence[P
     if request.gpus_per_node > have:
         asked = plural(request.gpus_per_node, "GPU")
         raise Refused(f"--gpus-per-node: {asked} asked for; the job holds {have} on a node")
+    if request.gpu_map and max(request.gpu_map) >= have:
+        most_named = max(request.gpu_map)
+        raise Refused(f"--gpu-bind: GPU {most_named} is named; the job holds {have} on a node, from 0")
     if request.gpus_per_task * most > have:
         raise Refused(
             f"--gpus-per-task: {plural(most, 'task')} on a node with {request.gpus_per_task} each need"

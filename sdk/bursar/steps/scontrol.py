@@ -9,13 +9,17 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from bursar.steps import names
 from bursar.steps.hosts import compress_hosts, expand_hosts
+
+_ONE_LINE: Final = ("-o", "--oneliner")
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 2 for what is not done here."""
-    words = [word for word in arguments if word not in ("-o", "--oneliner", "-d", "--details")]
+    words = [word for word in arguments if word not in (*_ONE_LINE, "-d", "--details", "-Q", "--quiet")]
     what = [word.lower() for word in words[:2]]
     if what in (["show", "hostnames"], ["show", "hostname"]):
         return _hostnames(words[2:])
@@ -23,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(compress_hosts(words[2].split(",")) + "\n")
         return 0
     if what in (["show", "job"], ["show", "jobs"]):
-        return _job(words[2:], os.environ, one_line=len(words) < len(arguments))
+        return _job(words[2:], os.environ, one_line=not {*_ONE_LINE}.isdisjoint(arguments))
     if what[:1] in (["requeue"], ["hold"], ["release"]) and len(words) >= 2:
         from bursar.steps import queue
 
@@ -70,6 +74,7 @@ def _job(words: Sequence[str], env: Mapping[str, str], one_line: bool) -> int:
         f"NodeList={env.get('SLURM_JOB_NODELIST', '')}",
         f"NumNodes={env.get('SLURM_JOB_NUM_NODES', '')} NumTasks={env.get('SLURM_NTASKS', '')}"
         f" CPUs/Task={env.get('SLURM_CPUS_PER_TASK', '')}",
+        f"Command={env.get(names.SCRIPT_FILE, '(null)')}",
         f"WorkDir={env.get('SLURM_SUBMIT_DIR', '')}",
     )
     sys.stdout.write((" " if one_line else "\n   ").join(groups) + "\n")

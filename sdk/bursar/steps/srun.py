@@ -8,8 +8,10 @@ Why     most scripts start what matters with it. An option that would change wha
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from bursar.steps.hosts import expand_hosts
@@ -40,14 +42,14 @@ TABLE: Final = (
     *_many("done", 1, "", "nodes/N", "ntasks/n", "ntasks-per-node", "tasks-per-node", "cpus-per-task/c"),
     *_many("done", 1, "", "nodelist/w", "exclude/x", "output/o", "error/e", "input/i", "wait/W", "chdir/D"),
     *_many("done", 1, "", "export", "open-mode", "distribution/m", "jobid", "gpus-per-task", "time/t", "mpi"),
-    *_many("done", 1, "", "gpus-per-node", "gres"),
-    *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "help/h", "version/V"),
+    *_many("done", 1, "", "gpus-per-node", "gres", "gpu-bind"),
+    *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "help/h", "version/V", "multi-prog"),
     *_many("done", 2, "", "kill-on-bad-exit/K", "exclusive"),
     *_many("idle", 0, "", "overlap", "verbose/v", "no-kill/k", "overcommit/O", "oversubscribe/s"),
     *_many("idle", 0, "", "disable-status/X"),
     *_many("idle", 0, "", "contiguous", "use-min-nodes", "spread-job", "immediate/I", "no-allocate/Z"),
     *_many("idle", 1, "", "job-name/J", "account/A", "partition/p", "qos/q", "comment", "mem", "mem-per-cpu"),
-    *_many("idle", 1, "", "mem-per-gpu", "mem-bind", "cpu-freq", "hint", "threads-per-core", "gpu-bind"),
+    *_many("idle", 1, "", "mem-per-gpu", "mem-bind", "cpu-freq", "hint", "threads-per-core"),
     *_many("idle", 1, "", "accel-bind", "cpus-per-gpu", "ntasks-per-core", "ntasks-per-socket", "profile"),
     *_many("idle", 1, "", "gpu-freq", "constraint/C", "slurmd-debug", "msg-timeout", "tmp"),
     *_many("idle", 1, "", "max-exit-timeout"),
@@ -55,7 +57,6 @@ TABLE: Final = (
     *_many("idle", 2, "", "cpu-bind", "propagate", "compress", "nice"),
     *_many("refused", 1, "jobs of several parts are not built; submit one job for each", "het-group"),
     *_many("refused", 2, "a job has no terminal", "pty", "x11"),
-    *_many("refused", 0, "start one srun for each program, in the background", "multi-prog"),
     *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus/G", "gpus-per-socket"),
     *_many("refused", 1, "it is decided where it is submitted", "begin/b", "dependency/d", "deadline"),
     *_many("refused", 1, "write it into the command", "prolog", "epilog", "task-prolog", "task-epilog"),
@@ -75,6 +76,30 @@ docs/from-slurm.md lists every option. Outside of a job: bursar run, bursar subm
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Options by long name, and the command. Raises `Refused`."""
+    found, argv = _parse(arguments)
+    if ":" in argv[1:-1]:
+        raise Refused(
+            "':' begins another program of the same step, which cannot be done: list them in a file for "
+            "--multi-prog, or start one srun for each in the background"
+        )
+    return found, argv
+
+
+def refusal_of(words: Sequence[str]) -> str:
+    """Why `srun` will not do what these words ask, so far as words alone say; empty where they may be done.
+
+    Args:
+        words: with `$` for what only a shell knows. A word that begins so may be anything, so it is read as
+            the command, behind which nothing is looked at.
+    """
+    try:
+        parse(words)
+    except Refused as refused:
+        return str(refused)
+    return ""
+
+
+def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     at = 0
     while at < len(arguments):
@@ -95,6 +120,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _named(name: str) -> Option:
+    name = name.replace("_", "-")  # as Slurm once wrote them
     option = _BY_NAME.get(name)
     near = [name] if option else [each for each in _BY_NAME if each.startswith(name)]
     if len(near) != 1 or not name:
@@ -161,6 +187,9 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     request.time_s = _seconds(found["time"]) if "time" in found else 0
     request.cwd = os.path.join(os.getcwd(), found["chdir"]) if "chdir" in found else ""
     request.cyclic = _cyclic(found.get("distribution", ""))
+    bind(request, found.get("gpu-bind") or env.get("SLURM_GPU_BIND", ""))
+    if "multi-prog" in found:
+        _programs(request)
     mpi = found.get("mpi", "none")
     if mpi not in ("none", "openmpi"):
         raise Refused(f"--mpi={mpi} is not there, so each process would be a world of its own; use mpirun")
@@ -184,8 +213,67 @@ def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -
     if request.tasks and request.nodes > request.tasks:
         request.nodes = request.tasks  # as Slurm does, which warns
     request.cpus_per_task = _count(found, "cpus-per-task", _number(env, "SRUN_CPUS_PER_TASK", 0))
-    request.gpus_per_task = _gpus(found, "gpus-per-task")
+    asked = {"gpus-per-task": found.get("gpus-per-task") or env.get("SLURM_GPUS_PER_TASK", "")}
+    request.gpus_per_task = _gpus(asked, "gpus-per-task")
     request.gpus_per_node = _gpus(found, "gpus-per-node") or _gpus(found, "gres")
+
+
+def bind(request: Request, text: str) -> None:
+    """`--gpu-bind`: which devices of its node a task sees; without it those of `--gpus-per-task`.
+
+    Raises `Refused`.
+    """
+    word = text.removeprefix("verbose,").removeprefix("v,")
+    kind, _, value = word.partition(":")
+    if kind in ("none", "closest"):
+        request.gpus_per_task = 0  # which device is near is not known: a task sees all of its node
+    elif kind == "per_task":
+        request.gpus_per_task = _number({"gpu-bind": value}, "gpu-bind", 0)
+    elif kind == "single":
+        request.gpus_per_task, request.tasks_per_gpu = 0, _number({"gpu-bind": value}, "gpu-bind", 1) or 1
+    elif kind == "map_gpu" and value and all(one.isascii() and one.isdigit() for one in value.split(",")):
+        request.gpus_per_task, request.gpu_map = 0, [int(one) for one in value.split(",")]
+    elif word:
+        known = "none, closest, single:N, per_task:N, map_gpu:N,N"
+        raise Refused(f"--gpu-bind {text} cannot be done; {known} can")
+
+
+def _programs(request: Request) -> None:
+    """`--multi-prog FILE`: lines of `ranks program words`; %t is the rank, %o its place among its line's."""
+    try:
+        lines = Path(request.argv[0]).read_text(errors="surrogateescape").replace("\\\n", " ").split("\n")
+    except OSError as problem:
+        raise Refused(f"--multi-prog {request.argv[0]}: {problem.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+            ranks = expand_ranks(words[0], request.tasks) if words else []
+        except ValueError as problem:
+            raise Refused(f"--multi-prog {request.argv[0]}:{number}: {problem}") from None
+        if words and not words[1:]:
+            raise Refused(f"--multi-prog {request.argv[0]}:{number}: no program is named")
+        for offset, rank in enumerate(ranks):
+            filled = [word.replace("%t", str(rank)).replace("%o", str(offset)) for word in words[1:]]
+            request.programs[rank] = filled
+    missing = [rank for rank in range(request.tasks) if rank not in request.programs]
+    if missing or not request.tasks:
+        raise Refused(f"--multi-prog {request.argv[0]}: task {missing[0] if missing else 0} has no program")
+
+
+def expand_ranks(text: str, tasks: int) -> list[int]:
+    """`0`, `1-3,5`, `*` (all). Raises `ValueError`."""
+    if text == "*":
+        return list(range(tasks))
+    found: list[int] = []
+    for part in text.split(","):
+        first, mark, last = part.partition("-")
+        ends = [first, last] if mark else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends):
+            raise ValueError(f"{part} is no range of tasks")
+        found += range(int(first), int(ends[-1]) + 1)
+    if any(rank >= tasks for rank in found):
+        raise ValueError(f"{text} names tasks above {tasks - 1}, the last")
+    return found
 
 
 def _number(values: Mapping[str, str], name: str, default: int) -> int:

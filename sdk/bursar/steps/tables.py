@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bursar.steps.hosts import compress_hosts
+from bursar.steps.hosts import compress_hosts, expand_hosts
 from bursar.steps.queue import job_word, program, refuse
 
 Row = Mapping[str, Any]
@@ -58,10 +58,47 @@ def _moment(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%dT%H:%M:%S") if text else "N/A"
 
 
+def _reason(job: Row) -> str:
+    return str((job["reason"] or {}).get("code") or "None")
+
+
 def _where(job: Row) -> str:
-    if job["state"] == "PENDING":
-        return f"({job['reason']['code'] or 'None'})"
-    return compress_hosts(_nodes(job))
+    return f"({_reason(job)})" if job["state"] == "PENDING" else compress_hosts(_nodes(job))
+
+
+def _id(job: Row) -> str:
+    task = _task(job)
+    return f"{job['number']}_{task}" if task else str(job["number"])
+
+
+def _task(job: Row) -> str:
+    """The index of a task of an array, which is a part of its id alone."""
+    return str(job.get("id") or "").partition(".")[2]
+
+
+def _left(job: Row) -> str:
+    limit_s = int(job["time_limit_s"] or 0)
+    return _clock(max(limit_s - _elapsed_s(job), 0), True) if limit_s else "UNLIMITED"
+
+
+def _end(job: Row) -> str:
+    limit_s = int(job["time_limit_s"] or 0)
+    if job["finished_at"] or not (job["started_at"] and limit_s):
+        return _moment(job["finished_at"])
+    return _moment((datetime.fromisoformat(job["started_at"]) + timedelta(seconds=limit_s)).isoformat())
+
+
+def _memory(job: Row) -> str:
+    return f"{int(job['resources'].get('memory_bytes') or 0) // 1024**2}M"
+
+
+def _cpus(job: Row) -> str:
+    return str(int(job["resources"]["cpus"] * job["nodes"]))
+
+
+def _gres(job: Row) -> str:
+    gpus = job["resources"].get("gpus") or 0
+    return f"gres/gpu:{gpus:g}" if gpus else "N/A"
 
 
 def _exit(job: Row) -> str:
@@ -70,8 +107,10 @@ def _exit(job: Row) -> str:
 
 
 QUEUE: Final[Mapping[str, tuple[str, Callable[[Row], str]]]] = {
-    "i": ("JOBID", lambda job: str(job["number"])),
+    "i": ("JOBID", _id),
     "A": ("JOBID", lambda job: str(job["number"])),
+    "F": ("ARRAY_JOB_ID", lambda job: str(job["number"])),
+    "K": ("ARRAY_TASK_ID", lambda job: _task(job) or "N/A"),
     "P": ("PARTITION", lambda job: "bursar"),
     "j": ("NAME", lambda job: str(job["name"])),
     "u": ("USER", lambda job: job["user"]),
@@ -80,16 +119,31 @@ QUEUE: Final[Mapping[str, tuple[str, Callable[[Row], str]]]] = {
     "T": ("STATE", lambda job: _LONG.get(job["state"], str(job["state"]))),
     "M": ("TIME", lambda job: _clock(_elapsed_s(job), True)),
     "l": ("TIME_LIMIT", lambda job: _clock(int(job["time_limit_s"] or 0), True)),
+    "L": ("TIME_LEFT", _left),
     "D": ("NODES", lambda job: str(job["nodes"])),
     "R": ("NODELIST(REASON)", _where),
     "N": ("NODELIST", lambda job: compress_hosts(_nodes(job))),
-    "r": ("REASON", lambda job: str(job["reason"]["code"] or "None")),
+    "r": ("REASON", _reason),
+    "C": ("CPUS", _cpus),
+    "m": ("MIN_MEMORY", _memory),
+    "b": ("TRES_PER_NODE", _gres),
+    "e": ("END_TIME", _end),
+    "k": ("COMMENT", lambda job: job.get("comment") or "(null)"),
+    "Z": ("WORK_DIR", lambda job: job.get("workdir") or "(null)"),
     "V": ("SUBMIT_TIME", lambda job: _moment(job["submitted_at"])),
     "S": ("START_TIME", lambda job: _moment(job["started_at"])),
     "Q": ("PRIORITY", lambda job: str(job["priority"])),
 }
+LONG_QUEUE: Final[Mapping[str, str]] = {
+    "JobID": "A", "JobArrayID": "i", "ArrayJobID": "F", "ArrayTaskID": "K", "Name": "j", "UserName": "u",
+    "Account": "a", "Partition": "P", "State": "T", "StateCompact": "t", "TimeUsed": "M", "TimeLeft": "L",
+    "TimeLimit": "l", "NumNodes": "D", "NumCPUs": "C", "MinMemory": "m", "NodeList": "N", "ReasonList": "R",
+    "Reason": "r", "SubmitTime": "V", "StartTime": "S", "EndTime": "e", "PriorityLong": "Q", "Comment": "k",
+    "WorkDir": "Z", "tres-per-node": "b",
+}  # fmt: skip
+"""Names of `squeue --Format`, each with the letter of `--format`."""
 PAST: Final[Mapping[str, Callable[[Row], str]]] = {
-    "JobID": lambda job: str(job["number"]),
+    "JobID": _id,
     "JobIDRaw": lambda job: str(job["number"]),
     "JobName": lambda job: job["name"],
     "User": lambda job: job["user"],
@@ -104,9 +158,13 @@ PAST: Final[Mapping[str, Callable[[Row], str]]] = {
     "End": lambda job: _moment(job["finished_at"]),
     "NNodes": lambda job: str(job["nodes"]),
     "NodeList": lambda job: compress_hosts(_nodes(job)),
-    "AllocCPUS": lambda job: str(int(job["resources"]["cpus"] * job["nodes"])),
-    "NCPUS": lambda job: str(int(job["resources"]["cpus"] * job["nodes"])),
-    "MaxRSS": lambda job: f"{int(job.get('max_rss_bytes') or 0) // 1024}K",
+    "AllocCPUS": _cpus,
+    "NCPUS": _cpus,
+    "ReqMem": _memory,
+    "Timelimit": lambda job: _clock(int(job["time_limit_s"] or 0), False),
+    "WorkDir": lambda job: job.get("workdir") or "",
+    "Comment": lambda job: job.get("comment") or "",
+    "MaxRSS": lambda job: f"{job['max_rss_bytes'] // 1024}K" if job.get("max_rss_bytes") else "",
 }
 
 
@@ -131,13 +189,23 @@ class _Words:
                     rest.insert(0, f"-{value}")
                     mark = value = ""
             if head not in known:
+                head = _whole(head, known)
+            if head not in known:
                 raise ValueError(f"{word} cannot be done here")
             name, takes = known[head]
+            if mark and not takes:
+                raise ValueError(f"{head} takes no value")
             if takes and not mark:
                 if not rest:
                     raise ValueError(f"{word} needs a value")
                 value = rest.pop(0)
             self.found[name] = value
+
+
+def _whole(head: str, known: Iterable[str]) -> str:
+    """The one option that begins so, as Slurm takes it."""
+    begun = [name for name in known if head.startswith("--") and len(head) > 2 and name.startswith(head)]
+    return begun[0] if len(begun) == 1 else head
 
 
 def _ask(*words: str) -> Any:
@@ -166,30 +234,65 @@ def _states(text: str) -> str:
     return ",".join(own.get(one.upper(), one).lower() for one in text.split(","))
 
 
+def _tasks_of(jobs: Iterable[Row]) -> Iterator[Row]:
+    """Each array as its tasks."""
+    for job in jobs:
+        if job.get("array"):
+            yield from _ask("ls", "--tasks", str(job["number"]))
+        else:
+            yield job
+
+
+def _long_form(text: str) -> str:
+    """`--Format=JobID:10,State` as letters; 20 wide, as in Slurm, unless it says otherwise."""
+    known = {name.lower(): letter for name, letter in LONG_QUEUE.items()}
+    letters = []
+    for each in text.split(","):
+        name, _, width = each.partition(":")
+        if name.lower() not in known:
+            raise ValueError(f"the column {name} is not known here; these are: {' '.join(LONG_QUEUE)}")
+        right = "." if width.startswith(".") else ""
+        letters.append(f"%{right}{width.strip('.') or 20}{known[name.lower()]}")
+    return "".join(letters)
+
+
+def _filled(form: str, text_of: Callable[[str], str]) -> str:
+    """One line of a `--format`."""
+
+    def fill(match: re.Match[str]) -> str:
+        text, width = text_of(match.group(3)), int(match.group(2) or 0)
+        text = text[:width] if width else text
+        return text.rjust(width) if match.group(1) else text.ljust(width)
+
+    return _FIELD.sub(fill, form).rstrip() + "\n"
+
+
+def _known_letters(form: str, columns: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a letter that is not known."""
+    unknown = [letter for _, _, letter in _FIELD.findall(form) if letter not in columns]
+    if unknown:
+        raise ValueError(f"the column %{unknown[0]} is not known here; these are: {' '.join(columns)}")
+
+
 def squeue(arguments: Sequence[str]) -> int:
     """Jobs that wait or run; the exit code."""
     words = _Words(
-        arguments, "noheader/h me array/r long-job all/a", "jobs/j user/u states/t name/n account/A format/o"
+        arguments,
+        "noheader/h me array/r long-job all/a",
+        "jobs/j user/u states/t name/n account/A format/o Format/O",
     )
     form = words.found.get("format", os.environ.get("SQUEUE_FORMAT", _SQUEUE))
-    unknown = [letter for _, _, letter in _FIELD.findall(form) if letter not in QUEUE]
-    if unknown:
-        return refuse("squeue", f"the column %{unknown[0]} is not known here; these are: {' '.join(QUEUE)}")
-
-    def line(text_of: Callable[[str], str]) -> str:
-        def fill(match: re.Match[str]) -> str:
-            text, width = text_of(match.group(3)), int(match.group(2) or 0)
-            text = text[:width] if width else text
-            return text.rjust(width) if match.group(1) else text.ljust(width)
-
-        return _FIELD.sub(fill, form).rstrip() + "\n"
-
-    jobs = _jobs(words.found, _ACTIVE)
+    if "Format" in words.found:
+        form = _long_form(words.found["Format"])
+    _known_letters(form, QUEUE)
+    jobs: Iterable[Row] = _jobs(words.found, _ACTIVE)
+    if "array" in words.found:
+        jobs = _tasks_of(jobs)
     if "noheader" not in words.found:
-        sys.stdout.write(line(lambda letter: QUEUE[letter][0]))
+        sys.stdout.write(_filled(form, lambda letter: QUEUE[letter][0]))
     for job in jobs:
-        if "jobs" not in words.found or job["state"].lower() in _ACTIVE:
-            sys.stdout.write(line(lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
+        if not {"jobs", "array"} & words.found.keys() or job["state"].lower() in _ACTIVE:
+            sys.stdout.write(_filled(form, lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
     return 0
 
 
@@ -222,21 +325,78 @@ def sacct(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _node_state(node: Row) -> str:
+    if node["state"] in ("draining", "drained", "cordoned"):
+        return "drain"
+    if node["state"] != "up":
+        return "down"
+    if not node.get("jobs"):
+        return "idle"
+    free = node.get("cpus_free", 0) > 0 and (not node.get("gpus") or node.get("gpus_free", 0) > 0)
+    return "mix" if free else "alloc"
+
+
+def _gpus_of(nodes: Sequence[Row]) -> str:
+    kinds = ((node, (node["gpu_types"] or ["any"])[0].lower()) for node in nodes if node["gpus"])
+    found = {f"gpu:{kind}:{node['gpus']:g}" for node, kind in kinds}
+    return ",".join(sorted(found)) or "(null)"
+
+
+def _least(nodes: Sequence[Row], of: Callable[[Row], int]) -> str:
+    counts = {of(node) for node in nodes}
+    return f"{min(counts)}{'+' if len(counts) > 1 else ''}"
+
+
+def _cpu_counts(nodes: Sequence[Row]) -> str:
+    total, free = sum(int(node["cpus"]) for node in nodes), 0
+    for node in nodes:
+        free += int(node["cpus_free"]) if _node_state(node) in ("idle", "mix", "alloc") else 0
+    other = sum(int(node["cpus"]) for node in nodes if _node_state(node) in ("down", "drain"))
+    return f"{total - free - other}/{free}/{other}/{total}"
+
+
+_WHOLE_STATE: Final[Mapping[str, str]] = {"alloc": "allocated", "mix": "mixed", "drain": "drained"}
+NODES: Final[Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]]] = {
+    "P": ("PARTITION", lambda nodes: str(nodes[0]["pool"])),
+    "R": ("PARTITION", lambda nodes: str(nodes[0]["pool"])),
+    "a": ("AVAIL", lambda nodes: "up"),
+    "l": ("TIMELIMIT", lambda nodes: "infinite"),
+    "D": ("NODES", lambda nodes: str(len(nodes))),
+    "t": ("STATE", lambda nodes: _node_state(nodes[0])),
+    "T": ("STATE", lambda nodes: _WHOLE_STATE.get(_node_state(nodes[0]), _node_state(nodes[0]))),
+    "N": ("NODELIST", lambda nodes: compress_hosts(node["name"] for node in nodes)),
+    "n": ("HOSTNAMES", lambda nodes: ",".join(node["name"] for node in nodes)),
+    "c": ("CPUS", lambda nodes: _least(nodes, lambda node: int(node["cpus"]))),
+    "m": ("MEMORY", lambda nodes: _least(nodes, lambda node: int(node["memory_bytes"]) // 1024**2)),
+    "G": ("GRES", _gpus_of),
+    "C": ("CPUS(A/I/O/T)", _cpu_counts),
+}
+"""Columns of `sinfo`, of the nodes of one line."""
+_SHORT_STATE: Final = {long: short for short, long in _WHOLE_STATE.items()}
+_SINFO: Final = "%9P %.5a %.10l %.6D %.6t %N"
+_SINFO_NODES: Final = "%10N %.6D %.9P %.5t"
+
+
 def sinfo(arguments: Sequence[str]) -> int:
-    """Nodes by pool and state; the exit code."""
-    words = _Words(arguments, "noheader/h summarize/s", "partition/p")
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Nodes by pool and state, or one by one; the exit code."""
+    words = _Words(arguments, "noheader/h summarize/s Node/N", "partition/p nodes/n states/t format/o")
+    found = words.found
+    alone = "Node" in found
+    form = found.get("format", _SINFO_NODES if alone else _SINFO)
+    _known_letters(form, NODES)
+    names = expand_hosts(found["nodes"]) if found.get("nodes") else None
+    states = [_SHORT_STATE.get(one.lower(), one.lower()) for one in found.get("states", "").split(",") if one]
+    groups: dict[tuple[str, str], list[Row]] = {}
     for node in _ask("nodes"):
-        state = "down" if node["state"] != "up" else "alloc" if node.get("jobs") else "idle"
-        if node["state"] in ("draining", "drained", "cordoned"):
-            state = "drain"
-        groups.setdefault((node["pool"], state), []).append(node["name"])
-    if "noheader" not in words.found:
-        sys.stdout.write("PARTITION AVAIL  TIMELIMIT  NODES  STATE NODELIST\n")
-    for (pool, state), found in sorted(groups.items()):
-        if words.found.get("partition", pool) == pool:
-            row = f"{pool:<9} {'up':>5} {'infinite':>10} {len(found):>6} {state:>6} {compress_hosts(found)}\n"
-            sys.stdout.write(row)
+        state = _node_state(node)
+        pools = found.get("partition", node["pool"]).split(",")
+        named = names is None or node["name"] in names
+        if named and node["pool"] in pools and (not states or state in states):
+            groups.setdefault((node["pool"], node["name"] if alone else state), []).append(node)
+    if "noheader" not in found:
+        sys.stdout.write(_filled(form, lambda letter: NODES[letter][0]))
+    for _, nodes in sorted(groups.items(), key=lambda item: item[0]):
+        sys.stdout.write(_filled(form, lambda letter, nodes=nodes: NODES[letter][1](nodes)))  # type: ignore[misc]
     return 0
 
 
