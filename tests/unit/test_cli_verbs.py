@@ -449,9 +449,17 @@ def test_cancel_by_filter_says_how_many_before_it_acts(fake, capsys):
 
 def test_cancel_by_filter_ends_nothing_where_nothing_is_found(fake, capsys):
     fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse()
-    assert run(["cancel", "--name", "none"]) == 0
+    assert run(["cancel", "--user", "ann"]) == 0
     assert capsys.readouterr().err == "0 jobs to cancel\n"
+    assert run(["cancel", "--name", "none"]) == 4
+    assert "no job named 'none' matches that has not ended" in capsys.readouterr().err
     assert not fake.calls("Jobs/Cancel")
+
+
+def test_why_a_job_is_cancelled_goes_with_the_request(fake):
+    fake.answers["Jobs/Cancel"] = jobs_pb2.JobsResponse(jobs=[make_job(state="CANCELLED")])
+    assert run(["cancel", "1", "--reason", "wrong data"]) == 0
+    assert fake.calls("Jobs/Cancel")[-1].reason == "wrong data"
 
 
 @pytest.mark.parametrize(

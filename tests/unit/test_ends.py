@@ -6,14 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from whole_site import Site, play
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.ends import REMEDIES
-from bursard.events import AttemptEnded
+from bursar.v1 import jobs_pb2
+from bursard.events import AttemptEnded, ExitReport
 from bursard.fleet import Exited
 from bursard.fleet.testing import FACTS, World
 from bursard.services.ends import end_view
+from bursard.state.decide import attempts
 from bursard.state.decide import jobs as decide
 
 C = EndCause
@@ -28,7 +31,7 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
     [
         (facts(C.COMPLETED, exit_code=0), "completed", "completed", "completed"),
         (facts(C.COMPLETED, exit_code=0, members=4), "completed", "completed", "completed, all 4 ranks"),
-        (facts(C.CANCELLED, detail="by ann"), "cancelled", "cancelled", "cancelled: by ann"),
+        (facts(C.CANCELLED, detail="by ann"), "cancelled", "cancelled", "cancelled by ann"),
         (facts(C.CANCELLED, started=False), "cancelled", "cancelled", "cancelled before it started"),
         (
             facts(C.FAILED, started=False, detail="job 3 failed"),
@@ -231,3 +234,49 @@ def test_a_job_that_is_cancelled_while_it_waits_again_ends_by_that_not_by_its_la
     world.clock.advance(SECOND_US)
     world.engine.commit(decide.cancel(world.state, world.job, None), "ann")
     assert told(world) == ("cancelled", None, None)
+
+
+@pytest.mark.parametrize(
+    ("started", "detail", "sentence"),
+    [
+        (True, "by ann: wrong data", "cancelled by ann: wrong data"),
+        (True, "by ann", "cancelled by ann"),
+        (False, "by ann", "cancelled by ann, before it started"),
+        (True, "array stopped", "cancelled: array stopped"),
+        (True, "", "cancelled"),
+    ],
+)
+def test_who_cancelled_a_job_is_said(started: bool, detail: str, sentence: str) -> None:
+    assert sentence_of(EndFacts(job="7", cause=C.CANCELLED, started=started, detail=detail)) == sentence
+
+
+def test_a_cancelled_job_says_who_asked_for_it_and_why_whether_it_ran_or_not() -> None:
+    async def story(site: Site) -> None:
+        running, waiting = site.job("ann", "nlp"), site.job("ann", "nlp")
+        attempt = site.place(running)
+        request = jobs_pb2.CancelRequest(jobs=[running, waiting], reason="wrong data")
+        assert (await site.call("Jobs.Cancel", request, token=site.token("oz", "operator")))[0] == "OK"
+        node = site.engine.state.nodes[attempt.members[0].alloc.node_id]
+        report = ExitReport(cause=C.CANCELLED, signal=15, held_us=1)
+        site.engine.commit(attempts.exited(site.engine.state, node, attempt.id, 0, report, 0), "node:n1")
+        told = []
+        for job in (running, waiting):
+            request = jobs_pb2.GetJobRequest(job=job)
+            _, (found,) = await site.ask("Jobs.Get", request, token=site.token("oz", "operator"))
+            told.append(found.end.message)
+        assert told == ["cancelled by oz: wrong data", "cancelled by oz: wrong data, before it started"]
+
+    play(story)
+
+
+def test_a_reason_that_is_too_long_is_refused_and_nothing_is_cancelled() -> None:
+    async def story(site: Site) -> None:
+        job = site.job("ann", "nlp")
+        request = jobs_pb2.CancelRequest(jobs=[job], reason="x" * 501)
+        status, details = await site.call("Jobs.Cancel", request, token=site.token("oz", "operator"))
+        assert (status, details) == ("INVALID_ARGUMENT", "reason: 501 characters; at most 500 are kept")
+        assert not site.engine.state.jobs[job].state.terminal
+        request = jobs_pb2.CancelRequest(jobs=[job], reason="x" * 500)
+        assert (await site.call("Jobs.Cancel", request, token=site.token("oz", "operator")))[0] == "OK"
+
+    play(story)

@@ -468,7 +468,9 @@ class Supervisor:
         """
         if self._signal_handlers(signal_number, now):
             return True
-        self._report["message"] = f"no process handled checkpoint signal {signal_number}; sent TERM instead"
+        if signal_number != SIGTERM:  # which comes next anyway
+            told = f"no process handled checkpoint signal {signal_number}; sent TERM instead"
+            self._report["message"] = told
         return False
 
     def _signal_handlers(self, signal_number: int, now: int) -> bool:

@@ -16,6 +16,7 @@ from bursar.codec.spec import options_with, refuse, spec_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.model import Dependency, JobSpec, JobState, Reason
 from bursar.model.check import check
+from bursar.model.ends import BY
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import jobs_pb2_grpc, types_pb2
 from bursard.access.authorize import Action, authorize
@@ -38,6 +39,7 @@ from bursard.state.decide import jobs as decide
 from bursard.store import KeyRow
 
 REFS_MAX = 1000
+REASON_MAX = 500
 KEY_MAX = 200
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Below this new work is refused, so that what was accepted can still be settled."""
@@ -319,8 +321,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.JobsResponse:
         """Stop and end jobs."""
         grace = request.grace_us if request.HasField("grace_us") else None
-        state = self.engine.state
-        return await self._each(request.jobs, lambda job: decide.cancel(state, job, grace))
+        state, told = self.engine.state, _cancelled_by(caller().name, request.reason)
+        return await self._each(request.jobs, lambda job: decide.cancel(state, job, grace, told))
 
     @after_room
     async def Hold(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
@@ -428,6 +430,13 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
     if batch:
         asked.put_nowait(None)
     return batch
+
+
+def _cancelled_by(user: str, reason: str) -> str:
+    """What the end of a cancelled job says. Raises `InvalidRequest`."""
+    if len(reason) > REASON_MAX:
+        raise InvalidRequest(f"reason: {len(reason)} characters; at most {REASON_MAX} are kept")
+    return f"{BY}{user}" + (f": {reason}" if reason else "")
 
 
 def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:

@@ -17,7 +17,7 @@ from bursar.cli.output import Column, Output, Row, emit, emit_one, say
 from bursar.cli.terminal import age_s, age_text, clean
 from bursar.clock import SECOND_US, parse_duration
 from bursar.codec import view
-from bursar.errors import InvalidRequest
+from bursar.errors import InvalidRequest, NotFound
 from bursar.model import JobState, ReasonCode
 from bursar.words import plural
 
@@ -288,6 +288,7 @@ def read_timeout(text: str | None) -> float | None:
 @click.option("--project", default="", help="All of this project and those below it that have not ended.")
 @click.option("--state", "states", metavar="S,S", help="All in these states: pending,running.")
 @click.option("--grace", metavar="DURATION", help="Instead of the job's own: 0s, 30s, 5m.")
+@click.option("--reason", default="", metavar="TEXT", help="Told at the end of the jobs, beside who did it.")
 @click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before many are ended.")
 @listing
 @changing
@@ -296,6 +297,7 @@ def cancel(
     jobs: tuple[str, ...],
     states: str | None,
     grace: str | None,
+    reason: str,
     yes: bool,
     output: Output,
     **filters: str,
@@ -310,16 +312,18 @@ def cancel(
     if not any(filters.values()) and states is None:
         if not jobs:
             raise InvalidRequest("name the jobs, or choose them by --name, --user, --project or --state")
-        report(client.cancel(jobs, grace_us=grace_us), output)
+        report(client.cancel(jobs, grace_us=grace_us, reason=reason), output)
         return
     if jobs:
         raise InvalidRequest(f"give either jobs ({jobs[0]}) or filters, not both")
     found = _found(client, states, filters)
+    if filters["name"] and not found:
+        raise NotFound(f"no job named {filters['name']!r} matches that has not ended; `bursar ls` lists them")
     say(f"{plural(len(found), 'job')} to cancel")
     if found and sys.stdin.isatty() and not yes:
         click.confirm("End them?", abort=True, err=True)
     if found:
-        report(client.cancel(found, grace_us=grace_us), output)
+        report(client.cancel(found, grace_us=grace_us, reason=reason), output)
 
 
 def _found(client: WireClient, states: str | None, filters: dict[str, Any]) -> list[str]:

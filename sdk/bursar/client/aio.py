@@ -228,9 +228,11 @@ class AsyncWireClient:
         """Why a job is where it is."""
         return await self._unary(calls.explain(job))
 
-    async def cancel(self, jobs: Sequence[str], *, grace_us: int | None = None) -> Sequence[types_pb2.Job]:
-        """Stop and end jobs; `grace_us` None takes each job's own."""
-        return (await self._unary(calls.cancel(jobs, grace_us))).jobs
+    async def cancel(
+        self, jobs: Sequence[str], *, grace_us: int | None = None, reason: str = ""
+    ) -> Sequence[types_pb2.Job]:
+        """Stop and end jobs; `grace_us` None takes each job's own, `reason` is told at their end."""
+        return (await self._unary(calls.cancel(jobs, grace_us, reason))).jobs
 
     async def hold(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
         """Keep pending jobs from starting."""

@@ -200,11 +200,13 @@ class AsyncClient:
 
     @checked
     async def cancel(
-        self, jobs: JobRef | Sequence[JobRef], *, grace_s: float | None = None
+        self, jobs: JobRef | Sequence[JobRef], *, grace_s: float | None = None, reason: str = ""
     ) -> tuple[results.Job, ...]:
-        """Stop and end jobs, within `grace_s` seconds; None takes each job's own."""
+        """Stop and end jobs, within `grace_s` seconds; None takes each job's own. `reason` is told at their
+        end, beside who cancelled them.
+        """
         grace_us = None if grace_s is None else _duration("cancel", "grace_s", grace_s)
-        found = await self._wire.cancel(asked.references(jobs), grace_us=grace_us)
+        found = await self._wire.cancel(asked.references(jobs), grace_us=grace_us, reason=reason)
         return tuple(made.job(job) for job in found)
 
     @checked

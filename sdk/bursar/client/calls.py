@@ -137,9 +137,9 @@ def explain(job: str) -> Call[jobs_pb2.ExplainResponse]:
     return Call("/bursar.v1.Jobs/Explain", request, jobs_pb2.ExplainResponse)
 
 
-def cancel(jobs: Sequence[str], grace_us: int | None) -> Call[jobs_pb2.JobsResponse]:
+def cancel(jobs: Sequence[str], grace_us: int | None, reason: str) -> Call[jobs_pb2.JobsResponse]:
     """Stop and end jobs."""
-    request = jobs_pb2.CancelRequest(jobs=jobs, grace_us=grace_us)
+    request = jobs_pb2.CancelRequest(jobs=jobs, grace_us=grace_us, reason=reason)
     return Call("/bursar.v1.Jobs/Cancel", request, jobs_pb2.JobsResponse)
 
 

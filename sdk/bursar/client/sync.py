@@ -223,9 +223,11 @@ class WireClient:
         """Why a job is where it is."""
         return self._unary(calls.explain(job))
 
-    def cancel(self, jobs: Sequence[str], *, grace_us: int | None = None) -> Sequence[types_pb2.Job]:
-        """Stop and end jobs; `grace_us` None takes each job's own."""
-        return self._unary(calls.cancel(jobs, grace_us)).jobs
+    def cancel(
+        self, jobs: Sequence[str], *, grace_us: int | None = None, reason: str = ""
+    ) -> Sequence[types_pb2.Job]:
+        """Stop and end jobs; `grace_us` None takes each job's own, `reason` is told at their end."""
+        return self._unary(calls.cancel(jobs, grace_us, reason)).jobs
 
     def hold(self, jobs: Sequence[str]) -> Sequence[types_pb2.Job]:
         """Keep pending jobs from starting."""

@@ -198,11 +198,13 @@ class Client:
 
     @checked
     def cancel(
-        self, jobs: JobRef | Sequence[JobRef], *, grace_s: float | None = None
+        self, jobs: JobRef | Sequence[JobRef], *, grace_s: float | None = None, reason: str = ""
     ) -> tuple[results.Job, ...]:
-        """Stop and end jobs, within `grace_s` seconds; None takes each job's own."""
+        """Stop and end jobs, within `grace_s` seconds; None takes each job's own. `reason` is told at their
+        end, beside who cancelled them.
+        """
         grace_us = None if grace_s is None else _duration("cancel", "grace_s", grace_s)
-        found = self._wire.cancel(asked.references(jobs), grace_us=grace_us)
+        found = self._wire.cancel(asked.references(jobs), grace_us=grace_us, reason=reason)
         return tuple(made.job(job) for job in found)
 
     @checked

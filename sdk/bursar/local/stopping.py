@@ -79,7 +79,7 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
                 if fresh:
                     progress(f"stopping {plural(len(fresh), 'running job')}")
                     for i in range(0, len(fresh), 500):
-                        client.cancel(fresh[i : i + 500], grace_us=STOP_GRACE_US)
+                        client.cancel(fresh[i : i + 500], grace_us=STOP_GRACE_US, reason=DOWN_REASON)
                     asked.update(fresh)
                 if time.monotonic() > stop_at:
                     progress(f"{plural(len(live), 'job')} did not stop in {STOP_JOBS_S:g} s; ending them")

@@ -23,6 +23,8 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 WORKDIR: Final = "working directory"
 """How an agent begins to say that a member's directory is not there."""
+BY: Final = "by "
+"""How it begins to say who cancelled a job."""
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
 """A directory that the job named is its own failure; one that only its account has is its node's."""
 ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
@@ -159,6 +161,8 @@ def sentence_of(end: EndFacts) -> str:
         case "never_started":
             return f"ended before it started{detail}"
         case "cancelled":
+            if end.detail.startswith(BY):
+                return f"cancelled {end.detail}" + ("" if end.started else ", before it started")
             return ("cancelled" if end.started else "cancelled before it started") + detail
         case "out_of_memory":
             return f"out of memory: {who} was killed by the kernel{_memory(end)}{_status(end)}"

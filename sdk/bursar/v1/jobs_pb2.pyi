@@ -501,8 +501,11 @@ class CancelRequest(google.protobuf.message.Message):
 
     JOBS_FIELD_NUMBER: builtins.int
     GRACE_US_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
     grace_us: builtins.int
     """absent: the job's own"""
+    reason: builtins.str
+    """told beside who cancelled; at most 500 characters"""
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -510,9 +513,10 @@ class CancelRequest(google.protobuf.message.Message):
         *,
         jobs: collections.abc.Iterable[builtins.str] | None = ...,
         grace_us: builtins.int | None = ...,
+        reason: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_grace_us", b"_grace_us", "grace_us", b"grace_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_grace_us", b"_grace_us", "grace_us", b"grace_us", "jobs", b"jobs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_grace_us", b"_grace_us", "grace_us", b"grace_us", "jobs", b"jobs", "reason", b"reason"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_grace_us", b"_grace_us"]) -> typing.Literal["grace_us"] | None: ...
 
 global___CancelRequest = CancelRequest
