@@ -407,6 +407,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         facts_version: equal and > 0 in two snapshots promises that every column of `nodes` except
             cpu_free, memory_free and gpu_free is the same; 0 promises nothing (a cache then starts over).
         prices, policies: digests of what the nodes cost and of the documents in force, to name a plan by.
+        currency: of the cluster's books; what reasons say amounts in.
     """
 
     version: int
@@ -419,6 +420,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     facts_version: int = 0
     prices: str = ""
     policies: str = ""
+    currency: str = ""
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

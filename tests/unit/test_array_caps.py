@@ -1,4 +1,6 @@
-"""`max_cost` of an array caps all of its tasks together, unless it says `per: task`."""
+"""`max_cost` of an array caps all of its tasks together, unless it says `per: task`; a cap that pays
+for nothing is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,8 @@ from bursar.jobfile import parse_job
 from bursar.jobfile.flags import RunFlags, spec_from_flags
 from bursar.jobfile.render import spec_to_yaml
 from bursar.model import ArraySpec, EndCause, JobSpec, NodeFacts, ReasonCode
+from bursar.money import parse_money
+from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
 from bursar_policies.document import parse_documents
 from bursard import doctor
@@ -66,7 +70,7 @@ class Site(World):
     def why(self, job: JobRecord) -> tuple[ReasonCode, str, str]:
         cycle = Cycle(self.engine)
         cycle.once()
-        task = first_pending(self.state, job)
+        task = first_pending(self.state, job) if job.array is not None else job
         assert task is not None
         reason = reason_of(self.state, cycle, task, self.engine.now())
         assert reason is not None
@@ -278,3 +282,50 @@ def test_plan_tells_the_whole_and_each_task_and_explain_the_room_of_the_cap(at_a
         assert (cap.settled_nanos, cap.held_nanos, cap.room_after_nanos) == (0, 2 * task, 1)
 
     at_a_desk(story)
+
+
+def capped(site: Site, nanos: int) -> JobRecord:
+    return site.submit(max_cost_nanos=nanos, currency="USD")
+
+
+def least_of(site: Site) -> int:
+    """What the refusal of a cap of 1 nano says would do."""
+    with pytest.raises(BudgetExceeded) as refused:
+        capped(site, 1)
+    return parse_money(f"{refused.value.facts['needed']} USD").nanos
+
+
+def test_the_least_that_is_told_is_accepted_and_starts_and_one_nano_less_is_refused(site: Site) -> None:
+    least = least_of(site)
+    with pytest.raises(BudgetExceeded, match="can never pay for this: one second of it") as no:
+        capped(site, least - 1)
+    assert no.value.exit_code == 3
+    assert no.value.facts["max_cost"] == f"{(least - 1) / 10**9:.9f}"
+    assert no.value.facts["currency"] == "USD"
+    job = capped(site, least)
+    site.cycle()
+    assert job.attempt is not None
+
+
+def test_a_cap_is_not_refused_while_nothing_is_there_that_could_run_the_job(site: Site) -> None:
+    job = site.submit(max_cost_nanos=1, currency="USD", nodes=2)
+    assert site.why(job)[0] is ReasonCode.EXCEEDS_NODE_CAPACITY
+
+
+def test_a_cap_is_not_lowered_to_what_never_pays(site: Site) -> None:
+    blocker = site.submit(options=(ResourceRequest(cpu_milli=8_000),))
+    site.cycle()
+    assert blocker.attempt is not None
+    job = capped(site, site.task_nanos)
+    site.cycle()
+    assert job.attempt is None
+    with pytest.raises(BudgetExceeded, match="can never pay"):
+        jobs.update(site.state, job, {"max_cost_nanos": 1})
+
+
+def test_what_prices_say_no_to_is_told_in_the_currency_of_the_books(site: Site) -> None:
+    job = site.submit(max_price_nanos_per_hour=1, currency="USD")
+    code, message, remedy = site.why(job)
+    assert code is ReasonCode.PRICE_CAP_EXCEEDED
+    assert message.count(" USD/h") == 2
+    assert " USD/h" in remedy

@@ -36,10 +36,11 @@ class Refusal(NamedTuple):
 
 
 class Rooms:
-    """What the hard budgets can still promise, less what this plan already promised."""
+    """What the hard budgets can still promise, less what this plan already promised, in `currency`."""
 
-    def __init__(self, budgets: Mapping[str, BudgetRoom]) -> None:
+    def __init__(self, budgets: Mapping[str, BudgetRoom], currency: str = "") -> None:
         self.budgets = budgets
+        self.currency = currency
         self._promised: dict[str, int] = {}
 
     def room_nanos(self, budget: str) -> int:

@@ -122,7 +122,7 @@ def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 5
         rate_nanos_per_hour=rate,
         expected_nanos=cumulative(rate, start.time_limit_us),
         worst_nanos=worst,
-        currency=snapshot.budgets[known[0]].currency if known else "",
+        currency=snapshot.currency,
         rooms_after=tuple((name, rooms.room_nanos(name)) for name in known),
     )
 
@@ -236,14 +236,13 @@ def _alternatives(snapshot: Snapshot, index: int, now: int, planner: Planner) ->
             continue
         rows = [member.node for member in start.members]
         priced = all(int(snapshot.nodes.rate[row]) >= 0 for row in rows)
-        currency = next((snapshot.budgets[b].currency for b in start.budgets), "")
         found.append(
             Alternative(
                 change,
                 tuple(snapshot.nodes.names[row] for row in rows),
                 sum(member.rates.total for member in start.members),
                 start.hold_nanos,
-                currency,
+                snapshot.currency,
                 priced,
             )
         )

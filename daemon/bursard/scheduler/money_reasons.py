@@ -34,14 +34,8 @@ def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     return _budget(job_class, refusal, rooms)
 
 
-def _currency(job_class: JobClass, rooms: Rooms) -> str:
-    """The class has no currency of its own; its budgets and caps share one."""
-    known = [rooms.budgets[name].currency for name in job_class.budgets if name in rooms.budgets]
-    return known[0] if known else ""
-
-
 def _price_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
-    currency = _currency(job_class, rooms)
+    currency = rooms.currency
     cap = job_class.max_price_nanos_per_hour
     rate = text.money(refusal.rate_nanos_per_hour, currency)
     return Reason(
@@ -53,7 +47,7 @@ def _price_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
 
 
 def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
-    currency = _currency(job_class, rooms)
+    currency = rooms.currency
     return Reason(
         refusal.code,
         f"its worst case is {text.money(refusal.needed_nanos, currency)} for"
@@ -68,7 +62,7 @@ def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
 
 
 def _own_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
-    currency = _currency(job_class, rooms)
+    currency = rooms.currency
     left = max(job_class.max_cost_nanos, 0)
     rate = text.money(refusal.rate_nanos_per_hour, currency)
     overhead = text.duration(job_class.hold_us - job_class.time_limit_us)

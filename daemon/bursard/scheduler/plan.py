@@ -89,7 +89,7 @@ class Planner:
         self.snapshot = snapshot
         self.now = now
         self.world = world
-        self.rooms = Rooms(snapshot.budgets)
+        self.rooms = Rooms(snapshot.budgets, snapshot.currency)
         self.groups: list[tuple[Action, ...]] = []
         self.reservation: Reservation | None = None
         self.considered = 0

@@ -54,7 +54,7 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
         )
     before = plan.starts[: verdict.starts]
     if verdict.blocked_by == "money":
-        rooms = Rooms(snapshot.budgets)
+        rooms = Rooms(snapshot.budgets, snapshot.currency)
         for start in before:
             rooms.promise(start.budgets, start.hold_nanos)
         if verdict.claimed:

@@ -6,14 +6,16 @@ Why     a job that waits for money that can never come is worse than an error wi
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bursar.clock import SECOND_US, format_duration
 from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.model import DeviceShare, JobSpec
-from bursar.money import format_nanos
+from bursar.money import US_PER_HOUR, format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
-from bursard.scheduler.pricing import share_rates
+from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import money
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
@@ -27,15 +29,29 @@ def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
     """
-    holds, key = state.cluster.holds, (state.cluster.facts_version, job_class)
+    total = _cheapest(state, job_class, job_class.hold_us)
+    if total is None:
+        return None
+    return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
+
+
+def cheapest_rate(state: Tables, job_class: JobClass) -> int | None:
+    """Nanos per hour of the whole gang where it is cheapest; None when no priced node fits."""
+    shape = replace(job_class, time_limit_us=0, hold_us=0, max_cost_nanos=0)  # all that decides it
+    return _cheapest(state, shape, US_PER_HOUR)
+
+
+def _cheapest(state: Tables, job_class: JobClass, held_us: int) -> int | None:
+    """What the gang costs on an empty cluster while it is held for so long."""
+    holds, key = state.cluster.holds, (state.cluster.facts_version, job_class, held_us)
     if key not in holds:
         if len(holds) >= HOLDS_MAX:
             holds.clear()
-        holds[key] = _cheapest_hold(state, job_class)
+        holds[key] = _searched(state, job_class, held_us)
     return holds[key]
 
 
-def _cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
+def _searched(state: Tables, job_class: JobClass, held_us: int) -> int | None:
     columns = state.cluster.columns()
     costs: list[int] = []
     for row, node_id in enumerate(columns.ids):
@@ -47,14 +63,11 @@ def _cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
             if devices is None:
                 continue
             rates = share_rates(columns, row, devices, option.cpu_milli, option.memory_bytes)
-            cost = held_nanos(rates, job_class.hold_us)
+            cost = held_nanos(rates, held_us)
             best = cost if best is None else min(best, cost)
         if best is not None:
             costs.append(best)
-    if len(costs) < job_class.nodes:
-        return None
-    total = sum(sorted(costs)[: job_class.nodes])
-    return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
+    return sum(sorted(costs)[: job_class.nodes]) if len(costs) >= job_class.nodes else None
 
 
 def _devices(state: Tables, row: int, option: ResourceRequest) -> tuple[DeviceShare, ...] | None:
@@ -72,14 +85,16 @@ def _devices(state: Tables, row: int, option: ResourceRequest) -> tuple[DeviceSh
 
 
 def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: int = 0) -> None:
-    """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case, or the
-    `max_cost` of an array not that of one task.
+    """Raise `BudgetExceeded` when a hard budget that covers the job could never pay its worst case, the
+    `max_cost` of an array not that of one task, or that of a job not one second of it.
 
     Args:
         settled_nanos: what the array has cost already.
     """
     if spec.caps_array:
         _refuse_small_cap(state, spec, settled_nanos)
+    elif spec.max_cost_nanos:
+        _refuse_useless_cap(state, spec)
     if not state.budgets.records:
         return
     _, hard = state.budgets.matching(user, spec)
@@ -141,6 +156,29 @@ def _refuse_small_cap(state: Tables, spec: JobSpec, settled: int) -> None:
             "needed": format_nanos(needed),
             "max_cost": format_nanos(spec.max_cost_nanos),
             "settled": format_nanos(settled),
+            "currency": cash,
+            "reason": "BudgetExhausted",
+        },
+    )
+
+
+def _refuse_useless_cap(state: Tables, spec: JobSpec) -> None:
+    """`max_cost` shortens the time limit, down to one second: what does not pay for that never starts."""
+    limit_us = state.time_limit_of(spec)
+    job_class = state.class_of_spec(spec, (), limit_us)
+    overhead_us = job_class.hold_us - job_class.time_limit_us
+    rate = cheapest_rate(state, job_class)
+    needed = worst_hold(rate, overhead_us + min(SECOND_US, limit_us)) if rate else 0
+    if needed <= spec.max_cost_nanos:
+        return
+    cash = state.currency
+    raise BudgetExceeded(
+        f"max_cost {money(spec.max_cost_nanos, cash)} can never pay for this: one second of it with its"
+        f" {format_duration(overhead_us)} of grace costs {money(needed, cash)} where it is cheapest; set it"
+        f" to {money(needed, cash)} or more, or ask for fewer resources",
+        {
+            "needed": format_nanos(needed),
+            "max_cost": format_nanos(spec.max_cost_nanos),
             "currency": cash,
             "reason": "BudgetExhausted",
         },

@@ -24,4 +24,5 @@ def take(tables: Tables) -> Snapshot:
         facts_version=tables.cluster.facts_version + 1,
         prices=tables.cluster.prices_digest(),
         policies=tables.policies_digest(),
+        currency=tables.currency,
     )
