@@ -598,6 +598,7 @@ class Policy(Result, frozen=True, kw_only=True):
     Attributes:
         change: created | changed | unchanged | removed; empty in lists.
         problem: why this version cannot read it: then it is not in force.
+        notes: of a change, what follows from it that one may not have meant.
         text: empty in lists.
     """
 
@@ -609,6 +610,7 @@ class Policy(Result, frozen=True, kw_only=True):
     applied_by: str
     effective_at: datetime | None
     problem: str
+    notes: tuple[str, ...]
     text: str
 
 

@@ -7,6 +7,7 @@ Why     one rule for every way in: a document is read and checked before anythin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import islice
 
 import msgspec
@@ -14,11 +15,12 @@ import msgspec
 from bursar.errors import InvalidRequest, NotFound, StaleVersion
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
+from bursar.words import plural
 from bursar_policies.document import parse_files
 from bursar_policies.specs import Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.events import PolicyApplied, PolicyDocument, decode
+from bursard.events import NodePriced, PolicyApplied, PolicyDocument, decode
 from bursard.housekeeping import REPRICED_MAX
 from bursard.services.pushback import after_room
 from bursard.state.decide import policies
@@ -55,10 +57,10 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         now = engine.now()
         events = policies.apply_documents(state, documents, now)
         engine.commit(events, identity.name)
-        self._reprice(now, identity.name)
+        notes = self._reprice(now, identity.name)
         after = {key: state.policies[key] for key in before}
         await engine.durable()
-        return pb.ApplyResponse(policies=await self._changes(before, after))
+        return pb.ApplyResponse(policies=await self._changes(before, after, notes))
 
     async def Check(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
         """What `Apply` would do, or every fault; nothing is changed."""
@@ -118,16 +120,32 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             )
         engine.commit(policies.remove(state, kind, name), identity.name)
         now = engine.now()
-        self._reprice(now, identity.name)
+        notes = self._reprice(now, identity.name)
+        if kind == "Budget":
+            notes.append("what it covered is spent without this limit from now on")
+        shown = f"bursar policy show {kind}/{name} --version {document.version}"
+        notes.append(f"`{shown} | bursar policy apply -` brings it back")
         await engine.durable()
-        return _policy(Applied(document, now, identity.name), change="removed")
+        return _policy(Applied(document, now, identity.name), "removed", notes)
 
     # --- inside
 
-    def _reprice(self, now: int, actor: str) -> None:
-        """As many nodes as one turn can bear, so that their prices are right with the answer."""
+    def _reprice(self, now: int, actor: str) -> list[str]:
+        """As many nodes as one turn can bear, so that their prices are right with the answer. What to say of
+        it: nodes that have lost their price.
+        """
         some = list(islice(self.engine.state.nodes.values(), REPRICED_MAX))
-        self.engine.commit(reprice(self.engine.state, self.engine.prices, now, some), actor)
+        events = reprice(self.engine.state, self.engine.prices, now, some)
+        self.engine.commit(events, actor)
+        lost = sum(isinstance(event, NodePriced) and not event.price_id for event in events)
+        if not lost:
+            return []
+        least = "at least " if len(self.engine.state.nodes) > len(some) else ""
+        return [
+            f"{least}{plural(lost, 'node')} {'has' if lost == 1 else 'have'} no price from now on: what"
+            " runs there costs nobody knows what, and a job with a hard budget, max_cost or max_price does"
+            " not start there (`bursar prices explain NODE`)"
+        ]
 
     async def _read(self, request: pb.ApplyRequest) -> tuple[Document, ...]:
         if not request.sources:
@@ -155,12 +173,16 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         return await self.engine.read(_read_history)
 
     async def _changes(
-        self, before: dict[Key, PolicyDocument | None], after: dict[Key, PolicyDocument]
+        self,
+        before: dict[Key, PolicyDocument | None],
+        after: dict[Key, PolicyDocument],
+        notes: Sequence[str],
     ) -> list[pb.Policy]:
+        """Each document with what became of it; what follows from all of them is said with the first."""
         history = await self._history()
-        return [
-            _policy(_of(history, after[key]), change=_change(old, after[key])) for key, old in before.items()
-        ]
+        told = [_policy(_of(history, after[key]), _change(old, after[key])) for key, old in before.items()]
+        told[0].notes.extend(notes)
+        return told
 
 
 def _keys(documents: tuple[Document, ...]) -> list[Key]:
@@ -198,7 +220,7 @@ def _row(applied: Applied) -> pb.Policy:
     return wire
 
 
-def _policy(applied: Applied, change: str = "") -> pb.Policy:
+def _policy(applied: Applied, change: str = "", notes: Sequence[str] = ()) -> pb.Policy:
     document = applied.document
     return pb.Policy(
         kind=document.kind,
@@ -210,4 +232,5 @@ def _policy(applied: Applied, change: str = "") -> pb.Policy:
         text=document.text,
         change=change,
         problem=document.problem,
+        notes=notes,
     )

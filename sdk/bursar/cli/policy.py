@@ -51,8 +51,19 @@ def policy_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> 
 
     Example: bursar policy apply budgets.yaml
     """
-    found = client.apply_policies(read_sources(paths))
-    emit([view.policy(each) for each in found], POLICY_COLUMNS, output, identity="name")
+    emit_applied([view.policy(each) for each in client.apply_policies(read_sources(paths))], output)
+
+
+def emit_applied(rows: list[Row], output: Output) -> None:
+    """What was applied, and beside it what follows from it."""
+    emit(rows, POLICY_COLUMNS, output, identity="name")
+    for row in rows:
+        _note(row)
+
+
+def _note(row: Row) -> None:
+    for note in row["notes"]:
+        say(f"note: {clean(note)}")
 
 
 @policy.command("check")
@@ -122,6 +133,7 @@ def policy_rm(client: WireClient, name: str, kind: str, output: Output) -> None:
         columns=POLICY_COLUMNS,
         identity="name",
     )
+    _note(row)
 
 
 @policy.command("diff")

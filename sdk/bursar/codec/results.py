@@ -514,6 +514,7 @@ def policy(wire: money_pb2.Policy) -> results.Policy:
         applied_by=wire.applied_by,
         effective_at=instant(wire.effective_at),
         problem=wire.problem,
+        notes=tuple(wire.notes),
         text=wire.text,
     )
 

@@ -644,6 +644,7 @@ def policy(wire: money_pb2.Policy) -> View:
         "applied_by": wire.applied_by,
         "effective_at": instant(wire.effective_at),
         "problem": wire.problem or None,
+        "notes": list(wire.notes),
         "text": wire.text or None,
     }
 

@@ -62,6 +62,7 @@ class Policy(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
     kind: builtins.str
     name: builtins.str
     version: builtins.int
@@ -74,6 +75,10 @@ class Policy(google.protobuf.message.Message):
     """created | changed | unchanged | removed"""
     problem: builtins.str
     """why this version cannot read it: then it is not in force"""
+    @property
+    def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of a change: what follows from it that one may not have meant"""
+
     def __init__(
         self,
         *,
@@ -86,8 +91,9 @@ class Policy(google.protobuf.message.Message):
         text: builtins.str = ...,
         change: builtins.str = ...,
         problem: builtins.str = ...,
+        notes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "problem", b"problem", "text", b"text", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "notes", b"notes", "problem", b"problem", "text", b"text", "version", b"version"]) -> None: ...
 
 global___Policy = Policy
 
