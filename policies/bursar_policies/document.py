@@ -83,6 +83,9 @@ def _own_text(lines: list[str], start: int, end: int) -> str:
 
 
 def _document(root: Node, faults: Faults, text: str) -> Document | None:
+    if root.kind == "mapping" and "run" in root.entries and "spec" not in root.entries:
+        faults.add(root, f"this is a job file, not a policy; `bursar submit {faults.source}` takes it")
+        return None
     fields = Fields(root, faults, ("kind", "name", "version", "effective_at", "spec"))
     name = fields.string("name", required=True, pattern=NAME, expected=_NAME_EXPECTED)
     version = fields.integer("version", minimum=0)

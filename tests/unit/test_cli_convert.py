@@ -63,3 +63,20 @@ def test_a_script_is_told_to_be_one(tmp_path: Path, text: str, capsys: pytest.Ca
     assert capsys.readouterr().err == (
         f"error: {file} is a script, which needs no other form: bursar submit '{file}'\n"
     )
+
+
+def test_a_job_file_given_to_convert_and_a_policy_given_to_submit_are_named_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text("name: a\nrun: hostname\nresources: {gpus: 1}\nzone: x\n")
+    assert run(["convert", "job.yaml"]) == 2
+    said = "error: job.yaml is a job file of Bursar already: bursar submit job.yaml\n"
+    assert capsys.readouterr().err == said
+    (tmp_path / "policy.yaml").write_text("kind: Budget\nname: b\nspec: {limit: 1 USD}\n")
+    with FakeServer(tmp_path / "run") as server:
+        monkeypatch.setenv("BURSAR_SERVER", server.url)
+        assert run(["submit", "policy.yaml"]) == 2
+        assert not server.requests
+    said = "policy.yaml:1:1: this is a policy, not a job; `bursar policy apply policy.yaml` takes it"
+    assert capsys.readouterr().err == f"error: {said}\n"

@@ -204,7 +204,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         ("#BURSAR -N 4", "'-N' is not a flag of #BURSAR"),
         ("#BURSAR --time_limit 4h", "did you mean '--time-limit'?"),
         ("#BURSAR --spot=yes", "--spot: takes no value"),
-        ("#BURSAR --max-cost 500 USD", "'USD' is not a flag; quote values"),
+        ("#BURSAR --max-cost 500 USD", "'USD' is not a flag; quote a value"),
         ("#BURSAR --gpus H100:99", "--gpus: is '99' GPUs"),
     ],
 )
@@ -279,3 +279,12 @@ def test_names_that_are_taken_from_files_are_legal() -> None:
     assert parse_script("echo\n", "<stdin>", "/", ())[0].name == ""
     assert parse_script("echo\n", "/x/my job (1).sh", "/", ())[0].name == "my-job-1-.sh"
     assert parse_script("echo\n", "42", "/", ())[0].name == "job-42"
+
+
+@pytest.mark.parametrize("word", ["BURSAR --name", "SBATCH --job-name"])
+def test_a_stray_word_is_shown_where_it_stands(word: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_script(f"#!/bin/bash\n#{word}=my name\ntrue\n", "a.sh", "/w")
+    [fault] = refused.value.faults
+    assert (fault.line, fault.column, fault.field) == (2, len(word) + 6, "")
+    assert fault.message.startswith("'name' is not a flag; quote a value that holds spaces")

@@ -300,3 +300,11 @@ def test_a_damaged_document_is_read_or_refused_and_never_crashes(
     assert documents or found
     for document in documents:
         assert parse_documents(document.text, "y.yaml")[0].spec == document.spec
+
+
+def test_a_job_file_is_named_as_one_in_one_line() -> None:
+    with pytest.raises(PolicyInvalid) as refused:
+        parse_documents("name: a\nresources: {gpus: 1}\nrun: hostname\nzone: x\n", "job.yaml")
+    assert [str(fault) for fault in refused.value.faults] == [
+        "job.yaml:1:1: this is a job file, not a policy; `bursar submit job.yaml` takes it"
+    ]

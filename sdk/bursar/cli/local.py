@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bursar.cli.common import fail, listing, server_of
-from bursar.cli.misc import not_built
+from bursar.cli.groups import not_built
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
@@ -50,7 +50,7 @@ def up(
     Example: bursar up --agents 2 --detach
     """
     if http is not None:
-        not_built("up --http")
+        raise not_built("up --http")
     if simulate_gpus and _GPUS.fullmatch(simulate_gpus) is None:
         raise InvalidRequest(
             f"--simulate-gpus: {simulate_gpus!r} is not a type and a count of 1 to 99, such as H100:8"

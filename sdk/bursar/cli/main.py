@@ -45,7 +45,6 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "requeue": Verb("jobs:requeue", "Stop a job's attempt and run it again."),
         "update": Verb("jobs:update", "Change a pending job."),
         "step": Verb("steps:step", "Start processes on the nodes of the running job."),
-        "attach": Verb("misc:attach", "Open a terminal in a running job (not built yet)."),
         "top": Verb("cluster:top", "Show what runs now, live."),
     },
     "Cluster": {
@@ -58,7 +57,6 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     "Money": {
         "cost": Verb("money:cost", "Sum up cost by any dimension."),
         "budget": Verb("money:budget", "List or show budgets."),
-        "forecast": Verb("misc:forecast", "Forecast spending (not built yet)."),
         "prices": Verb("money:prices", "List or apply prices."),
         "report": Verb("money:report", "Write a report: FOCUS export, statement."),
     },

@@ -1,4 +1,4 @@
-"""Verbs about the program itself: version, config, completion, sim, and those not built yet."""
+"""Verbs about the program itself: version, config, completion, sim."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -15,13 +15,8 @@ import bursar
 from bursar.cli.common import listing, server_of
 from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.output import Column, Output, Row, emit_one
-from bursar.errors import BursarError, InvalidRequest, NotBuilt
+from bursar.errors import BursarError, InvalidRequest
 from bursar.extras import absence
-
-
-def not_built(what: str) -> NoReturn:
-    """Refuse what the contract names and this version does not do."""
-    raise NotBuilt(f"{what} is part of the contract, not built yet in version {bursar.__version__}")
 
 
 def part_of_daemon(module: str, what: str) -> Any:
@@ -38,28 +33,10 @@ def part_of_daemon(module: str, what: str) -> Any:
         ) from None
 
 
-_PASS = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-
-@click.command(context_settings=_PASS)
-def attach() -> None:
-    """Open a terminal in a running job. Part of the contract, not built yet.
-
-    Example: bursar attach 12
-    """
-    not_built("attach")
-
-
-@click.command(context_settings=_PASS)
-def forecast() -> None:
-    """Forecast spending against budgets. Part of the contract, not built yet.
-
-    Example: bursar forecast
-    """
-    not_built("forecast")
-
-
-@click.command(context_settings={**_PASS, "help_option_names": []}, add_help_option=False)
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sim(arguments: tuple[str, ...]) -> int:
     """Run the scheduler, budgets and ledger on a recorded workload under a virtual clock.

@@ -16,9 +16,8 @@ from bursar.cli.cluster import PRICE_COLUMNS, RATE
 from bursar.cli.common import changing, connected, listing, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
-from bursar.cli.misc import not_built
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
-from bursar.cli.policy import POLICY_COLUMNS, read_sources
+from bursar.cli.policy import emit_applied, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest
@@ -324,8 +323,7 @@ def prices_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> 
 
     Example: bursar prices apply aws-us-east-1.yaml
     """
-    rows = [view.policy(each) for each in client.apply_policies(read_sources(paths))]
-    emit(rows, POLICY_COLUMNS, output, identity="name")
+    emit_applied([view.policy(each) for each in client.apply_policies(read_sources(paths))], output)
 
 
 # ------------------------------------------------------------------ reports
@@ -377,21 +375,6 @@ def report_statement(client: WireClient, period: str, out: str | None, form: str
     default = "text" if form == "table" else form
     chosen = _form(out, {".txt": "text", ".csv": "csv", ".json": "json"}, default)
     _write_report(client, "statement", period, chosen, out, "", project)
-
-
-def _later(name: str) -> None:
-    @report.command(
-        name,
-        context_settings={"ignore_unknown_options": True},
-        help=f"Part of the contract, not built yet.\n\nExample: bursar report {name}",
-    )
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def later(arguments: tuple[str, ...]) -> None:
-        not_built(f"report {name}")
-
-
-for _name in ("idle", "waste", "utilization", "budgets"):
-    _later(_name)
 
 
 def _form(out: str | None, endings: dict[str, str], default: str) -> str:

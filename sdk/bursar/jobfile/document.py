@@ -143,6 +143,9 @@ def _apply(flags: RunFlags, root: Node, faults: Faults) -> None:
 
 def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     """The job of one tree. What it returns means something only when `faults` stayed empty."""
+    if root.kind == "mapping" and {"kind", "spec"} <= set(root.entries):
+        faults.add(root, f"this is a policy, not a job; `bursar policy apply {faults.source}` takes it")
+        return JobSpec()
     fields = read_mapping(
         root, faults, _BUILT, renamed=_SECOND_NAMES, hints=_HINTS, unbuilt=tuple(_NOT_BUILT)
     )

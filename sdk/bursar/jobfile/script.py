@@ -269,7 +269,7 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
         name = flag.removeprefix("--").replace("-", "_")
         if not flag.startswith("--") or name not in _BURSAR_FLAGS or "_" in flag:
             if not word.startswith("-"):
-                _stray(place, word, faults)
+                _stray(directive, word, faults)
                 return
             _unknown(place, known, faults, "BURSAR")
             return
@@ -284,8 +284,10 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
         yield Option(name, value, place)
 
 
-def _stray(place: Place, word: str, faults: FlagFaults) -> None:
-    faults.add(FlagNode("scalar", place), f"{quote(word)} is not a flag; quote values that hold spaces")
+def _stray(directive: _Directive, word: str, faults: FlagFaults) -> None:
+    at = re.search(rf"(?<!\S){re.escape(word)}(?!\S)", directive.whole)
+    message = f'{quote(word)} is not a flag; quote a value that holds spaces, as in --job-name="my job"'
+    faults.add_at(directive.line, at.start() + 1 if at else 1, message)
 
 
 def _slurm_options(words: list[str], directive: _Directive, faults: FlagFaults) -> Iterator[Option]:
@@ -302,7 +304,7 @@ def _slurm_options(words: list[str], directive: _Directive, faults: FlagFaults) 
         split = _split_slurm(word)
         place = _place(directive, word, split[0])
         if not word.startswith("-"):
-            _stray(place, word, faults)
+            _stray(directive, word, faults)
             return
         flag, value = split
         found = options.find(flag.lstrip("-")) if flag.startswith("--") or len(flag) == 2 else []

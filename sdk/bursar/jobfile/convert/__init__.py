@@ -8,6 +8,7 @@ Why     people try what they have. A file that is recognised gets one sentence i
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -71,8 +72,11 @@ def convert(text: str, source: str) -> Converted:
     found = _read(text)
     if found is None:
         faults = Faults(source)
-        load_yaml(text, faults)
+        roots = load_yaml(text, faults)
         raise_if_any(faults, error=InvalidRequest)
+        if roots and "run" in roots[0].entries:
+            command = f"bursar submit {shlex.quote(source)}"
+            raise InvalidRequest(f"{source} is a job file of Bursar already: {command}")
         raise InvalidRequest(
             f"{source} is not a file of SkyPilot, dstack, Nomad, Kubernetes or Ray that is recognised; "
             "a job file has at least `run: COMMAND`"
