@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis tries, and programs that are compiled once.
+"""What all tests share: an environment of nobody's, how hard Hypothesis tries, and programs compiled once.
 
 Why     every push runs a few examples of each property in seconds; `make nightly` runs very many of them.
         A test that names a number of its own means that number for both.
@@ -7,14 +7,25 @@ Why     every push runs a few examples of each property in seconds; `make nightl
 from __future__ import annotations
 
 import compileall
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+OURS = ("BURSAR_BENCH_DATA", "BURSAR_FUZZ_ROUNDS", "BURSAR_GOLDEN", "BURSAR_SIM_SEEDS")
+SOMEBODYS = (
+    "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "CREDENTIALS_DIRECTORY", "FORCE_COLOR", "LINES", "LOCAL_RANK",
+    "NOTIFY_SOCKET", "NO_COLOR", "SQUEUE_FORMAT", "TERM", "WATCHDOG_PID", "WATCHDOG_USEC",
+)  # fmt: skip
+"""What a terminal, a service manager or a job may have set, and the product heeds."""
 QUICK_EXAMPLES = 40
 NIGHTLY_EXAMPLES = 2000
 
+for name in list(os.environ):
+    if name in SOMEBODYS or (name.startswith(("BURSAR_", "SLURM_", "XDG_")) and name not in OURS):
+        del os.environ[name]
+os.environ["LC_ALL"] = "C.UTF-8"  # what other programs say, and how they sort, is the same everywhere
 # A busy machine makes one example slow, which says nothing about the property. The same examples each time:
 # what a change broke fails for it, and not for whoever comes by; `make nightly` looks for new ones.
 settings.register_profile(

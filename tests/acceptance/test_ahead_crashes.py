@@ -31,7 +31,7 @@ def lines(path: Path) -> Counter[str]:
     return Counter(path.read_text().splitlines()) if path.exists() else Counter()
 
 
-def wait_for(what: str, probe: Callable[[], bool], limit_s: float = 90) -> None:
+def wait_for(what: str, probe: Callable[[], bool], limit_s: float = 120) -> None:
     deadline = time.monotonic() + limit_s
     while not probe():
         assert time.monotonic() < deadline, what

@@ -108,13 +108,13 @@ def test_a_full_disk_refuses_and_loses_nothing(make_cluster: Callable[..., Any],
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (said := cluster.run("run", "--", "true", code=None)).returncode == 0:
         assert time.monotonic() < deadline
     assert said.returncode in (1, 3, 5), said
     assert any(word in said.stderr for word in ("disk", "space", "write its log", "answers")), said.stderr
     ballast.unlink()
-    cluster.ready(60)
+    cluster.ready()
     assert cluster.show(kept["id"])["state"] == "SUCCEEDED"
     assert cluster.ended(cluster.job("--", "true"))["state"] == "SUCCEEDED"
     broken = [each["check"] for each in cluster.ask("doctor", "--full", code=None) if not each["ok"]]

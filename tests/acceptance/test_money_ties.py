@@ -67,13 +67,15 @@ def test_a_hard_budget_is_never_passed_under_a_flood(cluster: Any) -> None:
     with WireClient(cluster.server) as client:
         ids = [answer.job.id for answer in client.submit_many(specs)]
         looks, quiet, before = 0, 0, (-1, -1)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while quiet < 20:
             assert time.monotonic() < deadline
             (now,) = client.budgets(name="flood")
             assert now.settled_nanos + now.held_nanos <= now.limit_nanos == 400_000
             looks += 1
-            moved = (now.settled_nanos, now.held_nanos) != before or now.held_nanos > 0
+            moved = (
+                (now.settled_nanos, now.held_nanos) != before or now.held_nanos > 0 or not now.settled_nanos
+            )
             quiet, before = 0 if moved else quiet + 1, (now.settled_nanos, now.held_nanos)
             time.sleep(0.03)
     jobs = [each for each in cluster.ask("ls", "--state", "all", "--limit", "1000") if each["id"] in set(ids)]
@@ -186,7 +188,7 @@ def test_soft_budgets_let_pass_and_raise_their_thresholds(cluster: Any) -> None:
     def crossed() -> int:
         return sum(e["subject"] == "soft" for e in cluster.ask("events", "--kind", "threshold-crossed"))
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while crossed() < 2:
         assert time.monotonic() < deadline, "thresholds raise events"
         time.sleep(0.2)

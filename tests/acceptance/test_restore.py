@@ -46,7 +46,7 @@ def restored(own_cluster: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     (cluster.state / "daemon").rename(cluster.home / "daemon.before")
     cluster.run("restore", str(backup), "--state-dir", str(cluster.state))
     cluster.up()
-    cluster.ready(60)
+    cluster.ready()
     yield cluster, jobs
     for gate in gates.values():
         gate.touch()
@@ -85,7 +85,7 @@ def test_a_job_that_ended_after_the_backup_comes_to_an_end_again(restored: Any) 
 def test_what_the_log_does_not_know_is_ended_on_its_node(restored: Any) -> None:
     cluster, jobs = restored
     cluster.run("show", jobs["lost"], code=4)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while running(str(cluster.work / "gate-lost")):
         assert time.monotonic() < deadline, "the job of a lost life still runs"
         time.sleep(0.1)

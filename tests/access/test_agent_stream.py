@@ -44,7 +44,7 @@ async def say(site: Site, *messages: pb.AgentMessage, token: str = "") -> tuple[
         "/bursar.v1.Agents/Connect",
         request_serializer=pb.AgentMessage.SerializeToString,
         response_deserializer=pb.DaemonMessage.FromString,
-    )(metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+    )(metadata=(("authorization", f"Bearer {token}"),), timeout=120)
     answers: list[Any] = []
     with contextlib.suppress(aio.AioRpcError):  # its status says why, below
         await stream.write(messages[0])
@@ -153,7 +153,7 @@ def test_a_hello_of_all_that_may_be_told_is_taken_in_pages_that_pass() -> None:
             "/bursar.v1.Agents/Connect",
             request_serializer=pb.AgentMessage.SerializeToString,
             response_deserializer=pb.DaemonMessage.FromString,
-        )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=60)
+        )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=120)
         for message in messages:
             await stream.write(message)
         assert (await stream.read()).WhichOneof("body") == "welcome"
@@ -205,7 +205,7 @@ async def first_answer(site: Site, messages: list[pb.AgentMessage]) -> Any:
         "/bursar.v1.Agents/Connect",
         request_serializer=pb.AgentMessage.SerializeToString,
         response_deserializer=pb.DaemonMessage.FromString,
-    )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=20)
+    )(metadata=(("authorization", f"Bearer {await secret(site)}"),), timeout=120)
     with contextlib.suppress(asyncio.InvalidStateError):  # it was refused meanwhile
         for message in messages:
             await stream.write(message)
@@ -311,7 +311,7 @@ def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(seed: int) -> Non
         for word in words:
             status, details, _ = await say(site, hellos[0], word, token=token)
             assert status not in ("INTERNAL", "UNKNOWN"), (word, details)
-        await asyncio.wait_for(site.engine.durable(), 10)
+        await asyncio.wait_for(site.engine.durable(), 120)
 
     logging.getLogger("bursard.services").setLevel(logging.CRITICAL)
     play(story)
@@ -333,7 +333,7 @@ def test_an_agents_stream_ends_with_the_secret_it_was_admitted_on() -> None:
             "/bursar.v1.Agents/Connect",
             request_serializer=pb.AgentMessage.SerializeToString,
             response_deserializer=pb.DaemonMessage.FromString,
-        )(metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+        )(metadata=(("authorization", f"Bearer {token}"),), timeout=120)
         await stream.write(pb.AgentMessage(hello=HELLO))
         assert (await stream.read()).WhichOneof("body") == "welcome"
         node = site.engine.state.node_by_name("n2")

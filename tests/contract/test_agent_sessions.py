@@ -79,7 +79,7 @@ class Agent:
             "/bursar.v1.Agents/Connect",
             request_serializer=pb.AgentMessage.SerializeToString,
             response_deserializer=pb.DaemonMessage.FromString,
-        )(metadata=(("authorization", f"Bearer {self.site.token(self.name, 'agent')}"),), timeout=60)
+        )(metadata=(("authorization", f"Bearer {self.site.token(self.name, 'agent')}"),), timeout=120)
         self._reader = asyncio.create_task(self._listen(self.stream))
         await self.say(pb.AgentMessage(hello=self._hello()))
 

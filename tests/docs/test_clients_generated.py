@@ -15,7 +15,7 @@ ROOM = ROOT / "sdk/bursar/client"
 
 def check() -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / ".ci/generate-clients"), "--check"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_the_waiting_clients_are_what_make_clients_writes():

@@ -82,7 +82,7 @@ def shell_block(word: str) -> str:
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     return subprocess.run(
-        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=60, env=environ
+        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=120, env=environ
     )
 
 

@@ -47,7 +47,7 @@ def test_no_line_of_a_man_page_is_taken_for_a_command_of_roff() -> None:
 @pytest.mark.parametrize("page", ["bursar.1", "bursard.8", "bursar-agent.8"])
 def test_man_renders_each_page(page: str) -> None:
     command = ["man", "--warnings", "-l", str(ROOT / "packaging/man" / page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "DESCRIPTION" in done.stdout
 
@@ -110,7 +110,7 @@ def builder() -> str:
     for name in ("podman", "docker"):
         if (
             shutil.which(name)
-            and not subprocess.run([name, "info"], capture_output=True, timeout=60).returncode
+            and not subprocess.run([name, "info"], capture_output=True, timeout=120).returncode
         ):
             return name
     return ""

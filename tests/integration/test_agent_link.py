@@ -43,7 +43,7 @@ class Shell:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not holds():  # noqa: ASYNC110  what it waits for has no event
             await asyncio.sleep(0.01)
 

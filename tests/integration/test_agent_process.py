@@ -127,7 +127,7 @@ def assignment(
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not holds():  # noqa: ASYNC110  other processes have no event
             await asyncio.sleep(0.01)
 
@@ -315,7 +315,7 @@ def test_sigterm_ends_the_agent_and_not_its_jobs(tmp_path: Path) -> None:
         await w.daemon.until(lambda: bool(w.daemon.bodies("started")))
         pid = w.daemon.bodies("started")[0].pid
         agent.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(agent.wait(), 10) == 0
+        assert await asyncio.wait_for(agent.wait(), 120) == 0
         os.kill(pid, 0)
         assert await w.terminate_all() == 0
         with pytest.raises(ProcessLookupError):

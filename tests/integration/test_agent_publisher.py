@@ -45,7 +45,7 @@ class Mosquitto:
         self._process = await asyncio.create_subprocess_exec(
             MOSQUITTO, "-c", str(self._config), stderr=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -99,7 +99,7 @@ async def next_of(
     queue: asyncio.Queue[aiomqtt.Message], topic: str, publisher: Publisher | None = None
 ) -> aiomqtt.Message:
     """The next message of one topic, offering fresh telemetry meanwhile as an agent does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             if publisher is not None:
                 publisher.offer(batch(2))

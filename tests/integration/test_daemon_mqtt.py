@@ -20,7 +20,7 @@ from bursar.model import JobSpec
 from bursar.resources import ResourceRequest
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 def until(true: Callable[[], bool], what: str) -> None:

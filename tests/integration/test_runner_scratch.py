@@ -25,7 +25,7 @@ def as_the_unit(story: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["setpriv", f"--bounding-set={WITHOUT}", f"--inh-caps={WITHOUT}", sys.executable, "-c", head + story,
          ":".join(sys.path), *words],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

@@ -170,7 +170,7 @@ def test_root_without_the_right_to_pass_by_modes_removes_it_too() -> None:
     done = subprocess.run(
         ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", sys.executable, "-c", story,
          ":".join(sys.path)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.stdout.split(), done.stderr) == (["closed", "False"], "")
 

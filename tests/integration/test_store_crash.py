@@ -103,7 +103,7 @@ def test_everything_acknowledged_survives_kill_9_again_and_again(tmp_path: Path)
         # Die after a different number of acknowledgements each time, commits in flight.
         lines += [process.stdout.readline() for _ in range(3 + 40 * round_number)]
         process.send_signal(signal.SIGKILL)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=120)
         lines += rest.splitlines(keepends=True)
         acked = acknowledged(lines)
         assert acked > before
@@ -120,20 +120,20 @@ def test_a_killed_holder_leaves_no_stale_lock_and_a_live_one_is_named(tmp_path: 
     with pytest.raises(StoreUnavailable, match=f"pid {process.pid}"):
         SqliteStore(directory)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     SqliteStore(directory).close()
 
 
 def test_a_write_the_system_refuses_is_never_acknowledged(tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands for a full disk where nobody may mount one: writes fail with EFBIG."""
     directory = tmp_path / "state"
-    child(directory, limit=10).communicate(timeout=60)
+    child(directory, limit=10).communicate(timeout=120)
 
     def cap() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
     process = child(directory, preexec_fn=cap)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 70, errors
     lines = output.splitlines(keepends=True)
     assert "unknown" in lines[-1]
@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_serves_again_with_space(small_di
     """1. work until full: exit 70; 2. a start is refused, saying so; 3. space returns: all is there."""
     directory = small_disk / "state"
     process = child(directory)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 70, errors
     lines = output.splitlines(keepends=True)
     assert "full" in lines[-1]
@@ -183,7 +183,7 @@ def test_a_start_on_a_full_disk_is_refused_with_place_and_remedy(small_disk: Pat
 
 
 def test_a_read_only_disk_is_refused(small_disk: Path) -> None:
-    child(small_disk / "state", limit=20).communicate(timeout=60)
+    child(small_disk / "state", limit=20).communicate(timeout=120)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for directory in (small_disk / "state", small_disk / "other"):
         with pytest.raises(StoreUnavailable, match="read-only"):

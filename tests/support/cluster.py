@@ -26,7 +26,7 @@ from bursar.errors import BursarError
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
-CALL_S = 60
+CALL_S = 180
 
 
 def processes(*words: str) -> list[int]:
@@ -44,7 +44,7 @@ def processes(*words: str) -> list[int]:
     return found
 
 
-def until(probe: Callable[[], T], what: str, limit_s: float = 30, every_s: float = 0.1) -> T:
+def until(probe: Callable[[], T], what: str, limit_s: float = 120, every_s: float = 0.1) -> T:
     """Ask until the answer is true, and give it; a test fails when it never is."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -148,7 +148,7 @@ class Cluster:
         except BursarError:
             return None
 
-    def until_state(self, job: str, *states: str, limit_s: float = 30) -> Any:
+    def until_state(self, job: str, *states: str, limit_s: float = 120) -> Any:
         """Wait until a job is in one of these states."""
         seen: list[str] = []
 
@@ -163,7 +163,7 @@ class Cluster:
             raise AssertionError(f"{error}; it is {seen}") from None
         return self.show(job)
 
-    def until_attempt(self, job: str, number: int, state: str, limit_s: float = 30) -> None:
+    def until_attempt(self, job: str, number: int, state: str, limit_s: float = 120) -> None:
         """Wait until the newest attempt is this one, in this state."""
 
         def probe() -> bool:
@@ -173,7 +173,7 @@ class Cluster:
 
         until(probe, f"attempt {number} of {job} is {state}", limit_s)
 
-    def ended(self, job: str, limit_s: float = 30) -> Any:
+    def ended(self, job: str, limit_s: float = 120) -> Any:
         """Wait until a job has ended; the job."""
         self.run("wait", "-q", job, "--timeout", str(limit_s), code=None)
         found = self.show(job)
@@ -221,7 +221,7 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
         return len(pids)
 
-    def ready(self, limit_s: float = 30) -> None:
+    def ready(self, limit_s: float = 120) -> None:
         """Wait until the daemon answers and every agent is up."""
 
         def probe() -> bool:

@@ -52,7 +52,7 @@ def start_and_stop(directory: Path, folder: Path) -> None:
     with path.open("wb") as log:
         daemon = subprocess.Popen([sys.executable, "-m", "bursard", *argv], stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not (sockets / "auth.sock").exists():
                 assert daemon.poll() is None, path.read_text()
                 assert time.monotonic() < deadline

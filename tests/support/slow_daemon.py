@@ -113,7 +113,7 @@ def scenario(play: Callable[[Daemon], Awaitable[None]]) -> None:
     async def whole() -> None:
         daemon = Daemon()
         try:
-            await asyncio.wait_for(play(daemon), 30)
+            await asyncio.wait_for(play(daemon), 120)
         finally:
             await daemon.close()
 

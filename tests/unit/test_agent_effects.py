@@ -362,7 +362,7 @@ class Spool:
 
 async def arrived(found: list[Any], count: int) -> None:
     """Work in a thread is done when the kernel likes."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while len(found) < count:  # noqa: ASYNC110  what is waited for tells nobody
             await asyncio.sleep(0)
 

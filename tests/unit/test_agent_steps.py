@@ -58,7 +58,7 @@ class Site:
         return channel
 
     async def hears(self, channel: socket.socket) -> bytes:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(channel, 1000), 20)
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(channel, 1000), 120)
 
     def known(self) -> int:
         return len(self.steps._connections)

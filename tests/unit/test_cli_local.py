@@ -120,7 +120,7 @@ class Commands:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert not check or done.returncode == 0, done.stderr
@@ -276,7 +276,7 @@ def test_three_ups_at_once_make_one_cluster(cluster):
         for _ in range(3)
     ]
     for process in ups:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
     assert cluster.pids().keys() == {"daemon", "local-1"}
     assert [one.name for one in processes.running_below(str(cluster.directory))].count("daemon") == 1

@@ -82,7 +82,7 @@ def test_a_stream_to_a_daemon_that_was_started_again_has_a_new_token(fake, clien
     fake.__exit__()
     fake.forget_tokens()
     fake.__enter__()
-    found, deadline = [], time.monotonic() + 20
+    found, deadline = [], time.monotonic() + 120
     while not found:  # the channel takes a moment to find the new socket
         with contextlib.suppress(errors.ServerUnavailable):
             found = answers()

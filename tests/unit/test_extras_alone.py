@@ -45,7 +45,7 @@ def importable(packages: tuple[str, ...], extras: set[str]) -> str:
     present = {module for extra in extras for module in MODULES_OF[extra]}
     absent = {module for modules in MODULES_OF.values() for module in modules} - present
     probe = PROBE.format(absent=absent, packages=packages)
-    done = subprocess.run([sys.executable, "-P", "-c", probe], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", probe], capture_output=True, text=True, timeout=120)
     return done.stderr if done.returncode else ""
 
 
@@ -100,7 +100,7 @@ def start(module: str, argv: list[str], absent: set[str], home: object) -> subpr
     program = RUN.format(absent=absent, argv=argv, module=module)
     environ = {"HOME": str(home), "PATH": "/usr/bin:/bin", "BURSAR_AGENT_STATE_DIR": str(home)}
     return subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, env=environ
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=120, env=environ
     )
 
 

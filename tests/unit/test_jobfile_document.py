@@ -218,6 +218,6 @@ def test_reading_a_job_file_loads_neither_grpc_nor_the_tables_of_slurm() -> None
         "print([m for m in ('grpc', 'google.protobuf', 'bursar.jobfile.slurm') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"

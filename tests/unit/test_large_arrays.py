@@ -310,7 +310,7 @@ def test_who_watches_a_task_that_is_no_record_hears_of_its_end(at_a_desk: Any) -
         for _ in range(100):
             await asyncio.sleep(0)  # until it waits
         await desk.verb("cancel", ref)
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, 120)
         assert states[-1] == "CANCELLED"
 
     at_a_desk(story)

@@ -26,7 +26,7 @@ def test_while_a_read_waits_for_the_disk_other_calls_go_on() -> None:
         old = await daemon.ended()
         daemon.store.gate.clear()
         waiting = asyncio.create_task(daemon.get("1"))
-        assert await asyncio.to_thread(daemon.store.began.acquire, timeout=30)
+        assert await asyncio.to_thread(daemon.store.began.acquire, timeout=120)
         new = await daemon.submit()
         assert await daemon.get(new) == await daemon.get("2") == await daemon.get("last") == new
         assert not waiting.done()
@@ -76,7 +76,7 @@ def test_one_key_makes_one_job_however_many_ask_at_once() -> None:
     async def play(daemon: Daemon) -> None:
         daemon.store.gate.clear()
         twice = [asyncio.create_task(daemon.submit(key="k")) for _ in range(3)]
-        assert await asyncio.to_thread(daemon.store.began.acquire, timeout=30)
+        assert await asyncio.to_thread(daemon.store.began.acquire, timeout=120)
         daemon.store.gate.set()
         first, *others = await asyncio.gather(*twice)
         assert others == [first, first]

@@ -62,7 +62,7 @@ def scenario(play: Callable[[Site], Awaitable[None]], *, jobs: int = 2) -> None:
         site = Site(jobs=jobs)
         agent = asyncio.create_task(site.agent())
         try:
-            await asyncio.wait_for(play(site), 30)
+            await asyncio.wait_for(play(site), 120)
         finally:
             agent.cancel()
             await site.engine.writer.close()

@@ -36,7 +36,7 @@ def step(tasks: int, text: str, *large: str, soft: int = 0) -> subprocess.Comple
         "BURSAR_NODE_ADDRESSES": "127.0.0.1",
     }
     words = [sys.executable, "-c", RUN, str(soft), str(tasks), text, *large]
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_step_may_have_more_tasks_than_its_script_may_have_files_and_they_keep_that_limit() -> None:
@@ -69,7 +69,7 @@ def test_what_lies_in_a_jobs_directory_is_not_loaded_by_the_programs_of_steps(
         "srun": [str(tmp_path / "steps" / names.SHIMS / "srun")],
     }[tool]
     done = subprocess.run(
-        [*words, "--version"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        [*words, "--version"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "bursar" in done.stdout

@@ -22,7 +22,7 @@ EXPOSURE_MAX = {DAEMON: 1.5, AGENT: 4.0}
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemd-analyze")
     assert program, "systemd-analyze is missing: apt-get install systemd"
-    return subprocess.run([program, "--no-pager", *arguments], text=True, capture_output=True, timeout=60)
+    return subprocess.run([program, "--no-pager", *arguments], text=True, capture_output=True, timeout=120)
 
 
 def systemd_version() -> int:

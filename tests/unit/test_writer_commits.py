@@ -28,7 +28,7 @@ class GatedStore(ScratchStore):
 
     def append(self, batch: Batch) -> None:
         self.began.release()
-        assert self.gate.acquire(timeout=30)
+        assert self.gate.acquire(timeout=120)
         if self.failing:
             raise CommitUnknown("the disk is full")
         super().append(batch)
@@ -43,7 +43,7 @@ def scenario(play: Callable[[Writer, Any], Awaitable[None]], store: Any, **optio
     async def whole() -> None:
         writer = Writer(store, **options)
         try:
-            await asyncio.wait_for(play(writer, store), 30)
+            await asyncio.wait_for(play(writer, store), 120)
         finally:
             await writer.close()
 
@@ -51,7 +51,7 @@ def scenario(play: Callable[[Writer, Any], Awaitable[None]], store: Any, **optio
 
 
 async def began(store: GatedStore) -> None:
-    assert await asyncio.to_thread(store.began.acquire, timeout=30)
+    assert await asyncio.to_thread(store.began.acquire, timeout=120)
 
 
 def test_a_lone_command_is_committed_at_once() -> None:

@@ -22,7 +22,7 @@ from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import marker_of, place_of
 from bursar_agent.runner.model import Ended, ExitReport, RunnerEvent, StartRequest, StopRequest
 
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 class Bench:
