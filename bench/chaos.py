@@ -466,7 +466,8 @@ def run(asked: argparse.Namespace) -> int:
         if found:
             kept = f"{cluster.home}-kept"
             print(f"seed {asked.seed}, kept in {kept}:", *found[:40], sep="\n  ", flush=True)
-            shutil.copytree(cluster.home, kept, ignore=sockets)
+            with contextlib.suppress(shutil.Error):  # what was removed meanwhile
+                shutil.copytree(cluster.home, kept, ignore=sockets)
         for pid in cluster.remove():
             found.append(f"process {pid} was left by `bursar down`")
             print(found[-1])
