@@ -120,7 +120,7 @@ class Ahead:
             if isinstance(event, AttemptPlaced) and len(event.members) == 1:
                 key = state.pending.key_of(event.job_id)
                 if key is not None:
-                    kind = (key[0], state.pending.limit_of(event.job_id))
+                    kind = (key.job_class, state.pending.limit_of(event.job_id))
                     found[event.attempt_id] = _Known(kind, state.cluster.facts_version)
         return found
 
@@ -200,7 +200,7 @@ class Ahead:
 
     def _left(self, queue: PendingQueue) -> Iterator[tuple[int, str]]:
         """What of a queue still waits, for the same as when it was planned."""
-        key, pending = (queue.job_class, queue.priority), self._state.pending
+        key, pending = queue.key, self._state.pending
         for position, (order, job_id) in enumerate(queue.jobs):
             now = pending.key_of(job_id)
             if now is not None and now == key and pending.limit_of(job_id) == queue.jobs.limits_us[position]:

@@ -18,7 +18,7 @@ import msgspec
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
 from bursar.words import plural
-from bursar_policies.decision import UNCOMPUTABLE, Plan, Snapshot, Start
+from bursar_policies.decision import UNCOMPUTABLE, Plan, QueueKey, Snapshot, Start
 from bursard.ahead import Ahead, Hands
 from bursard.engine import Engine
 from bursard.events import Event
@@ -29,6 +29,7 @@ from bursard.scheduler.saved import Saved
 from bursard.state import JobRecord, State
 from bursard.state.decide import overdue
 from bursard.state.fold.jobs import first_pending
+from bursard.state.pending import Turn
 
 log = logging.getLogger(__name__)
 
@@ -289,11 +290,26 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     key = state.pending.key_of(job.id)
     if array is not None and not job.has_slot:
         # It waits behind the tasks of its array that are in the queue, for the same as they do.
-        key = (state.class_of(job).without_limit(), job.spec.priority)
+        key = QueueKey(state.class_of(job).without_limit(), job.spec.priority)
     last = cycle.last if cycle is not None else None
     reason = last.reason(key, job.id) if last is not None and key is not None else None
+    if reason is None and (turn := state.pending.turn_of(job.id)) is not None:
+        return in_turn(job.user, turn)
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
+    )
+
+
+def in_turn(user: str, turn: Turn) -> Reason:
+    """The newest plan did not look at a job, because its user has so many kinds of them."""
+    when = f"within {plural(turn.plans + 1, 'plan')}" if turn.plans else "by the next plan"
+    return Reason(
+        ReasonCode.BEHIND_OWN_JOBS,
+        f"{user} has {plural(turn.kinds, 'kind')} of jobs waiting, more than every plan looks at:"
+        f" this one is looked at {when}",
+        "wait, a plan is made at least every second; or let jobs ask for the same resources, constraints and"
+        " priority: those are one kind, whatever their time limits",
+        (("kinds", str(turn.kinds)), ("plans", str(turn.plans))),
     )
 
 

@@ -21,6 +21,7 @@ from bursar_policies.decision import (
     JobClass,
     Placement,
     Plan,
+    QueueKey,
     Snapshot,
     Start,
     Stop,
@@ -74,7 +75,10 @@ def one_pass(state: State, ids: Ids, now: int, commit: Commit, cache: PlanCache 
 
 
 def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: Commit) -> Outcome:
-    """Do what still holds of a plan. `commit` makes events true at once: later groups see them."""
+    """Do what still holds of a plan. `commit` makes events true at once: later groups see them.
+
+    Of a user with very many queues, the next plan is shown others.
+    """
     done = 0
     dropped = []
     for group in wanted.groups:
@@ -86,6 +90,7 @@ def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: 
         else:
             reason = Reason(ReasonCode.MISCONFIGURED, "the state refused it", "see the daemon's log")
             dropped.append(Dropped(group, group[0], reason))
+    state.pending.turn()
     return Outcome(done, tuple(dropped))
 
 
@@ -276,18 +281,17 @@ class LastPlan:
     def __init__(self, snapshot: Snapshot, made: Plan) -> None:
         self.snapshot = snapshot
         self.plan = made
-        self._index: dict[tuple[JobClass, int], int] | None = None
+        self._index: dict[QueueKey, int] | None = None
         self._reasons: dict[tuple[int, Verdict], Reason] = {}
 
-    def blocked(self) -> dict[tuple[JobClass, int], int]:
-        """Queues of which something did not start, by class and priority: their index in the snapshot."""
+    def blocked(self) -> dict[QueueKey, int]:
+        """Queues of which something did not start: their index in the snapshot."""
         if self._index is None:
             queues = self.snapshot.queues
-            found = ((queues[index], index) for index in self.plan.verdicts)
-            self._index = {(queue.job_class, queue.priority): index for queue, index in found}
+            self._index = {queues[index].key: index for index in self.plan.verdicts}
         return self._index
 
-    def reason(self, key: tuple[JobClass, int], job_id: str) -> Reason | None:
+    def reason(self, key: QueueKey, job_id: str) -> Reason | None:
         """Why a job of a queue waits; None when the plan did not see the queue, or starts all of it. A job
         that it did not see, or that started, waits for the same as the first of its queue.
         """

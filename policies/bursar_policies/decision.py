@@ -10,6 +10,7 @@ numbers what stops the rest; sentences are made of them when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -163,17 +164,37 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
 NO_JOBS = JobColumns.of(())
 
 
+class QueueKey(NamedTuple):
+    """What a queue is known by: no two have the same.
+
+    Attributes:
+        job_class: without a time limit. priority: 0..100.
+        owner: whose alone it is, of a queue that not every plan looks at; "" for any user's.
+    """
+
+    job_class: JobClass
+    priority: int
+    owner: str = ""
+
+
 class PendingQueue(msgspec.Struct, frozen=True):
     """The eligible jobs of one class at one priority.
 
     Attributes:
         job_class: without a time limit; `class_at` has it.
         priority: 0..100, higher first.
+        owner: as in `QueueKey`.
     """
 
     job_class: JobClass
     priority: int
     jobs: JobColumns
+    owner: str = ""
+
+    @property
+    def key(self) -> QueueKey:
+        """What it is known by."""
+        return QueueKey(self.job_class, self.priority, self.owner)
 
     def class_at(self, position: int) -> JobClass:
         """The class of one of its jobs, with its time limit."""
@@ -404,6 +425,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         typical: what jobs usually ask, (request, weight > 0), from past submissions; what packing
             calls a fragment is what these cannot use. May be empty. Change it seldom: a new list
             makes a `PlanCache` start over.
+        queues: those that a plan is to look at: of a user with very many, some in turn (ADR 0024).
         facts_version: equal and > 0 in two snapshots promises that every column of `nodes` except
             cpu_free, memory_free and gpu_free is the same; 0 promises nothing (a cache then starts over).
         prices, policies: digests of what the nodes cost and of the documents in force, to name a plan by.

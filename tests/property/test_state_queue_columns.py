@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.resources import ResourceRequest
-from bursar_policies.decision import JobClass, JobColumns, PendingQueue
+from bursar_policies.decision import JobClass, JobColumns, PendingQueue, QueueKey
 from bursard.state.pending import PendingIndex
 
 LIMITS_US = (1_000_000, 7_000_000)
@@ -62,7 +62,7 @@ def test_columns_that_are_kept_are_those_made_anew(moves: list[tuple[str, int, i
             put(index, jobs, job_id, wanted, priority, jobs[job_id][2])
         elif mine and kind == "move":
             other = CLASSES[1 - which]
-            index.move(mine[pick % len(mine) :], other, (CLASSES[which], priority))
+            index.move(mine[pick % len(mine) :], other, QueueKey(CLASSES[which], priority))
             for job_id in mine[pick % len(mine) :]:
                 job_class, _, order = jobs[job_id]
                 jobs[job_id] = (other.limited(job_class.time_limit_us), priority, order)
@@ -77,7 +77,7 @@ def test_columns_that_are_kept_are_those_made_anew(moves: list[tuple[str, int, i
     for kept, fresh in looks:
         assert kept == fresh
     for job_id, (job_class, priority, _) in jobs.items():
-        assert index.key_of(job_id) == (job_class.without_limit(), priority)
+        assert index.key_of(job_id) == (job_class.without_limit(), priority, "")
         assert index.limit_of(job_id) == job_class.time_limit_us
     assert len(index) == len(jobs)
 

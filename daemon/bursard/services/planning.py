@@ -14,7 +14,7 @@ from bursar.v1 import types_pb2
 from bursar.words import plural
 from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf, cap_of
 from bursard.access.identity import caller
-from bursard.cycle import Cycle, aside, begins, depends, reason_of
+from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID
@@ -46,9 +46,12 @@ async def plan_view(
         snapshot = replace(snapshot, budgets={**snapshot.budgets, cap.name: cap})
         payers = (*hard, cap.name)
     job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec))
+    turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority))
     tasks = size_of_spec(spec)
     later = _later(engine, spec, waiting_on)
+    if later is None and turn is not None and turn.plans:
+        later = in_turn(user, turn)
     wire = pb.PlanResponse(
         starts_now=answer.start is not None and later is None,
         rate_nanos_per_hour=saturated(answer.rate_nanos_per_hour) if answer.priced else -1,
@@ -209,12 +212,18 @@ def _away(node: NodeRecord) -> str:
 
 async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
     state = engine.state
-    snapshot = state.snapshot()
+    turn = None if state.pending.shows(job.id) else state.pending.turn_of(job.id)
+    snapshot = state.snapshot(job.id)
     key = state.pending.key_of(job.id)
-    index = next(i for i, queue in enumerate(snapshot.queues) if (queue.job_class, queue.priority) == key)
+    index = next(i for i, queue in enumerate(snapshot.queues) if queue.key == key)
     found: Explanation = await aside(snapshot, lambda: explain(snapshot, index, now, job.id))
-    if found.reason.message:
-        wire.reason.CopyFrom(reason_view(found.reason, state, caller()))
+    told = found.reason
+    if turn is not None:
+        told = in_turn(job.user, turn)
+        then = found.reason.message or "it would start"
+        told = replace(told, message=f"{told.message}; if it were looked at now: {then}")
+    if told.message:
+        wire.reason.CopyFrom(reason_view(told, state, caller()))
     for verdict in found.nodes[:100]:
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
         node = state.node_by_name(verdict.node)

@@ -24,7 +24,7 @@ from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
-from bursar_policies.decision import JobClass, NodeColumns
+from bursar_policies.decision import JobClass, NodeColumns, QueueKey
 from bursar_policies.specs import Document
 from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
 from bursard.housekeeping import Housekeeping
@@ -161,7 +161,7 @@ class Simulation:
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
-        self._blocked: Mapping[tuple[JobClass, int], int] = {}
+        self._blocked: Mapping[QueueKey, int] = {}
         self._for_money = False
         self._rolled: set[str] = set()
         self._late_reports = 0
@@ -490,7 +490,7 @@ class Simulation:
 
     def _plan(self) -> None:
         """Start what can start, as the cycle does."""
-        again = True
+        idle, again = 0, True
         self._keep_house()
         while again and len(self.state.pending):
             began = time.perf_counter_ns()
@@ -504,7 +504,10 @@ class Simulation:
                 self._rolled.clear()
             self._blocked = LastPlan(snapshot, answer).blocked()
             self._for_money = any(one.code in _MONEY for one in answer.verdicts.values())
-            again = outcome.stale
+            # Of a user with very many kinds of jobs each plan looks at others: no instant ends before all had
+            # their turn.
+            idle = 0 if answer.groups else idle + 1
+            again = outcome.stale or idle < self.state.pending.plans_for_all
 
     def _carry_out(self, what: str, events: Sequence[Event]) -> bool:
         self._commit(events)

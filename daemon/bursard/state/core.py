@@ -72,9 +72,9 @@ class State(Tables):
         self.version += 1
         _APPLY[type(event)](self, event, at, applied)
 
-    def snapshot(self) -> Snapshot:
-        """The frozen world for one cycle."""
-        return snapshot.take(self)
+    def snapshot(self, asked: str = "") -> Snapshot:
+        """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
+        return snapshot.take(self, asked)
 
 
 _APPLY: Mapping[type, Callable[..., None]] = {

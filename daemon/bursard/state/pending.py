@@ -5,21 +5,25 @@ Owns    membership and order. A job is here exactly while it is PENDING, not hel
 Why     the cycle must not walk 100,000 jobs, nor have them listed for it: it walks the queues, each of which
         holds what asks for the same thing, whatever the time limit. A snapshot shares the columns of a queue
         that nothing happened to, and those of one that only grew: rows are written once.
+        What a plan costs grows with the queues that it is shown, and a user can make as many as jobs. So the
+        first of each user are shown to every plan, and what is beyond stands in a `Crowd` (ADR 0024).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar_policies.decision import JobClass, JobColumns, PendingQueue
+from bursar_policies.decision import JobClass, JobColumns, PendingQueue, QueueKey
+from bursard.state.crowd import FIRST, IN_TURN, Crowd, Rank
 
 _ROWS_MIN = 4
-
-Key = tuple[JobClass, int]
+OWN_MAX = 512
+"""Queues that one user may have opened and that every plan looks at, whoever else has jobs in them."""
 
 
 class _Queue:
@@ -27,8 +31,12 @@ class _Queue:
     look, and with those that came back out of order.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: QueueKey, maker: str) -> None:
         self.key = key
+        self.maker = maker
+        """Who opened it, among whose queues it counts."""
+        self.rank: Rank | None = None
+        """Its place among the crowd of its owner; None while every plan looks at it."""
         self.size = 0
         self.start = self.stop = 0
         self.left: list[int] = []
@@ -81,7 +89,8 @@ class _Queue:
             if self.left or self.back:
                 self._settle()
             columns = JobColumns(self._view(self.orders), self._view(self.limits_us), self._ids())
-            self.frozen = PendingQueue(self.key[0], self.key[1], columns)
+            job_class, priority, owner = self.key
+            self.frozen = PendingQueue(job_class, priority, columns, owner)
         return self.frozen
 
     def _settle(self) -> None:
@@ -118,13 +127,32 @@ class _Place(NamedTuple):
     limit_us: int
 
 
+class Turn(NamedTuple):
+    """How a queue that not every plan looks at comes to its turn.
+
+    Attributes:
+        kinds: queues of its owner, those that every plan looks at among them.
+        plans: after so many more it was looked at at the latest; 0: the next one looks at it.
+    """
+
+    kinds: int
+    plans: int
+
+
 class PendingIndex:
     """Ordered queues by (class without its limit, priority). A change costs the same in a queue of any
     length; the first look at one after somebody left its middle, or came back to it, copies it once.
     """
 
-    def __init__(self) -> None:
-        self._queues: dict[Key, _Queue] = {}
+    def __init__(self, own_max: int = OWN_MAX, first: int = FIRST, in_turn: int = IN_TURN) -> None:
+        self._own_max = own_max
+        self._crowd_sizes = first, in_turn
+        self._queues: dict[QueueKey, _Queue] = {}
+        self._open: dict[QueueKey, _Queue] = {}
+        """Those that every plan looks at."""
+        self._opened: Counter[str] = Counter()
+        """How many of them each user has made."""
+        self._crowds: dict[str, Crowd[_Queue]] = {}
         self._where: dict[str, _Place] = {}
 
     def __len__(self) -> int:
@@ -133,10 +161,12 @@ class PendingIndex:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._where
 
-    def add(self, job_id: str, job_class: JobClass, priority: int, order: int) -> None:
-        """Put a job in its place; a job that came back keeps its old order."""
+    def add(self, job_id: str, job_class: JobClass, priority: int, order: int, user: str = "") -> None:
+        """Put a job in its place; a job that came back keeps its old order. `user`: whose it is; the queues
+        of nobody are not counted.
+        """
         self.remove(job_id)
-        queue = self._queue(job_class.without_limit(), priority)
+        queue = self._queue_for(job_class.without_limit(), priority, order, user)
         queue.add(order, job_id, job_class.time_limit_us)
         self._where[job_id] = _Place(queue, order, job_class.time_limit_us)
 
@@ -147,33 +177,81 @@ class PendingIndex:
             place.queue.remove(place.order)
             self._drop_if_empty(place.queue)
 
-    def move(self, job_ids: Sequence[str], job_class: JobClass, old: Key) -> None:
+    def move(self, job_ids: Sequence[str], job_class: JobClass, old: QueueKey) -> None:
         """Jobs of one queue are of another class from now on, and keep their order and limits. One look-up
-        for all: to hash a class costs more than all else that is done to a job here.
+        for all: to hash a class costs more than all else that is done to a job here. What every plan looked
+        at, every plan looks at.
         """
-        queue, target = self._queues[old], self._queue(job_class, old[1])
-        for job_id in sorted(job_ids, key=lambda job_id: self._where[job_id].order):
+        queue, key = self._queues[old], QueueKey(job_class, old.priority, old.owner)
+        job_ids = sorted(job_ids, key=lambda job_id: self._where[job_id].order)
+        target = self._queues.get(key) or self._open_queue(key, queue.maker, self._where[job_ids[0]].order)
+        for job_id in job_ids:
             _, order, limit_us = self._where[job_id]
             queue.remove(order)
             target.add(order, job_id, limit_us)
             self._where[job_id] = _Place(target, order, limit_us)
         self._drop_if_empty(queue)
 
-    def _queue(self, job_class: JobClass, priority: int) -> _Queue:
-        key = (job_class, priority)
+    def _queue_for(self, job_class: JobClass, priority: int, order: int, user: str) -> _Queue:
+        """The queue that a job of this user joins, or opens."""
+        key = QueueKey(job_class, priority)
         queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = _Queue(key)
+        if queue is not None:
+            return queue
+        own = QueueKey(job_class, priority, user)
+        if user and user in self._crowds and own in self._queues:
+            return self._queues[own]
+        full = bool(user) and self._opened[user] >= self._own_max
+        return self._open_queue(own if full else key, user, order)
+
+    def _open_queue(self, key: QueueKey, maker: str, order: int) -> _Queue:
+        queue = self._queues[key] = _Queue(key, maker)
+        if key.owner:
+            crowd = self._crowds.get(key.owner)
+            if crowd is None:
+                crowd = self._crowds[key.owner] = Crowd(*self._crowd_sizes)
+            queue.rank = crowd.add(key.priority, order, queue)
+        else:
+            self._open[key] = queue
+            self._opened[maker] += 1
         return queue
 
     def _drop_if_empty(self, queue: _Queue) -> None:
-        if not queue.size:
-            del self._queues[queue.key]
+        if queue.size:
+            return
+        del self._queues[queue.key]
+        if queue.rank is not None:
+            self._leave_crowd(queue, queue.rank)
+            return
+        del self._open[queue.key]
+        self._opened[queue.maker] -= 1
+        if not self._opened[queue.maker]:
+            del self._opened[queue.maker]
+        if queue.maker in self._crowds and self._opened[queue.maker] < self._own_max:
+            self._promote(queue.maker)
 
-    def key_of(self, job_id: str) -> Key | None:
-        """The class, without its limit, and priority that a queued job is under; one object for all of a
-        queue.
+    def _leave_crowd(self, queue: _Queue, rank: Rank) -> None:
+        crowd = self._crowds[queue.maker]
+        crowd.remove(rank)
+        if not len(crowd):
+            del self._crowds[queue.maker]
+
+    def _promote(self, user: str) -> None:
+        """A place among those that every plan looks at is free again: the first of the crowd that has no
+        namesake there gets it.
         """
+        for rank, queue in self._crowds[user].first():
+            key = queue.key._replace(owner="")
+            if key not in self._queues:
+                del self._queues[queue.key]
+                self._leave_crowd(queue, rank)
+                queue.key, queue.rank, queue.frozen = key, None, None
+                self._queues[key] = self._open[key] = queue
+                self._opened[user] += 1
+                return
+
+    def key_of(self, job_id: str) -> QueueKey | None:
+        """What a queued job is under; one object for all of a queue."""
         place = self._where.get(job_id)
         return place.queue.key if place is not None else None
 
@@ -181,11 +259,55 @@ class PendingIndex:
         """The time limit of a queued job."""
         return self._where[job_id].limit_us
 
-    def queues(self) -> tuple[PendingQueue, ...]:
-        """Every queue, frozen: highest priority first, then oldest head."""
-        found = [queue.look() for queue in self._queues.values()]
+    def queues(self, asked: str = "") -> tuple[PendingQueue, ...]:
+        """The queues that the next plan looks at, frozen: highest priority first, then oldest head.
+
+        Args:
+            asked: a queued job whose queue is to be among them in any case.
+        """
+        found = [queue.look() for queue in self._open.values()]
+        for crowd in self._crowds.values():
+            found += [queue.look() for queue in crowd.shown()]
+        if asked and not self.shows(asked):
+            found.append(self._where[asked].queue.look())
         found.sort(key=_first)
         return tuple(found)
+
+    def turn(self) -> None:
+        """A plan was made of what was shown: others of each crowd come to their turn."""
+        for crowd in self._crowds.values():
+            crowd.turn()
+
+    def shows(self, job_id: str) -> bool:
+        """Does the next plan look at this queued job?"""
+        queue = self._where[job_id].queue
+        return queue.rank is None or self._crowds[queue.maker].plans_until(queue.rank) == 0
+
+    def turn_of(self, job_id: str) -> Turn | None:
+        """When a job is looked at that is queued and that not every plan looks at."""
+        place = self._where.get(job_id)
+        queue = place.queue if place is not None else None
+        if queue is None or queue.rank is None:
+            return None
+        return self._turn(queue.maker, self._crowds[queue.maker].plans_until(queue.rank))
+
+    def turn_if(self, user: str, job_class: JobClass, priority: int, order: int) -> Turn | None:
+        """The same of a job that this user does not have yet."""
+        key = QueueKey(job_class.without_limit(), priority)
+        if key in self._queues or self._opened[user] < self._own_max:
+            return None
+        crowd = self._crowds.get(user) or Crowd(*self._crowd_sizes)
+        own = self._queues.get(key._replace(owner=user))
+        rank = own.rank if own is not None else None
+        return self._turn(user, crowd.plans_until(rank or crowd.rank_of(priority, order)))
+
+    def _turn(self, user: str, plans: int) -> Turn:
+        return Turn(self._opened[user] + len(self._crowds.get(user, ())), plans)
+
+    @property
+    def plans_for_all(self) -> int:
+        """After so many plans in which nothing changes, each queue was looked at; 0: by each of them."""
+        return max((crowd.plans_for_all for crowd in self._crowds.values()), default=0)
 
 
 def _first(queue: PendingQueue) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from bursar_policies.decision import Snapshot
 from bursard.state.tables import Tables
 
 
-def take(tables: Tables) -> Snapshot:
-    """The frozen world for one cycle."""
-    queues = tables.pending.queues()
+def take(tables: Tables, asked: str = "") -> Snapshot:
+    """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
+    queues = tables.pending.queues(asked)
     return Snapshot(
         version=tables.version,
         nodes=tables.cluster.columns(),

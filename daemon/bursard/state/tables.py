@@ -383,7 +383,7 @@ class Tables:
         if job.begins_at > now:
             self.queue_later(job, job.begins_at)
             return
-        self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order)
+        self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order, job.user)
 
     def queue_later(self, job: JobRecord, at: int) -> None:
         """Let `wake` put a job into the queue, not before `at`."""

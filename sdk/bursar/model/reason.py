@@ -22,6 +22,7 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RESOURCES = "WaitingForResources"
     WAITING_FOR_TOPOLOGY = "WaitingForTopology"
     BEHIND_HIGHER_PRIORITY = "BehindHigherPriority"
+    BEHIND_OWN_JOBS = "BehindOwnJobs"
     RESERVED_FOR_OTHER = "ReservedForOther"
     BUDGET_EXHAUSTED = "BudgetExhausted"
     BUDGET_COMMITTED = "BudgetCommitted"
@@ -44,6 +45,7 @@ MEANINGS: Final = {
     ReasonCode.WAITING_FOR_RESOURCES: "what could hold it is in use",
     ReasonCode.WAITING_FOR_TOPOLOGY: "there is room, but not where its members would be together",
     ReasonCode.BEHIND_HIGHER_PRIORITY: "others come first by priority or order",
+    ReasonCode.BEHIND_OWN_JOBS: "its user has so many different jobs waiting that plans look at them in turn",
     ReasonCode.RESERVED_FOR_OTHER: "it would fit now, and delay a job for which the place is kept",
     ReasonCode.BUDGET_EXHAUSTED: "a budget has too little left for its worst case",
     ReasonCode.BUDGET_COMMITTED: "a budget would have enough, but for what is held for jobs that run",

@@ -8,9 +8,9 @@ import msgspec
 
 from bursar.model import JobState
 from bursar_policies.compile import Applied as PriceDocument
+from bursar_policies.decision import QueueKey
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
 from bursard.events import HoldsRolled, PolicyApplied, PolicyRemoved, ThresholdCrossed
-from bursard.state.pending import Key
 from bursard.state.tables import Applied, Tables
 
 MATCHED_MAX = 10_000
@@ -87,7 +87,7 @@ def match_some(state: Tables, most: int) -> bool:
     what budgets go by, and the class.
     """
     found: dict[tuple[object, ...], Matching] = {}
-    moving: dict[tuple[int, Names, Names], tuple[Key, list[str]]] = {}
+    moving: dict[tuple[int, Names, Names], tuple[QueueKey, list[str]]] = {}
     left = state.unmatched
     for _ in range(min(most, len(left))):
         job = state.jobs.get(left.popleft())
@@ -104,8 +104,8 @@ def match_some(state: Tables, most: int) -> bool:
             moving.setdefault((id(key), before, job.hard_budgets), (key, []))[1].append(job.id)
     for (_, before, hard), (key, job_ids) in moving.items():
         # Behind the hard budgets stands the cap of an array, which no policy changes.
-        budgets = (*hard, *key[0].budgets[len(before) :])
-        state.pending.move(job_ids, msgspec.structs.replace(key[0], budgets=budgets), key)
+        budgets = (*hard, *key.job_class.budgets[len(before) :])
+        state.pending.move(job_ids, msgspec.structs.replace(key.job_class, budgets=budgets), key)
     return bool(left)
 
 
