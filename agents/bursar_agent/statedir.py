@@ -55,6 +55,7 @@ RETAINED_LOG_BYTES_MAX = 10_000_000_000
 RETAINED_MEMBERS_MAX = 20_000
 
 
+_FOLDER = re.compile(r"(?!\.)[\w.-]+")
 _INSTANCE = re.compile(r"agent_[0-9a-z]{4,40}")
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
@@ -272,7 +273,7 @@ class StateDir:
         """
         if not job_id:
             return ""
-        if not all(c.isalnum() or c in "_.-" for c in job_id) or job_id.startswith("."):
+        if not _FOLDER.fullmatch(job_id):
             raise InvalidRequest(f"job id {job_id!r} cannot name a checkpoint directory")
         return f"{self.path}/checkpoints/{job_id}"
 

@@ -475,6 +475,12 @@ class ProcessRunner:
 
     def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
         """See `Runner.read_last_progress`: another user's was copied into our directory."""
+        try:  # most jobs tell nothing, and their directory need not be opened for it
+            os.lstat(f"{ATTEMPTS}/{member_name(attempt_id, rank)}/{PROGRESS}", dir_fd=self._run_fd)
+        except FileNotFoundError:
+            return None
+        except ValueError as problem:
+            raise InvalidRequest(str(problem)) from None
         dir_fd = self._open_member(attempt_id, rank)
         try:
             return progressfile.read(PROGRESS, dir_fd)

@@ -443,7 +443,8 @@ class Fleet:
             self._limit(attempt, attempt.members[truth.rank])
             self._stop(attempt, attempt.members[truth.rank])
         elif truth.exit is not None:
-            self._ended(node, truth.attempt_id, truth.rank, truth.exit, truth.started_boot_us)
+            report = door.exit_report(truth.exit)
+            self._ended(node, truth.attempt_id, truth.rank, report, truth.started_boot_us)
 
     def _missing(self, node: NodeRecord, attempt_id: str, rank: int, actor: str) -> None:
         """The node holds a member that its backend knows nothing of."""
@@ -537,14 +538,13 @@ class Fleet:
     def exited(self, node: NodeRecord, word: Exited) -> None:
         """A member ended. What is already known is acknowledged again."""
         started_boot_us = word.started_boot_us if word.started else 0
-        door.exited(word)
-        self._ended(node, word.attempt_id, word.rank, word, started_boot_us)
+        self._ended(node, word.attempt_id, word.rank, door.exited(word), started_boot_us)
 
     def _ended(
-        self, node: NodeRecord, attempt_id: str, rank: int, word: Exited, started_boot_us: int
+        self, node: NodeRecord, attempt_id: str, rank: int, report: ExitReport, started_boot_us: int
     ) -> None:
+        """A member ended, as the door has read it."""
         state, now = self.engine.state, self.reading()
-        report = door.exit_report(word)
         lie = believe.not_its_own(state, node, attempt_id, rank)
         attempt = state.attempts.get(attempt_id)
         if attempt is None or lie or attempt.members[rank].report is not None:
@@ -594,12 +594,11 @@ class Fleet:
         """What an end tells about its node. What its job's own words keep from starting is no such end: that
         is told as `failed`.
         """
-        job, now = self.engine.state.jobs[attempt.job_id], self.engine.now()
         if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
-            return conduct.misbehaved(node, conduct.LOST, now)
+            return conduct.misbehaved(node, conduct.LOST, self.engine.now())
         if kept.cause is not EndCause.START_FAILED or attempt.stop_cause is not None:
             return []
-        return conduct.misbehaved(node, conduct.NOT_STARTED, now, job.id)
+        return conduct.misbehaved(node, conduct.NOT_STARTED, self.engine.now(), attempt.job_id)
 
     def _misbehaved(self, node: NodeRecord, how: str) -> None:
         self.engine.commit(conduct.misbehaved(node, how, self.engine.now()), "bursard")
