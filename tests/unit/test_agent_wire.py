@@ -121,7 +121,9 @@ def test_every_field_is_what_it_was(name: str) -> None:
     now = json.loads(json.dumps(found(name)))
     if os.environ.get("BURSAR_GOLDEN") == "write":
         kept = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-        GOLDEN.write_text(json.dumps(dict(sorted({**kept, name: now}.items())), indent=1) + "\n")
+        GOLDEN.write_text(
+            json.dumps(dict(sorted({**kept, name: now}.items())), indent=1, sort_keys=True) + "\n"
+        )
     assert now == json.loads(GOLDEN.read_text())[name], "see the head of this file"
 
 

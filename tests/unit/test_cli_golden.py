@@ -46,14 +46,27 @@ def and_empty(message: M, rows: str) -> M:
     return message
 
 
+def and_empties(message: M) -> M:
+    """The same in every list of the message: a job's attempts, their members, a node's devices."""
+    for field in message.DESCRIPTOR.fields:
+        held = getattr(message, field.name)
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for each in held if field.is_repeated else [held] if message.HasField(field.name) else ():
+            and_empties(each)
+        if field.is_repeated:
+            held.add()
+    return message
+
+
 ANSWERS: dict[str, Any] = {
     "Jobs/List": jobs_pb2.ListJobsResponse(jobs=JOBS),
-    "Jobs/Get": JOBS[0],
-    "Jobs/Explain": filled(jobs_pb2.ExplainResponse(), "one"),
-    "Jobs/Plan": filled(jobs_pb2.PlanResponse(), "one"),
+    "Jobs/Get": and_empties(filled(types_pb2.Job(), "one")),
+    "Jobs/Explain": and_empties(filled(jobs_pb2.ExplainResponse(), "one")),
+    "Jobs/Plan": and_empties(filled(jobs_pb2.PlanResponse(), "one")),
     "Jobs/Hold": jobs_pb2.JobsResponse(jobs=JOBS),
     "Nodes/List": nodes_pb2.ListNodesResponse(nodes=NODES),
-    "Nodes/Get": NODES[0],
+    "Nodes/Get": and_empties(filled(types_pb2.Node(), "one")),
     "Nodes/Tokens": and_empty(filled(nodes_pb2.TokensResponse(), "one"), "tokens"),
     "Nodes/Top": [and_empty(filled(nodes_pb2.TopResponse(), "one"), "nodes")],
     "Money/Budgets": money_pb2.BudgetsResponse(budgets=BUDGETS),
@@ -68,6 +81,32 @@ ANSWERS: dict[str, Any] = {
     "Access/Grants": and_empty(filled(access_pb2.GrantsResponse(), "one"), "grants"),
     "Access/Secrets": and_empty(filled(access_pb2.SecretsResponse(), "one"), "secrets"),
 }
+OTHERS: dict[str, Any] = {
+    "Jobs/Get": filled(types_pb2.Job(), "other"),
+    "Jobs/Explain": filled(jobs_pb2.ExplainResponse(), "other"),
+    "Jobs/Plan": filled(jobs_pb2.PlanResponse(), "other"),
+    "Nodes/Get": filled(types_pb2.Node(), "third"),
+    "Nodes/Top": [filled(nodes_pb2.TopResponse(), "other")],
+    "Money/Budgets": money_pb2.BudgetsResponse(budgets=[filled(money_pb2.Budget(), "two")]),
+    "Money/ExplainPrice": filled(money_pb2.ExplainPriceResponse(), "other"),
+    "Money/Cost": filled(money_pb2.CostResponse(), "other"),
+    "Policies/Get": filled(money_pb2.Policy(), "two"),
+    "Events/Server": filled(events_pb2.ServerResponse(), "other"),
+    "Events/Doctor": filled(events_pb2.DoctorResponse(), "other"),
+}
+"""Answers whose flags are other ones, for the lines that only they have."""
+LEAST: dict[str, Any] = {
+    "Jobs/Get": types_pb2.Job(id="job_1", state="RUNNING"),
+    "Jobs/Explain": jobs_pb2.ExplainResponse(),
+    "Jobs/Plan": jobs_pb2.PlanResponse(),
+    "Nodes/Get": types_pb2.Node(state="up"),
+    "Money/Budgets": money_pb2.BudgetsResponse(budgets=[money_pb2.Budget(name="b")]),
+    "Money/ExplainPrice": money_pb2.ExplainPriceResponse(),
+    "Money/Cost": money_pb2.CostResponse(),
+    "Policies/Get": money_pb2.Policy(name="p"),
+    "Events/Doctor": events_pb2.DoctorResponse(),
+}
+"""Answers that say as little as they can."""
 SHOWN = (
     "ls", "show 1", "explain 1", "hold 1", "run --dry-run -- true", "nodes", "node show n",
     "node token n --list", "top", "offers", "prices ls", "prices explain n", "events", "doctor", "cost",
@@ -87,6 +126,15 @@ LISTS = (
     "secret ls",
 )
 FORMS = [(words, form) for words in SHOWN for form in ("table", "csv") if form == "table" or words in LISTS]
+FORMS += [
+    (words, form)
+    for words in (
+        "show 1", "explain 1", "run --dry-run -- true", "node show n", "top", "prices explain n", "cost",
+        "budget show b", "policy show p", "doctor",
+    )
+    for form in ("other", "least")
+    if (words, form) != ("top", "least")
+]  # fmt: skip
 NARROW = ("100", "60", "30")
 FORMS += [(words, width) for words in (*LISTS, "prices ls", "events", "doctor") for width in NARROW]
 FORMS += [("status", "table"), ("status", "yaml")]
@@ -155,7 +203,9 @@ def test_what_a_command_shows_is_what_it_showed(
     if form in NARROW:
         monkeypatch.setattr(output, "is_terminal", lambda stream: True)
         monkeypatch.setattr(output, "width", lambda: int(form))
-    code = run([*head.split(), "-o", "table" if form in NARROW else form, *((dashes + tail).split())])
+    fake.answers.update({"other": OTHERS, "least": LEAST}.get(form, {}))
+    shown_as = "table" if form in (*NARROW, "other", "least") else form
+    code = run([*head.split(), "-o", shown_as, *((dashes + tail).split())])
     said = capsys.readouterr()
     found = f"exit code {code}\n{said.out}{said.err}".replace(fake.url, "SERVER").replace(
         str(Path.cwd()), "HERE"

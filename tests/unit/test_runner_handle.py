@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
-from bursar_agent.runner import client, handle, leftovers, pulse, scratch, secretfiles, tree
+from bursar_agent.runner import client, handle, leftovers, pulse, scratch, secretfiles, starts, tree
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -281,14 +281,14 @@ def test_a_request_that_is_too_long_is_refused_before_anything_is_sent(
 )
 def test_messages_hold_so_many_requests_and_so_many_bytes(sizes: list[int], expected: list[int]) -> None:
     bodies = [b"x" * size for size in sizes]
-    found = handle._batches(bodies)
+    found = starts.batches(bodies)
     assert [len(batch) for batch in found] == expected
     assert [body for batch in found for body in batch] == bodies
 
 
 def test_a_path_that_is_no_text_is_sent_all_the_same() -> None:
-    assert handle._encoded({"a": "b"}) == b'{"a":"b"}'
-    assert handle._encoded({"a": "\udcff"}) == b'{"a": "\\udcff"}'
+    assert starts.encoded({"a": "b"}) == b'{"a":"b"}'
+    assert starts.encoded({"a": "\udcff"}) == b'{"a": "\\udcff"}'
 
 
 @pytest.mark.parametrize("failures", [0, 3, 4])
