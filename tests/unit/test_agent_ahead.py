@@ -286,3 +286,14 @@ def test_one_place_is_never_held_by_two_and_nothing_starts_twice(steps: list[tup
     for key in keys:
         if key not in over and key not in alive:
             assert alive & set(keys[keys.index(key) // DEPTH * DEPTH :][:DEPTH]), "its line goes on"
+
+
+def test_what_gave_up_its_turn_and_was_forgotten_leaves_nothing_behind() -> None:
+    """1. It is forgotten like any end. 2. A stream that goes looks for it no more."""
+    core = line()
+    stop(core, B, only_waiting=True)
+    assert core._gave_back == {B: A}
+    (forgotten,) = core.handle(s.ForgetReceived(*B))
+    assert isinstance(forgotten, s.ForgetMember)
+    assert core._gave_back == {}
+    assert core.handle(s.Disconnected()) == []

@@ -90,6 +90,73 @@ def test_workers_are_told_what_the_job_has_of_their_node(tmp_path: Path) -> None
     assert "--host 10.0.0.2 --webui-port 0 --cores 4 --memory 8192M --work-dir /scratch spark://" in spark
 
 
+def test_each_engine_of_a_cluster_is_started_with_these_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads on the first member; workers with the head's address, and what the job has of their node."""
+    monkeypatch.setattr(engines, "_free_port", lambda: 7_001)
+    sizes = {"BURSAR_CPUS": "3", "BURSAR_MEMORY_BYTES": str(1024**3), "CUDA_VISIBLE_DEVICES": "2"}
+    job = engines.job_of(member(tmp_path, programs={"dask": "", "ray": "", "spark-class": ""}, **sizes), ())
+    here, head = str(tmp_path), "10.0.0.1:7001"
+    of_ray = [
+        "--block", "--node-ip-address=10.0.0.1", "--num-cpus=3", "--num-gpus=1", "--min-worker-port=0",
+        "--max-worker-port=0", "--dashboard-agent-listen-port=0",
+        f"--object-store-memory={1024**3 * 3 // 10}",
+    ]  # fmt: skip
+    assert engines._ray(job) == cluster.Plan(
+        head=[f"{here}/ray", "start", "--head", "--port=7001", *of_ray, "--include-dashboard=false",
+              "--disable-usage-stats", "--ray-client-server-port=7001"],
+        head_is_up="Ray runtime started",
+        workers=["--workers", "ray", head, "--without-first"],
+        worker_is_up="Ray runtime started",
+        worker_count=1,
+        env={"RAY_ADDRESS": head},
+    )  # fmt: skip
+    assert engines._ray_worker(job, head) == [f"{here}/ray", "start", f"--address={head}", *of_ray]
+    assert engines._dask(job) == cluster.Plan(
+        head=[f"{here}/dask", "scheduler", "--host", f"tcp://{head}", "--no-dashboard", "--no-show"],
+        head_is_up="Scheduler at:",
+        workers=["--workers", "dask", f"tcp://{head}"],
+        worker_is_up="Registered to:",
+        worker_count=2,
+        env={"DASK_SCHEDULER_ADDRESS": f"tcp://{head}"},
+    )
+    assert engines._dask_worker(job, "H") == [
+        f"{here}/dask", "worker", "H", "--host", "10.0.0.1", "--no-dashboard", "--nworkers", "1",
+        "--nthreads", "3", "--memory-limit", str(1024**3), "--local-directory", "/tmp",
+    ]  # fmt: skip
+    assert engines._spark(job) == cluster.Plan(
+        head=["env", "SPARK_MASTER_OPTS=-Dspark.master.rest.enabled=false", f"{here}/spark-class",
+              "org.apache.spark.deploy.master.Master", "--host", "10.0.0.1", "--port", "7001",
+              "--webui-port", "0"],
+        head_is_up="New state: ALIVE",
+        workers=["--workers", "spark", f"spark://{head}"],
+        worker_is_up="Successfully registered with master",
+        worker_count=2,
+        env={
+            "MASTER": f"spark://{head}",
+            "PYSPARK_SUBMIT_ARGS": f"--master spark://{head} --conf spark.driver.host=10.0.0.1 pyspark-shell",
+        },
+    )  # fmt: skip
+    assert engines._spark_worker(job, "H") == [
+        f"{here}/spark-class", "org.apache.spark.deploy.worker.Worker", "--host", "10.0.0.1", "--webui-port",
+        "0", "--cores", "3", "--memory", "1024M", "--work-dir", "/tmp", "H",
+    ]  # fmt: skip
+
+
+def test_where_no_memory_was_asked_for_none_is_named(tmp_path: Path) -> None:
+    env = member(tmp_path, programs={"dask": "", "ray": ""}, SPARK_HOME="/spark", BURSAR_CPUS="0.5")
+    job = engines.job_of(env, ())
+    assert (job.cpus, job.gpus, job.memory_bytes, job.tasks_per_node) == (1, 0, 0, 0)
+    assert not [word for word in engines._ray_worker(job, "H") if "object-store" in word]
+    assert engines._dask_worker(job, "H")[-3:] == ["0", "--local-directory", "/tmp"]
+    assert engines._spark_worker(job, "H")[0] == "/spark/bin/spark-class"
+    assert "--memory" not in engines._spark_worker(job, "H")
+    small = engines.job_of({**env, "BURSAR_MEMORY_BYTES": "1000"}, ())
+    assert engines._ray_worker(small, "H")[-1] == f"--object-store-memory={80 * 1024**2}"
+    assert engines._spark_worker(small, "H")[-5:] == ["--memory", "1M", "--work-dir", "/tmp", "H"]
+
+
 def test_a_cluster_waits_for_a_worker_on_every_node_and_ray_has_its_head_on_the_first(tmp_path: Path) -> None:
     job = engines.job_of(member(tmp_path, programs={"dask": "", "ray": "", "spark-class": ""}), ())
     counts = {name: made(job).worker_count for name, made in engines.CLUSTERS.items()}

@@ -148,3 +148,22 @@ def test_on_a_full_disk_an_end_is_waited_for_until_its_processes_are_gone(
     runner: Any = SimpleNamespace(has_processes=lambda attempt_id, rank: processes)
     member = AttemptTruth("att_x", 0, 1, state, 1, 1, None)
     assert terminate._is_left(runner, member, folder) is left
+
+
+def test_the_names_on_the_disk_are_those_that_older_supervisors_know() -> None:
+    """A supervisor may be weeks older than the agent that adopts it: they meet in these names alone."""
+    assert {name: getattr(layout, name) for name in NAMES_ON_DISK} == NAMES_ON_DISK
+    assert frozenset(("starting", "start.json", "exit.json")) == layout.RECORDS
+    assert [layout.log_segment_name(at) for at in (0, 1, 12_345)] == [
+        "log", "log.00000000000000000001", "log.00000000000000012345",
+    ]  # fmt: skip
+
+
+NAMES_ON_DISK = {
+    "LAUNCHER_SOCKET": "launcher.sock", "LAUNCHER_LOCK": "launcher.lock", "LAUNCHER_LOG": "launcher.log",
+    "AGENT_SOCKET": "agent.sock", "ATTEMPTS": "attempts", "FREE": "free", "SPARE": "spare",
+    "STARTING": "starting", "TAKEN_AT": 10, "TAKEN": b"1", "SPAWNING": b"2", "START": "start.json",
+    "SCRIPT": "script", "STOP": "stop.json", "LIMIT": "limit", "STEP": "step", "EXIT": "exit.json",
+    "PROGRESS": "progress", "LOG": "log", "LOG_TIMES": "log.times",
+    "MARKER_VARIABLE": "BURSAR_ATTEMPT_MEMBER", "PROTOCOL": 2, "UNWRITTEN_BYTES": 1,
+}  # fmt: skip
