@@ -1,7 +1,6 @@
 """The verbs against a fake server: what they send, print and exit with."""
 
 import ast
-import io
 import json
 import os
 import subprocess
@@ -446,22 +445,6 @@ def test_cancel_by_filter_says_how_many_before_it_acts(fake, capsys):
     assert capsys.readouterr().err == "2 jobs to cancel\n"
     assert run(["cancel", "--name", "ft"]) == 0
     assert list(fake.calls("Jobs/List")[-1].states) == ["PENDING", "STARTING", "RUNNING", "STOPPING"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "flags", "ended"), [("y\n", [], True), ("n\n", [], False), ("", ["--yes"], True)]
-)
-def test_on_a_terminal_many_are_ended_only_after_a_yes(fake, capsys, monkeypatch, answer, flags, ended):
-    stdin = io.StringIO(answer)
-    stdin.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdin", stdin)
-    fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse(jobs=[make_job()])
-    fake.answers["Jobs/Cancel"] = jobs_pb2.JobsResponse(jobs=[make_job(state="CANCELLED")])
-    run(["cancel", "--name", "ft", *flags])
-    assert bool(fake.calls("Jobs/Cancel")) is ended
-    said = capsys.readouterr().err
-    assert said.startswith("1 job to cancel\n")
-    assert ("End them? [y/N]: " in said) is not bool(flags)
 
 
 def test_cancel_by_filter_ends_nothing_where_nothing_is_found(fake, capsys):
