@@ -31,6 +31,7 @@ from bursard.access.rules import METHODS, Rule
 from bursard.access.sessions import Session, Sessions, enter_session
 from bursard.access.tokens import Authority
 from bursard.events import Event, RoleRevoked
+from bursard.services.firstword import FirstWords
 from bursard.services.wirefault import unreadable
 from bursard.store import CommitUnknown
 
@@ -62,6 +63,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         self._clock = clock
         self._admission = admission or Admission()
         self._wrapped: dict[str, Any] = {}
+        self._first_words = FirstWords()
         self.sessions = Sessions(authority, clock)
         self.refusals = Refusals(clock)
 
@@ -105,7 +107,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                     self.sessions.open.add(session)
                 enter_session(session)
                 many = handler.request_streaming
-                request = _messages(kind, raw) if many else await _only(kind, context)
+                request = _messages(kind, raw) if many else await self._only(kind, context)
                 if is_stream:
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
                         async for response in responses:
@@ -132,6 +134,19 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                 self._forget(session, ticket)
 
         return call
+
+    async def _only(self, kind: type[Message], context: Context) -> Any:
+        """The one request of a call, its numbers numbers. Raises `InvalidRequest`, also when none comes."""
+        try:
+            # No iterator here: one that is left after its first word is ended by a task of its own.
+            data = await self._first_words.hear(context.read, REQUEST_S)
+        except TimeoutError:
+            raise InvalidRequest(f"no request came within {REQUEST_S:g} s of the call") from None
+        if data is _EOF:
+            raise InvalidRequest("the call carries no request")
+        request = _decoded(kind, data)
+        check_numbers(request)
+        return request
 
     async def _send(self, context: Context, data: bytes, session: Session | None) -> None:
         """One message of a stream, with the time since which it waits for its reader."""
@@ -189,21 +204,6 @@ async def _messages(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIter
     """Messages of a caller that is known by now. Raises `InvalidRequest` for bytes that are none."""
     async for data in raw:
         yield _decoded(kind, data)
-
-
-async def _only(kind: type[Message], context: Context) -> Any:
-    """The one request of a call, its numbers numbers. Raises `InvalidRequest`, also when none comes."""
-    try:
-        # No iterator here: one that is left after its first word is ended by a task of its own.
-        async with asyncio.timeout(REQUEST_S):
-            data = await context.read()
-    except TimeoutError:
-        raise InvalidRequest(f"no request came within {REQUEST_S:g} s of the call") from None
-    if data is _EOF:
-        raise InvalidRequest("the call carries no request")
-    request = _decoded(kind, data)
-    check_numbers(request)
-    return request
 
 
 def _decoded(kind: type[Message], data: bytes) -> Message:
