@@ -20,10 +20,14 @@ from pathlib import Path
 from bursar import jobfile
 from bursar.errors import InvalidRequest
 from bursar.jobfile.convert import recognise
+from bursar.jobfile.site import SiteNode
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
 
-CALLER = jobfile.Caller({}, datetime(2026, 1, 1, tzinfo=UTC), "login")
+NODES = tuple(
+    SiteNode({"node": f"local-{number}", "pool": "local"}, 4_000, 2**34, 4, "H100", 1) for number in (1, 2)
+)
+CALLER = jobfile.Caller({}, datetime(2026, 1, 1, tzinfo=UTC), "login", NODES)
 CHECKS = (
     (
         r"tasks? (\d+)\.\.(\d+)",
@@ -31,6 +35,7 @@ CHECKS = (
     ),
     (r"--ntasks-per-node=(\d+)", lambda spec, m: dict(spec.env).get("SLURM_NTASKS_PER_NODE") == m[1]),
     (r"never runs on (\S+)", lambda spec, m: dict(spec.constraints).get("node") == f"!{m[1]}"),
+    (r"all memory of the node", lambda spec, m: spec.options[0].memory_bytes == 2**34),
     (r"same name and user", lambda spec, m: any(d.when == "singleton" for d in spec.depends_on)),
     (r"once, on the first node", lambda spec, m: spec.launch == "once"),
     (r"private directory", lambda spec, m: is_slurm_script(spec.script)),

@@ -10,13 +10,16 @@ from bursar.clock import SECOND_US, parse_instant
 from bursar.errors import InvalidRequest
 from bursar.jobfile import Caller, Notice, RunFlags, parse_job, parse_script
 from bursar.jobfile.options import HONOURED, OPTIONS, REFUSED, find
+from bursar.jobfile.site import SiteNode
+from bursar.jobfile.slurm import asks_of_site
 from bursar.jobfile.slurm_times import parse_begin
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
-from bursar.resources import GpuRequest
+from bursar.resources import GpuRequest, ResourceRequest
 
 CET = timezone(timedelta(hours=1))
 NOW = datetime(2026, 11, 27, 14, 30, 15, tzinfo=CET)
-CALLER = Caller({"HF_TOKEN": "secret", "LR": "0.1"}, NOW, "login1")
+NODE = SiteNode({"node": "n1", "pool": "local"}, 64_000, 2**38, 8, "A100", 5)
+CALLER = Caller({"HF_TOKEN": "secret", "LR": "0.1"}, NOW, "login1", (NODE,))
 
 
 def read(
@@ -117,9 +120,108 @@ def test_an_account_may_name_the_gpus_it_is_for() -> None:
     assert read("-A abc@cpu")[0].project == "abc"
 
 
-def test_all_memory_is_refused_with_the_words_for_it() -> None:
-    assert "write the size, such as --mem=64G" in refused("--mem=0")
-    assert "write the size" in refused("--mem-per-cpu=0")
+def settled(nodes: tuple[SiteNode, ...] | None, *directives: str) -> tuple[JobSpec, str]:
+    """The job at a site of these nodes, and what is said of it."""
+    text = "\n".join(["#!/bin/bash", *(f"#SBATCH {one}" for one in directives), "true", ""])
+    spec, notices = parse_script(text, "train.sh", "/home/u", caller=CALLER._replace(nodes=nodes))
+    return spec, "\n".join(notice.message for notice in notices)
+
+
+def at(name: str, cpus: int = 64, gpus: int = 8, **more: str | int) -> SiteNode:
+    rate, up = int(more.pop("rate", 5)), bool(more.pop("up", 1))
+    attributes = {"pool": "a", **{key: str(value) for key, value in more.items()}, "node": name}
+    return SiteNode(attributes, cpus * 1000, cpus * 2**32, gpus, "A100" if gpus else "", rate, up)
+
+
+def test_all_memory_of_a_node_becomes_what_it_has() -> None:
+    spec, said = settled((at("n1"),), "--mem=0 -c 2")
+    assert spec.options == (ResourceRequest(None, 2_000, 2**38),)
+    assert said == "--mem holds 275GB of each node"
+    assert settled((at("n1"),), "--mem-per-cpu=0")[0].options[0].memory_bytes == 2**38
+
+
+def test_an_exclusive_job_holds_all_cpus_and_gpus_and_its_tasks_keep_their_size() -> None:
+    spec, said = settled((at("n1"), at("n2")), "-N2 --exclusive -n 4 -c 3 --mem=4G --gres=gpu:1")
+    assert spec.options == (ResourceRequest(GpuRequest(8, ("A100",)), 64_000, 2**32),)
+    assert spec.constraints == ()
+    assert said.endswith("--exclusive holds 64 CPUs, 8 GPUs (A100) of each node")
+    assert dict(spec.env)["SLURM_CPUS_PER_TASK"] == "3"
+    whole, _ = settled((at("n1", gpus=0),), "--exclusive --mem=0")
+    assert whole.options == (ResourceRequest(None, 64_000, 2**38),)
+    assert "SLURM_CPUS_PER_TASK" not in dict(whole.env)
+
+
+def test_of_nodes_that_differ_those_of_one_size_are_taken_and_named() -> None:
+    small = [at(f"s{index}", cpus=8, gpus=0, rate=1) for index in (1, 2)]
+    large = [at("l1", rate=9), at("l2", rate=9), at("l3", rate=-1, cpus=32)]
+    spec, said = settled((*small, *large), "-N2 --exclusive")
+    assert (spec.options[0].cpu_milli, dict(spec.constraints)) == (8_000, {"node": "s1,s2"})
+    assert said.endswith("of each node; nodes differ, and these are taken: s1,s2")
+    assert dict(settled((*small, *large), "-N2 --exclusive --gres=gpu:2")[0].constraints) == {"node": "l1,l2"}
+    alone = settled((*small, *large), "--exclusive -x l1,l2 -c 9")[0]
+    assert (alone.options[0].cpu_milli, alone.constraints) == (32_000, (("node", "!l1,!l2"),))
+    down = at("s1", cpus=8, gpus=0, rate=1, up=0)
+    awake = settled((down, *large), "--exclusive")[0]
+    assert (awake.options[0].cpu_milli, dict(awake.constraints)) == (64_000, {"node": "l1,l2"})
+    assert settled((down,), "--exclusive")[0].options[0].cpu_milli == 8_000
+
+
+LONG = tuple(f"node-{index:03}" for index in range(40))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words", "why"),
+    [
+        (None, "--exclusive", "what it stands for is known with the nodes of a cluster at hand alone"),
+        ((), "--mem=0", "no node that is here now has what the job asks for"),
+        ((at("n1"),), "--exclusive -c 65", "no node that is here now has what the job asks for"),
+        ((at("n1"), at("n2", cpus=8)), "--exclusive -N2", "no 2 nodes of one size have what"),
+        ((at("n1"),), "--exclusive=user", "'user' cannot be had; --exclusive alone shares with nobody"),
+        ((*map(at, LONG), at("b", cpus=8, rate=9)), "--exclusive", "too many of one size would have to be"),
+        ((at("n1"), at("n2", pool="b")), "-p gpu", "there is no partition 'gpu' here; these are: a, b"),
+        ((at("n1", partition="x"),), "-p gpu", "there is no partition 'gpu' here; these are: a, x"),
+        ((at("n1", partition="x"), at("n2", pool="b")), "-p x,b", "there is no partition 'x,b' here"),
+    ],
+)
+def test_a_place_or_a_size_that_is_not_there_is_refused(
+    nodes: tuple[SiteNode, ...] | None, words: str, why: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        settled(nodes, words)
+    assert caught.value.message.startswith("train.sh:2:9: -")
+    assert why in caught.value.message
+
+
+def test_a_partition_is_a_label_of_nodes_or_a_pool() -> None:
+    nodes = (at("n1", partition="gpu"), at("n2", partition="cpu"), at("n3", pool="b"))
+    spec, said = settled(nodes, "--partition=gpu")
+    assert (spec.constraints, said) == (
+        (("partition", "gpu"),), "--partition asks for nodes whose partition is gpu",
+    )  # fmt: skip
+    assert settled(nodes, "-p cpu,gpu")[0].constraints == (("partition", "cpu,gpu"),)
+    assert settled(nodes, "-p b")[0].constraints == (("pool", "b"),)
+    assert dict(settled(nodes, "-p b")[0].env)["SLURM_JOB_PARTITION"] == "b"
+    with pytest.raises(InvalidRequest, match="another line asks for nodes by their partition too"):
+        settled(nodes, "-p gpu -C partition")
+
+
+def test_where_all_nodes_are_one_place_a_partition_changes_nothing() -> None:
+    spec, said = settled((at("n1"), at("n2")), "-p gpu_p13")
+    assert (spec.constraints, said) == (
+        (),
+        "-p is not honoured: all nodes are one place, the pool a; give nodes a label partition=NAME",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("-p gpu", True), ("-Jx -pgpu", True), ("--part=x", True), ("--exclusive", True), ("--exclus", True),
+        ("--mem=0", True), ('--mem "0"', True), ("--mem=64G", False), ("-N2 --time=1:00", False),
+    ],
+)  # fmt: skip
+def test_nodes_are_asked_for_where_a_script_may_speak_of_them(line: str, asks: bool) -> None:
+    assert asks_of_site(f"#!/bin/sh\n#SBATCH {line}\ntrue\n") is asks
 
 
 # ------------------------------------------------------------------ when it runs
@@ -227,9 +329,9 @@ def test_what_only_the_submission_knows_goes_into_the_environment() -> None:
         "SLURM_JOB_DEPENDENCY": "afterok:3",
         "SLURM_SUBMIT_DIR": "/home/u",
         "SLURM_SUBMIT_HOST": "login1",
-        "BURSAR_SCRIPT_FILE": "/home/u/train.sh",
+        "SLURM_SUBMIT_SCRIPT": "/home/u/train.sh",
     }
-    assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1", "BURSAR_SCRIPT_FILE": "/home/u/train.sh"}
+    assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1", "SLURM_SUBMIT_SCRIPT": "/home/u/train.sh"}
     assert env("-n 4 -N 2", flags=RunFlags(nodes="4"))["SLURM_NTASKS"] == "8"
     assert env("--ntasks-per-gpu=2 --gpus-per-node=4")["SLURM_NTASKS_PER_NODE"] == "8"
 

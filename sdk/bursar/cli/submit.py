@@ -28,6 +28,7 @@ from bursar.smallfile import read_small_file
 if TYPE_CHECKING:
     from bursar.client import WireClient
     from bursar.jobfile import RunFlags
+    from bursar.jobfile.site import SiteNode
 
 PLAN_COLUMNS = (
     Column("starts_now"),
@@ -192,7 +193,7 @@ def submit(
 
     Example: bursar submit --array 0-3 --env LR=1e-4 train.sh data.bin
     """
-    bring_in(client, read_job(file, arguments, flags), manner, output)
+    bring_in(client, read_job(client, file, arguments, flags), manner, output)
 
 
 @click.command(cls=FileThenWords, context_settings={"allow_interspersed_args": False})
@@ -208,7 +209,7 @@ def plan(
 
     Example: bursar plan train.yaml
     """
-    show_plan(client, read_job(file, arguments, flags), output)
+    show_plan(client, read_job(client, file, arguments, flags), output)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -250,7 +251,7 @@ def _is_script(ctx: click.Context, file: str) -> bool:
         return True  # it cannot be read, which is said by whoever needs the text
 
 
-def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
+def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
     """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
     from bursar import jobfile
     from bursar.jobfile.request import job_of_file, job_of_script
@@ -261,12 +262,23 @@ def read_job(file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> Jo
         spec, sentences = job_of_file(text, source, base, given)
     else:
         here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
-        caller = jobfile.Caller(os.environ, here, socket.gethostname())
+        caller = jobfile.Caller(os.environ, here, socket.gethostname(), _nodes_of(client, text))
         spec, sentences = job_of_script(text, source, base, arguments, given, caller)
     for sentence in sentences:
         say(sentence)
     _say_what_may_surprise(source, arguments)
     return spec
+
+
+def _nodes_of(client: WireClient, text: str) -> tuple[SiteNode, ...] | None:
+    """The nodes, where the script may speak of them."""
+    from bursar.jobfile.slurm import asks_of_site
+
+    if not asks_of_site(text):
+        return None
+    from bursar.client.asked import site_nodes
+
+    return site_nodes(client.nodes())
 
 
 def _say_what_may_surprise(source: str, arguments: tuple[str, ...]) -> None:

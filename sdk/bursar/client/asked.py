@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +21,14 @@ from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
+from bursar.jobfile.site import SiteNode
 from bursar.model import JobSpec
 from bursar.results import Job
 from bursar.smallfile import read_small_file
+from bursar.v1 import types_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ATTRIBUTES: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
 """Keywords whose flag has another name; of the others it is the same."""
 UPDATED_BY: Final = {
@@ -92,6 +95,7 @@ def wanted(
     command: Sequence[str] | None,
     arguments: Sequence[str],
     fields: Mapping[str, Any],
+    nodes: Sequence[types_pb2.Node] | None = None,
 ) -> JobSpec:
     """The job that a call of `submit` or `plan` means.
 
@@ -112,16 +116,55 @@ def wanted(
     try:
         if job is None:
             return jobfile.spec_from_flags(run_flags(fields, tuple(command or ())), str(Path.cwd()))
-        return _of_file(job, arguments, run_flags(fields) if fields else None)
+        return _of_file(job, arguments, run_flags(fields) if fields else None, nodes)
     except InvalidRequest as fault:
         raise in_python(fault, fields) from None
 
 
-def _of_file(file: str | Path, arguments: Sequence[str], flags: RunFlags | None) -> JobSpec:
+def asks_of_site(job: object) -> bool:
+    """Is it a script that may speak of partitions or whole nodes, for which the nodes are needed?"""
+    from bursar.jobfile.slurm import asks_of_site as asks
+
+    if not isinstance(job, str | Path):
+        return False
+    try:
+        text = read_small_file(str(job))
+    except InvalidRequest:
+        return False  # which is said where it is read to be submitted
+    return jobfile.looks_like_script(text) and asks(text)
+
+
+def site_nodes(nodes: Iterable[types_pb2.Node]) -> tuple[SiteNode, ...]:
+    """Nodes as scripts speak of them, with what constraints ask of."""
+    found = []
+    for node in nodes:
+        facts, kinds = node.facts, {device.type for device in node.facts.devices}
+        own = {key: getattr(facts, key) for key in _ATTRIBUTES}
+        found.append(
+            SiteNode(
+                {**facts.labels, **own, "node": facts.name},
+                facts.cpu_milli,
+                facts.memory_bytes,
+                len(facts.devices),
+                kinds.pop() if len(kinds) == 1 else "",
+                node.rate_nanos_per_hour,
+                node.state == "up",
+            )
+        )
+    return tuple(found)
+
+
+def _of_file(
+    file: str | Path,
+    arguments: Sequence[str],
+    flags: RunFlags | None,
+    nodes: Sequence[types_pb2.Node] | None,
+) -> JobSpec:
     text, source, base = read_small_file(str(file)), str(file), str(Path.cwd())
     if jobfile.looks_like_script(text):
         here = (_EPOCH + timedelta(microseconds=SystemClock().now())).astimezone()
-        caller = jobfile.Caller(os.environ, here, socket.gethostname())
+        site = None if nodes is None else site_nodes(nodes)
+        caller = jobfile.Caller(os.environ, here, socket.gethostname(), site)
         spec, sentences = job_of_script(text, source, base, arguments, flags, caller)
     elif arguments:
         raise InvalidRequest(

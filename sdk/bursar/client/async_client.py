@@ -105,7 +105,8 @@ class AsyncClient:
             InvalidRequest: with one line for each fault.
             BudgetExceeded: a hard budget can never pay for it.
         """
-        spec = asked.wanted("submit", job, command, arguments, fields)
+        nodes = await self._wire.nodes() if asked.asks_of_site(job) else None
+        spec = asked.wanted("submit", job, command, arguments, fields, nodes)
         return made.job((await self._wire.submit(spec, idempotency_key=idempotency_key)).job)
 
     @checked
@@ -129,7 +130,9 @@ class AsyncClient:
         **fields: Unpack[JobFields],
     ) -> results.Plan:
         """What a submit would do now, with its price; changes nothing. Arguments as of `submit`."""
-        return made.plan(await self._wire.plan(asked.wanted("plan", job, command, arguments, fields)))
+        nodes = await self._wire.nodes() if asked.asks_of_site(job) else None
+        spec = asked.wanted("plan", job, command, arguments, fields, nodes)
+        return made.plan(await self._wire.plan(spec))
 
     @checked
     async def get(self, job: JobRef) -> results.Job:

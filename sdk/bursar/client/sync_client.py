@@ -105,7 +105,8 @@ class Client:
             InvalidRequest: with one line for each fault.
             BudgetExceeded: a hard budget can never pay for it.
         """
-        spec = asked.wanted("submit", job, command, arguments, fields)
+        nodes = self._wire.nodes() if asked.asks_of_site(job) else None
+        spec = asked.wanted("submit", job, command, arguments, fields, nodes)
         return made.job((self._wire.submit(spec, idempotency_key=idempotency_key)).job)
 
     @checked
@@ -127,7 +128,9 @@ class Client:
         **fields: Unpack[JobFields],
     ) -> results.Plan:
         """What a submit would do now, with its price; changes nothing. Arguments as of `submit`."""
-        return made.plan(self._wire.plan(asked.wanted("plan", job, command, arguments, fields)))
+        nodes = self._wire.nodes() if asked.asks_of_site(job) else None
+        spec = asked.wanted("plan", job, command, arguments, fields, nodes)
+        return made.plan(self._wire.plan(spec))
 
     @checked
     def get(self, job: JobRef) -> results.Job:

@@ -63,6 +63,7 @@ _TABLE: Final = (
         "dependency", "`depends_on`: afterok, afternotok, afterany, after, singleton; `:` and `,`", "d"
     ),
     _honoured("exclude", "`resources.constraints.node`: none of these", "x"),
+    _honoured("exclusive", "all CPUs and GPUs of nodes of one size, the cheapest that serve", value="maybe"),
     _honoured("export", "`NAME=VALUE` and `NAME` become `env`; your other variables are never copied"),
     _honoured(
         "gpu-bind", "GPUs that a task of `srun` sees: none, closest (all), single:N, per_task:N, map_gpu:N"
@@ -73,7 +74,7 @@ _TABLE: Final = (
     _honoured("gres", "`gpu:TYPE:COUNT` is `resources.gpus`; other kinds are refused"),
     _honoured("hold", "`held: true`", "H", "no"),
     _honoured("job-name", "`name`; other characters become `-`", "J"),
-    _honoured("mem", "`resources.memory`, binary units, MiB without one; 0 is refused"),
+    _honoured("mem", "`resources.memory`, binary units, MiB without one; 0: all of the node's"),
     _honoured("mem-per-cpu", "`resources.memory`: times the CPUs of a node"),
     _honoured("mem-per-gpu", "`resources.memory`: times the GPUs of a node"),
     _honoured("mincpus", "`resources.cpus` is at least this"),
@@ -85,6 +86,11 @@ _TABLE: Final = (
     _honoured("ntasks-per-node", "tasks of a node, whose CPUs add up"),
     _honoured(
         "requeue", "what bursar does anyway: after a lost node or a preemption it runs again", value="no"
+    ),
+    _honoured(
+        "partition",
+        "nodes with the label `partition` of that name, or of the pool; any where all nodes are one place",
+        "p",
     ),
     _honoured("signal", "`checkpoint: {signal, before}`; with `B:` also `script_only`"),
     _honoured("time", "`time_limit`", "t"),
@@ -121,7 +127,6 @@ _TABLE: Final = (
     _noted("overcommit", _OWN, "O", "no"),
     _noted("oversubscribe", _OWN, "s", "maybe"),
     _noted("parsable", "in a script; give bursar submit --parsable", value="no"),
-    _noted("partition", "there are no partitions; name a pool by resources.constraints", "p"),
     _noted("power", "power is the node's"),
     _noted("prefer", "a preference; --constraint is honoured"),
     _noted("priority", "Slurm's scale is another one; use #BURSAR --priority 0 to 100"),
@@ -151,12 +156,6 @@ _TABLE: Final = (
     _refused("container", "images are not built yet; prepare the node in setup"),
     _refused("container-id", "images are not built yet; prepare the node in setup"),
     _refused("deadline", "a deadline is not built yet; use --time, and #BURSAR --priority"),
-    _refused(
-        "exclusive",
-        "a whole node cannot be asked for by that word: nodes differ; ask for all its GPUs and CPUs, such as "
-        "--gpus-per-node=8 --cpus-per-task=64 (`bursar nodes` shows what each has)",
-        value="maybe",
-    ),
     _refused("export-file", "name the variables: --export=NAME=VALUE, or bursar submit --env NAME"),
     _refused("gid", "a job runs in the group of its account"),
     _refused("gpus-per-socket", "sockets are not known; use --gpus-per-node"),

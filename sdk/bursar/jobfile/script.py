@@ -34,6 +34,7 @@ from bursar.jobfile.flags import (
     job_name_from,
 )
 from bursar.jobfile.shell import SHELLS
+from bursar.jobfile.site import SiteNode
 from bursar.jobfile.slurm import SlurmOptions
 from bursar.jobfile.slurm_sizes import Option
 from bursar.model import JobSpec
@@ -55,11 +56,13 @@ class Caller(NamedTuple):
 
     Attributes:
         environ: its variables. now: moment and time zone. host: name of the machine.
+        nodes: of the site it is submitted to, where the script may speak of them; None: not known.
     """
 
     environ: Mapping[str, str]
     now: datetime
     host: str
+    nodes: tuple[SiteNode, ...] | None = None
 
 
 class Notice(NamedTuple):
@@ -130,6 +133,9 @@ def parse_script(
         if not (faults and faults.found[-1].field == "script"):
             spec = read_job(tree.root, faults, base_dir)
         if slurm is not None and not faults:
+            said = len(slurm.notes)
+            spec = slurm.settle(spec, None if caller is None else caller.nodes)
+            notes += slurm.notes[said:]
             spec = _with_words(spec, slurm, source, base_dir, caller)
         if not faults:
             notes += commands.check_body(content, spec, faults)

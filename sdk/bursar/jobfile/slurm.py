@@ -10,20 +10,25 @@ Why     the words are Slurm's, with Slurm's meaning. An option that would change
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
+from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import FlagFaults, Tree, job_name_from
 from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
+from bursar.jobfile.site import SiteNode, in_partition, whole_nodes
 from bursar.jobfile.slurm_sizes import Option, Sizes
 from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
 from bursar.jobfile.variables import job_of
+from bursar.model import JobSpec
 from bursar.model.check import quote
 from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
 
 _SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
+_OF_SITE = re.compile(r"^#SBATCH\s.*(?:-p|--part?|--exclu|--mem\W*0)", re.MULTILINE)
 _SIGNAL = re.compile(r"(?:([RB]{1,2}):)?([A-Za-z0-9]{1,12})(?:@(\d{1,6}))?", re.ASCII)
 _SIGNAL_NUMBERS = {
     "1": "HUP",
@@ -43,6 +48,11 @@ _ID = re.compile(r"(\d{1,15})(?:_(\d{1,7}))?", re.ASCII)
 def is_slurm_script(script: str) -> bool:
     """Does it carry an `#SBATCH` line, so that its commands may read Slurm's variables?"""
     return "#SBATCH" in script and _SBATCH.search(script) is not None
+
+
+def asks_of_site(script: str) -> bool:
+    """May it say what only the nodes of the site can tell? Without such a word nobody need ask for them."""
+    return _OF_SITE.search(script) is not None
 
 
 class SlurmOptions(Sizes):
@@ -127,6 +137,50 @@ class SlurmOptions(Sizes):
         if name != option.value:
             self.note(option, f"{quote(option.value)} becomes {name}; a name has no spaces or signs")
         self.tree.put(("name",), name, option.place)
+
+    # -------------------------------------------------------------- the site
+
+    def settle(self, spec: JobSpec, nodes: Sequence[SiteNode] | None) -> JobSpec:
+        """The job in the place and of the size that its words stand for at the site; with notes and faults.
+
+        Args:
+            spec: as all else is read, flags too.
+            nodes: of the site; None where they are not known.
+        """
+        partition, exclusive = self.options.get("partition"), self.options.get("exclusive")
+        if partition is not None:
+            spec = self._at_site(partition, spec, nodes, in_partition, partition.value)
+        if exclusive is not None and exclusive.value not in ("", "exclusive"):
+            self.fault(
+                exclusive, f"{quote(exclusive.value)} cannot be had; --exclusive alone shares with nobody"
+            )
+            return spec
+        option = exclusive or self.all_memory
+        if option is None:
+            return spec
+        if exclusive is not None and "cpus-per-task" in self.options:
+            self.words["SLURM_CPUS_PER_TASK"] = self.options["cpus-per-task"].value
+        whole = partial(whole_nodes, everything=exclusive is not None, memory=self.all_memory is not None)
+        return self._at_site(option, spec, nodes, lambda spec, _, known: whole(spec, known), "")
+
+    def _at_site(
+        self,
+        option: Option,
+        spec: JobSpec,
+        nodes: Sequence[SiteNode] | None,
+        ask: Callable[[JobSpec, str, Sequence[SiteNode]], tuple[JobSpec, str]],
+        text: str,
+    ) -> JobSpec:
+        if nodes is None:
+            self.fault(option, "what it stands for is known with the nodes of a cluster at hand alone")
+            return spec
+        try:
+            settled, said = ask(spec, text, nodes)
+        except InvalidRequest as problem:
+            self.fault(option, problem.message)
+            return spec
+        self.note(option, said)
+        return settled
 
     # -------------------------------------------------------------- time, order, endings
 

@@ -32,10 +32,6 @@ _GRES_GPU = re.compile(
 _TYPED_COUNT = re.compile(r"(?:([A-Za-z][A-Za-z0-9._-]*|\d+g\.\d+gb):)?(\d{1,6})", re.ASCII)
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _NODES = re.compile(r"\d{1,6}(?:-\d{1,6}(?::\d{1,6})?)?(?:,\d{1,6}(?:-\d{1,6})?)*", re.ASCII)
-_ALL_MEMORY = (
-    "0 means all memory of a node to Slurm, and nodes differ here: write the size, such as --mem=64G "
-    "(`bursar nodes` shows what each has)"
-)
 
 
 class Option:
@@ -52,6 +48,7 @@ class Sizes:
 
     Attributes:
         tasks: in all, as `--ntasks` says; 0: it does not. tasks_per_node: at least 1.
+        all_memory: the option that asks for all memory of a node.
         words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
     """
 
@@ -63,6 +60,7 @@ class Sizes:
         self.words: dict[str, str] = {}
         self.tasks = 0
         self.tasks_per_node = 1
+        self.all_memory: Option | None = None
         self._nodes = 1
         self._gpus = 0
         self._kind = ""
@@ -290,7 +288,7 @@ class Sizes:
             return
         size = int(match.group(1)) * _UNIT[match.group(2).upper()]
         if size == 0:
-            self.fault(option, _ALL_MEMORY)
+            self.all_memory = option
         else:
             self.tree.put(("resources", "memory"), f"{size * factors[option.name]}B", option.place)
         if option.name != "mem":
