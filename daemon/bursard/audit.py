@@ -24,7 +24,7 @@ import msgspec
 
 from bursar.clock import HOUR_US
 from bursard.engine import charge_row, job_row, key_digest, posting_rows
-from bursard.events import SCHEMA, Event, JobSubmitted, decode
+from bursard.events import SCHEMA, ChargesCorrected, Event, JobSubmitted, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
 from bursard.state import Applied, JobRecord, Limits, State, documents
@@ -32,6 +32,7 @@ from bursard.state import image as state_image
 from bursard.state.arrays import without_spec
 from bursard.state.compare import differences
 from bursard.store import ChargeRow, EntryRow, EventRow, JobRow, PostingRow, notes
+from bursard.store.corrections import correction_rows
 from bursard.store.migrations.m0004_usage import RATED_AFTER
 from bursard.store.picture import Picture
 
@@ -129,6 +130,9 @@ class Fold:
                 charge_row(self.state, row.seq, hour, node, row.at) for hour, node in self._applied.closed
             ]
             kept = charges.take(row.seq)
+            if isinstance(event, ChargesCorrected):
+                made += correction_rows(row.seq, event, row.at)
+                yield from _about(self._picture, row.seq, event)
             if row.seq == self._rated_after:
                 self._rated_until = row.at
             if row.seq <= self._rated_after or any(one.start_at <= self._rated_until for one in kept):
@@ -185,6 +189,7 @@ class Fold:
         applied.charges.clear()
         applied.closed.clear()
         applied.transactions.clear()
+        applied.corrections.clear()
         applied.finished.clear()
         if self._evict and self._evict[0][0] < seq - _EVICTED_AFTER:
             for _, job_id in self._evict:
@@ -248,11 +253,36 @@ def _compare_charges(seq: int, made: list[ChargeRow], kept: list[ChargeRow]) -> 
             yield f"{name}: {said}"
 
 
+def _about(picture: Picture, seq: int, event: ChargesCorrected) -> Iterator[str]:
+    """What a correction takes back was charged, just so, and nothing has taken it back before."""
+    stood: dict[tuple[int, int], tuple[int, int, int]] = {}
+    taken: dict[tuple[int, int], list[int]] = {}
+    for row in picture.usage_of(event.job_number):
+        if (row.attempt_id, row.rank) != (event.attempt_id, event.rank):
+            continue
+        if row.held_us > 0:
+            stood[row.seq, row.used_from] = (row.gpu, row.cpu, row.memory)
+        else:
+            taken.setdefault((row.corrects, row.for_start), []).append(row.seq)
+    for one in event.charges:
+        name = f"correction of event {seq}: the charge of {event.attempt_id} that event {one.of} posted"
+        found = stood.get((one.of, one.start)) if one.of < seq else None
+        if found is None:
+            yield f"{name} is not there"
+        elif found != (one.gpu, one.cpu, one.memory):
+            yield f"{name} was {sum(found)} nanos, not {one.gpu + one.cpu + one.memory}"
+        elif (by := taken.get((one.of, one.start), [])) != [seq]:
+            yield f"{name} is taken back by events {by}, not by this one alone"
+
+
 def _by_hour(rows: Iterable[ChargeRow]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Rows by owner and hour; of before there were hours, an event may have several of one."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        key = (row.kind, row.node_id, row.attempt_id, row.rank, row.start_at // HOUR_US, row.price_id)
+        key = (
+            *(row.kind, row.node_id, row.attempt_id, row.rank, row.start_at // HOUR_US, row.price_id),
+            *((row.for_start, row.held_us < 0) if row.corrects else ()),
+        )
         one = found.get(key)
         if one is None:
             found[key] = row._asdict()

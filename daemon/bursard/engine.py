@@ -34,6 +34,7 @@ from bursard.state import Applied, JobRecord, MemberRecord, NodeRecord, State, d
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
+from bursard.store.corrections import correction_rows
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,9 @@ class Engine:
             rows = [charge_row(state, seq, hour, node, now) for hour, node in applied.closed]
             batch.charges.extend(rows)  # type: ignore[attr-defined]
             applied.closed.clear()
+        for correction in applied.corrections:
+            batch.charges.extend(correction_rows(seq, correction, now))  # type: ignore[attr-defined]
+        applied.corrections.clear()
         if applied.transactions:
             batch.postings.extend(posting_rows(seq, applied.transactions))  # type: ignore[attr-defined]
             applied.transactions.clear()

@@ -72,6 +72,7 @@ def _replay(state: State, rows: Iterator[EventRow]) -> None:
         ignored.closed.clear()
         ignored.transactions.clear()
         ignored.finished.clear()
+        ignored.corrections.clear()
 
 
 def _why(seq: int, error: Exception) -> str:

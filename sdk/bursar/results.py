@@ -559,6 +559,30 @@ class Price(Result, frozen=True, kw_only=True):
     price_id: str
 
 
+class BudgetShift(Result, frozen=True, kw_only=True):
+    """What the account of a budget has settled more, below zero less. `since`: where its period begins."""
+
+    budget: str
+    since: datetime | None
+    amount: Money
+
+
+class Correction(Result, frozen=True, kw_only=True):
+    """What became of a correction.
+
+    Attributes:
+        charges: how many were reversed and posted anew. before, after: what all of that time were, and are.
+        booked_at: None when nothing changed. budgets: whose accounts follow.
+    """
+
+    job: str
+    charges: int
+    before: Money
+    after: Money
+    booked_at: datetime | None
+    budgets: tuple[BudgetShift, ...]
+
+
 class PriceExplanation(Result, frozen=True, kw_only=True):
     """Every part of a price, for a whole machine and hour.
 

@@ -86,6 +86,7 @@ TABLE: Final[dict[str, Row]] = {
     "Money.Prices": everywhere(EVERYBODY),
     "Money.ExplainPrice": of_the_site("FPOAU"),
     "Money.Report": REPORTED,
+    "Money.Correct": ("FA", "FA", "FA", "FA", "", "", ""),
     "Money.Report of all": of_the_site("FPOAU"),
     "Policies.Apply": of_the_site("OA"),
     "Policies.Check": of_the_site(EVERYBODY),
@@ -156,6 +157,7 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Money.Cost with idle": lambda t: money_pb2.CostRequest(include_idle=True),
     "Money.Budgets by name": lambda t: money_pb2.BudgetsRequest(name=t.project.replace("/", ".")),
     "Money.ExplainPrice": lambda t: money_pb2.ExplainPriceRequest(name="local"),
+    "Money.Correct": lambda t: money_pb2.CorrectRequest(job=t.job, to_ppm=0, reason="r"),
     "Money.Report": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11", project=t.project),
     "Money.Report of all": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11"),
     "Policies.Get": lambda t: money_pb2.PolicyRequest(kind="Budget", name="nlp"),
@@ -207,7 +209,7 @@ async def verdict(site: Site, row: str, request: Any, token: str) -> str:
 OF_A_PROJECT: Final = {
     "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
-    "Money.Budgets by name",
+    "Money.Budgets by name", "Money.Correct",
 }  # fmt: skip
 
 

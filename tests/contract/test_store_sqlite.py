@@ -73,7 +73,7 @@ def raw(home: Path) -> Iterator[sqlite3.Connection]:
     """Somebody with the file in hand and no respect for triggers."""
     connection = sqlite3.connect(home / "bursard.db", isolation_level=None)
     names = connection.execute("select name from sqlite_schema where type = 'trigger'").fetchall()
-    assert len(names) == 18
+    assert len(names) == 20
     for (name,) in names:
         connection.execute(f"drop trigger {name}")
     yield connection
@@ -596,11 +596,11 @@ def _payloads_of_schema_1() -> list[bytes]:
 
 
 def _back_to_schema_2(raw: sqlite3.Connection) -> None:
-    """What steps 4 and 3 did, undone: of a database that has no charges."""
+    """What steps 5 to 3 did, undone: of a database that has no charges."""
     raw.execute("drop view charges")
     raw.execute("alter table jobs drop column nanos_high")
     tables = ("accounts", "attempts", "attributions", "sources", "postings", "charge_rows")
-    for table in (*tables, "allocations", "posted"):
+    for table in (*tables, "allocations", "posted", "corrections"):
         raw.execute(f"drop table {table}")
     raw.execute("drop index idx_events_brief")
     raw.execute("alter table events drop column brief")

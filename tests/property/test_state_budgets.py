@@ -36,6 +36,7 @@ from bursard.state import Applied, NodeRecord, State, core, records
 from bursard.state import image as state_image
 from bursard.state.budgets import BudgetRecord, BudgetTable
 from bursard.state.decide import jobs, ownership, policies
+from bursard.state.decide.corrections import Target
 from bursard.state.fold import attempts as attempts_fold
 from bursard.state.fold import nodes as nodes_fold
 from bursard.store import ChargeRow
@@ -71,6 +72,7 @@ STEPS: dict[str, tuple[int, dict[str, list[Any]]]] = {
     ),
     "wall_clock_jumps": (1, {"us": [-40 * SECOND_US, SECOND_US, 3 * HOUR_US]}),
     "cycle": (4, {}),
+    "correct": (3, {"pick": list(range(12)), "aim": [Target(ppm=0), Target(1_000_000_007), Target(3)]}),
     "cancel": (3, {"pick": list(range(12)), "grace_us": [None, 0, SECOND_US]}),
     "act": (6, {"pick": list(range(12)), "verb": [jobs.hold, jobs.release, jobs.requeue, jobs.requeue]}),
     "update": (1, {"pick": list(range(12)), "changes": [{"project": "ops"}, {"time_limit_us": HOUR_US}]}),

@@ -79,7 +79,7 @@ class InstantWriter:
             if row.kind == "usage":
                 self.billed[row.attempt_id, row.rank] += row.held_us
                 self.cost[row.job_id] += row.nanos
-                assert row.price_id or not row.nanos, "L9"
+                assert row.price_id or row.corrects or not row.nanos, "L9"
 
     def with_open(self, state: State) -> InstantWriter:
         """What has been posted, and what the open hours add to it."""

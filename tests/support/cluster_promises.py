@@ -19,6 +19,7 @@ from bursar.model import (
     JobState,
 )
 from bursar.money import cumulative
+from bursard.audit import problems_of
 from bursard.doctor import check_state
 from bursard.engine import unposted
 from bursard.replay import restore
@@ -203,6 +204,8 @@ class ClusterMachine(ClusterRules):
         self.nodes_cost_what_they_cost()
         self.a_second_book_says_the_same()
         self.compare(self.state, restore(self.store, LIMITS))
+        with self.store.picture() as picture:
+            assert problems_of(picture, LIMITS) == []
         assert self.store.verify() == []
 
     def nodes_cost_what_they_cost(self) -> None:
@@ -230,6 +233,9 @@ class ClusterMachine(ClusterRules):
             found = (state.ledger.settled(budget, period), state.ledger.held(budget, period))
             owed = (book.settled[budget, period], held[budget, period])
             assert found == owed, f"B4: {budget} in {period}: settled and held {found}, by the log {owed}"
+        assert {k: v for k, v in state.corrected.items() if v} == {
+            k: v for k, v in book.corrected.items() if v
+        }, "second book: corrections"
         for array_id, money in state.array_money.items():
             assert money.settled_nanos == book.of_array[array_id], f"second book: {array_id}"
         with self.store.picture() as picture:

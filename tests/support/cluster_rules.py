@@ -36,9 +36,12 @@ from bursard.events import (
 )
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass
+from bursard.services.corrections import standing
 from bursard.state import HOLD_MARGIN_US, JobRecord, State
 from bursard.state import image as state_image
-from bursard.state.decide import jobs, limits, nodes, policies
+from bursard.state.decide import corrections, jobs, limits, nodes, policies
+from bursard.state.decide.corrections import Target
+from bursard.store import ChargeFilter, JobFilter
 
 
 class ClusterRules(ClusterModel):
@@ -135,6 +138,25 @@ class ClusterRules(ClusterModel):
         self.commit(events)
         if then_plan:
             self.cycle()
+
+    @rule(
+        pick=st.integers(0, 30),
+        aim=st.sampled_from([Target(ppm=0), Target(ppm=1_250_001), Target(1_000_000_007), Target(3)]),
+    )
+    def correct(self, pick: int, aim: Target) -> None:
+        """Finance says what an ended job is to pay."""
+        rows = self.store.jobs(JobFilter(limit=50)).rows
+        if not rows:
+            return
+        number = rows[pick % len(rows)].number
+        found = standing(self.store.charges(ChargeFilter(kinds=("usage",), job_number=number)))
+        try:
+            events = corrections.correct(self.state, found, aim, "a test", self.engine.now())
+        except BursarError:
+            return
+        self.commit(events)
+        again = standing(self.store.charges(ChargeFilter(kinds=("usage",), job_number=number)))
+        assert sum(one.nanos for one in again) == aim.of(sum(one.first_nanos for one in found))
 
     @rule(pick=st.integers(0, 30), grace_us=st.sampled_from([None, 0, SECOND_US]))
     def cancel(self, pick: int, grace_us: int | None) -> None:

@@ -36,6 +36,11 @@ class SecondBook:
         """By budget and period, each moment of use in the period that it lies in."""
         self.of_array = Counter[str]()
         self.of_job = Counter[str]()
+        """What jobs cost as metered; `corrected`: what corrections made of it beyond, tasks by themselves."""
+        self.corrected = Counter[str]()
+        self._standing: dict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0] * 4)
+        """By member and hour, what stands: nanos by component, and microseconds."""
+        self._scopes: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._attempts: dict[str, dict[str, Any]] = {}
         for event in events:
@@ -111,6 +116,42 @@ class SecondBook:
             start, end = told["through"] - from_us, told["through"] - to_us
             self._own(told["node_id"], kind, start, end, amounts, told.get("price_id", ""))
 
+    def _policy_applied(self, told: dict[str, Any]) -> None:
+        for document in told["documents"]:
+            if document["kind"] == "Budget":
+                self._scopes[document["name"]] = document["spec"]["scope"]
+
+    def _policy_removed(self, told: dict[str, Any]) -> None:
+        self._scopes.pop(told["name"], None)
+
+    def _charges_corrected(self, told: dict[str, Any]) -> None:
+        attempt_id, rank, hour = told["attempt_id"], told.get("rank", 0), told["booked_at"]
+        attempt, whose = self._attempts[attempt_id], told["attribution"]
+        assert not attempt["live"], f"{attempt_id} still lives"
+        hour -= hour % HOUR_US
+        labels = json.loads(whose.get("labels", "{}"))
+        price = told.get("price_id", "")
+        of_job = (attempt_id, told["job_id"], attempt["job"]["number"], price, hour, whose.get("project", ""))
+        usage = ("usage", told["node_id"], *of_job, whose.get("user", ""), labels.get("team", ""))
+        variance = ("variance", told["node_id"], "", "", 0, price, hour, "", "", "")
+        more = 0
+        for of, start, _, held_us, *amounts in told["charges"]:
+            standing = self._standing[attempt_id, rank, start // HOUR_US]
+            assert standing == [*amounts[:3], held_us], f"a correction of event {of} reverses another charge"
+            standing[:3] = amounts[3:]
+            each = [after - before for before, after in zip(amounts[:3], amounts[3:], strict=True)]
+            self.parts.append(Part(usage, (sum(each), *each, 0)))
+            self.parts.append(Part(variance, (-sum(each), *(-one for one in each), 0)))
+            more += sum(each)
+        for job_id in {told["job_id"], told["job_id"].partition(".")[0]}:
+            self.corrected[job_id] += more
+        covering = [name for name, scope in sorted(self._scopes.items()) if _covers(scope, whose, labels)]
+        shifts = told.get("budgets", ())
+        assert [one[0] for one in shifts] == (covering if more else []), "B4: other budgets follow"
+        for budget, period, nanos in shifts:
+            assert nanos == more, f"B4: {budget} follows by {nanos} of {more}"
+            self.settled[budget, period] += nanos
+
     # --- what it cost
 
     def _own(self, node: str, kind: str, start: int, end: int, amounts: list[int], price: str) -> None:
@@ -141,6 +182,9 @@ class SecondBook:
         nanos = sum(amounts)
         self.parts.append(Part(key, (nanos, *amounts, end - start)))
         attempt["paid"] += nanos
+        standing = self._standing[attempt_id, rank, start // HOUR_US]
+        for at, more in enumerate((*amounts, end - start)):
+            standing[at] += more
         self.of_job[attempt["job_id"]] += nanos
         self.of_array[attempt["job_id"].partition(".")[0]] += nanos
         for budget, hold in attempt["holds"].items():
@@ -169,6 +213,15 @@ class SecondBook:
             for budget, hold in attempt["holds"].items() if attempt["live"] else ():
                 found[budget, hold["periods"][-1]] += hold["left"]
         return found
+
+
+def _covers(scope: dict[str, Any], whose: dict[str, Any], labels: dict[str, str]) -> bool:
+    root, project = scope.get("project", ""), whose.get("project", "")
+    return (
+        (not root or project == root or project.startswith(root + "/"))
+        and all(scope.get(name, "") in ("", whose.get(name, "")) for name in ("user", "experiment", "model"))
+        and all(labels.get(key) == value for key, value in (scope.get("labels") or ()))
+    )
 
 
 def _cost(member: dict[str, Any], start: int, end: int) -> Amounts:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import bursar.cli
-from bursar.cli import cluster, jobs, money, output, policy, rights, submit, texts
+from bursar.cli import cluster, jobs, ledger, money, output, policy, rights, submit, texts
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
 from bursar.codec import view
@@ -83,6 +83,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "money.cost_columns": (
         money.cost_columns(list(BY)),
         view.cost_row(filled(money_pb2.CostRow, keys=[f"a {name}" for name in BY]), BY, "USD"),
+    ),
+    "ledger.CORRECTION_COLUMNS": (
+        ledger.CORRECTION_COLUMNS,
+        view.correction(filled(money_pb2.CorrectResponse)),
     ),
     "policy.POLICY_COLUMNS": (policy.POLICY_COLUMNS, view.policy(filled(money_pb2.Policy))),
     "rights.GRANT_COLUMNS": (rights.GRANT_COLUMNS, view.grant(filled(access_pb2.RoleGrant))),

@@ -51,6 +51,7 @@ WORDS = {
     "secret rm": ["S"],
     "secret set": ["S"],
     "prices explain": ["n1"],
+    "ledger correct": ["9", "--to", "80%", "--reason", "r"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (
@@ -60,7 +61,7 @@ CONNECTED = (
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
-    "grant rm", "secret set", "secret rm",
+    "grant rm", "secret set", "secret rm", "ledger correct",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""
 ABOUT_ONE = [verb for verb in WORDS if WORDS[verb][0] in ("9", "n", "b", "Quota/q", "u", "S")]

@@ -6,13 +6,14 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from money_daemon import BUDGET, COST_MODEL, START, Daemon, in_a_daemon
 
-from bursar.clock import HOUR_US, SECOND_US, VirtualClock
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import (
     BudgetExceeded,
     InvalidRequest,
@@ -22,113 +23,18 @@ from bursar.errors import (
     StaleVersion,
     WrongState,
 )
-from bursar.ids import SequentialIds
-from bursar.model import ArraySpec, Device, EndCause, JobSpec, NodeFacts
+from bursar.model import ArraySpec
 from bursar.money import NANOS
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.compile import Applied
 from bursar_policies.document import catalog_dir, parse_files
-from bursard.access.identity import Identity, Role, set_caller
-from bursard.engine import Engine
-from bursard.events import ClusterCreated, ExitReport
-from bursard.place import one_pass
 from bursard.reports.period import read_period
 from bursard.reports.statement import statement
-from bursard.services.money import CHUNK_BYTES, MoneyService
-from bursard.services.policies import PoliciesService
+from bursard.services.money import CHUNK_BYTES
 from bursard.services.prices import read_gpus
-from bursard.state import State
-from bursard.state.decide import attempts, jobs, nodes
-from bursard.store import ChargeRow, ScratchStore
-from bursard.writer import Writer
-
-START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
-ANN = Identity("ann", Role.ADMIN)
-COST_MODEL = "kind: CostModel\nname: p\nspec:\n  pool: p\n  node_capex: 100003 USD\n  useful_life: 5y\n"
-BUDGET = "kind: Budget\nname: vision\nspec:\n  scope: {project: research}\n  limit: 90 USD\n  period: month\n"
-
-
-class Daemon:
-    """An engine, two nodes and the services, in one event loop."""
-
-    def __init__(self) -> None:
-        set_caller(ANN)
-        self.clock = VirtualClock(START)
-        self.store = ScratchStore()
-        self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
-        self.settled = 0
-        self.counters: dict[tuple[str, int], int] = {}
-        self.money = MoneyService(self.engine, self.settle)
-        self.policies = PoliciesService(self.engine)
-        self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
-
-    async def settle(self, whole: bool) -> None:
-        self.settled += 1
-        self.meter()
-
-    async def apply(self, *texts: str) -> list[tuple[str, str, int]]:
-        sources = [pb.PolicySource(name=f"f{i}.yaml", text=text) for i, text in enumerate(texts)]
-        answer = await self.policies.Apply(pb.ApplyRequest(sources=sources), None)
-        return [(one.name, one.change, one.version) for one in answer.policies]
-
-    def node(self, name: str, pool: str = "p", gpus: int = 2) -> None:
-        devices = tuple(Device(i, f"{name}{i}", "H100", 80 << 30, simulated=True) for i in range(gpus))
-        facts = NodeFacts(name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices, pool=pool)
-        self.engine.commit(
-            nodes.hello(
-                self.engine.state, self.engine.ids, self.engine.prices, facts=facts, boot_id="b",
-                boot_us=self.clock.boot_us(), now=self.engine.now(),
-            ),
-            f"node:{name}",
-        )  # fmt: skip
-
-    def submit(self, **spec: Any) -> str:
-        asked = {"options": (ResourceRequest(GpuRequest(1), 1_000, 1 << 30),), "time_limit_us": 9 * HOUR_US}
-        state, engine = self.engine.state, self.engine
-        events = jobs.submit(state, engine.ids, user="ann", spec=JobSpec(**(asked | spec)))
-        engine.commit(events, "ann")
-        one_pass(state, engine.ids, engine.now(), lambda _, events: bool(engine.commit(events, "bursard")))
-        for attempt in list(state.attempts.values()):
-            for member in attempt.members:
-                node = state.nodes[member.alloc.node_id]
-                found = attempts.started(state, node, attempt.id, member.alloc.rank, self.clock.boot_us(), 1)
-                engine.commit(found, "node")
-        return str(events[0].job_id)  # type: ignore[union-attr]
-
-    def meter(self) -> None:
-        state, now_us = self.engine.state, self.clock.boot_us()
-        for node in state.nodes.values():
-            counters = [
-                (attempt_id, rank, node.axis(now_us) - state.attempts[attempt_id].members[rank].started_at)
-                for attempt_id, rank in node.live.items()
-            ]
-            events = nodes.usage(state, node, boot_id="b", at_boot_us=now_us, counters=counters)
-            self.engine.commit(events, "node")
-
-    def finish(self, job_id: str) -> None:
-        state = self.engine.state
-        attempt = state.jobs[job_id].attempt
-        assert attempt is not None
-        for member in attempt.members:
-            node = state.nodes[member.alloc.node_id]
-            held = node.axis(self.clock.boot_us()) - member.started_at
-            report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held)
-            found = attempts.exited(state, node, attempt.id, member.alloc.rank, report, 0)
-            self.engine.commit(found, "node")
-
-    async def report(self, **request: str) -> tuple[bytes, list[pb.ReportChunk]]:
-        chunks = [c async for c in self.money.Report(pb.ReportRequest(period="2026-11", **request), None)]
-        return b"".join(chunk.data for chunk in chunks), chunks
-
-
-def in_a_daemon(story: Callable[[Daemon], Awaitable[None]]) -> None:
-    async def main() -> None:
-        daemon = Daemon()
-        await story(daemon)
-        await daemon.engine.writer.close()
-
-    asyncio.run(main())
+from bursard.state.decide import nodes
+from bursard.store import ChargeRow
 
 
 async def work(daemon: Daemon) -> list[str]:

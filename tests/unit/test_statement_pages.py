@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from bursar.clock import HOUR_US
+from bursard.reports.adjusted import Adjusted
 from bursard.reports.cost import CostRow, CostTable
 from bursard.reports.period import Period
 from bursard.reports.statement import FORMATS, Statement
@@ -95,6 +96,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     expected: dict[str, object] = {
         "period": "2026-11", "project": found.project, "currency": "EUR", "projects": projects,
         "total": money("1.500000007"), "unknown_price_s": 900.0 if found is SITE else 0.0,
+        "published_at": "1970-01-01T00:00:00Z", "corrections": money("0.000000000"),
+        "late": money("0.000000000"), "adjusted": [],
     }  # fmt: skip
     if found is SITE:
         expected |= {
@@ -108,19 +111,50 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
 
 
 def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_the_node_cost() -> None:
-    head = "line,project,jobs,held_s,unknown_price_s,cost,currency\n"
+    head = "line,project,jobs,held_s,unknown_price_s,cost,currency,about\n"
     projects = (
-        "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR\n"
-        "project,,1,0.000001,0.000000,0.000000007,EUR\n"
+        "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR,\n"
+        "project,,1,0.000001,0.000000,0.000000007,EUR,\n"
     )
     kinds = (
-        "idle,,0,0.000000,0.000000,0.000000030,EUR\ndown,,0,0.000000,0.000000,0.000000000,EUR\n"
-        "unknown,,0,0.000000,0.000000,0.000000000,EUR\n"
-        "overhead,,0,0.000000,0.000000,-0.000000002,EUR\n"
-        "variance,,0,0.000000,0.000000,0.000000000,EUR\n"
-        "absorption,,0,0.000000,0.000000,0.000000000,EUR\n"
+        "idle,,0,0.000000,0.000000,0.000000030,EUR,\ndown,,0,0.000000,0.000000,0.000000000,EUR,\n"
+        "unknown,,0,0.000000,0.000000,0.000000000,EUR,\n"
+        "overhead,,0,0.000000,0.000000,-0.000000002,EUR,\n"
+        "variance,,0,0.000000,0.000000,0.000000000,EUR,\n"
+        "absorption,,0,0.000000,0.000000,0.000000000,EUR,\n"
     )
-    total = "total,,13,5400.000001,0.000000,1.500000007,EUR\n"
-    node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR\n"
+    total = "total,,13,5400.000001,0.000000,1.500000007,EUR,\n"
+    node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR,\n"
     assert page("csv", SITE).replace("\r\n", "\n") == head + projects + total + kinds + node
     assert page("csv", ONE).replace("\r\n", "\n") == (head + projects + total)
+
+
+ADJUSTED = msgspec.structs.replace(
+    ONE,
+    published_at=1_796_169_600_000_000,
+    adjusted=(
+        Adjusted("correction", "nlp", 3, "2026-10", -5, 2, "=throttled"),
+        Adjusted("late", "", 4, "2026-11", 7, 1),
+    ),
+)
+
+
+def test_what_is_of_other_times_is_told_by_job_month_and_reason() -> None:
+    assert page("text", ADJUSTED).partition("Of what jobs pay")[2] == (
+        ", in the sums above:\n"
+        "correction            -0.000000005  of charges of before, booked in this period\n"
+        "  job 3 of nlp, 2026-10                      -0.000000005  2 charges: =throttled\n"
+        "late                   0.000000007  posted after the month was published (2026-12-02T00:00:00Z)\n"
+        "  job 4 of (none), 2026-11                    0.000000007  1 charge\n"
+    )
+    assert page("csv", ADJUSTED).splitlines()[-2:] == [
+        "of_which_correction,nlp,1,0.000000,0.000000,-0.000000005,EUR,"
+        '"job 3, 2026-10, 2 charges: =throttled"',
+        'of_which_late,,1,0.000000,0.000000,0.000000007,EUR,"job 4, 2026-11, 1 charge"',
+    ]
+    found = json.loads(page("json", ADJUSTED))
+    assert (found["corrections"]["amount"], found["late"]["amount"]) == ("-0.000000005", "0.000000007")
+    assert found["published_at"] == "2026-12-02T00:00:00Z"
+    assert [(one["kind"], one["job"], one["cost"]["amount"]) for one in found["adjusted"]] == [
+        ("correction", 3, "-0.000000005"), ("late", 4, "0.000000007")
+    ]  # fmt: skip

@@ -23,6 +23,7 @@ class Action(StrEnum):
     READ_LOGS = "read logs"
     SEE_COST = "see costs"
     SEE_BOOKS = "see reports and what nobody used"
+    CORRECT_BOOKS = "correct what jobs were charged"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     SET_SECRETS = "keep secrets"
@@ -49,7 +50,7 @@ _OPERATE = (_PROJECT - {_A.GRANT}) | {_A.APPLY_POLICIES, _A.STEER_NODES, _A.VERI
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: _READ,
-    Role.FINANCE: _READ | {_A.SEE_BOOKS},
+    Role.FINANCE: _READ | {_A.SEE_BOOKS, _A.CORRECT_BOOKS},
     Role.SUBMITTER: _SUBMIT,
     Role.PROJECT_ADMIN: _PROJECT,
     Role.OPERATOR: _OPERATE,

@@ -60,6 +60,7 @@ _MONEY: Final = {
     "Prices": Rule(Action.SEE_SITE, site=True),
     "ExplainPrice": Rule(Action.SEE_BOOKS, site=True),
     "Report": Rule(Action.SEE_BOOKS),
+    "Correct": Rule(Action.CORRECT_BOOKS),
 }
 _POLICIES: Final = {
     "Apply": Rule(Action.APPLY_POLICIES, site=True),

@@ -31,6 +31,9 @@ _CHARGE = _shape("kind node_id start end nanos price_id attempt_id job_id rank g
 _USED = _shape("attempt_id rank held_us gpu cpu memory")
 _PIECE = _shape("held_us gpu cpu memory")
 _REST = _shape("kind from_us to_us gpu cpu memory")
+_CORRECTED = _shape("of start end held_us gpu cpu memory to_gpu to_cpu to_memory")
+_SHIFT = _shape("budget period_start nanos")
+_ATTRIBUTION = _shape("project user experiment model model_version labels")
 _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
@@ -82,6 +85,13 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeConnected: _shape("node_id refused"),
     e.NodeSilent: _shape("node_id"),
     e.NodeScheduling: _shape("node_id mode reason"),
+    e.ChargesCorrected: _shape(
+        "job_id job_number attempt_id rank booked_at node_id node_name pool simulated price_id share reason",
+        attribution=_ATTRIBUTION,
+        rates=_RATES,
+        charges=_CORRECTED,
+        budgets=_SHIFT,
+    ),
     e.MachineIntended: _shape("machine_id provider region zone instance_type market why lease_until"),
     e.MachineLaunched: _shape("machine_id provider_id"),
     e.MachineUp: _shape("machine_id billed_from"),

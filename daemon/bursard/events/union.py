@@ -448,6 +448,84 @@ class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered", omit_defaults
     posted: bool = False
 
 
+class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whom a charge is for, as it is written beside it. `labels`: a JSON object."""
+
+    project: str = ""
+    user: str = ""
+    experiment: str = ""
+    model: str = ""
+    model_version: str = ""
+    labels: str = "{}"
+
+
+class Corrected(msgspec.Struct, frozen=True, array_like=True):
+    """One charge that is taken back, and what stands in its place; written as an array.
+
+    Attributes:
+        of: the event that posted it; of one that stands in the place of another, its own.
+        start, end, held_us: the time that it is for, however often it was corrected.
+        gpu, cpu, memory: nanos by component as it stood. to_gpu, to_cpu, to_memory: from now on.
+    """
+
+    of: int
+    start: int
+    end: int
+    held_us: int
+    gpu: int
+    cpu: int
+    memory: int
+    to_gpu: int
+    to_cpu: int
+    to_memory: int
+
+    @property
+    def more_nanos(self) -> int:
+        """What is to be paid more, below zero less."""
+        return self.to_gpu + self.to_cpu + self.to_memory - self.gpu - self.cpu - self.memory
+
+
+class BudgetShift(msgspec.Struct, frozen=True, array_like=True):
+    """A budget's account has settled so much more in one of its periods, below zero less."""
+
+    budget: str
+    period_start: int
+    nanos: int
+
+
+class ChargesCorrected(
+    msgspec.Struct, frozen=True, tag="charges-corrected", kw_only=True, omit_defaults=True
+):
+    """Charges of one member of an ended attempt are reversed and posted anew, where the books are open.
+
+    The node cost what it cost: what its job pays less or more is the node's variance. All that the rows say
+    is in here, since neither the job nor the node need be known any more.
+
+    Attributes:
+        booked_at: the instant that the new rows are of.
+        attribution: as the charges were written. share: thousandths of a GPU, devices, thousandths of a CPU
+            and bytes of memory. rates: that they were priced at.
+        budgets: accounts that cover the job now, each in its current period.
+    """
+
+    job_id: str
+    job_number: int
+    attempt_id: str
+    rank: int = 0
+    booked_at: int
+    node_id: str
+    node_name: str
+    pool: str = ""
+    simulated: int = 0
+    price_id: str = ""
+    attribution: Attribution
+    share: tuple[int, int, int, int] = (0, 0, 0, 0)
+    rates: ShareRates = ShareRates()
+    reason: str
+    charges: tuple[Corrected, ...]
+    budgets: tuple[BudgetShift, ...] = ()
+
+
 class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True):
     """A machine is to be rented: written before its provider is called, who is given `machine_id`.
 
@@ -658,6 +736,7 @@ Event = (
     | NodeMisbehaved
     | NodeRemoved
     | NodeMetered
+    | ChargesCorrected
     | MachineIntended
     | MachineLaunched
     | MachineUp

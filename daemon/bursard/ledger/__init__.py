@@ -14,6 +14,7 @@ from bursard.ledger.accounts import (
     ownerless_account,
 )
 from bursard.ledger.allocation import Parts, add_used, node_charges
+from bursard.ledger.correction import amended
 from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
 from bursard.ledger.hours import HourCharge
@@ -38,6 +39,7 @@ __all__ = [
     "Span",
     "Transaction",
     "add_used",
+    "amended",
     "book_of",
     "budget_accounts",
     "budget_of",

@@ -9,7 +9,8 @@ Why     entries outlive the code that wrote them; one module decides the names s
 | `node/<node>` | minus what the node has cost so far |
 | `job/<job>` | what the job has been charged |
 | `idle/<node>` `down/<node>` `unknown/<node>` | what its time cost that no job held |
-| `overhead/<node>` `variance/<node>` | rounding; what shares are to pay beyond what their jobs pay |
+| `overhead/<node>` | rounding |
+| `variance/<node>` | what shares are to pay beyond what their jobs pay, after corrections |
 | `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
 | `budget/<name>/<period>/available` | minus what is committed; the limit itself is policy |
 | `budget/<name>/<period>/held` | promised to live attempts, not yet spent |

@@ -27,7 +27,8 @@ class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
     """Entries that stand or fall together.
 
     Attributes:
-        kind: hold | usage | idle | down | unknown | overhead | variance | absorption | release | roll.
+        kind: hold | usage | idle | down | unknown | overhead | variance | absorption | release | roll |
+            correction.
         attempt_id, job_id, node_id, budget: what it is about, empty where there is no single one.
     """
 

@@ -23,7 +23,7 @@ import msgspec
 
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
-from bursard.events import Charge
+from bursard.events import BudgetShift, Charge, ChargesCorrected
 from bursard.ledger.accounts import (
     BudgetAccounts,
     budget_accounts,
@@ -201,6 +201,38 @@ class Ledger:
                 moved = Transaction("roll", entries, attempt_id, job_id, budget=budget)
                 transactions.append(self.post(moved))
         return transactions
+
+    def correct(self, event: ChargesCorrected) -> Transaction | None:
+        """A job pays more than was charged, or less, and its node's variance makes up for it; so do the
+        budgets that cover it. None when nothing changes.
+        """
+        more = sum(one.more_nanos for one in event.charges)
+        entries = [
+            Entry(job_account(event.job_id), more),
+            Entry(ownerless_account("variance", event.node_id), -more),
+            *self._shifts(event.budgets),
+        ]
+        entries = [entry for entry in entries if entry.nanos]
+        if not entries:
+            return None
+        posted = self.post(
+            Transaction("correction", tuple(entries), event.attempt_id, event.job_id, event.node_id)
+        )
+        self._forget_if_closed(event.job_id)
+        return posted
+
+    def _shifts(self, shifts: Sequence[BudgetShift]) -> list[Entry]:
+        entries = []
+        for shift in shifts:
+            accounts = self._budget_accounts(shift.budget, shift.period_start)
+            entries.append(Entry(accounts.available, -shift.nanos))
+            entries.append(Entry(accounts.settled, shift.nanos))
+        return entries
+
+    def _forget_if_closed(self, job_id: str) -> None:
+        """What an ended job owes more is with what all of them owed."""
+        if job_id not in self._jobs:
+            self.closed_nanos += self.balances.pop(job_account(job_id), 0)
 
     def close_job(self, job_id: str) -> int:
         """Forget an ended job and its attempts; returns what it cost. Its rows stay with the store.

@@ -21,6 +21,10 @@ holds is a row of its own, without a sub account. Rounding, variance and absorpt
 have no quantity. An unknown price is not 0: such a row has costs 0, as it must, but no unit price, and says
 so in `x_MeterConfidence`; so does one of before quantities were kept.
 
+A correction is of the month in which it was booked and of the time that it corrects: `Correction` is its
+class where that was in a month before. Of the month that is still open, where the standard knows no such
+class, it is an adjustment.
+
 For speed a row is two parts: what is the same for all rows of one owner, made once, and the few cells that
 are not.
 """
@@ -35,18 +39,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from bursar.clock import DAY_US, HOUR_US, SECOND_US
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import NodeFacts
 from bursar.resources import MILLI
 from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
 from bursard.reports.period import month_of
-from bursard.store import ADJUSTMENTS, ChargeRow
+from bursard.store import ADJUSTMENTS, LATE_AFTER_US, ChargeRow
 
 Cell = str | int | None
 """Instants are ints (microseconds, whole seconds), decimals at the scale of their column; None is null."""
-
-LATE_AFTER_US = DAY_US
-"""A month counts as published so long after its end: what is posted later is late."""
 
 _GIB = 1 << 30
 _QUANTITY: int = 10**QUANTITY_PLACES
@@ -103,6 +104,7 @@ class Constant(msgspec.Struct):
     Attributes:
         cells: by column. price: of one unit, at `PRICE_PLACES`; None without one.
         unit_milli: thousandths of a unit held; 0: the quantity is the amount in units of the price.
+        counted: it has a quantity.
         texts: the cells as a format writes them, made by the format.
     """
 
@@ -112,6 +114,7 @@ class Constant(msgspec.Struct):
     gpu_milli: int
     words: str
     month_end: int
+    counted: bool
     texts: list[str] = []
 
 
@@ -144,8 +147,8 @@ class _Group(msgspec.Struct):
     posted_at: int = 0
 
     def add(self, charge: ChargeRow) -> None:
-        self.start = min(self.start, charge.start_at)
-        self.end = max(self.end, charge.end_at)
+        self.start = min(self.start, charge.used_from)
+        self.end = max(self.end, charge.for_end if charge.corrects else charge.end_at)
         self.held_us += charge.held_us
         self.nanos += charge.nanos
         self.energy += charge.energy_millijoules
@@ -169,10 +172,17 @@ def focus_lines(
             yield from maker.lines(groups)
             until = charge.start_at - charge.start_at % HOUR_US + HOUR_US
             maker.month = month_of(charge.start_at)
-        key = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
+        key: tuple[str, ...] = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
+        if charge.corrects:
+            key = (
+                *key,
+                str(charge.rank),
+                f"{charge.for_start:020} {charge.corrects}",
+                str(charge.held_us < 0),
+            )
         group = groups.get(key)
         if group is None:
-            group = groups[key] = _Group(charge, charge.start_at, charge.end_at)
+            group = groups[key] = _Group(charge, charge.used_from, charge.for_end or charge.end_at)
         group.add(charge)
     yield from maker.lines(groups)
 
@@ -199,14 +209,13 @@ class _Maker:
         coverage = self._coverage
         coverage.rows += 1
         coverage.nanos += group.nanos
-        adjustment = charge.kind in ADJUSTMENTS
-        if not adjustment:
+        if charge.kind not in ADJUSTMENTS:
             coverage.held_us += group.held_us
             coverage.unknown_us += 0 if charge.price_id else group.held_us
         constant = self._constant(charge)
         quantity = gpu_hours = None
         product = group.nanos * _COST_OF_NANO
-        if not adjustment:
+        if constant.counted:
             quantity = _quantity(constant, group)
             if constant.price is not None:
                 product = quantity * constant.price
@@ -230,7 +239,8 @@ class _Maker:
 
     def _constant(self, charge: ChargeRow) -> Constant:
         month = self.month
-        key = (month, charge.kind, charge[2:5], charge[16:31])
+        about = (charge.corrects, charge.for_start, charge.reason) if charge.corrects else None
+        key = (month, charge.kind, charge[2:5], charge[16:31], about)
         found = self._constants.get(key)
         if found is None:
             if len(self._constants) >= _REMEMBERED:
@@ -295,7 +305,8 @@ def _machine(facts: NodeFacts | None, charge: ChargeRow) -> _Machine:
 def _constant(
     charge: ChargeRow, month: tuple[int, int], machine: _Machine, context: FocusContext
 ) -> Constant:
-    adjustment = charge.kind in ADJUSTMENTS
+    published = charge.corrects > 0 and charge.for_start < month[0]
+    adjustment = charge.kind in ADJUSTMENTS or (charge.corrects > 0 and not published)
     cells: dict[str, Cell] = {
         "BillingAccountId": context.cluster_id,
         "BillingAccountName": context.provider,
@@ -304,6 +315,7 @@ def _constant(
         "BillingPeriodStart": month[0],
         "BillingPeriodEnd": month[1],
         "ChargeCategory": "Adjustment" if adjustment else "Usage",
+        "ChargeClass": "Correction" if published else None,
         "ChargeFrequency": "Usage-Based",
         "HostProviderName": machine.host or context.provider,
         "InvoiceIssuerName": context.provider,
@@ -329,8 +341,18 @@ def _constant(
         price = unit.price if charge.price_id and charge.rate else None
         cells |= _pricing(charge, machine, unit, price)
     gpu_milli = charge.gpu_milli if charge.kind == "usage" else 0
-    words = _WORDS[charge.kind].replace("{node}", charge.node_name.replace("{", "{{").replace("}", "}}"))
-    return Constant(cells, price, unit.milli if not adjustment else 0, gpu_milli, words, month[1])
+    words = _WORDS[charge.kind].replace("{node}", _plain(charge.node_name))
+    if charge.corrects:
+        cells["x_Corrects"] = str(charge.corrects)
+        words = f"correction, {words}: {_plain(charge.reason)}"
+    return Constant(
+        cells, price, unit.milli if not adjustment else 0, gpu_milli, words, month[1], not adjustment
+    )
+
+
+def _plain(text: str) -> str:
+    """In a text that is formatted later."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 class _Unit(NamedTuple):
@@ -430,7 +452,9 @@ def _account(charge: ChargeRow) -> dict[str, Cell]:
 
 def _own(charge: ChargeRow) -> dict[str, Cell]:
     confidence = "measured" if charge.price_id else "unknown-price"
-    if charge.price_id and not charge.rate and charge.kind not in ADJUSTMENTS:
+    if charge.corrects:
+        confidence = "corrected"
+    elif charge.price_id and not charge.rate and charge.kind not in ADJUSTMENTS:
         confidence = "no-unit-price"
     return {
         "x_Experiment": charge.experiment or None,

@@ -107,8 +107,10 @@ OWN_COLUMNS: Final = (
     "x_Gpus",
     "x_GpuHours",
     "x_Late",
+    "x_Corrects",
 )
-"""Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon is not known yet."""
+"""Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon is not known yet.
+`x_Corrects`: the event that posted the charge which a row is about."""
 
 DEFAULT_VERSION: Final = "1.4"
 

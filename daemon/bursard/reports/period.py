@@ -51,6 +51,11 @@ def month_of(at: int) -> tuple[int, int]:
     return _instant(day), _instant(next_month(day))
 
 
+def month_text(at: int) -> str:
+    """The UTC month around an instant, as `2026-11`."""
+    return datetime.fromtimestamp(at // SECOND_US, UTC).strftime("%Y-%m")
+
+
 def next_month(day: date) -> date:
     """The first day of the month after."""
     return (day.replace(day=1) + timedelta(days=31)).replace(day=1)

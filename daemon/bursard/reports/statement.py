@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from bursar.clock import format_instant
 from bursar.money import format_nanos
+from bursar.words import plural
+from bursard.reports.adjusted import CORRECTION, LATE, Adjusted, adjusted, published_at
 from bursard.reports.control import facts_of, owed
 from bursard.reports.cost import CostRow, CostTable, fold
 from bursard.reports.files import csv_lines, defused
@@ -27,6 +30,7 @@ class Statement(msgspec.Struct, frozen=True):
             the statement is of one project. node_nanos: what the nodes cost, summed by node.
         checked_nanos, facts_nanos: what nodes cost that can be checked, by the books and by the facts.
         left_out: how many nodes cannot.
+        adjusted: what of the usage is of other times. published_at: since when usage of the period is late.
     """
 
     period: Period
@@ -38,6 +42,12 @@ class Statement(msgspec.Struct, frozen=True):
     checked_nanos: int = 0
     facts_nanos: int = 0
     left_out: int = 0
+    adjusted: tuple[Adjusted, ...] = ()
+    published_at: int = 0
+
+    def adjusted_nanos(self, kind: str) -> int:
+        """What corrections, or late usage, made the bill larger by."""
+        return sum(one.nanos for one in self.adjusted if one.kind == kind)
 
     @property
     def difference_nanos(self) -> int:
@@ -70,6 +80,8 @@ def statement(
         projects=fold([Dim.PROJECT], by_project),
         kinds=fold([Dim.KIND], by_kind),
         node_nanos=sum(nodes.values()),
+        adjusted=adjusted(views, period, unposted, project),
+        published_at=published_at(period),
     )
     return found if project else _checked(found, views, unposted, nodes)
 
@@ -143,6 +155,7 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
         if found.left_out:
             many = f"{found.left_out} node{'s' * (found.left_out > 1)}"
             lines += ["", f"Of {many} the facts do not tell: no price for some of the time, or gone."]
+    lines += _adjusted_lines(found)
     unknown = found.kinds.total.unknown_us
     if unknown:
         what = f"{_hours(unknown)} hours of shares and nodes have no known price"
@@ -150,19 +163,50 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     yield ("\n".join(lines) + "\n").encode()
 
 
+def _adjusted_lines(found: Statement) -> Iterator[str]:
+    """Which of the sums above are of other times: nothing where none are."""
+    if not found.adjusted:
+        return
+    meanings = {
+        CORRECTION: "of charges of before, booked in this period",
+        LATE: f"posted after the month was published ({format_instant(found.published_at)})",
+    }
+    yield from ("", "Of what jobs pay, in the sums above:")
+    for kind, meaning in meanings.items():
+        ones = [one for one in found.adjusted if one.kind == kind]
+        if ones:
+            yield f"{kind:<12}{format_nanos(found.adjusted_nanos(kind)):>22}  {meaning}"
+        yield from (f"  {_about(one):<32} {format_nanos(one.nanos):>22}  {_why(one)}" for one in ones)
+
+
+def _about(one: Adjusted) -> str:
+    return f"job {one.job_number} of {one.project or '(none)'}, {one.month}"
+
+
+def _why(one: Adjusted) -> str:
+    many = plural(one.charges, "charge")
+    return f"{many}: {one.reason}" if one.reason else many
+
+
 def csv_pieces(found: Statement) -> Iterator[bytes]:
-    """One line per project and their total, then one per kind of what no project owes, and the sum of all."""
-    header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency")
+    """One line per project and their total, then one per kind of what no project owes, and the sum of all; at
+    last which of these are of other times.
+    """
+    header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency", "about")
     lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
     lines.append(_csv_line("total", "", found.projects.total, found.currency))
     if not found.project:
         kinds = [kind for kind in _MEANINGS if kind != "usage"]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
         lines.append(_csv_line("node_cost", "", found.kinds.total, found.currency))
+    for one in found.adjusted:
+        row = CostRow((), nanos=one.nanos, jobs=1)
+        about = f"job {one.job_number}, {one.month}, {_why(one)}"
+        lines.append(_csv_line(f"of_which_{one.kind}", one.project, row, found.currency, about))
     return csv_lines(header, lines)
 
 
-def _csv_line(line: str, project: str, row: CostRow, currency: str) -> tuple[str, ...]:
+def _csv_line(line: str, project: str, row: CostRow, currency: str, about: str = "") -> tuple[str, ...]:
     return (
         line,
         defused(project),
@@ -171,6 +215,7 @@ def _csv_line(line: str, project: str, row: CostRow, currency: str) -> tuple[str
         _seconds(row.unknown_us),
         format_nanos(row.nanos),
         currency,
+        defused(about),
     )
 
 
@@ -200,6 +245,21 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         ],
         "total": money(found.projects.total.nanos),
         "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
+        "published_at": format_instant(found.published_at),
+        "corrections": money(found.adjusted_nanos(CORRECTION)),
+        "late": money(found.adjusted_nanos(LATE)),
+        "adjusted": [
+            {
+                "kind": one.kind,
+                "project": one.project,
+                "job": one.job_number,
+                "month": one.month,
+                "charges": one.charges,
+                "cost": money(one.nanos),
+                "reason": one.reason,
+            }
+            for one in found.adjusted
+        ],
     }
     if not found.project:
         document |= {name: money(_kind(found, name).nanos) for name in _MEANINGS if name != "usage"}

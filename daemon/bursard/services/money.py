@@ -31,9 +31,11 @@ from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.period import Period, month_of, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
+from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
+from bursard.services.pushback import after_room
 from bursard.services.saturate import put_amounts, saturated
 from bursard.state import State
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
@@ -128,6 +130,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return pb.ExplainPriceResponse(
             explanations=[explanation(one, sums[one.pool]) for one in found], since=since
         )
+
+    @after_room
+    async def Correct(self, request: pb.CorrectRequest, context: object) -> pb.CorrectResponse:
+        """Correct what an ended job was charged."""
+        return await correct(self.engine, request)
 
     async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
         """A report as one file, in chunks."""

@@ -174,7 +174,7 @@ def job_view(
         started_at=job.started_at,
         finished_at=job.finished_at,
         currency=state.currency,
-        settled_nanos=saturated(job.settled_nanos),
+        settled_nanos=saturated(job.settled_nanos + state.corrected.get(job.id, 0)),
         cost_unknown=job.unpriced,
         parent_id=job.parent_id,
         array_index=max(job.array_index, 0),

@@ -16,6 +16,7 @@ from bursar.model import Hold, JobSpec
 from bursar_policies.decision import BudgetRoom
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
+from bursard.events import Attribution
 from bursard.ledger import Ledger
 
 
@@ -92,6 +93,11 @@ class BudgetTable:
             if record.spec.scope.covers(spec.project, user, spec.experiment, spec.model, labels)
         ]
         return tuple(r.name for r in found), tuple(r.name for r in found if r.hard)
+
+    def covers(self, record: BudgetRecord, whose: Attribution) -> bool:
+        """Is a charge that is booked on this one's?"""
+        labels = msgspec.json.decode(whose.labels, type=dict[str, str])
+        return record.spec.scope.covers(whose.project, whose.user, whose.experiment, whose.model, labels)
 
     def rooms(self, ledger: Ledger) -> dict[str, BudgetRoom]:
         """What every budget can still promise in its current period."""

@@ -13,6 +13,7 @@ from bursar_policies.decision import Snapshot
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
+    ChargesCorrected,
     ClockStepped,
     ClusterCreated,
     Event,
@@ -60,7 +61,7 @@ from bursard.events import (
     ThresholdCrossed,
 )
 from bursard.state import snapshot
-from bursard.state.fold import attempts, cluster, jobs, limits, machines, nodes, policies, rights
+from bursard.state.fold import attempts, cluster, corrections, jobs, limits, machines, nodes, policies, rights
 from bursard.state.tables import Applied, Tables
 
 
@@ -124,4 +125,5 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     MachineGone: machines.gone,
     NodeRemoved: nodes.removed,
     NodeMetered: nodes.metered,
+    ChargesCorrected: corrections.charges_corrected,
 }

@@ -79,6 +79,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     resumed: tuple[int, int] = (0, 0)
     doomed: dict[str, Doom] = {}
     machines: list[MachineRecord] = []
+    corrected: dict[str, int] = {}
+    adjusted: int = 0
 
 
 class _Format(msgspec.Struct):
@@ -125,6 +127,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         secrets=list(state.secrets.values()),
         doomed=state.doomed,
         machines=list(state.machines.values()),
+        corrected=state.corrected,
+        adjusted=state.adjusted,
     )
     return msgspec.json.encode(image)
 
@@ -146,6 +150,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     for user, role, project in image.grants:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
+    state.corrected, state.adjusted = dict(image.corrected), image.adjusted
     _policies(state, image)
     state.machines = {machine.id: machine for machine in image.machines}
     for node in image.nodes:

@@ -20,7 +20,7 @@ from bursar.model import JobSpec, JobState
 from bursar.money import cumulative
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
-from bursard.events import Charge, PolicyDocument
+from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.state import arrays
 from bursard.state.budgets import BudgetTable
@@ -67,12 +67,14 @@ class Applied(msgspec.Struct):
         closed: whole hours, to be rows, with their nodes.
         transactions: double entry to be written: of what is closed, and holds and releases.
         finished: jobs that became terminal, whole.
+        corrections: charges that were reversed and posted anew, to be rows.
     """
 
     charges: list[Charge] = []
     closed: list[tuple[HourCharge, NodeRecord]] = []
     transactions: list[Transaction] = []
     finished: list[JobRecord] = []
+    corrections: list[ChargesCorrected] = []
 
 
 class ArrayMoney(msgspec.Struct):
@@ -188,6 +190,10 @@ class Tables:
         self.strategy = "pack"
         self.typical = TypicalRequests()
         self.ledger = Ledger()
+        self.corrected: dict[str, int] = {}
+        """By job and task, what corrections made it cost more, or less: its row says what it did before."""
+        self.adjusted = 0
+        """How often posted charges were corrected: what was read of them before is out of date."""
         self.grants = GrantTable()
         self.secrets: dict[tuple[str, str], SealedSecret] = {}
         """By (project, name)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bursard.store.base import (
     ADJUSTMENTS,
+    LATE_AFTER_US,
     Batch,
     ChargeFilter,
     ChargeRow,
@@ -39,6 +40,7 @@ from bursard.store.sqlite import SqliteStore
 
 __all__ = [
     "ADJUSTMENTS",
+    "LATE_AFTER_US",
     "Batch",
     "ChargeFilter",
     "ChargeRow",

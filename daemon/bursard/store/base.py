@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
+from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest, InvariantViolation
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class ChargeRow(NamedTuple):
             All of these are 0 in what was written before they were kept.
         energy_millijoules: of the share's devices, for the whole attempt, with its last hour.
         posted_at: when it was written; 0: not yet, or before it was kept.
+        corrects: of a correction, the event that posted the charge it is about; it stands at the instant when
+            it was booked. One that takes back has held below 0. for_start, for_end: the time of that charge.
+            reason: why.
     """
 
     seq: int
@@ -123,6 +127,15 @@ class ChargeRow(NamedTuple):
     memory_rate: int = 0
     energy_millijoules: int = 0
     posted_at: int = 0
+    corrects: int = 0
+    for_start: int = 0
+    for_end: int = 0
+    reason: str = ""
+
+    @property
+    def used_from(self) -> int:
+        """Where the time that it is for begins: of a correction, of what it corrects."""
+        return self.for_start if self.corrects else self.start_at
 
     @property
     def rate(self) -> int:
@@ -298,6 +311,7 @@ class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         since, until: `[since, until)` of `start_at`; 0 for open.
         project: the path and everything below it. job_ids: any of these.
+        after_seq: written by a later event. corrections: True: these alone.
         simulated: None for both. within: any of these paths and everything below them; empty for all.
     """
 
@@ -316,10 +330,15 @@ class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     simulated: bool | None = None
+    after_seq: int = 0
+    corrections: bool = False
 
 
 class Dim(StrEnum):
-    """What charges are grouped by. `label:<key>` works too. Hours, days and months are UTC."""
+    """What charges are grouped by. `label:<key>` works too. Hours, days and months are UTC.
+
+    `class`: `metered`, `late` (posted when its month was published) or `correction`.
+    """
 
     KIND = "kind"
     NODE = "node"
@@ -335,11 +354,14 @@ class Dim(StrEnum):
     MODEL = "model"
     MODEL_VERSION = "model_version"
     SIMULATED = "simulated"
+    CLASS = "class"
     HOUR = "hour"
     DAY = "day"
     MONTH = "month"
 
 
+LATE_AFTER_US = DAY_US
+"""A month counts as published so long after its end: what is posted later is late."""
 LABEL_PREFIX = "label:"
 
 
@@ -498,6 +520,12 @@ class Views(Protocol):
         query: EventFilter | None = None,
     ) -> list[EventRow]:
         """Events after `after_seq`, oldest first."""
+        ...
+
+    def last_seq_before(self, at: int) -> int:
+        """The newest event that was recorded before an instant; 0: none that is known. Clocks that were set
+        back make it that of one of the times when it was so late.
+        """
         ...
 
     def charges(

@@ -54,6 +54,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 _DIGESTED = (
     (ChargeRow._fields[:24], JobRow._fields),
+    (ChargeRow._fields[:33], (*JobRow._fields, "nanos_high")),
     (queries.TABLES["charges"], queries.TABLES["jobs"]),
 )
 """Columns of charges and jobs, by version: what was digested once is digested the same for ever."""

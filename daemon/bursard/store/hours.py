@@ -19,6 +19,7 @@ from bursar.clock import HOUR_US
 from bursard.events import (
     AttemptPlaced,
     Charge,
+    ChargesCorrected,
     Event,
     MemberEnded,
     MemberStarted,
@@ -29,6 +30,7 @@ from bursard.events import (
     Used,
 )
 from bursard.store.base import ChargeRow
+from bursard.store.corrections import correction_rows
 
 
 class Member(msgspec.Struct, array_like=True):
@@ -100,6 +102,9 @@ class OpenHours:
 
         `event`: None for one that carries no charges, or cannot be read.
         """
+        if isinstance(event, ChargesCorrected):
+            yield from _corrected(seq, event, rows)
+            return
         for piece in self._pieces(event):
             key = _key(piece.kind, piece.node_id, piece.attempt_id, piece.rank, piece.start, piece.price_id)
             hours = self._open.setdefault(_owner(key), {})
@@ -191,6 +196,18 @@ class OpenHours:
 
     def _taken(self, hours: dict[Key, Sum], until: int) -> list[tuple[Key, Sum]]:
         return [(key, hours.pop(key)) for key in list(hours) if key[4] < until]
+
+
+def _corrected(seq: int, event: ChargesCorrected, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """Its rows say all that it does: who, what for, and both amounts. When it was posted the row does not."""
+    made = [row._replace(posted_at=0) for row in correction_rows(seq, event, 0)]
+    kept = [ChargeRow._make(values)._replace(posted_at=0) for values in rows]
+    if made != kept:
+        lost, more = (sum(row.nanos for row in one) for one in (made, kept))
+        yield (
+            f"charges of event {seq}: {len(kept)} rows of its correction of {event.attempt_id} are kept, with"
+            f" {more} nanos; the log says {len(made)}, with {lost}, or what they are about is another"
+        )
 
 
 def _closed(rows: Iterable[tuple[Any, ...]]) -> dict[Key, Sum]:

@@ -58,6 +58,14 @@ class Picture:
         sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by id"
         return map(ChargeRow._make, self._connection.execute(sql, (after, upto)))
 
+    def usage_of(self, job_number: int) -> Iterator[ChargeRow]:
+        """What a job was charged, tasks of an array included, corrections too; in the order of writing."""
+        sql = (
+            f"select {queries.columns('charges')} from charges"
+            " where job_number = ? and job_number > 0 and kind = 'usage' order by id"
+        )
+        return map(ChargeRow._make, self._connection.execute(sql, (job_number,)))
+
     def postings(self, after: int, upto: int = 2**62) -> Iterator[PostingRow]:
         """Of the events `(after, upto]`, in the order of writing, without those that are damaged."""
         for posting in ledger.postings(self._connection, after, upto):

@@ -13,6 +13,7 @@ from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursard.store.base import (
     ADJUSTMENTS,
     LABEL_PREFIX,
+    LATE_AFTER_US,
     ChargeFilter,
     ChargeRow,
     Dim,
@@ -33,7 +34,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "charges": ChargeRow._fields,
     "charge_rows": (
         *("seq", "kind", "source", "attribution", "attempt", "job_number", "rank", "start_at", "span_us"),
-        *("held_us", "nanos", "gpu", "cpu", "memory", "allocation", "energy_millijoules"),
+        *("held_us", "nanos", "gpu", "cpu", "memory", "allocation", "energy_millijoules", "correction"),
     ),
     "postings": ("seq", "kind", "attempt", "ref", "legs"),
     "keys": KeyRow._fields,
@@ -87,6 +88,11 @@ _DIMS: dict[str, str] = {
     Dim.MODEL: "model",
     Dim.MODEL_VERSION: "model_version",
     Dim.SIMULATED: "simulated",
+    Dim.CLASS: (
+        "case when corrects > 0 then 'correction' when posted_at >= "
+        f"strftime('%s', start_at / {SECOND_US}, 'unixepoch', 'start of month', '+1 month') * {SECOND_US}"
+        f" + {LATE_AFTER_US} then 'late' else 'metered' end"
+    ),
     Dim.HOUR: f"start_at - start_at % {HOUR_US}",
     Dim.DAY: f"start_at - start_at % {DAY_US}",
     Dim.MONTH: f"strftime('%Y-%m', start_at / {SECOND_US}, 'unixepoch')",
@@ -268,6 +274,10 @@ def where_charges(query: ChargeFilter) -> Where:
     where.equal("experiment", query.experiment)
     where.equal("model", query.model)
     where.labels(query.labels)
+    if query.after_seq:
+        where.add("seq > ?", query.after_seq)
+    if query.corrections:
+        where.add("correction > 0")  # as the index on them says
     if query.simulated is not None:
         where.add("simulated = ?", int(query.simulated))
     return where
@@ -285,7 +295,7 @@ def unposted(query: ChargeFilter, open_hours: Unposted) -> tuple[str, list[Value
 _OPEN = (
     "select "
     + ", ".join(f"json_extract(value, '$[{i}]') as \"{name}\"" for i, name in enumerate(ChargeRow._fields))
-    + " from json_each(?)"
+    + ", 0 as correction from json_each(?)"
 )
 
 

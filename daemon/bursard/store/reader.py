@@ -183,6 +183,22 @@ class SqliteReader:
         rows = self._rows("select value from meta where key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
+    def last_seq_before(self, at: int) -> int:
+        """By halves: events are recorded in the order of time, and no index holds it."""
+        with self._reading() as connection:
+            first, last = connection.execute("select min(seq), max(seq) from events").fetchone()
+            recorded = "select at from events where seq = ?"
+            if first is None or connection.execute(recorded, (first,)).fetchone()[0] >= at:
+                kept = connection.execute("select max(seq) from posted where at < ?", (at,)).fetchone()[0]
+                return int(kept or 0)
+            while first < last:
+                middle = (first + last + 1) // 2
+                if connection.execute(recorded, (middle,)).fetchone()[0] < at:
+                    first = middle
+                else:
+                    last = middle - 1
+        return int(first)
+
     # -------------------------------------------------------------- money
 
     def charges(

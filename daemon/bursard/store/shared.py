@@ -18,6 +18,7 @@ _REMEMBERED = 20_000
 
 SOURCE = ("node_id", "node_name", "pool", "simulated", "price_id")
 ALLOCATION = ("gpu_milli", "devices", "cpu_milli", "memory_bytes", "gpu_rate", "cpu_rate", "memory_rate")
+CORRECTION = ("corrects", "for_start", "for_end", "reason")
 ATTRIBUTION = ("project", "user", "experiment", "model", "model_version", "labels")
 
 _Values = tuple[str | int, ...]
@@ -61,6 +62,7 @@ class Shared:
         self._attributions = Numbers("attributions", ATTRIBUTION)
         self._allocations = Numbers("allocations", ALLOCATION)
         self._attempts = Numbers("attempts", ("attempt_id", "job_id"), kept=False)
+        self._corrections = Numbers("corrections", CORRECTION, kept=False)
 
     def forget(self) -> None:
         """After a rollback."""
@@ -70,6 +72,7 @@ class Shared:
             self._attributions,
             self._allocations,
             self._attempts,
+            self._corrections,
         ):
             numbers.forget()
 
@@ -80,6 +83,9 @@ class Shared:
             *(row.gpu_rate, row.cpu_rate, row.memory_rate),
         )
         return self._allocations.of(writer, share) if any(share) else 0
+
+    def _correction(self, writer: sqlite3.Connection, row: ChargeRow) -> int:
+        return self._corrections.of(writer, (row.corrects, row.for_start, row.for_end, row.reason))
 
     def postings(
         self, writer: sqlite3.Connection, rows: Sequence[PostingRow]
@@ -119,6 +125,7 @@ class Shared:
                 row.memory,
                 self._allocation(writer, row),
                 row.energy_millijoules,
+                self._correction(writer, row) if row.corrects else 0,
             )
             for row in rows
         ]

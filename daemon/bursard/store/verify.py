@@ -15,6 +15,7 @@ import msgspec
 
 from bursard.events import (
     AttemptPlaced,
+    ChargesCorrected,
     Event,
     MemberEnded,
     MemberStarted,
@@ -36,7 +37,10 @@ _PROBLEMS_MAX = 100
 
 _TELLING = tuple(
     f'{{"type":"{kind.__struct_config__.tag}"'.encode()
-    for kind in (AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved)
+    for kind in (
+        *(AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved),
+        ChargesCorrected,
+    )
 )
 """How payloads begin that charges follow from; the others need no decoding."""
 

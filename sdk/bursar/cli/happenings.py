@@ -48,6 +48,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-misbehaved": "node {node_id} misbehaved{withjob}: {how}",
     "node-removed": "node {name} is gone for good",
     METERING: "node {node_id} was metered",
+    "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
     "machine-intended": "a {instance_type} of {provider} is to be rented as {machine_id}: {why}",
     "machine-launched": "{machine_id} is {provider_id} at its provider",
     "machine-up": "{machine_id} runs and is billed",

@@ -36,6 +36,7 @@ DIMENSIONS: Final = (
     "day",
     "job",
     "kind",
+    "class",
 )
 FOCUS_VERSIONS: Final = ("1.4", "1.2", "1.0")
 _PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")

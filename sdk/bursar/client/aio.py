@@ -31,6 +31,7 @@ from bursar.client.link import (
 )
 from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec, JobState
+from bursar.money import Money
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 RETRIES: Final = 6
@@ -404,6 +405,29 @@ class AsyncWireClient:
                 (`price` or `gpu-price`), limit, history.
         """
         return (await self._unary(calls.prices(**filters))).prices
+
+    async def correct(
+        self,
+        job: str,
+        *,
+        reason: str,
+        amount: Money | None = None,
+        to_ppm: int | None = None,
+        since: int = 0,
+        until: int = 0,
+        dry_run: bool = False,
+    ) -> money_pb2.CorrectResponse:
+        """Correct what an ended job was charged; see `Client.correct`."""
+        call = calls.correct(
+            job,
+            reason=reason,
+            amount=amount,
+            to_ppm=to_ppm,
+            since=since,
+            until=until,
+            dry_run=dry_run,
+        )
+        return await self._unary(call)
 
     async def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
         """Every part of the price of a node, a pool, a cost model or a machine type."""

@@ -23,10 +23,12 @@ from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
 from bursar.jobfile.site import SiteNode
 from bursar.model import JobSpec
+from bursar.money import Money, parse_money
 from bursar.results import Job
 from bursar.smallfile import read_small_file
 from bursar.v1 import types_pb2
 
+_PERCENT_MAX = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ATTRIBUTES: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
@@ -84,6 +86,22 @@ def filters(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "states":
             found[name] = [state.upper() for state in ([value] if isinstance(value, str) else value)]
     return found
+
+
+def correction(
+    amount: Money | str | None, percent: float | None, since: datetime | None, until: datetime | None
+) -> dict[str, Any]:
+    """What charges are to be, and which. Raises `WrongArgument` unless one of amount and percent is given."""
+    if (amount is None) == (percent is None):
+        raise WrongArgument("correct: say amount or percent, one of them")
+    if percent is not None and not 0 <= percent <= _PERCENT_MAX:
+        raise WrongArgument(f"correct: percent is {percent!r}; it is a number from 0 to {_PERCENT_MAX}")
+    return {
+        "amount": parse_money(amount) if isinstance(amount, str) else amount,
+        "to_ppm": None if percent is None else round(percent * 10_000),
+        "since": microseconds(since) if since is not None else 0,
+        "until": microseconds(until) if until is not None else 0,
+    }
 
 
 # ------------------------------------------------------------------ jobs

@@ -8,6 +8,7 @@ Why     nobody should have to know protobuf or microseconds to submit a job and 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
@@ -32,6 +33,7 @@ from bursar.client.arguments import (
 )
 from bursar.codec import results as made
 from bursar.model import JobSpec
+from bursar.money import Money
 
 
 class AsyncClient:
@@ -430,6 +432,30 @@ class AsyncClient:
     async def prices(self, **filters: Unpack[PriceFilters]) -> tuple[results.Price, ...]:
         """Prices and offers."""
         return tuple(made.price(price) for price in await self._wire.prices(**filters))
+
+    @checked
+    async def correct(
+        self,
+        job: JobRef,
+        *,
+        reason: str,
+        amount: Money | str | None = None,
+        percent: float | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+    ) -> results.Correction:
+        """Correct what an ended job was charged: its charges are reversed and posted anew, as of now.
+
+        Args:
+            amount: what the charges of that time are to be in all, such as `12.50 USD`; or
+            percent: of what was metered. Either said twice changes nothing more.
+            since, until: only charges of that time. dry_run: say what would be.
+            reason: kept for ever, and shown in the statement.
+        """
+        asked_for = asked.correction(amount, percent, since, until)
+        found = await self._wire.correct(asked.reference(job), reason=reason, dry_run=dry_run, **asked_for)
+        return made.correction(found)
 
     @checked
     async def explain_price(self, name: str) -> tuple[results.PriceExplanation, ...]:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from bursar.codec import spec as spec_codec
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
+from bursar.money import Money
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 UNARY_TIMEOUT_S: Final = 30.0
@@ -361,6 +362,25 @@ def explain_price(name: str) -> Call[money_pb2.ExplainPriceResponse]:
     """Every part of a price."""
     request = money_pb2.ExplainPriceRequest(name=name)
     return Call("/bursar.v1.Money/ExplainPrice", request, money_pb2.ExplainPriceResponse)
+
+
+def correct(
+    job: str,
+    *,
+    reason: str,
+    amount: Money | None,
+    to_ppm: int | None,
+    since: int,
+    until: int,
+    dry_run: bool,
+) -> Call[money_pb2.CorrectResponse]:
+    """What an ended job was charged, corrected."""
+    request = money_pb2.CorrectRequest(
+        job=job, since=since, until=until, reason=reason, dry_run=dry_run, to_ppm=to_ppm
+    )
+    if amount is not None:
+        request.amount.nanos, request.currency = str(amount.nanos), amount.currency
+    return Call("/bursar.v1.Money/Correct", request, money_pb2.CorrectResponse)
 
 
 def report(

@@ -455,6 +455,24 @@ def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> resu
     )
 
 
+def correction(wire: money_pb2.CorrectResponse) -> results.Correction:
+    """What became of a correction."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    return results.Correction(
+        job=wire.job_id,
+        charges=wire.charges,
+        before=Money(exact(wire, "before_nanos"), cash),
+        after=Money(exact(wire, "after_nanos"), cash),
+        booked_at=instant(wire.booked_at),
+        budgets=tuple(
+            results.BudgetShift(
+                budget=one.budget, since=instant(one.period_start), amount=Money(exact(one, "nanos"), cash)
+            )
+            for one in wire.budgets
+        ),
+    )
+
+
 def price_explanation(wire: money_pb2.PriceExplanation) -> results.PriceExplanation:
     """Every part of a price."""
     cash = wire.currency or DEFAULT_CURRENCY

@@ -595,6 +595,28 @@ def price(wire: money_pb2.Price) -> View:
     }
 
 
+def correction(wire: money_pb2.CorrectResponse) -> View:
+    """What became of a correction, and which budgets follow."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    before, after = exact(wire, "before_nanos"), exact(wire, "after_nanos")
+    return {
+        "job": wire.job_id,
+        "charges": wire.charges,
+        "before": money(before, cash),
+        "after": money(after, cash),
+        "difference": money(after - before, cash),
+        "booked_at": instant(wire.booked_at),
+        "budgets": [
+            {
+                "budget": one.budget,
+                "period_start": instant(one.period_start),
+                "amount": money(exact(one, "nanos"), cash),
+            }
+            for one in wire.budgets
+        ],
+    }
+
+
 def price_explanation(wire: money_pb2.PriceExplanation) -> View:
     """Every part of a price: rates of the whole machine, and of each GPU where it has some."""
     cash = wire.currency or DEFAULT_CURRENCY

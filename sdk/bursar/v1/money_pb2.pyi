@@ -191,7 +191,7 @@ class CostRequest(google.protobuf.message.Message):
     """rows of kind idle, down, overhead beside usage"""
     @property
     def by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """project user experiment model model_version node pool day job kind"""
+        """project user experiment model model_version node pool day job kind class"""
 
     def __init__(
         self,
@@ -305,6 +305,125 @@ class CostResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["currency", b"currency", "rows", b"rows", "since", b"since", "total", b"total", "until", b"until"]) -> None: ...
 
 global___CostResponse = CostResponse
+
+@typing.final
+class CorrectRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    TO_PPM_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    since: builtins.int
+    """only what was used from then on; 0: from the start"""
+    until: builtins.int
+    to_ppm: builtins.int
+    """so many millionths of what was metered"""
+    currency: builtins.str
+    """of `amount`"""
+    reason: builtins.str
+    """kept for ever, shown in the statement"""
+    dry_run: builtins.bool
+    """say what would be"""
+    @property
+    def amount(self) -> bursar.v1.types_pb2.Amount:
+        """what the charges are to be in all; or"""
+
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+        since: builtins.int = ...,
+        until: builtins.int = ...,
+        amount: bursar.v1.types_pb2.Amount | None = ...,
+        to_ppm: builtins.int | None = ...,
+        currency: builtins.str = ...,
+        reason: builtins.str = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "to_ppm", b"to_ppm"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "currency", b"currency", "dry_run", b"dry_run", "job", b"job", "reason", b"reason", "since", b"since", "to_ppm", b"to_ppm", "until", b"until"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_to_ppm", b"_to_ppm"]) -> typing.Literal["to_ppm"] | None: ...
+
+global___CorrectRequest = CorrectRequest
+
+@typing.final
+class CorrectResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    CHARGES_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_FIELD_NUMBER: builtins.int
+    AFTER_NANOS_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    AFTER_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    BOOKED_AT_FIELD_NUMBER: builtins.int
+    BUDGETS_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    charges: builtins.int
+    """that were changed"""
+    before_nanos: builtins.int
+    after_nanos: builtins.int
+    currency: builtins.str
+    booked_at: builtins.int
+    """0: nothing changed"""
+    @property
+    def before_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def after_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetShift]: ...
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        charges: builtins.int = ...,
+        before_nanos: builtins.int = ...,
+        after_nanos: builtins.int = ...,
+        before_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        after_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+        booked_at: builtins.int = ...,
+        budgets: collections.abc.Iterable[global___BudgetShift] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["after_nanos_wide", b"after_nanos_wide", "before_nanos_wide", b"before_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after_nanos", b"after_nanos", "after_nanos_wide", b"after_nanos_wide", "before_nanos", b"before_nanos", "before_nanos_wide", b"before_nanos_wide", "booked_at", b"booked_at", "budgets", b"budgets", "charges", b"charges", "currency", b"currency", "job_id", b"job_id"]) -> None: ...
+
+global___CorrectResponse = CorrectResponse
+
+@typing.final
+class BudgetShift(google.protobuf.message.Message):
+    """What an account of a budget has settled more, below zero less."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: builtins.int
+    PERIOD_START_FIELD_NUMBER: builtins.int
+    NANOS_FIELD_NUMBER: builtins.int
+    NANOS_WIDE_FIELD_NUMBER: builtins.int
+    budget: builtins.str
+    period_start: builtins.int
+    nanos: builtins.int
+    @property
+    def nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        budget: builtins.str = ...,
+        period_start: builtins.int = ...,
+        nanos: builtins.int = ...,
+        nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["nanos_wide", b"nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "period_start", b"period_start"]) -> None: ...
+
+global___BudgetShift = BudgetShift
 
 @typing.final
 class BudgetsRequest(google.protobuf.message.Message):

@@ -232,6 +232,11 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.FromString,
                 )
+        self.Correct = channel.unary_unary(
+                '/bursar.v1.Money/Correct',
+                request_serializer=bursar_dot_v1_dot_money__pb2.CorrectRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.CorrectResponse.FromString,
+                )
         self.Report = channel.unary_stream(
                 '/bursar.v1.Money/Report',
                 request_serializer=bursar_dot_v1_dot_money__pb2.ReportRequest.SerializeToString,
@@ -270,6 +275,13 @@ class MoneyServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Correct(self, request, context):
+        """Correct what an ended job was charged: reversed and posted anew where the books are open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """A report as a file, in chunks: focus | statement.
         """
@@ -299,6 +311,11 @@ def add_MoneyServicer_to_server(servicer, server):
                     servicer.ExplainPrice,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.SerializeToString,
+            ),
+            'Correct': grpc.unary_unary_rpc_method_handler(
+                    servicer.Correct,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.CorrectRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.CorrectResponse.SerializeToString,
             ),
             'Report': grpc.unary_stream_rpc_method_handler(
                     servicer.Report,
@@ -380,6 +397,23 @@ class Money(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/ExplainPrice',
             bursar_dot_v1_dot_money__pb2.ExplainPriceRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.ExplainPriceResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Correct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Correct',
+            bursar_dot_v1_dot_money__pb2.CorrectRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.CorrectResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -149,6 +149,12 @@ class MoneyStub:
     ]
     """Every part of the price of a node, a pool, a cost model or a machine type."""
 
+    Correct: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.CorrectRequest,
+        bursar.v1.money_pb2.CorrectResponse,
+    ]
+    """Correct what an ended job was charged: reversed and posted anew where the books are open."""
+
     Report: grpc.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
         bursar.v1.money_pb2.ReportChunk,
@@ -179,6 +185,12 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.ExplainPriceResponse,
     ]
     """Every part of the price of a node, a pool, a cost model or a machine type."""
+
+    Correct: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.CorrectRequest,
+        bursar.v1.money_pb2.CorrectResponse,
+    ]
+    """Correct what an ended job was charged: reversed and posted anew where the books are open."""
 
     Report: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -218,6 +230,14 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.ExplainPriceResponse, collections.abc.Awaitable[bursar.v1.money_pb2.ExplainPriceResponse]]:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
+
+    @abc.abstractmethod
+    def Correct(
+        self,
+        request: bursar.v1.money_pb2.CorrectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.CorrectResponse, collections.abc.Awaitable[bursar.v1.money_pb2.CorrectResponse]]:
+        """Correct what an ended job was charged: reversed and posted anew where the books are open."""
 
     @abc.abstractmethod
     def Report(

@@ -14,6 +14,7 @@ from bursard.store.migrations import (
     m0002_hours_and_subjects,
     m0003_compact_ledger,
     m0004_usage,
+    m0005_corrections,
 )
 
 if TYPE_CHECKING:
@@ -24,5 +25,6 @@ STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0002_hours_and_subjects", m0002_hours_and_subjects.apply),
     ("0003_compact_ledger", m0003_compact_ledger.apply),
     ("0004_usage", m0004_usage.apply),
+    ("0005_corrections", m0005_corrections.apply),
 )
 """In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""
