@@ -8,6 +8,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.jobfile import parse_job
 from bursar.jobfile.convert import convert, recognise
+from bursar.jobfile.convert.nomad import parse as read_nomad
 from bursar.model import JobSpec, RetrySpec
 from bursar.resources import GpuRequest
 
@@ -263,6 +264,28 @@ def test_a_file_without_a_command_says_so() -> None:
     made = convert("apiVersion: v1\nkind: Pod\nspec: {containers: [{image: x}]}\n", "pod.yaml")
     assert (1, "no command stands here; write it under run") in made.notes
     assert "exit 1" in parse_job(made.text, "job.yaml", "/").script
+
+
+def test_every_part_of_a_nomad_file_knows_its_line_and_whether_it_was_quoted() -> None:
+    root = read_nomad('job "x" {\n  a = "1"\n  b = 2\n  c = ["p",\n q]\n d { e = "f\\"g" }\n h =')
+    job = root.entries["job"].entries["x"]
+    assert (job.kind, job.line, job.key, job.key_line) == ("mapping", 2, "x", 1)
+    found = {
+        name: (node.kind, node.text, node.quoted, node.line, node.key, node.key_line)
+        for name, node in job.entries.items()
+        if node.kind == "scalar"
+    }
+    assert found == {
+        "a": ("scalar", "1", True, 2, "a", 2),
+        "b": ("scalar", "2", False, 3, "b", 3),
+        "h": ("scalar", "", False, 1, "h", 7),
+    }
+    listed = job.entries["c"]
+    assert (listed.kind, listed.line) == ("sequence", 4)
+    assert [(item.text, item.key, item.line, item.key_line) for item in listed.items] == [
+        ("p", 0, 4, 4), ("q", 1, 5, 5),
+    ]  # fmt: skip
+    assert job.entries["d"].entries["e"].text == 'f"g'
 
 
 @pytest.mark.parametrize(
