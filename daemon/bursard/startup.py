@@ -39,7 +39,7 @@ def documents(places: Iterable[str]) -> tuple[list[PriceDocument], list[Document
     files: list[tuple[str, str | bytes]] = []
     for root in roots:
         if not root.exists():
-            raise InvalidRequest(f"policies: {root} does not exist")
+            raise InvalidRequest(f"policies: {root} does not exist; name your documents with --policies DIR")
         found = sorted(root.glob("*.yaml")) if root.is_dir() else [root]
         files += [(path.name, path.read_bytes()) for path in found]
     documents = parse_files(files)

@@ -25,7 +25,8 @@ NANOS_MAX = 2**63 - 1
 AMOUNT_MAX = 10**24
 """The largest amount that is read: 10^15 units, in nanos. Sites in KRW, VND or IDR need 10^12 and more."""
 
-_AMOUNT = re.compile(r"^\s*([+-]?\d{1,15}(?:\.\d{1,9})?)\s*([A-Z]{3})\s*$")
+_ONE_NANO = Decimal(1).scaleb(-9)
+_AMOUNT = re.compile(r"^\s*([+-]?\d{1,60}(?:\.\d{1,60})?)\s*([A-Z]{3})\s*$")
 
 
 class Money(msgspec.Struct, frozen=True, order=False):
@@ -67,10 +68,14 @@ def parse_amount(text: str) -> int:
         value = Decimal(text)
     except InvalidOperation:
         raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50") from None
-    nanos = value * NANOS
-    if not value.is_finite() or nanos != nanos.to_integral_value() or abs(nanos) > AMOUNT_MAX:
-        raise InvalidRequest(f"{text!r} has more than 9 decimal places or is out of range")
-    return int(nanos)
+    if value.is_nan():
+        raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50")
+    if abs(value) > AMOUNT_MAX // NANOS:
+        most = format_nanos(AMOUNT_MAX, 0)
+        raise InvalidRequest(f"{text!r} is out of range: the largest amount is {most}")
+    if value != value.quantize(_ONE_NANO):
+        raise InvalidRequest(f"{text!r} has more than 9 decimal places")
+    return int(value.scaleb(9))
 
 
 def parse_money(text: str) -> Money:

@@ -52,7 +52,7 @@ def test_each_agent_gets_its_part_of_the_machine(made: LocalCluster) -> None:
          "--simulate-gpus", "H100:2"),
     )  # fmt: skip
     assert (wish.server, wish.state_dir, wish.run_dir) == (f"unix://{run}/bursar.sock", str(home), str(run))
-    assert (wish.agents, wish.policies, wish.simulate_gpus) == (3, "/shipped", "H100:2")
+    assert (wish.agents, wish.policies, wish.simulate_gpus) == (3, "", "H100:2")
 
 
 def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None:
@@ -66,6 +66,19 @@ def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None
     assert made.desire(None, None, None) == first
     assert made.desire(None, None, "").simulate_gpus == ""
     assert made.desire(2, "/other", None).policies == "/other"
+
+
+@pytest.mark.parametrize("place", ["policies/catalog", "site-packages/bursar_policies/catalog"])
+def test_a_shipped_catalogue_that_has_moved_is_looked_for_where_it_is_now(
+    made: LocalCluster, tmp_path: Path, place: str
+) -> None:
+    moved = tmp_path / place
+    files.write_json(made.directory / files.DESIRED, made.desire(1, str(moved), "").to_json())
+    again = made.desire(None, None, None)
+    assert (again.policies, again.children[0].command[-1]) == ("", "/shipped")
+    moved.mkdir(parents=True)
+    again = made.desire(None, None, None)
+    assert (again.policies, again.children[0].command[-1]) == (str(moved), str(moved))
 
 
 def test_a_socket_whose_path_is_too_long_lies_elsewhere(
@@ -338,7 +351,8 @@ class Client:
     def cordon(self, name: str, reason: str) -> None:
         self.did.append(("cordon", name, reason))
 
-    def cancel(self, jobs: list[str], grace_us: int) -> None:
+    def cancel(self, jobs: list[str], grace_us: int, reason: str) -> None:
+        assert reason == room.DOWN_REASON
         self.did.append(("cancel", len(jobs), jobs[0], grace_us))
 
 

@@ -205,7 +205,7 @@ def test_wrong_budgets_are_refused_in_words(old: str, new: str, word: str) -> No
         ("55.04 USD/h", "55.04 EUR/h", "price book is in USD"),
         ("55.04 USD/h", "1e400 USD/h", "not an amount of money"),
         ("55.04 USD/h", "999999999999 USD/h", "out of range"),
-        ("55.04 USD/h", "0.0000000001 USD/h", "not an amount of money"),
+        ("55.04 USD/h", "0.0000000001 USD/h", "has more than 9 decimal places"),
         ("h100:8", "h100", "type and count"),
         ("h100:8", "h100:0", "type and count"),
         ("market: spot", "market: sopt", "did you mean 'spot'"),

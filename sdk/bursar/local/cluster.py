@@ -28,7 +28,7 @@ from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
 from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import child_env
 from bursar.local.files import ChildSpec, Desired, Kept
-from bursar.local.machine import machine, shipped_policies
+from bursar.local.machine import asked_policies, machine, shipped_policies
 from bursar.local.processes import Process
 from bursar.words import plural
 
@@ -191,10 +191,11 @@ class LocalCluster:
         old = self._desired_before()
         run = self.run_directory()
         count = agents or old.agents or max(self._agents_on_disk(), default=1)
-        policies = policies or old.policies or shipped_policies()
+        policies = policies or asked_policies(old.policies)
+        used = policies or shipped_policies()
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
         server = f"unix://{run / 'bursar.sock'}"
-        options = ["--socket-dir", str(run), *(["--policies", policies] if policies else [])]
+        options = ["--socket-dir", str(run), *(["--policies", used] if used else [])]
         children = [_child("daemon", "bursard", self.directory / "daemon", options)]
         cpus, memory = machine()
         for number in range(1, count + 1):

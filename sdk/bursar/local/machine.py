@@ -29,6 +29,16 @@ def shipped_policies() -> str:
     return ""
 
 
+def asked_policies(remembered: str) -> str:
+    """The directory of documents that somebody asked for; empty for the shipped catalogue, whose place is
+    found at each start. Older releases remembered that as if it was asked for: a catalogue of an installation
+    that has moved.
+    """
+    path = Path(remembered)
+    shipped = path.name == "catalog" and path.parent.name in ("policies", "bursar_policies")
+    return "" if not remembered or (shipped and not path.is_dir()) else remembered
+
+
 def machine() -> tuple[int, int]:
     """CPUs and bytes of memory that this process may use."""
     cpus = len(os.sched_getaffinity(0))
