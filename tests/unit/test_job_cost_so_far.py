@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import table_text
@@ -123,6 +126,23 @@ def test_an_array_adds_up_what_its_live_tasks_have_cost(at_a_desk: Any) -> None:
         assert cost(await shown(desk, ref))[:2] == ("0", "0.04")
         desk.end_all()
         assert cost(await shown(desk, ref)) == ("0.004", "0.004", None, None)
+
+    at_a_desk(story)
+
+
+def test_an_array_holds_what_its_live_tasks_hold(at_a_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each task the largest of its holds, since they are the same money in several budgets."""
+    holds = [SimpleNamespace(nanos=3), SimpleNamespace(nanos=5)]
+
+    async def story(desk: Any) -> None:
+        price(desk)
+        ref = await desk.submit(array=ArraySpec(range(4)), time_limit_us=HOUR_US)
+        desk.plan()
+        desk.start_all()
+        assert (await desk.service.Get(pb.GetJobRequest(job=ref), None)).held_nanos == 0
+        monkeypatch.setattr(desk.state.ledger, "open_holds", lambda attempt_id: holds)
+        found = await desk.service.Get(pb.GetJobRequest(job=ref), None)
+        assert (found.held_nanos, found.rate_nanos_per_hour) == (4 * 5, 4 * PER_CPU_HOUR)
 
     at_a_desk(story)
 

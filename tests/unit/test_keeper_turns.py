@@ -85,6 +85,9 @@ class Bench:
 
     def load(self) -> None:
         self.made._load(files.read_desired(self.folder))
+        assert {child.log for child in self.made._children.values()} == {
+            self.folder / "logs" / f"{name}.log" for name in self.made._children
+        }
 
     def noted(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / files.CLUSTER).read_text()))

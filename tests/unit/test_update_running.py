@@ -323,3 +323,16 @@ def test_all_of_it_outlives_the_process() -> None:
     kept = again.attempts[site.attempt.id]
     assert kept == site.attempt
     assert (kept.wanted_limit_us, kept.taken) == (HOUR_US // 2, {0: 0})
+
+
+def test_a_start_that_is_ordered_again_takes_the_wanted_limit_with_it() -> None:
+    site = Site()
+    site.update(time_limit_us=2 * HOUR_US)
+    site.durable()
+    node = site.node()
+    ordered = site.orders.limits.copy()
+    assert ordered == [Limit(site.attempt.id, 0, 1, 2 * HOUR_US)]
+    site.fleet.assign_again(node, site.attempt.id, 0)
+    site.fleet.assign_again(node, site.attempt.id, 1)  # no member of it is there
+    site.fleet.assign_again(node, "att_none", 0)
+    assert site.orders.limits == 2 * ordered

@@ -1,0 +1,42 @@
+"""The daemon's end of a broker: whom its address means, and what it drops."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursard.telemetry import mqtt
+from bursard.telemetry.mqtt import MqttBridge
+
+
+def bridge(url: str) -> MqttBridge:
+    return MqttBridge(url, "c1", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mqtt://b", ("b", 1883, None, None, False)),
+        ("mqtts://b", ("b", 8883, None, None, True)),
+        ("mqtt://u:p@b:7", ("b", 7, "u", "p", False)),
+    ],
+)
+def test_an_address_says_where_and_as_whom(url: str, expected: tuple[object, ...]) -> None:
+    made = bridge(url)
+    assert (made._host, made._port, made._username, made._password, made._tls) == expected
+
+
+@pytest.mark.parametrize("url", ["http://b", "mqtt://", "b"])
+def test_what_is_no_broker_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="is not of the form mqtt://host:1883"):
+        bridge(url)
+
+
+def test_events_wait_for_the_broker_and_those_beyond_its_room_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "BUFFER_MAX", 2)
+    made = bridge("mqtt://b")
+    for number in range(4):
+        made.publish_event("job-submitted", b"%d" % number)
+    assert made.dropped == 2
+    assert [made._events.get_nowait() for _ in range(2)] == [("job-submitted", b"0"), ("job-submitted", b"1")]
