@@ -442,6 +442,7 @@ def test_a_script_in_python_is_read_as_python() -> None:
         ),
         ("FOO=1 time srun -n $N --pty bash", "--pty cannot be done: a job has no terminal"),
         ("x=$(srun --frobnicate hostname)", "--frobnicate is not an option of srun here"),
+        ("srun --mpi=pmix ./a.out", "--mpi=pmix is not there, so each process would be a world of its own"),
         ("srun -n 1 server : -n 3 client", "':' begins another program of the same step"),
     ],
 )
@@ -458,6 +459,8 @@ def test_what_srun_would_refuse_is_refused_before_the_script_goes_on_without_it(
         "srun $OPTIONS --pty bash",
         "srun --cpu_bind=v,cores --ntasks_per_node 2 -n$N --wait 60 $LAUNCHER --pty x",
         "srun bash -c ':'",
+        "srun --mpi=$TYPE ./a.out",
+        "srun --mpi=openmpi ./a.out",
         "srun parallel run ::: a b",
         "srun() { echo; }; srun --pty bash",
         "echo srun --pty bash",
@@ -466,3 +469,13 @@ def test_what_srun_would_refuse_is_refused_before_the_script_goes_on_without_it(
 )
 def test_what_srun_may_well_do_is_not_refused(body: str) -> None:
     parse_script(f"#!/bin/bash\n#SBATCH -t 1\n{body}\n", "a.sh", "/w")
+
+
+def test_a_variable_of_the_shell_that_the_script_reads_is_named_with_its_line() -> None:
+    _, notices = read("-t 1", body="X=1\necho $LR $X ${HF_TOKEN:-none} $HOME $GONE\nmkdir -p $LR")
+    assert [(one.line, one.message) for one in notices] == [
+        (4, "$LR of your shell is not copied; give --env LR")
+    ]
+    assert read("-t 1 --export=LR", body="echo $LR")[1] == ()
+    plain = "#!/bin/bash\n#BURSAR --name a\necho $LR\n"
+    assert parse_script(plain, "a.sh", "/w", caller=CALLER)[1] == ()

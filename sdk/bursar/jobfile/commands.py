@@ -15,6 +15,7 @@ from bursar.jobfile import shell, variables
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
 from bursar.steps import srun
+from bursar.steps.names import OF_THE_NODE
 from bursar.yamlfile import Faults, nearest
 
 REFUSED: Final[Mapping[str, str]] = {
@@ -35,13 +36,20 @@ NOTED: Final[Mapping[str, str]] = {
 }
 """Commands that are said by line."""
 SHOWN_MAX: Final = 20
+_OF_EVERY_JOB: Final = OF_THE_NODE | {
+    "HOME", "HOSTNAME", "LANG", "LOGNAME", "MASTER_ADDR", "MASTER_PORT", "NNODES", "OLDPWD", "PATH", "PWD",
+    "SHELL", "SHLVL", "TERM", "USER", "WORLD_SIZE", "_",
+}  # fmt: skip
+"""Variables that a job has a value of its own for."""
 
 _PYTHON_READ = re.compile(r"environ\[\s*[\"'](SLURMD?_\w+)[\"']\s*\]", re.ASCII)
 _SLURM_NAME = re.compile(r"SLURMD?_[A-Z]")
 
 
-def check_body(content: str, spec: JobSpec, faults: Faults) -> list[tuple[int, str]]:
-    """Refuse what cannot run, by line; returns notes by line."""
+def check_body(
+    content: str, spec: JobSpec, faults: Faults, environ: Mapping[str, str] | None = None
+) -> list[tuple[int, str]]:
+    """Refuse what cannot run, by line; returns notes by line. `environ`: of the shell it comes from."""
     first = content.partition("\n")[0]
     if first.startswith("#!") and not any(re.search(rf"\b{name}\b", first) for name in shell.SHELLS):
         reads = ((match.group(1), match.start()) for match in _PYTHON_READ.finditer(content))
@@ -59,7 +67,8 @@ def check_body(content: str, spec: JobSpec, faults: Faults) -> list[tuple[int, s
             faults.add_at(*_place(content, offset), f"{name} cannot run: {sentence}")
     if "srun" not in refused and "srun" not in found.has:
         _check_steps(content, found, faults)
-    return list(_notes(content, found))
+    left_behind = _left_behind(content, found, spec, environ or {}) if is_slurm_script(content) else ()
+    return [*_notes(content, found), *left_behind]
 
 
 def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
@@ -78,6 +87,18 @@ def _notes(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
         offset = found.runs(name)
         if offset is not None:
             yield _place(content, offset)[0], f"{name} {sentence}"
+
+
+def _left_behind(
+    content: str, found: shell.Found, spec: JobSpec, environ: Mapping[str, str]
+) -> Iterator[tuple[int, str]]:
+    """Variables that the script takes from the shell of whoever submits, which Slurm copies by default."""
+    seen = {name for name, _ in spec.env} | _OF_EVERY_JOB
+    for read in found.trusting():
+        name = read.name
+        if name in environ and name not in seen and not name.startswith(("SLURM", "BURSAR", "BASH", "LC_")):
+            seen.add(name)
+            yield _place(content, read.offset)[0], f"${name} of your shell is not copied; give --env {name}"
 
 
 def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faults: Faults) -> None:

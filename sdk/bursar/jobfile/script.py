@@ -138,7 +138,9 @@ def parse_script(
             notes += slurm.notes[said:]
             spec = _with_words(spec, slurm, source, base_dir, caller)
         if not faults:
-            notes += commands.check_body(content, spec, faults)
+            notes += commands.check_body(
+                content, spec, faults, caller.environ if caller is not None else None
+            )
         notices = [Notice(source, line, message) for line, message in notes]
     raise_if_any(faults, error=InvalidRequest)
     return spec, tuple(sorted(notices, key=lambda notice: notice.line))

@@ -93,7 +93,9 @@ def refusal_of(words: Sequence[str]) -> str:
             the command, behind which nothing is looked at.
     """
     try:
-        parse(words)
+        found, _ = parse(words)
+        if "$" not in found.get("mpi", ""):
+            _check_mpi(found)
     except Refused as refused:
         return str(refused)
     return ""
@@ -190,13 +192,17 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     bind(request, found.get("gpu-bind") or env.get("SLURM_GPU_BIND", ""))
     if "multi-prog" in found:
         _programs(request)
-    mpi = found.get("mpi", "none")
-    if mpi not in ("none", "openmpi"):
-        raise Refused(f"--mpi={mpi} is not there, so each process would be a world of its own; use mpirun")
+    _check_mpi(found)
     own = env.get("SLURM_JOB_ID", "")
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
     return request, _exported(found.get("export", "ALL"), env)
+
+
+def _check_mpi(found: Mapping[str, str]) -> None:
+    mpi = found.get("mpi", "none")
+    if mpi not in ("none", "openmpi"):
+        raise Refused(f"--mpi={mpi} is not there, so each process would be a world of its own; use mpirun")
 
 
 def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> None:
