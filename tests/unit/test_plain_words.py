@@ -30,8 +30,8 @@ def test_the_worst_case_of_an_array_says_when_its_cap_is_less_than_its_tasks(wor
 )
 def test_a_start_that_is_known_by_its_end_alone_has_no_process_id(pid: dict[str, int], said: str) -> None:
     data = {"attempt_id": "att_1", "rank": 1, **pid}
-    told = {"kind": "member-started", "data": data, "actor": "node:n", "subject": "att_1"}
-    assert sentence(told) == f"rank 1 of att_1 {said}"
+    told = {"kind": "member-started", "data": data, "actor": "node:n", "subject": "att_1", "names": {}}
+    assert sentence(told) == f"rank 1 of attempt att_1 {said}"
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_a_start_that_is_known_by_its_end_alone_has_no_process_id(pid: dict[str,
 )
 def test_a_place_that_is_let_go_has_not_completed_by_a_signal(cause: str, said: str) -> None:
     data = {"attempt_id": "att_1", "rank": 1, "report": {"cause": cause, "signal": 9}}
-    told = {"kind": "member-ended", "data": data, "actor": "node:n", "subject": "att_1"}
-    assert sentence(told) == f"rank 1 of att_1 ended: {said}"
+    told = {"kind": "member-ended", "data": data, "actor": "node:n", "subject": "att_1", "names": {}}
+    assert sentence(told) == f"rank 1 of attempt att_1 ended: {said}"
 
 
 def test_a_sum_beyond_what_can_be_shown_is_not_called_capped() -> None:

@@ -392,7 +392,6 @@ def test_who_was_never_here_is_not_found_and_what_is_no_id_is_refused(site: Site
             lambda name: runner.read_log(name, 2, 0, 1),
             lambda name: runner.read_log_times(name, 2),
             lambda name: runner.read_progress(name, 2),
-            lambda name: runner.read_last_progress(name, 2),
             lambda name: runner.forget(name, 2),
             lambda name: runner.release(name, 2),
             lambda name: runner.ask_for_steps(name, 2),
@@ -401,5 +400,8 @@ def test_who_was_never_here_is_not_found_and_what_is_no_id_is_refused(site: Site
                 ask("att_9")
             with pytest.raises(InvalidRequest, match="refused before it becomes a path"):
                 ask("../att_9")
+        assert runner.read_last_progress("att_9", 2) is None  # as of most jobs, which tell none
+        with pytest.raises(InvalidRequest, match="refused before it becomes a path"):
+            runner.read_last_progress("../att_9", 2)
 
     site.play(story)
