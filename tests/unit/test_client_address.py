@@ -2,6 +2,7 @@
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -186,9 +187,29 @@ def test_the_keeper_s_lock_has_one_name():
     assert address.KEEPER_LOCK == files.KEEPER_LOCK
 
 
-def test_a_socket_of_another_group_is_named_with_it(tmp_path, monkeypatch):
+def test_a_socket_that_may_not_be_opened_is_denied_and_one_that_is_absent_is_not(tmp_path, monkeypatch):
     with listen(tmp_path / "s"):
         monkeypatch.setattr(address.os, "access", lambda *_: False)
         assert address.denied(tmp_path / "s")
-        assert address.group_of(tmp_path / "s") == "bursar"  # root's own group is nobody's to join
     assert not address.denied(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("socket", "folder", "named"),
+    [
+        (1001, 0, "staff"),
+        (0, 1001, "bursar"),  # root's own group is nobody's to join
+        (1002, 1001, "staff"),  # a group without a name
+        (None, 1001, "staff"),
+        (1002, None, "bursar"),
+    ],
+)
+def test_a_socket_of_another_group_is_named_with_it(socket, folder, named, monkeypatch):
+    class Held(SimpleNamespace):
+        def stat(self):
+            if self.gid is None:
+                raise FileNotFoundError(self.gid)
+            return SimpleNamespace(st_gid=self.gid)
+
+    monkeypatch.setattr(address.grp, "getgrgid", lambda gid: SimpleNamespace(gr_name={1001: "staff"}[gid]))
+    assert address.group_of(Held(gid=socket, parent=Held(gid=folder))) == named
