@@ -237,7 +237,7 @@ class Case:
                 return str(done.stderr)
         job = self.cluster.job("--cpus", "0.1", "--secret", "S", "--", "sh", "-c", 'test "$S" = value')
         found = self.cluster.ended(job)
-        return json.dumps(found) if found["exit_code"] else ""
+        return json.dumps(found) if found["exit_code"] != 0 else ""
 
     def _whole(self) -> None:
         """Nothing is lost: each job is known, and one that had ended is as it was."""
