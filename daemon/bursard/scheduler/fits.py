@@ -6,6 +6,8 @@ Why     most of what waits, waits for room. What found none in the last plan can
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,6 +70,11 @@ class Fits:
     def count(self, asked: Candidates) -> int:
         """Nodes that had room for a member at the last `sync`, or when the ask was added."""
         return int(self._counts[self._index[id(asked)]])
+
+    def enough(self, askeds: Sequence[Candidates], count: int) -> bool:
+        """Had so many nodes room for a member of any of these?"""
+        counts, index = self._counts, self._index
+        return any(counts[index[id(asked)]] >= count for asked in askeds)
 
     def sync(self) -> None:
         """Look again at the nodes that were written since."""

@@ -144,6 +144,9 @@ class Planner:
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
         job_class, tables, limit_us = lane.job_class, lane.tables, lane.limit_us
+        if not self.world.may_start(tables, job_class.nodes):
+            # On a full site that is nearly every queue.
+            return self._wait(lane, gang.NO_ROOM)
         if self.reservation is not None and self._stopped_by(self.reservation, lane):
             return self._verdict(lane, "claim", self.reservation.at - self.now + 1)
         answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
@@ -235,15 +238,15 @@ class Planner:
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
         job_class, limit_us = lane.job_class, lane.limit_us
-        refusals: list[tuple[int, Refusal]] = list(answer.refusals)
+        nodes, refusals = job_class.nodes, list(answer.refusals)
         refused = {option for option, _ in refusals}
         for option, table in enumerate(lane.tables):
-            if option in refused or table.capable_count < job_class.nodes:
+            if option in refused or table.capable_count < nodes:
                 continue
-            verdict = self.rooms.admit(job_class, table.cheapest_rate(job_class.nodes), limit_us)
+            verdict = self.rooms.admit(job_class, table.cheapest_rate(nodes), limit_us)
             if isinstance(verdict, Admitted):
                 from_us = self._refused_from_us(lane, answer.refusals)
-                if self.reservation is None and table.usable_count >= job_class.nodes:
+                if self.reservation is None and table.usable_count >= nodes:
                     head = _Head(lane.key(lane.position), lane.index, lane.position, from_us)
                     heapq.heappush(self._heads, head)
                 return self._verdict(lane, "room", from_us, option)
@@ -256,6 +259,8 @@ class Planner:
 
     def _refused_from_us(self, lane: Lane, refusals: Sequence[tuple[int, Refusal]]) -> int:
         """Jobs of the lane that hold for so long are refused every one of these as well."""
+        if not refusals:
+            return 0
         bounds = (self.rooms.refused_from_us(lane.job_class, refusal) for _, refusal in refusals)
         return min(max(bounds, default=0), lane.hold_us)
 

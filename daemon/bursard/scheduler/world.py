@@ -85,6 +85,10 @@ class World:
         """Had enough nodes room for a member when the plan began? If not, nor have they now."""
         return self._fits.count(table) >= count
 
+    def may_start(self, tables: Tables, count: int) -> bool:
+        """Had any alternative enough nodes with room when the plan began?"""
+        return self._fits.enough(tables, count)
+
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:
         """Nodes but these that had room for a member when the plan began."""
         return self._fits.count(table) - int(self._fits.of(table)[rows].sum())
