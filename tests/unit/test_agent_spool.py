@@ -59,6 +59,21 @@ def test_torn_tail_loses_only_the_torn_record(tmp_path: Path, cut: int) -> None:
     assert seqs(opened(tmp_path)) == [1, 2]
 
 
+def test_a_restart_goes_on_in_the_newest_segment_behind_its_last_whole_record(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.append([usage(1), usage(2)])
+    spool.close()
+    path = segment(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"torn")
+    again = opened(tmp_path)
+    assert path.read_bytes() == whole
+    again.append([usage(3)])
+    again.close()
+    assert [each.name for each in (tmp_path / "spool").iterdir()] == [path.name]
+    assert path.read_bytes().startswith(whole)
+
+
 def test_flipped_byte_ends_the_segment_there(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append([usage(1), usage(2)])

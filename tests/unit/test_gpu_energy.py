@@ -57,6 +57,13 @@ def test_what_a_device_draws_while_nobody_holds_it_is_nobodys(bench: Bench) -> N
     assert bench.end(B) == (131_000, "measured")
 
 
+def test_what_was_seen_of_a_device_before_anybody_held_it_says_nothing_of_who_does(bench: Bench) -> None:
+    meter = bench.meter._meters[0]
+    meter.activity, meter.unbound, meter.watts = {A: 0.5}, True, [1.0]  # type: ignore[dict-item]
+    bench.begin(B, WHOLE)
+    assert (meter.activity, meter.unbound, meter.watts) == ({}, False, [])
+
+
 def test_energy_of_several_devices_is_their_sum_and_reads_each_counter_at_start_and_end_alone() -> None:
     bench = Bench(3)
     bench.begin(A, ((0, 1000), (2, 1000)))
