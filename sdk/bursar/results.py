@@ -221,7 +221,7 @@ class Job(Result, frozen=True, kw_only=True):
 
     Attributes:
         end: how it ended; None while it has not.
-        cost: until now, what runs since the last metering included.
+        cost: until now, what runs since the last metering included; None: none of it has a known price.
         cost_settled: what is booked. cost_held: what budgets keep for it.
         cost_expected, cost_at_most: estimates; None: unknown.
         cost_unknown: some of it ran where no price is known, so `cost` is not all.
@@ -254,7 +254,7 @@ class Job(Result, frozen=True, kw_only=True):
     exit_code: int | None
     end: End | None
     attempts: tuple[Attempt, ...]
-    cost: Money
+    cost: Money | None
     cost_settled: Money
     cost_held: Money
     cost_expected: Money | None

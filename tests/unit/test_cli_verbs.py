@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bursar import errors
+from bursar.cli import money
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.codec.spec import spec_to_wire
@@ -788,3 +789,12 @@ def test_with_two_clusters_here_a_verb_says_which_one_it_means(fake, tmp_path, m
         assert said.startswith("note: 2 clusters run here; this is the newest, /second (--server or ")
     assert run(["nodes", "-o", "json"]) == 0
     assert capsys.readouterr().err == "", "one of them is gone"
+
+
+@pytest.mark.parametrize("kind", ["statement", "focus"])
+def test_a_report_without_a_period_is_of_this_month_and_says_so(fake, capsys, monkeypatch, kind):
+    monkeypatch.setattr(money, "now", lambda: 1_795_233_600_000_000)
+    fake.answers["Money/Report"] = [money_pb2.ReportChunk(data=b"x")]
+    assert run(["report", kind]) == 0
+    assert fake.calls("Money/Report")[0].period == "2026-11"
+    assert capsys.readouterr().err == "--period 2026-11, which has not ended\n"

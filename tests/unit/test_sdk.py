@@ -531,7 +531,7 @@ import bursar
 from bursar import Job, JobState, Money
 
 
-def spend(job: Job) -> Money:
+def spend(job: Job) -> Money | None:
     return job.cost
 
 
@@ -617,3 +617,25 @@ def test_everything_that_bursar_offers_is_there():
     assert [name for name in bursar.__all__ if getattr(bursar, name, None) is None] == []
     with pytest.raises(AttributeError, match=r"no attribute 'Cleint'"):
         bursar.Cleint  # noqa: B018
+
+
+def test_a_wrong_state_is_refused_at_the_call_before_anything_is_sent(fake, client):
+    with pytest.raises(bursar.WrongArgument, match=r"states: 'RUNING' is no state; did you mean 'RUNNING'\?"):
+        client.list(states="RUNING")
+    with pytest.raises(bursar.WrongArgument, match=r"states: 'x' is no state; there are: ALL, PENDING"):
+        client.list(states=["pending", "x"])
+    assert not fake.requests
+    fake.answers["Jobs/List"] = jobs_pb2.ListJobsResponse()
+    assert list(client.list(states=["pending", "Running"])) == []
+    assert list(client.list(states="all")) == []
+    assert list(fake.calls("Jobs/List")[0].states) == ["PENDING", "RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "settled", "cost"), [(True, 0, None), (True, 5, Money(5, USD)), (False, 0, Money(0, USD))]
+)
+def test_what_ran_at_an_unknown_price_alone_has_no_cost(fake, client, unknown, settled, cost):
+    fake.answers["Jobs/Get"] = types_pb2.Job(
+        id="job_1", state="SUCCEEDED", cost_unknown=unknown, settled_nanos=settled, currency=USD
+    )
+    assert client.get(1).cost == cost

@@ -36,13 +36,14 @@ def lines() -> Iterator[str]:
     for kind in SENTENCES:
         for name, data in (("whole", WHOLE), ("few", FEW), ("bare", {})):
             actor = "" if name == "bare" else "ann"
-            told = sentence({"kind": kind, "actor": actor, "subject": "s", "data": data})
+            told = sentence({"kind": kind, "actor": actor, "subject": "s", "names": {}, "data": data})
             yield f"{kind} ({name}): {told}|"
     for report in REPORTS:
-        event = {"kind": "member-ended", "actor": "", "subject": "", "data": {"report": report}}
+        event = {"kind": "member-ended", "actor": "", "subject": "", "names": {}, "data": {"report": report}}
         yield f"{report}: {sentence(event)}|"
     for data in ("text", {"a": 1}, "", None):
-        yield f"{data!r}: {sentence({'kind': 'of-tomorrow', 'actor': '', 'subject': 's', 'data': data})}|"
+        event = {"kind": "of-tomorrow", "actor": "", "subject": "s", "names": {}, "data": data}
+        yield f"{data!r}: {sentence(event)}|"
 
 
 def test_every_event_is_told_as_it_was() -> None:

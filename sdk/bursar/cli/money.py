@@ -13,12 +13,13 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.cluster import PRICE_COLUMNS, RATE
-from bursar.cli.common import changing, connected, listing, read_since
+from bursar.cli.common import changing, connected, listing, now, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
-from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say
 from bursar.cli.policy import emit_applied, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
+from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest
 
@@ -338,8 +339,13 @@ def report() -> None:
     """
 
 
+_PERIOD_OPTION = click.option(
+    "--period", default="", metavar="MONTH", help="2026-11 or 2026-11-21.  [default: this month, in UTC]"
+)
+
+
 @report.command("focus")
-@click.option("--period", required=True, metavar="MONTH", help="2026-11 or 2026-11-21.")
+@_PERIOD_OPTION
 @click.option("--out", metavar="FILE", help=".csv or .parquet; else CSV to standard output.")
 @click.option("--focus-version", type=NearChoice(FOCUS_VERSIONS), default="1.4", help="[default: 1.4]")
 @click.option("--project", default="", help="This project and those below it.")
@@ -356,7 +362,7 @@ def report_focus(client: WireClient, period: str, out: str | None, focus_version
 
 
 @report.command("statement")
-@click.option("--period", required=True, metavar="MONTH", help="2026-11 or 2026-11-21.")
+@_PERIOD_OPTION
 @click.option("--out", metavar="FILE", help=".txt, .csv or .json; else text to standard output.")
 @click.option(
     "-o",
@@ -390,6 +396,9 @@ def _form(out: str | None, endings: dict[str, str], default: str) -> str:
 def _write_report(
     client: WireClient, kind: str, period: str, form: str, out: str | None, version: str, project: str
 ) -> None:
+    if not period:
+        period = format_instant(now())[:7]
+        say(f"--period {period}, which has not ended")
     if _PERIOD.fullmatch(period) is None:
         raise InvalidRequest(f"--period: {period!r} is not a month, 2026-11, or a day, 2026-11-21")
     chunks = client.report(kind, period, format=form, focus_version=version, project=project)

@@ -100,7 +100,8 @@ def plan_text(plan: Row, now: int) -> str:
         ("start", start_text(plan, now)),
     ]
     if plan["limits_not_held"]:
-        pairs.append(("limits", f"not enforced there: {', '.join(plan['limits_not_held'])}"))
+        names = ", ".join(plan["limits_not_held"])
+        pairs.append(("limits", f"it can take more than it asks for of {names} there (see `bursar doctor`)"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
 
 
@@ -186,7 +187,7 @@ def explain_text(view: Row, now: int) -> str:
     if view["suggestion"]:
         price = view["suggestion_rate_per_hour"]
         at = f" ({rate_text(price)})" if price else ""
-        lines.append(wrapped(f"would start now: {view['suggestion']}{at}"))
+        lines.append(wrapped(f"suggestion: {view['suggestion']}{at}"))
     if view["ahead_total"]:
         more = view["ahead_total"] - len(view["ahead"])
         names = ", ".join(view["ahead"]) + (f" and {more} more" if more else "")

@@ -22,13 +22,15 @@ from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
 from bursar.jobfile.site import SiteNode
-from bursar.model import JobSpec
+from bursar.model import JobSpec, JobState
 from bursar.money import Money, parse_money
 from bursar.results import Job
 from bursar.smallfile import read_small_file
 from bursar.v1 import types_pb2
+from bursar.yamlfile import nearest
 
 _PERCENT_MAX = 100_000
+_STATES: Final = ("ALL", *(state.value for state in JobState))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ATTRIBUTES: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
@@ -84,7 +86,7 @@ def filters(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name in ("job", "tasks_of"):
             found[name] = reference(value)
         elif name == "states":
-            found[name] = [state.upper() for state in ([value] if isinstance(value, str) else value)]
+            found[name] = [_state(state) for state in ([value] if isinstance(value, str) else value)]
     return found
 
 
@@ -102,6 +104,15 @@ def correction(
         "since": microseconds(since) if since is not None else 0,
         "until": microseconds(until) if until is not None else 0,
     }
+
+
+def _state(word: str) -> str:
+    """A state of jobs by its name, in any case. Raises `WrongArgument`."""
+    if word.upper() in _STATES:
+        return word.upper()
+    near = nearest(word[:60].upper(), _STATES)
+    known = f"did you mean {near!r}?" if near else f"there are: {', '.join(_STATES)}"
+    raise WrongArgument(f"states: {word[:60]!r} is no state; {known}")
 
 
 # ------------------------------------------------------------------ jobs

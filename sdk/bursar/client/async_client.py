@@ -7,11 +7,11 @@ Why     nobody should have to know protobuf or microseconds to submit a job and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Unpack
 
 from bursar import results
 from bursar.client import asked
@@ -142,14 +142,17 @@ class AsyncClient:
         return made.job(await self._wire.get(asked.reference(job)))
 
     @checked
-    async def list(self, *, limit: Count = 0, **filters: Unpack[JobFilters]) -> AsyncIterator[results.Job]:
+    def list(self, *, limit: Count = 0, **filters: Unpack[JobFilters]) -> AsyncIterator[results.Job]:
         """Jobs, newest first; pages are fetched as they are needed. Rows lack what their `left_out` names.
 
         Args:
             limit: at most so many; 0 means all.
             **filters: as `bursar ls` has them.
         """
-        async for job in self._wire.list(limit=limit, **asked.filters(filters)):
+        return self._listed(limit, asked.filters(filters))
+
+    async def _listed(self, limit: int, filters: Mapping[str, Any]) -> AsyncIterator[results.Job]:
+        async for job in self._wire.list(limit=limit, **filters):
             yield made.job(job)
 
     @checked

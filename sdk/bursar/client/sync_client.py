@@ -7,11 +7,11 @@ Why     nobody should have to know protobuf, event loops or microseconds to subm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Unpack
 
 from bursar import results
 from bursar.client import asked
@@ -147,7 +147,10 @@ class Client:
             limit: at most so many; 0 means all.
             **filters: as `bursar ls` has them.
         """
-        for job in self._wire.list(limit=limit, **asked.filters(filters)):
+        return self._listed(limit, asked.filters(filters))
+
+    def _listed(self, limit: int, filters: Mapping[str, Any]) -> Iterator[results.Job]:
+        for job in self._wire.list(limit=limit, **filters):
             yield made.job(job)
 
     @checked

@@ -73,6 +73,7 @@ def job(wire: types_pb2.Job) -> results.Job:
     """A job."""
     spec, cash = wire.spec, wire.currency or DEFAULT_CURRENCY
     unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
+    spent = max(wire.accrued_nanos, wire.settled_nanos)
     return results.Job(
         id=wire.id,
         number=wire.number,
@@ -97,7 +98,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         exit_code=_known(wire, "exit_code"),
         end=_end(wire.end) if wire.HasField("end") else None,
         attempts=tuple(attempt(each, cash) for each in wire.attempts),
-        cost=Money(max(wire.accrued_nanos, wire.settled_nanos), cash),
+        cost=None if wire.cost_unknown and not spent else Money(spent, cash),
         cost_settled=Money(wire.settled_nanos, cash),
         cost_held=Money(wire.held_nanos, cash),
         cost_expected=_rate(wire.estimate_expected_nanos, cash),
