@@ -232,11 +232,11 @@ def test_a_script_submits_lists_and_cancels_others(cluster: StepCluster) -> None
         "squeue -h -j $id -o '%j %t %u %D'\n"
         "scancel $id; sacct -n -P -j $id -o JobName,State,NNodes\n"
         "sbatch --hold --wrap 'echo hi' | cut -d' ' -f1-3; scancel -n wrap\n"
-        "squeue -h -o %i | wc -l; sinfo -h | wc -l; squeue -o %Z 2>&1; echo $?"
+        "squeue -h -o %i | wc -l; sinfo -h | wc -l; squeue -o %X 2>&1; echo $?"
     )
     assert told[:4] == ["follow PD root 1", "follow|CANCELLED|1", "Submitted batch job", "1"]
     assert int(told[4]) >= 1
-    assert "the column %Z is not known here" in told[5]
+    assert "the column %X is not known here" in told[5]
     assert told[6] == "2"
 
 
