@@ -27,7 +27,7 @@ from bursar.ids import Ids
 from bursar.model import DeviceShare, JobSpec, MemberAllocation
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.compile import PriceTable
-from bursard.events import Charge, Event, JobSubmitted, encode
+from bursard.events import Charge, ChargesCorrected, Event, JobSubmitted, encode
 from bursard.ledger import HourCharge, Transaction
 from bursard.replay import restore
 from bursard.state import Applied, JobRecord, MemberRecord, NodeRecord, State, documents
@@ -58,6 +58,10 @@ Listener = Callable[[int, Event, int, str], None]
 """Called with (seq, event, at, actor) once the event is durable, in log order."""
 
 
+Meter = Callable[[Sequence[Charge]], None]
+"""Called with the charges of one event."""
+
+
 class Engine:
     """State and writer behind one door. Belongs to the event loop's thread."""
 
@@ -79,6 +83,10 @@ class Engine:
         self.clock = clock
         self.ids = ids
         self.listeners: list[Listener] = []
+        self.meters: list[Meter] = []
+        """Hear of every charge as it is made true, before it is durable. None is left once something that
+        they heard of has turned out not to be true, or what was charged before was corrected.
+        """
         self.on_dirty: Callable[[], None] = lambda: None
         self.on_fault: Callable[[BaseException], None] = lambda error: None
         """Called when memory may differ from the disk: end the process, the next start reads what is true."""
@@ -163,6 +171,10 @@ class Engine:
         state.apply(event, now, applied)
         seq = state.version
         batch.events.append(EventRow(seq, now, actor, encode(event)))  # type: ignore[attr-defined]
+        for meter in self.meters:
+            meter(applied.charges)
+        if isinstance(event, ChargesCorrected):
+            self.meters = []  # what they were to add to has changed
         applied.charges.clear()
         if applied.closed:
             rows = [charge_row(state, seq, hour, node, now) for hour, node in applied.closed]
@@ -214,6 +226,7 @@ class Engine:
             self.on_fault(fault)
             raise
         self._prices = None
+        self.meters = []
         self.on_dirty()
 
     async def durable(self, seq: int | None = None) -> None:

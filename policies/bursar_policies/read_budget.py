@@ -10,6 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
+from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
 from bursar.yamlfile import (
     Faults,
@@ -37,6 +38,7 @@ from bursar_policies.specs import (
 
 _BUDGET_KEYS = (
     "scope", "limit", "period", "timezone", "enforcement", "hold", "carry_over", "thresholds",
+    "counts_from",
 )  # fmt: skip
 _SCOPE_KEYS = ("project", "user", "experiment", "model", "label")
 _ACTIONS: Final = (
@@ -60,9 +62,20 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
         faults.not_built(carry_over, "carry_over", instead="leave it out")
     thresholds = _thresholds(fields, faults)
     timezone = _timezone(fields, faults)
+    counts_from = _counts_from(fields, faults)
     if scope is None or limit is None:
         return None
-    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds)
+    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds, counts_from)
+
+
+def _counts_from(fields: Fields, faults: Faults) -> int:
+    """A full hour, since the books are kept by hours."""
+    node, at = fields.get("counts_from"), fields.instant("counts_from")
+    if node is None or at is None:
+        return 0
+    if at <= 0 or at % HOUR_US:
+        faults.add(node, "must be a full hour of UTC, as in 2026-11-15T08:00:00Z: costs are kept by the hour")
+    return at
 
 
 def _built(fields: Fields, key: str, built: tuple[str, ...], planned: tuple[str, ...], default: str) -> str:

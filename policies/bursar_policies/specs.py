@@ -84,6 +84,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
         enforcement: `hard` is never passed; `soft` has thresholds only.
         hold: `worst-case`: a job starts only when its whole time limit can be paid.
         thresholds: by rising share.
+        counts_from: what was used before does not count, a full hour; 0: all of its first period does.
     """
 
     scope: Scope
@@ -93,6 +94,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
     enforcement: str = "hard"
     hold: str = "worst-case"
     thresholds: tuple[Threshold, ...] = ()
+    counts_from: int = 0
 
 
 class Weights(msgspec.Struct, frozen=True):

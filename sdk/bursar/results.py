@@ -616,10 +616,25 @@ class PriceExplanation(Result, frozen=True, kw_only=True):
     stable_id: str
 
 
+class BudgetOpening(Result, frozen=True, kw_only=True):
+    """What the account of a budget began with.
+
+    Attributes:
+        since: what was used before does not count; None: all does.
+        settled: what its scope had cost since. held: by the `attempts` that ran under it.
+    """
+
+    since: datetime | None
+    settled: Money
+    held: Money
+    attempts: int
+
+
 class Policy(Result, frozen=True, kw_only=True):
     """One policy document, who applied it and when.
 
     Attributes:
+        opening: of a Budget whose account was opened, by `apply_policies` and `check_policies`.
         change: created | changed | unchanged | removed; empty in lists.
         problem: why this version cannot read it: then it is not in force.
         notes: of a change, what follows from it that one may not have meant.
@@ -636,6 +651,7 @@ class Policy(Result, frozen=True, kw_only=True):
     problem: str
     notes: tuple[str, ...]
     text: str
+    opening: BudgetOpening | None = None
 
 
 # ------------------------------------------------------------------ events, the server, rights

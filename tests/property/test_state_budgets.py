@@ -30,7 +30,7 @@ from bursard.events import (
     Charge,
     StopRequested,
 )
-from bursard.ledger import HourCharge, PriceInForce, Span, spans
+from bursard.ledger import HourCharge, Ledger, PriceInForce, Span, Transaction, spans
 from bursard.ledger import ownership as ledger_ownership
 from bursard.state import Applied, NodeRecord, State, core, records
 from bursard.state import image as state_image
@@ -85,6 +85,7 @@ STEPS: dict[str, tuple[int, dict[str, list[Any]]]] = {
             "period": ["day", "day", "week", "month", "one-time"],
             "zone": ["UTC", "Europe/Berlin", "Asia/Kathmandu"],
             "enforcement": ["hard", "hard", "soft"],
+            "counts_from": [None, None, 0, 3],
         },
     ),
     "change_limit": (
@@ -143,6 +144,7 @@ CHECKS = (
     "books_are_sound",
     "b1_no_hard_budget_is_passed",
     "b3_only_live_attempts_hold_money",
+    "b5_a_budget_says_what_cost_says",
     "attempts_and_jobs_end_once",
     "j4_one_attempt_of_a_job_at_a_time",
     "r1_free_is_what_nobody_holds",
@@ -198,7 +200,13 @@ def of_nobody(state: State, seq: int, hour: HourCharge, node: NodeRecord, *poste
     return charge_row(state, seq, hour, node, *posted_at)._replace(project="")
 
 
+def nobody_leaves(self: Ledger, budget: str, but: object = ()) -> list[Transaction]:
+    return []
+
+
 FAULTS = [
+    pytest.param(Ledger, "close", nobody_leaves, "B5|B1", id="who is covered no more pays on"),
+    pytest.param(policies, "by_marks", lambda state: {}, "B5", id="who runs does not pay"),
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
     pytest.param(engine, "charge_row", of_nobody, "second book", id="a row forgets whose it is"),
     pytest.param(core, "_APPLY", {**core._APPLY, StopRequested: first_stop_stands}, "lost", id="no cancel"),
@@ -206,7 +214,7 @@ FAULTS = [
     pytest.param(records, "spans", the_newest_price, "L8", id="the past is valued by the price of now"),
     pytest.param(ledger_ownership, "_step", no_step_of("variance"), "L8", id="a frozen price leaves a gap"),
     pytest.param(ledger_ownership, "_step", no_step_of("absorption"), "L8", id="jobs pay what nodes cost"),
-    pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8", id="a cut forgets what ended"),
+    pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8|B5", id="a cut forgets what ended"),
     pytest.param(state_image, "strategy_in_force", lambda state: "pack", "L10", id="no strategy"),
     pytest.param(policies, "_last_priced_version", lambda *_: 0, "instead of", id="a price id comes back"),
 ]

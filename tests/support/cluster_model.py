@@ -5,6 +5,7 @@ modelled agents that obey their limits but report late, go silent and reboot. It
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -24,6 +25,7 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.document import parse_documents
+from bursar_policies.specs import Scope
 from bursard.engine import Engine, unposted
 from bursard.events import (
     AttemptEnded,
@@ -36,6 +38,7 @@ from bursard.events import (
 )
 from bursard.state import HOLD_MARGIN_US, JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import attempts, nodes, policies
+from bursard.state.decide.opening import openings
 from bursard.store import Batch, ChargeRow, ScratchStore
 
 GIB = 1 << 30
@@ -142,11 +145,12 @@ class ClusterModel(RuleBasedStateMachine):
         self.ids = SequentialIds()
         self.engine = self.new_engine(State(LIMITS))
         self.machines: dict[str, Machine] = {}
-        self.lost_budgets: set[tuple[str, str]] = set()
+        self.jumped = False
+        """The wall clock was set: what is dated by it may lie in another period than it was told in."""
         self.attempts_ended: Counter[str] = Counter()
         self.prices: defaultdict[str, list[tuple[int, ShareRates | None]]] = defaultdict(list)
         self.owned_until: Counter[str] = Counter()
-        self.key = self.latest = 0
+        self.key = self.latest = self.steps = 0
         self.commit([ClusterCreated("c", "USD")])
         self.apply(cost_model(capex))
         for name, gpus in zip(NODES, (2, 2, 0), strict=True):
@@ -186,8 +190,32 @@ class ClusterModel(RuleBasedStateMachine):
     def apply(self, text: str) -> None:
         documents = parse_documents(text, "test")
         now = self.engine.now()
-        self.commit(policies.apply_documents(self.state, documents, now))
+        if openings(self.state, documents, now):
+            self.roll()
+        wanted = openings(self.state, documents, now)
+        rows = self.usage_rows() if wanted else []
+        spent = {one.budget: self.cost_of(rows, one.scope, one.since, one.until) for one in wanted}
+        self.commit(policies.apply_documents(self.state, documents, now, spent))
         self.commit(nodes.reprice(self.state, self.engine.prices, now))
+
+    def roll(self) -> None:
+        """As the fleet does before anything is charged, and the service before anything is applied."""
+        if self.state.budgets.due(self.engine.now()):
+            self.commit(policies.roll_periods(self.state, self.engine.now()))
+
+    def usage_rows(self) -> list[ChargeRow]:
+        """All that jobs were charged, posted or not."""
+        return [row for row in self.store.charges(unposted=unposted(self.state)) if row.kind == "usage"]
+
+    @staticmethod
+    def cost_of(rows: Iterable[ChargeRow], scope: Scope, since: int, until: int) -> int:
+        """What rows say of a scope, added up one by one."""
+        return sum(
+            row.nanos
+            for row in rows
+            if since <= row.start_at < (until or 1 << 62)
+            and scope.covers(row.project, row.user, row.experiment, row.model, json.loads(row.labels))
+        )
 
     def boot_us(self, machine: Machine) -> int:
         return self.clock.boot_us() - machine.boot_offset_us
@@ -254,6 +282,7 @@ class ClusterModel(RuleBasedStateMachine):
                     held_us=run.ended_us - run.started_us,
                 )
                 node = self.record(machine)
+                self.roll()
                 del machine.runs[run.attempt_id]
                 self.commit(
                     attempts.exited(self.state, node, run.attempt_id, run.rank, report, run.started_us)
@@ -271,6 +300,7 @@ class ClusterModel(RuleBasedStateMachine):
             for run in machine.runs.values()
         ]
         node = self.record(machine)
+        self.roll()
         self.commit(
             nodes.usage(
                 self.state, node, boot_id=f"boot-{machine.boot}", at_boot_us=now_us, counters=counters

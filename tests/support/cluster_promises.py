@@ -15,9 +15,7 @@ from hypothesis.stateful import (
 from second_book import DIMS, SecondBook
 
 from bursar.clock import HOUR_US, SECOND_US
-from bursar.model import (
-    JobState,
-)
+from bursar.model import JobSpec, JobState
 from bursar.money import cumulative
 from bursard.audit import problems_of
 from bursard.doctor import check_state
@@ -46,9 +44,36 @@ class ClusterMachine(ClusterRules):
         for attempt in self.state.attempts.values():
             assert ledger.overrun(attempt.id) == 0, f"B2: {attempt.id} passed its hold"
             for hold in ledger.open_holds(attempt.id):
-                now = self.state.budgets.records.get(hold.budget)
-                if now is not None and hold.nanos and (attempt.id, hold.budget) not in self.lost_budgets:
-                    assert hold.period_start == now.period_start, f"B1: {hold} is out of its period"
+                now = self.state.budgets.records[hold.budget]
+                assert hold.period_start == now.period_start, f"B1: {hold} is out of its period"
+
+    @invariant()
+    def b5_a_budget_says_what_cost_says(self) -> None:
+        """After every tenth step: it reads all of the books."""
+        self.steps += 1
+        if self.steps % 10 == 0:
+            self.budgets_say_what_cost_says()
+
+    def budgets_say_what_cost_says(self) -> None:
+        """Of their scopes and periods, however they came to be. Rows are of whole hours, so where a period
+        begins within one they cannot be asked.
+        """
+        rows = self.usage_rows()
+        for record in self.state.budgets.records.values():
+            start, end, spec = record.period_start, record.period_end, record.spec
+            if not (self.jumped or start % HOUR_US or end % HOUR_US):
+                settled = self.state.ledger.settled(record.name, start)
+                owed = self.cost_of(rows, spec.scope, max(start, spec.counts_from), end)
+                assert settled == owed, f"B5: {record.name} has settled {settled}, its scope cost {owed}"
+        for attempt in self.state.attempts.values():
+            covering, _ = self.state.budgets.matching(*self.marks_of(attempt.job_id))
+            holding = sorted(hold.budget for hold in self.state.ledger.open_holds(attempt.id))
+            assert holding == list(covering), f"B5: {attempt.id} is held for by {holding}, not {covering}"
+            assert holding == [hold.budget for hold in attempt.holds]
+
+    def marks_of(self, job_id: str) -> tuple[str, JobSpec]:
+        job = self.state.jobs[job_id]
+        return job.user, job.spec
 
     @invariant()
     def b3_only_live_attempts_hold_money(self) -> None:
@@ -202,6 +227,7 @@ class ClusterMachine(ClusterRules):
                 self.report_exits(machine)
                 self.send_usage(machine)
         self.nodes_cost_what_they_cost()
+        self.budgets_say_what_cost_says()
         self.a_second_book_says_the_same()
         self.compare(self.state, restore(self.store, LIMITS))
         with self.store.picture() as picture:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from bursar.clock import HOUR_US, SECOND_US
+from bursar.clock import HOUR_US, SECOND_US, format_instant
 from bursar.errors import BursarError
 from bursar.model import (
     ArraySpec,
@@ -67,6 +67,7 @@ class ClusterRules(ClusterModel):
     @rule(us=st.sampled_from([-40 * SECOND_US, SECOND_US, 3 * HOUR_US]))
     def wall_clock_jumps(self, us: int) -> None:
         self.latest = max(self.latest, self.engine.now())
+        self.jumped = True
         self.clock.step_wall(us)
 
     @rule()
@@ -234,14 +235,25 @@ class ClusterRules(ClusterModel):
         period=st.sampled_from(["day", "day", "week", "month", "one-time"]),
         zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
         enforcement=st.sampled_from(["hard", "hard", "soft"]),
+        counts_from=st.sampled_from([None, None, 0, 3]),
     )
     def apply_budget(
-        self, name: str, scope: str, cents: int, period: str, zone: str, enforcement: str
+        self,
+        name: str,
+        scope: str,
+        cents: int,
+        period: str,
+        zone: str,
+        enforcement: str,
+        counts_from: int | None,
     ) -> None:
         limit = f"{cents // 100}.{cents % 100:02d} USD"
+        # So many hours ago, of the wall clock.
+        hour = (self.engine.now() // HOUR_US - (counts_from or 0)) * HOUR_US
+        since = "" if counts_from is None else f"  counts_from: {format_instant(hour)}\n"
         self.try_apply(
             f"kind: Budget\nname: {name}\nspec:\n  scope: {scope}\n  limit: {limit}\n  period: {period}\n"
-            f"  timezone: {zone}\n  enforcement: {enforcement}\n"
+            f"  timezone: {zone}\n  enforcement: {enforcement}\n{since}"
             "  thresholds: [{at: 50%, do: [notify]}, {at: 100%, do: [notify]}]\n"
         )
 
@@ -271,8 +283,6 @@ class ClusterRules(ClusterModel):
     def remove_budget(self, name: str) -> None:
         if ("Budget", name) not in self.state.policies:
             return
-        for attempt_id in self.state.attempts:
-            self.lost_budgets.add((attempt_id, name))
         self.commit(policies.remove(self.state, "Budget", name))
 
     @rule(capex=st.sampled_from([100_003, 250_001, 60_000, None]))

@@ -104,6 +104,24 @@ class SecondBook:
                 earlier = [start for start in hold["periods"] if start < told["to_period"]]
                 hold["periods"] = [*earlier, told["to_period"]]
 
+    def _budget_opened(self, told: dict[str, Any]) -> None:
+        name, period = told["budget"], told["period_start"]
+        taken_in = {attempt_id: (left, whole) for attempt_id, left, whole in told.get("holds", ())}
+        for attempt_id, attempt in self._attempts.items():
+            before = attempt["holds"].pop(name, None) if attempt["live"] else None
+            if attempt_id in taken_in:
+                left, whole = taken_in[attempt_id]
+                if before is None or before["periods"][-1] != period:
+                    before = {"periods": [period], "left": left, "whole": whole}
+                assert (before["left"], before["whole"]) == (left, whole), f"{attempt_id} brings another hold"
+                attempt["holds"][name] = {**before, "since": told["since"]}
+        self.settled[name, period] = told["settled_nanos"]
+
+    def _budget_closed(self, told: dict[str, Any]) -> None:
+        for attempt in self._attempts.values():
+            if attempt["live"]:
+                attempt["holds"].pop(told["budget"], None)
+
     def _node_booted(self, told: dict[str, Any]) -> None:
         for one in told["charges"]:
             amounts = [one.get(part, 0) for part in PARTS]
@@ -189,13 +207,19 @@ class SecondBook:
         self.of_array[attempt["job_id"].partition(".")[0]] += nanos
         for budget, hold in attempt["holds"].items():
             hold["left"] = max(hold["left"] - nanos, 0)
-            self._settle(budget, hold["periods"], member, start, end)
+            self._settle(budget, hold, member, start, end)
 
-    def _settle(self, budget: str, periods: list[int], member: dict[str, Any], start: int, end: int) -> None:
+    def _settle(
+        self, budget: str, hold: dict[str, Any], member: dict[str, Any], start: int, end: int
+    ) -> None:
+        periods, since = hold["periods"], hold.get("since", 0)
         edges = [start, *(one for one in periods if start < one < end), end]
         for a, b in pairwise(edges):
             period = max((one for one in periods if one <= a), default=periods[0])
-            self.settled[budget, period] += sum(_cost(member, a, b))
+            opened_in = max((one for one in periods if one <= since), default=periods[0])
+            # An account that was opened has in it already what is dated before, or wants none of it.
+            if a >= since or (period != opened_in and periods[0] <= a):
+                self.settled[budget, period] += sum(_cost(member, a, b))
 
     # --- what must be shown
 

@@ -8,7 +8,7 @@ import pytest
 from bursar.clock import HOUR_US
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
-from bursard.events import Charge
+from bursard.events import Charge, OpeningHold
 from bursard.ledger import Entry, Ledger, Transaction, book_of, budget_accounts, budget_of, rows
 
 MAY = 490_000 * HOUR_US
@@ -270,3 +270,89 @@ def test_an_account_says_which_book_and_budget_it_is_of() -> None:
     assert budget_of("job/j1") is None
     assert book_of(accounts.held) == book_of(accounts.settled) == f"budget/nlp/fine/{MAY}"
     assert book_of("job/j1") == book_of("node/n1") == "cost"
+
+
+# ------------------------------------------------------------------ an account that opens
+
+
+def test_an_account_opens_with_what_was_spent_and_with_those_who_run() -> None:
+    ledger = placed(100, "team")
+    ledger.place("a2", "j2", [Hold("org", MAY, 70)])
+    ledger.place("a3", "j3", [])
+    made = ledger.open("team", MAY, 40, MAY, [OpeningHold("a1", 100, 100), OpeningHold("a2", 50, 70)])
+    assert [(one.kind, one.attempt_id, one.job_id, one.budget) for one in made] == [
+        ("opening", "", "", "team"), ("hold", "a2", "j2", "team"),
+    ]  # fmt: skip
+    assert made[0].entries == (
+        Entry(f"budget/team/{MAY}/available", -40), Entry(f"budget/team/{MAY}/settled", 40)
+    )  # fmt: skip
+    assert position(ledger) == (-190, 150, 40)
+    assert ledger.open_holds("a2") == (Hold("org", MAY, 70), Hold("team", MAY, 50))
+    assert ledger.violations() == []
+    ledger.charge([usage(10, attempt="a2", job="j2")])
+    assert position(ledger) == (-190, 140, 50)
+
+
+def test_an_account_that_opens_again_forgets_what_stood_there() -> None:
+    ledger = placed(100, "team", "org")
+    ledger.charge([usage(30)])
+    made = ledger.open("team", JUNE, 5, JUNE, [])
+    assert [one.kind for one in made] == ["release", "opening"]
+    assert made[0].budget == "team"
+    assert position(ledger) == (-30, 0, 30)
+    assert position(ledger, JUNE) == (-5, 0, 5)
+    assert position(ledger, budget="org") == (-100, 70, 30)
+    assert [one.kind for one in ledger.open("team", MAY, 0, MAY, [])] == ["opening"]
+    assert position(ledger) == (0, 0, 0)
+    assert ledger.open("team", MAY, 0, MAY, []) == []
+    assert ledger.violations() == []
+
+
+def test_what_is_dated_before_an_opened_account_counts_settles_nowhere() -> None:
+    ledger = placed(100, "team")
+    ledger.open("team", MAY, 0, MAY + HOUR_US, [OpeningHold("a1", 100, 100)])
+    ledger.charge([usage(30, MAY)])
+    assert position(ledger) == (-70, 70, 0)
+    ledger.charge([usage(30, MAY + HOUR_US)])
+    assert position(ledger) == (-70, 40, 30)
+    ledger.roll("team", MAY, JUNE)
+    ledger.charge([usage(5, MAY), usage(6, MAY + HOUR_US), usage(7, JUNE)])
+    assert (position(ledger), position(ledger, JUNE)) == ((-36, 0, 36), (-29, 22, 7))
+    assert ledger.violations() == []
+
+
+def test_an_opening_leaves_what_is_told_late_to_the_period_before() -> None:
+    """Who had a hold already keeps the periods that it went through; who joins never was in them."""
+    ledger = placed(100, "team")
+    ledger.roll("team", MAY, JUNE)
+    ledger.place("a2", "j2", [])
+    ledger.open("team", JUNE, 0, JUNE, [OpeningHold("a1", 100, 100), OpeningHold("a2", 50, 50)])
+    ledger.charge([usage(30, MAY), usage(20, MAY, "a2", "j2")])
+    assert (position(ledger), position(ledger, JUNE)) == ((-30, 0, 30), (-100, 100, 0))
+    assert ledger.violations() == []
+
+
+def test_who_leaves_a_budget_gives_back_and_pays_it_no_more() -> None:
+    ledger = placed(100, "team", "org")
+    ledger.place("a0", "j0", [Hold("team", MAY, 0)])
+    (back,) = ledger.close("team")
+    assert (back.kind, back.attempt_id, back.job_id, back.budget) == ("release", "a1", "j1", "team")
+    assert position(ledger) == (0, 0, 0)
+    ledger.charge([usage(30)])
+    assert (position(ledger), position(ledger, budget="org")) == ((0, 0, 0), (-100, 70, 30))
+    assert ledger.close("team") == []
+    ledger.release("a1")
+    assert ledger.violations() == []
+
+
+def test_an_opening_with_an_attempt_that_is_gone_changes_nothing() -> None:
+    ledger = placed(100, "team")
+    refused(ledger, "cannot be taken in", ledger.open, "team", MAY, 1, MAY, [OpeningHold("a9", 1, 1)])
+
+
+def test_an_image_keeps_from_when_an_account_counts() -> None:
+    ledger = placed(100, "team")
+    ledger.open("team", MAY, 0, MAY + HOUR_US, [OpeningHold("a1", 100, 100)])
+    again = Ledger.from_image(ledger.image())
+    again.charge([usage(30, MAY)])
+    assert position(again) == (-70, 70, 0)

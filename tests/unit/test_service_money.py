@@ -34,6 +34,7 @@ from bursard.reports.statement import statement
 from bursard.services.money import CHUNK_BYTES
 from bursard.services.prices import read_gpus
 from bursard.state.decide import nodes
+from bursard.state.tables import still_to_cost
 from bursard.store import ChargeRow
 
 
@@ -429,15 +430,199 @@ def test_a_future_price_takes_effect_in_time() -> None:
     in_a_daemon(story)
 
 
-def test_a_limit_below_what_is_promised_and_another_period_are_refused() -> None:
+def test_a_limit_below_what_is_promised_is_refused() -> None:
     async def story(daemon: Daemon) -> None:
         await daemon.apply(BUDGET)
         await work(daemon)
         with pytest.raises(BudgetExceeded, match="held"):
             await daemon.apply(BUDGET.replace("90", "1"))
-        with pytest.raises(WrongState, match="another name"):
-            await daemon.apply(BUDGET.replace("month", "day"))
         assert await daemon.apply(BUDGET.replace("90", "91")) == [("vision", "changed", 2)]
+
+    in_a_daemon(story)
+
+
+# ------------------------------------------------------------------ what the account of a budget opens with
+
+
+async def opened(daemon: Daemon, text: str, check: bool = False) -> pb.BudgetOpening:
+    call = daemon.policies.Check if check else daemon.policies.Apply
+    answer = await call(pb.ApplyRequest(sources=[pb.PolicySource(name="f", text=text)]), None)
+    return answer.policies[0].opening
+
+
+def account(daemon: Daemon, name: str = "vision") -> tuple[int, int]:
+    state = daemon.engine.state
+    start = state.budgets.records[name].period_start
+    return state.ledger.settled(name, start), state.ledger.held(name, start)
+
+
+def worst_cases(daemon: Daemon, project: str) -> int:
+    state = daemon.engine.state
+    return sum(
+        still_to_cost(one)
+        for one in state.attempts.values()
+        if state.jobs[one.job_id].spec.project.startswith(project)
+    )
+
+
+def test_a_budget_opens_with_what_its_scope_has_cost_and_with_what_runs_under_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        daemon.meter()
+        spent, held = (await cost(daemon, project="research")).total.nanos, worst_cases(daemon, "research")
+        told = await opened(daemon, BUDGET, check=True)
+        assert daemon.engine.state.budgets.records == {}
+        assert told == await opened(daemon, BUDGET)
+        assert (told.settled_nanos, told.held_nanos, told.attempts) == (spent, held, 1)
+        assert (told.since, told.currency) == (1_793_491_200 * SECOND_US, "USD")
+        assert account(daemon) == (spent, held)
+        assert spent > 0 < held
+        (job,) = [one for one in daemon.engine.state.jobs.values() if one.budgets]
+        assert (job.spec.project, job.budgets, job.hard_budgets) == (
+            "research/vision", ("vision",), ("vision",)
+        )  # fmt: skip
+        daemon.clock.advance(HOUR_US // 2)
+        daemon.meter()
+        after = (await cost(daemon, project="research")).total.nanos
+        assert account(daemon) == (after, spent + held - after)
+        assert after > spent
+        daemon.finish(job.id)
+        assert account(daemon) == ((await cost(daemon, project="research")).total.nanos, 0)
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "project"),
+    [
+        (("research", "ops"), "ops"),
+        (("month", "day"), "research"),
+        (("period: month", "period: one-time"), "research"),
+        (("month", "month\n  timezone: Asia/Tokyo"), "research"),
+    ],
+)
+def test_a_budget_that_counts_something_else_keeps_nothing_and_loses_nothing(
+    change: tuple[str, str], project: str
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        daemon.meter()
+        await daemon.apply(BUDGET, BUDGET.replace("vision", "other"))
+        before = account(daemon)
+        await daemon.apply(BUDGET.replace(*change))
+        settled = (await cost(daemon, project=project)).total.nanos
+        assert account(daemon) == (settled, worst_cases(daemon, project))
+        assert settled > 0
+        assert account(daemon, "other") == ((await cost(daemon, project="research")).total.nanos, before[1])
+        assert daemon.engine.state.ledger.violations() == []
+
+    in_a_daemon(story)
+
+
+def test_removing_and_applying_again_is_as_if_it_had_always_been_there() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(BUDGET)
+        await work(daemon)
+        daemon.meter()
+        before = account(daemon)
+        await daemon.policies.Delete(pb.PolicyRequest(name="vision"), None)
+        assert [one.budgets for one in daemon.engine.state.jobs.values() if one.attempt] == [(), (), ()]
+        assert daemon.engine.state.ledger.violations() == []
+        daemon.clock.advance(HOUR_US // 2)
+        daemon.meter()
+        await daemon.apply(BUDGET)
+        settled = (await cost(daemon, project="research")).total.nanos
+        assert account(daemon) == (settled, sum(before) - settled)
+        assert settled > before[0]
+
+    in_a_daemon(story)
+
+
+def test_a_limit_that_the_scope_has_passed_already_is_refused_with_the_figures() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        daemon.meter()
+        least = (await cost(daemon, project="research")).total.nanos + worst_cases(daemon, "research")
+        words = f"set {least / NANOS:.2f}"[:-1]
+        for limit, call in (("1 USD", daemon.policies.Check), ("1 USD", daemon.policies.Apply)):
+            text = BUDGET.replace("90 USD", limit)
+            with pytest.raises(BudgetExceeded, match=words):
+                await call(pb.ApplyRequest(sources=[pb.PolicySource(name="f", text=text)]), None)
+        assert daemon.engine.state.budgets.records == {}
+        soft = BUDGET.replace("90 USD", "1 USD\n  enforcement: soft")
+        assert (await opened(daemon, soft)).settled_nanos == account(daemon)[0] > 0
+
+    in_a_daemon(story)
+
+
+def test_a_budget_may_count_from_an_instant() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        since = START + HOUR_US
+        told = await opened(daemon, BUDGET + "  counts_from: 2026-11-01T02:00:00Z\n")
+        daemon.clock.advance(HOUR_US // 2)
+        daemon.meter()
+        late = (await cost(daemon, project="research", since=since)).total.nanos
+        assert account(daemon)[0] == late < (await cost(daemon, project="research")).total.nanos
+        assert told.since == since
+        with pytest.raises(InvalidRequest, match="2026-11-02T00:00:00Z has not come yet"):
+            await daemon.apply(BUDGET + "  counts_from: 2026-11-02T00:00:00Z\n")
+        with pytest.raises(PolicyInvalid, match="must be a full hour of UTC"):
+            await daemon.apply(BUDGET + "  counts_from: 2026-11-01T01:30:00Z\n")
+
+    in_a_daemon(story)
+
+
+def test_what_is_charged_while_the_books_are_read_is_in_the_account() -> None:
+    async def story(daemon: Daemon) -> None:
+        first, _, third = await work(daemon)
+        books = daemon.engine.books
+
+        async def slow() -> Any:
+            found = await books()
+            daemon.clock.advance(HOUR_US // 4)
+            daemon.meter()
+            daemon.finish(first)
+            daemon.finish(third)
+            return found
+
+        daemon.engine.books = slow  # type: ignore[method-assign]
+        await daemon.apply(BUDGET, BUDGET.replace("vision", "all").replace("project: research", "user: ann"))
+        daemon.engine.books = books  # type: ignore[method-assign]
+        assert account(daemon) == ((await cost(daemon, project="research")).total.nanos, 0)
+        assert account(daemon, "all")[0] == (await cost(daemon, user="ann")).total.nanos
+        assert daemon.engine.meters == []
+
+    in_a_daemon(story)
+
+
+def test_what_changed_while_the_books_were_read_is_read_again() -> None:
+    """A commit was refused, so what had been heard of it is not true."""
+
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        daemon.meter()
+        books = daemon.engine.books
+        calls: list[str] = []
+
+        async def slow() -> Any:
+            found = await books()
+            calls.append("read")
+            daemon.engine.meters = daemon.engine.meters if len(calls) > 1 else []
+            return found
+
+        daemon.engine.books = slow  # type: ignore[method-assign]
+        await daemon.apply(BUDGET)
+        assert calls == ["read", "read"]
+        assert account(daemon)[0] == (await cost(daemon, project="research")).total.nanos > 0
+
+        async def never() -> Any:
+            daemon.engine.meters = []
+            return await books()
+
+        daemon.engine.books = never  # type: ignore[method-assign]
+        with pytest.raises(WrongState, match="apply the documents again"):
+            await daemon.apply(BUDGET.replace("research", "ops"))
 
     in_a_daemon(story)
 

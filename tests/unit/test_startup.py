@@ -21,6 +21,8 @@ from bursard import doctor, startup
 from bursard.engine import Engine
 from bursard.events import (
     SCHEMA,
+    BudgetClosed,
+    BudgetOpened,
     Event,
     HoldsRolled,
     PolicyApplied,
@@ -87,7 +89,7 @@ def names(state: State) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A stopped cluster with two images, of events 2 and 3, and a log of 4 events."""
+    """A stopped cluster with two images, of events 3 and 4, and a log of 5 events."""
     directory = tmp_path / "daemon"
     started(directory)
     committed(directory, PolicyRemoved("Budget", "vision"))
@@ -124,8 +126,8 @@ def test_an_image_that_cannot_be_read_is_passed_over(
     what: str, count: int, home: Path, raw: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = restored(home)
-    assert (good.version, names(good)) == (4, set())
-    assert images(raw) == [2, 3]
+    assert (good.version, names(good)) == (5, set())
+    assert images(raw) == [3, 4]
     for seq in images(raw)[-count:]:
         data = BROKEN[what]
         if what == "cut":
@@ -135,23 +137,23 @@ def test_an_image_that_cannot_be_read_is_passed_over(
     raw.close()
     with caplog.at_level(logging.WARNING):
         state = restored(home)
-    assert (state.version, names(state), state.cluster_id) == (4, set(), good.cluster_id)
+    assert (state.version, names(state), state.cluster_id) == (5, set(), good.cluster_id)
     assert len(caplog.records) == count
     assert all(record.exc_info is None for record in caplog.records)
 
 
 def test_an_image_of_another_event_than_it_says_is_passed_over(home: Path, raw: sqlite3.Connection) -> None:
-    (older,) = raw.execute("select data from snapshots where seq = 2").fetchone()
-    raw.execute("update snapshots set data = ? where seq = 3", (older,))
+    (older,) = raw.execute("select data from snapshots where seq = 3").fetchone()
+    raw.execute("update snapshots set data = ? where seq = 4", (older,))
     raw.close()
-    assert restored(home).version == 4
+    assert restored(home).version == 5
 
 
 def test_an_event_that_cannot_be_read_is_named_with_what_to_do(home: Path, raw: sqlite3.Connection) -> None:
     store = SqliteStore(home)
     store.append(Batch(events=[EventRow(store.last_seq + 1, NOW, "ann", b'{"type":"from-the-future"}')]))
     store.close()
-    with pytest.raises(StoreUnavailable, match=r"event 5 .* cannot be read by this version.*bursar restore"):
+    with pytest.raises(StoreUnavailable, match=r"event 6 .* cannot be read by this version.*bursar restore"):
         restored(home)
 
 
@@ -160,7 +162,7 @@ def test_an_event_of_a_later_schema_is_refused_with_the_version_to_run(home: Pat
     later = b'{"type":"job-held","job_id":"x","v":%d}' % (SCHEMA + 1)
     store.append(Batch(events=[EventRow(store.last_seq + 1, NOW, "ann", later)]))
     store.close()
-    with pytest.raises(StoreUnavailable, match=r"event 5 .*run the version that wrote it, or a later one"):
+    with pytest.raises(StoreUnavailable, match=r"event 6 .*run the version that wrote it, or a later one"):
         restored(home)
 
 
@@ -275,8 +277,9 @@ def test_an_unreadable_version_ends_the_readable_one_before_it() -> None:
 def test_what_came_after_an_unreadable_budget_is_replayed_without_it() -> None:
     rolled = HoldsRolled("vision", 1, 2)
     crossed = ThresholdCrossed("vision", 2, 500_000, "settled", 1, 0, 2)
-    state = applied(schema_1(record("odd")), encode(rolled), encode(crossed))
-    assert state.version == 3
+    opened, closed = BudgetOpened("vision", 2, 7, 2), BudgetClosed("vision")
+    state = applied(schema_1(record("odd")), *map(encode, (rolled, opened, crossed, closed)))
+    assert (state.version, state.ledger.settled("vision", 2)) == (5, 7)
     assert state.budgets.records == {}
 
 
@@ -285,9 +288,10 @@ def test_an_unreadable_document_can_be_applied_again_with_the_same_text() -> Non
     kept = state.policies["Budget", "vision"]
     state.policies["Budget", "vision"] = msgspec.structs.replace(kept, text=BUDGET)
     (document,) = parse_documents(BUDGET, "again")
-    (event,) = policies.apply_documents(state, [msgspec.structs.replace(document, text=BUDGET)], NOW)
+    event, opened = policies.apply_documents(state, [msgspec.structs.replace(document, text=BUDGET)], NOW)
     assert isinstance(event, PolicyApplied)
     assert event.documents[0].version == 2
+    assert isinstance(opened, BudgetOpened)
 
 
 def test_an_image_keeps_what_documents_say_and_what_cannot_be_read(tmp_path: Path) -> None:

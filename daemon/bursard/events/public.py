@@ -34,6 +34,7 @@ _REST = _shape("kind from_us to_us gpu cpu memory")
 _CORRECTED = _shape("of start end held_us gpu cpu memory to_gpu to_cpu to_memory")
 _SHIFT = _shape("budget period_start nanos")
 _ATTRIBUTION = _shape("project user experiment model model_version labels")
+_OPENING_HOLD = _shape("attempt_id nanos whole_nanos")
 _RATES = _shape("gpu cpu memory")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
@@ -105,6 +106,8 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
     e.PolicyRemoved: _shape("kind name"),
     e.HoldsRolled: _shape("budget from_period to_period"),
+    e.BudgetOpened: _shape("budget period_start settled_nanos since", holds=_OPENING_HOLD),
+    e.BudgetClosed: _shape("budget"),
     e.ThresholdCrossed: _shape("budget period_start at_ppm on settled_nanos held_nanos limit_nanos"),
     e.NodeTokenIssued: _shape("name expires_at valid_until"),
     e.NodeTokenRevoked: _shape("name"),

@@ -13,17 +13,20 @@ period only by `roll`. A charge dated before that period (a report that came aft
 in the period of its date, among those its hold was in; what it spends leaves the hold where that
 now is. So what an attempt has committed stays the same, and an old period never takes in more than
 was moved out of it. Roll a budget before placing anything in its new period.
+
+An account may open in the middle of its period, with what its scope has cost until then (`open`). A charge
+that is told later and dated before what the account counts leaves the hold and settles nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
-from bursard.events import BudgetShift, Charge, ChargesCorrected
+from bursard.events import BudgetShift, Charge, ChargesCorrected, OpeningHold
 from bursard.ledger.accounts import (
     BudgetAccounts,
     budget_accounts,
@@ -42,6 +45,7 @@ class HeldMoney(msgspec.Struct):
         period_start: the period the money is in now.
         nanos: the rest of the hold. overrun_nanos: charged beyond it.
         earlier: the periods it was rolled out of, ascending.
+        since: of an account that was opened: what is dated before, in the period of it, does not count there.
     """
 
     budget: str
@@ -49,12 +53,27 @@ class HeldMoney(msgspec.Struct):
     nanos: int
     overrun_nanos: int = 0
     earlier: tuple[int, ...] = ()
+    since: int = 0
 
-    def period_at(self, at: int) -> int:
-        """The period in which a charge dated `at` settles."""
-        if at >= self.period_start or not self.earlier:
+    def period_at(self, at: int) -> int | None:
+        """The period in which a charge dated `at` settles; None where the account does not count it."""
+        start = self._started_by(at)
+        if at < self.since and start in (None, self._started_by(self.since)):
+            return None
+        if start is not None:
+            return start
+        return self.earlier[0] if self.earlier else self.period_start
+
+    def _started_by(self, at: int) -> int | None:
+        if at >= self.period_start:
             return self.period_start
-        return next((start for start in reversed(self.earlier) if start <= at), self.earlier[0])
+        return next((start for start in reversed(self.earlier) if start <= at), None)
+
+    def copy(self) -> HeldMoney:
+        """An independent copy."""
+        return HeldMoney(
+            self.budget, self.period_start, self.nanos, self.overrun_nanos, self.earlier, self.since
+        )
 
 
 class AttemptMoney(msgspec.Struct):
@@ -68,10 +87,7 @@ class AttemptMoney(msgspec.Struct):
 
     def copy(self) -> AttemptMoney:
         """An independent copy."""
-        holds = [
-            HeldMoney(held.budget, held.period_start, held.nanos, held.overrun_nanos, held.earlier)
-            for held in self.holds
-        ]
+        holds = [held.copy() for held in self.holds]
         return AttemptMoney(self.attempt_id, self.job_id, holds, self.settled_nanos, self.live)
 
 
@@ -112,13 +128,7 @@ class Ledger:
         money = AttemptMoney(attempt_id, job_id, [])
         entries = []
         for hold in holds:
-            held = HeldMoney(hold.budget, hold.period_start, hold.nanos)
-            money.holds.append(held)
-            self._live.setdefault((hold.budget, hold.period_start), {})[attempt_id] = held
-            if hold.nanos:
-                accounts = self._budget_accounts(hold.budget, hold.period_start)
-                entries.append(Entry(accounts.available, -hold.nanos))
-                entries.append(Entry(accounts.held, hold.nanos))
+            entries += self._join(money, HeldMoney(hold.budget, hold.period_start, hold.nanos))
         self._attempts[attempt_id] = money
         self._jobs.setdefault(job_id, []).append(attempt_id)
         if not entries:
@@ -160,12 +170,7 @@ class Ledger:
         money = self._attempt(attempt_id, "released")
         entries = []
         for held in money.holds:
-            self._leave(held, attempt_id)
-            if held.nanos:
-                accounts = self._budget_accounts(held.budget, held.period_start)
-                entries.append(Entry(accounts.held, -held.nanos))
-                entries.append(Entry(accounts.available, held.nanos))
-                held.nanos = 0
+            entries += self._leave(held, attempt_id)
         money.live = False
         if not entries:
             return None
@@ -233,6 +238,53 @@ class Ledger:
         """What an ended job owes more is with what all of them owed."""
         if job_id not in self._jobs:
             self.closed_nanos += self.balances.pop(job_account(job_id), 0)
+
+    def open(
+        self, budget: str, period_start: int, settled_nanos: int, since: int, holds: Sequence[OpeningHold]
+    ) -> list[Transaction]:
+        """Begin the account of a budget in a period anew, with what its scope has cost since `since`, and
+        with these of the live attempts. Who has a hold in that period already keeps it as it is.
+        """
+        joining = {one.attempt_id: self._attempt(one.attempt_id, "taken in") for one in holds}
+        here = self._live.get((budget, period_start), {})
+        transactions = self.close(budget, here.keys() & joining.keys())
+        accounts = self._budget_accounts(budget, period_start)
+        more = settled_nanos - self.settled(budget, period_start)
+        if more:
+            entries = (Entry(accounts.available, -more), Entry(accounts.settled, more))
+            transactions.append(self.post(Transaction("opening", entries, budget=budget)))
+        for one in holds:
+            money = joining[one.attempt_id]
+            held = self._live.get((budget, period_start), {}).get(one.attempt_id)
+            if held is None:
+                held = HeldMoney(budget, period_start, one.nanos)
+                joined = self._join(money, held)
+                if joined:
+                    hold = Transaction("hold", tuple(joined), one.attempt_id, money.job_id, budget=budget)
+                    transactions.append(self.post(hold))
+            held.since = since
+        return transactions
+
+    def close(self, budget: str, but: Collection[str] = ()) -> list[Transaction]:
+        """Live attempts, but for some, have no part in a budget any more: what they hold of it goes back. One
+        transaction for each, ordered by period and attempt.
+        """
+        periods = sorted(period for name, period in self._live if name == budget)
+        leaving = [
+            (attempt_id, held)
+            for period in periods
+            for attempt_id, held in sorted(self._live[budget, period].items())
+            if attempt_id not in but
+        ]
+        transactions = []
+        for attempt_id, held in leaving:
+            money = self._attempts[attempt_id]
+            money.holds.remove(held)
+            entries = self._leave(held, attempt_id)
+            if entries:
+                back = Transaction("release", tuple(entries), attempt_id, money.job_id, budget=budget)
+                transactions.append(self.post(back))
+        return transactions
 
     def close_job(self, job_id: str) -> int:
         """Forget an ended job and its attempts; returns what it cost. Its rows stay with the store.
@@ -373,11 +425,26 @@ class Ledger:
                 f" {item.nanos} on {item.job_id}"
             )
 
-    def _leave(self, held: HeldMoney, attempt_id: str) -> None:
+    def _join(self, money: AttemptMoney, held: HeldMoney) -> list[Entry]:
+        """An attempt has part in a budget; the entries that set its hold aside."""
+        money.holds.append(held)
+        self._live.setdefault((held.budget, held.period_start), {})[money.attempt_id] = held
+        if not held.nanos:
+            return []
+        accounts = self._budget_accounts(held.budget, held.period_start)
+        return [Entry(accounts.available, -held.nanos), Entry(accounts.held, held.nanos)]
+
+    def _leave(self, held: HeldMoney, attempt_id: str) -> list[Entry]:
+        """It has no more; the entries that give back what is left."""
         live = self._live[held.budget, held.period_start]
         del live[attempt_id]
         if not live:
             del self._live[held.budget, held.period_start]
+        nanos, held.nanos = held.nanos, 0
+        if not nanos:
+            return []
+        accounts = self._budget_accounts(held.budget, held.period_start)
+        return [Entry(accounts.held, -nanos), Entry(accounts.available, nanos)]
 
     def _book(self, item: Charge) -> Transaction:
         nanos = item.nanos
@@ -399,13 +466,15 @@ class Ledger:
         held.nanos -= paid
         held.overrun_nanos += nanos - paid
         period_start = held.period_at(at)
-        then = self._budget_accounts(held.budget, period_start)
         if paid:
             now = self._budget_accounts(held.budget, held.period_start)
             entries.append(Entry(now.held, -paid))
             if period_start != held.period_start:
                 entries.append(Entry(now.available, paid))
                 paid = 0
+        if period_start is None:
+            return
+        then = self._budget_accounts(held.budget, period_start)
         if nanos != paid:
             entries.append(Entry(then.available, paid - nanos))
         entries.append(Entry(then.settled, nanos))

@@ -20,9 +20,11 @@ from bursar_policies.document import parse_files
 from bursar_policies.specs import Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.events import NodePriced, PolicyApplied, PolicyDocument, decode
+from bursard.events import BudgetOpened, Event, NodePriced, PolicyApplied, PolicyDocument, decode
 from bursard.housekeeping import REPRICED_MAX
 from bursard.services.pushback import after_room
+from bursard.services.saturate import put_amounts
+from bursard.services.spent import spent
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
@@ -52,32 +54,33 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         identity = caller()
         documents = await self._read(request)
         engine, state = self.engine, self.engine.state
+        costs = await spent(engine, documents)
         # From here to the commit nothing waits: what was checked is what becomes true.
         before = {key: state.policies.get(key) for key in _keys(documents)}
         now = engine.now()
-        events = policies.apply_documents(state, documents, now)
+        events = policies.apply_documents(state, documents, now, costs)
         engine.commit(events, identity.name)
         notes = self._reprice(now, identity.name)
         after = {key: state.policies[key] for key in before}
         await engine.durable()
-        return pb.ApplyResponse(policies=await self._changes(before, after, notes))
+        changes = await self._changes(before, after, notes)
+        return pb.ApplyResponse(policies=_with_openings(changes, events, state.currency))
 
     async def Check(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
         """What `Apply` would do, or every fault; nothing is changed."""
         documents = await self._read(request)
-        state = self.engine.state
+        state, costs = self.engine.state, await spent(self.engine, documents)
         before = {key: state.policies.get(key) for key in _keys(documents)}
-        events = policies.apply_documents(state, documents, self.engine.now())
+        events = policies.apply_documents(state, documents, self.engine.now(), costs)
         after = {key: kept for key, kept in before.items() if kept is not None}
         for event in events:
             if isinstance(event, PolicyApplied):
                 after |= {(one.kind, one.name): one for one in event.documents}
-        return pb.ApplyResponse(
-            policies=[
-                _policy(Applied(after[key], 0, ""), change=_change(old, after[key]))
-                for key, old in before.items()
-            ]
-        )
+        changes = [
+            _policy(Applied(after[key], 0, ""), change=_change(old, after[key]))
+            for key, old in before.items()
+        ]
+        return pb.ApplyResponse(policies=_with_openings(changes, events, state.currency))
 
     async def List(self, request: pb.ListPoliciesRequest, context: object) -> pb.ListPoliciesResponse:
         """Documents in force, of one kind or all, by kind and name; without their texts, which `Get` has."""
@@ -193,6 +196,19 @@ def _change(old: PolicyDocument | None, new: PolicyDocument) -> str:
     if old is None:
         return "created"
     return "unchanged" if old == new else "changed"
+
+
+def _with_openings(changes: list[pb.Policy], events: Sequence[Event], currency: str) -> list[pb.Policy]:
+    """What the accounts of budgets open with, beside their documents."""
+    opened = {one.budget: one for one in events if isinstance(one, BudgetOpened)}
+    for wire in changes:
+        found = opened.get(wire.name) if wire.kind == "Budget" else None
+        if found is not None:
+            wire.opening.since, wire.opening.attempts = found.since, len(found.holds)
+            wire.opening.currency = currency
+            held_nanos = sum(hold.nanos for hold in found.holds)
+            put_amounts(wire.opening, settled_nanos=found.settled_nanos, held_nanos=held_nanos)
+    return changes
 
 
 def _read_history(views: Views) -> list[Applied]:

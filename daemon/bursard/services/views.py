@@ -291,7 +291,7 @@ def _unmetered(attempt: AttemptRecord, now: int) -> int:
 
 
 def _settled_in(job: JobRecord, budget: str) -> int:
-    """What the account of a budget got of a job's cost: that of the attempts placed while it applied."""
+    """What a job's attempts have cost that held money of a budget."""
     return sum(one.settled_nanos for one in job.attempts if any(hold.budget == budget for hold in one.holds))
 
 

@@ -26,6 +26,7 @@ class BudgetRecord(msgspec.Struct):
     Attributes:
         period_start, period_end: the period it is in now; the end is 0 when it never renews.
         crossed: (on, at_ppm) of thresholds that were announced in this period.
+        opened: its account began with what its scope had cost; budgets of before there was that did not.
     """
 
     name: str
@@ -34,6 +35,7 @@ class BudgetRecord(msgspec.Struct):
     period_start: int
     period_end: int
     crossed: set[tuple[str, int]]
+    opened: bool = False
 
     @property
     def hard(self) -> bool:
@@ -44,6 +46,11 @@ class BudgetRecord(msgspec.Struct):
 def same_periods(one: BudgetSpec, other: BudgetSpec) -> bool:
     """Do both cut time into the same periods?"""
     return (one.period, one.timezone) == (other.period, other.timezone)
+
+
+def same_money(one: BudgetSpec, other: BudgetSpec) -> bool:
+    """Do both count the same cost in the same periods?"""
+    return (one.scope, one.counts_from) == (other.scope, other.counts_from) and same_periods(one, other)
 
 
 class BudgetTable:
@@ -66,7 +73,7 @@ class BudgetTable:
         old = self.records.get(name)
         if old is not None and same_periods(old.spec, spec):
             self.records[name] = BudgetRecord(
-                name, spec, version, old.period_start, old.period_end, old.crossed
+                name, spec, version, old.period_start, old.period_end, old.crossed, old.opened
             )
             return
         start, end = period_bounds(spec.period, spec.timezone, Instant(now))

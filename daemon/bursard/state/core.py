@@ -13,6 +13,8 @@ from bursar_policies.decision import Snapshot
 from bursard.events import (
     AttemptEnded,
     AttemptPlaced,
+    BudgetClosed,
+    BudgetOpened,
     ChargesCorrected,
     ClockStepped,
     ClusterCreated,
@@ -85,6 +87,8 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     PolicyApplied: policies.policy_applied,
     PolicyRemoved: policies.policy_removed,
     HoldsRolled: policies.holds_rolled,
+    BudgetOpened: policies.budget_opened,
+    BudgetClosed: policies.budget_closed,
     ThresholdCrossed: policies.threshold_crossed,
     NodeTokenIssued: cluster.token_issued,
     NodeTokenRevoked: cluster.token_revoked,

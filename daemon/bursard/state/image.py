@@ -53,6 +53,7 @@ class BudgetImage(msgspec.Struct, frozen=True):
     period_start: int
     period_end: int
     crossed: tuple[tuple[str, int], ...]
+    opened: bool = False
 
 
 class StateImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,7 @@ def encode(state: State, recorded_at: int) -> bytes:
             for one in state.priced
         ],
         budgets=[
-            BudgetImage(r.name, r.version, r.period_start, r.period_end, tuple(sorted(r.crossed)))
+            BudgetImage(r.name, r.version, r.period_start, r.period_end, tuple(sorted(r.crossed)), r.opened)
             for r in state.budgets.records.values()
         ],
         ledger=state.ledger.image(),
@@ -181,7 +182,13 @@ def _policies(state: State, image: StateImage) -> None:
         spec = state.policies["Budget", budget.name].spec
         assert isinstance(spec, BudgetSpec)
         state.budgets.records[budget.name] = BudgetRecord(
-            budget.name, spec, budget.version, budget.period_start, budget.period_end, set(budget.crossed)
+            budget.name,
+            spec,
+            budget.version,
+            budget.period_start,
+            budget.period_end,
+            set(budget.crossed),
+            budget.opened,
         )
 
 

@@ -444,10 +444,14 @@ def latest_end(attempt: AttemptRecord) -> int:
     return since + attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
 
 
+def worst_case(attempt: AttemptRecord) -> int:
+    """The most that a live attempt may cost in all."""
+    return cumulative(attempt.rate, attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US)
+
+
 def still_to_cost(attempt: AttemptRecord) -> int:
-    """The most that a live attempt may yet cost: the worst case it was placed with, less what it spent."""
-    hold_us = attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
-    return max(cumulative(attempt.rate, hold_us) - attempt.settled_nanos, 0)
+    """The most that a live attempt may yet cost: its worst case, less what it spent."""
+    return max(worst_case(attempt) - attempt.settled_nanos, 0)
 
 
 def _failed_nodes(job: JobRecord) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from bursar.cli.output import Row, dumps
 from bursar.clock import SECOND_US, format_duration
 from bursar.money import format_nanos
+from bursar.words import plural
 
 METERING: Final = "node-metered"
 """Written for each node and minute: left out of what people read unless they ask for it."""
@@ -58,6 +59,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     "policy-applied": "{actor} applied {documents}",
     "policy-removed": "{actor} removed {kind} {name}",
     "holds-rolled": "budget {budget} began a new period",
+    "budget-opened": "the account of budget {budget} opened with {spent} spent, and {running} running",
+    "budget-closed": "the account of budget {budget} closed",
     "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {committed})",
     "node-token-issued": "{actor} issued a secret for node {name}",
     "node-enrolled": "node {name} used its secret for the first time",
@@ -122,6 +125,8 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
         "committed": format_nanos(data.get("settled_nanos", 0) + data.get("held_nanos", 0)),
+        "spent": format_nanos(data.get("settled_nanos", 0)),
+        "running": plural(len(data.get("holds") or []), "attempt"),
         "where": data.get("project") or "the whole site",
     }
 

@@ -13,10 +13,11 @@ import click
 from bursar.cli.common import changing, connected, fail, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say, write_text
-from bursar.cli.terminal import clean, paint, time_text
+from bursar.cli.terminal import clean, money_text, paint, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
 from bursar.smallfile import read_small_file
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -56,6 +57,8 @@ def policy_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> 
 
 def emit_applied(rows: list[Row], output: Output) -> None:
     """What was applied, and beside it what follows from it."""
+    for row in rows:
+        _tell_opening(row, "opens")
     emit(rows, POLICY_COLUMNS, output, identity="name")
     for row in rows:
         _note(row)
@@ -75,8 +78,10 @@ def policy_check(client: WireClient, paths: tuple[str, ...], output: Output) -> 
 
     Example: bursar policy check budgets.yaml
     """
-    found = client.check_policies(read_sources(paths))
-    emit([view.policy(each) for each in found], POLICY_COLUMNS, output, identity="name")
+    rows = [view.policy(each) for each in client.check_policies(read_sources(paths))]
+    for row in rows:
+        _tell_opening(row, "would open")
+    emit(rows, POLICY_COLUMNS, output, identity="name")
 
 
 @policy.command("ls")
@@ -173,6 +178,19 @@ def _print_diff(applied: str, source: tuple[str, str], found: Row | object) -> N
     for line in lines:
         style = "green" if line.startswith("+") else "red" if line.startswith("-") else None
         write_text(paint(clean(line.replace("\t", "    ")), style))
+
+
+def _tell_opening(row: Row, opens: str) -> None:
+    """What a budget has against it from its first moment, if anything."""
+    opening = row["opening"]
+    if opening is None or not (opening["attempts"] or opening["settled"]["amount"].strip("0.")):
+        return
+    since = f" since {time_text(opening['since'])}" if opening["since"] else ""
+    runs = plural(opening["attempts"], "attempt")
+    say(
+        f"Budget {clean(row['name'])} {opens} with {money_text(opening['settled'])} that its scope has cost"
+        f"{since}; {runs} under it now, {money_text(opening['held'])} held"
+    )
 
 
 def _policy_text(row: Row) -> str:

@@ -535,6 +535,16 @@ def policy(wire: money_pb2.Policy) -> results.Policy:
         problem=wire.problem,
         notes=tuple(wire.notes),
         text=wire.text,
+        opening=_opening(wire.opening) if wire.HasField("opening") else None,
+    )
+
+
+def _opening(wire: money_pb2.BudgetOpening) -> results.BudgetOpening:
+    return results.BudgetOpening(
+        since=instant(wire.since),
+        settled=Money(exact(wire, "settled_nanos"), wire.currency),
+        held=Money(exact(wire, "held_nanos"), wire.currency),
+        attempts=wire.attempts,
     )
 
 

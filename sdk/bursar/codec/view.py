@@ -656,7 +656,8 @@ def price_explanation(wire: money_pb2.PriceExplanation) -> View:
 
 
 def policy(wire: money_pb2.Policy) -> View:
-    """One document with who applied it and when; `text` is null in lists."""
+    """One document with who applied it and when; `text` is null in lists, `opening` unless it opens one."""
+    opening = wire.opening
     return {
         "kind": wire.kind,
         "name": wire.name,
@@ -667,6 +668,14 @@ def policy(wire: money_pb2.Policy) -> View:
         "effective_at": instant(wire.effective_at),
         "problem": wire.problem or None,
         "notes": list(wire.notes),
+        "opening": {
+            "since": instant(opening.since),
+            "settled": money(exact(opening, "settled_nanos"), opening.currency),
+            "held": money(exact(opening, "held_nanos"), opening.currency),
+            "attempts": opening.attempts,
+        }
+        if wire.HasField("opening")
+        else None,
         "text": wire.text or None,
     }
 

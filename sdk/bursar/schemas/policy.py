@@ -78,6 +78,9 @@ def _budget() -> Schema:
                 "hard: never passed, jobs wait; soft: thresholds only.", ("hard", "soft"), "hard"
             ),
             "hold": forms.word("What a job sets aside when it starts.", ("worst-case",), "worst-case"),
+            "counts_from": forms.text(
+                "What was used before this full hour does not count.", r"^\s*\d{4}-\d{2}-\d{2}[Tt ]"
+            ),
             "thresholds": forms.items("What happens on the way to the limit.", threshold),
         },
         ["scope", "limit"],

@@ -63,6 +63,7 @@ class Policy(google.protobuf.message.Message):
     CHANGE_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
+    OPENING_FIELD_NUMBER: builtins.int
     kind: builtins.str
     name: builtins.str
     version: builtins.int
@@ -79,6 +80,10 @@ class Policy(google.protobuf.message.Message):
     def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """of a change: what follows from it that one may not have meant"""
 
+    @property
+    def opening(self) -> global___BudgetOpening:
+        """apply and check, of a Budget whose account it opens"""
+
     def __init__(
         self,
         *,
@@ -92,10 +97,53 @@ class Policy(google.protobuf.message.Message):
         change: builtins.str = ...,
         problem: builtins.str = ...,
         notes: collections.abc.Iterable[builtins.str] | None = ...,
+        opening: global___BudgetOpening | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "notes", b"notes", "problem", b"problem", "text", b"text", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["opening", b"opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "change", b"change", "effective_at", b"effective_at", "kind", b"kind", "name", b"name", "notes", b"notes", "opening", b"opening", "problem", b"problem", "text", b"text", "version", b"version"]) -> None: ...
 
 global___Policy = Policy
+
+@typing.final
+class BudgetOpening(google.protobuf.message.Message):
+    """What the account of a budget begins with: its scope has cost something before, and something runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_FIELD_NUMBER: builtins.int
+    HELD_NANOS_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    since: builtins.int
+    """what was used before does not count"""
+    settled_nanos: builtins.int
+    held_nanos: builtins.int
+    """by what runs now"""
+    attempts: builtins.int
+    """that run now, under its scope"""
+    currency: builtins.str
+    @property
+    def settled_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def held_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        since: builtins.int = ...,
+        settled_nanos: builtins.int = ...,
+        held_nanos: builtins.int = ...,
+        attempts: builtins.int = ...,
+        settled_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "currency", b"currency", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "since", b"since"]) -> None: ...
+
+global___BudgetOpening = BudgetOpening
 
 @typing.final
 class ApplyResponse(google.protobuf.message.Message):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from bursar.clock import Instant, format_instant
-from bursar.errors import BudgetExceeded, InvalidRequest, NotBuilt, NotFound, StaleVersion, WrongState
-from bursar.money import format_nanos
+from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import PPM, BudgetSpec, CostModelSpec, Document, PriceBookSpec
 from bursard.events import (
+    BudgetClosed,
     Event,
     HoldsRolled,
     PolicyApplied,
@@ -20,15 +21,22 @@ from bursard.events import (
     ThresholdCrossed,
 )
 from bursard.state.admission import check_currency
-from bursard.state.budgets import BudgetRecord, same_periods
+from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
+from bursard.state.decide.opening import by_marks, in_force, open_account
 
 OF_A_KIND_MAX: Final = 2_000
 """Documents of one kind in force."""
 
 
-def apply_documents(state: State, documents: Sequence[Document], now: int) -> list[Event]:
+def apply_documents(
+    state: State, documents: Sequence[Document], now: int, spent: Mapping[str, int] = MappingProxyType({})
+) -> list[Event]:
     """All documents or none. Unchanged ones are passed over; an empty answer means nothing changed.
+
+    Args:
+        spent: by budget of `opening.openings`, what its scope has cost in that time; nothing where it is not
+            named.
 
     Raises:
         StaleVersion: a document names a version that is not the one in force.
@@ -36,11 +44,12 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
         InvalidRequest: more documents of a kind than a site may have.
     """
     _check_number(state, documents)
-    changed = []
+    changed, opened = [], list[Event]()
+    live = by_marks(state)
     for document in documents:
-        current = state.policies.get((document.kind, document.name))
-        if current is not None and current.spec is not None and current.text == document.text:
+        if in_force(state, document):
             continue
+        current = state.policies.get((document.kind, document.name))
         version = current.version if current is not None else 0
         if document.version is not None and document.version != version:
             raise StaleVersion(
@@ -50,6 +59,8 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
                 {"version": str(version)},
             )
         _check(state, document, now)
+        if isinstance(document.spec, BudgetSpec):
+            opened += open_account(state, document, document.spec, live, now, spent.get(document.name, 0))
         effective = document.effective_at if document.effective_at is not None else Instant(now)
         version = max(version, _last_priced_version(state, document)) + 1
         changed.append(
@@ -57,7 +68,7 @@ def apply_documents(state: State, documents: Sequence[Document], now: int) -> li
                 document.kind, document.name, version, effective, document.text, spec=document.spec
             )
         )
-    return [PolicyApplied(tuple(changed))] if changed else []
+    return [PolicyApplied(tuple(changed)), *opened] if changed else []
 
 
 def _check_number(state: State, documents: Sequence[Document]) -> None:
@@ -94,7 +105,11 @@ def _check(state: State, document: Document, now: int) -> None:
     _check_effective(document, where, now)
     if isinstance(spec, BudgetSpec):
         check_currency(state, spec.limit.currency, f"{where}: limit")
-        _check_limit(state, document.name, spec, where, now)
+        if spec.counts_from > now:
+            raise InvalidRequest(
+                f"{where}: counts_from {format_instant(spec.counts_from)} has not come yet; apply the budget"
+                " then, or leave it out"
+            )
     elif isinstance(spec, CostModelSpec):
         check_currency(state, spec.node_capex.currency, where)
     elif isinstance(spec, PriceBookSpec):
@@ -117,43 +132,12 @@ def _check_effective(document: Document, where: str, now: int) -> None:
         )
 
 
-def _check_limit(state: State, name: str, spec: BudgetSpec, where: str, now: int) -> None:
-    record = state.budgets.records.get(name)
-    if record is not None and same_periods(record.spec, spec):
-        start = record.period_start
-    else:
-        _check_periods(state, record, where)
-        start, _ = period_bounds(spec.period, spec.timezone, Instant(now))
-    settled, held = state.ledger.settled(name, start), state.ledger.held(name, start)
-    if spec.enforcement == "hard" and settled + held > spec.limit.nanos:
-        raise BudgetExceeded(
-            f"{where}: a limit of {format_nanos(spec.limit.nanos, 2)} is below the"
-            f" {format_nanos(settled, 2)} settled and {format_nanos(held, 2)} held in this period; set"
-            f" {format_nanos(settled + held, 2)} or more, or cancel jobs first",
-            {"settled": format_nanos(settled), "held": format_nanos(held)},
-        )
-
-
-def _check_periods(state: State, record: BudgetRecord | None, where: str) -> None:
-    """Other periods would leave behind what was spent and held in this one: then the cap is no cap."""
-    if record is None:
-        return
-    settled = state.ledger.settled(record.name, record.period_start)
-    held = state.ledger.held(record.name, record.period_start)
-    if settled or held:
-        raise WrongState(
-            f"{where}: the period cannot change from {record.spec.period} ({record.spec.timezone}) once"
-            f" money is in it: {format_nanos(settled, 2)} settled, {format_nanos(held, 2)} held; apply a"
-            f" budget of another name and remove {record.name}",
-            {"settled": format_nanos(settled), "held": format_nanos(held)},
-        )
-
-
 def remove(state: State, kind: str, name: str) -> list[Event]:
     """Take a document out of force."""
     if (kind, name) not in state.policies:
         raise NotFound(f"there is no {kind} named {name!r}")
-    return [PolicyRemoved(kind, name)]
+    closed = [BudgetClosed(name)] if kind == "Budget" and name in state.budgets.records else []
+    return [*closed, PolicyRemoved(kind, name)]
 
 
 def roll_periods(state: State, now: int) -> list[Event]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
-from bursar.model import JobState
+from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import QueueKey
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
-from bursard.events import HoldsRolled, PolicyApplied, PolicyRemoved, ThresholdCrossed
+from bursard.events import (
+    BudgetClosed,
+    BudgetOpened,
+    HoldsRolled,
+    PolicyApplied,
+    PolicyRemoved,
+    ThresholdCrossed,
+)
 from bursard.state.tables import Applied, Tables
 
 MATCHED_MAX = 10_000
@@ -113,6 +121,39 @@ def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -
     """A budget enters its next period, with what live attempts hold."""
     applied.transactions += state.ledger.roll(event.budget, event.from_period, event.to_period)
     state.budgets.roll(event.budget, event.to_period)
+
+
+def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied) -> None:
+    """Its account begins with what its scope has cost; live attempts in it hold of it, and no others."""
+    record = state.budgets.records.get(event.budget)
+    if record is not None:  # else it was opened by a version that could read its document
+        record.opened = True
+    applied.transactions += state.ledger.open(
+        event.budget, event.period_start, event.settled_nanos, event.since, event.holds
+    )
+    holds = {one.attempt_id: Hold(event.budget, event.period_start, one.whole_nanos) for one in event.holds}
+    _share(state, event.budget, holds)
+
+
+def budget_closed(state: Tables, event: BudgetClosed, at: int, applied: Applied) -> None:
+    """Live attempts have no part in it any more."""
+    applied.transactions += state.ledger.close(event.budget)
+    _share(state, event.budget, {})
+
+
+def _share(state: Tables, budget: str, holds: Mapping[str, Hold]) -> None:
+    """These of the live attempts have part in a budget, and their jobs say so."""
+    for attempt in state.attempts.values():
+        mine = holds.get(attempt.id)
+        others = [hold for hold in attempt.holds if hold.budget != budget]
+        if mine is None and len(others) == len(attempt.holds):
+            continue
+        attempt.holds = tuple(sorted([*others, mine] if mine else others, key=lambda hold: hold.budget))
+        job = state.jobs[attempt.job_id]
+        job.budgets = tuple(hold.budget for hold in attempt.holds)
+        job.hard_budgets = tuple(
+            name for name in job.budgets if (r := state.budgets.records.get(name)) is not None and r.hard
+        )
 
 
 def threshold_crossed(state: Tables, event: ThresholdCrossed, at: int, applied: Applied) -> None:

@@ -1,0 +1,134 @@
+"""How the account of a budget begins: with what its scope has cost, and with what runs under it. PURE.
+
+Owns    which documents open an account, and the event that does.
+Why     `budget ls` and `cost` must say the same of a scope and a period, whenever the budget was applied,
+        changed, removed and applied again (B5). What the past has cost is in the books alone, so the caller
+        reads it there; what still runs is in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bursar.clock import Instant
+from bursar.errors import BudgetExceeded
+from bursar.money import format_nanos
+from bursar_policies.periods import period_bounds
+from bursar_policies.specs import BudgetSpec, Document, Scope
+from bursard.events import BudgetOpened, Event, OpeningHold
+from bursard.state.budgets import same_money, same_periods
+from bursard.state.core import State
+from bursard.state.records import AttemptRecord
+from bursard.state.tables import still_to_cost, worst_case
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """An account of a budget that documents would open.
+
+    Attributes:
+        period_start: of its current period. since, until: what its scope has cost from here to there is its
+            own; 0: there is no end.
+    """
+
+    budget: str
+    scope: Scope
+    period_start: int
+    since: int
+    until: int
+
+
+def openings(state: State, documents: Sequence[Document], now: int) -> tuple[Opening, ...]:
+    """The accounts that these documents would open: of budgets that are new, or are to count something else.
+    What their scopes have cost is in the books alone, and `apply_documents` wants to know it.
+    """
+    found = []
+    for document in documents:
+        if isinstance(document.spec, BudgetSpec) and not in_force(state, document):
+            opening = _opening(state, document.name, document.spec, now)
+            if opening is not None:
+                found.append(opening)
+    return tuple(found)
+
+
+def _opening(state: State, name: str, spec: BudgetSpec, now: int) -> Opening | None:
+    record = state.budgets.records.get(name)
+    if record is not None and record.opened and same_money(record.spec, spec):
+        return None
+    if record is not None and same_periods(record.spec, spec):
+        start, end = record.period_start, record.period_end
+    else:
+        start, until = period_bounds(spec.period, spec.timezone, Instant(now))
+        end = until or 0
+    return Opening(name, spec.scope, start, max(start, spec.counts_from), end)
+
+
+def in_force(state: State, document: Document) -> bool:
+    """Is it exactly what is in force already?"""
+    current = state.policies.get((document.kind, document.name))
+    return current is not None and current.spec is not None and current.text == document.text
+
+
+Marks = tuple[str, str, str, str, tuple[tuple[str, str], ...]]
+"""What scopes go by: project, user, experiment, model, labels."""
+
+
+def by_marks(state: State) -> dict[Marks, list[AttemptRecord]]:
+    """Live attempts, oldest first, of the same marks together."""
+    found: dict[Marks, list[AttemptRecord]] = {}
+    for attempt in state.live_attempts():
+        job = state.jobs[attempt.job_id]
+        spec = job.spec
+        marks = (spec.project, job.user, spec.experiment, spec.model, spec.labels)
+        found.setdefault(marks, []).append(attempt)
+    return found
+
+
+def open_account(
+    state: State,
+    document: Document,
+    spec: BudgetSpec,
+    live: Mapping[Marks, list[AttemptRecord]],
+    now: int,
+    spent: int,
+) -> list[Event]:
+    """The opening of a budget's account, if its document opens it. Raises `BudgetExceeded` when its limit is
+    too low.
+    """
+    where = f"{document.source}:{document.line}: {document.kind} {document.name}"
+    opening = _opening(state, document.name, spec, now)
+    if opening is None:
+        start = state.budgets.records[document.name].period_start
+        settled = state.ledger.settled(document.name, start)
+        _check_limit(spec, where, settled, state.ledger.held(document.name, start))
+        return []
+    holds = [
+        _opening_hold(state, attempt, opening)
+        for (project, user, experiment, model, labels), attempts in live.items()
+        if spec.scope.covers(project, user, experiment, model, dict(labels))
+        for attempt in attempts
+    ]
+    _check_limit(spec, where, spent, sum(hold.nanos for hold in holds))
+    return [BudgetOpened(opening.budget, opening.period_start, spent, opening.since, tuple(holds))]
+
+
+def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> OpeningHold:
+    """What it holds of it already, or the rest of its worst case."""
+    here = (opening.budget, opening.period_start)
+    rest = next(
+        (h.nanos for h in state.ledger.open_holds(attempt.id) if (h.budget, h.period_start) == here),
+        still_to_cost(attempt),
+    )
+    whole = attempt.holds[0].nanos if attempt.holds else worst_case(attempt)
+    return OpeningHold(attempt.id, rest, whole)
+
+
+def _check_limit(spec: BudgetSpec, where: str, settled: int, held: int) -> None:
+    if spec.enforcement == "hard" and settled + held > spec.limit.nanos:
+        raise BudgetExceeded(
+            f"{where}: a limit of {format_nanos(spec.limit.nanos, 2)} is below the"
+            f" {format_nanos(settled, 2)} settled and {format_nanos(held, 2)} held in this period; set"
+            f" {format_nanos(settled + held, 2)} or more, or cancel jobs first",
+            {"settled": format_nanos(settled), "held": format_nanos(held)},
+        )
