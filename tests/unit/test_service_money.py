@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from collections.abc import Awaitable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -24,7 +25,7 @@ from bursar.errors import (
     WrongState,
 )
 from bursar.model import ArraySpec
-from bursar.money import NANOS
+from bursar.money import NANOS, parse_money
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.compile import Applied
@@ -542,12 +543,16 @@ def test_a_limit_that_the_scope_has_passed_already_is_refused_with_the_figures()
     async def story(daemon: Daemon) -> None:
         await work(daemon)
         daemon.meter()
-        least = (await cost(daemon, project="research")).total.nanos + worst_cases(daemon, "research")
-        words = f"set {least / NANOS:.2f}"[:-1]
-        for limit, call in (("1 USD", daemon.policies.Check), ("1 USD", daemon.policies.Apply)):
+        for limit, call in (("0.004 USD", daemon.policies.Check), ("1 USD", daemon.policies.Apply)):
             text = BUDGET.replace("90 USD", limit)
-            with pytest.raises(BudgetExceeded, match=words):
+            with pytest.raises(BudgetExceeded) as refused:
                 await call(pb.ApplyRequest(sources=[pb.PolicySource(name="f", text=text)]), None)
+            words = r"a limit of (.*) is below the .* held in this period; set (.*) or more"
+            told = re.search(words, str(refused.value))
+            assert told is not None
+            assert parse_money(told[1]) == parse_money(limit)
+        least = (await cost(daemon, project="research")).total.nanos + worst_cases(daemon, "research")
+        assert least <= parse_money(told[2]).nanos < least + NANOS // 100
         assert daemon.engine.state.budgets.records == {}
         soft = BUDGET.replace("90 USD", "1 USD\n  enforcement: soft")
         assert (await opened(daemon, soft)).settled_nanos == account(daemon)[0] > 0

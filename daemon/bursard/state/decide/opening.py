@@ -9,19 +9,23 @@ Why     `budget ls` and `cost` must say the same of a scope and a period, whenev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from bursar.clock import Instant
 from bursar.errors import BudgetExceeded
-from bursar.money import format_nanos
+from bursar.money import NANOS, format_nanos
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec, Document, Scope
 from bursard.events import BudgetOpened, Event, OpeningHold
+from bursard.scheduler.text import money
 from bursard.state.budgets import same_money, same_periods
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord
 from bursard.state.tables import still_to_cost, worst_case
+
+CENT_NANOS: Final = NANOS // 100
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -101,7 +105,7 @@ def open_account(
     if opening is None:
         start = state.budgets.records[document.name].period_start
         settled = state.ledger.settled(document.name, start)
-        _check_limit(spec, where, settled, state.ledger.held(document.name, start))
+        _check_limit(state, spec, where, settled, state.ledger.held(document.name, start))
         return []
     holds = [
         _opening_hold(state, attempt, opening)
@@ -109,7 +113,7 @@ def open_account(
         if spec.scope.covers(project, user, experiment, model, dict(labels))
         for attempt in attempts
     ]
-    _check_limit(spec, where, spent, sum(hold.nanos for hold in holds))
+    _check_limit(state, spec, where, spent, sum(hold.nanos for hold in holds))
     return [BudgetOpened(opening.budget, opening.period_start, spent, opening.since, tuple(holds))]
 
 
@@ -124,11 +128,13 @@ def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> Ope
     return OpeningHold(attempt.id, rest, whole)
 
 
-def _check_limit(spec: BudgetSpec, where: str, settled: int, held: int) -> None:
+def _check_limit(state: State, spec: BudgetSpec, where: str, settled: int, held: int) -> None:
     if spec.enforcement == "hard" and settled + held > spec.limit.nanos:
+        currency = state.currency
+        least = -(-(settled + held) // CENT_NANOS) * CENT_NANOS  # up, so that what is advised is enough
         raise BudgetExceeded(
-            f"{where}: a limit of {format_nanos(spec.limit.nanos, 2)} is below the"
-            f" {format_nanos(settled, 2)} settled and {format_nanos(held, 2)} held in this period; set"
-            f" {format_nanos(settled + held, 2)} or more, or cancel jobs first",
+            f"{where}: a limit of {money(spec.limit.nanos, currency)} is below the"
+            f" {money(settled, currency)} settled and {money(held, currency)} held in this period; set"
+            f" {money(least, currency)} or more, or cancel jobs first",
             {"settled": format_nanos(settled), "held": format_nanos(held)},
         )
