@@ -176,7 +176,7 @@ def test_a_manifest_that_tells_another_story_is_a_finding(home: Path, tmp_path: 
     take(home, tmp_path / "b.tar")
     changed = repacked(tmp_path / "b.tar", tmp_path / "c.tar", seq=99)
     _, report = backup.drill(changed)
-    assert report.damage == ("the manifest says event 99 of cluster_0000000001, the log ends at 2",)
+    assert report.damage == ("the manifest says event 99 of cluster_0000000001, the log ends at 3",)
 
 
 def test_one_changed_byte_of_the_database_is_found(home: Path, tmp_path: Path) -> None:
@@ -341,24 +341,24 @@ def test_a_shorter_log_is_a_finding_of_the_audit(tmp_path: Path) -> None:
     left = shortened(tmp_path)
     report = backup.audit(left)
     (problem,) = report.problems
-    assert "ends at event 2, but event 5 was acknowledged" in problem
+    assert "ends at event 3, but event 6 was acknowledged" in problem
 
 
 def test_a_loss_that_was_accepted_is_an_event_and_the_daemon_starts(tmp_path: Path) -> None:
     left = shortened(tmp_path)
     known, ends = backup.accept_loss(left)
-    assert (known.seq, ends.seq) == (5, 2)
+    assert (known.seq, ends.seq) == (6, 3)
     state, store = start(left, keep=True)
-    event = decode(store.events(2)[0].payload)
+    event = decode(store.events(3)[0].payload)
     assert isinstance(event, LogResumed)
-    assert (event.cause, event.through, event.known_seq) == ("accepted", 2, 5)
+    assert (event.cause, event.through, event.known_seq) == ("accepted", 3, 6)
     assert store.epoch == state.resumed_epoch == 1_000_002
     store.close()
     assert backup.audit(left).problems == ()
 
 
 def test_nothing_is_given_up_when_nothing_is_missing(home: Path) -> None:
-    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 2"):
+    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 3"):
         backup.accept_loss(home)
     (home / HEAD).unlink()
     with pytest.raises(InvalidRequest, match="nothing is missing"):
@@ -438,9 +438,9 @@ OURS = "cluster_0000000001"
 def test_a_log_that_an_agent_knows_more_of_can_be_accepted(tmp_path: Path) -> None:
     up = served(tmp_path)
     known, ends = backup.accept_loss(up)
-    assert (known.seq, ends.seq) == (812, 2)
+    assert (known.seq, ends.seq) == (812, 3)
     tell(up, "local-1", OURS, ends)
-    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 2"):
+    with pytest.raises(InvalidRequest, match="nothing is missing: the log ends at event 3"):
         backup.accept_loss(up)
 
 
@@ -460,23 +460,23 @@ def test_books_that_the_agents_beside_them_do_not_know_are_begun_with_only_when_
     _, store = start(daemon, keep=True)
     ours = store.head
     store.close()
-    told = ours if theirs == "of another cluster" else LogHead(2 if "history" in theirs else 3, b"\x01" * 32)
+    told = ours if theirs == "of another cluster" else LogHead(3 if "history" in theirs else 4, b"\x01" * 32)
     tell(up, "local-1", OURS, ours)
     tell(up, "local-2", "cluster_9" if theirs == "of another cluster" else OURS, told)
     lacks = {
         "of another cluster": "holds the books of cluster_0000000001, but agent local-2 beside it was told of"
-        " event 2 of cluster_9: it belongs to another cluster",
-        "newer": "ends at event 2, but agent local-2 beside it was told of event 3, which it lacks",
-        "of another history": "ends at event 2, but agent local-2 beside it was told of event 2, which it",
+        " event 3 of cluster_9: it belongs to another cluster",
+        "newer": "ends at event 3, but agent local-2 beside it was told of event 4, which it lacks",
+        "of another history": "ends at event 3, but agent local-2 beside it was told of event 3, which it",
     }[theirs]
     with pytest.raises(StoreUnavailable, match=lacks) as refusal:
         agreed(daemon)
     assert f"`bursar audit accept-loss --state-dir {up}`" in refusal.value.message
     assert f"`bursar restore FILE --state-dir {up}`" in refusal.value.message
     if theirs == "of another cluster":
-        tell(up, "local-2", "cluster_9", LogHead(3, b"\x02" * 32))
+        tell(up, "local-2", "cluster_9", LogHead(4, b"\x02" * 32))
     known, ends = backup.accept_loss(up)
-    assert (known.seq, ends.seq) == (2 if "history" in theirs else 3, 2)
+    assert (known.seq, ends.seq) == (3 if "history" in theirs else 4, 3)
     agreed(daemon)  # it was said, and is yet to be told
     start(daemon)
     agreed(daemon)  # it is in the log: what was obeyed before it no longer accuses
@@ -517,7 +517,7 @@ def test_an_audit_reads_a_directory_in_use_and_a_backup(tmp_path: Path) -> None:
     directory = tmp_path / "books"
     _, store = start(directory, keep=True)
     report = backup.audit(directory)
-    assert (report.problems, report.seq, report.epoch) == ((), 2, 1)
+    assert (report.problems, report.seq, report.epoch) == ((), 3, 1)
     store.close()
     take(directory, tmp_path / "b.tar")
     assert backup.audit(tmp_path / "b.tar").problems == ()
