@@ -18,6 +18,7 @@ from typing import Any, Final, get_args
 from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import COUNT_MAX, SECONDS_MAX, EndCause, EnergySource, Exit, NodeFacts
+from bursar.model.constraints import PLACE_FIELDS
 from bursard.events import ExitReport
 from bursard.fleet.words import (
     Exited,
@@ -75,7 +76,6 @@ _OPTIONAL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ADDRESS = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:%_\[\]-]{0,252}")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
-_PLACE_FIELDS = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 
 
 def hello(word: Hello) -> None:
@@ -108,7 +108,7 @@ def facts(found: NodeFacts) -> None:
     _form(NODE_NAME, found.name, "facts.name", "a host name of at most 63 characters")
     _within(found.cpu_milli, 1, 10**8, "facts.cpu_milli")
     _within(found.memory_bytes, MEMORY_BYTES_MIN, BYTES_MAX, "facts.memory_bytes")
-    for field in _PLACE_FIELDS:
+    for field in PLACE_FIELDS:
         _text(getattr(found, field), f"facts.{field}")
     _form(_ADDRESS, found.address, "facts.address", "a host name or an address")
     _require(len(found.devices) <= DEVICES_MAX, "facts.devices", f"at most {DEVICES_MAX}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from bursar.errors import InvariantViolation
 from bursar.model import MemberAllocation, NodeFacts, ShareRates
+from bursar.model.constraints import attributes
 from bursar_policies.decision import GPU_SLOTS_MAX, JobClass, NodeColumns
 
 _COLUMNS: tuple[tuple[str, Any, int], ...] = (
@@ -132,7 +133,7 @@ class Cluster:
         self.gpu_total[row] = count
         self.gpu_type[row] = self._type_index(facts.devices[0].type) if count else -1
         self.gpu_memory[row] = facts.devices[0].memory_bytes if count else 0
-        self.attributes[row] = _attributes(facts)
+        self.attributes[row] = attributes(facts, dict(facts.labels))
 
     def kinds(self) -> set[str]:
         """Kinds of devices that nodes have now."""
@@ -273,17 +274,3 @@ def _read_only(column: Any, rows: int) -> Any:
     view = column[:rows]
     view.flags.writeable = False
     return view
-
-
-def _attributes(facts: NodeFacts) -> dict[str, str]:
-    own = {
-        "node": facts.name,
-        "pool": facts.pool,
-        "provider": facts.provider,
-        "region": facts.region,
-        "zone": facts.zone,
-        "rack": facts.rack,
-        "instance_type": facts.instance_type,
-        "market": facts.market,
-    }
-    return {**dict(facts.labels), **own}

@@ -4,9 +4,10 @@ Why     the answer depends on facts only, so it is computed once per class of jo
         changes with every placement (what is free) is the scheduler's own business.
 """
 
+from bursar.model.constraints import matches
 from bursar_policies.filters.api import Ask, Filter
 from bursar_policies.filters.capacity import Capacity
-from bursar_policies.filters.constraints import AvoidNodes, Constraints, matches
+from bursar_policies.filters.constraints import AvoidNodes, Constraints
 from bursar_policies.filters.gpu import GpuMemory, GpuType
 from bursar_policies.filters.market import KnownPrice, SpotPolicy
 

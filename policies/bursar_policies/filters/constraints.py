@@ -1,37 +1,12 @@
-"""Constraints of the job file: globs over a node's attributes, and nodes to keep away from.
-
-Why     `zone: eu-*`, `node: "!bad-01"` and `rack: r1,r2` must mean the same in the daemon, the
-        simulator and `bursar plan`.
-"""
+"""Constraints of the job file over a node's attributes (`bursar.model.constraints`), and nodes to avoid."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 import numpy as np
 
+from bursar.model.constraints import matches
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
-
-
-def matches(pattern: str, value: str | None) -> bool:
-    """Does an attribute's value satisfy a pattern?
-
-    Args:
-        pattern: globs separated by commas; `!` before one excludes what it matches.
-        value: None when the node has no such attribute: then only exclusions are satisfied.
-    """
-    wanted = False
-    found = False
-    for part in pattern.split(","):
-        glob = part.strip()
-        if glob.startswith("!"):
-            if value is not None and fnmatchcase(value, glob[1:].strip()):
-                return False
-        elif glob:
-            wanted = True
-            found = found or (value is not None and fnmatchcase(value, glob))
-    return found or not wanted
 
 
 class Constraints:

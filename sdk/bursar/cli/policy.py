@@ -55,10 +55,10 @@ def policy_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> 
     emit_applied([view.policy(each) for each in client.apply_policies(read_sources(paths))], output)
 
 
-def emit_applied(rows: list[Row], output: Output) -> None:
-    """What was applied, and beside it what follows from it."""
+def emit_applied(rows: list[Row], output: Output, opens: str = "opens") -> None:
+    """What was applied, or would be, and beside it what follows from it."""
     for row in rows:
-        _tell_opening(row, "opens")
+        _tell_opening(row, opens)
     emit(rows, POLICY_COLUMNS, output, identity="name")
     for row in rows:
         _note(row)
@@ -79,9 +79,7 @@ def policy_check(client: WireClient, paths: tuple[str, ...], output: Output) -> 
     Example: bursar policy check budgets.yaml
     """
     rows = [view.policy(each) for each in client.check_policies(read_sources(paths))]
-    for row in rows:
-        _tell_opening(row, "would open")
-    emit(rows, POLICY_COLUMNS, output, identity="name")
+    emit_applied(rows, output, opens="would open")
 
 
 @policy.command("ls")

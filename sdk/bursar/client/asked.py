@@ -23,6 +23,7 @@ from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
 from bursar.jobfile.site import SiteNode
 from bursar.model import JobSpec, JobState
+from bursar.model.constraints import attributes
 from bursar.money import Money, parse_money
 from bursar.results import Job
 from bursar.smallfile import read_small_file
@@ -32,7 +33,6 @@ from bursar.yamlfile import nearest
 _PERCENT_MAX = 100_000
 _STATES: Final = ("ALL", *(state.value for state in JobState))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ATTRIBUTES: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
 """Keywords whose flag has another name; of the others it is the same."""
 UPDATED_BY: Final = {
@@ -168,10 +168,9 @@ def site_nodes(nodes: Iterable[types_pb2.Node]) -> tuple[SiteNode, ...]:
     found = []
     for node in nodes:
         facts, kinds = node.facts, {device.type for device in node.facts.devices}
-        own = {key: getattr(facts, key) for key in _ATTRIBUTES}
         found.append(
             SiteNode(
-                {**facts.labels, **own, "node": facts.name},
+                attributes(facts, facts.labels),
                 facts.cpu_milli,
                 facts.memory_bytes,
                 len(facts.devices),

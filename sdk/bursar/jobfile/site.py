@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursar.model.check import CONSTRAINT_MAX, quote
+from bursar.model.constraints import matches
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
 from bursar.words import plural
 
@@ -111,7 +111,7 @@ def whole_nodes(
 
 
 def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
-    if not all(_matches(pattern, node.attributes.get(key)) for key, pattern in spec.constraints):
+    if not all(matches(pattern, node.attributes.get(key)) for key, pattern in spec.constraints):
         return False
     wanted = request.gpus
     if wanted is not None and (
@@ -119,19 +119,6 @@ def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
     ):
         return False
     return node.cpu_milli >= request.cpu_milli and node.memory_bytes >= request.memory_bytes
-
-
-def _matches(pattern: str, value: str | None) -> bool:
-    """As the scheduler reads a constraint: globs by comma, `!` before one that is not wanted."""
-    wanted, found = False, False
-    for part in pattern.split(","):
-        glob = part.strip()
-        if glob.startswith("!"):
-            if value is not None and fnmatchcase(value, glob[1:].strip()):
-                return False
-        elif glob:
-            wanted, found = True, found or (value is not None and fnmatchcase(value, glob))
-    return found or not wanted
 
 
 def _ready(nodes: Sequence[SiteNode]) -> int:
