@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import compileall
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for package in ("sdk", "policies", "daemon", "agents"):
             compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
+
+
+@pytest.fixture(autouse=True)
+def signals_go_back() -> Iterator[None]:
+    """What one test listens for, the next does not: their speed decides which of them share a process."""
+    pytests_own = signal.SIGALRM
+    numbers = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, pytests_own})
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)

@@ -313,8 +313,12 @@ def test_no_message_whatever_it_holds_is_a_fault_of_the_daemon(seed: int) -> Non
             assert status not in ("INTERNAL", "UNKNOWN"), (word, details)
         await asyncio.wait_for(site.engine.durable(), 120)
 
-    logging.getLogger("bursard.services").setLevel(logging.CRITICAL)
-    play(story)
+    log = logging.getLogger("bursard.services")
+    log.setLevel(logging.CRITICAL)
+    try:
+        play(story)
+    finally:
+        log.setLevel(logging.NOTSET)
 
 
 def test_an_agents_stream_ends_with_the_secret_it_was_admitted_on() -> None:
