@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.check_config:
             sys.stdout.write("settings are good\n")
             return 0
-        if asked.terminate_all:
+        if asked.terminate_all or asked.terminate_idle:
             with needing("bursar-agent", "agent"):
-                from bursar_agent.terminate import terminate_all
+                from bursar_agent.terminate import terminate
 
-            count = asyncio.run(terminate_all(asked.settings.state_dir))
-            sys.stderr.write(f"ended {plural(count, 'member')} under {asked.settings.state_dir}\n")
+            count = asyncio.run(terminate(asked.settings.state_dir, members=asked.terminate_all))
+            did = "ended" if asked.terminate_all else "left alone"
+            sys.stderr.write(f"{did} {plural(count, 'member')} under {asked.settings.state_dir}\n")
             return 0
         with needing("bursar-agent", "agent"):
             from bursar_agent.app import App

@@ -108,6 +108,7 @@ class CommandLine:
     check_config: bool = False
     print_config: bool = False
     terminate_all: bool = False
+    terminate_idle: bool = False
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
@@ -124,6 +125,11 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
         action="store_true",
         help="end every job, supervisor and launcher under the state directory, then exit",
     )
+    parser.add_argument(
+        "--terminate-idle",
+        action="store_true",
+        help="end launcher and supervisors under the state directory unless a job runs, then exit",
+    )
     options = vars(parser.parse_args(argv))
     given = collect(Settings, options, environ, ENV_PREFIX, CONFIG_PATH)
     settings = Settings(**{name: _convert(name, raw, at) for name, (raw, at) in given.items()})
@@ -133,6 +139,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
         check_config=options["check_config"],
         print_config=options["print_config"],
         terminate_all=options["terminate_all"],
+        terminate_idle=options["terminate_idle"],
     )
 
 

@@ -1,6 +1,7 @@
 """Ending everything under one state directory: jobs, supervisors, launcher.
 
-Owns    `bursar-agent --terminate-all`, the second half of `bursar down`. Input: the state directory.
+Owns    `bursar-agent --terminate-all`, the second half of `bursar down`, and `--terminate-idle`, that of an
+        `up` that failed. Input: the state directory.
 Why     jobs outlive their agent on purpose, so somebody must be able to say: now really all of it.
 """
 
@@ -28,8 +29,9 @@ _OVERDUE_US = 3_000_000
 """A supervisor that hangs is given up within `END_WAIT_S`, in the three steps of `runner.pulse`."""
 
 
-async def terminate_all(state_dir: Path) -> int:
-    """End every member at once; how many there were.
+async def terminate(state_dir: Path, members: bool) -> int:
+    """End every member at once, then the launcher; without `members` the launcher alone, unless one runs. How
+    many there were.
 
     Raises `InvalidRequest` while an agent still runs there, `StoreUnavailable` when some do not end.
     """
@@ -45,6 +47,8 @@ async def terminate_all(state_dir: Path) -> int:
     await runner.open()
     try:
         running = {(t.attempt_id, t.rank) for t in await runner.adopt() if t.state != "ended"}
+        if running and not members:
+            return len(running)
         for key in running:
             try:
                 await runner.stop(*key, StopRequest("cancelled", 0))

@@ -317,6 +317,9 @@ def test_sigterm_ends_the_agent_and_not_its_jobs(tmp_path: Path) -> None:
         agent.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(agent.wait(), 120) == 0
         os.kill(pid, 0)
+        idle = await w.spawn("--terminate-idle")
+        assert await idle.wait() == 0
+        os.kill(pid, 0)
         assert await w.terminate_all() == 0
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -99,6 +99,13 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for flag in ("--server", "--simulate-gpus", "--terminate-all", "--token-file", "--rack"):
+    for flag in (
+        "--server",
+        "--simulate-gpus",
+        "--terminate-all",
+        "--terminate-idle",
+        "--token-file",
+        "--rack",
+    ):
         assert flag in text
     assert "marked as simulated" in " ".join(text.split())

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bursar.local import processes
+from bursar.cli import local
+from bursar.errors import ServerUnavailable
+from bursar.local import processes, waiting
 from bursar.local.cluster import LocalCluster
 
 DAEMON = """
@@ -30,6 +32,8 @@ state = pathlib.Path(a.state_dir)
 if (state / "broken").exists():
     print("bursard: the database is damaged; restore a backup", file=sys.stderr)
     sys.exit(2)
+if (state / "gate").exists():
+    (state / "gate").open().close()
 for name in ("bursar.sock", "auth.sock"):
     (pathlib.Path(a.socket_dir) / name).unlink(missing_ok=True)
 fake = FakeServer(pathlib.Path(a.socket_dir))
@@ -72,10 +76,13 @@ p = argparse.ArgumentParser()
 for name in ("state-dir", "server", "name", "pool", "cpus", "memory-bytes", "simulate-gpus"):
     p.add_argument("--" + name)
 p.add_argument("--terminate-all", action="store_true")
+p.add_argument("--terminate-idle", action="store_true")
 a = p.parse_args()
 state = pathlib.Path(a.state_dir)
 if a.terminate_all:
     (state / "terminated").write_text("")
+elif a.terminate_idle:
+    (state / "idle").write_text("")
 else:
     state.mkdir(parents=True, exist_ok=True)
     done = threading.Event()
@@ -309,6 +316,26 @@ def test_up_that_fails_shows_the_log_and_leaves_nothing_running(cluster):
     assert "daemon.log" in done.stderr
     assert cluster.pids() == {}
     assert LocalCluster(cluster.directory).keeper() is None
+
+
+def test_up_that_is_late_leaves_the_cluster_to_go_on(cluster, monkeypatch, capsys):
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(waiting, "READY_S", 0.5)
+    (cluster.directory / "daemon").mkdir(parents=True)
+    gate = cluster.directory / "daemon/gate"
+    os.mkfifo(gate)
+    late = LocalCluster(cluster.directory)
+    assert local._start(late, 1, None, None, False).agents == 1  # and Ctrl-C would stop it
+    late.let_go()
+    said = "not ready yet: the daemon does not listen; it goes on"
+    assert said in capsys.readouterr().err
+    with pytest.raises(ServerUnavailable, match=said):
+        local._start(LocalCluster(cluster.directory), 1, None, None, True)
+    assert cluster.pids().keys() >= {"daemon", "local-1"}
+    gate.rename(gate.with_name("open"))
+    with gate.with_name("open").open("w"):
+        until(lambda: cluster.status()["daemon"]["ready"])
 
 
 def test_foreground_up_ends_with_everything_at_an_interrupt(cluster):

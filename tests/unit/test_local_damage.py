@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bursar.local import books, files
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired, Kept
 from bursar.local.processes import Process, noted
+from bursar.local.waiting import Start
 from bursar_agent.statedir import LogEnd, StateDir
 
 Damage = Callable[[Path], None]
@@ -292,7 +292,7 @@ def waiting(cluster: LocalCluster, log: str, failures: int) -> str:
     files.write_json(cluster.directory / files.CLUSTER, kept.to_json())
     (cluster.directory / "logs" / "daemon.log").write_text(log)
     try:
-        cluster._check_starting(time.monotonic() + 60, "the daemon does not listen")
+        Start(cluster, desired, print)._check()
     except ServerUnavailable as error:
         return error.message
     return ""

@@ -16,11 +16,11 @@ import pytest
 
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
 from bursar.local import cluster as room
-from bursar.local import files, processes, stopping
+from bursar.local import files, processes, stopping, waiting
 from bursar.local.child import STOP_S
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import ChildSpec, Desired, Kept
-from bursar.local.processes import Process
+from bursar.local.processes import Glance, Process
 
 
 @pytest.fixture
@@ -140,43 +140,42 @@ def note(made: LocalCluster, kept: Kept) -> None:
 
 def test_a_log_is_told_in_words_where_it_is_a_record() -> None:
     record = {"at": "12:00", "level": "error", "event": "no", "logger": "x", "node": "n1", "n": 2}
-    assert room._readable(json.dumps(record)) == "12:00 error: no node=n1 n=2"
+    assert waiting._readable(json.dumps(record)) == "12:00 error: no node=n1 n=2"
     for line in ("plain", "[]", "{}", '{"at": 1}', "1", "[" * 100_000):
-        assert room._readable(line) == line
+        assert waiting._readable(line) == line
 
 
 # --- waiting until it is ready
 
 
 @pytest.fixture
-def starting(made: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
-    """A keeper that lives, of this process's making, after 100 s of waiting."""
-    monkeypatch.setattr(room.time, "monotonic", lambda: 100.0)
+def starting(made: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> waiting.Start:
+    """Of a keeper that lives, of this process's making."""
     monkeypatch.setattr(processes, "alive", lambda process: process is not None and process.pid == 7)
-    made._spawned = SimpleNamespace(pid=7, poll=lambda: None)  # type: ignore[assignment]
-    return made
+    made.spawned = SimpleNamespace(pid=7, poll=lambda: None)  # type: ignore[assignment]
+    return waiting.Start(made, made.desire(1, None, None), print)
 
 
 def failures(made: LocalCluster, keeper: int = 7, **counts: int) -> None:
     note(made, Kept(made.desire(1, None, None), Process(keeper, 1), failures=counts))
 
 
-def test_a_start_that_takes_its_time_is_waited_for(starting: LocalCluster) -> None:
-    failures(starting, daemon=room.FAILURES_MAX - 1)
-    starting._check_starting(100.0, "waiting")
+def test_a_start_that_takes_its_time_is_waited_for(made: LocalCluster, starting: waiting.Start) -> None:
+    failures(made, daemon=waiting.FAILURES_MAX - 1)
+    assert starting._check() == made.kept()
 
 
 @pytest.mark.parametrize(
     ("counts", "name"),
-    [({"daemon": room.FAILURES_MAX}, "daemon"), ({"local-1": room.FAILURES_MAX}, "local-1")],
+    [({"daemon": waiting.FAILURES_MAX}, "daemon"), ({"local-1": waiting.FAILURES_MAX}, "local-1")],
 )
 def test_what_keeps_failing_ends_the_start_with_its_log(
-    starting: LocalCluster, counts: dict[str, int], name: str
+    made: LocalCluster, starting: waiting.Start, counts: dict[str, int], name: str
 ) -> None:
-    (starting.directory / "logs" / f"{name}.log").write_text("No module named 'grpc'\n")
-    failures(starting, **counts)
+    made.log(name).write_text("No module named 'grpc'\n")
+    failures(made, **counts)
     with pytest.raises(ServerUnavailable) as caught:
-        starting._check_starting(200.0, "waiting")
+        starting._check()
     extra = "agent" if name == "local-1" else "daemon"
     assert caught.value.message == (
         f"the cluster did not start: the {name} keeps failing; a module is missing: pip install"
@@ -184,38 +183,75 @@ def test_what_keeps_failing_ends_the_start_with_its_log(
     )
 
 
-def test_failures_of_before_and_of_another_keeper_do_not_count(starting: LocalCluster) -> None:
-    failures(starting, daemon=room.FAILURES_MAX + 1)
-    starting._failures_before = {"daemon": 2}
-    starting._check_starting(200.0, "waiting")
-    starting._failures_before = {}
-    failures(starting, keeper=8, daemon=99)
-    starting._check_starting(200.0, "waiting")
-    starting._spawned = None
-    failures(starting, daemon=room.FAILURES_MAX)
+def test_failures_of_before_and_of_another_keeper_do_not_count(
+    made: LocalCluster, starting: waiting.Start
+) -> None:
+    failures(made, daemon=waiting.FAILURES_MAX + 1)
+    made.failures_before = {"daemon": 2}
+    starting._check()
+    made.failures_before = {}
+    failures(made, keeper=8, daemon=99)
+    starting._check()
+    made.spawned = None
+    failures(made, daemon=waiting.FAILURES_MAX)
     with pytest.raises(ServerUnavailable, match="the daemon keeps failing"):
-        starting._check_starting(200.0, "waiting")
+        starting._check()
 
 
-def test_a_start_that_is_late_or_whose_keeper_ended_is_given_up(starting: LocalCluster) -> None:
-    log = starting.directory / "logs"
-    failures(starting)
+def test_a_start_whose_keeper_ended_is_given_up(made: LocalCluster, starting: waiting.Start) -> None:
+    failures(made, keeper=8)
+    starting._check()
+    made.spawned = SimpleNamespace(pid=7, poll=lambda: 1)  # type: ignore[assignment]
     with pytest.raises(ServerUnavailable) as caught:
-        starting._check_starting(99.9, "no agent yet")
-    assert caught.value.message == f"the cluster did not start: no agent yet; see {log / 'daemon.log'}"
-    failures(starting, keeper=8)
-    starting._check_starting(200.0, "no agent yet")
-    starting._spawned = SimpleNamespace(pid=7, poll=lambda: 1)  # type: ignore[assignment]
-    with pytest.raises(ServerUnavailable) as caught:
-        starting._check_starting(200.0, "no agent yet")
-    assert caught.value.message == f"the cluster did not start: the keeper ended; see {log / 'keeper.log'}"
+        starting._check()
+    log = made.log("keeper")
+    assert caught.value.message == f"the cluster did not start: the keeper ended; see {log}"
 
 
-def test_the_last_lines_of_a_log_are_shown(starting: LocalCluster) -> None:
-    log = starting.directory / "logs/daemon.log"
+def test_the_last_lines_of_a_log_are_shown(made: LocalCluster) -> None:
+    log = made.log("daemon")
     log.write_text("".join(f"line {number}\n" for number in range(20)))
-    assert starting._log_lines("daemon") == [f"line {number}" for number in range(8, 20)]
-    assert starting._log_lines("none") == []
+    assert waiting._last_lines(log) == [f"line {number}" for number in range(8, 20)]
+    assert waiting._last_lines(made.log("none")) == []
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[int, Glance]:
+    """What /proc tells of each process."""
+    found: dict[int, Glance] = {}
+    monkeypatch.setattr(processes, "glance", found.get)
+    return found
+
+
+def test_a_daemon_is_waited_for_while_it_works(seen: dict[int, Glance]) -> None:
+    daemon, patience = Process(5, 1), waiting.Patience(0.0)
+    for ticks in range(10):
+        seen[5] = Glance("R", 1, ticks)
+        assert patience.look(daemon, 50.0 * ticks)
+    assert patience.look(daemon, 450.0 + waiting.READY_S)
+    assert not patience.look(daemon, 450.1 + waiting.READY_S)
+
+
+@pytest.mark.parametrize("daemon", [None, Process(5, 1)])
+def test_a_daemon_that_is_not_there_is_not_waited_for(
+    seen: dict[int, Glance], daemon: Process | None
+) -> None:
+    seen[5] = Glance("R", 2, 7)  # another process has the number now
+    patience = waiting.Patience(1.0)
+    assert patience.look(daemon, 1.0 + waiting.READY_S)
+    assert not patience.look(daemon, 1.1 + waiting.READY_S)
+
+
+def test_a_daemon_that_is_killed_each_time_is_not_waited_for(seen: dict[int, Glance]) -> None:
+    patience, at_s = waiting.Patience(0.0), 0.0
+    for pid in range(1, waiting.FAILURES_MAX + 1):
+        seen[pid] = Glance("R", 1, pid)
+        at_s += 50.0
+        assert patience.look(Process(pid, 1), at_s)
+    seen[99] = Glance("R", 1, 99)
+    assert patience.look(Process(99, 1), at_s + waiting.READY_S)
+    seen[99] = Glance("R", 1, 100)
+    assert not patience.look(Process(99, 1), at_s + waiting.READY_S + 1)
 
 
 # --- down
@@ -246,7 +282,7 @@ class Ending:
             lambda wanted, limit_s: self.did.append(("end", [p.pid for p in wanted], limit_s)),
         )
         patch.setattr(stopping, "_stop_jobs", lambda server, progress: self.did.append(("jobs", server)))
-        patch.setattr(stopping, "_terminate_jobs", self._terminate)
+        patch.setattr(stopping, "_terminate", self._terminate)
         patch.setattr(files, "write_json", lambda path, value: self.did.append(("note", path.name, value)))
 
     def _wait_gone(self, wanted: list[Process], limit_s: float) -> list[Process]:
@@ -254,8 +290,8 @@ class Ending:
         late, self.late = self.late, []
         return late
 
-    def _terminate(self, directory: Path, progress: Any) -> int:
-        self.did.append("terminate")
+    def _terminate(self, directory: Path, progress: Any, jobs: bool) -> int:
+        self.did.append("terminate" if jobs else "terminate idle")
         return self.jobs_left
 
     def processes(self) -> dict[str, Process]:
@@ -310,6 +346,15 @@ def test_down_without_a_keeper_ends_what_it_left(monkeypatch: pytest.MonkeyPatch
     assert ending.did == [
         ("jobs", "unix:///s"), ("end", [2, 3], STOP_S), ("end", [1], STOP_S), ("note", "cluster.json", {}),
         "terminate",
+    ]  # fmt: skip
+
+
+def test_an_up_that_failed_ends_everything_but_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ending = Ending(monkeypatch, tmp_path)
+    assert stopping.stop(ending, print, jobs=False) is True  # type: ignore[arg-type]
+    assert ending.did == [
+        ("kill", 9, signal.SIGTERM), ("wait", [9], 20.0), "ended",
+        ("end", [2, 3], STOP_S), ("end", [1], STOP_S), NOTED, "terminate idle",
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,22 @@ class Ended:
 
 
 def terminate(
-    monkeypatch: pytest.MonkeyPatch, directory: Path, *agents: tuple[int, str]
+    monkeypatch: pytest.MonkeyPatch, directory: Path, *agents: tuple[int, str], jobs: bool = True
 ) -> tuple[int, list[str]]:
     for number, _ in enumerate(agents):
         (directory / "agents" / f"local-{number}").mkdir(parents=True)
     outcomes = iter(agents)
-    monkeypatch.setattr(stopping.subprocess, "Popen", lambda *_, **__: Ended(*next(outcomes)))
+    asked: list[str] = []
+
+    def popen(command: list[str], **_: Any) -> Ended:
+        asked.append(command[-1])
+        return Ended(*next(outcomes))
+
+    monkeypatch.setattr(stopping.subprocess, "Popen", popen)
     told: list[str] = []
-    return stopping._terminate_jobs(directory, told.append), told
+    found = stopping._terminate(directory, told.append, jobs)
+    assert asked == ["--terminate-all" if jobs else "--terminate-idle"] * len(agents)
+    return found, told
 
 
 def test_jobs_ended_without_the_daemon_are_counted_and_told(
@@ -42,6 +51,20 @@ def test_jobs_ended_without_the_daemon_are_counted_and_told(
         "ended 3 running jobs without the daemon; the next `bursar up` tells them as failed, since nobody"
         " could cancel them"
     ]
+
+
+def test_jobs_that_an_up_that_failed_leaves_are_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left, told = terminate(
+        monkeypatch,
+        tmp_path,
+        (0, "left alone 1 member under /s\n"),
+        (0, "left alone 0 members\n"),
+        jobs=False,
+    )
+    assert left == 1
+    assert told == ["left alone: 1 running job, which the next `bursar up` takes over and `bursar down` ends"]
 
 
 def test_where_nothing_ran_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def test_another_fault_of_the_disk_is_not_waited_for(folder: Path, monkeypatch: 
 def test_an_agent_that_cannot_write_says_where_and_what_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def full(state_dir: Path) -> int:
+    async def full(state_dir: Path, members: bool) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "stop.json")
 
-    monkeypatch.setattr("bursar_agent.terminate.terminate_all", full)
+    monkeypatch.setattr("bursar_agent.terminate.terminate", full)
     code = program.main(["--terminate-all", "--state-dir", str(tmp_path)])
     said = capsys.readouterr().err
     assert code == 5

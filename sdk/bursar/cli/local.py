@@ -17,8 +17,8 @@ from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.client.address import Address
-from bursar.errors import BursarError, InvalidRequest
-from bursar.local import books, processes, stopping, which
+from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
+from bursar.local import books, processes, stopping, waiting, which
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired
 from bursar.local.machine import check_installed
@@ -62,7 +62,9 @@ def up(
     cluster = LocalCluster(directory)
     with _ending_signals():
         try:
-            desired = _start(cluster, agents, policies and str(Path(policies).resolve()), simulate_gpus)
+            desired = _start(
+                cluster, agents, policies and str(Path(policies).resolve()), simulate_gpus, detach
+            )
             if detach or desired is None:
                 cluster.let_go()
                 return
@@ -75,19 +77,22 @@ def up(
 
 
 def _start(
-    cluster: LocalCluster, agents: int | None, policies: str | None, gpus: str | None
+    cluster: LocalCluster, agents: int | None, policies: str | None, gpus: str | None, detach: bool
 ) -> Desired | None:
-    """Start or adopt; what is kept when the keeper is this process's child, None when another keeps it."""
+    """Start or adopt; what is kept when the keeper is this process's child, None when another keeps it.
+
+    Raises `ServerUnavailable`: it does not come up, or it is late and nobody stays to see it.
+    """
     with cluster.starting():
         aside_before = cluster.set_aside()
         cluster.prepare()
         desired = cluster.desire(agents, policies, gpus)
         mine = cluster.keep(desired)
         try:
-            cluster.wait_ready(desired, _progress)
+            missing = waiting.Start(cluster, desired, _progress).wait()
         except BursarError:
-            if mine:  # leave nothing half started behind
-                stopping.stop(cluster, _progress)
+            if mine:  # leave nothing half started behind; a job of before is nobody's to end
+                stopping.stop(cluster, _progress, jobs=False)
             raise
         finally:
             for path in sorted(cluster.set_aside() - aside_before):
@@ -95,6 +100,15 @@ def _start(
         address.note_cluster(desired.server, str(cluster.directory))
     if why := books.sealed(cluster.directory):
         say(why)
+    if missing:
+        late = (
+            f"the cluster is not ready yet: {missing}; it goes on starting: `bursar status` shows it,"
+            f" `bursar down` ends it, {cluster.log('daemon').parent} has what it says"
+        )
+        if detach or not mine:
+            raise ServerUnavailable(late)
+        say(late)
+        return desired
     names = ", ".join(child.name for child in desired.children[1:])
     write_text(f"bursar is ready at {desired.server}\nnodes: {names}; state: {cluster.directory}")
     say("next: bursar run -- echo hello")

@@ -11,43 +11,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
-from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
+from bursar.errors import BursarError, StoreUnavailable
 from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 from bursar.local.machine import asked_policies, machine, shipped_policies
 from bursar.local.processes import Process
-from bursar.words import plural
 
-if TYPE_CHECKING:
-    from bursar.client import WireClient
-
-READY_S: Final = 60.0
-"""How long `up` waits until everything is connected."""
+LOCK_WAIT_S: Final = 60.0
+"""How long one `up` or `down` waits for another."""
 DOWN_REASON: Final = "bursar down"
 """Why nodes are cordoned while `down` empties them; `up` resumes nodes with this reason."""
-FAILURES_MAX: Final = 3
-"""Ends with an error, of one process during one `up`, after which it will not come up."""
 KEEPER_LOOK_S: Final = 5.0
 _FOLDERS: Final = ("daemon", "logs", "run", "agents", "agents/*", "agents/*/spool", "agents/*/signals")
 _FOLDERS_OF_JOBS: Final = ("agents/*/run", "agents/*/run/attempts")
-_REFUSAL = re.compile(r"bursar(?:d|-agent): (.+)")
-"""The last word of a daemon or agent that would not begin."""
-_RECORD = re.compile(r"\{|\d{4}-\d\d-\d\d")
-"""How a line of a log begins, the daemon's and the agents'."""
 _AGENT = re.compile(r"local-([1-9][0-9]?)")
 
 
@@ -56,8 +45,10 @@ class LocalCluster:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(os.path.abspath(directory))
-        self._spawned: subprocess.Popen[bytes] | None = None
-        self._failures_before: dict[str, int] = {}
+        self.spawned: subprocess.Popen[bytes] | None = None
+        """The keeper that this process started."""
+        self.failures_before: dict[str, int] = {}
+        """What a keeper that ran already had counted before it was asked for more."""
 
     # -------------------------------------------------------------- what is there
 
@@ -95,6 +86,10 @@ class LocalCluster:
         found = {one.name: one.process for one in processes.running_below(str(self.directory))}
         return found | {name: p for name, p in self.kept().processes.items() if processes.alive(p)}
 
+    def log(self, name: str) -> Path:
+        """What the daemon, an agent or the keeper writes."""
+        return self.directory / "logs" / f"{name}.log"
+
     def agent_names(self) -> list[str]:
         """The agents it should have; those that have a directory when nothing else is known."""
         children = self.kept().desired.children
@@ -125,7 +120,7 @@ class LocalCluster:
             for folder in (daemon, self.directory / "agents", self.directory / "logs"):
                 own_directory(folder)
             for path in (
-                self.directory / "logs" / "keeper.log",
+                self.log("keeper"),
                 self.directory / files.CLUSTER,
                 self.directory / files.DESIRED,
             ):
@@ -176,7 +171,7 @@ class LocalCluster:
         """Only one `up` or `down` of a directory at a time. Raises `StoreUnavailable`."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = files.lock(self.directory / files.UP_LOCK, wait_s=READY_S)
+            fd = files.lock(self.directory / files.UP_LOCK, wait_s=LOCK_WAIT_S)
         except OSError as error:
             raise self._unwritable(error) from None
         if fd is None:
@@ -229,12 +224,12 @@ class LocalCluster:
             processes.wait_gone([running], 2.0)
             running = None
         if running is not None:
-            self._failures_before = dict(self.kept().failures)
+            self.failures_before = dict(self.kept().failures)
             processes.kill(running, signal.SIGHUP)
             return False
-        self._failures_before = {}
-        with (self.directory / "logs" / "keeper.log").open("ab") as log:
-            self._spawned = subprocess.Popen(
+        self.failures_before = {}
+        with self.log("keeper").open("ab") as log:
+            self.spawned = subprocess.Popen(
                 [sys.executable, "-P", "-m", processes.KEEPER_MODULE, str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -245,92 +240,17 @@ class LocalCluster:
             )
         return True
 
-    def wait_ready(self, desired: Desired, progress: Callable[[str], None]) -> None:
-        """Until the daemon is ready and every agent connected.
-
-        Raises:
-            ServerUnavailable: not within `READY_S`, or something keeps failing; with the log's end.
-        """
-        from bursar.client import WireClient
-
-        stop_at = time.monotonic() + READY_S
-        socket = Path(desired.run_dir) / "bursar.sock"
-        names = {child.name for child in desired.children} - {"daemon"}
-        said = ""
-        while not address.probe(socket):
-            self._check_starting(stop_at, "the daemon does not listen")
-            said = _say_once(progress, said, "starting the daemon")
-            time.sleep(0.02)
-        with WireClient(address.parse(desired.server, address.OF_UP)) as client:
-            while True:
-                what = _missing(client, names)
-                if not what:
-                    return
-                said = _say_once(progress, said, what)
-                self._check_starting(stop_at, what)
-                time.sleep(0.05)
-
-    def _check_starting(self, stop_at: float, what: str) -> None:
-        kept = self.kept()
-        keeps = processes.alive(kept.keeper)
-        mine = keeps and (self._spawned is None or kept.keeper.pid == self._spawned.pid)  # type: ignore[union-attr]
-        failed = {
-            name: count - self._failures_before.get(name, 0)
-            for name, count in (kept.failures.items() if mine else ())
-        }
-        refused = {name: said for name, count in failed.items() if count and (said := self._refusal(name))}
-        if refused:
-            name, said = next(iter(refused.items()))
-            raise ServerUnavailable(f"the cluster did not start: {said}\n  so says {self._log(name)}")
-        broken = [name for name, count in failed.items() if count >= FAILURES_MAX]
-        # One that found another keeper ends at once; that other one is as good.
-        ended = not keeps and self._spawned is not None and self._spawned.poll() is not None
-        if broken or ended or time.monotonic() > stop_at:
-            name = broken[0] if broken else "keeper" if ended else "daemon"
-            why = f"the {name} keeps failing" if broken else "the keeper ended" if ended else what
-            raise ServerUnavailable(self._failure(name, why))
-
-    def _log_lines(self, name: str) -> list[str]:
-        try:
-            return self._log(name).read_text("utf-8", "replace").splitlines()[-12:]
-        except OSError:
-            return []
-
-    def _log(self, name: str) -> Path:
-        return self.directory / "logs" / f"{name}.log"
-
-    def _refusal(self, name: str) -> str:
-        """Why a process would not begin, in its own words, when they are the end of its log."""
-        said: list[str] = []
-        for line in reversed(self._log_lines(name)):
-            if match := _REFUSAL.fullmatch(line):
-                return "\n".join([match[1], *reversed(said)])
-            if _RECORD.match(line):
-                break
-            said.append(line)
-        return ""
-
-    def _failure(self, name: str, why: str) -> str:
-        """Why it did not come up: the end of the log, and what to do."""
-        lines = self._log_lines(name)
-        remedy = f"see {self._log(name)}"
-        if any("No module named" in line for line in lines):
-            extra = "agent" if name.startswith("local-") else "daemon"
-            remedy = f"a module is missing: pip install 'bursar[{extra}]'"
-        shown = "".join(f"\n  {_readable(line)}" for line in lines)
-        return f"the cluster did not start: {why}; {remedy}{shown}"
-
     # -------------------------------------------------------------- in the foreground
 
     def wait_keeper(self, desired: Desired) -> None:
         """Block until the keeper that this process started has been told to end. One that dies or
         hangs is replaced; the next one adopts what runs.
         """
-        while self._spawned is not None:
+        while self.spawned is not None:
             try:
-                code = self._spawned.wait(KEEPER_LOOK_S)
+                code = self.spawned.wait(KEEPER_LOOK_S)
             except subprocess.TimeoutExpired:
-                running = processes.noted(self._spawned.pid)
+                running = processes.noted(self.spawned.pid)
                 if running is not None and not self.keeper_responds(running):
                     processes.kill(running, signal.SIGKILL)
                 continue
@@ -346,49 +266,15 @@ class LocalCluster:
 
     def ended(self) -> None:
         """The keeper that this process started, if any, has ended."""
-        if self._spawned is not None:
-            self._spawned.wait()
+        if self.spawned is not None:
+            self.spawned.wait()
 
     def let_go(self) -> None:
         """Leave the keeper running after this process has gone."""
-        if self._spawned is not None:
-            self._spawned.returncode = self._spawned.poll() or 0  # no warning about an open child
+        if self.spawned is not None:
+            self.spawned.returncode = self.spawned.poll() or 0  # no warning about an open child
 
 
 def _child(name: str, module: str, state_dir: Path, options: list[str]) -> ChildSpec:
     command = [sys.executable, "-P", "-m", module, "--state-dir", str(state_dir), *options]
     return ChildSpec(name, module, str(state_dir), tuple(command))
-
-
-def _readable(line: str) -> str:
-    """A line of a log for people: the daemon's are JSON."""
-    try:
-        record = json.loads(line)
-        at, level, event = record.pop("at"), record.pop("level"), record.pop("event")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return line
-    record.pop("logger", None)
-    return " ".join([f"{at} {level}: {event}", *(f"{key}={value}" for key, value in record.items())])
-
-
-def _missing(client: WireClient, names: set[str]) -> str:
-    """What is still to come; empty when all is ready. Nodes that `down` emptied are resumed."""
-    try:
-        if not client.server(timeout_s=2.0).ready:
-            return "the daemon is not ready"
-        nodes = {node.facts.name: node for node in client.nodes()}
-        for name in names & nodes.keys():
-            if nodes[name].reason == DOWN_REASON and nodes[name].state != "up":
-                client.resume(name)
-        up = {name for name in names & nodes.keys() if nodes[name].state not in ("silent",)}
-        emptied = {name for name in up if nodes[name].reason == DOWN_REASON}
-        ready = len(up - emptied)
-        return "" if ready == len(names) else f"{ready} of {plural(len(names), 'agent')} connected"
-    except BursarError as error:
-        return f"the daemon is not ready: {error.message}"
-
-
-def _say_once(progress: Callable[[str], None], said: str, text: str) -> str:
-    if text != said:
-        progress(text)
-    return text

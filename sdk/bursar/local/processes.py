@@ -82,7 +82,7 @@ def running_below(directory: str) -> list[Ours]:
     for pid, words in _command_lines():
         flags = dict(itertools.pairwise(words))
         state_dir = Path(flags.get("--state-dir", ""))
-        if "--terminate-all" in words:
+        if "--terminate-all" in words or "--terminate-idle" in words:
             continue
         if flags.get("-m") == "bursard" and _same(str(state_dir.parent), directory):
             name = "daemon"

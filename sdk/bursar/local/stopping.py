@@ -32,16 +32,18 @@ STOP_GRACE_US: Final = 5_000_000
 KEEPER_STOP_S: Final = 20.0
 TERMINATE_S: Final = 40.0
 """How long `down` lets the agents' own clean-up end what jobs are left."""
-_ENDED: Final = re.compile(r"^ended (\d+) members? under ", re.MULTILINE)
+_COUNT: Final = re.compile(r"^(?:ended|left alone) (\d+) members? under ", re.MULTILINE)
 LIVE: Final = ("STARTING", "RUNNING", "STOPPING")
 
 
-def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
-    """Stop jobs, agents, daemon and keeper; True when something ran."""
+def stop(cluster: LocalCluster, progress: Callable[[str], None], jobs: bool = True) -> bool:
+    """Stop jobs, agents, daemon and keeper; True when something ran. Without `jobs` those go on, as they do
+    when their agent dies.
+    """
     running, keeper = cluster.processes(), cluster.keeper()
     if not running and keeper is None:
-        return _terminate_jobs(cluster.directory, progress) > 0
-    if "daemon" in running and not processes.stopped(running["daemon"]):
+        return _terminate(cluster.directory, progress, jobs) > 0
+    if jobs and "daemon" in running and not processes.stopped(running["daemon"]):
         _stop_jobs(cluster.server, progress)
     if keeper is not None:
         progress("stopping the agents and the daemon")
@@ -58,7 +60,7 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None]) -> bool:
     with contextlib.suppress(OSError):  # a full disk must not keep anything running
         kept = Kept(desired, served=cluster.kept().served)
         files.write_json(cluster.directory / files.CLUSTER, kept.to_json() if desired.agents else {})
-    _terminate_jobs(cluster.directory, progress)
+    _terminate(cluster.directory, progress, jobs)
     return True
 
 
@@ -89,8 +91,9 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
         progress(f"the daemon cannot stop the jobs ({error.message}); ending them")
 
 
-def _terminate_jobs(directory: Path, progress: Callable[[str], None]) -> int:
-    """Whatever job, supervisor or launcher is left below an agent's directory ends now. How many jobs did.
+def _terminate(directory: Path, progress: Callable[[str], None], jobs: bool) -> int:
+    """Whatever job, supervisor or launcher is left below an agent's directory ends now; without `jobs` only
+    what has no job. How many jobs there were.
 
     Raises `BursarError` when something does not end.
     """
@@ -98,7 +101,7 @@ def _terminate_jobs(directory: Path, progress: Callable[[str], None]) -> int:
     running = []
     for agent in sorted((directory / "agents").glob("*/")):
         command = [sys.executable, "-P", "-m", "bursar_agent"]
-        command += ["--state-dir", str(agent), "--terminate-all"]
+        command += ["--state-dir", str(agent), "--terminate-all" if jobs else "--terminate-idle"]
         running.append(
             subprocess.Popen(
                 command,
@@ -111,19 +114,24 @@ def _terminate_jobs(directory: Path, progress: Callable[[str], None]) -> int:
             )
         )
     outcomes = [_outcome(process, stop_at) for process in running]
-    ended = sum(count for _, count in outcomes)
-    if ended:
+    count = sum(count for _, count in outcomes)
+    if count and jobs:
         progress(
-            f"ended {plural(ended, 'running job')} without the daemon; the next `bursar up` tells"
+            f"ended {plural(count, 'running job')} without the daemon; the next `bursar up` tells"
             " them as failed, since nobody could cancel them"
+        )
+    elif count:
+        progress(
+            f"left alone: {plural(count, 'running job')}, which the next `bursar up` takes over"
+            " and `bursar down` ends"
         )
     if complaints := [said for said, _ in outcomes if said]:
         raise BursarError("\n".join(complaints))
-    return ended
+    return count
 
 
 def _outcome(process: subprocess.Popen[str], stop_at: float) -> tuple[str, int]:
-    """(what a `--terminate-all` complained about, empty when it went well; how many members it ended)."""
+    """(what a `--terminate-all` complained about, empty when it went well; how many members it found)."""
     try:
         _, said = process.communicate(timeout=max(0.1, stop_at - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -132,7 +140,7 @@ def _outcome(process: subprocess.Popen[str], stop_at: float) -> tuple[str, int]:
         return f"jobs were not ended within {TERMINATE_S:g} s; look for their processes with ps", 0
     if process.returncode:
         return said.strip() or f"exit code {process.returncode}", 0
-    found = _ENDED.search(said)
+    found = _COUNT.search(said)
     return "", int(found[1]) if found else 0
 
 
