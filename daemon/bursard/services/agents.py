@@ -48,6 +48,8 @@ PROTOCOL = 2
 PROTOCOL_PAGED = 3
 """Of a hello of several messages."""
 HEARTBEAT_US = 5_000_000
+ENDS_A_TURN = 128
+"""Of one message, before others have their turn of the loop: an end costs up to 0.3 ms."""
 HELLO_BYTES_MAX = 32 << 20
 """Of all messages of one hello."""
 HELLO_S = 30.0
@@ -138,8 +140,10 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             if reading is not None:
                 self.hub.take(link, reading(getattr(message, kind)))
             elif kind == "exits":
-                for one in message.exits.members:
-                    self.hub.take(link, _exited(one))
+                for start in range(0, words, ENDS_A_TURN):
+                    for one in message.exits.members[start : start + ENDS_A_TURN]:
+                        self.hub.take(link, _exited(one))
+                    await asyncio.sleep(0)
             elif kind == "telemetry":
                 node = self.hub.node_on(link)
                 if node is not None:
