@@ -235,6 +235,7 @@ ENDS = (
     EndFacts(job="12", cause=EndCause.CANCELLED),
     EndFacts(job="12", cause=EndCause.FAILED, started=False, detail="job 11 failed"),
     EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="cannot write the script: disk is full"),
+    EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="no account of user ann on this node"),
     EndFacts(
         **SAMPLE, cause=EndCause.FAILED, exit_code=126, detail=f"{WORKDIR} '/data': No such file or directory"
     ),

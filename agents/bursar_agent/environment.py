@@ -12,6 +12,7 @@ import pwd
 from dataclasses import dataclass
 
 from bursar.errors import InvalidRequest
+from bursar.model.ends import NO_ACCOUNT
 from bursar.steps import names
 from bursar_agent.runner.model import DEFAULT_LOG_CAP_BYTES, StartRequest
 from bursar_agent.statedir import StateDir
@@ -62,7 +63,7 @@ class Accounts:
                 entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
             except (KeyError, OverflowError):
                 raise InvalidRequest(
-                    f"user {user} does not exist on this node; create the account or keep the job away"
+                    f"{NO_ACCOUNT} of user {user} on this node; create it or keep the job away"
                 ) from None
             self._known[user] = Account(
                 entry.pw_name, entry.pw_dir, entry.pw_shell, entry.pw_uid, entry.pw_gid

@@ -139,7 +139,7 @@ def test_root_becomes_the_user_with_that_users_home_and_path(state: StateDir) ->
 
 
 def test_unknown_user_is_named(state: StateDir) -> None:
-    with pytest.raises(InvalidRequest, match="user no-such-user does not exist"):
+    with pytest.raises(InvalidRequest, match="no account of user no-such-user on this node"):
         start_request(assignment(user="no-such-user"), 1, Accounts(0), state)
 
 

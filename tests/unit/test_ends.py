@@ -66,6 +66,11 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "start failed: the job on n1 could not be started: cannot write the script",
         ),
         (
+            facts(C.START_FAILED, rank=0, node="n1", detail="no account of user ann on this node"),
+            "no_account", "no account",
+            "no account: the job on n1 could not be started: no account of user ann on this node",
+        ),
+        (
             facts(C.FAILED, rank=0, exit_code=126, detail="working directory '/x': No such file"),
             "workdir", "no working directory",
             "bad working directory: the job could not be started: working directory '/x': No such file",

@@ -57,3 +57,9 @@ def test_every_event_is_told_as_it_was() -> None:
     assert {name: now.get(name) for name in before} == before, "see the head of this file"
     others = [line for line in found if "): " not in line]
     assert others == [line for line in GOLDEN.read_text().splitlines() if "): " not in line]
+
+
+def test_a_user_without_an_account_is_told_as_such() -> None:
+    data = {"node_id": "n-1", "how": "could not start", "job_id": "user:ann"}
+    event = {"kind": "node-misbehaved", "actor": "", "subject": "", "names": {}, "data": data}
+    assert sentence(event) == "node n-1 misbehaved with jobs of ann: could not start"

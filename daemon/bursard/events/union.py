@@ -380,7 +380,9 @@ class NodeQuarantined(msgspec.Struct, frozen=True, tag="node-quarantined"):
 
 
 class NodeMisbehaved(msgspec.Struct, frozen=True, tag="node-misbehaved"):
-    """A node did what is no lie once: `how`, in words; `job_id`: the job that it could not start."""
+    """A node did what is no lie once: `how`, in words; `job_id`: the job that it could not start,
+    or `user:NAME` who has no account there.
+    """
 
     node_id: str
     how: str

@@ -598,7 +598,8 @@ class Fleet:
             return conduct.misbehaved(node, conduct.LOST, self.engine.now())
         if kept.cause is not EndCause.START_FAILED or attempt.stop_cause is not None:
             return []
-        return conduct.misbehaved(node, conduct.NOT_STARTED, self.engine.now(), attempt.job_id)
+        job = self.engine.state.jobs[attempt.job_id]
+        return conduct.not_started(node, job, kept.message, self.engine.now())
 
     def _misbehaved(self, node: NodeRecord, how: str) -> None:
         self.engine.commit(conduct.misbehaved(node, how, self.engine.now()), "bursard")

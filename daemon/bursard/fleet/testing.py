@@ -111,8 +111,8 @@ class World:
         now = self.engine.now()
         self.engine.commit(policies.apply_documents(self.state, parse_documents(text, "test"), now), "test")
 
-    def submit(self, **spec: Any) -> JobRecord:
-        """One job of `ann`: one CPU for at most an hour unless told otherwise."""
+    def submit(self, user: str = "ann", **spec: Any) -> JobRecord:
+        """One job of `user`: one CPU for at most an hour unless told otherwise."""
         wanted: dict[str, Any] = {
             "project": "p",
             "command": ("true",),
@@ -120,9 +120,20 @@ class World:
             "time_limit_us": 3_600_000_000,
         }
         job_spec = JobSpec(**(wanted | spec))
-        events = jobs.submit(self.state, self.ids, user="ann", spec=job_spec)
-        self.engine.commit(events, "ann")
+        events = jobs.submit(self.state, self.ids, user=user, spec=job_spec)
+        self.engine.commit(events, user)
         return self.state.jobs[events[0].job_id]  # type: ignore[union-attr]
+
+    def fail_to_start(self, node: str = "n-1", message: str = "") -> int:
+        """Whatever the node was given and has not started fails there; how many that were."""
+        given = [
+            self.state.attempts[attempt_id]
+            for attempt_id, rank in self.node(node).live.items()
+            if not self.state.attempts[attempt_id].members[rank].started_at
+        ]
+        for attempt in given:
+            self.exited_of(attempt, EndCause.START_FAILED, started=False, message=message)
+        return len(given)
 
     def cycle(self) -> None:
         """Place what can be placed, also ahead of need, and let everything become durable."""

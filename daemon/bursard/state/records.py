@@ -258,7 +258,8 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         live: (attempt id, rank) of what it holds.
         open: by kind, what its own time cost in the current hour, not yet posted.
         misbehaved: by kind (`decide.conduct`), when, the newest `TIMES_KEPT`.
-        not_started: jobs that could not be started there, since the last one that was.
+        not_started: jobs that could not be started there, since the last one that was; `user:NAME` for all of
+            one who has no account there.
     """
 
     id: str

@@ -102,7 +102,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "named": f" {spec['name']!r}" if spec.get("name") else "",
         "project": spec.get("project", "default"),
         "node": facts.get("name", ""),
-        "withjob": f" with job {data['job_id']}" if data.get("job_id") else "",
+        "withjob": _with(data.get("job_id", "")),
         "because": f": {data['message']}" if data.get("message") else "",
         "flapping": f"; {data['refused']} hellos before were refused as too many"
         if data.get("refused")
@@ -129,6 +129,15 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "running": plural(len(data.get("holds") or []), "attempt"),
         "where": data.get("project") or "the whole site",
     }
+
+
+def _with(job: str) -> str:
+    """With what a node misbehaved: a job, or all of a user who has no account there."""
+    return (
+        f" with jobs of {job.removeprefix('user:')}"
+        if job.startswith("user:")
+        else job and f" with job {job}"
+    )
 
 
 def _named(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

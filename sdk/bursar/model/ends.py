@@ -23,6 +23,8 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 WORKDIR: Final = "working directory"
 """How an agent begins to say that a member's directory is not there."""
+NO_ACCOUNT: Final = "no account"
+"""How it begins to say that its node does not know the job's user."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
@@ -77,6 +79,8 @@ REMEDIES: Final = {
     "never_started": "mend what it waited for, and submit it again",
     "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failure], max: 2,"
     " avoid_same_node: true}` tries another",
+    "no_account": "have the account made on NODE, or keep the job away from it:"
+    " `constraints: {node: '!NODE'}` in `resources`",
     "workdir": "name a directory that the node has with --workdir, or make it there for the job's account",
     "not_found": "give its whole path, put its directory into PATH with --env, or install it in `setup`",
     "not_executable": "make it executable with `chmod +x`, or run it by its interpreter: `python FILE`,"
@@ -102,6 +106,8 @@ def kind_of(end: EndFacts) -> str:
         return "never_started"
     if end.cause in _STARTS and end.detail.startswith(WORKDIR):
         return "workdir"
+    if end.cause is EndCause.START_FAILED and end.detail.startswith(NO_ACCOUNT):
+        return "no_account"
     if end.cause is not EndCause.FAILED:
         return end.cause.value
     if end.detail.startswith("setup "):
@@ -179,6 +185,8 @@ def sentence_of(end: EndFacts) -> str:
             return f"idle: it was stopped because its devices did nothing{detail}"
         case "workdir":
             return f"bad working directory: {who} could not be started{detail}"
+        case "no_account":
+            return f"no account: {who} could not be started{detail}"
         case "start_failed":
             return f"start failed: {who} could not be started{detail}"
         case "setup":

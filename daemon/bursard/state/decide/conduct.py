@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 from bursar.clock import SECOND_US
+from bursar.model.ends import NO_ACCOUNT
 from bursard.events import Event, NodeMisbehaved, NodeQuarantined
-from bursard.state.records import NodeRecord
+from bursard.state.records import JobRecord, NodeRecord
 
 BOOTED: Final = "was booted"
 KIND_CHANGED: Final = "changed its kind of devices"
@@ -25,6 +26,14 @@ MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5}
 """So often within `WINDOW_US`, and not once more."""
 START_FAILURES_MAX = 5
 """Jobs in a row that could not be started, with none in between that was."""
+
+
+def not_started(node: NodeRecord, job: JobRecord, message: str, at: int) -> list[Event]:
+    """It could not start this job, and said why. For want of an account it is the user that counts, once: the
+    jobs are as many as that user likes, and others may have an account there.
+    """
+    counted = f"user:{job.user}" if message.startswith(NO_ACCOUNT) else job.id
+    return misbehaved(node, NOT_STARTED, at, counted)
 
 
 def misbehaved(node: NodeRecord, how: str, at: int, job_id: str = "") -> list[Event]:
