@@ -70,8 +70,8 @@ def start(number: int) -> s.SendStarted:
     return s.SendStarted(attempt_id=f"att_{number}", rank=0, pid=7, boot_us=5)
 
 
-def end(number: int) -> s.SendExited:
-    return s.SendExited(f"att_{number}", 0, Exit(cause=EndCause.COMPLETED, exit_code=0))
+def end(number: int, line: int = 0) -> s.SendExited:
+    return s.SendExited(f"att_{number}", 0, Exit(cause=EndCause.COMPLETED, exit_code=0), line=line)
 
 
 def heart() -> pb.AgentMessage:
@@ -166,6 +166,45 @@ def test_ends_leave_together_after_a_moment_or_at_once_when_they_are_many(gather
         assert len(bench.queued()) == 2
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("answer", ["work", "connection"])
+def test_ends_of_a_line_wait_while_what_was_told_before_is_unanswered(answer: str) -> None:
+    async def story() -> None:
+        bench = Bench()
+        link = bench.opened()
+        link.send_exited(end(1, line=1))
+        told(link, FIRST_S)
+        assert bench.queued() == [("exited", "att_1")], "there are as many as wait"
+        link.send_exited(end(2, line=3))
+        link.send_exited(end(3, line=2))
+        link.send_exited(end(4, line=1))
+        timer = link._end_timer
+        assert timer is not None
+        assert timer.when() == FIRST_S + room.LINE_GATHER_S, "more work may be on its way"
+        link.send_exited(end(5))
+        told(link, FIRST_S)
+        assert bench.queued()[1:] == [("exits", "att_2", "att_3", "att_4", "att_5")], "a share is free"
+        if answer == "work":
+            link._take(pb.DaemonMessage(assign=pb.AssignBatch(epoch=1)))
+        else:
+            link._closed()
+            bench.opened()
+        bench.link._queue.clear()
+        link.send_exited(end(6, line=1))
+        told(link, FIRST_S)
+        assert bench.queued() == [("exited", "att_6")]
+
+    def told(link: Link, at_s: float) -> None:
+        assert link._end_timer is not None
+        assert link._end_timer.when() == at_s
+        link.flush_ends()  # as the timer does
+
+    with pytest.MonkeyPatch.context() as patch:
+        loop = asyncio.new_event_loop()
+        patch.setattr(loop, "time", lambda: FIRST_S)
+        loop.run_until_complete(story())
+        loop.close()
 
 
 def test_live_readings_do_not_wait_behind_a_long_queue() -> None:

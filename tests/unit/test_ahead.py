@@ -91,14 +91,14 @@ def test_short_jobs_wait_behind_each_other_for_one_place() -> None:
     content(made)
 
 
-@pytest.mark.parametrize(("held_us", "depth"), [(1_000, 8), (60_000, 4), (120_000, 2), (248_001, 0)])
+@pytest.mark.parametrize(("held_us", "depth"), [(1_000, 16), (60_000, 4), (120_000, 2), (248_001, 0)])
 def test_a_line_is_no_longer_than_a_quarter_of_a_second_of_work(held_us: int, depth: int) -> None:
     made = world(short=0)
     for _ in range(ahead.SHORT_ENDS_MIN):
         job = made.submit(options=WHOLE)
         made.cycle()
         run(made, job, held_us)
-    jobs = line(made, 12)
+    jobs = line(made, 20)
     assert sum(job.state is JobState.STARTING for job in jobs) == 1 + depth
 
 

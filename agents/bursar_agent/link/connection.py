@@ -98,6 +98,8 @@ class Link:
         self._start_timer: asyncio.TimerHandle | None = None
         self._ends: list[pb.Exited] = []
         self._end_timer: asyncio.TimerHandle | None = None
+        self._unanswered = False
+        """The daemon has given no work since it was told of ends."""
         self._wake = asyncio.Event()
         self._open = False
         self._welcomed = False
@@ -164,7 +166,8 @@ class Link:
 
     def send_exited(self, instruction: s.SendExited, *, gather: bool = False) -> None:
         """Report an end, with all others of this turn of the loop; `gather`: wait a moment for more. One
-        whose share went on waits longer, while more of the line is left than there are ends to tell.
+        whose share went on waits longer, while more of the line is left than there are ends to tell, or more
+        work may be on its way: telling of the shrinking rest in ever smaller messages would not hasten it.
         """
         if not self._open:
             return
@@ -172,7 +175,7 @@ class Link:
         self._ends.append(wire.exited(instruction))
         if len(self._ends) >= ENDS_MAX:
             self.flush_ends()
-        elif len(self._ends) < instruction.line:
+        elif instruction.line and (self._unanswered or len(self._ends) < instruction.line):
             self._flush_within(LINE_GATHER_S)
         else:
             self._flush_within(END_GATHER_S if gather else 0.0)
@@ -194,6 +197,7 @@ class Link:
         ends, self._ends = self._ends, []
         if ends:
             self.send(wire.exits(ends))
+            self._unanswered = True
 
     def send_telemetry(self, message: pb.AgentMessage) -> None:
         """Lossy: not behind a long queue, not before the Welcome."""
@@ -272,6 +276,8 @@ class Link:
             return
         if isinstance(event, wire.Refusal):
             raise RefusedByDaemon(f"{event.message} ({event.reason})")
+        if isinstance(event, s.Assigned):
+            self._unanswered = False
         if isinstance(event, s.Welcomed):
             self._welcomed = True
             self._problem, self._problem_count = "", 0
@@ -306,6 +312,7 @@ class Link:
         self._starts.clear()
         self._ends.clear()
         self.flush_ends()
+        self._unanswered = False
         self._overflow = False
         self._on_event(s.Disconnected())
         return welcomed
