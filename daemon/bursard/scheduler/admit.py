@@ -42,10 +42,14 @@ class Rooms:
         self.budgets = budgets
         self.currency = currency
         self._promised: dict[str, int] = {}
+        self._left: dict[str, int] = {}
 
     def room_nanos(self, budget: str) -> int:
         """Room left for further holds."""
-        return self.budgets[budget].room_nanos - self._promised.get(budget, 0)
+        left = self._left.get(budget)
+        if left is None:
+            left = self._left[budget] = self.budgets[budget].room_nanos - self._promised.get(budget, 0)
+        return left
 
     def promised_nanos(self, budget: str) -> int:
         """What this plan has promised of it."""
@@ -55,6 +59,7 @@ class Rooms:
         """Spend room."""
         for budget in budgets:
             self._promised[budget] = self._promised.get(budget, 0) + nanos
+            self._left.pop(budget, None)
 
     def admit(self, job_class: JobClass, rate_nanos_per_hour: int, limit_us: int = 0) -> Admitted | Refusal:
         """May a gang of this class start at this rate?

@@ -24,7 +24,7 @@ from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.gang import gang_rate
-from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
@@ -44,6 +44,8 @@ class Reservation:
         self.rate_nanos_per_hour = rate
         self.hold_nanos = hold_nanos
         self._stops: dict[tuple[int, int], bool] = {}
+        self._fits_beside: dict[int, bool] = {}
+        """By table, whether a node of the claim has room for a member beside it: what has none, gets none."""
 
     @cached_property
     def rows(self) -> Rows:
@@ -67,11 +69,21 @@ class Reservation:
 
     def stops(self, world: World, table: Table, count: int) -> bool:
         """Is there no place for a gang that outlives the shadow time, now and for the rest of this plan?"""
-        known = self._stops.get((id(table), count))
+        known = self._stops.get((table.number, count))
         if known is None:
             room = world.fits_elsewhere(table, self.rows) + self.room_for(table.request)
-            known = self._stops[id(table), count] = room < count
+            known = self._stops[table.number, count] = room < count
         return known
+
+    def is_clear_of(self, table: Table, rows: list[int]) -> bool:
+        """Are these best nodes of all also the best of what is left beside the claim? So they are when none
+        of them is claimed, and no claimed node has room beside the claim.
+        """
+        known = self._fits_beside.get(table.number)
+        if known is None or known:
+            known = any(has_room(later, table.request) for later in self.left.values())
+            self._fits_beside[table.number] = known
+        return not known and self.left.keys().isdisjoint(rows)
 
     def usable(self, free: Free, row: int) -> NodeState:
         """What a job that outlives the shadow time may use of a node."""
@@ -96,7 +108,7 @@ class Reservation:
                     fits.append(state)
         rows = table.best_but(world.packing, count, self.rows, fits)
         if len(rows) < count:
-            self._stops[id(table), count] = True
+            self._stops[table.number, count] = True
         return rows
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
@@ -173,18 +185,31 @@ def _earliest(
     releases: Releases,
     now: int,
 ) -> _Option | NoClaim:
-    """When and where one alternative can first start.
-
-    The more ends have come, the cheaper the cheapest nodes that have room: the first moment at which money
-    admits them is found by halving.
-    """
+    """When and where one alternative can first start."""
     count = job_class.nodes
     if table.usable_count < count:
         return NoClaim(money=False)
-    first = releases.first_fit(table.request, now)
-    rows = np.flatnonzero(table.usable & (first != NEVER))
+    for soonest in (count, 0):
+        # Money may refuse the soonest nodes: then all that will ever have room are looked at.
+        first = releases.first_fit(table.request, now, table.usable, soonest)
+        found = _first_paid(world, table, job_class, rooms, first)
+        if found is not None:
+            at, nodes = found
+            return _Option(at, gang_rate(table, nodes), option, nodes, table)
+    return NoClaim(money=int((first != NEVER).sum()) >= count)
+
+
+def _first_paid(
+    world: World, table: Table, job_class: JobClass, rooms: Rooms, first: Ints
+) -> tuple[int, list[int]] | None:
+    """The first moment at which so many nodes have room that money admits the cheapest of them, and those.
+
+    The more ends have come, the cheaper the cheapest nodes that have room: the moment is found by halving.
+    """
+    count = job_class.nodes
+    rows = np.flatnonzero(first != NEVER)
     if len(rows) < count:
-        return NoClaim(money=False)
+        return None
     rates = table.rates[rows]
     rows = rows[np.lexsort((world.place[rows], rates, rates < 0))]
     at = first[rows]
@@ -202,9 +227,8 @@ def _earliest(
     if pays(low):
         high = low
     elif not pays(high):
-        return NoClaim(money=True)
+        return None
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if pays(middle) else (middle + 1, high)
-    nodes = chosen(high)
-    return _Option(int(moments[high]), gang_rate(table, nodes), option, nodes, table)
+    return int(moments[high]), chosen(high)

@@ -121,11 +121,21 @@ class Free:
 
     def large(self, milli: int) -> NDArray[np.int16]:
         """Devices per node (n) with so many thousandths free."""
+        size = self.size_of(milli)
+        found: NDArray[np.int16] = self._large[size]
+        return found
+
+    def size_of(self, milli: int) -> int:
+        """The number of a size of devices."""
         size = self._sizes.get(milli)
         if size is None:
             size = self._sizes[milli] = len(self._milli)
             self._milli = np.append(self._milli, milli)
             column = (self.gpus >= milli).sum(axis=1, dtype=np.int16)
             self._large = np.concatenate([self._large, column[None, :]])
-        found: NDArray[np.int16] = self._large[size]
+        return size
+
+    def sizes_at(self, rows: int | Rows) -> NDArray[np.int16]:
+        """Devices of each size that are free on one node (sizes), or on m of them (sizes, m)."""
+        found: NDArray[np.int16] = self._large[:, rows]
         return found

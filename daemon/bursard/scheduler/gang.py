@@ -55,6 +55,8 @@ def choose(
     Args:
         limit_us: the job's time limit; 0: the class has it.
     """
+    if len(tables) == 1:
+        return _only(tables[0], job_class, rooms, best, limit_us)
     found: list[tuple[tuple[int, int, int], Table, list[int]]] = []
     for option, table in enumerate(tables):
         if table.usable_count < job_class.nodes:
@@ -75,6 +77,17 @@ def choose(
             return Choice(option, table, rows, answer)
         refusals.append((option, answer))
     return NoChoice(tuple(refusals))
+
+
+def _only(table: Table, job_class: JobClass, rooms: Rooms, best: Best, limit_us: int) -> Choice | NoChoice:
+    """The same when there is one alternative: most jobs have no other."""
+    if table.usable_count < job_class.nodes:
+        return NO_ROOM
+    rows = best(table, job_class.nodes)
+    if len(rows) < job_class.nodes:
+        return NO_ROOM
+    answer = rooms.admit(job_class, gang_rate(table, rows), limit_us)
+    return Choice(0, table, rows, answer) if isinstance(answer, Admitted) else NoChoice(((0, answer),))
 
 
 def place(nodes: NodeColumns, choice: Choice, free: Callable[[int], list[int]]) -> tuple[Placement, ...]:

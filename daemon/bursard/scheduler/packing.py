@@ -16,10 +16,8 @@ from bursar_policies.scorers import NodeState, NodeStates, Scorer
 from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.kinds import Kinds
 
-FEW = 4
-"""Up to so many rows the plain form is faster."""
-STATES_MAX = 1 << 20
-"""Different states that are told apart; past it all are forgotten."""
+STATES_MAX = 1 << 18
+"""Different states that are told apart beyond one for each node; past it all are forgotten."""
 
 
 class Packing:
@@ -33,29 +31,36 @@ class Packing:
 
     def __init__(self, free: Free, scorers: tuple[Scorer, ...], kinds: Kinds) -> None:
         self.free = free
-        self._scorers = scorers
+        self._by_state = [scorer for scorer in scorers if not scorer.by_row]
         self._kinds: list[int] = kinds.of.tolist()
         self._base = np.zeros(free.count, dtype=np.int64)
         self.least = np.zeros(free.count, dtype=np.int64)
         self.state = np.zeros(free.count, dtype=np.int64)
-        self._states: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
-        self._alike: list[int] = []
-        """How many nodes are in each state, and one more for each time that one came back to it."""
         every = NodeStates(free.every, free.cpu, free.memory, free.gpus)
         self.by_row = np.zeros(free.count, dtype=np.int64)
         for scorer in scorers:
-            if scorer.by_row:
+            if scorer.by_row and not scorer.relative:
                 self.by_row += scorer.of_nodes(every)
+        self._forget()
         self.rescore(free.every)
+
+    def _forget(self) -> None:
+        self._states: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
+        self._scores: list[tuple[int, int]] = []
+        """Of each state, what it measures where the rise counts, and the least that a placement costs."""
+        self._alike: list[int] = []
+        """How many nodes are in each state."""
+        self.state[:] = -1
 
     def cost(self, after: NodeState) -> int:
         """How good one node looks after a placement."""
-        return sum([scorer.of_node(after) for scorer in self._scorers]) - int(self._base[after.row])
+        total = sum([scorer.of_node(after) for scorer in self._by_state])
+        return total + int(self.by_row[after.row] - self._base[after.row])
 
     def costs(self, after: NodeStates) -> NDArray[np.int64]:
         """The same for many nodes."""
-        total: NDArray[np.int64] = -self._base[after.rows]
-        for scorer in self._scorers:
+        total: NDArray[np.int64] = self.by_row[after.rows] - self._base[after.rows]
+        for scorer in self._by_state:
             total += scorer.of_nodes(after)
         return total
 
@@ -66,48 +71,29 @@ class Packing:
 
     def rescore(self, rows: Rows) -> None:
         """These nodes were written."""
+        if len(self._states) + len(rows) > STATES_MAX + self.free.count:
+            self._forget()
+            rows = self.free.every
         for row in rows.tolist():
-            self._note(self.free.state(row))
-        if len(rows) <= FEW:
-            for row in rows.tolist():
-                self._rescore_one(self.free.state(row))
-            return
-        free = self.free
-        states = NodeStates(rows, free.cpu[rows], free.memory[rows], free.gpus[rows])
-        total = np.zeros(len(rows), dtype=np.int64)
-        least = np.zeros(len(rows), dtype=np.int64)
-        for scorer in self._scorers:
-            if scorer.relative:
-                total += scorer.of_nodes(states)
-            least += scorer.least_of_nodes(states)
-        self._base[rows] = total
-        self.least[rows] = least - total
+            self.rescore_one(row)
 
     def rescore_one(self, row: int) -> None:
         """This node was written."""
-        state = self.free.state(row)
-        self._note(state)
-        self._rescore_one(state)
-
-    def _rescore_one(self, state: NodeState) -> None:
-        total = sum([scorer.of_node(state) for scorer in self._scorers if scorer.relative])
-        least = sum([scorer.least_of_node(state) for scorer in self._scorers])
-        self._base[state.row] = total
-        self.least[state.row] = least - total
-
-    def _note(self, state: NodeState) -> None:
-        key = (self._kinds[state.row], state.cpu_milli, state.memory_bytes, tuple(sorted(state.gpus)))
+        _, cpu, memory, gpus = state = self.free.state(row)
+        key = (self._kinds[row], cpu, memory, tuple(sorted(gpus)))
         found = self._states.get(key)
         if found is None:
-            if len(self._states) >= STATES_MAX:
-                self._forget()
             found = self._states[key] = len(self._alike)
             self._alike.append(0)
+            self._scores.append(self._score(state))
         self._alike[found] += 1
-        self.state[state.row] = found
+        if (before := int(self.state[row])) >= 0:
+            self._alike[before] -= 1
+        self.state[row] = found
+        base, least = self._scores[found]
+        self._base[row] = base
+        self.least[row] = least + int(self.by_row[row])
 
-    def _forget(self) -> None:
-        """Every node is alone in a state of its own until it is written again."""
-        self._states = {}
-        self.state[:] = self.free.every
-        self._alike = [1] * self.free.count
+    def _score(self, state: NodeState) -> tuple[int, int]:
+        base = sum([scorer.of_node(state) for scorer in self._by_state if scorer.relative])
+        return base, sum([scorer.least_of_node(state) for scorer in self._by_state]) - base

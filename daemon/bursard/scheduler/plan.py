@@ -13,7 +13,6 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from bursar.model import ReasonCode
-from bursar.words import plural
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
@@ -94,8 +93,6 @@ class Planner:
         self.reservation: Reservation | None = None
         self.considered = 0
         self._heads: list[_Head] = []
-        self._full: set[tuple[int, int]] = set()
-        """Tables that had too few nodes for a gang of so many: nor will they have more in this plan."""
         self._ranking = Ranking(snapshot.queues)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
@@ -156,7 +153,11 @@ class Planner:
         if isinstance(answer, gang.NoChoice):
             return self._wait(lane, answer)
         reservation, gpus = self.reservation, self.world.free.gpus
-        if reservation is None or self.now + answer.admitted.hold_us <= reservation.at:
+        if (
+            reservation is None
+            or self.now + answer.admitted.hold_us <= reservation.at
+            or (len(tables) == 1 and reservation.is_clear_of(answer.table, answer.rows))
+        ):
             members = gang.place(self.world.nodes, answer, lambda row: gpus[row].tolist())
             self._start(lane, answer, members)
             return None
@@ -184,16 +185,10 @@ class Planner:
         if job_class.max_cost_nanos or self.now + lane.hold_us <= claim.at:
             return False
         nodes = job_class.nodes
-        some = any(world.may_fit(table, nodes) for table in lane.tables)
-        return some and all(claim.stops(world, table, nodes) for table in lane.tables)
+        return all(claim.stops(world, table, nodes) for table in lane.tables)
 
     def _best(self, table: Table, count: int) -> list[int]:
-        if (id(table), count) in self._full or not self.world.may_fit(table, count):
-            return []
-        rows = table.best(self.world.packing, count)
-        if len(rows) < count:
-            self._full.add((id(table), count))
-        return rows
+        return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
 
     @property
     def releases(self) -> Releases:
@@ -286,7 +281,7 @@ class Planner:
             time_limit_us=admitted.time_limit_us,
             hold_nanos=admitted.hold_nanos,
             budgets=budgets,
-            why=f"{choice.table.usable_count} of {plural(self.world.count, 'node')} could serve it",
+            why=choice.table.served,
             queue=lane.index,
             asked_us=lane.limit_us,
         )

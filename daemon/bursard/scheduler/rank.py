@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 
-from bursar_policies.decision import JobClass, PendingQueue, Verdict
+from bursar_policies.decision import PendingQueue, Verdict
 from bursard.scheduler.table import Table
 
-NO_BOUND = np.iinfo(np.int64).max
+NO_BOUND = int(np.iinfo(np.int64).max)
 
 
 class Lane:
@@ -27,29 +27,42 @@ class Lane:
     behind it that ask for the same thing for as long or longer.
 
     Attributes:
+        job_class: of the queue, without a limit.
         position: of the job that is looked at; -1 behind the last. limit_us: its time limit.
         below_us: only jobs that hold for less are looked at.
         verdicts: what stopped jobs of it, with falling `from_hold_us`.
     """
 
+    __slots__ = (
+        "_limits_us",
+        "_orders",
+        "below_us",
+        "index",
+        "job_class",
+        "limit_us",
+        "overhead_us",
+        "position",
+        "queue",
+        "tables",
+        "verdicts",
+    )
+
     def __init__(self, index: int, queue: PendingQueue) -> None:
         self.index = index
         self.queue = queue
-        self._go_to(0 if len(queue.jobs) else -1)
-        self.below_us = int(NO_BOUND)
+        job_class = self.job_class = queue.job_class
+        self._orders, self._limits_us = queue.jobs.orders, queue.jobs.limits_us
+        self.position, self.limit_us = -1, 0
+        if self._orders.size:
+            self.position, self.limit_us = 0, self._limits_us.item(0)
+        self.below_us = NO_BOUND
         self.verdicts: list[Verdict] = []
         self.tables: tuple[Table, ...] = ()
-        job_class = queue.job_class
         self.overhead_us = job_class.hold_us - job_class.time_limit_us
-
-    @property
-    def job_class(self) -> JobClass:
-        """Of the queue, without a limit."""
-        return self.queue.job_class
 
     def _go_to(self, position: int) -> None:
         self.position = position
-        self.limit_us = int(self.queue.jobs.limits_us[position]) if position >= 0 else 0
+        self.limit_us = self._limits_us.item(position) if position >= 0 else 0
 
     @property
     def hold_us(self) -> int:
@@ -58,11 +71,14 @@ class Lane:
 
     def go_on(self) -> None:
         """To the next job that may be looked at."""
-        self._go_to(self.following(self.position, self.below_us))
+        if self.below_us > 0:
+            self._go_to(self.following(self.position, self.below_us))
+        else:
+            self.position = -1
 
     def hold_at(self, position: int) -> int:
         """Of any of its jobs."""
-        return int(self.queue.jobs.limits_us[position]) + self.overhead_us
+        return self._limits_us.item(position) + self.overhead_us
 
     @property
     def job_id(self) -> str:
@@ -71,15 +87,15 @@ class Lane:
 
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""
-        return -self.queue.priority, int(self.queue.jobs.orders[position])
+        return -self.queue.priority, self._orders.item(position)
 
     def following(self, position: int, below_us: int) -> int:
         """The next job behind a position that holds for less; -1 for none."""
         if below_us <= 0:
             return -1
-        limits_us = self.queue.jobs.limits_us[position + 1 :]
         if below_us == NO_BOUND:
-            return position + 1 if len(limits_us) else -1
+            return position + 1 if position + 1 < self._limits_us.size else -1
+        limits_us = self._limits_us[position + 1 :]
         shorter = limits_us < below_us - self.overhead_us
         found = int(shorter.argmax()) if len(shorter) else 0
         return position + 1 + found if found < len(shorter) and shorter[found] else -1
@@ -101,7 +117,7 @@ class Ranking:
 
     def __init__(self, queues: Sequence[PendingQueue]) -> None:
         self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
-        self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if len(lane.queue.jobs)]
+        self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if lane.position == 0]
         heapq.heapify(self._heap)
 
     def __bool__(self) -> bool:

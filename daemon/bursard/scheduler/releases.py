@@ -1,13 +1,13 @@
 """What ends when, by node: where a claim looks for room to come.
 
-Why     30,000 members are columns, sorted by node and end, with what has been given back up to each of
-        them beside it. When each node first has room for a request is then one comparison of columns, for
-        all nodes at once; what a claim leaves is worked out for the few nodes that it takes.
+Why     30,000 members are columns. Sorted by node and end, with what has been given back up to each of them
+        beside it, when each node first has room for a request is one comparison of columns for all nodes.
+        A claim takes the soonest few, so mostly the ends of the next minutes are sorted, and no others; what
+        a claim leaves is worked out for the few nodes that it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,25 +16,16 @@ from numpy.typing import NDArray
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import GPU_SLOTS_MAX, MemberColumns, Placement
 from bursar_policies.scorers import NodeState
-from bursard.scheduler.free import Free
+from bursard.scheduler.free import Free, Mask
 
 NEVER = np.iinfo(np.int64).max
 Ints = NDArray[np.int64]
 
 
-class _Release(NamedTuple):
-    """One member's latest end and what it gives back. gpu_milli: thousandths per device."""
+class _Members(NamedTuple):
+    """Columns of members (m): row, end, and what each gives back; gpus (m, slots)."""
 
-    ends_at: int
-    cpu_milli: int
-    memory_bytes: int
-    gpu_milli: Sequence[int]
-
-
-class _Sorted(NamedTuple):
-    """Members by node, soonest end first. cpu, memory (m), gpus (m, slots): given back there by then."""
-
-    node: NDArray[np.intp]
+    node: Ints
     ends_at: Ints
     cpu: Ints
     memory: Ints
@@ -47,21 +38,34 @@ class Releases:
     def __init__(self, running: MemberColumns, free: Free) -> None:
         self._running = running
         self._free = free
-        self._started: list[tuple[int, _Release]] = []
-        self._sorted: _Sorted | None = None
+        self._started: list[tuple[int, int, int, int, list[int]]] = []
+        self._all: _Members | None = None
 
     def add(self, member: Placement, ends_at: int) -> None:
         """This plan starts one."""
         held = [0] * GPU_SLOTS_MAX
         for share in member.devices:
             held[share.index] += share.milli
-        self._started.append((member.node, _Release(ends_at, member.cpu_milli, member.memory_bytes, held)))
-        self._sorted = None
+        self._started.append((member.node, ends_at, member.cpu_milli, member.memory_bytes, held))
+        self._all = None
 
-    def first_fit(self, request: ResourceRequest, now: int) -> Ints:
-        """When each node (n) first has room for one member, as ends come; `NEVER` where none brings it."""
-        free, members = self._free, self._by_node()
-        at: Ints = np.where(free.fitting(request), now, NEVER)
+    def first_fit(
+        self, request: ResourceRequest, now: int, among: Mask | None = None, soonest: int = 0
+    ) -> Ints:
+        """When each node (n) first has room for one member, as ends come; `NEVER` where none brings it.
+
+        Args:
+            among: bool (n), the nodes that are asked about, all by default; `NEVER` for the others.
+            soonest: so many of the soonest are enough to know; others may be said to be `NEVER`. 0: all.
+        """
+        free = self._free
+        if among is None:
+            among = np.ones(free.count, dtype=np.bool_)
+        at: Ints = np.where(free.fitting(request) & among, now, NEVER)
+        if soonest:
+            members = _summed(self._members(among, self._all_free_at(at, now, among, soonest)))
+        else:
+            members = self._every_member()
         node = members.node
         fits = free.cpu[node] + members.cpu >= request.cpu_milli
         fits &= free.memory[node] + members.memory >= request.memory_bytes
@@ -72,49 +76,67 @@ class Releases:
         found = np.flatnonzero(fits)
         nodes, first = np.unique(node[found], return_index=True)
         at[nodes] = np.minimum(at[nodes], np.maximum(members.ends_at[found[first]], now))
+        at[~among] = NEVER
         return at
+
+    def _every_member(self) -> _Members:
+        if self._all is None:
+            self._all = _summed(self._members(np.ones(self._free.count, dtype=np.bool_), NEVER))
+        return self._all
+
+    def _all_free_at(self, at: Ints, now: int, among: Mask, count: int) -> int:
+        """When so many nodes will have given back all they can. A node has room then at the latest, so the
+        few ends until then say which are the soonest, of many thousands.
+        """
+        last = np.full(self._free.count, -1, dtype=np.int64)
+        np.maximum.at(last, self._running.node, self._running.ends_at)
+        for row, ends_at, *_ in self._started:
+            last[row] = max(int(last[row]), ends_at)
+        last = np.where(at == now, now, np.where(last < 0, NEVER, np.maximum(last, now)))[among]
+        return int(np.partition(last, count - 1)[count - 1]) if len(last) >= count else NEVER
 
     def state_at(self, row: int, at: int) -> NodeState:
         """A node after everything that ends by then has ended."""
-        state, members = self._free.state(row), self._by_node()
-        begins, ends = np.searchsorted(members.node, (row, row + 1)).tolist()
-        last = begins + int(np.searchsorted(members.ends_at[begins:ends], at, side="right")) - 1
-        if last < begins:
-            return state
+        state, among = self._free.state(row), np.zeros(self._free.count, dtype=np.bool_)
+        among[row] = True
+        members = self._members(among, at)
         gpus = [
             left if left < 0 else min(MILLI, left + given)
-            for left, given in zip(state.gpus, members.gpus[last].tolist(), strict=True)
+            for left, given in zip(state.gpus, members.gpus.sum(axis=0).tolist(), strict=True)
         ]
-        cpu, memory = int(members.cpu[last]), int(members.memory[last])
+        cpu, memory = int(members.cpu.sum()), int(members.memory.sum())
         return NodeState(row, state.cpu_milli + cpu, state.memory_bytes + memory, gpus)
 
-    def _by_node(self) -> _Sorted:
-        if self._sorted is None:
-            self._sorted = self._sort()
-        return self._sorted
+    def _members(self, among: Mask, until: int) -> _Members:
+        """Those on some nodes that end by then."""
+        running, slots = self._running, self._free.slots
+        wanted = np.flatnonzero(among[running.node] & (running.ends_at <= until))
+        found = _Members(
+            running.node[wanted],
+            running.ends_at[wanted],
+            running.cpu_milli[wanted],
+            running.memory_bytes[wanted],
+            running.gpu_milli[wanted, :slots].astype(np.int64),
+        )
+        started = [one for one in self._started if among[one[0]] and one[1] <= until]
+        if not started:
+            return found
+        node, ends_at, cpu, memory, gpus = (
+            np.array(column, dtype=np.int64) for column in zip(*started, strict=True)
+        )
+        more = _Members(node, ends_at, cpu, memory, gpus[:, :slots])
+        return _Members(*(np.concatenate(pair) for pair in zip(found, more, strict=True)))
 
-    def _sort(self) -> _Sorted:
-        running, started, slots = self._running, self._started, self._free.slots
-        releases = [release for _, release in started]
 
-        def column(kept: Ints, more: list[int]) -> Ints:
-            return np.concatenate([kept, np.array(more, dtype=np.int64)]) if more else kept
-
-        node = column(running.node, [row for row, _ in started])
-        ends_at = column(running.ends_at, [one.ends_at for one in releases])
-        cpu = column(running.cpu_milli, [one.cpu_milli for one in releases])
-        memory = column(running.memory_bytes, [one.memory_bytes for one in releases])
-        gpus = running.gpu_milli[:, :slots].astype(np.int64)
-        if releases:
-            more = np.array([one.gpu_milli for one in releases], dtype=np.int64)[:, :slots]
-            gpus = np.concatenate([gpus, more])
-        order = np.argsort(ends_at, kind="stable")
-        order = order[np.argsort(node[order].astype(np.uint16), kind="stable")]
-        node = node[order]
-        # Sums over all members, less what they were where the node begins. They may wrap: differences do not.
-        begins = np.searchsorted(node, node)
-        sums = [_since(values[order], begins) for values in (cpu, memory, gpus)]
-        return _Sorted(node.astype(np.intp), ends_at[order], *sums)
+def _summed(members: _Members) -> _Members:
+    """By node, soonest end first; with what was given back there by then."""
+    order = np.argsort(members.ends_at, kind="stable")
+    order = order[np.argsort(members.node[order].astype(np.uint16), kind="stable")]
+    node = members.node[order]
+    # Sums over all members, less what they were where the node begins. They may wrap: differences do not.
+    begins = np.searchsorted(node, node)
+    sums = [_since(values[order], begins) for values in (members.cpu, members.memory, members.gpus)]
+    return _Members(node, members.ends_at[order], *sums)
 
 
 def _since(values: Ints, begins: NDArray[np.intp]) -> Ints:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import DeviceShare, ShareRates
+from bursar.words import plural
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import NodeState, NodeStates
@@ -44,7 +45,7 @@ class Table(Candidates):
     ) -> None:
         super().__init__(ask, nodes)
         self._fits = fits
-        fits.add(self)
+        self.number = fits.add(self)
         kind_rates = np.array(kinds.member_rates(ask.request), dtype=np.int64)
         self.rates: NDArray[np.int64] = kind_rates[kinds.of]
         self._base = _price_place(self.rates, place)
@@ -52,6 +53,8 @@ class Table(Candidates):
         self._exact = np.zeros(len(nodes.ids), dtype=np.bool_)
         self._seen = -1
         self._cheapest: dict[int, int] = {}
+        self.served = f"{self.usable_count} of {plural(len(nodes.ids), 'node')} could serve it"
+        """What a start says of where it might have gone."""
         self._kinds = kinds
         self._shares: dict[int, ShareRates] = {}
 
@@ -139,7 +142,8 @@ class Table(Candidates):
         self._exact[rows] = True
 
     def _key_of(self, rows: Rows, cost: NDArray[np.int64]) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = self._base[rows] | np.clip(cost + _COST_ZERO, 0, _COST_MAX) << 16
+        least = np.minimum(np.maximum(cost + _COST_ZERO, 0), _COST_MAX)
+        found: NDArray[np.int64] = self._base[rows] | least << 16
         return found
 
     def _refresh(self, packing: Packing) -> None:
@@ -147,22 +151,19 @@ class Table(Candidates):
         free, fits = packing.free, self._fits
         if self._seen == free.now or self.usable_count == 0:
             return
-        if 0 <= self._seen < fits.seen:
-            # What was written before the plan began has been tested for all asks at once.
-            rows = free.since(self._seen, fits.seen)
-            if rows is not free.every:
-                self._reset(packing, rows, fits.of(self)[rows])
-                self._seen = fits.seen
-        rows = free.since(self._seen)
+        rows, fit = free.since(self._seen), fits.of(self.number)
         self._seen = free.now
-        self._reset(packing, rows, self.usable[rows] & free.fitting(self.request, rows))
-
-    def _reset(self, packing: Packing, rows: Rows, fits: NDArray[np.bool_]) -> None:
-        self._keys[rows] = NO
-        rows = rows[fits]
-        if len(rows):
-            self._keys[rows] = self._key_of(rows, packing.least[rows])
+        if len(rows) > fits.count(self.number):
+            self._keys.fill(NO)
+            self._exact.fill(False)
+            rows = np.flatnonzero(fit)
+            self._keys[rows] = self._bound(packing, rows)
+        else:
+            self._keys[rows] = np.where(fit[rows], self._bound(packing, rows), NO)
             self._exact[rows] = False
+
+    def _bound(self, packing: Packing, rows: Rows) -> NDArray[np.int64]:
+        return self._key_of(rows, packing.least[rows])
 
     def _key(self, packing: Packing, state: NodeState) -> int:
         """The key of one node in a state in which it has room."""

@@ -81,22 +81,23 @@ class World:
             table = self._tables[ask] = Table(ask, self.nodes, self.kinds, self.place, self._fits)
         return table
 
-    def may_fit(self, table: Table, count: int) -> bool:
-        """Had enough nodes room for a member when the plan began? If not, nor have they now."""
-        return self._fits.count(table) >= count
+    def has_room(self, table: Table, count: int) -> bool:
+        """Have enough nodes room for a member?"""
+        return self._fits.count(table.number) >= count
 
     def may_start(self, tables: Tables, count: int) -> bool:
-        """Had any alternative enough nodes with room when the plan began?"""
-        return self._fits.enough(tables, count)
+        """Has any alternative enough nodes with room?"""
+        return any(self._fits.count(table.number) >= count for table in tables)
 
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:
-        """Nodes but these that had room for a member when the plan began."""
-        return self._fits.count(table) - int(self._fits.of(table)[rows].sum())
+        """Nodes but these that have room for a member."""
+        return self._fits.count(table.number) - int(self._fits.of(table.number)[rows].sum())
 
     def take(self, placement: Placement) -> None:
         """Spend what one member gets."""
         self.free.take(placement)
         self.packing.rescore_one(placement.node)
+        self._fits.take(placement.node)
 
 
 class PlanCache:
