@@ -21,9 +21,11 @@ NANOS = 1_000_000_000
 US_PER_HOUR = 3_600_000_000
 """Microseconds in one hour, the time base of every rate."""
 NANOS_MAX = 2**63 - 1
-"""The largest rate, and the most that one attempt may hold: about 9.2 billion units. Sums have no bound."""
+"""The largest rate of one node, and of what `max_price` names: about 9.2 billion units an hour."""
 AMOUNT_MAX = 10**24
-"""The largest amount that is read: 10^15 units, in nanos. Sites in KRW, VND or IDR need 10^12 and more."""
+"""The largest amount that is read, and the most that one attempt may hold: 10^15 units, in nanos. Sites in
+KRW, VND or IDR need 10^12 and more. Sums have no bound.
+"""
 
 _ONE_NANO = Decimal(1).scaleb(-9)
 _AMOUNT = re.compile(r"^\s*([+-]?\d{1,60}(?:\.\d{1,60})?)\s*([A-Z]{3})\s*$")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
 from bursar.model import Device, NodeFacts, ReasonCode
-from bursar.money import NANOS_MAX
+from bursar.money import AMOUNT_MAX, NANOS_MAX
 from bursar_policies.decision import UNCOMPUTABLE
 from bursard import doctor
 from bursard.cycle import Cycle
@@ -25,7 +26,7 @@ from bursard.state.decide import nodes
 NOW = 1_767_225_600_000_000
 P5 = (0, 49_000_000_000, 49_000_000_000)
 """Nanos per hour of an ordinary machine of a cloud."""
-HUGE = (0, 312_500_000_000_000_000, 0)
+MOST = (0, NANOS_MAX, 0)
 
 
 def test_a_node_of_one_byte_stops_nobody_elses_job() -> None:
@@ -57,23 +58,21 @@ def test_a_share_has_a_price_only_where_it_fits(wanted: Any, rate: int) -> None:
 
 
 def test_a_worst_case_beyond_any_amount_is_refused_with_the_numbers_and_others_go_on() -> None:
-    rows = columns([Node(name="gold", rates=HUGE)])
-    long, short = job_class(request(cpus=8), hours=24 * 60), job_class(request(cpus=8), hours=1)
+    rows = columns([Node(name="gold", rates=MOST)])
+    long, short = job_class(request(cpus=16), hours=120_000), job_class(request(cpus=16), hours=1_000)
     shot = snapshot(rows, queue(long, (1, "long")), queue(short, (2, "short")))
     made = plan(shot, NOW)
     assert [start.job_id for start in made.starts] == ["short"]
     reason = reason_of(shot, made, 0)
     assert reason.code is ReasonCode.MISCONFIGURED
-    assert reason.message.startswith("its worst case is 225002604166.67 for 60d")
-    assert "the largest amount there is, is 9223372036.85" in reason.message
-    assert dict(reason.facts)["needed"] == "225002604166666666666"
-    assert int(dict(reason.facts)["needed"]) > NANOS_MAX
+    assert reason.message.startswith("its worst case is 1106804")
+    assert "the largest amount there is, is 1000000000000000.00" in reason.message
+    assert int(dict(reason.facts)["needed"]) == NANOS_MAX * long.hold_us // HOUR_US > AMOUNT_MAX
 
 
 def test_the_least_a_gang_costs_is_a_sum_that_does_not_wrap() -> None:
-    most = (0, NANOS_MAX, 0)
-    rows = columns([Node(name=f"n{k}", rates=most) for k in range(3)])
-    wide = job_class(request(cpus=16), nodes=3)
+    rows = columns([Node(name=f"n{k}", rates=MOST) for k in range(3)])
+    wide = job_class(request(cpus=16), nodes=3, hours=40_000)
     shot = snapshot(rows, queue(wide, (1, "wide")))
     made = plan(shot, NOW)
     assert made.starts == ()

@@ -1,4 +1,6 @@
-"""Answers whose terms are bounded and whose sums are not: they say at least so much, and never fail."""
+"""Answers whose terms are bounded and whose sums are not: of counters they say at least so much, of money the
+exact amount, and never fail.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import msgspec
 import pytest
 from whole_site import Site, play
 
-from bursar.clock import DAY_US, SECOND_US
+from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.codec import results as made
 from bursar.codec import view
-from bursar.codec.amounts import exact
+from bursar.codec.amounts import MOST, exact, put_amounts, saturated
 from bursar.codec.spec import spec_to_wire
 from bursar.model import (
     ArraySpec,
@@ -36,7 +38,6 @@ from bursard.fleet.testing import World
 from bursard.reports.budgets import BudgetView
 from bursard.reports.cost import CostRow
 from bursard.services.money import _budget, _cost_row
-from bursard.services.saturate import MOST, put_amounts, saturated
 from bursard.services.views import _memory_share
 from bursard.state import Limits, MemberRecord, NodeRecord, image
 from bursard.store import schema
@@ -84,7 +85,9 @@ def test_devices_of_an_older_log_that_are_too_large_together_are_shown() -> None
     assert _memory_share(node, [DeviceShare(0, 500)]) == 2**59
 
 
-def test_money_past_64_bits_is_told_as_so_much_at_least_in_plan_list_and_explain() -> None:
+def test_money_past_64_bits_is_told_exactly_in_plan_list_and_explain() -> None:
+    worst = HUGE_RATE // 8 * (60 * DAY_US + 10 * SECOND_US) // HOUR_US
+
     async def story(site: Site) -> None:
         [node] = site.engine.state.nodes.values()
         site.engine.commit([NodePriced(node.id, "p1", ShareRates(0, HUGE_RATE, 0))], "bursard")
@@ -92,16 +95,18 @@ def test_money_past_64_bits_is_told_as_so_much_at_least_in_plan_list_and_explain
         spec = JobSpec(project="p", name="big", array=ArraySpec(((0, 9, 1),)), **LONG)
         request = pb.PlanRequest(spec=spec_to_wire(spec))
         status, [wire] = await site.ask("Jobs.Plan", request, token=token)
-        assert (status[0], wire.starts_now, wire.worst_case_nanos) == ("OK", False, MOST)
-        assert wire.task_worst_case_nanos == MOST
-        assert wire.reason.code == "Misconfigured"
-        assert wire.reason.message.startswith("its worst case is 22500")
+        assert (status[0], wire.starts_now, wire.worst_case_nanos) == ("OK", True, MOST)
+        assert exact(wire, "task_worst_case_nanos") == worst
+        assert exact(wire, "worst_case_nanos") == 9 * worst
+        assert made.plan(wire).cost_at_most == Money(9 * worst, "USD")
+        assert view.plan(wire)["worst_case_cost_per_task"]["amount"].startswith("2250")
         job = site.job("ann", "p", **LONG)
         status, [explained] = await site.ask("Jobs.Explain", pb.ExplainRequest(job=job), token=token)
-        assert status[0] == "OK"
-        assert explained.reason.message.startswith("its worst case is 22500")
+        assert (status[0], exact(explained.job, "estimate_max_nanos")) == ("OK", worst)
+        site.place(job)
         status, [page] = await site.ask("Jobs.List", pb.ListJobsRequest(), token=token)
-        assert (status[0], page.jobs[0].estimate_max_nanos) == ("OK", MOST)
+        assert (status[0], page.jobs[0].held_nanos) == ("OK", 0)
+        assert made.job(page.jobs[0]).cost_at_most == Money(worst, "USD")
 
     play(story)
 

@@ -38,6 +38,10 @@ CHANGES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "time limit": ({"time_limit_us": 2 * HOUR_US}, {"time_limit_us": 2 * HOUR_US}),
     "priority": ({"priority": 0}, {"priority": 0}),
     "max cost": ({"max_cost_nanos": 5, "currency": "USD"}, {"max_cost_nanos": 5, "currency": "USD"}),
+    "a large max cost": (
+        {"max_cost_nanos_wide": types_pb2.Amount(nanos=str(12 * 10**18)), "currency": "USD"},
+        {"max_cost_nanos": 12 * 10**18, "currency": "USD"},
+    ),
     "max price": (
         {"max_price_nanos_per_hour": 7, "currency": "USD"},
         {"max_price_nanos_per_hour": 7, "currency": "USD"},

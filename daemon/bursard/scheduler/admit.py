@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bursar.model import ReasonCode
-from bursar.money import NANOS_MAX
+from bursar.money import AMOUNT_MAX
 from bursar_policies.decision import BudgetRoom, JobClass
 from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, longest_hold_us, worst_hold
 
@@ -83,7 +83,7 @@ class Rooms:
             hold_us -= time_limit_us - limit_us
             time_limit_us = limit_us
         hold = worst_hold(rate, hold_us)
-        if hold > NANOS_MAX:
+        if hold > AMOUNT_MAX:
             return Refusal(ReasonCode.MISCONFIGURED, "", hold, rate)
         for budget in job_class.budgets:
             room = self.budgets.get(budget)
@@ -107,7 +107,7 @@ class Rooms:
             room = self.room_nanos(refusal.budget) if refusal.budget in self.budgets else -1
             return longest_hold_us(rate, room) + 1 if room >= 0 else 0
         if refusal.code is ReasonCode.MISCONFIGURED:
-            return longest_hold_us(rate, NANOS_MAX) + 1
+            return longest_hold_us(rate, AMOUNT_MAX) + 1
         if job_class.max_cost_nanos < 0:
             return 0
         return max(longest_hold_us(rate, job_class.max_cost_nanos), overhead_us) + 1

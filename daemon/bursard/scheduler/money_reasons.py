@@ -6,7 +6,7 @@ Why     the remedy is computed from the room that is left, so that doing what it
 from __future__ import annotations
 
 from bursar.model import Reason, ReasonCode
-from bursar.money import NANOS_MAX
+from bursar.money import AMOUNT_MAX
 from bursar_policies.decision import JobClass
 from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
@@ -52,7 +52,7 @@ def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         refusal.code,
         f"its worst case is {text.money(refusal.needed_nanos, currency)} for"
         f" {text.duration(job_class.hold_us)}; the largest amount there is, is"
-        f" {text.money(NANOS_MAX, currency)}",
+        f" {text.money(AMOUNT_MAX, currency)}",
         "set a shorter --time-limit, or mend the price of the nodes (bursar prices)",
         (
             ("needed", str(refusal.needed_nanos)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, RateLimited
 from bursar.model import ShareRates
 from bursar.v1 import money_pb2 as pb
@@ -17,7 +18,6 @@ from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import Attribution, BudgetShift
 from bursard.services.lookup import find_job
-from bursard.services.saturate import put_amounts
 from bursard.state import JobRecord
 from bursard.state.admission import check_currency
 from bursard.state.decide import corrections as decide

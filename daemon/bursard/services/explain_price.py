@@ -13,6 +13,7 @@ from fractions import Fraction
 import msgspec
 
 from bursar.clock import Instant
+from bursar.codec.amounts import saturated
 from bursar.errors import NotFound
 from bursar.model import NodeFacts
 from bursar.money import NANOS_MAX
@@ -20,7 +21,6 @@ from bursar.v1 import money_pb2 as pb
 from bursar_policies.compile import FOREVER, PriceQuote, PriceTable
 from bursar_policies.specs import CostModelSpec
 from bursard.reports.cost import CostTable
-from bursard.services.saturate import saturated
 
 PPM = 1_000_000
 MACHINES_MAX = 200

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from bursar.codec.amounts import exact, put_amounts
 from bursar.model import JobSpec, JobState
 from bursar.v1 import types_pb2 as pb
 from bursard.engine import Engine
@@ -55,4 +56,5 @@ async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:
         return
     found = await expected_cost(engine, job.spec)
     if found.nanos != UNKNOWN:
-        wire.estimate_expected_nanos = min(found.nanos * size_of(job), wire.estimate_max_nanos)
+        most = exact(wire, "estimate_max_nanos")
+        put_amounts(wire, estimate_expected_nanos=min(found.nanos * size_of(job), most))

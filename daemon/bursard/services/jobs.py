@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bursar.codec.amounts import exact
 from bursar.codec.spec import options_with, refuse, spec_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.model import Dependency, JobSpec, JobState, Reason
@@ -56,9 +57,11 @@ _PIECE = 32
 _PIECES_IN_FLIGHT = 128
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
-    "spot_policy", "time_limit_us", "max_cost_nanos", "max_price_nanos_per_hour", "currency", "comment",
+    "spot_policy", "time_limit_us", "max_price_nanos_per_hour", "currency", "comment",
 )  # fmt: skip
-"""Plain fields that an update may change; labels and resources are merged into those that are there."""
+"""Plain fields that an update may change; labels and resources are merged into those that are there, and an
+amount may be wide.
+"""
 
 
 class JobsService(jobs_pb2_grpc.JobsServicer):
@@ -446,6 +449,8 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
         for field in _UPDATABLE
         if request.HasField(field)  # type: ignore[arg-type]  # a name of ours
     }
+    if request.HasField("max_cost_nanos") or request.HasField("max_cost_nanos_wide"):
+        changes["max_cost_nanos"] = exact(request, "max_cost_nanos")
     if "project" in changes:
         changes["project"] = request.project.lower() or "default"
     if request.labels:

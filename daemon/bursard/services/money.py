@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 
+from bursar.codec.amounts import put_amounts, saturated
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
 from bursar.resources import MILLI
 from bursar.v1 import money_pb2 as pb
@@ -36,7 +37,6 @@ from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
-from bursard.services.saturate import put_amounts, saturated
 from bursard.state import State
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
 from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
 from bursar.money import US_PER_HOUR
@@ -21,7 +22,6 @@ from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
-from bursard.services.saturate import put_amounts, saturated
 from bursard.services.views import job_view, node_state, reason_view, visible
 from bursard.state import JobRecord, NodeRecord
 from bursard.state.admission import cheapest_hold
@@ -54,14 +54,17 @@ async def plan_view(
         later = in_turn(user, turn)
     wire = pb.PlanResponse(
         starts_now=answer.start is not None and later is None,
-        rate_nanos_per_hour=saturated(answer.rate_nanos_per_hour) if answer.priced else -1,
         currency=state.currency,
-        worst_case_nanos=saturated(answer.worst_nanos * tasks),
         tasks=tasks if spec.array is not None else 0,
-        task_worst_case_nanos=saturated(answer.worst_nanos),
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
         expected_start_at=_expected_start(answer, spec, later),
         why=answer.start.why if answer.start is not None else "",
+    )
+    put_amounts(
+        wire,
+        rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
+        worst_case_nanos=answer.worst_nanos * tasks,
+        task_worst_case_nanos=answer.worst_nanos,
     )
     if later is not None:
         wire.reason.CopyFrom(reason_view(later, state, caller()))
@@ -71,7 +74,7 @@ async def plan_view(
         _price_without_place(engine, wire, job_class, tasks)
     _members(engine, wire, snapshot, answer)
     if spec.caps_array:
-        wire.worst_case_nanos = min(wire.worst_case_nanos, spec.max_cost_nanos)
+        put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     await _expect(engine, wire, spec, tasks)
     _after_start(engine, wire, budgets, hard, answer)
     return wire
@@ -108,10 +111,14 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     hold = cheapest_hold(engine.state, job_class)
     if hold is None:
         return
-    wire.worst_case_nanos, wire.task_worst_case_nanos = saturated(hold * tasks), saturated(hold)
     # A cap shortens the hold, which makes no hour cheaper.
     uncapped = cheapest_hold(engine.state, replace(job_class, max_cost_nanos=0))
-    wire.rate_nanos_per_hour = saturated((uncapped or hold) * US_PER_HOUR // job_class.hold_us)
+    put_amounts(
+        wire,
+        rate_nanos_per_hour=(uncapped or hold) * US_PER_HOUR // job_class.hold_us,
+        worst_case_nanos=hold * tasks,
+        task_worst_case_nanos=hold,
+    )
 
 
 def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
@@ -143,10 +150,11 @@ async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: i
     """What past runs of this name cost; without them the time limit says what it costs at most, no more."""
     found = await expected_cost(engine, spec)
     wire.expected_basis = found.basis
-    wire.expected_nanos = wire.task_expected_nanos = saturated(found.nanos)
+    whole = task = found.nanos
     if found.nanos != UNKNOWN and wire.rate_nanos_per_hour >= 0:
-        wire.task_expected_nanos = min(found.nanos, wire.task_worst_case_nanos)
-        wire.expected_nanos = min(found.nanos * tasks, wire.worst_case_nanos)
+        task = min(found.nanos, exact(wire, "task_worst_case_nanos"))
+        whole = min(found.nanos * tasks, exact(wire, "worst_case_nanos"))
+    put_amounts(wire, expected_nanos=whole, task_expected_nanos=task)
 
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
@@ -236,4 +244,4 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
     if found.alternatives:
         best = found.alternatives[0]
         wire.suggestion = f"{best.change}: it would start now on {', '.join(best.nodes)}"
-        wire.suggestion_rate_nanos_per_hour = saturated(best.rate_nanos_per_hour) if best.priced else -1
+        put_amounts(wire, suggestion_rate_nanos_per_hour=best.rate_nanos_per_hour if best.priced else -1)

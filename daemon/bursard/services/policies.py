@@ -12,6 +12,7 @@ from itertools import islice
 
 import msgspec
 
+from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, NotFound, StaleVersion
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
@@ -23,7 +24,6 @@ from bursard.engine import Engine
 from bursard.events import BudgetOpened, Event, NodePriced, PolicyApplied, PolicyDocument, decode
 from bursard.housekeeping import REPRICED_MAX
 from bursard.services.pushback import after_room
-from bursard.services.saturate import put_amounts
 from bursard.services.spent import spent
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
@@ -21,7 +22,6 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.ledger.metering import held_nanos
 from bursard.services.ends import end_view, may_quote
-from bursard.services.saturate import saturated
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
@@ -124,7 +124,7 @@ def _record_of_columns(row: JobRow) -> JobRecord:
         started_at=row.started_at,
         finished_at=row.finished_at,
         message=DAMAGED,
-        settled_nanos=saturated(row.settled_nanos),
+        settled_nanos=row.settled_nanos,
         parent_id=row.parent_id,
         array_index=row.array_index,
     )
@@ -174,7 +174,6 @@ def job_view(
         started_at=job.started_at,
         finished_at=job.finished_at,
         currency=state.currency,
-        settled_nanos=saturated(job.settled_nanos + state.corrected.get(job.id, 0)),
         cost_unknown=job.unpriced,
         parent_id=job.parent_id,
         array_index=max(job.array_index, 0),
@@ -182,6 +181,7 @@ def job_view(
         budgets_total=len(job.budgets),
         left_out=_BRIEF_LACKS if form is Form.BRIEF else form.value,
     )
+    put_amounts(wire, settled_nanos=job.settled_nanos + state.corrected.get(job.id, 0))
     wire.spec.time_limit_us = state.time_limit_of(job.spec)  # a job without one gets the cluster's
     if job.exit_code >= 0:
         wire.exit_code = job.exit_code
@@ -265,10 +265,13 @@ def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:
     wire.array.CopyFrom(pb.ArrayStatus(size=size_of(job), max_parallel=array.max_parallel, counts=counts))
     live = [task for task in tasks_of(state, job) if not task.state.terminal]
     attempts = [task.attempt for task in live if task.attempt is not None]
-    wire.settled_nanos = saturated(wire.settled_nanos + sum(task.settled_nanos for task in live))
-    wire.accrued_nanos = saturated(sum(_unmetered(attempt, now) for attempt in attempts))
-    wire.rate_nanos_per_hour = saturated(sum(attempt.rate for attempt in attempts))
-    wire.held_nanos = saturated(sum(_held(state, attempt) for attempt in attempts))
+    put_amounts(
+        wire,
+        settled_nanos=exact(wire, "settled_nanos") + sum(task.settled_nanos for task in live),
+        accrued_nanos=sum(_unmetered(attempt, now) for attempt in attempts),
+        rate_nanos_per_hour=sum(attempt.rate for attempt in attempts),
+        held_nanos=sum(_held(state, attempt) for attempt in attempts),
+    )
 
 
 def _held(state: State, attempt: AttemptRecord) -> int:
@@ -300,29 +303,31 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     held: Mapping[str, int] = {}
     if live is not None:
         held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(live.id)}
-        wire.rate_nanos_per_hour = saturated(live.rate) if live.priced else -1
-        wire.held_nanos = saturated(max(held.values(), default=0))
-        wire.accrued_nanos = saturated(wire.accrued_nanos + _unmetered(live, now))
-    wire.accrued_nanos = saturated(wire.accrued_nanos + wire.settled_nanos)
+        put_amounts(
+            wire,
+            rate_nanos_per_hour=live.rate if live.priced else -1,
+            held_nanos=max(held.values(), default=0),
+            accrued_nanos=_unmetered(live, now),
+        )
+    settled_nanos = exact(wire, "settled_nanos")
+    put_amounts(wire, accrued_nanos=exact(wire, "accrued_nanos") + settled_nanos)
     # What it could cost at most stays beside what it did: of an ended job, that of its newest attempt.
     wire.estimate_expected_nanos = -1  # `bursard.services.history` knows, where past runs tell
     placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
     if placed is not None:
         limit_us = placed.time_limit_us
         held_us = limit_us + placed.grace_us + OVERRUN_US
-        wire.estimate_max_nanos = saturated(placed.rate * held_us // HOUR_US) if placed.priced else -1
+        put_amounts(wire, estimate_max_nanos=placed.rate * held_us // HOUR_US if placed.priced else -1)
     elif job.state.terminal:
         wire.estimate_max_nanos = -1
     else:
         _estimate(state, wire, job)
-    wire.budgets.extend(
-        pb.JobBudget(
-            budget=name,
-            held_nanos=saturated(held.get(name, 0)),
-            settled_nanos=saturated(_settled_in(job, name)) if job.array is None else wire.settled_nanos,
+    for name in job.budgets[: _BUDGETS_SHOWN[form]]:
+        put_amounts(
+            wire.budgets.add(budget=name),
+            held_nanos=held.get(name, 0),
+            settled_nanos=_settled_in(job, name) if job.array is None else settled_nanos,
         )
-        for name in job.budgets[: _BUDGETS_SHOWN[form]]
-    )
     for one in job.attempts:
         for member in one.members:
             if member.report is not None:
@@ -358,7 +363,7 @@ def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
     job_class = state.class_of(job)
     hold = cheapest_hold(state, job_class)
     tasks = size_of(job)
-    wire.estimate_max_nanos = -1 if hold is None else saturated(hold * tasks)
+    put_amounts(wire, estimate_max_nanos=-1 if hold is None else hold * tasks)
 
 
 def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:

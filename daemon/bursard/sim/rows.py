@@ -12,7 +12,7 @@ from fractions import Fraction
 import msgspec
 
 from bursar.errors import InvalidRequest, NotBuilt
-from bursar.money import NANOS_MAX, format_nanos, parse_amount
+from bursar.money import parse_amount
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, parse_gpu_type
 from bursar_policies.decision import GPU_SLOTS_MAX
 from bursard.sim import csvfile
@@ -152,10 +152,7 @@ def _cost(text: str) -> int:
 def _amount(text: str) -> int:
     if "_" in text or len(text) > 40:
         raise BadCell(f"{text[:60]!r} is not an amount, such as 12.50")
-    nanos = parse_amount(text)
-    if abs(nanos) > NANOS_MAX:
-        raise BadCell(f"{text} is out of range: at most {format_nanos(NANOS_MAX, 0)}")
-    return nanos
+    return parse_amount(text)
 
 
 def _throughput(text: str) -> dict[str, Fraction]:

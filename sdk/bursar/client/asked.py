@@ -270,7 +270,7 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
     typed = {name: value for name, value in given.items() if name != "spot_policy"}
     spec = jobfile.spec_from_flags(RunFlags(command=("true",), **typed))
     wire = spec_to_wire(spec)
-    found = {field: getattr(wire, field) for name in typed for field in UPDATED_BY.get(name, ())}
+    found = {field: getattr(spec, field) for name in typed for field in UPDATED_BY.get(name, ())}
     if "spot_policy" in given:
         found["spot_policy"] = given["spot_policy"]
     if "label" in given:

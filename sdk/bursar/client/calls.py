@@ -12,6 +12,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from bursar.codec import spec as spec_codec
+from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursar.money import Money
@@ -181,7 +182,6 @@ def update(
         experiment=experiment,
         model=model,
         labels=dict(labels or {}),
-        max_cost_nanos=max_cost_nanos,
         currency=currency,
         project=project,
         model_version=model_version,
@@ -194,6 +194,8 @@ def update(
         preemptible=preemptible,
         comment=comment,
     )
+    if max_cost_nanos is not None:
+        put_amounts(request, max_cost_nanos=max_cost_nanos)
     return Call("/bursar.v1.Jobs/Update", request, types_pb2.Job)
 
 

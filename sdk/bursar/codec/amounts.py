@@ -1,12 +1,47 @@
-"""Money on the wire: a field of 64 bits, and its exact amount beside it where that does not fit."""
+"""Money on the wire: a field of 64 bits, and its exact amount beside it where that does not fit.
+
+Why     each term has its bound, a sum of them has none; an answer that says "at least so much" serves its
+        reader, and one that fails takes the whole list with it. Money is also said exactly (`Amount`).
+"""
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from google.protobuf.message import Message
+
+from bursar.errors import InvalidRequest
+
+MOST: Final = 2**63 - 1
+"""What a field of the wire holds, of money as of counters."""
+_DIGITS: Final = re.compile(r"-?[0-9]{1,60}", re.ASCII)
+
+
+def saturated(value: int) -> int:
+    """The value, or the nearest that a signed field of 64 bits holds."""
+    return min(max(value, -MOST - 1), MOST)
+
+
+def put_amounts(wire: Message, **amounts: int) -> None:
+    """Set fields of money; one that passes 64 bits is said in `<field>_wide` too."""
+    for name, nanos in amounts.items():
+        held = saturated(nanos)
+        setattr(wire, name, held)
+        if held != nanos:
+            getattr(wire, f"{name}_wide").nanos = str(nanos)
+        else:
+            wire.ClearField(f"{name}_wide")
 
 
 def exact(wire: Message, name: str) -> int:
-    """Nanos of a field, of any size: of `<name>_wide` (`Amount`) where that is set."""
-    if wire.HasField(f"{name}_wide"):
-        return int(getattr(wire, f"{name}_wide").nanos)
-    return int(getattr(wire, name))
+    """Nanos of a field, of any size: of `<name>_wide` (`Amount`) where that is set.
+
+    Raises `InvalidRequest` when that is no whole number: anybody may send one.
+    """
+    if not wire.HasField(f"{name}_wide"):
+        return int(getattr(wire, name))
+    digits = getattr(wire, f"{name}_wide").nanos
+    if _DIGITS.fullmatch(digits) is None:
+        raise InvalidRequest(f"{name}_wide: is not a whole number of nanos", {"field": f"{name}_wide"})
+    return int(digits)

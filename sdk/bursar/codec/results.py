@@ -73,7 +73,7 @@ def job(wire: types_pb2.Job) -> results.Job:
     """A job."""
     spec, cash = wire.spec, wire.currency or DEFAULT_CURRENCY
     unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
-    spent = max(wire.accrued_nanos, wire.settled_nanos)
+    spent = max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos"))
     return results.Job(
         id=wire.id,
         number=wire.number,
@@ -99,16 +99,18 @@ def job(wire: types_pb2.Job) -> results.Job:
         end=_end(wire.end) if wire.HasField("end") else None,
         attempts=tuple(attempt(each, cash) for each in wire.attempts),
         cost=None if wire.cost_unknown and not spent else Money(spent, cash),
-        cost_settled=Money(wire.settled_nanos, cash),
-        cost_held=Money(wire.held_nanos, cash),
-        cost_expected=_rate(wire.estimate_expected_nanos, cash),
-        cost_at_most=_rate(wire.estimate_max_nanos, cash),
+        cost_settled=Money(exact(wire, "settled_nanos"), cash),
+        cost_held=Money(exact(wire, "held_nanos"), cash),
+        cost_expected=_rate(exact(wire, "estimate_expected_nanos"), cash),
+        cost_at_most=_rate(exact(wire, "estimate_max_nanos"), cash),
         cost_unknown=wire.cost_unknown,
-        max_cost=Money(spec.max_cost_nanos, spec.currency) if spec.max_cost_nanos else None,
-        rate_per_hour=None if unpriced else _rate(wire.rate_nanos_per_hour, cash),
+        max_cost=Money(exact(spec, "max_cost_nanos"), spec.currency) if spec.max_cost_nanos else None,
+        rate_per_hour=None if unpriced else _rate(exact(wire, "rate_nanos_per_hour"), cash),
         budgets=tuple(
             results.JobBudget(
-                name=each.budget, held=Money(each.held_nanos, cash), settled=Money(each.settled_nanos, cash)
+                name=each.budget,
+                held=Money(exact(each, "held_nanos"), cash),
+                settled=Money(exact(each, "settled_nanos"), cash),
             )
             for each in wire.budgets
         ),
@@ -251,11 +253,13 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
     return results.Plan(
         starts_now=wire.starts_now,
         places=_places(wire.members, cash),
-        rate_per_hour=_rate(wire.rate_nanos_per_hour, cash),
-        cost_expected=_rate(wire.expected_nanos, cash) if priced else None,
+        rate_per_hour=_rate(exact(wire, "rate_nanos_per_hour"), cash),
+        cost_expected=_rate(exact(wire, "expected_nanos"), cash) if priced else None,
         expected_basis=wire.expected_basis,
-        cost_at_most=_rate(wire.worst_case_nanos, cash) if priced else None,
-        task_cost_at_most=_rate(wire.task_worst_case_nanos, cash) if priced and wire.tasks else None,
+        cost_at_most=_rate(exact(wire, "worst_case_nanos"), cash) if priced else None,
+        task_cost_at_most=_rate(exact(wire, "task_worst_case_nanos"), cash)
+        if priced and wire.tasks
+        else None,
         tasks=max(wire.tasks, 1),
         time_limit=_limit(wire.time_limit_us),
         budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
@@ -292,7 +296,7 @@ def explanation(wire: jobs_pb2.ExplainResponse) -> results.Explanation:
         budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
         expected_start_at=instant(wire.expected_start_at),
         suggestion=wire.suggestion,
-        suggestion_rate_per_hour=_rate(wire.suggestion_rate_nanos_per_hour, cash)
+        suggestion_rate_per_hour=_rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
         if wire.suggestion
         else None,
         placed_because=wire.placed_because,

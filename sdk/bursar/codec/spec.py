@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from bursar.codec.amounts import exact, put_amounts
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
     LIMITS,
@@ -37,7 +38,9 @@ _SHARED = tuple(
     if (field := pb.JobSpec.DESCRIPTOR.fields_by_name.get(name)) is not None and field.message_type is None
 )
 _LISTS = tuple(name for name in _SHARED if isinstance(getattr(JobSpec(), name), tuple))
-_VALUES = tuple(name for name in _SHARED if name not in _LISTS)
+_AMOUNT: Final = "max_cost_nanos"
+"""Of any size: beside it stands `max_cost_nanos_wide`."""
+_VALUES = tuple(name for name in _SHARED if name not in (*_LISTS, _AMOUNT))
 """Plain fields of the same name on both sides: they are converted without being named here."""
 _UNSAID: Final[Mapping[str, Any]] = {
     name: zero
@@ -57,6 +60,8 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         depends_on=[pb.Dependency(job=d.job, when=d.when) for d in spec.depends_on],
         **{name: value for name in (*_VALUES, *_LISTS) if (value := getattr(spec, name))},
     )
+    if spec.max_cost_nanos:
+        put_amounts(wire, max_cost_nanos=spec.max_cost_nanos)
     for field, pairs in (
         (wire.labels, spec.labels),
         (wire.constraints, spec.constraints),
@@ -135,7 +140,9 @@ def _spec(wire: pb.JobSpec) -> JobSpec:
     for field, value in wire.ListFields():
         name = field.name
         plain[name] = _READERS[name](value) if name in _READERS else value
-    if "array" in plain and "max_cost_nanos" in plain:
+    if plain.pop(f"{_AMOUNT}_wide", None) is not None:
+        plain[_AMOUNT] = exact(wire, _AMOUNT)
+    if "array" in plain and _AMOUNT in plain:
         plain.setdefault("max_cost_per", "job")
     return JobSpec(**plain)
 

@@ -92,22 +92,22 @@ def job(wire: types_pb2.Job) -> View:
         "end": end(wire.end) if wire.HasField("end") else None,
         "attempts": [attempt(each, cash) for each in wire.attempts],
         "cost": {
-            "settled": money(wire.settled_nanos, cash),
-            "accrued": money(max(wire.accrued_nanos, wire.settled_nanos), cash),
-            "held": money(wire.held_nanos, cash),
-            "estimate_expected": rate(wire.estimate_expected_nanos, cash),
-            "estimate_max": rate(wire.estimate_max_nanos, cash),
+            "settled": money(exact(wire, "settled_nanos"), cash),
+            "accrued": money(max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos")), cash),
+            "held": money(exact(wire, "held_nanos"), cash),
+            "estimate_expected": rate(exact(wire, "estimate_expected_nanos"), cash),
+            "estimate_max": rate(exact(wire, "estimate_max_nanos"), cash),
             "currency": cash,
             "unknown": wire.cost_unknown,
         },
-        "rate_per_hour": None if unpriced else rate(wire.rate_nanos_per_hour, cash),
-        "max_cost": money(spec.max_cost_nanos, spec.currency) if spec.max_cost_nanos else None,
+        "rate_per_hour": None if unpriced else rate(exact(wire, "rate_nanos_per_hour"), cash),
+        "max_cost": money(exact(spec, "max_cost_nanos"), spec.currency) if spec.max_cost_nanos else None,
         "max_cost_per": spec.max_cost_per if spec.max_cost_nanos and spec.HasField("array") else None,
         "budgets": [
             {
                 "name": each.budget,
-                "held": money(each.held_nanos, cash),
-                "settled": money(each.settled_nanos, cash),
+                "held": money(exact(each, "held_nanos"), cash),
+                "settled": money(exact(each, "settled_nanos"), cash),
             }
             for each in wire.budgets
         ],
@@ -137,7 +137,7 @@ def job_progress(wire: types_pb2.Job, currency: str) -> View | None:
     if not wire.HasField("progress"):
         return None
     told = wire.progress
-    cost = None if wire.cost_unknown else max(wire.accrued_nanos, wire.settled_nanos)
+    cost = None if wire.cost_unknown else max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos"))
     return {
         **progress(told),
         "cost_per_step": _per(cost, 1, told.step, currency),
@@ -300,13 +300,17 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
     return {
         "starts_now": wire.starts_now,
         "nodes": [_member(each, cash) for each in sorted(wire.members, key=_rank)],
-        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
-        "expected_cost": rate(wire.expected_nanos, cash) if known else None,
+        "rate_per_hour": rate(exact(wire, "rate_nanos_per_hour"), cash),
+        "expected_cost": rate(exact(wire, "expected_nanos"), cash) if known else None,
         "expected_basis": wire.expected_basis,
-        "worst_case_cost": money(wire.worst_case_nanos, cash) if known else None,
+        "worst_case_cost": money(exact(wire, "worst_case_nanos"), cash) if known else None,
         "tasks": max(wire.tasks, 1),
-        "expected_cost_per_task": rate(wire.task_expected_nanos, cash) if known and wire.tasks else None,
-        "worst_case_cost_per_task": money(wire.task_worst_case_nanos, cash) if known and wire.tasks else None,
+        "expected_cost_per_task": rate(exact(wire, "task_expected_nanos"), cash)
+        if known and wire.tasks
+        else None,
+        "worst_case_cost_per_task": money(exact(wire, "task_worst_case_nanos"), cash)
+        if known and wire.tasks
+        else None,
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
         "budgets": [budget_after(each, cash) for each in wire.budgets],
         "reason": reason(wire.reason),
@@ -343,7 +347,7 @@ def explain(wire: jobs_pb2.ExplainResponse) -> View:
         "budgets": [budget_after(each, cash) for each in wire.budgets],
         "expected_start_at": instant(wire.expected_start_at),
         "suggestion": wire.suggestion or None,
-        "suggestion_rate_per_hour": rate(wire.suggestion_rate_nanos_per_hour, cash)
+        "suggestion_rate_per_hour": rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
         if wire.suggestion
         else None,
         "placed_because": wire.placed_because or None,

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from bursar.clock import DAY_US, SECOND_US, parse_instant
 from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec
 from bursar.model.ranges import count
+from bursar.money import AMOUNT_MAX, NANOS_MAX
 from bursar.projects import problem_of
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
 
@@ -53,7 +54,6 @@ COMMENT_MAX: Final = 1024
 SECRETS_MAX: Final = 64
 PATH_MAX: Final = 4096
 MAX_COST_PER: Final = ("job", "task")
-NANOS_MAX: Final = 2**63 - 1
 """An amount of one job: what the wire's integer holds."""
 
 SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
@@ -312,10 +312,13 @@ def _array(array: ArraySpec) -> Iterator[Problem]:
 
 def _caps(spec: JobSpec) -> Iterator[Problem]:
     capped = bool(spec.max_cost_nanos or spec.max_price_nanos_per_hour)
-    amounts = (("max_cost", spec.max_cost_nanos), ("max_price", spec.max_price_nanos_per_hour))
-    for key, nanos in amounts:
-        if not 0 <= nanos <= NANOS_MAX:
-            yield Problem(("budget", key), f"is {nanos} nanos; 0 (none) to {NANOS_MAX}")
+    amounts = (
+        ("max_cost", spec.max_cost_nanos, AMOUNT_MAX),
+        ("max_price", spec.max_price_nanos_per_hour, NANOS_MAX),
+    )
+    for key, nanos, most in amounts:
+        if not 0 <= nanos <= most:
+            yield Problem(("budget", key), f"is {nanos} nanos; 0 (none) to {most}")
     if capped and _CURRENCY.fullmatch(spec.currency) is None:
         yield Problem(("budget", "currency"), f"{quote(spec.currency)} is not a currency code such as USD")
     yield from _choice(("budget", "per"), spec.max_cost_per, MAX_COST_PER)

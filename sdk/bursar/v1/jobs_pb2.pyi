@@ -286,6 +286,11 @@ class PlanResponse(google.protobuf.message.Message):
     TASK_WORST_CASE_NANOS_FIELD_NUMBER: builtins.int
     TASK_EXPECTED_NANOS_FIELD_NUMBER: builtins.int
     LIMITS_NOT_HELD_FIELD_NUMBER: builtins.int
+    RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
+    EXPECTED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    WORST_CASE_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    TASK_WORST_CASE_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    TASK_EXPECTED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
@@ -316,6 +321,16 @@ class PlanResponse(google.protobuf.message.Message):
     def limits_not_held(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """of memory, cpu, pids: what some node of it cannot hold the job to"""
 
+    @property
+    def rate_nanos_per_hour_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def expected_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def worst_case_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def task_worst_case_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def task_expected_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -335,9 +350,14 @@ class PlanResponse(google.protobuf.message.Message):
         task_worst_case_nanos: builtins.int = ...,
         task_expected_nanos: builtins.int = ...,
         limits_not_held: collections.abc.Iterable[builtins.str] | None = ...,
+        rate_nanos_per_hour_wide: bursar.v1.types_pb2.Amount | None = ...,
+        expected_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        worst_case_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        task_worst_case_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        task_expected_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_worst_case_nanos", b"task_worst_case_nanos", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 
@@ -420,6 +440,7 @@ class ExplainResponse(google.protobuf.message.Message):
     SUGGESTION_FIELD_NUMBER: builtins.int
     SUGGESTION_RATE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
     PLACED_BECAUSE_FIELD_NUMBER: builtins.int
+    SUGGESTION_RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
     ahead_total: builtins.int
     expected_start_at: builtins.int
     suggestion: builtins.str
@@ -439,6 +460,8 @@ class ExplainResponse(google.protobuf.message.Message):
 
     @property
     def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetAfter]: ...
+    @property
+    def suggestion_rate_nanos_per_hour_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -452,9 +475,10 @@ class ExplainResponse(google.protobuf.message.Message):
         suggestion: builtins.str = ...,
         suggestion_rate_nanos_per_hour: builtins.int = ...,
         placed_because: builtins.str = ...,
+        suggestion_rate_nanos_per_hour_wide: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["job", b"job", "reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["job", b"job", "reason", b"reason", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
 
@@ -580,6 +604,7 @@ class UpdateRequest(google.protobuf.message.Message):
     SPOT_POLICY_FIELD_NUMBER: builtins.int
     PREEMPTIBLE_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
+    MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
     job: builtins.str
     priority: builtins.int
     time_limit_us: builtins.int
@@ -605,6 +630,8 @@ class UpdateRequest(google.protobuf.message.Message):
     def gpus(self) -> bursar.v1.types_pb2.GpuRequest:
         """of each alternative, as the two below; count 0: none; absent: as it was"""
 
+    @property
+    def max_cost_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -627,9 +654,10 @@ class UpdateRequest(google.protobuf.message.Message):
         spot_policy: builtins.str | None = ...,
         preemptible: builtins.bool | None = ...,
         comment: builtins.str | None = ...,
+        max_cost_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
     @typing.overload

@@ -314,6 +314,7 @@ class JobSpec(google.protobuf.message.Message):
     MAX_COST_PER_FIELD_NUMBER: builtins.int
     LAUNCH_FIELD_NUMBER: builtins.int
     TASKS_PER_NODE_FIELD_NUMBER: builtins.int
+    MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -380,6 +381,8 @@ class JobSpec(google.protobuf.message.Message):
     def secret_files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """those of `secrets` that the job finds in a file, whose path the variable has"""
 
+    @property
+    def max_cost_nanos_wide(self) -> global___Amount: ...
     def __init__(
         self,
         *,
@@ -418,9 +421,10 @@ class JobSpec(google.protobuf.message.Message):
         max_cost_per: builtins.str = ...,
         launch: builtins.str = ...,
         tasks_per_node: builtins.int = ...,
+        max_cost_nanos_wide: global___Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
@@ -616,17 +620,26 @@ class JobBudget(google.protobuf.message.Message):
     BUDGET_FIELD_NUMBER: builtins.int
     HELD_NANOS_FIELD_NUMBER: builtins.int
     SETTLED_NANOS_FIELD_NUMBER: builtins.int
+    HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     budget: builtins.str
     held_nanos: builtins.int
     settled_nanos: builtins.int
+    @property
+    def held_nanos_wide(self) -> global___Amount: ...
+    @property
+    def settled_nanos_wide(self) -> global___Amount: ...
     def __init__(
         self,
         *,
         budget: builtins.str = ...,
         held_nanos: builtins.int = ...,
         settled_nanos: builtins.int = ...,
+        held_nanos_wide: global___Amount | None = ...,
+        settled_nanos_wide: global___Amount | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["budget", b"budget", "held_nanos", b"held_nanos", "settled_nanos", b"settled_nanos"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide"]) -> None: ...
 
 global___JobBudget = JobBudget
 
@@ -792,6 +805,12 @@ class Job(google.protobuf.message.Message):
     END_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     PROGRESS_PROBLEM_FIELD_NUMBER: builtins.int
+    SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    ESTIMATE_EXPECTED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    ESTIMATE_MAX_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
+    ACCRUED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -850,6 +869,18 @@ class Job(google.protobuf.message.Message):
     def progress(self) -> global___Progress:
         """of the newest attempt that told it, its first member that did"""
 
+    @property
+    def settled_nanos_wide(self) -> global___Amount: ...
+    @property
+    def held_nanos_wide(self) -> global___Amount: ...
+    @property
+    def estimate_expected_nanos_wide(self) -> global___Amount: ...
+    @property
+    def estimate_max_nanos_wide(self) -> global___Amount: ...
+    @property
+    def rate_nanos_per_hour_wide(self) -> global___Amount: ...
+    @property
+    def accrued_nanos_wide(self) -> global___Amount: ...
     def __init__(
         self,
         *,
@@ -887,9 +918,15 @@ class Job(google.protobuf.message.Message):
         end: global___End | None = ...,
         progress: global___Progress | None = ...,
         progress_problem: builtins.str = ...,
+        settled_nanos_wide: global___Amount | None = ...,
+        held_nanos_wide: global___Amount | None = ...,
+        estimate_expected_nanos_wide: global___Amount | None = ...,
+        estimate_max_nanos_wide: global___Amount | None = ...,
+        rate_nanos_per_hour_wide: global___Amount | None = ...,
+        accrued_nanos_wide: global___Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "array", b"array", "end", b"end", "exit_code", b"exit_code", "progress", b"progress", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_max_nanos", b"estimate_max_nanos", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
