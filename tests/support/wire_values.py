@@ -32,7 +32,7 @@ TEXTS = (
     "", "x", "a" * 64, "a" * 300, "a" * 5_000, "a" * 200_000, "\x00", "a\x00b", "\x1b[2J", "\n", "ü" * 100,
     "💸", "../../etc/passwd", "job_", "1" * 400, "-1", "NaN", "1.9223372036854775808", "last[7]", "\u202e",
     "9223372036854775808.0", "last[99999999999]", "{", "%", "'; drop table jobs; --", "label:", "9999-12",
-    "label:" + "k" * 300, "2026-13", "0000-01", "USD", "Europe/Nowhere",
+    "label:" + "k" * 300, "漢" * 3_000, "2026-13", "0000-01", "USD", "Europe/Nowhere",
 )  # fmt: skip
 NEVER = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED")
 """Statuses that say that the daemon was at fault, or gave no answer."""

@@ -14,9 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
-from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from bursar.clock import Clock
@@ -32,10 +30,10 @@ from bursard.access.sessions import Session, Sessions, enter_session
 from bursard.access.tokens import Authority
 from bursard.events import Event, RoleRevoked
 from bursard.services.firstword import FirstWords
+from bursard.services.lastword import last_word
 from bursard.services.wirefault import unreadable
 from bursard.store import CommitUnknown
 
-DOMAIN: Final = "bursar"
 REQUEST_S: Final = 10.0
 """How long a call that carries one request may keep it back."""
 ABORT_S: Final = 5.0
@@ -197,7 +195,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         else:
             self.refusals.note(method, identity.name if identity is not None else "", error)
         code = grpc.StatusCode[error.status]
-        await context.abort(code, error.message, trailing_metadata=(_details(code, error),))
+        message, details = last_word(code, error)
+        await context.abort(code, message, trailing_metadata=(details,))
 
 
 async def _messages(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
@@ -233,13 +232,3 @@ async def _heard(context: Context, is_stream: bool) -> None:
         async with asyncio.timeout(REFUSED_S):
             while await context.read() is not _EOF and not is_stream:
                 pass
-
-
-def _details(code: grpc.StatusCode, error: BursarError) -> tuple[str, bytes]:
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    for key, value in list(error.facts.items())[:32]:
-        info.metadata[key] = value[:512]
-    packed = any_pb2.Any()
-    packed.Pack(info)
-    status = status_pb2.Status(code=code.value[0], message=error.message[:4000], details=[packed])
-    return "grpc-status-details-bin", status.SerializeToString()
