@@ -76,12 +76,13 @@ def open_to_its_owner(path: Path) -> bool:
 
 
 def _opened(path: Path) -> BinaryIO:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in its place has no writer to wait for
     try:
-        return path.open("rb")
+        return os.fdopen(os.open(path, flags), "rb")
     except PermissionError:
         if not open_to_its_owner(path):
             raise
-        return path.open("rb")
+        return os.fdopen(os.open(path, flags), "rb")
 
 
 def read_object(path: Path) -> dict[str, Any]:

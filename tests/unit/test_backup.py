@@ -377,6 +377,12 @@ def test_a_backup_is_not_written_into_a_state_directory(tmp_path: Path, where: s
     assert {path: path.read_bytes() for path in sorted((up / "daemon").iterdir())} == before
 
 
+def test_a_pipe_is_no_backup_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidRequest, match=r"pipe is no backup of Bursar: it is no plain file$"):
+        backup.restore(tmp_path / "pipe", tmp_path / "s")
+
+
 def test_a_backup_takes_the_place_of_an_older_one_alone(tmp_path: Path) -> None:
     up, out, other = served(tmp_path), tmp_path / "b.tar", tmp_path / "thesis.txt"
     take(up, out)

@@ -170,6 +170,26 @@ def test_link_to_a_folder_that_is_away_is_left_alone(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+def test_up_names_the_link_that_leads_nowhere(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path / "s")
+    cluster.prepare()
+    logs = cluster.directory / "logs"
+    logs.joinpath("keeper.log").unlink(missing_ok=True)
+    logs.rmdir()
+    logs.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(StoreUnavailable) as caught:
+        cluster.prepare()
+    assert caught.value.message == (
+        f"{logs} is a link that leads nowhere: put back what it led to, or remove it: rm {logs}"
+    )
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / files.DESIRED)
+    with pytest.raises(Damaged):
+        files.read_desired(tmp_path)
+
+
 def test_full_disk_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):

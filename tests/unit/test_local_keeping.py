@@ -151,6 +151,13 @@ def test_damaged_log_does_not_keep_a_process_from_starting(tmp_path: Path, clock
     assert list(tmp_path.rglob("*.damaged-*"))
 
 
+def test_a_process_is_started_without_a_log_where_there_can_be_none(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "logs").symlink_to(tmp_path / "unmounted")
+    kept = started(tmp_path, FAILING)
+    assert kept.ended(clock.now_s) == 3
+    assert not (tmp_path / "unmounted").exists()
+
+
 def test_large_log_is_rotated_once(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "LOG_BYTES_MAX", 10)
     (tmp_path / "logs").mkdir()

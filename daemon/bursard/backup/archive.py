@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import tarfile
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def digest_of(path: Path) -> str:
 
 def _opened(file: Path) -> tarfile.TarFile:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # it is read more than once, and a pipe may never speak
+            raise _no_backup(file, "it is no plain file")
         return tarfile.open(file, mode="r:")
     except tarfile.TarError as error:
         raise _no_backup(file, str(error)) from error

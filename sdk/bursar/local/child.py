@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from bursar.aside import clear_for_file, own_directory
 from bursar.local import processes
@@ -62,11 +62,7 @@ class Child:
 
     def start(self, env: Mapping[str, str], directory: Path) -> None:
         """Start it, in a session of its own, with its output in its log. Raises `OSError`."""
-        own_directory(self.log.parent)
-        clear_for_file(self.log)
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as log:
+        with self._output() as log:
             self.popen = subprocess.Popen(
                 self.spec.command,
                 stdin=subprocess.DEVNULL,
@@ -78,6 +74,17 @@ class Child:
             )
         # One that has ended already is not reaped yet, so its pid is still its own.
         self._open(processes.noted(self.popen.pid) or Process(self.popen.pid, -1))
+
+    def _output(self) -> BinaryIO:
+        """Its log; nowhere when there can be none: what is kept matters more than what it says."""
+        try:
+            own_directory(self.log.parent)
+            clear_for_file(self.log)
+            if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+                self.log.replace(self.log.with_suffix(".log.1"))
+            return self.log.open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
 
     def _open(self, process: Process) -> bool:
         try:

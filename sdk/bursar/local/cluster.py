@@ -136,6 +136,11 @@ class LocalCluster:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> StoreUnavailable:
+        at = Path(os.fsdecode(error.filename or self.directory))
+        if at.is_symlink() and not at.exists():
+            return StoreUnavailable(
+                f"{at} is a link that leads nowhere: put back what it led to, or remove it: rm {at}"
+            )
         shut = error.errno in (errno.EACCES, errno.EPERM)
         remedy = f"open it to yourself: chmod -R u+rwX {self.directory}" if shut else "make room"
         return StoreUnavailable(
