@@ -326,10 +326,12 @@ def _ledger(state: State) -> Finding:
 
 def _budgets(state: State) -> Finding:
     problems = []
-    for room in state.budgets.rooms(state.ledger).values():
-        record = state.budgets.records[room.name]
-        if record.hard and room.room_nanos < 0:
-            problems.append(f"B1: {room.name} is over its limit by {-room.room_nanos} nanos")
+    rooms = state.budgets.rooms(state.ledger)
+    hard = [name for name, record in state.budgets.records.items() if record.hard]
+    for name in hard:
+        room = rooms[name]
+        if room.room_nanos < 0:
+            problems.append(f"B1: {name} is over its limit by {-room.room_nanos} nanos")
     for array_id, money in state.array_money.items():
         array = state.jobs.get(array_id)
         if array is None:
@@ -338,8 +340,11 @@ def _budgets(state: State) -> Finding:
         if array.spec.caps_array and money.committed_nanos > array.spec.max_cost_nanos:
             over = money.committed_nanos - array.spec.max_cost_nanos
             problems.append(f"B4: array {array.display} is over its max_cost by {over} nanos")
-    count = len(state.budgets.records)
-    return _finding("budgets (B1)", problems, f"settled + held is within all {count}", "raise the limit")
+    told = f"settled + held is within {plural(len(hard), 'hard budget')}"
+    soft = len(state.budgets.records) - len(hard)
+    if soft:
+        told += f"; {plural(soft, 'soft one')} may be passed and {'is' if soft == 1 else 'are'} not checked"
+    return _finding("budgets (B1)", problems, told, "raise the limit")
 
 
 def _policies(state: State) -> Finding:
@@ -350,6 +355,6 @@ def _policies(state: State) -> Finding:
             for one in state.policies.values()
             if one.spec is None
         ],
-        f"all {len(state.policies)} are in force",
+        f"this version can read all {len(state.policies)}",
         "write it anew as this version reads it, and apply it: `bursar policy show NAME`, `policy apply`",
     )

@@ -72,6 +72,20 @@ def test_every_kind_of_event_has_its_sentence() -> None:
             told("threshold-crossed", budget="b", at_ppm=800_000, on="settled", settled_nanos=8 * 10**9),
             "budget b passed 80 % of its limit (settled 8.000000000)",
         ),
+        *(
+            (
+                told(
+                    "threshold-crossed",
+                    budget="b",
+                    at_ppm=500_000,
+                    on=on,
+                    settled_nanos=5 * 10**9,
+                    held_nanos=7,
+                ),
+                f"budget b passed 50 % of its limit ({on} {reached})",
+            )
+            for on, reached in (("settled", "5.000000000"), ("settled+held", "5.000000007"))
+        ),
         (
             told("policy-applied", documents=[{"kind": "Quota", "name": f"q{n}"} for n in range(6)]),
             "ann applied Quota q0, Quota q1, Quota q2, Quota q3, Quota q4 and 1 more",

@@ -15,6 +15,7 @@ from bursar.model import ArraySpec, JobSpec, ShareRates
 from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
 from bursard.events import NodePriced
+from bursard.services import history
 
 RATE = 3_600_000_000_000
 """Nanos per hour of the whole node, all for its 8 CPUs: a CPU-second costs 0.125 USD."""
@@ -128,6 +129,29 @@ def test_no_more_is_expected_than_it_can_cost() -> None:
             site.run(site.job("ann", "p", name="train"))
         told = await plan(site, spec(time_limit_us=SECOND_US))
         assert told["expected_cost"] == told["worst_case_cost"]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("costs", "median"), [([1, 2, 9], 2), ([0, 2, 5, 100], 3), ([1, 4, 4, 8], 4), ([1, 1, 2, 2, 9, 9], 2)]
+)
+def test_the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle(
+    costs: list[int], median: int
+) -> None:
+    assert history._median(costs) == median
+
+
+def test_four_past_runs_are_expected_to_cost_what_the_two_in_the_middle_do() -> None:
+    async def story(site: Site) -> None:
+        [node] = site.engine.state.nodes.values()
+        for rate in (480, 960, 1_920, 48_000):  # of 8 CPUs; a minute of one costs 1, 2, 4 and 100 dollars
+            priced_at = ShareRates(0, rate * 10**9, 0)
+            site.engine.commit([NodePriced(node.id, f"p{rate}", priced_at)], "bursard")
+            site.run(site.job("ann", "p", name="train"))
+        told = await plan(site, spec())
+        assert told["expected_cost"]["amount"] == "3.000000000"
+        assert told["expected_basis"] == "the median of 4 past runs of this name and size"
 
     play(story)
 

@@ -75,6 +75,24 @@ def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("held_us", "shown"),
+    [
+        (2_310_755_000, "0.642"),  # 0.64187...
+        (1_799_999, "0.000"),
+        (1_800_000, "0.001"),
+        (3_598_199_999, "0.999"),
+        (3_598_200_000, "1.000"),
+        (720 * HOUR_US, "720.000"),
+    ],
+)
+def test_hours_are_rounded_half_up_to_thousandths(held_us: int, shown: str) -> None:
+    row = CostRow(("a",), nanos=1, held_us=held_us, jobs=1)
+    found = msgspec.structs.replace(ONE, projects=CostTable((), (row,), row))
+    lines = [line.split() for line in page("text", found).splitlines()[3:]]
+    assert [line[2] for line in lines] == [shown, shown]
+
+
 def test_a_project_that_ran_at_no_known_price_is_marked() -> None:
     row = CostRow(("a",), nanos=1, held_us=2, unknown_us=1, jobs=1)
     found = msgspec.structs.replace(ONE, projects=CostTable((), (row,), CostRow((), nanos=1)))

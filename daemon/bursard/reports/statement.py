@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from bursar.clock import format_instant
+from bursar.clock import HOUR_US, format_instant
 from bursar.money import format_nanos
 from bursar.words import plural
 from bursard.reports.adjusted import CORRECTION, LATE, Adjusted, adjusted, published_at
@@ -123,7 +123,9 @@ def _kind(found: Statement, kind: str) -> CostRow:
 
 
 def _hours(us: int) -> str:
-    return f"{us // 3_600_000_000}.{us % 3_600_000_000 * 1000 // 3_600_000_000:03d}"
+    """Rounded, half up: 2310.755 s are 0.642."""
+    thousandths = (2000 * us + HOUR_US) // (2 * HOUR_US)
+    return f"{thousandths // 1000}.{thousandths % 1000:03d}"
 
 
 def text_pieces(found: Statement) -> Iterator[bytes]:

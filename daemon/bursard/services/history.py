@@ -5,6 +5,7 @@ Why     of its size: what a run on one CPU cost says nothing of the same script 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from bursar.codec.amounts import exact, put_amounts
@@ -42,7 +43,13 @@ async def expected_cost(engine: Engine, spec: JobSpec) -> Expected:
     costs = sorted(run.settled_nanos // size_of(run) for run in alike)
     if len(costs) < HISTORY_MIN:
         return Expected(UNKNOWN, f"fewer than {HISTORY_MIN} past runs of this name and size to go by")
-    return Expected(costs[len(costs) // 2], f"the median of {len(costs)} past runs of this name and size")
+    return Expected(_median(costs), f"the median of {len(costs)} past runs of this name and size")
+
+
+def _median(ordered: Sequence[int]) -> int:
+    """The middle one, or the mean of the two in the middle, in whole nanos."""
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) // 2
 
 
 def _size(spec: JobSpec) -> tuple[object, ...]:

@@ -61,7 +61,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "holds-rolled": "budget {budget} began a new period",
     "budget-opened": "the account of budget {budget} opened with {spent} spent, and {running} running",
     "budget-closed": "the account of budget {budget} closed",
-    "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {committed})",
+    "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {reached})",
     "node-token-issued": "{actor} issued a secret for node {name}",
     "node-enrolled": "node {name} used its secret for the first time",
     "node-token-revoked": "{actor} voided a secret of node {name}",
@@ -124,11 +124,17 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
-        "committed": format_nanos(data.get("settled_nanos", 0) + data.get("held_nanos", 0)),
+        "reached": format_nanos(_reached(data)),
         "spent": format_nanos(data.get("settled_nanos", 0)),
         "running": plural(len(data.get("holds") or []), "attempt"),
         "where": data.get("project") or "the whole site",
     }
+
+
+def _reached(data: Mapping[str, Any]) -> int:
+    """What passed the threshold: of one on what is settled, that alone."""
+    held_nanos = data.get("held_nanos", 0) if data.get("on") == "settled+held" else 0
+    return int(data.get("settled_nanos", 0) + held_nanos)
 
 
 def _with(job: str) -> str:
