@@ -1,6 +1,6 @@
 # One door to everything. Each target makes what it needs from nothing: a Python 3.11 is enough.
 #   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (~1 min)
-#   make check  lint, types, layers and the fast tests: what to run while working        (<1 min)
+#   make check  lint, types, layers and the tests in one process; TESTS=PATH… for a few    (~8 min, ~1 min)
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 
 help:
 	@echo "make demo    see it work: two nodes, a budget, a distributed training, its cost"
-	@echo "make check   lint and the fast tests"
+	@echo "make check   lint and the tests in one process; while working: make check TESTS='tests/docs tests/unit/test_ends.py'"
 	@echo "make test    lint, types, layers, generated code and every test"
 	@echo "make nightly the property tests with many more examples"
 	@echo "make judge   an hour of fuzzing, 1,000 kill -9, 100 damaged directories, 100 mutants"
@@ -89,8 +89,9 @@ PURE := $(FAST) tests/property tests/sim
 REAL := tests/integration tests/acceptance
 WORKERS ?= 2
 
+TESTS ?= $(FAST)
 check: lint proto-check
-	@$(BIN)/pytest -q -n $(WORKERS) $(FAST)
+	@$(BIN)/pytest -q -n $(WORKERS) $(TESTS)
 
 pytest: .venv/.torch programs
 	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 --reruns 2 -rR $(PURE)

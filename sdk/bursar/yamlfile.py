@@ -406,10 +406,12 @@ def read_string(
     return text
 
 
-def read_enum(node: Node, faults: Faults, choices: Sequence[str]) -> str | None:
-    """One of `choices`, spelled exactly."""
+def read_enum(node: Node, faults: Faults, choices: Sequence[str], later: Sequence[str] = ()) -> str | None:
+    """One of `choices`, spelled exactly, or of `later`: words that are known, and refused by the caller; no
+    message offers them.
+    """
     text = read_text(node, faults)
-    if text is None or text in choices:
+    if text is None or text in choices or text in later:
         return text
     listed = ", ".join(choices)
     near = nearest(text, choices)

@@ -145,10 +145,24 @@ def test_picked_json_has_the_names_and_values_of_csv(table: str, capsys: pytest.
 
 def test_elapsed_is_seconds_and_sorts_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     long = view.job(job(number=1, state="SUCCEEDED"))
-    short = {**long, "number": 2, "finished_at": long["started_at"]}
+    [attempt] = long["attempts"]
+    brief = {**attempt, "nodes": [{**attempt["nodes"][0], "held_s": 0.0}]}
+    long["attempts"] = [{**attempt, "nodes": [{**attempt["nodes"][0], "held_s": 1.25}]}]
+    short = {**long, "number": 2, "finished_at": long["started_at"], "attempts": [brief]}
     output.emit([long, short], jobs.JOB_COLUMNS, Output(format="csv", sort_by="elapsed"))
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["number"], row["elapsed_s"]) for row in rows] == [("2", "0.00"), ("1", "1.25")]
+
+
+def test_a_job_ran_as_long_as_it_was_held_where_its_start_and_end_were_told_at_once() -> None:
+    row = view.job(job(number=1, state="SUCCEEDED"))
+    row["finished_at"] = row["attempts"][0]["finished_at"] = row["started_at"]
+    row["attempts"][0]["nodes"][0]["held_s"] = 0.009
+    [elapsed] = [column for column in jobs.JOB_COLUMNS if column.name == "elapsed"]
+    assert (elapsed.of(row), elapsed.show and elapsed.show(row)) == (0.009, "9ms")
+    assert texts.ran_s(row["attempts"][0], AT) == 0.009
+    assert re.search(r"^  ran +9ms$", texts.job_text(row, AT), re.MULTILINE)
+    assert texts.ran_s({**row, "finished_at": None}, AT + 2_000_000) == 2.0
 
 
 def test_a_job_that_has_not_begun_has_no_elapsed_time(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,20 @@ def test_of_an_unknown_flag_it_is_2_with_the_nearest_one(verb: str, folder: Path
     assert flags[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["run", "--tme", "5", "--", "true"], "; did you mean '--time-limit'?"),
+        (["run", "--limit", "5", "--", "true"], "; did you mean '--time-limit'?"),
+        (["run", "--gpu-count", "5", "--", "true"], "; did you mean '--gpus'?"),
+        (["run", "--zzz", "--", "true"], ""),
+    ],
+)
+def test_a_flag_is_near_another_by_a_word_of_its_name(line: list[str], hint: str, capsys: Any) -> None:
+    assert run(line) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: there is no option {line[1]!r}{hint}"
+
+
 @pytest.mark.parametrize(("verb", "flag", "known"), CHOICES)
 def test_of_a_wrong_word_it_is_2_with_the_nearest_one(
     verb: str, flag: str, known: list[str], folder: Path, capsys: Any

@@ -326,12 +326,12 @@ def test_up_that_is_late_leaves_the_cluster_to_go_on(cluster, monkeypatch, capsy
     gate = cluster.directory / "daemon/gate"
     os.mkfifo(gate)
     late = LocalCluster(cluster.directory)
-    assert local._start(late, 1, None, None, False).agents == 1  # and Ctrl-C would stop it
+    assert local._start(late, local.Wish(1, None, None), False).agents == 1  # and Ctrl-C would stop it
     late.let_go()
     said = "not ready yet: the daemon does not listen; it goes on"
     assert said in capsys.readouterr().err
     with pytest.raises(ServerUnavailable, match=said):
-        local._start(LocalCluster(cluster.directory), 1, None, None, True)
+        local._start(LocalCluster(cluster.directory), local.Wish(1, None, None), True)
     assert cluster.pids().keys() >= {"daemon", "local-1"}
     gate.rename(gate.with_name("open"))
     with gate.with_name("open").open("w"):

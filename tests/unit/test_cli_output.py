@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bursar.cli import output
-from bursar.cli.output import Column, Output
+from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import Head, cells, render
 from bursar.cli.terminal import LogPrinter, clean, money_text, seconds_text, size_text, time_text
 from bursar.errors import InvalidRequest
@@ -139,3 +139,13 @@ def test_human_forms():
     assert size_text(0) == "-"
     assert time_text("2026-11-21T08:00:00.123456Z") == "2026-11-21 08:00:00Z"
     assert time_text(None) == "-"
+
+
+def test_amounts_of_a_table_have_six_decimals_at_most_and_none_is_shown_as_nothing():
+    rows = [{"cost": {"amount": amount, "currency": "USD"}} for amount in (
+        "0.000000000", "0.000000112", "0.000001000", "-0.000000112", "0.500000000",
+    )]  # fmt: skip
+    table = table_text(rows, (Column("cost", right=True),), None)
+    assert [line.strip() for line in table.splitlines()[1:]] == [
+        "0.000000 USD", "<0.000001 USD", "0.000001 USD", ">-0.000001 USD", "0.500000 USD",
+    ]  # fmt: skip

@@ -15,6 +15,8 @@ from bursar.steps.request import Refused
 
 NODES = {"BURSAR_NODE_NAMES": "a,b", "BURSAR_NODE_ADDRESSES": "10.0.0.1,10.0.0.2", "MASTER_PORT": "29000"}
 
+PATIENCE = ["env", "RAY_raylet_start_wait_time_s=180", "RAY_agent_register_timeout_ms=180000"]
+
 
 def member(
     tmp_path: Path, rank: int = 0, programs: dict[str, str] | None = None, **more: str
@@ -104,15 +106,15 @@ def test_each_engine_of_a_cluster_is_started_with_these_words(
         f"--object-store-memory={1024**3 * 3 // 10}",
     ]  # fmt: skip
     assert engines._ray(job) == cluster.Plan(
-        head=[f"{here}/ray", "start", "--head", "--port=7001", *of_ray, "--include-dashboard=false",
-              "--disable-usage-stats", "--ray-client-server-port=7001"],
+        head=[*PATIENCE, f"{here}/ray", "start", "--head", "--port=7001", *of_ray,
+              "--include-dashboard=false", "--disable-usage-stats", "--ray-client-server-port=7001"],
         head_is_up="Ray runtime started",
         workers=["--workers", "ray", head, "--without-first"],
         worker_is_up="Ray runtime started",
         worker_count=1,
         env={"RAY_ADDRESS": head},
     )  # fmt: skip
-    assert engines._ray_worker(job, head) == [f"{here}/ray", "start", f"--address={head}", *of_ray]
+    assert engines._ray_worker(job, head) == [*PATIENCE, f"{here}/ray", "start", f"--address={head}", *of_ray]
     assert engines._dask(job) == cluster.Plan(
         head=[f"{here}/dask", "scheduler", "--host", f"tcp://{head}", "--no-dashboard", "--no-show"],
         head_is_up="Scheduler at:",
@@ -155,6 +157,11 @@ def test_where_no_memory_was_asked_for_none_is_named(tmp_path: Path) -> None:
     small = engines.job_of({**env, "BURSAR_MEMORY_BYTES": "1000"}, ())
     assert engines._ray_worker(small, "H")[-1] == f"--object-store-memory={80 * 1024**2}"
     assert engines._spark_worker(small, "H")[-5:] == ["--memory", "1M", "--work-dir", "/tmp", "H"]
+
+
+def test_ray_waits_as_long_as_we_do_for_it_unless_the_job_says_otherwise(tmp_path: Path) -> None:
+    own = member(tmp_path, programs={"ray": ""}, RAY_raylet_start_wait_time_s="7")
+    assert engines._patient(engines.job_of(own, ())) == [PATIENCE[0], PATIENCE[2]]
 
 
 def test_a_cluster_waits_for_a_worker_on_every_node_and_ray_has_its_head_on_the_first(tmp_path: Path) -> None:

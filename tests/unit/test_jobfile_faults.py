@@ -249,3 +249,16 @@ def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: t
     assert [key for key in unbuilt if key in said] == []
     with pytest.raises(NotBuilt, match=unbuilt[0]):
         parse_job(text.replace("qqqq: 1", f"{unbuilt[0]}: x"), "job.yaml", "/")
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("run: x\nbudget: {on_exceed: explode}", "'explode' is not one of stop, checkpoint-stop"),
+        ("run: x\ntype: batch", "'batch' is not one of job"),
+    ],
+)
+def test_no_message_offers_a_word_that_is_not_built(text: str, listed: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_job(text, "job.yaml", "/")
+    assert refused.value.message.endswith(listed)

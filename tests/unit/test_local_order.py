@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from bursar.cli import local
+from bursar.cli.main import run
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
 from bursar.local import cluster as room
 from bursar.local import files, processes, stopping, waiting
@@ -452,3 +454,48 @@ def test_of_an_array_its_tasks_that_live_are_meant() -> None:
         ]
 
     assert stopping._live_jobs(SimpleNamespace(list=jobs)) == ["a[0]", "a[1]", "b"]  # type: ignore[arg-type]
+
+
+def test_an_agent_that_runs_as_it_would_be_started_is_like_the_wish(
+    made: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = made.desire(2, None, None)
+    words = {child.name: ("/other/python", *child.command[1:]) for child in before.children}
+    running = [processes.Ours(name, Process(1, 2), said) for name, said in words.items()]
+    monkeypatch.setattr(processes, "running_below", lambda directory: running)
+    assert made.unlike(before) == []
+    assert made.unlike(made.desire(3, None, None)) == ["local-1", "local-2"]  # each has less of the machine
+    assert made.unlike(made.desire(2, "/other", "H100:2")) == ["local-1", "local-2"]
+
+
+def test_up_says_what_it_goes_on_with_and_who_stays_as_it_was(
+    made: LocalCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(wish: local.Wish, unlike: list[str]) -> str:
+        local.say_kept(wish, made.desire(*wish), unlike)
+        return capsys.readouterr().err
+
+    first = local.Wish(2, "/own", "H100:2")
+    assert said(first, []) == ""
+    files.write_json(made.directory / files.DESIRED, made.desire(*first).to_json())
+    assert said(local.Wish(None, None, None), ["local-1"]) == (
+        "as before: --agents 2 --policies /own --simulate-gpus H100:2"
+        " (`bursar up --help` tells how to take it back)\n"
+        "already running, and so with the CPUs, memory and GPUs of its start: local-1;"
+        " `bursar down` and another `up` give it the new ones\n"
+    )
+    assert said(local.Wish(1, "", ""), []) == ""
+    assert made.desire(1, "", "").simulate_gpus == made.desire(1, "", "").policies == ""
+
+
+def test_the_words_of_up_that_take_back_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes: list[local.Wish] = []
+    monkeypatch.setattr(local, "_start", lambda cluster, wish, detach: wishes.append(wish))
+    (tmp_path / "own").mkdir()
+    for policies, gpus in (("shipped", "none"), (str(tmp_path / "own"), "H100:2")):
+        words = ["--state-dir", str(tmp_path / "s"), "--policies", policies, "--simulate-gpus", gpus]
+        assert run(["up", *words]) == 0
+    assert run(["up", "--state-dir", str(tmp_path / "s")]) == 0
+    assert wishes == [(None, "", ""), (None, str(tmp_path / "own"), "H100:2"), (None, None, None)]

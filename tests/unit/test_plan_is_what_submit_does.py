@@ -152,9 +152,11 @@ def with_prices(site: Site) -> None:
     site.engine._prices = None
 
 
-def with_node(site: Site, kind: str) -> None:
+def with_node(site: Site, kind: str, pool: str = "") -> None:
     device = Device(0, f"GPU-{kind}", kind, 80 << 30)
-    facts = NodeFacts(name=f"n-{kind.lower()}", cpu_milli=8_000, memory_bytes=64 << 30, devices=(device,))
+    facts = NodeFacts(
+        name=f"n-{kind.lower()}", cpu_milli=8_000, memory_bytes=64 << 30, devices=(device,), pool=pool
+    )
     state = site.engine.state
     events = nodes.hello(
         state, site.engine.ids, site.engine.prices, facts=facts, boot_id="b",
@@ -212,5 +214,25 @@ def test_a_kind_of_a_node_is_known_and_where_no_kind_is_known_none_is_refused() 
         assert (await told(site, "Jobs.Submit", gpus("BANANA")))[0][0] == "INVALID_ARGUMENT"
         any_kind = spec(options=(ResourceRequest(GpuRequest(1, ()), 1_000, 1 << 30),))
         assert (await plan(site, any_kind))["starts_now"] is True
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({}, True),
+        ({"constraints": (("bigmem", "*"),)}, False),
+        ({"spot_policy": "spot"}, False),
+        ({"nodes": 3}, False),
+    ],
+)
+def test_a_place_that_there_is_not_has_no_price(asked: dict[str, Any], place: bool) -> None:
+    async def story(site: Site) -> None:
+        with_prices(site)
+        with_node(site, "MI300X", "rack")
+        row = await plan(site, spec(held=True, **asked))
+        priced = [row[key] is not None for key in ("rate_per_hour", "worst_case_cost")]
+        assert (priced, row["starts_now"]) == ([place, place], False)
 
     play(story)

@@ -12,9 +12,9 @@ from bursar.clock import SECOND_US, format_duration
 from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.model import DeviceShare, JobSpec
 from bursar.money import US_PER_HOUR, format_nanos
-from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
+from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import money
 from bursard.state.records import JobRecord
@@ -25,7 +25,8 @@ HOLDS_MAX = 1000
 
 
 def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
-    """The least worst case of this class on an empty cluster, in nanos; None when no priced node fits.
+    """The least worst case of this class on an empty cluster, in nanos; None when no priced node could
+    hold it: too small, of another market, or without what its constraints ask.
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
     """
@@ -53,35 +54,17 @@ def _cheapest(state: Tables, job_class: JobClass, held_us: int) -> int | None:
 
 def _searched(state: Tables, job_class: JobClass, held_us: int) -> int | None:
     columns = state.cluster.columns()
-    costs: list[int] = []
-    for row, node_id in enumerate(columns.ids):
-        if columns.rate[row] < 0 or node_id in job_class.avoid_nodes:
-            continue
-        best = None
-        for option in job_class.options:
-            devices = _devices(state, row, option)
-            if devices is None:
-                continue
-            rates = share_rates(columns, row, devices, option.cpu_milli, option.memory_bytes)
+    least: dict[int, int] = {}
+    for ask in asks_of(job_class):
+        request = ask.request
+        count, milli = (request.gpus.count, request.gpus.milli) if request.gpus is not None else (0, 0)
+        devices = tuple(DeviceShare(index, milli) for index in range(count))
+        priced = Candidates(ask, columns).capable & (columns.rate >= 0)
+        for row in priced.nonzero()[0].tolist():
+            rates = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes)
             cost = held_nanos(rates, held_us)
-            best = cost if best is None else min(best, cost)
-        if best is not None:
-            costs.append(best)
-    return sum(sorted(costs)[: job_class.nodes]) if len(costs) >= job_class.nodes else None
-
-
-def _devices(state: Tables, row: int, option: ResourceRequest) -> tuple[DeviceShare, ...] | None:
-    cluster = state.cluster
-    if option.cpu_milli > cluster.cpu_total[row] or option.memory_bytes > cluster.memory_total[row]:
-        return None
-    gpus = option.gpus
-    if gpus is None:
-        return ()
-    if gpus.count > cluster.gpu_total[row] or gpus.memory_bytes > cluster.gpu_memory[row]:
-        return None
-    if gpus.types and cluster.gpu_types[int(cluster.gpu_type[row])] not in gpus.types:
-        return None
-    return tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count))
+            least[row] = min(cost, least.get(row, cost))
+    return sum(sorted(least.values())[: job_class.nodes]) if len(least) >= job_class.nodes else None
 
 
 def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: int = 0) -> None:

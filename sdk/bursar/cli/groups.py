@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import product
 from typing import Any, Final
 
 import click
@@ -14,6 +15,11 @@ LATER: Final = {
     "bursar report": ("idle", "waste", "utilization", "budgets", "commitments", "models"),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""
+
+LIKENESS_MIN: Final = 0.65
+"""Of two words, 0 to 1, that one may have been meant for the other."""
+LIKENESS_BEHIND: Final = 0.1
+"""What is more unlike than the nearest by this was not meant."""
 
 
 class NearChoice(click.Choice):  # type: ignore[type-arg]  # click has no argument for it in older releases
@@ -32,6 +38,30 @@ def nearest(word: str, known: list[str]) -> str:
     """The hint after a wrong word: the right one that looks like it, else all there are."""
     near = difflib.get_close_matches(word.lower()[:100], known, 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def no_such_option(word: str, ctx: click.Context) -> str:
+    """What is said of an option that a command does not have."""
+    near = nearest_options(word, ctx)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"there is no option {word!r}{hint}"
+
+
+def nearest_options(word: str, ctx: click.Context) -> list[str]:
+    """Long options of a command that look like `word`, or have a word that does, the nearest first, three at
+    most. `--tme` is near `--time-limit`: its dashes are no likeness, and half of a name may be one.
+    """
+    asked = word.lstrip("-").lower()[:100]
+    shown = [one for one in ctx.command.get_params(ctx) if isinstance(one, click.Option) and not one.hidden]
+    names = [name for one in shown for name in one.opts if name.startswith("--")]
+    found = sorted((-_likeness(asked, name[2:]), name) for name in names)
+    least = max(LIKENESS_MIN, max((-unlike for unlike, _ in found), default=0) - LIKENESS_BEHIND)
+    return [name for unlike, name in found if -unlike >= least][:3]
+
+
+def _likeness(word: str, name: str) -> float:
+    pairs = product((word, *word.split("-")), (name, *name.split("-")))
+    return max(difflib.SequenceMatcher(None, one, other).ratio() for one, other in pairs)
 
 
 class NearGroup(click.Group):

@@ -14,7 +14,7 @@ from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
 from bursar.cli.follow import Ask, print_logs
 from bursar.cli.groups import NearChoice, nearest
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
-from bursar.cli.terminal import age_s, age_text, clean
+from bursar.cli.terminal import clean, seconds_text
 from bursar.clock import SECOND_US, parse_duration
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
@@ -34,11 +34,11 @@ def _waits(row: Row) -> bool:
 
 
 def _elapsed(row: Row) -> str:
-    return "-" if _waits(row) else age_text(row["started_at"], now(), row["finished_at"])
+    return seconds_text(_elapsed_s(row))
 
 
 def _elapsed_s(row: Row) -> float | None:
-    return None if _waits(row) else age_s(row["started_at"], now(), row["finished_at"])
+    return None if _waits(row) else texts.ran_s(row, now())
 
 
 def _nodes(row: Row) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -24,15 +24,31 @@ from bursar.local.files import Desired
 from bursar.local.machine import check_installed
 from bursar.local.processes import Process
 
+SHIPPED: Final = "shipped"
+NO_GPUS: Final = "none"
+
+
+class Wish(NamedTuple):
+    """Flags of `up`; None where one was not given: what the last `up` on the directory wanted."""
+
+    agents: int | None
+    policies: str | None
+    gpus: str | None
+
+
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 
 
 @click.command()
-@click.option("--agents", type=click.IntRange(1, 64), default=None, help="Nodes.  [default: 1]")
+@click.option("--agents", type=click.IntRange(1, 64), default=None, help="Nodes.  [default: as before, or 1]")
 @click.option("--state-dir", metavar="DIR", default=None, help="Where everything is kept.")
-@click.option("--policies", metavar="DIR", default=None, help="Else the shipped catalogue.")
+@click.option(
+    "--policies", metavar="DIR", default=None, help="As before, or the shipped catalogue (`shipped`)."
+)
 @click.option("--http", metavar="ADDR", default=None, help="Web page and metrics (not built yet).")
-@click.option("--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say.")
+@click.option(
+    "--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say, or `none`."
+)
 @click.option("--detach", is_flag=True, help="Return when every agent is ready.")
 def up(
     agents: int | None,
@@ -44,27 +60,32 @@ def up(
 ) -> None:
     """Start a whole cluster on this machine: a daemon and agents, no configuration, no root.
 
-    On a directory that was used before it goes on where it stopped. Without --detach it stays in
-    the foreground, and Ctrl-C stops everything.
+    On a directory that was used before it goes on where it stopped, with the flags of then where
+    none are given (--simulate-gpus none and --policies shipped take them back), and agents that run
+    stay as they were started. Without --detach it stays in the foreground, and Ctrl-C stops everything.
 
     Example: bursar up --agents 2 --detach
     """
     if http is not None:
         raise not_built("up --http")
-    if simulate_gpus and _GPUS.fullmatch(simulate_gpus) is None:
+    if simulate_gpus is not None and simulate_gpus != NO_GPUS and _GPUS.fullmatch(simulate_gpus) is None:
         raise InvalidRequest(
-            f"--simulate-gpus: {simulate_gpus!r} is not a type and a count of 1 to 99, such as H100:8"
+            f"--simulate-gpus: {simulate_gpus!r} is not a type and a count of 1 to 99, such as H100:8,"
+            f" nor {NO_GPUS}"
         )
-    if policies is not None and not Path(policies).is_dir():
+    if policies not in (None, SHIPPED) and not Path(policies).is_dir():
         raise InvalidRequest(f"--policies: {policies} is not a directory")
     directory = address.state_home() if state_dir is None else which.directory_of(state_dir)
     check_installed()
     cluster = LocalCluster(directory)
     with _ending_signals():
         try:
-            desired = _start(
-                cluster, agents, policies and str(Path(policies).resolve()), simulate_gpus, detach
+            wish = Wish(
+                agents,
+                "" if policies == SHIPPED else policies and str(Path(policies).resolve()),
+                "" if simulate_gpus == NO_GPUS else simulate_gpus,
             )
+            desired = _start(cluster, wish, detach)
             if detach or desired is None:
                 cluster.let_go()
                 return
@@ -76,9 +97,7 @@ def up(
             _stop(cluster)
 
 
-def _start(
-    cluster: LocalCluster, agents: int | None, policies: str | None, gpus: str | None, detach: bool
-) -> Desired | None:
+def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
     """Start or adopt; what is kept when the keeper is this process's child, None when another keeps it.
 
     Raises `ServerUnavailable`: it does not come up, or it is late and nobody stays to see it.
@@ -86,7 +105,8 @@ def _start(
     with cluster.starting():
         aside_before = cluster.set_aside()
         cluster.prepare()
-        desired = cluster.desire(agents, policies, gpus)
+        desired = cluster.desire(*wish)
+        say_kept(wish, desired, cluster.unlike(desired))
         mine = cluster.keep(desired)
         try:
             missing = waiting.Start(cluster, desired, _progress).wait()
@@ -113,6 +133,22 @@ def _start(
     write_text(f"bursar is ready at {desired.server}\nnodes: {names}; state: {cluster.directory}")
     say("next: bursar run -- echo hello")
     return desired if mine else None
+
+
+def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
+    """What an earlier `up` decides: flags that were not given again, and agents that it has started."""
+    kept = [
+        f"--agents {desired.agents}" if wish.agents is None and desired.agents > 1 else "",
+        f"--policies {desired.policies}" if wish.policies is None and desired.policies else "",
+        f"--simulate-gpus {desired.simulate_gpus}" if wish.gpus is None and desired.simulate_gpus else "",
+    ]
+    if any(kept):
+        say(f"as before: {' '.join(filter(None, kept))} (`bursar up --help` tells how to take it back)")
+    if unlike:
+        say(
+            f"already running, and so with the CPUs, memory and GPUs of its start: {', '.join(unlike)};"
+            " `bursar down` and another `up` give it the new ones"
+        )
 
 
 @contextlib.contextmanager

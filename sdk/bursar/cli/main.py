@@ -17,7 +17,7 @@ import click
 
 import bursar
 from bursar.cli import lazy
-from bursar.cli.groups import NearGroup
+from bursar.cli.groups import NearGroup, no_such_option
 from bursar.errors import BursarError
 
 
@@ -173,7 +173,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
-    sys.stderr.write(f"error: {error.format_message()}\n")
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        message = no_such_option(error.option_name, context)
+    sys.stderr.write(f"error: {message}\n")
     if context is not None:
         sys.stderr.write(f"`{context.command_path} --help` tells how it is used.\n")
     return 2

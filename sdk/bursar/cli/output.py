@@ -31,6 +31,8 @@ from bursar.errors import InvalidRequest
 FORMATS: Final = ("table", "json", "jsonl", "csv", "yaml")
 NAME_LEAST: Final = 12
 """Cells that the name a row is found by keeps on one line; it goes on below, never cut."""
+PLACES_MAX: Final = 6
+"""Decimals of an amount in a table. One thing shown alone, and programs, have all nine."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, Any]
@@ -42,7 +44,8 @@ class Column(NamedTuple):
     Attributes:
         name: what `--columns` and `--sort-by` call it, and its head in a table.
         path: where in the row it is, dotted; empty: `name`.
-        show: its human form; None: by its type, with as many decimals in every cell as one of them needs.
+        show: its human form; None: by its type, with as many decimals in every cell as one of them needs; of
+            amounts six at most, and `<0.000001 USD` for what is less: one row gives no other nine of them.
         title: what programs read it as, with its unit: `elapsed_s`; empty: `name`.
         value: what it means to programs, in that unit; None: what is at `path`.
         also: (title, path) of what its human form says beside the value.
@@ -279,7 +282,7 @@ def human(rows: Sequence[Row], column: Column) -> list[str]:
     if column.show is not None:
         return [column.show(row) for row in rows]
     values = _aligned([column.of(row) for row in rows])
-    places = max((money_places(value) for value in values if _is_money(value)), default=0)
+    places = min(max((money_places(value) for value in values if _is_money(value)), default=0), PLACES_MAX)
     cells = [_text(value, column, places) for value in values]
     if column.mark is None:
         return cells
@@ -292,7 +295,7 @@ def _text(value: Any, column: Column, places: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_money(value):
-        return money_text(value, places=places) + column.suffix
+        return _amount(value, places) + column.suffix
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
@@ -300,6 +303,14 @@ def _text(value: Any, column: Column, places: int) -> str:
     if isinstance(value, str) and (column.path or column.name).endswith("_at"):
         return time_text(value)
     return str(value)
+
+
+def _amount(value: dict[str, str], places: int) -> str:
+    """An amount with so many decimals; one that they would show as 0 is said to be less than they show."""
+    least, size = Decimal(1).scaleb(-places), Decimal(value["amount"])
+    if not size or abs(size) >= least:
+        return money_text(value, places=places)
+    return f"{'>-' if size < 0 else '<'}{least:f} {value['currency']}"
 
 
 # ------------------------------------------------------------------ sorting and picking

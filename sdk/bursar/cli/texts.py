@@ -13,6 +13,7 @@ from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
 from bursar.cli.terminal import (
     STATE_STYLES,
+    age_s,
     age_text,
     clean,
     money_text,
@@ -276,7 +277,19 @@ def _ran(job: Row, now: int) -> str:
     """Nothing of a job that waits for another attempt: each attempt's own line says how long that ran."""
     if not job["started_at"] or job["state"] == "PENDING":
         return ""
-    return age_text(job["started_at"], now, job["finished_at"])
+    return seconds_text(ran_s(job, now))
+
+
+def ran_s(row: Row, now: int) -> float | None:
+    """Seconds that a job or an attempt ran; where it has ended, at least as long as it was held and charged:
+    the two instants of a short one may be one, since both were told together.
+    """
+    shown = age_s(row["started_at"], now, row["finished_at"])
+    nodes = row["nodes"] if "attempts" not in row else row["attempts"][-1]["nodes"] if row["attempts"] else []
+    if shown is None or not row["finished_at"]:
+        return shown
+    held: list[float] = [round(node["held_s"], 3) for node in nodes]
+    return max([shown, *held])
 
 
 def _needs_text(job: Row) -> str:
@@ -392,7 +405,7 @@ def _attempt_columns(now: int) -> tuple[Column, ...]:
         Column("where", shrink=True),
         Column(
             "ran",
-            show=lambda row: age_text(row["started_at"], now, row["finished_at"]),
+            show=lambda row: seconds_text(ran_s(row, now)),
             right=True,
         ),
         Column("exit", "exit_code", right=True),

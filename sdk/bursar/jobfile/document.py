@@ -256,7 +256,7 @@ def _refuse_not_built(fields: dict[str, Node], faults: Faults) -> None:
         if key in fields:
             faults.not_built(fields[key], f"the key {key}", instead=remedy)
     if "type" in fields:
-        kind = read_enum(fields["type"], faults, ("job", "service", "interactive"))
+        kind = read_enum(fields["type"], faults, ("job",), later=("service", "interactive"))
         if kind in ("service", "interactive"):
             faults.not_built(fields["type"], f"type: {kind}", instead="write type: job")
 

@@ -20,6 +20,7 @@ from bursar.model.check import (
     DEPENDENCY_WHEN,
     MAX_COST_PER,
     ON_EXCEED,
+    ON_EXCEED_BUILT,
     RETRY_CAUSES,
     SIGNALS,
     UNCOUNTED_CAUSES,
@@ -188,7 +189,7 @@ def read_budget(node: Node, faults: Faults) -> Caps:
         )
     on_exceed = "stop"
     if "on_exceed" in fields:
-        on_exceed = read_enum(fields["on_exceed"], faults, ON_EXCEED) or "stop"
+        on_exceed = read_enum(fields["on_exceed"], faults, ON_EXCEED_BUILT, later=ON_EXCEED) or "stop"
     per = "job"
     if "per" in fields:
         per = read_enum(fields["per"], faults, MAX_COST_PER) or "job"

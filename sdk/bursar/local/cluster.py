@@ -191,7 +191,7 @@ class LocalCluster:
         old = self._desired_before()
         run = self.run_directory()
         count = agents or old.agents or max(self._agents_on_disk(), default=1)
-        policies = policies or asked_policies(old.policies)
+        policies = asked_policies(old.policies) if policies is None else policies
         used = policies or shipped_policies()
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
         server = f"unix://{run / 'bursar.sock'}"
@@ -205,6 +205,15 @@ class LocalCluster:
             options += ["--simulate-gpus", gpus] if gpus else []
             children.append(_child(name, "bursar_agent", self.directory / "agents" / name, options))
         return Desired(server, str(self.directory), str(run), count, policies, gpus, tuple(children))
+
+    def unlike(self, desired: Desired) -> list[str]:
+        """Agents that run with another command line than they would be started with now."""
+        running = {one.name: tuple(one.words) for one in processes.running_below(str(self.directory))}
+        return [
+            child.name
+            for child in desired.children[1:]
+            if child.name in running and running[child.name][1:] != child.command[1:]
+        ]
 
     def _desired_before(self) -> Desired:
         """What the last `up` wanted. A damaged file is set aside; the keeper's notes hold a copy."""

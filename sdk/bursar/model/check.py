@@ -326,7 +326,7 @@ def _caps(spec: JobSpec) -> Iterator[Problem]:
         what = f"on_exceed: {spec.on_exceed}"
         yield _not_built(("budget", "on_exceed"), what, "use stop or checkpoint-stop")
     else:
-        yield from _choice(("budget", "on_exceed"), spec.on_exceed, ON_EXCEED)
+        yield from _choice(("budget", "on_exceed"), spec.on_exceed, ON_EXCEED_BUILT)
 
 
 def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bursar.steps import names
-from bursar.steps.cluster import Plan, serve
+from bursar.steps.cluster import UP_WITHIN_S, Plan, serve
 from bursar.steps.request import Refused, Request, members
 
 _HERE: Final = f"$BURSAR_STEPS/{names.TOOLS}/{names.LAUNCH}"
@@ -120,8 +120,9 @@ def _ray(job: Job) -> Plan:
     program = _needs(job, "ray", "ray")
     port = _free_port()
     return Plan(
-        head=[program, "start", "--head", f"--port={port}", *_ray_sizes(job), "--include-dashboard=false",
-              "--disable-usage-stats", f"--ray-client-server-port={_free_port()}"],
+        head=[*_patient(job), program, "start", "--head", f"--port={port}", *_ray_sizes(job),
+              "--include-dashboard=false", "--disable-usage-stats",
+              f"--ray-client-server-port={_free_port()}"],
         head_is_up="Ray runtime started",
         workers=_workers("ray", f"{job.address}:{port}", without_first=True),
         worker_is_up="Ray runtime started",
@@ -131,7 +132,15 @@ def _ray(job: Job) -> Plan:
 
 
 def _ray_worker(job: Job, head: str) -> list[str]:
-    return [_needs(job, "ray", "ray"), "start", f"--address={head}", *_ray_sizes(job)]
+    return [*_patient(job), _needs(job, "ray", "ray"), "start", f"--address={head}", *_ray_sizes(job)]
+
+
+def _patient(job: Job) -> list[str]:
+    """Ray waits 10 to 30 s for its own processes, too short on a busy node: as long as we wait for all of it,
+    unless the job says otherwise.
+    """
+    waits = {"RAY_raylet_start_wait_time_s": UP_WITHIN_S, "RAY_agent_register_timeout_ms": UP_WITHIN_S * 1000}
+    return ["env", *(f"{name}={value:.0f}" for name, value in waits.items() if name not in job.env)]
 
 
 def _ray_sizes(job: Job) -> list[str]:
