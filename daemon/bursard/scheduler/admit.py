@@ -59,7 +59,8 @@ class Rooms:
         """Spend room."""
         for budget in budgets:
             self._promised[budget] = self._promised.get(budget, 0) + nanos
-            self._left.pop(budget, None)
+            if budget in self._left:
+                self._left[budget] -= nanos
 
     def admit(self, job_class: JobClass, rate_nanos_per_hour: int, limit_us: int = 0) -> Admitted | Refusal:
         """May a gang of this class start at this rate?
@@ -69,7 +70,7 @@ class Rooms:
                 only lets through for jobs without any limit on money.
             limit_us: the job's time limit; 0: the class has it.
         """
-        rate = max(rate_nanos_per_hour, 0)
+        rate = rate_nanos_per_hour if rate_nanos_per_hour > 0 else 0
         cap = job_class.max_price_nanos_per_hour
         if cap and rate > cap:
             return Refusal(ReasonCode.PRICE_CAP_EXCEEDED, "", rate, rate)
@@ -86,10 +87,10 @@ class Rooms:
         if hold > AMOUNT_MAX:
             return Refusal(ReasonCode.MISCONFIGURED, "", hold, rate)
         for budget in job_class.budgets:
-            room = self.budgets.get(budget)
-            if room is None:
+            if budget not in self.budgets:
                 return Refusal(ReasonCode.MISCONFIGURED, budget, hold, rate)
             if hold > self.room_nanos(budget):
+                room = self.budgets[budget]
                 left = room.limit_nanos - room.settled_nanos
                 short = left < hold
                 code = ReasonCode.BUDGET_EXHAUSTED if short else ReasonCode.BUDGET_COMMITTED

@@ -75,13 +75,13 @@ class Fits:
 
     def count(self, number: int) -> int:
         """Nodes that have room for a member."""
-        return int(self._counts[number])
+        return self._counts.item(number)
 
     def take(self, row: int) -> None:
         """A member was put on this node: it has room for fewer."""
         asks, free = len(self._askeds), self._free
         self._seen = free.now
-        cpu, memory, sizes = free.cpu[row], free.memory[row], free.sizes_at(row)
+        cpu, memory, sizes = free.cpu.item(row), free.memory.item(row), free.sizes_at(row)
         enough = cpu >= self._most_cpu and memory >= self._most_memory
         if enough and (sizes[: len(self._most)] >= self._most).all():
             return

@@ -104,7 +104,7 @@ class Free:
 
     def state(self, row: int) -> NodeState:
         """One node as plain integers."""
-        return NodeState(row, int(self.cpu[row]), int(self.memory[row]), self.gpus[row].tolist())
+        return NodeState(row, self.cpu.item(row), self.memory.item(row), self.gpus[row].tolist())
 
     def fitting(self, request: ResourceRequest, rows: Rows | None = None) -> Mask:
         """Which of these nodes, or of all (n), have room for one member, usable or not."""

@@ -39,7 +39,7 @@ NO_ROOM = NoChoice(())
 def gang_rate(table: Table, rows: list[int]) -> int:
     """Nanos per hour of all members, -1 when any is unknown."""
     if len(rows) == 1:
-        return int(table.rates[rows[0]])
+        return table.rates.item(rows[0])
     rates: list[int] = table.rates[rows].tolist()
     return -1 if min(rates) < 0 else sum(rates)
 

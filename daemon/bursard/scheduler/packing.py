@@ -16,15 +16,28 @@ from bursar_policies.scorers import NodeState, NodeStates, Scorer
 from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.kinds import Kinds
 
+_COST_ZERO = 1 << 31
+_COST_MAX = (1 << 32) - 1
 STATES_MAX = 1 << 18
 """Different states that are told apart beyond one for each node; past it all are forgotten."""
+
+
+def key_of_cost(cost: int) -> int:
+    """The part of the sort key of a node that a cost makes."""
+    return min(max(cost + _COST_ZERO, 0), _COST_MAX) << 16
+
+
+def keys_of_costs(costs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same for many."""
+    found: NDArray[np.int64] = np.minimum(np.maximum(costs + _COST_ZERO, 0), _COST_MAX) << 16
+    return found
 
 
 class Packing:
     """Costs of placements, int; lower is better.
 
     Attributes:
-        least: int64 (n), no placement on the node costs less.
+        least: int64 (n), no placement on the node costs less. least_key: the same, as part of a key.
         by_row: int64 (n), the part of a cost that lies in which node it is, whatever its state.
         state: int64 (n), equal for nodes of one kind with the same free.
     """
@@ -35,6 +48,7 @@ class Packing:
         self._kinds: list[int] = kinds.of.tolist()
         self._base = np.zeros(free.count, dtype=np.int64)
         self.least = np.zeros(free.count, dtype=np.int64)
+        self.least_key = np.zeros(free.count, dtype=np.int64)
         self.state = np.zeros(free.count, dtype=np.int64)
         every = NodeStates(free.every, free.cpu, free.memory, free.gpus)
         self.by_row = np.zeros(free.count, dtype=np.int64)
@@ -55,7 +69,7 @@ class Packing:
     def cost(self, after: NodeState) -> int:
         """How good one node looks after a placement."""
         total = sum([scorer.of_node(after) for scorer in self._by_state])
-        return total + int(self.by_row[after.row] - self._base[after.row])
+        return total + self.by_row.item(after.row) - self._base.item(after.row)
 
     def costs(self, after: NodeStates) -> NDArray[np.int64]:
         """The same for many nodes."""
@@ -66,7 +80,7 @@ class Packing:
 
     def alike(self, row: int) -> Rows | None:
         """All nodes in the state of this one; None when it is the only one."""
-        state = int(self.state[row])
+        state = self.state.item(row)
         return np.flatnonzero(self.state == state) if self._alike[state] > 1 else None
 
     def rescore(self, rows: Rows) -> None:
@@ -87,12 +101,13 @@ class Packing:
             self._alike.append(0)
             self._scores.append(self._score(state))
         self._alike[found] += 1
-        if (before := int(self.state[row])) >= 0:
+        if (before := self.state.item(row)) >= 0:
             self._alike[before] -= 1
         self.state[row] = found
         base, least = self._scores[found]
         self._base[row] = base
-        self.least[row] = least + int(self.by_row[row])
+        least += self.by_row.item(row)
+        self.least[row], self.least_key[row] = least, key_of_cost(least)
 
     def _score(self, state: NodeState) -> tuple[int, int]:
         base = sum([scorer.of_node(state) for scorer in self._by_state if scorer.relative])

@@ -111,7 +111,8 @@ class Planner:
                 verdict = self._verdict(lane, UNCOMPUTABLE)
             if verdict is not None:
                 lane.verdicts.append(verdict)
-                lane.below_us = min(lane.below_us, verdict.from_hold_us)
+                if verdict.from_hold_us < lane.below_us:
+                    lane.below_us = verdict.from_hold_us
             ranking.go_on()
         return self._answer()
 
@@ -185,7 +186,10 @@ class Planner:
         if job_class.max_cost_nanos or self.now + lane.hold_us <= claim.at:
             return False
         nodes = job_class.nodes
-        return all(claim.stops(world, table, nodes) for table in lane.tables)
+        tables = lane.tables
+        if len(tables) == 1:
+            return claim.stops(world, tables[0], nodes)
+        return all(claim.stops(world, table, nodes) for table in tables)
 
     def _best(self, table: Table, count: int) -> list[int]:
         return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
@@ -234,7 +238,7 @@ class Planner:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
         job_class, limit_us = lane.job_class, lane.limit_us
         nodes, refusals = job_class.nodes, list(answer.refusals)
-        refused = {option for option, _ in refusals}
+        refused = [option for option, _ in refusals]
         for option, table in enumerate(lane.tables):
             if option in refused or table.capable_count < nodes:
                 continue

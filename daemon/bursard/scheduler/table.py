@@ -25,14 +25,14 @@ from bursard.scheduler.candidates import Candidates
 from bursard.scheduler.fits import Fits
 from bursard.scheduler.free import Rows
 from bursard.scheduler.kinds import Kinds
-from bursard.scheduler.packing import Packing
+from bursard.scheduler.packing import Packing, key_of_cost, keys_of_costs
 from bursard.scheduler.pricing import share_rates
 
-NO = np.iinfo(np.int64).max
+NO = int(np.iinfo(np.int64).max)
 """The key of a node that cannot take a member now."""
-_COST_ZERO = 1 << 31
-_COST_MAX = (1 << 32) - 1
 _PRICE_MAX = (1 << 15) - 2
+FEW_MAX = 64
+"""Up to so many nodes that fit are compared without keys of all the others."""
 ONE_BY_ONE_MAX = 6
 """Up to so many nodes the plain form of the scorers is faster than numpy's (measured: they meet at 6-8)."""
 
@@ -48,7 +48,7 @@ class Table(Candidates):
         self.number = fits.add(self)
         kind_rates = np.array(kinds.member_rates(ask.request), dtype=np.int64)
         self.rates: NDArray[np.int64] = kind_rates[kinds.of]
-        self._base = _price_place(self.rates, place)
+        self._base: NDArray[np.int64] = _prices(kind_rates)[kinds.of] | place
         self._keys: NDArray[np.int64] = np.full(len(nodes.ids), NO, dtype=np.int64)
         self._exact = np.zeros(len(nodes.ids), dtype=np.bool_)
         self._seen = -1
@@ -60,6 +60,8 @@ class Table(Candidates):
 
     def best(self, packing: Packing, count: int) -> list[int]:
         """The best `count` nodes that can take a member now, best first; fewer when fewer can."""
+        if count == 1 and self._fits.count(self.number) <= FEW_MAX:
+            return self._best_of_few(packing)
         self._refresh(packing)
         return self._least(packing, count)
 
@@ -74,6 +76,24 @@ class Table(Candidates):
         self._keys[others] = kept
         found += [(self._key(packing, state), state.row) for state in states if self._keys[state.row] != NO]
         return [row for _, row in sorted(found)[:count]]
+
+    def _best_of_few(self, packing: Packing) -> list[int]:
+        """The same for one when few fit, as on a full site: keys of all the others need not be right."""
+        rows = np.flatnonzero(self._fits.of(self.number))
+        bounds = self._bound(packing, rows)
+        best, found = NO, -1
+        for at in bounds.argsort().tolist():
+            if bounds.item(at) > best:
+                break
+            row = rows.item(at)
+            key = self._base.item(row) | key_of_cost(self._cost(packing, row))
+            if key < best:
+                best, found = key, row
+        return [found] if found >= 0 else []
+
+    def _cost(self, packing: Packing, row: int) -> int:
+        """What a member costs on a node that has room."""
+        return packing.cost(self._after(packing.free.state(row)))
 
     def fits(self, packing: Packing, row: int) -> bool:
         """Can this node take a member now?"""
@@ -98,23 +118,23 @@ class Table(Candidates):
         keys, exact = self._keys, self._exact
         while len(keys):
             row = int(keys.argmin())
-            if keys[row] == NO:
+            if keys.item(row) == NO:
                 break
-            if exact[row]:
+            if exact.item(row):
                 return [row]
             self._make_one_exact(packing, row)
         return []
 
     def _make_one_exact(self, packing: Packing, row: int) -> None:
         """And with it all that are in the same state: what they cost differs by which node they are alone."""
-        cost = packing.cost(self._after(packing.free.state(row)))
+        cost = self._cost(packing, row)
         alike = packing.alike(row)
         if alike is None:
-            self._keys[row] = int(self._base[row]) | min(max(cost + _COST_ZERO, 0), _COST_MAX) << 16
+            self._keys[row] = self._base.item(row) | key_of_cost(cost)
             self._exact[row] = True
             return
         alike = alike[(self._keys[alike] != NO) & ~self._exact[alike]]
-        costs = packing.by_row[alike] + (cost - int(packing.by_row[row]))
+        costs = packing.by_row[alike] + (cost - packing.by_row.item(row))
         self._keys[alike] = self._key_of(alike, costs)
         self._exact[alike] = True
 
@@ -142,8 +162,7 @@ class Table(Candidates):
         self._exact[rows] = True
 
     def _key_of(self, rows: Rows, cost: NDArray[np.int64]) -> NDArray[np.int64]:
-        least = np.minimum(np.maximum(cost + _COST_ZERO, 0), _COST_MAX)
-        found: NDArray[np.int64] = self._base[rows] | least << 16
+        found: NDArray[np.int64] = self._base[rows] | keys_of_costs(cost)
         return found
 
     def _refresh(self, packing: Packing) -> None:
@@ -163,12 +182,12 @@ class Table(Candidates):
             self._exact[rows] = False
 
     def _bound(self, packing: Packing, rows: Rows) -> NDArray[np.int64]:
-        return self._key_of(rows, packing.least[rows])
+        found: NDArray[np.int64] = self._base[rows] | packing.least_key[rows]
+        return found
 
     def _key(self, packing: Packing, state: NodeState) -> int:
         """The key of one node in a state in which it has room."""
-        cost = packing.cost(self._after(state)) + _COST_ZERO
-        return int(self._base[state.row]) | min(max(cost, 0), _COST_MAX) << 16
+        return self._base.item(state.row) | key_of_cost(packing.cost(self._after(state)))
 
     def cheapest_rate(self, nodes: int) -> int:
         """The least a gang can cost per hour on nodes that could hold it; -1 when unknown."""
@@ -190,9 +209,9 @@ class Table(Candidates):
         return found
 
 
-def _price_place(rates: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The part of a key that never changes: rank of the price (unknown last), place of the node."""
+def _prices(rates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The part of a key that a price makes: its rank among these, unknown ones last."""
     order = np.unique(rates[rates >= 0])
     rank = np.where(rates >= 0, np.searchsorted(order, rates), len(order))
-    found: NDArray[np.int64] = (np.minimum(rank, _PRICE_MAX) << 48) | place
+    found: NDArray[np.int64] = np.minimum(rank, _PRICE_MAX) << 48
     return found

@@ -87,6 +87,8 @@ class World:
 
     def may_start(self, tables: Tables, count: int) -> bool:
         """Has any alternative enough nodes with room?"""
+        if len(tables) == 1:
+            return self._fits.count(tables[0].number) >= count
         return any(self._fits.count(table.number) >= count for table in tables)
 
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:

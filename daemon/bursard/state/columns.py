@@ -38,6 +38,8 @@ class Members:
 
     def __init__(self) -> None:
         self._keys: list[tuple[str, int]] = []
+        self._ids: list[str] = []
+        """The attempts of the keys: 30,000 are handed out with every snapshot."""
         self._rows: dict[tuple[str, int], int] = {}
         self._frozen: MemberColumns | None = None
         self._resize(_ROWS_MIN)
@@ -50,6 +52,7 @@ class Members:
         self._own(len(self._keys) + 1)
         at = len(self._keys)
         self._keys.append((attempt_id, alloc.rank))
+        self._ids.append(attempt_id)
         self._rows[attempt_id, alloc.rank] = at
         self.node[at], self.ends_at[at] = row, ends_at
         self.cpu_milli[at], self.memory_bytes[at] = alloc.cpu_milli, alloc.memory_bytes
@@ -68,11 +71,12 @@ class Members:
         """It is gone."""
         self._own(len(self._keys))
         row, last = self._rows.pop((attempt_id, rank)), self._keys.pop()
+        last_id = self._ids.pop()
         if row < len(self._keys):
             for name, _ in _COLUMNS:
                 column = getattr(self, name)
                 column[row] = column[len(self._keys)]
-            self._keys[row] = last
+            self._keys[row], self._ids[row] = last, last_id
             self._rows[last] = row
 
     def follow(self, row: int, to_row: int) -> None:
@@ -87,7 +91,7 @@ class Members:
             shared = {name: getattr(self, name)[:count] for name, _ in _COLUMNS}
             for column in shared.values():
                 column.flags.writeable = False
-            self._frozen = MemberColumns(**shared, attempt_ids=tuple(attempt for attempt, _ in self._keys))
+            self._frozen = MemberColumns(**shared, attempt_ids=tuple(self._ids))
         return self._frozen
 
     def _own(self, rows: int) -> None:

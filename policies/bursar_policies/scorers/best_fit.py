@@ -35,7 +35,7 @@ class BestFit:
     def of_node(self, state: NodeState) -> int:
         """Mean free share, times the weight."""
         cpu, memory, gpus = self._rows[state.row]
-        free = sum(left for left in state.gpus if left > 0)
+        free = sum([left for left in state.gpus if left > 0])
         # The shift keeps bytes times a million inside 64 bits; both forms must round alike.
         share = (
             state.cpu_milli * MILLION // cpu
@@ -79,7 +79,7 @@ class OpenedDevices:
 
     def of_node(self, state: NodeState) -> int:
         """The count of partly used devices, times the weight."""
-        return self._weight * sum(0 < left < MILLI for left in state.gpus)
+        return self._weight * len([left for left in state.gpus if 0 < left < MILLI])
 
     def of_nodes(self, states: NodeStates) -> Ints:
         """The count for each."""

@@ -26,7 +26,7 @@ class Starvation:
 
     def of_node(self, state: NodeState) -> int:
         """The missing share, times the weight."""
-        wanted = self._cores * sum(left for left in state.gpus if left > 0) // MILLI
+        wanted = self._cores * sum([left for left in state.gpus if left > 0]) // MILLI
         missing = wanted - state.cpu_milli
         return self._weight * missing // wanted if missing > 0 else 0
 
