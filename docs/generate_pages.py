@@ -18,7 +18,7 @@ from bursar.cli.ends import NEVER_STARTS
 from bursar.clock import HOUR_US
 from bursar.errors import BursarError
 from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
-from bursar.model.ends import WORKDIR
+from bursar.model.ends import OUTPUT_FILE, WORKDIR
 from bursar.model.reason import MEANINGS
 from bursar.schemas import job_schema, policy_schema
 
@@ -49,6 +49,7 @@ checkpoint: {signal: USR1, grace: 2m}
 retry: {on: [preemption, node-failure], max: 3}
 env: {HF_HOME: /data}
 setup: pip install -r requirements.txt
+output: logs/%x-%j.%N.out                   # beside the log that `bursar logs` shows
 run: torchrun --nnodes $NNODES --node-rank $NODE_RANK train.py
 ```
 
@@ -238,6 +239,12 @@ ENDS = (
     EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="no account of user ann on this node"),
     EndFacts(
         **SAMPLE, cause=EndCause.FAILED, exit_code=126, detail=f"{WORKDIR} '/data': No such file or directory"
+    ),
+    EndFacts(
+        **SAMPLE,
+        cause=EndCause.FAILED,
+        exit_code=126,
+        detail=f"{OUTPUT_FILE} '/out/12.log': No space left on device",
     ),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=127, detail="no such command: trian"),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=126),

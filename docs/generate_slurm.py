@@ -29,12 +29,16 @@ are its `$1`, `$2`, …; flags of `bursar run` before it stand above the directi
 | `squeue --me`, `scontrol show job 12` | `bursar ls`, `bursar show 12`; why it waits: `explain 12` |
 | `scancel 12`, `scancel -u ann -t pending` | `bursar cancel 12`, `cancel --user ann --state pending` |
 | `sinfo`, `sacct`, `sreport` | `bursar nodes`, `bursar ls --state all`, `bursar cost --by project` |
-| `tail -f slurm-12.out` | `bursar logs -f 12` |
+| `tail -f slurm-12.out` | `bursar logs -f 12`; a file too where the script has `--output` |
 | `salloc` | not built |
 
 What is the same: the script runs once, on the first node, and the other nodes of the job hold their place
 (metered, ended with it). `#BURSAR --launch per-node` runs it on every node instead. What is not: your shell's
-variables are not copied (as with `--export=NONE`; `--env NAME` copies one), and output is kept by bursar.
+variables are not copied (as with `--export=NONE`; `--env NAME` copies one), and output is kept by bursar, in
+a log with a cap. Where the script names files with `--output` or `--error` it is there too: the job's own
+user opens them, in the script's directory, before anything runs. A directory that does not exist, or is not
+that user's to write into, fails the job with the file's name; a disk that is full later costs the log
+nothing. Patterns are `%j %J %A %a %b %x %u %N %n %t %s %%`, with zeros as in `%4a`.
 
 Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
 functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused

@@ -268,6 +268,8 @@ class Job(Result, frozen=True, kw_only=True):
     array_index: int | None
     command: tuple[str, ...]
     workdir: str
+    output_file: str
+    error_file: str
     comment: str
     cpu_time: timedelta
     max_rss_bytes: int

@@ -81,6 +81,11 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "bad working directory: the job on n1 could not be started: working directory '/x': No such file",
         ),
         (
+            facts(C.FAILED, rank=1, members=2, exit_code=126, detail="output file '/x/o': Denied"),
+            "output_file", "no output file",
+            "output file cannot be opened: rank 1 of 2 was not started: output file '/x/o': Denied",
+        ),
+        (
             facts(C.FAILED, rank=0, exit_code=127, detail="no such command: trian"),
             "not_found", "command not found, exit code 127",
             "command not found: the job could not run, no such command: trian (exit code 127)",

@@ -26,7 +26,7 @@ from bursard.events import (
 )
 from bursard.events.public import PUBLIC, public
 
-SPEC_KEPT_BACK = "env command script setup workdir comment"
+SPEC_KEPT_BACK = "env command script setup workdir comment output_file error_file open_mode"
 KEPT_BACK: dict[str, str] = {
     "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),

@@ -493,6 +493,7 @@ JOB = {
     "SLURM_JOB_START_TIME": "1000000000", "SLURM_JOB_END_TIME": "1000093784", "SLURM_JOB_PARTITION": "p",
     "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4",
     "SLURM_CPUS_PER_TASK": "3", "SLURM_SUBMIT_DIR": "/w", names.SCRIPT_FILE: "/w/run.sh",
+    names.OUTPUT_FILE: "/w/9.out",
 }  # fmt: skip
 LINES = (
     "JobId=9 JobName=n",
@@ -505,6 +506,9 @@ LINES = (
     "NumNodes=2 NumTasks=4 CPUs/Task=3",
     "Command=/w/run.sh",
     "WorkDir=/w",
+    "StdErr=/w/9.out",
+    "StdIn=/dev/null",
+    "StdOut=/w/9.out",
 )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from bursar_agent.runner import progressfile, scratch, secretfiles
 from bursar_agent.runner.layout import MARKER_VARIABLE, PROGRESS, SCRIPT, marker_of, member_name
 
-_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
+SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
 
 PIDS_MAX = 32_768
@@ -31,6 +31,10 @@ STEPS_VARIABLE = "BURSAR_STEPS"
 
 OWN_BASH_ENV_VARIABLE = "BURSAR_BASH_ENV"
 """The `BASH_ENV` that a job was given, where the agent has put its own in the place."""
+
+OUTPUT_VARIABLE = "BURSAR_OUTPUT_FILE"
+ERROR_VARIABLE = "BURSAR_ERROR_FILE"
+"""Where a job finds the paths of its output files."""
 
 CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
@@ -72,8 +76,9 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "gid", "marker", "progress_dir", "scratch_dir",
-        "script", "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
+        "appends", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "error_path", "gid", "marker",
+        "output_path", "progress_dir", "scratch_dir", "script", "script_only", "secret_files", "secrets_dir",
+        "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -92,6 +97,9 @@ class Job:
             checkpoint = launch.get("checkpoint", {})
             self.warn_us: int = checkpoint.get("before_us", 0)
             self.script_only: bool = checkpoint.get("script_only", False)
+            files = launch.get("output_files", {})
+            paths: tuple[str, str] = (files.get("output", ""), files.get("error", ""))
+            self.appends: bool = files.get("append", False)
         except (ValueError, AttributeError):
             raise CannotStart(
                 "its launch cannot be read; daemon and agent are of different releases"
@@ -101,6 +109,7 @@ class Job:
         self.cwd_is_own = bool(launch.get("workdir"))
         if not self.cwd.startswith("/"):
             raise _no_directory(self, "not an absolute path")
+        self.output_path, self.error_path = (os.path.join(self.cwd, path) if path else "" for path in paths)
         self.env = {
             **request["env"],
             "BURSAR_ATTEMPT": request["attempt_id"],
@@ -116,6 +125,10 @@ class Job:
                 if self.env.get("BASH_ENV"):
                     self.env[OWN_BASH_ENV_VARIABLE] = self.env["BASH_ENV"]
                 self.env["BASH_ENV"] = f"{self.steps_dir}/bash-env"
+        if self.output_path:
+            self.env[OUTPUT_VARIABLE] = self.output_path
+        if self.error_path:
+            self.env[ERROR_VARIABLE] = self.error_path
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
@@ -256,15 +269,15 @@ def write_script(job: Job) -> str:
 
 
 def spawn(
-    job: Job, argv: list[str], output_fd: int, home_fd: int, host: Host, cgroup: JobCgroup | None
+    job: Job, argv: list[str], outputs: tuple[int, int], home_fd: int, host: Host, cgroup: JobCgroup | None
 ) -> int:
-    """Start `argv` in its own session with output to `output_fd`; returns its pid.
+    """Start `argv` in its own session; returns its pid. `outputs`: to be its standard output and error.
 
     The caller's working directory is `home_fd` again afterwards. Raises `CannotStart`.
     """
     if cgroup is not None or job.uid is not None or job.gid is not None:
-        return _fork_and_exec(job, argv, output_fd, host, cgroup)
-    _enter(job)
+        return _fork_and_exec(job, argv, outputs, host, cgroup)
+    enter(job)
     try:
         path = find_program(argv[0], job.env)
         if host.oom_protected:
@@ -273,10 +286,10 @@ def spawn(
             path,
             argv,
             job.env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, outputs[0], 1), (os.POSIX_SPAWN_DUP2, outputs[1], 2)],
             setsid=True,
             setsigmask=(),
-            setsigdef=_SIGNALS,
+            setsigdef=SIGNALS,
         )
     except (OSError, ValueError) as problem:
         raise _explain(problem, argv[0]) from None
@@ -286,7 +299,8 @@ def spawn(
             host.protect()
 
 
-def _enter(job: Job) -> None:
+def enter(job: Job) -> None:
+    """Go into its working directory. Raises `CannotStart`."""
     try:
         os.chdir(job.cwd)
     except (OSError, ValueError) as problem:
@@ -297,10 +311,10 @@ def _enter(job: Job) -> None:
 def _no_directory(job: Job, reason: str) -> CannotStart:
     """A directory that the job named is its own fault, its account's home is the node's."""
     code = NOT_STARTABLE if job.cwd_is_own else None
-    return CannotStart(f"working directory {_shown(job.cwd)!r}: {reason}", code)
+    return CannotStart(f"working directory {shortened(job.cwd)!r}: {reason}", code)
 
 
-def _shown(name: str) -> str:
+def shortened(name: str) -> str:
     """A name of any length, as a message can bear it."""
     return name if len(name) <= _NAME_SHOWN_MAX else f"{name[:_NAME_SHOWN_MAX]}…"
 
@@ -316,12 +330,12 @@ def find_program(name: str, env: dict[str, str]) -> str:
             return path
         seen_unusable = seen_unusable or os.path.isfile(path)
     if seen_unusable:
-        raise CannotStart(f"not executable: {_shown(name)}", NOT_STARTABLE)
-    raise CannotStart(f"no such command: {_shown(name)}", NOT_FOUND)
+        raise CannotStart(f"not executable: {shortened(name)}", NOT_STARTABLE)
+    raise CannotStart(f"no such command: {shortened(name)}", NOT_FOUND)
 
 
 def _explain(problem: OSError | ValueError, name: str) -> CannotStart:
-    shown = _shown(name)
+    shown = shortened(name)
     if isinstance(problem, ValueError):
         return CannotStart(f"cannot start {shown!r}: {problem}", NOT_STARTABLE)
     if problem.errno == errno.ENOENT:
@@ -340,12 +354,14 @@ def _explain(problem: OSError | ValueError, name: str) -> CannotStart:
     return CannotStart(f"cannot start {shown}: {os.strerror(problem.errno or 0)}", code)
 
 
-def _fork_and_exec(job: Job, argv: list[str], output_fd: int, host: Host, cgroup: JobCgroup | None) -> int:
+def _fork_and_exec(
+    job: Job, argv: list[str], outputs: tuple[int, int], host: Host, cgroup: JobCgroup | None
+) -> int:
     """The slow way in, for another user or a cgroup. The child tells its failure through a pipe."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(job, argv, output_fd, write_fd, host, cgroup)
+        _become(job, argv, outputs, write_fd, host, cgroup)
     os.close(write_fd)
     try:
         told = os.read(read_fd, 4096).decode()
@@ -359,21 +375,21 @@ def _fork_and_exec(job: Job, argv: list[str], output_fd: int, host: Host, cgroup
 
 
 def _become(
-    job: Job, argv: list[str], output_fd: int, write_fd: int, host: Host, cgroup: JobCgroup | None
+    job: Job, argv: list[str], outputs: tuple[int, int], write_fd: int, host: Host, cgroup: JobCgroup | None
 ) -> NoReturn:
     import signal
 
     try:
         os.setsid()
-        os.dup2(output_fd, 1)
-        os.dup2(output_fd, 2)
+        os.dup2(outputs[0], 1)
+        os.dup2(outputs[1], 2)
         if host.oom_protected:
             _write("/proc/self/oom_score_adj", "0")
         if cgroup is not None:
             cgroup.enter()
-        _change_user(job.uid, job.gid)
-        _enter(job)
-        for number in _SIGNALS:
+        change_user(job.uid, job.gid)
+        enter(job)
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
@@ -390,7 +406,7 @@ def _become(
         os._exit(127)
 
 
-def _change_user(uid: int | None, gid: int | None) -> None:
+def change_user(uid: int | None, gid: int | None) -> None:
     """Group first, then user: the other way round the right to change the group is gone."""
     if gid is not None:
         groups = [gid]

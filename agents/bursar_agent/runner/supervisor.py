@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from bursar_agent.runner import progressfile, scratch, secretfiles, spawning, tree
+from bursar_agent.runner import outputs, progressfile, scratch, secretfiles, spawning, tree
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -73,6 +73,9 @@ KILL_POLL_MS = 20
 WARN_AGAIN_US = 500_000
 """A job that did not heed the signal yet, since its program still starts, is warned when it does."""
 
+COPY_GRACE_US = 10_000_000
+"""After the last process of a job its copier has so long to bring the rest into the job's files."""
+
 WAKE_MS_MAX = 30_000
 """poll() does not count suspend, CLOCK_BOOTTIME does: look at the clock at least this often."""
 
@@ -109,6 +112,7 @@ class Supervisor:
         self._job: spawning.Job | None = None
         self._main_pid = 0
         self._step_server_pid = 0
+        self._copier_pid = 0
         self._phase = "run"
         self._main_ended = False
         self._leftover_kill_at: int | None = None
@@ -145,6 +149,7 @@ class Supervisor:
         log_read, self._log_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(log_read, False)
         self._log_read = log_read
+        self._outputs = (self._log_write, self._log_write)
         self._log_open = True
         times = LogTimes(lambda: boot_us() - self._start_at)
         self._log = LogCap(log_read, int(request["log_cap_bytes"]), times)
@@ -166,6 +171,7 @@ class Supervisor:
             and self._main_ended
             and self._stop_cause is None
             and self._leftover_kill_at is None
+            and not self._copier_pid
             and self._cgroup is None
             and self._job is not None
             and self._job.uid is None
@@ -195,10 +201,23 @@ class Supervisor:
                 job.progress_dir = ""
             self._cannot_start(spawning.CannotStart(f"directory {problem.filename}: {problem.strerror}"))
             return False
+        if (job.output_path or job.error_path) and not self._open_outputs(job):
+            return False
         self._warn_before_limit()
         if job.setup:
             self._phase = "setup"
         return self._spawn(job)
+
+    def _open_outputs(self, job: spawning.Job) -> bool:
+        """Have its output copied to its own files; False (with the report filled in) where they cannot be."""
+        self._cgroup = self._host.job_cgroup(self._request)
+        try:
+            copier = outputs.start(job, self._log_write, self._cgroup)
+        except spawning.CannotStart as problem:
+            self._cannot_start(problem)
+            return False
+        self._copier_pid, self._outputs = copier.pid, (copier.output_fd, copier.error_fd)
+        return True
 
     def _write_secrets(self, job: spawning.Job) -> bool:
         """Give it its secrets that are files; False (with the report filled in) where they cannot be."""
@@ -235,17 +254,22 @@ class Supervisor:
             # Before there is a process: a mark that lacks it says that nothing of the attempt ever ran.
             os.pwrite(self._mark_fd, SPAWNING, TAKEN_AT)
             self._main_pid = spawning.spawn(
-                job, self._argv(job), self._log_write, self._attempt_dir_fd, self._host, self._cgroup
+                job, self._argv(job), self._outputs, self._attempt_dir_fd, self._host, self._cgroup
             )
         except spawning.CannotStart as problem:
             self._cannot_start(problem)
             return False
         if self._phase == "run":
-            # From here on only the job holds the write end, so its end of file means something.
-            os.close(self._log_write)
-            self._log_write = -1
+            # From here on only the job holds the write ends, so their end of file means something.
+            self._close_outputs()
         self._record_start()
         return True
+
+    def _close_outputs(self) -> None:
+        if self._log_write >= 0:
+            for fd in {self._log_write, *self._outputs}:
+                os.close(fd)
+        self._log_write = -1
 
     def _cannot_start(self, problem: spawning.CannotStart) -> None:
         self._report["end_cause"] = problem.end_cause
@@ -343,13 +367,23 @@ class Supervisor:
             self._max_rss_kib = max(self._max_rss_kib, used.ru_maxrss)
             if pid == self._step_server_pid:
                 self._step_server_pid = 0
+            if pid == self._copier_pid:
+                self._copier_pid = 0
             if pid == self._main_pid and not self._main_ended:
                 self._main_ended = True
                 self._record_status(status)
-        if self._main_ended and self._leftover_kill_at is None:
-            tree.send(tree.descendants(os.getpid()), SIGTERM)
-            self._leftover_kill_at = boot_us() + LEFTOVER_GRACE_US
+        if self._main_ended and (self._copier_pid or self._leftover_kill_at is None):
+            left = self._processes()
+            if not left and self._copier_pid:
+                return True  # it goes on copying for the next phase, or ends with the last
+            if self._leftover_kill_at is None:
+                tree.send(left, SIGTERM)
+                self._leftover_kill_at = boot_us() + LEFTOVER_GRACE_US
         return False
+
+    def _processes(self) -> list[int]:
+        """Those of the job, without what is ours among them."""
+        return [pid for pid in tree.descendants(os.getpid()) if pid != self._copier_pid]
 
     def _record_status(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -395,7 +429,7 @@ class Supervisor:
         try:
             argv = [sys.executable, "-IS", f"{job.steps_dir}/{STEP_SERVER}"]
             self._step_server_pid = spawning.spawn(
-                job, argv, nowhere, self._attempt_dir_fd, self._host, self._cgroup
+                job, argv, (nowhere, nowhere), self._attempt_dir_fd, self._host, self._cgroup
             )
         except spawning.CannotStart as problem:
             os.write(2, f"steps of {self._request['attempt_id']}: {problem.message}\n".encode())
@@ -475,7 +509,7 @@ class Supervisor:
 
     def _signal_handlers(self, signal_number: int, now: int) -> bool:
         alone = self._job is not None and self._job.script_only
-        pids = [self._main_pid] if alone else tree.descendants(os.getpid())
+        pids = [self._main_pid] if alone else self._processes()
         sent = tree.send([pid for pid in pids if tree.catches(pid, signal_number)], signal_number)
         if sent:
             self._report["signal_sent_at"] = now
@@ -518,13 +552,14 @@ class Supervisor:
     def _kill_tree(self, now: int) -> None:
         if self._report["kill_sent_at"] is None:
             self._report["kill_sent_at"] = now
-        tree.send(tree.descendants(os.getpid()), SIGKILL)
+        tree.send(self._processes(), SIGKILL)
 
     # --- ending ---------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        if self._log_write >= 0:
-            os.close(self._log_write)
+        self._close_outputs()
+        if self._copier_pid:
+            self._await_copier()
         # Whoever still holds the pipe is outside the tree; what is in it now is the job's.
         if self._log_open:
             while self._log.pump() and select.select([self._log_read], [], [], 0)[0]:
@@ -563,6 +598,20 @@ class Supervisor:
         data = json.dumps(report).encode()
         keep_record(EXIT, data)
         self._told = self._notify(b'{"kind":"ended",' + data[1:], END_NOTICE_TRIES)
+
+    def _await_copier(self) -> None:
+        """Until it has brought what was printed into the files, or has had its time."""
+        kill_at = boot_us() + COPY_GRACE_US
+        poll = select.poll()
+        poll.register(self._log_read, select.POLLIN)
+        while self._log_open and (left_us := kill_at - boot_us()) > 0:
+            poll.poll(left_us // 1000 + 1)
+            self._log_open = self._log.pump()
+        if self._log_open:
+            tree.send([self._copier_pid], SIGKILL)  # it stays ours, so this process takes no other attempt
+        else:
+            os.waitpid(self._copier_pid, 0)
+            self._copier_pid = 0
 
     def _notify(self, data: bytes, tries: int = 1) -> bool:
         """Tell the agent; False when it does not listen, or has more to read than the kernel holds for it.

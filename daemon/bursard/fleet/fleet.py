@@ -36,6 +36,7 @@ from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
 from bursard.fleet.deadlines import LATE_MAX, LOOK_EVERY_S, Deadlines
 from bursard.fleet.environment import job_environment
+from bursard.fleet.outputs import output_files
 from bursard.fleet.words import (
     Assign,
     Exited,
@@ -211,7 +212,9 @@ class Fleet:
             return
         environment = job_environment(self.engine.state, job, attempt, member)
         rank = member.alloc.rank
-        launch = launch_of(job.spec, environment, rank, secrets)
+        name = self.engine.state.nodes[member.alloc.node_id].facts.name
+        files = output_files(job, attempt, rank, name, environment)
+        launch = launch_of(job.spec, environment, rank, secrets, files)
         holds = holds_its_place(job.spec, rank)
         order = Assign(
             attempt_id=attempt.id,

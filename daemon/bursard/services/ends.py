@@ -25,7 +25,9 @@ TASKS_SHOWN: Final = 1_000
 RANGES_SHOWN: Final = 8
 """Of one group of them, in the sentence."""
 GROUPS_SHOWN: Final = 5
-QUOTING: Final = frozenset(("workdir", "start_failed", "not_found", "not_executable", "never_started"))
+QUOTING: Final = frozenset(
+    ("workdir", "output_file", "start_failed", "not_found", "not_executable", "never_started")
+)
 """Ends whose detail may quote the program, which not everybody may see."""
 
 

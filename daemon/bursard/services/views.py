@@ -57,11 +57,16 @@ class Form(Enum):
     WHOLE = ()
     ROW = ("command", "script", "setup", "env", "constraints")
     """In lists, of which a page may hold 1000."""
-    BRIEF = (*ROW, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment")
+    BRIEF = (
+        *ROW, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment", "output_file",
+        "error_file",
+    )  # fmt: skip
     """After a verb: none of what it may have named, up to 1000, can be left for another page."""
 
 
-_EMPTY: Final[Mapping[str, Any]] = {"script": "", "setup": "", "workdir": "", "comment": ""}
+_EMPTY: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("script", "setup", "workdir", "comment", "output_file", "error_file"), ""
+)
 _BUDGETS_SHOWN: Final = {Form.WHOLE: None, Form.ROW: BUDGETS_IN_ROW, Form.BRIEF: 0}
 _BRIEF_LACKS: Final = (*Form.BRIEF.value, "attempts", "budgets")
 _TERSE_LACKS: Final = ("spec", "attempts", "budgets", "cost", "array")

@@ -42,7 +42,7 @@ PLAN_COLUMNS = (
 _FLAGS = frozenset((
     "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
     "time_limit", "deadline", "priority", "max_cost", "max_cost_per", "max_price", "env", "secret", "workdir",
-    "array", "after", "spot", "comment", "launch", "tasks_per_node",
+    "array", "after", "spot", "comment", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
 ))  # fmt: skip
 """Of `jobfile.RunFlags`, by their option."""
 
@@ -133,6 +133,15 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option(
         "--tasks-per-node", metavar="N", help="Processes that torchrun, mpi or dask start on a node."
+    )
+    @click.option(
+        "--output-file", metavar="PATH", help="Its output goes there too: out/%j.log, %x-%A_%a.out, %N.log."
+    )
+    @click.option("--error-file", metavar="PATH", help="Its standard error; else with the output.")
+    @click.option(
+        "--open-mode",
+        metavar="append|truncate",
+        help="What becomes of a file that is there.  [truncate; append at a later attempt]",
     )
     @functools.wraps(command)
     def with_flags(*args: Any, **kwargs: Any) -> Any:

@@ -246,6 +246,8 @@ def job_text(job: Row, now: int) -> str:
         ("array", _array_text(job["array"])),
         ("command", "(its owner's)" if job.get("redacted") else clean(" ".join(job["command"]))),
         ("workdir", clean(job["workdir"])),
+        ("output file", clean(job["output_file"])),
+        ("error file", clean(job["error_file"])),
         ("comment", clean(job["comment"])),
     ]
     why = end_lines(job["end"]) if job["end"] else reason_lines(job["reason"])

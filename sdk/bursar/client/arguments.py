@@ -87,6 +87,9 @@ class JobFields(TypedDict, total=False):
     array: str
     comment: str
     launch: str
+    output_file: str | Path
+    error_file: str | Path
+    open_mode: Literal["truncate", "append"]
     spot: bool
 
 

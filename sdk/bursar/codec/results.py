@@ -119,6 +119,8 @@ def job(wire: types_pb2.Job) -> results.Job:
         array_index=wire.array_index if wire.parent_id else None,
         command=tuple(spec.command),
         workdir=spec.workdir,
+        output_file=spec.output_file,
+        error_file=spec.error_file,
         comment=spec.comment,
         cpu_time=span(wire.cpu_us),
         max_rss_bytes=wire.max_rss_bytes,

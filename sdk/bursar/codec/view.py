@@ -121,6 +121,8 @@ def job(wire: types_pb2.Job) -> View:
         "secrets": list(spec.secrets),
         "secret_files": list(spec.secret_files),
         "workdir": spec.workdir,
+        "output_file": spec.output_file,
+        "error_file": spec.error_file,
         "comment": spec.comment,
         "simulated": wire.simulated,
         "max_rss_bytes": wire.max_rss_bytes,

@@ -50,7 +50,7 @@ _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "command", "held",
-    "comment", "secrets", "launch", "tasks_per_node",
+    "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
@@ -63,7 +63,12 @@ _NOT_BUILT: Final = {
     "base_on_demand_replicas": "",
     "update": "",
 }
-_SECOND_NAMES = {"num_nodes": "nodes", "time": "time_limit"}
+_SECOND_NAMES = {
+    "num_nodes": "nodes",
+    "time": "time_limit",
+    "output": "output_file",
+    "error": "error_file",
+}
 _UNDER_RESOURCES = ("gpus", "cpus", "memory", "mem", "any_of", "ordered", "constraints")
 _UNDER_BUDGET = ("max_cost", "per", "max_price", "on_exceed")
 _HINTS: Final = {
@@ -81,6 +86,8 @@ _HINTS: Final = {
     "use_spot": "write spot_policy: spot",
     "account": "write project",
     "depends": "write depends_on",
+    "stdout": "write output_file",
+    "stderr": "write error_file",
 }
 
 
@@ -196,6 +203,9 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         secret_files=secret_files,
         launch=reader.text("launch") or "per-node",
         tasks_per_node=reader.count("tasks_per_node"),
+        output_file=reader.word("output_file"),
+        error_file=reader.word("error_file"),
+        open_mode=reader.word("open_mode"),
     )
     report(check(spec), root, faults)
     return spec

@@ -38,6 +38,9 @@ PATHS: Final = {
     "comment": ("comment",),
     "launch": ("launch",),
     "tasks_per_node": ("tasks_per_node",),
+    "output_file": ("output_file",),
+    "error_file": ("error_file",),
+    "open_mode": ("open_mode",),
 }
 """Flags with one value, each with its place in the job file."""
 PAIRS: Final = {"env": "env", "label": "labels"}
@@ -77,6 +80,9 @@ class RunFlags:
     comment: str | None = None
     launch: str | None = None
     tasks_per_node: str | None = None
+    output_file: str | None = None
+    error_file: str | None = None
+    open_mode: str | None = None
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

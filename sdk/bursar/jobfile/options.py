@@ -62,6 +62,9 @@ _TABLE: Final = (
     _honoured(
         "dependency", "`depends_on`: afterok, afternotok, afterany, after, singleton; `:` and `,`", "d"
     ),
+    _honoured(
+        "error", "`error_file`: where standard error goes, beside the log; `%j`, `%A_%a` and others", "e"
+    ),
     _honoured("exclude", "`resources.constraints.node`: none of these", "x"),
     _honoured("exclusive", "all CPUs and GPUs of nodes of one size, the cheapest that serve", value="maybe"),
     _honoured("export", "`NAME=VALUE` and `NAME` become `env`; your other variables are never copied"),
@@ -73,6 +76,7 @@ _TABLE: Final = (
     _honoured("gpus-per-task", "`resources.gpus`: times the tasks of a node"),
     _honoured("gres", "`gpu:TYPE:COUNT` is `resources.gpus`; other kinds are refused"),
     _honoured("hold", "`held: true`", "H", "no"),
+    _honoured("input", "standard input is empty, as with `/dev/null`; another file is refused", "i"),
     _honoured("job-name", "`name`; other characters become `-`", "J"),
     _honoured("mem", "`resources.memory`, binary units, MiB without one; 0: all of the node's"),
     _honoured("mem-per-cpu", "`resources.memory`: times the CPUs of a node"),
@@ -84,6 +88,10 @@ _TABLE: Final = (
     _honoured("ntasks", "tasks, which share the CPUs and set `nodes` with `--ntasks-per-node`", "n"),
     _honoured("ntasks-per-gpu", "tasks of a node: times its GPUs"),
     _honoured("ntasks-per-node", "tasks of a node, whose CPUs add up"),
+    _honoured("open-mode", "`open_mode`; without it a first attempt truncates, and a requeued one appends"),
+    _honoured(
+        "output", "`output_file`: written by the job's user, beside the log; `%j`, `%A_%a` and others", "o"
+    ),
     _honoured(
         "requeue", "what bursar does anyway: after a lost node or a preemption it runs again", value="no"
     ),
@@ -103,7 +111,6 @@ _TABLE: Final = (
     _noted("cpu-freq", "the clock of CPUs is left to the node"),
     _noted("delay-boot", "nodes are not booted for a job"),
     _noted("distribution", _BINDING, "m"),
-    _noted("error", "standard error is kept with the output; read it with bursar logs", "e"),
     _noted("extra", "it is a comment of Slurm's own"),
     _noted("extra-node-info", _BINDING, "B"),
     _noted("get-user-env", "the environment is that of the account on the node", value="maybe"),
@@ -111,7 +118,6 @@ _TABLE: Final = (
     _noted("gres-flags", _BINDING),
     _noted("hint", _BINDING),
     _noted("ignore-pbs", "`#PBS` lines are never read", value="no"),
-    _noted("input", "standard input is empty; read the file in the script", "i"),
     _noted("kill-on-invalid-dep", "a job whose dependency can never be met ends CANCELLED"),
     _noted("mail-type", _MAIL),
     _noted("mail-user", _MAIL),
@@ -122,8 +128,6 @@ _TABLE: Final = (
     _noted("no-kill", "a gang ends when one of its nodes is lost", "k", "maybe"),
     _noted("ntasks-per-core", _BINDING),
     _noted("ntasks-per-socket", _BINDING),
-    _noted("open-mode", "each attempt has its own log"),
-    _noted("output", "bursar keeps the output itself; read it with bursar logs", "o"),
     _noted("overcommit", _OWN, "O", "no"),
     _noted("oversubscribe", _OWN, "s", "maybe"),
     _noted("parsable", "in a script; give bursar submit --parsable", value="no"),

@@ -24,6 +24,7 @@ from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
 from bursar.jobfile.variables import job_of
 from bursar.model import JobSpec
 from bursar.model.check import quote
+from bursar.steps.patterns import of_an_array_task
 from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
 
@@ -102,6 +103,7 @@ class SlurmOptions(Sizes):
         self._begin()
         self._export()
         self._gpu_bind()
+        self._outputs()
         for name in ("partition", "qos"):
             if name in self.options:
                 self.words[f"SLURM_JOB_{name.upper()}"] = self.options[name].value
@@ -275,6 +277,29 @@ class SlurmOptions(Sizes):
             )
         elif at > now:
             self.tree.put(("begin_after",), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), option.place)
+
+    def _outputs(self) -> None:
+        """Files that the output goes to; nothing is read but what the script itself reads."""
+        fed = self.options.get("input")
+        if fed is not None and fed.value not in ("/dev/null", "none"):
+            self.fault(fed, f"standard input is empty; begin the script with `exec < {fed.value}`")
+        mode = self.options.get("open-mode")
+        files = [option for name in ("output", "error") if (option := self.options.get(name)) is not None]
+        for option in files:
+            self.tree.put((f"{option.name}_file",), option.value, option.place)
+            if "array" in self.options and option.value != "/dev/null" and not of_an_array_task(option.value):
+                self.note(option, "is one file for all tasks of the array; %a in its name gives each its own")
+        if mode is None:
+            return
+        word = {"a": "append", "t": "truncate"}.get(mode.value[:1].lower())
+        if word is None:
+            self.fault(mode, f"{quote(mode.value)} is not append or truncate")
+        elif files:
+            self.tree.put(("open_mode",), word, mode.place)
+        else:
+            self.note(
+                mode, "says how --output is opened, which is not there; the log is kept of every attempt"
+            )
 
     def _gpu_bind(self) -> None:
         option = self.options.get("gpu-bind")

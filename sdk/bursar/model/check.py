@@ -15,11 +15,12 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from bursar.clock import DAY_US, SECOND_US, parse_instant
-from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec
+from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec, runs_once
 from bursar.model.ranges import count
 from bursar.money import AMOUNT_MAX, NANOS_MAX
 from bursar.projects import problem_of
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
+from bursar.steps.patterns import of_a_task
 
 NAME_MAX: Final = 100
 TAG_MAX: Final = 200
@@ -64,6 +65,7 @@ WITH_TASKS: Final = ("torchrun", "mpi", "dask")
 TASKS_PER_NODE_MAX: Final = 1024
 SCRIPT_OF_ENGINE_BYTES_MAX: Final = 100_000
 """Of shell text that an engine starts on nodes without a file of it: Linux takes 128 KiB as one argument."""
+OPEN_MODES: Final = ("truncate", "append")
 ON_EXCEED: Final = ("stop", "checkpoint-stop", "notify", "hold")
 ON_EXCEED_BUILT: Final = ("stop", "checkpoint-stop")
 SIGNALS: Final = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "CONT")
@@ -145,6 +147,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *(_environment(spec) if spec.env else ()),
         *(_secrets(spec) if spec.secrets or spec.secret_files else ()),
         *_code(spec),
+        *(_output_files(spec) if spec.output_file or spec.error_file or spec.open_mode else ()),
     ]
 
 
@@ -423,6 +426,22 @@ def _code(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("workdir",), f"{quote(workdir)} is relative, here to nothing; write the whole path")
     else:
         yield from _text(("workdir",), workdir, PATH_MAX)
+
+
+def _output_files(spec: JobSpec) -> Iterator[Problem]:
+    for key, path in (("output_file", spec.output_file), ("error_file", spec.error_file)):
+        yield from _text((key,), path, PATH_MAX)
+        if path.startswith("~"):
+            yield Problem((key,), f"{quote(path)}: ~ is not expanded; write the whole path")
+        elif path and spec.nodes > 1 and not runs_once(spec) and not of_a_task(path):
+            what = (
+                f"is one file, and {spec.nodes} nodes would write into it; put %N (the node) or %n (its rank)"
+            )
+            yield Problem((key,), f"{what} into the name")
+    if spec.open_mode:
+        yield from _choice(("open_mode",), spec.open_mode, OPEN_MODES)
+        if not spec.output_file and not spec.error_file:
+            yield Problem(("open_mode",), "says how output_file is opened; there is none")
 
 
 def _code_of_engine(spec: JobSpec) -> Iterator[Problem]:

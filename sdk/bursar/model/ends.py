@@ -25,6 +25,8 @@ WORKDIR: Final = "working directory"
 """How an agent begins to say that a member's directory is not there."""
 NO_ACCOUNT: Final = "no account"
 """How it begins to say that its node does not know the job's user."""
+OUTPUT_FILE: Final = "output file"
+"""How it begins to say that a file for a member's output cannot be opened."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
@@ -82,6 +84,8 @@ REMEDIES: Final = {
     "no_account": "have the account made on NODE, or keep the job away from it:"
     " `constraints: {node: '!NODE'}` in `resources`",
     "workdir": "name a directory that the node has with --workdir, or make it there for the job's account",
+    "output_file": "make its directory with `mkdir -p` before the job starts, where its account may write on"
+    " that node, or name another file with --output-file",
     "not_found": "give its whole path, put its directory into PATH with --env, or install it in `setup`",
     "not_executable": "make it executable with `chmod +x`, or run it by its interpreter: `python FILE`,"
     " `bash FILE`",
@@ -108,6 +112,8 @@ def kind_of(end: EndFacts) -> str:
         return "workdir"
     if end.cause is EndCause.START_FAILED and end.detail.startswith(NO_ACCOUNT):
         return "no_account"
+    if end.cause is EndCause.FAILED and end.detail.startswith(OUTPUT_FILE):
+        return "output_file"
     if end.cause is not EndCause.FAILED:
         return end.cause.value
     if end.detail.startswith("setup "):
@@ -153,7 +159,9 @@ def phrase_of(end: EndFacts) -> str:
             "setup": "setup failed",
         }
         return ", ".join(filter(None, (words.get(kind, ""), f"exit code {end.exit_code}")))
-    return {"workdir": "no working directory", "unknown": "unknown end"}.get(kind, kind.replace("_", " "))
+    return {"workdir": "no working directory", "output_file": "no output file", "unknown": "unknown end"}.get(
+        kind, kind.replace("_", " ")
+    )
 
 
 def sentence_of(end: EndFacts) -> str:
@@ -187,6 +195,8 @@ def sentence_of(end: EndFacts) -> str:
             return f"bad working directory: {who} could not be started{detail}"
         case "no_account":
             return f"no account: {who} could not be started{detail}"
+        case "output_file":
+            return f"output file cannot be opened: {who} was not started{detail}"
         case "start_failed":
             return f"start failed: {who} could not be started{detail}"
         case "setup":

@@ -164,6 +164,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         launch: per-node | once, or an engine (`ENGINES`). Once: the first member runs the command, the
             others hold their place; so too with the engines that start on the first member.
         tasks_per_node: processes that an engine starts on each node; 0: one per GPU, or as it does it.
+        output_file: where its output goes too, beside its log: a path, relative to `workdir`, that may hold
+            Slurm's patterns (`%j`, `%A_%a`, `%N`). Standard error goes there with it, unless `error_file`
+            says otherwise. Empty: to the log alone.
+        open_mode: truncate | append, what becomes of a file that is there; empty: the first attempt empties
+            it, and later ones append.
     """
 
     name: str = ""
@@ -201,6 +206,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret_files: tuple[str, ...] = ()
     launch: str = "per-node"
     tasks_per_node: int = 0
+    output_file: str = ""
+    error_file: str = ""
+    open_mode: str = ""
 
     @property
     def caps_array(self) -> bool:
@@ -213,6 +221,23 @@ WRITTEN_OTHERWISE: Final = frozenset((
     "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files",
 ))  # fmt: skip
 """Fields whose key in a job file has another name or form. All others are written under their own."""
+
+
+class OutputFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Files that one member's output goes to beside its log, with no pattern in their names.
+
+    Attributes:
+        output: absolute, or relative to its `workdir`; empty: none.
+        error: likewise, of standard error; empty: where `output` says.
+        append: keep what is in them.
+    """
+
+    output: str = ""
+    error: str = ""
+    append: bool = False
+
+
+NO_FILES: Final = OutputFiles()
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -230,6 +255,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             nobody writes a Launch to a file.
         checkpoint: the supervisor minds what it says of the time before the limit, and of the script.
         files: by variable, what the private file holds whose path the variable is to have.
+        output_files: opened before anything runs; one that cannot be is the job's failure.
     """
 
     command: tuple[str, ...] = ()
@@ -239,6 +265,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     checkpoint: CheckpointSpec = CheckpointSpec()
     files: Mapping[str, str] = msgspec.field(default_factory=dict)
+    output_files: OutputFiles = NO_FILES
 
 
 _FROM_SPEC = tuple(
@@ -253,18 +280,22 @@ _WAIT: Final = ("sh", "-c", "trap '' TERM; exec sleep 2147483647")
 
 
 def launch_of(
-    spec: JobSpec, env: Mapping[str, str], rank: int = 0, secrets: Mapping[str, str] | None = None
+    spec: JobSpec,
+    env: Mapping[str, str],
+    rank: int = 0,
+    secrets: Mapping[str, str] | None = None,
+    output_files: OutputFiles = NO_FILES,
 ) -> Launch:
-    """What a member of a job is started with, in its own environment and with its own secrets."""
+    """What a member of a job is started with, in its own environment, with its own secrets and files."""
     given = secrets or {}
     files = {name: value for name, value in given.items() if name in spec.secret_files}
     env = {**env, **{name: value for name, value in given.items() if name not in files}}
+    fields = {name: getattr(spec, name) for name in _FROM_SPEC} | {"output_files": output_files}
     if spec.launch in ENGINES and not holds_its_place(spec, rank):
         code = ("--script", spec.script) if spec.script else ("--", *spec.command)
-        fields = {name: getattr(spec, name) for name in _FROM_SPEC} | {"script": ""}
-        return Launch(env=env, files=files, **fields | {"command": (*_ENGINE, spec.launch, *code)})
+        fields |= {"script": "", "command": (*_ENGINE, spec.launch, *code)}
     if not holds_its_place(spec, rank):
-        return Launch(env=env, files=files, **{name: getattr(spec, name) for name in _FROM_SPEC})
+        return Launch(env=env, files=files, **fields)
     if spec.setup:
         return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env, files=files)
     # Until a step comes, which brings its environment, nothing of the job's is here, secrets before all: but

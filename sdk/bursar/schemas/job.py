@@ -13,6 +13,8 @@ from bursar.model.check import (
     NAME_MAX,
     NODES_MAX,
     ON_EXCEED_BUILT,
+    OPEN_MODES,
+    PATH_MAX,
     RETRIES_MAX,
     RETRY_CAUSES,
     SECRETS_MAX,
@@ -47,7 +49,14 @@ def job_schema() -> Schema:
         "title": "Bursar job file",
         **schema,
         "oneOf": [{"required": ["run"]}, {"required": ["command"]}],
-        "not": {"anyOf": [{"required": ["nodes", "num_nodes"]}, {"required": ["time_limit", "time"]}]},
+        "not": {
+            "anyOf": [
+                {"required": ["nodes", "num_nodes"]},
+                {"required": ["time_limit", "time"]},
+                {"required": ["output_file", "output"]},
+                {"required": ["error_file", "error"]},
+            ]
+        },
     }
 
 
@@ -250,6 +259,14 @@ def _process() -> dict[str, Schema]:
         {"name": secret, "file": forms.boolean("A private file; the variable has its path.", False)},
         ["name"],
     )
+    output = forms.scalar(
+        "Where its output goes beside its log, as its own account; relative to `workdir`. `%j`, `%A_%a`, `%N`"
+        " and others mean what they mean in Slurm.",
+        minLength=1,
+        maxLength=PATH_MAX,
+        pattern="^[^~]",
+    )
+    error = {**output, "description": "Where its standard error goes instead."}
     return {
         "env": forms.pairs("Variables, taken as they are: nothing in them is expanded.", _ENV_NAME),
         "secrets": forms.items(
@@ -259,6 +276,14 @@ def _process() -> dict[str, Schema]:
             "Where it runs; a relative one starts where the job is submitted from.",
             r"^(?!~)(?=.*\S)",
             default=".",
+        ),
+        "output_file": output,
+        "output": {**output, "description": "Another name of `output_file`."},
+        "error_file": error,
+        "error": {**error, "description": "Another name of `error_file`."},
+        "open_mode": forms.word(
+            "What becomes of such a file; without a word the first attempt empties it and later ones append.",
+            OPEN_MODES,
         ),
         "setup": forms.scalar("Shell text run to success first, on every node."),
         "run": forms.scalar("Shell text, or with a `#!` line a script.", minLength=1, pattern=r"\S"),

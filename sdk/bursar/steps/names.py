@@ -25,6 +25,9 @@ SCRIPT_FILE: Final = "SLURM_SUBMIT_SCRIPT"
 """Where the script lay that was submitted, which `scontrol show job` calls `Command`."""
 SUBMITTED_AS: Final = "BURSAR_SUBMITTED_AS"
 """Told by `sbatch` to `bursar submit`, which is given a copy: the file that it was made from."""
+OUTPUT_FILE: Final = "BURSAR_OUTPUT_FILE"
+ERROR_FILE: Final = "BURSAR_ERROR_FILE"
+"""Paths of the job's own output files, where it has some."""
 STEP_TASKS_MAX: Final = 4096
 """Of one step, on all nodes together."""
 

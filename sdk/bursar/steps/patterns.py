@@ -14,7 +14,11 @@ from typing import Any
 
 from bursar.steps import names
 
-_PATTERN = re.compile(r"%(\d{0,2})([AaJjNnstuxh%])", re.ASCII)
+_PATTERN = re.compile(r"%(\d{0,2})([AabJjNnstuxh%])", re.ASCII)
+
+
+_NO_ARRAY = "4294967294"
+"""The index of what is no task of an array: Slurm's word for none."""
 
 
 def task_environment(
@@ -45,34 +49,71 @@ def task_environment(
     return found
 
 
-def file_name(pattern: str, spec: Mapping[str, Any], env: Mapping[str, str], local: int, rank: int) -> str:
-    """`%j`, `%t`, `%4n` and the others as Slurm writes them."""
+def fill(pattern: str, words: Mapping[str, str]) -> str:
+    """A pattern with its words in place: `%j`, `%4t` with zeros before a number, `%%`.
+
+    One with a backslash in it is taken as it is, without the backslash, as Slurm takes it.
+    """
+    if "\\" in pattern:
+        return pattern.replace("\\", "")
+
+    def word(match: re.Match[str]) -> str:
+        found = words[match.group(2)]
+        return found.zfill(int(match.group(1) or 0)) if found.isdigit() else found
+
+    return _PATTERN.sub(word, pattern)
+
+
+def words_of(
+    env: Mapping[str, str],
+    *,
+    node: str,
+    index: int,
+    rank: int,
+    step: str = "",
+    user: str = "",
+    name: str = "",
+) -> dict[str, str]:
+    """What the letters of a pattern stand for.
+
+    Args:
+        env: of the job, which has its numbers.
+        node, index: its name, and its place among those that run this. rank: of the task.
+        step: empty for the job itself.
+    """
     job = env.get("SLURM_JOB_ID") or env.get("BURSAR_JOB_NUMBER", "")
-    words = {
+    task = env.get("SLURM_ARRAY_TASK_ID", env.get("BURSAR_ARRAY_INDEX", _NO_ARRAY))
+    return {
         "A": env.get("SLURM_ARRAY_JOB_ID", job),
-        "a": env.get("SLURM_ARRAY_TASK_ID", env.get("BURSAR_ARRAY_INDEX", "4294967294")),
-        "J": f"{job}.{spec['step']}",
+        "a": task,
+        "b": task[-1:],
+        "J": f"{job}.{step}" if step else job,
         "j": job,
-        "N": spec["node"],
-        "h": spec["node"],
-        "n": str(spec["node_index"]),
-        "s": str(spec["step"]),
+        "N": node,
+        "h": node,
+        "n": str(index),
+        "s": step or "batch",
         "t": str(rank),
-        "u": env.get("USER", ""),
-        "x": env.get("SLURM_JOB_NAME", ""),
+        "u": user or env.get("USER", ""),
+        "x": name or env.get("SLURM_JOB_NAME", ""),
         "%": "%",
     }
 
-    def fill(match: re.Match[str]) -> str:
-        word = str(words[match.group(2)])
-        return word.zfill(int(match.group(1) or 0)) if word.isdigit() else word
 
-    return _PATTERN.sub(fill, pattern)
+def file_name(pattern: str, spec: Mapping[str, Any], env: Mapping[str, str], local: int, rank: int) -> str:
+    """The file of one task of a step."""
+    words = words_of(env, node=spec["node"], index=spec["node_index"], rank=rank, step=str(spec["step"]))
+    return fill(pattern, words)
 
 
 def of_a_task(pattern: str) -> bool:
     """Does it name a file of its own for each task or node, which is opened there?"""
-    return any(match.group(2) in "tnNh" for match in _PATTERN.finditer(pattern))
+    return "\\" not in pattern and any(match.group(2) in "tnNh" for match in _PATTERN.finditer(pattern))
+
+
+def of_an_array_task(pattern: str) -> bool:
+    """Does it name a file of its own for each task of an array?"""
+    return "\\" not in pattern and any(match.group(2) in "ajJ" for match in _PATTERN.finditer(pattern))
 
 
 def empty(spec: Mapping[str, Any], env: Mapping[str, str]) -> None:

@@ -76,6 +76,9 @@ def _job(words: Sequence[str], env: Mapping[str, str], one_line: bool) -> int:
         f" CPUs/Task={env.get('SLURM_CPUS_PER_TASK', '')}",
         f"Command={env.get(names.SCRIPT_FILE, '(null)')}",
         f"WorkDir={env.get('SLURM_SUBMIT_DIR', '')}",
+        f"StdErr={env.get(names.ERROR_FILE) or env.get(names.OUTPUT_FILE, '(null)')}",
+        "StdIn=/dev/null",
+        f"StdOut={env.get(names.OUTPUT_FILE, '(null)')}",
     )
     sys.stdout.write((" " if one_line else "\n   ").join(groups) + "\n")
     return 0

@@ -315,6 +315,9 @@ class JobSpec(google.protobuf.message.Message):
     LAUNCH_FIELD_NUMBER: builtins.int
     TASKS_PER_NODE_FIELD_NUMBER: builtins.int
     MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    OUTPUT_FILE_FIELD_NUMBER: builtins.int
+    ERROR_FILE_FIELD_NUMBER: builtins.int
+    OPEN_MODE_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -353,6 +356,12 @@ class JobSpec(google.protobuf.message.Message):
     """per-node (empty too) | once: on the first node, the others hold their place | torchrun mpi ray dask spark"""
     tasks_per_node: builtins.int
     """that torchrun, mpi or dask start on each node; 0: one per GPU, or as the engine does it"""
+    output_file: builtins.str
+    """where its output goes beside its log; relative to workdir; %j, %A_%a, %N and others as Slurm has them"""
+    error_file: builtins.str
+    """where its standard error goes; empty: with the output"""
+    open_mode: builtins.str
+    """truncate | append; empty: the first attempt truncates, later ones append"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -422,9 +431,12 @@ class JobSpec(google.protobuf.message.Message):
         launch: builtins.str = ...,
         tasks_per_node: builtins.int = ...,
         max_cost_nanos_wide: global___Amount | None = ...,
+        output_file: builtins.str = ...,
+        error_file: builtins.str = ...,
+        open_mode: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "options", b"options", "ordered", b"ordered", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
