@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from whole_site import Site, play
 
 from bursar.v1 import money_pb2
+from bursar_policies.document import parse_documents
+from bursard.services.policies import Applied, PoliciesService
+from bursard.state.decide import policies
 
 MODEL = """\
 kind: CostModel
@@ -66,5 +70,58 @@ def test_of_a_budget_it_is_said_that_nothing_limits_any_more() -> None:
         await apply(site, BUDGET)
         said = "what it covered is spent without this limit from now on"
         assert await remove(site, "Budget", "nlp") == [said, BACK.format("Budget/nlp")]
+
+    play(story)
+
+
+PLACING = "kind: PlacementPolicy\nname: fill\nspec: {strategy: pack}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("Budget", BUDGET, BUDGET.replace("5 USD", "7 USD")),
+        ("CostModel", MODEL, MODEL.replace("5y", "4y")),
+        ("PlacementPolicy", PLACING, PLACING.replace("pack", "spread")),
+    ],
+)
+def test_a_document_that_comes_back_counts_on_so_that_each_version_names_one_text(
+    kind: str, first: str, second: str
+) -> None:
+    async def story(site: Site) -> None:
+        name = first.split("name: ")[1].split("\n")[0]
+        texts = [first, second, first]
+        for version, text in enumerate(texts, 1):
+            [found] = (await apply(site, text)).policies
+            assert (found.version, found.change) == (version, "created")
+            await remove(site, kind, name)
+        sources = [money_pb2.PolicySource(name="a.yaml", text=second)]
+        [checked] = (await asked(site, "Policies.Check", money_pb2.ApplyRequest(sources=sources))).policies
+        assert checked.version == 4
+        for version, text in enumerate(texts, 1):
+            request = money_pb2.PolicyRequest(kind=kind, name=name, version=version)
+            assert (await asked(site, "Policies.Get", request)).text == text
+
+    play(story)
+
+
+def test_a_document_that_came_and_went_while_another_was_read_is_counted() -> None:
+    async def story(site: Site) -> None:
+        service = PoliciesService(site.engine)
+        real, visits = service._history, 0
+
+        async def history() -> list[Applied]:
+            nonlocal visits
+            visits += 1
+            found = await real()
+            if visits == 1:  # after what is read here
+                [document] = parse_documents(BUDGET, "b")
+                site.engine.commit(policies.apply_documents(site.engine.state, [document], 1), "ann")
+                site.engine.commit(policies.remove(site.engine.state, "Budget", "nlp"), "ann")
+            return found
+
+        service._history = history  # type: ignore[method-assign]
+        _, used = await service._read_for(parse_documents(BUDGET, "b"))
+        assert used == {("Budget", "nlp"): 1}
 
     play(story)

@@ -54,11 +54,11 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         identity = caller()
         documents = await self._read(request)
         engine, state = self.engine, self.engine.state
-        costs = await spent(engine, documents)
+        costs, used = await self._read_for(documents)
         # From here to the commit nothing waits: what was checked is what becomes true.
         before = {key: state.policies.get(key) for key in _keys(documents)}
         now = engine.now()
-        events = policies.apply_documents(state, documents, now, costs)
+        events = policies.apply_documents(state, documents, now, costs, used)
         engine.commit(events, identity.name)
         notes = self._reprice(now, identity.name)
         after = {key: state.policies[key] for key in before}
@@ -69,9 +69,10 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
     async def Check(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
         """What `Apply` would do, or every fault; nothing is changed."""
         documents = await self._read(request)
-        state, costs = self.engine.state, await spent(self.engine, documents)
+        state = self.engine.state
+        costs, used = await self._read_for(documents)
         before = {key: state.policies.get(key) for key in _keys(documents)}
-        events = policies.apply_documents(state, documents, self.engine.now(), costs)
+        events = policies.apply_documents(state, documents, self.engine.now(), costs, used)
         after = {key: kept for key, kept in before.items() if kept is not None}
         for event in events:
             if isinstance(event, PolicyApplied):
@@ -100,7 +101,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         if not request.version:
             kind, name = self._key(request)
             return _policy(_of(history, self.engine.state.policies[kind, name]))
-        # Versions may count anew after a removal: the newest of that number is meant.
+        # Releases before counted anew after a removal: the newest of that number is meant.
         for one in reversed(history):
             document = one.document
             wanted = document.name == request.name and document.version == request.version
@@ -171,6 +172,21 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             kinds = ", ".join(kind for kind, _ in found)
             raise InvalidRequest(f"{request.name!r} is the name of several policies ({kinds}); add --kind")
         return found[0]
+
+    async def _read_for(self, documents: Sequence[Document]) -> tuple[dict[str, int], dict[Key, int]]:
+        """What scopes of budgets have cost, and the last versions of documents that are not in force."""
+        state = self.engine.state
+        while True:
+            seen, used = state.policies_version, dict[Key, int]()
+            if fresh := {(one.kind, one.name) for one in documents} - state.policies.keys():
+                await self.engine.durable()
+                for one in await self._history():
+                    key = (one.document.kind, one.document.name)
+                    if key in fresh:
+                        used[key] = max(used.get(key, 0), one.document.version)
+            costs = await spent(self.engine, documents)
+            if state.policies_version == seen:  # else one of them may have come and gone meanwhile
+                return costs, used
 
     async def _history(self) -> list[Applied]:
         return await self.engine.read(_read_history)

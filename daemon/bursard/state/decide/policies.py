@@ -30,13 +30,19 @@ OF_A_KIND_MAX: Final = 2_000
 
 
 def apply_documents(
-    state: State, documents: Sequence[Document], now: int, spent: Mapping[str, int] = MappingProxyType({})
+    state: State,
+    documents: Sequence[Document],
+    now: int,
+    spent: Mapping[str, int] = MappingProxyType({}),
+    used: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> list[Event]:
     """All documents or none. Unchanged ones are passed over; an empty answer means nothing changed.
 
     Args:
         spent: by budget of `opening.openings`, what its scope has cost in that time; nothing where it is not
             named.
+        used: by kind and name of those that are not in force, the last version they had before they were
+            removed: it goes on counting when one comes back, so that a version names one text for ever.
 
     Raises:
         StaleVersion: a document names a version that is not the one in force.
@@ -62,7 +68,8 @@ def apply_documents(
         if isinstance(document.spec, BudgetSpec):
             opened += open_account(state, document, document.spec, live, now, spent.get(document.name, 0))
         effective = document.effective_at if document.effective_at is not None else Instant(now)
-        version = max(version, _last_priced_version(state, document)) + 1
+        last = max(used.get((document.kind, document.name), 0), _last_priced_version(state, document))
+        version = max(version, last) + 1
         changed.append(
             PolicyDocument(
                 document.kind, document.name, version, effective, document.text, spec=document.spec
