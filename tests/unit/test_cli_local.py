@@ -44,7 +44,8 @@ def nodes(_):
     reason = cordoned.read_text() if cordoned.exists() else ""
     return nodes_pb2.ListNodesResponse(nodes=[
         types_pb2.Node(facts=types_pb2.NodeFacts(name=path.parent.name),
-                       state="cordoned" if reason else "up", reason=reason)
+                       state="cordoned" if reason else "up", reason=reason,
+                       jobs=1 if (path.parent / "busy").exists() else 0)
         for path in state.parent.glob("agents/*/alive")])
 
 def cordon(request):
@@ -52,6 +53,11 @@ def cordon(request):
 
 def resume(request):
     cordoned.unlink(missing_ok=True)
+
+def remove(request):
+    with (state / "removed").open("a") as told:
+        told.write(request.node + " ")
+    return nodes_pb2.RemoveNodeResponse(name=request.node)
 
 def jobs(_):
     running = (state / "job").exists()
@@ -63,7 +69,7 @@ def cancel(request):
 
 fake.answers.update({
     "Events/Server": events_pb2.ServerResponse(ready=True, version="9.9", pid=os.getpid()),
-    "Nodes/List": nodes, "Nodes/Cordon": cordon, "Nodes/Resume": resume,
+    "Nodes/List": nodes, "Nodes/Cordon": cordon, "Nodes/Remove": remove, "Nodes/Resume": resume,
     "Jobs/List": jobs, "Jobs/Cancel": cancel})
 done = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: done.set())
@@ -268,6 +274,21 @@ def test_up_on_a_running_cluster_returns_and_can_add_agents(cluster):
     after = cluster.pids()
     assert after.keys() == {"daemon", "local-1", "local-2"}
     assert before.items() <= after.items()
+
+
+def test_fewer_agents_leave_no_job_without_one_and_no_node_behind(cluster):
+    cluster.bursar("up", "--agents", "2", "--detach")
+    before = cluster.pids()
+    busy = cluster.directory / "agents/local-2/busy"
+    busy.write_text("")
+    done = cluster.bursar("up", "--agents", "1", "--detach", check=False)
+    assert done.returncode == 1
+    assert "local-2 has 1 job; let them end first (`bursar node drain local-2`)" in done.stderr
+    assert cluster.pids() == before
+    busy.unlink()
+    done = cluster.bursar("up", "--agents", "1", "--detach")
+    assert cluster.pids() == {name: before[name] for name in ("daemon", "local-1")}
+    assert (cluster.directory / "daemon/removed").read_text() == "local-2 "
 
 
 def test_three_ups_at_once_make_one_cluster(cluster):

@@ -18,7 +18,7 @@ from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.client.address import Address
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.local import books, processes, stopping, waiting, which
+from bursar.local import books, fewer, processes, stopping, waiting, which
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired
 from bursar.local.machine import check_installed
@@ -106,10 +106,14 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
         aside_before = cluster.set_aside()
         cluster.prepare()
         desired = cluster.desire(*wish)
+        dropped = fewer.dropped(cluster, desired)
+        fewer.refuse_busy(desired, dropped)
         say_kept(wish, desired, cluster.unlike(desired))
         mine = cluster.keep(desired)
         try:
             missing = waiting.Start(cluster, desired, _progress).wait()
+            if not missing:
+                fewer.remove(desired, dropped, _progress)
         except BursarError:
             if mine:  # leave nothing half started behind; a job of before is nobody's to end
                 stopping.stop(cluster, _progress, jobs=False)

@@ -95,13 +95,14 @@ class LocalCluster:
         children = self.kept().desired.children
         if children:
             return [child.name for child in children if child.name != "daemon"]
-        return [f"local-{number}" for number in self._agents_on_disk()]
+        return [f"local-{number}" for number in self.agents_on_disk()]
 
     def set_aside(self) -> set[Path]:
         """Files that were found damaged and lie aside."""
         return set(found_aside(self.directory, *_FOLDERS, *_FOLDERS_OF_JOBS))
 
-    def _agents_on_disk(self) -> list[int]:
+    def agents_on_disk(self) -> list[int]:
+        """Numbers of the agents that have a directory."""
         matches = (_AGENT.fullmatch(path.name) for path in (self.directory / "agents").glob("local-*/"))
         return sorted(int(match[1]) for match in matches if match)
 
@@ -125,7 +126,7 @@ class LocalCluster:
                 self.directory / files.DESIRED,
             ):
                 clear_for_file(path)
-            for number in self._agents_on_disk():
+            for number in self.agents_on_disk():
                 own_directory(self.directory / "agents" / f"local-{number}", 0o711)
             probe = self.directory / f".probe.{os.getpid()}"
             try:
@@ -190,7 +191,7 @@ class LocalCluster:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
         old = self._desired_before()
         run = self.run_directory()
-        count = agents or old.agents or max(self._agents_on_disk(), default=1)
+        count = agents or old.agents or max(self.agents_on_disk(), default=1)
         policies = asked_policies(old.policies) if policies is None else policies
         used = policies or shipped_policies()
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
