@@ -18,7 +18,7 @@ class BudgetView(msgspec.Struct, frozen=True):
     """One budget now.
 
     Attributes:
-        crossed_percent: thresholds announced in this period, in percent of the limit, ascending.
+        crossed_percent: thresholds announced in this period, in percent of the limit in force, ascending.
         live_jobs: ids of jobs that hold money of it, at most `LIVE_JOBS_MAX`, oldest first.
     """
 
@@ -61,7 +61,7 @@ def _view(state: State, record: BudgetRecord, *, jobs: bool) -> BudgetView:
         period_start=record.period_start,
         period_end=record.period_end,
         version=record.version,
-        crossed_percent=tuple(sorted({at_ppm // 10_000 for _, at_ppm in record.crossed})),
+        crossed_percent=tuple(sorted({at_ppm // 10_000 for _, at_ppm in state.budgets.crossed(record)})),
         live_jobs=_live_jobs(state, record.name) if jobs else (),
     )
 

@@ -19,13 +19,15 @@ from bursar_policies.specs import BudgetSpec
 from bursard.events import Attribution
 from bursard.ledger import Ledger
 
+Announced = tuple[int, str, int, int]
+"""A threshold that was announced: in which period, on what, at how many millionths of which limit."""
+
 
 class BudgetRecord(msgspec.Struct):
     """One budget in force.
 
     Attributes:
         period_start, period_end: the period it is in now; the end is 0 when it never renews.
-        crossed: (on, at_ppm) of thresholds that were announced in this period.
         opened: its account began with what its scope had cost; budgets of before there was that did not.
     """
 
@@ -34,7 +36,6 @@ class BudgetRecord(msgspec.Struct):
     version: int
     period_start: int
     period_end: int
-    crossed: set[tuple[str, int]]
     opened: bool = False
 
     @property
@@ -54,10 +55,39 @@ def same_money(one: BudgetSpec, other: BudgetSpec) -> bool:
 
 
 class BudgetTable:
-    """All budgets by name."""
+    """All budgets by name.
+
+    Attributes:
+        announced: by name and scope, also of budgets that were removed: applied again, none says it twice.
+    """
 
     def __init__(self) -> None:
         self.records: dict[str, BudgetRecord] = {}
+        self.announced: dict[tuple[str, str], set[Announced]] = {}
+
+    def announce(self, record: BudgetRecord, on: str, at_ppm: int, limit_nanos: int) -> None:
+        """A threshold of its limit was passed in its period: that is said once."""
+        said = self.announced.setdefault((record.name, str(record.spec.scope)), set())
+        said.add((record.period_start, on, at_ppm, limit_nanos))
+
+    def was_announced(self, record: BudgetRecord, on: str, at_ppm: int) -> bool:
+        """Was this said of the limit in force, in this period? Of another limit it is another matter."""
+        limit = record.spec.limit.nanos
+        said = self.announced.get((record.name, str(record.spec.scope)), ())
+        return (record.period_start, on, at_ppm, limit) in said
+
+    def crossed(self, record: BudgetRecord) -> list[tuple[str, int]]:
+        """(on, at_ppm) that were announced of the limit in force, in this period."""
+        said = self.announced.get((record.name, str(record.spec.scope)), ())
+        now = record.period_start, record.spec.limit.nanos
+        return sorted((on, at_ppm) for start, on, at_ppm, limit in said if (start, limit) == now)
+
+    def _forget(self, name: str, before: int) -> None:
+        """What was announced in periods that began before then."""
+        for key in [one for one in self.announced if one[0] == name]:
+            said = self.announced[key] = {one for one in self.announced[key] if one[0] >= before}
+            if not said:
+                del self.announced[key]
 
     def ends(self, holds: Iterable[Hold]) -> set[int]:
         """Where the current periods of these budgets end."""
@@ -65,7 +95,8 @@ class BudgetTable:
         return {record.period_end for record in records if record is not None}
 
     def put(self, name: str, spec: BudgetSpec, version: int, now: int) -> None:
-        """Bring a budget into force, or change it. A change keeps the period and what was announced in it.
+        """Bring a budget into force, or change it. A change keeps the period; what was announced in it of the
+        same limit stays said.
 
         Only `roll` moves on to the next period, because it takes along what live attempts hold; a
         document applied between the end of a period and its roll must not leave that behind (B1).
@@ -73,19 +104,23 @@ class BudgetTable:
         old = self.records.get(name)
         if old is not None and same_periods(old.spec, spec):
             self.records[name] = BudgetRecord(
-                name, spec, version, old.period_start, old.period_end, old.crossed, old.opened
+                name, spec, version, old.period_start, old.period_end, old.opened
             )
             return
         start, end = period_bounds(spec.period, spec.timezone, Instant(now))
-        self.records[name] = BudgetRecord(name, spec, version, start, end or 0, set())
+        self.records[name] = BudgetRecord(name, spec, version, start, end or 0)
+        self._forget(name, start)
 
     def roll(self, name: str, to_period: int) -> None:
-        """Begin the period that starts at `to_period`; its thresholds are announced anew."""
+        """Begin the period that starts at `to_period`; its thresholds are announced anew. What was announced
+        in the one before is remembered: a clock that steps back leads there again.
+        """
         record = self.records.get(name)
         if record is None:
             return  # rolled by a version that could read its document
         start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(to_period))
-        record.period_start, record.period_end, record.crossed = start, end or 0, set()
+        self._forget(name, min(record.period_start, start))
+        record.period_start, record.period_end = start, end or 0
 
     def remove(self, name: str) -> None:
         """Take a budget out of force; what it settled stays in the ledger."""

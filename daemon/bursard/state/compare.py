@@ -46,10 +46,12 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
-    """Dated prices, what ended members held, and rates of open hours came into images later: without them
-    the newest holds.
+    """Dated prices, what ended members held, rates of open hours and of which limit a threshold was came into
+    images later: without them the newest holds.
     """
     for form in forms:
+        if "announced" not in written:
+            form.pop("announced", None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
                 known.pop("prices", None)

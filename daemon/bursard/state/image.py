@@ -16,7 +16,7 @@ from bursar_policies.specs import BudgetSpec, Document, Spec
 from bursard.events import PolicyDocument
 from bursard.ledger import Ledger, LedgerImage
 from bursard.state.arrays import is_lean, lean
-from bursard.state.budgets import BudgetRecord
+from bursard.state.budgets import Announced, BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
@@ -46,7 +46,12 @@ class PricedImage(msgspec.Struct, frozen=True):
 
 
 class BudgetImage(msgspec.Struct, frozen=True):
-    """Where a budget stands in its period; its document is among the policies."""
+    """Where a budget stands in its period; its document is among the policies.
+
+    Attributes:
+        crossed: (on, at_ppm) that were announced in it, of the limit in force; in images of before
+            `StateImage.announced`, of whichever limit was.
+    """
 
     name: str
     version: int
@@ -82,6 +87,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     machines: list[MachineRecord] = []
     corrected: dict[str, int] = {}
     adjusted: int = 0
+    announced: list[tuple[str, str, list[Announced]]] = []
 
 
 class _Format(msgspec.Struct):
@@ -117,7 +123,9 @@ def encode(state: State, recorded_at: int) -> bytes:
             for one in state.priced
         ],
         budgets=[
-            BudgetImage(r.name, r.version, r.period_start, r.period_end, tuple(sorted(r.crossed)), r.opened)
+            BudgetImage(
+                r.name, r.version, r.period_start, r.period_end, tuple(state.budgets.crossed(r)), r.opened
+            )
             for r in state.budgets.records.values()
         ],
         ledger=state.ledger.image(),
@@ -130,6 +138,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         machines=list(state.machines.values()),
         corrected=state.corrected,
         adjusted=state.adjusted,
+        announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
     )
     return msgspec.json.encode(image)
 
@@ -181,15 +190,14 @@ def _policies(state: State, image: StateImage) -> None:
     for budget in image.budgets:
         spec = state.policies["Budget", budget.name].spec
         assert isinstance(spec, BudgetSpec)
-        state.budgets.records[budget.name] = BudgetRecord(
-            budget.name,
-            spec,
-            budget.version,
-            budget.period_start,
-            budget.period_end,
-            set(budget.crossed),
-            budget.opened,
+        stands = BudgetRecord(
+            budget.name, spec, budget.version, budget.period_start, budget.period_end, budget.opened
         )
+        state.budgets.records[budget.name] = stands
+        for on, at_ppm in budget.crossed:
+            state.budgets.announce(stands, on, at_ppm, spec.limit.nanos)
+    for name, scope, said in image.announced:
+        state.budgets.announced[name, scope] = set(said)
 
 
 def _node(state: State, node: NodeRecord) -> None:

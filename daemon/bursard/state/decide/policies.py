@@ -171,7 +171,7 @@ def _fits(state: State, record: BudgetRecord, period: int) -> bool:
 
 
 def thresholds(state: State) -> list[Event]:
-    """Thresholds passed and not yet announced in this period."""
+    """Thresholds passed and not yet announced of their limit in this period."""
     events: list[Event] = []
     for record in state.budgets.records.values():
         if record.spec.thresholds:
@@ -186,7 +186,9 @@ def _crossed(state: State, record: BudgetRecord) -> list[Event]:
     events: list[Event] = []
     for threshold in record.spec.thresholds:
         spend = settled + held if threshold.on == "settled+held" else settled
-        if spend * PPM < limit * threshold.at_ppm or (threshold.on, threshold.at_ppm) in record.crossed:
+        if spend * PPM < limit * threshold.at_ppm:
+            continue
+        if state.budgets.was_announced(record, threshold.on, threshold.at_ppm):
             continue
         events.append(
             ThresholdCrossed(

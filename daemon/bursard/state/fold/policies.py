@@ -157,7 +157,7 @@ def _share(state: Tables, budget: str, holds: Mapping[str, Hold]) -> None:
 
 
 def threshold_crossed(state: Tables, event: ThresholdCrossed, at: int, applied: Applied) -> None:
-    """Announced, so not again in this period."""
+    """Announced, so not again in this period for the same limit."""
     record = state.budgets.records.get(event.budget)
     if record is not None and record.period_start == event.period_start:
-        record.crossed.add((event.on, event.at_ppm))
+        state.budgets.announce(record, event.on, event.at_ppm, event.limit_nanos)
