@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from bursard import audit
 from bursard.access.vault import Vault
 from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
+from bursard.events.public import unnamed
 from bursard.events.upgrade import FIRST
 from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
@@ -30,23 +31,35 @@ _ENDS = EventFilter(kinds=("job-ended", "attempt-ended"))
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One check and how it came out."""
+    """One check and how it came out.
+
+    `public`: the message for who may not see every project; empty when it is the same.
+    """
 
     check: str
     ok: bool
     message: str
     remedy: str = ""
+    public: str = ""
+
+    def for_one(self, sees_all: bool) -> Finding:
+        """As somebody may read it who sees every project, or does not."""
+        return self if sees_all or not self.public else msgspec.structs.replace(self, message=self.public)
 
 
-def check_state(state: State) -> list[Finding]:
-    """What memory can tell: nodes, devices, attempts, holds, budgets."""
+def _anybody(job: JobRecord) -> bool:
+    return True
+
+
+def check_state(state: State, sees: Callable[[JobRecord], bool] = _anybody) -> list[Finding]:
+    """What memory can tell: nodes, devices, attempts, holds, budgets. `sees`: may the reader see this job?"""
     return [
         _nodes(state),
         _limits(state),
         _prices(state),
         _devices(state),
         _attempts(state),
-        _overdue(state),
+        _overdue(state, sees),
         _jobs(state),
         _ledger(state),
         _budgets(state),
@@ -88,7 +101,11 @@ def check_planning(failing: str, left_out: Sequence[str]) -> Finding:
     """
     if failing:
         return Finding(
-            "scheduling", False, f"nothing is planned: {failing}", "see the daemon's log, and report it"
+            "scheduling",
+            False,
+            f"nothing is planned: {failing}",
+            "see the daemon's log, and report it",
+            "nothing is planned",
         )
     problems = [f"the place of {job_id} cannot be computed" for job_id in left_out]
     remedy = "`bursar explain JOB` says why; `bursar nodes` shows a node that reports what cannot be"
@@ -115,6 +132,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else [],
             f"{free // 1_000_000_000} GB are free",
             "free some space: below 64 MB new work is refused",
+            names_work=False,
         ),
     ]
 
@@ -153,11 +171,16 @@ def second_ends(views: Views, after: int) -> list[str]:
     return problems
 
 
-def _finding(check: str, problems: list[str], fine: str, remedy: str) -> Finding:
+def _finding(check: str, problems: list[str], fine: str, remedy: str, *, names_work: bool = True) -> Finding:
+    """`names_work`: its problems may name jobs, budgets or secrets, so they are counted for who may not see
+    every project.
+    """
     if not problems:
         return Finding(check, True, fine)
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return Finding(check, False, "; ".join(problems[:3]) + more, remedy)
+    counted = f"{plural(len(problems), 'problem')}; `bursar doctor` of an operator says which"
+    message = "; ".join(problems[:3]) + more
+    return Finding(check, False, message, remedy, counted if names_work else "")
 
 
 def _nodes(state: State) -> Finding:
@@ -175,7 +198,9 @@ def _nodes(state: State) -> Finding:
         " `bursar node rm NODE`. A quarantined node gets no new work"
         " until `bursar node resume NODE`"
     )
-    return _finding("nodes", problems, f"all {len(state.nodes)} are in contact", remedy)
+    fine = f"all {len(state.nodes)} are in contact"
+    found = _finding("nodes", problems, fine, remedy, names_work=False)
+    return msgspec.structs.replace(found, public=unnamed(found.message))
 
 
 def _limits(state: State) -> Finding:
@@ -199,6 +224,7 @@ def _prices(state: State) -> Finding:
         [f"{name} has no price: what runs there costs an unknown amount" for name in unpriced],
         "every node has a price",
         "apply a CostModel for its pool or a PriceBook for its machine type",
+        names_work=False,
     )
 
 
@@ -246,18 +272,21 @@ def _attempts(state: State) -> Finding:
     return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
 
 
-def _overdue(state: State) -> Finding:
+def _overdue(state: State, sees: Callable[[JobRecord], bool]) -> Finding:
     """Does every node in contact do what it was told?"""
     problems, names = [], []
     for attempt in state.attempts.values():
+        job = state.jobs[attempt.job_id]
+        called = f"job {job.display}" if sees(job) else "another job"
         for rank, message in sorted(attempt.overdue.items()):
-            problems.append(f"rank {rank} of job {state.jobs[attempt.job_id].display}: {message}")
+            problems.append(f"rank {rank} of {called}: {message}")
             names.append(attempt.members[rank].node)
     return _finding(
         "overdue",
         problems,
         "what was to start has started, and what was to end has ended",
         overdue.remedy(names[0]) if names else "",
+        names_work=False,
     )
 
 

@@ -221,7 +221,7 @@ def test_lists_of_nodes_have_of_a_reading_what_is_really_there() -> None:
         (_, (top,)) = await site.ask("Nodes.Top", nodes_pb2.TopRequest(), token=token)
         assert listed.nodes[0].sample == top.nodes[0].sample == wanted
         (_, (whole,)) = await site.ask("Nodes.Get", nodes_pb2.NodeRequest(node="n1"), token=token)
-        assert whole.sample == sample
+        assert whole.sample == wanted
 
     play(story)
 

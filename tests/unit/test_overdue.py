@@ -99,7 +99,7 @@ class Site(World):
 
 def test_what_is_not_started_in_time_is_told_once_stopped_and_its_node_gets_no_new_work() -> None:
     site = Site()
-    job, attempt = site.placed()
+    _, attempt = site.placed()
     site.pass_s(TOLERANCE_S - 1)
     assert site.late() == []
     site.pass_s(1)
@@ -108,7 +108,7 @@ def test_what_is_not_started_in_time_is_told_once_stopped_and_its_node_gets_no_n
     assert site.events[-3:] == [
         MemberOverdue(attempt.id, 0, "start", what),
         StopRequested(attempt.id, EndCause.PREEMPTED, GRACE_S * SECOND_US, what),
-        NodeQuarantined(site.node().id, f"it has not started rank 0 of job {job.number} in time"),
+        NodeQuarantined(site.node().id, "it has not started in time what it was given"),
     ]
     assert node_state(site.node()) == "quarantined"
     assert site.idle.stops() == [("preempted", GRACE_S * SECOND_US)]
@@ -150,7 +150,7 @@ def test_explain_and_doctor_name_the_node_and_what_to_do() -> None:
         f"rank 0 of job {job.number}: node n-1 is in contact and has not started it within 2m00s"
     )
     assert findings["overdue"].remedy == reason.remedy
-    assert "has not started rank 0" in findings["nodes"].message
+    assert "has not started in time" in findings["nodes"].message
 
 
 def test_doctor_has_no_finding_where_nothing_is_overdue() -> None:
@@ -221,7 +221,7 @@ def test_a_running_job_whose_limit_and_grace_passed_unheard_is_overdue_and_bille
     assert site.events[-3:] == [
         MemberOverdue(attempt.id, 0, "limit", what),
         StopRequested(attempt.id, EndCause.TIME_LIMIT, 0, what),
-        NodeQuarantined(site.node().id, f"it has not ended rank 0 of job {job.number} in time"),
+        NodeQuarantined(site.node().id, "it has not ended in time what it was given"),
     ]
     site.pass_s(3600)
     site.backend.report()

@@ -122,6 +122,16 @@ _TOLD: Final = re.compile(r"\A(rank \d+ ended: \w+).*", re.DOTALL)
 """Older logs quote here what the node said of an end, which may be the command or a directory."""
 
 
+_NAMED: Final = re.compile(r"(?:rank \d+ of )?(?:\bjob \d+(?:\[\d+\])?|\batt_\w+)")
+
+
+def unnamed(text: str) -> str:
+    """Words of the daemon about a node or a place, for who may not see the job that they name. What is kept
+    of nodes names none; an older log, and why an attempt waits for the end of another, may.
+    """
+    return _NAMED.sub("another job", text)
+
+
 def public(event: e.Event) -> bytes:
     """An event as the JSON that others may see: its tag and its shown fields, in the order of the log's own.
 

@@ -288,7 +288,7 @@ class Agents:
             if node.mode != "quarantine":
                 await self.raise_epoch(word.fenced_epoch, FENCED_STEP_MAX)
             if link.fenced[key] > FENCED_MAX:
-                self.fleet.suspect(node, f"it refuses every order for rank {word.rank} of {word.attempt_id}")
+                self.fleet.suspect(node, "it refuses every order for an attempt", word.attempt_id)
                 self.fleet.exited(node, word)
             elif not link.closed:
                 self.fleet.assign_again(node, word.attempt_id, word.rank)

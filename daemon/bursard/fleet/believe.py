@@ -123,7 +123,7 @@ def not_its_own(state: State, node: NodeRecord, attempt_id: str, rank: int) -> s
         return ""
     if rank < len(attempt.members) and attempt.members[rank].alloc.node_id == node.id:
         return ""
-    return f"it speaks for rank {rank} of {attempt_id}, which is not its own"
+    return "it speaks for an attempt that is not its own"
 
 
 def started(
@@ -136,7 +136,7 @@ def started(
         earliest = max(earliest, order.heard_boot_us.get(member.alloc.rank, 0))
     if boot_us < earliest:
         boot_us = earliest
-        lie = lie or f"it started rank {word.rank} of {word.attempt_id} before that was placed"
+        lie = lie or "it started an attempt before that was placed"
     return msgspec.structs.replace(word, boot_us=boot_us), lie
 
 
@@ -171,8 +171,7 @@ def held(
     lie = ""
     if held_us > most_us:
         lie = (
-            f"it counts {held_us // SECOND_US} s for rank {member.alloc.rank} of {attempt.id},"
-            f" which could hold for {room_us // SECOND_US} s"
+            f"it counts {held_us // SECOND_US} s for an attempt that could hold for {room_us // SECOND_US} s"
         )
     drift_us = 0 if lie else room_us // DRIFT
     return min(held_us, room_us + drift_us, limit_us), lie
@@ -201,7 +200,7 @@ def usage(
         since = boot_of(node, member.started_at)
         held_us, wrong = held(attempt, member, counter.held_us, since, at_boot_us, order, now)
         if held_us < member.charged_us - SLACK_US and node.axis(at_boot_us) > node.through:
-            wrong = wrong or f"its counter of rank {counter.rank} of {attempt.id} fell"
+            wrong = wrong or "its counter of an attempt fell"
         lie = lie or wrong
         counters.append(Counter(counter.attempt_id, counter.rank, held_us, counter.cpu_us))
     return Usage(word.seq, word.boot_id, at_boot_us, tuple(counters)), lie
@@ -209,7 +208,7 @@ def usage(
 
 def has_no_room(attempt: AttemptRecord) -> str:
     """What waits for the share of another cannot run: of an honest node that one's end is heard first."""
-    return f"it ran {attempt.id} before the share of {attempt.after} was free" if attempt.after else ""
+    return "it ran an attempt before the share that this waits for was free" if attempt.after else ""
 
 
 def handed_over(order: Order, before: Order | None, held_us: int) -> Order:

@@ -425,7 +425,8 @@ class Fleet:
             return
         running = 0
         for truth in strange[:STRANGERS_A_TURN]:
-            self.suspect(node, believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank))
+            lie = believe.not_its_own(self.engine.state, node, truth.attempt_id, truth.rank)
+            self.suspect(node, lie, truth.attempt_id)
             if truth.running:
                 running += 1
                 backend.stop(node.id, Stop(truth.attempt_id, truth.rank, EndCause.CANCELLED.value, 0))
@@ -536,7 +537,7 @@ class Fleet:
             word, lie = believe.started(node, attempt.members[word.rank], word, order, now)
             events = decide.started(state, node, word.attempt_id, word.rank, word.boot_us, word.pid)
             self.engine.commit(events, f"node:{node.facts.name}")
-        self.suspect(node, lie)
+        self.suspect(node, lie, word.attempt_id)
 
     def exited(self, node: NodeRecord, word: Exited) -> None:
         """A member ended. What is already known is acknowledged again."""
@@ -551,7 +552,7 @@ class Fleet:
         lie = believe.not_its_own(state, node, attempt_id, rank)
         attempt = state.attempts.get(attempt_id)
         if attempt is None or lie or attempt.members[rank].report is not None:
-            self.suspect(node, lie)
+            self.suspect(node, lie, attempt_id)
             self._acknowledge(node.id, attempt_id, rank)
             return
         no_room = believe.has_no_room(attempt) if started_boot_us else ""
@@ -582,7 +583,7 @@ class Fleet:
         if attempt_id in state.attempts:
             self.engine.commit(limits.left_behind(attempt, rank), "bursard")
         self._acknowledge(node.id, attempt_id, rank)
-        self.suspect(node, lie)
+        self.suspect(node, lie, attempt_id)
 
     def _hand_over(self, attempt: AttemptRecord, held_us: int) -> None:
         """One that had a share ends, after so long: what was ordered in its place began no earlier."""
@@ -619,7 +620,7 @@ class Fleet:
                 ran_us = self._ran_us(node, attempt, attempt.members[word.rank])
                 events = limits.taken(attempt, word.rank, word.order, ran_us)
             self.engine.commit(events, f"node:{node.facts.name}")
-        self.suspect(node, lie)
+        self.suspect(node, lie, word.attempt_id)
 
     def _ran_us(self, node: NodeRecord, attempt: AttemptRecord, member: MemberRecord) -> int:
         """How long a member can have run by now at most, by the daemon's own clock; as long as it may where
@@ -692,8 +693,11 @@ class Fleet:
             self._lead.pop(node.id, None)
             self._anchored[node.id] += 1
 
-    def suspect(self, node: NodeRecord, lie: str) -> None:
-        """A node that says what cannot be gets no new work until somebody has looked at it."""
+    def suspect(self, node: NodeRecord, lie: str, attempt_id: str = "") -> None:
+        """A node that says what cannot be gets no new work until somebody has looked at it. Everybody sees
+        the reason, so it names no attempt: which one it was, where one alone is meant, the log alone says.
+        """
         if lie and node.mode != "quarantine":
-            log.warning("a node is quarantined", extra={"node": node.facts.name, "reason": lie})
+            told = {"node": node.facts.name, "reason": lie}
+            log.warning("a node is quarantined", extra=told | ({"attempt": attempt_id} if attempt_id else {}))
             self.engine.commit([NodeQuarantined(node.id, lie)], "bursard")

@@ -15,7 +15,7 @@ from bursar.model import JobState
 from bursar.v1 import events_pb2 as pb
 from bursar.v1 import events_pb2_grpc
 from bursard import doctor
-from bursard.access.authorize import Action, authorize
+from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.access.refusals import Refusals
 from bursard.access.sessions import resume_at
@@ -106,7 +106,10 @@ class EventsService(events_pb2_grpc.EventsServicer):
         def read(views: Views) -> _Page:
             rows, end, is_last = trail.page(views, after)
             seen = _seen(rows, sight, views)
-            shown = [event_view(row, event, names.of(row.seq, event, views)) for row, event in seen]
+            shown = [
+                event_view(row, sight.told(event, views), names.of(row.seq, event, views))
+                for row, event in seen
+            ]
             return _Page(shown, end, is_last)
 
         return await self.engine.read(read)
@@ -170,18 +173,21 @@ class EventsService(events_pb2_grpc.EventsServicer):
         """Every invariant that can be checked now; `full` reads the whole log, which takes its time."""
         if request.full:
             authorize(Action.VERIFY)
+        identity = caller()
         await self.engine.durable()
-        findings = doctor.check_state(self.engine.state)
+        findings = doctor.check_state(
+            self.engine.state, lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user)
+        )
         findings.append(doctor.check_clock(self.engine.clock))
         findings.append(doctor.check_secrets(self.engine.state, self._vault))
         findings.append(doctor.check_planning(self.cycle.failing, self.cycle.left_out()))
         log, views = self.engine.log, self.engine.views
         findings += await asyncio.to_thread(doctor.check_store, log, request.full)
         findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))
+        sees_all = allowed(identity, Action.SEE_JOBS)
+        told = [found.for_one(sees_all) for found in findings]
         return pb.DoctorResponse(
-            findings=[
-                pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in findings
-            ]
+            findings=[pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in told]
         )
 
     async def SaveSnapshot(

@@ -21,7 +21,14 @@ from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequest
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
 from bursard.services.pushback import after_room
-from bursard.services.views import Form, fitting, job_view, node_view, sample_row
+from bursard.services.views import (
+    SAMPLE_ATTEMPTS_IN_ROW,
+    Form,
+    fitting,
+    job_view,
+    node_view,
+    sample_view,
+)
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
 from bursard.telemetry import LiveTelemetry
@@ -207,19 +214,18 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     def _row(self, node: NodeRecord) -> types_pb2.Node:
         """As in lists: an agent's reading may be as large as a message, and a list has many."""
-        sample = self._sample(node)
-        return self._wire(node, None if sample is None else sample_row(node, sample))
+        return self._view(node, SAMPLE_ATTEMPTS_IN_ROW)
 
-    def _view(self, node: NodeRecord) -> types_pb2.Node:
-        return self._wire(node, self._sample(node))
+    def _view(self, node: NodeRecord, attempts_max: int | None = None) -> types_pb2.Node:
+        """As the caller may see it."""
+        state, identity, link = self.engine.state, caller(), self.agents.links.get(node.id)
+        sample = self._sample(node)
+        shown = None if sample is None else sample_view(state, node, sample, identity, attempts_max)
+        wire = node_view(state, node, shown, link.last_seen_at if link is not None else 0, identity)
+        wire.agent_version = link.version if link is not None else ""
+        return wire
 
     def _sample(self, node: NodeRecord) -> types_pb2.Sample | None:
         sample = self.telemetry.newest(node.facts.name)
         assert sample is None or isinstance(sample, types_pb2.Sample)
         return sample
-
-    def _wire(self, node: NodeRecord, sample: types_pb2.Sample | None) -> types_pb2.Node:
-        link = self.agents.links.get(node.id)
-        wire = node_view(self.engine.state, node, sample, link.last_seen_at if link is not None else 0)
-        wire.agent_version = link.version if link is not None else ""
-        return wire

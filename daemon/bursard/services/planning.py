@@ -22,7 +22,7 @@ from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
-from bursard.services.views import job_view, node_state, reason_view, visible
+from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import size_of_spec
@@ -184,7 +184,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     await add_expected(engine, wire.job, job)
     attempt = job.attempts[-1] if job.attempts else None
     if attempt is not None and job.id not in state.pending:
-        wire.placed_because = attempt.why
+        wire.placed_because = wire.job.attempts[-1].why
     rooms = state.budgets.rooms(state.ledger)
     for name in job.budgets:
         if name in rooms:
@@ -204,7 +204,8 @@ def _away(node: NodeRecord) -> str:
     """Which of the things that keep a node away it is; empty when the record does not say."""
     name, state = node.facts.name, node_state(node)
     if state == "quarantined":
-        return f"quarantined: {node.reason}; `bursar node resume {name}` once that is understood"
+        reason = reason_of_node(node, caller())
+        return f"quarantined: {reason}; `bursar node resume {name}` once that is understood"
     if state == "silent":
         return "down: its agent is not in contact"
     if state != "up":

@@ -5,10 +5,21 @@ Why     an event names a job or an attempt, rights are of projects; one place fi
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bursar.model import JobSpec
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
-from bursard.events import AttemptPlaced, Event, RoleGranted, RoleRevoked, SecretRemoved, SecretSet
+from bursard.events import (
+    AttemptPlaced,
+    Event,
+    RoleGranted,
+    RoleRevoked,
+    SecretRemoved,
+    SecretSet,
+    StopRequested,
+)
+from bursard.events.public import unnamed
 from bursard.state import State
 from bursard.store import Views
 
@@ -34,7 +45,21 @@ class Sight:
             return allowed(self._identity, Action.SEE_GRANTS, event.project)
         if self._sees_site:
             return True
-        project = self._project(event, views)
+        return self._sees(self._project(event, views))
+
+    def told(self, event: Event, views: Views) -> Event:
+        """One that is shown, without the other job that it names where the caller may not see that."""
+        if isinstance(event, AttemptPlaced) and event.after and not self._sees_work(event.after, views):
+            return replace(event, after="", why=unnamed(event.why))
+        if isinstance(event, StopRequested) and event.for_job and not self._sees_work(event.for_job, views):
+            return replace(event, for_job="", message=unnamed(event.message))
+        return event
+
+    def _sees_work(self, ref: str, views: Views) -> bool:
+        """May it see this job, or the job of this attempt?"""
+        return self._sees_site or self._sees(self._project_of_job(self._job(ref) or ref, views))
+
+    def _sees(self, project: str | None) -> bool:
         return project is not None and allowed(self._identity, Action.SEE_JOBS, project)
 
     def _project(self, event: Event, views: Views) -> str | None:
@@ -44,8 +69,9 @@ class Sight:
         if isinstance(event, AttemptPlaced):
             self._remember(event.attempt_id, event.job_id)
         job_id = getattr(event, "job_id", "") or self._job(getattr(event, "attempt_id", ""))
-        if not job_id:
-            return None
+        return self._project_of_job(job_id, views) if job_id else None
+
+    def _project_of_job(self, job_id: str, views: Views) -> str | None:
         job_id = job_id.partition(".")[0]  # a task is of its array's project
         job = self._state.jobs.get(job_id)
         if job is not None:

@@ -20,6 +20,7 @@ from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
 from bursar.v1 import types_pb2 as pb
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
+from bursard.events.public import unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services.ends import end_view, may_quote
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
@@ -198,7 +199,8 @@ def job_view(
         _array(state, wire, job, now)
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
-        wire.attempts.extend(_attempt(state, attempt) for attempt in _newest(job, most))
+        sees_all = allowed(seen_by, Action.SEE_JOBS)
+        wire.attempts.extend(_attempt(state, attempt, sees_all) for attempt in _newest(job, most))
     _money(state, wire, job, form, now)
     private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
     if (end := end_view(job, private)) is not None:
@@ -377,7 +379,7 @@ def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
     return f"{member.node} ({problem})" if problem else member.node
 
 
-def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
+def _attempt(state: State, attempt: AttemptRecord, sees_all: bool) -> pb.Attempt:
     wire = pb.Attempt(
         id=attempt.id,
         number=attempt.number,
@@ -386,7 +388,7 @@ def _attempt(state: State, attempt: AttemptRecord) -> pb.Attempt:
         finished_at=attempt.finished_at,
         message=attempt.message,
         time_limit_us=attempt.time_limit_us,
-        why=attempt.why,
+        why=attempt.why if sees_all else unnamed(attempt.why),
         end_cause=attempt.cause.value if attempt.cause is not None else "",
     )
     waits = attempt.unlimited()
@@ -435,8 +437,14 @@ def node_state(node: NodeRecord) -> str:
     return "cordoned" if node.mode == "cordon" else "up"
 
 
-def sample_row(node: NodeRecord, sample: pb.Sample) -> pb.Sample:
-    """A reading as lists have it: of the node's own devices, and of attempts that are live there."""
+def sample_view(
+    state: State,
+    node: NodeRecord,
+    sample: pb.Sample,
+    seen_by: Identity,
+    attempts_max: int | None = None,
+) -> pb.Sample:
+    """A reading of the node's own devices, and of those attempts live there that `seen_by` may see."""
     wire = pb.Sample(
         at=sample.at,
         cpu_utilization_ratio=sample.cpu_utilization_ratio,
@@ -445,8 +453,15 @@ def sample_row(node: NodeRecord, sample: pb.Sample) -> pb.Sample:
         gpus=sample.gpus[: len(node.facts.devices)],
     )
     live = (each for each in sample.attempts if each.attempt_id in node.live)
-    wire.attempts.extend(islice(live, SAMPLE_ATTEMPTS_IN_ROW))
+    if not allowed(seen_by, Action.SEE_JOBS):
+        live = (each for each in live if _sees_attempt(state, each.attempt_id, seen_by))
+    wire.attempts.extend(islice(live, attempts_max))
     return wire
+
+
+def _sees_attempt(state: State, attempt_id: str, seen_by: Identity) -> bool:
+    """May it see the job of a live attempt?"""
+    return bool(visible(state, (state.attempts[attempt_id].job_id,), seen_by))
 
 
 def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None:
@@ -472,8 +487,16 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
         wire.progress_problem = next(filter(None, problems), "")
 
 
-def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int) -> pb.Node:
-    """A node with what is free of it."""
+def reason_of_node(node: NodeRecord, seen_by: Identity) -> str:
+    """Why it takes no work: an operator's words, or those of the daemon that put it into quarantine."""
+    named = node.mode == "quarantine" and not allowed(seen_by, Action.SEE_JOBS)
+    return unnamed(node.reason) if named else node.reason
+
+
+def node_view(
+    state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int, seen_by: Identity
+) -> pb.Node:
+    """A node with what is free of it, as `seen_by` may see it; `sample` is already."""
     cluster, row = state.cluster, node.row
     free = [DeviceShare(index, int(cluster.gpu_free[row, index])) for index in range(len(node.facts.devices))]
     wire = pb.Node(
@@ -488,7 +511,7 @@ def node_view(state: State, node: NodeRecord, sample: pb.Sample | None, last_see
         currency=state.currency,
         jobs=sum(not state.attempts[attempt_id].after for attempt_id in node.live),
         last_seen_at=last_seen_at or node.changed_at,
-        reason=node.reason,
+        reason=reason_of_node(node, seen_by),
     )
     if sample is not None:
         wire.sample.CopyFrom(sample)

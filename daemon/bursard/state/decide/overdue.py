@@ -37,13 +37,8 @@ def overdue(state: State, attempt: AttemptRecord, member: MemberRecord, phase: P
         stop = StopRequested(attempt.id, cause, attempt.grace_us if phase == "start" else 0, what)
     events: list[Event] = [MemberOverdue(attempt.id, member.alloc.rank, phase, what), stop]
     if node.mode != "quarantine":
-        job = state.jobs[attempt.job_id]
         did = "started" if phase == "start" else "ended"
-        events.append(
-            NodeQuarantined(
-                node.id, f"it has not {did} rank {member.alloc.rank} of job {job.display} in time"
-            )
-        )
+        events.append(NodeQuarantined(node.id, f"it has not {did} in time what it was given"))
     return events
 
 
