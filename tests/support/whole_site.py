@@ -132,7 +132,11 @@ class Site:
 
     def run(self, job_id: str) -> None:
         """The job starts, runs for a minute, and succeeds."""
-        state, attempt = self.engine.state, self.place(job_id)
+        self.end(self.place(job_id))
+
+    def end(self, attempt: AttemptRecord) -> None:
+        """What was placed starts, runs for a minute, and succeeds."""
+        state = self.engine.state
         node = state.nodes[attempt.members[0].alloc.node_id]
         began = self.clock.boot_us()
         self.engine.commit(attempts.started(state, node, attempt.id, 0, began, 1), "node:n1")

@@ -1,8 +1,8 @@
-"""Which rows of the log one stream of events reads: of all, of a job, or of a node and what ran on it.
+"""Which rows of the log one stream of events reads: of all, or of a job or a node with the attempts placed.
 
-Why     a node's events say nothing of the attempts placed there, and theirs nothing of the node: who asks
-        about the node wants both, in one order. Attempts are followed while they live, so that a stream
-        keeps no more of them in memory than run on one node at a time.
+Why     events of a node, or of an array, say nothing of the attempts placed there, and theirs nothing of it:
+        who asks about one wants both, in one order. Attempts are followed while they live, so that a stream
+        keeps no more of them in memory than run at a time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from bursard.store import EventFilter, EventRow, Views
 
 PAGE = 200
 """Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
-ATTEMPTS_MAX = 100
-"""Attempts of one job whose events are found, newest last."""
+FOLLOWED_MAX = 64
+"""Live attempts of one array that are looked up one by one; of more, the log is read as it stands."""
 KINDS: Final = tuple(sorted(str(kind.__struct_config__.tag) for kind in get_args(Event)))
 """What events are called."""
 _PLACED, _ENDED = "attempt-placed", "attempt-ended"
@@ -42,34 +42,40 @@ class Trail:
         return rows, rows[-1].seq if rows else after, len(rows) < PAGE
 
 
-class NodeTrail(Trail):
-    """A node's own rows and those of every attempt that had a member on it.
+class Following(Trail):
+    """One's own rows, and those of every attempt that they place.
 
     Pages must be read in log order: each begins with the attempts that the one before left alive.
+
+    Args:
+        own: which rows are its own. placing: rows among which are all that place its attempts.
     """
 
-    def __init__(self, node_id: str, name: str, kinds: Sequence[str]) -> None:
-        super().__init__(EventFilter(about=node_id, or_about=(name,), placed_on=node_id))
-        self._node_id = node_id
-        self._name = name
+    def __init__(self, own: EventFilter, placing: EventFilter, kinds: Sequence[str]) -> None:
+        super().__init__(own)
+        self._placing = placing
         self._kinds = frozenset(kinds)
         self._live: set[str] | None = None
 
     def page(self, views: Views, after: int) -> tuple[list[EventRow], int, bool]:
         """As `Trail.page`. A page may have fewer rows than the log has left."""
         live = self._live if self._live is not None else self._live_at(views, after)
+        rows, whole = self._whole(views, after, live)
+        self._live = live.union(filter(None, map(_placed, rows))).difference(map(_ended, rows))
+        shown = [row for row in rows if not self._kinds or head_of(row.payload)[0] in self._kinds]
+        return shown, *whole
+
+    def _whole(self, views: Views, after: int, live: set[str]) -> tuple[list[EventRow], tuple[int, bool]]:
+        """Rows of all kinds; where to go on and whether the log had no more."""
         rows = self._rows(views, after, live)
         # What was placed within these rows may have rows among them too: the second look has them.
         placed = {attempt for row in rows if (attempt := _placed(row))}
         if placed - live:
             rows = self._rows(views, after, live | placed)
-            placed = {attempt for row in rows if (attempt := _placed(row))}
-        self._live = (live | placed) - {ended for row in rows if (ended := _ended(row))}
-        shown = [row for row in rows if not self._kinds or head_of(row.payload)[0] in self._kinds]
-        return shown, rows[-1].seq if rows else after, len(rows) < PAGE
+        return rows, (rows[-1].seq if rows else after, len(rows) < PAGE)
 
     def _rows(self, views: Views, after: int, attempts: set[str]) -> list[EventRow]:
-        query = msgspec.structs.replace(self.query, or_about=(self._name, *sorted(attempts)))
+        query = msgspec.structs.replace(self.query, or_about=(*self.query.or_about, *sorted(attempts)))
         return views.events(after, PAGE, query)
 
     def _live_at(self, views: Views, after: int) -> set[str]:
@@ -77,13 +83,42 @@ class NodeTrail(Trail):
         live: set[str] = set()
         seq = 0
         while seq < after:
-            rows = views.events(seq, PAGE, EventFilter(placed_on=self._node_id))
+            rows = views.events(seq, PAGE, self._placing)
             for row in rows:
                 attempt = _placed(row)
                 if row.seq <= after and attempt and views.events(after, 1, EventFilter(about=attempt)):
                     live.add(attempt)
             seq = rows[-1].seq if len(rows) == PAGE else after
         return live
+
+
+class NodeTrail(Following):
+    """A node's own rows and those of every attempt that had a member on it."""
+
+    def __init__(self, node_id: str, name: str, kinds: Sequence[str]) -> None:
+        own = EventFilter(about=node_id, or_about=(name,), placed_on=node_id)
+        super().__init__(own, EventFilter(placed_on=node_id), kinds)
+
+
+class JobTrail(Following):
+    """A job's own rows, those of its tasks, and those of every attempt of them."""
+
+    def __init__(self, job_id: str, kinds: Sequence[str]) -> None:
+        super().__init__(EventFilter(about=job_id), EventFilter(kinds=(_PLACED,), about=job_id), kinds)
+        self._job_id = job_id
+
+    def _whole(self, views: Views, after: int, live: set[str]) -> tuple[list[EventRow], tuple[int, bool]]:
+        if len(live) <= FOLLOWED_MAX:
+            return super()._whole(views, after, live)
+        every = views.events(after, PAGE)
+        followed, rows = set(live), list[EventRow]()
+        for row in every:
+            subject = head_of(row.payload)[1]
+            if subject in followed or subject == self._job_id or subject.startswith(f"{self._job_id}."):
+                rows.append(row)
+                if attempt := _placed(row):
+                    followed.add(attempt)
+        return rows, (every[-1].seq if every else after, len(every) < PAGE)
 
 
 def _placed(row: EventRow) -> str:
@@ -105,8 +140,7 @@ async def trail_of(engine: Engine, request: pb.ListEventsRequest) -> Trail:
     kinds = _known(request.kinds)
     if request.job:
         job = await find_job(engine, request.job)
-        attempts = tuple(attempt.id for attempt in job.attempts[-ATTEMPTS_MAX:])
-        return Trail(EventFilter(kinds=kinds, about=job.id, or_about=attempts))
+        return JobTrail(job.id, kinds)
     if request.node:
         return await _of_node(engine, request.node, kinds)
     return Trail(EventFilter(kinds=kinds))
