@@ -132,7 +132,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
     spec, notices = read(
         "#SBATCH --partition=gpu",
         "#SBATCH -o out.%j -e err.%j",
-        "#SBATCH --qos=high --mail-type=END",
+        "#SBATCH --qos=gpu_prio --mail-type=END",
         "#SBATCH --overcommit",
         "#SBATCH --time=UNLIMITED",
         "#SBATCH --gres=gpu:1,nvme:1 --job-name='my run'",

@@ -479,3 +479,23 @@ def test_a_variable_of_the_shell_that_the_script_reads_is_named_with_its_line() 
     assert read("-t 1 --export=LR", body="echo $LR")[1] == ()
     plain = "#!/bin/bash\n#BURSAR --name a\necho $LR\n"
     assert parse_script(plain, "a.sh", "/w", caller=CALLER)[1] == ()
+
+
+# ------------------------------------------------------------------ a place in the queue
+
+
+def test_a_qos_with_the_name_of_a_priority_is_that_priority_and_another_one_is_noted() -> None:
+    for name, priority in (("low", 25), ("Normal", 50), ("high", 75)):
+        spec, notes = read(f"--qos={name}")
+        assert (spec.priority, notes) == (priority, ())
+        assert dict(spec.env)["SLURM_JOB_QOS"] == name
+    spec, [note] = read("-q gpu_prio")
+    assert (spec.priority, note.line) == (50, 2)
+    assert note.message == (
+        "-q is not honoured: there is no QOS 'gpu_prio'; use #BURSAR --priority low, normal or high"
+    )
+
+
+def test_a_flag_for_the_priority_stands_above_the_qos() -> None:
+    assert read("--qos=high", flags=RunFlags(priority="10"))[0].priority == 10
+    assert read("--qos=high\n#BURSAR --priority low")[0].priority == 25

@@ -92,6 +92,7 @@ _TABLE: Final = (
     _honoured(
         "output", "`output_file`: written by the job's user, beside the log; `%j`, `%A_%a` and others", "o"
     ),
+    _honoured("qos", "`priority`, where it is `low`, `normal` or `high`; another name is noted", "q"),
     _honoured(
         "requeue", "what bursar does anyway: after a lost node or a preemption it runs again", value="no"
     ),
@@ -136,7 +137,6 @@ _TABLE: Final = (
     _noted("priority", "Slurm's scale is another one; use #BURSAR --priority 0 to 100"),
     _noted("profile", "usage is always recorded; see bursar cost and bursar top"),
     _noted("propagate", "limits come from the node", value="maybe"),
-    _noted("qos", "there is no QOS; use #BURSAR --priority low, normal or high", "q"),
     _noted("quiet", "in a script; give bursar submit -q", "Q", "no"),
     _noted("resv-ports", "no ports are kept free; take MASTER_PORT", value="maybe"),
     _noted("segment", _TOPOLOGY),

@@ -58,7 +58,7 @@ _RETRY_HINTS = {
     "timeout": "time-limit",
     "start_failed": "start-failure",
 }
-_PRIORITIES: Final = {"low": 25, "normal": 50, "high": 75}
+PRIORITIES: Final = {"low": 25, "normal": 50, "high": 75}
 T = TypeVar("T")
 
 
@@ -73,10 +73,10 @@ class Caps(NamedTuple):
 
 def read_priority(node: Node, faults: Faults) -> int | None:
     """`low`, `normal`, `high` or 0 to 100."""
-    if node.kind == "scalar" and node.text in _PRIORITIES:
-        return _PRIORITIES[node.text]
+    if node.kind == "scalar" and node.text in PRIORITIES:
+        return PRIORITIES[node.text]
     if node.kind == "scalar" and not node.is_null and not re.fullmatch(r"[+-]?\d+", node.text):
-        near = nearest(node.text[:40], _PRIORITIES)
+        near = nearest(node.text[:40], PRIORITIES)
         faults.add(node, f"{quote(node.text)} is not low, normal, high or 0 to 100", nearest=near)
         return None
     return read_int(node, faults)

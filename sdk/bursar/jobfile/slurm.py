@@ -18,6 +18,7 @@ from typing import Final
 from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import FlagFaults, Tree, job_name_from
 from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
+from bursar.jobfile.sections import PRIORITIES
 from bursar.jobfile.site import SiteNode, in_partition, whole_nodes
 from bursar.jobfile.slurm_sizes import Option, Sizes
 from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
@@ -104,6 +105,7 @@ class SlurmOptions(Sizes):
         self._export()
         self._gpu_bind()
         self._outputs()
+        self._qos()
         for name in ("partition", "qos"):
             if name in self.options:
                 self.words[f"SLURM_JOB_{name.upper()}"] = self.options[name].value
@@ -277,6 +279,19 @@ class SlurmOptions(Sizes):
             )
         elif at > now:
             self.tree.put(("begin_after",), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), option.place)
+
+    def _qos(self) -> None:
+        option = self.options.get("qos")
+        if option is None:
+            return
+        if option.value.lower() in PRIORITIES:
+            self.tree.put(("priority",), option.value.lower(), option.place)
+        else:
+            self.note(
+                option,
+                f"is not honoured: there is no QOS {quote(option.value)}; "
+                "use #BURSAR --priority low, normal or high",
+            )
 
     def _outputs(self) -> None:
         """Files that the output goes to; nothing is read but what the script itself reads."""
