@@ -9,7 +9,7 @@ import pytest
 
 from bursar.errors import NotFound, WrongState
 from bursar_agent.runner import pulse, truth
-from bursar_agent.runner.testing import Bench, bench, play
+from bursar_agent.runner.testing import Bench, bench, play, until
 
 HOUR_US = 3_600_000_000
 RUNS = "echo runs; while :; do sleep 0.02; done"
@@ -51,6 +51,7 @@ def test_a_supervisor_of_an_older_release_keeps_its_limit_and_that_is_said(tmp_p
     async def story(made: Bench) -> None:
         await made.start("att_1", RUNS, time_limit_us=HOUR_US)
         await made.log_has("att_1", b"runs")
+        await until(lambda: made.recorded("att_1"))
         record = made.dir("att_1") / "start.json"
         older = record.read_text().replace('"takes_limits": true', '"x": 0')
         record.write_text(older)

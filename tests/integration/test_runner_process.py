@@ -489,7 +489,7 @@ def test_a_supervisor_lost_before_any_process_of_its_job_is_no_failure_of_the_jo
         (truth,) = await made.runner.adopt()
         assert truth.exit is not None
         assert (truth.exit.end_cause, truth.exit.start_boot_us) == (cause, None)
-        assert truth.exit.message == "supervisor lost before the job was started"
+        assert truth.exit.message == "supervisor lost while the job was being started"
 
     play(tmp_path, story)
 
@@ -556,14 +556,16 @@ def test_memory_limit_is_enforced_and_named_where_a_cgroup_can_be_made(tmp_path:
         made.runner = ProcessRunner(tmp_path, made.events.append, cgroup_root=str(root))
         await made.runner.open()
         try:
+            os.mkfifo(tmp_path / "gate")
             greedy = "import os; b = bytearray(200 << 20); print(len(b))"
             report = await made.run("att_1", argv=["python3", "-c", greedy], memory_limit_bytes=64 << 20)
             assert (report.end_cause, report.signal) == ("out_of_memory", 9)
             assert str(64 << 20) in report.message
-            modest = await made.run("att_2", "true", memory_limit_bytes=64 << 20)
-            assert modest.end_cause == "completed"
-            for name in ("att_1", "att_2"):
-                assert json.loads((made.dir(name) / "start.json").read_text())["memory_enforced"] is True
+            await made.start("att_2", f"read line < {tmp_path}/gate", memory_limit_bytes=64 << 20)
+            await until(lambda: made.recorded("att_2"))
+            assert json.loads((made.dir("att_2") / "start.json").read_text())["memory_enforced"] is True
+            (tmp_path / "gate").write_text("go\n")
+            assert (await made.ended("att_2")).end_cause == "completed"
             assert not list(root.glob("bursar-*"))
         finally:
             await made.runner.shutdown_launcher()

@@ -82,7 +82,7 @@ def test_a_launcher_that_does_not_answer_when_woken_is_killed_and_its_start_runs
 
     async def story(made: Bench) -> None:
         await made.start("att_pulse1", f"until [ -e {tmp_path}/gate ]; do sleep 0.01; done; exit 3")
-        await until((made.dir("att_pulse1") / "start.json").exists)
+        await until(lambda: made.recorded("att_pulse1"))
         first = await made.launcher_pid()
         await stop_process(first)
         states = await asyncio.gather(
@@ -152,7 +152,7 @@ def test_a_mark_that_nobody_took_is_gone_after_the_agent_came_back_so_that_its_d
 def test_a_stopped_supervisor_is_woken_and_tells_the_true_end(tmp_path: Path, seen_by: str) -> None:
     async def story(made: Bench) -> None:
         await made.start("att_pulse1", f"until [ -e {tmp_path}/gate ]; do sleep 0.01; done; exit 7")
-        await until((made.dir("att_pulse1") / "start.json").exists)
+        await until(lambda: made.recorded("att_pulse1"))
         await stop_process(made.supervisor("att_pulse1"))
         (tmp_path / "gate").touch()
         if seen_by == "the agent that started it":
@@ -182,7 +182,7 @@ def test_a_stopped_idle_supervisor_is_woken_with_the_attempt_that_it_was_given(t
 def test_a_cancel_reaches_a_stopped_supervisor_at_once(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         await made.start("att_pulse1", "sleep 300")
-        await until((made.dir("att_pulse1") / "start.json").exists)
+        await until(lambda: made.recorded("att_pulse1"))
         await stop_process(made.supervisor("att_pulse1"))
         await made.runner.stop("att_pulse1", 0, StopRequest("cancelled", 0))
         report = await made.ended("att_pulse1")

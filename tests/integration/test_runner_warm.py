@@ -84,11 +84,8 @@ def test_a_supervisor_that_is_not_clean_takes_no_further_attempt(
 
     async def story(made: Bench) -> None:
         await made.run("att_1", script, **fields)
-        first = None
-        start = made.dir("att_1") / "start.json"
-        if start.exists():
-            first = json.loads(start.read_text())["supervisor_pid"]
-        await until(lambda: first is None or not alive(first))
+        first = made.supervisor("att_1")
+        await until(lambda: not alive(first))
         assert (await made.run("att_2", "true")).end_cause == "completed"
         assert made.supervisor("att_2") != first
 
@@ -204,7 +201,7 @@ def test_a_stop_meant_for_an_earlier_attempt_does_not_reach_the_next_one(tmp_pat
         await made.run("att_1", "true")
         first = await idle(made, "att_1")
         await made.start("att_2", f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 5")
-        await until((made.dir("att_2") / "start.json").exists)
+        await until(lambda: made.recorded("att_2"))
         await made.runner.stop("att_1", 0, StopRequest("cancelled", 0))
         os.kill(first, signal.SIGUSR1)
         (tmp_path / "go").touch()
@@ -321,7 +318,7 @@ def test_what_a_job_is_started_with_is_in_no_file(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         secret = "canary-4711"
         await made.start("att_1", f"until [ -e {tmp_path}/go ]; do sleep 0.01; done", env={"TOKEN": secret})
-        await until((made.dir("att_1") / "start.json").exists)
+        await until(lambda: made.recorded("att_1"))
         written = [p.read_bytes() for p in made.directory.rglob("*") if p.is_file()]
         (tmp_path / "go").touch()
         await made.ended("att_1")

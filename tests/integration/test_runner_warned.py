@@ -181,7 +181,7 @@ def test_a_job_that_heeds_the_warning_late_is_told_when_it_does(tmp_path: Path) 
             "att_1", launch=launch_to_bytes(launch), time_limit_us=3_600_000_000, checkpoint_signal="USR1"
         )
         await made.runner.start([asked])
-        await until((made.dir("att_1") / "start.json").exists)
+        await until(lambda: made.recorded("att_1"))
         (tmp_path / "gate").touch()
         report = await made.ended("att_1")
         assert (report.end_cause, report.exit_code) == ("completed", 0)

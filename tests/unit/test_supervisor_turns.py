@@ -123,6 +123,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
     monkeypatch.setattr(spawning, "spawn", made.spawn)
     monkeypatch.setattr(os, "killpg", lambda pid, number: made.sent.append((-pid, number)))
     monkeypatch.setattr(os, "pwrite", lambda *_: 1)
+    monkeypatch.setattr(Supervisor, "_ends_at_once", lambda self: False)
     yield made
     for each in made.made:
         for fd in (each._log_read, each._log_write):
@@ -682,7 +683,7 @@ def test_the_report_says_all_and_nothing_of_the_job_is_left(
         "attempt_id": "att_1", "rank": 2, "epoch": 5, "exit_code": None, "signal": None,
         "end_cause": "failed", "message": "", "phase": "run", "signal_sent_at": None,
         "term_sent_at": None, "kill_sent_at": None, "main_end_boot_us": None, "stopped": False,
-        "boot_id": "b", "start_boot_us": NOW,
+        "supervisor_pid": os.getpid(), "boot_id": "b", "start_boot_us": NOW,
         "end_boot_us": NOW + 40, "held_us": 40, "cpu_user_us": 1_500_000, "cpu_system_us": 250_000,
         "max_rss_bytes": 7168, "log_bytes": 14, "log_dropped_bytes": 0,
     }  # fmt: skip

@@ -19,6 +19,8 @@ class CheckpointFolder:
         """`spare`: absolute path at which the directory waits."""
         self._spare = spare
         self._waits = False
+        self._untouched_ns = -1
+        """When the directory in use was changed last, while no job has put anything into it; -1: unknown."""
 
     def enter(self, path: str, uid: int | None, gid: int | None) -> None:
         """Make `path` for a job, mode 0700, unless an earlier attempt has. Raises `OSError`."""
@@ -31,6 +33,7 @@ class CheckpointFolder:
                 return
             except OSError:
                 pass  # there already, with something in it
+        self._untouched_ns = -1
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -43,15 +46,17 @@ class CheckpointFolder:
         if not path:
             return
         try:
-            if os.listdir(path):
+            found = os.lstat(path)
+            if found.st_mtime_ns != self._untouched_ns and os.listdir(path):
                 return
-            if self._waits or uid is not None or stat.S_IMODE(os.lstat(path).st_mode) != 0o700:
+            if self._waits or uid is not None or stat.S_IMODE(found.st_mode) != 0o700:
                 os.rmdir(path)
                 return
             os.rename(path, self._spare)
-            self._waits = True
+            self._waits, self._untouched_ns = True, found.st_mtime_ns
+            # A time can be set by whoever has the directory: it only spares a first look.
             if os.listdir(self._spare):
-                self._waits = False
+                self._waits, self._untouched_ns = False, -1
                 os.rename(self._spare, path)
         except OSError:
             pass  # it is not ours to judge

@@ -764,7 +764,7 @@ def _lost_report(
     if not same_boot:
         message = "the machine restarted while the attempt ran"
     elif start is None:
-        message = "supervisor lost before the job was started"
+        message = "supervisor lost while the job was being started"
     else:
         message = "supervisor lost; the job's processes were killed"
     return ExitReport(

@@ -312,6 +312,7 @@ class Launcher:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(fd, data)
+            _make_unwritten(directory, START)  # which a job of no length leaves as it is
         except OSError:
             os.close(fd)
             raise
@@ -360,9 +361,7 @@ class Launcher:
                 name = f"{_MADE}{os.getpid()}.{self._made}"
                 os.mkdir(f"{FREE}/{name}", 0o700)
                 for record in RECORDS:
-                    fd = os.open(f"{FREE}/{name}/{record}", _NEW_FILE, 0o600)
-                    os.write(fd, b"\0" * UNWRITTEN_BYTES)
-                    os.close(fd)
+                    _make_unwritten(f"{FREE}/{name}", record)
                 self._free.insert(0, name)
         except OSError as problem:
             _log(f"cannot make a directory ahead: {problem.strerror}")
@@ -492,6 +491,14 @@ def _empty(folder: str) -> None:
             os.rmdir(f"{folder}/{name}")
         except OSError as problem:
             _log(f"{folder}/{name}: {problem.strerror}")
+
+
+def _make_unwritten(folder: str, record: str) -> None:
+    fd = os.open(f"{folder}/{record}", _NEW_FILE, 0o600)
+    try:
+        os.write(fd, b"\0" * UNWRITTEN_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _remove(folder: str) -> None:

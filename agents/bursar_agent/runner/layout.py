@@ -11,7 +11,7 @@ Why     three programs of different age meet only in these files (a supervisor m
       free/                     directories of forgotten members, to be used again; spare/: empty ones
       attempts/ID.RANK/         0700
         starting                there before anything runs, locked until the supervisor is gone
-        start.json              the job runs: pids and boot time
+        start.json              the job runs: pids and boot time; of one that was over at once, nothing
         script                  the job's script, when its first line names an interpreter
         stop.json               what the agent asked for last
         limit                   a link that leads nowhere: its target is the time limit it was given last

@@ -50,6 +50,7 @@ NOTIFY_FD = 4
 
 SIGKILL, SIGUSR1, SIGTERM, SIGCHLD = 9, 10, 15, 17
 _SIGNALFD_RECORD_BYTES = 128
+_SIGNALS_BYTES = 16 * _SIGNALFD_RECORD_BYTES
 
 TERM_TO_KILL_US = 2_000_000
 """After a checkpoint grace the job has had its time: TERM, and 2 s later KILL."""
@@ -66,6 +67,9 @@ START_NOTICE_DELAY_US = 15_000
 END_NOTICE_TRIES = 10
 NOTICE_PAUSE_S = 0.002
 """The kernel holds ten messages for an agent; one that is busy reads on in a moment."""
+
+QUICK_MS = 5
+"""A job that is over by then leaves no record of its start, which is for whoever would find or stop it."""
 
 KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
@@ -115,6 +119,7 @@ class Supervisor:
         self._copier_pid = 0
         self._phase = "run"
         self._main_ended = False
+        self._over = False
         self._leftover_kill_at: int | None = None
         self._start_at = boot_us()
         self._start_notice: tuple[int, bytes] | None = None
@@ -162,7 +167,7 @@ class Supervisor:
         and had neither a user nor a limit of its own.
         """
         self._attempt_dir_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if self._begin():
+        if self._begin() and not self._over:
             self._supervise()
         self._finish()
         os.close(self._attempt_dir_fd)
@@ -262,7 +267,9 @@ class Supervisor:
         if self._phase == "run":
             # From here on only the job holds the write ends, so their end of file means something.
             self._close_outputs()
-        self._record_start()
+            self._over = self._ends_at_once()
+        if not self._over:
+            self._record_start()
         return True
 
     def _close_outputs(self) -> None:
@@ -270,6 +277,15 @@ class Supervisor:
             for fd in {self._log_write, *self._outputs}:
                 os.close(fd)
         self._log_write = -1
+
+    def _ends_at_once(self) -> bool:
+        """Wait the moment that a job of no length takes; True when nothing of it is left."""
+        poll = select.poll()
+        poll.register(SIGNAL_FD, select.POLLIN)
+        if not poll.poll(QUICK_MS):
+            return False
+        self._drain_signals()  # a stop is looked for with the record of the start
+        return self._reap()
 
     def _cannot_start(self, problem: spawning.CannotStart) -> None:
         self._report["end_cause"] = problem.end_cause
@@ -325,12 +341,14 @@ class Supervisor:
         stop = False
         while True:
             try:
-                records = os.read(SIGNAL_FD, 16 * _SIGNALFD_RECORD_BYTES)
+                records = os.read(SIGNAL_FD, _SIGNALS_BYTES)
             except BlockingIOError:
                 return stop
             stop = stop or any(
                 records[at] == SIGUSR1 for at in range(0, len(records), _SIGNALFD_RECORD_BYTES)
             )
+            if len(records) < _SIGNALS_BYTES:
+                return stop
 
     def _timeout_ms(self) -> int | None:
         due = [
@@ -412,7 +430,7 @@ class Supervisor:
         self._report["exit_code"] = None
         self._report["end_cause"] = "failed"
         assert self._job is not None
-        return self._spawn(self._job)
+        return self._spawn(self._job) and not self._over
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -586,6 +604,7 @@ class Supervisor:
         if job is not None and job.progress_dir:
             progressfile.keep(job.progress_dir)
             scratch.remove(job.progress_dir)
+        report["supervisor_pid"] = os.getpid()
         report["boot_id"] = self._request["boot_id"]
         report["start_boot_us"] = self._start_at
         report["end_boot_us"] = end_at

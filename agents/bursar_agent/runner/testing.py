@@ -19,7 +19,7 @@ from bursar.codec.launch import launch_to_bytes
 from bursar.errors import NotFound
 from bursar.model import Launch
 from bursar_agent.runner.handle import ProcessRunner
-from bursar_agent.runner.layout import marker_of, place_of
+from bursar_agent.runner.layout import EXIT, START, UNWRITTEN_BYTES, marker_of, place_of
 from bursar_agent.runner.model import Ended, ExitReport, RunnerEvent, StartRequest, StopRequest
 
 DEADLINE_S = 120.0
@@ -75,9 +75,20 @@ class Bench:
         found: str = await until(read)
         return found
 
+    def recorded(self, attempt: str, record: str = START) -> bool:
+        """Is a record of it written?"""
+        try:
+            return (self.dir(attempt) / record).stat().st_size > UNWRITTEN_BYTES
+        except FileNotFoundError:
+            return False
+
     def supervisor(self, attempt: str) -> int:
-        """The pid of its supervisor."""
-        return int(json.loads((self.dir(attempt) / "start.json").read_text())["supervisor_pid"])
+        """The pid of its supervisor, once that has recorded the start, or the end of a job of no length."""
+        end = time.monotonic() + DEADLINE_S
+        while not (written := [one for one in (START, EXIT) if self.recorded(attempt, one)]):
+            assert time.monotonic() < end, "not in time"
+            time.sleep(0.005)
+        return int(json.loads((self.dir(attempt) / written[0]).read_text())["supervisor_pid"])
 
     async def launcher_pid(self) -> int:
         """The pid of the launcher, started if need be."""
