@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from tests.property.test_scheduler_invariants import (
 from tests.support.reference_planner import Reference, Started
 
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
-from bursard.scheduler import PlanCache, plan
+from bursard.scheduler import PlanCache, plan, table
 from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
 
 
@@ -110,8 +111,14 @@ def test_how_jobs_are_grouped_into_queues_changes_nothing(world):
 
 
 @settings(max_examples=60, deadline=None)
-@given(clusters(), st.lists(many_limits(), min_size=2, max_size=4), TYPICAL)
-def test_a_cache_that_has_seen_other_plans_agrees_too(nodes, rounds, typical):
+@given(clusters(), st.lists(many_limits(), min_size=2, max_size=4), TYPICAL, st.sampled_from([0, 2, 64]))
+def test_a_cache_that_has_seen_other_plans_agrees_too(nodes, rounds, typical, few):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "FEW_MAX", few)
+        _in_turn(nodes, rounds, typical)
+
+
+def _in_turn(nodes, rounds, typical):
     kept, cache, running = columns(nodes), PlanCache(), []
     for number, other in enumerate(rounds):
         world = snapshot(kept, *other.queues, running=running, typical=typical, facts_version=1)

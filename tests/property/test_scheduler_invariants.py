@@ -231,16 +231,6 @@ def test_same_input_gives_the_same_bytes_and_leaves_it_alone(world):
     assert (before.gpu_free == world.nodes.gpu_free).all()
 
 
-@given(worlds())
-def test_plain_and_vector_forms_agree(world):
-    found = []
-    for limit in (0, 10**9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(table, "ONE_BY_ONE_MAX", limit)
-            found.append(encoded(plan(world, NOW)))
-    assert found[0] == found[1]
-
-
 @given(worlds(), st.randoms(use_true_random=False))
 def test_order_of_registration_decides_nothing(world, random):
     """Names break all ties, so permuting the rows moves no job to another node."""
@@ -376,3 +366,14 @@ def test_backfill_never_delays_the_reserved_head(world):
     assert together <= alone
     if answer.reserved_at:
         assert together <= answer.reserved_at
+
+
+@given(st.one_of(worlds(), contended()))
+def test_plain_and_vector_forms_and_those_of_few_and_many_nodes_agree(world):
+    found = []
+    for one_by_one, few in ((0, 0), (10**9, 0), (0, 2), (0, 10**9)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(table, "ONE_BY_ONE_MAX", one_by_one)
+            patch.setattr(table, "FEW_MAX", few)
+            found.append(encoded(plan(world, NOW)))
+    assert found == found[:1] * 4

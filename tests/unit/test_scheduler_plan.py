@@ -8,8 +8,8 @@ from bursar.errors import InvalidRequest
 from bursar.model import ReasonCode
 from bursar_policies.filters import matches
 from bursar_policies.scorers import Weights
-from bursard.scheduler import PlanCache, plan, reason_of
-from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
+from bursard.scheduler import PlanCache, plan, reason_of, table
+from bursard.scheduler.testing import GIB, Node, columns, job_class, occupy, queue, request, snapshot
 
 NOW = 1_767_225_600_000_000
 HOUR_US = 3_600_000_000
@@ -46,6 +46,21 @@ def nodes_used(strategy: str) -> set[int]:
 def test_pack_fills_one_node_and_spread_uses_both():
     assert nodes_used("pack") == {0}
     assert nodes_used("spread") == {0, 1}
+
+
+@pytest.mark.parametrize("few", [0, 2])
+def test_the_best_node_is_not_the_one_that_could_be_best_before_it_was_scored(few, monkeypatch):
+    """More of the small node is free as long as it is empty; a member leaves more of the large one."""
+    monkeypatch.setattr(table, "FEW_MAX", few)
+    nodes = columns(
+        [
+            Node(name="a", cpu_milli=2_000, memory_bytes=64 * GIB),
+            Node(name="b", cpu_milli=16_000, memory_bytes=64 * GIB),
+        ]
+    )
+    nodes.cpu_free[1] -= 1_000
+    answer = plan(snapshot(nodes, queue(job_class(), (1, "x")), strategy="spread"), NOW)
+    assert [start.members[0].node for start in answer.starts] == [1]
 
 
 def test_equal_priority_goes_by_submission_across_queues():

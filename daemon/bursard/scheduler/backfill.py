@@ -71,8 +71,12 @@ class Reservation:
         """Is there no place for a gang that outlives the shadow time, now and for the rest of this plan?"""
         known = self._stops.get((table.number, count))
         if known is None:
-            room = world.fits_elsewhere(table, self.rows) + self.room_for(table.request)
-            known = self._stops[table.number, count] = room < count
+            # Mostly there is room enough even if all nodes of the claim were among those that have it.
+            known = not world.has_room(table, count + len(self.left))
+            if known:
+                room = world.fits_elsewhere(table, self.rows) + self.room_for(table.request)
+                known = room < count
+            self._stops[table.number, count] = known
         return known
 
     def is_clear_of(self, table: Table, rows: list[int]) -> bool:

@@ -69,12 +69,19 @@ class Table(Candidates):
         """The same when of the nodes `others` only those in `states` may be used, and only so much of them as
         is said there: enough for a member.
         """
-        self._refresh(packing)
-        kept = self._keys[others]
-        self._keys[others] = NO
-        found = [(int(self._keys[row]), row) for row in self._least(packing, count)]
-        self._keys[others] = kept
-        found += [(self._key(packing, state), state.row) for state in states if self._keys[state.row] != NO]
+        first = self.best(packing, 1) if count == 1 else []
+        if first and first[0] not in others:
+            if not states:
+                return first
+            found = [(self._key(packing, packing.free.state(first[0])), first[0])]
+        else:
+            self._refresh(packing)
+            kept = self._keys[others]
+            self._keys[others] = NO
+            found = [(int(self._keys[row]), row) for row in self._least(packing, count)]
+            self._keys[others] = kept
+        fit = self._fits.of(self.number)
+        found += [(self._key(packing, state), state.row) for state in states if fit[state.row]]
         return [row for _, row in sorted(found)[:count]]
 
     def _best_of_few(self, packing: Packing) -> list[int]:
