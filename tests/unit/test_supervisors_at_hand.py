@@ -422,7 +422,7 @@ def test_a_working_directory_that_is_none_is_named(cwd: str, reason: str) -> Non
     home["home"] = cwd
     for asked, code in ((request(script="x", workdir=cwd), 126), (home, None)):
         with pytest.raises(CannotStart) as caught:
-            spawning._enter(Job(asked))
+            spawning.enter(Job(asked))
         assert (caught.value.message, caught.value.exit_code) == (
             f"working directory {cwd!r}: {reason}",
             code,
@@ -433,8 +433,8 @@ def test_a_user_without_a_group_is_refused() -> None:
     with pytest.raises(
         CannotStart, match="a user id needs a group id with it; refused to keep the agent's group"
     ):
-        spawning._change_user(1234, None)
-    spawning._change_user(None, None)
+        spawning.change_user(1234, None)
+    spawning.change_user(None, None)
 
 
 # --- cgroups
