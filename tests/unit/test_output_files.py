@@ -10,9 +10,11 @@ from bursar.codec.spec import spec_from_wire, spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.jobfile import RunFlags, parse_job, parse_script, spec_from_flags
 from bursar.jobfile.render import spec_to_yaml
-from bursar.model import NO_FILES, JobSpec, OutputFiles, launch_of
+from bursar.model import NO_FILES, EndCause, JobSpec, Launch, OutputFiles, RetrySpec, launch_of
 from bursar.steps.patterns import fill, of_a_task, of_an_array_task, words_of
 from bursard.fleet.outputs import output_files
+from bursard.fleet.testing import FACTS, World
+from bursard.fleet.words import Assign
 from bursard.state import AttemptRecord, JobRecord
 
 ENV = {"SLURM_JOB_ID": "12", "BURSAR_JOB_NUMBER": "12"}
@@ -203,3 +205,26 @@ def test_a_file_to_read_from_is_refused_with_what_reads_it() -> None:
 def test_specs_that_were_stored_before_have_no_files() -> None:
     assert msgspec.json.decode(b"{}", type=JobSpec).output_file == ""
     assert msgspec.json.encode(JobSpec()) == b"{}"
+
+
+def test_each_attempt_is_told_its_files_and_the_second_one_to_go_on_with_them() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    told: list[Launch] = []
+    assign = world.backend.assign
+
+    def hear(node_id: str, order: Assign) -> None:
+        told.append(launch_from_bytes(order.launch))
+        assign(node_id, order)
+
+    world.backend.assign = hear  # type: ignore[method-assign]
+    job = world.submit(name="train", output_file="%x-%j.%N", retry=RetrySpec(("failed",), 1))
+    world.cycle()
+    assert job.attempt is not None
+    world.exited_of(job.attempt, EndCause.FAILED, exit_code=1)
+    world.writer.flush()
+    world.cycle()
+    name = f"train-{job.number}.n-1"
+    assert [launch.output_files for launch in told] == [
+        OutputFiles(output=name), OutputFiles(output=name, append=True),
+    ]  # fmt: skip
