@@ -163,6 +163,9 @@ def test_a_job_ran_as_long_as_it_was_held_where_its_start_and_end_were_told_at_o
     assert texts.ran_s(row["attempts"][0], AT) == 0.009
     assert re.search(r"^  ran +9ms$", texts.job_text(row, AT), re.MULTILINE)
     assert texts.ran_s({**row, "finished_at": None}, AT + 2_000_000) == 2.0
+    ended = {**row, "started_at": None}  # one of two members ended before the other had begun
+    assert texts.ran_s(ended, AT) == 0.009
+    assert texts.ran_s({**ended, "attempts": []}, AT) is None
 
 
 def test_a_job_that_has_not_begun_has_no_elapsed_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,12 +193,16 @@ def test_an_unknown_price_is_said_and_rates_are_per_hour() -> None:
 def test_a_narrow_table_of_jobs_never_cuts_or_drops_the_reason(columns_max: int, code: ReasonCode) -> None:
     row = view.job(job(number=123, state="PENDING"))
     row |= {"name": "a-name-that-is-much-too-long", "array": None, "reason": {"code": str(code)}}
-    head, line = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
-    assert len(line) <= columns_max
+    head, line, *below = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
+    assert max(map(len, (head, line, *below))) <= columns_max
+    if "NAME" in head:
+        at = head.index("NAME")
+        names = [one[at:].split("  ")[0].strip() for one in (line, *below)]
+        assert "".join(names) == row["name"]
     assert {"NUMBER", "STATE"} <= set(head.split())
     assert ("WHY" in head.split()) == bool(code)  # a column that says nothing makes room for one that does
     assert line.endswith(str(code))
-    assert "NAME" in head or columns_max == 40
+    assert "NAME" in head or (columns_max == 40 and len(code) > 9)
     assert "job_" not in line
 
 

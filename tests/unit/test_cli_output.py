@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bursar.cli import output
+from bursar.cli import output, texts
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import Head, cells, render
 from bursar.cli.terminal import LogPrinter, clean, money_text, seconds_text, size_text, time_text
@@ -149,3 +149,38 @@ def test_amounts_of_a_table_have_six_decimals_at_most_and_none_is_shown_as_nothi
     assert [line.strip() for line in table.splitlines()[1:]] == [
         "0.000000 USD", "<0.000001 USD", "0.000001 USD", ">-0.000001 USD", "0.500000 USD",
     ]  # fmt: skip
+
+
+def test_a_column_that_wraps_keeps_its_longest_word_and_leaves_its_neighbours_room():
+    columns = (Column("number"), Column("name", wrap=True, drop=1), Column("why", wrap=True, least=22))
+    rows = [{"number": 7, "name": "train-a", "why": "2 failed 2 succeeded"}]
+    assert table_text(rows, columns, 28).splitlines() == [
+        "NUMBER  NAME     WHY",
+        "7       train-a  2 failed 2",
+        "                 succeeded",
+    ]
+    assert table_text(rows, columns, 25).splitlines() == [
+        "NUMBER  WHY",
+        "7       2 failed 2",
+        "        succeeded",
+    ]
+
+
+def test_values_and_paragraphs_go_on_below_on_a_narrow_terminal(monkeypatch):
+    pairs = [("cause", "one two three four five"), ("path", "/a/path/that/is/longer/than/it"), ("none", "")]
+    long = "a sentence of more words than fit into one line of forty columns"
+    whole = "cause  one two three four five\npath   /a/path/that/is/longer/than/it"
+    assert texts.pairs_text(pairs) == whole
+    monkeypatch.setattr(texts, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(texts, "width", lambda: 28)
+    assert texts.pairs_text(pairs) == (
+        "cause  one two three four\n       five\npath   /a/path/that/is/longer/than/it"
+    )
+    assert texts.wrapped(long, "  ").splitlines() == [
+        "  a sentence of more words", "  than fit into one line of", "  forty columns",
+    ]  # fmt: skip
+    monkeypatch.setattr(texts, "width", lambda: 200)
+    assert texts.wrapped(long) == long
+    assert max(map(len, texts.wrapped(f"{long} {long}").splitlines())) <= 80
+    monkeypatch.setattr(texts, "width", lambda: 26)  # too narrow for a word a line
+    assert texts.pairs_text(pairs) == whole

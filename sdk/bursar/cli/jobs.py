@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bursar.client import WireClient
 
 LIVE = ("STARTING", "RUNNING", "STOPPING")
+JOB_NAME_LEAST = 9
+"""What is left at 40 columns beside number, state and the words of an end."""
 WHY_CELLS = max(len(code) for code in ReasonCode)
 
 
@@ -69,7 +71,7 @@ def _why(row: Row) -> str:
 JOB_COLUMNS = (
     Column("number", right=True),
     Column("id", drop=9),
-    Column("name", shrink=True, drop=1),
+    Column("name", wrap=True, drop=1, least=JOB_NAME_LEAST),
     Column("project", shrink=True, drop=5),
     Column("user", shrink=True, drop=8),
     Column("state"),

@@ -26,7 +26,8 @@ class Head(NamedTuple):
         shrink: may be cut with `…` on a terminal. Never set for ids.
         drop: on a terminal too narrow even so, columns with the highest `drop` go first; 0 stays.
         least: cells that a shrinking column keeps: all of them where its text is short.
-        wrap: shrinks too, but is never cut: its text goes on in further lines below.
+        wrap: shrinks too, but is never cut: its text goes on in further lines below. It keeps no more
+            than its longest word needs, or `SHRINK_MIN`.
     """
 
     title: str
@@ -72,13 +73,14 @@ def layout(
     Where not all fit, those that say nothing in any row go first.
     """
     natural = [max([cells(head.title), *(cells(row[i]) for row in rows)]) for i, head in enumerate(heads)]
+    kept = [_kept(head, natural[i], [row[i] for row in rows]) for i, head in enumerate(heads)]
     shown = list(range(len(heads)))
     if width is None:
         return shown, natural
     while True:
         fixed = sum(natural[i] for i in shown if not heads[i].soft) + GAP * (len(shown) - 1)
         soft = [i for i in shown if heads[i].soft]
-        least = sum(min(natural[i], heads[i].least) for i in soft)
+        least = sum(kept[i] for i in soft)
         empty = [i for i in shown if rows and all(row[i] in NOTHING for row in rows)]
         victims = empty[-1:] or [i for i in shown if heads[i].drop]
         if fixed + least <= width or not victims or len(shown) == 1:
@@ -88,9 +90,18 @@ def layout(
     room = max(width - fixed, least)
     while sum(widths[i] for i in soft) > room:
         # From the widest of those that still have more than their least.
-        widest = max(soft, key=lambda i: (widths[i] > min(natural[i], heads[i].least), widths[i]))
+        widest = max(soft, key=lambda i: (widths[i] > kept[i], widths[i]))
         widths[widest] -= 1
     return shown, widths
+
+
+def _kept(head: Head, natural: int, texts: Sequence[str]) -> int:
+    """Cells that a soft column keeps, however narrow the terminal."""
+    least = min(natural, head.least)
+    if not head.wrap:
+        return least
+    words = [cells(word) for text in texts for word in text.split(" ")]
+    return min(least, max([cells(head.title), SHRINK_MIN, *words]))
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -5,9 +5,11 @@ Input   the JSON objects of `bursar.codec.view`. Output: text for a terminal of 
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Final
 
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
@@ -16,33 +18,47 @@ from bursar.cli.terminal import (
     age_s,
     age_text,
     clean,
+    is_terminal,
     money_text,
     paint,
     rate_text,
     seconds_text,
     size_text,
     time_text,
+    width,
 )
 from bursar.words import plural
 
 Pair = tuple[str, str]
+VALUE_LEAST: Final = 20
+"""Cells without which a value is not broken: a word a line says less than a long line."""
 
 
 def pairs_text(pairs: Iterable[Pair], indent: str = "") -> str:
-    """`name  value` lines with the values aligned; pairs without a value are left out."""
+    """`name  value` lines with the values aligned; pairs without a value are left out. On a terminal that is
+    too narrow for a value it goes on below, and no word of it is broken: a path is copied whole.
+    """
     kept = [(name, value) for name, value in pairs if value]
     span = max((len(name) for name, _ in kept), default=0)
+    room = width() - len(indent) - span - 2 if is_terminal(sys.stdout) else None
     lines = []
     for name, value in kept:
-        first, *rest = value.split("\n")
+        first, *rest = [part for line in value.split("\n") for part in _within(line, room)]
         lines.append(f"{indent}{name:<{span}}  {first}".rstrip())
         lines += [f"{indent}{'':<{span}}  {line}" for line in rest]
     return "\n".join(lines)
 
 
+def _within(line: str, room: int | None) -> list[str]:
+    if room is None or room < VALUE_LEAST or len(line) <= room:
+        return [line]
+    return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=False)
+
+
 def wrapped(text: str, indent: str = "") -> str:
-    """A paragraph within 80 columns."""
-    return textwrap.fill(clean(text), 80, initial_indent=indent, subsequent_indent=indent)
+    """A paragraph within 80 columns, or those of a narrower terminal."""
+    columns = min(80, max(width(), VALUE_LEAST)) if is_terminal(sys.stdout) else 80
+    return textwrap.fill(clean(text), columns, initial_indent=indent, subsequent_indent=indent)
 
 
 def resources_text(view: Row) -> str:
@@ -288,10 +304,11 @@ def ran_s(row: Row, now: int) -> float | None:
     """
     shown = age_s(row["started_at"], now, row["finished_at"])
     nodes = row["nodes"] if "attempts" not in row else row["attempts"][-1]["nodes"] if row["attempts"] else []
-    if shown is None or not row["finished_at"]:
+    if not row["finished_at"]:
         return shown
-    held: list[float] = [round(node["held_s"], 3) for node in nodes]
-    return max([shown, *held])
+    held = max((float(round(node["held_s"], 3)) for node in nodes), default=0.0)
+    # One member of a gang may end before another has begun: it never ran as a whole, and is paid for.
+    return max(shown or 0.0, held) if shown is not None or held else None
 
 
 def _needs_text(job: Row) -> str:
