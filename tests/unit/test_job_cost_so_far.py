@@ -13,7 +13,7 @@ from bursar.cli.output import table_text
 from bursar.cli.texts import job_text
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.codec import view
-from bursar.model import ArraySpec, EndCause, ShareRates
+from bursar.model import ArraySpec, EndCause, RetrySpec, ShareRates
 from bursar.v1 import jobs_pb2 as pb
 from bursard.events import NodePriced
 from bursard.state.decide import nodes
@@ -168,5 +168,61 @@ def test_a_job_that_failed_keeps_the_estimate_of_its_last_attempt(at_a_desk: Any
         desk.end_all(EndCause.FAILED)
         await desk.settled()
         assert cost(await shown(desk, ref))[2:] == (None, "3.61")
+
+    at_a_desk(story)
+
+
+def test_the_most_of_an_array_whose_price_fell_holds_what_it_has_cost(at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        price(desk)
+        ref = await desk.submit(array=ArraySpec(range(12)), time_limit_us=HOUR_US)
+        assert cost(await shown(desk, ref))[3] == "43.32"  # 12 of 3610 s
+        desk.plan()
+        assert cost(await shown(desk, ref))[3] == "43.32"
+        desk.start_all()
+        desk.clock.advance(1000 * SECOND_US)
+        meter(desk)
+        node = next(iter(desk.state.nodes.values()))
+        desk.engine.commit([NodePriced(node.id, "p2", ShareRates(0, 8 * PER_CPU_HOUR // 1000, 0))], "bursard")
+        # 8 at the price they were placed at, 4 at that of now.
+        assert cost(await shown(desk, ref)) == ("8", "8", None, "28.89444")
+        desk.end_all()
+        desk.plan()
+        assert cost(await shown(desk, ref)) == ("8", "8", None, "8.01444")
+
+    at_a_desk(story)
+
+
+def test_the_most_of_a_job_that_ran_before_holds_what_that_cost(at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        price(desk)
+        ref = await desk.submit(time_limit_us=HOUR_US, retry=RetrySpec(on=("failed",), max=1))
+        desk.plan()
+        desk.start_all()
+        desk.end_all(EndCause.FAILED)
+        waiting = await shown(desk, ref)
+        assert (waiting["state"], *cost(waiting)) == ("PENDING", "0.001", "0.001", None, "3.611")
+        desk.plan()
+        desk.start_all()
+        assert cost(await shown(desk, ref))[3] == "3.611"
+        desk.end_all(EndCause.FAILED)
+        ended = await shown(desk, ref)
+        assert (ended["state"], *cost(ended)) == ("FAILED", "0.002", "0.002", None, "3.611")
+
+    at_a_desk(story)
+
+
+@pytest.mark.parametrize(("per", "before", "after"), [("task", "12", "4.008"), ("job", "20", "3.615")])
+def test_the_most_is_never_above_the_cap(per: str, before: str, after: str, at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        price(desk)
+        cap = {"max_cost_nanos": (1 if per == "task" else 20) * 10**9, "max_cost_per": per}
+        array = ArraySpec(range(12 if per == "task" else 6))
+        ref = await desk.submit(array=array, time_limit_us=HOUR_US, currency="USD", **cap)
+        assert cost(await shown(desk, ref))[3] == before
+        desk.plan()
+        desk.start_all()
+        desk.end_all()
+        assert cost(await shown(desk, ref))[3] == after
 
     at_a_desk(story)

@@ -58,10 +58,10 @@ def _size(spec: JobSpec) -> tuple[object, ...]:
 
 
 async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:
-    """Say it of a job that waits or runs, no more than it can cost at most."""
+    """Say it of a job that waits or runs: no less than it has cost, no more than it can cost at most."""
     if job.state.terminal or wire.estimate_max_nanos < 0:
         return
     found = await expected_cost(engine, job.spec)
     if found.nanos != UNKNOWN:
-        most = exact(wire, "estimate_max_nanos")
-        put_amounts(wire, estimate_expected_nanos=min(found.nanos * size_of(job), most))
+        settled, most = exact(wire, "settled_nanos"), exact(wire, "estimate_max_nanos")
+        put_amounts(wire, estimate_expected_nanos=min(max(found.nanos * size_of(job), settled), most))

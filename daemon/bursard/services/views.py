@@ -18,6 +18,7 @@ from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
 from bursar.v1 import types_pb2 as pb
+from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.events.public import unnamed
@@ -321,14 +322,9 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     # What it could cost at most stays beside what it did: of an ended job, that of its newest attempt.
     wire.estimate_expected_nanos = -1  # `bursard.services.history` knows, where past runs tell
     placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
-    if placed is not None:
-        limit_us = placed.time_limit_us
-        held_us = limit_us + placed.grace_us + OVERRUN_US
-        put_amounts(wire, estimate_max_nanos=placed.rate * held_us // HOUR_US if placed.priced else -1)
-    elif job.state.terminal:
-        wire.estimate_max_nanos = -1
-    else:
-        _estimate(state, wire, job)
+    left_nanos = None if placed is None and job.state.terminal else _left(state, job, placed)
+    most = -1 if left_nanos is None else _within_cap(job, settled_nanos + left_nanos, settled_nanos)
+    put_amounts(wire, estimate_max_nanos=most)
     for name in job.budgets[: _BUDGETS_SHOWN[form]]:
         put_amounts(
             wire.budgets.add(budget=name),
@@ -365,12 +361,41 @@ def _source_of_both(one: str, other: str) -> str:
     return "modelled"
 
 
-def _estimate(state: State, wire: pb.Job, job: JobRecord) -> None:
-    """Of a job that waits: at the cheapest place that could ever hold it; -1 where none is priced."""
-    job_class = state.class_of(job)
+def _left(state: State, job: JobRecord, placed: AttemptRecord | None) -> int | None:
+    """The most that what has not been settled of a job may cost; None where no price tells."""
+    if placed is not None:
+        return _left_of(placed)
+    if job.array is None:
+        return _left_waiting(state, state.class_of(job), 1)
+    live = (task.attempt for task in tasks_of(state, job) if not task.state.terminal)
+    lefts = [_left_of(attempt) for attempt in live if attempt is not None]
+    ended = sum(count for name, count in job.array.counts.items() if JobState(name).terminal)
+    # A cap of each task is of each: what others have cost takes nothing of it.
+    each = state.class_of_spec(job.spec, (), state.time_limit_of(job.spec))
+    lefts.append(_left_waiting(state, each, size_of(job) - ended - len(lefts)))
+    return None if None in lefts else sum(left for left in lefts if left is not None)
+
+
+def _left_of(attempt: AttemptRecord) -> int | None:
+    """Of an attempt: its worst case, less what was settled of it."""
+    if not attempt.priced:
+        return None
+    held_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
+    return max(attempt.rate * held_us // HOUR_US - attempt.settled_nanos, 0)
+
+
+def _left_waiting(state: State, job_class: JobClass, tasks: int) -> int | None:
+    """Of so many that wait: at the cheapest place that could ever hold one. None where none is priced."""
+    if tasks == 0 or job_class.max_cost_nanos < 0:  # its cap is spent
+        return 0
     hold = cheapest_hold(state, job_class)
-    tasks = size_of(job)
-    put_amounts(wire, estimate_max_nanos=-1 if hold is None else hold * tasks)
+    return None if hold is None else hold * tasks
+
+
+def _within_cap(job: JobRecord, most_nanos: int, settled_nanos: int) -> int:
+    """No more than `max_cost` allows, and no less than it has cost."""
+    cap_nanos = job.spec.max_cost_nanos * (1 if job.spec.caps_array else size_of(job))
+    return max(min(most_nanos, cap_nanos) if cap_nanos else most_nanos, settled_nanos)
 
 
 def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
