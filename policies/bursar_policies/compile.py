@@ -22,6 +22,7 @@ import msgspec
 
 from bursar.clock import HOUR_US, Instant, format_instant
 from bursar.model import NodeFacts, ShareRates
+from bursar.model.check import GPUS_MAX
 from bursar.money import NANOS_MAX, split_largest_remainder
 from bursar_policies.specs import CostModelSpec, Document, PriceBookSpec, PriceRow, Weights
 
@@ -167,24 +168,9 @@ def node_rate(
         Straight-line capex over the useful life, energy at the load factor, rent by power,
         support and staff; `standard = capacity / practical_capacity`.
     """
-    capex, gpu_capex, watts = _purchase(spec, gpus)
-    network = capex * (1 + Fraction(spec.network))
-    life_hours = Fraction(spec.useful_life_us, HOUR_US)
-    kilowatts = Fraction(watts, 1000)
-    energy = Fraction(0)
-    if spec.power is not None:
-        load = Fraction(spec.power.load_factor) * Fraction(spec.power.pue)
-        energy = kilowatts * load * spec.power.tariff.nanos
-    staff = Fraction(0)
-    if spec.salary is not None and spec.nodes_per_fte:
-        staff = Fraction(spec.salary.nanos, spec.nodes_per_fte * HOURS_PER_YEAR)
-    exact = (
-        network * (1 - Fraction(spec.residual)) / life_hours,
-        energy,
-        kilowatts * (spec.colo.nanos if spec.colo else 0) / HOURS_PER_MONTH,
-        Fraction(spec.support) * capex / HOURS_PER_YEAR,
-        staff,
-    )
+    capex, gpu_capex, _ = _purchase(spec, gpus)
+    exact = _parts(spec, gpus)
+    # Documents in force since before larger rates were refused.
     capacity = min(round(sum(exact, Fraction(0))), NANOS_MAX)
     standard = min(round(capacity / Fraction(spec.practical_capacity)), NANOS_MAX)
     parts = split_largest_remainder(capacity, _integers(exact))
@@ -197,6 +183,37 @@ def node_rate(
         split_components(standard, weights, has_gpu=has_gpu, has_memory=has_memory),
         split_components(capacity, weights, has_gpu=has_gpu, has_memory=has_memory),
         spec.node_capex.currency,
+    )
+
+
+def dearest_rate(spec: CostModelSpec) -> int:
+    """Nanos per hour that jobs would pay for a node of the pool with as many of its dearest devices as a node
+    may have. It may be more than a rate can be.
+    """
+    kinds = [((device.gpu_type, GPUS_MAX),) for device in spec.gpus]
+    costs = (sum(_parts(spec, gpus), Fraction(0)) for gpus in ((), *kinds))
+    return round(max(costs) / Fraction(spec.practical_capacity))
+
+
+def _parts(spec: CostModelSpec, gpus: Sequence[tuple[str, int]]) -> tuple[Fraction, ...]:
+    """Nanos per hour of each of `PARTS`."""
+    capex, _, watts = _purchase(spec, gpus)
+    network = capex * (1 + Fraction(spec.network))
+    life_hours = Fraction(spec.useful_life_us, HOUR_US)
+    kilowatts = Fraction(watts, 1000)
+    energy = Fraction(0)
+    if spec.power is not None:
+        load = Fraction(spec.power.load_factor) * Fraction(spec.power.pue)
+        energy = kilowatts * load * spec.power.tariff.nanos
+    staff = Fraction(0)
+    if spec.salary is not None and spec.nodes_per_fte:
+        staff = Fraction(spec.salary.nanos, spec.nodes_per_fte * HOURS_PER_YEAR)
+    return (
+        network * (1 - Fraction(spec.residual)) / life_hours,
+        energy,
+        kilowatts * (spec.colo.nanos if spec.colo else 0) / HOURS_PER_MONTH,
+        Fraction(spec.support) * capex / HOURS_PER_YEAR,
+        staff,
     )
 
 

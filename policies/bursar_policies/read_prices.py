@@ -15,9 +15,10 @@ from decimal import Decimal
 from bursar.clock import format_instant
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
-from bursar.money import Money
+from bursar.money import NANOS_MAX, Money, format_nanos
 from bursar.resources import parse_gpu_type
 from bursar.yamlfile import Faults, Fields, Node, read_int, read_text
+from bursar_policies.compile import dearest_rate
 from bursar_policies.specs import (
     NAME,
     CostModelSpec,
@@ -209,7 +210,7 @@ def read_cost_model(node: Node, faults: Faults) -> CostModelSpec | None:
     if pool is None or capex is None or life_us is None:
         return None
     _same_currency(fields, capex, [power.tariff if power else None, colo, salary], gpus)
-    return CostModelSpec(
+    spec = CostModelSpec(
         pool=pool,
         node_capex=capex,
         useful_life_us=life_us,
@@ -224,6 +225,14 @@ def read_cost_model(node: Node, faults: Faults) -> CostModelSpec | None:
         component_weights=weights,
         gpus=gpus,
     )
+    if (rate := dearest_rate(spec)) > NANOS_MAX:
+        most = format_nanos(NANOS_MAX, 2)
+        faults.add(
+            fields.get("node_capex") or node,
+            f"makes an hour of a node cost up to {format_nanos(rate, 2)} {capex.currency}; a rate is at most"
+            f" {most}",
+        )
+    return spec
 
 
 def _life(fields: Fields) -> int | None:

@@ -179,7 +179,12 @@ class ArrayProgress(Result, frozen=True, kw_only=True):
 
 
 class JobBudget(Result, frozen=True, kw_only=True):
-    """A budget that pays for a job, and how much of it this job holds and has used."""
+    """A budget that pays for a job, and how much of it this job holds and has used.
+
+    Attributes:
+        settled: what attempts of it cost that held money of the budget, in all periods, as corrected since.
+            What ended before the budget came into force is in the budget's sum, whose account began with it.
+    """
 
     name: str
     held: Money

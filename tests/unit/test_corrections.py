@@ -31,10 +31,11 @@ from bursard.events import ChargesCorrected, Corrected, decode
 from bursard.ledger import amended
 from bursard.replay import restore
 from bursard.services.corrections import standing
+from bursard.services.views import job_view, record_of
 from bursard.state import Limits
 from bursard.state.decide import corrections as decide
 from bursard.state.decide.corrections import Target
-from bursard.store import ChargeFilter, ChargeRow
+from bursard.store import ChargeFilter, ChargeRow, JobFilter
 
 DAY = 24 * HOUR_US
 
@@ -120,6 +121,24 @@ def test_budgets_that_cover_the_job_follow_in_their_open_period() -> None:
         found = await correct(daemon, amount=5)
         assert state.ledger.settled("vision", start) == await total(daemon) == found.after_nanos == 5
         sound(daemon)
+
+    in_a_daemon(story)
+
+
+def test_a_job_says_of_its_budgets_what_it_was_corrected_to() -> None:
+    async def story(daemon: Daemon) -> None:
+        job_id = await site(daemon)
+        before = await total(daemon)
+
+        def settled() -> list[tuple[str, int, int]]:
+            [row] = (row for row in daemon.store.jobs(JobFilter()).rows if row.id == job_id)
+            state, seen_by = daemon.engine.state, Identity("ann", Role.ADMIN)
+            shown = job_view(state, record_of(row), seen_by=seen_by, now=daemon.engine.now())
+            return [(one.budget, one.settled_nanos, shown.settled_nanos) for one in shown.budgets]
+
+        assert settled() == [("vision", before, before)]
+        await correct(daemon, amount=5)
+        assert settled() == [("vision", 5, 5)]
 
     in_a_daemon(story)
 

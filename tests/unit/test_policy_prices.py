@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.clock import Instant, parse_instant
+from bursar.errors import InvalidRequest
 from bursar.model import Device, NodeFacts
+from bursar.money import NANOS_MAX
 from bursar_policies.compile import (
     FOREVER,
     Applied,
     PriceTable,
+    dearest_rate,
     node_rate,
     split_components,
 )
@@ -115,6 +118,32 @@ def test_devices_of_a_mixed_pool_add_their_price_and_power() -> None:
 
 
 # ------------------------------------------------------------------ the table
+
+
+@pytest.mark.parametrize(
+    ("capex", "more", "rate"),
+    [
+        ("403980000000000", "", None),
+        ("403990000000000", "", "9223515981.74"),
+        ("700000000000000", "", "15981735159.82"),
+        ("1", ", gpus: {H100: {capex: 25300000000000 KRW, max_watts: 700}}", "9242009132"),
+    ],
+)
+def test_a_node_that_costs_more_an_hour_than_a_rate_can_be_is_refused_with_both(
+    capex: str, more: str, rate: str | None
+) -> None:
+    """Of its devices as many of the dearest as a node may have count."""
+    text = (
+        f"kind: CostModel\nname: m\nspec: {{pool: p, node_capex: {capex} KRW, useful_life: 5y,"
+        f" practical_capacity: 100%{more}}}\n"
+    )
+    if rate is None:
+        [document] = parse_documents(text, "m.yaml")
+        assert isinstance(document.spec, CostModelSpec)
+        assert dearest_rate(document.spec) <= NANOS_MAX
+        return
+    with pytest.raises(InvalidRequest, match=rf"m\.yaml:3:\d+: .*cost up to {rate}.* KRW; a rate is at most"):
+        parse_documents(text, "m.yaml")
 
 
 def test_an_unknown_price_is_none_and_never_zero() -> None:

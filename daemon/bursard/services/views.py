@@ -301,9 +301,10 @@ def _unmetered(attempt: AttemptRecord, now: int) -> int:
     return cost
 
 
-def _settled_in(job: JobRecord, budget: str) -> int:
-    """What a job's attempts have cost that held money of a budget."""
-    return sum(one.settled_nanos for one in job.attempts if any(hold.budget == budget for hold in one.holds))
+def _settled_in(state: State, job: JobRecord, budget: str) -> int:
+    """What a job's attempts have cost that held money of a budget, and what that was corrected by since."""
+    paid = (one.settled_nanos for one in job.attempts if any(hold.budget == budget for hold in one.holds))
+    return sum(paid) + state.corrected.get(job.id, 0)
 
 
 def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> None:
@@ -329,7 +330,7 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
         put_amounts(
             wire.budgets.add(budget=name),
             held_nanos=held.get(name, 0),
-            settled_nanos=_settled_in(job, name) if job.array is None else settled_nanos,
+            settled_nanos=_settled_in(state, job, name) if job.array is None else settled_nanos,
         )
     for one in job.attempts:
         for member in one.members:

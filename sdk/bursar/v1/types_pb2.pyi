@@ -636,6 +636,9 @@ class JobBudget(google.protobuf.message.Message):
     SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     budget: builtins.str
     held_nanos: builtins.int
+    """Settled: what attempts cost that held money of it, in all periods, as corrected since. What ended before the
+    budget came into force is in `Budget.settled_nanos` alone: its account began with that.
+    """
     settled_nanos: builtins.int
     @property
     def held_nanos_wide(self) -> global___Amount: ...
