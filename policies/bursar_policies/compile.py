@@ -433,6 +433,16 @@ class PriceTable:
             for start, end, fact in (series.segments() if series else ())
         )
 
+    def pool_history(
+        self, pool: str, gpus: tuple[tuple[str, int], ...] = (), *, has_memory: bool = True
+    ) -> tuple[tuple[Instant, Instant, PriceQuote], ...]:
+        """The same of a node of an owned pool; the first begins when its cost model was in force."""
+        series = self._pools.get(pool)
+        return tuple(
+            (Instant(start), Instant(end), _model_quote(fact, gpus, has_memory))
+            for start, end, fact in (series.segments() if series else ())
+        )
+
     def offers(
         self,
         at: Instant,

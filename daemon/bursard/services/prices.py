@@ -7,6 +7,7 @@ Why     runs in a thread, on a table that never changes once built, so that thou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bursar.clock import Instant
@@ -29,7 +30,7 @@ def answer_prices(
     if request.sort and request.sort not in SORTS:
         raise InvalidRequest(f"sort: {request.sort[:40]!r} is not known; use {' or '.join(SORTS)}")
     if request.history:
-        found = _history(table, now, request)
+        found = [*_owned_history(table, nodes), *_history(table, request)]
     elif request.gpus:
         found = _offers(table, nodes, now, request)
     else:
@@ -99,6 +100,12 @@ def _rank(price: pb.Price) -> tuple[int, int, str, str, str, str]:
 
 def _owned(table: PriceTable, nodes: Iterable[NodeFacts], now: Instant) -> list[pb.Price]:
     """One price per kind of node in each pool of one's own."""
+    quotes = ((facts, table.lookup(facts, now)) for facts in _kinds(nodes))
+    return [_price(_offer(facts, quote), pool=facts.pool) for facts, quote in quotes if quote is not None]
+
+
+def _kinds(nodes: Iterable[NodeFacts]) -> list[NodeFacts]:
+    """One node of each kind in each pool of one's own."""
     kinds: dict[tuple[str, str, int, int, int], NodeFacts] = {}
     for facts in nodes:
         if facts.provider != "onprem" or facts.instance_type:
@@ -112,29 +119,38 @@ def _owned(table: PriceTable, nodes: Iterable[NodeFacts], now: Instant) -> list[
             facts.memory_bytes,
         )
         kinds.setdefault(key, facts)
+    return [facts for _, facts in sorted(kinds.items())]
+
+
+def _offer(facts: NodeFacts, quote: PriceQuote) -> Offer:
+    first = facts.devices[0] if facts.devices else None
+    return Offer(
+        facts.provider,
+        facts.region,
+        facts.instance_type,
+        facts.market,
+        quote,
+        facts.cpu_milli,
+        facts.memory_bytes,
+        first.type if first else "",
+        len(facts.devices),
+        first.memory_bytes if first else 0,
+    )
+
+
+def _owned_history(table: PriceTable, nodes: Iterable[NodeFacts]) -> list[pb.Price]:
+    """Every price that each kind of node in a pool of one's own has had."""
     found = []
-    for _, facts in sorted(kinds.items()):
-        quote = table.lookup(facts, now)
-        if quote is None:
-            continue
-        first = facts.devices[0] if facts.devices else None
-        offer = Offer(
-            facts.provider,
-            facts.region,
-            facts.instance_type,
-            facts.market,
-            quote,
-            facts.cpu_milli,
-            facts.memory_bytes,
-            first.type if first else "",
-            len(facts.devices),
-            first.memory_bytes if first else 0,
-        )
-        found.append(_price(offer, pool=facts.pool))
+    for facts in _kinds(nodes):
+        gpus = tuple(sorted(Counter(device.type for device in facts.devices).items()))
+        for start, end, quote in table.pool_history(facts.pool, gpus, has_memory=facts.memory_bytes > 0):
+            price = _price(_offer(facts, quote), pool=facts.pool)
+            price.valid_from, price.valid_until = start, 0 if end == FOREVER else end
+            found.append(price)
     return found
 
 
-def _history(table: PriceTable, now: Instant, request: pb.PricesRequest) -> list[pb.Price]:
+def _history(table: PriceTable, request: pb.PricesRequest) -> list[pb.Price]:
     found: list[pb.Price] = []
     for key in table.machines():
         wants = (request.provider, request.region, request.instance_type, request.market)

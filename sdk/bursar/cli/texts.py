@@ -222,7 +222,7 @@ BUDGET_AFTER = (
     Column("limit", right=True),
     Column("settled", right=True),
     Column("held", right=True),
-    Column("left_after", "available_after", right=True),
+    Column("left", "available_after", right=True),
     Column("renews", "renews_at", drop=1, title="renews_at"),
 )
 
