@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from whole_site import METHODS, Site, play
@@ -180,6 +180,86 @@ def test_what_is_no_number_is_refused_by_its_path(value: float) -> None:
     with pytest.raises(InvalidRequest, match=r"^samples\.power_watts: is .*; a finite number is needed$"):
         check_numbers(batch)
     check_numbers(types_pb2.TelemetryBatch(samples=[types_pb2.Sample(power_watts=1e308)]))
+
+
+# ------------------------------------------------------------------ texts
+
+Path = tuple[FieldDescriptor, ...]
+LONG: Final = ("a" * 100_000, "a" * 1_040_000)
+CONTROLS: Final = ("\x1b[2J", "x\ny", "\x00", "a\x7f")
+SPEC: Final = "JobSpec"
+"""Has rules of its own (`bursar.model.check`), whose paths are the words of the job file."""
+OWN_RULE: Final = {"PolicySource.text", "UpdateRequest.comment", "SubmitRequest.idempotency_key"}
+
+
+def texts(descriptor: Descriptor, before: Path = ()) -> Iterator[Path]:
+    """Where a request holds text."""
+    for field in descriptor.fields:
+        inner = field.message_type
+        if inner is None:
+            if field.type == FieldDescriptor.TYPE_STRING:
+                yield (*before, field)
+        elif inner.GetOptions().map_entry:
+            if inner.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING:
+                yield (*before, field)
+        else:
+            yield from texts(inner, (*before, field))
+
+
+def put(request: Message, path: Path, value: str) -> None:
+    for field in path[:-1]:
+        request = _inside(request, field)
+    last = path[-1]
+    _set(request, last, value) if last.message_type is None else _map(request, last.name, "k", value)
+
+
+def of(path: Path) -> str:
+    return f"{path[-1].containing_type.name}.{path[-1].name}"
+
+
+def in_spec(path: Path) -> bool:
+    return any(field.containing_type.name == SPEC for field in path)
+
+
+CALLS: Final = [
+    (name, path)
+    for name, method in METHODS.items()
+    if name not in ("Agents.Connect", "Jobs.SubmitMany", "Jobs.SubmitBatches")
+    for path in texts(GetMessageClass(method.input_type).DESCRIPTOR)
+]
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CALLS}))
+def test_a_text_that_is_too_long_or_no_line_is_refused_by_its_field(name: str) -> None:
+    async def story(site: Site) -> None:
+        token, job = site.token("root", "admin"), site.job("ann", "nlp")
+        wrong = []
+        for path in (path for called, path in CALLS if called == name):
+            controls = () if of(path) in OWN_RULE or in_spec(path) else CONTROLS
+            for value in (*LONG, *controls):
+                request = base(name, site, job)
+                put(request, path, value)
+                wait_s = 1 if name in STREAMS else 20
+                status, details = await site.call(name, request, token=token, wait_s=wait_s)
+                named = in_spec(path) or of(path) == "PolicySource.text" or path[-1].name in details
+                if status != "INVALID_ARGUMENT" or not named or len(details) > 8_000:
+                    wrong.append(f"{of(path)} of {len(value)}, {value[:5]!r}: {status} {details[:100]}")
+        assert wrong == []
+
+    play(story)
+
+
+def test_the_walk_meets_reasons_filters_names_and_labels() -> None:
+    met = {(name, of(path)) for name, path in CALLS}
+    assert {
+        ("Nodes.Cordon", "NodeModeRequest.reason"),
+        ("Nodes.Drain", "DrainRequest.reason"),
+        ("Money.Correct", "CorrectRequest.reason"),
+        ("Jobs.List", "ListJobsRequest.labels"),
+        ("Policies.Apply", "PolicySource.name"),
+        ("Jobs.Plan", "JobSpec.workdir"),
+        ("Jobs.Plan", "GpuRequest.types"),
+    } <= met
 
 
 def test_page_tokens_are_those_that_were_given_out() -> None:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from bursar.clock import Clock
-from bursar.codec.bounds import check_numbers
+from bursar.codec.bounds import check_numbers, check_texts
 from bursar.errors import AnswerTooLarge, BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
 from bursard.access.admission import Admission
@@ -134,7 +134,9 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         return call
 
     async def _only(self, kind: type[Message], context: Context) -> Any:
-        """The one request of a call, its numbers numbers. Raises `InvalidRequest`, also when none comes."""
+        """The one request of a call, its numbers numbers and its texts lines. Raises `InvalidRequest`, also
+        when none comes.
+        """
         try:
             # No iterator here: one that is left after its first word is ended by a task of its own.
             data = await self._first_words.hear(context.read, REQUEST_S)
@@ -144,6 +146,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             raise InvalidRequest("the call carries no request")
         request = _decoded(kind, data)
         check_numbers(request)
+        check_texts(request)
         return request
 
     async def _send(self, context: Context, data: bytes, session: Session | None) -> None:

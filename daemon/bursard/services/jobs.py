@@ -37,10 +37,10 @@ from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse,
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
+from bursard.state.decide.why import read_reason
 from bursard.store import KeyRow
 
 REFS_MAX = 1000
-REASON_MAX = 500
 KEY_MAX = 200
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Below this new work is refused, so that what was accepted can still be settled."""
@@ -437,9 +437,8 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
 
 def _cancelled_by(user: str, reason: str) -> str:
     """What the end of a cancelled job says. Raises `InvalidRequest`."""
-    if len(reason) > REASON_MAX:
-        raise InvalidRequest(f"reason: {len(reason)} characters; at most {REASON_MAX} are kept")
-    return f"{BY}{user}" + (f": {reason}" if reason else "")
+    why = read_reason(reason)
+    return f"{BY}{user}" + (f": {why}" if why else "")
 
 
 def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:

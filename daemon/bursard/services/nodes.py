@@ -31,6 +31,7 @@ from bursard.services.views import (
 )
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
+from bursard.state.decide.why import read_reason
 from bursard.telemetry import LiveTelemetry
 
 TOKEN_TTL_MAX_US = 7 * DAY_US
@@ -91,13 +92,13 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:
         """No new work; optionally stop what runs."""
         user = caller().name
-        node = self._find(request.node)
+        node, reason = self._find(request.node), read_reason(request.reason)
         state = self.engine.state
-        events: list[Event] = decide.scheduling(node, "drain", request.reason)
+        events: list[Event] = decide.scheduling(node, "drain", reason)
         if request.confirm_dead:
             events += decide.confirm_dead(state, node)
         elif request.stop:
-            message = f"node {node.facts.name} is drained: {request.reason}".rstrip(": ")
+            message = f"node {node.facts.name} is drained: {reason}".rstrip(": ")
             for attempt_id in node.live:
                 attempt = state.attempts[attempt_id]
                 if attempt.stop_cause is None:
@@ -109,8 +110,8 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     async def Cordon(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
         """No new work."""
         user = caller().name
-        node = self._find(request.node)
-        return await self._commit(node, decide.scheduling(node, "cordon", request.reason), user)
+        node, reason = self._find(request.node), read_reason(request.reason)
+        return await self._commit(node, decide.scheduling(node, "cordon", reason), user)
 
     @after_room
     async def Resume(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:

@@ -202,14 +202,13 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
 
 def _away(node: NodeRecord) -> str:
     """Which of the things that keep a node away it is; empty when the record does not say."""
-    name, state = node.facts.name, node_state(node)
+    name, state, why = node.facts.name, node_state(node), reason_of_node(node, caller())
     if state == "quarantined":
-        reason = reason_of_node(node, caller())
-        return f"quarantined: {reason}; `bursar node resume {name}` once that is understood"
+        return f"quarantined: {why}; `bursar node resume {name}` once that is understood"
     if state == "silent":
         return "down: its agent is not in contact"
     if state != "up":
-        reason = f" ({node.reason})" if node.reason else ""
+        reason = f" ({why})" if why else ""
         return f"{state}{reason}; `bursar node resume {name}` takes it back"
     if node.doubtful:
         return (

@@ -27,6 +27,7 @@ from bursard.services.ends import end_view, may_quote
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
+from bursard.state.decide.why import REASON_MAX
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
@@ -516,7 +517,9 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
 def reason_of_node(node: NodeRecord, seen_by: Identity) -> str:
     """Why it takes no work: an operator's words, or those of the daemon that put it into quarantine."""
     named = node.mode == "quarantine" and not allowed(seen_by, Action.SEE_JOBS)
-    return unnamed(node.reason) if named else node.reason
+    reason = unnamed(node.reason) if named else node.reason
+    # An older log holds reasons of any length.
+    return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - 1] + "…"
 
 
 def node_view(

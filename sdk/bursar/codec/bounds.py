@@ -1,12 +1,15 @@
-"""The one bound that every number of the wire has: it is finite, and fits a signed 64-bit integer.
+"""The bounds that everything of the wire has: a number is finite and fits a signed 64-bit integer, a text
+is no longer than a path and one line.
 
 Why     the wire's unsigned integers reach 2^64 - 1, and what keeps them (a database column, a clock, an
-        array) does not. Refused here once, no handler has to think of it; its own bounds are its own affair.
+        array) does not; its texts reach the size of a message, and end in answers, logs and terminals.
+        Refused here once, no handler has to think of it; its own bounds are its own affair.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
@@ -15,8 +18,21 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
+from bursar.model.check import quote
 
 INTEGER_MAX: Final = 2**63 - 1
+TEXT_MAX: Final = 4096
+"""Characters of one text, a path among them."""
+_OWN_BOUNDS: Final = frozenset(
+    (
+        "bursar.v1.JobSpec",  # `bursar.model.check`
+        "bursar.v1.UpdateRequest.comment",  # the same
+        "bursar.v1.SubmitRequest.idempotency_key",  # opaque, at most 200 characters
+        "bursar.v1.PolicySource.text",  # a document of many lines
+    )
+)
+"""Messages and fields whose texts have a rule of their own."""
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _UNSIGNED = frozenset((FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64))
 _REAL = frozenset((FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT))
 
@@ -53,4 +69,50 @@ def _plan(descriptor: Descriptor) -> tuple[tuple[str, int | None, bool], ...]:
                 found.append((field.name, None, field.is_repeated))
         elif field.type in _UNSIGNED | _REAL:
             found.append((field.name, field.type, field.is_repeated))
+    return tuple(found)
+
+
+def check_texts(message: Message) -> None:
+    """Raise `InvalidRequest` for the first text, at any depth, that is too long or more than one line."""
+    for path, text in _texts(message):
+        if len(text) > TEXT_MAX:
+            raise InvalidRequest(f"{path}: {len(text)} characters; at most {TEXT_MAX}", {"field": path})
+        if _CONTROL.search(text):
+            raise InvalidRequest(
+                f"{path}: {quote(text)} holds a line break or control character", {"field": path}
+            )
+
+
+def _texts(message: Message, path: str = "") -> Iterator[tuple[str, str]]:
+    for name, kind, many in _text_plan(message.DESCRIPTOR):
+        held = getattr(message, name)
+        if kind == "map":
+            for key, value in held.items():
+                yield path + name, key
+                yield path + name, value
+        elif kind == "message":
+            if many or message.HasField(name):
+                for value in held if many else (held,):
+                    yield from _texts(value, f"{path}{name}.")
+        else:
+            for value in held if many else (held,):
+                yield path + name, value
+
+
+@cache
+def _text_plan(descriptor: Descriptor) -> tuple[tuple[str, str, bool], ...]:
+    """(field, "text", "map" or "message", repeated) of the fields that can hold text without a rule."""
+    found: list[tuple[str, str, bool]] = []
+    for field in descriptor.fields:
+        inner: Any = field.message_type
+        if field.full_name in _OWN_BOUNDS:
+            continue
+        if inner is None:
+            if field.type == FieldDescriptor.TYPE_STRING:
+                found.append((field.name, "text", field.is_repeated))
+        elif inner.GetOptions().map_entry:
+            if inner.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING:
+                found.append((field.name, "map", True))
+        elif inner.full_name not in _OWN_BOUNDS and _text_plan(inner):
+            found.append((field.name, "message", field.is_repeated))
     return tuple(found)

@@ -322,7 +322,7 @@ def _caps(spec: JobSpec) -> Iterator[Problem]:
     for key, nanos, most in amounts:
         if not 0 <= nanos <= most:
             yield Problem(("budget", key), f"is {nanos} nanos; 0 (none) to {most}")
-    if capped and _CURRENCY.fullmatch(spec.currency) is None:
+    if (capped or spec.currency) and _CURRENCY.fullmatch(spec.currency) is None:
         yield Problem(("budget", "currency"), f"{quote(spec.currency)} is not a currency code such as USD")
     yield from _choice(("budget", "per"), spec.max_cost_per, MAX_COST_PER)
     if spec.on_exceed in ON_EXCEED and spec.on_exceed not in ON_EXCEED_BUILT:

@@ -19,6 +19,7 @@ from bursard.events import Attribution, BudgetShift, ChargesCorrected, Corrected
 from bursard.ledger import Parts, amended
 from bursard.scheduler.text import money
 from bursard.state.core import State
+from bursard.state.decide.why import read_reason
 
 CHARGES_MAX: Final = 5_000
 """Of one correction: some megabytes of log."""
@@ -81,8 +82,8 @@ class Target(msgspec.Struct, frozen=True):
 
 def check_reason(reason: str) -> str:
     """Why, as it is kept for ever. Raises `InvalidRequest`."""
-    text = " ".join(reason.split())
-    if not text or len(text) > REASON_MAX or not text.isprintable():
+    text = read_reason(reason, REASON_MAX)
+    if not text:
         raise InvalidRequest(
             f"reason: say in 1 to {REASON_MAX} printable characters why; it is shown in the statement",
             {"field": "reason"},

@@ -1,0 +1,31 @@
+"""Why somebody did something, in their own words: the one rule for what is kept of it. PURE.
+
+Why     a reason is shown to others for as long as it holds, in lists of nodes and in terminals, and stays
+        in the log for ever: so it is short, and one line of printable text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.errors import InvalidRequest
+from bursar.model.check import quote
+
+REASON_MAX: Final = 500
+
+
+def read_reason(text: str, length_max: int = REASON_MAX) -> str:
+    """A reason as it is kept: one line, its white space single. Empty when there is none.
+
+    Raises `InvalidRequest` for one that is too long or holds what cannot be printed.
+    """
+    reason = " ".join(text.split())
+    if len(reason) > length_max:
+        raise InvalidRequest(
+            f"reason: {len(reason)} characters; at most {length_max} are kept", {"field": "reason"}
+        )
+    if not reason.isprintable():
+        raise InvalidRequest(
+            f"reason: {quote(reason)} holds a character that cannot be printed", {"field": "reason"}
+        )
+    return reason
