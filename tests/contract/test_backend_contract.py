@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
-from bursar.errors import NotFound, ServerUnavailable
+from bursar.errors import NotFound, ServerUnavailable, WrongState
 from bursar.model import EndCause, Exit, JobState
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
@@ -27,6 +27,8 @@ from bursard.fleet import (
     Forget,
     Heartbeat,
     Hello,
+    Limit,
+    LimitTaken,
     LogAnswer,
     LogAsk,
     LogRange,
@@ -37,10 +39,12 @@ from bursard.fleet import (
     Usage,
     UsageAck,
 )
+from bursard.fleet.backend import Backend
 from bursard.fleet.testing import FACTS, World
 from bursard.place import verify
 from bursard.scheduler import plan
 from bursard.state import AttemptRecord, JobRecord
+from bursard.state.decide import jobs
 
 LOG = b"hello\nworld\n"
 Key = tuple[str, int]
@@ -242,6 +246,46 @@ class BackendContract:
             rig.backend.stop(node_id, Stop(attempt.id, 0, "cancelled", 0))
             rig.backend.forget(node_id, Forget(attempt.id, 0))
             rig.backend.assign(node_id, order("att_y"))
+            rig.backend.limit(node_id, Limit(attempt.id, 0, 1, SECOND_US))
+
+        self.play(story)
+
+    def test_another_limit_is_taken_by_a_live_member_or_refused_before_it_is_asked(self) -> None:
+        async def story(rig: Rig) -> None:
+            job, attempt = await self.start(rig)
+            world, longer_us = rig.world, 2 * attempt.time_limit_us
+            if not rig.backend.takes_limits(world.node().id):
+                with pytest.raises(WrongState, match="n-1"):
+                    world.fleet.refuse_deaf(attempt)
+                return
+            world.fleet.refuse_deaf(attempt)
+            changed = jobs.update(world.state, job, {"time_limit_us": longer_us}, world.engine.now())
+            world.engine.commit(changed, "ann")
+            await rig.settle()
+            assert attempt.unlimited() == []
+            assert attempt.time_limit_us == longer_us
+            rig.backend.limit(world.node().id, Limit("att_unknown", 0, 1, longer_us))
+            rig.finish(attempt.id, 0)
+            rig.backend.limit(world.node().id, Limit(attempt.id, 0, 1, longer_us))
+            await rig.settle()
+            assert job.state is JobState.SUCCEEDED
+
+        self.play(story)
+
+    def test_an_order_that_waits_for_another_s_share_starts_after_it_where_any_is_held(self) -> None:
+        async def story(rig: Rig) -> None:
+            _, attempt = await self.start(rig)
+            node_id = rig.world.node().id
+            held = rig.backend.ahead(node_id)
+            assert rig.world.fleet.ahead(node_id) == held
+            if not held:
+                return  # such an order is never given
+            rig.backend.assign(node_id, order("att_next", after=attempt.id))
+            await rig.settle()
+            assert rig.running() == [(attempt.id, 0)]
+            rig.finish(attempt.id, 0)
+            await rig.settle()
+            assert rig.running() == [("att_next", 0)]
 
         self.play(story)
 
@@ -252,7 +296,7 @@ def _starts(world: World) -> list[list[Any]]:
     return [events for events in found if isinstance(events, list)]
 
 
-def order(attempt_id: str) -> Assign:
+def order(attempt_id: str, after: str = "") -> Assign:
     return Assign(
         attempt_id=attempt_id,
         rank=0,
@@ -266,6 +310,7 @@ def order(attempt_id: str) -> Assign:
         cpu_milli=0,
         log_cap_bytes=0,
         launch=b"{}",
+        after=after,
     )
 
 
@@ -276,7 +321,7 @@ class MemoryRig:
     """The backend that ships with the fleet."""
 
     def __init__(self) -> None:
-        self.world = World()
+        self.world = World(ahead=2)
         self.backend = self.world.backend
 
     def connect(self) -> None:
@@ -337,6 +382,7 @@ class AgentsRig:
             )
         node = done(self.backend.admit(hello[0]))
         self.link = AgentLink(node.id, FACTS.name, "boot-1", instance="agent_1")
+        self.link.takes_limits, self.link.ahead = True, 2
         self.emit(s.Welcomed(now_boot_us=self.world.clock.boot_us(), epoch=1, meter_interval_us=SECOND_US))
         self.backend.join(self.link, hello[0].truths)
 
@@ -379,7 +425,7 @@ class AgentsRig:
         else:
             self.emit(started_of(event))
 
-    def _say(self, word: Started | Exited | Usage | Heartbeat) -> None:
+    def _say(self, word: Started | Exited | Usage | Heartbeat | LimitTaken) -> None:
         if self.link is not None and not self.link.closed:
             self.backend.take(self.link, word)
 
@@ -405,6 +451,13 @@ class AgentsRig:
                 with contextlib.suppress(NotFound):
                     stop = StopRequest(instruction.cause, instruction.grace_us, None)
                     done(self.runner.stop(instruction.attempt_id, instruction.rank, stop))
+            case s.LimitMember():
+                key = (instruction.attempt_id, instruction.rank)
+                done(self.runner.limit(*key, instruction.time_limit_us))
+                self.emit(s.LimitSet(*key, instruction.order))
+            case s.SendLimitTaken():
+                key = (instruction.attempt_id, instruction.rank)
+                self._say(LimitTaken(*key, instruction.order, instruction.problem))
             case s.ReadTruth():
                 found = done(self.runner.adopt())
                 self.emit(s.TruthRead(tuple(truth_of(each, "boot-1") for each in found)))
@@ -423,6 +476,7 @@ class AgentsRig:
                     grace_us=message.grace_us,
                     checkpoint_signal=message.checkpoint_signal,
                     launch=message.launch,
+                    after=message.after,
                 )
                 self.emit(s.Assigned(1, (one,)))
             case Stop():
@@ -435,6 +489,8 @@ class AgentsRig:
                         grace_us=message.grace_us,
                     )
                 )
+            case Limit():
+                self.emit(s.LimitAsked(epoch=1, **msgspec.structs.asdict(message)))
             case Forget():
                 self.emit(s.ForgetReceived(message.attempt_id, message.rank))
             case MeterNow():
@@ -488,12 +544,13 @@ def _truth(truth: s.Truth) -> MemberTruth:
 
 
 class Pocket:
-    """Step 1: the five orders. It keeps members as [boot clock at the start, or None; end, or None]."""
+    """Step 1: the eight methods. It keeps members as [boot clock at the start, or None; end, or None]."""
 
     def __init__(self, fleet: Any, clock: VirtualClock) -> None:
         self.fleet, self.clock = fleet, clock
         self.members: dict[Key, list[Any]] = {}
         self.gone: set[Key] = set()
+        self.limits: dict[Key, Limit] = {}
         self.connected = False
 
     def assign(self, node_id: str, order: Assign) -> None:
@@ -504,6 +561,15 @@ class Pocket:
         if order.boot_id != "boot-1":
             self.members[key] = [None, None]
             self.end(key, "start_failed")
+
+    def ahead(self, node_id: str) -> int:
+        return 0
+
+    def takes_limits(self, node_id: str) -> bool:
+        return True
+
+    def limit(self, node_id: str, order: Limit) -> None:
+        self.limits[order.attempt_id, order.rank] = order
 
     def stop(self, node_id: str, order: Stop) -> None:
         key = (order.attempt_id, order.rank)
@@ -561,6 +627,8 @@ class Pocket:
             elif start is not None:
                 self.fleet.started(node, Started(*key, 1, start))
                 counters.append(Counter(*key, now_us - start))
+                if (limit := self.limits.pop(key, None)) is not None:
+                    self.fleet.limit_taken(node, LimitTaken(*key, limit.order))
         self.fleet.usage(node, Usage(1, "boot-1", now_us, tuple(counters)))
 
 
@@ -605,3 +673,25 @@ class PocketRig:
 class TestFollowingTheGuide(BackendContract):
     def rig(self) -> Rig:
         return PocketRig()
+
+    def test_each_method_of_the_protocol_is_called_by_this_contract(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        promised = {name for name in vars(Backend) if not name.startswith("_")}
+        called: set[str] = set()
+        kind = type(self.rig().backend)
+
+        def noting(name: str, plain: Any) -> Any:
+            def method(*args: Any, **kwargs: Any) -> Any:
+                called.add(name)
+                return plain(*args, **kwargs)
+
+            return method
+
+        for name in promised:
+            monkeypatch.setattr(kind, name, noting(name, getattr(kind, name)))
+        this = "test_each_method_of_the_protocol_is_called_by_this_contract"
+        for name in dir(BackendContract):
+            if name.startswith("test_") and name != this:
+                getattr(self, name)()
+        assert called == promised
