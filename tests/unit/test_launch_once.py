@@ -14,10 +14,12 @@ from bursar.model import (
     EndCause,
     JobSpec,
     JobState,
+    Launch,
     NodeFacts,
     RetrySpec,
     launch_of,
 )
+from bursar.model import job as job_module
 from bursard.events import StopRequested
 from bursard.fleet.testing import FACTS, World
 from bursard.fleet.words import Assign, Started
@@ -71,6 +73,15 @@ def test_setup_prepares_every_node() -> None:
     other = launch_of(spec, {"A": "b"}, 1)
     assert (other.setup, other.workdir, other.env) == ("pip install x", "/home/ann", {"A": "b"})
     assert other.command[0] == "sh"
+
+
+def test_what_is_asked_of_the_process_holds_for_a_member_that_waits_also_a_field_that_is_new() -> None:
+    class Newer(Launch, frozen=True):
+        umask: int = 0o22
+
+    held = job_module._holding(Newer(command=("train",), script="x", umask=0o27))
+    assert (held.umask, held.script, held.command[0]) == (0o27, "", "sh")
+    assert job_module._holding(Newer(setup="x", umask=0o27)).umask == 0o27
 
 
 def test_without_it_every_member_runs_the_command() -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from bursar.codec.launch import exit_from_wire, exit_to_wire, launch_from_bytes, launch_to_bytes
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, Exit, JobSpec, Launch, launch_of
+from bursar.model import CheckpointSpec, EndCause, Exit, JobSpec, Launch, launch_of
 from bursar.v1 import agents_pb2 as pb
 from bursar_agent.runner.layout import member_name, parse_member
 from bursar_agent.runner.model import StartRequest, signal_number
 from bursar_agent.runner.spawning import CannotStart, Job
+from bursar_agent.runner.testing import request
 
 
 @pytest.mark.parametrize("name", ["att_1.0", "att_7h2k.12", "job_5.3.0"])
@@ -94,6 +95,17 @@ def test_every_field_of_a_job_that_its_process_needs_reaches_the_launch() -> Non
     spec = JobSpec(command=("a",), setup="s", workdir="/w", env=(("IGNORED", "here"),))
     assert launch_of(spec, {"K": "v"}) == Launch(command=("a",), setup="s", workdir="/w", env={"K": "v"})
     assert launch_of(JobSpec(script="x"), {}) == Launch(script="x")
+
+
+def test_a_start_of_the_tests_takes_any_field_of_the_launch_and_of_the_request() -> None:
+    told: dict[str, Any] = {"files": {"K": "v"}, "checkpoint": CheckpointSpec("USR1"), "grace_us": 7}
+    made = request("att_1", "true", **told)
+    assert launch_from_bytes(made.launch) == Launch(
+        script="true", files=told["files"], checkpoint=told["checkpoint"]
+    )
+    assert made.grace_us == 7
+    with pytest.raises(TypeError, match="nicety"):
+        request("att_1", "true", nicety=7)
 
 
 def test_launch_environment_wins_over_the_machines_but_not_over_the_marker() -> None:

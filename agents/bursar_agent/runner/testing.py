@@ -105,8 +105,9 @@ def request(
     env: Mapping[str, str] | None = None,
     **more: Any,
 ) -> StartRequest:
-    """A start with its launch; `more` goes beside it."""
-    launch = Launch(command=tuple(argv), script=script, setup=setup, workdir=cwd, env=env or {})
+    """A start with its launch: `more` are fields of the launch, or else go beside it."""
+    told = {name: more.pop(name) for name in Launch.__struct_fields__ if name in more}
+    launch = Launch(command=tuple(argv), script=script, setup=setup, workdir=cwd, env=env or {}, **told)
     return StartRequest(attempt, launch=launch_to_bytes(launch), **more)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -290,18 +290,28 @@ def launch_of(
     given = secrets or {}
     files = {name: value for name, value in given.items() if name in spec.secret_files}
     env = {**env, **{name: value for name, value in given.items() if name not in files}}
-    fields = {name: getattr(spec, name) for name in _FROM_SPEC} | {"output_files": output_files}
-    if spec.launch in ENGINES and not holds_its_place(spec, rank):
+    fields = {name: getattr(spec, name) for name in _FROM_SPEC}
+    whole = Launch(env=env, files=files, output_files=output_files, **fields)
+    if holds_its_place(spec, rank):
+        return _holding(whole)
+    if spec.launch in ENGINES:
         code = ("--script", spec.script) if spec.script else ("--", *spec.command)
-        fields |= {"script": "", "command": (*_ENGINE, spec.launch, *code)}
-    if not holds_its_place(spec, rank):
-        return Launch(env=env, files=files, **fields)
-    if spec.setup:
-        return Launch(command=_WAIT, setup=spec.setup, workdir=spec.workdir, env=env, files=files)
+        return msgspec.structs.replace(whole, command=(*_ENGINE, spec.launch, *code), script="")
+    return whole
+
+
+def _holding(whole: Launch) -> Launch:
+    """What a member that only holds its place is started with: all that is asked of the process, since steps
+    of the job start in it, but for its code, and for the files of its output, which are the first member's.
+    """
+    code: dict[str, Any] = {"command": _WAIT, "script": "", "checkpoint": CheckpointSpec()}
+    waits = msgspec.structs.replace(whole, **code, output_files=NO_FILES)
+    if whole.setup:
+        return waits
     # Until a step comes, which brings its environment, nothing of the job's is here, secrets before all: but
     # for those that are files, which no environment brings.
-    kept = {k: v for k, v in env.items() if k in OF_THE_NODE}
-    return Launch(command=_WAIT, workdir="/", env=kept, files=files)
+    kept = {k: v for k, v in whole.env.items() if k in OF_THE_NODE}
+    return msgspec.structs.replace(waits, workdir="/", env=kept)
 
 
 def runs_once(spec: JobSpec) -> bool:
