@@ -299,8 +299,9 @@ def _ran(job: Row, now: int) -> str:
 
 
 def ran_s(row: Row, now: int) -> float | None:
-    """Seconds that a job or an attempt ran; where it has ended, at least as long as it was held and charged:
-    the two instants of a short one may be one, since both were told together.
+    """Seconds that a job or an attempt ran; where it has ended, as long as it was held and charged:
+    the instant when that was told, later where an agent was away. Of a job that ran several times, from its
+    first start, and no less than its last attempt was held.
     """
     shown = age_s(row["started_at"], now, row["finished_at"])
     nodes = row["nodes"] if "attempts" not in row else row["attempts"][-1]["nodes"] if row["attempts"] else []
@@ -308,7 +309,8 @@ def ran_s(row: Row, now: int) -> float | None:
         return shown
     held = max((float(round(node["held_s"], 3)) for node in nodes), default=0.0)
     # One member of a gang may end before another has begun: it never ran as a whole, and is paid for.
-    return max(shown or 0.0, held) if shown is not None or held else None
+    once = "attempts" not in row or len(row["attempts"]) == 1
+    return held if held and once else max(shown or 0.0, held) if shown is not None or held else None
 
 
 def _needs_text(job: Row) -> str:
