@@ -299,9 +299,9 @@ def _ran(job: Row, now: int) -> str:
 
 
 def ran_s(row: Row, now: int) -> float | None:
-    """Seconds that a job or an attempt ran; where it has ended, as long as it was held and charged:
-    the instant when that was told, later where an agent was away. Of a job that ran several times, from its
-    first start, and no less than its last attempt was held.
+    """Seconds that a job or an attempt ran; where it has ended, as long as it was held and charged: the end
+    is the instant when that was told, later where an agent was away. Of a job that ran several times, from
+    its first start, and no less than its last attempt was held.
     """
     shown = age_s(row["started_at"], now, row["finished_at"])
     nodes = row["nodes"] if "attempts" not in row else row["attempts"][-1]["nodes"] if row["attempts"] else []
