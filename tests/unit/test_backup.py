@@ -344,6 +344,40 @@ def test_a_shorter_log_is_a_finding_of_the_audit(tmp_path: Path) -> None:
     assert "ends at event 3, but event 6 was acknowledged" in problem
 
 
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_an_audit_says_when_it_could_not_see_a_shorter_log(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "books"
+    start(directory)
+    (directory / HEAD).unlink()
+    if how == "damaged":
+        (directory / HEAD).write_bytes(b"9 ff 00\n")
+    report = backup.audit(directory)
+    (problem,) = report.findings
+    assert problem.startswith(f"{directory / HEAD} is {how}: were events cut off the end of the log")
+    assert f"event {report.seq}" in problem
+    start(directory)
+    assert backup.audit(directory).problems == ()
+
+
+def test_books_that_were_just_put_back_need_no_head(tmp_path: Path) -> None:
+    start(tmp_path / "books")
+    take(tmp_path / "books", tmp_path / "b.tar")
+    _, directory, _ = backup.restore(tmp_path / "b.tar", tmp_path / "again")
+    assert not (directory / HEAD).exists()
+    assert backup.audit(directory).problems == ()
+
+
+def test_damage_is_told_of_the_books_and_not_of_the_copy_that_was_read(tmp_path: Path) -> None:
+    directory = tmp_path / "books"
+    start(directory)
+    data = bytearray((directory / "bursard.db").read_bytes())
+    data[:16] = b"SQLite format 9\0"
+    (directory / "bursard.db").write_bytes(data)
+    (problem,) = backup.audit(directory).damage
+    assert str(directory / "bursard.db") in problem
+    assert ".bursar-copy-" not in problem
+
+
 def test_a_loss_that_was_accepted_is_an_event_and_the_daemon_starts(tmp_path: Path) -> None:
     left = shortened(tmp_path)
     known, ends = backup.accept_loss(left)

@@ -64,7 +64,7 @@ def inspect(directory: Path) -> Report:
             jobs_live=sum(1 for job in state.jobs.values() if not job.parent_id),
             attempts_live=len(state.attempts),
             budgets=len(state.budgets.records),
-            accounts=0 if damage else len(store.balances()),
+            accounts=_accounts(store),
             damage=damage,
             findings=tuple(findings_of(state, store)),
         )
@@ -72,6 +72,13 @@ def inspect(directory: Path) -> Report:
         return Report(seq=store.last_seq, damage=(error.message,))
     finally:
         store.close()
+
+
+def _accounts(store: SqliteStore) -> int:
+    try:
+        return len(store.balances())
+    except BursarError:  # told among the damage
+        return 0
 
 
 def findings_of(state: State, store: SqliteStore) -> list[str]:

@@ -21,6 +21,7 @@ from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
+from bursard.startup import RESUMPTION
 from bursard.store import LogHead, eventfile, headfile, schema
 from bursard.store.home import DATABASE
 
@@ -105,10 +106,50 @@ def audit(place: Path) -> Report:
         return drill(place)[1]
     directory = places.daemon_directory(place)
     known = _head_of(directory)
-    with _copied(directory, directory) as copy:
-        report = inspect(copy)
-        found = () if known is None else tuple(_against(known, directory, copy, report))
-    return msgspec.structs.replace(report, damage=(*report.damage, *found))
+    try:
+        with _copied(directory, directory) as copy:
+            report = _of_original(inspect(copy), copy, directory)
+            found = () if known is None else tuple(_against(known, directory, copy, report))
+            blind = tuple(_headless(directory, copy, report)) if known is None else ()
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, sqlite3.DatabaseError) and not _is_of_now(error.__cause__):
+            return Report(damage=(error.message,))
+        raise
+    return msgspec.structs.replace(
+        report, damage=(*report.damage, *found), findings=(*report.findings, *blind)
+    )
+
+
+def _is_of_now(error: sqlite3.DatabaseError) -> bool:
+    """A lock, a full disk or a missing right, and no damage."""
+    return isinstance(error, sqlite3.OperationalError)
+
+
+def _of_original(report: Report, copy: Path, original: Path) -> Report:
+    """What was found in a copy, said of the original."""
+    damage, findings = (
+        tuple(one.replace(str(copy), str(original)) for one in said)
+        for said in (report.damage, report.findings)
+    )
+    return msgspec.structs.replace(report, damage=damage, findings=findings)
+
+
+def _headless(directory: Path, copy: Path, report: Report) -> Iterator[str]:
+    """P2 cannot be checked without the head; books that were just put back have none yet."""
+    if report.seq == 0 or report.damage:
+        return
+    connection = schema.connect(copy / DATABASE, read_only=True)
+    try:
+        resumes = connection.execute("select value from meta where key = ?", (RESUMPTION,)).fetchone()
+    finally:
+        connection.close()
+    if resumes is None or not resumes[0]:
+        head = directory / headfile.NAME
+        how = "is damaged" if os.path.lexists(head) else "is gone"
+        yield (
+            f"{head} {how}: were events cut off the end of the log, nothing here would show it; compare that"
+            f" end, event {report.seq}, with the newest backup's; the next start writes the file anew"
+        )
 
 
 def _with_manifest(report: Report, manifest: Manifest) -> Report:

@@ -282,10 +282,15 @@ def _emit_report(place: str, report: Any, output: Output, **more: object) -> Non
 
 
 def _report_text(row: Row) -> str:
+    if not row["cluster_id"]:
+        return "\n".join([f"{row['place']}: unreadable", *_verdict(row)])
     lines = [
-        f"{row['place']}: {row['cluster_id'] or 'unreadable'}, up to event {row['seq']}",
+        f"{row['place']}: {row['cluster_id']}, up to event {row['seq']}",
         f"  {plural(row['jobs_live'], 'live job')}, {plural(row['attempts_live'], 'live attempt')},"
         f" {plural(row['budgets'], 'budget')}, {plural(row['accounts'], 'account')}",
     ]
-    verdict = [f"  WRONG: {problem}" for problem in row["problems"]]
-    return "\n".join([*lines, *(verdict or ["  hash chain, ledger, ends: everything holds"])])
+    return "\n".join([*lines, *(_verdict(row) or ["  hash chain, ledger, ends: everything holds"])])
+
+
+def _verdict(row: Row) -> list[str]:
+    return [f"  WRONG: {problem}" for problem in row["problems"]]
