@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from bursar.clock import HOUR_US, Instant, VirtualClock
+from bursar.clock import HOUR_US, SECOND_US, Instant, VirtualClock
 from bursar.model import NodeFacts, ShareRates
 from bursar.resources import ResourceRequest
 from bursard.engine import unposted
 from bursard.events import Event, NodeBooted, NodePriced, encode
 from bursard.fleet.testing import FACTS, World
 from bursard.reports.control import owed
+from bursard.reports.unpriced import parted, stretches
 from bursard.sim.checks import node_cost
 from bursard.store import EventRow
 
@@ -64,18 +65,78 @@ def test_each_price_holds_for_its_own_time_at_the_cost_rate() -> None:
     [
         [booted("n", START)],
         [NodePriced("n", "p@1", OLD, START)],
-        [NodePriced("n", "p@1", OLD, START), booted("n", START), NodePriced("n", "", OLD, START + HOUR_US)],
+        [NodePriced("n", "", OLD, START), booted("n", START)],
+        [
+            NodePriced("n", "p@1", OLD, START),
+            booted("n", START),
+            NodePriced("n", "", OLD, START),
+        ],
         [],
     ],
-    ids=["no price", "no boot", "no price for a part", "nothing"],
+    ids=["no price", "no boot", "an unknown price", "taken back", "nothing"],
 )
 def test_a_node_of_which_the_facts_do_not_tell_is_left_out(events: list[Event]) -> None:
     found = owed(rows(events), {"n": START + 2 * HOUR_US}, 0, EVER)
     assert not found.nanos
     assert found.left_out == {"n"}
-    # Of a time before that it is told.
-    if len(events) == 3:
-        assert owed(rows(events), {"n": START + HOUR_US}, 0, EVER).nanos == {"n": OLD.total}
+    assert not found.unpriced
+    there = any(isinstance(event, NodeBooted) for event in events)
+    assert found.unpriced_us == (2 * HOUR_US if there else 0)
+
+
+def unpriced(*times: tuple[int, int]) -> list[EventRow]:
+    """A node at `OLD`, of which nobody knew the price in some times after its first boot."""
+    events: list[Event] = [NodePriced("n", "p@1", OLD, START), booted("n", START + 5)]
+    for start, end in times:
+        events += [NodePriced("n", "", OLD, START + start), NodePriced("n", "p@1", OLD, START + end)]
+    return rows(events)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [(HOUR_US + 9, HOUR_US + 7 * SECOND_US)],
+        [(HOUR_US, 2 * HOUR_US)],
+        [(HOUR_US - 1, 2 * HOUR_US + 1)],
+        [(HOUR_US, HOUR_US + 1), (HOUR_US + 3, HOUR_US + 5)],
+        [(HOUR_US + 1, HOUR_US + 2), (3 * HOUR_US, 3 * HOUR_US + 1)],
+    ],
+    ids=["seconds", "an hour", "over edges", "twice in one", "in two hours"],
+)
+def test_only_the_time_at_an_unknown_price_is_left_out(times: list[tuple[int, int]]) -> None:
+    end = START + 4 * HOUR_US + 11
+    found = owed(unpriced(*times), {"n": end}, 0, EVER)
+    lacking = [(START + first, START + last) for first, last in times]
+    whole = node_cost(OLD, START + 5, end)
+    assert found.nanos == {"n": whole - sum(node_cost(OLD, *part) for part in lacking)}
+    assert found.unpriced == {"n": lacking}
+    assert found.unpriced_us == sum(last - first for first, last in lacking)
+    assert found.left_out == set()
+    # A period looks at no other time than its own.
+    after = owed(unpriced(*times), {"n": end}, START + 4 * HOUR_US, EVER)
+    assert (after.unpriced, after.unpriced_us) == ({}, 0)
+
+
+def test_time_without_a_price_is_parted_in_full_hours_and_the_rest_of_their_hours() -> None:
+    h = HOUR_US
+    assert parted({"a": [(h, 3 * h)]}) == ({"a": [(h, 3 * h)]}, {})
+    assert parted({"a": [(h + 1, h + 2), (h + 4, h + 5)]}) == (
+        {},
+        {h: {"a": [(h + 1, h + 2), (h + 4, h + 5)]}},
+    )
+    assert parted({"a": [(h - 1, h + 1)]}) == ({}, {0: {"a": [(h - 1, h)]}, h: {"a": [(h, h + 1)]}})
+    assert parted({"a": [(h, h + 1)], "b": [(h - 7, 2 * h)]}) == (
+        {"b": [(h, 2 * h)]}, {h: {"a": [(h, h + 1)]}, 0: {"b": [(h - 7, h)]}}
+    )  # fmt: skip
+
+
+def test_times_of_several_nodes_are_read_in_stretches_that_do_not_overlap() -> None:
+    found = stretches({"a": [(1, 4), (6, 7)], "b": [(2, 4)], "c": [(2, 9)], "d": []})
+    assert list(found) == [
+        (1, 2, {"a"}), (2, 4, {"a", "b", "c"}), (4, 6, {"c"}), (6, 7, {"a", "c"}), (7, 9, {"c"})
+    ]  # fmt: skip
+    assert list(stretches({})) == []
+    assert list(stretches({"a": [(1, 2), (5, 6)]})) == [(1, 2, {"a"}), (5, 6, {"a"})]
 
 
 def test_a_life_with_jobs_prices_silence_and_a_reboot_costs_by_the_books_what_it_costs_by_the_facts() -> None:

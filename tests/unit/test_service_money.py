@@ -31,7 +31,7 @@ from bursar.v1 import money_pb2 as pb
 from bursar_policies.compile import Applied
 from bursar_policies.document import catalog_dir, parse_files
 from bursard.reports.period import read_period
-from bursard.reports.statement import statement
+from bursard.reports.statement import Statement, statement
 from bursard.services.money import CHUNK_BYTES
 from bursard.services.prices import read_gpus
 from bursard.state.decide import nodes
@@ -179,6 +179,47 @@ def test_the_control_of_a_statement_finds_a_charge_that_is_lost_and_one_that_is_
         for row in priced:
             assert difference([one for one in books.rows if one is not row]) == -row.nanos
             assert difference([*books.rows, row]) == row.nanos
+
+    in_a_daemon(story)
+
+
+def test_the_control_still_finds_what_was_planted_in_a_month_that_had_no_price_for_some_seconds() -> None:
+    async def story(daemon: Daemon) -> None:
+        first, *_ = await work(daemon)
+        there_us = HOUR_US // 3 + 1  # of the node that has no price at all
+        for lacking_us in (2 * HOUR_US + HOUR_US // 2, 7 * SECOND_US + 1):
+            await daemon.policies.Delete(pb.PolicyRequest(name="p"), None)
+            daemon.clock.advance(3 * SECOND_US + 1)
+            daemon.meter()
+            daemon.submit(project="ops")
+            daemon.clock.advance(lacking_us - 3 * SECOND_US - 1)
+            await daemon.apply(COST_MODEL)
+            daemon.clock.advance(11 * SECOND_US + 3)
+            daemon.meter()
+            there_us += lacking_us + 11 * SECOND_US + 3
+        daemon.finish(first)
+        await daemon.settle(True)
+        books = await daemon.engine.books()
+        views, period = daemon.engine.views, read_period("2026-11")
+
+        def page(rows: Sequence[ChargeRow]) -> Statement:
+            return statement(views, period, "USD", books._replace(rows=tuple(rows)))
+
+        honest = page(books.rows)
+        assert honest.facts_nanos > 0
+        assert honest.difference_nanos == 0
+        assert honest.unpriced_us == there_us + 2 * (2 * HOUR_US + HOUR_US // 2 + 7 * SECOND_US + 1)
+        assert honest.left_out == 1
+        # All of it is in the hour that had no price for some of it.
+        changed = [row for row in books.rows if row.nanos]
+        assert {row.kind for row in changed} >= {"usage", "idle"}
+        for row in changed:
+            others = [one for one in books.rows if one is not row]
+            more = row._replace(nanos=row.nanos + 1, cpu=row.cpu + 1)
+            assert page([*others, more]).difference_nanos == 1
+            assert page(others).difference_nanos != 0
+        text = (await daemon.report(kind="statement"))[0].decode()
+        assert "node-hours at no known price are left out of the last two" in text
 
     in_a_daemon(story)
 

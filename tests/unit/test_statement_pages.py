@@ -57,11 +57,27 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
         "cost of shares, less what they are to pay; below zero: jobs paid more\n"
         "node cost              1.500000035  the sum of the above\n"
         "by facts               1.500000035  what nodes must have cost by their boots and prices alone\n"
-        "difference             0.000000000  of the nodes that the facts tell of: 0, or the books are wrong\n"
+        "difference             0.000000000  of what the facts tell of: 0, or the books are wrong\n"
         "\n"
         "0.250 hours of shares and nodes have no known price; what they cost is unknown, not 0, "
         "and in no sum above.\n"
     )
+
+
+def test_the_page_of_a_site_says_of_how_many_nodes_and_node_hours_the_facts_do_not_tell() -> None:
+    found = msgspec.structs.replace(SITE, left_out=2, unpriced_us=5 * HOUR_US // 2)
+    assert page("text", found).partition("books are wrong\n")[2].splitlines()[:4] == [
+        "",
+        "Of 2 nodes the facts do not tell: no price at any time, or gone.",
+        "",
+        "2.500 node-hours at no known price are left out of the last two.",
+    ]
+    assert page("csv", found).splitlines()[-2] == (
+        "left_out,,0,9000.000000,9000.000000,0.000000000,EUR,"
+        "2.500 node-hours at no known price are not checked"
+    )
+    document = json.loads(page("json", found))
+    assert (document["nodes_left_out"], document["node_s_left_out"]) == (2, 9000.0)
 
 
 def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
@@ -123,7 +139,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
             "unknown": money("0.000000000"), "overhead": money("-0.000000002"),
                 "variance": money("0.000000000"), "absorption": money("0.000000000"),
             "node_cost": money("1.500000035"),
-            "facts_cost": money("1.500000035"), "nodes_left_out": 0, "difference": money("0.000000000"),
+            "facts_cost": money("1.500000035"), "nodes_left_out": 0, "node_s_left_out": 0.0,
+            "difference": money("0.000000000"),
         }  # fmt: skip
     assert json.loads(page("json", found)) == expected
 
@@ -141,6 +158,8 @@ def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_th
         "variance,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "absorption,,0,0.000000,0.000000,0.000000000,EUR,\n"
     )
+    not_checked = "0.000 node-hours at no known price are not checked"
+    kinds += f"left_out,,0,0.000000,0.000000,0.000000000,EUR,{not_checked}\n"
     total = "total,,13,5400.000001,0.000000,1.500000007,EUR,\n"
     node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR,\n"
     assert page("csv", SITE).replace("\r\n", "\n") == head + projects + total + kinds + node

@@ -2,9 +2,9 @@
 
 Why     a sum of postings compared with itself can never fail. This one is made of boots and prices of the
         log and of nothing that the books wrote: a lost, doubled or edited charge leaves a difference.
-Limits  a node is left out, and counted, where its price was unknown for some of the time (then it cost what
-        its jobs paid), where it is gone, or where the events that tell were archived. A start that was told
-        late may shift some nanos from one period into the next.
+Limits  time of a node in which its price was unknown is left out, and counted (`unpriced`). A node is left
+        out whole where it has no other, where it is gone, or where the events that tell were archived. What
+        started and was told late may shift some nanos over the edge of a period, or of time left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bursar.clock import HOUR_US
 from bursar.model import ShareRates
 from bursar.money import charge
 from bursard.events import NodeBooted, NodePriced, decode
+from bursard.reports.unpriced import Times
 from bursard.store import EventFilter, EventRow, Views
 
 _FACTS = EventFilter(kinds=("node-booted", "node-priced"))
@@ -27,11 +28,14 @@ class Owed(msgspec.Struct, frozen=True):
     """What the nodes of a period must have cost.
 
     Attributes:
-        nanos: by node. left_out: nodes of which it cannot be told.
+        nanos: by node, of the time in which its price was known. unpriced: its other time.
+        left_out: nodes of which nothing can be told. unpriced_us: all time at no known price, theirs too.
     """
 
     nanos: Mapping[str, int]
     left_out: frozenset[str]
+    unpriced: Mapping[str, Times]
+    unpriced_us: int
 
 
 class _Facts(msgspec.Struct):
@@ -58,6 +62,31 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
     Args:
         rows: events, oldest first. ends: by node, up to which instant of its axis its time is in the books.
     """
+    nodes = _by_node(rows)
+    found: dict[str, int] = {}
+    left_out = set[str]()
+    unpriced: dict[str, list[tuple[int, int]]] = {}
+    unpriced_us = 0
+    for node_id, end in ends.items():
+        facts = nodes.get(node_id, _Facts())
+        start, last = max(facts.begins, since), min(until, end)
+        if start < last and not facts.begins:
+            left_out.add(node_id)
+            continue
+        held = list(_held(facts, start, last))
+        lacking = [(begins, ends) for begins, ends, rates in held if rates is None]
+        lacking_us = sum(ends - begins for begins, ends in lacking)
+        unpriced_us += lacking_us
+        if lacking and lacking_us == last - start:
+            left_out.add(node_id)
+            continue
+        found[node_id] = sum(_cost(rates, begins, ends) for begins, ends, rates in held)
+        if lacking:
+            unpriced[node_id] = lacking
+    return Owed(found, frozenset(left_out), unpriced, unpriced_us)
+
+
+def _by_node(rows: Iterable[EventRow]) -> dict[str, _Facts]:
     nodes: dict[str, _Facts] = {}
     for row in rows:
         event = decode(row.payload)
@@ -67,34 +96,23 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
         elif isinstance(event, NodeBooted):
             facts = nodes.setdefault(event.node_id, _Facts())
             facts.begins = facts.begins or event.anchor_at
-    found: dict[str, int] = {}
-    left_out = set[str]()
-    for node_id, end in ends.items():
-        nanos = _cost(nodes.get(node_id, _Facts()), since, min(until, end))
-        if nanos is None:
-            left_out.add(node_id)
-        else:
-            found[node_id] = nanos
-    return Owed(found, frozenset(left_out))
+    return nodes
 
 
-def _cost(facts: _Facts, since: int, until: int) -> int | None:
-    start = max(facts.begins, since)
-    if start >= until:
-        return 0
-    if not facts.begins or not facts.prices:
-        return None
-    nanos = 0
-    for position, (held_from, rates) in enumerate(facts.prices):
+def _held(facts: _Facts, start: int, until: int) -> Iterator[tuple[int, int, ShareRates | None]]:
+    """Which cost rates held from when to when; None: nobody knows."""
+    for position, (held_from, rates) in enumerate(facts.prices or [(0, None)]):
         # The first price holds from the node's first moment on.
         begins = max(start, held_from) if position else start
-        last = position + 1 == len(facts.prices)
+        last = position + 1 >= len(facts.prices)
         ends = until if last else min(until, facts.prices[position + 1][0])
         if begins < ends:
-            if rates is None:
-                return None
-            nanos += sum(_of_rate(rate, begins, ends) for rate in (rates.gpu, rates.cpu, rates.memory))
-    return nanos
+            yield begins, ends, rates
+
+
+def _cost(rates: ShareRates | None, start: int, end: int) -> int:
+    parts = (rates.gpu, rates.cpu, rates.memory) if rates is not None else ()
+    return sum(_of_rate(rate, start, end) for rate in parts)
 
 
 def _of_rate(rate: int, start: int, end: int) -> int:

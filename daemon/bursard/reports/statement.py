@@ -19,6 +19,7 @@ from bursard.reports.control import facts_of, owed
 from bursard.reports.cost import CostRow, CostTable, fold
 from bursard.reports.files import csv_lines, defused
 from bursard.reports.period import Period
+from bursard.reports.unpriced import unpriced_nanos
 from bursard.store import ChargeFilter, Dim, Unposted, Views
 
 
@@ -29,7 +30,7 @@ class Statement(msgspec.Struct, frozen=True):
         projects: usage by project. kinds: usage and what no job owns, of all nodes; usage alone when
             the statement is of one project. node_nanos: what the nodes cost, summed by node.
         checked_nanos, facts_nanos: what nodes cost that can be checked, by the books and by the facts.
-        left_out: how many nodes cannot.
+        left_out: how many nodes cannot. unpriced_us: node time that cannot: at no known price.
         adjusted: what of the usage is of other times. published_at: since when usage of the period is late.
     """
 
@@ -42,6 +43,7 @@ class Statement(msgspec.Struct, frozen=True):
     checked_nanos: int = 0
     facts_nanos: int = 0
     left_out: int = 0
+    unpriced_us: int = 0
     adjusted: tuple[Adjusted, ...] = ()
     published_at: int = 0
 
@@ -95,9 +97,11 @@ def _checked(found: Statement, views: Views, unposted: Unposted, nodes: Mapping[
     facts = owed(facts_of(views, unposted.seq), ends, found.period.since, found.period.until)
     return msgspec.structs.replace(
         found,
-        checked_nanos=sum(nodes.get(node_id, 0) for node_id in facts.nanos),
+        checked_nanos=sum(nodes.get(node_id, 0) for node_id in facts.nanos)
+        - unpriced_nanos(views, found.period, unposted, facts.unpriced),
         facts_nanos=sum(facts.nanos.values()),
         left_out=len(nodes.keys() - facts.nanos.keys()),
+        unpriced_us=facts.unpriced_us,
     )
 
 
@@ -114,7 +118,7 @@ _MEANINGS = {
 _TOTALS = {
     "node cost": "the sum of the above",
     "by facts": "what nodes must have cost by their boots and prices alone",
-    "difference": "of the nodes that the facts tell of: 0, or the books are wrong",
+    "difference": "of what the facts tell of: 0, or the books are wrong",
 }
 
 
@@ -156,7 +160,11 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
         ]
         if found.left_out:
             many = f"{found.left_out} node{'s' * (found.left_out > 1)}"
-            lines += ["", f"Of {many} the facts do not tell: no price for some of the time, or gone."]
+            lines += ["", f"Of {many} the facts do not tell: no price at any time, or gone."]
+        if found.unpriced_us:
+            many = f"{_hours(found.unpriced_us)} node-hours"
+            what = "at no known price are left out of the last two"
+            lines += ["", f"{many} {what}."]
     lines += _adjusted_lines(found)
     unknown = found.kinds.total.unknown_us
     if unknown:
@@ -191,8 +199,8 @@ def _why(one: Adjusted) -> str:
 
 
 def csv_pieces(found: Statement) -> Iterator[bytes]:
-    """One line per project and their total, then one per kind of what no project owes, and the sum of all; at
-    last which of these are of other times.
+    """One line per project and their total, then one per kind of what no project owes, how much node time is
+    not checked, and the sum of all; at last which of these are of other times.
     """
     header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency", "about")
     lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
@@ -200,6 +208,9 @@ def csv_pieces(found: Statement) -> Iterator[bytes]:
     if not found.project:
         kinds = [kind for kind in _MEANINGS if kind != "usage"]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
+        hours = CostRow((), held_us=found.unpriced_us, unknown_us=found.unpriced_us)
+        about = f"{_hours(found.unpriced_us)} node-hours at no known price are not checked"
+        lines.append(_csv_line("left_out", "", hours, found.currency, about))
         lines.append(_csv_line("node_cost", "", found.kinds.total, found.currency))
     for one in found.adjusted:
         row = CostRow((), nanos=one.nanos, jobs=1)
@@ -268,6 +279,7 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         document["node_cost"] = money(found.node_nanos)
         document["facts_cost"] = money(found.facts_nanos)
         document["nodes_left_out"] = found.left_out
+        document["node_s_left_out"] = found.unpriced_us / 1_000_000
         document["difference"] = money(found.difference_nanos)
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
