@@ -438,7 +438,10 @@ def read_int(
     if text is None:
         return None
     if _INT.fullmatch(text) is None:
-        faults.add(node, f"{_shown(text)} is not a whole number, such as 8")
+        digits = text.removeprefix("-").removeprefix("+")
+        long = digits.isascii() and digits.isdecimal() and not digits.startswith("0")
+        what = "has more digits than any number here" if long else "is not a whole number, such as 8"
+        faults.add(node, f"{_shown(text)} {what}")
         return None
     return _bounded(node, faults, int(text), minimum, maximum)
 

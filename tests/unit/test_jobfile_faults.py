@@ -54,7 +54,7 @@ WRONG = [
     ("run: x\nmodel: ''", 2, "is empty; give a name or leave the key out"),
     ("run: x\nmodel_version: ''", 2, "is empty; give a name or leave the key out"),
     ("run: x\nproject: ''", 2, "it is empty"),
-    ("run: x\nname: last", 2, "read as an id"),
+    ("run: x\nname: last", 2, "the newest job everywhere"),
     ("run: x\nname: " + "a" * 101, 2, "at most 100"),
     ("run: x\nexperiment: a b", 2, "is not a name for experiment"),
     ("run: x\nmodel: meta/llama", 2, "without spaces or slashes"),
@@ -77,6 +77,8 @@ WRONG = [
     ("run: x\nnodes: -3", 2, "at least 1"),
     ("run: x\nnodes: 99999999", 2, "at most 10000"),
     ("run: x\nnodes: 1.5", 2, "whole number"),
+    ("run: x\nnodes: 99999999999999999999999", 2, "has more digits than any number here"),
+    ("run: x\nnodes: 007", 2, "whole number"),
     ("run: x\nnodes: 2..8", 2, "a gang has one size"),
     ("run: x\npreemptible: yes", 2, "true or false"),
     # resources
@@ -164,8 +166,8 @@ WRONG = [
 ]
 
 UNBUILT = [
-    ("run: x\ntype: service", 2, "type: service"),
-    ("run: x\ntype: interactive", 2, "type: interactive"),
+    ("run: x\ntype: service", 2, "service is part of the contract"),
+    ("run: x\ntype: interactive", 2, "interactive is part of the contract"),
     ("run: x\nport: 80", 2, "the key port"),
     ("run: x\nreplicas: 0..8", 2, "the key replicas"),
     ("run: x\ndeadline: 2026-10-01T08:00:00Z", 2, "the key deadline"),

@@ -87,7 +87,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"name": "my job"}, "name", "'my job' is not a job name"),
     ({"name": "-a"}, "name", "'-a' is not a job name"),
     ({"name": "12"}, "name", "'12' would be read as an id or a number; add a word"),
-    ({"name": "last"}, "name", "'last' would be read as an id or a number; add a word"),
+    ({"name": "last"}, "name", "'last' means the newest job everywhere; add a word"),
     ({"name": "job_x"}, "name", "'job_x' would be read as an id or a number; add a word"),
     ({"project": "/nlp"}, "project", "it starts or ends with /"),
     ({"project": "nlp/"}, "project", "it starts or ends with /"),

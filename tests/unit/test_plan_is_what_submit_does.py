@@ -170,6 +170,7 @@ def with_node(site: Site, kind: str, pool: str = "") -> None:
     [
         (("BANANA",), "BANANA", "known are A100, H100, MI300X"),
         (("H10",), "H10", "did you mean H100?"),
+        (("H100X8",), "H100X8", "did you mean H100:8?"),
         (("MI300",), "MI300", "did you mean MI300X?"),
         (("H100", "H1OO"), "H1OO", "did you mean H100?"),
         (("OTHER",), "OTHER", "known are A100, H100, MI300X"),

@@ -28,7 +28,11 @@ def refuse_unknown_gpus(engine: Engine, options: Iterable[ResourceRequest]) -> N
     if not unknown or not known:
         return
     near = difflib.get_close_matches(unknown[0][:100], sorted(known), 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+    kind, _, count = unknown[0].rpartition("X")
+    if kind in known and count.isdecimal():
+        hint = f"did you mean {kind}:{count}?"
+    else:
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
     raise InvalidRequest(
         f"gpus: no node has a {unknown[0]}, and no price or cost model names one; {hint}",
         {"gpu_type": unknown[0], **({"nearest": near[0]} if near else {})},

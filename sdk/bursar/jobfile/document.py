@@ -268,7 +268,7 @@ def _refuse_not_built(fields: dict[str, Node], faults: Faults) -> None:
     if "type" in fields:
         kind = read_enum(fields["type"], faults, ("job",), later=("service", "interactive"))
         if kind in ("service", "interactive"):
-            faults.not_built(fields["type"], f"type: {kind}", instead="write type: job")
+            faults.not_built(fields["type"], kind, instead="write type: job")
 
 
 class _Reader:

@@ -161,7 +161,9 @@ def _names(spec: JobSpec) -> Iterator[Problem]:
     elif name and _NAME.fullmatch(name) is None:
         what = "a job name: letters, digits, '.', '_', '-', starting with a letter or digit"
         yield Problem(("name",), f"{quote(name)} is not {what}")
-    elif name.isdigit() or name == "last" or name.startswith("job_"):
+    elif name == "last":
+        yield Problem(("name",), f"{quote(name)} means the newest job everywhere; add a word")
+    elif name.isdigit() or name.startswith("job_"):
         yield Problem(("name",), f"{quote(name)} would be read as an id or a number; add a word")
     problem = problem_of(spec.project)
     if problem:
