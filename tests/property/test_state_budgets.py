@@ -178,7 +178,7 @@ TestCluster.settings = settings(
 
 def put_moves_the_period(self: BudgetTable, name: str, spec: BudgetSpec, version: int, now: int) -> None:
     start, end = period_bounds(spec.period, spec.timezone, Instant(now))
-    self.records[name] = BudgetRecord(name, spec, version, start, end or 0, set())
+    self.records[name] = BudgetRecord(name, spec, version, start, end or 0)
 
 
 def first_stop_stands(state: State, event: StopRequested, at: int, applied: Applied) -> None:
