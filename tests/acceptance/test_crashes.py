@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import until
 
 from bursar.client import WireClient
 from bursar.errors import BursarError
@@ -48,6 +49,19 @@ def settle(cluster: Any, jobs: list[str], limit_s: float = 120) -> dict[str, Any
         time.sleep(0.3)
 
 
+def follow_submissions(cluster: Any) -> tuple[list[int], WireClient]:
+    """The numbers of submissions as they are told, and the client that follows them until it is closed."""
+    told: list[int] = []
+    client = WireClient(cluster.server)
+
+    def follow() -> None:
+        with contextlib.suppress(BursarError):
+            told.extend(event.seq for event in client.events(follow=True, kinds=["job-submitted"]))
+
+    threading.Thread(target=follow, daemon=True).start()
+    return told, client
+
+
 def test_submissions_survive_a_daemon_killed_again_and_again(cluster: Any) -> None:
     out = cluster.work / "ran"
     acknowledged: dict[str, str] = {}
@@ -81,6 +95,7 @@ def test_submissions_survive_a_daemon_killed_again_and_again(cluster: Any) -> No
 
     workers = [threading.Thread(target=submit_by_command, args=(n,)) for n in range(2)]
     workers.append(threading.Thread(target=submit_many))
+    told, follower = follow_submissions(cluster)
     for worker in workers:
         worker.start()
     try:
@@ -96,6 +111,11 @@ def test_submissions_survive_a_daemon_killed_again_and_again(cluster: Any) -> No
         for worker in workers:
             worker.join()
     cluster.ready()
+    with WireClient(cluster.server) as client:
+        happened = [event.seq for event in client.events(kinds=["job-submitted"])]
+    until(lambda: told[-1:] == happened[-1:], "events that are followed go on")
+    follower.close()
+    assert told == happened, "each event once, over every crash"
     assert len(acknowledged) > 15 * ROUNDS
     assert len(set(acknowledged.values())) == len(acknowledged), "one job per key"
     jobs = settle(cluster, list(acknowledged.values()))

@@ -150,7 +150,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             running=live,
             nodes_up=up,
             nodes_silent=len(state.nodes) - up,
-            last_seq=state.version,
+            last_seq=self.engine.writer.durable_seq,
             user=identity.name,
             role=identity.describe(),
             pid=os.getpid(),

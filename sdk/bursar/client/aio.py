@@ -38,7 +38,7 @@ RETRIES: Final = 6
 """Further tries of a submit that carries an idempotency key."""
 RETRY_S: Final = 0.2
 PATIENCE_S: Final = 60.0
-"""How long `wait` outlives a server that is gone, as during its restart."""
+"""How long `wait`, and events that are followed, outlive a server that is gone, as during its restart."""
 
 
 class AsyncWireClient:
@@ -449,12 +449,50 @@ class AsyncWireClient:
     # -------------------------------------------------------------- events and the server
 
     def events(self, **filters: Any) -> AsyncIterator[events_pb2.Event]:
-        """Events, oldest first.
+        """Events, oldest first. With `follow` it outlives a restart of the server: each event comes once.
 
         Args:
             **filters: after_seq, limit, follow, job, node, kinds, tail (the last so many).
         """
+        if filters.get("follow"):
+            return self._follow(**filters)
         return self._stream(calls.list_events(**filters))
+
+    async def _follow(
+        self, *, after_seq: int = 0, limit: int = 0, job: str = "", tail: int = 0, **filters: Any
+    ) -> AsyncIterator[events_pb2.Event]:
+        # Asked first: a server that was never reached is not waited for, and here is where a tail ends.
+        began = (await self.server()).last_seq
+        if job:  # `last` may mean another job when it is asked for again
+            job = (await self.get(job)).id
+        channel = self._channel
+        left = limit or -1
+        lost_at: float | None = None
+        while True:
+            try:
+                if lost_at is not None:
+                    await self.server()
+                    lost_at = None
+                wanted = filters | {"after_seq": after_seq, "limit": max(left, 0), "job": job, "tail": tail}
+                async for event in self._stream(calls.list_events(**wanted)):
+                    if not filters["follow"] and event.seq > began:
+                        continue
+                    after_seq, tail, left = event.seq, 0, left - 1
+                    yield event
+                if filters["follow"]:
+                    return
+                after_seq, tail = max(after_seq, began), 0
+            except ServerUnavailable:
+                now = time.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                await asyncio.sleep(RETRY_S)
+                if self._channel is not channel or now - lost_at > PATIENCE_S:
+                    raise
+            if left == 0:
+                return
+            # A tail of which none has come is asked for up to the beginning, and apart from what followed:
+            # that would take the places of what was, and could itself be more than the tail.
+            filters["follow"] = not tail
 
     async def server(self, *, timeout_s: float = calls.UNARY_TIMEOUT_S) -> events_pb2.ServerResponse:
         """Who serves, since when, and whether it is ready."""

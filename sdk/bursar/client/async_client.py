@@ -484,7 +484,7 @@ class AsyncClient:
 
     @checked
     async def events(self, **filters: Unpack[EventFilters]) -> AsyncIterator[results.Event]:
-        """Events, oldest first."""
+        """Events, oldest first. With `follow` it outlives a restart of the server: each event comes once."""
         async for event in self._wire.events(**asked.filters(filters)):
             yield made.event(event)
 

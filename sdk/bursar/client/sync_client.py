@@ -480,7 +480,7 @@ class Client:
 
     @checked
     def events(self, **filters: Unpack[EventFilters]) -> Iterator[results.Event]:
-        """Events, oldest first."""
+        """Events, oldest first. With `follow` it outlives a restart of the server: each event comes once."""
         for event in self._wire.events(**asked.filters(filters)):
             yield made.event(event)
 
