@@ -137,8 +137,8 @@ class LocalCluster:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> StoreUnavailable:
-        at = Path(os.fsdecode(error.filename or self.directory))
-        if at.is_symlink() and not at.exists():
+        at = os.fsdecode(error.filename or self.directory)
+        if os.path.islink(at) and not os.path.exists(at):  # of a path's, those raise where one may not look
             return StoreUnavailable(
                 f"{at} is a link that leads nowhere: put back what it led to, or remove it: rm {at}"
             )
