@@ -78,7 +78,6 @@ WRONG = [
     ("run: x\nnodes: 99999999", 2, "at most 10000"),
     ("run: x\nnodes: 1.5", 2, "whole number"),
     ("run: x\nnodes: 99999999999999999999999", 2, "has more digits than any number here"),
-    ("run: x\nnodes: 007", 2, "whole number"),
     ("run: x\nnodes: 2..8", 2, "a gang has one size"),
     ("run: x\npreemptible: yes", 2, "true or false"),
     # resources

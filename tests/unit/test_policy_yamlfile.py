@@ -46,11 +46,18 @@ def test_scalars_stay_the_text_that_was_written(text: str) -> None:
     assert not faults
 
 
-@pytest.mark.parametrize("text", ["010", "0x10", "1_000", "1e3", "1.0", "٣", "no", "9" * 30])
+@pytest.mark.parametrize("text", ["010", "0x10", "1_000", "1e3", "1.0", "٣", "no", "-010"])
 def test_only_plain_decimal_digits_are_a_whole_number(text: str) -> None:
     node, faults = scalar(text)
     assert read_int(node, faults) is None
     assert "is not a whole number" in faults.found[0].message
+
+
+@pytest.mark.parametrize("text", ["9" * 19, "-" + "9" * 30, "+1" + "0" * 18])
+def test_a_number_of_too_many_digits_is_told_as_such(text: str) -> None:
+    node, faults = scalar(text)
+    assert read_int(node, faults) is None
+    assert faults.found[0].message == f"'{text}' has more digits than any number here"
 
 
 def test_readers_give_exact_values() -> None:
