@@ -48,10 +48,10 @@ def test_a_node_is_removed_once_its_agent_is_gone(
     client = Client(refusals)
 
     @contextmanager
-    def connected(_: Desired) -> Iterator[Client]:
+    def connected(_: str) -> Iterator[Client]:
         yield client
 
-    monkeypatch.setattr(fewer, "_client", connected)
+    monkeypatch.setattr(fewer, "connected", connected)
     monkeypatch.setattr(fewer, "time", Clock())
     told: list[str] = []
     fewer.remove(Desired(), ["local-2", "local-3"], told.append)
@@ -64,7 +64,7 @@ def test_a_node_is_removed_once_its_agent_is_gone(
 def test_what_no_agent_has_is_asked_of_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_call: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(fewer, "_client", no_call)
+    monkeypatch.setattr(fewer, "connected", no_call)
     cluster = LocalCluster(tmp_path)
     desired = cluster.desire(2, None, None)
     (tmp_path / "agents/local-1").mkdir(parents=True)

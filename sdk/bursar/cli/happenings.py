@@ -139,11 +139,10 @@ def _reached(data: Mapping[str, Any]) -> int:
 
 def _with(job: str) -> str:
     """With what a node misbehaved: a job, or all of a user who has no account there."""
-    return (
-        f" with jobs of {job.removeprefix('user:')}"
-        if job.startswith("user:")
-        else job and f" with job {job}"
-    )
+    if not job:
+        return ""
+    user = job.removeprefix("user:")
+    return f" with job {job}" if user == job else f" with jobs of {user}"
 
 
 def _named(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -304,13 +304,15 @@ def ran_s(row: Row, now: int) -> float | None:
     its first start, and no less than its last attempt was held.
     """
     shown = age_s(row["started_at"], now, row["finished_at"])
-    nodes = row["nodes"] if "attempts" not in row else row["attempts"][-1]["nodes"] if row["attempts"] else []
     if not row["finished_at"]:
         return shown
+    attempts = row.get("attempts", [row])  # an attempt is the only one of its own
+    nodes = attempts[-1]["nodes"] if attempts else []
     held = max((float(round(node["held_s"], 3)) for node in nodes), default=0.0)
     # One member of a gang may end before another has begun: it never ran as a whole, and is paid for.
-    once = "attempts" not in row or len(row["attempts"]) == 1
-    return held if held and once else max(shown or 0.0, held) if shown is not None or held else None
+    if held and (len(attempts) == 1 or shown is None):
+        return held
+    return None if shown is None else max(shown, held)
 
 
 def _needs_text(job: Row) -> str:

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
@@ -29,6 +29,9 @@ from bursar.local.child import child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 from bursar.local.machine import asked_policies, machine, shipped_policies
 from bursar.local.processes import Process
+
+if TYPE_CHECKING:
+    from bursar.client import WireClient
 
 LOCK_WAIT_S: Final = 60.0
 """How long one `up` or `down` waits for another."""
@@ -288,6 +291,13 @@ class LocalCluster:
         """Leave the keeper running after this process has gone."""
         if self.spawned is not None:
             self.spawned.returncode = self.spawned.poll() or 0  # no warning about an open child
+
+
+def connected(server: str) -> WireClient:
+    """A client of the daemon at the address of a cluster, to be closed by the caller."""
+    from bursar.client import WireClient
+
+    return WireClient(address.parse(server, address.OF_UP))
 
 
 def _child(name: str, module: str, state_dir: Path, options: list[str]) -> ChildSpec:

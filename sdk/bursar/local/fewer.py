@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bursar.client import address
 from bursar.errors import BursarError, NotFound, WrongState
-from bursar.local.cluster import LocalCluster
+from bursar.local.cluster import LocalCluster, connected
 from bursar.local.files import Desired
 from bursar.words import plural
 
@@ -32,9 +31,9 @@ def dropped(cluster: LocalCluster, desired: Desired) -> list[str]:
 
 def refuse_busy(desired: Desired, names: Sequence[str]) -> None:
     """Raises `WrongState` when one of them has jobs, as far as a daemon runs that knows."""
-    if not names or not address.probe(Path(desired.run_dir) / "bursar.sock"):
+    if not names or not address.probe(desired.socket):
         return
-    with _client(desired) as client:
+    with connected(desired.server) as client:
         busy = [node for node in client.nodes() if node.facts.name in names and node.jobs]
     if busy:
         found = ", ".join(f"{node.facts.name} has {plural(node.jobs, 'job')}" for node in busy)
@@ -50,7 +49,7 @@ def remove(desired: Desired, names: Sequence[str], progress: Callable[[str], Non
     if not names:
         return
     stop_at = time.monotonic() + LEAVE_S
-    with _client(desired) as client:
+    with connected(desired.server) as client:
         for name in names:
             while why := _why_not_removed(client, name):
                 if time.monotonic() > stop_at:
@@ -67,9 +66,3 @@ def _why_not_removed(client: WireClient, name: str) -> str:
     except BursarError as error:
         return error.message
     return ""
-
-
-def _client(desired: Desired) -> WireClient:
-    from bursar.client import WireClient
-
-    return WireClient(address.parse(desired.server, address.OF_UP))

@@ -57,6 +57,11 @@ class Desired:
     simulate_gpus: str = ""
     children: tuple[ChildSpec, ...] = ()
 
+    @property
+    def socket(self) -> Path:
+        """Where its daemon listens."""
+        return Path(self.run_dir) / "bursar.sock"
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in `desired.json`."""
         return {**vars(self), "children": [child.to_json() for child in self.children]}

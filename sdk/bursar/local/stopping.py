@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bursar.client import address
 from bursar.errors import BursarError
 from bursar.local import files, processes
 from bursar.local.child import STOP_S, child_env
-from bursar.local.cluster import DOWN_REASON, LocalCluster
+from bursar.local.cluster import DOWN_REASON, LocalCluster, connected
 from bursar.local.files import Kept
 from bursar.words import plural
 
@@ -66,10 +65,8 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None], jobs: bool = Tr
 
 def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
     """Cancel what runs. Nodes are cordoned first, so that nothing pending takes its place."""
-    from bursar.client import WireClient
-
     try:
-        with WireClient(address.parse(server, address.OF_UP)) as client:
+        with connected(server) as client:
             client.server(timeout_s=5.0)  # one that does not answer is not asked for more
             for node in client.nodes():
                 if node.state == "up":

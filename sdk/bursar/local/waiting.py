@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from bursar.client import address
 from bursar.errors import BursarError, ServerUnavailable
 from bursar.local import processes
-from bursar.local.cluster import DOWN_REASON, LocalCluster
+from bursar.local.cluster import DOWN_REASON, LocalCluster, connected
 from bursar.local.files import Desired, Kept
 from bursar.local.processes import Process
 from bursar.words import plural
@@ -75,10 +75,9 @@ class Start:
         return self._listens() or self._connected()
 
     def _listens(self) -> str:
-        socket = Path(self._desired.run_dir) / "bursar.sock"
         began_s = time.monotonic()
         patience = Patience(began_s)
-        while not address.probe(socket):
+        while not address.probe(self._desired.socket):
             kept = self._check()
             now_s = time.monotonic()
             long = now_s - began_s > LONG_S
@@ -89,11 +88,9 @@ class Start:
         return ""
 
     def _connected(self) -> str:
-        from bursar.client import WireClient
-
         names = {child.name for child in self._desired.children} - {"daemon"}
         stop_at = time.monotonic() + READY_S
-        with WireClient(address.parse(self._desired.server, address.OF_UP)) as client:
+        with connected(self._desired.server) as client:
             while what := _missing(client, names):
                 self._say(what)
                 self._check()

@@ -108,12 +108,16 @@ def file_name(pattern: str, spec: Mapping[str, Any], env: Mapping[str, str], loc
 
 def of_a_task(pattern: str) -> bool:
     """Does it name a file of its own for each task or node, which is opened there?"""
-    return "\\" not in pattern and any(match.group(2) in "tnNh" for match in _PATTERN.finditer(pattern))
+    return _has_any(pattern, "tnNh")
 
 
 def of_an_array_task(pattern: str) -> bool:
     """Does it name a file of its own for each task of an array?"""
-    return "\\" not in pattern and any(match.group(2) in "ajJ" for match in _PATTERN.finditer(pattern))
+    return _has_any(pattern, "ajJ")
+
+
+def _has_any(pattern: str, letters: str) -> bool:
+    return "\\" not in pattern and any(match.group(2) in letters for match in _PATTERN.finditer(pattern))
 
 
 def empty(spec: Mapping[str, Any], env: Mapping[str, str]) -> None:
