@@ -522,6 +522,9 @@ class CostRow(Result, frozen=True, kw_only=True):
         cost: of what its price is known; `gpu_cost`, `cpu_cost` and `memory_cost` are its parts.
         held: node time in all. unknown: of that, without a known price.
         gpu_time, cpu_time: what jobs used of GPUs and of CPUs: a half GPU for an hour is half an hour.
+        percent: of the total, None where that is 0. others: so many rows beyond the first, in one.
+        before: in the period before, `change` the difference, `change_percent` of before (None of nothing);
+            None where no comparison was asked for.
     """
 
     keys: Mapping[str, str]
@@ -534,15 +537,31 @@ class CostRow(Result, frozen=True, kw_only=True):
     cpu_time: timedelta
     unknown: timedelta
     jobs: int
+    percent: float | None = None
+    others: int = 0
+    before: Money | None = None
+    change: Money | None = None
+    change_percent: float | None = None
 
 
 class Cost(Result, frozen=True, kw_only=True):
-    """Cost by dimensions, and their total."""
+    """Cost by dimensions, and their total.
+
+    Attributes:
+        since, until: of which time; None: from the first charge, until now. period: its name, if it has one.
+        before_since, before_until, before_period: what it is compared with.
+        timezone: whose midnights these are.
+    """
 
     rows: tuple[CostRow, ...]
     total: CostRow
     since: datetime | None
     until: datetime | None
+    period: str = ""
+    timezone: str = "UTC"
+    before_since: datetime | None = None
+    before_until: datetime | None = None
+    before_period: str = ""
 
 
 class Price(Result, frozen=True, kw_only=True):

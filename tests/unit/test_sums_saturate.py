@@ -37,7 +37,8 @@ from bursard.fleet.testing import FACTS as WORLD_FACTS
 from bursard.fleet.testing import World
 from bursard.reports.budgets import BudgetView
 from bursard.reports.cost import CostRow
-from bursard.services.money import _budget, _cost_row
+from bursard.services.asked_cost import _row
+from bursard.services.money import _budget
 from bursard.services.views import _memory_share
 from bursard.state import Limits, MemberRecord, NodeRecord, image
 from bursard.store import schema
@@ -187,7 +188,8 @@ def test_a_budget_and_a_cost_of_ten_to_the_twelve_units_read_as_they_are() -> No
     assert shown["limit"] == {"amount": "1000000000000.000000000", "currency": "KRW"}
     assert shown["available"]["amount"] == "899999999999.999999993"
     assert (found.limit, found.available) == (Money(10**21, "KRW"), Money(10**21 - 7 - 10**20, "KRW"))
-    row = _cost_row(CostRow(("p",), nanos=10**21, gpu=10**20, gpu_milli_us=3_600_000_000_500))
+    asked = CostRow(("p",), nanos=10**21, gpu=10**20, gpu_milli_us=3_600_000_000_500)
+    row = _row(asked, asked, False)
     assert view.cost_row(row, ["project"], "KRW")["cost"]["amount"] == "1000000000000.000000000"
     assert view.cost_row(row, ["project"], "KRW")["gpu_cost"]["amount"] == "100000000000.000000000"
     assert view.cost_row(row, ["project"], "KRW")["gpu_s"] == 3600.0

@@ -1,19 +1,26 @@
 """Cost by any dimensions, with a total that is the sum of its rows to the nano.
 
 Why     one query gives the rows, the number of jobs and the total, so they cannot disagree. Time without
-        a known price is counted beside the amount, never as 0 of it.
+        a known price is counted beside the amount, never as 0 of it. What is cut off (deep projects, small
+        rows) is folded here and not by who shows it, so that a table, a program and a file say the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from bursar.clock import SECOND_US, format_instant
-from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
+from bursar.errors import InvalidRequest
+from bursard.store import ChargeFilter, ChargeSum, Dim, Offsets, Unposted, Views
 from bursard.store.base import check_dims
+
+OTHERS: Final = "others"
+PPM: Final = 1_000_000
 
 
 class CostRow(msgspec.Struct):
@@ -24,6 +31,7 @@ class CostRow(msgspec.Struct):
         gpu_milli_us, cpu_milli_us: what jobs used, in thousandths of a GPU or CPU times microseconds.
         held_us: summed length of the charges. unknown_us: the part of it without a known price.
         jobs: different jobs; an array is one, however many of its tasks are among the charges.
+        before: nanos of the group in the period before. others: so many small groups in one; else 0.
     """
 
     keys: tuple[str, ...]
@@ -36,6 +44,8 @@ class CostRow(msgspec.Struct):
     held_us: int = 0
     unknown_us: int = 0
     jobs: int = 0
+    before: int = 0
+    others: int = 0
 
     def add(self, part: ChargeSum | CostRow) -> None:
         """Take more charges in; `jobs` is the caller's to count."""
@@ -50,46 +60,143 @@ class CostRow(msgspec.Struct):
 
 
 class CostTable(msgspec.Struct, frozen=True):
-    """Rows in order of their keys, and their sum."""
+    """Rows in order of their keys, or from the dearest where only the first are asked for; and their sum."""
 
     by: tuple[str, ...]
     rows: tuple[CostRow, ...]
     total: CostRow
 
 
-def cost_table(views: Views, by: Sequence[str], query: ChargeFilter, unposted: Unposted) -> CostTable:
-    """Fold charges by dimensions. Raises `InvalidRequest` for a dimension there is none of."""
-    check_dims(by)
-    return fold(by, views.charge_sums([*by, Dim.JOB], query, unposted))
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a table is folded.
 
-
-def fold(by: Sequence[str], sums: Iterable[ChargeSum]) -> CostTable:
-    """Sums whose last key is the job or the task, folded over the jobs. A job in several parts counts once: a
-    gang of several nodes, an array of several tasks.
+    Attributes:
+        depth: so many levels of a project; 0: all. top: so many of the dearest rows, the rest as one; 0: all.
+        offsets, zone: whose days and months.
     """
-    rows: dict[tuple[str | int, ...], CostRow] = {}
-    total, jobs = CostRow(()), set[str | int]()
-    counted = set[tuple[str | int, ...]]()
+
+    depth: int = 0
+    top: int = 0
+    offsets: Offsets = ()
+    zone: ZoneInfo | None = None
+
+
+def cost_table(
+    views: Views,
+    by: Sequence[str],
+    query: ChargeFilter,
+    unposted: Unposted,
+    shape: Shape | None = None,
+    before: ChargeFilter | None = None,
+) -> CostTable:
+    """Fold charges by dimensions. `before`: the charges that each row is compared with.
+
+    Raises `InvalidRequest` for a dimension there is none of, a depth without projects, and a comparison of
+    times with other times.
+    """
+    check_dims(by)
+    shape = shape or Shape()
+    if shape.depth and Dim.PROJECT not in by:
+        raise InvalidRequest("depth: counts levels of projects; group by project too")
+    if before is not None and (timed := [dim for dim in by if dim in _TIMES]):
+        raise InvalidRequest(f"compare: a {timed[0]} is in one of two periods alone; group by something else")
+    asked = [*by, Dim.JOB]
+    sums = views.charge_sums(asked, query, unposted, shape.offsets)
+    if before is None:
+        return fold(by, sums, shape)
+    return fold(by, sums, shape, views.charge_sums(asked, before, unposted, shape.offsets))
+
+
+_TIMES = (Dim.HOUR, Dim.DAY, Dim.MONTH)
+Keys = tuple[str | int, ...]
+
+
+class _Group(msgspec.Struct):
+    row: CostRow
+    jobs: set[str] = msgspec.field(default_factory=set)
+
+    def add(self, other: _Group) -> None:
+        self.row.add(other.row)
+        self.row.before += other.row.before
+        self.jobs |= other.jobs
+
+
+def fold(
+    by: Sequence[str],
+    sums: Iterable[ChargeSum],
+    shape: Shape | None = None,
+    before: Iterable[ChargeSum] = (),
+) -> CostTable:
+    """Sums whose last key is the job or the task, folded over the jobs. A job in several parts counts once: a
+    gang of several nodes, an array of several tasks. What cost something before alone has a row too.
+    """
+    shape = shape or Shape()
+    shorten = _shortened(by, shape.depth)
+    groups: dict[Keys, _Group] = {}
+    total = _Group(CostRow(()))
     for part in sums:
-        *keys, job = part.keys
-        row = rows.get(tuple(keys))
-        if row is None:
-            texts = tuple(_text(dim, key) for dim, key in zip(by, keys, strict=True))
-            row = rows[tuple(keys)] = CostRow(texts)
-        row.add(part)
-        total.add(part)
-        whole = str(job).partition(".")[0]  # of the task of an array, the array
-        if whole and (*keys, whole) not in counted:
-            counted.add((*keys, whole))
-            row.jobs += 1
-            jobs.add(whole)
-    total.jobs = len(jobs)
-    return CostTable(tuple(by), tuple(rows.values()) if by else (), total)
+        group = _group(groups, shorten(part.keys[:-1]))
+        whole = str(part.keys[-1]).partition(".")[0]  # of the task of an array, the array
+        for one in (group, total):
+            one.row.add(part)
+            if whole:
+                one.jobs.add(whole)
+    for part in before:
+        for one in (_group(groups, shorten(part.keys[:-1])), total):
+            one.row.before += part.nanos
+    for keys, group in groups.items():
+        group.row.keys = tuple(_text(dim, key, shape) for dim, key in zip(by, keys, strict=True))
+    found = [group for _, group in sorted(groups.items())]
+    if shape.top and by:
+        found = _topped(found, shape.top, len(by))
+    for one in (*found, total):
+        one.row.jobs = len(one.jobs)
+    return CostTable(tuple(by), tuple(one.row for one in found) if by else (), total.row)
 
 
-def _text(dim: str, key: str | int) -> str:
+def _group(groups: dict[Keys, _Group], keys: Keys) -> _Group:
+    if keys not in groups:
+        groups[keys] = _Group(CostRow(()))
+    return groups[keys]
+
+
+def _shortened(by: Sequence[str], depth: int) -> Callable[[Keys], Keys]:
+    if not depth:
+        return lambda keys: keys
+    at = by.index(Dim.PROJECT)
+
+    def shorten(keys: Keys) -> Keys:
+        project = "/".join(str(keys[at]).split("/")[:depth])
+        return (*keys[:at], project, *keys[at + 1 :])
+
+    return shorten
+
+
+def _topped(groups: Sequence[_Group], top: int, width: int) -> list[_Group]:
+    """The dearest, from the dearest on, and the others in one; those that cost the same by their keys."""
+    ordered = sorted(groups, key=lambda group: (-group.row.nanos, -group.row.before))
+    kept, rest = ordered[:top], ordered[top:]
+    if rest:
+        others = _Group(CostRow((OTHERS, *[""] * (width - 1)), others=len(rest)))
+        for group in rest:
+            others.add(group)
+        kept.append(others)
+    return kept
+
+
+def ppm(part: int, whole: int) -> int | None:
+    """So many millionths of a whole, to the nearest, halves away from 0; None of nothing."""
+    if not whole:
+        return None
+    size = (abs(part) * PPM * 2 + abs(whole)) // (2 * abs(whole))
+    return size if (part < 0) == (whole < 0) else -size
+
+
+def _text(dim: str, key: str | int, shape: Shape) -> str:
     if dim == Dim.DAY and isinstance(key, int):
         return datetime.fromtimestamp(key // SECOND_US, UTC).strftime("%Y-%m-%d")
     if dim == Dim.HOUR and isinstance(key, int):
-        return format_instant(key)
+        if shape.zone is None or not shape.offsets:
+            return format_instant(key)
+        return datetime.fromtimestamp(key // SECOND_US, shape.zone).isoformat()
     return str(key)

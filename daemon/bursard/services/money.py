@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 
-from bursar.codec.amounts import put_amounts, saturated
+from msgspec.structs import replace
+
+from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, NotBuilt, NotFound
-from bursar.resources import MILLI
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
 from bursar_policies.specs import CostModelSpec
@@ -25,13 +26,14 @@ from bursard.access.authorize import Action, allowed, authorize, projects
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.reports.budgets import BudgetView, budget_views
-from bursard.reports.cost import CostRow, cost_table
+from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.period import Period, month_of, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
+from bursard.services.asked_cost import cost_answer, read_cost
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
@@ -68,26 +70,22 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
         """Cost grouped by dimensions; the rows sum to the total."""
-        if request.until and request.until <= request.since:
-            raise InvalidRequest("until: must be after since")
+        engine = self.engine
+        asked = read_cost(request, engine.now())
         if request.include_idle:
             authorize(Action.SEE_BOOKS)
-        by = tuple(request.by)
-        query = await self._cost_filter(request)
+        query = await self._cost_filter(request, asked.stretch)
+        then = asked.before
+        before = replace(query, since=then.since, until=then.until) if then is not None else None
         unposted = await self._settled(request.include_idle)
-        found = await asyncio.to_thread(cost_table, self.engine.views, by, query, unposted)
+        by, shape = tuple(request.by), asked.shape
+        found = await asyncio.to_thread(cost_table, engine.views, by, query, unposted, shape, before)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
-                f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time or"
-                " fewer dimensions, or use `bursar report focus`"
+                f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time,"
+                " fewer dimensions or the first rows alone, or use `bursar report focus`"
             )
-        return pb.CostResponse(
-            rows=[_cost_row(row) for row in found.rows],
-            total=_cost_row(found.total),
-            currency=self.engine.state.currency,
-            since=request.since,
-            until=request.until,
-        )
+        return cost_answer(found, asked, engine.state.currency)
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
@@ -157,15 +155,15 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         books = await self.engine.books()
         return books._replace(rows=(*books.rows, *self.unheard())) if whole else books
 
-    async def _cost_filter(self, request: pb.CostRequest) -> ChargeFilter:
+    async def _cost_filter(self, request: pb.CostRequest, stretch: Period) -> ChargeFilter:
         number, ids = 0, tuple[str, ...]()
         if request.job:
             job = await find_job(self.engine, request.job)
             # By number, which all tasks of an array share; one task by its id among them.
             number, ids = job.number, (job.id,) if job.parent_id else ()
         return ChargeFilter(
-            since=request.since,
-            until=request.until,
+            since=stretch.since,
+            until=stretch.until,
             kinds=() if request.include_idle else ("usage",),
             job_number=number,
             job_ids=ids,
@@ -253,19 +251,6 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
     # The interpreter's lock is let go here, so that the loop runs between two pieces.
     time.sleep(0)
     return next(pieces, None)
-
-
-def _cost_row(row: CostRow) -> pb.CostRow:
-    wire = pb.CostRow(
-        keys=list(row.keys),
-        held_us=saturated(row.held_us),
-        jobs=row.jobs,
-        unknown_us=saturated(row.unknown_us),
-        gpu_us=saturated(row.gpu_milli_us // MILLI),
-        cpu_us=saturated(row.cpu_milli_us // MILLI),
-    )
-    put_amounts(wire, nanos=row.nanos, gpu_nanos=row.gpu, cpu_nanos=row.cpu, memory_nanos=row.memory)
-    return wire
 
 
 def _budget(view: BudgetView) -> pb.Budget:

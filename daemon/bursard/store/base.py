@@ -334,8 +334,13 @@ class ChargeFilter(msgspec.Struct, frozen=True, kw_only=True):
     corrections: bool = False
 
 
+Offsets = Sequence[tuple[int, int]]
+"""By how much the clocks of a place are ahead of UTC, from which instant on, in order; none: UTC."""
+
+
 class Dim(StrEnum):
-    """What charges are grouped by. `label:<key>` works too. Hours, days and months are UTC.
+    """What charges are grouped by. `label:<key>` works too. Hours are of UTC; days and months of UTC, or of a
+    place whose offsets are given.
 
     `class`: `metered`, `late` (posted when its month was published) or `correction`.
     """
@@ -538,9 +543,16 @@ class Views(Protocol):
         ...
 
     def charge_sums(
-        self, by: Sequence[str], query: ChargeFilter | None = None, unposted: Unposted | None = None
+        self,
+        by: Sequence[str],
+        query: ChargeFilter | None = None,
+        unposted: Unposted | None = None,
+        offsets: Offsets = (),
     ) -> list[ChargeSum]:
-        """Charges folded by `Dim`s or `label:<key>`, in order of the keys; `unposted` as in `charges`."""
+        """Charges folded by `Dim`s or `label:<key>`, in order of the keys; `unposted` as in `charges`.
+
+        `offsets`: whose days and months; a day is told as its midnight, as if that were one of UTC.
+        """
         ...
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:

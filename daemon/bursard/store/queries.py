@@ -22,6 +22,7 @@ from bursard.store.base import (
     JobFilter,
     JobRow,
     KeyRow,
+    Offsets,
     Unposted,
     check_dims,
 )
@@ -94,9 +95,12 @@ _DIMS: dict[str, str] = {
         f" + {LATE_AFTER_US} then 'late' else 'metered' end"
     ),
     Dim.HOUR: f"start_at - start_at % {HOUR_US}",
-    Dim.DAY: f"start_at - start_at % {DAY_US}",
-    Dim.MONTH: f"strftime('%Y-%m', start_at / {SECOND_US}, 'unixepoch')",
 }
+_LOCAL_DIMS: dict[str, str] = {
+    Dim.DAY: f"{{0}} - {{0}} % {DAY_US}",
+    Dim.MONTH: f"strftime('%Y-%m', {{0}} / {SECOND_US}, 'unixepoch')",
+}
+"""Of an instant as the clocks of a place show it."""
 _NO_TASK = "array_index < 0"
 """The condition of the indexes on jobs, word for word; those of tasks are found by number and index."""
 
@@ -328,7 +332,20 @@ def wide(high: int, low: int) -> int:
     return (high << 32) + low
 
 
-def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, list[Value]]:
+def _shown(offsets: Offsets) -> tuple[str, list[Value]]:
+    """When a charge began, as the clocks of a place showed it."""
+    if not offsets:
+        return "start_at", []
+    (_, first), *changes = offsets
+    cases = "".join(" when start_at >= ? then ?" for _ in changes)
+    values = [value for change in reversed(changes) for value in change]
+    ahead = f"case{cases} else ? end" if changes else "?"
+    return f"(start_at + {ahead})", [*values, first]
+
+
+def sums(
+    by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None, offsets: Offsets = ()
+) -> tuple[str, list[Value]]:
     """The grouped fold. Raises `InvalidRequest` for a dimension there is none of."""
     check_dims(by)
     keys: list[str] = []
@@ -336,10 +353,14 @@ def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) ->
     for dim in by:
         if dim in _DIMS:
             keys.append(_DIMS[dim])
+        elif dim in _LOCAL_DIMS:
+            shown, bound = _shown(offsets)
+            keys.append(_LOCAL_DIMS[dim].format(shown))
+            values += bound * _LOCAL_DIMS[dim].count("{0}")
         else:
             keys.append(_LABEL)
             values.append(dim.removeprefix(LABEL_PREFIX))
-    rows, bound = _charged(query, open_hours)
+    rows, of_rows = _charged(query, open_hours)
     numbers = ", ".join(str(position + 1) for position in range(len(keys)))
     text = (
         f"select {''.join(key + ', ' for key in keys)}"
@@ -348,7 +369,7 @@ def sums(by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None) ->
         f"from {rows}"
     )
     text += f" group by {numbers} order by {numbers}" if keys else " having count(*) > 0"
-    return text, values + bound
+    return text, values + of_rows
 
 
 def inserts(table: str, rows: int) -> str:

@@ -28,6 +28,7 @@ from bursard.store.base import (
     JobPage,
     JobRow,
     KeyRow,
+    Offsets,
     Unposted,
 )
 from bursard.store.hours import OpenHours
@@ -229,10 +230,14 @@ class SqliteReader:
             rowid, start = rows[-1][0], rows[-1][1 + ChargeRow._fields.index("start_at")]
 
     def charge_sums(
-        self, by: Sequence[str], query: ChargeFilter | None = None, unposted: Unposted | None = None
+        self,
+        by: Sequence[str],
+        query: ChargeFilter | None = None,
+        unposted: Unposted | None = None,
+        offsets: Offsets = (),
     ) -> list[ChargeSum]:
         """Folded by SQLite."""
-        sql, values = queries.sums(by, query or ChargeFilter(), unposted)
+        sql, values = queries.sums(by, query or ChargeFilter(), unposted, offsets)
         width = len(by)
         last = width + 2 * len(queries.SUMMED)
         return [

@@ -34,24 +34,36 @@ DIMENSIONS: Final = (
     "model_version",
     "node",
     "pool",
-    "day",
+    "price",
     "job",
+    "attempt",
     "kind",
     "class",
+    "hour",
+    "day",
+    "month",
 )
+LABEL: Final = "label:"
+PERIODS: Final = "2026-11, 2026-11-21, 2026-Q4, 2026, this-month, last-month, today and so on"
 FOCUS_VERSIONS: Final = ("1.4", "1.2", "1.0")
 _PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 
 
 @click.command()
 @click.argument("job", required=False, default="")
-@click.option("--by", default="", metavar="A,B", help=", ".join(DIMENSIONS) + ".")
+@click.option("--by", default="", metavar="A,B", help=", ".join(DIMENSIONS) + ", label:KEY.")
+@click.option("--period", default="", metavar="P", help=PERIODS + ".")
 @click.option("--since", metavar="TIME", help="From then: 7d, 2026-11-01. Hours that begin then or later.")
 @click.option("--until", metavar="TIME", help="Hours that begin before then, each as a whole.")
+@click.option("--timezone", default="", metavar="ZONE", help="Of periods, days and months.  [default: UTC]")
 @click.option("--project", default="", help="This project and those below it.")
 @click.option("--user", default="", help="Jobs of this user.")
 @click.option("--experiment", default="", help="Jobs of this experiment.")
 @click.option("--model", default="", help="Jobs of this model.")
+@click.option("--depth", type=click.IntRange(1, 64), metavar="N", help="So many levels of a project.")
+@click.option("--top", type=click.IntRange(1, 5000), metavar="N", help="The dearest, the rest as one row.")
+@click.option("--percent", is_flag=True, help="What part of the total each row is.")
+@click.option("--compare", type=NearChoice(["previous"]), help="With the period before.")
 @click.option(
     "--idle",
     "include_idle",
@@ -66,12 +78,13 @@ def cost(
     by: str,
     since: str | None,
     until: str | None,
+    percent: bool,
     output: Output,
     **filters: Any,
 ) -> None:
     """Sum up cost, of one job or by any dimension; live work is settled first, so totals tie.
 
-    Example: bursar cost --by project,user --since 7d
+    Example: bursar cost --period last-month --by project,label:team --depth 1 --compare previous --top 10
     """
     dimensions = read_dimensions(by, bool(job))
     found = client.cost(
@@ -79,18 +92,26 @@ def cost(
         job=job,
         since=read_since(since),
         until=read_since(until, "--until"),
-        **filters,
+        **{name: value for name, value in filters.items() if value is not None},
     )
     document = view.cost(found, dimensions)
+    told = output.format == "table" and not output.quiet
+    if told and document["rows"]:
+        sys.stdout.write(_head_text(document) + "\n")
     emit(
-        document["rows"],
-        cost_columns(dimensions),
+        _dated(document) if output.format == "csv" else document["rows"],
+        cost_columns(
+            dimensions,
+            percent=percent,
+            compared="compared_with" in document,
+            dated=output.format == "csv",
+        ),
         output,
         identity=dimensions[0],
         document=document,
         empty="no cost yet",
     )
-    if output.format == "table" and not output.quiet:
+    if told:
         sys.stdout.write(_total_text(document["total"]) + "\n")
 
 
@@ -98,27 +119,61 @@ def read_dimensions(by: str, of_job: bool) -> list[str]:
     """`--by` words; by project, or of one job by job, when there are none."""
     words = [word.strip() for word in by.split(",") if word.strip()]
     for word in words:
-        if word not in DIMENSIONS:
-            hint = nearest(word, list(DIMENSIONS))
+        if word not in DIMENSIONS and not (word.startswith(LABEL) and len(word) > len(LABEL)):
+            hint = nearest(word, [*DIMENSIONS, f"{LABEL}KEY"])
             raise InvalidRequest(f"--by: there is no dimension {word!r}; {hint}")
     if len(set(words)) != len(words):
         raise InvalidRequest(f"--by: {by!r} names a dimension twice")
     return words or (["job"] if of_job else ["project"])
 
 
-def cost_columns(dimensions: list[str]) -> tuple[Column, ...]:
-    """The keys, then what they cost."""
-    return (
-        *(Column(name, shrink=name != "job") for name in dimensions),
-        *(
-            Column(name, right=True, drop=drop, value=partial(_known, name), missing="unknown")
-            for name, drop in (("cost", 0), ("gpu_cost", 1), ("cpu_cost", 3), ("memory_cost", 4))
-        ),
+def cost_columns(
+    dimensions: list[str], *, percent: bool = False, compared: bool = False, dated: bool = False
+) -> tuple[Column, ...]:
+    """The keys, then what they cost; what part of the total that is, what it was before, of which time it is.
+
+    `dated`: for files, which are read where nobody sees what was asked.
+    """
+    columns = [Column(name, shrink=name != "job") for name in dimensions]
+    for name, drop in (("cost", 0), ("gpu_cost", 1), ("cpu_cost", 3), ("memory_cost", 4)):
+        columns.append(Column(name, right=True, drop=drop, value=partial(_known, name), missing="unknown"))
+    if percent:
+        columns.append(Column("percent", show=partial(_percent_text, "percent"), right=True))
+    if compared:
+        columns += (Column("before", right=True), Column("change", right=True))
+        columns.append(Column("change_percent", show=partial(_percent_text, "change_percent"), right=True))
+    columns += (
         Column("time", "held_s", lambda row: seconds_text(row["held_s"]), right=True, drop=2, title="held_s"),
         Column("gpu_hours", "gpu_s", _gpu_hours, right=True, drop=7, title="gpu_s"),
         Column("jobs", right=True, drop=6),
         Column("unpriced", "unknown_price_s", _unknown, right=True, title="unknown_price_s"),
     )
+    if dated:
+        columns += (Column("period"), Column("since"), Column("until"), Column("timezone"))
+    return tuple(columns)
+
+
+def _percent_text(name: str, row: Row) -> str:
+    return "-" if row[name] is None else f"{row[name]:+.1f}%" if "change" in name else f"{row[name]:.1f}%"
+
+
+def _dated(document: Row) -> list[Row]:
+    of_time = {name: document[name] for name in ("period", "since", "until", "timezone")}
+    return [{**row, **of_time} for row in document["rows"]]
+
+
+def _head_text(document: Row) -> str:
+    """Which time the rows are of, in whose days, and what they are compared with."""
+    return f"{_time_text(document)}, days of {document['timezone']}, in {document['currency']}" + (
+        f"; before: {_time_text(document['compared_with'])}" if "compared_with" in document else ""
+    )
+
+
+def _time_text(told: Row) -> str:
+    if told["period"]:
+        return str(told["period"])
+    since = time_text(told["since"]) if told["since"] else "the first charge"
+    return f"from {since} to {time_text(told['until']) if told['until'] else 'now'}"
 
 
 def _known(name: str, row: Row) -> Row | None:
@@ -137,6 +192,8 @@ def _unknown(row: Row) -> str:
 
 def _total_text(total: Row) -> str:
     text = f"total {money_text(_known('cost', total))}"
+    if "before" in total:
+        text += f", before {money_text(total['before'])}, {_percent_text('change_percent', total)}"
     if total["unknown_price_s"]:
         text += f", with {seconds_text(total['unknown_price_s'])} at an unknown price"
     return text

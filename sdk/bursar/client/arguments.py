@@ -49,13 +49,36 @@ class _Bounds(NamedTuple):
     high: int
 
 
+class _Prefix(NamedTuple):
+    begins: str
+
+
 Count: TypeAlias = Annotated[int, _Bounds(0, 2**32 - 1)]
 Position: TypeAlias = Annotated[int, _Bounds(0, 2**63 - 1)]
 JobRef: TypeAlias = str | int | Job
 """A job: its id, number, unambiguous name, `last`, `JOB[7]`, or a result of the client."""
-Dimension: TypeAlias = Literal[
-    "project", "user", "experiment", "model", "model_version", "node", "pool", "day", "job", "kind"
-]
+LabelDimension: TypeAlias = Annotated[str, _Prefix("label:")]
+Dimension: TypeAlias = (
+    Literal[
+        "project",
+        "user",
+        "experiment",
+        "model",
+        "model_version",
+        "node",
+        "pool",
+        "price",
+        "job",
+        "attempt",
+        "kind",
+        "class",
+        "hour",
+        "day",
+        "month",
+    ]
+    | LabelDimension
+)
+"""What cost is grouped by; `label:team`: by the value of that label."""
 
 
 class JobFields(TypedDict, total=False):
@@ -132,7 +155,13 @@ class JobFilters(TypedDict, total=False):
 
 
 class CostFilters(TypedDict, total=False):
-    """Which cost to sum. `include_idle`: rows of kind idle, down and overhead as well."""
+    """Which cost to sum, and how to show it.
+
+    `include_idle`: rows of kind idle, down and overhead as well. `period`, instead of `since` and `until`:
+    `2026-11`, `2026-Q4`, `last-month` and so on, in `timezone` (UTC), whose days and months count too.
+    `depth`: so many levels of a project. `top`: so many of the dearest rows, the rest as one row. `compare`:
+    with the period before.
+    """
 
     since: datetime
     until: datetime
@@ -142,6 +171,11 @@ class CostFilters(TypedDict, total=False):
     experiment: str
     model: str
     include_idle: bool
+    period: str
+    timezone: str
+    depth: Count
+    top: Count
+    compare: Literal["previous"]
 
 
 class PriceFilters(TypedDict, total=False):
@@ -265,7 +299,11 @@ def _is_text(value: str) -> bool:
 def _is(value: Any, hint: Any) -> bool:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _is(value, parts[0])
+        return _is(value, parts[0]) and all(
+            len(value) > len(one.begins) and value.startswith(one.begins)
+            for one in parts[1:]
+            if isinstance(one, _Prefix)
+        )
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
@@ -318,7 +356,8 @@ def _words(hint: Any) -> str:
     """A type, as people say it."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _words(parts[0])
+        begun = next((one.begins for one in parts[1:] if isinstance(one, _Prefix)), "")
+        return f"{begun}NAME" if begun else _words(parts[0])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(part) for part in parts))
     if origin is Literal:

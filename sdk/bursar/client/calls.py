@@ -313,6 +313,11 @@ def cost(
     experiment: str = "",
     model: str = "",
     include_idle: bool = False,
+    period: str = "",
+    timezone: str = "",
+    depth: int = 0,
+    top: int = 0,
+    compare: str = "",
 ) -> Call[money_pb2.CostResponse]:
     """Cost grouped by dimensions."""
     request = money_pb2.CostRequest(
@@ -325,6 +330,11 @@ def cost(
         experiment=experiment,
         model=model,
         include_idle=include_idle,
+        period=period,
+        timezone=timezone,
+        depth=depth,
+        top=top,
+        compare=compare,
     )
     return Call("/bursar.v1.Money/Cost", request, money_pb2.CostResponse)
 

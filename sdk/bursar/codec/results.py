@@ -438,16 +438,22 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
 
 def cost(wire: money_pb2.CostResponse, by: Sequence[str]) -> results.Cost:
     """Cost by dimensions."""
-    cash = wire.currency or DEFAULT_CURRENCY
+    cash, compared = wire.currency or DEFAULT_CURRENCY, bool(wire.before_until)
     return results.Cost(
-        rows=tuple(_cost_row(row, by, cash) for row in wire.rows),
-        total=_cost_row(wire.total, (), cash),
+        rows=tuple(_cost_row(row, by, cash, compared) for row in wire.rows),
+        total=_cost_row(wire.total, (), cash, compared),
         since=instant(wire.since),
         until=instant(wire.until),
+        period=wire.period,
+        timezone=wire.timezone or "UTC",
+        before_since=instant(wire.before_since),
+        before_until=instant(wire.before_until),
+        before_period=wire.before_period,
     )
 
 
-def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> results.CostRow:
+def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared: bool) -> results.CostRow:
+    nanos, before = exact(wire, "nanos"), exact(wire, "before_nanos")
     return results.CostRow(
         keys=dict(zip(by, wire.keys, strict=False)),
         cost=Money(exact(wire, "nanos"), currency),
@@ -459,6 +465,11 @@ def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> resu
         cpu_time=span(wire.cpu_us),
         unknown=span(wire.unknown_us),
         jobs=wire.jobs,
+        percent=wire.share_ppm / 10_000 if wire.HasField("share_ppm") else None,
+        others=wire.others,
+        before=Money(before, currency) if compared else None,
+        change=Money(nanos - before, currency) if compared else None,
+        change_percent=wire.change_ppm / 10_000 if wire.HasField("change_ppm") else None,
     )
 
 

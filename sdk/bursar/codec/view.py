@@ -550,20 +550,29 @@ def budget(wire: money_pb2.Budget) -> View:
 
 def cost(wire: money_pb2.CostResponse, by: Sequence[str]) -> View:
     """Cost rows with one field per dimension, and their total."""
-    cash = wire.currency or DEFAULT_CURRENCY
-    return {
+    cash, compared = wire.currency or DEFAULT_CURRENCY, bool(wire.before_until)
+    found: View = {
         "by": list(by),
+        "period": wire.period,
+        "timezone": wire.timezone or "UTC",
         "since": instant(wire.since),
         "until": instant(wire.until),
-        "rows": [cost_row(row, by, cash) for row in wire.rows],
-        "total": cost_row(wire.total, (), cash),
+        "rows": [cost_row(row, by, cash, compared) for row in wire.rows],
+        "total": cost_row(wire.total, (), cash, compared),
         "currency": cash,
     }
+    if compared:
+        since, until = instant(wire.before_since), instant(wire.before_until)
+        found["compared_with"] = {"period": wire.before_period, "since": since, "until": until}
+    return found
 
 
-def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> View:
-    """One row: `cost` and its components; time without a known price is counted, not priced at 0."""
-    return {
+def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared: bool = False) -> View:
+    """One row: `cost` and its components; time without a known price is counted, not priced at 0.
+
+    `percent` is of the total; where a comparison was asked for, `change` is what the row is more than before.
+    """
+    found: View = {
         **dict(zip(by, wire.keys, strict=False)),
         "cost": money(exact(wire, "nanos"), currency),
         "gpu_cost": money(exact(wire, "gpu_nanos"), currency),
@@ -574,7 +583,16 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str) -> View:
         "cpu_s": seconds(wire.cpu_us),
         "unknown_price_s": seconds(wire.unknown_us),
         "jobs": wire.jobs,
+        "percent": wire.share_ppm / 10_000 if wire.HasField("share_ppm") else None,
     }
+    if wire.others:
+        found["others"] = wire.others
+    if compared:
+        nanos, before = exact(wire, "nanos"), exact(wire, "before_nanos")
+        found["before"] = money(before, currency)
+        found["change"] = money(nanos - before, currency)
+        found["change_percent"] = wire.change_ppm / 10_000 if wire.HasField("change_ppm") else None
+    return found
 
 
 def price(wire: money_pb2.Price) -> View:

@@ -228,6 +228,11 @@ class CostRequest(google.protobuf.message.Message):
     EXPERIMENT_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     INCLUDE_IDLE_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    TIMEZONE_FIELD_NUMBER: builtins.int
+    DEPTH_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    COMPARE_FIELD_NUMBER: builtins.int
     since: builtins.int
     until: builtins.int
     job: builtins.str
@@ -237,9 +242,19 @@ class CostRequest(google.protobuf.message.Message):
     model: builtins.str
     include_idle: builtins.bool
     """rows of kind idle, down, overhead beside usage"""
+    period: builtins.str
+    """instead of since and until: 2026-11, 2026-Q4, last-month, and so on"""
+    timezone: builtins.str
+    """of the period and of days and months: Europe/Berlin; empty: UTC"""
+    depth: builtins.int
+    """so many levels of a project; 0: all"""
+    top: builtins.int
+    """so many of the dearest rows, the rest as one row; 0: all"""
+    compare: builtins.str
+    """previous: what each row was in the period before"""
     @property
     def by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """project user experiment model model_version node pool day job kind class"""
+        """project user experiment model model_version node pool price job attempt kind class hour day month label:KEY"""
 
     def __init__(
         self,
@@ -253,8 +268,13 @@ class CostRequest(google.protobuf.message.Message):
         experiment: builtins.str = ...,
         model: builtins.str = ...,
         include_idle: builtins.bool = ...,
+        period: builtins.str = ...,
+        timezone: builtins.str = ...,
+        depth: builtins.int = ...,
+        top: builtins.int = ...,
+        compare: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["by", b"by", "experiment", b"experiment", "include_idle", b"include_idle", "job", b"job", "model", b"model", "project", b"project", "since", b"since", "until", b"until", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by", b"by", "compare", b"compare", "depth", b"depth", "experiment", b"experiment", "include_idle", b"include_idle", "job", b"job", "model", b"model", "period", b"period", "project", b"project", "since", b"since", "timezone", b"timezone", "top", b"top", "until", b"until", "user", b"user"]) -> None: ...
 
 global___CostRequest = CostRequest
 
@@ -276,6 +296,11 @@ class CostRow(google.protobuf.message.Message):
     MEMORY_NANOS_WIDE_FIELD_NUMBER: builtins.int
     GPU_US_FIELD_NUMBER: builtins.int
     CPU_US_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
+    SHARE_PPM_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CHANGE_PPM_FIELD_NUMBER: builtins.int
     nanos: builtins.int
     gpu_nanos: builtins.int
     cpu_nanos: builtins.int
@@ -289,6 +314,14 @@ class CostRow(google.protobuf.message.Message):
     """what jobs used: GPUs times microseconds"""
     cpu_us: builtins.int
     """CPUs times microseconds"""
+    others: builtins.int
+    """so many rows that are not among the first, in one; its first key is `others`"""
+    share_ppm: builtins.int
+    """millionths of the total; absent where that is 0"""
+    before_nanos: builtins.int
+    """in the period before, where that was asked for"""
+    change_ppm: builtins.int
+    """millionths of before; absent where that is 0"""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """in the order of `by`"""
@@ -301,6 +334,8 @@ class CostRow(google.protobuf.message.Message):
     def cpu_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
     def memory_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def before_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -318,9 +353,18 @@ class CostRow(google.protobuf.message.Message):
         memory_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         gpu_us: builtins.int = ...,
         cpu_us: builtins.int = ...,
+        others: builtins.int = ...,
+        share_ppm: builtins.int | None = ...,
+        before_nanos: builtins.int = ...,
+        before_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        change_ppm: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cpu_nanos_wide", b"cpu_nanos_wide", "gpu_nanos_wide", b"gpu_nanos_wide", "memory_nanos_wide", b"memory_nanos_wide", "nanos_wide", b"nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cpu_nanos", b"cpu_nanos", "cpu_nanos_wide", b"cpu_nanos_wide", "cpu_us", b"cpu_us", "gpu_nanos", b"gpu_nanos", "gpu_nanos_wide", b"gpu_nanos_wide", "gpu_us", b"gpu_us", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "memory_nanos_wide", b"memory_nanos_wide", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "unknown_us", b"unknown_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_change_ppm", b"_change_ppm", "_share_ppm", b"_share_ppm", "before_nanos_wide", b"before_nanos_wide", "change_ppm", b"change_ppm", "cpu_nanos_wide", b"cpu_nanos_wide", "gpu_nanos_wide", b"gpu_nanos_wide", "memory_nanos_wide", b"memory_nanos_wide", "nanos_wide", b"nanos_wide", "share_ppm", b"share_ppm"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_change_ppm", b"_change_ppm", "_share_ppm", b"_share_ppm", "before_nanos", b"before_nanos", "before_nanos_wide", b"before_nanos_wide", "change_ppm", b"change_ppm", "cpu_nanos", b"cpu_nanos", "cpu_nanos_wide", b"cpu_nanos_wide", "cpu_us", b"cpu_us", "gpu_nanos", b"gpu_nanos", "gpu_nanos_wide", b"gpu_nanos_wide", "gpu_us", b"gpu_us", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "memory_nanos_wide", b"memory_nanos_wide", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "others", b"others", "share_ppm", b"share_ppm", "unknown_us", b"unknown_us"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_change_ppm", b"_change_ppm"]) -> typing.Literal["change_ppm"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_share_ppm", b"_share_ppm"]) -> typing.Literal["share_ppm"] | None: ...
 
 global___CostRow = CostRow
 
@@ -333,9 +377,21 @@ class CostResponse(google.protobuf.message.Message):
     CURRENCY_FIELD_NUMBER: builtins.int
     SINCE_FIELD_NUMBER: builtins.int
     UNTIL_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    TIMEZONE_FIELD_NUMBER: builtins.int
+    BEFORE_SINCE_FIELD_NUMBER: builtins.int
+    BEFORE_UNTIL_FIELD_NUMBER: builtins.int
+    BEFORE_PERIOD_FIELD_NUMBER: builtins.int
     currency: builtins.str
     since: builtins.int
     until: builtins.int
+    period: builtins.str
+    """in its shortest form; empty: none was named"""
+    timezone: builtins.str
+    before_since: builtins.int
+    """of the period compared with; 0: none"""
+    before_until: builtins.int
+    before_period: builtins.str
     @property
     def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CostRow]: ...
     @property
@@ -348,9 +404,14 @@ class CostResponse(google.protobuf.message.Message):
         currency: builtins.str = ...,
         since: builtins.int = ...,
         until: builtins.int = ...,
+        period: builtins.str = ...,
+        timezone: builtins.str = ...,
+        before_since: builtins.int = ...,
+        before_until: builtins.int = ...,
+        before_period: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["currency", b"currency", "rows", b"rows", "since", b"since", "total", b"total", "until", b"until"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["before_period", b"before_period", "before_since", b"before_since", "before_until", b"before_until", "currency", b"currency", "period", b"period", "rows", b"rows", "since", b"since", "timezone", b"timezone", "total", b"total", "until", b"until"]) -> None: ...
 
 global___CostResponse = CostResponse
 

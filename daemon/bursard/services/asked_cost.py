@@ -1,0 +1,103 @@
+"""What `Cost` is asked for, read; and what it answers.
+
+Why     which stretch of time a question is about, and what it is compared with, is decided in one place: all
+        clients that name `last-month` of a zone mean the same instants.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.clock import DAY_US
+from bursar.codec.amounts import put_amounts, saturated
+from bursar.errors import InvalidRequest
+from bursar.resources import MILLI
+from bursar.v1 import money_pb2 as pb
+from bursard.reports.cost import CostRow, CostTable, Shape, ppm
+from bursard.reports.period import Period, find_period, find_zone
+from bursard.reports.zones import offsets_of
+
+_ANCIENT_US = 365 * DAY_US
+"""Nothing was charged before: from where the clocks of a zone are looked at when no time is named."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that holds together. `stretch.text`: empty where no period was named."""
+
+    stretch: Period
+    before: Period | None
+    shape: Shape
+
+
+def read_cost(request: pb.CostRequest, now: int) -> Asked:
+    """Raises `InvalidRequest` for times, zones and comparisons that cannot be."""
+    zone = find_zone(request.timezone)
+    if request.period and (request.since or request.until):
+        raise InvalidRequest("period: name a period, or since and until: one of them")
+    if request.until and request.until <= request.since:
+        raise InvalidRequest("until: must be after since")
+    if request.period:
+        stretch = find_period(request.period, now, zone.key)
+    else:
+        stretch = Period("", request.since, request.until, zone.key)
+    before = _before(request.compare, stretch)
+    first = before.since if before is not None else stretch.since
+    last = stretch.until or now + DAY_US
+    offsets = offsets_of(zone, max(first, _ANCIENT_US), last)
+    shape = Shape(depth=request.depth, top=request.top, offsets=offsets, zone=zone)
+    return Asked(stretch=stretch, before=before, shape=shape)
+
+
+def _before(compare: str, stretch: Period) -> Period | None:
+    """The period before, or a time as long as the one that was named."""
+    if not compare:
+        return None
+    if compare != "previous":
+        raise InvalidRequest(f"compare: {compare[:40]!r} is nothing to compare with; known: previous")
+    if stretch.text:
+        return stretch.before
+    length = stretch.until - stretch.since
+    if not stretch.since or not stretch.until or length > stretch.since:
+        raise InvalidRequest("compare: name a period, or since and until, for there to be one before")
+    return Period("", stretch.since - length, stretch.since, stretch.timezone)
+
+
+def cost_answer(found: CostTable, asked: Asked, currency: str) -> pb.CostResponse:
+    """Rows and total on the wire, with the time that they are of."""
+    stretch, before = asked.stretch, asked.before
+    return pb.CostResponse(
+        rows=[_row(row, found.total, before is not None) for row in found.rows],
+        total=_row(found.total, found.total, before is not None),
+        currency=currency,
+        since=stretch.since,
+        until=stretch.until,
+        period=stretch.text,
+        timezone=stretch.timezone,
+        before_since=before.since if before is not None else 0,
+        before_until=before.until if before is not None else 0,
+        before_period=before.text if before is not None else "",
+    )
+
+
+def _row(row: CostRow, total: CostRow, compared: bool) -> pb.CostRow:
+    wire = pb.CostRow(
+        keys=list(row.keys),
+        held_us=saturated(row.held_us),
+        jobs=row.jobs,
+        unknown_us=saturated(row.unknown_us),
+        gpu_us=saturated(row.gpu_milli_us // MILLI),
+        cpu_us=saturated(row.cpu_milli_us // MILLI),
+        others=row.others,
+        share_ppm=_held(ppm(row.nanos, total.nanos)),
+    )
+    put_amounts(wire, nanos=row.nanos, gpu_nanos=row.gpu, cpu_nanos=row.cpu, memory_nanos=row.memory)
+    if compared:
+        put_amounts(wire, before_nanos=row.before)
+        change = _held(ppm(row.nanos - row.before, row.before))
+        if change is not None:
+            wire.change_ppm = change
+    return wire
+
+
+def _held(value: int | None) -> int | None:
+    return None if value is None else saturated(value)
