@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bursar.steps import names, queue, scontrol, tables
+from bursar.steps import listing, names, queue, scontrol, tables
 from bursar.steps.hosts import compress_hosts, counts_by_node, expand_hosts
 from bursar.steps.patterns import empty, file_name, of_a_task, task_environment
 
@@ -61,7 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             {"name": "m4", "pool": "b", "state": "cordoned"},
         ],
     )
-    monkeypatch.setattr(tables, "_ask", made)
+    monkeypatch.setattr(listing, "ask", made)
     monkeypatch.delenv("SQUEUE_FORMAT", raising=False)
     monkeypatch.setenv("USER", "ann")
     monkeypatch.setenv("TZ", "UTC")
@@ -75,7 +75,7 @@ Printed = Callable[..., str]
 @pytest.fixture
 def printed(asked: Asked, capsys: pytest.CaptureFixture[str]) -> Printed:
     def run(*words: str, code: int = 0) -> str:
-        assert tables.main(words[0], words[1:]) == code
+        assert queue.main(words[0], words[1:]) == code
         said = capsys.readouterr()
         return said.err if code else said.out
 
@@ -146,7 +146,7 @@ def test_squeue_shows_each_task_of_an_array_where_it_is_asked_to(
         asked.words.append(words)
         return next(calls)
 
-    monkeypatch.setattr(tables, "_ask", answer)
+    monkeypatch.setattr(listing, "ask", answer)
     assert printed("squeue", "-r", "-h", "-o", "%i %F %K").splitlines() == ["12_3 12 3", "13 13 N/A"]
     assert asked.words[1] == ("ls", "--tasks", "12")
 
@@ -274,12 +274,12 @@ def test_a_question_that_bursar_refuses_ends_with_its_code(monkeypatch: pytest.M
         ran.append((command, stdout))
         return subprocess.CompletedProcess(command, len(ran) - 1, b'{"a": 1}')
 
-    monkeypatch.setattr(tables.subprocess, "run", run)
+    monkeypatch.setattr(listing.subprocess, "run", run)
     monkeypatch.setenv(names.DIRECTORY, "/steps")
-    assert tables._ask("show", "1") == {"a": 1}
+    assert listing.ask("show", "1") == {"a": 1}
     assert ran == [(["/steps/bin/bursar", "show", "1", "-o", "json"], subprocess.PIPE)]
     with pytest.raises(SystemExit) as ended:
-        tables._ask("show", "1")
+        listing.ask("show", "1")
     assert ended.value.code == 1
 
 

@@ -1,6 +1,6 @@
 """What Slurm's commands ask of the queue, asked of `bursar` in its words.
 
-Owns    `sbatch`, `scancel`, and the verbs of `scontrol`; `tables` has what only lists.
+Owns    `sbatch`, `scancel`, and the verbs of `scontrol`; `tables` and `sinfo` have what only lists.
 Why     these are rare in a script, so they may cost a whole command line; its errors are ours.
 """
 
@@ -200,6 +200,10 @@ def main(name: str, arguments: Sequence[str]) -> int:
         return sbatch(arguments)
     if name == "scancel":
         return scancel(arguments)
-    from bursar.steps import tables
+    from bursar.steps import sinfo, tables
 
-    return tables.main(name, arguments)
+    lists = {"squeue": tables.squeue, "sacct": tables.sacct, "sinfo": sinfo.sinfo}
+    try:
+        return lists[name](arguments)
+    except ValueError as problem:
+        return refuse(name, str(problem))

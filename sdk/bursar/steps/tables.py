@@ -1,4 +1,4 @@
-"""`squeue`, `sinfo`, `sacct`: lists of jobs and nodes in Slurm's columns.
+"""`squeue` and `sacct`: lists of jobs in Slurm's columns.
 
 Why     scripts count their lines and read their first column. A column that is not known is refused by name:
         an empty one would be read as an answer.
@@ -6,19 +6,17 @@ Why     scripts count their lines and read their first column. A column that is 
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from bursar.steps.hosts import compress_hosts, expand_hosts
-from bursar.steps.queue import job_word, program, refuse
+from bursar.steps import listing
+from bursar.steps.hosts import compress_hosts
+from bursar.steps.listing import Row, Words, filled, known_letters
+from bursar.steps.queue import job_word, refuse
 
-Row = Mapping[str, Any]
 _CODES: Final = {
     "PENDING": "PD", "STARTING": "CF", "RUNNING": "R", "STOPPING": "CG", "SUCCEEDED": "CD", "FAILED": "F",
     "CANCELLED": "CA",
@@ -29,7 +27,6 @@ _LONG: Final = {
 _ACTIVE: Final = "pending,starting,running,stopping"
 _SQUEUE: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
 _SACCT: Final = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
-_FIELD: Final = re.compile(r"%(\.?)(\d*)([A-Za-z])")
 
 
 def _nodes(job: Row) -> list[str]:
@@ -168,65 +165,17 @@ PAST: Final[Mapping[str, Callable[[Row], str]]] = {
 }
 
 
-class _Words:
-    """Options of one command: flags, values, and a list of what is not known."""
-
-    def __init__(self, arguments: Sequence[str], flags: str, values: str) -> None:
-        """`flags`, `values`: names by space, `long/s`. Raises `ValueError` for another option."""
-        known = {}
-        for text, takes in ((flags, False), (values, True)):
-            for each in text.split():
-                name, _, short = each.partition("/")
-                known[f"--{name}"] = known[f"-{short}" if short else f"--{name}"] = (name, takes)
-        self.found: dict[str, str] = {}
-        rest = list(arguments)
-        while rest:
-            word = rest.pop(0)
-            head, mark, value = word.partition("=")
-            if not word.startswith("--") and len(word) > 2 and word[:2] in known:
-                head, mark, value = word[:2], "=", word[2:].removeprefix("=")
-                if not known[head][1]:
-                    rest.insert(0, f"-{value}")
-                    mark = value = ""
-            if head not in known:
-                head = _whole(head, known)
-            if head not in known:
-                raise ValueError(f"{word} cannot be done here")
-            name, takes = known[head]
-            if mark and not takes:
-                raise ValueError(f"{head} takes no value")
-            if takes and not mark:
-                if not rest:
-                    raise ValueError(f"{word} needs a value")
-                value = rest.pop(0)
-            self.found[name] = value
-
-
-def _whole(head: str, known: Iterable[str]) -> str:
-    """The one option that begins so, as Slurm takes it."""
-    begun = [name for name in known if head.startswith("--") and len(head) > 2 and name.startswith(head)]
-    return begun[0] if len(begun) == 1 else head
-
-
-def _ask(*words: str) -> Any:
-    """JSON of a command of bursar. Raises `SystemExit` with its code, its words are said."""
-    done = subprocess.run([*program(os.environ), *words, "-o", "json"], stdout=subprocess.PIPE)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout)
-
-
 def _jobs(found: Mapping[str, str], default: str) -> list[Row]:
     """The jobs that are asked for, whole."""
     if found.get("jobs"):
-        return [_ask("show", job_word(one)) for one in found["jobs"].split(",")]
+        return [listing.ask("show", job_word(one)) for one in found["jobs"].split(",")]
     words = ["--state", _states(found["states"]) if "states" in found else default]
     if "me" in found:
         words += ["--user", os.environ.get("USER") or os.environ.get("LOGNAME", "")]
     for name, flag in (("user", "--user"), ("name", "--name"), ("account", "--project")):
         if name in found:
             words += [flag, found[name]]
-    return list(_ask("ls", *words))
+    return list(listing.ask("ls", *words))
 
 
 def _states(text: str) -> str:
@@ -238,7 +187,7 @@ def _tasks_of(jobs: Iterable[Row]) -> Iterator[Row]:
     """Each array as its tasks."""
     for job in jobs:
         if job.get("array"):
-            yield from _ask("ls", "--tasks", str(job["number"]))
+            yield from listing.ask("ls", "--tasks", str(job["number"]))
         else:
             yield job
 
@@ -256,27 +205,9 @@ def _long_form(text: str) -> str:
     return "".join(letters)
 
 
-def _filled(form: str, text_of: Callable[[str], str]) -> str:
-    """One line of a `--format`."""
-
-    def fill(match: re.Match[str]) -> str:
-        text, width = text_of(match.group(3)), int(match.group(2) or 0)
-        text = text[:width] if width else text
-        return text.rjust(width) if match.group(1) else text.ljust(width)
-
-    return _FIELD.sub(fill, form).rstrip() + "\n"
-
-
-def _known_letters(form: str, columns: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a letter that is not known."""
-    unknown = [letter for _, _, letter in _FIELD.findall(form) if letter not in columns]
-    if unknown:
-        raise ValueError(f"the column %{unknown[0]} is not known here; these are: {' '.join(columns)}")
-
-
 def squeue(arguments: Sequence[str]) -> int:
     """Jobs that wait or run; the exit code."""
-    words = _Words(
+    words = Words(
         arguments,
         "noheader/h me array/r long-job all/a",
         "jobs/j user/u states/t name/n account/A format/o Format/O",
@@ -284,21 +215,21 @@ def squeue(arguments: Sequence[str]) -> int:
     form = words.found.get("format", os.environ.get("SQUEUE_FORMAT", _SQUEUE))
     if "Format" in words.found:
         form = _long_form(words.found["Format"])
-    _known_letters(form, QUEUE)
+    known_letters(form, QUEUE)
     jobs: Iterable[Row] = _jobs(words.found, _ACTIVE)
     if "array" in words.found:
         jobs = _tasks_of(jobs)
     if "noheader" not in words.found:
-        sys.stdout.write(_filled(form, lambda letter: QUEUE[letter][0]))
+        sys.stdout.write(filled(form, lambda letter: QUEUE[letter][0]))
     for job in jobs:
         if not {"jobs", "array"} & words.found.keys() or job["state"].lower() in _ACTIVE:
-            sys.stdout.write(_filled(form, lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
+            sys.stdout.write(filled(form, lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
     return 0
 
 
 def sacct(arguments: Sequence[str]) -> int:
     """Jobs of the last day, ended ones too; the exit code."""
-    words = _Words(
+    words = Words(
         arguments,
         "noheader/n parsable/p parsable2/P allocations/X allusers/a",
         "jobs/j user/u state/s name format/o delimiter",
@@ -323,86 +254,3 @@ def sacct(arguments: Sequence[str]) -> int:
     for cells in [*head, *rows]:
         sys.stdout.write(" ".join(cell[:10].rjust(10) for cell in cells) + " \n")
     return 0
-
-
-def _node_state(node: Row) -> str:
-    if node["state"] in ("draining", "drained", "cordoned"):
-        return "drain"
-    if node["state"] != "up":
-        return "down"
-    if not node.get("jobs"):
-        return "idle"
-    free = node.get("cpus_free", 0) > 0 and (not node.get("gpus") or node.get("gpus_free", 0) > 0)
-    return "mix" if free else "alloc"
-
-
-def _gpus_of(nodes: Sequence[Row]) -> str:
-    kinds = ((node, (node["gpu_types"] or ["any"])[0].lower()) for node in nodes if node["gpus"])
-    found = {f"gpu:{kind}:{node['gpus']:g}" for node, kind in kinds}
-    return ",".join(sorted(found)) or "(null)"
-
-
-def _least(nodes: Sequence[Row], of: Callable[[Row], int]) -> str:
-    counts = {of(node) for node in nodes}
-    return f"{min(counts)}{'+' if len(counts) > 1 else ''}"
-
-
-def _cpu_counts(nodes: Sequence[Row]) -> str:
-    total, free = sum(int(node["cpus"]) for node in nodes), 0
-    for node in nodes:
-        free += int(node["cpus_free"]) if _node_state(node) in ("idle", "mix", "alloc") else 0
-    other = sum(int(node["cpus"]) for node in nodes if _node_state(node) in ("down", "drain"))
-    return f"{total - free - other}/{free}/{other}/{total}"
-
-
-_WHOLE_STATE: Final[Mapping[str, str]] = {"alloc": "allocated", "mix": "mixed", "drain": "drained"}
-NODES: Final[Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]]] = {
-    "P": ("PARTITION", lambda nodes: str(nodes[0]["pool"])),
-    "R": ("PARTITION", lambda nodes: str(nodes[0]["pool"])),
-    "a": ("AVAIL", lambda nodes: "up"),
-    "l": ("TIMELIMIT", lambda nodes: "infinite"),
-    "D": ("NODES", lambda nodes: str(len(nodes))),
-    "t": ("STATE", lambda nodes: _node_state(nodes[0])),
-    "T": ("STATE", lambda nodes: _WHOLE_STATE.get(_node_state(nodes[0]), _node_state(nodes[0]))),
-    "N": ("NODELIST", lambda nodes: compress_hosts(node["name"] for node in nodes)),
-    "n": ("HOSTNAMES", lambda nodes: ",".join(node["name"] for node in nodes)),
-    "c": ("CPUS", lambda nodes: _least(nodes, lambda node: int(node["cpus"]))),
-    "m": ("MEMORY", lambda nodes: _least(nodes, lambda node: int(node["memory_bytes"]) // 1024**2)),
-    "G": ("GRES", _gpus_of),
-    "C": ("CPUS(A/I/O/T)", _cpu_counts),
-}
-"""Columns of `sinfo`, of the nodes of one line."""
-_SHORT_STATE: Final = {long: short for short, long in _WHOLE_STATE.items()}
-_SINFO: Final = "%9P %.5a %.10l %.6D %.6t %N"
-_SINFO_NODES: Final = "%10N %.6D %.9P %.5t"
-
-
-def sinfo(arguments: Sequence[str]) -> int:
-    """Nodes by pool and state, or one by one; the exit code."""
-    words = _Words(arguments, "noheader/h summarize/s Node/N", "partition/p nodes/n states/t format/o")
-    found = words.found
-    alone = "Node" in found
-    form = found.get("format", _SINFO_NODES if alone else _SINFO)
-    _known_letters(form, NODES)
-    names = expand_hosts(found["nodes"]) if found.get("nodes") else None
-    states = [_SHORT_STATE.get(one.lower(), one.lower()) for one in found.get("states", "").split(",") if one]
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for node in _ask("nodes"):
-        state = _node_state(node)
-        pools = found.get("partition", node["pool"]).split(",")
-        named = names is None or node["name"] in names
-        if named and node["pool"] in pools and (not states or state in states):
-            groups.setdefault((node["pool"], node["name"] if alone else state), []).append(node)
-    if "noheader" not in found:
-        sys.stdout.write(_filled(form, lambda letter: NODES[letter][0]))
-    for _, nodes in sorted(groups.items(), key=lambda item: item[0]):
-        sys.stdout.write(_filled(form, lambda letter, nodes=nodes: NODES[letter][1](nodes)))  # type: ignore[misc]
-    return 0
-
-
-def main(name: str, arguments: Sequence[str]) -> int:
-    """One of them by name; its exit code."""
-    try:
-        return {"squeue": squeue, "sacct": sacct, "sinfo": sinfo}[name](arguments)
-    except ValueError as problem:
-        return refuse(name, str(problem))
