@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bursar_agent.runner import spawning, supervisor, tree
-from bursar_agent.runner.supervisor import AFTER_WARNING_US, WARN_AGAIN_US, Supervisor
+from bursar_agent.runner.supervisor import AFTER_WARNING_US, TERM_TO_KILL_US, WARN_AGAIN_US, Supervisor
 
 LIMIT_US = 3_600_000_000
 WARN_US = 60_000_000
@@ -99,3 +99,38 @@ def test_one_that_never_heeds_it_is_asked_at_its_limit_as_if_there_were_no_warni
     at(world, job, start + LIMIT_US)
     assert world.sent == [(70, signal.SIGUSR1), (71, signal.SIGUSR1)]
     assert (job._stop_cause, job._term_at) == ("time_limit", start + LIMIT_US + GRACE_US)
+
+
+def test_one_that_was_warned_is_not_asked_again_when_it_is_stopped_then_and_has_its_grace(
+    world: World, job: Supervisor
+) -> None:
+    # As a script does that requeues itself when it is warned.
+    world.heeds = {70}
+    stopped = world.now + LIMIT_US - WARN_US
+    at(world, job, stopped)
+    job._stop("preempted", signal.SIGUSR1, GRACE_US)
+    at(world, job, stopped + GRACE_US - 1)
+    assert world.sent == [(70, signal.SIGUSR1)]
+    assert (job._stop_cause, job._kill_at) == ("preempted", stopped + GRACE_US + TERM_TO_KILL_US)
+    at(world, job, stopped + GRACE_US)
+    assert world.sent[1:] == [(-70, signal.SIGTERM)]
+
+
+def test_one_whose_limit_was_moved_since_it_was_warned_is_asked_when_it_is_stopped(
+    world: World, job: Supervisor
+) -> None:
+    world.heeds = {70}
+    at(world, job, world.now + LIMIT_US - WARN_US)
+    job._warn_before_limit()
+    job._stop("preempted", signal.SIGUSR1, GRACE_US)
+    assert world.sent == [(70, signal.SIGUSR1), (70, signal.SIGUSR1)]
+
+
+def test_one_that_was_warned_and_is_stopped_without_grace_is_ended_at_once(
+    world: World, job: Supervisor
+) -> None:
+    world.heeds = {70}
+    at(world, job, world.now + LIMIT_US - WARN_US)
+    job._stop("cancelled", signal.SIGUSR1, 0)
+    assert world.sent[0] == (70, signal.SIGUSR1)
+    assert {(70, signal.SIGKILL), (71, signal.SIGKILL)} == {*world.sent[1:]}

@@ -501,7 +501,9 @@ class Supervisor:
         if self._stop_cause is None:
             self._stop_cause = cause
             if signal_number and grace_us > 0:
-                asked = self._ask_to_checkpoint(signal_number, now)
+                # Whoever was warned of the limit has been asked: a script that requeues itself when it is
+                # warned would be told to do so again.
+                asked = self._warned or self._ask_to_checkpoint(signal_number, now)
         elif self._report["signal_sent_at"] is not None:
             asked = grace_us > 0
         if asked:
