@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from bursar.jobfile.commands import MODULES
 from bursar.jobfile.commands import NOTED as NOTED_COMMANDS
 from bursar.jobfile.commands import REFUSED as REFUSED_COMMANDS
 from bursar.jobfile.options import ALIASES, HONOURED, NOTED, OPTIONS
 from bursar.jobfile.variables import TABLE
+from bursar.steps import modules
 
 PAGE = Path(__file__).parent / "from-slurm.md"
 HEAD = """# From Slurm
@@ -50,6 +52,38 @@ set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each wai
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
 `bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2. `scontrol` knows `show
 hostnames`, `show job` (of the running job), `requeue`, `hold`, `release`.
+
+## Names of partitions, QOS and accounts
+
+Such a name says where, when and on whose account something runs. What it stands for here is said by policies
+of the kind `SlurmNames` ([keys](policies.md)), which `bursar policy apply` puts in force:
+
+```yaml
+kind: SlurmNames
+name: old-cluster
+spec:
+  partitions:
+    gpu: {constraints: {pool: dgx}, gpu_type: H100}
+    debug: {time_limit: 30m, priority: high}
+  qos:
+    long: {time_limit: 7d, priority: low}
+    "qos_*": {}                                    # is known, and changes nothing
+  accounts:
+    proj@v100: {project: research/proj, gpu_type: V100}
+    "*@v100": {gpu_type: V100}                     # any other; its project is what stands before the @
+```
+
+`submit` and `plan` say by line what each name stood for, and which document says so. A name itself comes
+before any pattern, and of patterns the longest. What a script, a `#BURSAR` line or a flag says stands above a
+name; an account is before a QOS, a QOS before a partition, and of several time limits the least holds. Of
+several partitions by comma (`-p a,b`) each may stand for nodes of one property alone, and a job runs on any
+of them. Two names that ask for different nodes by one property are refused, and so is a job that asks for
+more time than a name gives. Whoever may submit may read these names, but for those of projects that are
+hidden from them.
+
+Without a document: a partition is the label `partition` of nodes, or a pool, where there are several places;
+a QOS is `low`, `normal` or `high`; an account is a project, and `name@v100` a project and a type of GPU. Any
+other name is refused with its line and the names that there are.
 """
 
 
@@ -94,6 +128,7 @@ def _variables() -> list[str]:
 def _commands() -> list[str]:
     rows = ["", "## Commands", "", "| command | |", "|---|---|"]
     rows += [_row(f"`{name}`", f"refused: {text}") for name, text in REFUSED_COMMANDS.items()]
+    rows += [_row(f"`{name}`", f"honoured: {MODULES}") for name in modules.COMMANDS]
     rows += [_row(f"`{name}`", f"noted: {text}") for name, text in NOTED_COMMANDS.items()]
     return rows
 

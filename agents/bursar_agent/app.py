@@ -22,6 +22,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.model import NodeFacts
+from bursar.steps import modules
 from bursar.systemd import Notifier
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
@@ -399,7 +400,7 @@ def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> N
         rack=settings.rack,
         instance_type=settings.instance_type,
         market=settings.market,
-        labels=tuple(sorted(settings.labels.items())),
+        labels=tuple(sorted({**modules.label_of(modules.find(os.environ)), **settings.labels}.items())),
         address=settings.address,
         limits=limits,
     )

@@ -25,7 +25,7 @@ import msgspec
 
 from bursar.aside import set_aside
 from bursar.errors import BursarError
-from bursar.steps import bridge, names
+from bursar.steps import bridge, modules, names
 from bursar.steps.install import install
 from bursar_agent.link.wire import Frame
 from bursar_agent.runner.handle import ProcessRunner
@@ -123,7 +123,7 @@ class Steps:
 
     def open(self) -> None:
         """Write the programs and listen. Raises `OSError`."""
-        install(self._directory, self._server)
+        install(self._directory, self._server, modules.find(os.environ))
         path = self._directory / names.SOCKET
         listening = socket.socket(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

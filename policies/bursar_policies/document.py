@@ -16,6 +16,7 @@ from typing import Final
 from bursar.errors import PolicyInvalid
 from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_any
 from bursar_policies.read_budget import read_budget, read_placement
+from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Spec
 
@@ -25,6 +26,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "CostModel": read_cost_model,
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,
+    "SlurmNames": read_slurm_names,
 }
 
 

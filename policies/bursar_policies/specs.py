@@ -1,6 +1,6 @@
-"""What policy documents say, as frozen values: budgets, cost models, price books, placement.
+"""What policy documents say, as frozen values: budgets, cost models, price books, placement, names.
 
-Owns    the types alone; `read_budget` and `read_prices` make them from YAML, `compile` uses them.
+Owns    the types alone; `read_budget`, `read_prices`, `read_names` make them from YAML, `compile` uses them.
 Why     `msgspec.json` writes and reads every one of them (the spec is a tagged union), so the log
         can hold a document as it was applied.
 """
@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from bursar.clock import Instant
+from bursar.model.slurm_names import SlurmName
 from bursar.money import Money
 from bursar.projects import is_within
 
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
-BUILT_KINDS: Final = ("Budget", "CostModel", "PriceBook", "PlacementPolicy")
+BUILT_KINDS: Final = ("Budget", "CostModel", "PriceBook", "PlacementPolicy", "SlurmNames")
 PLANNED_KINDS: Final = ("Quota", "PriorityPolicy", "IdlePolicy", "AlertChannel")
 PPM: Final = 1_000_000
 """Parts per million in a whole: thresholds compare integers, never ratios."""
@@ -198,7 +199,17 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
     weights: tuple[tuple[str, Decimal], ...] = ()
 
 
-Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec
+class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
+    """What partitions, QOS and accounts of `#SBATCH` scripts stand for here; each by rising name."""
+
+    partitions: tuple[SlurmName, ...] = ()
+    qos: tuple[SlurmName, ...] = ()
+    accounts: tuple[SlurmName, ...] = ()
+
+
+Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec | SlurmNamesSpec
+Pricing = CostModelSpec | PriceBookSpec
+"""Documents that say what a machine costs, each of whose versions is kept for its time."""
 
 
 class Document(msgspec.Struct, frozen=True):

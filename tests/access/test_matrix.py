@@ -71,6 +71,7 @@ TABLE: Final[dict[str, Row]] = {
     "Nodes.List": everywhere(EVERYBODY),
     "Nodes.Get": everywhere(EVERYBODY),
     "Nodes.Top": everywhere(EVERYBODY),
+    "Nodes.SlurmNames": everywhere(EVERYBODY),
     "Nodes.Drain": of_the_site("OA"),
     "Nodes.Cordon": of_the_site("OA"),
     "Nodes.Resume": of_the_site("OA"),

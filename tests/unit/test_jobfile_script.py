@@ -9,12 +9,17 @@ import pytest
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.jobfile import Caller, Notice, looks_like_script, parse_script
-from bursar.jobfile.site import SiteNode
+from bursar.jobfile.site import Site, SiteNode
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
 
 GIB = 2**30
-CALLER = Caller({}, datetime(2026, 11, 27, tzinfo=UTC), "", (SiteNode({"node": "n1", "pool": "a"}, 1, 1),))
+CALLER = Caller(
+    {},
+    datetime(2026, 11, 27, tzinfo=UTC),
+    "",
+    Site((SiteNode({"node": "n1", "pool": "a", "modules": "lmod"}, 1, 1),)),
+)
 
 
 def script(*directives: str, body: str = "python train.py") -> str:
@@ -132,7 +137,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
     spec, notices = read(
         "#SBATCH --partition=gpu",
         "#SBATCH -o out.%j -e err.%j",
-        "#SBATCH --qos=gpu_prio --mail-type=END",
+        "#SBATCH --qos=high --mail-type=END",
         "#SBATCH --overcommit",
         "#SBATCH --time=UNLIMITED",
         "#SBATCH --gres=gpu:1,nvme:1 --job-name='my run'",
@@ -143,17 +148,16 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
     said = [str(notice) for notice in notices]
     for line, fragment in [
         (2, "--partition is not honoured"),
-        (4, "--qos is not honoured"),
         (4, "--mail-type is not honoured"),
         (5, "--overcommit is not honoured"),
         (6, "--time sets no limit"),
         (7, "'nvme:1' is not honoured"),
         (7, "becomes my-run"),
-        (9, "module runs only where the node has it"),
+        (9, "module asks for nodes that have it"),
         (11, "after the first command"),
     ]:
         assert any(text.startswith(f"dir/train.sh:{line}: ") and fragment in text for text in said), fragment
-    assert len(said) == 9
+    assert len(said) == 8
     assert (spec.output_file, spec.error_file) == ("out.%j", "err.%j")
 
 

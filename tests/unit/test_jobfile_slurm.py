@@ -10,7 +10,7 @@ from bursar.clock import SECOND_US, parse_instant
 from bursar.errors import InvalidRequest
 from bursar.jobfile import Caller, Notice, RunFlags, parse_job, parse_script
 from bursar.jobfile.options import HONOURED, OPTIONS, REFUSED, find
-from bursar.jobfile.site import SiteNode
+from bursar.jobfile.site import Asks, Site, SiteNode
 from bursar.jobfile.slurm import asks_of_site
 from bursar.jobfile.slurm_times import parse_begin
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
@@ -19,7 +19,7 @@ from bursar.resources import GpuRequest, ResourceRequest
 CET = timezone(timedelta(hours=1))
 NOW = datetime(2026, 11, 27, 14, 30, 15, tzinfo=CET)
 NODE = SiteNode({"node": "n1", "pool": "local"}, 64_000, 2**38, 8, "A100", 5)
-CALLER = Caller({"HF_TOKEN": "secret", "LR": "0.1"}, NOW, "login1", (NODE,))
+CALLER = Caller({"HF_TOKEN": "secret", "LR": "0.1"}, NOW, "login1", Site((NODE,)))
 
 
 def read(
@@ -123,7 +123,7 @@ def test_an_account_may_name_the_gpus_it_is_for() -> None:
 def settled(nodes: tuple[SiteNode, ...] | None, *directives: str) -> tuple[JobSpec, str]:
     """The job at a site of these nodes, and what is said of it."""
     text = "\n".join(["#!/bin/bash", *(f"#SBATCH {one}" for one in directives), "true", ""])
-    spec, notices = parse_script(text, "train.sh", "/home/u", caller=CALLER._replace(nodes=nodes))
+    spec, notices = parse_script(text, "train.sh", "/home/u", caller=CALLER._replace(site=Site(nodes)))
     return spec, "\n".join(notice.message for notice in notices)
 
 
@@ -216,12 +216,85 @@ def test_where_all_nodes_are_one_place_a_partition_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("line", "asks"),
     [
-        ("-p gpu", True), ("-Jx -pgpu", True), ("--part=x", True), ("--exclusive", True), ("--exclus", True),
-        ("--mem=0", True), ('--mem "0"', True), ("--mem=64G", False), ("-N2 --time=1:00", False),
+        ("-p gpu", "both"), ("-Jx -pgpu", "both"), ("--part=x", "both"), ("--exclusive", "nodes"),
+        ("--exclus", "nodes"), ("--mem=0", "nodes"), ('--mem "0"', "nodes"), ("--mem=64G", ""),
+        ("-N2 --time=1:00", ""), ("-Along", "names"), ("--account=x", "names"), ("--qos long", "names"),
+        ("-q x", "names"), ("--exclusive -q x", "both"),
+        ("-J a\nmodule load x", "nodes"), ("-J a\n( ml x )", "nodes"), ("-J ml\n# module\nmodules", ""),
     ],
 )  # fmt: skip
-def test_nodes_are_asked_for_where_a_script_may_speak_of_them(line: str, asks: bool) -> None:
-    assert asks_of_site(f"#!/bin/sh\n#SBATCH {line}\ntrue\n") is asks
+def test_of_the_site_that_is_asked_for_which_a_script_may_speak_of(line: str, asks: str) -> None:
+    found = asks_of_site(f"#!/bin/sh\n#SBATCH {line}\ntrue\n")
+    assert found == Asks(asks in ("nodes", "both"), asks in ("names", "both"))
+
+
+# ------------------------------------------------------------------ environment modules
+
+
+def with_body(
+    nodes: tuple[SiteNode, ...], body: str, *directives: str, shell: str = "bash"
+) -> tuple[JobSpec, list[str]]:
+    lines = [f"#!/bin/{shell}", *(f"#SBATCH {one}" for one in ("-J a", *directives)), body, ""]
+    caller = CALLER._replace(site=Site(nodes))
+    spec, notices = parse_script("\n".join(lines), "a.sh", "/home/u", caller=caller)
+    return spec, [f"{notice.line} {notice.message}" for notice in notices]
+
+
+LMOD = (at("n1", modules="lmod", pool="m"), at("n2", pool="b"))
+
+
+def test_a_script_that_loads_modules_goes_where_they_are_and_that_is_said() -> None:
+    for body, word in (("true\nmodule load cuda/12", "module"), ("set -e\nml cuda", "ml")):
+        spec, notes = with_body(LMOD, body)
+        assert (spec.constraints, notes) == ((("modules", "*"),), [f"4 {word} asks for nodes that have it"])
+    spec, notes = with_body(LMOD, "module load a", "-p m")
+    assert spec.constraints == (("modules", "*"), ("pool", "m"))
+    spec, notes = with_body(LMOD, "module load a", "-C modules")
+    assert notes[-1] == "4 module runs on nodes whose modules is *"
+    assert spec.constraints == (("modules", "*"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "command -v module && module load a", "module() { true; }\nmodule load a", "true # module load a",
+        "echo 'module load a'", "python -m module", "if type module; then module load a; fi",
+    ],
+)  # fmt: skip
+def test_a_script_that_minds_whether_there_are_modules_goes_anywhere(body: str) -> None:
+    assert with_body((at("n1"),), body) == (with_body((at("n1"),), body)[0], [])
+    assert with_body((at("n1"),), body)[0].constraints == ()
+
+
+def test_a_script_that_loads_modules_is_refused_where_no_node_that_it_may_run_on_has_them() -> None:
+    for nodes, directives in ((LMOD[1:], ()), (LMOD, ("-p b",)), ((), ())):
+        with pytest.raises(InvalidRequest) as caught:
+            with_body(nodes, "true; module load cuda", *directives)
+        line = 3 + len(directives)
+        assert caught.value.message == (
+            f"a.sh:{line}:7: module cannot run: no node that the job may run on has environment modules (the "
+            "label `modules`, which agents give by themselves where modules or Lmod are installed); set PATH "
+            "and the like in the script, or ask for `command -v module` first"
+        )
+
+
+def test_modules_are_for_bash_unless_the_script_reads_their_file_itself() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"a.sh:3:1: module cannot run: it is a function of bash; begin "
+    ):
+        with_body(LMOD, "module load a", shell="sh")
+    for word in (".", "source"):
+        body = f"{word} /etc/profile.d/modules.sh\nmodule load a"
+        assert with_body(LMOD, body, shell="sh")[0].constraints == (("modules", "*"),)
+    assert with_body(LMOD, "module load a", shell="python3")[0].constraints == ()
+
+
+def test_where_the_nodes_are_not_known_it_is_said_that_modules_may_be_missing() -> None:
+    text = "#!/bin/bash\n#SBATCH -J a\nmodule load a\nml b\n"
+    _, notices = parse_script(text, "a.sh", "/")
+    assert [(one.line, one.message) for one in notices] == [
+        (3, "module runs only where the node has it"), (4, "ml runs only where the node has it"),
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------ when it runs
@@ -317,13 +390,13 @@ def test_a_start_is_meant_in_the_time_zone_of_the_caller() -> None:
 
 def test_what_only_the_submission_knows_goes_into_the_environment() -> None:
     found = env(
-        "-n 7 --ntasks-per-node=4 -p gpu -q long --mem-per-cpu=2G --gpus-per-task=1 -D /data -d afterok:3"
+        "-n 7 --ntasks-per-node=4 -p gpu -q high --mem-per-cpu=2G --gpus-per-task=1 -D /data -d afterok:3"
     )
     assert found == {
         "SLURM_NTASKS": "7",
         "SLURM_NTASKS_PER_NODE": "4",
         "SLURM_JOB_PARTITION": "gpu",
-        "SLURM_JOB_QOS": "long",
+        "SLURM_JOB_QOS": "high",
         "SLURM_MEM_PER_CPU": "2048",
         "SLURM_GPUS_PER_TASK": "1",
         "SLURM_JOB_DEPENDENCY": "afterok:3",
@@ -484,15 +557,15 @@ def test_a_variable_of_the_shell_that_the_script_reads_is_named_with_its_line() 
 # ------------------------------------------------------------------ a place in the queue
 
 
-def test_a_qos_with_the_name_of_a_priority_is_that_priority_and_another_one_is_noted() -> None:
+def test_a_qos_with_the_name_of_a_priority_is_that_priority_and_another_one_is_refused() -> None:
     for name, priority in (("low", 25), ("Normal", 50), ("high", 75)):
         spec, notes = read(f"--qos={name}")
         assert (spec.priority, notes) == (priority, ())
         assert dict(spec.env)["SLURM_JOB_QOS"] == name
-    spec, [note] = read("-q gpu_prio")
-    assert (spec.priority, note.line) == (50, 2)
-    assert note.message == (
-        "-q is not honoured: there is no QOS 'gpu_prio'; use #BURSAR --priority low, normal or high"
+    assert refused("-q gpu_prio") == (
+        "train.sh:2:9: -q: there is no QOS 'gpu_prio' here; these are: high, low, normal (an administrator "
+        "gives names a meaning with a policy of the kind SlurmNames; or leave the line out and write #BURSAR "
+        "--priority low, normal or high)"
     )
 
 

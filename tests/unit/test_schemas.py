@@ -20,7 +20,7 @@ from bursar.cli.main import cli
 from bursar.errors import BursarError
 from bursar.jobfile import document, gpus, parse_job
 from bursar.schemas import job_schema, policy_schema
-from bursar_policies import read_budget, read_prices
+from bursar_policies import read_budget, read_names, read_prices
 from bursar_policies.document import catalog_dir, parse_documents
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +81,9 @@ def test_the_schema_has_the_keys_of_the_parser():
     assert specs["Budget"] == set(read_budget._BUDGET_KEYS) - {"carry_over"}
     assert specs["CostModel"] == set(read_prices._MODEL_KEYS) - {"cost_of_capital", "annuity"}
     assert specs["PriceBook"] == set(read_prices._BOOK_KEYS)
+    names = by_kind["SlurmNames"]["properties"]["spec"]["properties"]
+    assert set(names) == {"partitions", "qos", "accounts"}
+    assert [*names["qos"]["additionalProperties"]["properties"]] == [*read_names.KEYS]
     rows = by_kind["PriceBook"]["properties"]["spec"]["properties"]["prices"]["items"]["properties"]
     assert set(rows) == set(read_prices._ROW_KEYS)
 

@@ -13,6 +13,7 @@ import pytest
 
 import bursar
 from bursar import errors, results
+from bursar.client import asked
 from bursar.client.arguments import checked
 from bursar.client.fake import FakeServer
 from bursar.model import EndCause, JobSpec, JobState
@@ -93,6 +94,29 @@ def test_submit_takes_a_script_with_its_words_and_warns_of_what_it_does_not_hono
     assert any(f"{file}:3" in text for text in texts)
     assert any("your shell's variables are not copied" in text for text in texts)
     assert {each.filename for each in said} == {__file__}
+
+
+def test_a_script_is_read_once_and_the_site_is_asked_for_what_it_speaks_of(
+    fake, client, tmp_path, monkeypatch
+):
+    read, real = [], asked.read_small_file
+    monkeypatch.setattr(asked, "read_small_file", lambda path: read.append(path) or real(path))
+    meaning = nodes_pb2.SlurmName(name="gpu", constraints={"pool": "dgx"})
+    names = nodes_pb2.SlurmNames(document="old", partitions=[meaning])
+    fake.answers["Nodes/SlurmNames"] = nodes_pb2.SlurmNamesResponse(documents=[names])
+    file = tmp_path / "train.sh"
+    for line, told in (("-p gpu", (1, 1)), ("-A me", (0, 1)), ("--exclude=n1", (0, 0))):
+        file.write_text(f"#!/bin/bash\n#SBATCH {line}\ntrue\n")
+        fake.requests.clear()
+        read.clear()
+        with pytest.warns(bursar.BursarWarning) as said:
+            client.submit(file)
+        assert (len(fake.calls("Nodes/List")), len(fake.calls("Nodes/SlurmNames"))) == told, line
+        assert read == [str(file)]
+        if line == "-p gpu":
+            assert dict(asked_spec(fake).constraints) == {"pool": "dgx"}
+            meant = f"{file}:2: -p stands for nodes whose pool is dgx (policy SlurmNames/old)"
+            assert meant in [str(one.message) for one in said]
 
 
 def test_submit_takes_a_spec_as_it_is(fake, client):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bursar.model import JobSpec, launch_of
-from bursar.steps import host, names
+from bursar.steps import host, modules, names
 from bursar.steps.install import install
 from bursar_agent.runner import secretfiles
 from bursar_agent.runner.spawning import OWN_BASH_ENV_VARIABLE, STEPS_VARIABLE, Job
@@ -65,6 +65,68 @@ def test_a_job_that_does_not_speak_slurm_has_no_such_file(steps: Path) -> None:
     assert (OWN_BASH_ENV_VARIABLE, STEPS_VARIABLE) == (names.OWN_BASH_ENV, names.DIRECTORY)
     assert (steps / names.BASH_ENV).is_file()
     assert job(steps, SLURM_JOB_ID="7").env["BASH_ENV"] == str(steps / names.BASH_ENV)
+
+
+# --- environment modules
+
+INIT = 'module() { echo "module $* $-"; MODULES=$UNSET$*; }; ml() { module load "$@"; }; echo init\n'
+
+
+def modular(tmp_path: Path, script: str) -> str:
+    """What a bash of a job prints on a node that has modules."""
+    init = tmp_path / "it's modules.sh"
+    init.write_text(INIT)
+    install(tmp_path / "steps", "", str(init))
+    env = job(tmp_path / "steps", SLURM_JOB_ID="7").env
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_bash_of_a_job_finds_module_and_loads_it_with_its_first_use(tmp_path: Path) -> None:
+    assert modular(tmp_path, "module load a b; module purge") == (
+        "init\nmodule load a b hBc\nmodule purge hBc\n"
+    )
+    assert modular(tmp_path, "ml a") == "init\nmodule load a hBc\n"
+    assert modular(tmp_path, "type -t module ml; bash -c 'ml b'") == (
+        "function\nfunction\ninit\nmodule load b hBc\n"
+    )
+    assert modular(tmp_path, "true") == ""
+
+
+def test_loading_it_minds_no_variable_that_is_unset_and_leaves_the_shell_as_strict_as_it_was(
+    tmp_path: Path,
+) -> None:
+    said = modular(
+        tmp_path, "UNSET=; set -eu; module load a; set +o | grep -c -e '-o errexit' -e '-o nounset'"
+    )
+    assert said == "init\nmodule load a ehuBc\n2\n"
+
+
+def test_a_module_that_the_shell_has_already_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "own.sh"
+    own.write_text("module() { echo own; }\n")
+    install(tmp_path / "steps", "", str(tmp_path / "none.sh"))
+    env = job(tmp_path / "steps", SLURM_JOB_ID="7", BASH_ENV=str(own)).env
+    assert subprocess.check_output(["bash", "-c", "module x"], env=env, text=True) == "own\n"
+
+
+def test_a_node_says_whether_it_has_modules_and_which(tmp_path: Path) -> None:
+    profiles, lmod = tmp_path / "profile.d", tmp_path / "lmod"
+    profiles.mkdir()
+    (lmod / "init").mkdir(parents=True)
+    assert modules.find({}, str(profiles)) == ""
+    assert modules.label_of("") == {}
+    assert modules.lines("") == ""
+    (profiles / "modules.sh").touch()
+    assert modules.find({}, str(profiles)) == f"{profiles}/modules.sh"
+    assert modules.label_of(f"{profiles}/modules.sh") == {"modules": "environment-modules"}
+    (profiles / "z00_lmod.sh").touch()
+    assert modules.find({"MODULESHOME": str(lmod)}, str(profiles)) == f"{profiles}/z00_lmod.sh"
+    (lmod / "init" / "bash").touch()
+    for env in ({"MODULESHOME": str(lmod)}, {"LMOD_CMD": f"{lmod}/libexec/lmod"}):
+        assert modules.find(env, str(profiles)) == f"{lmod}/init/bash"
+    assert modules.label_of(f"{lmod}/init/bash") == {"modules": "lmod"}
 
 
 # --- secrets that are files, of a job whose program runs on its first node alone

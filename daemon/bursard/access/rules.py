@@ -46,6 +46,7 @@ _NODES: Final = {
     "List": Rule(Action.SEE_SITE, site=True),
     "Get": Rule(Action.SEE_SITE, site=True),
     "Top": Rule(Action.SEE_SITE, site=True),
+    "SlurmNames": Rule(Action.SEE_SITE, site=True),
     "Drain": Rule(Action.STEER_NODES, site=True),
     "Cordon": Rule(Action.STEER_NODES, site=True),
     "Resume": Rule(Action.STEER_NODES, site=True),

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from bursar.clock import DAY_US
+from bursar.codec.slurm_names import names_to_wire
 from bursar.errors import InvalidRequest, NotFound
 from bursar.model import EndCause
+from bursar.model.slurm_names import SlurmName, SlurmNames
 from bursar.v1 import nodes_pb2 as pb
 from bursar.v1 import nodes_pb2_grpc, types_pb2
 from bursard.access.authorize import Action, allowed
@@ -31,6 +33,7 @@ from bursard.services.views import (
 )
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
+from bursard.state.decide.names import in_force
 from bursard.state.decide.why import read_reason
 from bursard.telemetry import LiveTelemetry
 
@@ -87,6 +90,25 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         """One node."""
         await self.engine.durable()
         return self._view(self._find(request.node))
+
+    async def SlurmNames(self, request: pb.SlurmNamesRequest, context: Any) -> pb.SlurmNamesResponse:
+        """What names in scripts stand for here, but of projects that the caller may not see."""
+        await self.engine.durable()
+        identity = caller()
+
+        def told(names: tuple[SlurmName, ...]) -> tuple[SlurmName, ...]:
+            return tuple(
+                name for name in names if not name.project or allowed(identity, Action.SEE_JOBS, name.project)
+            )
+
+        return pb.SlurmNamesResponse(
+            documents=[
+                names_to_wire(
+                    SlurmNames(one.document, told(one.partitions), told(one.qos), told(one.accounts))
+                )
+                for one in in_force(self.engine.state)
+            ]
+        )
 
     @after_room
     async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:

@@ -28,7 +28,7 @@ from bursar.smallfile import read_small_file
 if TYPE_CHECKING:
     from bursar.client import WireClient
     from bursar.jobfile import RunFlags
-    from bursar.jobfile.site import SiteNode
+    from bursar.jobfile.site import Site
 
 PLAN_COLUMNS = (
     Column("starts_now"),
@@ -271,7 +271,7 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
         spec, sentences = job_of_file(text, source, base, given)
     else:
         here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
-        caller = jobfile.Caller(os.environ, here, socket.gethostname(), _nodes_of(client, text))
+        caller = jobfile.Caller(os.environ, here, socket.gethostname(), _site_of(client, text))
         spec, sentences = job_of_script(text, source, base, arguments, given, caller)
     for sentence in sentences:
         say(sentence)
@@ -279,15 +279,19 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
     return spec
 
 
-def _nodes_of(client: WireClient, text: str) -> tuple[SiteNode, ...] | None:
-    """The nodes, where the script may speak of them."""
+def _site_of(client: WireClient, text: str) -> Site:
+    """What the script may speak of: the nodes, and what names stand for."""
+    from bursar.jobfile.site import Site
     from bursar.jobfile.slurm import asks_of_site
 
-    if not asks_of_site(text):
-        return None
+    asks = asks_of_site(text)
+    if not (asks.nodes or asks.names):
+        return Site()
     from bursar.client.asked import site_nodes
+    from bursar.codec.slurm_names import names_from_wire
 
-    return site_nodes(client.nodes())
+    nodes = site_nodes(client.nodes()) if asks.nodes else None
+    return Site(nodes, names_from_wire(client.slurm_names()) if asks.names else ())
 
 
 def _say_what_may_surprise(source: str, arguments: tuple[str, ...]) -> None:

@@ -298,6 +298,10 @@ class AsyncWireClient:
             if not token:
                 return found
 
+    async def slurm_names(self) -> Sequence[nodes_pb2.SlurmNames]:
+        """What partitions, QOS and accounts of scripts stand for, by the document that says so."""
+        return (await self._unary(calls.slurm_names())).documents
+
     async def node(self, name: str) -> types_pb2.Node:
         """One node by name or id."""
         return await self._unary(calls.get_node(name))

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bursar import jobfile
 from bursar.client.arguments import JobRef, WrongArgument
@@ -21,7 +21,7 @@ from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
-from bursar.jobfile.site import SiteNode
+from bursar.jobfile.site import Asks, Site, SiteNode
 from bursar.model import JobSpec, JobState
 from bursar.model.constraints import attributes
 from bursar.money import Money, parse_money
@@ -120,13 +120,13 @@ def _state(word: str) -> str:
 
 def wanted(
     method: str,
-    job: str | Path | JobSpec | None,
+    job: File | JobSpec | str | Path | None,
     command: Sequence[str] | None,
     arguments: Sequence[str],
     fields: Mapping[str, Any],
-    nodes: Sequence[types_pb2.Node] | None = None,
+    site: Site | None = None,
 ) -> JobSpec:
-    """The job that a call of `submit` or `plan` means.
+    """The job that a call of `submit` or `plan` means; a path as it was `opened`.
 
     Raises:
         InvalidRequest: with one line per fault, each naming the argument or the place in the file.
@@ -134,7 +134,7 @@ def wanted(
     if (job is None) == (command is None):
         said = "both were given" if job is not None else "neither was given"
         raise WrongArgument(f"{method}() takes a file, or command=['python', 'train.py']; {said}")
-    if arguments and not isinstance(job, str | Path):
+    if arguments and not isinstance(job, File):
         raise WrongArgument(f"{method}(): arguments are the words of a script file; there is no file here")
     if isinstance(job, JobSpec):
         if fields:
@@ -145,22 +145,30 @@ def wanted(
     try:
         if job is None:
             return jobfile.spec_from_flags(run_flags(fields, tuple(command or ())), str(Path.cwd()))
-        return _of_file(job, arguments, run_flags(fields) if fields else None, nodes)
+        assert isinstance(job, File)
+        return _of_file(job, arguments, run_flags(fields) if fields else None, site)
     except InvalidRequest as fault:
         raise in_python(fault, fields) from None
 
 
-def asks_of_site(job: object) -> bool:
-    """Is it a script that may speak of partitions or whole nodes, for which the nodes are needed?"""
-    from bursar.jobfile.slurm import asks_of_site as asks
+class File(NamedTuple):
+    """A file that was read. `asks`: what of the site a script speaks of; None for a job file."""
 
-    if not isinstance(job, str | Path):
-        return False
-    try:
-        text = read_small_file(str(job))
-    except InvalidRequest:
-        return False  # which is said where it is read to be submitted
-    return jobfile.looks_like_script(text) and asks(text)
+    source: str
+    text: str
+    asks: Asks | None
+
+
+def opened(job: object, command: object) -> File | None:
+    """The file that a call names, read once; None where it names none. Raises `InvalidRequest`."""
+    if not isinstance(job, str | Path) or command is not None:
+        return None
+    text = read_small_file(str(job))
+    if not jobfile.looks_like_script(text):
+        return File(str(job), text, None)
+    from bursar.jobfile.slurm import asks_of_site  # a job file need not pay for Slurm's tables
+
+    return File(str(job), text, asks_of_site(text))
 
 
 def site_nodes(nodes: Iterable[types_pb2.Node]) -> tuple[SiteNode, ...]:
@@ -182,16 +190,10 @@ def site_nodes(nodes: Iterable[types_pb2.Node]) -> tuple[SiteNode, ...]:
     return tuple(found)
 
 
-def _of_file(
-    file: str | Path,
-    arguments: Sequence[str],
-    flags: RunFlags | None,
-    nodes: Sequence[types_pb2.Node] | None,
-) -> JobSpec:
-    text, source, base = read_small_file(str(file)), str(file), str(Path.cwd())
-    if jobfile.looks_like_script(text):
+def _of_file(file: File, arguments: Sequence[str], flags: RunFlags | None, site: Site | None) -> JobSpec:
+    text, source, base = file.text, file.source, str(Path.cwd())
+    if file.asks is not None:
         here = (_EPOCH + timedelta(microseconds=SystemClock().now())).astimezone()
-        site = None if nodes is None else site_nodes(nodes)
         caller = jobfile.Caller(os.environ, here, socket.gethostname(), site)
         spec, sentences = job_of_script(text, source, base, arguments, flags, caller)
     elif arguments:

@@ -235,6 +235,11 @@ def list_nodes(pool: str, token: str = "") -> Call[nodes_pb2.ListNodesResponse]:
     return Call("/bursar.v1.Nodes/List", request, nodes_pb2.ListNodesResponse)
 
 
+def slurm_names() -> Call[nodes_pb2.SlurmNamesResponse]:
+    """What names in scripts stand for."""
+    return Call("/bursar.v1.Nodes/SlurmNames", nodes_pb2.SlurmNamesRequest(), nodes_pb2.SlurmNamesResponse)
+
+
 def get_node(node: str) -> Call[types_pb2.Node]:
     """One node."""
     return Call("/bursar.v1.Nodes/Get", nodes_pb2.NodeRequest(node=node), types_pb2.Node)

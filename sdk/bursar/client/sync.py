@@ -293,6 +293,10 @@ class WireClient:
             if not token:
                 return found
 
+    def slurm_names(self) -> Sequence[nodes_pb2.SlurmNames]:
+        """What partitions, QOS and accounts of scripts stand for, by the document that says so."""
+        return self._unary(calls.slurm_names()).documents
+
     def node(self, name: str) -> types_pb2.Node:
         """One node by name or id."""
         return self._unary(calls.get_node(name))

@@ -32,6 +32,8 @@ from bursar.client.arguments import (
 )
 from bursar.client.sync import WireClient
 from bursar.codec import results as made
+from bursar.codec.slurm_names import names_from_wire
+from bursar.jobfile.site import Site
 from bursar.model import JobSpec
 from bursar.money import Money
 
@@ -107,8 +109,8 @@ class Client:
             InvalidRequest: with one line for each fault.
             BudgetExceeded: a hard budget can never pay for it.
         """
-        nodes = self._wire.nodes() if asked.asks_of_site(job) else None
-        spec = asked.wanted("submit", job, command, arguments, fields, nodes)
+        file = asked.opened(job, command)
+        spec = asked.wanted("submit", file or job, command, arguments, fields, self._site(file))
         return made.job((self._wire.submit(spec, idempotency_key=idempotency_key)).job)
 
     @checked
@@ -130,9 +132,16 @@ class Client:
         **fields: Unpack[JobFields],
     ) -> results.Plan:
         """What a submit would do now, with its price; changes nothing. Arguments as of `submit`."""
-        nodes = self._wire.nodes() if asked.asks_of_site(job) else None
-        spec = asked.wanted("plan", job, command, arguments, fields, nodes)
+        file = asked.opened(job, command)
+        spec = asked.wanted("plan", file or job, command, arguments, fields, self._site(file))
         return made.plan(self._wire.plan(spec))
+
+    def _site(self, file: asked.File | None) -> Site | None:
+        """What a script may speak of, asked for where it does."""
+        if file is None or file.asks is None:
+            return None
+        nodes = asked.site_nodes(self._wire.nodes()) if file.asks.nodes else None
+        return Site(nodes, names_from_wire(self._wire.slurm_names()) if file.asks.names else ())
 
     @checked
     def get(self, job: JobRef) -> results.Job:

@@ -8,13 +8,15 @@ Why     a script whose `srun` does not exist goes on to its last line and succee
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from bursar.errors import InvalidRequest
 from bursar.jobfile import shell, variables
+from bursar.jobfile.site import SiteNode, with_modules
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
-from bursar.steps import srun
+from bursar.steps import modules, srun
 from bursar.steps.names import OF_THE_NODE
 from bursar.yamlfile import Faults, nearest
 
@@ -30,11 +32,11 @@ _WATCHES = "is Slurm's and not provided; the line fails, and the script goes on 
 _OF_A_SITE = "runs only where the node has it"
 NOTED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("sstat", "sprio", "sshare", "seff", "sacctmgr"), _WATCHES),
-    **dict.fromkeys(
-        ("module", "ml", "spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE
-    ),
+    **dict.fromkeys(("spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE),
 }
 """Commands that are said by line."""
+MODULES: Final = "the job asks for a node that has it; where none has, or the shell is no bash, it is refused"
+"""What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
 SHOWN_MAX: Final = 20
 _OF_EVERY_JOB: Final = OF_THE_NODE | {
     "HOME", "HOSTNAME", "LANG", "LOGNAME", "MASTER_ADDR", "MASTER_PORT", "NNODES", "OLDPWD", "PATH", "PWD",
@@ -51,7 +53,7 @@ def check_body(
 ) -> list[tuple[int, str]]:
     """Refuse what cannot run, by line; returns notes by line. `environ`: of the shell it comes from."""
     first = content.partition("\n")[0]
-    if first.startswith("#!") and not any(re.search(rf"\b{name}\b", first) for name in shell.SHELLS):
+    if not _speaks_shell(first):
         reads = ((match.group(1), match.start()) for match in _PYTHON_READ.finditer(content))
         _check_reads(content, list(reads), spec, faults)
         return []
@@ -68,7 +70,36 @@ def check_body(
     if "srun" not in refused and "srun" not in found.has:
         _check_steps(content, found, faults)
     left_behind = _left_behind(content, found, spec, environ or {}) if is_slurm_script(content) else ()
-    return [*_notes(content, found), *left_behind]
+    return [*_notes(content, found, spec), *left_behind]
+
+
+def place_modules(
+    content: str, spec: JobSpec, nodes: Sequence[SiteNode], faults: Faults
+) -> tuple[JobSpec, list[tuple[int, str]]]:
+    """The job where `module` is, if its script runs that; with what is said of it by line."""
+    first = content.partition("\n")[0]
+    if not _speaks_shell(first) or not any(name in content for name in modules.COMMANDS):
+        return spec, []
+    found = shell.scan(content)
+    runs = [(offset, name) for name in modules.COMMANDS if (offset := found.runs(name)) is not None]
+    if not runs:
+        return spec, []
+    offset, name = min(runs)
+    place = _place(content, offset)
+    sourced = [found.runs(word) for word in (".", "source")]
+    if "bash" not in first and first.startswith("#!") and not any(at is not None for at in sourced):
+        faults.add_at(*place, f"{name} cannot run: it is a function of bash; begin with #!/bin/bash")
+        return spec, []
+    try:
+        spec, said = with_modules(spec, nodes)
+    except InvalidRequest as problem:
+        faults.add_at(*place, f"{name} cannot run: {problem.message}")
+        return spec, []
+    return spec, [(place[0], f"{name} {said}")]
+
+
+def _speaks_shell(first: str) -> bool:
+    return not first.startswith("#!") or any(re.search(rf"\b{name}\b", first) for name in shell.SHELLS)
 
 
 def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
@@ -82,8 +113,10 @@ def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
             faults.add_at(*_place(content, command.offset), f"srun cannot do this: {why}")
 
 
-def _notes(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
-    for name, sentence in NOTED.items():
+def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[int, str]]:
+    # Where modules were looked for, it has been said.
+    other = () if modules.LABEL in dict(spec.constraints) else modules.COMMANDS
+    for name, sentence in {**NOTED, **dict.fromkeys(other, _OF_A_SITE)}.items():
         offset = found.runs(name)
         if offset is not None:
             yield _place(content, offset)[0], f"{name} {sentence}"

@@ -97,7 +97,7 @@ def read_resources(node: Node, faults: Faults) -> Resources:
     chosen = alternatives or ordered
     options = (base,) if chosen is None else _read_options(chosen, faults, base)
     constraints = fields.get("constraints")
-    pairs = () if constraints is None else _read_constraints(constraints, faults)
+    pairs = () if constraints is None else read_constraints(constraints, faults)
     return Resources(options, alternatives is None and ordered is not None, pairs)
 
 
@@ -330,7 +330,8 @@ def _read_types(node: Node, faults: Faults) -> tuple[str, ...] | None:
 # ------------------------------------------------------------------ constraints
 
 
-def _read_constraints(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+def read_constraints(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+    """Patterns by property of nodes, sorted."""
     if node.kind != "mapping":
         faults.add(node, "expected a mapping, such as {zone: eu-*, node: '!bad-01'}")
         return ()

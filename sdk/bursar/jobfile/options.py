@@ -47,7 +47,11 @@ _TOPOLOGY = "topology is not used yet"
 _OWN = "what a job holds is its own"
 
 _TABLE: Final = (
-    _honoured("account", "`project`; of `name@v100` the part behind `@` is the type of its GPUs", "A"),
+    _honoured(
+        "account",
+        "what a policy says of it; else `project`, and of `name@v100` the type of its GPUs behind the `@`",
+        "A",
+    ),
     _honoured("array", "`array`; brackets are allowed", "a"),
     _honoured(
         "begin", "`begin_after`, in the time zone of your machine; `now+1hour`, `16:00`, `tomorrow`", "b"
@@ -92,13 +96,18 @@ _TABLE: Final = (
     _honoured(
         "output", "`output_file`: written by the job's user, beside the log; `%j`, `%A_%a` and others", "o"
     ),
-    _honoured("qos", "`priority`, where it is `low`, `normal` or `high`; another name is noted", "q"),
+    _honoured(
+        "qos",
+        "what a policy says of it; `low`, `normal` and `high` are a `priority`; another name is refused",
+        "q",
+    ),
     _honoured(
         "requeue", "what bursar does anyway: after a lost node or a preemption it runs again", value="no"
     ),
     _honoured(
         "partition",
-        "nodes with the label `partition` of that name, or of the pool; any where all nodes are one place",
+        "what a policy says of it; else nodes with the label `partition` of that name, or of the pool; any "
+        "where all nodes are one place",
         "p",
     ),
     _honoured("signal", "`checkpoint: {signal, before}`; with `B:` also `script_only`"),

@@ -34,7 +34,7 @@ from bursar.jobfile.flags import (
     job_name_from,
 )
 from bursar.jobfile.shell import SHELLS
-from bursar.jobfile.site import SiteNode
+from bursar.jobfile.site import Site
 from bursar.jobfile.slurm import SlurmOptions
 from bursar.jobfile.slurm_sizes import Option
 from bursar.model import JobSpec
@@ -56,13 +56,13 @@ class Caller(NamedTuple):
 
     Attributes:
         environ: its variables. now: moment and time zone. host: name of the machine.
-        nodes: of the site it is submitted to, where the script may speak of them; None: not known.
+        site: that it is submitted to, as far as the script may speak of it; None: not known.
     """
 
     environ: Mapping[str, str]
     now: datetime
     host: str
-    nodes: tuple[SiteNode, ...] | None = None
+    site: Site | None = None
 
 
 class Notice(NamedTuple):
@@ -134,13 +134,15 @@ def parse_script(
             spec = read_job(tree.root, faults, base_dir)
         if slurm is not None and not faults:
             said = len(slurm.notes)
-            spec = slurm.settle(spec, None if caller is None else caller.nodes)
+            spec = slurm.settle(spec)
             notes += slurm.notes[said:]
             spec = _with_words(spec, slurm, source, base_dir, caller)
         if not faults:
-            notes += commands.check_body(
-                content, spec, faults, caller.environ if caller is not None else None
-            )
+            environ, site = (caller.environ, caller.site) if caller is not None else (None, None)
+            if slurm is not None and site is not None and site.nodes is not None:
+                spec, said_too = commands.place_modules(content, spec, site.nodes, faults)
+                notes += said_too
+            notes += commands.check_body(content, spec, faults, environ)
         notices = [Notice(source, line, message) for line, message in notes]
     raise_if_any(faults, error=InvalidRequest)
     return spec, tuple(sorted(notices, key=lambda notice: notice.line))
@@ -225,8 +227,8 @@ def _apply_directives(
             slurm += _slurm_options(words, directive, faults)
         else:
             own += _bursar_options(words, directive, faults)
-    environ, now = (caller.environ, caller.now) if caller is not None else (None, None)
-    converter = SlurmOptions(slurm, tree, faults, environ, now)
+    known = (caller.environ, caller.now, caller.site) if caller is not None else ()
+    converter = SlurmOptions(slurm, tree, faults, *known)
     notes = converter.convert()
     fresh: set[str] = set()
     for option in own:

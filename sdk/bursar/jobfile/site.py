@@ -14,10 +14,13 @@ from typing import NamedTuple
 import msgspec
 
 from bursar.errors import InvalidRequest
+from bursar.jobfile.slurm_names import MENDS
 from bursar.model import JobSpec
 from bursar.model.check import CONSTRAINT_MAX, quote
 from bursar.model.constraints import matches
+from bursar.model.slurm_names import SlurmName, SlurmNames
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
+from bursar.steps.modules import LABEL
 from bursar.words import plural
 
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -47,36 +50,84 @@ class SiteNode(NamedTuple):
         return self.attributes["node"]
 
 
+class Asks(NamedTuple):
+    """What of the site a script may speak of; what it does not, nobody need ask for."""
+
+    nodes: bool
+    names: bool
+
+
+class Site(NamedTuple):
+    """What whoever submits knows of the site. `nodes`: None where they were not asked for."""
+
+    nodes: tuple[SiteNode, ...] | None = None
+    names: tuple[SlurmNames, ...] = ()
+
+
 _Kind = tuple[int, int, str, int]
 """CPUs, GPUs, their type, memory: 0 and empty for what is not asked for."""
 
 
-def in_partition(spec: JobSpec, text: str, nodes: Sequence[SiteNode]) -> tuple[JobSpec, str]:
+def places(nodes: Sequence[SiteNode]) -> list[SlurmName]:
+    """The partitions that nodes are in: values of their label `partition`, and pools behind these."""
+    named = {name: ("partition", name) for name in _values(nodes, "partition")}
+    pools = {name: ("pool", name) for name in _values(nodes, "pool")}
+    return [SlurmName(name, constraints=(pair,)) for name, pair in sorted((pools | named).items())]
+
+
+def _values(nodes: Sequence[SiteNode], key: str) -> set[str]:
+    found = {node.attributes.get(key, "") for node in nodes}
+    return {name for name in found if _PLACE.fullmatch(name)}
+
+
+def in_partition(
+    spec: JobSpec, text: str, nodes: Sequence[SiteNode], others: Sequence[str] = ()
+) -> tuple[JobSpec, str]:
     """A job in the partition `text`, or in any of several by comma; and what is to be said of it.
 
     A partition is the label `partition` of nodes, or a pool. Where all nodes are in one pool and none has the
     label there is but one place, in which the job is anyway.
 
+    Args:
+        others: partitions that a policy knows.
+
     Raises:
         InvalidRequest: there are partitions, and not this one.
     """
     names = [one.strip() for one in text.split(",")]
-    labels = {node.attributes["partition"] for node in nodes if node.attributes.get("partition")}
-    pools = {node.attributes.get("pool", "") for node in nodes}
-    for key, known in (("partition", labels), ("pool", pools)):
-        if all(_PLACE.fullmatch(name) and name in known for name in names):
+    labels, pools = _values(nodes, "partition"), _values(nodes, "pool")
+    for key, there in (("partition", labels), ("pool", pools)):
+        if all(name in there for name in names):
             if key in dict(spec.constraints):
                 raise InvalidRequest(f"another line asks for nodes by their {key} too; keep one")
             pairs = (*spec.constraints, (key, ",".join(names)))
             said = f"asks for nodes whose {key} is {' or '.join(names)}"
             return msgspec.structs.replace(spec, constraints=tuple(sorted(pairs))), said
-    if not labels and len(pools) <= 1:
-        where = f", the pool {next(iter(pools))}" if any(pools) else ""
+    if not labels and len({node.attributes.get("pool", "") for node in nodes}) <= 1 and not others:
+        where = f", the pool {next(iter(pools))}" if pools else ""
         return spec, f"is not honoured: all nodes are one place{where}; give nodes a label partition=NAME"
+    known = ", ".join(sorted({*labels, *pools, *others}))
     raise InvalidRequest(
-        f"there is no partition {quote(text)} here; these are: {', '.join(sorted(labels | pools))} (a "
-        "partition is the label `partition` of nodes, or a pool)"
+        f"there is no partition {quote(text)} here; these are: {known} "
+        f"(a partition is the label `partition` of nodes, or a pool; {MENDS})"
     )
+
+
+def with_modules(spec: JobSpec, nodes: Sequence[SiteNode]) -> tuple[JobSpec, str]:
+    """A job on nodes that have environment modules; and what is to be said of it.
+
+    Raises `InvalidRequest`: no node that it may run on has them.
+    """
+    if LABEL in dict(spec.constraints):
+        return spec, f"runs on nodes whose {LABEL} is {dict(spec.constraints)[LABEL]}"
+    if not any(node.attributes.get(LABEL) and _may(node, spec) for node in nodes):
+        raise InvalidRequest(
+            "no node that the job may run on has environment modules (the label "
+            f"`{LABEL}`, which agents give by themselves where modules or Lmod are installed); set PATH and "
+            "the like in the script, or ask for `command -v module` first"
+        )
+    constraints = tuple(sorted((*spec.constraints, (LABEL, "*"))))
+    return msgspec.structs.replace(spec, constraints=constraints), "asks for nodes that have it"
 
 
 def whole_nodes(
@@ -111,7 +162,7 @@ def whole_nodes(
 
 
 def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
-    if not all(matches(pattern, node.attributes.get(key)) for key, pattern in spec.constraints):
+    if not _may(node, spec):
         return False
     wanted = request.gpus
     if wanted is not None and (
@@ -119,6 +170,10 @@ def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
     ):
         return False
     return node.cpu_milli >= request.cpu_milli and node.memory_bytes >= request.memory_bytes
+
+
+def _may(node: SiteNode, spec: JobSpec) -> bool:
+    return all(matches(pattern, node.attributes.get(key)) for key, pattern in spec.constraints)
 
 
 def _ready(nodes: Sequence[SiteNode]) -> int:

@@ -19,18 +19,23 @@ from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import FlagFaults, Tree, job_name_from
 from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
 from bursar.jobfile.sections import PRIORITIES
-from bursar.jobfile.site import SiteNode, in_partition, whole_nodes
+from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes
+from bursar.jobfile.slurm_names import MENDS, Meaning, in_partitions, listed, with_meaning
 from bursar.jobfile.slurm_sizes import Option, Sizes
 from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
 from bursar.jobfile.variables import job_of
 from bursar.model import JobSpec
 from bursar.model.check import quote
+from bursar.model.slurm_names import find, known
 from bursar.steps.patterns import of_an_array_task
 from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
 
 _SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
-_OF_SITE = re.compile(r"^#SBATCH\s.*(?:-p|--part?|--exclu|--mem\W*0)", re.MULTILINE)
+_OF_NODES = re.compile(
+    r"^#SBATCH\s.*(?:-p|--part?|--exclus|--mem\W*0)|^[^#\n]*\b(?:module|ml)\b", re.MULTILINE
+)
+_OF_NAMES = re.compile(r"^#SBATCH\s.*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)
 _SIGNAL = re.compile(r"(?:([RB]{1,2}):)?([A-Za-z0-9]{1,12})(?:@(\d{1,6}))?", re.ASCII)
 _SIGNAL_NUMBERS = {
     "1": "HUP",
@@ -52,9 +57,9 @@ def is_slurm_script(script: str) -> bool:
     return "#SBATCH" in script and _SBATCH.search(script) is not None
 
 
-def asks_of_site(script: str) -> bool:
-    """May it say what only the nodes of the site can tell? Without such a word nobody need ask for them."""
-    return _OF_SITE.search(script) is not None
+def asks_of_site(script: str) -> Asks:
+    """May it name partitions, QOS or accounts, or say what only nodes can tell?"""
+    return Asks(_OF_NODES.search(script) is not None, _OF_NAMES.search(script) is not None)
 
 
 class SlurmOptions(Sizes):
@@ -63,6 +68,7 @@ class SlurmOptions(Sizes):
     Args:
         environ: the variables of the caller's shell, for `--export=NAME`; None where there is none.
         now: the caller's moment and time zone, for `--begin`; None where there is none.
+        site: None where nothing is known of one.
 
     Attributes:
         singleton: asks to wait for all earlier jobs of its name, which is known only when all is read.
@@ -75,10 +81,12 @@ class SlurmOptions(Sizes):
         faults: FlagFaults,
         environ: Mapping[str, str] | None = None,
         now: datetime | None = None,
+        site: Site | None = None,
     ) -> None:
         super().__init__({option.name: option for option in options}, tree, faults)
         self._environ = environ
         self._now = now
+        self._site = site
         self.singleton: Option | None = None
 
     def convert(self) -> list[tuple[int, str]]:
@@ -93,6 +101,7 @@ class SlurmOptions(Sizes):
             self._copy(name, path)
         for name, path in (("chdir", "workdir"), ("deadline", "deadline")):
             self._copy(name, path)
+        self._usual_kind()
         self._account()
         self._array()
         self._job_name()
@@ -116,14 +125,27 @@ class SlurmOptions(Sizes):
         if option is not None:
             self.tree.put((key,), option.value, option.place)
 
+    def _meaning(self, name: str) -> Meaning | None:
+        """What a policy says of the name that an option holds."""
+        option = self.options.get(name)
+        found = find(self._site.names, name, option.value) if option is not None and self._site else None
+        return Meaning(*found) if found is not None else None
+
+    def _usual_kind(self) -> None:
+        for name in ("partition", "qos", "account"):
+            meaning = self._meaning(name)
+            if meaning is not None and meaning.name.gpu_type:
+                self.usual_kind = meaning.name.gpu_type
+
     def _account(self) -> None:
-        option = self.options.get("account")
+        option, meaning = self.options.get("account"), self._meaning("account")
         if option is None:
             return
         project, mark, kind = option.value.partition("@")
-        if mark:
+        if mark and meaning is None:
             self.account_kind(option, kind)
-        self.tree.put(("project",), project, option.place)
+        own = meaning.name.project if meaning is not None else ""
+        self.tree.put(("project",), own or project, option.place)
 
     def _array(self) -> None:
         option = self.options.get("array")
@@ -144,16 +166,18 @@ class SlurmOptions(Sizes):
 
     # -------------------------------------------------------------- the site
 
-    def settle(self, spec: JobSpec, nodes: Sequence[SiteNode] | None) -> JobSpec:
+    def settle(self, spec: JobSpec) -> JobSpec:
         """The job in the place and of the size that its words stand for at the site; with notes and faults.
 
-        Args:
-            spec: as all else is read, flags too.
-            nodes: of the site; None where they are not known.
+        `spec`: as all else is read, flags too.
         """
+        taken = {key for key in ("priority", "spot_policy", "time_limit") if (key,) in self.tree}
+        for name in ("account", "qos"):
+            if (meaning := self._meaning(name)) is not None:
+                spec = self._with_meaning(self.options[name], spec, meaning, taken)
         partition, exclusive = self.options.get("partition"), self.options.get("exclusive")
         if partition is not None:
-            spec = self._at_site(partition, spec, nodes, in_partition, partition.value)
+            spec = self._in_partition(partition, spec, taken)
         if exclusive is not None and exclusive.value not in ("", "exclusive"):
             self.fault(
                 exclusive, f"{quote(exclusive.value)} cannot be had; --exclusive alone shares with nobody"
@@ -165,21 +189,41 @@ class SlurmOptions(Sizes):
         if exclusive is not None and "cpus-per-task" in self.options:
             self.words["SLURM_CPUS_PER_TASK"] = self.options["cpus-per-task"].value
         whole = partial(whole_nodes, everything=exclusive is not None, memory=self.all_memory is not None)
-        return self._at_site(option, spec, nodes, lambda spec, _, known: whole(spec, known), "")
+        return self._at_site(option, lambda nodes: whole(spec, nodes), spec)
+
+    def _in_partition(self, option: Option, spec: JobSpec, taken: set[str]) -> JobSpec:
+        text, names = option.value, self._site.names if self._site is not None else ()
+        meaning = self._meaning("partition")
+        if meaning is not None:
+            return self._with_meaning(option, spec, meaning, taken)
+        parts = [(part.strip(), find(names, "partition", part.strip())) for part in text.split(",")]
+        first = next((found for _, found in parts if found is not None), None)
+        if first is None:
+            others = [*known(names, "partition")]
+            return self._at_site(option, lambda nodes: in_partition(spec, text, nodes, others), spec)
+
+        def any_of(nodes: Sequence[SiteNode]) -> tuple[JobSpec, str]:
+            joined = in_partitions(text, [(name, found and found[0]) for name, found in parts], places(nodes))
+            return with_meaning(spec, Meaning(joined, first[1]), taken)
+
+        return self._at_site(option, any_of, spec)
+
+    def _with_meaning(self, option: Option, spec: JobSpec, meaning: Meaning, taken: set[str]) -> JobSpec:
+        return self._told(option, lambda: with_meaning(spec, meaning, taken), spec)
 
     def _at_site(
-        self,
-        option: Option,
-        spec: JobSpec,
-        nodes: Sequence[SiteNode] | None,
-        ask: Callable[[JobSpec, str, Sequence[SiteNode]], tuple[JobSpec, str]],
-        text: str,
+        self, option: Option, ask: Callable[[Sequence[SiteNode]], tuple[JobSpec, str]], spec: JobSpec
     ) -> JobSpec:
+        nodes = self._site.nodes if self._site is not None else None
         if nodes is None:
             self.fault(option, "what it stands for is known with the nodes of a cluster at hand alone")
             return spec
+        return self._told(option, lambda: ask(nodes), spec)
+
+    def _told(self, option: Option, ask: Callable[[], tuple[JobSpec, str]], spec: JobSpec) -> JobSpec:
+        """The job that comes of it with a note; or a fault, and the job as it was."""
         try:
-            settled, said = ask(spec, text, nodes)
+            settled, said = ask()
         except InvalidRequest as problem:
             self.fault(option, problem.message)
             return spec
@@ -282,16 +326,17 @@ class SlurmOptions(Sizes):
 
     def _qos(self) -> None:
         option = self.options.get("qos")
-        if option is None:
+        if option is None or self._meaning("qos") is not None:
             return
         if option.value.lower() in PRIORITIES:
             self.tree.put(("priority",), option.value.lower(), option.place)
-        else:
-            self.note(
-                option,
-                f"is not honoured: there is no QOS {quote(option.value)}; "
-                "use #BURSAR --priority low, normal or high",
-            )
+            return
+        names = listed(self._site.names if self._site is not None else (), "qos", tuple(PRIORITIES))
+        self.fault(
+            option,
+            f"there is no QOS {quote(option.value)} here; these are: {names} ({MENDS}; or leave the line out "
+            "and write #BURSAR --priority low, normal or high)",
+        )
 
     def _outputs(self) -> None:
         """Files that the output goes to; nothing is read but what the script itself reads."""

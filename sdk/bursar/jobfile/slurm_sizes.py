@@ -49,6 +49,7 @@ class Sizes:
     Attributes:
         tasks: in all, as `--ntasks` says; 0: it does not. tasks_per_node: at least 1.
         all_memory: the option that asks for all memory of a node.
+        usual_kind: of GPUs whose type no line says.
         words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
     """
 
@@ -64,6 +65,7 @@ class Sizes:
         self._nodes = 1
         self._gpus = 0
         self._kind = ""
+        self.usual_kind = ""
 
     def note(self, option: Option, sentence: str) -> None:
         """Say something at an option."""
@@ -231,7 +233,7 @@ class Sizes:
         if self._kind and kind and kind.upper() != self._kind:
             self.fault(option, f"asks for {kind}, and another line for {self._kind}; keep one")
             return
-        kind = kind or self._kind
+        kind = kind or self._kind or self.usual_kind
         text = f"{kind}:{count}" if kind and count else str(count)
         self.tree.put(("resources", "gpus"), text, option.place)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bursar.model import MARKETS
+from bursar.model.check import SPOT_POLICIES
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
@@ -17,6 +18,7 @@ def policy_schema() -> Schema:
         "CostModel": _cost_model(),
         "PlacementPolicy": _placement(),
         "PriceBook": _price_book(),
+        "SlurmNames": _slurm_names(),
     }
     envelope = {
         "kind": forms.word("What it is.", tuple(kinds)),
@@ -165,6 +167,44 @@ def _placement() -> Schema:
             },
         },
         ["strategy"],
+    )
+
+
+def _slurm_names() -> Schema:
+    stands_for = forms.mapping(
+        "",
+        {
+            "project": forms.text("Pays; else an account is the project of its name.", forms.PROJECT),
+            "constraints": forms.pairs("Of nodes, as in a job file.", _LABEL + "$"),
+            "gpu_type": forms.text(
+                "Of the GPUs that are asked for without a type.", r"^[A-Za-z][A-Za-z0-9._-]{0,39}$"
+            ),
+            "priority": forms.either(
+                "Where the script says none.",
+                {"enum": ["low", "normal", "high"]},
+                {"type": "integer", "minimum": 0, "maximum": 100},
+            ),
+            "time_limit": forms.duration("The longest; a script that names no time gets it."),
+            "spot_policy": forms.word("Where the script says none.", SPOT_POLICIES),
+        },
+    )
+
+    def names(description: str) -> Schema:
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": r"^[A-Za-z0-9_*][A-Za-z0-9_.@*-]{0,127}$"},
+            "additionalProperties": stands_for,
+            "description": description,
+        }
+
+    return forms.mapping(
+        "What names in `#SBATCH` lines stand for here; `*` in a name is any characters.",
+        {
+            "partitions": names("Of `--partition`; nodes' own partitions and pools need no line."),
+            "qos": names("Of `--qos`; `low`, `normal` and `high` need no line."),
+            "accounts": names("Of `--account`; projects of the same name need no line."),
+        },
+        minProperties=1,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bursar.aside import clear_for_file, own_directory
-from bursar.steps import names
+from bursar.steps import modules, names
 
 SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
@@ -32,11 +32,12 @@ _BEGIN: Final = "from bursar.cli.start import main; main()"
 _BURSAR: Final = f"#!/bin/sh\n{{server}}exec {{python}} -EP -c '{_BEGIN}' \"$@\"\n"
 
 
-def install(directory: Path, server: str = "") -> None:
+def install(directory: Path, server: str = "", module_init: str = "") -> None:
     """Write the programs for the jobs of one node. Raises `OSError`.
 
     Args:
         server: address of the daemon, for a `bursar` that is not told another.
+        module_init: the file that gives a bash `module`; empty where the node has none.
     """
     for folder in (directory, directory / names.SHIMS, directory / names.TOOLS):
         own_directory(folder, 0o755)
@@ -46,7 +47,7 @@ def install(directory: Path, server: str = "") -> None:
     for name in ("bursar-rsh", names.LAUNCH):
         _write(directory / names.TOOLS / name, _program(_SHIM, name=name))
     _write(directory / names.SERVE, _program(_SERVE))
-    _write(directory / names.BASH_ENV, _PROFILE)
+    _write(directory / names.BASH_ENV, _PROFILE + modules.lines(module_init))
 
 
 def write_shims(directory: Path) -> None:

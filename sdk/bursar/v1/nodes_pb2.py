@@ -15,43 +15,55 @@ _sym_db = _symbol_database.Default()
 from bursar.v1 import types_pb2 as bursar_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/nodes.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"G\n\x10ListNodesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1b\n\x0bNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"/\n\x0fNodeModeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"P\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12\x14\n\x0c\x63onfirm_dead\x18\x04 \x01(\x08\">\n\x0cTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ttl_us\x18\x02 \x01(\x04\x12\x10\n\x08valid_us\x18\x03 \x01(\x04\".\n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1d\n\rTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"6\n\x0eTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"[\n\tNodeToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\"/\n\x13RevokeTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x14RevokeTokensResponse\x12%\n\x07revoked\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"2\n\rTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x1c\n\nTopRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"t\n\x0bTopResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x1c\n\x04jobs\x18\x02 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x12\n\njobs_total\x18\x03 \x01(\r\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r2\xe0\x04\n\x05Nodes\x12\x41\n\x04List\x12\x1b.bursar.v1.ListNodesRequest\x1a\x1c.bursar.v1.ListNodesResponse\x12.\n\x03Get\x12\x16.bursar.v1.NodeRequest\x1a\x0f.bursar.v1.Node\x12\x31\n\x05\x44rain\x12\x17.bursar.v1.DrainRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06\x43ordon\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06Resume\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12?\n\x06Remove\x12\x16.bursar.v1.NodeRequest\x1a\x1d.bursar.v1.RemoveNodeResponse\x12:\n\x05Token\x12\x17.bursar.v1.TokenRequest\x1a\x18.bursar.v1.TokenResponse\x12=\n\x06Tokens\x12\x18.bursar.v1.TokensRequest\x1a\x19.bursar.v1.TokensResponse\x12O\n\x0cRevokeTokens\x12\x1e.bursar.v1.RevokeTokensRequest\x1a\x1f.bursar.v1.RevokeTokensResponse\x12\x36\n\x03Top\x12\x15.bursar.v1.TopRequest\x1a\x16.bursar.v1.TopResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/nodes.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"G\n\x10ListNodesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11SlurmNamesRequest\">\n\x12SlurmNamesResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.bursar.v1.SlurmNames\"\x93\x01\n\nSlurmNames\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\npartitions\x18\x02 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12!\n\x03qos\x18\x03 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12&\n\x08\x61\x63\x63ounts\x18\x04 \x03(\x0b\x32\x14.bursar.v1.SlurmName\"\xfc\x01\n\tSlurmName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12:\n\x0b\x63onstraints\x18\x03 \x03(\x0b\x32%.bursar.v1.SlurmName.ConstraintsEntry\x12\x10\n\x08gpu_type\x18\x04 \x01(\t\x12\x15\n\x08priority\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rtime_limit_us\x18\x06 \x01(\x04\x12\x13\n\x0bspot_policy\x18\x07 \x01(\t\x1a\x32\n\x10\x43onstraintsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\x1b\n\x0bNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"/\n\x0fNodeModeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"P\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12\x14\n\x0c\x63onfirm_dead\x18\x04 \x01(\x08\">\n\x0cTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ttl_us\x18\x02 \x01(\x04\x12\x10\n\x08valid_us\x18\x03 \x01(\x04\".\n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1d\n\rTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"6\n\x0eTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"[\n\tNodeToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\"/\n\x13RevokeTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x14RevokeTokensResponse\x12%\n\x07revoked\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"2\n\rTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x1c\n\nTopRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"t\n\x0bTopResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x1c\n\x04jobs\x18\x02 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x12\n\njobs_total\x18\x03 \x01(\r\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r2\xab\x05\n\x05Nodes\x12\x41\n\x04List\x12\x1b.bursar.v1.ListNodesRequest\x1a\x1c.bursar.v1.ListNodesResponse\x12.\n\x03Get\x12\x16.bursar.v1.NodeRequest\x1a\x0f.bursar.v1.Node\x12I\n\nSlurmNames\x12\x1c.bursar.v1.SlurmNamesRequest\x1a\x1d.bursar.v1.SlurmNamesResponse\x12\x31\n\x05\x44rain\x12\x17.bursar.v1.DrainRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06\x43ordon\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06Resume\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12?\n\x06Remove\x12\x16.bursar.v1.NodeRequest\x1a\x1d.bursar.v1.RemoveNodeResponse\x12:\n\x05Token\x12\x17.bursar.v1.TokenRequest\x1a\x18.bursar.v1.TokenResponse\x12=\n\x06Tokens\x12\x18.bursar.v1.TokensRequest\x1a\x19.bursar.v1.TokensResponse\x12O\n\x0cRevokeTokens\x12\x1e.bursar.v1.RevokeTokensRequest\x1a\x1f.bursar.v1.RevokeTokensResponse\x12\x36\n\x03Top\x12\x15.bursar.v1.TopRequest\x1a\x16.bursar.v1.TopResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bursar.v1.nodes_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_SLURMNAME_CONSTRAINTSENTRY']._options = None
+  _globals['_SLURMNAME_CONSTRAINTSENTRY']._serialized_options = b'8\001'
   _globals['_LISTNODESREQUEST']._serialized_start=59
   _globals['_LISTNODESREQUEST']._serialized_end=130
   _globals['_LISTNODESRESPONSE']._serialized_start=132
   _globals['_LISTNODESRESPONSE']._serialized_end=208
-  _globals['_NODEREQUEST']._serialized_start=210
-  _globals['_NODEREQUEST']._serialized_end=237
-  _globals['_NODEMODEREQUEST']._serialized_start=239
-  _globals['_NODEMODEREQUEST']._serialized_end=286
-  _globals['_DRAINREQUEST']._serialized_start=288
-  _globals['_DRAINREQUEST']._serialized_end=368
-  _globals['_TOKENREQUEST']._serialized_start=370
-  _globals['_TOKENREQUEST']._serialized_end=432
-  _globals['_REMOVENODERESPONSE']._serialized_start=434
-  _globals['_REMOVENODERESPONSE']._serialized_end=480
-  _globals['_TOKENSREQUEST']._serialized_start=482
-  _globals['_TOKENSREQUEST']._serialized_end=511
-  _globals['_TOKENSRESPONSE']._serialized_start=513
-  _globals['_TOKENSRESPONSE']._serialized_end=567
-  _globals['_NODETOKEN']._serialized_start=569
-  _globals['_NODETOKEN']._serialized_end=660
-  _globals['_REVOKETOKENSREQUEST']._serialized_start=662
-  _globals['_REVOKETOKENSREQUEST']._serialized_end=709
-  _globals['_REVOKETOKENSRESPONSE']._serialized_start=711
-  _globals['_REVOKETOKENSRESPONSE']._serialized_end=772
-  _globals['_TOKENRESPONSE']._serialized_start=774
-  _globals['_TOKENRESPONSE']._serialized_end=824
-  _globals['_TOPREQUEST']._serialized_start=826
-  _globals['_TOPREQUEST']._serialized_end=854
-  _globals['_TOPRESPONSE']._serialized_start=856
-  _globals['_TOPRESPONSE']._serialized_end=972
-  _globals['_NODES']._serialized_start=975
-  _globals['_NODES']._serialized_end=1583
+  _globals['_SLURMNAMESREQUEST']._serialized_start=210
+  _globals['_SLURMNAMESREQUEST']._serialized_end=229
+  _globals['_SLURMNAMESRESPONSE']._serialized_start=231
+  _globals['_SLURMNAMESRESPONSE']._serialized_end=293
+  _globals['_SLURMNAMES']._serialized_start=296
+  _globals['_SLURMNAMES']._serialized_end=443
+  _globals['_SLURMNAME']._serialized_start=446
+  _globals['_SLURMNAME']._serialized_end=698
+  _globals['_SLURMNAME_CONSTRAINTSENTRY']._serialized_start=635
+  _globals['_SLURMNAME_CONSTRAINTSENTRY']._serialized_end=685
+  _globals['_NODEREQUEST']._serialized_start=700
+  _globals['_NODEREQUEST']._serialized_end=727
+  _globals['_NODEMODEREQUEST']._serialized_start=729
+  _globals['_NODEMODEREQUEST']._serialized_end=776
+  _globals['_DRAINREQUEST']._serialized_start=778
+  _globals['_DRAINREQUEST']._serialized_end=858
+  _globals['_TOKENREQUEST']._serialized_start=860
+  _globals['_TOKENREQUEST']._serialized_end=922
+  _globals['_REMOVENODERESPONSE']._serialized_start=924
+  _globals['_REMOVENODERESPONSE']._serialized_end=970
+  _globals['_TOKENSREQUEST']._serialized_start=972
+  _globals['_TOKENSREQUEST']._serialized_end=1001
+  _globals['_TOKENSRESPONSE']._serialized_start=1003
+  _globals['_TOKENSRESPONSE']._serialized_end=1057
+  _globals['_NODETOKEN']._serialized_start=1059
+  _globals['_NODETOKEN']._serialized_end=1150
+  _globals['_REVOKETOKENSREQUEST']._serialized_start=1152
+  _globals['_REVOKETOKENSREQUEST']._serialized_end=1199
+  _globals['_REVOKETOKENSRESPONSE']._serialized_start=1201
+  _globals['_REVOKETOKENSRESPONSE']._serialized_end=1262
+  _globals['_TOKENRESPONSE']._serialized_start=1264
+  _globals['_TOKENRESPONSE']._serialized_end=1314
+  _globals['_TOPREQUEST']._serialized_start=1316
+  _globals['_TOPREQUEST']._serialized_end=1344
+  _globals['_TOPRESPONSE']._serialized_start=1346
+  _globals['_TOPRESPONSE']._serialized_end=1462
+  _globals['_NODES']._serialized_start=1465
+  _globals['_NODES']._serialized_end=2148
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,116 @@ class ListNodesResponse(google.protobuf.message.Message):
 global___ListNodesResponse = ListNodesResponse
 
 @typing.final
+class SlurmNamesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___SlurmNamesRequest = SlurmNamesRequest
+
+@typing.final
+class SlurmNamesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: builtins.int
+    @property
+    def documents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SlurmNames]: ...
+    def __init__(
+        self,
+        *,
+        documents: collections.abc.Iterable[global___SlurmNames] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["documents", b"documents"]) -> None: ...
+
+global___SlurmNamesResponse = SlurmNamesResponse
+
+@typing.final
+class SlurmNames(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    PARTITIONS_FIELD_NUMBER: builtins.int
+    QOS_FIELD_NUMBER: builtins.int
+    ACCOUNTS_FIELD_NUMBER: builtins.int
+    document: builtins.str
+    @property
+    def partitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SlurmName]: ...
+    @property
+    def qos(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SlurmName]: ...
+    @property
+    def accounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SlurmName]: ...
+    def __init__(
+        self,
+        *,
+        document: builtins.str = ...,
+        partitions: collections.abc.Iterable[global___SlurmName] | None = ...,
+        qos: collections.abc.Iterable[global___SlurmName] | None = ...,
+        accounts: collections.abc.Iterable[global___SlurmName] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accounts", b"accounts", "document", b"document", "partitions", b"partitions", "qos", b"qos"]) -> None: ...
+
+global___SlurmNames = SlurmNames
+
+@typing.final
+class SlurmName(google.protobuf.message.Message):
+    """What one name stands for; what is empty it does not say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ConstraintsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    NAME_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    CONSTRAINTS_FIELD_NUMBER: builtins.int
+    GPU_TYPE_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    TIME_LIMIT_US_FIELD_NUMBER: builtins.int
+    SPOT_POLICY_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """may hold `*`"""
+    project: builtins.str
+    gpu_type: builtins.str
+    """of GPUs that are asked for without their type"""
+    priority: builtins.int
+    time_limit_us: builtins.int
+    """the longest, and that of a job which names none"""
+    spot_policy: builtins.str
+    @property
+    def constraints(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        project: builtins.str = ...,
+        constraints: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        gpu_type: builtins.str = ...,
+        priority: builtins.int | None = ...,
+        time_limit_us: builtins.int = ...,
+        spot_policy: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_priority", b"_priority", "priority", b"priority"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "constraints", b"constraints", "gpu_type", b"gpu_type", "name", b"name", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
+
+global___SlurmName = SlurmName
+
+@typing.final
 class NodeRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -25,6 +25,11 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.NodeRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_types__pb2.Node.FromString,
                 )
+        self.SlurmNames = channel.unary_unary(
+                '/bursar.v1.Nodes/SlurmNames',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.FromString,
+                )
         self.Drain = channel.unary_unary(
                 '/bursar.v1.Nodes/Drain',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.DrainRequest.SerializeToString,
@@ -79,6 +84,14 @@ class NodesServicer(object):
 
     def Get(self, request, context):
         """One node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SlurmNames(self, request, context):
+        """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
+        that the caller may not see are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +165,11 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.NodeRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_types__pb2.Node.SerializeToString,
+            ),
+            'SlurmNames': grpc.unary_unary_rpc_method_handler(
+                    servicer.SlurmNames,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -234,6 +252,23 @@ class Nodes(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Get',
             bursar_dot_v1_dot_nodes__pb2.NodeRequest.SerializeToString,
             bursar_dot_v1_dot_types__pb2.Node.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SlurmNames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/SlurmNames',
+            bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

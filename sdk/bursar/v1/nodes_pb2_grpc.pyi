@@ -32,6 +32,14 @@ class NodesStub:
     ]
     """One node."""
 
+    SlurmNames: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.SlurmNamesRequest,
+        bursar.v1.nodes_pb2.SlurmNamesResponse,
+    ]
+    """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
+    that the caller may not see are left out.
+    """
+
     Drain: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.DrainRequest,
         bursar.v1.types_pb2.Node,
@@ -92,6 +100,14 @@ class NodesAsyncStub:
         bursar.v1.types_pb2.Node,
     ]
     """One node."""
+
+    SlurmNames: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.SlurmNamesRequest,
+        bursar.v1.nodes_pb2.SlurmNamesResponse,
+    ]
+    """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
+    that the caller may not see are left out.
+    """
 
     Drain: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.DrainRequest,
@@ -157,6 +173,16 @@ class NodesServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
         """One node."""
+
+    @abc.abstractmethod
+    def SlurmNames(
+        self,
+        request: bursar.v1.nodes_pb2.SlurmNamesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.SlurmNamesResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.SlurmNamesResponse]]:
+        """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
+        that the caller may not see are left out.
+        """
 
     @abc.abstractmethod
     def Drain(

@@ -10,7 +10,7 @@ from typing import Final
 from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
-from bursar_policies.specs import PPM, BudgetSpec, CostModelSpec, Document, PriceBookSpec
+from bursar_policies.specs import PPM, BudgetSpec, CostModelSpec, Document, PriceBookSpec, Pricing
 from bursard.events import (
     BudgetClosed,
     Event,
@@ -23,6 +23,7 @@ from bursard.events import (
 from bursard.state.admission import check_currency
 from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
+from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import by_marks, in_force, open_account
 
 OF_A_KIND_MAX: Final = 2_000
@@ -47,9 +48,10 @@ def apply_documents(
     Raises:
         StaleVersion: a document names a version that is not the one in force.
         BudgetExceeded: a hard limit below what is already settled and held.
-        InvalidRequest: more documents of a kind than a site may have.
+        InvalidRequest: more documents of a kind than a site may have; a name of SlurmNames in two of them.
     """
     _check_number(state, documents)
+    check_names(state, documents)
     changed, opened = [], list[Event]()
     live = by_marks(state)
     for document in documents:
@@ -132,7 +134,7 @@ def _check_effective(document: Document, where: str, now: int) -> None:
             f"{where}: effective_at {format_instant(at)} has passed, and the past is never repriced; leave"
             " it out to apply the document from now on"
         )
-    if not isinstance(document.spec, CostModelSpec | PriceBookSpec):
+    if not isinstance(document.spec, Pricing):
         raise NotBuilt(
             f"{where}: effective_at in the future is built for PriceBook and CostModel only; leave it out"
             f" and apply the {document.kind} when it shall hold"

@@ -10,7 +10,7 @@ import msgspec
 from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import QueueKey
-from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec
+from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing
 from bursard.events import (
     BudgetClosed,
     BudgetOpened,
@@ -40,7 +40,7 @@ def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applie
         elif record.spec is None:
             # Neither it nor the version before: that one was replaced.
             _end(state, record.kind, record.name, record.effective_at)
-        elif not isinstance(record.spec, PlacementPolicySpec):
+        elif isinstance(record.spec, Pricing):
             document = Document(record.kind, record.name, record.spec)
             state.priced.append(PriceDocument(document, record.version, record.effective_at))
     _policies_changed(state, budgets)
