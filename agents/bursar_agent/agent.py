@@ -33,6 +33,9 @@ GRACE_US = 30_000_000
 START_OVERDUE_US = 5_000_000
 """A start takes milliseconds; its report may be lost, the files are not."""
 
+PROBE_INTERVAL_US = 5_000_000
+"""Between two looks at directories that could not be written."""
+
 BUSY_MEMBERS = 8
 
 WAITING_MAX = 64
@@ -110,6 +113,9 @@ class Agent:
         self.epoch = epoch
         self.meter_interval_us = METER_INTERVAL_US
         self.heartbeat_interval_us = HEARTBEAT_INTERVAL_US
+        self.trouble = ""
+        """What keeps members from being started here, as it was found last."""
+        self._probed_at_us = now_boot_us
         self._spend_lease_us = spend_lease_us
         self._ledger_seen_at_us = now_boot_us
         self._connected = False
@@ -169,7 +175,10 @@ class Agent:
             case s.SpoolFailed():
                 # Counters are cumulative: telling them without a copy on disk can only help.
                 note = s.Note(f"usage {event.usage.seq} not spooled: {event.problem}")
-                return [note, s.SendUsage(event.usage)] if self._connected else [note]
+                told = [s.SendUsage(event.usage)] if self._connected else []
+                return [note, s.Probe(), *told]
+            case s.Probed():
+                return self._probed(event)
             case s.AckReceived():
                 return self._acked(event)
             case s.StopAsked():
@@ -183,7 +192,7 @@ class Agent:
             case s.LogAsked():
                 return self._log(event.range)
             case s.Connected():
-                return [s.SendHello(self.epoch, self.truths(), event.now_boot_us)]
+                return [s.SendHello(self.epoch, self.truths(), event.now_boot_us, self.trouble)]
             case s.Welcomed():
                 return self._welcomed(event)
             case s.Disconnected():
@@ -232,6 +241,19 @@ class Agent:
         out.append(s.ResendUsage(self._acked_seq))
         return out
 
+    def _probed(self, event: s.Probed) -> list[Instruction]:
+        """Told before any end that it explains. What waits its turn goes back: it could not start either."""
+        self._probed_at_us = event.now_boot_us
+        if event.trouble == self.trouble:
+            return []
+        self.trouble = event.trouble
+        out: list[Instruction] = [s.SendCondition(event.trouble)] if self._connected else []
+        out.append(s.Note(event.trouble or "members can be started again"))
+        if event.trouble:
+            for key in list(self._waiting):
+                out += self._take_back(self._runs[key], event.trouble)
+        return out
+
     # --- starting -------------------------------------------------------------------------------
 
     def _assigned(self, event: s.Assigned) -> list[Instruction]:
@@ -253,6 +275,8 @@ class Agent:
                     assignment.key,
                     f"assignment for boot {assignment.boot_id} refused: this boot is {self.boot_id}",
                 )
+            elif self.trouble:
+                out += self._refuse(assignment.key, self.trouble)
             else:
                 run = Run(assignment.key, self.boot_id, Phase.STARTING)
                 run.checkpoint_signal = assignment.checkpoint_signal
@@ -493,6 +517,9 @@ class Agent:
                 out.append(s.ReadMeters(tuple(self._live)))
         if self._start_overdue(now):
             out.append(s.ReadTruth())
+        if self.trouble and now - self._probed_at_us >= PROBE_INTERVAL_US:
+            self._probed_at_us = now
+            out.append(s.Probe())
         if self._connected and not self._unacked:
             self._ledger_seen_at_us = now
         lease = self._spend_lease_us

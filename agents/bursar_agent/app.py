@@ -45,6 +45,7 @@ from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.spool import Spool
 from bursar_agent.statedir import Forgotten, LogEnd, StateDir
 from bursar_agent.steps import Steps
+from bursar_agent.writable import Writable
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class App:
             remembered = self._state.remembered()
             self._instance = self._state.instance(RandomIds())
             run = self._state.run_directory()
+            self._writable = Writable(settings.state_dir)
             self._devices = Devices(gpus, self._state, clock, self._boot_id)
             self._devices.resume()
         except OSError as problem:
@@ -142,7 +144,13 @@ class App:
             cgroup_root=os.pathsep.join(cgroups.roots) or None,
         )
         self._members = Members(
-            self._runner, self._state, Accounts(os.geteuid()), self._boot_id, self._emit, self._devices
+            self._runner,
+            self._state,
+            Accounts(os.geteuid()),
+            self._boot_id,
+            self._emit,
+            self._devices,
+            self._look,
         )
         self._progress = ProgressFiles(self._runner.read_progress, self._clock.boot_us)
         await self._runner.open()
@@ -159,6 +167,7 @@ class App:
         self._devices.keep({(truth.attempt_id, truth.rank) for truth in kept})
         last = spool.last.counters if spool.last else ()
         self._emit(s.Adopted(kept, last, self._state.signals()))
+        await self._look()
         log.info(
             "agent ready",
             extra={
@@ -177,6 +186,8 @@ class App:
             s.StartMembers: lambda i: self._members.start(i),
             s.StopMember: lambda i: self._members.stop(i),
             s.LimitMember: lambda i: self._members.limit(i),
+            s.SendCondition: link.send_condition,
+            s.Probe: lambda _: self._tasks.spawn(self._look(), "probe"),
             s.SendLimitTaken: link.send_limit_taken,
             s.SendStarted: link.send_started,
             s.SendExited: lambda i: link.send_exited(i, gather=self._core.busy),
@@ -285,6 +296,8 @@ class App:
         self._probing.shutdown(wait=False)
         if hasattr(self, "_devices"):
             self._devices.close()
+        if hasattr(self, "_writable"):
+            self._writable.close()
         if hasattr(self, "_progress"):
             self._progress.close()
         if hasattr(self, "_spooling"):
@@ -338,6 +351,11 @@ class App:
             raise StoreUnavailable(
                 f"{self._state.path}: the epoch cannot be written ({problem.strerror}); free the disk"
             ) from None
+
+    async def _look(self) -> None:
+        """Try our own directories and tell the core."""
+        found = await self._writable.trouble()
+        self._emit(s.Probed(self._clock.boot_us(), found))
 
     def _read_meters(self, instruction: s.ReadMeters) -> None:
         wanted = set(instruction.keys)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -43,6 +43,8 @@ LOG_REPLY_BYTES_MAX = 512 << 10
 
 LOG_READS_MAX = 4
 _LOG_SCAN_BYTES = 1 << 20
+DOUBT_S = 1.0
+"""Between two tries to read which members were marked."""
 RESEND_PAUSE_EVERY = 200
 """Records sent in one go before others get a turn."""
 
@@ -86,8 +88,11 @@ class Members:
         boot_id: str,
         emit: Emit,
         devices: Devices,
+        look: Callable[[], Awaitable[None]],
     ) -> None:
+        """`look`: try whether our own directories can be written, and tell the core what is found."""
         self._runner = runner
+        self._look = look
         self._devices = devices
         self._state = state
         self._accounts = accounts
@@ -130,7 +135,9 @@ class Members:
             return
         key = (event.report.attempt_id, event.report.rank)
         end = s.MemberEnded(*key, self._with_progress(key, exit_of(event.report)))
-        if self._devices.holds(key):
+        if not end.exit.started or event.report.end_cause == EndCause.NODE_LOST.value:
+            self.tasks.spawn(self._ended_after_look(end), "look-before-end")
+        elif self._devices.holds(key):
             self.tasks.spawn(self._ended(end), "energy-of-end")
         else:
             self._emit(end)
@@ -165,6 +172,11 @@ class Members:
     async def _ended(self, end: s.MemberEnded) -> None:
         key = (end.attempt_id, end.rank)
         self._emit(s.MemberEnded(*key, with_energy(end.exit, await self._devices.ended(key))))
+
+    async def _ended_after_look(self, end: s.MemberEnded) -> None:
+        """It was no job's fault: what our directories have to do with it is told before."""
+        await self._look()
+        await self._ended(end)
 
     async def _with_rest(self, truth: s.Truth) -> s.Truth:
         if truth.exit is None:
@@ -204,18 +216,32 @@ class Members:
             await self._read_truth()
 
     async def _start_in_doubt(self, requests: Sequence[StartRequest], problem: str) -> None:
-        """The launcher failed under us: what it has marked on disk counts, the rest never ran."""
+        """The launcher failed under us: what it has marked on disk counts, the rest never ran. As long as the
+        marks cannot be read, nobody knows.
+        """
         log.error("starts failed", extra={"members": len(requests), "problem": problem})
-        truths = await self.truths()
+        truths = await self._readable_truths()
+        while truths is None:
+            await asyncio.sleep(DOUBT_S)
+            truths = await self._readable_truths()
         self._emit(s.TruthRead(truths))
         marked = {(truth.attempt_id, truth.rank) for truth in truths}
         for request in requests:
             if (request.attempt_id, request.rank) not in marked:
                 self._not_started(request.attempt_id, request.rank, problem)
 
+    async def _readable_truths(self) -> tuple[s.Truth, ...] | None:
+        try:
+            return await self.truths()
+        except OSError as failed:
+            log.error("marks cannot be read", extra={"problem": failed.strerror or str(failed)})
+            await self._look()
+            return None
+
     def _not_started(self, attempt_id: str, rank: int, message: str) -> None:
         exit = Exit(cause=EndCause.START_FAILED, message=message, started=False)
-        self._emit(s.MemberEnded(attempt_id, rank, exit))
+        end = s.MemberEnded(attempt_id, rank, exit)
+        self.tasks.spawn(self._ended_after_look(end), "look-before-end")
 
     async def _read_truth(self) -> None:
         self._emit(s.TruthRead(await self.truths()))

@@ -295,7 +295,7 @@ class StateDir:
         if os.path.lexists(folder) and not folder.is_dir():
             aside(folder, NotADirectoryError("it is no directory"))
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if ".damaged-" in path.name:
+            if ".damaged-" in path.name or path.name.startswith("."):
                 continue
             try:
                 attempt_id, _, rank = path.name.rpartition(".")

@@ -213,6 +213,13 @@ class SpoolFailed(msgspec.Struct, frozen=True):
     problem: str
 
 
+class Probed(msgspec.Struct, frozen=True):
+    """Our own directories were tried: what keeps members from being started here; empty: nothing."""
+
+    now_boot_us: int
+    trouble: str
+
+
 class AckReceived(msgspec.Struct, frozen=True):
     """Usage up to here is in the ledger."""
 
@@ -255,6 +262,7 @@ Event = (
     | MeterRead
     | Spooled
     | SpoolFailed
+    | Probed
     | AckReceived
     | ForgetReceived
     | TruthRead
@@ -265,11 +273,22 @@ Event = (
 
 
 class SendHello(msgspec.Struct, frozen=True):
-    """Tell the full truth."""
+    """Tell the full truth. `trouble`: as in `SendCondition`."""
 
     epoch: int
     truths: tuple[Truth, ...]
     boot_us: int
+    trouble: str = ""
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Try whether our own directories can be written, then say `Probed`."""
+
+
+class SendCondition(msgspec.Struct, frozen=True):
+    """Tell what keeps members from being started here; empty: nothing any more."""
+
+    trouble: str
 
 
 class PersistEpoch(msgspec.Struct, frozen=True):
@@ -408,6 +427,8 @@ class Note(msgspec.Struct, frozen=True):
 
 Instruction = (
     SendHello
+    | Probe
+    | SendCondition
     | PersistEpoch
     | StartMembers
     | StopMember

@@ -191,12 +191,18 @@ def _nodes(state: State) -> Finding:
         for node in state.nodes.values()
         if node.mode == "quarantine"
     ]
+    problems += [
+        f"{node.facts.name} can start nothing: {node.trouble}"
+        for node in state.nodes.values()
+        if node.trouble
+    ]
     if not state.nodes:
         problems = ["no node has ever connected"]
     remedy = (
         "start bursar-agent there; its jobs, if any, go on meanwhile. One that is gone for good:"
         " `bursar node rm NODE`. A quarantined node gets no new work"
-        " until `bursar node resume NODE`"
+        " until `bursar node resume NODE`. One that can start nothing takes work again by itself once what it"
+        " names is mended there"
     )
     fine = f"all {len(state.nodes)} are in contact"
     found = _finding("nodes", problems, fine, remedy, names_work=False)

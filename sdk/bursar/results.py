@@ -25,6 +25,7 @@ class NodeState(StrEnum):
 
     UP = "up"
     SILENT = "silent"
+    UNWELL = "unwell"
     CORDONED = "cordoned"
     DRAINING = "draining"
     DRAINED = "drained"

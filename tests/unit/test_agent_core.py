@@ -555,3 +555,57 @@ def test_a_limit_of_a_daemon_that_was_replaced_is_not_obeyed() -> None:
     play(core, assigned(epoch=3), started())
     (note,) = core.handle(limited(epoch=2))
     assert note == s.Note("limit of epoch 2 refused: obeyed is 3", *A)
+
+
+# --- directories that cannot be written ---------------------------------------------------------
+
+
+def test_a_node_that_cannot_write_says_so_first_and_starts_nothing_until_it_can() -> None:
+    """
+    1. A member is assigned while nothing is known: it is started. Then the directories are found unwritable.
+    2. What comes now is refused with the reason, never tried; what runs goes on.
+    3. Once they can be written again that is told, and the next is started.
+    """
+    core = connected()
+    play(core, assigned(), started())
+    full = "its agent cannot write spool of its state directory: No space left on device"
+    assert play(core, s.Probed(SECOND, full)) == [s.SendCondition(full), s.Note(full)]
+    assert play(core, s.Probed(SECOND, full)) == []
+    (told,) = of(s.SendExited, play(core, assigned(("att_b", 0))))
+    assert told.exit == Exit(cause=EndCause.START_FAILED, message=full, started=False)
+    assert core.live() == ((A, 77),)
+    well = s.Note("members can be started again")
+    assert play(core, s.Probed(2 * SECOND, "")) == [s.SendCondition(""), well]
+    assert [type(i) for i in play(core, assigned(("att_c", 0)))] == [s.StartMembers]
+
+
+def test_what_waits_its_turn_goes_back_when_nothing_can_be_started() -> None:
+    core = connected()
+    play(core, assigned(), started(), assigned(("att_b", 0), after="att_a"))
+    (told,) = of(s.SendExited, play(core, s.Probed(SECOND, "full")))
+    assert (told.attempt_id, told.exit.cause, told.exit.message) == ("att_b", EndCause.PREEMPTED, "full")
+    assert of(s.StartMembers, play(core, ended())) == []
+
+
+def test_directories_are_tried_again_every_five_seconds_while_they_cannot_be_written() -> None:
+    core = connected()
+    assert of(s.Probe, play(core, s.Tick(100 * SECOND))) == []
+    play(core, s.Probed(100 * SECOND, "full"))
+    assert of(s.Probe, play(core, s.Tick(105 * SECOND - 1))) == []
+    assert of(s.Probe, play(core, s.Tick(105 * SECOND))) == [s.Probe()]
+    assert of(s.Probe, play(core, s.Tick(106 * SECOND))) == [], "the answer is awaited"
+    play(core, s.Probed(107 * SECOND, ""))
+    assert of(s.Probe, play(core, s.Tick(200 * SECOND))) == []
+
+
+def test_usage_that_cannot_be_spooled_has_the_directories_tried() -> None:
+    usage = s.Usage(1, BOOT, 5)
+    for core, told in ((agent(), []), (connected(), [s.SendUsage(usage)])):
+        out = play(core, s.SpoolFailed(usage, "No space left on device"))
+        assert out == [s.Note("usage 1 not spooled: No space left on device"), s.Probe(), *told]
+
+
+def test_a_hello_says_what_keeps_members_from_being_started() -> None:
+    core = agent()
+    assert play(core, s.Probed(0, "full")) == [s.Note("full")]
+    assert play(core, s.Connected(3)) == [s.SendHello(0, (), 3, "full")]

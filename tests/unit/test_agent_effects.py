@@ -97,6 +97,12 @@ class Bench:
         self.runner, self.devices = Runner(), Devices()
         self.events: list[Any] = []
         self.signals: list[Any] = []
+        self.looks: list[int] = []
+        """At our own directories: how much had been told before each."""
+
+        async def look() -> None:
+            self.looks.append(len(self.events))
+
         state = SimpleNamespace(remember_signal=lambda *words: self.signals.append(words))
         self.members = Members(
             self.runner,
@@ -105,6 +111,7 @@ class Bench:
             "boot-1",
             self.events.append,
             self.devices,  # type: ignore[arg-type]
+            look,
         )
 
     async def settled(self) -> None:
@@ -207,6 +214,42 @@ def test_when_the_launcher_fails_what_it_marked_counts_and_the_rest_never_ran(pr
         await bench.settled()
         assert [type(event) for event in bench.events] == [s.TruthRead, s.MemberEnded]
         assert bench.events[1] == not_started(2, "it is gone")
+
+    play(story)
+
+
+def test_as_long_as_the_marks_cannot_be_read_nobody_is_said_not_to_have_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(effects, "DOUBT_S", 0)
+
+    async def story(bench: Bench) -> None:
+        shut = [NotADirectoryError(20, "Not a directory")] * 3
+
+        async def adopt() -> list[AttemptTruth]:
+            if shut:
+                raise shut.pop()
+            return []
+
+        bench.runner.adopt = adopt  # type: ignore[method-assign]
+        bench.runner.problems = [OSError("it is gone")]
+        bench.members.start(s.StartMembers((order(1),), 3))
+        await bench.settled()
+        assert bench.events == [s.TruthRead(()), not_started(1, "it is gone")]
+        assert bench.looks == [0, 0, 0, 1], "at each failure, and before the end is told"
+
+    play(story)
+
+
+@pytest.mark.parametrize(("cause", "looks"), [("start_failed", [0]), ("node_lost", [0]), ("failed", [])])
+def test_before_an_end_that_was_no_fault_of_its_job_is_told_the_directories_are_tried(
+    cause: str, looks: list[int]
+) -> None:
+    async def story(bench: Bench) -> None:
+        report = msgspec.structs.replace(REPORT, end_cause=cause)
+        bench.members.heard(Ended(report))
+        await bench.settled()
+        assert (bench.events, bench.looks) == ([s.MemberEnded("att_1", 0, effects.exit_of(report))], looks)
 
     play(story)
 

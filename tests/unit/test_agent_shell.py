@@ -97,6 +97,7 @@ STOP = s.StopMember(attempt_id="att_1", rank=0, cause="cancelled", grace_us=5, s
         (s.SendUsage(USAGE), [("link.flush_starts",), ("link.send", ("usage", USAGE))]),
         (s.SendHeartbeat(9), [("link.send", ("heartbeat", 9))]),
         (s.ReadTruth(), [("members.read_truth",)]),
+        (s.SendCondition("full"), [("link.send_condition", s.SendCondition("full"))]),
         (s.PersistEpoch(5, 6), [("state.persist", 5, 6)]),
     ],
 )

@@ -87,6 +87,7 @@ SAID: dict[str, Callable[[str], Any]] = {
     "hello without an end": lambda path: wire.hello(s.SendHello(0, (), 0), own(NodeFacts, path), "b", "v"),
     "started": lambda path: wire.started(own(s.SendStarted, path)),
     "limit_taken": lambda path: wire.limit_taken(own(s.SendLimitTaken, path)),
+    "condition": lambda path: wire.condition(own(s.SendCondition, path)),
     "exited": lambda path: wire.exited(own(s.SendExited, path)),
     "one end": lambda path: wire.exits([wire.exited(own(s.SendExited, path))]),
     "two ends": lambda path: wire.exits([wire.exited(own(s.SendExited, path + at)) for at in "ab"]),
@@ -148,8 +149,8 @@ def test_every_message_that_an_agent_can_say_is_tried_here() -> None:
         "log_end",
     }
     assert said == {
-        "exited", "exits", "heartbeat", "hello", "limit_taken", "log_reply", "started", "step", "telemetry",
-        "telemetry_message", "usage",
+        "condition", "exited", "exits", "heartbeat", "hello", "limit_taken", "log_reply", "started", "step",
+        "telemetry", "telemetry_message", "usage",
     }  # fmt: skip
 
 

@@ -6,8 +6,14 @@ import msgspec
 import pytest
 
 from bursar.clock import SECOND_US
+from bursar.errors import InvalidRequest
 from bursar.model import EndCause, JobState
+from bursard import doctor
+from bursard.access.identity import Identity, Role
+from bursard.events import NodeCondition
 from bursard.fleet.testing import FACTS, World
+from bursard.fleet.words import Condition
+from bursard.services.views import node_state, reason_of_node
 from bursard.state import image
 from bursard.state.decide import nodes
 
@@ -147,3 +153,83 @@ def test_what_its_own_words_keep_from_starting_is_no_fault_of_the_node() -> None
             for attempt in list(world.state.attempts.values()):
                 world.exited_of(attempt, cause, started=cause is EndCause.FAILED, message=named)
         assert world.node().mode == mode
+
+
+FULL = "its agent cannot write spool of its state directory: No space left on device"
+
+
+def test_a_node_that_can_start_nothing_gets_no_work_and_ends_no_job_until_it_can_again() -> None:
+    """
+    1. Eight jobs are on their way to a node whose disk is full. It says so, and that none could start.
+    2. All of them are back in the queue, as often as it takes, and none of it counts against the node.
+    3. It gets nothing more, also after a restart of the daemon, until it says that it can again.
+    """
+    world = World()
+    node = world.backend.connect(FACTS)
+    jobs = [world.submit() for _ in range(8)]
+    for _ in range(5):
+        world.fleet.condition(world.node(), Condition(""))
+        later(world)
+        assert len(world.node().live) == 8
+        world.fleet.condition(world.node(), Condition(FULL))
+        assert world.fail_to_start() == 8
+        world.clock.advance(601 * SECOND_US)
+    assert {job.state for job in jobs} == {JobState.PENDING}
+    assert (world.node().mode, world.node().not_started) == ("open", [])
+    assert (node_state(world.node()), world.node().trouble) == ("unwell", FULL)
+    saved = image.decode(image.encode(world.state, world.engine.now()))
+    assert (saved.nodes[node.id].trouble, bool(saved.cluster.ready[node.row])) == (FULL, False)
+    later(world)
+    assert not world.node().live
+    world.fleet.condition(world.node(), Condition(""))
+    later(world)
+    assert (node_state(world.node()), len(world.node().live)) == ("up", 8)
+
+
+def test_a_condition_that_is_known_already_writes_nothing() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    for trouble in ("", FULL, FULL, "another", "another", "", ""):
+        world.fleet.condition(world.node(), Condition(trouble))
+    world.writer.flush()
+    told = [event.trouble for event in world.events if isinstance(event, NodeCondition)]
+    assert told == [FULL, "another", ""]
+    assert len(world.node().misbehaved["could start nothing"]) == 1
+
+
+def test_a_node_that_can_start_nothing_again_and_again_is_quarantined() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    for _ in range(5):
+        world.fleet.condition(world.node(), Condition(FULL))
+        world.fleet.condition(world.node(), Condition(""))
+    assert world.node().mode == "open"
+    world.fleet.condition(world.node(), Condition(FULL))
+    assert world.node().reason == "it could start nothing 6 times in 10 minutes"
+
+
+def test_what_a_node_says_of_its_condition_is_one_line_and_its_own_hello_says_it_anew() -> None:
+    """An agent that comes back says how it is: nothing of what it said before is kept."""
+    world = World()
+    world.backend.connect(FACTS)
+    world.fleet.condition(world.node(), Condition("a\nb" + "x" * 900))
+    assert world.node().trouble == "a b" + "x" * 497
+    world.fleet.condition(world.node(), Condition("\n"))
+    assert world.node().trouble == "it does not say why"
+    with pytest.raises(InvalidRequest, match=r"condition\.trouble: at most 4000 characters"):
+        world.fleet.condition(world.node(), Condition("x" * 4001))
+    world.backend.disconnect("n-1")
+    world.backend.connect(FACTS)
+    assert (world.node().trouble, node_state(world.node())) == ("", "up")
+
+
+def test_why_a_node_takes_no_work_is_shown_and_the_doctor_names_it() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    world.fleet.condition(world.node(), Condition(FULL))
+    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN)) == FULL
+    [found] = [one for one in doctor.check_state(world.state) if one.check == "nodes"]
+    assert (found.ok, found.message) == (False, f"n-1 can start nothing: {FULL}")
+    world.engine.commit(nodes.scheduling(world.node(), "cordon", "a new disk"), "root")
+    assert node_state(world.node()) == "cordoned"
+    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN)) == "a new disk"

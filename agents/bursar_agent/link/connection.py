@@ -129,6 +129,11 @@ class Link:
         """Tell what became of an order for another time limit; with the connection it is asked again."""
         self.send(wire.limit_taken(instruction))
 
+    def send_condition(self, instruction: s.SendCondition) -> None:
+        """Tell what keeps members from being started here, after the ends that were before."""
+        self.flush_ends()
+        self.send(wire.condition(instruction))
+
     def send_started(self, instruction: s.SendStarted) -> None:
         """Report a start, a moment later: an Exited that comes meanwhile says all of it.
 

@@ -90,6 +90,7 @@ def hello(
             log_cluster_id=log_end.cluster_id if log_end is not None else "",
             ahead=WAITING_MAX,
             takes_limits=True,
+            trouble=instruction.trouble,
         )
     )
     return [hello, *(pb.AgentMessage(truths=pb.AttemptTruths(attempts=page)) for page in others)]
@@ -130,6 +131,11 @@ def limit_taken(instruction: s.SendLimitTaken) -> pb.AgentMessage:
             problem=instruction.problem,
         )
     )
+
+
+def condition(instruction: s.SendCondition) -> pb.AgentMessage:
+    """What keeps members from being started here."""
+    return pb.AgentMessage(condition=pb.Condition(trouble=instruction.trouble))
 
 
 def exited(instruction: s.SendExited) -> pb.Exited:

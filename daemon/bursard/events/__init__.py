@@ -8,6 +8,7 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 from __future__ import annotations
 
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
+from bursard.events.condition import NodeCondition
 from bursard.events.union import (
     AttemptEnded,
     AttemptPlaced,
@@ -108,6 +109,7 @@ __all__ = [
     "MemberStarted",
     "NewerSchema",
     "NodeBooted",
+    "NodeCondition",
     "NodeConnected",
     "NodeEnrolled",
     "NodeMetered",

@@ -17,6 +17,7 @@ import msgspec
 from bursar.model import Progress
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import union as e
+from bursard.events.condition import NodeCondition
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -101,6 +102,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineGone: _shape("machine_id billed_until reason"),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMisbehaved: _shape("node_id how job_id"),
+    NodeCondition: _shape("node_id trouble"),
     e.NodeRemoved: _shape("node_id name"),
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),

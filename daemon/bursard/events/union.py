@@ -20,6 +20,7 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.specs import Spec
+from bursard.events.condition import NodeCondition
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -771,6 +772,7 @@ Event = (
     | NodeScheduling
     | NodeQuarantined
     | NodeMisbehaved
+    | NodeCondition
     | NodeRemoved
     | NodeMetered
     | ChargesCorrected

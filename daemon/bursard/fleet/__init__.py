@@ -12,6 +12,7 @@ from bursard.fleet.fleet import Fleet
 from bursard.fleet.link import AgentLink, LogAsk, MeterNow, Outgoing, UsageAck
 from bursard.fleet.words import (
     Assign,
+    Condition,
     Counter,
     Exited,
     Forget,
@@ -33,6 +34,7 @@ __all__ = [
     "Agents",
     "Assign",
     "Backend",
+    "Condition",
     "Counter",
     "Exited",
     "Fleet",

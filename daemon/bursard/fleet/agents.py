@@ -23,6 +23,7 @@ from bursard.fleet.hellos import Hellos
 from bursard.fleet.link import AgentLink, MeterNow, UsageAck
 from bursard.fleet.words import (
     Assign,
+    Condition,
     Exited,
     Forget,
     Heartbeat,
@@ -48,7 +49,7 @@ FENCED_MAX = 3
 FENCED_STEP_MAX = 65_536
 """How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
 
-Report = Started | Exited | LimitTaken | Usage | Heartbeat
+Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition
 
 
 class LogBehind(StoreUnavailable):
@@ -239,6 +240,8 @@ class Agents:
                 self._usage(link, node, word)
             case Heartbeat():
                 self._heartbeat(link, node, word)
+            case Condition():
+                self.fleet.condition(node, word)
 
     def carry(self, link: AgentLink, frame: StepFrame) -> None:
         """A piece of a step goes to the other member, if both are live members of one attempt.

@@ -21,6 +21,7 @@ from bursar.model import COUNT_MAX, SECONDS_MAX, EndCause, EnergySource, Exit, N
 from bursar.model.constraints import PLACE_FIELDS
 from bursard.events import ExitReport
 from bursard.fleet.words import (
+    Condition,
     Exited,
     Heartbeat,
     Hello,
@@ -91,6 +92,7 @@ def hello(word: Hello) -> None:
         len(word.log_hash) == (32 if word.log_seq else 0), "log_hash", "32 bytes with a log_seq, else none"
     )
     _form(_OPTIONAL_ID, word.log_cluster_id, "log_cluster_id", "a cluster's id")
+    condition(Condition(word.trouble), "trouble")
     _require(len(word.truths) <= TRUTHS_MAX, "attempts", f"at most {TRUTHS_MAX}")
     _once(((truth.attempt_id, truth.rank) for truth in word.truths), "attempts")
     for truth in word.truths:
@@ -175,6 +177,12 @@ def limit_taken(word: LimitTaken) -> str:
     longest = f"at most {MESSAGE_CHARS_MAX} characters"
     _require(len(word.problem) <= MESSAGE_CHARS_MAX, "limit_taken.problem", longest)
     return _kept(word.problem) or ("it does not say why" if word.problem else "")
+
+
+def condition(word: Condition, field: str = "condition.trouble") -> str:
+    """What keeps a node from starting anything, fit to be kept: one line, cut; empty for nothing."""
+    _require(len(word.trouble) <= MESSAGE_CHARS_MAX, field, f"at most {MESSAGE_CHARS_MAX} characters")
+    return _kept(word.trouble) or ("it does not say why" if word.trouble else "")
 
 
 def exited(word: Exited) -> ExitReport:

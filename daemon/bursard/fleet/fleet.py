@@ -39,6 +39,7 @@ from bursard.fleet.environment import job_environment
 from bursard.fleet.outputs import output_files
 from bursard.fleet.words import (
     Assign,
+    Condition,
     Exited,
     Forget,
     Hello,
@@ -367,6 +368,7 @@ class Fleet:
             self._misbehaved(node, conduct.BOOTED)
         if kind_changed:
             self._misbehaved(node, conduct.KIND_CHANGED)
+        self.condition(node, Condition(word.trouble))
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
 
@@ -523,6 +525,11 @@ class Fleet:
         """A node gives a reading of its boot clock."""
         self._heard_boot(node, boot_us)
 
+    def condition(self, node: NodeRecord, word: Condition) -> None:
+        """What keeps a node from starting anything. What is known already changes nothing."""
+        events = conduct.condition(node, door.condition(word), self.engine.now())
+        self.engine.commit(events, f"node:{node.facts.name}")
+
     def started(self, node: NodeRecord, word: Started) -> None:
         """A member runs. What is known already, or is over, changes nothing."""
         door.started(word)
@@ -596,8 +603,10 @@ class Fleet:
         self, node: NodeRecord, attempt: AttemptRecord, said: ExitReport, kept: ExitReport
     ) -> list[Event]:
         """What an end tells about its node. What its job's own words keep from starting is no such end: that
-        is told as `failed`.
+        is told as `failed`; and a node that says itself that it can start nothing gets nothing meanwhile.
         """
+        if node.trouble and kept.cause is EndCause.START_FAILED:
+            return []
         if said.cause is EndCause.NODE_LOST and kept.cause is not EndCause.NODE_LOST:
             return conduct.misbehaved(node, conduct.LOST, self.engine.now())
         if kept.cause is not EndCause.START_FAILED or attempt.stop_cause is not None:

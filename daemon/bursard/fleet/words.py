@@ -142,6 +142,12 @@ class LimitTaken(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """What keeps a node from starting anything, in its words; empty: nothing any more."""
+
+    trouble: str
+
+
 class Counter(msgspec.Struct, frozen=True):
     """How long one member has held its share so far."""
 
@@ -185,6 +191,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         instance: tells a node that comes back from another of the same name.
         epoch: the highest that was ever obeyed there.
         takes_limits: it knows orders for another time limit; else it must get none.
+        trouble: what keeps it from starting anything; empty: nothing.
         ahead: members it will hold that wait for another's share; 0: it must get none.
         log_seq, log_hash: the end of the log of `log_cluster_id` as it was told there; 0: never.
     """
@@ -201,3 +208,4 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     log_cluster_id: str = ""
     ahead: int = 0
     takes_limits: bool = False
+    trouble: str = ""

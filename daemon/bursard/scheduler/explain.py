@@ -182,7 +182,7 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
         if mask is not None and not mask[row]:
             return NodeVerdict(name, False, rule.name, rule.why_not(nodes, row, table.ask))
     if not nodes.ready[row]:
-        return NodeVerdict(name, False, "ready", "it is down, draining, cordoned or quarantined")
+        return NodeVerdict(name, False, "ready", "it is down, unwell, draining, cordoned or quarantined")
     state = world.free.state(row)
     if table.fits(world.packing, row):
         return NodeVerdict(name, True, "", "fits now")

@@ -164,7 +164,7 @@ def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reaso
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
             f"needs {want} with {ask}; {one} could hold it but {away} of them "
-            f"{'is' if away == 1 else 'are'} not ready (down, draining, cordoned or quarantined)",
+            f"{'is' if away == 1 else 'are'} not ready (down, unwell, draining, cordoned or quarantined)",
             "bring a node back (bursar nodes shows why each is away)",
             tuple(facts),
         )

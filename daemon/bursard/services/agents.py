@@ -21,6 +21,7 @@ from bursard.fleet import (
     AgentLink,
     Agents,
     Assign,
+    Condition,
     Counter,
     Exited,
     Forget,
@@ -280,6 +281,7 @@ def _hello(wire: pb.Hello) -> Hello:
         log_cluster_id=wire.log_cluster_id,
         ahead=wire.ahead,
         takes_limits=wire.takes_limits,
+        trouble=wire.trouble,
     )
 
 
@@ -317,6 +319,10 @@ def _heartbeat(wire: pb.Heartbeat) -> Heartbeat:
     return Heartbeat(wire.boot_us)
 
 
+def _condition(wire: pb.Condition) -> Condition:
+    return Condition(wire.trouble)
+
+
 def _log_answer(wire: pb.LogReply) -> LogAnswer:
     marks = tuple((mark.offset, mark.after_us) for mark in wire.marks)
     return LogAnswer(
@@ -330,4 +336,5 @@ _READ: Mapping[str, Callable[[Any], Report]] = {
     "exited": _exited,
     "usage": _usage,
     "heartbeat": _heartbeat,
+    "condition": _condition,
 }

@@ -205,6 +205,8 @@ def _away(node: NodeRecord) -> str:
     name, state, why = node.facts.name, node_state(node), reason_of_node(node, caller())
     if state == "quarantined":
         return f"quarantined: {why}; `bursar node resume {name}` once that is understood"
+    if state == "unwell":
+        return f"unwell: {why}; it takes work again by itself once that is mended"
     if state == "silent":
         return "down: its agent is not in contact"
     if state != "up":

@@ -461,7 +461,9 @@ def node_state(node: NodeRecord) -> str:
         return "silent"
     if node.mode == "drain":
         return "draining" if node.live else "drained"
-    return "cordoned" if node.mode == "cordon" else "up"
+    if node.mode == "cordon":
+        return "cordoned"
+    return "unwell" if node.trouble else "up"
 
 
 def sample_view(
@@ -515,9 +517,10 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
 
 
 def reason_of_node(node: NodeRecord, seen_by: Identity) -> str:
-    """Why it takes no work: an operator's words, or those of the daemon that put it into quarantine."""
-    named = node.mode == "quarantine" and not allowed(seen_by, Action.SEE_JOBS)
-    reason = unnamed(node.reason) if named else node.reason
+    """Why it takes no work: words of an operator, of the daemon that put it into quarantine, or its own."""
+    told = node.reason if node.mode != "open" else node.trouble
+    named = node.mode in ("quarantine", "open") and not allowed(seen_by, Action.SEE_JOBS)
+    reason = unnamed(told) if named else told
     # An older log holds reasons of any length.
     return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - 1] + "…"
 

@@ -260,6 +260,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         misbehaved: by kind (`decide.conduct`), when, the newest `TIMES_KEPT`.
         not_started: jobs that could not be started there, since the last one that was; `user:NAME` for all of
             one who has no account there.
+        trouble: what it says keeps it from starting anything; empty: nothing.
     """
 
     id: str
@@ -286,6 +287,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     open: dict[str, HourCharge] = {}
     misbehaved: dict[str, list[int]] = {}
     not_started: list[str] = []
+    trouble: str = ""
 
     @property
     def doubtful(self) -> bool:

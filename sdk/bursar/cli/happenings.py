@@ -47,6 +47,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-scheduling": "{actor} set node {node_id} to {mode}{reasoned}",
     "node-quarantined": "node {node_id} gets no new work: {reason}",
     "node-misbehaved": "node {node_id} misbehaved{withjob}: {how}",
+    "node-condition": "node {node_id} {condition}",
     "node-removed": "node {name} is gone for good",
     METERING: "node {node_id} was metered",
     "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
@@ -121,6 +122,9 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "inforce": f"; {format_duration(data['time_limit_us'])} are in force"
         if data.get("time_limit_us")
         else "",
+        "condition": f"gets no work for now: {data['trouble']}"
+        if data.get("trouble")
+        else "can start jobs again",
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",

@@ -29,6 +29,7 @@ STATE_STYLES: Final = {
     "CANCELLED": "dim",
     "up": "green",
     "silent": "red",
+    "unwell": "red",
     "cordoned": "yellow",
     "draining": "yellow",
     "drained": "yellow",

@@ -31,6 +31,7 @@ class AgentMessage(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     TRUTHS_FIELD_NUMBER: builtins.int
     LIMIT_TAKEN_FIELD_NUMBER: builtins.int
+    CONDITION_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -53,6 +54,8 @@ class AgentMessage(google.protobuf.message.Message):
     def truths(self) -> global___AttemptTruths: ...
     @property
     def limit_taken(self) -> global___LimitTaken: ...
+    @property
+    def condition(self) -> global___Condition: ...
     def __init__(
         self,
         *,
@@ -67,10 +70,11 @@ class AgentMessage(google.protobuf.message.Message):
         step: global___StepFrame | None = ...,
         truths: global___AttemptTruths | None = ...,
         limit_taken: global___LimitTaken | None = ...,
+        condition: global___Condition | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken", "condition"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -148,6 +152,7 @@ class Hello(google.protobuf.message.Message):
     AHEAD_FIELD_NUMBER: builtins.int
     ATTEMPTS_FOLLOW_FIELD_NUMBER: builtins.int
     TAKES_LIMITS_FIELD_NUMBER: builtins.int
+    TROUBLE_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -171,6 +176,8 @@ class Hello(google.protobuf.message.Message):
     """
     takes_limits: builtins.bool
     """it knows `Limit`; an agent that does not must get none"""
+    trouble: builtins.str
+    """as in `Condition`"""
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -192,9 +199,10 @@ class Hello(google.protobuf.message.Message):
         ahead: builtins.int = ...,
         attempts_follow: builtins.int = ...,
         takes_limits: builtins.bool = ...,
+        trouble: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol", "takes_limits", b"takes_limits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol", "takes_limits", b"takes_limits", "trouble", b"trouble"]) -> None: ...
 
 global___Hello = Hello
 
@@ -640,6 +648,24 @@ class Counter(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cpu_us", b"cpu_us", "held_us", b"held_us", "rank", b"rank"]) -> None: ...
 
 global___Counter = Counter
+
+@typing.final
+class Condition(google.protobuf.message.Message):
+    """What keeps this node from starting anything, said whenever that changes: it gets no work meanwhile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TROUBLE_FIELD_NUMBER: builtins.int
+    trouble: builtins.str
+    """in words; empty: nothing any more"""
+    def __init__(
+        self,
+        *,
+        trouble: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["trouble", b"trouble"]) -> None: ...
+
+global___Condition = Condition
 
 @typing.final
 class Heartbeat(google.protobuf.message.Message):

@@ -1072,7 +1072,7 @@ class Node(google.protobuf.message.Message):
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     id: builtins.str
     state: builtins.str
-    """up | silent | cordoned | draining | drained"""
+    """up | silent | unwell | cordoned | draining | drained | quarantined"""
     cpu_free_milli: builtins.int
     memory_free_bytes: builtins.int
     rate_nanos_per_hour: builtins.int
@@ -1082,7 +1082,7 @@ class Node(google.protobuf.message.Message):
     jobs: builtins.int
     last_seen_at: builtins.int
     reason: builtins.str
-    """why cordoned or drained"""
+    """why it takes no work"""
     agent_version: builtins.str
     @property
     def facts(self) -> global___NodeFacts: ...

@@ -138,13 +138,13 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
 
 def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord, members: list[Ended]) -> bool:
     """Could it not start on a node that started nothing of others either, or that lost it before it began?
-    Then it is tried again, a few times: a node that starts nothing must not end all that was sent there.
+    Then it is tried again, a few times: a node that starts nothing must not end all that was sent there. As
+    often as that happens where the node itself says that it cannot start anything: it gets no more work then.
     """
-    doubtful = any(
-        state.nodes[member.alloc.node_id].doubtful
-        for member in attempt.members
-        if member.report is None or member.report.cause is EndCause.START_FAILED
-    )
+    failed = [m for m in attempt.members if m.report is None or m.report.cause is EndCause.START_FAILED]
+    if any(state.nodes[member.alloc.node_id].trouble for member in failed):
+        return True
+    doubtful = any(state.nodes[member.alloc.node_id].doubtful for member in failed)
     before = sum(one.cause is EndCause.START_FAILED for one in job.attempts)
     unbegun = any(one.report.unbegun for one in members)
     return (doubtful or unbegun) and before < START_TRIES_MAX - 1

@@ -13,7 +13,7 @@ from typing import Final
 
 from bursar.clock import SECOND_US
 from bursar.model.ends import NO_ACCOUNT
-from bursard.events import Event, NodeMisbehaved, NodeQuarantined
+from bursard.events import Event, NodeCondition, NodeMisbehaved, NodeQuarantined
 from bursard.state.records import JobRecord, NodeRecord
 
 BOOTED: Final = "was booted"
@@ -21,8 +21,10 @@ KIND_CHANGED: Final = "changed its kind of devices"
 LOST: Final = "lost what ran there"
 NOT_STARTED: Final = "could not start"
 
+UNWELL: Final = "could start nothing"
+
 WINDOW_US = 600 * SECOND_US
-MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5}
+MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5, UNWELL: 5}
 """So often within `WINDOW_US`, and not once more."""
 START_FAILURES_MAX = 5
 """Jobs in a row that could not be started, with none in between that was."""
@@ -36,8 +38,16 @@ def not_started(node: NodeRecord, job: JobRecord, message: str, at: int) -> list
     return misbehaved(node, NOT_STARTED, at, counted)
 
 
+def condition(node: NodeRecord, trouble: str, at: int) -> list[Event]:
+    """It says what keeps it from starting anything, or, empty, that nothing does any more."""
+    if trouble == node.trouble:
+        return []
+    events: list[Event] = [NodeCondition(node.id, trouble)]
+    return events if node.trouble or not trouble else [*events, *misbehaved(node, UNWELL, at)]
+
+
 def misbehaved(node: NodeRecord, how: str, at: int, job_id: str = "") -> list[Event]:
-    """It did this now: `BOOTED`, `KIND_CHANGED`, `LOST`, or `NOT_STARTED` with the job."""
+    """It did this now: `BOOTED`, `KIND_CHANGED`, `LOST`, `UNWELL`, or `NOT_STARTED` with the job."""
     if how == NOT_STARTED and job_id in node.not_started:
         return []
     events: list[Event] = [NodeMisbehaved(node.id, how, job_id)]

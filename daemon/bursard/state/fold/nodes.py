@@ -7,6 +7,7 @@ import msgspec
 from bursard.events import (
     Charge,
     NodeBooted,
+    NodeCondition,
     NodeConnected,
     NodeMetered,
     NodeMisbehaved,
@@ -101,6 +102,13 @@ def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied
     refresh(state, node)
 
 
+def condition(state: Tables, event: NodeCondition, at: int, applied: Applied) -> None:
+    """It cannot start anything, or can again."""
+    node = state.nodes[event.node_id]
+    node.trouble = event.trouble
+    refresh(state, node)
+
+
 def removed(state: Tables, event: NodeRemoved, at: int, applied: Applied) -> None:
     """It is gone for good. The last row of the columns takes its place, so that they stay short."""
     node = state.nodes.pop(event.node_id)
@@ -158,7 +166,7 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
 
 def refresh(state: Tables, node: NodeRecord) -> None:
     """May new work go there? A doubtful node gets one job, and the next when that one has started."""
-    ready = node.connected and node.mode == "open"
+    ready = node.connected and node.mode == "open" and not node.trouble
     if ready and node.doubtful:
         ready = all(state.attempts[key].members[rank].started_at for key, rank in node.live.items())
     state.cluster.set_ready(node.row, ready)
