@@ -1,18 +1,24 @@
-function _bursar_completion;
-    set -l response (env _BURSAR_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) bursar);
+function _bursar_completion
+    set -l token (commandline -ct)
+    # Of `--flag=value` the value alone is completed.
+    set -l flag (string match -r -- '^--[^=]+=' "$token")
+    set -l typed (commandline -cp | string collect)
+    for line in (env _BURSAR_COMPLETE=fish_complete COMP_WORDS="$typed" COMP_CWORD="$token" bursar)
+        set -l item (string split -m 1 , -- $line)
+        switch $item[1]
+            case dir
+                for found in (__fish_complete_directories "$item[2]")
+                    echo "$flag$found"
+                end
+            case file
+                for found in (__fish_complete_path "$item[2]")
+                    echo "$flag$found"
+                end
+            case plain
+                echo "$flag$item[2]"
+        end
+    end
+end
 
-    for completion in $response;
-        set -l metadata (string split "," $completion);
-
-        if test $metadata[1] = "dir";
-            __fish_complete_directories $metadata[2];
-        else if test $metadata[1] = "file";
-            __fish_complete_path $metadata[2];
-        else if test $metadata[1] = "plain";
-            echo $metadata[2];
-        end;
-    end;
-end;
-
-complete --no-files --command bursar --arguments "(_bursar_completion)";
+complete --no-files --command bursar --arguments "(_bursar_completion)"
 

@@ -192,7 +192,12 @@ def test_an_unknown_price_is_said_and_rates_are_per_hour() -> None:
 @pytest.mark.parametrize("code", ReasonCode)
 def test_a_narrow_table_of_jobs_never_cuts_or_drops_the_reason(columns_max: int, code: ReasonCode) -> None:
     row = view.job(job(number=123, state="PENDING"))
-    row |= {"name": "a-name-that-is-much-too-long", "array": None, "reason": {"code": str(code)}}
+    row |= {
+        "name": "a-name-that-is-much-too-long",
+        "array": None,
+        "reason": {"code": str(code)},
+        "lineage": {},
+    }
     head, line, *below = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
     assert max(map(len, (head, line, *below))) <= columns_max
     if "NAME" in head:
@@ -204,6 +209,16 @@ def test_a_narrow_table_of_jobs_never_cuts_or_drops_the_reason(columns_max: int,
     assert line.endswith(str(code))
     assert "NAME" in head or (columns_max == 40 and len(code) > 9)
     assert "job_" not in line
+
+
+@pytest.mark.parametrize("columns_max", [40, 80])
+def test_a_narrow_table_of_tasks_tells_them_apart(columns_max: int) -> None:
+    rows = [
+        view.job(job(number=12, parent_id="job_1", array_index=index, state="FAILED")) for index in (3, 999)
+    ]
+    shown = table_text(rows, jobs.JOB_COLUMNS, columns_max).splitlines()
+    assert max(map(len, shown)) <= columns_max
+    assert [line.split()[0] for line in shown if "FAILED" in line] == ["12[3]", "12[999]"]
 
 
 @pytest.mark.parametrize("columns_max", [40, 80])

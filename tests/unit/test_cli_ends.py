@@ -67,6 +67,67 @@ def test_a_follower_sees_a_rank_that_ended_before_its_siblings_started(
     assert [request.rank for name, request in fake.requests if name == "Jobs/Logs"] == [0, 1]
 
 
+def tries(number: int, state: str, **last: Any) -> types.Job:
+    """A job whose first attempt failed, which its second one follows."""
+    first = types.Attempt(
+        id="att_1", number=1, state="ENDED", members=MEMBERS[:1], started_at=5, end_cause="node_lost",
+        exit_code=4, message="node n1 was lost",
+    )  # fmt: skip
+    attempts = [first, types.Attempt(id="att_2", number=2, members=MEMBERS[:1], started_at=6)][:number]
+    return types.Job(id="job_1", number=12, state=state, attempts=attempts, **last)
+
+
+@pytest.mark.parametrize("words", ["run --follow -- true", "run --wait -- true", "wait 12", "logs -f 12"])
+def test_whoever_waits_hears_once_how_each_attempt_ended(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = tries(1, "RUNNING")
+    running.attempts[0].state = "RUNNING"
+    fake.answers |= {
+        "Jobs/Get": running,
+        "Jobs/Submit": pb.SubmitResponse(job=types.Job(id="job_1", number=12, state="PENDING")),
+        "Jobs/Watch": [running, tries(1, "PENDING"), tries(2, "RUNNING"), tries(2, "SUCCEEDED", exit_code=0)],
+    }
+    assert run(words.split()) == 0
+    told = capsys.readouterr().err
+    assert told.count("job 12: attempt 1 ended: node lost, exit code 4: node n1 was lost\n") == 1
+    assert "attempt 2 ended" not in told
+
+
+@pytest.mark.parametrize(("flag", "out"), [("--follow", LOG[0].data.decode()), ("--wait", "job_1\n")])
+def test_quiet_tells_nothing_of_the_way(
+    flag: str, out: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=types.Job(id="job_1", number=1, state="PENDING"))
+    assert run(["run", flag, "-q", "--", "true"]) == (7 if flag == "--follow" else 1)
+    assert capsys.readouterr() == (out, "")
+
+
+def test_a_task_is_called_by_its_array_and_its_index(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    task = types.Job(
+        id="job_1.3",
+        number=12,
+        parent_id="job_1",
+        array_index=3,
+        state="FAILED",
+        spec={"name": "sweep"},
+        end=END,
+    )
+    fake.answers |= {
+        "Jobs/Get": task, "Jobs/Watch": [task], "Jobs/Explain": pb.ExplainResponse(job=task),
+        "Jobs/Cancel": pb.JobsResponse(jobs=[task]), "Jobs/List": pb.ListJobsResponse(jobs=[task]),
+    }  # fmt: skip
+    for words, begin in (
+        ("show 12[3]", "job 12[3]  sweep  FAILED"), ("explain 12[3]", "job 12[3] sweep is FAILED"),
+        ("wait 12[3]", "job 12[3] sweep FAILED"), ("cancel 12[3]", "job 12[3] job_1.3 FAILED"),
+    ):  # fmt: skip
+        run(words.split())
+        said = capsys.readouterr()
+        assert (said.out or said.err).splitlines()[0] == begin
+    assert run(["ls", "--tasks", "12", "--columns", "number,state"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["12[3]", "FAILED"]
+
+
 @pytest.mark.parametrize("flag", ["--follow", "--wait"])
 def test_what_can_never_start_is_not_submitted_and_not_waited_for(
     flag: str, fake: Any, capsys: pytest.CaptureFixture[str]

@@ -110,6 +110,56 @@ def test_one_log_that_is_gone_leaves_the_others(fake: Any, capsys: pytest.Captur
     assert (shown.out, shown.err) == ("[0] x\n", "[7] it is gone\n")
 
 
+def gang_that_failed(**changed: Any) -> types.Job:
+    job = types.Job(end=types.End(cause="failed", rank=1, message="rank 1 of 2 failed"))
+    job.MergeFrom(GANG)
+    job.MergeFrom(types.Job(state="FAILED", **changed))
+    return job
+
+
+@pytest.mark.parametrize("words", ["job_1", "-f job_1", "-n 9 job_1"])
+def test_of_a_gang_that_failed_the_log_is_that_of_whoever_failed_first(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Get"] = gang_that_failed()
+    fake.answers["Jobs/Watch"] = [gang_that_failed()]
+    assert run(["logs", *words.split()]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["b1", "b2", "b3"]
+    assert shown.err == "rank 1, which failed first; --rank 0 or --rank all for others\n"
+
+
+def test_a_rank_that_is_asked_for_is_shown_without_a_word(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Get"] = gang_that_failed()
+    assert run(["logs", "--rank", "0", "job_1"]) == 0
+    assert capsys.readouterr() == ("a1\na2\n", "")
+    assert run(["logs", "--attempt", "1", "job_1"]) == 0  # the end is that of the newest attempt
+    assert capsys.readouterr() == ("a1\na2\n", "")
+
+
+def test_of_a_task_that_is_a_gang_the_log_is_that_of_whoever_failed_first(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = gang_that_failed(parent_id="job_2", array_index=3)
+    fake.answers["Jobs/List"] = pb.ListJobsResponse(jobs=[task])
+    assert said(capsys, "sweep[*]") == ["[3] b1", "[3] b2", "[3] b3"]
+
+
+@pytest.mark.parametrize("words", ["-f job_1", "-f --timestamps job_1", "-f sweep[*]"])
+def test_following_what_can_never_start_ends_with_the_reason_unless_it_is_queued(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = types.Reason(code="ExceedsNodeCapacity", message="no node has GPUs", remedy="add one")
+    stuck = types.Job(id="job_1", number=1, state="PENDING", reason=reason)
+    fake.answers["Jobs/Get"] = stuck
+    fake.answers["Jobs/Watch"] = [stuck, GANG]
+    assert run(["logs", *words.split()]) == 1
+    assert "job 1 cannot start: ExceedsNodeCapacity: no node has GPUs" in capsys.readouterr().err
+    assert run(["logs", "--queue", *words.split()]) == 0
+
+
 def test_following_several_shows_every_line_of_each(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(said(capsys, "-f", "--rank", "all", "1")) == ["0: a1", "0: a2", "1: b1", "1: b2", "1: b3"]
     assert sorted(said(capsys, "-f", "sweep[*]")) == ["[0] x", "[7] y"]

@@ -13,7 +13,7 @@ from bursar.cli.terminal import clean
 from bursar.cli.texts import end_lines
 from bursar.codec import view
 from bursar.errors import BursarError
-from bursar.model import ReasonCode
+from bursar.model import JobState, ReasonCode
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -33,16 +33,51 @@ def never_starts(job: Any) -> bool:
     return job.state == "PENDING" and job.reason.code in NEVER_STARTS
 
 
+def called(job: Any) -> str:
+    """What people call it: `12`, a task of an array `12[3]`. Of a message of `bursar.v1`."""
+    return f"{job.number}[{job.array_index}]" if job.parent_id else str(job.number)
+
+
+def cause_rank(job: Any) -> int:
+    """Whose log says why a job ended: of a gang the member that failed first. Of a message of `bursar.v1`."""
+    return job.end.rank if job.HasField("end") and job.end.HasField("rank") else 0
+
+
 class NeverStartsError(Exception):
     """What is waited for can never start as things are."""
 
     def __init__(self, job: Any) -> None:
-        reason = job.reason
+        reason, name = job.reason, called(job)
+        typed = f"'{name}'" if "[" in name else name
         super().__init__(
-            f"job {job.number} cannot start: {reason.code}: {clean(reason.message)}\n"
+            f"job {name} cannot start: {reason.code}: {clean(reason.message)}\n"
             f"remedy: {clean(reason.remedy)}\n"
-            f"it stays in the queue; `bursar cancel {job.number}` takes it out, --queue waits for it"
+            f"it stays in the queue; `bursar cancel {typed}` takes it out, --queue waits for it"
         )
+
+
+def attempt_end(attempt: Any) -> str:
+    """How an attempt ended that another one follows. Of a message of `bursar.v1`."""
+    code = (
+        f", exit code {attempt.exit_code}" if attempt.HasField("exit_code") and attempt.exit_code > 0 else ""
+    )
+    why = f": {clean(attempt.message)}" if attempt.message else ""
+    return f"attempt {attempt.number} ended: {attempt.end_cause.replace('_', ' ')}{code}{why}"
+
+
+class AttemptEnds:
+    """Says once of each attempt how it ended, while its job goes on."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, int] = {}
+
+    def tell(self, job: Any) -> None:
+        """Those that are new. Of the last one the end of the job says more."""
+        last = self._said.get(job.id, 0)
+        for attempt in job.attempts:
+            if attempt.number > last and attempt.state == "ENDED" and not JobState(job.state).terminal:
+                say(f"job {called(job)}: {attempt_end(attempt)}")
+                self._said[job.id] = attempt.number
 
 
 def tell_end(client: WireClient, job: Any, *, shown_rank: int | None = None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
-from bursar.cli.ends import NeverStartsError, never_starts
+from bursar.cli.ends import AttemptEnds, NeverStartsError, never_starts
 from bursar.cli.output import say
 from bursar.cli.progress import Progress
 from bursar.cli.terminal import LogPrinter
@@ -39,10 +39,13 @@ class Ask(NamedTuple):
 WHOLE: Final = Ask()
 
 
-def print_logs(client: WireClient, job: str, *, rank: int, follow: bool, ask: Ask) -> None:
-    """Print a member's log: what is there, or until the job has ended."""
+def print_logs(client: WireClient, job: str, *, rank: int, follow: bool, ask: Ask, queue: bool) -> None:
+    """Print a member's log: what is there, or until the job has ended.
+
+    Raises `NeverStartsError` when following one that can never start as things are, unless `queue`.
+    """
     if follow and not ask.attempt:
-        follow_job(client, client.get(job).id, rank=rank, ask=ask)
+        follow_job(client, client.get(job).id, rank=rank, ask=ask, queue=queue)
         return
     printer = LogPrinter(sys.stdout)
     for chunk in chunks_of(client, job, rank, ask.attempt, ask, follow=follow):
@@ -56,9 +59,9 @@ def follow_job(
 
     Raises `NeverStartsError` for one that can never start as things are, unless `queue`.
     """
-    printer, done = LogPrinter(sys.stdout), 0
+    printer, done, ends = LogPrinter(sys.stdout), 0, AttemptEnds()
     while True:
-        job = _next_attempt(client, job_id, done, queue)
+        job = _next_attempt(client, job_id, done, queue, ends)
         if not _has_log(job, done):
             return job
         number = job.attempts[-1].number
@@ -86,12 +89,14 @@ def _has_log(job: Any, done: int) -> bool:
     return last.started_at > 0 or any(member.started_at for member in last.members)
 
 
-def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool) -> Any:
+def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool, ends: AttemptEnds) -> Any:
     """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
     waited, progress = "", Progress()
     for job in watched(client, job_id):
         if job.array.size:
             progress.show(job, now())
+        if done:
+            ends.tell(job)
         if JobState(job.state).terminal or _has_log(job, done):
             progress.close()
             return job

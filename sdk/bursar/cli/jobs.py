@@ -10,7 +10,15 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import changing, connected, fail, listing, now, read_labels, read_since
-from bursar.cli.ends import NeverStartsError, log_text, never_starts, tell_end
+from bursar.cli.ends import (
+    AttemptEnds,
+    NeverStartsError,
+    called,
+    cause_rank,
+    log_text,
+    never_starts,
+    tell_end,
+)
 from bursar.cli.follow import Ask, print_logs
 from bursar.cli.groups import NearChoice, nearest
 from bursar.cli.output import Column, Output, Row, emit, emit_one, say
@@ -69,7 +77,7 @@ def _why(row: Row) -> str:
 
 
 JOB_COLUMNS = (
-    Column("number", right=True),
+    Column("number", show=texts.job_ref, right=True),
     Column("id", drop=9),
     Column("name", wrap=True, drop=1, least=JOB_NAME_LEAST),
     Column("project", shrink=True, drop=5),
@@ -162,7 +170,9 @@ def show(client: WireClient, job: str, output: Output) -> None:
 @click.command()
 @click.argument("job")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the job has ended.")
-@click.option("--rank", default="0", metavar="R|all", help="Which member of a gang.  [default: 0]")
+@click.option(
+    "--rank", metavar="R|all", help="Which member of a gang.  [default: the one that failed first, else 0]"
+)
 @click.option(
     "--attempt", type=click.IntRange(0, 2**32 - 1), default=0, help="Which attempt; else the newest."
 )
@@ -171,18 +181,22 @@ def show(client: WireClient, job: str, output: Output) -> None:
 )
 @click.option("--since", metavar="TIME", help="Only lines since then: 10m, 2026-11-01T08:00:00Z.")
 @click.option("--timestamps", is_flag=True, help="With the time of each line.")
+@click.option("--queue", is_flag=True, help="With -f: wait also for what can never start as things are.")
 @connected
 def logs(
     client: WireClient,
     job: str,
     follow: bool,
-    rank: str,
+    rank: str | None,
     attempt: int,
     lines: int | None,
     since: str | None,
     timestamps: bool,
+    queue: bool,
 ) -> None:
     """Print what a job wrote; of all tasks of an array with JOB[*], merged by time.
+
+    Of a gang that failed, what the member wrote that failed first.
 
     Example: bursar logs -n 100 --rank all last
     """
@@ -190,18 +204,30 @@ def logs(
 
     ask = Ask(attempt, lines or 0, read_since(since), timestamps)
     tasks = job.endswith(ALL_TASKS)
-    if rank != "all" and not (rank.isascii() and rank.isdecimal() and len(rank) <= 9):
+    if rank not in (None, "all") and not (rank.isascii() and rank.isdecimal() and len(rank) <= 9):
         raise InvalidRequest(f"--rank: {rank!r} is neither a number from 0 to 999999999 nor all")
-    if tasks and (attempt or rank != "0"):
+    if tasks and (attempt or rank is not None):
         raise InvalidRequest(f"--rank and --attempt are of one task: {job.removesuffix(ALL_TASKS)}[0]")
-    if not (tasks or timestamps or rank == "all"):
-        print_logs(client, job, rank=int(rank), follow=follow, ask=ask)
-        return
-    ranks = None if tasks else rank
-    if follow and not attempt:
-        follow_all(client, job, ask, ranks)
-    else:
-        print_all(client, job, ask, ranks)
+    if rank is None and not tasks:
+        rank = str(0 if attempt else _rank_to_read(client.get(job)))
+    try:
+        if not (rank is None or timestamps or rank == "all"):
+            print_logs(client, job, rank=int(rank), follow=follow, ask=ask, queue=queue)
+        elif follow and not attempt:
+            follow_all(client, job, ask, rank, queued=queue)
+        else:
+            print_all(client, job, ask, rank)
+    except NeverStartsError as found:
+        say(str(found))
+        raise fail(1) from None
+
+
+def _rank_to_read(job: Any) -> int:
+    """Of a gang the member that failed first, and that it is that one; else rank 0."""
+    rank = cause_rank(job)
+    if rank:
+        say(f"rank {rank}, which failed first; --rank 0 or --rank all for others")
+    return rank
 
 
 @click.command()
@@ -238,12 +264,15 @@ def wait(client: WireClient, jobs: tuple[str, ...], timeout: str | None, queue: 
     Example: bursar wait 12 13 --timeout 10m
     """
     seen: dict[str, Any] = {}
+    ends = AttemptEnds()
 
     def tell(job: Any) -> None:
         known = seen.get(job.id)
         seen[job.id] = job
+        if not output.quiet:
+            ends.tell(job)
         if (known is None or known.state != job.state) and not output.quiet:
-            say(" ".join(filter(None, (f"job {job.number}", clean(job.spec.name), job.state))))
+            say(" ".join(filter(None, (f"job {called(job)}", clean(job.spec.name), job.state))))
             if job.HasField("end") and not output.structured:
                 tell_end(client, job)
         left = [one for one in seen.values() if not JobState(one.state).terminal]
@@ -415,7 +444,7 @@ def report(jobs: Sequence[Any], output: Output) -> None:
     if output.structured or output.quiet or output.columns:
         emit(rows, JOB_COLUMNS, output)
         return
-    line: Callable[[Row], str] = lambda r: f"job {r['number']} {r['id']} {texts.state(r['state'])}"  # noqa: E731
+    line: Callable[[Row], str] = lambda r: f"job {texts.job_ref(r)} {r['id']} {texts.state(r['state'])}"  # noqa: E731
     for row in rows:
         held = row["reason"] and row["reason"]["code"] == "Held"
         sys.stdout.write(line(row) + (" held" if held else "") + "\n")

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
+from bursar.cli.ends import NeverStartsError, cause_rank, never_starts
 from bursar.cli.follow import Ask, chunks_of, watched
 from bursar.cli.output import say
 from bursar.cli.progress import Progress
@@ -110,10 +111,10 @@ def _of_ranks(job: Any, ranks: str, attempt: int = 0) -> list[Source]:
 
 
 def _of_tasks(tasks: Iterable[Any]) -> list[Source]:
-    """Rank 0 of the newest attempt of each task that has one."""
+    """The newest attempt of each task that has one: rank 0, of a gang that failed whoever failed first."""
     return [
         Source(
-            task.array_index, f"[{task.array_index}] ", task.id, 0, task.attempts[-1].number,
+            task.array_index, f"[{task.array_index}] ", task.id, cause_rank(task), task.attempts[-1].number,
             task.started_at or task.submitted_at,
         )
         for task in tasks
@@ -159,8 +160,11 @@ def _print(printer: LogPrinter, line: Line, timestamps: bool) -> None:
 # ------------------------------------------------------------------ following
 
 
-def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None) -> None:
-    """Print them as they grow, each line as it comes, until the job has ended."""
+def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None, *, queued: bool) -> None:
+    """Print them as they grow, each line as it comes, until the job has ended.
+
+    Raises `NeverStartsError` where it can never start as things are, unless `queued`.
+    """
     heard: queue.Queue[Any] = queue.Queue()
     room = threading.Semaphore(FOLLOWED_MAX)
     job_id = client.get(ref.removesuffix(ALL_TASKS)).id
@@ -179,6 +183,9 @@ def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None) -> Non
             open_logs -= 1
         else:
             over = JobState(word.state).terminal
+            if never_starts(word) and not queued:
+                progress.close()
+                raise NeverStartsError(word)
             if word.array.size:
                 progress.show(word, now())
             sources, since = _grown(client, word, ranks, since)

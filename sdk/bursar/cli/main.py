@@ -140,6 +140,10 @@ def cli(server: str | None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code of contract section 2."""
+    if "_BURSAR_COMPLETE" in os.environ:
+        from bursar.cli.shells import install
+
+        install()
     try:
         result = cli.main(list(arguments), prog_name="bursar", standalone_mode=False)
         sys.stdout.flush()

@@ -170,7 +170,9 @@ def completion(shell: str) -> None:
     from click.shell_completion import get_completion_class
 
     from bursar.cli.main import cli
+    from bursar.cli.shells import install
 
+    install()
     found = get_completion_class(shell)
     if found is None:
         raise InvalidRequest(f"there is no completion for {shell!r}")

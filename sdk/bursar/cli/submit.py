@@ -14,7 +14,7 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import changing_unless, connected, fail, listing, now
-from bursar.cli.ends import NEVER_STARTS, NeverStartsError, never_starts, tell_end
+from bursar.cli.ends import NEVER_STARTS, AttemptEnds, NeverStartsError, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
@@ -352,7 +352,7 @@ def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) 
     if not awaited:
         return
     try:
-        code, job = _await(client, job, manner)
+        code, job = _await(client, job, manner, quiet=output.quiet)
     except NeverStartsError as found:
         say(str(found))
         raise fail(1) from None
@@ -374,7 +374,8 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
     if manner.parsable:
         write_text(str(row["number"]))
     elif manner.follow:
-        say(line)
+        if not output.quiet:
+            say(line)
     elif output.structured or output.quiet:
         emit_one(row, output, str, columns=JOB_COLUMNS)
     else:
@@ -384,19 +385,21 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
             say(f"next: bursar {verb} {row['number']}")
 
 
-def _await(client: WireClient, job: Any, manner: Manner) -> tuple[int, Any]:
-    """Until the job has ended: the exit code, and the job."""
+def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tuple[int, Any]:
+    """Until the job has ended: the exit code, and the job. `quiet`: its way there is not told."""
     if manner.follow:
         ended = follow_job(client, job.id, queue=manner.queue)
         return exit_code(ended), ended
-    seen, progress = {"state": job.state}, Progress()
+    seen, progress, ends = {"state": job.state}, Progress(), AttemptEnds()
 
     def tell(change: Any) -> None:
-        if change.state != seen["state"]:
-            say(f"job {change.number} {change.state}")
-        seen["state"] = change.state
-        if change.array.size:
-            progress.show(change, now())
+        if not quiet:
+            ends.tell(change)
+            if change.state != seen["state"]:
+                say(f"job {change.number} {change.state}")
+            seen["state"] = change.state
+            if change.array.size:
+                progress.show(change, now())
         if never_starts(change) and not manner.queue:
             raise NeverStartsError(change)
 

@@ -194,7 +194,7 @@ def end_lines(end: Row) -> list[str]:
 def explain_text(view: Row, now: int) -> str:
     """Why a job is where it is."""
     job = view["job"]
-    words = (f"job {job['number']}", clean(job["name"]), f"is {state(job['state'])}")
+    words = (f"job {job_ref(job)}", clean(job["name"]), f"is {state(job['state'])}")
     lines = [" ".join(filter(None, words))]
     lines += end_lines(job["end"]) if job["end"] else reason_lines(view["reason"] or job["reason"])
     if view["placed_because"]:
@@ -230,6 +230,12 @@ BUDGET_AFTER = (
 # ------------------------------------------------------------------ job
 
 
+def job_ref(job: Row) -> str:
+    """What people call it: `12`, a task of an array `12[3]`."""
+    index = job["lineage"].get("array_index")
+    return str(job["number"]) if index is None else f"{job['number']}[{index}]"
+
+
 def state(name: str) -> str:
     """A state in its colour."""
     return paint(name, STATE_STYLES.get(name))
@@ -237,7 +243,7 @@ def state(name: str) -> str:
 
 def job_text(job: Row, now: int) -> str:
     """One job, whole."""
-    title = "  ".join(filter(None, (f"job {job['number']}", clean(job["name"]), state(job["state"]))))
+    title = "  ".join(filter(None, (f"job {job_ref(job)}", clean(job["name"]), state(job["state"]))))
     if job["simulated"]:
         title += "  (simulated devices)"
     pairs: list[Pair] = [
