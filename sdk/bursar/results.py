@@ -118,6 +118,7 @@ class Attempt(Result, frozen=True, kw_only=True):
 
     Attributes:
         places: one per rank, in rank order.
+        elapsed: as long as its place that was held and charged longest; None: none has begun.
         end_cause: why it ended; None while it lives.
         message: what the agent said of the end. placed_because: evidence for the placement.
         time_limit: what it may run for, and is held and billed by. wanted_time_limit: by the newest update,
@@ -130,6 +131,7 @@ class Attempt(Result, frozen=True, kw_only=True):
     places: tuple[Place, ...]
     started_at: datetime | None
     finished_at: datetime | None
+    elapsed: timedelta | None
     exit_code: int | None
     end_cause: EndCause | None
     message: str
@@ -226,6 +228,8 @@ class Job(Result, frozen=True, kw_only=True):
     """A job as it was when it was asked for; ask again to see it change.
 
     Attributes:
+        elapsed: held and charged by all of its attempts together, until now; of an array since its first task
+            began. None: it never began.
         end: how it ended; None while it has not.
         cost: until now, what runs since the last metering included; None: none of it has a known price.
         cost_settled: what is booked. cost_held: what budgets keep for it.
@@ -257,6 +261,7 @@ class Job(Result, frozen=True, kw_only=True):
     submitted_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    elapsed: timedelta | None
     exit_code: int | None
     end: End | None
     attempts: tuple[Attempt, ...]

@@ -92,6 +92,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "rights.GRANT_COLUMNS": (rights.GRANT_COLUMNS, view.grant(filled(access_pb2.RoleGrant))),
     "rights.SECRET_COLUMNS": (rights.SECRET_COLUMNS, view.secret(filled(access_pb2.Secret))),
     "submit.PLAN_COLUMNS": (submit.PLAN_COLUMNS, view.plan(filled(jobs_pb2.PlanResponse))),
+    "texts.ATTEMPT_COLUMNS": (
+        texts.ATTEMPT_COLUMNS,
+        {**view.attempt(filled(types_pb2.Attempt), "USD"), "where": "n1"},
+    ),
     "texts.BUDGET_AFTER": (texts.BUDGET_AFTER, view.budget_after(filled(jobs_pb2.BudgetAfter), "USD")),
 }
 LOCAL = {"backup", "misc", "local"}
@@ -144,32 +148,29 @@ def test_picked_json_has_the_names_and_values_of_csv(table: str, capsys: pytest.
 
 
 def test_elapsed_is_seconds_and_sorts_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    long = view.job(job(number=1, state="SUCCEEDED"))
-    [attempt] = long["attempts"]
-    brief = {**attempt, "nodes": [{**attempt["nodes"][0], "held_s": 0.0}]}
-    long["attempts"] = [{**attempt, "nodes": [{**attempt["nodes"][0], "held_s": 1.25}]}]
-    short = {**long, "number": 2, "finished_at": long["started_at"], "attempts": [brief]}
+    long = {**view.job(job(number=1, state="SUCCEEDED")), "elapsed_s": 1.25}
+    short = {**long, "number": 2, "elapsed_s": 0}
     output.emit([long, short], jobs.JOB_COLUMNS, Output(format="csv", sort_by="elapsed"))
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["number"], row["elapsed_s"]) for row in rows] == [("2", "0.00"), ("1", "1.25")]
 
 
-def test_a_job_ran_as_long_as_it_was_held_where_its_start_and_end_were_told_at_once() -> None:
-    row = view.job(job(number=1, state="SUCCEEDED"))
-    row["finished_at"] = row["attempts"][0]["finished_at"] = row["started_at"]
-    row["attempts"][0]["nodes"][0]["held_s"] = 0.009
+def test_a_list_and_show_tell_the_elapsed_time_of_the_job_and_of_each_attempt() -> None:
+    row = {**view.job(job(number=1, state="SUCCEEDED")), "elapsed_s": 0.009}
+    [attempt] = row["attempts"]
+    row["attempts"] = [{**attempt, "elapsed_s": 0.007}]
     [elapsed] = [column for column in jobs.JOB_COLUMNS if column.name == "elapsed"]
     assert (elapsed.of(row), elapsed.show and elapsed.show(row)) == (0.009, "9ms")
-    assert texts.ran_s(row["attempts"][0], AT) == 0.009
-    assert re.search(r"^  ran +9ms$", texts.job_text(row, AT), re.MULTILINE)
-    assert texts.ran_s({**row, "finished_at": None}, AT + 2_000_000) == 2.0
-    ended = {**row, "started_at": None}  # one of two members ended before the other had begun
-    assert texts.ran_s(ended, AT) == 0.009
-    assert texts.ran_s({**ended, "attempts": []}, AT) is None
+    text = texts.job_text(row)
+    assert re.search(r"^  elapsed +9ms$", text, re.MULTILINE)
+    assert re.search(r"ELAPSED.*\n.* 7ms ", text)
+    twice = texts.job_text({**row, "attempts": [attempt, attempt]})
+    assert re.search(r"^  elapsed +9ms, all attempts together$", twice, re.MULTILINE)
+    assert "elapsed  " not in texts.job_text({**row, "elapsed_s": None})
 
 
 def test_a_job_that_has_not_begun_has_no_elapsed_time(capsys: pytest.CaptureFixture[str]) -> None:
-    row = {**view.job(job(state="PENDING")), "started_at": None, "attempts": []}
+    row = {**view.job(job(state="PENDING")), "started_at": None, "elapsed_s": None, "attempts": []}
     found = cells(jobs.JOB_COLUMNS, row, capsys)
     assert (found["elapsed_s"], found["where"]) == ("", "")
 

@@ -97,7 +97,7 @@ def test_three_past_runs_say_what_is_expected_in_plan_and_show() -> None:
         _, [wire] = await site.ask("Jobs.Get", pb.GetJobRequest(job=job), token=site.token("ann", "admin"))
         shown = view.job(wire)
         assert amount(shown["cost"]["estimate_expected"]) == 7.5
-        assert "7.50 USD expected, at most" in job_text(shown, 0)
+        assert "7.50 USD expected, at most" in job_text(shown)
 
     play(story)
 

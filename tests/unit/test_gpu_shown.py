@@ -181,7 +181,7 @@ def test_a_running_job_is_shown_with_its_own_processes_and_devices_alone() -> No
     assert here.sample.gpu_energy_millijoules == 1_500
     assert (len(ended.gpus), len(silent.gpus)) == (0, 0)
     assert not ended.HasField("sample")
-    text = job_text(view.job(wire), 0)
+    text = job_text(view.job(wire))
     assert "n[1] idle: sm 0.03 %, utilization 18 %, 130 W" in text
     assert "n energy so far: 2 J, measured" in text
 
@@ -193,7 +193,7 @@ def test_memory_beyond_a_members_share_is_told(used: int | None, told: bool) -> 
     running.members[0].gpu_memory_share_bytes = 40
     wire = pb.Job(attempts=[running])
     add_samples(wire, lambda _: sample(attempts=(own,)))
-    assert ("more than its share of" in job_text(view.job(wire), 0)) is told
+    assert ("more than its share of" in job_text(view.job(wire))) is told
 
 
 def test_a_share_of_a_device_is_that_share_of_its_memory() -> None:

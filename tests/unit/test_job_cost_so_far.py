@@ -62,13 +62,13 @@ def test_a_running_job_shows_what_it_has_cost_so_far_as_an_estimate(at_a_desk: A
         desk.clock.advance(30 * SECOND_US)
         running = await shown(desk, ref)
         assert cost(running)[:2] == ("0", "0.03")
-        assert "~0.0300 USD so far (estimate; 0.00 USD settled)" in job_text(running, desk.engine.now())
+        assert "~0.0300 USD so far (estimate; 0.00 USD settled)" in job_text(running)
         assert "~0.0300 USD" in table_text([running], JOB_COLUMNS, None)
         desk.end_all()
         ended = await shown(desk, ref)
         assert cost(ended) == ("0.001", "0.001", None, "3.61")
         assert "~" not in table_text([ended], JOB_COLUMNS, None)
-        text = job_text(ended, desk.engine.now())
+        text = job_text(ended)
         assert re.search(r"cost +0.001000 USD\n", text)
         assert re.search(r"estimate +at most 3.61 USD\n", text)
 
@@ -154,7 +154,7 @@ def test_of_a_job_that_never_ran_no_estimate_is_made_up(at_a_desk: Any) -> None:
         await desk.verb("cancel", ref)
         ended = await shown(desk, ref)
         assert cost(ended) == ("0", "0", None, None)
-        assert "estimate" not in job_text(ended, desk.engine.now())
+        assert "estimate" not in job_text(ended)
 
     at_a_desk(story)
 

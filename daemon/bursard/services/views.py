@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from bursar.clock import HOUR_US, SECOND_US
+from bursar.clock import HOUR_US
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
@@ -23,6 +23,7 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.events.public import unnamed
 from bursard.ledger.metering import held_nanos
+from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
 from bursard.state.admission import cheapest_hold
@@ -45,8 +46,6 @@ MEMBERS_SHOWN = 20_000
 MEMBERS_IN_ROW = 256
 BUDGETS_IN_ROW = 32
 SAMPLE_ATTEMPTS_IN_ROW = 64
-OVERRUN_US: Final = 5 * SECOND_US
-"""How far past limit and grace an end may come: part of the most that an attempt can cost."""
 ROWS_BYTES_MAX = 1 << 20
 """Of the rows of one message. Rows are bounded, but 1000 of them can be too many."""
 
@@ -191,6 +190,8 @@ def job_view(
     )
     put_amounts(wire, settled_nanos=job.settled_nanos + state.corrected.get(job.id, 0))
     wire.spec.time_limit_us = state.time_limit_of(job.spec)  # a job without one gets the cluster's
+    if (elapsed_us := job_elapsed_us(job, now)) is not None:
+        wire.elapsed_us = elapsed_us
     if job.exit_code >= 0:
         wire.exit_code = job.exit_code
     if reason is not None:
@@ -202,7 +203,7 @@ def job_view(
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)
-        wire.attempts.extend(_attempt(state, attempt, sees_all) for attempt in _newest(job, most))
+        wire.attempts.extend(_attempt(state, attempt, sees_all, now) for attempt in _newest(job, most))
     _money(state, wire, job, form, now)
     private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
     if (end := end_view(job, private)) is not None:
@@ -292,13 +293,10 @@ def _unmetered(attempt: AttemptRecord, now: int) -> int:
     """What its live members have cost since each was charged last, if they ran until now; no more than they
     may run.
     """
-    most_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
     cost = 0
     for member in attempt.live():
-        held_us = min(now - member.started_at, most_us) if member.started_at else 0
-        if held_us > member.charged_us:
-            rates = member.alloc.rates
-            cost += held_nanos(rates, held_us) - held_nanos(rates, member.charged_us)
+        rates = member.alloc.rates
+        cost += held_nanos(rates, held_us(attempt, member, now)) - held_nanos(rates, member.charged_us)
     return cost
 
 
@@ -382,8 +380,8 @@ def _left_of(attempt: AttemptRecord) -> int | None:
     """Of an attempt: its worst case, less what was settled of it."""
     if not attempt.priced:
         return None
-    held_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
-    return max(attempt.rate * held_us // HOUR_US - attempt.settled_nanos, 0)
+    most_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
+    return max(attempt.rate * most_us // HOUR_US - attempt.settled_nanos, 0)
 
 
 def _left_waiting(state: State, job_class: JobClass, tasks: int) -> int | None:
@@ -406,7 +404,7 @@ def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
     return f"{member.node} ({problem})" if problem else member.node
 
 
-def _attempt(state: State, attempt: AttemptRecord, sees_all: bool) -> pb.Attempt:
+def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> pb.Attempt:
     wire = pb.Attempt(
         id=attempt.id,
         number=attempt.number,
@@ -422,6 +420,8 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool) -> pb.Attempt
     if waits:
         wire.wanted_time_limit_us = attempt.wanted_limit_us
         wire.limit_waits_for.extend(_waits_for(attempt, member) for member in waits)
+    if (elapsed_us := attempt_elapsed_us(attempt, now)) is not None:
+        wire.elapsed_us = elapsed_us
     if attempt.exit_code >= 0:
         wire.exit_code = attempt.exit_code
     for member in attempt.members:

@@ -43,14 +43,6 @@ def _waits(row: Row) -> bool:
     return bool(row["state"] == "PENDING")
 
 
-def _elapsed(row: Row) -> str:
-    return seconds_text(_elapsed_s(row))
-
-
-def _elapsed_s(row: Row) -> float | None:
-    return None if _waits(row) else texts.ran_s(row, now())
-
-
 def _nodes(row: Row) -> list[str]:
     if _waits(row):
         return []
@@ -85,7 +77,14 @@ JOB_COLUMNS = (
     Column("state"),
     Column("needs", "resources", _needs, drop=7),
     Column("where", "", _where, shrink=True, drop=6, value=_nodes),
-    Column("elapsed", "", _elapsed, right=True, drop=3, title="elapsed_s", value=_elapsed_s),
+    Column(
+        "elapsed",
+        "elapsed_s",
+        lambda row: seconds_text(row["elapsed_s"]),
+        right=True,
+        drop=3,
+        title="elapsed_s",
+    ),
     Column(
         "cost",
         "cost.accrued",
@@ -164,7 +163,7 @@ def show(client: WireClient, job: str, output: Output) -> None:
     Example: bursar show last -o json
     """
     row = view.job(client.get(job))
-    emit_one(row, output, lambda r: _with_log(client, texts.job_text(r, now()), r), columns=JOB_COLUMNS)
+    emit_one(row, output, lambda r: _with_log(client, texts.job_text(r), r), columns=JOB_COLUMNS)
 
 
 @click.command()

@@ -15,7 +15,6 @@ from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
 from bursar.cli.terminal import (
     STATE_STYLES,
-    age_s,
     age_text,
     clean,
     is_terminal,
@@ -241,7 +240,7 @@ def state(name: str) -> str:
     return paint(name, STATE_STYLES.get(name))
 
 
-def job_text(job: Row, now: int) -> str:
+def job_text(job: Row) -> str:
     """One job, whole."""
     title = "  ".join(filter(None, (f"job {job_ref(job)}", clean(job["name"]), state(job["state"]))))
     if job["simulated"]:
@@ -259,7 +258,7 @@ def job_text(job: Row, now: int) -> str:
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
         ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
-        ("ran", _ran(job, now)),
+        ("elapsed", _elapsed_text(job)),
         ("exit code", "" if job["exit_code"] is None else str(job["exit_code"])),
         *_money_pairs(job),
         ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
@@ -276,7 +275,7 @@ def job_text(job: Row, now: int) -> str:
     lines = [title, *why, pairs_text(pairs, "  ")]
     if job["attempts"]:
         rows = [{**each, "where": where_text(each["nodes"])} for each in job["attempts"]]
-        lines += ["", table_text(rows, _attempt_columns(now), 100)]
+        lines += ["", table_text(rows, ATTEMPT_COLUMNS, 100)]
         lines += [
             wrapped(f"attempt {each['number']}: {each['message']}", "  ")
             for each in (job["attempts"][:-1] if job["end"] else job["attempts"])
@@ -297,28 +296,11 @@ def _limit_waits(attempt: Row) -> str:
     return f"a time limit of {asked} is not yet taken by {waits}; until then {now} is held and billed by"
 
 
-def _ran(job: Row, now: int) -> str:
-    """Nothing of a job that waits for another attempt: each attempt's own line says how long that ran."""
-    if not job["started_at"] or job["state"] == "PENDING":
+def _elapsed_text(job: Row) -> str:
+    """What was held and charged; of several attempts, all of them together."""
+    if job["elapsed_s"] is None:
         return ""
-    return seconds_text(ran_s(job, now))
-
-
-def ran_s(row: Row, now: int) -> float | None:
-    """Seconds that a job or an attempt ran; where it has ended, as long as it was held and charged: the end
-    is the instant when that was told, later where an agent was away. Of a job that ran several times, from
-    its first start, and no less than its last attempt was held.
-    """
-    shown = age_s(row["started_at"], now, row["finished_at"])
-    if not row["finished_at"]:
-        return shown
-    attempts = row.get("attempts", [row])  # an attempt is the only one of its own
-    nodes = attempts[-1]["nodes"] if attempts else []
-    held = max((float(round(node["held_s"], 3)) for node in nodes), default=0.0)
-    # One member of a gang may end before another has begun: it never ran as a whole, and is paid for.
-    if held and (len(attempts) == 1 or shown is None):
-        return held
-    return None if shown is None else max(shown, held)
+    return seconds_text(job["elapsed_s"]) + (", all attempts together" if len(job["attempts"]) > 1 else "")
 
 
 def _needs_text(job: Row) -> str:
@@ -427,19 +409,14 @@ def _array_text(array: Row | None) -> str:
     return f"{plural(array['size'], 'task')}: {counts}"
 
 
-def _attempt_columns(now: int) -> tuple[Column, ...]:
-    return (
-        Column("attempt", "number", right=True),
-        Column("state"),
-        Column("where", shrink=True),
-        Column(
-            "ran",
-            show=lambda row: seconds_text(ran_s(row, now)),
-            right=True,
-        ),
-        Column("exit", "exit_code", right=True),
-        Column("end", "end_cause"),
-    )
+ATTEMPT_COLUMNS = (
+    Column("attempt", "number", right=True),
+    Column("state"),
+    Column("where", shrink=True),
+    Column("elapsed", "elapsed_s", lambda row: seconds_text(row["elapsed_s"]), right=True, title="elapsed_s"),
+    Column("exit", "exit_code", right=True),
+    Column("end", "end_cause"),
+)
 
 
 # ------------------------------------------------------------------ node, budget, server

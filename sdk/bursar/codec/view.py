@@ -88,6 +88,7 @@ def job(wire: types_pb2.Job) -> View:
         "submitted_at": instant(wire.submitted_at),
         "started_at": instant(wire.started_at),
         "finished_at": instant(wire.finished_at),
+        "elapsed_s": _elapsed_s(wire),
         "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
         "end": end(wire.end) if wire.HasField("end") else None,
         "attempts": [attempt(each, cash) for each in wire.attempts],
@@ -240,6 +241,7 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "nodes": [{**_member(each, currency), **_live(each)} for each in sorted(wire.members, key=_rank)],
         "started_at": instant(wire.started_at),
         "finished_at": instant(wire.finished_at),
+        "elapsed_s": _elapsed_s(wire),
         "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
         "end_cause": wire.end_cause or None,
         "message": wire.message,
@@ -248,6 +250,11 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "wanted_time_limit_s": seconds(wire.wanted_time_limit_us) if wire.wanted_time_limit_us else None,
         "limit_waits_for": list(wire.limit_waits_for),
     }
+
+
+def _elapsed_s(wire: types_pb2.Job | types_pb2.Attempt) -> int | float | None:
+    """Seconds that were held and charged; None of what never began."""
+    return seconds(wire.elapsed_us) if wire.HasField("elapsed_us") else None
 
 
 def _rank(member: types_pb2.Member) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from bursar.steps import listing
@@ -35,11 +35,7 @@ def _nodes(job: Row) -> list[str]:
 
 
 def _elapsed_s(job: Row) -> int:
-    if not job.get("started_at"):
-        return 0
-    ended = job.get("finished_at")
-    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)  # noqa: TID251  it shows a clock
-    return max(int((end - datetime.fromisoformat(job["started_at"])).total_seconds()), 0)
+    return int(job.get("elapsed_s") or 0)
 
 
 def _clock(seconds: int, short: bool) -> str:
@@ -73,16 +69,24 @@ def _task(job: Row) -> str:
     return str(job.get("id") or "").partition(".")[2]
 
 
+def _newest(job: Row) -> Row | None:
+    """Its newest attempt, unless it waits for another, for which its limit and time do not count."""
+    attempts = job.get("attempts") or []
+    return attempts[-1] if attempts and job["state"] != "PENDING" else None
+
+
 def _left(job: Row) -> str:
-    limit_s = int(job["time_limit_s"] or 0)
-    return _clock(max(limit_s - _elapsed_s(job), 0), True) if limit_s else "UNLIMITED"
+    attempt = _newest(job) or {"time_limit_s": job["time_limit_s"]}
+    limit_s = int(attempt["time_limit_s"] or 0)
+    return _clock(max(limit_s - _elapsed_s(attempt), 0), True) if limit_s else "UNLIMITED"
 
 
 def _end(job: Row) -> str:
-    limit_s = int(job["time_limit_s"] or 0)
-    if job["finished_at"] or not (job["started_at"] and limit_s):
+    attempt = _newest(job)
+    if job["finished_at"] or attempt is None or not (attempt["started_at"] and attempt["time_limit_s"]):
         return _moment(job["finished_at"])
-    return _moment((datetime.fromisoformat(job["started_at"]) + timedelta(seconds=limit_s)).isoformat())
+    limit = timedelta(seconds=int(attempt["time_limit_s"]))
+    return _moment((datetime.fromisoformat(attempt["started_at"]) + limit).isoformat())
 
 
 def _memory(job: Row) -> str:

@@ -584,6 +584,7 @@ class Attempt(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     WANTED_TIME_LIMIT_US_FIELD_NUMBER: builtins.int
     LIMIT_WAITS_FOR_FIELD_NUMBER: builtins.int
+    ELAPSED_US_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     state: builtins.str
@@ -598,6 +599,8 @@ class Attempt(google.protobuf.message.Message):
     """evidence for the placement"""
     wanted_time_limit_us: builtins.int
     """Another limit was asked for, and these nodes have not taken it yet; 0: none was, or all have."""
+    elapsed_us: builtins.int
+    """as long as its member that was held longest; unset: no member of it has begun"""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]: ...
     @property
@@ -618,9 +621,13 @@ class Attempt(google.protobuf.message.Message):
         why: builtins.str = ...,
         wanted_time_limit_us: builtins.int = ...,
         limit_waits_for: collections.abc.Iterable[builtins.str] | None = ...,
+        elapsed_us: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Attempt = Attempt
@@ -826,6 +833,7 @@ class Job(google.protobuf.message.Message):
     ESTIMATE_MAX_NANOS_WIDE_FIELD_NUMBER: builtins.int
     RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
     ACCRUED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    ELAPSED_US_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -862,6 +870,10 @@ class Job(google.protobuf.message.Message):
     """measured | modelled | simulated; empty: not known"""
     progress_problem: builtins.str
     """why what its file says now cannot be"""
+    elapsed_us: builtins.int
+    """Held and charged by all of its attempts together, until now; of an array since its first task began. Unset: it
+    never began.
+    """
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -939,9 +951,13 @@ class Job(google.protobuf.message.Message):
         estimate_max_nanos_wide: global___Amount | None = ...,
         rate_nanos_per_hour_wide: global___Amount | None = ...,
         accrued_nanos_wide: global___Amount | None = ...,
+        elapsed_us: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
