@@ -51,8 +51,14 @@ def _anybody(job: JobRecord) -> bool:
     return True
 
 
-def check_state(state: State, sees: Callable[[JobRecord], bool] = _anybody) -> list[Finding]:
-    """What memory can tell: nodes, devices, attempts, holds, budgets. `sees`: may the reader see this job?"""
+def check_state(
+    state: State, sees: Callable[[JobRecord], bool] = _anybody, now: int | None = None
+) -> list[Finding]:
+    """What memory can tell: nodes, devices, attempts, holds, budgets, policies.
+
+    Args:
+        sees: may the reader see this job? now: what is effective later is told by it; None: nobody asks.
+    """
     return [
         _nodes(state),
         _limits(state),
@@ -63,7 +69,7 @@ def check_state(state: State, sees: Callable[[JobRecord], bool] = _anybody) -> l
         _jobs(state),
         _ledger(state),
         _budgets(state),
-        _policies(state),
+        _policies(state, now),
     ]
 
 
@@ -131,7 +137,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "disk",
             [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else [],
             f"{free // 1_000_000_000} GB are free",
-            "free some space: below 64 MB new work is refused",
+            "free some space: below 64 MiB new work is refused",
             names_work=False,
         ),
     ]
@@ -227,8 +233,8 @@ def _prices(state: State) -> Finding:
     unpriced = [node.facts.name for node in state.nodes.values() if not node.price_id]
     return _finding(
         "prices",
-        [f"{name} has no price: what runs there costs an unknown amount" for name in unpriced],
-        "every node has a price",
+        [f"{name} has no price now: what runs there costs an unknown amount" for name in unpriced],
+        f"none of {plural(len(state.nodes), 'node')} is without a price now",
         "apply a CostModel for its pool or a PriceBook for its machine type",
         names_work=False,
     )
@@ -382,7 +388,14 @@ def _budgets(state: State) -> Finding:
     return _finding("budgets (B1)", problems, told, "raise the limit")
 
 
-def _policies(state: State) -> Finding:
+def _policies(state: State, now: int | None) -> Finding:
+    later = sorted(
+        (one.effective_at, f"{one.kind} {one.name} from {format_instant(one.effective_at)} on")
+        for one in state.policies.values()
+        if now is not None and one.effective_at > now
+    )
+    dated = "; ".join(["", *(told for _, told in later[:3])]).replace("; ", "; effective later: ", 1)
+    more = f" (and {len(later) - 3} more)" if len(later) > 3 else ""
     return _finding(
         "policies",
         [
@@ -390,6 +403,6 @@ def _policies(state: State) -> Finding:
             for one in state.policies.values()
             if one.spec is None
         ],
-        f"this version can read all {len(state.policies)}",
+        f"this version can read all {plural(len(state.policies), 'document')}{dated}{more}",
         "write it anew as this version reads it, and apply it: `bursar policy show NAME`, `policy apply`",
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bursar.clock import parse_instant
+from bursar.model import ShareRates
 from bursard import doctor
-from bursard.fleet.testing import World
+from bursard.events import NodePriced
+from bursard.fleet.testing import FACTS, World
 
 BUDGET = (
     "kind: Budget\nname: {name}\n"
@@ -13,8 +16,8 @@ BUDGET = (
 )
 
 
-def told(world: World, check: str) -> str:
-    [found] = [one for one in doctor.check_state(world.state) if one.check == check]
+def told(world: World, check: str, now: int | None = None) -> str:
+    [found] = [one for one in doctor.check_state(world.state, now=now) if one.check == check]
     assert found.ok
     return found.message
 
@@ -41,10 +44,35 @@ def test_only_hard_budgets_are_said_to_be_within_their_limits(budgets: list[str]
     assert told(world, "budgets (B1)") == message
 
 
-def test_documents_that_are_effective_later_are_not_said_to_be_in_force() -> None:
+def test_documents_that_are_effective_later_are_told_with_their_dates() -> None:
     world = World()
-    world.apply(
-        "kind: CostModel\nname: m\neffective_at: 2090-01-01T00:00:00Z\n"
-        "spec: {pool: p, node_capex: 400003 USD, useful_life: 5y}\n"
+    for name, at in (
+        ("m", "2090-01-01"),
+        ("n", "2089-01-01"),
+        ("o", ""),
+        ("p", "2091-05-01"),
+        ("q", "2092-01-01"),
+    ):
+        dated = f"effective_at: {at}T00:00:00Z\n" if at else ""
+        spec = f"spec: {{pool: {name}, node_capex: 400003 USD, useful_life: 5y}}\n"
+        world.apply(f"kind: CostModel\nname: {name}\n{dated}{spec}")
+    one = "this version can read all 5 documents"
+    assert told(world, "policies") == one
+    assert told(world, "policies", parse_instant("2091-05-01T00:00:00Z")) == (
+        f"{one}; effective later: CostModel q from 2092-01-01T00:00:00Z on"
     )
-    assert told(world, "policies") == "this version can read all 1"
+    assert told(world, "policies", parse_instant("2088-01-01T00:00:00Z")) == (
+        f"{one}; effective later: CostModel n from 2089-01-01T00:00:00Z on; CostModel m from"
+        " 2090-01-01T00:00:00Z on; CostModel p from 2091-05-01T00:00:00Z on (and 1 more)"
+    )
+
+
+def test_a_node_without_a_price_now_is_named_and_those_with_one_are_counted() -> None:
+    world = World()
+    assert told(world, "prices") == "none of 0 nodes is without a price now"
+    world.backend.connect(FACTS)
+    assert told(world, "prices") == "none of 1 node is without a price now"
+    world.engine.commit([NodePriced(world.node().id, "", ShareRates(0, 0, 0))], "bursard")
+    [found] = [one for one in doctor.check_state(world.state) if one.check == "prices"]
+    assert not found.ok
+    assert found.message == "n-1 has no price now: what runs there costs an unknown amount"

@@ -176,7 +176,9 @@ class EventsService(events_pb2_grpc.EventsServicer):
         identity = caller()
         await self.engine.durable()
         findings = doctor.check_state(
-            self.engine.state, lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user)
+            self.engine.state,
+            lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user),
+            self.engine.now(),
         )
         findings.append(doctor.check_clock(self.engine.clock))
         findings.append(doctor.check_secrets(self.engine.state, self._vault))

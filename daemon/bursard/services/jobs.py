@@ -229,8 +229,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         free = await asyncio.to_thread(self.engine.log.free_bytes)
         if free < FREE_BYTES_MIN:
             raise StoreUnavailable(
-                f"the disk under the daemon's state has {free // 1_000_000} MB left, less than the"
-                f" {FREE_BYTES_MIN // 1_000_000} MB kept for what is already accepted; free some space",
+                f"the disk under the daemon's state has {free >> 20} MiB left, less than the"
+                f" {FREE_BYTES_MIN >> 20} MiB kept for what is already accepted; free some space",
                 {"free_bytes": str(free)},
             )
         self._space_checked_at = now
