@@ -51,7 +51,7 @@ def parse_files(files: Iterable[tuple[str, str | bytes]]) -> tuple[Document, ...
     """
     documents: list[Document] = []
     collected: list[Faults] = []
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], tuple[str, int]] = {}
     for source, text in files:
         faults = Faults(source)
         collected.append(faults)
@@ -67,8 +67,10 @@ def parse_files(files: Iterable[tuple[str, str | bytes]]) -> tuple[Document, ...
                 continue
             key = (document.kind, document.name)
             if key in seen:
-                faults.add(root, f"{document.kind} {document.name} is given twice: {seen[key]}")
-            seen[key] = f"{source}:{root.line}"
+                first, line = seen[key]
+                where = f"line {line}" if first == source else f"{first}:{line}"
+                faults.add(root, f"{document.kind} {document.name} is given twice: {where}")
+            seen[key] = source, root.line
             documents.append(document)
     raise_if_any(*collected, error=PolicyInvalid)
     return tuple(documents)

@@ -12,8 +12,9 @@ from whole_site import Site, play
 from bursar.codec.bounds import TEXT_MAX, check_texts
 from bursar.errors import InvalidRequest
 from bursar.v1 import jobs_pb2, money_pb2, nodes_pb2, types_pb2
-from bursard.events import NodeScheduling
+from bursard.events import NodeScheduling, decode
 from bursard.state.decide.why import REASON_MAX, read_reason
+from bursard.store import EventFilter
 
 
 def test_a_text_is_as_long_as_a_path_and_not_longer() -> None:
@@ -52,6 +53,38 @@ def test_why_a_node_takes_no_work_is_a_line_of_at_most_500_printable_characters(
         assert site.engine.state.node_by_name("n1").mode == "open"  # type: ignore[union-attr]
         assert (await said("  rack   3 is hot ü💸 "))[1][0].reason == "rack 3 is hot ü💸"
         assert (await said("x" * 500))[1][0].reason == "x" * 500
+
+    play(story)
+
+
+def test_why_a_node_takes_work_again_is_kept_with_the_event_and_is_no_reason_against_it() -> None:
+    async def story(site: Site) -> None:
+        token, node = site.token("oz", "operator"), site.engine.state.node_by_name("n1")
+        assert node is not None
+        cordon = nodes_pb2.NodeModeRequest(node="n1", reason="a fan")
+        await site.ask("Nodes.Cordon", cordon, token=token)
+        long = nodes_pb2.NodeModeRequest(node="n1", reason="x" * 501)
+        assert (await site.ask("Nodes.Resume", long, token=token))[0][0] == "INVALID_ARGUMENT"
+        assert node.mode == "cordon"
+        again = nodes_pb2.NodeModeRequest(node="n1", reason="  fan   replaced")
+        _, (told,) = await site.ask("Nodes.Resume", again, token=token)
+        assert (told.state, told.reason, node.mode, node.reason) == ("up", "", "open", "")
+        kept = site.engine.views.events(0, 1000, EventFilter(kinds=("node-scheduling",)))
+        assert decode(kept[-1].payload) == NodeScheduling(node.id, "open", "fan replaced")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("", "document"), ("a.yaml", "a.yaml"), ("d" * 113 + "/a.yaml", "d" * 113 + "/a.yaml"),
+     ("d" * 4000 + "/a.yaml", "…" + "d" * 112 + "/a.yaml")],
+)  # fmt: skip
+def test_a_fault_names_a_file_of_a_long_path_by_its_end(name: str, told: str) -> None:
+    async def story(site: Site) -> None:
+        request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name=name, text=" ")])
+        (_, said), _ = await site.ask("Policies.Apply", request, token=site.token("root", "admin"))
+        assert said == f"{told}:1:1: holds no document; a policy has kind, name and spec"
 
     play(story)
 

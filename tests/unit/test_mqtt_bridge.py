@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
-from bursard.telemetry import mqtt
+from bursar.model import JobSpec
+from bursard.app import _bridge
+from bursard.events import AttemptPlaced, JobSubmitted, NodeScheduling
+from bursard.events.public import public
+from bursard.telemetry import LiveTelemetry, mqtt
 from bursard.telemetry.mqtt import MqttBridge
 
 
@@ -29,6 +36,28 @@ def test_an_address_says_where_and_as_whom(url: str, expected: tuple[object, ...
 def test_what_is_no_broker_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is not of the form mqtt://host:1883"):
         bridge(url)
+
+
+def test_the_broker_gets_the_public_form_of_an_event_and_nothing_else() -> None:
+    """Of which `tests/unit/test_events_public.py` looks at every field."""
+    engine = SimpleNamespace(state=SimpleNamespace(cluster_id="c1"), listeners=[])
+    settings = SimpleNamespace(telemetry_mqtt_url="mqtt://b")
+    made = _bridge(engine, LiveTelemetry(), settings)  # type: ignore[arg-type]
+    assert made is not None
+    [listener] = engine.listeners
+    secret = JobSpec(name="train", command=("python", "canary"), env=(("TOKEN", "canary"),))
+    for event in (
+        JobSubmitted("job_1", 1, "ann", secret, key="canary"),
+        AttemptPlaced(
+            attempt_id="att_2", job_id="job_1", members=(), time_limit_us=1, grace_us=1, currency="USD",
+            why="behind att_1", after="att_1",
+        ),
+        NodeScheduling("node_1", "cordon", "a fan"),
+    ):  # fmt: skip
+        listener(1, event, 1, "ann")
+        tag, payload = made._events.get_nowait()
+        assert (tag, payload) == (json.loads(payload)["type"], public(event))
+        assert b"canary" not in payload
 
 
 def test_events_wait_for_the_broker_and_those_beyond_its_room_are_dropped_and_counted(

@@ -138,6 +138,8 @@ def test_all_faults_of_all_files_come_at_once() -> None:
 def test_the_same_name_twice_is_refused_across_files() -> None:
     with pytest.raises(PolicyInvalid, match=r"Budget vision-monthly is given twice: a\.yaml:1"):
         parse_files([("a.yaml", BUDGET), ("b.yaml", BUDGET)])
+    with pytest.raises(PolicyInvalid, match=r"Budget vision-monthly is given twice: line 1$"):
+        parse_files([("a.yaml", f"{BUDGET}\n---\n{BUDGET}")])
 
 
 @pytest.mark.parametrize(

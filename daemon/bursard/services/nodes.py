@@ -137,10 +137,10 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     @after_room
     async def Resume(self, request: pb.NodeModeRequest, context: Any) -> types_pb2.Node:
-        """Open for work."""
+        """Open for work; the reason is kept with the event."""
         user = caller().name
-        node = self._find(request.node)
-        return await self._commit(node, decide.scheduling(node, "open", ""), user)
+        node, reason = self._find(request.node), read_reason(request.reason)
+        return await self._commit(node, decide.scheduling(node, "open", reason), user)
 
     @after_room
     async def Remove(self, request: pb.NodeRequest, context: Any) -> pb.RemoveNodeResponse:

@@ -30,6 +30,8 @@ from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
 
 SOURCES_MAX = 256
+SOURCE_CHARS = 120
+"""Of the name of a file, in each of its faults."""
 PROBLEM_CHARS_IN_ROW = 500
 Key = tuple[str, str]
 
@@ -156,7 +158,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             raise InvalidRequest("there is no document to apply; name at least one file")
         if len(request.sources) > SOURCES_MAX:
             raise InvalidRequest(f"{len(request.sources)} files are more than {SOURCES_MAX} at once")
-        files = [(source.name or "document", source.text) for source in request.sources]
+        files = [(_called(source.name), source.text) for source in request.sources]
         return await asyncio.to_thread(parse_files, files)
 
     def _key(self, request: pb.PolicyRequest) -> Key:
@@ -202,6 +204,13 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         told = [_policy(_of(history, after[key]), _change(old, after[key])) for key, old in before.items()]
         told[0].notes.extend(notes)
         return told
+
+
+def _called(name: str) -> str:
+    """A file as faults name it, of which an answer may hold many: a long path by its end."""
+    if len(name) > SOURCE_CHARS:
+        return f"…{name[1 - SOURCE_CHARS :]}"
+    return name or "document"
 
 
 def _keys(documents: tuple[Document, ...]) -> list[Key]:

@@ -168,14 +168,15 @@ def node_cordon(client: WireClient, name: str, reason: str, output: Output) -> N
 
 @node.command("resume")
 @click.argument("name")
+@click.option("--reason", default="", help="Kept in `events`.")
 @listing
 @changing
-def node_resume(client: WireClient, name: str, output: Output) -> None:
+def node_resume(client: WireClient, name: str, reason: str, output: Output) -> None:
     """Let a node take work again.
 
-    Example: bursar node resume gpu-07
+    Example: bursar node resume gpu-07 --reason "fan replaced"
     """
-    _emit_node(client.resume(name), output, _mode_text)
+    _emit_node(client.resume(name, reason=reason), output, _mode_text)
 
 
 @node.command("rm")

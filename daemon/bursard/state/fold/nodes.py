@@ -80,7 +80,8 @@ def silent(state: Tables, event: NodeSilent, at: int, applied: Applied) -> None:
 def scheduling(state: Tables, event: NodeScheduling, at: int, applied: Applied) -> None:
     """May new work go there?"""
     node = state.nodes[event.node_id]
-    node.mode, node.reason = event.mode, event.reason
+    # What is said of a node is why it takes no work: why it does again is in the event alone.
+    node.mode, node.reason = event.mode, "" if event.mode == "open" else event.reason
     node.misbehaved, node.not_started = {}, []
     refresh(state, node)
 
