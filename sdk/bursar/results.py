@@ -318,7 +318,7 @@ class Submitted(Result, frozen=True, kw_only=True):
 
 
 class BudgetAfter(Result, frozen=True, kw_only=True):
-    """A budget as it would stand after a start."""
+    """A budget, and what is left of it: in a plan after the start, in an explanation before it."""
 
     name: str
     enforcement: Enforcement

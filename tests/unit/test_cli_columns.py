@@ -67,6 +67,7 @@ def node() -> types_pb2.Node:
 
 NODE_ROW = view.node(node())
 BY = money.DIMENSIONS
+EXPLAINED_JOB = jobs_pb2.ExplainResponse(budgets=[filled(jobs_pb2.BudgetAfter)])
 EXPLAINED = filled(money_pb2.PriceExplanation)
 ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "jobs.JOB_COLUMNS": (jobs.JOB_COLUMNS, view.job(job(state="RUNNING"))),
@@ -96,7 +97,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
         texts.ATTEMPT_COLUMNS,
         {**view.attempt(filled(types_pb2.Attempt), "USD"), "where": "n1"},
     ),
-    "texts.BUDGET_AFTER": (texts.BUDGET_AFTER, view.budget_after(filled(jobs_pb2.BudgetAfter), "USD")),
+    "texts.BUDGET_NOW": (texts.BUDGET_NOW, view.explain(EXPLAINED_JOB)["budgets"][0]),
 }
 LOCAL = {"backup", "misc", "local"}
 """Tables of what this machine says, not a server: their rows are made by the verbs themselves."""

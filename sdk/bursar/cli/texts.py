@@ -212,16 +212,16 @@ def explain_text(view: Row, now: int) -> str:
         columns = (Column("node"), Column("fits"), Column("why_not"))
         lines += ["", table_text(view["nodes"], columns, None)]
     if view["budgets"]:
-        lines += ["", table_text(view["budgets"], BUDGET_AFTER, None)]
+        lines += ["", table_text(view["budgets"], BUDGET_NOW, None)]
     return "\n".join(lines)
 
 
-BUDGET_AFTER = (
+BUDGET_NOW = (
     Column("budget", "name", shrink=True),
     Column("limit", right=True),
     Column("settled", right=True),
     Column("held", right=True),
-    Column("left", "available_after", right=True),
+    Column("left", "available", right=True),
     Column("renews", "renews_at", drop=1, title="renews_at"),
 )
 

@@ -330,20 +330,24 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
 
 
 def budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> View:
-    """One budget as it would stand after the start."""
+    """One budget and what would be left of it after the start; what is, where it does not start now."""
+    return _budget(wire, currency, "available_after")
+
+
+def _budget(wire: jobs_pb2.BudgetAfter, currency: str, left: str) -> View:
     return {
         "name": wire.budget,
         "enforcement": "hard" if wire.hard else "soft",
         "limit": money(exact(wire, "limit_nanos"), currency),
         "settled": money(exact(wire, "settled_nanos"), currency),
         "held": money(exact(wire, "held_nanos"), currency),
-        "available_after": money(exact(wire, "room_after_nanos"), currency),
+        left: money(exact(wire, "room_after_nanos"), currency),
         "renews_at": instant(wire.renews_at),
     }
 
 
 def explain(wire: jobs_pb2.ExplainResponse) -> View:
-    """Why a job is where it is, and what would change it."""
+    """Why a job is where it is, and what would change it; budgets as they are before it takes any."""
     cash = wire.job.currency or DEFAULT_CURRENCY
     return {
         "job": job(wire.job),
@@ -353,7 +357,7 @@ def explain(wire: jobs_pb2.ExplainResponse) -> View:
         ],
         "ahead": list(wire.ahead),
         "ahead_total": wire.ahead_total,
-        "budgets": [budget_after(each, cash) for each in wire.budgets],
+        "budgets": [_budget(each, cash, "available") for each in wire.budgets],
         "expected_start_at": instant(wire.expected_start_at),
         "suggestion": wire.suggestion or None,
         "suggestion_rate_per_hour": rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
