@@ -510,6 +510,7 @@ class WhatIf(msgspec.Struct, frozen=True):
         priced: every node used has a known price; without it costs are unknown, not zero.
         expected_nanos: running until the time limit. worst_nanos: with grace and margin, what is held.
         rooms_after: (budget, room left after the hold).
+        unpaid: what it would take, where nothing but a budget keeps it from starting.
     """
 
     start: Start | None
@@ -522,3 +523,4 @@ class WhatIf(msgspec.Struct, frozen=True):
     currency: str = ""
     rooms_after: tuple[tuple[str, int], ...] = ()
     expected_start_at: int = 0
+    unpaid: Start | None = None

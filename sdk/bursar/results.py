@@ -363,11 +363,20 @@ class NodeVerdict(Result, frozen=True, kw_only=True):
     why_not: str
 
 
+class NamedJob(Result, frozen=True, kw_only=True):
+    """A job as people call it. `number`: of a task with its index, `12[3]`."""
+
+    id: str
+    number: str
+    name: str
+
+
 class Explanation(Result, frozen=True, kw_only=True):
     """Why a job is where it is, and what would change it.
 
     Attributes:
-        ahead: ids of jobs before it that the caller may see. ahead_total: how many there are.
+        ahead: ids of jobs before it that the caller may see. ahead_jobs: the same with what people call them.
+        ahead_total: how many there are.
         suggestion: a change that would start it now, and its price.
     """
 
@@ -375,6 +384,7 @@ class Explanation(Result, frozen=True, kw_only=True):
     reason: Why | None
     nodes: tuple[NodeVerdict, ...]
     ahead: tuple[str, ...]
+    ahead_jobs: tuple[NamedJob, ...]
     ahead_total: int
     budgets: tuple[BudgetAfter, ...]
     expected_start_at: datetime | None

@@ -147,6 +147,16 @@ def test_queue_submits_it_and_waits(flag: str, fake: Any) -> None:
     assert run(["run", flag, "--queue", "--", "true"]) == (7 if flag == "--follow" else 1)
 
 
+def test_a_wait_says_each_state_and_the_end_once(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    states = [types.Job(id="job_1", number=1, state=state) for state in ("PENDING", "RUNNING", "SUCCEEDED")]
+    fake.answers["Jobs/Submit"] = pb.SubmitResponse(job=states[0])
+    fake.answers["Jobs/Watch"] = states
+    assert run(["run", "--wait", "--", "true"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("job 1 ")]
+    assert told[0] == "job 1 RUNNING"
+    assert [line.split(":")[0] for line in told[1:]] == ["job 1 SUCCEEDED"]
+
+
 @pytest.mark.parametrize("words", ["run --follow -- true", "run --wait -- true", "wait 1"])
 def test_a_wait_ends_once_its_job_has_come_to_where_it_can_never_start(
     words: str, fake: Any, capsys: pytest.CaptureFixture[str]

@@ -112,3 +112,18 @@ def test_what_if_on_unpriced_nodes_says_the_cost_is_unknown():
     told = what_if(snapshot(columns([Node(name="a")])), job_class(), NOW)
     assert told.start is not None
     assert not told.priced
+
+
+def test_what_if_says_where_a_job_would_go_that_nothing_but_a_budget_holds():
+    """The place and the hold are those it would have; where there is no place either, there is none."""
+    nodes, running, rooms = busy(1, 2, budget=1)
+    wanted = job_class(request(2), budgets=("b",))
+    world = snapshot(nodes, running=running, budgets=rooms)
+    told = what_if(world, wanted, NOW)
+    paid = what_if(snapshot(nodes, running=running), replace(wanted, budgets=()), NOW).start
+    assert (told.start, told.reason.code) == (None, ReasonCode.BUDGET_EXHAUSTED)
+    assert (told.unpaid.members, told.unpaid.hold_nanos) == (paid.members, paid.hold_nanos)
+    assert paid.hold_nanos == 2 * USD * 61 // 60
+    assert what_if(world, job_class(request(4), budgets=("b",)), NOW).unpaid is None
+    assert what_if(world, job_class(request(1), hours=5, budgets=("b",)), NOW).unpaid is not None
+    assert what_if(world, job_class(request(1), hours=5), NOW).unpaid is None, "it starts"

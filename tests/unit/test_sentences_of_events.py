@@ -63,3 +63,29 @@ def test_a_user_without_an_account_is_told_as_such() -> None:
     data = {"node_id": "n-1", "how": "could not start", "job_id": "user:ann"}
     event = {"kind": "node-misbehaved", "actor": "", "subject": "", "names": {}, "data": data}
     assert sentence(event) == "node n-1 misbehaved with jobs of ann: could not start"
+
+
+def test_a_changed_job_says_what_was_there_and_what_is() -> None:
+    """Of what is not everybody's to see, that it was; an older log does not say."""
+    changed = [
+        ["time limit", "1h00m", "2h00m"],
+        ["name", "", "b"],
+        ["labels", "a=1", ""],
+        ["comment", "", ""],
+    ]
+    for data, told in (
+        (
+            {"changed": changed},
+            ": time limit from 1h00m to 2h00m, name from none to b, labels from a=1 to none, comment",
+        ),
+        ({}, ""),
+    ):
+        event = {"kind": "job-updated", "actor": "ann", "names": {}, "data": {"job_id": "12", **data}}
+        assert sentence(event) == f"ann changed job 12{told}"
+
+
+def test_amounts_say_what_they_are_in_where_the_server_does() -> None:
+    data = {"budget": "b", "settled_nanos": 1_500_000_000, "holds": []}
+    for currency, told in (("EUR", "1.500000000 EUR"), (None, "1.500000000")):
+        event = {"kind": "budget-opened", "names": {}, "currency": currency, "actor": "", "data": data}
+        assert sentence(event) == f"the account of budget b opened with {told} spent, and 0 attempts running"

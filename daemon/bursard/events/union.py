@@ -131,11 +131,12 @@ class JobReleased(msgspec.Struct, frozen=True, tag="job-released"):
 
 class JobUpdated(msgspec.Struct, frozen=True, tag="job-updated"):
     """The spec of a job was changed; `spec` is the whole new one. What of it a live attempt lives by is told
-    by events of its own.
+    by events of its own. `changed`: field, old, new, in words; of private fields neither.
     """
 
     job_id: str
     spec: JobSpec
+    changed: tuple[tuple[str, str, str], ...] = ()
 
 
 class JobRequeued(msgspec.Struct, frozen=True, tag="job-requeued"):

@@ -43,6 +43,7 @@ HOLDERS_SHOWN = 10
 WHAT_IF_ID = "what-if"
 """The job id a plan gives to the job that `what_if` asks about."""
 NOTHING = Reason(ReasonCode.NONE, "")
+_OF_BUDGETS = frozenset((ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED))
 
 
 def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Explanation:
@@ -98,17 +99,15 @@ def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
 
 def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50) -> WhatIf:
     """Where a job would start now, behind all that wait at its priority, and its price."""
-    last = max((q.jobs[-1][0] for q in snapshot.queues if len(q.jobs)), default=0)
-    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us)])
-    queue = PendingQueue(job_class.without_limit(), priority, jobs)
-    asked = replace(snapshot, queues=(*snapshot.queues, queue))
+    asked = _asked(snapshot, job_class, priority)
     planner = Planner(asked, now, World(asked))
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
     if start is None:
         claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
-        return WhatIf(None, reason, expected_start_at=_expected(claim, now))
+        unpaid = _unpaid(snapshot, job_class, now, priority) if reason.code in _OF_BUDGETS else None
+        return WhatIf(None, reason, expected_start_at=_expected(claim, now), unpaid=unpaid)
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = start.hold_nanos if priced else 0
@@ -125,6 +124,20 @@ def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 5
         currency=snapshot.currency,
         rooms_after=tuple((name, rooms.room_nanos(name)) for name in known),
     )
+
+
+def _asked(snapshot: Snapshot, job_class: JobClass, priority: int) -> Snapshot:
+    """The world with the job that `what_if` asks about, as the last of its priority."""
+    last = max((q.jobs[-1][0] for q in snapshot.queues if len(q.jobs)), default=0)
+    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us)])
+    queue = PendingQueue(job_class.without_limit(), priority, jobs)
+    return replace(snapshot, queues=(*snapshot.queues, queue))
+
+
+def _unpaid(snapshot: Snapshot, job_class: JobClass, now: int, priority: int) -> Start | None:
+    """What it would take if no budget had to pay."""
+    asked = _asked(snapshot, replace(job_class, budgets=()), priority)
+    return _start_of(Planner(asked, now, World(asked)).run().starts, WHAT_IF_ID)
 
 
 def _start_of(starts: tuple[Start, ...], job_id: str) -> Start | None:

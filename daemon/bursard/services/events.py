@@ -102,12 +102,13 @@ class EventsService(events_pb2_grpc.EventsServicer):
 
     async def _page(self, after: int, trail: Trail, sight: Sight, names: Names) -> _Page:
         """The next of the log, as messages: made in the reader's thread, since a page is work."""
+        currency = self.engine.state.currency
 
         def read(views: Views) -> _Page:
             rows, end, is_last = trail.page(views, after)
             seen = _seen(rows, sight, views)
             shown = [
-                event_view(row, sight.told(event, views), names.of(row.seq, event, views))
+                event_view(row, sight.told(event, views), names.of(row.seq, event, views), currency)
                 for row, event in seen
             ]
             return _Page(shown, end, is_last)
@@ -209,8 +210,8 @@ def _seen(rows: Iterable[EventRow], sight: Sight, views: Views) -> Iterator[tupl
             yield row, event
 
 
-def event_view(row: EventRow, event: Event, names: Mapping[str, str]) -> pb.Event:
-    """One line of the log, in its public form, with the names of its ids."""
+def event_view(row: EventRow, event: Event, names: Mapping[str, str], currency: str) -> pb.Event:
+    """One line of the log, in its public form, with the names of its ids and what its amounts are in."""
     payload = public(event)
     kind, subject = head_of(payload)
     return pb.Event(
@@ -221,4 +222,5 @@ def event_view(row: EventRow, event: Event, names: Mapping[str, str]) -> pb.Even
         subject=subject,
         json=payload.decode(),
         names=names,
+        currency=currency,
     )

@@ -13,7 +13,7 @@ from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar.words import plural
-from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, WhatIf, cap_of
+from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot, Start, WhatIf, cap_of
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
@@ -71,8 +71,11 @@ async def plan_view(
     if answer.start is None:
         if later is None:
             wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
-        _price_without_place(engine, wire, job_class, tasks)
-    _members(engine, wire, snapshot, answer)
+        if answer.unpaid is None:
+            _price_without_place(engine, wire, job_class, tasks)
+        else:
+            _price_of(wire, snapshot, answer.unpaid, tasks)
+    _members(engine, wire, snapshot, answer.start or answer.unpaid)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     await _expect(engine, wire, spec, tasks)
@@ -121,17 +124,28 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     )
 
 
-def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, answer: WhatIf) -> None:
-    if answer.start is None:
+def _price_of(wire: pb.PlanResponse, snapshot: Snapshot, unpaid: Start, tasks: int) -> None:
+    """What it would cost where it would go, if a budget did not hold it."""
+    if all(int(snapshot.nodes.rate[member.node]) >= 0 for member in unpaid.members):
+        put_amounts(
+            wire,
+            rate_nanos_per_hour=sum(member.rates.total for member in unpaid.members),
+            worst_case_nanos=unpaid.hold_nanos * tasks,
+            task_worst_case_nanos=unpaid.hold_nanos,
+        )
+
+
+def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, start: Start | None) -> None:
+    if start is None:
         return
-    found = [engine.state.nodes.get(snapshot.nodes.ids[each.node]) for each in answer.start.members]
+    found = [engine.state.nodes.get(snapshot.nodes.ids[each.node]) for each in start.members]
     nodes = [node for node in found if node is not None]
     if len(nodes) < len(found):
         return  # a node has left while the answer was worked out: where it would go is not known any more
     wire.limits_not_held.extend(
         name for name in LIMITS if any(name not in node.facts.limits for node in nodes)
     )
-    for rank, (placement, node) in enumerate(zip(answer.start.members, nodes, strict=True)):
+    for rank, (placement, node) in enumerate(zip(start.members, nodes, strict=True)):
         wire.members.append(
             types_pb2.Member(
                 rank=rank,
@@ -240,7 +254,11 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
         if verdict.check == "ready" and node is not None:
             why_not = _away(node) or why_not
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
-    wire.ahead.extend(visible(state, found.ahead, caller()))
+    for job_id in visible(state, found.ahead, caller()):
+        wire.ahead.append(job_id)
+        before = state.job(job_id)
+        if before is not None:
+            wire.ahead_jobs.add(id=job_id, number=before.display, name=before.spec.name)
     wire.ahead_total = found.ahead_total
     wire.expected_start_at = found.expected_start_at
     if found.alternatives:

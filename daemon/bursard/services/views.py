@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -138,17 +139,28 @@ def _record_of_columns(row: JobRow) -> JobRecord:
 
 
 def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
-    """A reason. It may name jobs that are ahead: those that `seen_by` may not see have no id for it."""
+    """A reason. It may name jobs that are ahead, by their numbers; not those that `seen_by` may not see."""
     wire = pb.Reason(
         code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
     )
-    if "ahead" in wire.facts and not allowed(seen_by, Action.SEE_JOBS):
+    if "ahead" in wire.facts:
         ids = wire.facts["ahead"].split(",")
-        seen = visible(state, ids, seen_by)
-        for job_id in set(ids) - set(seen):
-            wire.message = wire.message.replace(f"job {job_id}", "another job").replace(job_id, "another")
-        wire.facts["ahead"] = ",".join(seen)
+        seen, sees_all = visible(state, ids, seen_by), allowed(seen_by, Action.SEE_JOBS)
+        for job_id in ids:
+            job = state.job(job_id) if job_id in seen else None
+            if job is not None:
+                wire.message = _renamed(wire.message, job_id, job.display)
+            elif not sees_all:
+                wire.message = _renamed(wire.message, f"job {job_id}", "another job")
+                wire.message = _renamed(wire.message, job_id, "another")
+        if not sees_all:
+            wire.facts["ahead"] = ",".join(seen)
     return wire
+
+
+def _renamed(text: str, old: str, new: str) -> str:
+    """`text` with another name for a job; an id may be the beginning of another's."""
+    return re.sub(rf"{re.escape(old)}(?![\w.])", lambda _: new, text)
 
 
 def visible(state: State, job_ids: Iterable[str], seen_by: Identity) -> list[str]:

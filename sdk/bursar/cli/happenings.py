@@ -7,7 +7,7 @@ Why     the log holds what programs need to make every state again; who looks fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bursar.cli.output import Row, dumps
@@ -26,7 +26,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "job-submitted": "{user} submitted job {number}{named} to {project}",
     "job-held": "{actor} put job {job_id} on hold",
     "job-released": "{actor} released job {job_id}",
-    "job-updated": "{actor} changed job {job_id}",
+    "job-updated": "{actor} changed job {job_id}{changes}",
     "job-requeued": "{actor} asked that job {job_id} runs again",
     "job-ended": "job {job_id} ended {state}{because}",
     "tasks-ended": "the waiting tasks of job {job_id} ended {state}{because}",
@@ -87,7 +87,12 @@ def sentence(event: Row) -> str:
         shown = data if isinstance(data, str) else dumps(data) if data else ""
         return f"{kind} {event['subject']} {shown}".strip()
     data = _named(data, event["names"])
-    words = _Words(data) | _made(data) | {"actor": event["actor"] or "somebody"}
+    words = (
+        _Words(data)
+        | _made(data)
+        | _amounts(data, event.get("currency") or "")
+        | {"actor": event["actor"] or "somebody"}
+    )
     return SENTENCES[kind].format_map(_Words(words))
 
 
@@ -128,11 +133,25 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
-        "reached": format_nanos(_reached(data)),
-        "spent": format_nanos(data.get("settled_nanos", 0)),
+        "changes": _changes(data.get("changed") or ()),
         "running": plural(len(data.get("holds") or []), "attempt"),
         "where": data.get("project") or "the whole site",
     }
+
+
+def _amounts(data: Mapping[str, Any], currency: str) -> dict[str, str]:
+    """Sums, with what they are in where the server says it."""
+    sums = {"reached": _reached(data), "spent": data.get("settled_nanos", 0)}
+    return {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
+
+
+def _changes(changed: Sequence[Sequence[str]]) -> str:
+    """What of a job was changed; of what is private, that it was. An older log does not say."""
+    words = [
+        f"{field} from {old or 'none'} to {new or 'none'}" if old or new else field
+        for field, old, new in changed
+    ]
+    return ": " + ", ".join(words) if words else ""
 
 
 def _reached(data: Mapping[str, Any]) -> int:

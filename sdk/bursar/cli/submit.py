@@ -395,7 +395,7 @@ def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tupl
     def tell(change: Any) -> None:
         if not quiet:
             ends.tell(change)
-            if change.state != seen["state"]:
+            if change.state != seen["state"] and not JobState(change.state).terminal:
                 say(f"job {change.number} {change.state}")
             seen["state"] = change.state
             if change.array.size:

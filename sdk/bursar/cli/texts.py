@@ -26,6 +26,7 @@ from bursar.cli.terminal import (
     time_text,
     width,
 )
+from bursar.model import ReasonCode
 from bursar.words import plural
 
 Pair = tuple[str, str]
@@ -108,7 +109,7 @@ def plan_text(plan: Row, now: int) -> str:
         for each in plan["budgets"]
     ]
     pairs = [
-        ("where", members_text(plan["nodes"]) or "no node now"),
+        ("where", _where_text(plan)),
         ("price", rate_text(plan["rate_per_hour"]) + each),
         ("expected", _expected_text(plan)),
         ("worst case", _worst_text(plan)),
@@ -119,6 +120,14 @@ def plan_text(plan: Row, now: int) -> str:
         names = ", ".join(plan["limits_not_held"])
         pairs.append(("limits", f"it can take more than it asks for of {names} there (see `bursar doctor`)"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def _where_text(plan: Row) -> str:
+    """Where it would go; what nothing but a budget holds has its place, and says so."""
+    held = (plan["reason"] or {}).get("code") in _HELD_BY_BUDGET
+    return (members_text(plan["nodes"]) or "no node now") + (
+        "\nonce its budget pays" if held and plan["nodes"] else ""
+    )
 
 
 def _expected_text(plan: Row) -> str:
@@ -206,8 +215,10 @@ def explain_text(view: Row, now: int) -> str:
         lines.append(wrapped(f"suggestion: {view['suggestion']}{at}"))
     if view["ahead_total"]:
         more = view["ahead_total"] - len(view["ahead"])
-        names = ", ".join(view["ahead"]) + (f" and {more} more" if more else "")
-        lines.append(wrapped(f"ahead of it: {names}"))
+        called = [" ".join(filter(None, (one["number"], one["name"]))) for one in view["ahead_jobs"]]
+        told = ", ".join(called or view["ahead"])  # of an older daemon their ids
+        others = f"{more} of others" if not told else f" and {more} more"
+        lines.append(wrapped("ahead of it: " + told + (others if more else "")))
     if view["nodes"]:
         columns = (Column("node"), Column("fits"), Column("why_not"))
         lines += ["", table_text(view["nodes"], columns, None)]
@@ -216,6 +227,7 @@ def explain_text(view: Row, now: int) -> str:
     return "\n".join(lines)
 
 
+_HELD_BY_BUDGET = frozenset((ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED))
 BUDGET_NOW = (
     Column("budget", "name", shrink=True),
     Column("limit", right=True),

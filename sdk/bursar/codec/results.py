@@ -296,6 +296,9 @@ def explanation(wire: jobs_pb2.ExplainResponse) -> results.Explanation:
             results.NodeVerdict(node=each.node, fits=each.fits, why_not=each.why_not) for each in wire.nodes
         ),
         ahead=tuple(wire.ahead),
+        ahead_jobs=tuple(
+            results.NamedJob(id=each.id, number=each.number, name=each.name) for each in wire.ahead_jobs
+        ),
         ahead_total=wire.ahead_total,
         budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
         expected_start_at=instant(wire.expected_start_at),

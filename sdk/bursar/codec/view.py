@@ -356,6 +356,7 @@ def explain(wire: jobs_pb2.ExplainResponse) -> View:
             {"node": each.node, "fits": each.fits, "why_not": each.why_not or None} for each in wire.nodes
         ],
         "ahead": list(wire.ahead),
+        "ahead_jobs": [{"id": each.id, "number": each.number, "name": each.name} for each in wire.ahead_jobs],
         "ahead_total": wire.ahead_total,
         "budgets": [_budget(each, cash, "available") for each in wire.budgets],
         "expected_start_at": instant(wire.expected_start_at),
@@ -727,6 +728,7 @@ def event(wire: events_pb2.Event) -> View:
         "kind": wire.kind,
         "subject": wire.subject,
         "names": dict(wire.names),
+        "currency": wire.currency or None,
         "data": _payload(wire.json),
     }
 

@@ -74,6 +74,7 @@ class Event(google.protobuf.message.Message):
     SUBJECT_FIELD_NUMBER: builtins.int
     JSON_FIELD_NUMBER: builtins.int
     NAMES_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
     seq: builtins.int
     at: builtins.int
     actor: builtins.str
@@ -82,6 +83,8 @@ class Event(google.protobuf.message.Message):
     """job, node, budget or policy it is about"""
     json: builtins.str
     """the whole payload"""
+    currency: builtins.str
+    """of the amounts in it"""
     @property
     def names(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """What people call the ids in it, by id: a node's name, a job's number, `attempt 2 of job 12`."""
@@ -96,8 +99,9 @@ class Event(google.protobuf.message.Message):
         subject: builtins.str = ...,
         json: builtins.str = ...,
         names: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        currency: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at", b"at", "json", b"json", "kind", b"kind", "names", b"names", "seq", b"seq", "subject", b"subject"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at", b"at", "currency", b"currency", "json", b"json", "kind", b"kind", "names", b"names", "seq", b"seq", "subject", b"subject"]) -> None: ...
 
 global___Event = Event
 

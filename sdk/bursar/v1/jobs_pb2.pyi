@@ -441,6 +441,7 @@ class ExplainResponse(google.protobuf.message.Message):
     SUGGESTION_RATE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
     PLACED_BECAUSE_FIELD_NUMBER: builtins.int
     SUGGESTION_RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
+    AHEAD_JOBS_FIELD_NUMBER: builtins.int
     ahead_total: builtins.int
     expected_start_at: builtins.int
     suggestion: builtins.str
@@ -462,6 +463,10 @@ class ExplainResponse(google.protobuf.message.Message):
     def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetAfter]: ...
     @property
     def suggestion_rate_nanos_per_hour_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def ahead_jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedJob]:
+        """those of `ahead`, as people call them"""
+
     def __init__(
         self,
         *,
@@ -476,11 +481,34 @@ class ExplainResponse(google.protobuf.message.Message):
         suggestion_rate_nanos_per_hour: builtins.int = ...,
         placed_because: builtins.str = ...,
         suggestion_rate_nanos_per_hour_wide: bursar.v1.types_pb2.Amount | None = ...,
+        ahead_jobs: collections.abc.Iterable[global___NamedJob] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["job", b"job", "reason", b"reason", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_jobs", b"ahead_jobs", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
+
+@typing.final
+class NamedJob(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    number: builtins.str
+    """of a task with its index: `12[3]`"""
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        number: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "name", b"name", "number", b"number"]) -> None: ...
+
+global___NamedJob = NamedJob
 
 @typing.final
 class NodeVerdict(google.protobuf.message.Message):

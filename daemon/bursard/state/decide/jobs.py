@@ -26,6 +26,7 @@ from bursard.state.admission import check_currency, refuse_cap_below, refuse_una
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide import limits
+from bursard.state.decide.changed import CALLED, changed
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
@@ -38,12 +39,6 @@ RUNNING_CHANGES = ("priority", "comment")
 """Fields of a spec that may change while the job runs: no promise rests on them."""
 LIMIT_CHANGES = ("time_limit_us", "max_cost_nanos", "currency")
 """And these of a job that is no array: its nodes are told, and its holds follow."""
-_CALLED = {
-    "options": "resources",
-    "time_limit_us": "time limit",
-    "max_cost_nanos": "max cost",
-    "max_price_nanos_per_hour": "max price",
-}
 
 
 def submit(
@@ -280,7 +275,7 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         refuse_unaffordable(state, live.user, spec, settled)
     if spec == live.spec:
         return []
-    return [JobUpdated(live.id, spec), *_other_limit(state, live, spec, now)]
+    return [JobUpdated(live.id, spec, changed(live.spec, spec)), *_other_limit(state, live, spec, now)]
 
 
 def _other_limit(state: State, live: JobRecord, spec: JobSpec, now: int) -> list[Event]:
@@ -296,9 +291,9 @@ def _refuse_promised(live: JobRecord, spec: JobSpec) -> None:
     """Of a job that runs, nothing may change that it was placed, priced or limited by."""
     names = [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(live.spec, name)]
     may = RUNNING_CHANGES if live.array is not None else (*RUNNING_CHANGES, *LIMIT_CHANGES)
-    fixed = [_CALLED.get(name, name) for name in names if name not in may]
+    fixed = [CALLED.get(name, name) for name in names if name not in may]
     if fixed:
-        *first, last = [_CALLED.get(name, name) for name in may if name != "currency"]
+        *first, last = [CALLED.get(name, name) for name in may if name != "currency"]
         raise WrongState(
             f"job {live.display} is {live.state.value}: its {', '.join(fixed)} cannot change, since nodes,"
             f" limits and money were promised when it was placed; only {', '.join(first)} and {last} can."

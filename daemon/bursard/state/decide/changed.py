@@ -1,0 +1,54 @@
+"""What an update changed of a job, in words, for whoever reads the log. PURE.
+
+Why     the event has the whole new spec, from which nobody sees what was there before; and of fields that are
+        not everybody's to see no word may get into what everybody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bursar.clock import format_duration
+from bursar.model import JobSpec
+from bursar.model.job import PUBLIC_FIELDS
+from bursar.money import format_nanos
+
+CALLED: Final = {
+    "options": "resources",
+    "time_limit_us": "time limit",
+    "max_cost_nanos": "max cost",
+    "max_price_nanos_per_hour": "max price",
+    "model_version": "model version",
+    "spot_policy": "spot policy",
+}
+WORD_CHARS_MAX: Final = 100
+
+
+def changed(old: JobSpec, new: JobSpec) -> tuple[tuple[str, str, str], ...]:
+    """(field, old, new) of each field that differs; old and new are empty where they are private."""
+    names = [name for name in JobSpec.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+    return tuple((CALLED.get(name, name), _word(old, name), _word(new, name)) for name in names)
+
+
+def _word(spec: JobSpec, name: str) -> str:
+    value = getattr(spec, name)
+    if name not in (*PUBLIC_FIELDS, "options") or value is None or value in ("", ()):
+        return ""
+    tell = _WORDS.get(name)
+    word = str(value) if tell is None else tell(spec, value)
+    return word if len(word) <= WORD_CHARS_MAX else word[: WORD_CHARS_MAX - 1] + "…"
+
+
+def _amount(spec: JobSpec, nanos: int) -> str:
+    return f"{format_nanos(nanos)} {spec.currency}".rstrip() if nanos else ""
+
+
+_WORDS: Final[Mapping[str, Callable[[JobSpec, Any], str]]] = {
+    "options": lambda spec, options: " or ".join(map(str, options)),
+    "time_limit_us": lambda spec, limit_us: format_duration(limit_us) if limit_us else "",
+    "max_cost_nanos": _amount,
+    "max_price_nanos_per_hour": lambda spec, nanos: f"{_amount(spec, nanos)}/h" if nanos else "",
+    "labels": lambda spec, labels: " ".join(f"{key}={value}" for key, value in labels),
+    "preemptible": lambda spec, yes: "yes" if yes else "no",
+}
