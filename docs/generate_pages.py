@@ -64,8 +64,9 @@ Written by `make docs` from the schema that `bursar schema policy` prints; a tes
 `bursar policy check FILE…` validates, `bursar policy apply FILE…` applies all documents of all files or
 none. A file may hold several, separated by `---`. An applied document is in force until a newer one of its
 kind and name, or `bursar policy rm`; the past is never priced again. Who applied what and when is kept:
-`bursar policy show NAME`, `bursar policy diff FILE`. Kinds and keys of the contract that are not built yet
-(`Quota`, `PriorityPolicy`, `IdlePolicy`, `AlertChannel`, …) are refused by name.
+`bursar policy show NAME`, `bursar policy diff FILE`. How waiting jobs are
+ordered: [priority](priority.md). Kinds and keys of the contract that are not built yet
+(`Quota`, `IdlePolicy`, `AlertChannel`, …) are refused by name.
 
 ```yaml
 kind: Budget

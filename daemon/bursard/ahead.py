@@ -171,9 +171,10 @@ class Ahead:
     def turn(self, snapshot: Snapshot, plan: Plan, now: int, commit: Commit) -> int:
         """After a pass: let the head of the first queue that waits for room wait at the nodes instead.
 
-        Returns how many do so now, more than before.
+        Returns how many do so now, more than before. Under a PriorityPolicy none does: a line goes by
+        submission, and who is ranked first may have come last.
         """
-        if self.hands is None or len(self._state.attempts) > LIVE_MAX:
+        if self.hands is None or len(self._state.attempts) > LIVE_MAX or snapshot.priority is not None:
             return 0
         waiting = []
         for index, verdict in plan.verdicts.items():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
+from bursar_policies.specs import PriorityPolicySpec
 
 GPU_SLOTS_MAX = 16
 """Most GPUs one node may have: the width of the device columns."""
@@ -117,24 +118,29 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     Arrays (j = jobs):
         orders: int64 (j), ascending: the order of submission, unique in the cluster.
         limits_us: int64 (j), > 0, the time limit of each.
+        since_us: int64 (j), the instant from which each waits.
+        projects: int64 (j), index into `Snapshot.projects`.
         ids: object (j), str.
     """
 
     orders: NDArray[np.int64]
     limits_us: NDArray[np.int64]
+    since_us: NDArray[np.int64]
+    projects: NDArray[np.int64]
     ids: NDArray[np.object_]
 
     @classmethod
-    def of(cls, jobs: Iterable[tuple[int, str, int]]) -> JobColumns:
-        """Columns of (order, job id, time limit), in any order."""
-        rows = sorted(jobs)
+    def of(cls, jobs: Iterable[tuple[int, str, int] | tuple[int, str, int, int, int]]) -> JobColumns:
+        """Columns of (order, job id, time limit) in any order; with since when and of which project, when a
+        plan goes by that.
+        """
+        rows = sorted((*job, 0, 0)[:5] for job in jobs)
         ids = np.empty(len(rows), dtype=np.object_)
-        ids[:] = [job_id for _, job_id, _ in rows]
-        return cls(
-            np.array([order for order, _, _ in rows], dtype=np.int64),
-            np.array([limit_us for _, _, limit_us in rows], dtype=np.int64),
-            ids,
+        ids[:] = [row[1] for row in rows]
+        orders, limits_us, since_us, projects = (
+            np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 2, 3, 4)
         )
+        return cls(orders, limits_us, since_us, projects, ids)
 
     def __len__(self) -> int:
         return len(self.orders)
@@ -152,13 +158,17 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobColumns) and self._rows() == other._rows()
 
-    def _rows(self) -> tuple[list[int], list[int], list[str]]:
-        return self.orders.tolist(), self.limits_us.tolist(), self.ids.tolist()
+    def _rows(self) -> list[list[object]]:
+        return [*(column.tolist() for column in self._numbers()), self.ids.tolist()]
+
+    def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        return self.orders, self.limits_us, self.since_us, self.projects
 
     def kept(self, wanted: Iterable[bool]) -> JobColumns:
         """Only those for which it says so."""
         mask = np.array(list(wanted), dtype=np.bool_)
-        return JobColumns(self.orders[mask], self.limits_us[mask], self.ids[mask])
+        orders, limits_us, since_us, projects = (column[mask] for column in self._numbers())
+        return JobColumns(orders, limits_us, since_us, projects, self.ids[mask])
 
 
 NO_JOBS = JobColumns.of(())
@@ -430,6 +440,9 @@ class Snapshot(msgspec.Struct, frozen=True):
             cpu_free, memory_free and gpu_free is the same; 0 promises nothing (a cache then starts over).
         prices, policies: digests of what the nodes cost and of the documents in force, to name a plan by.
         currency: of the cluster's books; what reasons say amounts in.
+        priority: what puts jobs into another order than priority and submission; None: nothing does.
+        projects: names of what `JobColumns.projects` counts.
+        spent: nanos that projects have cost in the time `priority` looks back on.
     """
 
     version: int
@@ -443,6 +456,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     prices: str = ""
     policies: str = ""
     currency: str = ""
+    priority: PriorityPolicySpec | None = None
+    projects: Sequence[str] = ()
+    spent: Mapping[str, int] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_a
 from bursar_policies.read_budget import read_budget, read_placement
 from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
+from bursar_policies.read_priority import read_priority
 from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Spec
 
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-' (at most 63)"
@@ -26,6 +27,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "CostModel": read_cost_model,
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,
+    "PriorityPolicy": read_priority,
     "SlurmNames": read_slurm_names,
 }
 

@@ -1,4 +1,4 @@
-"""What policy documents say, as frozen values: budgets, cost models, price books, placement, names.
+"""What policy documents say, as frozen values: budgets, cost models, price books, placement, priority, names.
 
 Owns    the types alone; `read_budget`, `read_prices`, `read_names` make them from YAML, `compile` uses them.
 Why     `msgspec.json` writes and reads every one of them (the spec is a tagged union), so the log
@@ -13,15 +13,17 @@ from typing import Final
 
 import msgspec
 
-from bursar.clock import Instant
+from bursar.clock import DAY_US, Instant
 from bursar.model.slurm_names import SlurmName
 from bursar.money import Money
 from bursar.projects import is_within
 
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
-BUILT_KINDS: Final = ("Budget", "CostModel", "PriceBook", "PlacementPolicy", "SlurmNames")
-PLANNED_KINDS: Final = ("Quota", "PriorityPolicy", "IdlePolicy", "AlertChannel")
+BUILT_KINDS: Final = (
+    "Budget", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
+)  # fmt: skip
+PLANNED_KINDS: Final = ("Quota", "IdlePolicy", "AlertChannel")
 PPM: Final = 1_000_000
 """Parts per million in a whole: thresholds compare integers, never ratios."""
 
@@ -199,6 +201,30 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
     weights: tuple[tuple[str, Decimal], ...] = ()
 
 
+FACTORS: Final = ("age", "fair_share", "size", "run_time", "budget", "qos")
+"""What a PriorityPolicy may weigh."""
+
+
+class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
+    """In which order waiting jobs are looked at.
+
+    Attributes:
+        weights: (factor, thousandths) pairs, sorted by factor; each more than 0.
+        max_wait_us: what waits for longer comes before all else, oldest first; 0: never.
+        age_full_us: after so long a job's age counts in full. age_power: 1, evenly until then; 2, as the
+            square, so that half of it counts for a quarter; at most 4.
+        share_days: fair share looks back on so many days.
+        shares: (project, thousandths) pairs, sorted; others have one share per top-level project.
+    """
+
+    weights: tuple[tuple[str, int], ...] = ()
+    max_wait_us: int = 0
+    age_full_us: int = 7 * DAY_US
+    age_power: int = 1
+    share_days: int = 30
+    shares: tuple[tuple[str, int], ...] = ()
+
+
 class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
     """What partitions, QOS and accounts of `#SBATCH` scripts stand for here; each by rising name."""
 
@@ -207,7 +233,7 @@ class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
     accounts: tuple[SlurmName, ...] = ()
 
 
-Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec | SlurmNamesSpec
+Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec | PriorityPolicySpec | SlurmNamesSpec
 Pricing = CostModelSpec | PriceBookSpec
 """Documents that say what a machine costs, each of whose versions is kept for its time."""
 

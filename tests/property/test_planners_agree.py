@@ -22,6 +22,7 @@ from tests.property.test_scheduler_invariants import (
 from tests.support.reference_planner import Reference, Started
 
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
+from bursar_policies.specs import FACTORS, PriorityPolicySpec
 from bursard.scheduler import PlanCache, plan, table
 from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
 
@@ -67,6 +68,34 @@ def many_limits(draw: st.DrawFn) -> Snapshot:
     return replace(world, queues=(*known, *world.queues[: draw(st.integers(0, 2))]), budgets=budgets)
 
 
+FACTOR = st.tuples(st.sampled_from(FACTORS), st.sampled_from([1, 300, 1_000, 5_000]))
+RULES = st.builds(
+    PriorityPolicySpec,
+    weights=st.lists(FACTOR, max_size=4, unique_by=lambda one: one[0]).map(
+        lambda found: tuple(sorted(found))
+    ),
+    max_wait_us=st.sampled_from([0, 0, HOUR_US]),
+    age_power=st.integers(1, 4),
+    age_full_us=st.sampled_from([HOUR_US, 24 * HOUR_US]),
+    shares=st.sampled_from([(), (("p", 3_000),)]),
+)
+
+
+@st.composite
+def ranked(draw: st.DrawFn) -> Snapshot:
+    """Any world under a PriorityPolicy: jobs of three projects that wait since any time."""
+    world, found = draw(st.one_of(many_limits(), contended(), floods())), []
+    for queue in world.queues:
+        rows = []
+        for (order, job_id), limit_us in zip(queue.jobs, queue.jobs.limits_us.tolist(), strict=True):
+            since_us = NOW - draw(st.integers(-1, 12)) * HOUR_US // 6
+            rows.append((order, job_id, limit_us, since_us, draw(st.integers(0, 2))))
+        found.append(replace(queue, jobs=JobColumns.of(rows)))
+    spent = draw(st.dictionaries(st.sampled_from(["p", "q/r", "gone"]), st.integers(0, 9 * USD), max_size=3))
+    projects = ("p", "q/r", "q")
+    return replace(world, queues=tuple(found), priority=draw(RULES), projects=projects, spent=spent)
+
+
 def agree(world: Snapshot, answer: Plan) -> None:
     right = Reference(world, NOW)
     assert started(answer) == right.starts
@@ -94,7 +123,13 @@ def test_the_planner_starts_what_the_reference_starts(world):
 
 
 @settings(max_examples=100, deadline=None)
-@given(many_limits())
+@given(ranked())
+def test_the_planner_starts_what_the_reference_starts_under_a_policy(world):
+    agree(world, plan(world, NOW))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(many_limits(), ranked()))
 def test_how_jobs_are_grouped_into_queues_changes_nothing(world):
     """Each job in a queue of its own: the same starts, and the same claim."""
     split = [

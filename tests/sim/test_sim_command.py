@@ -367,3 +367,36 @@ def test_the_cost_of_a_node_is_cut_at_full_hours():
     rates = ShareRates(7_000_000_001, 3, 1)
     assert node_cost(rates, START_AT, START_AT + 5 * HOUR_US) == 5 * rates.total
     assert node_cost(rates, START_AT + 1, START_AT + 1) == 0
+
+
+PRIORITY = "kind: PriorityPolicy\nname: p\nspec: {%s}\n"
+QUEUED = "job_id,submit_s,duration_s,time_limit_s,gpus,project\n" + (
+    "first,0,100,100,4,a\nlong,1,1000,1000,4,a\nshort,2,10,10,4,b\nlater,3,500,500,4,b\n"
+)
+ONE_NODE = "node_id,cpu_milli,memory_mib,gpus,gpu_type,price_per_hour\nn1,8000,1000,4,A100,8\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "starts"),
+    [
+        ("", {"long": 100, "short": 1100, "later": 1110}),
+        ("weights: {run_time: 1}", {"short": 100, "later": 110, "long": 610}),
+        ("weights: {run_time: 1}, max_wait: 105s", {"short": 100, "long": 110, "later": 1110}),
+        ("weights: {fair_share: 1}", {"short": 100, "later": 110, "long": 610}),
+    ],
+)
+def test_a_priority_policy_orders_the_queue_of_a_simulation(sim, spec, starts):
+    flags = sim.policy(PRIORITY % spec) if spec else ()
+    _, found = sim(QUEUED, *flags, nodes=ONE_NODE)
+    assert {name: int(float(found[name]["start_s"])) for name in starts} == starts
+
+
+def test_a_shorter_job_that_comes_later_goes_into_the_gap_that_its_elders_cannot(sim):
+    """It asks for what they ask for, and ends before the claim begins."""
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus\nholds,0,100,100,3\nclaim,1,50,50,4\n" + (
+        "long,2,400,400,1\nshort,3,40,40,1\n"
+    )
+    _, found = sim(jobs, nodes=ONE_NODE)
+    assert {name: found[name]["start_s"] for name in ("claim", "short", "long")} == {
+        "claim": "100", "short": "3", "long": "150"
+    }  # fmt: skip

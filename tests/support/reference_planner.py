@@ -3,18 +3,25 @@
 Why     the planner of the daemon looks at queues instead of jobs and keeps what it
         worked out. `test_planners_agree.py` holds that this changes nothing. Filters, scorers and rules
         of money are shared with it; what is looked at, and in which order, is not.
-Rule    jobs by priority, then submission. Each starts on the best nodes that are free and paid for; the first
-        that cannot for lack of room gets a claim on the nodes where it can start soonest, and on its money.
-        Jobs behind it start only where they end before the claim begins, or leave it what it needs.
+Rule    jobs by priority, or as a PriorityPolicy ranks them, then submission. Each starts on the best nodes
+        that are free and paid for; the first that cannot for lack of room gets a claim on the nodes where
+        it can start soonest, and on its money. Jobs behind it start only where they end before the claim
+        begins, or leave it what it needs.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
+import numpy as np
+
 from bursar.resources import MILLI, ResourceRequest
-from bursar_policies.decision import JobClass, NodeColumns, Snapshot
+from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Snapshot
 from bursar_policies.filters import FILTERS, Ask
+from bursar_policies.rankers import ONE, SHARE_ONE, standings
+from bursar_policies.rankers.doublings import doublings
 from bursar_policies.scorers import NodeState, scorers_for
 from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Rooms, limits_money
@@ -97,7 +104,7 @@ class Reference:
             for i in range(len(running))
         ]
         jobs = [
-            (-queue.priority, order, job_id, queue.class_at(position))
+            (rank(snapshot, queue, position, now), order, job_id, queue.class_at(position))
             for queue in snapshot.queues
             for position, (order, job_id) in enumerate(queue.jobs)
         ]
@@ -283,6 +290,55 @@ class Reference:
                     for left, milli in zip(gpus, one.gpus, strict=False)
                 ]
         return NodeState(row, cpu, memory, gpus)
+
+
+def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tuple[int, int]:
+    """What comes first of two jobs: the lower."""
+    rules = snapshot.priority
+    if rules is None:
+        return -queue.priority, 0
+    waited_us = now - int(queue.jobs.since_us[position])
+    if rules.max_wait_us and waited_us >= rules.max_wait_us:
+        return -1_000, 0
+    nodes, job_class = snapshot.nodes, queue.class_at(position)
+    totals = [nodes.cpu_total, nodes.memory_total, nodes.gpu_total * MILLI]
+    cpu, memory, gpus = (sum(total.tolist()) for total in totals)
+    sizes = []
+    for one in job_class.options:
+        held = one.gpus.count * one.gpus.milli if one.gpus is not None else 0
+        parts = [(one.cpu_milli, cpu), (one.memory_bytes, memory), (held, gpus)]
+        shares = [
+            ceil(Fraction(SHARE_ONE * job_class.nodes * part, total or part)) for part, total in parts if part
+        ]
+        sizes.append(min(max(shares, default=1), SHARE_ONE))
+    left = [
+        Fraction(max(snapshot.budgets[name].room_nanos, 0), max(snapshot.budgets[name].limit_nanos, 1))
+        if name in snapshot.budgets
+        else Fraction(0)
+        for name in job_class.budgets
+    ]
+    age = part = int(min(max(waited_us, 0), rules.age_full_us) // 1000 * ONE // (rules.age_full_us // 1000))
+    for _ in range(rules.age_power - 1):
+        age = age * part // ONE
+    known = {
+        "age": age,
+        "run_time": smaller(job_class.time_limit_us) + int(doublings(np.array([10_000_000]))[0]) // 20,
+        "size": smaller(min(sizes)),
+        "budget": int(min(min(left, default=Fraction(1)), 1) * ONE),
+        "qos": queue.priority * ONE // 100,
+        "fair_share": standings(snapshot.projects, snapshot.spent, rules.shares)[
+            queue.jobs.projects[position]
+        ]
+        if snapshot.projects
+        else ONE,
+    }
+    sum_ = sum(weight * min(max(known[factor], 0), ONE) for factor, weight in rules.weights)
+    return (0 if "qos" in dict(rules.weights) else -queue.priority), -sum_
+
+
+def smaller(value: int) -> int:
+    """All, less a twentieth for each doubling."""
+    return ONE - int(doublings(np.array([value]))[0]) // 20
 
 
 def taken(state: NodeState, request: ResourceRequest) -> Held | None:

@@ -28,7 +28,8 @@ from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, r
 from bursard.services.events import EventsService
 from bursard.state.decide import nodes
 
-RELEASED = Path(__file__).parents[1] / "fixtures/snapshot-1/site.snapshot"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+RELEASED = FIXTURES / "snapshot-1/site.snapshot"
 """Written by the version that made format 1. It is never written again."""
 NOW = 1_767_225_600_000_000
 HUGE = 10**24
@@ -71,7 +72,7 @@ def forged(change: object) -> bytes:
     """A good file with one thing changed in it."""
     document = unpacked(packed(site()))
     change(document)  # type: ignore[operator]
-    return MAGIC + b"2\n" + zlib.compress(json.dumps(document).encode())
+    return MAGIC + b"3\n" + zlib.compress(json.dumps(document).encode())
 
 
 def test_what_was_saved_is_read_and_makes_the_same_plan_and_sentences():
@@ -92,8 +93,9 @@ def test_a_snapshot_without_a_plan_can_be_saved_too():
     assert load(packed(replace(site(), plan=None))).plan is None
 
 
-def test_a_snapshot_of_the_released_format_opens_and_makes_its_plan():
-    read = load(RELEASED.read_bytes())
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_snapshot_of_a_released_format_opens_and_makes_its_plan(version):
+    read = load((FIXTURES / f"snapshot-{version}/site.snapshot").read_bytes())
     assert read.plan is not None
     assert [start.job_id for start in read.plan.starts] == [start.job_id for start in site().plan.starts]
     assert plan_bytes(read.again()) == plan_bytes(read.plan)
@@ -111,13 +113,14 @@ def test_a_file_that_was_read_is_as_frozen_as_the_state_gives_it():
     [
         (b"", "is not a saved snapshot"),
         (b"PK\x03\x04 something else", "is not a saved snapshot"),
-        (MAGIC + b"3\n" + packed(site()).partition(b"\n")[2], "is of format '3', this version reads 2"),
-        (MAGIC + b"2\nnoise", "is damaged"),
+        (MAGIC + b"4\n" + packed(site()).partition(b"\n")[2], "is of format '4', this version reads 3"),
+        (MAGIC + b"3\nnoise", "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"{}"), "is damaged"),
+        (MAGIC + b"2\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"[" * 100_000), "is damaged"),
         (MAGIC + b"1\n", "is cut off"),
     ],
-    ids=["empty", "other", "version", "noise", "fields", "nested", "headless"],
+    ids=["empty", "other", "version", "noise", "fields", "fields of 2", "nested", "headless"],
 )
 def test_what_is_no_snapshot_is_refused_with_what_it_is(data, said):
     with pytest.raises(InvalidRequest, match=r"^f\.snapshot: .*" + said):
@@ -173,8 +176,12 @@ def test_columns_that_do_not_agree_are_refused(part, column, value, said):
         ("ids", [1, 2]),
         ("limits_us", ["<i8", [2], "A" * 22 + "=="]),
         ("orders", ["<i8", [1], "AAAAAAAAAAA="]),
+        ("since_us", ["<i8", [1], "AAAAAAAAAAA="]),
+        ("projects", ["<i8", [1], "AAAAAAAAAAA="]),
+        ("projects", ["<i8", [2], "AQAAAAAAAAAAAAAAAAAAAA=="]),
+        ("projects", ["<i8", [2], "AAAAAAAAAAD//////////w=="]),
     ],
-    ids=["rows", "no names", "no limit", "orders"],
+    ids=["rows", "no names", "no limit", "orders", "since", "projects", "no project", "before the first"],
 )
 def test_queues_whose_columns_do_not_agree_are_refused(column, value):
     def change(document: dict[str, dict[str, list[dict[str, dict[str, object]]]]]) -> None:

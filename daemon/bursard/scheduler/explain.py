@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bursar.errors import NotFound
 from bursar.model import Reason, ReasonCode
@@ -62,7 +63,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     started = {start.job_id for start in result.starts}
     tables = planner.world.tables(job_class)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
-    ahead = _ahead(snapshot, queue, started)
+    ahead = _ahead(planner, len(snapshot.queues) - 1, started)
     starts = job_id in started
     claim = None if starts else _claim(planner, job_class)
     names = snapshot.nodes.names
@@ -97,16 +98,18 @@ def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
     return replace(snapshot, queues=(*queues, alone)), len(queues)
 
 
-def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50) -> WhatIf:
-    """Where a job would start now, behind all that wait at its priority, and its price."""
-    asked = _asked(snapshot, job_class, priority)
+def what_if(
+    snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50, project: str = ""
+) -> WhatIf:
+    """Where a job of this project would start now, were it submitted, and its price."""
+    asked = _asked(snapshot, job_class, now, priority, project)
     planner = Planner(asked, now, World(asked))
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
     if start is None:
         claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
-        unpaid = _unpaid(snapshot, job_class, now, priority) if reason.code in _OF_BUDGETS else None
+        unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
         return WhatIf(None, reason, expected_start_at=_expected(claim, now), unpaid=unpaid)
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
@@ -126,17 +129,18 @@ def what_if(snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 5
     )
 
 
-def _asked(snapshot: Snapshot, job_class: JobClass, priority: int) -> Snapshot:
-    """The world with the job that `what_if` asks about, as the last of its priority."""
+def _asked(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Snapshot:
+    """The world with the job that `what_if` asks about, submitted last."""
     last = max((q.jobs[-1][0] for q in snapshot.queues if len(q.jobs)), default=0)
-    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us)])
+    projects = (*snapshot.projects, project)
+    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us, now, len(projects) - 1)])
     queue = PendingQueue(job_class.without_limit(), priority, jobs)
-    return replace(snapshot, queues=(*snapshot.queues, queue))
+    return replace(snapshot, queues=(*snapshot.queues, queue), projects=projects)
 
 
-def _unpaid(snapshot: Snapshot, job_class: JobClass, now: int, priority: int) -> Start | None:
+def _unpaid(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Start | None:
     """What it would take if no budget had to pay."""
-    asked = _asked(snapshot, replace(job_class, budgets=()), priority)
+    asked = _asked(snapshot, replace(job_class, budgets=()), now, priority, project)
     return _start_of(Planner(asked, now, World(asked)).run().starts, WHAT_IF_ID)
 
 
@@ -160,17 +164,24 @@ def _expected(claim: Reservation | None, now: int) -> int:
     return claim.at if claim is not None and claim.at > now else 0
 
 
-def _ahead(snapshot: Snapshot, queue: PendingQueue, started: set[str]) -> list[str]:
+def _ahead(planner: Planner, index: int, started: set[str]) -> list[str]:
     """Jobs that are looked at before the one of this queue and do not start now."""
-    own = queue.jobs[0][0]
+    queues, order = planner.snapshot.queues, planner.order
+
+    def keys(row: int) -> NDArray[np.int64]:
+        """What comes first of two jobs: the lower, and of equal ones the one submitted first."""
+        if order is not None:
+            return -order.of_queue(row)
+        return np.full(len(queues[row].jobs), -queues[row].priority, dtype=np.int64)
+
+    own, submitted = keys(index).item(0), queues[index].jobs.orders.item(0)
     before = []
-    for other in snapshot.queues:
-        if other.priority < queue.priority:
-            continue
-        until = len(other.jobs) if other.priority > queue.priority else int((other.jobs.orders < own).sum())
-        rows = zip(other.jobs.orders[:until].tolist(), other.jobs.ids[:until].tolist(), strict=True)
-        before += [(-other.priority, order, name) for order, name in rows if name not in started]
-    return [name for _, _, name in sorted(before)]
+    for row, other in enumerate(queues):
+        key, orders = keys(row), other.jobs.orders
+        rows = np.flatnonzero((key < own) | ((key == own) & (orders < submitted)))
+        found = zip(key[rows].tolist(), orders[rows].tolist(), other.jobs.ids[rows].tolist(), strict=True)
+        before += [one for one in found if one[2] not in started]
+    return [name for *_, name in sorted(before)]
 
 
 def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:
@@ -239,9 +250,10 @@ def _alternatives(snapshot: Snapshot, index: int, now: int, planner: Planner) ->
     """Changes that a plan has been seen to start now. `index`: of the queue of this one job."""
     queue, found = snapshot.queues[index], []
     order, job_id = queue.jobs[0]
+    since_us, project = queue.jobs.since_us.item(0), queue.jobs.projects.item(0)
     others = [other for row, other in enumerate(snapshot.queues) if row != index]
     for change, job_class in candidates(planner, queue.class_at(0)):
-        jobs = JobColumns.of([(order, job_id, job_class.time_limit_us)])
+        jobs = JobColumns.of([(order, job_id, job_class.time_limit_us, since_us, project)])
         changed = PendingQueue(job_class.without_limit(), queue.priority, jobs)
         trial = plan(replace(snapshot, queues=(*others, changed)), now)
         start = _start_of(trial.starts, job_id)

@@ -26,6 +26,7 @@ from bursar_policies.scorers import Weights
 from bursard.scheduler import gang
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.order import Order
 from bursard.scheduler.rank import Lane, Ranking
 from bursard.scheduler.releases import Releases
 from bursard.scheduler.table import Table
@@ -93,7 +94,9 @@ class Planner:
         self.reservation: Reservation | None = None
         self.considered = 0
         self._heads: list[_Head] = []
-        self._ranking = Ranking(snapshot.queues)
+        rules = snapshot.priority
+        self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
+        self._ranking = Ranking(snapshot.queues, self.order)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
 
@@ -124,7 +127,9 @@ class Planner:
         if claim is not None:
             budgets = snapshot.queues[claim.queue].job_class.budgets
         elif self._heads:
-            reserved = snapshot.queues[self._heads[0].lane].jobs[self._heads[0].position][1]
+            head = self._heads[0]
+            row = self._ranking.lanes[head.lane].row(head.position)
+            reserved = snapshot.queues[head.lane].jobs[row][1]
         return Plan(
             version=snapshot.version,
             at=self.now,
@@ -214,13 +219,14 @@ class Planner:
         while self.reservation is None and self._heads and self._heads[0].key < before:
             head = heapq.heappop(self._heads)
             lane = self._ranking.lanes[head.lane]
-            job_class = lane.queue.class_at(head.position)
+            row = lane.row(head.position)
+            job_class = lane.queue.class_at(row)
             try:
                 found = reserve(self.world, job_class, self.rooms, self.releases, self.now)
             except ArithmeticError:
                 continue
             if isinstance(found, Reservation):
-                found.job_id, found.queue = lane.queue.jobs[head.position][1], head.lane
+                found.job_id, found.queue = lane.queue.jobs[row][1], head.lane
                 self.reservation = found
                 self.rooms.promise(job_class.budgets, found.hold_nanos)
             elif found.money:
@@ -271,7 +277,7 @@ class Planner:
             starts=len(self.groups),
             claimed=self.reservation is not None,
             option=option,
-            position=lane.position,
+            position=lane.row(lane.position),
             from_hold_us=from_us,
         )
         return made if refusal is None else replace(made, **refusal._asdict())

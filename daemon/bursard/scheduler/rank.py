@@ -3,7 +3,8 @@
 Owns    lanes: one queue as a plan walks it, and the heap that merges them.
 Why     a queue holds its jobs in order, so merging the heads of queues yields the whole order (priority, then
         submission) without ever sorting 100,000 jobs. Of a queue that cannot start what holds for an hour,
-        the next job that holds for less is found by one look at a column.
+        the next job that holds for less is found by one look at a column. Under a PriorityPolicy a queue is
+        walked by its scores instead (`RankedLane`), and nothing else is different.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bursar_policies.decision import PendingQueue, Verdict
+from bursard.scheduler.order import Order
 from bursard.scheduler.table import Table
 
 NO_BOUND = int(np.iinfo(np.int64).max)
 
 
 class Lane:
-    """One queue as a plan walks it, from its oldest job to its newest, never back.
+    """One queue as a plan walks it, from its oldest job to its newest, never back. Positions count in that
+    order; `row` is where a job stands in the queue.
 
     Resources, rooms and what a claim leaves only shrink within a plan. So whatever stops a job stops all jobs
     behind it that ask for the same thing for as long or longer.
@@ -83,7 +87,11 @@ class Lane:
     @property
     def job_id(self) -> str:
         """The job that is looked at."""
-        return str(self.queue.jobs.ids[self.position])
+        return str(self.queue.jobs.ids[self.row(self.position)])
+
+    def row(self, position: int) -> int:
+        """Where a job stands in its queue."""
+        return position
 
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""
@@ -112,11 +120,58 @@ class Lane:
         return found
 
 
-class Ranking:
-    """Shows lanes in the order of their jobs; the caller says how each goes on."""
+class RankedLane(Lane):
+    """One queue as a plan walks it by scores: the highest first, of equal ones the oldest."""
 
-    def __init__(self, queues: Sequence[PendingQueue]) -> None:
-        self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
+    __slots__ = ("_best", "_rows", "_scores")
+
+    def __init__(self, index: int, queue: PendingQueue, scores: NDArray[np.int64]) -> None:
+        super().__init__(index, queue)
+        self._scores = scores
+        self._rows: NDArray[np.intp] | None = None
+        """By position, once more than the best is asked for."""
+        self._best = int(scores.argmax()) if scores.size else -1
+        if self._best >= 0:
+            self.limit_us = self._limits_us.item(self._best)
+
+    def _sort(self) -> None:
+        if self._rows is None:
+            rows = self._rows = np.argsort(-self._scores, kind="stable")
+            self._orders, self._limits_us = self._orders[rows], self._limits_us[rows]
+            self._scores = self._scores[rows]
+
+    def row(self, position: int) -> int:
+        """Where a job stands in its queue."""
+        return self._best if self._rows is None else self._rows.item(position)
+
+    def hold_at(self, position: int) -> int:
+        """Of any of its jobs."""
+        self._sort()
+        return super().hold_at(position)
+
+    def key(self, position: int) -> tuple[int, int]:
+        """Where a job stands among all: lower comes first."""
+        at = self._best if self._rows is None else position
+        return -self._scores.item(at), self._orders.item(at)
+
+    def following(self, position: int, below_us: int) -> int:
+        """The next job behind a position that holds for less; -1 for none."""
+        self._sort()
+        return super().following(position, below_us)
+
+
+class Ranking:
+    """Shows lanes in the order of their jobs; the caller says how each goes on.
+
+    Args:
+        order: the scores of a PriorityPolicy; without them priority and submission decide.
+    """
+
+    def __init__(self, queues: Sequence[PendingQueue], order: Order | None = None) -> None:
+        if order is None:
+            self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
+        else:
+            self.lanes = [RankedLane(index, one, order.of_queue(index)) for index, one in enumerate(queues)]
         self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if lane.position == 0]
         heapq.heapify(self._heap)
 

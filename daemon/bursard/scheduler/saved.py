@@ -25,8 +25,8 @@ from bursard.scheduler.plan import plan
 from bursard.scheduler.saved_upgrade import upgrade
 
 MAGIC = b"bursar-snapshot "
-VERSION = b"2"
-READS = (b"1", b"2")
+VERSION = b"3"
+READS = (b"1", b"2", b"3")
 UNPACKED_MAX = 1 << 30
 """Bytes of JSON that are read: ten times the largest site. A small file may unpack to anything."""
 PIECE_BYTES = 1 << 18
@@ -88,7 +88,7 @@ def load(data: bytes, name: str = "snapshot") -> Saved:
             saved = msgspec.json.Decoder(Saved, dec_hook=_to_array).decode(text)
         else:
             document = json.loads(text)
-            upgrade(document)
+            upgrade(document, int(version))
             saved = msgspec.convert(document, Saved, dec_hook=_to_array, str_keys=True)
     except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as problem:
         raise InvalidRequest(f"{name}: is damaged: {str(problem)[:200]}") from None
@@ -142,11 +142,12 @@ def _check(saved: Saved, name: str) -> None:
         raise InvalidRequest(f"{name}: is damaged: something runs on a node that is not there")
     for queue in saved.snapshot.queues:
         jobs = queue.jobs
-        if (
-            not (len(jobs.ids) == len(jobs.orders) == len(jobs.limits_us))
-            or jobs.limits_us.min(initial=1) < 1
-        ):
+        lengths = (jobs.orders, jobs.limits_us, jobs.since_us, jobs.projects)
+        if any(len(column) != len(jobs.ids) for column in lengths) or jobs.limits_us.min(initial=1) < 1:
             raise InvalidRequest(f"{name}: is damaged: the columns of a queue do not agree")
+        named = max(len(saved.snapshot.projects), 1)
+        if not (jobs.projects.min(initial=0) >= 0 and jobs.projects.max(initial=0) < named):
+            raise InvalidRequest(f"{name}: is damaged: a job is of a project that is not named")
     kinds, slots = nodes.gpu_type, nodes.gpu_total
     if len(kinds) and not (kinds.min() >= -1 and kinds.max() < len(nodes.gpu_types)):
         raise InvalidRequest(f"{name}: is damaged: a node has GPUs of a type that is not named")

@@ -1,7 +1,8 @@
 """Saved snapshots of earlier formats, brought into the newest one.
 
 Why     a file that was kept to find out why something was done must open in every later version. Format 1 had
-        a queue for each time limit, with the limit in its class.
+        a queue for each time limit, with the limit in its class. Format 2 did not say of jobs since when they
+        wait and of which project they are: plans did not go by it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from typing import Any
 import numpy as np
 
 
-def upgrade(document: Any) -> None:
-    """Change a document of format 1 where it stands. Raises `ValueError` when it is damaged."""
+def upgrade(document: Any, version: int) -> None:
+    """Change a document of an older format where it stands. Raises `ValueError` when it is damaged."""
     try:
-        limits = [_queue(queue) for queue in document["snapshot"]["queues"]]
-        if document.get("plan") is not None:
-            _plan(document["plan"], limits)
+        if version < 2:
+            limits = [_queue(queue) for queue in document["snapshot"]["queues"]]
+            if document.get("plan") is not None:
+                _plan(document["plan"], limits)
+        for queue in document["snapshot"]["queues"]:
+            nothing = [0] * len(queue["jobs"]["ids"])
+            queue["jobs"] |= {"since_us": _column(nothing), "projects": _column(nothing)}
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as problem:
         raise ValueError(f"{type(problem).__name__}: {problem}") from None
 

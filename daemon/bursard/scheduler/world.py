@@ -24,6 +24,7 @@ from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.fits import Fits
 from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.kinds import Kinds
+from bursard.scheduler.order import Sizes
 from bursard.scheduler.packing import Packing
 from bursard.scheduler.table import Table
 
@@ -53,6 +54,7 @@ class World:
         scorers = scorers_for(snapshot.strategy, nodes, snapshot.typical, places, weights)
         self.packing = Packing(self.free, scorers, self.kinds)
         self._fits = Fits(self.free)
+        self.sizes = Sizes(nodes)
         self._tables: dict[Ask, Table] = {}
         self._of_class: dict[int, tuple[JobClass, Tables]] = {}
 
@@ -61,6 +63,7 @@ class World:
         self.nodes = nodes
         if len(self._tables) > TABLES_MAX:
             self._tables, self._of_class, self._fits = {}, {}, Fits(self.free)
+            self.sizes = Sizes(nodes)
         self.packing.rescore(self.free.sync(nodes))
         self._fits.sync()
 

@@ -47,7 +47,7 @@ async def plan_view(
         payers = (*hard, cap.name)
     job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec))
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
-    answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority))
+    answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
     tasks = size_of_spec(spec)
     later = _later(engine, spec, waiting_on)
     if later is None and turn is not None and turn.plans:

@@ -28,7 +28,7 @@ from bursar_policies.decision import JobClass, NodeColumns, QueueKey
 from bursar_policies.specs import Document
 from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
 from bursard.housekeeping import Housekeeping
-from bursard.place import LastPlan, one_pass
+from bursard.place import one_pass
 from bursard.scheduler import PlanCache
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
@@ -161,7 +161,8 @@ class Simulation:
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
-        self._blocked: Mapping[QueueKey, int] = {}
+        self._blocked: Mapping[QueueKey, str] = {}
+        """What stopped the queues that the newest plan could not start as a whole."""
         self._for_money = False
         self._rolled: set[str] = set()
         self._late_reports = 0
@@ -320,8 +321,10 @@ class Simulation:
                 self._commit(jobs.cancel(self.state, self.state.jobs[job_id], None, "could not start"))
                 run.state = "DROPPED"
             return False
-        # Behind a job that asks for the same and was refused since anything changed, nothing can start.
-        return self.state.pending.key_of(job_id) not in self._blocked
+        # What asks for the same as a job that lacked room since anything changed lacks it too. Money and a
+        # claim may stop the one and let the other pass, that ends sooner or comes first by its rank.
+        key = self.state.pending.key_of(job_id)
+        return key is None or self._blocked.get(key) not in ("room", "fault")
 
     def _spec(self, row: JobRow) -> JobSpec:
         return JobSpec(
@@ -502,7 +505,9 @@ class Simulation:
             self.cycle_ns.append(time.perf_counter_ns() - began)
             if answer.groups:
                 self._rolled.clear()
-            self._blocked = LastPlan(snapshot, answer).blocked()
+            self._blocked = {
+                snapshot.queues[index].key: verdict.blocked_by for index, verdict in answer.verdicts.items()
+            }
             self._for_money = any(one.code in _MONEY for one in answer.verdicts.values())
             # Of a user with very many kinds of jobs each plan looks at others: no instant ends before all had
             # their turn.

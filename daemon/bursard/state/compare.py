@@ -46,12 +46,15 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
-    """Dated prices, what ended members held, rates of open hours and of which limit a threshold was came into
-    images later: without them the newest holds.
+    """Dated prices, what ended members held, rates of open hours, of which limit a threshold was and what
+    projects cost came into images later: without them the newest holds.
     """
     for form in forms:
         if "announced" not in written:
             form.pop("announced", None)
+        if not written.get("costs_whole"):
+            form.pop("costs", None)
+            form.pop("costs_whole", None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
                 known.pop("prices", None)

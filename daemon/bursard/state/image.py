@@ -20,7 +20,8 @@ from bursard.state.budgets import Announced, BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
-from bursard.state.fold.policies import match_some, strategy_in_force
+from bursard.state.fold.policies import match_some, priority_in_force, strategy_in_force
+from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import ArrayMoney, Doom, Limits, NodeToken, still_to_cost
@@ -88,6 +89,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     corrected: dict[str, int] = {}
     adjusted: int = 0
     announced: list[tuple[str, str, list[Announced]]] = []
+    costs: list[DayCosts] = []
+    costs_whole: bool = False
 
 
 class _Format(msgspec.Struct):
@@ -138,6 +141,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         machines=list(state.machines.values()),
         corrected=state.corrected,
         adjusted=state.adjusted,
+        costs=state.costs.image(),
+        costs_whole=state.costs.whole,
         announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
     )
     return msgspec.json.encode(image)
@@ -161,6 +166,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     state.corrected, state.adjusted = dict(image.corrected), image.adjusted
+    state.costs = ProjectCosts.from_image(image.costs, image.costs_whole)
     _policies(state, image)
     state.machines = {machine.id: machine for machine in image.machines}
     for node in image.nodes:
@@ -182,6 +188,7 @@ def _policies(state: State, image: StateImage) -> None:
     for record in image.policies:
         state.policies[record.kind, record.name] = record
     state.strategy = strategy_in_force(state)
+    state.priority = priority_in_force(state)
     for priced in image.priced:
         document = Document(priced.kind, priced.name, priced.spec)
         state.priced.append(

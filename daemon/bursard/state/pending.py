@@ -20,10 +20,23 @@ from numpy.typing import NDArray
 
 from bursar_policies.decision import JobClass, JobColumns, PendingQueue, QueueKey
 from bursard.state.crowd import FIRST, IN_TURN, Crowd, Rank
+from bursard.state.projects import ProjectNumbers
 
 _ROWS_MIN = 4
 OWN_MAX = 512
 """Queues that one user may have opened and that every plan looks at, whoever else has jobs in them."""
+
+
+class _Row(NamedTuple):
+    """What columns say of a job, in the order of `JobColumns`."""
+
+    order: int
+    limit_us: int
+    since_us: int = 0
+    project: int = 0
+
+
+_NUMBERS = len(_Row._fields)
 
 
 class _Queue:
@@ -41,44 +54,43 @@ class _Queue:
         self.start = self.stop = 0
         self.left: list[int] = []
         """Orders of rows that are to be dropped."""
-        self.back: dict[int, tuple[str, int]] = {}
+        self.back: dict[int, tuple[str, _Row]] = {}
         """By order, what came back to a place before the last."""
         self.frozen: PendingQueue | None = None
         self._room(_ROWS_MIN)
 
-    orders: NDArray[np.int64]
-    limits_us: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    """(fields of `_Row` without the id, rows)."""
     ids: NDArray[np.object_]
 
     def _room(self, rows: int) -> None:
         """Fresh arrays; whoever holds the old ones keeps them."""
         start, stop = self.start, self.stop
-        orders, limits_us = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64)
+        numbers = np.empty((_NUMBERS, rows), dtype=np.int64)
         ids = np.empty(rows, dtype=np.object_)
         if stop > start:
-            orders[: stop - start] = self.orders[start:stop]
-            limits_us[: stop - start] = self.limits_us[start:stop]
+            numbers[:, : stop - start] = self.numbers[:, start:stop]
             ids[: stop - start] = self.ids[start:stop]
-        self.orders, self.limits_us, self.ids = orders, limits_us, ids
+        self.numbers, self.ids = numbers, ids
         self.start, self.stop = 0, stop - start
 
-    def add(self, order: int, job_id: str, limit_us: int) -> None:
+    def add(self, job_id: str, row: _Row) -> None:
         self.size += 1
         self.frozen = None
-        if self.stop > self.start and order <= self.orders[self.stop - 1]:
-            self.back[order] = (job_id, limit_us)
+        if self.stop > self.start and row.order <= self.numbers[0, self.stop - 1]:
+            self.back[row.order] = (job_id, row)
             return
-        if self.stop == len(self.orders):
+        if self.stop == len(self.ids):
             self._room(max(2 * (self.stop - self.start), _ROWS_MIN))
-        row = self.stop
-        self.orders[row], self.limits_us[row], self.ids[row] = order, limit_us, job_id
+        self.numbers[:, self.stop] = row
+        self.ids[self.stop] = job_id
         self.stop += 1
 
     def remove(self, order: int) -> None:
         self.size -= 1
         self.frozen = None
         if self.back.pop(order, None) is None:
-            if not self.left and self.orders[self.start] == order:
+            if not self.left and self.numbers[0, self.start] == order:
                 self.start += 1
             else:
                 self.left.append(order)
@@ -88,7 +100,8 @@ class _Queue:
         if self.frozen is None:
             if self.left or self.back:
                 self._settle()
-            columns = JobColumns(self._view(self.orders), self._view(self.limits_us), self._ids())
+            orders, limits_us, since_us, projects = (self._view(column) for column in self.numbers)
+            columns = JobColumns(orders, limits_us, since_us, projects, self._ids())
             job_class, priority, owner = self.key
             self.frozen = PendingQueue(job_class, priority, columns, owner)
         return self.frozen
@@ -96,18 +109,18 @@ class _Queue:
     def _settle(self) -> None:
         """Drop what left and put in what came back."""
         rows = slice(self.start, self.stop)
-        orders, limits_us, ids = self.orders[rows], self.limits_us[rows], self.ids[rows]
+        numbers, ids = self.numbers[:, rows], self.ids[rows]
         if self.left:
-            gone = np.searchsorted(orders, np.array(self.left, dtype=np.int64))
-            orders, limits_us, ids = np.delete(orders, gone), np.delete(limits_us, gone), np.delete(ids, gone)
+            gone = np.searchsorted(numbers[0], np.array(self.left, dtype=np.int64))
+            numbers, ids = np.delete(numbers, gone, axis=1), np.delete(ids, gone)
         if self.back:
-            came = sorted(self.back)
-            at = np.searchsorted(orders, np.array(came, dtype=np.int64))
-            orders = np.insert(orders, at, came)
-            limits_us = np.insert(limits_us, at, [self.back[order][1] for order in came])
-            ids = np.insert(ids, at, [self.back[order][0] for order in came])
-        self.orders, self.limits_us, self.ids = orders, limits_us, ids
-        self.start, self.stop = 0, len(orders)
+            came = [self.back[order] for order in sorted(self.back)]
+            at = np.searchsorted(numbers[0], np.array([row.order for _, row in came], dtype=np.int64))
+            more = np.array([row for _, row in came], dtype=np.int64)
+            numbers = np.insert(numbers, at, more.T, axis=1)
+            ids = np.insert(ids, at, [job_id for job_id, _ in came])
+        self.numbers, self.ids = np.ascontiguousarray(numbers), ids
+        self.start, self.stop = 0, len(ids)
         self.left, self.back = [], {}
 
     def _view(self, column: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -123,8 +136,7 @@ class _Queue:
 
 class _Place(NamedTuple):
     queue: _Queue
-    order: int
-    limit_us: int
+    row: _Row
 
 
 class Turn(NamedTuple):
@@ -154,6 +166,7 @@ class PendingIndex:
         """How many of them each user has made."""
         self._crowds: dict[str, Crowd[_Queue]] = {}
         self._where: dict[str, _Place] = {}
+        self._projects = ProjectNumbers()
 
     def __len__(self) -> int:
         return len(self._where)
@@ -161,20 +174,35 @@ class PendingIndex:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._where
 
-    def add(self, job_id: str, job_class: JobClass, priority: int, order: int, user: str = "") -> None:
-        """Put a job in its place; a job that came back keeps its old order. `user`: whose it is; the queues
-        of nobody are not counted.
+    def add(
+        self,
+        job_id: str,
+        job_class: JobClass,
+        priority: int,
+        order: int,
+        user: str = "",
+        *,
+        since_us: int = 0,
+        project: str = "",
+    ) -> None:
+        """Put a job in its place; a job that came back keeps its old order.
+
+        Args:
+            user: whose it is; the queues of nobody are not counted.
+            since_us: the instant from which it waits.
         """
         self.remove(job_id)
         queue = self._queue_for(job_class.without_limit(), priority, order, user)
-        queue.add(order, job_id, job_class.time_limit_us)
-        self._where[job_id] = _Place(queue, order, job_class.time_limit_us)
+        row = _Row(order, job_class.time_limit_us, since_us, self._projects.join(project))
+        queue.add(job_id, row)
+        self._where[job_id] = _Place(queue, row)
 
     def remove(self, job_id: str) -> None:
         """Take a job out, if it is there."""
         place = self._where.pop(job_id, None)
         if place is not None:
-            place.queue.remove(place.order)
+            self._projects.leave(place.row.project)
+            place.queue.remove(place.row.order)
             self._drop_if_empty(place.queue)
 
     def move(self, job_ids: Sequence[str], job_class: JobClass, old: QueueKey) -> None:
@@ -183,13 +211,15 @@ class PendingIndex:
         at, every plan looks at.
         """
         queue, key = self._queues[old], QueueKey(job_class, old.priority, old.owner)
-        job_ids = sorted(job_ids, key=lambda job_id: self._where[job_id].order)
-        target = self._queues.get(key) or self._open_queue(key, queue.maker, self._where[job_ids[0]].order)
+        job_ids = sorted(job_ids, key=lambda job_id: self._where[job_id].row.order)
+        target = self._queues.get(key) or self._open_queue(
+            key, queue.maker, self._where[job_ids[0]].row.order
+        )
         for job_id in job_ids:
-            _, order, limit_us = self._where[job_id]
-            queue.remove(order)
-            target.add(order, job_id, limit_us)
-            self._where[job_id] = _Place(target, order, limit_us)
+            row = self._where[job_id].row
+            queue.remove(row.order)
+            target.add(job_id, row)
+            self._where[job_id] = _Place(target, row)
         self._drop_if_empty(queue)
 
     def _queue_for(self, job_class: JobClass, priority: int, order: int, user: str) -> _Queue:
@@ -257,7 +287,7 @@ class PendingIndex:
 
     def limit_of(self, job_id: str) -> int:
         """The time limit of a queued job."""
-        return self._where[job_id].limit_us
+        return self._where[job_id].row.limit_us
 
     def queues(self, asked: str = "") -> tuple[PendingQueue, ...]:
         """The queues that the next plan looks at, frozen: highest priority first, then oldest head.
@@ -272,6 +302,10 @@ class PendingIndex:
             found.append(self._where[asked].queue.look())
         found.sort(key=_first)
         return tuple(found)
+
+    def projects(self) -> tuple[str, ...]:
+        """What `JobColumns.projects` counts."""
+        return self._projects.names()
 
     def turn(self) -> None:
         """A plan was made of what was shown: others of each crowd come to their turn."""

@@ -12,7 +12,8 @@ from bursard.state.tables import Tables
 
 def take(tables: Tables, asked: str = "") -> Snapshot:
     """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
-    queues = tables.pending.queues(asked)
+    queues, rules = tables.pending.queues(asked), tables.priority
+    fair = rules is not None and "fair_share" in dict(rules.weights)
     return Snapshot(
         version=tables.version,
         nodes=tables.cluster.columns(),
@@ -25,4 +26,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         prices=tables.cluster.prices_digest(),
         policies=tables.policies_digest(),
         currency=tables.currency,
+        priority=rules,
+        projects=tables.pending.projects(),
+        spent=tables.costs.of_last(rules.share_days) if rules is not None and fair else {},
     )

@@ -20,6 +20,7 @@ from bursar.model import JobSpec, JobState
 from bursar.money import cumulative
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
+from bursar_policies.specs import PriorityPolicySpec
 from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.state import arrays
@@ -27,6 +28,7 @@ from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
+from bursard.state.projects import ProjectCosts
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.typical import TypicalRequests
@@ -188,6 +190,8 @@ class Tables:
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
         self.policies_version = 0
         self.strategy = "pack"
+        self.priority: PriorityPolicySpec | None = None
+        self.costs = ProjectCosts()
         self.typical = TypicalRequests()
         self.ledger = Ledger()
         self.corrected: dict[str, int] = {}
@@ -389,7 +393,15 @@ class Tables:
         if job.begins_at > now:
             self.queue_later(job, job.begins_at)
             return
-        self.pending.add(job.id, self.class_of(job), job.spec.priority, job.order, job.user)
+        self.pending.add(
+            job.id,
+            self.class_of(job),
+            job.spec.priority,
+            job.order,
+            job.user,
+            since_us=max(job.submitted_at, job.spec.begin_after),
+            project=job.spec.project,
+        )
 
     def queue_later(self, job: JobRecord, at: int) -> None:
         """Let `wake` put a job into the queue, not before `at`."""

@@ -18,6 +18,7 @@ def policy_schema() -> Schema:
         "CostModel": _cost_model(),
         "PlacementPolicy": _placement(),
         "PriceBook": _price_book(),
+        "PriorityPolicy": _priority(),
         "SlurmNames": _slurm_names(),
     }
     envelope = {
@@ -205,6 +206,36 @@ def _slurm_names() -> Schema:
             "accounts": names("Of `--account`; projects of the same name need no line."),
         },
         minProperties=1,
+    )
+
+
+def _priority() -> Schema:
+    factors = {
+        "age": "How long it has waited.",
+        "fair_share": "How far its project is below its share of what was spent.",
+        "size": "How small a part of the cluster it takes.",
+        "run_time": "How short its time limit is.",
+        "budget": "How much is left of the scarcest of its budgets.",
+        "qos": "Its priority, which stands above the other factors when it is not weighed.",
+    }
+    weights = {name: forms.number(about, 0, 1000) for name, about in factors.items()}
+    return forms.mapping(
+        "In which order waiting jobs are looked at.",
+        {
+            "weights": forms.mapping("By factor; the sum decides, more comes first.", weights),
+            "max_wait": forms.duration("What has waited for so long comes before all else, oldest first."),
+            "age_full": forms.duration("After so long `age` counts in full.", default="7d"),
+            "age_power": forms.whole(
+                "1: evenly; 2: half of `age_full` counts for a quarter.", 1, 4, default=1
+            ),
+            "share_days": forms.whole("How far `fair_share` looks back.", 1, 365, default=30),
+            "shares": {
+                "type": "object",
+                "propertyNames": {"pattern": forms.PROJECT},
+                "additionalProperties": {"type": "number", "minimum": 0.001, "maximum": 1000},
+                "description": "By project, with all below it; others have 1 per top-level project.",
+            },
+        },
     )
 
 

@@ -23,6 +23,7 @@ def book_piece(
         money.held_nanos -= min(held, charge.nanos)
     attempt.settled_nanos += charge.nanos
     job.settled_nanos += charge.nanos
+    state.costs.add(charge.end, job.spec.project, charge.nanos)
     member.open = _book(state, state.nodes[charge.node_id], member.open, charge, applied)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import QueueKey
-from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing
+from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing, PriorityPolicySpec
 from bursard.events import (
     BudgetClosed,
     BudgetOpened,
@@ -32,7 +32,8 @@ def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applie
     """Documents are in force."""
     budgets = any(record.kind == "Budget" for record in event.documents)
     for record in event.documents:
-        # In order of application: of several PlacementPolicies the one applied last is in force.
+        # In order of application: of several policies of placement, or priority, the one applied last is in
+        # force.
         state.policies.pop((record.kind, record.name), None)
         state.policies[record.kind, record.name] = record
         if isinstance(record.spec, BudgetSpec):
@@ -73,9 +74,19 @@ def strategy_in_force(state: Tables) -> str:
     return found
 
 
+def priority_in_force(state: Tables) -> PriorityPolicySpec | None:
+    """The PriorityPolicy applied last; None when there is none."""
+    found = None
+    for record in state.policies.values():
+        if isinstance(record.spec, PriorityPolicySpec):
+            found = record.spec
+    return found
+
+
 def _policies_changed(state: Tables, budgets: bool) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
+    state.priority = priority_in_force(state)
     if budgets:
         _match_again(state)
 

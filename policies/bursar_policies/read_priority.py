@@ -1,0 +1,99 @@
+"""Priority policies from their YAML nodes.
+
+Owns    the form of `kind: PriorityPolicy` (contract section 6).
+Why     an order that nobody meant is found weeks later, by whoever waited: a factor that is not known, or
+        that nothing feeds yet, is refused with its line.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from bursar.clock import DAY_US
+from bursar.projects import problem_of
+from bursar.resources import MILLI
+from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal
+from bursar_policies.specs import FACTORS, PriorityPolicySpec
+
+WEIGHT_MAX: Final = 1_000
+SHARES_MAX: Final = 1_000
+AGE_MAX_US: Final = 365 * DAY_US
+AGE_POWER_MAX: Final = 4
+SHARE_DAYS_MAX: Final = 365
+_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares")
+
+
+def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
+    """The spec of a PriorityPolicy, or None with its faults reported."""
+    before = len(faults.found)
+    fields = Fields(node, faults, _KEYS)
+    weights = _weights(fields, faults)
+    shares = _shares(fields, faults)
+    max_wait_us = _duration(fields, "max_wait", 0)
+    age_full_us = _duration(fields, "age_full", 7 * DAY_US)
+    age_power = fields.integer("age_power", minimum=1, maximum=AGE_POWER_MAX) or 1
+    share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
+    if len(faults.found) > before:
+        return None
+    if not (weights or max_wait_us):
+        faults.add(node, "orders nothing; give `weights` above 0, `max_wait`, or both")
+        return None
+    factors = {factor for factor, _ in weights}
+    for keys, factor in ((("age_full", "age_power"), "age"), (("share_days", "shares"), "fair_share")):
+        for key in keys:
+            if factor not in factors and (given := fields.get(key)) is not None:
+                faults.add_key(given, f"{key} does nothing without a weight for {factor}")
+    return PriorityPolicySpec(weights, max_wait_us, age_full_us, age_power, share_days, shares)
+
+
+def _duration(fields: Fields, key: str, default: int) -> int:
+    node, found = fields.get(key), fields.duration(key)
+    if node is None or found is None:
+        return default
+    if not 0 < found <= AGE_MAX_US:
+        fields.faults.add(node, "must be more than 0 and at most 365d")
+    return found
+
+
+def _weights(fields: Fields, faults: Faults) -> tuple[tuple[str, int], ...]:
+    found = []
+    for key, child in fields.entries("weights").items():
+        weight = _milli(child, faults, minimum=Decimal(0))
+        if key == "deadline":
+            faults.not_built(child, "the factor deadline", instead="leave it out: jobs have no deadline yet")
+        elif key not in FACTORS:
+            near, known = nearest(key, FACTORS), ", ".join(FACTORS)
+            faults.add_key(child, f"{key[:60]!r} is not a factor; known: {known}", nearest=near)
+        elif weight:
+            found.append((key, weight))
+    return tuple(sorted(found))
+
+
+def _shares(fields: Fields, faults: Faults) -> tuple[tuple[str, int], ...]:
+    found: dict[str, int] = {}
+    entries = fields.entries("shares")
+    if len(entries) > SHARES_MAX and (node := fields.get("shares")) is not None:
+        faults.add(node, f"names {len(entries)} projects; at most {SHARES_MAX}")
+        return ()
+    for key, child in entries.items():
+        share, problem = _milli(child, faults, minimum=Decimal("0.001")), problem_of(key)
+        project = key.lower()
+        if problem:
+            faults.add_key(child, f"{key[:60]!r} is not a project: {problem}")
+        elif project in found:
+            faults.add_key(child, f"the project {project} is given twice: capitals make no difference")
+        elif share is not None:
+            found[project] = share
+    return tuple(sorted(found.items()))
+
+
+def _milli(node: Node, faults: Faults, minimum: Decimal) -> int | None:
+    """Thousandths, exactly."""
+    value = read_decimal(node, faults, minimum=minimum, maximum=Decimal(WEIGHT_MAX))
+    if value is None:
+        return None
+    if value * MILLI != int(value * MILLI):
+        faults.add(node, "has more than three digits behind the point")
+        return None
+    return int(value * MILLI)
