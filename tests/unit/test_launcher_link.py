@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bursar.errors import ServerUnavailable
 from bursar_agent.runner import client, tree
 from bursar_agent.runner.client import LauncherConnection
+from bursar_agent.runner.layout import stat_fields
 
 
 class Transport(asyncio.Transport):
@@ -164,6 +166,60 @@ def test_one_that_cannot_start_says_where_its_reason_is(monkeypatch: pytest.Monk
     ):
         asyncio.run(client.connect(7, "/run", "/cg"))
     assert launchers.spawned == 1
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_launcher_that_was_told_to_go_is_waited_for_and_killed_if_it_stays(
+    goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, killed = [4711, 4711], list[tuple[int, signal.Signals]]()
+
+    def holder(run_fd: int) -> int | None:
+        assert run_fd == 7
+        return alive.pop() if alive else None
+
+    async def kill(run_fd: int, number: signal.Signals) -> None:
+        killed.append((run_fd, number))
+
+    monkeypatch.setattr(client.pulse, "launcher_pid", holder if goes else lambda _: 4711)
+    monkeypatch.setattr(client, "_signal_launcher", kill)
+    asyncio.run(client.await_end(7, 60.0 if goes else 0.0))
+    assert alive == ([] if goes else [4711, 4711])
+    assert killed == ([] if goes else [(7, signal.SIGKILL)])
+
+
+def test_an_agent_that_ends_while_its_launcher_starts_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could tell it to go: it does not listen yet, and has what it started below it."""
+    started = tmp_path / "started"
+    monkeypatch.setattr(
+        client,
+        "_BOOTSTRAP",
+        "import os, subprocess, sys\n"
+        "below = subprocess.Popen(['sleep', 'infinity'])\n"
+        f"open('{started}.new', 'w').write(f'{{os.getpid()}} {{below.pid}}')\n"
+        f"os.rename('{started}.new', '{started}')\n"
+        "below.wait()",
+    )
+
+    async def story() -> list[int]:
+        run_fd = os.open(tmp_path, os.O_RDONLY)
+        try:
+            spawning = asyncio.create_task(client._spawn_launcher(run_fd, str(tmp_path), None))
+            while not started.exists():  # noqa: ASYNC110  another process makes it
+                await asyncio.sleep(0.01)
+            spawning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await spawning
+        finally:
+            os.close(run_fd)
+        return [int(pid) for pid in started.read_text().split()]
+
+    launcher, below = asyncio.run(story())
+    with pytest.raises(ChildProcessError):
+        os.waitpid(launcher, 0)
+    assert (stat_fields(below) or "Z")[0] == "Z"  # whoever takes orphans may not have reaped it yet
 
 
 # --- trees

@@ -167,6 +167,19 @@ async def connect_running(run_fd: int, answer_s: float = ANSWER_S) -> LauncherCo
     return connection
 
 
+async def await_end(run_fd: int, answer_s: float) -> None:
+    """Wait until no launcher is left that was told to go, or came too late to hear it: one that still lives
+    after `answer_s` is killed. Its idle supervisors go with it.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + answer_s
+    while pulse.launcher_pid(run_fd) is not None:
+        if loop.time() >= end:
+            await _signal_launcher(run_fd, signal.SIGKILL)
+            return
+        await asyncio.sleep(_LISTEN_POLL_S)
+
+
 def _knock(run_fd: int) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -237,6 +250,12 @@ async def _spawn_launcher(run_fd: int, run_dir: str, cgroup_root: str | None) ->
         log.warning("launcher does not start", extra={"pid": pid})
         pulse.kill_below(pid)
         os.kill(pid, signal.SIGKILL)
+    except asyncio.CancelledError:
+        # Nobody would ever tell it to go, and it has started nothing: it does not listen yet.
+        pulse.kill_below(pid)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # noqa: ASYNC222  it is dead
+        raise
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222  it is dead
 
 

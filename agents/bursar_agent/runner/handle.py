@@ -214,7 +214,9 @@ class ProcessRunner:
             self._run_fd = -1
 
     async def shutdown_launcher(self) -> None:
-        """End the launcher if one runs (uninstall, tests). Jobs stay with their supervisors."""
+        """End the launcher if one runs (`down`, tests), and wait until it is gone: one that does not go is
+        killed. Jobs stay with their supervisors.
+        """
         connection = self._connection if self._connection and not self._connection.lost else None
         connection = connection or await client.connect_running(self._run_fd, self._answer_s)
         if connection is not None:
@@ -222,6 +224,7 @@ class ProcessRunner:
                 await connection.request(b'{"op":"shutdown"}')
             connection.close()
             await asyncio.sleep(0)
+        await client.await_end(self._run_fd, self._answer_s)
 
     async def start(self, requests: Sequence[StartRequest]) -> list[StartResult]:
         """See `Runner.start`. A bad request raises `InvalidRequest` before anything is sent.
