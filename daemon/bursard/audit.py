@@ -24,7 +24,7 @@ import msgspec
 
 from bursar.clock import HOUR_US
 from bursard.engine import charge_row, job_row, key_digest, posting_rows
-from bursard.events import SCHEMA, ChargesCorrected, Event, JobSubmitted, decode
+from bursard.events import SCHEMA, ChargesCorrected, Event, JobSubmitted, PeriodSigned, decode
 from bursard.events.codec import schema_of
 from bursard.events.upgrade import FIRST
 from bursard.state import Applied, JobRecord, Limits, State, documents
@@ -133,6 +133,8 @@ class Fold:
             if isinstance(event, ChargesCorrected):
                 made += correction_rows(row.seq, event, row.at)
                 yield from _about(self._picture, row.seq, event)
+            if isinstance(event, PeriodSigned):
+                yield from _signed(self._picture, row.seq, event, self.state)
             if row.seq == self._rated_after:
                 self._rated_until = row.at
             if row.seq <= self._rated_after or any(one.start_at <= self._rated_until for one in kept):
@@ -251,6 +253,27 @@ def _compare_charges(seq: int, made: list[ChargeRow], kept: list[ChargeRow]) -> 
             columns = [column for column in one if one[column] != other[column]]
             said = ", ".join(f"{column} is {other[column]!r}, not {one[column]!r}" for column in columns[:3])
             yield f"{name}: {said}"
+
+
+def _signed(picture: Picture, seq: int, event: PeriodSigned, state: State) -> Iterator[str]:
+    """A closed month is what was signed off, and what was signed is of this history."""
+    period = state.closed.named(event.name)
+    name = f"period {event.name}, signed with event {seq}"
+    if period is None or period.seq != event.of:
+        yield f"{name}: event {event.of} closed no such month"
+        return
+    hashed = picture.hash_of(event.of)
+    if hashed is not None and hashed.hex() != event.hash:
+        yield f"{name}: the log up to event {event.of} has another hash than was signed"
+    kept, rows = picture.kinds_of(period.since, period.until)
+    said = dict(event.totals)
+    yield from (
+        f"{name}: {kind} is {kept.get(kind, 0)} nanos, not the {said.get(kind, 0)} that were signed"
+        for kind in sorted({*kept, *said})
+        if kept.get(kind, 0) != said.get(kind, 0)
+    )
+    if rows != event.charges:
+        yield f"{name}: there are {rows} charges, not the {event.charges} that were signed"
 
 
 def _about(picture: Picture, seq: int, event: ChargesCorrected) -> Iterator[str]:

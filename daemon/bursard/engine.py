@@ -34,7 +34,7 @@ from bursard.state import Applied, JobRecord, MemberRecord, NodeRecord, State, d
 from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
-from bursard.store.corrections import correction_rows
+from bursard.store.corrections import correction_rows, told_late
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -367,7 +367,8 @@ def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord, poste
     job = state.jobs.get(hour.job_id)
     spec = job.spec if job is not None else None
     share = _share_of(job, hour, node)
-    return ChargeRow(
+    closing = state.closed.closing(hour.start) if hour.booked_at else None
+    row = ChargeRow(
         seq=seq,
         kind=hour.kind,
         node_id=hour.node_id,
@@ -402,6 +403,7 @@ def charge_row(state: State, seq: int, hour: HourCharge, node: NodeRecord, poste
         energy_millijoules=_energy_of(job, hour),
         posted_at=posted_at,
     )
+    return row if closing is None else told_late(row, hour.booked_at, closing.seq)
 
 
 def _member_of(job: JobRecord | None, hour: HourCharge) -> MemberRecord | None:
@@ -445,7 +447,8 @@ def unheard_rows(state: State, node: NodeRecord, charges: Sequence[Charge]) -> l
     """Time that nobody has told of, by day and price: rows of their own until the node tells."""
     days: dict[tuple[int, str, str], ChargeRow] = {}
     for piece in charges:
-        hour = HourCharge.of(piece, node.cost_at(piece.start))
+        booked_at = state.closed.booked_at(piece.start, 0)
+        hour = HourCharge.of(piece, node.cost_at(piece.start), booked_at)
         hour.add(piece, ())
         row = charge_row(state, 0, hour, node)
         key = (piece.start // DAY_US, piece.kind, piece.price_id)
@@ -453,6 +456,7 @@ def unheard_rows(state: State, node: NodeRecord, charges: Sequence[Charge]) -> l
         if one is not None:
             row = one._replace(
                 end_at=row.end_at,
+                for_end=row.for_end,
                 held_us=one.held_us + row.held_us,
                 nanos=one.nanos + row.nanos,
                 gpu=one.gpu + row.gpu,

@@ -625,6 +625,28 @@ class Correction(Result, frozen=True, kw_only=True):
     budgets: tuple[BudgetShift, ...]
 
 
+class BookPeriod(Result, frozen=True, kw_only=True):
+    """A month of the books; of a closed one, what it was signed as.
+
+    Attributes:
+        state: `open`, `closed`, or `closing`: closed and not yet signed.
+        hash: of the log up to the event that closed it. missing: what it was closed in spite of.
+        totals: by kind of charge. charges: how many rows.
+    """
+
+    period: str
+    since: datetime | None
+    until: datetime | None
+    state: str
+    closed_at: datetime | None
+    closed_by: str
+    hash: str
+    missing: tuple[str, ...]
+    totals: Mapping[str, Money]
+    total: Money
+    charges: int
+
+
 class PriceExplanation(Result, frozen=True, kw_only=True):
     """Every part of a price, for a whole machine and hour.
 

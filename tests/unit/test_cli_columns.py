@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import bursar.cli
-from bursar.cli import cluster, jobs, ledger, money, output, policy, rights, submit, texts
+from bursar.cli import cluster, jobs, ledger, money, output, period, policy, rights, submit, texts
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
 from bursar.codec import view
+from bursar.codec.books import book_period
 from bursar.model import ReasonCode
 from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
@@ -85,6 +86,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
         money.cost_columns(list(BY)),
         view.cost_row(filled(money_pb2.CostRow, keys=[f"a {name}" for name in BY]), BY, "USD"),
     ),
+    "period.PERIOD_COLUMNS": (period.PERIOD_COLUMNS, book_period(filled(money_pb2.BookPeriod))),
     "ledger.CORRECTION_COLUMNS": (
         ledger.CORRECTION_COLUMNS,
         view.correction(filled(money_pb2.CorrectResponse)),

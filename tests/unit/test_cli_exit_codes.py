@@ -51,17 +51,20 @@ WORDS = {
     "secret rm": ["S"],
     "secret set": ["S"],
     "prices explain": ["n1"],
+    "period close": ["2026-10"],
+    "period show": ["2026-10"],
     "ledger correct": ["9", "--to", "80%", "--reason", "r"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (
     *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "prices ls",
-    "prices history", "policy ls", "grant ls", "secret ls", "audit verify",
+    "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
     "grant rm", "secret set", "secret rm", "ledger correct",
+    "period close",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""
 ABOUT_ONE = [verb for verb in WORDS if WORDS[verb][0] in ("9", "n", "b", "Quota/q", "u", "S")]

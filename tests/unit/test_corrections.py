@@ -543,8 +543,8 @@ def test_what_stands_is_what_nothing_has_taken_back() -> None:
     rows = [
         row(seq=3, start_at=10, end_at=15, nanos=9),
         row(seq=4, start_at=20, end_at=25, nanos=8),
-        row(seq=7, start_at=99, corrects=3, for_start=10, for_end=15, nanos=-9, held_us=-5),
-        row(seq=7, start_at=99, corrects=3, for_start=10, for_end=15, nanos=4, cpu=4),
+        row(seq=7, start_at=99, corrects=3, for_start=10, for_end=15, nanos=-9, held_us=-5, reason="r"),
+        row(seq=7, start_at=99, corrects=3, for_start=10, for_end=15, nanos=4, cpu=4, reason="r"),
     ]
     found = standing(rows)
     assert [(one.of, one.start, one.end, one.nanos, one.first_nanos) for one in found] == [

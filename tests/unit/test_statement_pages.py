@@ -39,7 +39,7 @@ def page(form: str, found: Statement) -> str:
 
 def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
     assert page("text", SITE) == (
-        "Statement 2026-11, in EUR\n"
+        "Statement 2026-11, in EUR, days of UTC: provisional\n"
         "\n"
         "project          jobs    hours held                    cost\n"
         "nlp/finetune       12         1.500             1.500000000\n"
@@ -82,7 +82,7 @@ def test_the_page_of_a_site_says_of_how_many_nodes_and_node_hours_the_facts_do_n
 
 def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
     assert page("text", ONE) == (
-        "Statement 2026-11 for nlp, in EUR\n"
+        "Statement 2026-11 for nlp, in EUR, days of UTC: provisional\n"
         "\n"
         "project          jobs    hours held                    cost\n"
         "nlp/finetune       12         1.500             1.500000000\n"
@@ -128,7 +128,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
         )
     ]  # fmt: skip
     expected: dict[str, object] = {
-        "period": "2026-11", "project": found.project, "currency": "EUR", "projects": projects,
+        "period": "2026-11", "timezone": "UTC", "status": "provisional", "project": found.project,
+        "currency": "EUR", "projects": projects,
         "total": money("1.500000007"), "unknown_price_s": 900.0 if found is SITE else 0.0,
         "published_at": "1970-01-01T00:00:00Z", "corrections": money("0.000000000"),
         "late": money("0.000000000"), "adjusted": [],
@@ -148,6 +149,7 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
 def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_the_node_cost() -> None:
     head = "line,project,jobs,held_s,unknown_price_s,cost,currency,about\n"
     projects = (
+        "status,,0,0.000000,0.000000,0.000000000,EUR,provisional\n"
         "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR,\n"
         "project,,1,0.000001,0.000000,0.000000007,EUR,\n"
     )
@@ -181,7 +183,8 @@ def test_what_is_of_other_times_is_told_by_job_month_and_reason() -> None:
         ", in the sums above:\n"
         "correction            -0.000000005  of charges of before, booked in this period\n"
         "  job 3 of nlp, 2026-10                      -0.000000005  2 charges: =throttled\n"
-        "late                   0.000000007  posted after the month was published (2026-12-02T00:00:00Z)\n"
+        "late                   0.000000007  posted after the month was published (2026-12-02T00:00:00Z),"
+        " or told when the month it is of was closed\n"
         "  job 4 of (none), 2026-11                    0.000000007  1 charge\n"
     )
     assert page("csv", ADJUSTED).splitlines()[-2:] == [

@@ -24,6 +24,7 @@ class Action(StrEnum):
     SEE_COST = "see costs"
     SEE_BOOKS = "see reports and what nobody used"
     CORRECT_BOOKS = "correct what jobs were charged"
+    CLOSE_BOOKS = "close months of the books"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     SET_SECRETS = "keep secrets"
@@ -50,7 +51,7 @@ _OPERATE = (_PROJECT - {_A.GRANT}) | {_A.APPLY_POLICIES, _A.STEER_NODES, _A.VERI
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: _READ,
-    Role.FINANCE: _READ | {_A.SEE_BOOKS, _A.CORRECT_BOOKS},
+    Role.FINANCE: _READ | {_A.SEE_BOOKS, _A.CORRECT_BOOKS, _A.CLOSE_BOOKS},
     Role.SUBMITTER: _SUBMIT,
     Role.PROJECT_ADMIN: _PROJECT,
     Role.OPERATOR: _OPERATE,

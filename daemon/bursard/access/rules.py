@@ -62,6 +62,8 @@ _MONEY: Final = {
     "ExplainPrice": Rule(Action.SEE_BOOKS, site=True),
     "Report": Rule(Action.SEE_BOOKS),
     "Correct": Rule(Action.CORRECT_BOOKS),
+    "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True),
+    "Periods": Rule(Action.SEE_BOOKS, site=True),
 }
 _POLICIES: Final = {
     "Apply": Rule(Action.APPLY_POLICIES, site=True),

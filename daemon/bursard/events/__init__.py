@@ -7,8 +7,10 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 
 from __future__ import annotations
 
+from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
+from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.union import (
     AttemptEnded,
     AttemptPlaced,
@@ -18,7 +20,6 @@ from bursard.events.union import (
     BudgetShift,
     Charge,
     ChargesCorrected,
-    ClockStepped,
     ClusterCreated,
     Corrected,
     Event,
@@ -123,6 +124,8 @@ __all__ = [
     "NodeTokenIssued",
     "NodeTokenRevoked",
     "OpeningHold",
+    "PeriodClosed",
+    "PeriodSigned",
     "Piece",
     "PolicyApplied",
     "PolicyDocument",

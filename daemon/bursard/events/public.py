@@ -17,7 +17,9 @@ import msgspec
 from bursar.model import Progress
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import union as e
+from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.periods import PeriodClosed, PeriodSigned
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -59,7 +61,7 @@ _REPORT = _shape(
 
 PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),
-    e.ClockStepped: _shape("was became why"),
+    ClockStepped: _shape("was became why"),
     e.LogResumed: _shape("cause through known_seq epoch next_number by"),
     e.JobSubmitted: _shape("job_id number user dependencies", spec=_SPEC),
     e.JobHeld: _shape("job_id"),
@@ -94,6 +96,8 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         charges=_CORRECTED,
         budgets=_SHIFT,
     ),
+    PeriodClosed: _shape("name since until by missing"),
+    PeriodSigned: _shape("name of hash totals charges"),
     e.MachineIntended: _shape("machine_id provider region zone instance_type market why lease_until"),
     e.MachineLaunched: _shape("machine_id provider_id"),
     e.MachineUp: _shape("machine_id billed_from"),

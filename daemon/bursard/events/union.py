@@ -20,7 +20,9 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.specs import Spec
+from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.periods import PeriodClosed, PeriodSigned
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -734,17 +736,6 @@ class LogResumed(msgspec.Struct, frozen=True, tag="log-resumed"):
     by: str
 
 
-class ClockStepped(msgspec.Struct, frozen=True, tag="clock-stepped"):
-    """A jump of the wall clock was believed: times before and after are of two readings of it.
-
-    `was`: what time it was until then; `became`: what time it is since; `why`: who or what proved it.
-    """
-
-    was: int
-    became: int
-    why: str
-
-
 Event = (
     ClusterCreated
     | ClockStepped
@@ -777,6 +768,8 @@ Event = (
     | NodeRemoved
     | NodeMetered
     | ChargesCorrected
+    | PeriodClosed
+    | PeriodSigned
     | MachineIntended
     | MachineLaunched
     | MachineUp

@@ -29,6 +29,7 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
         gpu, cpu, memory: nanos by component; `nanos` is the amount.
         entries: nanos by account of all pieces; they sum to zero.
         rates: of a node's own time, what the node cost by the hour when it began.
+        booked_at: of time in a month that was closed when it was told: the instant that it counts in; else 0.
     """
 
     kind: str
@@ -46,9 +47,10 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
     memory: int = 0
     entries: dict[str, int] = {}
     rates: ShareRates = FREE
+    booked_at: int = 0
 
     @classmethod
-    def of(cls, piece: Charge, rates: ShareRates = FREE) -> HourCharge:
+    def of(cls, piece: Charge, rates: ShareRates = FREE, booked_at: int = 0) -> HourCharge:
         """The hour of a piece, with nothing in it yet."""
         return cls(
             kind=piece.kind,
@@ -61,12 +63,18 @@ class HourCharge(msgspec.Struct, omit_defaults=True, kw_only=True):
             rank=piece.rank,
             entries={},
             rates=rates,
+            booked_at=booked_at,
         )
 
     @property
     def hour(self) -> int:
         """Where its hour begins."""
         return self.start - self.start % HOUR_US
+
+    @property
+    def counts_from(self) -> int:
+        """The instant by which it is of a period."""
+        return self.booked_at or self.start
 
     def takes(self, piece: Charge) -> bool:
         """Is this piece of the same hour, at the same price?"""

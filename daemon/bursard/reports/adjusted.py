@@ -56,9 +56,10 @@ def _corrections(views: Views, period: Period, unposted: Unposted, project: str)
         key = (row.project, row.job_number, month_text(row.for_start), row.reason)
         found = sums.setdefault(key, [0, 0])
         found[0] += row.nanos
-        found[1] += row.held_us < 0
+        found[1] += row.told_late or row.held_us < 0
     for (of, number, month, reason), (nanos, charges) in sums.items():
-        yield Adjusted(CORRECTION, of, number, month, nanos, charges, reason)
+        # Without a reason it is no correction: its month was closed when it was told.
+        yield Adjusted(CORRECTION if reason else LATE, of, number, month, nanos, charges, reason)
 
 
 def _late(views: Views, period: Period, unposted: Unposted, project: str) -> Iterator[Adjusted]:

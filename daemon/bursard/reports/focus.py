@@ -148,7 +148,7 @@ class _Group(msgspec.Struct):
 
     def add(self, charge: ChargeRow) -> None:
         self.start = min(self.start, charge.used_from)
-        self.end = max(self.end, charge.for_end if charge.corrects else charge.end_at)
+        self.end = max(self.end, charge.used_until)
         self.held_us += charge.held_us
         self.nanos += charge.nanos
         self.energy += charge.energy_millijoules
@@ -234,7 +234,7 @@ class _Maker:
             charge.attempt_id,
             gpu_hours,
             group.energy * 10**9 // _KWH_MILLIJOULES if group.energy else None,
-            group.posted_at >= constant.month_end + LATE_AFTER_US,
+            charge.told_late or group.posted_at >= constant.month_end + LATE_AFTER_US,
         )
 
     def _constant(self, charge: ChargeRow) -> Constant:
@@ -344,7 +344,8 @@ def _constant(
     words = _WORDS[charge.kind].replace("{node}", _plain(charge.node_name))
     if charge.corrects:
         cells["x_Corrects"] = str(charge.corrects)
-        words = f"correction, {words}: {_plain(charge.reason)}"
+        why = _plain(charge.reason) or "told when its month was closed"
+        words = f"{'late' if charge.told_late else 'correction'}, {words}: {why}"
     return Constant(
         cells, price, unit.milli if not adjustment else 0, gpu_milli, words, month[1], not adjustment
     )
@@ -452,7 +453,7 @@ def _account(charge: ChargeRow) -> dict[str, Cell]:
 
 def _own(charge: ChargeRow) -> dict[str, Cell]:
     confidence = "measured" if charge.price_id else "unknown-price"
-    if charge.corrects:
+    if charge.reason:
         confidence = "corrected"
     elif charge.price_id and not charge.rate and charge.kind not in ADJUSTMENTS:
         confidence = "no-unit-price"

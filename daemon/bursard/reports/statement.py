@@ -7,7 +7,7 @@ Why     a sum that a reader can check is worth more than one to be believed: wha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from bursard.reports.cost import CostRow, CostTable, fold
 from bursard.reports.files import csv_lines, defused
 from bursard.reports.period import Period
 from bursard.reports.unpriced import unpriced_nanos
+from bursard.state.periods import ClosedPeriod
 from bursard.store import ChargeFilter, Dim, Unposted, Views
 
 
@@ -32,6 +33,7 @@ class Statement(msgspec.Struct, frozen=True):
         checked_nanos, facts_nanos: what nodes cost that can be checked, by the books and by the facts.
         left_out: how many nodes cannot. unpriced_us: node time that cannot: at no known price.
         adjusted: what of the usage is of other times. published_at: since when usage of the period is late.
+        closed: by which close nothing enters the period any more; None: it is provisional.
     """
 
     period: Period
@@ -46,6 +48,7 @@ class Statement(msgspec.Struct, frozen=True):
     unpriced_us: int = 0
     adjusted: tuple[Adjusted, ...] = ()
     published_at: int = 0
+    closed: ClosedPeriod | None = None
 
     def adjusted_nanos(self, kind: str) -> int:
         """What corrections, or late usage, made the bill larger by."""
@@ -58,7 +61,12 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 def statement(
-    views: Views, period: Period, currency: str, unposted: Unposted, project: str = ""
+    views: Views,
+    period: Period,
+    currency: str,
+    unposted: Unposted,
+    project: str = "",
+    closed: Sequence[ClosedPeriod] = (),
 ) -> Statement:
     """Read one period, from one look at the store, so that all of it is of one moment."""
     query = ChargeFilter(
@@ -84,17 +92,19 @@ def statement(
         node_nanos=sum(nodes.values()),
         adjusted=adjusted(views, period, unposted, project),
         published_at=published_at(period),
+        closed=next((one for one in closed if period.until <= one.until), None),
     )
     return found if project else _checked(found, views, unposted, nodes)
 
 
 def _checked(found: Statement, views: Views, unposted: Unposted, nodes: Mapping[str | int, int]) -> Statement:
-    """Held against the facts, node by node."""
+    """Held against the facts, node by node: what was told after its month was closed, in that month."""
     ends = dict(unposted.through)
     for row in unposted.rows:
         if row.kind == "unknown" and row.node_id in ends:  # of a silent node: it counts up to now
-            ends[row.node_id] = max(ends[row.node_id], row.end_at)
+            ends[row.node_id] = max(ends[row.node_id], row.used_until)
     facts = owed(facts_of(views, unposted.seq), ends, found.period.since, found.period.until)
+    nodes = _by_use(found.period, views, unposted, nodes)
     return msgspec.structs.replace(
         found,
         checked_nanos=sum(nodes.get(node_id, 0) for node_id in facts.nanos)
@@ -103,6 +113,19 @@ def _checked(found: Statement, views: Views, unposted: Unposted, nodes: Mapping[
         left_out=len(nodes.keys() - facts.nanos.keys()),
         unpriced_us=facts.unpriced_us,
     )
+
+
+def _by_use(
+    period: Period, views: Views, unposted: Unposted, nodes: Mapping[str | int, int]
+) -> Mapping[str | int, int]:
+    """What nodes cost in a period, of what was told after a month was closed by when it was used."""
+    found = dict(nodes)
+    for row in views.charges(ChargeFilter(since=period.since, corrections=True), unposted):
+        if row.told_late:
+            nanos = row.gpu + row.cpu + row.memory
+            moved = (period.since <= row.for_start < period.until) - (row.start_at < period.until)
+            found[row.node_id] = found.get(row.node_id, 0) + moved * nanos
+    return found
 
 
 _MEANINGS = {
@@ -135,7 +158,9 @@ def _hours(us: int) -> str:
 def text_pieces(found: Statement) -> Iterator[bytes]:
     """For people: amounts in full, since rounded ones would not add up."""
     of = f" for {found.project}" if found.project else ""
-    lines = [f"Statement {found.period.text}{of}, in {found.currency}", ""]
+    first, *rest = _status_lines(found)
+    head = f"Statement {found.period.text}{of}, in {found.currency}, days of {found.period.timezone}"
+    lines = [f"{head}: {first}", *rest, ""]
     width = max([len("project"), *(len(row.keys[0]) for row in found.projects.rows)])
     lines.append(f"{'project':<{width}}  {'jobs':>7}  {'hours held':>12}  {'cost':>22}")
     for row in found.projects.rows:
@@ -173,13 +198,25 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     yield ("\n".join(lines) + "\n").encode()
 
 
+def _status_lines(found: Statement) -> Iterator[str]:
+    """May it change? And of which log it is."""
+    closed = found.closed
+    if closed is None:
+        yield "provisional"
+        return
+    yield f"closed {format_instant(closed.closed_at)} by {closed.by}"
+    yield f"Ledger hash {closed.hash or '(not signed yet)'} of event {closed.seq}."
+    yield from (f"Closed in spite of: {one}." for one in closed.missing)
+
+
 def _adjusted_lines(found: Statement) -> Iterator[str]:
     """Which of the sums above are of other times: nothing where none are."""
     if not found.adjusted:
         return
     meanings = {
         CORRECTION: "of charges of before, booked in this period",
-        LATE: f"posted after the month was published ({format_instant(found.published_at)})",
+        LATE: f"posted after the month was published ({format_instant(found.published_at)}), or told when"
+        " the month it is of was closed",
     }
     yield from ("", "Of what jobs pay, in the sums above:")
     for kind, meaning in meanings.items():
@@ -199,11 +236,12 @@ def _why(one: Adjusted) -> str:
 
 
 def csv_pieces(found: Statement) -> Iterator[bytes]:
-    """One line per project and their total, then one per kind of what no project owes, how much node time is
-    not checked, and the sum of all; at last which of these are of other times.
+    """Whether it can still change; one line per project and their total, then one per kind of what no project
+    owes, how much node time is not checked, and the sum of all; at last which of these are of other times.
     """
     header = ("line", "project", "jobs", "held_s", "unknown_price_s", "cost", "currency", "about")
-    lines = [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
+    lines = [_csv_line("status", "", CostRow(()), found.currency, "; ".join(_status_lines(found)))]
+    lines += [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
     lines.append(_csv_line("total", "", found.projects.total, found.currency))
     if not found.project:
         kinds = [kind for kind in _MEANINGS if kind != "usage"]
@@ -236,6 +274,19 @@ def _seconds(us: int) -> str:
     return f"{us // 1_000_000}.{us % 1_000_000:06d}"
 
 
+def _status(closed: ClosedPeriod | None) -> dict[str, object]:
+    if closed is None:
+        return {"status": "provisional"}
+    return {
+        "status": "closed",
+        "closed_at": format_instant(closed.closed_at),
+        "closed_by": closed.by,
+        "ledger_hash": closed.hash,
+        "ledger_event": closed.seq,
+        "missing": list(closed.missing),
+    }
+
+
 def json_pieces(found: Statement) -> Iterator[bytes]:
     """For programs: money as in every JSON of Bursar."""
 
@@ -258,6 +309,8 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         ],
         "total": money(found.projects.total.nanos),
         "unknown_price_s": found.kinds.total.unknown_us / 1_000_000,
+        "timezone": found.period.timezone,
+        **_status(found.closed),
         "published_at": format_instant(found.published_at),
         "corrections": money(found.adjusted_nanos(CORRECTION)),
         "late": money(found.adjusted_nanos(LATE)),

@@ -52,7 +52,7 @@ async def correct(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespo
         job_id=job.id,
         charges=sum(len(event.charges) for event in events),
         currency=engine.state.currency,
-        booked_at=now if events else 0,
+        booked_at=events[0].booked_at if events else 0,
         budgets=[_shift(one) for one in _summed(shift for event in events for shift in event.budgets)],
     )
     put_amounts(found, before_nanos=before, after_nanos=before + more)
@@ -109,7 +109,7 @@ def standing(rows: Iterable[ChargeRow], since: int = 0, until: int = 0) -> list[
             taken.add((row.corrects, key))
             continue
         posted[row.seq, key] = row
-        if not row.corrects:
+        if not row.reason:
             first[key] = row.nanos
     return [
         _standing(row, first.get(key, row.nanos))
@@ -137,7 +137,7 @@ def _standing(row: ChargeRow, first_nanos: int) -> Standing:
         owner=owner,
         of=row.seq,
         start=row.used_from,
-        end=row.for_end if row.corrects else row.end_at,
+        end=row.used_until,
         held_us=row.held_us,
         parts=(row.gpu, row.cpu, row.memory),
         first_nanos=first_nanos,

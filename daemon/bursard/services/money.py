@@ -37,6 +37,7 @@ from bursard.services.asked_cost import cost_answer, read_cost
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
+from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
 from bursard.state import State
@@ -134,6 +135,15 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         """Correct what an ended job was charged."""
         return await correct(self.engine, request)
 
+    @after_room
+    async def ClosePeriod(self, request: pb.ClosePeriodRequest, context: object) -> pb.BookPeriod:
+        """Close a month of the books, and sign it."""
+        return await close_period(self.engine, self._settled, request)
+
+    async def Periods(self, request: pb.PeriodsRequest, context: object) -> pb.PeriodsResponse:
+        """Months of the books."""
+        return pb.PeriodsResponse(periods=await book_periods(self.engine, self._settled, request.period))
+
     async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
         """A report as one file, in chunks."""
         authorize(Action.SEE_BOOKS, request.project)
@@ -212,10 +222,12 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return make
 
     def _statement(self, period: Period, form: str, project: str) -> Maker:
-        views, currency = self.engine.views, self.engine.state.currency
+        views, state = self.engine.views, self.engine.state
+        currency, closed = state.currency, tuple(state.closed.all)
 
         def make(unposted: Unposted) -> Iterator[bytes]:
-            yield from STATEMENT_FORMATS[form](statement(views, period, currency, unposted, project))
+            found = statement(views, period, currency, unposted, project, closed)
+            yield from STATEMENT_FORMATS[form](found)
 
         return make
 

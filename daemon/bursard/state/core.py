@@ -53,6 +53,8 @@ from bursard.events import (
     NodeSilent,
     NodeTokenIssued,
     NodeTokenRevoked,
+    PeriodClosed,
+    PeriodSigned,
     PolicyApplied,
     PolicyRemoved,
     RoleGranted,
@@ -64,7 +66,18 @@ from bursard.events import (
     ThresholdCrossed,
 )
 from bursard.state import snapshot
-from bursard.state.fold import attempts, cluster, corrections, jobs, limits, machines, nodes, policies, rights
+from bursard.state.fold import (
+    attempts,
+    cluster,
+    corrections,
+    jobs,
+    limits,
+    machines,
+    nodes,
+    periods,
+    policies,
+    rights,
+)
 from bursard.state.tables import Applied, Tables
 
 
@@ -132,4 +145,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NodeRemoved: nodes.removed,
     NodeMetered: nodes.metered,
     ChargesCorrected: corrections.charges_corrected,
+    PeriodClosed: periods.period_closed,
+    PeriodSigned: periods.period_signed,
 }

@@ -21,6 +21,7 @@ from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import match_some, priority_in_force, strategy_in_force
+from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
@@ -88,6 +89,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     machines: list[MachineRecord] = []
     corrected: dict[str, int] = {}
     adjusted: int = 0
+    closed: list[ClosedPeriod] = []
     announced: list[tuple[str, str, list[Announced]]] = []
     costs: list[DayCosts] = []
     costs_whole: bool = False
@@ -143,6 +145,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         adjusted=state.adjusted,
         costs=state.costs.image(),
         costs_whole=state.costs.whole,
+        closed=state.closed.all,
         announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
     )
     return msgspec.json.encode(image)
@@ -167,6 +170,8 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     state.corrected, state.adjusted = dict(image.corrected), image.adjusted
     state.costs = ProjectCosts.from_image(image.costs, image.costs_whole)
+    for period in image.closed:
+        state.closed.add(period)
     _policies(state, image)
     state.machines = {machine.id: machine for machine in image.machines}
     for node in image.nodes:

@@ -28,6 +28,7 @@ from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
+from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
@@ -198,6 +199,7 @@ class Tables:
         """By job and task, what corrections made it cost more, or less: its row says what it did before."""
         self.adjusted = 0
         """How often posted charges were corrected: what was read of them before is out of date."""
+        self.closed = ClosedPeriods()
         self.grants = GrantTable()
         self.secrets: dict[tuple[str, str], SealedSecret] = {}
         """By (project, name)."""

@@ -91,7 +91,8 @@ class ChargeRow(NamedTuple):
         posted_at: when it was written; 0: not yet, or before it was kept.
         corrects: of a correction, the event that posted the charge it is about; it stands at the instant when
             it was booked. One that takes back has held below 0. for_start, for_end: the time of that charge.
-            reason: why.
+            reason: why. Without one it is no correction, but of a month that this event closed before it was
+            told, and it stands at the instant when it was.
     """
 
     seq: int
@@ -131,6 +132,16 @@ class ChargeRow(NamedTuple):
     for_start: int = 0
     for_end: int = 0
     reason: str = ""
+
+    @property
+    def told_late(self) -> bool:
+        """Of a month that was closed when it was told."""
+        return self.corrects > 0 and not self.reason
+
+    @property
+    def used_until(self) -> int:
+        """Where the time that it is for ends."""
+        return self.for_end if self.corrects else self.end_at
 
     @property
     def used_from(self) -> int:
@@ -525,6 +536,10 @@ class Views(Protocol):
         query: EventFilter | None = None,
     ) -> list[EventRow]:
         """Events after `after_seq`, oldest first."""
+        ...
+
+    def event_hash(self, seq: int) -> str:
+        """The hash of the log up to an event, hexadecimal; empty where the event is not there."""
         ...
 
     def last_seq_before(self, at: int) -> int:

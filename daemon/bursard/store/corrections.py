@@ -14,6 +14,17 @@ from bursard.events import ChargesCorrected, Corrected
 from bursard.store.base import ChargeRow
 
 
+def told_late(row: ChargeRow, booked_at: int, closed_by: int) -> ChargeRow:
+    """A charge of a month that was closed when it was told, as of the instant that it counts in."""
+    return row._replace(
+        start_at=booked_at,
+        end_at=booked_at,
+        corrects=closed_by,
+        for_start=row.start_at,
+        for_end=row.end_at,
+    )
+
+
 def correction_rows(seq: int, event: ChargesCorrected, posted_at: int) -> list[ChargeRow]:
     """The rows of event `seq`, in the order of its charges."""
     return [row for one in event.charges for row in _rows(seq, event, one, posted_at)]

@@ -26,6 +26,7 @@ from bursard.events import (
     NodeBooted,
     NodeMetered,
     NodeRemoved,
+    PeriodClosed,
     Piece,
     Used,
 )
@@ -44,7 +45,11 @@ class Member(msgspec.Struct, array_like=True):
 
 
 class Sum(msgspec.Struct, array_like=True):
-    """Pieces of one owner in one hour, at one price."""
+    """Pieces of one owner in one hour, at one price.
+
+    `booked_at`, `closed_by`: of a month that was closed when the first was told, the instant that they count
+    in and the event that closed it; else 0.
+    """
 
     job_id: str
     start: int
@@ -54,6 +59,13 @@ class Sum(msgspec.Struct, array_like=True):
     gpu: int = 0
     cpu: int = 0
     memory: int = 0
+    booked_at: int = 0
+    closed_by: int = 0
+
+    @property
+    def counts_from(self) -> int:
+        """The instant by which it is of a period."""
+        return self.booked_at or self.start
 
     def add(self, start: int, end: int, held_us: int, amounts: Charge | ChargeRow) -> None:
         """Take in a piece, or a row."""
@@ -77,6 +89,8 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
 
     members: tuple[tuple[Owner, Member], ...] = ()
     sums: tuple[tuple[Key, Sum], ...] = ()
+    closed: tuple[tuple[int, int], ...] = ()
+    """(until, event) of closed months, oldest first."""
 
 
 class OpenHours:
@@ -85,6 +99,7 @@ class OpenHours:
     def __init__(self, kept: Kept | None = None) -> None:
         self._members: dict[Owner, Member] = {}
         self._open: dict[Owner, dict[Key, Sum]] = {}
+        self._closed = list(kept.closed) if kept is not None else []
         if kept is not None:
             self._members.update((owner, copy(member)) for owner, member in kept.members)
             for key, one in kept.sums:
@@ -95,12 +110,15 @@ class OpenHours:
         return Kept(
             tuple((owner, copy(member)) for owner, member in self._members.items()),
             tuple((key, copy(one)) for hours in self._open.values() for key, one in hours.items()),
+            tuple(self._closed),
         )
 
-    def check(self, seq: int, event: Event | None, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    def check(
+        self, seq: int, event: Event | None, rows: Iterable[tuple[Any, ...]], at: int = 0
+    ) -> Iterator[str]:
         """Problems of one event: rows it should not have closed, and hours it should have.
 
-        `event`: None for one that carries no charges, or cannot be read.
+        `event`: None for one that carries no charges, or cannot be read. `at`: when it was recorded.
         """
         if isinstance(event, ChargesCorrected):
             yield from _corrected(seq, event, rows)
@@ -108,7 +126,9 @@ class OpenHours:
         for piece in self._pieces(event):
             key = _key(piece.kind, piece.node_id, piece.attempt_id, piece.rank, piece.start, piece.price_id)
             hours = self._open.setdefault(_owner(key), {})
-            one = hours.setdefault(key, Sum(piece.job_id, piece.start, piece.end))
+            if key not in hours:
+                hours[key] = Sum(piece.job_id, piece.start, piece.end, 0, 0, 0, 0, 0, *self._late(piece, at))
+            one = hours[key]
             one.add(piece.start, piece.end, piece.end - piece.start, piece)
         for key, kept in _closed(rows).items():
             expected = self._open.get(_owner(key), {}).pop(key, None)
@@ -118,8 +138,15 @@ class OpenHours:
                     f"charges of event {seq}: {kept.nanos} nanos are kept for {_named(key)}, "
                     f"the log says {said}"
                 )
+        if isinstance(event, PeriodClosed):
+            self._closed.append((event.until, seq))
         for key, lost in self._overdue(event):
             yield f"charges of event {seq}: {lost.nanos} nanos of {_named(key)} are not kept"
+
+    def _late(self, piece: Charge, at: int) -> tuple[int, int]:
+        """In which instant it counts, and by which event its month was closed; zeros where that is open."""
+        closed_by = next((seq for until, seq in self._closed if piece.start < until), 0)
+        return (max(at, self._closed[-1][0]), closed_by) if closed_by else (0, 0)
 
     def _pieces(self, event: Event | None) -> Iterator[Charge]:
         if isinstance(event, AttemptPlaced):
@@ -182,6 +209,10 @@ class OpenHours:
         if isinstance(event, MemberEnded):
             self._members.pop((event.attempt_id, event.rank), None)
             found += self._open.pop((event.attempt_id, event.rank), {}).items()
+        elif isinstance(event, PeriodClosed):
+            for hours in self._open.values():
+                due = [key for key, one in hours.items() if one.counts_from < event.until]
+                found += [(key, hours.pop(key)) for key in due]
         elif isinstance(event, NodeBooted | NodeRemoved):
             found += self._open.pop((event.node_id, -1), {}).items()
         elif isinstance(event, NodeMetered):
@@ -215,9 +246,11 @@ def _closed(rows: Iterable[tuple[Any, ...]]) -> dict[Key, Sum]:
     closed: dict[Key, Sum] = {}
     for values in rows:
         row = ChargeRow._make(values)
-        key = _key(row.kind, row.node_id, row.attempt_id, row.rank, row.start_at, row.price_id)
-        one = closed.setdefault(key, Sum(row.job_id, row.start_at, row.end_at))
-        one.add(row.start_at, row.end_at, row.held_us, row)
+        start, end = row.used_from, row.used_until
+        key = _key(row.kind, row.node_id, row.attempt_id, row.rank, start, row.price_id)
+        late = (row.start_at, row.corrects) if row.corrects else (0, 0)
+        one = closed.setdefault(key, Sum(row.job_id, start, end, 0, 0, 0, 0, 0, *late))
+        one.add(start, end, row.held_us, row)
     return closed
 
 

@@ -58,6 +58,15 @@ class Picture:
         sql = f"select {queries.columns('charges')} from charges where seq > ? and seq <= ? order by id"
         return map(ChargeRow._make, self._connection.execute(sql, (after, upto)))
 
+    def kinds_of(self, since: int, until: int) -> tuple[dict[str, int], int]:
+        """Nanos by kind of the charges in `[since, until)`, and how many rows these are."""
+        sql = (
+            f"select kind, {queries.wide_sum('nanos')}, count(*) from charge_rows"
+            " where start_at >= ? and start_at < ? group by kind order by kind"
+        )
+        found = self._connection.execute(sql, (since, until)).fetchall()
+        return {kind: queries.wide(high, low) for kind, high, low, _ in found}, sum(row[3] for row in found)
+
     def usage_of(self, job_number: int) -> Iterator[ChargeRow]:
         """What a job was charged, tasks of an array included, corrections too; in the order of writing."""
         sql = (

@@ -90,7 +90,7 @@ _DIMS: dict[str, str] = {
     Dim.MODEL_VERSION: "model_version",
     Dim.SIMULATED: "simulated",
     Dim.CLASS: (
-        "case when corrects > 0 then 'correction' when posted_at >= "
+        "case when corrects > 0 and reason <> '' then 'correction' when corrects > 0 or posted_at >= "
         f"strftime('%s', start_at / {SECOND_US}, 'unixepoch', 'start of month', '+1 month') * {SECOND_US}"
         f" + {LATE_AFTER_US} then 'late' else 'metered' end"
     ),
@@ -299,7 +299,7 @@ def unposted(query: ChargeFilter, open_hours: Unposted) -> tuple[str, list[Value
 _OPEN = (
     "select "
     + ", ".join(f"json_extract(value, '$[{i}]') as \"{name}\"" for i, name in enumerate(ChargeRow._fields))
-    + ", 0 as correction from json_each(?)"
+    + f", json_extract(value, '$[{ChargeRow._fields.index('corrects')}]') as correction from json_each(?)"
 )
 
 

@@ -184,6 +184,11 @@ class SqliteReader:
         rows = self._rows("select value from meta where key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
+    def event_hash(self, seq: int) -> str:
+        """By its number."""
+        rows = self._rows("select hash from events where seq = ?", (seq,))
+        return bytes(rows[0][0]).hex() if rows else ""
+
     def last_seq_before(self, at: int) -> int:
         """By halves: events are recorded in the order of time, and no index holds it."""
         with self._reading() as connection:

@@ -22,6 +22,7 @@ from bursard.events import (
     NodeBooted,
     NodeMetered,
     NodeRemoved,
+    PeriodClosed,
     decode,
 )
 from bursard.store import legs
@@ -39,7 +40,7 @@ _TELLING = tuple(
     f'{{"type":"{kind.__struct_config__.tag}"'.encode()
     for kind in (
         *(AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved),
-        ChargesCorrected,
+        *(ChargesCorrected, PeriodClosed),
     )
 )
 """How payloads begin that charges follow from; the others need no decoding."""
@@ -92,7 +93,7 @@ def check(
         if not anchor:
             yield from _check_event(last, last_hash, (seq, at, actor, payload, stored))
         if groups is not None:
-            yield from _check_charges(hours, groups, seq, payload)
+            yield from _check_charges(hours, groups, seq, at, payload)
         last, last_hash = seq, stored
     if (last, last_hash) != (head.seq, head.hash):
         yield f"the log ends at event {last}; the last commit wrote {head.seq}, or another hash"
@@ -139,14 +140,14 @@ class _Groups:
         return self.strays
 
 
-def _check_charges(hours: OpenHours, groups: _Groups, seq: int, payload: bytes) -> Iterator[str]:
+def _check_charges(hours: OpenHours, groups: _Groups, seq: int, at: int, payload: bytes) -> Iterator[str]:
     event: Event | None = None
     if payload.startswith(_TELLING):
         try:
             event = decode(payload)
         except msgspec.MsgspecError as error:
             yield f"event {seq} cannot be read by this version: {error}"
-    yield from hours.check(seq, event, groups.take(seq))
+    yield from hours.check(seq, event, groups.take(seq), at)
 
 
 def _check_postings(rows: Iterable[PostingRow | Damaged], last_seq: int) -> Iterator[str]:

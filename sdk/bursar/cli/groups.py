@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 LATER: Final = {
-    "bursar": ("attach", "forecast", "whatif", "advise", "period", "service", "key", "cloud", "web"),
+    "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "cloud", "web"),
     "bursar budget": ("grant", "transfer", "history"),
     "bursar prices": ("import",),
     "bursar report": ("idle", "waste", "utilization", "budgets", "commitments", "models"),

@@ -51,6 +51,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-removed": "node {name} is gone for good",
     METERING: "node {node_id} was metered",
     "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
+    "period-closed": "{actor} closed {name} of the books",
+    "period-signed": "{name} of the books was signed with {charges} charges",
     "machine-intended": "a {instance_type} of {provider} is to be rented as {machine_id}: {why}",
     "machine-launched": "{machine_id} is {provider_id} at its provider",
     "machine-up": "{machine_id} runs and is billed",

@@ -58,6 +58,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "cost": Verb("money:cost", "Sum up cost by any dimension."),
         "budget": Verb("money:budget", "List or show budgets."),
         "ledger": Verb("ledger:ledger", "Correct what jobs were charged."),
+        "period": Verb("period:period", "Close months of the books, and list them."),
         "prices": Verb("money:prices", "List or apply prices."),
         "report": Verb("money:report", "Write a report: FOCUS export, statement."),
     },

@@ -433,6 +433,16 @@ class AsyncWireClient:
         )
         return await self._unary(call)
 
+    async def close_period(
+        self, period: str, *, force: bool = False, dry_run: bool = False
+    ) -> money_pb2.BookPeriod:
+        """Close a month of the books; see `Client.close_period`."""
+        return await self._unary(calls.close_period(period, force=force, dry_run=dry_run))
+
+    async def periods(self, period: str = "") -> Sequence[money_pb2.BookPeriod]:
+        """Months of the books, oldest first; or one."""
+        return (await self._unary(calls.periods(period))).periods
+
     async def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
         return await self._unary(calls.explain_price(name))

@@ -470,6 +470,23 @@ class AsyncClient:
         return made.correction(found)
 
     @checked
+    async def close_period(
+        self, period: str, *, force: bool = False, dry_run: bool = False
+    ) -> results.BookPeriod:
+        """Close a month of the books: nothing enters it any more, and it is signed as what it is.
+
+        Args:
+            period: a month of UTC, such as `2026-10` or `last-month`.
+            force: in spite of what is missing, which is kept by name. dry_run: say what would be.
+        """
+        return made.book_period(await self._wire.close_period(period, force=force, dry_run=dry_run))
+
+    @checked
+    async def periods(self, period: str = "") -> tuple[results.BookPeriod, ...]:
+        """Months of the books that have charges or are closed, oldest first; or one."""
+        return tuple(made.book_period(one) for one in await self._wire.periods(period))
+
+    @checked
     async def explain_price(self, name: str) -> tuple[results.PriceExplanation, ...]:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
         found = await self._wire.explain_price(name)

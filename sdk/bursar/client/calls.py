@@ -400,6 +400,18 @@ def correct(
     return Call("/bursar.v1.Money/Correct", request, money_pb2.CorrectResponse)
 
 
+def close_period(period: str, *, force: bool, dry_run: bool) -> Call[money_pb2.BookPeriod]:
+    """A month of the books, closed."""
+    request = money_pb2.ClosePeriodRequest(period=period, force=force, dry_run=dry_run)
+    return Call("/bursar.v1.Money/ClosePeriod", request, money_pb2.BookPeriod)
+
+
+def periods(period: str) -> Call[money_pb2.PeriodsResponse]:
+    """Months of the books, or one."""
+    request = money_pb2.PeriodsRequest(period=period)
+    return Call("/bursar.v1.Money/Periods", request, money_pb2.PeriodsResponse)
+
+
 def report(
     kind: str, period: str, *, format: str, focus_version: str, project: str
 ) -> Call[money_pb2.ReportChunk]:

@@ -428,6 +428,16 @@ class WireClient:
         )
         return self._unary(call)
 
+    def close_period(
+        self, period: str, *, force: bool = False, dry_run: bool = False
+    ) -> money_pb2.BookPeriod:
+        """Close a month of the books; see `Client.close_period`."""
+        return self._unary(calls.close_period(period, force=force, dry_run=dry_run))
+
+    def periods(self, period: str = "") -> Sequence[money_pb2.BookPeriod]:
+        """Months of the books, oldest first; or one."""
+        return self._unary(calls.periods(period)).periods
+
     def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
         return self._unary(calls.explain_price(name))

@@ -466,6 +466,21 @@ class Client:
         return made.correction(found)
 
     @checked
+    def close_period(self, period: str, *, force: bool = False, dry_run: bool = False) -> results.BookPeriod:
+        """Close a month of the books: nothing enters it any more, and it is signed as what it is.
+
+        Args:
+            period: a month of UTC, such as `2026-10` or `last-month`.
+            force: in spite of what is missing, which is kept by name. dry_run: say what would be.
+        """
+        return made.book_period(self._wire.close_period(period, force=force, dry_run=dry_run))
+
+    @checked
+    def periods(self, period: str = "") -> tuple[results.BookPeriod, ...]:
+        """Months of the books that have charges or are closed, oldest first; or one."""
+        return tuple(made.book_period(one) for one in self._wire.periods(period))
+
+    @checked
     def explain_price(self, name: str) -> tuple[results.PriceExplanation, ...]:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
         found = self._wire.explain_price(name)

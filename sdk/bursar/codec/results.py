@@ -496,6 +496,24 @@ def correction(wire: money_pb2.CorrectResponse) -> results.Correction:
     )
 
 
+def book_period(wire: money_pb2.BookPeriod) -> results.BookPeriod:
+    """A month of the books."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    return results.BookPeriod(
+        period=wire.period,
+        since=instant(wire.since),
+        until=instant(wire.until),
+        state=wire.state,
+        closed_at=instant(wire.closed_at),
+        closed_by=wire.closed_by,
+        hash=wire.hash,
+        missing=tuple(wire.missing),
+        totals={one.kind: Money(exact(one, "nanos"), cash) for one in wire.totals},
+        total=Money(exact(wire, "total_nanos"), cash),
+        charges=wire.charges,
+    )
+
+
 def price_explanation(wire: money_pb2.PriceExplanation) -> results.PriceExplanation:
     """Every part of a price."""
     cash = wire.currency or DEFAULT_CURRENCY

@@ -535,6 +535,153 @@ class BudgetShift(google.protobuf.message.Message):
 global___BudgetShift = BudgetShift
 
 @typing.final
+class ClosePeriodRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    period: builtins.str
+    """a month of UTC: 2026-10, or last-month"""
+    force: builtins.bool
+    """in spite of what is missing, which is kept by name"""
+    dry_run: builtins.bool
+    """say what would be"""
+    def __init__(
+        self,
+        *,
+        period: builtins.str = ...,
+        force: builtins.bool = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "force", b"force", "period", b"period"]) -> None: ...
+
+global___ClosePeriodRequest = ClosePeriodRequest
+
+@typing.final
+class PeriodsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: builtins.int
+    period: builtins.str
+    """empty: all that have charges or are closed"""
+    def __init__(
+        self,
+        *,
+        period: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["period", b"period"]) -> None: ...
+
+global___PeriodsRequest = PeriodsRequest
+
+@typing.final
+class PeriodsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: builtins.int
+    @property
+    def periods(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BookPeriod]:
+        """oldest first"""
+
+    def __init__(
+        self,
+        *,
+        periods: collections.abc.Iterable[global___BookPeriod] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["periods", b"periods"]) -> None: ...
+
+global___PeriodsResponse = PeriodsResponse
+
+@typing.final
+class KindTotal(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    NANOS_FIELD_NUMBER: builtins.int
+    NANOS_WIDE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """usage idle down unknown overhead variance absorption"""
+    nanos: builtins.int
+    @property
+    def nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        nanos: builtins.int = ...,
+        nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["nanos_wide", b"nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "nanos", b"nanos", "nanos_wide", b"nanos_wide"]) -> None: ...
+
+global___KindTotal = KindTotal
+
+@typing.final
+class BookPeriod(google.protobuf.message.Message):
+    """A month of the books. Of a closed one, what it was signed as."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CLOSED_AT_FIELD_NUMBER: builtins.int
+    CLOSED_BY_FIELD_NUMBER: builtins.int
+    CLOSED_BY_EVENT_FIELD_NUMBER: builtins.int
+    HASH_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    TOTALS_FIELD_NUMBER: builtins.int
+    TOTAL_NANOS_FIELD_NUMBER: builtins.int
+    TOTAL_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CHARGES_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    period: builtins.str
+    since: builtins.int
+    until: builtins.int
+    state: builtins.str
+    """open | closing (closed, not yet signed) | closed"""
+    closed_at: builtins.int
+    closed_by: builtins.str
+    closed_by_event: builtins.int
+    hash: builtins.str
+    """of the log up to that event, hexadecimal"""
+    total_nanos: builtins.int
+    charges: builtins.int
+    """rows"""
+    currency: builtins.str
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what it was, or would be, closed in spite of"""
+
+    @property
+    def totals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___KindTotal]: ...
+    @property
+    def total_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        period: builtins.str = ...,
+        since: builtins.int = ...,
+        until: builtins.int = ...,
+        state: builtins.str = ...,
+        closed_at: builtins.int = ...,
+        closed_by: builtins.str = ...,
+        closed_by_event: builtins.int = ...,
+        hash: builtins.str = ...,
+        missing: collections.abc.Iterable[builtins.str] | None = ...,
+        totals: collections.abc.Iterable[global___KindTotal] | None = ...,
+        total_nanos: builtins.int = ...,
+        total_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        charges: builtins.int = ...,
+        currency: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["total_nanos_wide", b"total_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["charges", b"charges", "closed_at", b"closed_at", "closed_by", b"closed_by", "closed_by_event", b"closed_by_event", "currency", b"currency", "hash", b"hash", "missing", b"missing", "period", b"period", "since", b"since", "state", b"state", "total_nanos", b"total_nanos", "total_nanos_wide", b"total_nanos_wide", "totals", b"totals", "until", b"until"]) -> None: ...
+
+global___BookPeriod = BookPeriod
+
+@typing.final
 class BudgetsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -237,6 +237,16 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.CorrectRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.CorrectResponse.FromString,
                 )
+        self.ClosePeriod = channel.unary_unary(
+                '/bursar.v1.Money/ClosePeriod',
+                request_serializer=bursar_dot_v1_dot_money__pb2.ClosePeriodRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.BookPeriod.FromString,
+                )
+        self.Periods = channel.unary_unary(
+                '/bursar.v1.Money/Periods',
+                request_serializer=bursar_dot_v1_dot_money__pb2.PeriodsRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.PeriodsResponse.FromString,
+                )
         self.Report = channel.unary_stream(
                 '/bursar.v1.Money/Report',
                 request_serializer=bursar_dot_v1_dot_money__pb2.ReportRequest.SerializeToString,
@@ -282,6 +292,20 @@ class MoneyServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClosePeriod(self, request, context):
+        """Close a month of the books: nothing enters it any more, and it is signed as what it is then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Periods(self, request, context):
+        """Months of the books: open or closed, and what they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """A report as a file, in chunks: focus | statement.
         """
@@ -316,6 +340,16 @@ def add_MoneyServicer_to_server(servicer, server):
                     servicer.Correct,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.CorrectRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.CorrectResponse.SerializeToString,
+            ),
+            'ClosePeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePeriod,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.ClosePeriodRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.BookPeriod.SerializeToString,
+            ),
+            'Periods': grpc.unary_unary_rpc_method_handler(
+                    servicer.Periods,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.PeriodsRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.PeriodsResponse.SerializeToString,
             ),
             'Report': grpc.unary_stream_rpc_method_handler(
                     servicer.Report,
@@ -414,6 +448,40 @@ class Money(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Correct',
             bursar_dot_v1_dot_money__pb2.CorrectRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.CorrectResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ClosePeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/ClosePeriod',
+            bursar_dot_v1_dot_money__pb2.ClosePeriodRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.BookPeriod.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Periods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Periods',
+            bursar_dot_v1_dot_money__pb2.PeriodsRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.PeriodsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

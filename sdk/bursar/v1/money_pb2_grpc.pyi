@@ -155,6 +155,18 @@ class MoneyStub:
     ]
     """Correct what an ended job was charged: reversed and posted anew where the books are open."""
 
+    ClosePeriod: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ClosePeriodRequest,
+        bursar.v1.money_pb2.BookPeriod,
+    ]
+    """Close a month of the books: nothing enters it any more, and it is signed as what it is then."""
+
+    Periods: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.PeriodsRequest,
+        bursar.v1.money_pb2.PeriodsResponse,
+    ]
+    """Months of the books: open or closed, and what they are."""
+
     Report: grpc.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
         bursar.v1.money_pb2.ReportChunk,
@@ -191,6 +203,18 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.CorrectResponse,
     ]
     """Correct what an ended job was charged: reversed and posted anew where the books are open."""
+
+    ClosePeriod: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ClosePeriodRequest,
+        bursar.v1.money_pb2.BookPeriod,
+    ]
+    """Close a month of the books: nothing enters it any more, and it is signed as what it is then."""
+
+    Periods: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.PeriodsRequest,
+        bursar.v1.money_pb2.PeriodsResponse,
+    ]
+    """Months of the books: open or closed, and what they are."""
 
     Report: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -238,6 +262,22 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.CorrectResponse, collections.abc.Awaitable[bursar.v1.money_pb2.CorrectResponse]]:
         """Correct what an ended job was charged: reversed and posted anew where the books are open."""
+
+    @abc.abstractmethod
+    def ClosePeriod(
+        self,
+        request: bursar.v1.money_pb2.ClosePeriodRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.BookPeriod, collections.abc.Awaitable[bursar.v1.money_pb2.BookPeriod]]:
+        """Close a month of the books: nothing enters it any more, and it is signed as what it is then."""
+
+    @abc.abstractmethod
+    def Periods(
+        self,
+        request: bursar.v1.money_pb2.PeriodsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.PeriodsResponse, collections.abc.Awaitable[bursar.v1.money_pb2.PeriodsResponse]]:
+        """Months of the books: open or closed, and what they are."""
 
     @abc.abstractmethod
     def Report(

@@ -109,6 +109,7 @@ def correct(
         )
     ordered = sorted(standing, key=lambda one: (one.owner.attempt_id, one.owner.rank, one.start, one.of))
     amounts = _shared(ordered, target)
+    now = max(now, state.closed.until)  # no clock that was set back books into a closed month
     events = list(_events(state, ordered, amounts, check_reason(reason), now))
     check_room(state, [shift for event in events for shift in event.budgets], "the correction")
     return events

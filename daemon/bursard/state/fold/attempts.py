@@ -180,7 +180,7 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     _refresh_doubtful(state, attempt)
     _keep_usage(node, member, event.report.held_us)
     for piece in event.pieces:
-        books.book_piece(state, attempt, member, piece, applied)
+        books.book_piece(state, attempt, member, piece, at, applied)
     member.charged_us = max(member.charged_us, event.report.held_us)
     books.close_member(node, member, applied)
 

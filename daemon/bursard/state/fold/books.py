@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bursar.clock import HOUR_US
 from bursar.model.allocation import FREE, ShareRates
 from bursard.events import Charge, Piece, Used
@@ -11,9 +13,14 @@ from bursard.state.tables import Applied, Tables, still_to_cost
 
 
 def book_piece(
-    state: Tables, attempt: AttemptRecord, member: MemberRecord, piece: Piece | Used, applied: Applied
+    state: Tables,
+    attempt: AttemptRecord,
+    member: MemberRecord,
+    piece: Piece | Used,
+    at: int,
+    applied: Applied,
 ) -> None:
-    """One piece of what a member holds. A piece of a later hour closes the hour before."""
+    """One piece of what a member holds, told at `at`. A piece of a later hour closes the hour before."""
     charge = usage_charge(attempt, member, member.charged_us, piece)
     member.charged_us = piece.held_us
     job = state.jobs[attempt.job_id]
@@ -24,7 +31,7 @@ def book_piece(
     attempt.settled_nanos += charge.nanos
     job.settled_nanos += charge.nanos
     state.costs.add(charge.end, job.spec.project, charge.nanos)
-    member.open = _book(state, state.nodes[charge.node_id], member.open, charge, applied)
+    member.open = _book(state, state.nodes[charge.node_id], member.open, charge, at, applied)
 
 
 def usage_charge(attempt: AttemptRecord, member: MemberRecord, since_us: int, piece: Piece | Used) -> Charge:
@@ -46,10 +53,10 @@ def usage_charge(attempt: AttemptRecord, member: MemberRecord, since_us: int, pi
     )
 
 
-def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, applied: Applied) -> None:
-    """One piece of what nobody holds of a node."""
+def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, at: int, applied: Applied) -> None:
+    """One piece of what nobody holds of a node. `at`: when it is told."""
     node.open[piece.kind] = _book(
-        state, node, node.open.get(piece.kind), piece, applied, node.cost_at(piece.start)
+        state, node, node.open.get(piece.kind), piece, at, applied, node.cost_at(piece.start)
     )
 
 
@@ -67,6 +74,13 @@ def close_passed(node: NodeRecord, applied: Applied) -> None:
             _close(node, node.open.pop(kind), applied)
 
 
+def close_before(node: NodeRecord, until: int, applied: Applied) -> None:
+    """Post what is open of a node's own time and counts before an instant."""
+    for kind, hour in list(node.open.items()):
+        if hour.counts_from < until:
+            _close(node, node.open.pop(kind), applied)
+
+
 def close_all(node: NodeRecord, applied: Applied) -> None:
     """Post everything that is open of a node's own time."""
     for hour in node.open.values():
@@ -79,15 +93,19 @@ def _book(
     node: NodeRecord,
     hour: HourCharge | None,
     piece: Charge,
+    at: int,
     applied: Applied,
     rates: ShareRates = FREE,
 ) -> HourCharge:
     if hour is not None and not hour.takes(piece):
         _close(node, hour, applied)
         hour = None
-    hour = hour or HourCharge.of(piece, rates)
-    hour.add(piece, state.ledger.charge((piece,)))
-    applied.charges.append(piece)
+    hour = hour or HourCharge.of(piece, rates, state.closed.booked_at(piece.start, at))
+    booked = piece
+    if hour.booked_at:  # of a closed month: it counts, and settles, where the books are open
+        booked = msgspec.structs.replace(piece, start=hour.booked_at, end=hour.booked_at)
+    hour.add(piece, state.ledger.charge((booked,)))
+    applied.charges.append(booked)
     return hour
 
 

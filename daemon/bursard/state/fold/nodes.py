@@ -50,7 +50,7 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
         node.through = event.anchor_at
         node.ended = _unmetered(node)
     for piece in event.charges:
-        books.book_ownerless(state, node, piece, applied)
+        books.book_ownerless(state, node, piece, at, applied)
     books.close_all(node, applied)
 
 
@@ -130,11 +130,11 @@ def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> Non
     for used in event.used:
         attempt = state.attempts[used.attempt_id]
         member = attempt.members[used.rank]
-        books.book_piece(state, attempt, member, used, applied)
+        books.book_piece(state, attempt, member, used, at, applied)
         if event.posted:
             books.close_member(node, member, applied)
     for rest in event.rest:
-        books.book_ownerless(state, node, _rest(event, rest), applied)
+        books.book_ownerless(state, node, _rest(event, rest), at, applied)
     if event.posted:
         books.close_all(node, applied)
     else:
