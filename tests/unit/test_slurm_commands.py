@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from bursar.steps import listing, names, queue, scontrol, tables
+from bursar.cli.main import run
+from bursar.client.fake import FakeServer
+from bursar.steps import install, listing, names, queue, scontrol, shims, tables
 from bursar.steps.hosts import compress_hosts, counts_by_node, expand_hosts
 from bursar.steps.patterns import empty, file_name, of_a_task, task_environment
+from bursar.v1 import jobs_pb2, types_pb2
 
 RUNNING = {
     "number": 12, "name": "train", "user": "ann", "project": "nlp", "state": "RUNNING", "nodes": 2,
@@ -318,6 +321,29 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
 
 
 BURSAR = "/steps/bin/bursar"
+
+
+def test_a_copy_that_sbatch_made_is_named_as_the_script_that_it_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy" / "s.sh"
+    copy.parent.mkdir()
+    copy.write_text("#!/bin/bash\n#SBATCH --time=60\necho $1\n")
+    monkeypatch.setenv(names.SUBMITTED_AS, "/home/ann/s.sh")
+    with FakeServer(tmp_path / "run") as server:
+        monkeypatch.setenv("BURSAR_SERVER", server.url)
+        server.answers["Jobs/Submit"] = jobs_pb2.SubmitResponse(job=types_pb2.Job(id="job_1", number=1))
+        assert run(["submit", "--parsable", str(copy)]) == 0
+        [request] = server.calls("Jobs/Submit")
+    assert capsys.readouterr().err.startswith("s.sh: your shell's variables are not copied")
+    assert (request.spec.name, request.spec.env["SLURM_SUBMIT_SCRIPT"]) == ("s.sh", "/home/ann/s.sh")
+
+
+@pytest.mark.parametrize("name", [*install.SLURM])
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_each_command_says_its_version(name: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shims.main(name, [word]) == 0
+    assert capsys.readouterr().out == "slurm-bursar 0.1\n"
 
 
 def test_the_program_is_that_of_the_node_or_the_one_this_came_with() -> None:

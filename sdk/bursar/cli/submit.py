@@ -24,6 +24,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec, JobState
 from bursar.smallfile import read_small_file
+from bursar.steps.names import SUBMITTED_AS
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -265,7 +266,8 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
     from bursar import jobfile
     from bursar.jobfile.request import job_of_file, job_of_script
 
-    source, text = ("<stdin>" if file == "-" else file), _text_of(click.get_current_context(), file)
+    text = _text_of(click.get_current_context(), file)
+    source = "<stdin>" if file == "-" else os.path.basename(file) if SUBMITTED_AS in os.environ else file
     given, base = _given(flags), str(Path.cwd())
     if not jobfile.looks_like_script(text):
         spec, sentences = job_of_file(text, source, base, given)

@@ -11,6 +11,8 @@ from typing import Final
 
 DIRECTORY: Final = "BURSAR_STEPS"
 """The directory that the agent made for steps: `SOCKET`, `SERVE`, `SHIMS`, `TOOLS` are in it."""
+VERSION: Final = "slurm-bursar 0.1\n"
+"""What Slurm's commands say of themselves."""
 SOCKET: Final = "sock"
 SERVE: Final = "serve"
 SHIMS: Final = "slurm"
@@ -24,7 +26,8 @@ SECRETS: Final = "BURSAR_SECRETS_DIR"
 SCRIPT_FILE: Final = "SLURM_SUBMIT_SCRIPT"
 """Where the script lay that was submitted, which `scontrol show job` calls `Command`."""
 SUBMITTED_AS: Final = "BURSAR_SUBMITTED_AS"
-"""Told by `sbatch` to `bursar submit`, which is given a copy: the file that it was made from."""
+"""Told by `sbatch` to `bursar submit`, which is given a copy and names it by its last part alone: the file
+that it was made from, empty for none."""
 OUTPUT_FILE: Final = "BURSAR_OUTPUT_FILE"
 ERROR_FILE: Final = "BURSAR_ERROR_FILE"
 """Paths of the job's own output files, where it has some."""

@@ -89,10 +89,7 @@ def sbatch(arguments: Sequence[str]) -> int:
         command += [str(path)] if plan else ["--parsable", str(path), *rest[1:]]
         file = os.path.abspath(rest[0]) if wrapped is None and rest else ""
         env = {**os.environ, names.SUBMITTED_AS: file}
-        # What is said names the copy; nobody but who waits reads it while it comes.
-        said = None if own["wait"] else subprocess.PIPE
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, env=env)
-        sys.stderr.write((done.stderr or "").replace(f"{folder}/", ""))
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env)
     number = done.stdout.strip()
     if number and not own["quiet"] and not plan:
         sys.stdout.write(f"{number}\n" if own["parsable"] else f"Submitted batch job {number}\n")

@@ -5,13 +5,20 @@ Why     scripts call them again and again: what one needs, another does not pay 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Final
 
 from bursar.steps import names
+
+_OF_SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
 
 
 def main(name: str, arguments: Sequence[str]) -> int:
     """Run one of them; its exit code."""
+    if list(arguments) in (["--version"], ["-V"]) and name in _OF_SLURM:
+        sys.stdout.write(names.VERSION)
+        return 0
     if name == "srun":
         from bursar.steps import srun
 

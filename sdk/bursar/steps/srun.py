@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bursar.steps.hosts import expand_hosts
+from bursar.steps.names import VERSION
 from bursar.steps.request import Refused, Request
 
 PROGRAM: Final = "srun"
@@ -353,7 +354,7 @@ def _exported(text: str, env: Mapping[str, str]) -> dict[str, str]:
 def main(arguments: Sequence[str]) -> int:
     """`srun`; its exit code."""
     if arguments and arguments[0] in ("-h", "--help", "-V", "--version"):
-        sys.stdout.write(HELP if "h" in arguments[0] else "slurm-bursar 0.1\n")
+        sys.stdout.write(HELP if "h" in arguments[0] else VERSION)
         return 0
     try:
         if "BURSAR_ATTEMPT_MEMBER" not in os.environ:
