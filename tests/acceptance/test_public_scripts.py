@@ -339,3 +339,29 @@ def test_what_cannot_be_done_is_refused_with_its_line(cluster: StepCluster) -> N
         ":5:6: $SLURM_JOB_GPUS",
     ):
         assert f"<stdin>{why}" in said
+
+
+def test_names_of_another_site_stand_for_what_a_policy_says(site: Site) -> None:
+    site.cluster.apply(
+        "kind: SlurmNames\nname: old\nspec:\n"
+        "  partitions: {gpu_p13: {constraints: {node: n2}}}\n"
+        "  qos: {qos_dev: {time_limit: 20m, priority: high}}\n"
+        "  accounts: {abc@v100: {project: research/abc}}\n"
+    )
+    path = site.write(
+        "run.sh",
+        "#SBATCH --partition=gpu_p13\n#SBATCH --qos=qos_dev -A abc@v100\n"
+        "echo $SLURMD_NODENAME $SLURM_JOB_PARTITION $SLURM_JOB_QOS $SLURM_JOB_ACCOUNT\n",
+    )
+    said = site.cluster.run("submit", "--parsable", path)
+    for line in (
+        "2: --partition stands for nodes whose node is n2 (policy SlurmNames/old)",
+        "3: --qos stands for priority 75, at most 20m00s (policy SlurmNames/old)",
+        "3: -A stands for project research/abc (policy SlurmNames/old)",
+    ):
+        assert f"{path}:{line}\n" in said.stderr
+    job = site.cluster.ended(said.stdout.strip())
+    assert (job["project"], job["priority"], job["time_limit_s"]) == ("research/abc", 75, 1200)
+    assert site.cluster.log(str(job["number"])) == "n2 gpu_p13 qos_dev research/abc\n"
+    site.cluster.run("policy", "rm", "SlurmNames/old")
+    assert "there is no QOS 'qos_dev' here" in site.cluster.run("submit", path, code=2).stderr

@@ -137,7 +137,7 @@ def test_job_runs_is_metered_logged_and_told(tmp_path: Path) -> None:
         await w.agent("--simulate-gpus", "H100:2", "--labels", "a=b")
         facts = w.daemon.hellos[0].facts
         assert [(d.type, d.simulated) for d in facts.devices] == [("H100", True)] * 2
-        assert dict(facts.labels) == {"a": "b"}
+        assert dict(facts.labels)["a"] == "b"
         w.assign(
             f"cd $BURSAR_CHECKPOINT_DIR && pwd; while [ ! -e {tmp_path}/go ]; do :; done; exit 3",
             env={"BURSAR_CHECKPOINT_DIR": "@checkpoint"},
