@@ -20,9 +20,8 @@ DOCUMENTS_MAX: Final = 8
 def in_force(state: State) -> list[SlurmNames]:
     """Of every document, by its name."""
     return [
-        SlurmNames(record.name, record.spec.partitions, record.spec.qos, record.spec.accounts)
-        for _, record in sorted(state.policies.items())
-        if isinstance(record.spec, SlurmNamesSpec)
+        SlurmNames(name, spec.partitions, spec.qos, spec.accounts)
+        for name, spec in sorted(_specs(state).items())
     ]
 
 
@@ -31,24 +30,32 @@ def check_names(state: State, documents: Sequence[Document]) -> None:
     fresh = {one.name: one for one in documents if isinstance(one.spec, SlurmNamesSpec)}
     if not fresh:
         return
-    given = {names.document: SlurmNamesSpec(names.partitions, names.qos, names.accounts)
-             for names in in_force(state)}  # fmt: skip
-    after = given | {name: one.spec for name, one in fresh.items() if isinstance(one.spec, SlurmNamesSpec)}
-    if len(after) > max(DOCUMENTS_MAX, len(given)):
+    after = _specs(state)
+    after |= {one.name: one.spec for one in documents if isinstance(one.spec, SlurmNamesSpec)}
+    if len(after) > DOCUMENTS_MAX:
         raise InvalidRequest(
             f"{len(after)} documents of SlurmNames would be in force; a site has at most {DOCUMENTS_MAX}; put"
             " several into one"
         )
     said: dict[tuple[str, str], str] = {}
+    # What is in force comes first, so that a fault is told of what is given.
     for document, spec in sorted(after.items(), key=lambda one: one[0] in fresh):
         for key in _keys(spec):
             other = said.setdefault(key, document)
             if other != document:
-                one = fresh.get(document) or fresh[other]
+                one = fresh[document]
                 raise InvalidRequest(
                     f"{one.source}:{one.line}: SlurmNames {document}: the {key[0]} {key[1]} has a meaning in"
                     f" SlurmNames {other} already; take it out of one of them"
                 )
+
+
+def _specs(state: State) -> dict[str, SlurmNamesSpec]:
+    return {
+        name: record.spec
+        for (_, name), record in state.policies.items()
+        if isinstance(record.spec, SlurmNamesSpec)
+    }
 
 
 def _keys(spec: SlurmNamesSpec) -> Iterator[tuple[str, str]]:
