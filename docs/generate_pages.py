@@ -78,7 +78,35 @@ spec:
   enforcement: hard
   thresholds:
     - {at: 80%, do: [notify]}
+  carry_over: 20%
 ```
+
+## What a budget has beside its limit
+
+The *limit in force* of a period is the document's limit, and what was granted, transferred and carried over
+in that period: `limit` and `base_limit` in JSON, the parts and each posting with who and why in `budget
+show NAME`. Thresholds are shares of the limit in force, so that a grant arms them again as a raised limit
+does.
+
+- `bursar budget grant NAME 500 USD --reason TEXT` gives it more until its period ends; `--take-back` takes
+  back what was granted by mistake. `bursar budget transfer FROM TO 200 USD --reason TEXT` lets one budget
+  have what another gives. Both are for finance, operators and administrators, of a project for the budgets
+  of that project. With `--idempotency-key` the same request gives once. Nothing that is settled changes; a
+  hard budget keeps what it has settled and holds; a soft one may give all that its limit is. Where one
+  budget covers the other's jobs too, the wider one has less all the same.
+- What was given is of the budget's name and its period: it stays when the document changes, or is removed
+  and applied again, and a document is refused whose limit with it is below what is settled and held. The
+  next period begins without it.
+- `carry_over: 20%` lets so much of what is left at the end of a period go on into the next, `carry_over:
+  500 USD` all of it up to that. What is left is the limit in force less what is settled and what jobs hold
+  at that moment; rests of earlier periods that were carried over and not used are part of it, and periods
+  in which the daemon did not run leave their rest too. Of a change of the rule the next end of a period is
+  the first that knows.
+- What is used before the end of a period and told after it settles in the old period, for which the holds
+  of its jobs have room, and changes nothing that was carried. Corrections are of the period in which they
+  are booked.
+- Jobs may hold more than the new period of a hard budget has, when the old one was granted more: as much as
+  is missing is carried over with them, whatever `carry_over` says.
 """
 API_HEAD = """# The API
 

@@ -373,6 +373,11 @@ def _budgets(state: State) -> Finding:
         room = rooms[name]
         if room.room_nanos < 0:
             problems.append(f"B1: {name} is over its limit by {-room.room_nanos} nanos")
+    for name, record in state.budgets.records.items():
+        postings = state.budgets.postings.of(name, record.period_start)
+        listed, given = sum(one.nanos for one in postings), state.ledger.given(name, record.period_start)
+        if listed != given:
+            problems.append(f"B7: {name} was given {given} nanos, its postings say {listed}")
     for array_id, money in state.array_money.items():
         array = state.jobs.get(array_id)
         if array is None:
@@ -385,7 +390,7 @@ def _budgets(state: State) -> Finding:
     soft = len(state.budgets.records) - len(hard)
     if soft:
         told += f"; {plural(soft, 'soft one')} may be passed and {'is' if soft == 1 else 'are'} not checked"
-    return _finding("budgets (B1)", problems, told, "raise the limit")
+    return _finding("budgets (B1, B7)", problems, told, "raise the limit")
 
 
 def _policies(state: State, now: int | None) -> Finding:

@@ -1,7 +1,7 @@
 """Budgets and placement policies from their YAML nodes.
 
 Owns    the form of `kind: Budget` and `kind: PlacementPolicy` (contract section 6).
-Why     a key this version cannot honour is refused by name: a budget whose `carry_over` is
+Why     a key this version cannot honour is refused by name: a budget whose `hold` is
         silently ignored would be enforced wrongly, and nobody would know.
 """
 
@@ -12,6 +12,7 @@ from typing import Final
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
+from bursar.money import Money
 from bursar.yamlfile import (
     Faults,
     Fields,
@@ -31,6 +32,7 @@ from bursar_policies.specs import (
     PPM,
     STRATEGIES,
     BudgetSpec,
+    CarryOver,
     PlacementPolicySpec,
     Scope,
     Threshold,
@@ -57,15 +59,34 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     period = _built(fields, "period", PERIODS, ("rolling-30d",), "month")
     enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
     hold = _built(fields, "hold", ("worst-case",), ("expected", "lease"), "worst-case")
-    carry_over = fields.get("carry_over")
-    if carry_over is not None:
-        faults.not_built(carry_over, "carry_over", instead="leave it out")
     thresholds = _thresholds(fields, faults)
     timezone = _timezone(fields, faults)
     counts_from = _counts_from(fields, faults)
+    carry_over = _carry_over(fields, limit, period)
     if scope is None or limit is None:
         return None
-    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds, counts_from)
+    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds, counts_from, carry_over)
+
+
+def _carry_over(fields: Fields, limit: Money | None, period: str) -> CarryOver | None:
+    """`20%` of what is left, or all of it up to `500 USD`."""
+    node = fields.get("carry_over")
+    text = None if node is None else read_text(node, fields.faults)
+    if node is None or text is None:
+        return None
+    if period == "one-time":
+        fields.faults.add(
+            node, "nothing of a one-time budget is carried over, as it never renews; leave it out"
+        )
+        return None
+    if text.strip().endswith("%"):
+        share = read_percent(node, fields.faults, minimum=Decimal("0.0001"), maximum=Decimal(100))
+        return None if share is None else CarryOver(int(share * PPM))
+    amount = fields.money("carry_over", positive=True)
+    if amount is not None and limit is not None and amount.currency != limit.currency:
+        fields.faults.add(node, f"is in {amount.currency}, the limit in {limit.currency}; use one currency")
+        return None
+    return None if amount is None else CarryOver(limit=amount)
 
 
 def _counts_from(fields: Fields, faults: Faults) -> int:

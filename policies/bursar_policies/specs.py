@@ -15,7 +15,7 @@ import msgspec
 
 from bursar.clock import DAY_US, Instant
 from bursar.model.slurm_names import SlurmName
-from bursar.money import Money
+from bursar.money import Money, format_nanos
 from bursar.projects import is_within
 
 STRATEGIES: Final = ("pack", "spread")
@@ -78,6 +78,29 @@ class Threshold(msgspec.Struct, frozen=True):
     do: tuple[str, ...] = ("notify",)
 
 
+class CarryOver(msgspec.Struct, frozen=True):
+    """What of the rest of a period goes on into the next one: a share of it, or all up to an amount.
+
+    Attributes:
+        ppm: share in parts per million, of the rest. limit: the most, or None for no bound.
+    """
+
+    ppm: int = PPM
+    limit: Money | None = None
+
+    def of(self, rest_nanos: int) -> int:
+        """What is carried of a rest, rounded down; nothing of less than nothing."""
+        share = max(rest_nanos, 0) * self.ppm // PPM
+        return share if self.limit is None else min(share, self.limit.nanos)
+
+    def __str__(self) -> str:
+        """As the document says it."""
+        if self.limit is None:
+            return f"{Decimal(self.ppm) / 10_000:f} % of what was left"
+        amount = format_nanos(self.limit.nanos).rstrip("0").rstrip(".")
+        return f"at most {amount} {self.limit.currency}"
+
+
 class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
     """A limit on spend in a period.
 
@@ -87,6 +110,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
         enforcement: `hard` is never passed; `soft` has thresholds only.
         hold: `worst-case`: a job starts only when its whole time limit can be paid.
         thresholds: by rising share.
+        carry_over: of what is left at the end of a period, so much goes on into the next one; None: nothing.
         counts_from: what was used before does not count, a full hour; 0: all of its first period does.
     """
 
@@ -98,6 +122,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
     hold: str = "worst-case"
     thresholds: tuple[Threshold, ...] = ()
     counts_from: int = 0
+    carry_over: CarryOver | None = None
 
 
 class Weights(msgspec.Struct, frozen=True):

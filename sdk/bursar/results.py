@@ -510,8 +510,22 @@ class RemovedNode(Result, frozen=True, kw_only=True):
 # ------------------------------------------------------------------ money and policies
 
 
+class BudgetPosting(Result, frozen=True, kw_only=True):
+    """What a budget was given, or what was taken: a grant, a transfer, a carry-over, and its other end."""
+
+    kind: str
+    amount: Money
+    at: datetime | None
+    by: str
+    reason: str
+    other: str
+    other_since: datetime | None
+
+
 class Budget(Result, frozen=True, kw_only=True):
-    """A budget in its current period. `available` is negative when real spend passed a soft limit."""
+    """A budget in its period: `limit` is in force, of `base_limit` of its document and what was given beside;
+    `available` is negative when real spend passed a soft limit.
+    """
 
     id: str
     name: str
@@ -523,6 +537,12 @@ class Budget(Result, frozen=True, kw_only=True):
     settled: Money
     held: Money
     available: Money
+    base_limit: Money
+    granted: Money
+    transferred: Money
+    carried_over: Money
+    carry_over: str
+    postings: tuple[BudgetPosting, ...]
     period_start: datetime | None
     period_end: datetime | None
     crossed_percent: tuple[int, ...]

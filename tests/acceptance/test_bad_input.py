@@ -154,7 +154,7 @@ WRONG_POLICIES = {
     "malformed project": (BUDGET.replace("project: p", "project: /p/"), ["project"]),
     "not built action": (BUDGET + "  thresholds: [{at: 80%, do: [spot-only]}]\n", ["not built", "spot-only"]),
     "bad percent": (BUDGET + "  thresholds: [{at: half, do: [notify]}]\n", ["at"]),
-    "carry over": (BUDGET + "  carry_over: 20%\n", ["carry_over"]),
+    "carry over": (BUDGET + "  carry_over: 120%\n", ["carry_over", "100"]),
     "no name": (BUDGET.replace("name: b\n", ""), ["name"]),
     "anchor": (BUDGET.replace("name: b", "name: &x b"), ["anchor"]),
     "negative price": (

@@ -90,6 +90,8 @@ TABLE: Final[dict[str, Row]] = {
     "Money.Correct": ("FA", "FA", "FA", "FA", "", "", ""),
     "Money.ClosePeriod": of_the_site("FA"),
     "Money.Periods": of_the_site("FPOAU"),
+    "Money.GrantBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),
+    "Money.TransferBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),
     "Money.Report of all": of_the_site("FPOAU"),
     "Policies.Apply": of_the_site("OA"),
     "Policies.Check": of_the_site(EVERYBODY),
@@ -133,6 +135,13 @@ def one(thing: Thing) -> Any:
     return jobs_pb2.JobsRequest(jobs=[thing.job])
 
 
+ONE_NANO: Final = types_pb2.Amount(nanos="1")
+
+
+def budget_of(thing: Thing) -> str:
+    return thing.project.replace("/", ".")
+
+
 REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Jobs.Submit": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
     "Jobs.SubmitMany": lambda t: jobs_pb2.SubmitRequest(spec=spec(t)),
@@ -158,10 +167,16 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Nodes.RevokeTokens": lambda t: nodes_pb2.RevokeTokensRequest(node="n2"),
     "Money.Cost of a job": lambda t: money_pb2.CostRequest(job=t.job),
     "Money.Cost with idle": lambda t: money_pb2.CostRequest(include_idle=True),
-    "Money.Budgets by name": lambda t: money_pb2.BudgetsRequest(name=t.project.replace("/", ".")),
+    "Money.Budgets by name": lambda t: money_pb2.BudgetsRequest(name=budget_of(t)),
     "Money.ExplainPrice": lambda t: money_pb2.ExplainPriceRequest(name="local"),
     "Money.Correct": lambda t: money_pb2.CorrectRequest(job=t.job, to_ppm=0, reason="r"),
     "Money.ClosePeriod": lambda t: money_pb2.ClosePeriodRequest(period="2026-01"),
+    "Money.GrantBudget": lambda t: money_pb2.GrantBudgetRequest(
+        budget=budget_of(t), amount=ONE_NANO, currency="USD", reason="r"
+    ),
+    "Money.TransferBudget": lambda t: money_pb2.TransferBudgetRequest(
+        budget=budget_of(t), to=f"{budget_of(t)}.more", amount=ONE_NANO, currency="USD", reason="r"
+    ),
     "Money.Report": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11", project=t.project),
     "Money.Report of all": lambda t: money_pb2.ReportRequest(kind="focus", period="2026-11"),
     "Policies.Get": lambda t: money_pb2.PolicyRequest(kind="Budget", name="nlp"),
@@ -193,9 +208,10 @@ def covers(held: str, project: str) -> bool:
 
 async def budgets(site: Site) -> None:
     texts = [
-        f"kind: Budget\nname: {name.replace('/', '.')}\nspec:\n  scope: {{project: {name}}}\n"
+        f"kind: Budget\nname: {name.replace('/', '.')}{more}\nspec:\n  scope: {{project: {name}}}\n"
         "  limit: 100000 USD\n  period: month\n"
         for name in ("nlp", "nlp/deep", "nlp-two", "vision")
+        for more in ("", ".more")
     ]
     request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="b", text="---\n".join(texts))])
     assert (await site.call("Policies.Apply", request, token=site.token("root", "admin")))[0] == "OK"
@@ -213,7 +229,7 @@ async def verdict(site: Site, row: str, request: Any, token: str) -> str:
 OF_A_PROJECT: Final = {
     "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
-    "Money.Budgets by name", "Money.Correct",
+    "Money.Budgets by name", "Money.Correct", "Money.GrantBudget", "Money.TransferBudget",
 }  # fmt: skip
 
 
@@ -235,6 +251,25 @@ def test_a_role_may_what_the_table_says_and_nothing_else(row: str) -> None:
             elif (status != "PERMISSION_DENIED") is not allowed:
                 wrong.append(f"{role} of {held or 'the site'}, {owner}'s job of {project}: {status}")
         assert not wrong
+
+    play(story)
+
+
+def test_who_gives_of_one_project_gives_to_no_other_and_sees_no_other_ends_name() -> None:
+    async def story(site: Site) -> None:
+        await budgets(site)
+        fin, of_nlp = site.token("fin", "finance"), site.token("ned", "finance", "nlp")
+        request = money_pb2.TransferBudgetRequest(
+            budget="nlp", to="vision", amount=ONE_NANO, currency="USD", reason="r"
+        )
+        assert (await site.call("Money.TransferBudget", request, token=of_nlp))[0] == "NOT_FOUND"
+        (status, _), [answer] = await site.ask("Money.TransferBudget", request, token=fin)
+        assert (status, [one.name for one in answer.budgets]) == ("OK", ["nlp", "vision"])
+        for token, other in ((fin, "vision"), (of_nlp, "")):
+            _, [found] = await site.ask("Money.Budgets", money_pb2.BudgetsRequest(name="nlp"), token=token)
+            [posting] = found.budgets[0].postings
+            assert (posting.kind, posting.by, posting.amount.nanos) == ("transfer", "fin", "-1")
+            assert posting.other == other
 
     play(story)
 

@@ -47,6 +47,12 @@ def base(name: str, site: Site, job: str) -> Message:
         "Jobs.Cancel": jobs_pb2.CancelRequest(jobs=[job]),
         "Jobs.Logs": jobs_pb2.LogsRequest(job=job),
         "Money.Report": money_pb2.ReportRequest(kind="focus", period="2026-11", format="csv"),
+        "Money.GrantBudget": money_pb2.GrantBudgetRequest(
+            budget="b", amount=types_pb2.Amount(nanos="1"), currency="USD", reason="r"
+        ),
+        "Money.TransferBudget": money_pb2.TransferBudgetRequest(
+            budget="b", to="c", amount=types_pb2.Amount(nanos="1"), currency="USD", reason="r"
+        ),
         "Policies.Apply": money_pb2.ApplyRequest(
             sources=[money_pb2.PolicySource(name="a.yaml", text="kind: Budget\n")]
         ),

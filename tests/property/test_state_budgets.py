@@ -114,9 +114,19 @@ STEPS: dict[str, tuple[int, dict[str, list[Any]]]] = {
 """Weights and choices: hypothesis finds the shortest story, these walk far enough to meet a long one."""
 
 
+GIFTS: dict[str, list[Any]] = {
+    "name": list(BUDGETS),
+    "to": [None, None, *BUDGETS],
+    "cents": [30, 500, -30, 2_000],
+    "key": ["", "", "k1", "k2"],
+}
+
+
 def walk(seed: int, steps: int) -> ClusterMachine:
-    """One random history. A failure is told again by its seed."""
-    random = Random(seed)
+    """One random history. A failure is told again by its seed. In every other one budgets are given money and
+    carry it over, drawn beside the rest, so that the others stay as they are.
+    """
+    random, gifts = Random(seed), Random(f"gifts {seed}")
     machine = ClusterMachine()
     machine.start(capex=100_003)
     names, weights = list(STEPS), [weight for weight, _ in STEPS.values()]
@@ -127,7 +137,11 @@ def walk(seed: int, steps: int) -> ClusterMachine:
         name = random.choices(names, weights)[0]
         if name not in left_out:
             choices = {key: random.choice(values) for key, values in STEPS[name][1].items()}
+            if seed % 2 and name == "apply_budget":
+                choices["carry_over"] = gifts.choice([None, "20%", "100%", "3 USD"])
             getattr(machine, name)(**choices)
+            if seed % 2 and gifts.random() < 0.08:
+                machine.give(**{key: gifts.choice(values) for key, values in GIFTS.items()})
             for check in checks:
                 check()
     machine.teardown()

@@ -24,6 +24,7 @@ from bursard.replay import restore
 from bursard.scheduler import plan
 from bursard.state import HOLD_MARGIN_US, State
 from bursard.state import image as state_image
+from bursard.state.budgets import limit_of
 
 
 class ClusterMachine(ClusterRules):
@@ -40,7 +41,7 @@ class ClusterMachine(ClusterRules):
             spent = ledger.settled(record.name, record.period_start)
             held = ledger.held(record.name, record.period_start)
             if record.hard:
-                assert spent + held <= record.spec.limit.nanos, f"B1: {record.name}: {spent} + {held}"
+                assert spent + held <= limit_of(record, ledger), f"B1: {record.name}: {spent} + {held}"
         for attempt in self.state.attempts.values():
             assert ledger.overrun(attempt.id) == 0, f"B2: {attempt.id} passed its hold"
             for hold in ledger.open_holds(attempt.id):
@@ -255,6 +256,8 @@ class ClusterMachine(ClusterRules):
         }
         assert shown == book.sums(), "second book: cost"
         held = book.held()
+        given = {name: state.ledger.given(*name) for name in book.given}
+        assert given == dict(book.given), "second book: what was given"
         for budget, period in {*book.settled, *held}:
             found = (state.ledger.settled(budget, period), state.ledger.held(budget, period))
             owed = (book.settled[budget, period], held[budget, period])

@@ -39,7 +39,7 @@ from bursard.place import one_pass
 from bursard.services.corrections import standing
 from bursard.state import HOLD_MARGIN_US, JobRecord, State
 from bursard.state import image as state_image
-from bursard.state.decide import corrections, jobs, limits, nodes, policies
+from bursard.state.decide import corrections, giving, jobs, limits, nodes, policies
 from bursard.state.decide.corrections import Target
 from bursard.store import ChargeFilter, JobFilter
 
@@ -236,6 +236,7 @@ class ClusterRules(ClusterModel):
         zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
         enforcement=st.sampled_from(["hard", "hard", "soft"]),
         counts_from=st.sampled_from([None, None, 0, 3]),
+        carry_over=st.sampled_from([None, None, "20%", "100%", "3 USD"]),
     )
     def apply_budget(
         self,
@@ -246,11 +247,14 @@ class ClusterRules(ClusterModel):
         zone: str,
         enforcement: str,
         counts_from: int | None,
+        carry_over: str | None = None,
     ) -> None:
         limit = f"{cents // 100}.{cents % 100:02d} USD"
         # So many hours ago, of the wall clock.
         hour = (self.engine.now() // HOUR_US - (counts_from or 0)) * HOUR_US
         since = "" if counts_from is None else f"  counts_from: {format_instant(hour)}\n"
+        if carry_over is not None and period != "one-time":
+            since += f"  carry_over: {carry_over}\n"
         self.try_apply(
             f"kind: Budget\nname: {name}\nspec:\n  scope: {scope}\n  limit: {limit}\n  period: {period}\n"
             f"  timezone: {zone}\n  enforcement: {enforcement}\n{since}"
@@ -278,6 +282,24 @@ class ClusterRules(ClusterModel):
         at = next(i for i, line in enumerate(lines) if line.startswith("  limit:"))
         lines[at] = f"  limit: {cents // 100}.{cents % 100:02d} USD"
         self.try_apply("\n".join(lines) + "\n")
+
+    @rule(
+        name=st.sampled_from(BUDGETS),
+        to=st.sampled_from([None, None, *BUDGETS]),
+        cents=st.sampled_from([30, 500, -30, 2_000]),
+        key=st.sampled_from(["", "", "k1", "k2"]),
+    )
+    def give(self, name: str, to: str | None, cents: int, key: str) -> None:
+        """Finance grants a budget more, takes a grant back, or lets another budget have it."""
+        self.roll()
+        nanos = cents * 10**7
+        try:
+            if to is None:
+                self.commit([*giving.grant(self.state, name, nanos, "fin", "a test", key)])
+            else:
+                self.commit([*giving.transfer(self.state, name, to, nanos, "fin", "a test", key)])
+        except BursarError:
+            return
 
     @rule(name=st.sampled_from(BUDGETS))
     def remove_budget(self, name: str) -> None:

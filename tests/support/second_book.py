@@ -34,12 +34,15 @@ class SecondBook:
         self.parts: list[Part] = []
         self.settled = Counter[tuple[str, int]]()
         """By budget and period, each moment of use in the period that it lies in."""
+        self.given = Counter[tuple[str, int]]()
+        """By budget and period, what was granted and transferred, by key once."""
         self.of_array = Counter[str]()
         self.of_job = Counter[str]()
         """What jobs cost as metered; `corrected`: what corrections made of it beyond, tasks by themselves."""
         self.corrected = Counter[str]()
         self._standing: dict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0] * 4)
         """By member and hour, what stands: nanos by component, and microseconds."""
+        self._keys: set[tuple[str, str]] = set()
         self._scopes: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._attempts: dict[str, dict[str, Any]] = {}
@@ -116,6 +119,25 @@ class SecondBook:
                 assert (before["left"], before["whole"]) == (left, whole), f"{attempt_id} brings another hold"
                 attempt["holds"][name] = {**before, "since": told["since"]}
         self.settled[name, period] = told["settled_nanos"]
+
+    def _budget_granted(self, told: dict[str, Any]) -> None:
+        self.given[told["budget"], told["period_start"]] += told["nanos"]
+        self._once(told)
+
+    def _budget_transferred(self, told: dict[str, Any]) -> None:
+        self.given[told["budget"], told["period_start"]] -= told["nanos"]
+        self.given[told["to"], told["to_period"]] += told["nanos"]
+        self._once(told)
+
+    def _rest_carried(self, told: dict[str, Any]) -> None:
+        self.given[told["budget"], told["from_period"]] -= told["nanos"]
+        self.given[told["budget"], told["to_period"]] += told["nanos"]
+
+    def _once(self, told: dict[str, Any]) -> None:
+        key = (told["by"], told.get("key", ""))
+        assert key not in self._keys, f"{key} gave twice"
+        if key[1]:
+            self._keys.add(key)
 
     def _budget_closed(self, told: dict[str, Any]) -> None:
         for attempt in self._attempts.values():

@@ -33,7 +33,10 @@ def book(
         ({"live": False}, ["B3: att_1 is released but holds b"]),
         (
             {"available": -29},
-            ["L1: all balances sum to 1, not 0", "L1: b in 7: available + held + settled is not 0"],
+            [
+                "L1: all balances sum to 1, not 0",
+                "L1: b in 7: available + held + settled is not what was given",
+            ],
         ),
         ({"held": 11, "available": -31}, ["B3: b in 7: held 11, its holds 10"]),
         ({"held": -1, "available": -19, "hold": -1}, ["B3: b in 7: held -1 is negative"]),
@@ -46,7 +49,7 @@ def test_each_fault_of_a_ledger_is_found_in_words(changes: dict[str, Any], found
 def test_what_was_closed_counts_with_the_balances() -> None:
     made = book(available=-29)
     made.closed_nanos = -1
-    assert made.violations() == ["L1: b in 7: available + held + settled is not 0"]
+    assert made.violations() == ["L1: b in 7: available + held + settled is not what was given"]
 
 
 def posting(seq: int, *nanos: int) -> PostingRow:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import bursar.cli
-from bursar.cli import cluster, jobs, ledger, money, output, period, policy, rights, submit, texts
+from bursar.cli import budget, cluster, jobs, ledger, money, output, period, policy, rights, submit, texts
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
 from bursar.codec import view
@@ -76,7 +76,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.TOKEN_COLUMNS": (cluster.TOKEN_COLUMNS, view.known_token(filled(nodes_pb2.NodeToken))),
     "cluster.PRICE_COLUMNS": (cluster.PRICE_COLUMNS, view.price(filled(money_pb2.Price))),
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
-    "money.BUDGET_COLUMNS": (money.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
     "money.EXPLAIN_COLUMNS": (
         money.EXPLAIN_COLUMNS,

@@ -87,6 +87,25 @@ def test_every_kind_of_event_has_its_sentence() -> None:
             for on, reached in (("settled", "5.000000000"), ("settled+held", "5.000000007"))
         ),
         (
+            told("budget-granted", actor="fin", budget="b", nanos=5 * 10**9, reason="paper"),
+            "fin granted 5.000000000 to budget b: paper",
+        ),
+        (
+            told("budget-granted", actor="fin", budget="b", nanos=-(10**9), reason="typing error"),
+            "fin took back 1.000000000 from budget b: typing error",
+        ),
+        (
+            told("budget-transferred", actor="fin", budget="b", to="c", nanos=10**9, reason="agreed"),
+            "fin transferred 1.000000000 from budget b to c: agreed",
+        ),
+        *(
+            (
+                told("rest-carried", budget="b", nanos=nanos, reason="20 % of what was left"),
+                f"2.000000000 of budget b {went} its next period: 20 % of what was left",
+            )
+            for nanos, went in ((2 * 10**9, "went on into"), (-2 * 10**9, "came back from"))
+        ),
+        (
             told("policy-applied", documents=[{"kind": "Quota", "name": f"q{n}"} for n in range(6)]),
             "ann applied Quota q0, Quota q1, Quota q2, Quota q3, Quota q4 and 1 more",
         ),

@@ -54,6 +54,8 @@ WORDS = {
     "period close": ["2026-10"],
     "period show": ["2026-10"],
     "ledger correct": ["9", "--to", "80%", "--reason", "r"],
+    "budget grant": ["b", "5 USD", "--reason", "r"],
+    "budget transfer": ["b", "c", "5", "USD", "--reason", "r"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (
@@ -63,7 +65,7 @@ CONNECTED = (
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
-    "grant rm", "secret set", "secret rm", "ledger correct",
+    "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
     "period close",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""

@@ -41,7 +41,7 @@ def test_only_hard_budgets_are_said_to_be_within_their_limits(budgets: list[str]
     world = World()
     for number, enforcement in enumerate(budgets):
         world.apply(BUDGET.format(name=f"b{number}", enforcement=enforcement))
-    assert told(world, "budgets (B1)") == message
+    assert told(world, "budgets (B1, B7)") == message
 
 
 def test_documents_that_are_effective_later_are_told_with_their_dates() -> None:

@@ -40,6 +40,8 @@ KEPT_BACK: dict[str, str] = {
     "node-token-revoked": "sha256",
     "node-enrolled": "sha256 instance",
     "secret-set": "sealed",
+    "budget-granted": "key",
+    "budget-transferred": "key",
 }
 """By tag: fields that nobody is shown. A new field belongs here or into `bursard.events.public`."""
 

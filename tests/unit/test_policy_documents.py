@@ -148,7 +148,6 @@ def test_the_same_name_twice_is_refused_across_files() -> None:
         ("  timezone: Europe/Berlin", "  hold: expected", "hold: expected"),
         ("  timezone: Europe/Berlin", "  hold: lease", "hold: lease"),
         ("  timezone: Europe/Berlin", "  period: rolling-30d", "period: rolling-30d"),
-        ("  timezone: Europe/Berlin", "  carry_over: 20%", "carry_over"),
         ("on: settled+held", "on: forecast", "on: forecast"),
         ("{at: 50%, do: [notify]}", "{at: 50%, do: [notify, spot-only]}", "the action spot-only"),
     ],

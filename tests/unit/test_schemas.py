@@ -78,7 +78,7 @@ def test_the_schema_has_the_keys_of_the_parser():
     assert set(properties["resources"]["properties"]) == {*gpus._RESOURCES, "mem"}
     by_kind = {one["if"]["properties"]["kind"]["const"]: one["then"] for one in policy_schema()["allOf"]}
     specs = {kind: set(then["properties"]["spec"]["properties"]) for kind, then in by_kind.items()}
-    assert specs["Budget"] == set(read_budget._BUDGET_KEYS) - {"carry_over"}
+    assert specs["Budget"] == set(read_budget._BUDGET_KEYS)
     assert specs["CostModel"] == set(read_prices._MODEL_KEYS) - {"cost_of_capital", "annuity"}
     assert specs["PriceBook"] == set(read_prices._BOOK_KEYS)
     names = by_kind["SlurmNames"]["properties"]["spec"]["properties"]

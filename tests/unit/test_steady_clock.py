@@ -280,7 +280,7 @@ def test_a_budget_in_a_period_that_has_not_begun_comes_back() -> None:
     state = budgeted(LAST + 40 * DAY_US)
     assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here)]
     assert policies.roll_periods(state, LAST + 40 * DAY_US) == []
-    state.budgets.roll("vision", here)
+    state.budgets.roll("vision", here, LAST)
     assert policies.roll_periods(state, LAST) == []
 
 

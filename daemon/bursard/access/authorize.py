@@ -25,6 +25,7 @@ class Action(StrEnum):
     SEE_BOOKS = "see reports and what nobody used"
     CORRECT_BOOKS = "correct what jobs were charged"
     CLOSE_BOOKS = "close months of the books"
+    FUND_BUDGETS = "give money to budgets"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     SET_SECRETS = "keep secrets"
@@ -47,11 +48,11 @@ _SUBMIT = _READ | {_A.SUBMIT}
 _PROJECT = _SUBMIT | {
     _A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.SEE_BOOKS, _A.SET_SECRETS, _A.GRANT, _A.SEE_GRANTS,
 }  # fmt: skip
-_OPERATE = (_PROJECT - {_A.GRANT}) | {_A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY}
+_OPERATE = (_PROJECT - {_A.GRANT}) | {_A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY}
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: _READ,
-    Role.FINANCE: _READ | {_A.SEE_BOOKS, _A.CORRECT_BOOKS, _A.CLOSE_BOOKS},
+    Role.FINANCE: _READ | {_A.SEE_BOOKS, _A.CORRECT_BOOKS, _A.CLOSE_BOOKS, _A.FUND_BUDGETS},
     Role.SUBMITTER: _SUBMIT,
     Role.PROJECT_ADMIN: _PROJECT,
     Role.OPERATOR: _OPERATE,

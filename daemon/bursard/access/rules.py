@@ -64,6 +64,8 @@ _MONEY: Final = {
     "Correct": Rule(Action.CORRECT_BOOKS),
     "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True),
     "Periods": Rule(Action.SEE_BOOKS, site=True),
+    "GrantBudget": Rule(Action.FUND_BUDGETS),
+    "TransferBudget": Rule(Action.FUND_BUDGETS),
 }
 _POLICIES: Final = {
     "Apply": Rule(Action.APPLY_POLICIES, site=True),

@@ -7,6 +7,16 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 
 from __future__ import annotations
 
+from bursard.events.budgets import (
+    BudgetClosed,
+    BudgetGranted,
+    BudgetOpened,
+    BudgetTransferred,
+    HoldsRolled,
+    OpeningHold,
+    RestCarried,
+    ThresholdCrossed,
+)
 from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
@@ -15,8 +25,6 @@ from bursard.events.union import (
     AttemptEnded,
     AttemptPlaced,
     Attribution,
-    BudgetClosed,
-    BudgetOpened,
     BudgetShift,
     Charge,
     ChargesCorrected,
@@ -24,7 +32,6 @@ from bursard.events.union import (
     Corrected,
     Event,
     ExitReport,
-    HoldsRolled,
     JobEnded,
     JobHeld,
     JobReleased,
@@ -57,7 +64,6 @@ from bursard.events.union import (
     NodeSilent,
     NodeTokenIssued,
     NodeTokenRevoked,
-    OpeningHold,
     Piece,
     PolicyApplied,
     PolicyDocument,
@@ -69,7 +75,6 @@ from bursard.events.union import (
     SecretSet,
     StopRequested,
     TasksEnded,
-    ThresholdCrossed,
     Used,
 )
 
@@ -79,8 +84,10 @@ __all__ = [
     "AttemptPlaced",
     "Attribution",
     "BudgetClosed",
+    "BudgetGranted",
     "BudgetOpened",
     "BudgetShift",
+    "BudgetTransferred",
     "Charge",
     "ChargesCorrected",
     "ClockStepped",
@@ -131,6 +138,7 @@ __all__ = [
     "PolicyDocument",
     "PolicyRemoved",
     "Rest",
+    "RestCarried",
     "RoleGranted",
     "RoleRevoked",
     "SecretRemoved",

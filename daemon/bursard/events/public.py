@@ -16,6 +16,7 @@ import msgspec
 
 from bursar.model import Progress
 from bursar.model.job import PUBLIC_FIELDS
+from bursard.events import budgets as b
 from bursard.events import union as e
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
@@ -111,10 +112,13 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
     e.PolicyRemoved: _shape("kind name"),
-    e.HoldsRolled: _shape("budget from_period to_period"),
-    e.BudgetOpened: _shape("budget period_start settled_nanos since", holds=_OPENING_HOLD),
-    e.BudgetClosed: _shape("budget"),
-    e.ThresholdCrossed: _shape("budget period_start at_ppm on settled_nanos held_nanos limit_nanos"),
+    b.HoldsRolled: _shape("budget from_period to_period"),
+    b.BudgetOpened: _shape("budget period_start settled_nanos since", holds=_OPENING_HOLD),
+    b.BudgetClosed: _shape("budget"),
+    b.BudgetGranted: _shape("budget period_start nanos by reason"),
+    b.BudgetTransferred: _shape("budget period_start to to_period nanos by reason"),
+    b.RestCarried: _shape("budget from_period to_period nanos reason"),
+    b.ThresholdCrossed: _shape("budget period_start at_ppm on settled_nanos held_nanos limit_nanos"),
     e.NodeTokenIssued: _shape("name expires_at valid_until"),
     e.NodeTokenRevoked: _shape("name"),
     e.NodeEnrolled: _shape("name"),

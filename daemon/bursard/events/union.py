@@ -20,6 +20,15 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.specs import Spec
+from bursard.events.budgets import (
+    BudgetClosed,
+    BudgetGranted,
+    BudgetOpened,
+    BudgetTransferred,
+    HoldsRolled,
+    RestCarried,
+    ThresholdCrossed,
+)
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.periods import PeriodClosed, PeriodSigned
@@ -597,64 +606,6 @@ class PolicyRemoved(msgspec.Struct, frozen=True, tag="policy-removed"):
     name: str
 
 
-class HoldsRolled(msgspec.Struct, frozen=True, tag="holds-rolled"):
-    """A budget's period ended: what live attempts still hold moves into the new period."""
-
-    budget: str
-    from_period: int
-    to_period: int
-
-
-class OpeningHold(msgspec.Struct, frozen=True, array_like=True):
-    """What a live attempt brings into the account of a budget that opens, written as an array.
-
-    Attributes:
-        nanos: what it may still spend. whole_nanos: its worst case, of which that is left.
-    """
-
-    attempt_id: str
-    nanos: int
-    whole_nanos: int
-
-
-class BudgetOpened(msgspec.Struct, frozen=True, tag="budget-opened", omit_defaults=True):
-    """The account of a budget begins with what its scope has cost: it is new, or covers something else now.
-
-    Attributes:
-        period_start: of the period it is in.
-        settled_nanos: what its scope has cost since `since`; what stood there before is forgotten.
-        since: what was used before this does not count.
-        holds: of every live attempt that its scope covers, oldest first. Others that held money of it leave.
-    """
-
-    budget: str
-    period_start: int
-    settled_nanos: int
-    since: int
-    holds: tuple[OpeningHold, ...] = ()
-
-
-class BudgetClosed(msgspec.Struct, frozen=True, tag="budget-closed"):
-    """A budget goes out of force: live attempts give back what they hold of it, and count in it no more."""
-
-    budget: str
-
-
-class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
-    """A budget passed one of its thresholds for the first time in this period.
-
-    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`.
-    """
-
-    budget: str
-    period_start: int
-    at_ppm: int
-    on: str
-    settled_nanos: int
-    held_nanos: int
-    limit_nanos: int
-
-
 class NodeTokenIssued(msgspec.Struct, frozen=True, tag="node-token-issued"):
     """A node may enrol with a secret whose SHA-256 this is, until `expires_at`.
 
@@ -781,6 +732,9 @@ Event = (
     | HoldsRolled
     | BudgetOpened
     | BudgetClosed
+    | BudgetGranted
+    | BudgetTransferred
+    | RestCarried
     | ThresholdCrossed
     | NodeTokenIssued
     | NodeEnrolled

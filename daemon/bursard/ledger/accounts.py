@@ -12,9 +12,10 @@ Why     entries outlive the code that wrote them; one module decides the names s
 | `overhead/<node>` | rounding |
 | `variance/<node>` | what shares are to pay beyond what their jobs pay, after corrections |
 | `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
-| `budget/<name>/<period>/available` | minus what is committed; the limit itself is policy |
+| `budget/<name>/<period>/available` | what was given, minus what is committed; the limit itself is policy |
 | `budget/<name>/<period>/held` | promised to live attempts, not yet spent |
 | `budget/<name>/<period>/settled` | spent |
+| `budget/<name>/<period>/given` | minus what it has beside its limit: grants, transfers, carry-over |
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ OWNERLESS = ("idle", "down", "unknown", "overhead", "variance", "absorption")
 
 
 class BudgetAccounts(NamedTuple):
-    """The three accounts of one budget in one period."""
+    """The accounts of one budget in one period."""
 
     available: str
     held: str
     settled: str
+    given: str
 
 
 def node_account(node_id: str) -> str:
@@ -57,7 +59,7 @@ def ownerless_account(kind: str, node_id: str) -> str:
 def budget_accounts(budget: str, period_start: int) -> BudgetAccounts:
     """The accounts of one budget in the period that begins at `period_start`."""
     stem = f"budget/{budget}/{period_start}/"
-    return BudgetAccounts(stem + "available", stem + "held", stem + "settled")
+    return BudgetAccounts(stem + "available", stem + "held", stem + "settled", stem + "given")
 
 
 def book_of(account: str) -> str:
@@ -70,7 +72,7 @@ def book_of(account: str) -> str:
 
 
 def budget_of(account: str) -> tuple[str, int, str] | None:
-    """(budget, period start, `available` | `held` | `settled`), or None for an account of cost."""
+    """(budget, period start, `available` | `held` | `settled` | `given`), or None for an account of cost."""
     if not account.startswith("budget/"):
         return None
     stem, _, part = account.rpartition("/")

@@ -4,7 +4,7 @@ Owns    `Ledger`: balances, and what each live attempt may still spend of each b
 Input   holds and charges as the events carry them; no clock, no identity source, no policy.
 Why     a hard budget can only be kept if the worst case is set aside before work starts.
         `available` starts at 0 and goes down as money is committed, so the limit stays policy: a
-        placement fits when `room` >= its hold, and then settled + held <= limit for as long as
+        placement fits when `room` >= its hold, and then settled + held <= limit + given for as long as
         charges stay within holds (B1). A charge beyond its hold is still booked, since it is owed,
         and shows as `overrun`.
 
@@ -13,6 +13,9 @@ period only by `roll`. A charge dated before that period (a report that came aft
 in the period of its date, among those its hold was in; what it spends leaves the hold where that
 now is. So what an attempt has committed stays the same, and an old period never takes in more than
 was moved out of it. Roll a budget before placing anything in its new period.
+
+What a budget has beyond its document's limit in one period (`grant`, `transfer`, `carry`) is given to that
+period's account and stays with it: so `room` counts it, and no other period does.
 
 An account may open in the middle of its period, with what its scope has cost until then (`open`). A charge
 that is told later and dated before what the account counts leaves the hold and settles nowhere.
@@ -239,6 +242,24 @@ class Ledger:
         if job_id not in self._jobs:
             self.closed_nanos += self.balances.pop(job_account(job_id), 0)
 
+    def grant(self, budget: str, period_start: int, nanos: int) -> Transaction:
+        """A budget has so much more in one of its periods; below zero: less."""
+        return self.post(Transaction("grant", self._gives(budget, period_start, nanos), budget=budget))
+
+    def transfer(self, budget: str, period_start: int, to: str, to_period: int, nanos: int) -> Transaction:
+        """What a budget gives of one of its periods another one has, in one transaction of both."""
+        entries = (*self._gives(budget, period_start, -nanos), *self._gives(to, to_period, nanos))
+        return self.post(Transaction("transfer", entries, budget=budget))
+
+    def carry(self, budget: str, from_period: int, to_period: int, nanos: int) -> Transaction:
+        """What a budget had in one of its periods it has in another one."""
+        entries = (*self._gives(budget, from_period, -nanos), *self._gives(budget, to_period, nanos))
+        return self.post(Transaction("carry-over", entries, budget=budget))
+
+    def _gives(self, budget: str, period_start: int, nanos: int) -> tuple[Entry, Entry]:
+        accounts = self._budget_accounts(budget, period_start)
+        return Entry(accounts.given, -nanos), Entry(accounts.available, nanos)
+
     def open(
         self, budget: str, period_start: int, settled_nanos: int, since: int, holds: Sequence[OpeningHold]
     ) -> list[Transaction]:
@@ -304,7 +325,7 @@ class Ledger:
     # --- reads
 
     def available(self, budget: str, period_start: int) -> int:
-        """Minus what is committed in one period: -(settled + held)."""
+        """What was given in one period, minus what is committed: given - settled - held."""
         return self.balances.get(self._budget_accounts(budget, period_start).available, 0)
 
     def held(self, budget: str, period_start: int) -> int:
@@ -315,8 +336,14 @@ class Ledger:
         """Spent in one period."""
         return self.balances.get(self._budget_accounts(budget, period_start).settled, 0)
 
+    def given(self, budget: str, period_start: int) -> int:
+        """What a budget has in one period beyond its document's limit: grants, transfers and carry-over."""
+        return -self.balances.get(self._budget_accounts(budget, period_start).given, 0)
+
     def room(self, budget: str, period_start: int, limit_nanos: int) -> int:
-        """What may still be held under a limit; negative when it has been passed."""
+        """What may still be held under a document's limit and what was given beside it; negative when that
+        has been passed.
+        """
         return limit_nanos + self.available(budget, period_start)
 
     def is_live(self, attempt_id: str) -> bool:
@@ -370,8 +397,8 @@ class Ledger:
             where = f"{budget} in {period}"
             if held_nanos != (expected := rest.get((budget, period), 0)):
                 found.append(f"B3: {where}: held {held_nanos}, its holds {expected}")
-            if self.available(budget, period) + held_nanos + settled:
-                found.append(f"L1: {where}: available + held + settled is not 0")
+            if self.available(budget, period) + held_nanos + settled != self.given(budget, period):
+                found.append(f"L1: {where}: available + held + settled is not what was given")
             if held_nanos < 0:
                 found.append(f"B3: {where}: held {held_nanos} is negative")
         return found

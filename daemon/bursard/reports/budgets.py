@@ -6,10 +6,13 @@ Why     the numbers are the ledger's own balances, the ones admission decides on
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from bursard.state import State
-from bursard.state.budgets import BudgetRecord
+from bursard.state.budgets import BudgetRecord, limit_of
+from bursard.state.given import CARRY_OVER, Posting
 
 LIVE_JOBS_MAX = 100
 
@@ -18,6 +21,9 @@ class BudgetView(msgspec.Struct, frozen=True):
     """One budget now.
 
     Attributes:
+        limit_nanos: in force: `base_limit_nanos` of its document, and what it was granted, what was
+            transferred to it or away, and what was carried over.
+        carry_over: the rule of its document, for people. postings: of those, each; of one budget alone.
         crossed_percent: thresholds announced in this period, in percent of the limit in force, ascending.
         live_jobs: ids of jobs that hold money of it, at most `LIVE_JOBS_MAX`, oldest first.
     """
@@ -36,33 +42,50 @@ class BudgetView(msgspec.Struct, frozen=True):
     version: int
     crossed_percent: tuple[int, ...] = ()
     live_jobs: tuple[str, ...] = ()
+    base_limit_nanos: int = 0
+    granted_nanos: int = 0
+    transferred_nanos: int = 0
+    carried_nanos: int = 0
+    carry_over: str = ""
+    postings: tuple[Posting, ...] = ()
 
 
 def budget_views(state: State, name: str = "") -> list[BudgetView]:
-    """One budget by name, with its live jobs, or all without; empty when there is none."""
+    """One budget by name, with its live jobs and postings, or all without; empty when there is none."""
     records = state.budgets.records
     if name:
-        return [_view(state, records[name], jobs=True)] if name in records else []
-    return [_view(state, record, jobs=False) for _, record in sorted(records.items())]
+        return [_view(state, records[name], whole=True)] if name in records else []
+    return [_view(state, record, whole=False) for _, record in sorted(records.items())]
 
 
-def _view(state: State, record: BudgetRecord, *, jobs: bool) -> BudgetView:
-    spec = record.spec
+def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
+    spec, limit = record.spec, limit_of(record, state.ledger)
+    crossed = state.budgets.crossed(record, limit)
+    sums = Counter[str]()
+    postings = state.budgets.postings.of(record.name, record.period_start)
+    for one in postings:
+        sums[one.kind] += one.nanos
     return BudgetView(
         name=record.name,
         scope=str(spec.scope),
         period=spec.period,
         enforcement=spec.enforcement,
         hold=spec.hold,
-        limit_nanos=spec.limit.nanos,
+        limit_nanos=limit,
         settled_nanos=state.ledger.settled(record.name, record.period_start),
         held_nanos=state.ledger.held(record.name, record.period_start),
         currency=spec.limit.currency,
         period_start=record.period_start,
         period_end=record.period_end,
         version=record.version,
-        crossed_percent=tuple(sorted({at_ppm // 10_000 for _, at_ppm in state.budgets.crossed(record)})),
-        live_jobs=_live_jobs(state, record.name) if jobs else (),
+        crossed_percent=tuple(sorted({at_ppm // 10_000 for _, at_ppm in crossed})),
+        live_jobs=_live_jobs(state, record.name) if whole else (),
+        base_limit_nanos=spec.limit.nanos,
+        granted_nanos=sums["grant"],
+        transferred_nanos=sums["transfer"],
+        carried_nanos=sums[CARRY_OVER],
+        carry_over=str(spec.carry_over) if spec.carry_over is not None else "",
+        postings=postings if whole else (),
     )
 
 

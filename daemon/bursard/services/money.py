@@ -17,15 +17,12 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from bursar.codec.amounts import put_amounts
-from bursar.errors import InvalidRequest, NotBuilt, NotFound
+from bursar.errors import InvalidRequest, NotBuilt
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
 from bursar_policies.specs import CostModelSpec
-from bursard.access.authorize import Action, allowed, authorize, projects
-from bursard.access.identity import caller
+from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
-from bursard.reports.budgets import BudgetView, budget_views
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
@@ -34,13 +31,13 @@ from bursard.reports.period import Period, month_of, read_period
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.asked_cost import cost_answer, read_cost
+from bursard.services.budgets import budgets, grant, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
 from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
-from bursard.state import State
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 
 log = logging.getLogger(__name__)
@@ -90,17 +87,19 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
-        state, identity = self.engine.state, caller()
-        found = [
-            view
-            for view in budget_views(state, request.name)
-            if allowed(identity, Action.SEE_COST, _project(state, view.name))
-        ]
-        if request.name and not found:
-            # Another project's is as unknown as one that is not there.
-            raise NotFound(f"there is no budget {request.name!r}; `bursar budget ls` lists them")
-        await self.engine.durable()
-        return pb.BudgetsResponse(budgets=[_budget(view) for view in found])
+        return await budgets(self.engine, request.name)
+
+    @after_room
+    async def GrantBudget(self, request: pb.GrantBudgetRequest, context: object) -> pb.BudgetPostingResponse:
+        """Give a budget more in its period."""
+        return await grant(self.engine, request)
+
+    @after_room
+    async def TransferBudget(
+        self, request: pb.TransferBudgetRequest, context: object
+    ) -> pb.BudgetPostingResponse:
+        """Let one budget have what another one gives."""
+        return await transfer(self.engine, request)
 
     async def Prices(self, request: pb.PricesRequest, context: object) -> pb.PricesResponse:
         """Prices in force, their history, or machines for a number of GPUs."""
@@ -232,11 +231,6 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return make
 
 
-def _project(state: State, budget: str) -> str:
-    """The project a budget is of; the site's when it covers more than one project's work."""
-    return state.budgets.records[budget].spec.scope.project
-
-
 def _known(form: str, formats: object, kind: str) -> None:
     names = tuple(formats) if isinstance(formats, dict) else ()
     if form not in names:
@@ -263,27 +257,3 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
     # The interpreter's lock is let go here, so that the loop runs between two pieces.
     time.sleep(0)
     return next(pieces, None)
-
-
-def _budget(view: BudgetView) -> pb.Budget:
-    wire = pb.Budget(
-        id=f"bud_{view.name}",
-        name=view.name,
-        scope=view.scope,
-        period=view.period,
-        enforcement=view.enforcement,
-        hold=view.hold,
-        currency=view.currency,
-        period_start=view.period_start,
-        period_end=view.period_end,
-        crossed_percent=list(view.crossed_percent),
-        live_jobs=list(view.live_jobs),
-        version=view.version,
-    )
-    put_amounts(
-        wire,
-        limit_nanos=view.limit_nanos,
-        settled_nanos=view.settled_nanos,
-        held_nanos=view.held_nanos,
-    )
-    return wire

@@ -17,6 +17,7 @@ from bursar.resources import MILLI
 from bursard.events import AttemptEnded, AttemptPlaced, Charge, Event, HoldsRolled, MemberEnded, NodeMetered
 from bursard.ledger import hour_segments
 from bursard.state import NodeRecord, State
+from bursard.state.budgets import limit_of
 
 LEDGER_EVERY = 1 << 16
 """Events between two looks at every balance."""
@@ -116,11 +117,12 @@ class Checks:
     def _budgets(self) -> None:
         ledger = self._state.ledger
         for name, record in self._state.budgets.records.items():
-            committed = -ledger.available(name, record.period_start)
+            committed = ledger.settled(name, record.period_start) + ledger.held(name, record.period_start)
             if committed > self.peaks.get(name, 0):
                 self.peaks[name] = committed
-            if record.hard and committed > record.spec.limit.nanos:
-                self.broken(f"B1: {name} has {committed} of {record.spec.limit.nanos} nanos committed")
+            limit = limit_of(record, ledger)
+            if record.hard and committed > limit:
+                self.broken(f"B1: {name} has {committed} of {limit} nanos committed")
 
     def ledger(self) -> None:
         """Look at every balance."""

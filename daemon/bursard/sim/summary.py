@@ -18,6 +18,7 @@ from bursar.model import JobState
 from bursar.money import format_nanos
 from bursard.sim.csvfile import joined
 from bursard.sim.simulation import JobRun, Simulation
+from bursard.state.budgets import limit_of
 
 SECOND_US = 1_000_000
 GPU_HOUR = 1000 * 3600 * SECOND_US
@@ -150,7 +151,7 @@ def _budgets(simulation: Simulation) -> list[Json]:
     return [
         {
             "name": name,
-            "limit": money(record.spec.limit.nanos),
+            "limit": money(limit_of(record, state.ledger)),
             "settled": money(state.ledger.settled(name, record.period_start)),
             "peak_settled_plus_held": money(simulation.checks.peaks.get(name, 0)),
         }

@@ -17,6 +17,7 @@ from bursard.ledger import held_nanos
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import money
+from bursard.state.budgets import limit_of
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
 
@@ -89,9 +90,10 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
         return
     for name in hard:
         record = state.budgets.records[name]
-        limit = record.spec.limit.nanos
+        limit = limit_of(record, state.ledger)
         settled = state.ledger.settled(name, record.period_start)
-        reachable = limit if record.period_end else limit - settled
+        # The next period has the document's limit again.
+        reachable = max(limit, record.spec.limit.nanos) if record.period_end else limit - settled
         if needed <= reachable:
             continue
         held = state.ledger.held(name, record.period_start)

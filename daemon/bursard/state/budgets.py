@@ -18,6 +18,7 @@ from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec
 from bursard.events import Attribution
 from bursard.ledger import Ledger
+from bursard.state.given import Postings
 
 Announced = tuple[int, str, int, int]
 """A threshold that was announced: in which period, on what, at how many millionths of which limit."""
@@ -54,32 +55,38 @@ def same_money(one: BudgetSpec, other: BudgetSpec) -> bool:
     return (one.scope, one.counts_from) == (other.scope, other.counts_from) and same_periods(one, other)
 
 
+def limit_of(record: BudgetRecord, ledger: Ledger) -> int:
+    """The limit in force in its period: its document's, and what was given to it, or taken, beside that."""
+    return record.spec.limit.nanos + ledger.given(record.name, record.period_start)
+
+
 class BudgetTable:
     """All budgets by name.
 
     Attributes:
+        postings: what was given to them, also to those that were removed: applied again, it is theirs.
         announced: by name and scope, also of budgets that were removed: applied again, none says it twice.
     """
 
     def __init__(self) -> None:
         self.records: dict[str, BudgetRecord] = {}
         self.announced: dict[tuple[str, str], set[Announced]] = {}
+        self.postings = Postings()
 
     def announce(self, record: BudgetRecord, on: str, at_ppm: int, limit_nanos: int) -> None:
         """A threshold of its limit was passed in its period: that is said once."""
         said = self.announced.setdefault((record.name, str(record.spec.scope)), set())
         said.add((record.period_start, on, at_ppm, limit_nanos))
 
-    def was_announced(self, record: BudgetRecord, on: str, at_ppm: int) -> bool:
-        """Was this said of the limit in force, in this period? Of another limit it is another matter."""
-        limit = record.spec.limit.nanos
+    def was_announced(self, record: BudgetRecord, on: str, at_ppm: int, limit_nanos: int) -> bool:
+        """Was this said of this limit, in this period? Of another limit it is another matter."""
         said = self.announced.get((record.name, str(record.spec.scope)), ())
-        return (record.period_start, on, at_ppm, limit) in said
+        return (record.period_start, on, at_ppm, limit_nanos) in said
 
-    def crossed(self, record: BudgetRecord) -> list[tuple[str, int]]:
-        """(on, at_ppm) that were announced of the limit in force, in this period."""
+    def crossed(self, record: BudgetRecord, limit_nanos: int) -> list[tuple[str, int]]:
+        """(on, at_ppm) that were announced of this limit, in this period."""
         said = self.announced.get((record.name, str(record.spec.scope)), ())
-        now = record.period_start, record.spec.limit.nanos
+        now = record.period_start, limit_nanos
         return sorted((on, at_ppm) for start, on, at_ppm, limit in said if (start, limit) == now)
 
     def _forget(self, name: str, before: int) -> None:
@@ -111,7 +118,7 @@ class BudgetTable:
         self.records[name] = BudgetRecord(name, spec, version, start, end or 0)
         self._forget(name, start)
 
-    def roll(self, name: str, to_period: int) -> None:
+    def roll(self, name: str, to_period: int, at: int) -> None:
         """Begin the period that starts at `to_period`; its thresholds are announced anew. What was announced
         in the one before is remembered: a clock that steps back leads there again.
         """
@@ -119,7 +126,9 @@ class BudgetTable:
         if record is None:
             return  # rolled by a version that could read its document
         start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(to_period))
-        self._forget(name, min(record.period_start, start))
+        earlier = min(record.period_start, start)
+        self._forget(name, earlier)
+        self.postings.forget(name, earlier, at)
         record.period_start, record.period_end = start, end or 0
 
     def remove(self, name: str) -> None:
@@ -146,7 +155,7 @@ class BudgetTable:
         return {
             name: BudgetRoom(
                 name=name,
-                limit_nanos=record.spec.limit.nanos,
+                limit_nanos=limit_of(record, ledger),
                 settled_nanos=ledger.settled(name, record.period_start),
                 held_nanos=ledger.held(name, record.period_start),
                 currency=record.spec.limit.currency,

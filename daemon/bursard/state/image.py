@@ -21,6 +21,7 @@ from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import match_some, priority_in_force, strategy_in_force
+from bursard.state.given import Posting, Postings
 from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
@@ -51,7 +52,7 @@ class BudgetImage(msgspec.Struct, frozen=True):
     """Where a budget stands in its period; its document is among the policies.
 
     Attributes:
-        crossed: (on, at_ppm) that were announced in it, of the limit in force; in images of before
+        crossed: (on, at_ppm) that were announced in it, of its document's limit; in images of before
             `StateImage.announced`, of whichever limit was.
     """
 
@@ -93,6 +94,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     announced: list[tuple[str, str, list[Announced]]] = []
     costs: list[DayCosts] = []
     costs_whole: bool = False
+    postings: list[Posting] = []
 
 
 class _Format(msgspec.Struct):
@@ -129,7 +131,12 @@ def encode(state: State, recorded_at: int) -> bytes:
         ],
         budgets=[
             BudgetImage(
-                r.name, r.version, r.period_start, r.period_end, tuple(state.budgets.crossed(r)), r.opened
+                r.name,
+                r.version,
+                r.period_start,
+                r.period_end,
+                tuple(state.budgets.crossed(r, r.spec.limit.nanos)),
+                r.opened,
             )
             for r in state.budgets.records.values()
         ],
@@ -147,6 +154,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         costs_whole=state.costs.whole,
         closed=state.closed.all,
         announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
+        postings=list(state.budgets.postings),
     )
     return msgspec.json.encode(image)
 
@@ -208,6 +216,7 @@ def _policies(state: State, image: StateImage) -> None:
         state.budgets.records[budget.name] = stands
         for on, at_ppm in budget.crossed:
             state.budgets.announce(stands, on, at_ppm, spec.limit.nanos)
+    state.budgets.postings = Postings(image.postings)
     for name, scope, said in image.announced:
         state.budgets.announced[name, scope] = set(said)
 

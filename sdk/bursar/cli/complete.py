@@ -74,6 +74,8 @@ FROM_SERVER: Final[dict[str, Values]] = {
     "model": _of_jobs("model"),
     "user": _of_jobs("user"),
     "secret": _secrets,
+    "from_budget": _budgets,
+    "to_budget": _budgets,
 }
 """By name of a parameter, wherever it is."""
 NAMES: Final[dict[str, Values]] = {
@@ -85,7 +87,7 @@ FILES: Final = frozenset(("file", "paths", "out", "snapshot", "policies"))
 FOLDERS: Final = frozenset(("state_dir", "workdir"))
 COLUMNS: Final = {
     "node": "cluster:NODE_COLUMNS", "nodes": "cluster:NODE_COLUMNS", "offers": "cluster:PRICE_COLUMNS",
-    "events": "cluster:EVENT_COLUMNS", "budget": "money:BUDGET_COLUMNS", "prices": "cluster:PRICE_COLUMNS",
+    "events": "cluster:EVENT_COLUMNS", "budget": "budget:BUDGET_COLUMNS", "prices": "cluster:PRICE_COLUMNS",
     "policy": "policy:POLICY_COLUMNS", "grant": "rights:GRANT_COLUMNS", "secret": "rights:SECRET_COLUMNS",
     "plan": "submit:PLAN_COLUMNS", "status": "local:STATUS_COLUMNS",
     **dict.fromkeys(

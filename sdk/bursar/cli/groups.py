@@ -10,7 +10,7 @@ import click
 
 LATER: Final = {
     "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "cloud", "web"),
-    "bursar budget": ("grant", "transfer", "history"),
+    "bursar budget": ("history",),
     "bursar prices": ("import",),
     "bursar report": ("idle", "waste", "utilization", "budgets", "commitments", "models"),
 }

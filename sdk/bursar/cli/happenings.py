@@ -64,6 +64,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "holds-rolled": "budget {budget} began a new period",
     "budget-opened": "the account of budget {budget} opened with {spent} spent, and {running} running",
     "budget-closed": "the account of budget {budget} closed",
+    "budget-granted": "{actor} {gave} {amount} {gaveto} budget {budget}: {reason}",
+    "budget-transferred": "{actor} transferred {amount} from budget {budget} to {to}: {reason}",
+    "rest-carried": "{amount} of budget {budget} {went} its next period: {reason}",
     "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {reached})",
     "node-token-issued": "{actor} issued a secret for node {name}",
     "node-enrolled": "node {name} used its secret for the first time",
@@ -135,6 +138,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
+        **_direction(data.get("nanos", 0) < 0),
         "changes": _changes(data.get("changed") or ()),
         "running": plural(len(data.get("holds") or []), "attempt"),
         "where": data.get("project") or "the whole site",
@@ -144,6 +148,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
 def _amounts(data: Mapping[str, Any], currency: str) -> dict[str, str]:
     """Sums, with what they are in where the server says it."""
     sums = {"reached": _reached(data), "spent": data.get("settled_nanos", 0)}
+    sums["amount"] = abs(data.get("nanos", 0))
     return {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
 
 
@@ -160,6 +165,13 @@ def _reached(data: Mapping[str, Any]) -> int:
     """What passed the threshold: of one on what is settled, that alone."""
     held_nanos = data.get("held_nanos", 0) if data.get("on") == "settled+held" else 0
     return int(data.get("settled_nanos", 0) + held_nanos)
+
+
+def _direction(back: bool) -> dict[str, str]:
+    """Which way money of a budget went."""
+    if back:
+        return {"gave": "took back", "gaveto": "from", "went": "came back from"}
+    return {"gave": "granted", "gaveto": "to", "went": "went on into"}
 
 
 def _with(job: str) -> str:

@@ -56,7 +56,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     },
     "Money": {
         "cost": Verb("money:cost", "Sum up cost by any dimension."),
-        "budget": Verb("money:budget", "List or show budgets."),
+        "budget": Verb("budget:budget", "List or show budgets, give them money."),
         "ledger": Verb("ledger:ledger", "Correct what jobs were charged."),
         "period": Verb("period:period", "Close months of the books, and list them."),
         "prices": Verb("money:prices", "List or apply prices."),

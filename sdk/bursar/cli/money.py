@@ -1,4 +1,4 @@
-"""Verbs about money: cost, budget, prices, report."""
+"""Verbs about money: cost, prices, report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bursar.cli import texts
 from bursar.cli.cluster import PRICE_COLUMNS, RATE
 from bursar.cli.common import changing, connected, listing, now, read_since
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
-from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say
+from bursar.cli.output import Column, Output, Row, emit, say
 from bursar.cli.policy import emit_applied, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.clock import format_instant
@@ -197,59 +196,6 @@ def _total_text(total: Row) -> str:
     if total["unknown_price_s"]:
         text += f", with {seconds_text(total['unknown_price_s'])} at an unknown price"
     return text
-
-
-# ------------------------------------------------------------------ budgets
-
-BUDGET_COLUMNS = (
-    Column("name", wrap=True, least=NAME_LEAST),
-    Column("scope", shrink=True, drop=5),
-    Column("period", drop=6),
-    Column("enforcement", drop=7),
-    Column("limit", right=True, drop=1),
-    Column("settled", right=True, drop=2),
-    Column("held", right=True, drop=3),
-    Column("available", right=True),
-    Column("renews", "period_end", drop=4, title="period_end"),
-)
-
-
-@click.group(cls=NearGroup)
-def budget() -> None:
-    """List or show budgets.
-
-    Example: bursar budget ls
-    """
-
-
-@budget.command("ls")
-@listing
-@connected
-def budget_ls(client: WireClient, output: Output) -> None:
-    """List budgets: limit, settled, held and what is available, in the current period.
-
-    Example: bursar budget ls --sort-by available
-    """
-    rows = [view.budget(each) for each in client.budgets()]
-    emit(rows, BUDGET_COLUMNS, output, identity="name", empty="no budgets; `policy apply` makes one")
-
-
-@budget.command("show")
-@click.argument("name")
-@listing
-@connected
-def budget_show(client: WireClient, name: str, output: Output) -> None:
-    """Show one budget, with the live jobs that hold money of it.
-
-    Example: bursar budget show vision-monthly
-    """
-    from bursar.errors import NotFound
-
-    found = client.budgets(name=name)
-    if not found:
-        raise NotFound(f"there is no budget {name!r}; `bursar budget ls` lists them")
-    row = view.budget(found[0])
-    emit_one(row, output, texts.budget_text, columns=BUDGET_COLUMNS, identity="name")
 
 
 # ------------------------------------------------------------------ prices

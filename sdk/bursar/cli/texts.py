@@ -485,24 +485,3 @@ def _sample_pairs(sample: Row | None) -> list[Pair]:
         ("memory used", size_text(sample["memory_used_bytes"])),
         ("power", f"{power:.0f} W" if power else ""),
     ]
-
-
-def budget_text(budget: Row) -> str:
-    """One budget in its period."""
-    end, renews = budget["period_end"], budget["period"] != "one-time"
-    per = f"per {budget['period']}" if renews else "in all"
-    lasts = f"{time_text(budget['period_start'])} to {time_text(end) if end else 'no end'}"
-    crossed = ", ".join(f"{each} %" for each in budget["crossed_percent"])
-    pairs: list[Pair] = [
-        ("id", budget["id"]),
-        ("scope", clean(budget["scope"])),
-        ("limit", f"{money_text(budget['limit'])} {per}"),
-        ("enforcement", f"{budget['enforcement']}, holds {budget['hold']}"),
-        ("settled", money_text(budget["settled"])),
-        ("held", money_text(budget["held"])),
-        ("available", money_text(budget["available"])),
-        ("period", lasts if renews else "one-time, it never renews"),
-        ("crossed", crossed),
-        ("live jobs", "\n".join(budget["live_jobs"])),
-    ]
-    return f"budget {clean(budget['name'])}\n" + pairs_text(pairs, "  ")

@@ -90,6 +90,11 @@ def filters(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def money(amount: Money | str) -> Money:
+    """An amount, also as text: `500 USD`."""
+    return parse_money(amount) if isinstance(amount, str) else amount
+
+
 def correction(
     amount: Money | str | None, percent: float | None, since: datetime | None, until: datetime | None
 ) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def correction(
     if percent is not None and not 0 <= percent <= _PERCENT_MAX:
         raise WrongArgument(f"correct: percent is {percent!r}; it is a number from 0 to {_PERCENT_MAX}")
     return {
-        "amount": parse_money(amount) if isinstance(amount, str) else amount,
+        "amount": None if amount is None else money(amount),
         "to_ppm": None if percent is None else round(percent * 10_000),
         "since": microseconds(since) if since is not None else 0,
         "until": microseconds(until) if until is not None else 0,

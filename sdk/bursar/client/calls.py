@@ -412,6 +412,24 @@ def periods(period: str) -> Call[money_pb2.PeriodsResponse]:
     return Call("/bursar.v1.Money/Periods", request, money_pb2.PeriodsResponse)
 
 
+def grant_budget(name: str, amount: Money, *, reason: str, key: str) -> Call[money_pb2.BudgetPostingResponse]:
+    """A budget gets more."""
+    request = money_pb2.GrantBudgetRequest(budget=name, currency=amount.currency, reason=reason, key=key)
+    request.amount.nanos = str(amount.nanos)
+    return Call("/bursar.v1.Money/GrantBudget", request, money_pb2.BudgetPostingResponse)
+
+
+def transfer_budget(
+    name: str, to: str, amount: Money, *, reason: str, key: str
+) -> Call[money_pb2.BudgetPostingResponse]:
+    """A budget gives to another one."""
+    request = money_pb2.TransferBudgetRequest(
+        budget=name, to=to, currency=amount.currency, reason=reason, key=key
+    )
+    request.amount.nanos = str(amount.nanos)
+    return Call("/bursar.v1.Money/TransferBudget", request, money_pb2.BudgetPostingResponse)
+
+
 def report(
     kind: str, period: str, *, format: str, focus_version: str, project: str
 ) -> Call[money_pb2.ReportChunk]:

@@ -438,6 +438,18 @@ class WireClient:
         """Months of the books, oldest first; or one."""
         return self._unary(calls.periods(period)).periods
 
+    def grant_budget(
+        self, name: str, amount: Money, *, reason: str, key: str = ""
+    ) -> money_pb2.BudgetPostingResponse:
+        """Give a budget more in its period; see `Client.grant_budget`."""
+        return self._unary(calls.grant_budget(name, amount, reason=reason, key=key))
+
+    def transfer_budget(
+        self, name: str, to: str, amount: Money, *, reason: str, key: str = ""
+    ) -> money_pb2.BudgetPostingResponse:
+        """Let one budget have what another one gives; see `Client.transfer_budget`."""
+        return self._unary(calls.transfer_budget(name, to, amount, reason=reason, key=key))
+
     def explain_price(self, name: str) -> money_pb2.ExplainPriceResponse:
         """Every part of the price of a node, a pool, a cost model or a machine type."""
         return self._unary(calls.explain_price(name))

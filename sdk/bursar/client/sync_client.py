@@ -437,6 +437,31 @@ class Client:
         return made.budget(found)
 
     @checked
+    def grant_budget(self, name: str, amount: Money | str, *, reason: str, key: str = "") -> results.Budget:
+        """Give a budget more in its current period, beside the limit of its document.
+
+        Args:
+            amount: such as `500 USD`; below zero: so much of what it was granted is taken back.
+            reason: kept with the budget. key: said again with it, nothing more is given.
+        """
+        found = self._wire.grant_budget(name, asked.money(amount), reason=reason, key=key)
+        return made.budget(found.budgets[0])
+
+    @checked
+    def transfer_budget(
+        self, name: str, to: str, amount: Money | str, *, reason: str, key: str = ""
+    ) -> tuple[results.Budget, results.Budget]:
+        """Let one budget have in its current period what another one gives of its own.
+
+        Args:
+            name, to: who gives, and who gets. amount: such as `500 USD`.
+            reason: kept with both. key: said again with it, nothing more is transferred.
+        """
+        found = self._wire.transfer_budget(name, to, asked.money(amount), reason=reason, key=key)
+        source, target = found.budgets
+        return made.budget(source), made.budget(target)
+
+    @checked
     def prices(self, **filters: Unpack[PriceFilters]) -> tuple[results.Price, ...]:
         """Prices and offers."""
         return tuple(made.price(price) for price in self._wire.prices(**filters))

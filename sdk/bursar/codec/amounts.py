@@ -34,6 +34,11 @@ def put_amounts(wire: Message, **amounts: int) -> None:
             wire.ClearField(f"{name}_wide")
 
 
+def amount(wire: Message, name: str) -> int:
+    """Nanos of a field that is an `Amount`; 0 where it is not set. Raises `InvalidRequest` as `exact`."""
+    return _whole(getattr(wire, name).nanos, name) if wire.HasField(name) else 0
+
+
 def exact(wire: Message, name: str) -> int:
     """Nanos of a field, of any size: of `<name>_wide` (`Amount`) where that is set.
 
@@ -41,7 +46,10 @@ def exact(wire: Message, name: str) -> int:
     """
     if not wire.HasField(f"{name}_wide"):
         return int(getattr(wire, name))
-    digits = getattr(wire, f"{name}_wide").nanos
+    return _whole(getattr(wire, f"{name}_wide").nanos, f"{name}_wide")
+
+
+def _whole(digits: str, name: str) -> int:
     if _DIGITS.fullmatch(digits) is None:
-        raise InvalidRequest(f"{name}_wide: is not a whole number of nanos", {"field": f"{name}_wide"})
+        raise InvalidRequest(f"{name}: is not a whole number of nanos", {"field": name})
     return int(digits)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from bursar import errors, results
 from bursar.codec import view
-from bursar.codec.amounts import exact
+from bursar.codec.amounts import amount, exact
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
 from bursar.resources import MILLI
@@ -433,6 +433,23 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
         settled=Money(settled, cash),
         held=Money(held, cash),
         available=Money(limit - settled - held, cash),
+        base_limit=Money(amount(wire, "base_limit"), cash),
+        granted=Money(amount(wire, "granted"), cash),
+        transferred=Money(amount(wire, "transferred"), cash),
+        carried_over=Money(amount(wire, "carried_over"), cash),
+        carry_over=wire.carry_over,
+        postings=tuple(
+            results.BudgetPosting(
+                kind=one.kind,
+                amount=Money(amount(one, "amount"), cash),
+                at=instant(one.at),
+                by=one.by,
+                reason=one.reason,
+                other=one.other,
+                other_since=instant(one.other_period),
+            )
+            for one in wire.postings
+        ),
         period_start=instant(wire.period_start),
         period_end=instant(wire.period_end),
         crossed_percent=tuple(wire.crossed_percent),

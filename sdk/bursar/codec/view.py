@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bursar.clock import SECOND_US, format_instant
-from bursar.codec.amounts import exact
+from bursar.codec.amounts import amount, exact
 from bursar.model import clock_reasons, is_idle
 from bursar.money import format_nanos
 from bursar.resources import MILLI
@@ -539,24 +539,29 @@ def known_token(wire: nodes_pb2.NodeToken) -> View:
 def budget(wire: money_pb2.Budget) -> View:
     """A budget in its current period. `available` is negative when real spend passed a soft limit."""
     cash = wire.currency or DEFAULT_CURRENCY
-    limit, settled, held = (exact(wire, f"{name}_nanos") for name in ("limit", "settled", "held"))
+    sums = {name: exact(wire, f"{name}_nanos") for name in ("limit", "settled", "held")}
+    sums["available"] = sums["limit"] - sums["settled"] - sums["held"]
+    parts = ("base_limit", "granted", "transferred", "carried_over")
     return {
-        "id": wire.id,
-        "name": wire.name,
-        "scope": wire.scope,
-        "period": wire.period,
-        "enforcement": wire.enforcement,
-        "hold": wire.hold,
-        "limit": money(limit, cash),
-        "settled": money(settled, cash),
-        "held": money(held, cash),
-        "available": money(limit - settled - held, cash),
+        **{name: getattr(wire, name) for name in ("id", "name", "scope", "period", "enforcement", "hold")},
+        **{name: money(nanos, cash) for name, nanos in sums.items()},
+        **{name: money(amount(wire, name), cash) for name in parts},
+        "carry_over": wire.carry_over or None,
+        "postings": [_posting(one, cash) for one in wire.postings],
         "currency": cash,
-        "period_start": instant(wire.period_start),
-        "period_end": instant(wire.period_end),
-        "crossed_percent": list(wire.crossed_percent),
-        "live_jobs": list(wire.live_jobs),
+        **{name: instant(getattr(wire, name)) for name in ("period_start", "period_end")},
+        **{name: list(getattr(wire, name)) for name in ("crossed_percent", "live_jobs")},
         "version": wire.version,
+    }
+
+
+def _posting(wire: money_pb2.BudgetPosting, currency: str) -> View:
+    return {
+        "kind": wire.kind,
+        "amount": money(amount(wire, "amount"), currency),
+        "at": instant(wire.at),
+        **{name: getattr(wire, name) or None for name in ("by", "reason", "other")},
+        "other_period": instant(wire.other_period),
     }
 
 

@@ -81,6 +81,10 @@ def _budget() -> Schema:
                 "hard: never passed, jobs wait; soft: thresholds only.", ("hard", "soft"), "hard"
             ),
             "hold": forms.word("What a job sets aside when it starts.", ("worst-case",), "worst-case"),
+            "carry_over": forms.text(
+                "Of what a period leaves, what goes on into the next: `20%` of it, or all up to `500 USD`.",
+                r"^\s*(\d+(\.\d+)?\s*%|\d{1,15}(\.\d{1,9})?\s*[A-Z]{3})\s*$",
+            ),
             "counts_from": forms.text(
                 "What was used before this full hour does not count.", r"^\s*\d{4}-\d{2}-\d{2}[Tt ]"
             ),

@@ -719,6 +719,12 @@ class Budget(google.protobuf.message.Message):
     LIMIT_NANOS_WIDE_FIELD_NUMBER: builtins.int
     SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    BASE_LIMIT_FIELD_NUMBER: builtins.int
+    GRANTED_FIELD_NUMBER: builtins.int
+    TRANSFERRED_FIELD_NUMBER: builtins.int
+    CARRIED_OVER_FIELD_NUMBER: builtins.int
+    CARRY_OVER_FIELD_NUMBER: builtins.int
+    POSTINGS_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     scope: builtins.str
@@ -733,6 +739,8 @@ class Budget(google.protobuf.message.Message):
     """0: never"""
     version: builtins.int
     hold: builtins.str
+    carry_over: builtins.str
+    """the rule of its document, for people"""
     @property
     def crossed_percent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -745,6 +753,26 @@ class Budget(google.protobuf.message.Message):
     def settled_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
     def held_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def base_limit(self) -> bursar.v1.types_pb2.Amount:
+        """of its document; `limit_nanos` is in force: with what was given in this period"""
+
+    @property
+    def granted(self) -> bursar.v1.types_pb2.Amount:
+        """in this period"""
+
+    @property
+    def transferred(self) -> bursar.v1.types_pb2.Amount:
+        """in this period; below zero: away"""
+
+    @property
+    def carried_over(self) -> bursar.v1.types_pb2.Amount:
+        """from the period before; below zero: into a later one"""
+
+    @property
+    def postings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetPosting]:
+        """show only: what was given in this period, in that order"""
+
     def __init__(
         self,
         *,
@@ -766,11 +794,143 @@ class Budget(google.protobuf.message.Message):
         limit_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         settled_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        base_limit: bursar.v1.types_pb2.Amount | None = ...,
+        granted: bursar.v1.types_pb2.Amount | None = ...,
+        transferred: bursar.v1.types_pb2.Amount | None = ...,
+        carried_over: bursar.v1.types_pb2.Amount | None = ...,
+        carry_over: builtins.str = ...,
+        postings: collections.abc.Iterable[global___BudgetPosting] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["base_limit", b"base_limit", "carried_over", b"carried_over", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred", "version", b"version"]) -> None: ...
 
 global___Budget = Budget
+
+@typing.final
+class BudgetPosting(google.protobuf.message.Message):
+    """What a budget was given in one of its periods, or what was taken, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    AT_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    OTHER_PERIOD_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """grant | transfer | carry-over"""
+    at: builtins.int
+    by: builtins.str
+    reason: builtins.str
+    other: builtins.str
+    """of a transfer: the budget at its other end; empty where the caller may not see it"""
+    other_period: builtins.int
+    """of a carry-over: where the period at its other end begins"""
+    @property
+    def amount(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        amount: bursar.v1.types_pb2.Amount | None = ...,
+        at: builtins.int = ...,
+        by: builtins.str = ...,
+        reason: builtins.str = ...,
+        other: builtins.str = ...,
+        other_period: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amount", b"amount"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount", b"amount", "at", b"at", "by", b"by", "kind", b"kind", "other", b"other", "other_period", b"other_period", "reason", b"reason"]) -> None: ...
+
+global___BudgetPosting = BudgetPosting
+
+@typing.final
+class GrantBudgetRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    budget: builtins.str
+    currency: builtins.str
+    reason: builtins.str
+    """kept with the budget"""
+    key: builtins.str
+    """said again with it, nothing more is given; the key is the caller's own"""
+    @property
+    def amount(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        budget: builtins.str = ...,
+        amount: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+        reason: builtins.str = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amount", b"amount"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount", b"amount", "budget", b"budget", "currency", b"currency", "key", b"key", "reason", b"reason"]) -> None: ...
+
+global___GrantBudgetRequest = GrantBudgetRequest
+
+@typing.final
+class TransferBudgetRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: builtins.int
+    TO_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    budget: builtins.str
+    """that gives"""
+    to: builtins.str
+    currency: builtins.str
+    reason: builtins.str
+    key: builtins.str
+    @property
+    def amount(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        budget: builtins.str = ...,
+        to: builtins.str = ...,
+        amount: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+        reason: builtins.str = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amount", b"amount"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount", b"amount", "budget", b"budget", "currency", b"currency", "key", b"key", "reason", b"reason", "to", b"to"]) -> None: ...
+
+global___TransferBudgetRequest = TransferBudgetRequest
+
+@typing.final
+class BudgetPostingResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: builtins.int
+    UNCHANGED_FIELD_NUMBER: builtins.int
+    unchanged: builtins.bool
+    """the same was asked for with this key before"""
+    @property
+    def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Budget]:
+        """as they stand now, with their postings"""
+
+    def __init__(
+        self,
+        *,
+        budgets: collections.abc.Iterable[global___Budget] | None = ...,
+        unchanged: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "unchanged", b"unchanged"]) -> None: ...
+
+global___BudgetPostingResponse = BudgetPostingResponse
 
 @typing.final
 class BudgetsResponse(google.protobuf.message.Message):

@@ -222,6 +222,16 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.BudgetsRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.BudgetsResponse.FromString,
                 )
+        self.GrantBudget = channel.unary_unary(
+                '/bursar.v1.Money/GrantBudget',
+                request_serializer=bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
+                )
+        self.TransferBudget = channel.unary_unary(
+                '/bursar.v1.Money/TransferBudget',
+                request_serializer=bursar_dot_v1_dot_money__pb2.TransferBudgetRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
+                )
         self.Prices = channel.unary_unary(
                 '/bursar.v1.Money/Prices',
                 request_serializer=bursar_dot_v1_dot_money__pb2.PricesRequest.SerializeToString,
@@ -266,6 +276,20 @@ class MoneyServicer(object):
 
     def Budgets(self, request, context):
         """Budgets in their current period; one alone with its live jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantBudget(self, request, context):
+        """A budget has more to spend in its current period; below zero: a grant is taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferBudget(self, request, context):
+        """What one budget has to spend in its current period another one has, in its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -325,6 +349,16 @@ def add_MoneyServicer_to_server(servicer, server):
                     servicer.Budgets,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.BudgetsRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.BudgetsResponse.SerializeToString,
+            ),
+            'GrantBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantBudget,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.SerializeToString,
+            ),
+            'TransferBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferBudget,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.TransferBudgetRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.SerializeToString,
             ),
             'Prices': grpc.unary_unary_rpc_method_handler(
                     servicer.Prices,
@@ -397,6 +431,40 @@ class Money(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Budgets',
             bursar_dot_v1_dot_money__pb2.BudgetsRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.BudgetsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GrantBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/GrantBudget',
+            bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TransferBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/TransferBudget',
+            bursar_dot_v1_dot_money__pb2.TransferBudgetRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -137,6 +137,18 @@ class MoneyStub:
     ]
     """Budgets in their current period; one alone with its live jobs."""
 
+    GrantBudget: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.GrantBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """A budget has more to spend in its current period; below zero: a grant is taken back."""
+
+    TransferBudget: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.TransferBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """What one budget has to spend in its current period another one has, in its own."""
+
     Prices: grpc.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PricesRequest,
         bursar.v1.money_pb2.PricesResponse,
@@ -185,6 +197,18 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.BudgetsResponse,
     ]
     """Budgets in their current period; one alone with its live jobs."""
+
+    GrantBudget: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.GrantBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """A budget has more to spend in its current period; below zero: a grant is taken back."""
+
+    TransferBudget: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.TransferBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """What one budget has to spend in its current period another one has, in its own."""
 
     Prices: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.PricesRequest,
@@ -238,6 +262,22 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.BudgetsResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetsResponse]]:
         """Budgets in their current period; one alone with its live jobs."""
+
+    @abc.abstractmethod
+    def GrantBudget(
+        self,
+        request: bursar.v1.money_pb2.GrantBudgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.BudgetPostingResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetPostingResponse]]:
+        """A budget has more to spend in its current period; below zero: a grant is taken back."""
+
+    @abc.abstractmethod
+    def TransferBudget(
+        self,
+        request: bursar.v1.money_pb2.TransferBudgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.BudgetPostingResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetPostingResponse]]:
+        """What one budget has to spend in its current period another one has, in its own."""
 
     @abc.abstractmethod
     def Prices(

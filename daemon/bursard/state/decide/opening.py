@@ -100,12 +100,11 @@ def open_account(
     """The opening of a budget's account, if its document opens it. Raises `BudgetExceeded` when its limit is
     too low.
     """
-    where = f"{document.source}:{document.line}: {document.kind} {document.name}"
     opening = _opening(state, document.name, spec, now)
     if opening is None:
         start = state.budgets.records[document.name].period_start
         settled = state.ledger.settled(document.name, start)
-        _check_limit(state, spec, where, settled, state.ledger.held(document.name, start))
+        _check_limit(state, document, spec, start, settled, state.ledger.held(document.name, start))
         return []
     holds = [
         _opening_hold(state, attempt, opening)
@@ -113,7 +112,7 @@ def open_account(
         if spec.scope.covers(project, user, experiment, model, dict(labels))
         for attempt in attempts
     ]
-    _check_limit(state, spec, where, spent, sum(hold.nanos for hold in holds))
+    _check_limit(state, document, spec, opening.period_start, spent, sum(hold.nanos for hold in holds))
     return [BudgetOpened(opening.budget, opening.period_start, spent, opening.since, tuple(holds))]
 
 
@@ -128,13 +127,23 @@ def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> Ope
     return OpeningHold(attempt.id, rest, whole)
 
 
-def _check_limit(state: State, spec: BudgetSpec, where: str, settled: int, held: int) -> None:
-    if spec.enforcement == "hard" and settled + held > spec.limit.nanos:
-        currency = state.currency
-        least = -(-(settled + held) // CENT_NANOS) * CENT_NANOS  # up, so that what is advised is enough
-        raise BudgetExceeded(
-            f"{where}: a limit of {money(spec.limit.nanos, currency)} is below the"
-            f" {money(settled, currency)} settled and {money(held, currency)} held in this period; set"
-            f" {money(least, currency)} or more, or cancel jobs first",
-            {"settled": format_nanos(settled), "held": format_nanos(held)},
-        )
+def _check_limit(
+    state: State, document: Document, spec: BudgetSpec, period_start: int, settled: int, held: int
+) -> None:
+    """With what was given to it in this period, or taken, its limit is no less than what is committed."""
+    given = state.ledger.given(document.name, period_start)
+    hard = spec.enforcement == "hard"
+    needed = (settled + held if hard else 0) - given
+    if spec.limit.nanos >= needed:
+        return
+    currency = state.currency
+    least = -(-needed // CENT_NANOS) * CENT_NANOS  # up, so that what is advised is enough
+    what = f" with {money(given, currency)} granted or transferred" if given > 0 else ""
+    what = f" less the {money(-given, currency)} transferred away" if given < 0 else what
+    below = f"the {money(settled, currency)} settled and {money(held, currency)} held in this period"
+    raise BudgetExceeded(
+        f"{document.source}:{document.line}: {document.kind} {document.name}: a limit of"
+        f" {money(spec.limit.nanos, currency)}{what} is below {below if hard else 'nothing'}; set"
+        f" {money(least, currency)} or more{', or cancel jobs first' if hard else ''}",
+        {"settled": format_nanos(settled), "held": format_nanos(held), "given": format_nanos(given)},
+    )

@@ -18,11 +18,13 @@ from bursard.events import (
     PolicyApplied,
     PolicyDocument,
     PolicyRemoved,
+    RestCarried,
     ThresholdCrossed,
 )
 from bursard.state.admission import check_currency
-from bursard.state.budgets import BudgetRecord
+from bursard.state.budgets import BudgetRecord, limit_of
 from bursard.state.core import State
+from bursard.state.decide.carrying import carried_over, taken_back
 from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import by_marks, in_force, open_account
 
@@ -161,15 +163,19 @@ def roll_periods(state: State, now: int) -> list[Event]:
     for record in state.budgets.due(now):
         start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(now))
         back = start < record.period_start
-        if back and (charged >= (end or 0) or (record.hard and not _fits(state, record, start))):
+        carried = taken_back(state, record, start) if back else carried_over(state, record, start)
+        if back and (charged >= (end or 0) or (record.hard and not _fits(state, record, start, carried))):
             continue
         events.append(HoldsRolled(record.name, record.period_start, start))
+        events += carried
     return events
 
 
-def _fits(state: State, record: BudgetRecord, period: int) -> bool:
+def _fits(state: State, record: BudgetRecord, period: int, coming_back: Sequence[RestCarried]) -> bool:
     held = state.ledger.held(record.name, record.period_start) + state.ledger.held(record.name, period)
-    return state.ledger.settled(record.name, period) + held <= record.spec.limit.nanos
+    limit = record.spec.limit.nanos + state.ledger.given(record.name, period)
+    limit -= sum(one.nanos for one in coming_back if one.from_period == period)
+    return state.ledger.settled(record.name, period) + held <= limit
 
 
 def thresholds(state: State) -> list[Event]:
@@ -182,7 +188,7 @@ def thresholds(state: State) -> list[Event]:
 
 
 def _crossed(state: State, record: BudgetRecord) -> list[Event]:
-    limit = record.spec.limit.nanos
+    limit = limit_of(record, state.ledger)
     settled = state.ledger.settled(record.name, record.period_start)
     held = state.ledger.held(record.name, record.period_start)
     events: list[Event] = []
@@ -190,7 +196,7 @@ def _crossed(state: State, record: BudgetRecord) -> list[Event]:
         spend = settled + held if threshold.on == "settled+held" else settled
         if spend * PPM < limit * threshold.at_ppm:
             continue
-        if state.budgets.was_announced(record, threshold.on, threshold.at_ppm):
+        if state.budgets.was_announced(record, threshold.on, threshold.at_ppm, limit):
             continue
         events.append(
             ThresholdCrossed(

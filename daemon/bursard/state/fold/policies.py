@@ -13,12 +13,16 @@ from bursar_policies.decision import QueueKey
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing, PriorityPolicySpec
 from bursard.events import (
     BudgetClosed,
+    BudgetGranted,
     BudgetOpened,
+    BudgetTransferred,
     HoldsRolled,
     PolicyApplied,
     PolicyRemoved,
+    RestCarried,
     ThresholdCrossed,
 )
+from bursard.state.given import CARRY_OVER, Posting
 from bursard.state.tables import Applied, Tables
 
 MATCHED_MAX = 10_000
@@ -131,7 +135,7 @@ def match_some(state: Tables, most: int) -> bool:
 def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -> None:
     """A budget enters its next period, with what live attempts hold."""
     applied.transactions += state.ledger.roll(event.budget, event.from_period, event.to_period)
-    state.budgets.roll(event.budget, event.to_period)
+    state.budgets.roll(event.budget, event.to_period, at)
 
 
 def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied) -> None:
@@ -164,6 +168,47 @@ def _share(state: Tables, budget: str, holds: Mapping[str, Hold]) -> None:
         job.budgets = tuple(hold.budget for hold in attempt.holds)
         job.hard_budgets = tuple(
             name for name in job.budgets if (r := state.budgets.records.get(name)) is not None and r.hard
+        )
+
+
+def budget_granted(state: Tables, event: BudgetGranted, at: int, applied: Applied) -> None:
+    """It has more to spend in one of its periods."""
+    applied.transactions.append(state.ledger.grant(event.budget, event.period_start, event.nanos))
+    state.budgets.postings.add(
+        Posting(
+            *("grant", event.budget, event.period_start, event.nanos, at, event.by, event.reason),
+            key=event.key,
+        )
+    )
+
+
+def rest_carried(state: Tables, event: RestCarried, at: int, applied: Applied) -> None:
+    """It has less in one of its periods, and as much more in another one."""
+    between = (event.from_period, event.to_period)
+    applied.transactions.append(state.ledger.carry(event.budget, *between, event.nanos))
+    for period, other_period, nanos in ((*between, -event.nanos), (*between[::-1], event.nanos)):
+        state.budgets.postings.add(
+            Posting(
+                *(CARRY_OVER, event.budget, period, nanos, at, "bursard", event.reason),
+                other_period=other_period,
+            )
+        )
+
+
+def budget_transferred(state: Tables, event: BudgetTransferred, at: int, applied: Applied) -> None:
+    """One has less in its period, another one more in its own."""
+    ends = (event.budget, event.period_start, event.to, event.to_period)
+    applied.transactions.append(state.ledger.transfer(*ends, event.nanos))
+    for budget, period_start, nanos, other in (
+        (event.budget, event.period_start, -event.nanos, event.to),
+        (event.to, event.to_period, event.nanos, event.budget),
+    ):
+        state.budgets.postings.add(
+            Posting(
+                *("transfer", budget, period_start, nanos, at, event.by, event.reason),
+                key=event.key,
+                other=other,
+            )
         )
 
 

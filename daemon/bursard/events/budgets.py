@@ -1,0 +1,115 @@
+"""What happens to budgets: the part of the event union about their accounts and periods.
+
+Why     a budget's account says what its scope has cost; what it may cost is its document's limit and what was
+        given and taken beside it. Each of these is an event that says who and why.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class HoldsRolled(msgspec.Struct, frozen=True, tag="holds-rolled"):
+    """A budget's period ended: what live attempts still hold moves into the new period."""
+
+    budget: str
+    from_period: int
+    to_period: int
+
+
+class OpeningHold(msgspec.Struct, frozen=True, array_like=True):
+    """What a live attempt brings into the account of a budget that opens, written as an array.
+
+    Attributes:
+        nanos: what it may still spend. whole_nanos: its worst case, of which that is left.
+    """
+
+    attempt_id: str
+    nanos: int
+    whole_nanos: int
+
+
+class BudgetOpened(msgspec.Struct, frozen=True, tag="budget-opened", omit_defaults=True):
+    """The account of a budget begins with what its scope has cost: it is new, or covers something else now.
+
+    Attributes:
+        period_start: of the period it is in.
+        settled_nanos: what its scope has cost since `since`; what stood there before is forgotten.
+        since: what was used before this does not count.
+        holds: of every live attempt that its scope covers, oldest first. Others that held money of it leave.
+    """
+
+    budget: str
+    period_start: int
+    settled_nanos: int
+    since: int
+    holds: tuple[OpeningHold, ...] = ()
+
+
+class BudgetClosed(msgspec.Struct, frozen=True, tag="budget-closed"):
+    """A budget goes out of force: live attempts give back what they hold of it, and count in it no more."""
+
+    budget: str
+
+
+class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
+    """A budget passed one of its thresholds for the first time in this period.
+
+    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`.
+    """
+
+    budget: str
+    period_start: int
+    at_ppm: int
+    on: str
+    settled_nanos: int
+    held_nanos: int
+    limit_nanos: int
+
+
+class BudgetGranted(msgspec.Struct, frozen=True, tag="budget-granted", omit_defaults=True):
+    """A budget has so much more to spend in one of its periods than its document says; below zero: a grant
+    that was given by mistake is taken back.
+
+    Attributes:
+        by, reason: who gave it, and why. key: said again with it, nothing more is given.
+    """
+
+    budget: str
+    period_start: int
+    nanos: int
+    by: str
+    reason: str
+    key: str = ""
+
+
+class RestCarried(msgspec.Struct, frozen=True, tag="rest-carried"):
+    """Money of a period that has ended goes on into the next one; below zero: it comes back, since the period
+    that was thought to have ended has not.
+
+    Attributes:
+        reason: what is carried, and by which rule.
+    """
+
+    budget: str
+    from_period: int
+    to_period: int
+    nanos: int
+    reason: str
+
+
+class BudgetTransferred(msgspec.Struct, frozen=True, tag="budget-transferred", omit_defaults=True):
+    """What one budget had to spend in a period another one has now, in a period of its own.
+
+    Attributes:
+        nanos: more than 0. by, reason, key: as of `BudgetGranted`.
+    """
+
+    budget: str
+    period_start: int
+    to: str
+    to_period: int
+    nanos: int
+    by: str
+    reason: str
+    key: str = ""

@@ -1,0 +1,153 @@
+"""Budgets as asked about and given to: where they stand, grants and transfers.
+
+Why     whoever gives money must see what became of it, in the numbers that admission decides on: an answer
+        has each budget as it stands after the commit. Decision and commit are one step of the loop, so that
+        nobody spends meanwhile what was found free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bursar.codec.amounts import put_amounts
+from bursar.errors import InvalidRequest, NotFound
+from bursar.v1 import money_pb2 as pb
+from bursar.v1 import types_pb2
+from bursard.access.authorize import Action, allowed, authorize
+from bursard.access.identity import caller
+from bursard.engine import Engine
+from bursard.events import Event
+from bursard.reports.budgets import BudgetView, budget_views
+from bursard.state import State
+from bursard.state.admission import check_currency
+from bursard.state.decide import giving, policies
+
+
+async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
+    """One budget, or all that the caller may see. Raises `NotFound`."""
+    identity = caller()
+    found = [
+        view
+        for view in budget_views(engine.state, name)
+        if allowed(identity, Action.SEE_COST, project_of(engine.state, view.name))
+    ]
+    if name and not found:
+        raise _unknown(name)
+    await engine.durable()
+    return pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
+
+
+async def grant(engine: Engine, request: pb.GrantBudgetRequest) -> pb.BudgetPostingResponse:
+    """Give a budget more, or take a grant back. Durable before the answer."""
+    _may_give(engine.state, request.budget)
+    nanos = _nanos(engine, request.amount, request.currency)
+
+    def decide(by: str) -> Sequence[Event]:
+        return giving.grant(engine.state, request.budget, nanos, by, request.reason, request.key)
+
+    return await _given(engine, decide, (request.budget,))
+
+
+async def transfer(engine: Engine, request: pb.TransferBudgetRequest) -> pb.BudgetPostingResponse:
+    """Let one budget have what another one gives. Durable before the answer."""
+    for name in (request.budget, request.to):
+        _may_give(engine.state, name)
+    nanos = _nanos(engine, request.amount, request.currency)
+
+    def decide(by: str) -> Sequence[Event]:
+        asked = (request.budget, request.to, nanos, by, request.reason, request.key)
+        return giving.transfer(engine.state, *asked)
+
+    return await _given(engine, decide, (request.budget, request.to))
+
+
+def project_of(state: State, budget: str) -> str:
+    """The project a budget is of; the site's when it covers more than one project's work."""
+    return state.budgets.records[budget].spec.scope.project
+
+
+async def _given(
+    engine: Engine, decide: Callable[[str], Sequence[Event]], names: Sequence[str]
+) -> pb.BudgetPostingResponse:
+    """What is given is of the period that it is now: what has ended rolls first."""
+    state, by = engine.state, caller().name
+    if state.budgets.due(engine.now()):
+        engine.commit(policies.roll_periods(state, engine.now()), "bursard")
+    events = decide(by)
+    engine.commit(events, by)
+    answer = pb.BudgetPostingResponse(
+        budgets=[_budget(state, view) for name in names for view in budget_views(state, name)],
+        unchanged=not events,
+    )
+    await engine.durable()
+    return answer
+
+
+def _may_give(state: State, name: str) -> None:
+    """Another project's budget is as unknown as one that is not there."""
+    if name not in state.budgets.records or not _may_know(state, name):
+        raise _unknown(name)
+    authorize(Action.FUND_BUDGETS, project_of(state, name), what=f"budget {name}")
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no budget {name!r}; `bursar budget ls` lists them")
+
+
+def _nanos(engine: Engine, amount: types_pb2.Amount, currency: str) -> int:
+    check_currency(engine.state, currency, "amount")
+    sign, digits = ("-", amount.nanos[1:]) if amount.nanos.startswith("-") else ("", amount.nanos)
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 60):
+        raise InvalidRequest("amount: is not a whole number of nanos", {"field": "amount"})
+    return int(sign + digits)
+
+
+def _may_know(state: State, name: str) -> bool:
+    """May the caller know that there is such a budget?"""
+    record = state.budgets.records.get(name)
+    return allowed(caller(), Action.SEE_COST, record.spec.scope.project if record is not None else "")
+
+
+def _budget(state: State, view: BudgetView) -> pb.Budget:
+    wire = pb.Budget(
+        id=f"bud_{view.name}",
+        name=view.name,
+        scope=view.scope,
+        period=view.period,
+        enforcement=view.enforcement,
+        hold=view.hold,
+        currency=view.currency,
+        period_start=view.period_start,
+        period_end=view.period_end,
+        crossed_percent=list(view.crossed_percent),
+        live_jobs=list(view.live_jobs),
+        version=view.version,
+        base_limit=_amount(view.base_limit_nanos),
+        granted=_amount(view.granted_nanos),
+        transferred=_amount(view.transferred_nanos),
+        carried_over=_amount(view.carried_nanos),
+        carry_over=view.carry_over,
+        postings=[
+            pb.BudgetPosting(
+                kind=one.kind,
+                amount=_amount(one.nanos),
+                at=one.at,
+                by=one.by,
+                reason=one.reason,
+                other_period=one.other_period,
+                other=one.other if one.other and _may_know(state, one.other) else "",
+            )
+            for one in view.postings
+        ],
+    )
+    put_amounts(
+        wire,
+        limit_nanos=view.limit_nanos,
+        settled_nanos=view.settled_nanos,
+        held_nanos=view.held_nanos,
+    )
+    return wire
+
+
+def _amount(nanos: int) -> types_pb2.Amount:
+    return types_pb2.Amount(nanos=str(nanos))

@@ -1,0 +1,65 @@
+"""What goes on from one period of a budget into the next. PURE.
+
+Why     a month that was thrifty helps the next one, if the budget says so. What is carried leaves out what
+        jobs hold at that moment: they take it along, and what they used before it is told later settles in
+        the old period, which has that much left for it. So nothing that comes late passes a limit, and
+        nothing that was carried is ever changed by it.
+        Jobs may hold more than a new period has, where the old one was granted more: their money goes on
+        with them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.clock import Instant
+from bursar_policies.periods import period_bounds
+from bursard.events import RestCarried
+from bursard.state.budgets import BudgetRecord
+from bursard.state.core import State
+
+PERIODS_MAX: Final = 400
+"""Periods that passed unseen through which a rest is followed: more than a year of days."""
+
+
+def carried_over(state: State, record: BudgetRecord, start: int) -> list[RestCarried]:
+    """What goes on when a budget enters the period that begins at `start`, through all that passed unseen."""
+    ledger, name, limit = state.ledger, record.name, record.spec.limit.nanos
+    held = ledger.held(name, record.period_start)
+    events: list[RestCarried] = []
+    before, coming = record.period_start, 0
+    for following in _following(record, start):
+        committed = ledger.settled(name, before) + held
+        rule = record.spec.carry_over
+        rest = limit + ledger.given(name, before) + coming - committed
+        coming = rule.of(rest) if rule is not None else 0
+        reason = str(rule)
+        has = limit + ledger.given(name, following) + coming
+        missing = ledger.settled(name, following) + ledger.held(name, following) + held - has
+        if record.hard and following == start and missing > 0:
+            coming += missing
+            reason = "what running jobs hold" + (f", and {rule}" if rule is not None else "")
+        if coming:
+            events.append(RestCarried(name, before, following, coming, reason))
+        before = following
+    return events
+
+
+def _following(record: BudgetRecord, start: int) -> list[int]:
+    """The periods after the one it is in, up to that which begins at `start`."""
+    found: list[int] = []
+    at = record.period_end
+    while at < start and len(found) < PERIODS_MAX:
+        found.append(at)
+        _, end = period_bounds(record.spec.period, record.spec.timezone, Instant(at))
+        at = end or start
+    return [*found, start]
+
+
+def taken_back(state: State, record: BudgetRecord, start: int) -> list[RestCarried]:
+    """What comes back when a budget returns to an earlier period, out of one that a clock ahead led to."""
+    return [
+        RestCarried(record.name, before, after, -nanos, "its period had not ended")
+        for before, after, nanos in state.budgets.postings.carried(record.name, start)
+        if before >= start
+    ]
