@@ -64,7 +64,7 @@ BELOW = {
     "ledger": "correct",
     "period": "close ls show",
     "prices": "ls apply history explain",
-    "report": "statement focus",
+    "report": "statement focus waste idle utilization budgets",
     "policy": "apply check ls show rm diff",
     "config": "new-token",
     "backup": "drill",

@@ -27,7 +27,8 @@ from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
-from bursard.reports.period import Period, month_of, read_period
+from bursard.reports.pages import FORMATS as PAGE_FORMATS
+from bursard.reports.period import Period, find_period, month_of
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.asked_cost import cost_answer, read_cost
@@ -35,6 +36,7 @@ from bursard.services.budgets import budgets, grant, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
+from bursard.services.page_reports import REPORTS, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
@@ -45,7 +47,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
-_OTHER_REPORTS = ("idle", "waste", "utilization", "budgets")
+_LATER_REPORTS = ("commitments", "models")
 _ENDINGS = {"text": "txt"}
 
 Maker = Callable[[Unposted], Iterator[bytes]]
@@ -146,7 +148,9 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def Report(self, request: pb.ReportRequest, context: object) -> AsyncIterator[pb.ReportChunk]:
         """A report as one file, in chunks."""
         authorize(Action.SEE_BOOKS, request.project)
-        period = read_period(request.period)
+        period = find_period(request.period, self.engine.now(), request.timezone)
+        if request.kind in ("focus", "statement"):
+            _within_a_month(period, request.kind)
         make, name = self._maker(request, period)
         pieces = partial(make, await self._settled(True))
         first = True
@@ -196,9 +200,15 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             form = request.format or "text"
             _known(form, STATEMENT_FORMATS, kind)
             return self._statement(period, form, request.project), f"{stem}.{_ENDINGS.get(form, form)}"
-        if kind in _OTHER_REPORTS:
+        if kind in REPORTS:
+            form = request.format or "text"
+            _known(form, PAGE_FORMATS, kind)
+            page = REPORTS[kind](self.engine, period, request.project)
+            return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
+        if kind in _LATER_REPORTS:
             raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")
-        raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: focus, statement")
+        known = ", ".join(("focus", "statement", *REPORTS))
+        raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: {known}")
 
     def _focus(self, period: Period, form: str, version: str, project: str) -> Maker:
         state, views = self.engine.state, self.engine.views
@@ -229,6 +239,16 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             yield from STATEMENT_FORMATS[form](found)
 
         return make
+
+
+def _within_a_month(period: Period, kind: str) -> None:
+    """What is late, corrected or closed is told of months of UTC. Raises `InvalidRequest`."""
+    if period.timezone != "UTC":
+        raise InvalidRequest(f"timezone: the months of {kind} are of UTC, as those that are closed are")
+    if period.until > month_of(period.since)[1]:
+        raise InvalidRequest(
+            f"period: {kind} is of a month or a day such as 2026-11, and {period.text} is longer"
+        )
 
 
 def _known(form: str, formats: object, kind: str) -> None:

@@ -12,7 +12,7 @@ LATER: Final = {
     "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "cloud", "web"),
     "bursar budget": ("history",),
     "bursar prices": ("import",),
-    "bursar report": ("idle", "waste", "utilization", "budgets", "commitments", "models"),
+    "bursar report": ("commitments", "models"),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""
 

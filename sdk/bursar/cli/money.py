@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from decimal import Decimal
 from functools import partial
@@ -45,7 +44,6 @@ DIMENSIONS: Final = (
 LABEL: Final = "label:"
 PERIODS: Final = "2026-11, 2026-11-21, 2026-Q4, 2026, this-month, last-month, today and so on"
 FOCUS_VERSIONS: Final = ("1.4", "1.2", "1.0")
-_PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 
 
 @click.command()
@@ -343,8 +341,18 @@ def report() -> None:
 
 
 _PERIOD_OPTION = click.option(
-    "--period", default="", metavar="MONTH", help="2026-11 or 2026-11-21.  [default: this month, in UTC]"
+    "--period", default="", metavar="P", help="2026-11, 2026-11-21, last-month.  [default: this month]"
 )
+_OUT_OPTION = click.option("--out", metavar="FILE", help=".txt, .csv or .json; else text to standard output.")
+_FORM_OPTION = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=NearChoice(["table", "json", "csv"]),
+    default="table",
+    help="Form on standard output.  [default: table]",
+)
+_ZONE_OPTION = click.option("--timezone", default="", metavar="ZONE", help="Of the period.  [default: UTC]")
 
 
 @report.command("focus")
@@ -366,15 +374,8 @@ def report_focus(client: WireClient, period: str, out: str | None, focus_version
 
 @report.command("statement")
 @_PERIOD_OPTION
-@click.option("--out", metavar="FILE", help=".txt, .csv or .json; else text to standard output.")
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=NearChoice(["table", "json", "csv"]),
-    default="table",
-    help="Form on standard output.  [default: table]",
-)
+@_OUT_OPTION
+@_FORM_OPTION
 @click.option("--project", default="", help="This project and those below it.")
 @connected
 def report_statement(client: WireClient, period: str, out: str | None, form: str, project: str) -> None:
@@ -382,9 +383,76 @@ def report_statement(client: WireClient, period: str, out: str | None, form: str
 
     Example: bursar report statement --period 2026-11
     """
+    _write_report(client, "statement", period, _text_form(out, form), out, "", project)
+
+
+@report.command("waste")
+@_PERIOD_OPTION
+@_OUT_OPTION
+@_FORM_OPTION
+@_ZONE_OPTION
+@click.option("--project", default="", help="This project and those below it.")
+@connected
+def report_waste(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str
+) -> None:
+    """Write where the money went: what was of use, what was not, and what the books cannot tell.
+
+    The categories exclude each other and sum to what the nodes cost.
+
+    Example: bursar report waste --period last-month
+    """
+    _write_report(client, "waste", period, _text_form(out, form), out, "", project, timezone)
+
+
+@report.command("idle")
+@_PERIOD_OPTION
+@_OUT_OPTION
+@_FORM_OPTION
+@_ZONE_OPTION
+@connected
+def report_idle(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
+    """Write what no job held, by node and cause.
+
+    Example: bursar report idle --period 2026-11 --out idle.csv
+    """
+    _write_report(client, "idle", period, _text_form(out, form), out, "", "", timezone)
+
+
+@report.command("utilization")
+@_PERIOD_OPTION
+@_OUT_OPTION
+@_FORM_OPTION
+@_ZONE_OPTION
+@connected
+def report_utilization(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
+    """Write what part of each node jobs held, by what it cost.
+
+    Example: bursar report utilization --period 2026-Q4
+    """
+    _write_report(client, "utilization", period, _text_form(out, form), out, "", "", timezone)
+
+
+@report.command("budgets")
+@_PERIOD_OPTION
+@_OUT_OPTION
+@_FORM_OPTION
+@_ZONE_OPTION
+@click.option("--project", default="", help="Budgets of this project and those below it.")
+@connected
+def report_budgets(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str
+) -> None:
+    """Write the limit of each budget against what was settled.
+
+    Example: bursar report budgets --period last-month
+    """
+    _write_report(client, "budgets", period, _text_form(out, form), out, "", project, timezone)
+
+
+def _text_form(out: str | None, form: str) -> str:
     default = "text" if form == "table" else form
-    chosen = _form(out, {".txt": "text", ".csv": "csv", ".json": "json"}, default)
-    _write_report(client, "statement", period, chosen, out, "", project)
+    return _form(out, {".txt": "text", ".csv": "csv", ".json": "json"}, default)
 
 
 def _form(out: str | None, endings: dict[str, str], default: str) -> str:
@@ -397,14 +465,21 @@ def _form(out: str | None, endings: dict[str, str], default: str) -> str:
 
 
 def _write_report(
-    client: WireClient, kind: str, period: str, form: str, out: str | None, version: str, project: str
+    client: WireClient,
+    kind: str,
+    period: str,
+    form: str,
+    out: str | None,
+    version: str,
+    project: str,
+    timezone: str = "",
 ) -> None:
     if not period:
         period = format_instant(now())[:7]
         say(f"--period {period}, which has not ended")
-    if _PERIOD.fullmatch(period) is None:
-        raise InvalidRequest(f"--period: {period!r} is not a month, 2026-11, or a day, 2026-11-21")
-    chunks = client.report(kind, period, format=form, focus_version=version, project=project)
+    chunks = client.report(
+        kind, period, format=form, focus_version=version, project=project, timezone=timezone
+    )
     if out is None:
         for chunk in chunks:
             sys.stdout.buffer.write(chunk.data)

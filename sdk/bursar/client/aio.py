@@ -467,9 +467,12 @@ class AsyncWireClient:
         format: str = "csv",
         focus_version: str = "",
         project: str = "",
+        timezone: str = "",
     ) -> AsyncIterator[money_pb2.ReportChunk]:
-        """A report (`focus`, `statement`) over `2026-11` or a day, as chunks of one file."""
-        call = calls.report(kind, period, format=format, focus_version=focus_version, project=project)
+        """A report (`focus`, `statement`, `waste` and so on) over `2026-11`, as chunks of one file."""
+        call = calls.report(
+            kind, period, format=format, focus_version=focus_version, project=project, timezone=timezone
+        )
         return self._stream(call)
 
     # -------------------------------------------------------------- events and the server

@@ -431,11 +431,16 @@ def transfer_budget(
 
 
 def report(
-    kind: str, period: str, *, format: str, focus_version: str, project: str
+    kind: str, period: str, *, format: str, focus_version: str, project: str, timezone: str
 ) -> Call[money_pb2.ReportChunk]:
     """A report as a stream of bytes."""
     request = money_pb2.ReportRequest(
-        kind=kind, period=period, format=format, focus_version=focus_version, project=project
+        kind=kind,
+        period=period,
+        format=format,
+        focus_version=focus_version,
+        project=project,
+        timezone=timezone,
     )
     return Call("/bursar.v1.Money/Report", request, money_pb2.ReportChunk)
 

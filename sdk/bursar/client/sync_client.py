@@ -520,9 +520,17 @@ class Client:
         format: str = "csv",
         focus_version: str = "",
         project: str = "",
+        timezone: str = "",
     ) -> bytes:
-        """A report (`focus`, `statement`) over `2026-11` or a day, as the bytes of one file."""
-        found = self._wire.report(kind, period, format=format, focus_version=focus_version, project=project)
+        """A report as the bytes of one file: `focus`, `statement`, `budgets`, `idle`, `utilization`, `waste`.
+
+        Args:
+            period: `2026-11`, `last-month`, a day; a quarter or a year too, but for `focus` and `statement`.
+            format: `csv`, `json` or `text`; of `focus` `csv` or `parquet`. timezone: of the last four.
+        """
+        found = self._wire.report(
+            kind, period, format=format, focus_version=focus_version, project=project, timezone=timezone
+        )
         return b"".join([chunk.data for chunk in found])
 
     # -------------------------------------------------------------- events and the server

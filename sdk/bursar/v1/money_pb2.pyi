@@ -1223,15 +1223,18 @@ class ReportRequest(google.protobuf.message.Message):
     FORMAT_FIELD_NUMBER: builtins.int
     FOCUS_VERSION_FIELD_NUMBER: builtins.int
     PROJECT_FIELD_NUMBER: builtins.int
+    TIMEZONE_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement"""
+    """focus | statement | budgets | idle | utilization | waste"""
     period: builtins.str
-    """2026-11 or 2026-11-21"""
+    """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
     """csv | parquet | text | json"""
     focus_version: builtins.str
     """1.4 | 1.2 | 1.0"""
     project: builtins.str
+    timezone: builtins.str
+    """of the period, but for focus; empty: UTC"""
     def __init__(
         self,
         *,
@@ -1240,8 +1243,9 @@ class ReportRequest(google.protobuf.message.Message):
         format: builtins.str = ...,
         focus_version: builtins.str = ...,
         project: builtins.str = ...,
+        timezone: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["focus_version", b"focus_version", "format", b"format", "kind", b"kind", "period", b"period", "project", b"project"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["focus_version", b"focus_version", "format", b"format", "kind", b"kind", "period", b"period", "project", b"project", "timezone", b"timezone"]) -> None: ...
 
 global___ReportRequest = ReportRequest
 

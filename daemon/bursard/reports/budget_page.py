@@ -1,0 +1,58 @@
+"""The report on budgets: the limit of each against what was settled in its period.
+
+Why     the amounts are the ledger's own balances, which admission goes by, so the report and the next
+        placement cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.clock import Instant, format_instant
+from bursar_policies.periods import PERIODS, period_bounds
+from bursard.reports.budgets import BudgetView, budget_views
+from bursard.reports.cost import ppm
+from bursard.reports.pages import Cell, Column, Page
+from bursard.reports.period import Period
+from bursard.state import State
+
+_COLUMNS: Final = (
+    Column("budget"), Column("scope"), Column("every"), Column("since"), Column("limit", "money"),
+    Column("settled", "money"), Column("held", "money"), Column("available", "money"),
+    Column("used", "percent"),
+)  # fmt: skip
+
+
+def budget_page(state: State, period: Period, now: int, project: str = "") -> Page:
+    """Each budget in the period of its own that holds the end of a period, or now.
+
+    Limits are those of now. `project`: only budgets of it and of what is below.
+    """
+    at = min(period.until - 1, max(now, period.since))
+    rows = [
+        _row(state, view, at)
+        for view in budget_views(state)
+        if not project
+        or f"{state.budgets.records[view.name].spec.scope.project}/".startswith(f"{project.lower()}/")
+    ]
+    return Page(
+        kind="budgets",
+        period=period,
+        currency=state.currency,
+        project=project,
+        columns=_COLUMNS,
+        rows=tuple(rows),
+        notes=("Each budget is shown in the period of its own that holds the end; limits are those of now.",),
+    )
+
+
+def _row(state: State, view: BudgetView, at: int) -> tuple[Cell, ...]:
+    spec, start = state.budgets.records[view.name].spec, view.period_start
+    if spec.period in PERIODS and not (start <= at and (not view.period_end or at < view.period_end)):
+        start, _ = period_bounds(spec.period, spec.timezone, Instant(at))
+    limit, ledger = view.limit_nanos, state.ledger
+    settled, held = ledger.settled(view.name, start), ledger.held(view.name, start)
+    named = (view.name, view.scope, view.period, format_instant(start) if start else "always")
+    if start != view.period_start and not settled and not held:
+        return (*named, limit, None, None, None, None)  # it may not have been there then
+    return (*named, limit, settled, held, limit - settled - held, ppm(settled, limit))

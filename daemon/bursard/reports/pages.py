@@ -1,0 +1,159 @@
+"""A report as a table with notes: text for people, CSV and JSON for programs, the same numbers in each.
+
+Why     every report has a head that says which time and whose days, rows that add up to a total, cells that
+        nobody knows and that are not 0, and notes. Made once, so that no form says less than another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from bursar.clock import HOUR_US, format_instant
+from bursar.money import format_nanos
+from bursard.reports.files import csv_lines, defused
+from bursard.reports.period import Period
+from bursard.state.periods import ClosedPeriod
+
+Cell = str | int | None
+
+
+class Column(msgspec.Struct, frozen=True):
+    """`kind`: `text`, `money` (nanos), `hours` (microseconds), `percent` (millionths) or `count`."""
+
+    name: str
+    kind: str = "text"
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A report. A cell that is None is not known; `total` has one cell a column, or is empty.
+
+    Attributes:
+        closed: by which close nothing of it changes any more; None: it is provisional.
+        notes: sentences below the table.
+    """
+
+    kind: str
+    period: Period
+    currency: str
+    project: str = ""
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    total: tuple[Cell, ...] = ()
+    notes: tuple[str, ...] = ()
+    closed: ClosedPeriod | None = None
+
+    @property
+    def status(self) -> str:
+        """May it still change?"""
+        return "provisional" if self.closed is None else "closed"
+
+
+def text_pieces(page: Page) -> Iterator[bytes]:
+    """For people: amounts in full, since rounded ones would not add up."""
+    of = f" for {page.project}" if page.project else ""
+    days = f"days of {page.period.timezone}"
+    head = f"{page.kind.capitalize()} {page.period.text}{of}, in {page.currency}, {days}: {page.status}"
+    titles = [column.name.replace("_", " ") for column in page.columns]
+    lines = [titles, *(_shown(page, row) for row in page.rows)]
+    if page.total:
+        lines.append(_shown(page, page.total))
+    widths = [max(len(line[at]) for line in lines) for at in range(len(titles))]
+    made = [head, ""]
+    for line in lines:
+        cells = (
+            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
+            for cell, width, column in zip(line, widths, page.columns, strict=True)
+        )
+        made.append("  ".join(cells).rstrip())
+    if page.notes:
+        made += ["", *page.notes]
+    yield ("\n".join(made) + "\n").encode()
+
+
+def _shown(page: Page, row: Sequence[Cell]) -> list[str]:
+    return [_text(column, cell) for column, cell in zip(page.columns, row, strict=True)]
+
+
+def _text(column: Column, cell: Cell) -> str:
+    if cell is None:
+        return "not known"
+    if column.kind == "percent":
+        return f"{_value(column, cell)}%"
+    return "".join(letter if letter.isprintable() else "?" for letter in _value(column, cell))
+
+
+def _value(column: Column, cell: str | int) -> str:
+    """One cell as a plain number, or a text."""
+    if isinstance(cell, str) or column.kind == "count":
+        return str(cell)
+    if column.kind == "money":
+        return format_nanos(cell)
+    if column.kind == "percent":
+        sign = "-" if cell < 0 else ""
+        return f"{sign}{abs(cell) // 10_000}.{abs(cell) % 10_000:04d}"
+    sign, size = "-" if cell < 0 else "", abs(cell)
+    thousandths = (2000 * size + HOUR_US) // (2 * HOUR_US)
+    return f"{sign}{thousandths // 1000}.{thousandths % 1000:03d}"
+
+
+def csv_pieces(page: Page) -> Iterator[bytes]:
+    """A line a row, then the total; of each, which time, whose days, and whether it can change."""
+    header = [_title(column) for column in page.columns]
+    header += ["currency", "period", "since", "until", "timezone", "status"]
+    period = page.period
+    of_time = (period.text, format_instant(period.since), format_instant(period.until), period.timezone)
+    lines = [
+        (
+            *(
+                "" if cell is None else defused(cell) if isinstance(cell, str) else _value(column, cell)
+                for column, cell in zip(page.columns, row, strict=True)
+            ),
+            page.currency,
+            *of_time,
+            page.status,
+        )
+        for row in (*page.rows, *((page.total,) if page.total else ()))
+    ]
+    return csv_lines(header, lines)
+
+
+def _title(column: Column) -> str:
+    """With its unit."""
+    unit = {"hours": "_hours", "percent": "_percent"}.get(column.kind, "")
+    return column.name if column.name.endswith(unit) else column.name + unit
+
+
+def json_pieces(page: Page) -> Iterator[bytes]:
+    """For programs: money as in every JSON of Bursar, null where nobody knows."""
+    document: dict[str, object] = {
+        "report": page.kind,
+        "period": page.period.text,
+        "since": format_instant(page.period.since),
+        "until": format_instant(page.period.until),
+        "timezone": page.period.timezone,
+        "project": page.project,
+        "currency": page.currency,
+        "status": page.status,
+        "rows": [_object(page, row) for row in page.rows],
+        "total": _object(page, page.total) if page.total else None,
+        "notes": list(page.notes),
+    }
+    yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _object(page: Page, row: Sequence[Cell]) -> dict[str, object]:
+    return {_title(column): _json(page, column, cell) for column, cell in zip(page.columns, row, strict=True)}
+
+
+def _json(page: Page, column: Column, cell: Cell) -> object:
+    if cell is None or isinstance(cell, str) or column.kind == "count":
+        return cell
+    if column.kind == "money":
+        return {"amount": format_nanos(cell), "currency": page.currency}
+    return cell / 10_000 if column.kind == "percent" else cell / HOUR_US
+
+
+FORMATS = {"text": text_pieces, "csv": csv_pieces, "json": json_pieces}

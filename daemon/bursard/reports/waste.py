@@ -1,0 +1,127 @@
+"""Where the money of a period went: what was of use, what was not, and what the books cannot tell.
+
+Why     categories that exclude each other and sum to what the nodes cost, to the nano, cannot hide anything.
+        What an attempt was good for is known by how it ended. Categories that need more than the books have
+        are named as not known: their money is within the others, and a 0 would say that there was none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from bursar.model import EndCause
+from bursard.reports.cost import ppm
+from bursard.reports.pages import Cell, Column, Page
+from bursard.reports.period import Period
+from bursard.state.documents import decode
+from bursard.store import ChargeFilter, Dim, JobFilter, Unposted, Views
+
+_PAGE: Final = 1_000
+MEANINGS: Final = {
+    "productive": "attempts that completed",
+    "in_progress": "attempts that have not ended",
+    "interrupted": "attempts that a preemption or a lost node ended: lost work is at most this",
+    "failed": "attempts that failed, did not start or met a limit",
+    "cancelled": "attempts that were cancelled",
+    "corrections": "of charges of before, booked in this period",
+    "unallocated": "nodes that were up, held by no job",
+    "down": "while the machine was down",
+    "unknown": "while nobody knew what the machine did",
+    "overhead": "rounding between shares and node cost",
+    "variance": "at prices in force, less at the prices that jobs were placed at",
+    "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
+}
+"""Categories that the books can tell, in order; each charge is of exactly one."""
+UNTOLD: Final = {
+    "queue_hold": "members that waited for the others of their gang",
+    "startup": "environments and containers until the program ran",
+    "data_stall": "devices that waited for data",
+    "checkpoint_io": "writing and reading checkpoints",
+    "recomputed": "work since the last checkpoint that was done again",
+    "held_idle": "devices that were held and did nothing",
+    "over_request": "CPUs and memory that were held and not used",
+    "unused_commitment": "commitments that were paid for and not used",
+}
+_BY_CAUSE: Final = {
+    EndCause.COMPLETED: "productive",
+    EndCause.CANCELLED: "cancelled",
+    EndCause.PREEMPTED: "interrupted",
+    EndCause.NODE_LOST: "interrupted",
+}
+_BY_KIND: Final = {"idle": "unallocated"}
+_COLUMNS: Final = (
+    Column("category"),
+    Column("cost", "money"),
+    Column("share", "percent"),
+    Column("means"),
+)
+
+Causes = Mapping[str, EndCause | None]
+
+
+def waste(
+    views: Views, period: Period, currency: str, unposted: Unposted, project: str, live: Causes
+) -> Page:
+    """The waste identity of a period. `live`: of every attempt in memory, how it ended; None: not yet."""
+    query = ChargeFilter(
+        since=period.since, until=period.until, project=project, kinds=("usage",) if project else ()
+    )
+    causes = dict(_ended(views, period.since)) | dict(live)
+    nanos = dict.fromkeys(MEANINGS, 0)
+    for part in views.charge_sums([Dim.KIND, Dim.CLASS, Dim.ATTEMPT, Dim.JOB], query, unposted):
+        kind, kept_as, attempt_id, job_id = map(str, part.keys)
+        if kind != "usage":
+            nanos[_BY_KIND.get(kind, kind)] += part.nanos
+        elif kept_as == "correction":
+            nanos["corrections"] += part.nanos
+        else:
+            if attempt_id not in causes:  # of a task, or one that ended before and was told late
+                causes |= dict(_of_job(views, job_id))
+            nanos[_category(causes.get(attempt_id))] += part.nanos
+    total = sum(nanos.values())
+    told = [name for name in MEANINGS if not project or name not in _OF_NODES or nanos[name]]
+    rows: list[tuple[Cell, ...]] = [
+        (name, nanos[name], ppm(nanos[name], total), MEANINGS[name]) for name in told
+    ]
+    rows += [(name, None, None, means) for name, means in UNTOLD.items()]
+    return Page(
+        kind="waste",
+        period=period,
+        currency=currency,
+        project=project,
+        columns=_COLUMNS,
+        rows=tuple(rows),
+        total=("total", total, ppm(total, total), "what jobs paid" if project else "what the nodes cost"),
+        notes=("What is not known is within the other rows; it is not 0.",),
+    )
+
+
+_OF_NODES: Final = ("unallocated", "down", "unknown", "overhead", "variance", "absorption")
+
+
+def _category(cause: EndCause | None) -> str:
+    return "in_progress" if cause is None else _BY_CAUSE.get(cause, "failed")
+
+
+def _ended(views: Views, since: int) -> Iterator[tuple[str, EndCause | None]]:
+    """How the attempts of jobs ended that ended since; those of tasks are looked up one by one."""
+    query = JobFilter(ended_since=since, limit=_PAGE)
+    while True:
+        page = views.jobs(query)
+        for row in page.rows:
+            yield from _of_document(row.document)
+        if page.next is None:
+            return
+        query = JobFilter(ended_since=since, limit=_PAGE, cursor=page.next)
+
+
+def _of_job(views: Views, job_id: str) -> Iterator[tuple[str, EndCause | None]]:
+    row = views.find_job(job_id)
+    if row is not None:
+        yield from _of_document(row.document)
+
+
+def _of_document(document: bytes) -> Iterator[tuple[str, EndCause | None]]:
+    for attempt in decode(document).attempts:
+        yield attempt.id, attempt.cause

@@ -1,0 +1,76 @@
+"""Reports that are one table: what each needs of the state, taken on the loop's thread, and how it is made.
+
+Why     the state changes under the hands of whoever reads it in a thread: what a report needs of it is copied
+        before, and the rest is asked of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from bursar.errors import InvalidRequest
+from bursard.engine import Engine
+from bursard.reports.budget_page import budget_page
+from bursard.reports.machines import idle, utilization
+from bursard.reports.pages import Page
+from bursard.reports.period import Period
+from bursard.reports.waste import waste
+from bursard.store import Unposted
+
+MakePage = Callable[[Unposted], Page]
+
+
+def page_maker(
+    page: MakePage, form: Callable[[Page], Iterator[bytes]]
+) -> Callable[[Unposted], Iterator[bytes]]:
+    """What makes the file of a page, in a form."""
+
+    def make(unposted: Unposted) -> Iterator[bytes]:
+        yield from form(page(unposted))
+
+    return make
+
+
+def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
+    """With by which close nothing of it changes any more."""
+    closed = next((one for one in engine.state.closed.all if period.until <= one.until), None)
+    return lambda unposted: replace(page(unposted), closed=closed)
+
+
+def _waste(engine: Engine, period: Period, project: str) -> MakePage:
+    views, currency = engine.views, engine.state.currency
+    live = {attempt.id: attempt.cause for job in engine.state.jobs.values() for attempt in job.attempts}
+    return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
+
+
+def _idle(engine: Engine, period: Period, project: str) -> MakePage:
+    _of_no_project("idle", project)
+    views, currency = engine.views, engine.state.currency
+    return _stamped(engine, period, lambda unposted: idle(views, period, currency, unposted))
+
+
+def _utilization(engine: Engine, period: Period, project: str) -> MakePage:
+    _of_no_project("utilization", project)
+    views, currency = engine.views, engine.state.currency
+    return _stamped(engine, period, lambda unposted: utilization(views, period, currency, unposted))
+
+
+def _budgets(engine: Engine, period: Period, project: str) -> MakePage:
+    found = budget_page(engine.state, period, engine.now(), project)
+    return lambda unposted: found
+
+
+def _of_no_project(kind: str, project: str) -> None:
+    if project:
+        raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
+
+
+REPORTS: Final[Mapping[str, Callable[[Engine, Period, str], MakePage]]] = {
+    "budgets": _budgets,
+    "idle": _idle,
+    "utilization": _utilization,
+    "waste": _waste,
+}
