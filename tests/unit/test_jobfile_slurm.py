@@ -266,6 +266,14 @@ def test_a_script_that_minds_whether_there_are_modules_goes_anywhere(body: str) 
     assert with_body((at("n1"),), body)[0].constraints == ()
 
 
+def test_a_script_that_says_what_to_do_without_modules_goes_anywhere_and_hears_of_it() -> None:
+    for nodes in (LMOD, LMOD[1:]):
+        spec, notes = with_body(nodes, "module load a 2>/dev/null || true")
+        assert (spec.constraints, notes) == ((), ["3 module runs only where the node has it"])
+    spec, notes = with_body(LMOD, "module purge || true\nmodule load a")
+    assert (spec.constraints, notes) == ((("modules", "*"),), ["4 module asks for nodes that have it"])
+
+
 def test_a_script_that_loads_modules_is_refused_where_no_node_that_it_may_run_on_has_them() -> None:
     for nodes, directives in ((LMOD[1:], ()), (LMOD, ("-p b",)), ((), ())):
         with pytest.raises(InvalidRequest) as caught:

@@ -35,7 +35,10 @@ NOTED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE),
 }
 """Commands that are said by line."""
-MODULES: Final = "the job asks for a node that has it; where none has, or the shell is no bash, it is refused"
+MODULES: Final = (
+    "the job asks for a node that has it; where none has, or the shell is no bash, it is refused; with "
+    "`|| true` behind it, it is noted"
+)
 """What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
 SHOWN_MAX: Final = 20
 _OF_EVERY_JOB: Final = OF_THE_NODE | {
@@ -81,7 +84,7 @@ def place_modules(
     if not _speaks_shell(first) or not any(name in content for name in modules.COMMANDS):
         return spec, []
     found = shell.scan(content)
-    runs = [(offset, name) for name in modules.COMMANDS if (offset := found.runs(name)) is not None]
+    runs = [pair for name in modules.COMMANDS for pair in _needing(content, found, name)]
     if not runs:
         return spec, []
     offset, name = min(runs)
@@ -96,6 +99,15 @@ def place_modules(
         faults.add_at(*place, f"{name} cannot run: {problem.message}")
         return spec, []
     return spec, [(place[0], f"{name} {said}")]
+
+
+def _needing(content: str, found: shell.Found, name: str) -> Iterator[tuple[int, str]]:
+    """Where a command is run by a script that does not say what to do without it, as `|| true` does."""
+    since = found.has.get(name, len(content))
+    for command in found.commands:
+        rest = content[command.offset :].partition("\n")[0]
+        if command.words_of(name) is not None and command.offset < since and "||" not in rest:
+            yield command.offset, name
 
 
 def _speaks_shell(first: str) -> bool:
