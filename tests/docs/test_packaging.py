@@ -32,9 +32,17 @@ def test_man_pages_and_completions_are_what_the_programs_say() -> None:
 def test_the_wheel_carries_them_where_man_and_the_shells_look() -> None:
     carried = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
     made = {str(path.relative_to(ROOT)) for path in (ROOT / "packaging").glob("*/*")}
-    assert set(carried) == made
+    assert set(carried) == made | {"docs/install.md"}
     assert carried["packaging/man/bursard.8"] == "share/man/man8/bursard.8"
     assert carried["packaging/completions/_bursar"] == "share/zsh/site-functions/_bursar"
+
+
+@pytest.mark.parametrize("unit", ["bursard.service", "bursar-agent.service"])
+def test_what_a_unit_names_as_its_documentation_is_carried_there(unit: str) -> None:
+    carried = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    named = re.findall(r"(?m)^Documentation=file://(\S+)$", (ROOT / "systemd" / unit).read_text())
+    assert named
+    assert set(named) <= {f"/opt/bursar/{path}" for path in carried.values()}
 
 
 def test_no_line_of_a_man_page_is_taken_for_a_command_of_roff() -> None:
