@@ -38,9 +38,9 @@ from bursard.fleet.testing import World
 from bursard.reports.budgets import BudgetView
 from bursard.reports.cost import CostRow
 from bursard.services.asked_cost import _row
-from bursard.services.money import _budget
+from bursard.services.budgets import _budget
 from bursard.services.views import _memory_share
-from bursard.state import Limits, MemberRecord, NodeRecord, image
+from bursard.state import Limits, MemberRecord, NodeRecord, State, image
 from bursard.store import schema
 
 CPU_MAX_US = 100 * 366 * DAY_US * 1024
@@ -183,7 +183,7 @@ def test_money_of_any_size_is_exact_on_the_wire(nanos: int) -> None:
 
 def test_a_budget_and_a_cost_of_ten_to_the_twelve_units_read_as_they_are() -> None:
     stands = (10**21, 7, 10**20, "KRW", 0, 0, 1)
-    wire = _budget(BudgetView("b", "project p", "month", "hard", "worst-case", *stands))
+    wire = _budget(State(), BudgetView("b", "project p", "month", "hard", "worst-case", *stands))
     shown, found = view.budget(wire), made.budget(wire)
     assert shown["limit"] == {"amount": "1000000000000.000000000", "currency": "KRW"}
     assert shown["available"]["amount"] == "899999999999.999999993"
