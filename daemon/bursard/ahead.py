@@ -194,6 +194,9 @@ class Ahead:
             return 0
         if queue.job_class.nodes != 1 or len(queue.job_class.options) != 1:
             return 0
+        aside = {budget for purse in plan.purses for budget, _ in purse.aside}
+        if not aside.isdisjoint(queue.job_class.budgets):
+            return 0  # the money that it would hold is another's
         # What stands in front of another queue keeps its turn.
         before = waiting[1][:2] if len(waiting) > 1 else None
         events = list(self._placements(queue, kind, before, pace.depth, now))

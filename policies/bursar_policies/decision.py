@@ -364,6 +364,7 @@ class Verdict(msgspec.Struct, frozen=True):
         option: the alternative it waits for, when it waits for room.
         starts: how many starts of this plan came before it: what they took was not there for it.
         claimed: money was already set aside for the reserved job.
+        purses: how many of `Plan.purses` came before it.
         position: of the job that it stopped first.
         from_hold_us: it stops the jobs of the queue that hold for at least so long; 0: all that are left.
         shorter: what stops the others, when there are any.
@@ -380,6 +381,7 @@ class Verdict(msgspec.Struct, frozen=True):
     position: int = 0
     from_hold_us: int = 0
     shorter: Verdict | None = None
+    purses: int = 0
 
     def of(self, hold_us: int) -> Verdict:
         """The one that stops a job that holds for so long."""
@@ -387,6 +389,17 @@ class Verdict(msgspec.Struct, frozen=True):
         while verdict.shorter is not None and hold_us < verdict.from_hold_us:
             verdict = verdict.shorter
         return verdict
+
+
+class Purse(msgspec.Struct, frozen=True):
+    """Money set aside for a job that waits until others give back what they hold of a budget.
+
+    Attributes:
+        aside: (budget, nanos), what there was of what it needs.
+    """
+
+    job_id: str
+    aside: tuple[tuple[str, int], ...]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -402,6 +415,7 @@ class Plan(msgspec.Struct, frozen=True):
             was not worked out (`explain` always does).
         reserved_nanos: set aside for it in each of `reserved_budgets` from then on.
         considered: jobs looked at.
+        purses: money set aside for jobs that wait for more of it: for the first of each budget.
     """
 
     version: int
@@ -415,6 +429,7 @@ class Plan(msgspec.Struct, frozen=True):
     reserved_nanos: int = 0
     reserved_budgets: tuple[str, ...] = ()
     considered: int = 0
+    purses: tuple[Purse, ...] = ()
 
     @property
     def actions(self) -> Iterator[Action]:

@@ -99,6 +99,7 @@ def ranked(draw: st.DrawFn) -> Snapshot:
 def agree(world: Snapshot, answer: Plan) -> None:
     right = Reference(world, NOW)
     assert started(answer) == right.starts
+    assert {name: (one.job_id, nanos) for one in answer.purses for name, nanos in one.aside} == right.asides
     told = waiting(world, answer)
     assert set(told) == set(right.waiting)
     if answer.reserved_at:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bursar.model import ReasonCode
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Snapshot
 from bursar_policies.filters import FILTERS, Ask
@@ -24,9 +25,15 @@ from bursar_policies.rankers import ONE, SHARE_ONE, standings
 from bursar_policies.rankers.doublings import doublings
 from bursar_policies.scorers import NodeState, scorers_for
 from bursard.scheduler import devices
-from bursard.scheduler.admit import Admitted, Rooms, limits_money
+from bursard.scheduler.admit import Admitted, Refusal, Rooms, limits_money
 from bursard.scheduler.pricing import share_rates
 
+HOPE = (
+    ReasonCode.BUDGET_COMMITTED,
+    ReasonCode.PRICE_CAP_EXCEEDED,
+    ReasonCode.BUDGET_EXHAUSTED,
+    ReasonCode.MISCONFIGURED,
+)
 Held = tuple[tuple[int, int], ...]
 
 
@@ -79,6 +86,7 @@ class Reference:
         self.starts: list[Started] = []
         self.waiting: dict[str, str] = {}
         self.claim: Claim | None = None
+        self.asides: dict[str, tuple[str, int]] = {}
         rows = range(len(self.nodes.ids))
         order = sorted(rows, key=lambda row: self.nodes.names[row])
         place = [order.index(row) for row in rows]
@@ -116,17 +124,19 @@ class Reference:
     def attempt(self, job_id: str, job_class: JobClass) -> None:
         """Start it, or note what stops it."""
         choice = self.choose(job_class, self.free)
+        claim = self.claim
         if choice is None:
             self.waiting[job_id] = self.why(job_class)
-            if self.waiting[job_id] == "room" and self.claim is None:
+            if self.waiting[job_id] == "room" and claim is None:
                 self.reserve(job_id, job_class)
+            self.set_aside(job_id, job_class)
             return
-        claim = self.claim
         long = claim is not None and self.now + choice[2].hold_us > claim.at
         if claim is not None and long:
             choice = self.choose(job_class, [self.beside(state, claim) for state in self.free])
             if choice is None:
                 self.waiting[job_id] = "claim"
+                self.set_aside(job_id, job_class)
                 return
         self.start(job_id, job_class, *choice, long)
 
@@ -237,6 +247,39 @@ class Reference:
                 return "room"
             refused = True
         return "money" if refused else "fault"
+
+    def set_aside(self, job_id: str, job_class: JobClass) -> None:
+        """Money of a job that has room, beside the claim where it outlives that, but is refused because
+        others hold the money: of each of its budgets as much as there is of what it needs, unless somebody
+        before it waits for one of them, or one cannot pay in this period whoever gives back what.
+        """
+        claim, free, refusals = self.claim, self.free, []
+        if claim is not None and claim.job_id != job_id and self.now + job_class.hold_us > claim.at:
+            free = [self.beside(state, claim) for state in free]
+        for option, request in enumerate(job_class.options):
+            places = sorted(self.places(job_class, request, free))[: job_class.nodes]
+            if len(places) == job_class.nodes:
+                unknown = any(place.price[0] for place in places)
+                answer = self.rooms.admit(
+                    job_class, -1 if unknown else sum(place.price[1] for place in places)
+                )
+                if isinstance(answer, Refusal):
+                    refusals.append((HOPE.index(answer.code), option, answer))
+        if not refusals or min(refusals)[2].code is not ReasonCode.BUDGET_COMMITTED:
+            return
+        refusal, budgets = min(refusals)[2], self.rooms.budgets
+        pays = all(
+            name in budgets
+            and budgets[name].limit_nanos - budgets[name].settled_nanos >= refusal.needed_nanos
+            for name in job_class.budgets
+        )
+        if not pays or any(name in self.asides for name in job_class.budgets):
+            return
+        own_cap = bool(budgets[refusal.budget].array)
+        for budget in (refusal.budget,) if own_cap else job_class.budgets:
+            nanos = min(refusal.needed_nanos, max(self.rooms.room_nanos(budget), 0))
+            self.asides[budget] = (job_id, nanos)
+            self.rooms.promise((budget,), nanos)
 
     # --- the claim
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bursar.model import ReasonCode
 from bursar.money import AMOUNT_MAX
-from bursar_policies.decision import BudgetRoom, JobClass
+from bursar_policies.decision import BudgetRoom, JobClass, Purse
 from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, longest_hold_us, worst_hold
 
 
@@ -42,6 +42,7 @@ class Rooms:
         self.budgets = budgets
         self.currency = currency
         self._promised: dict[str, int] = {}
+        self._aside: dict[str, tuple[str, int]] = {}
         self._left: dict[str, int] = {}
 
     def room_nanos(self, budget: str) -> int:
@@ -61,6 +62,39 @@ class Rooms:
             self._promised[budget] = self._promised.get(budget, 0) + nanos
             if budget in self._left:
                 self._left[budget] -= nanos
+
+    def purse(self, job_id: str, job_class: JobClass, refusal: Refusal) -> Purse | None:
+        """What is to be set aside for a job that others' holds keep from starting, so that nobody behind it
+        takes the money first: as much as there is of what it needs, in each of its budgets. None when its
+        time has not come: another waits for one of these before it, or one cannot pay in this period.
+
+        A task that its array's own cap keeps waiting takes nothing from others: of that cap alone.
+        """
+        if refusal.code is not ReasonCode.BUDGET_COMMITTED:
+            return None
+        short, needed = refusal.budget, refusal.needed_nanos
+        known = [name for name in job_class.budgets if name in self.budgets]
+        rooms = [self.budgets[name] for name in known]
+        if any(name in self._aside for name in known) or len(known) < len(job_class.budgets):
+            return None
+        if any(room.limit_nanos - room.settled_nanos < needed for room in rooms):
+            return None
+        names = [short] if self.budgets[short].array else known
+        return Purse(job_id, tuple((name, min(needed, max(self.room_nanos(name), 0))) for name in names))
+
+    def set_aside(self, purse: Purse) -> None:
+        """Spend room on it."""
+        for budget, nanos in purse.aside:
+            self._aside[budget] = (purse.job_id, nanos)
+            self.promise((budget,), nanos)
+
+    def aside(self, budget: str) -> tuple[str, int]:
+        """(the job that waits for more of it first, what is set aside for that), ("", 0) for nobody."""
+        return self._aside.get(budget, ("", 0))
+
+    def aside_for(self, job_id: str) -> dict[str, int]:
+        """By budget, what is set aside for one job."""
+        return {budget: nanos for budget, (whose, nanos) in self._aside.items() if whose == job_id}
 
     def admit(self, job_class: JobClass, rate_nanos_per_hour: int, limit_us: int = 0) -> Admitted | Refusal:
         """May a gang of this class start at this rate?
@@ -98,20 +132,35 @@ class Rooms:
         return Admitted(time_limit_us, hold_us, hold)
 
     def refused_from_us(self, job_class: JobClass, refusal: Refusal) -> int:
-        """Jobs of this class that hold for at least so long are refused as well, as long as no room is given
-        back and no place becomes cheaper. 0: all of them are.
+        """Jobs of this class that hold for at least so long are refused as well and for the same reason, as
+        long as no room is given back and no place becomes cheaper. 0: all of them are. Nor is anything to be
+        set aside for them if nothing is for this one.
         """
         rate, overhead_us = refusal.rate_nanos_per_hour, job_class.hold_us - job_class.time_limit_us
         if refusal.code is ReasonCode.PRICE_CAP_EXCEEDED or not rate:
             return 0
         if refusal.budget:
-            room = self.room_nanos(refusal.budget) if refusal.budget in self.budgets else -1
-            return longest_hold_us(rate, room) + 1 if room >= 0 else 0
+            if refusal.budget not in self.budgets:
+                return 0
+            unspent = {
+                name: room.limit_nanos - room.settled_nanos
+                for name in job_class.budgets
+                if (room := self.budgets.get(name)) is not None
+            }
+            if refusal.code is ReasonCode.BUDGET_EXHAUSTED:
+                return _longer_than(rate, unspent[refusal.budget])
+            never = [_longer_than(rate, left) for left in unspent.values() if left < refusal.needed_nanos]
+            return max(_longer_than(rate, self.room_nanos(refusal.budget)), min(never, default=0))
         if refusal.code is ReasonCode.MISCONFIGURED:
             return longest_hold_us(rate, AMOUNT_MAX) + 1
         if job_class.max_cost_nanos < 0:
             return 0
         return max(longest_hold_us(rate, job_class.max_cost_nanos), overhead_us) + 1
+
+
+def _longer_than(rate_nanos_per_hour: int, nanos: int) -> int:
+    """The shortest hold that so much does not pay for."""
+    return longest_hold_us(rate_nanos_per_hour, nanos) + 1 if nanos >= 0 else 0
 
 
 def limits_money(job_class: JobClass) -> bool:

@@ -73,7 +73,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         reason=NOTHING if starts else _reason(snapshot, result, index),
         counts=_counts(planner.world, table),
         nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
-        budgets=_budgets(job_class, planner, table),
+        budgets=_budgets(job_class, planner, table, job_id),
         ahead=tuple(ahead[:AHEAD_SHOWN]),
         ahead_total=len(ahead),
         holders=_holders(snapshot, table),
@@ -225,13 +225,15 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
     return NodeVerdict(name, False, "gpus", detail)
 
 
-def _budgets(job_class: JobClass, planner: Planner, table: Table) -> tuple[BudgetVerdict, ...]:
-    """Each hard budget's room against the hold at the cheapest place."""
+def _budgets(job_class: JobClass, planner: Planner, table: Table, job_id: str) -> tuple[BudgetVerdict, ...]:
+    """Each hard budget's room, what is set aside for this very job in it, against the hold at the cheapest
+    place.
+    """
     rate = max(table.cheapest_rate(job_class.nodes), 0)
     needed = cumulative(rate, job_class.hold_us)
-    budgets = planner.snapshot.budgets
+    budgets, own = planner.snapshot.budgets, planner.rooms.aside_for(job_id)
     return tuple(
-        BudgetVerdict(budgets[name], needed, needed <= planner.rooms.room_nanos(name))
+        BudgetVerdict(budgets[name], needed, needed <= planner.rooms.room_nanos(name) + own.get(name, 0))
         for name in job_class.budgets
         if name in budgets
     )

@@ -87,7 +87,7 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     left = rooms.room_nanos(refusal.budget)
     cash = room.currency
     needed, limit = refusal.needed_nanos, room.limit_nanos
-    facts = (
+    facts: tuple[tuple[str, str], ...] = (
         ("budget", room.name),
         ("currency", cash),
         ("limit", str(limit)),
@@ -98,10 +98,18 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
         ("renews_at", str(room.renews_at)),
     )
+    ahead, aside = rooms.aside(room.name)
+    if ahead:
+        facts = (*facts, ("ahead", ahead), ("set_aside", str(aside)))
     message = (
         f"budget {room.name} has {text.money(left, cash)} left of {text.money(limit, cash)} "
         f"({text.money(room.settled_nanos, cash)} settled, {text.money(held, cash)} held); this job "
         f"needs {text.money(needed, cash)} for {text.duration(job_class.hold_us)} at most"
+        + (
+            f"; of what is held {text.money(aside, cash)} is set aside for job {ahead}, which is ahead"
+            if ahead
+            else ""
+        )
     )
     return Reason(refusal.code, message, _budget_remedy(job_class, refusal, rooms), facts)
 

@@ -18,6 +18,7 @@ from bursar_policies.decision import (
     Action,
     Placement,
     Plan,
+    Purse,
     Snapshot,
     Start,
     Verdict,
@@ -93,6 +94,7 @@ class Planner:
         self.groups: list[tuple[Action, ...]] = []
         self.reservation: Reservation | None = None
         self.considered = 0
+        self.purses: list[Purse] = []
         self._heads: list[_Head] = []
         rules = snapshot.priority
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
@@ -142,6 +144,7 @@ class Planner:
             reserved_nanos=claim.hold_nanos if claim else 0,
             reserved_budgets=budgets,
             considered=self.considered,
+            purses=tuple(self.purses),
         )
 
     def attempt(self, lane: Lane) -> Verdict | None:
@@ -157,7 +160,9 @@ class Planner:
             self._reserve(lane.key(lane.position))
             answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
         if isinstance(answer, gang.NoChoice):
-            return self._wait(lane, answer)
+            verdict = self._wait(lane, answer)
+            self._set_aside(lane, answer.refusals)
+            return verdict
         reservation, gpus = self.reservation, self.world.free.gpus
         if (
             reservation is None
@@ -168,13 +173,13 @@ class Planner:
             self._start(lane, answer, members)
             return None
 
-        def spared(table: Table, count: int) -> list[int]:
-            return reservation.best(self.world, table, count)
-
-        answer = gang.choose(tables, job_class, self.rooms, spared, limit_us)
+        answer = gang.choose(tables, job_class, self.rooms, self._spared(reservation), limit_us)
         if isinstance(answer, gang.NoChoice):
             gap_us = reservation.at - self.now
-            return self._verdict(lane, "claim", max(gap_us + 1, self._refused_from_us(lane, answer.refusals)))
+            from_us = max(gap_us + 1, self._refused_from_us(lane, answer.refusals))
+            verdict = self._verdict(lane, "claim", from_us)
+            self._set_aside(lane, answer.refusals)
+            return verdict
         usable = {row: list(reservation.usable(self.world.free, row).gpus) for row in answer.rows}
         members = gang.place(self.world.nodes, answer, usable.__getitem__)
         self._start(lane, answer, members)
@@ -262,6 +267,31 @@ class Planner:
         option, refusal = min(refusals, key=lambda entry: (_HOPE.index(entry[1].code), entry[0]))
         return self._verdict(lane, "money", from_us, option, refusal)
 
+    def _set_aside(self, lane: Lane, refusals: Sequence[tuple[int, Refusal]]) -> None:
+        """A claim on money, which nobody behind may take: of a job that has room for an alternative that is
+        refused for what others hold. Of all such jobs the first in each budget has one.
+
+        What the claim on nodes would stop has none: more money would not start it.
+        """
+        if not any(refusal.code is ReasonCode.BUDGET_COMMITTED for _, refusal in refusals):
+            return
+        if self._heads and self.reservation is None:
+            rank, order = lane.key(lane.position)
+            self._reserve((rank, order + 1))
+        claim = self.reservation
+        if claim is not None and claim.job_id != lane.job_id and self.now + lane.hold_us > claim.at:
+            answer = gang.choose(lane.tables, lane.job_class, self.rooms, self._spared(claim), lane.limit_us)
+            refusals = answer.refusals if isinstance(answer, gang.NoChoice) else ()
+        best = min(refusals, key=lambda one: (_HOPE.index(one[1].code), one[0]), default=None)
+        purse = None if best is None else self.rooms.purse(lane.job_id, lane.job_class, best[1])
+        if purse is not None:
+            self.purses.append(purse)
+            self.rooms.set_aside(purse)
+
+    def _spared(self, claim: Reservation) -> gang.Best:
+        """The best of what a claim leaves."""
+        return lambda table, count: claim.best(self.world, table, count)
+
     def _refused_from_us(self, lane: Lane, refusals: Sequence[tuple[int, Refusal]]) -> int:
         """Jobs of the lane that hold for so long are refused every one of these as well."""
         if not refusals:
@@ -276,6 +306,7 @@ class Planner:
             blocked_by=blocked_by,
             starts=len(self.groups),
             claimed=self.reservation is not None,
+            purses=len(self.purses),
             option=option,
             position=lane.row(lane.position),
             from_hold_us=from_us,

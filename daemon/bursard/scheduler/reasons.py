@@ -59,6 +59,8 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
             rooms.promise(start.budgets, start.hold_nanos)
         if verdict.claimed:
             rooms.promise(plan.reserved_budgets, plan.reserved_nanos)
+        for purse in plan.purses[: verdict.purses]:
+            rooms.set_aside(purse)
         refusal = Refusal(verdict.code, verdict.budget, verdict.needed_nanos, verdict.rate_nanos_per_hour)
         return refused(job_class, refusal, rooms)
     asked = [Candidates(ask, snapshot.nodes) for ask in asks_of(job_class)]
