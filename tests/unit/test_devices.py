@@ -279,7 +279,12 @@ def test_an_end_is_told_with_the_energy_of_its_devices_and_at_once_without_any(n
         devices = node.agent()
         told: list[s.Event] = []
         runner = SimpleNamespace(read_last_progress=lambda *key: None)
-        members = Members(runner, node.state, None, "boot", told.append, devices)  # type: ignore[arg-type]
+
+        async def look() -> None:
+            """Not for an end that was the job's own."""
+            raise AssertionError
+
+        members = Members(runner, node.state, None, "boot", told.append, devices, look)  # type: ignore[arg-type]
         devices.assigned(A, ((0, 1000),))
         members.heard(Started(*A, pid=5, start_boot_us=1))
         members.heard(Started(*B, pid=6, start_boot_us=1))

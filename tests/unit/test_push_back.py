@@ -12,24 +12,28 @@ import pytest
 from bursard.access.rules import METHODS
 from bursard.services.access import AccessService
 from bursard.services.jobs import JobsService
+from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
 from bursard.services.policies import PoliciesService
 
 SERVICES = {
     "Jobs": JobsService, "Nodes": NodesService, "Policies": PoliciesService, "Access": AccessService,
+    "Money": MoneyService,
 }  # fmt: skip
 CHANGES = {
     "Jobs": {"Submit", "Cancel", "Hold", "Release", "Requeue", "Update"},
     "Nodes": {"Drain", "Cordon", "Resume", "Remove", "Token", "RevokeTokens"},
     "Policies": {"Apply", "Delete"},
     "Access": {"Grant", "Revoke", "SetSecret", "RemoveSecret"},
+    "Money": {"Correct", "ClosePeriod", "GrantBudget", "TransferBudget"},
 }
 """Streams of submissions wait for each of their requests."""
 OTHERS = {
     "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs"},
-    "Nodes": {"List", "Get", "Top", "Tokens"},
+    "Nodes": {"List", "Get", "Top", "Tokens", "SlurmNames"},
     "Policies": {"Check", "List", "Get"},
     "Access": {"Grants", "Secrets"},
+    "Money": {"Cost", "Budgets", "Prices", "ExplainPrice", "Periods", "Report"},
 }
 
 

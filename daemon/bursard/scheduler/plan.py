@@ -256,7 +256,8 @@ class Planner:
             verdict = self.rooms.admit(job_class, table.cheapest_rate(nodes), limit_us)
             if isinstance(verdict, Admitted):
                 from_us = self._refused_from_us(lane, answer.refusals)
-                if self.reservation is None and table.usable_count >= nodes:
+                # Its place to come may be one of another alternative, which is for the claim to find out.
+                if self.reservation is None and any(one.usable_count >= nodes for one in lane.tables):
                     head = _Head(lane.key(lane.position), lane.index, lane.position, from_us)
                     heapq.heappush(self._heads, head)
                 return self._verdict(lane, "room", from_us, option)
