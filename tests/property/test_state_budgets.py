@@ -218,7 +218,14 @@ def nobody_leaves(self: Ledger, budget: str, but: object = ()) -> list[Transacti
     return []
 
 
+def gives_to_nobody(
+    self: Ledger, budget: str, period_start: int, to: str, to_period: int, nanos: int
+) -> Transaction:
+    return self.grant(budget, period_start, -nanos)
+
+
 FAULTS = [
+    pytest.param(Ledger, "transfer", gives_to_nobody, "second book: what was given|B7", id="a gift is lost"),
     pytest.param(Ledger, "close", nobody_leaves, "B5|B1", id="who is covered no more pays on"),
     pytest.param(policies, "by_marks", lambda state: {}, "B5", id="who runs does not pay"),
     pytest.param(BudgetTable, "put", put_moves_the_period, "B1", id="a document leaves holds behind"),
