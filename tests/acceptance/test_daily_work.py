@@ -137,7 +137,8 @@ def test_the_higher_priority_goes_first_and_backfill_does_not_delay_it(shared_cl
         "--nodes", "2", "--cpus", "1", "--priority", "high", "--time-limit", "9s", "--", "sleep", "0.1"
     )
     assert shared_cluster.show(low)["reason"]["code"] in ("BehindHigherPriority", "WaitingForResources")
-    assert high in shared_cluster.run("explain", low).stdout, "who is ahead is named"
+    number = shared_cluster.show(high)["number"]
+    assert f"ahead of it: {number}\n" in shared_cluster.run("explain", low).stdout, "who is ahead is named"
     gate.open()
     first, second = shared_cluster.ended(high), shared_cluster.ended(low)
     assert first["started_at"] < second["started_at"]
