@@ -32,6 +32,15 @@ def shared_cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     return make_cluster(2)
 
 
+@pytest.fixture(autouse=True)
+def no_gate_stays_closed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed leaves nothing waiting in the cluster that it shares: others would fail for it."""
+    shared = request.getfixturevalue("shared_cluster") if "shared_cluster" in request.fixturenames else None
+    yield
+    for gate in shared.gates if shared is not None else ():
+        gate.open()
+
+
 @pytest.fixture(scope="module")
 def own_cluster(make_cluster: Callable[..., Cluster]) -> Iterator[Cluster]:
     """Two agents, for one module whose sums or crashes would disturb others."""

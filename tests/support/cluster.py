@@ -76,6 +76,7 @@ class Cluster:
         self.work = self.home / "w"
         self.work.mkdir()
         self.agents, self.flags = agents, flags
+        self.gates: list[Gate] = []
         self.before: tuple[str, ...] = ()
         """Words before each command, such as those of `setpriv`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("BURSAR") and k != "NO_COLOR"}
@@ -135,7 +136,9 @@ class Cluster:
 
     def gate(self) -> Gate:
         """A new gate, closed."""
-        return Gate(self.home / f"gate-{next(self._gates)}")
+        made = Gate(self.home / f"gate-{next(self._gates)}")
+        self.gates.append(made)
+        return made
 
     def show(self, job: str) -> Any:
         return self.ask("show", job)
