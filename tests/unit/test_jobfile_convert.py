@@ -197,6 +197,7 @@ def test_skypilot() -> None:
     assert spec.script.startswith("export SKYPILOT_NODE_RANK=$BURSAR_NODE_RANK")
     assert spec.script.endswith("echo $SKYPILOT_NODE_RANK\n")
     assert set(notes) == {9, 12, 13, 14}
+    assert job(SKY.replace("SKYPILOT_", "MY_"))[0].script == "echo $MY_NODE_RANK\n"
     assert notes[14].startswith("file_mounts has no equal: copy or mount it in setup")
 
 

@@ -217,6 +217,7 @@ def test_an_agent_that_ends_while_its_launcher_starts_leaves_none(
         return [int(pid) for pid in started.read_text().split()]
 
     launcher, below = asyncio.run(story())
+    assert (tmp_path / "launcher.log").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ChildProcessError):
         os.waitpid(launcher, 0)
     assert (stat_fields(below) or "Z")[0] == "Z"  # whoever takes orphans may not have reaped it yet

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from money_daemon import BUDGET, COST_MODEL, Daemon, in_a_daemon
+from msgspec.structs import replace
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest, NotBuilt
@@ -223,6 +224,9 @@ def test_a_page_says_the_same_in_every_form_and_defuses_what_a_spreadsheet_would
         "",
         "A note.",
     ]
+    alone = b"".join(text_pieces(replace(SHOWN, total=()))).decode()
+    assert [line.split(" ")[0] for line in alone.splitlines()[2:5]] == ["category", "=cmd", "held?idle"]
+    assert "total" not in alone
     lines = list(csv.DictReader(io.StringIO(b"".join(csv_pieces(SHOWN)).decode())))
     assert lines[0] == {
         "category": "'=cmd", "cost": "0.000000005", "time_hours": "1.000", "share_percent": "33.3333",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bursar.errors import InvalidRequest
@@ -10,6 +11,7 @@ from bursar_policies.filters import matches
 from bursar_policies.scorers import Weights
 from bursard.scheduler import PlanCache, plan, reason_of, table
 from bursard.scheduler.testing import GIB, Node, columns, job_class, occupy, queue, request, snapshot
+from bursard.scheduler.world import World
 
 NOW = 1_767_225_600_000_000
 HOUR_US = 3_600_000_000
@@ -61,6 +63,15 @@ def test_the_best_node_is_not_the_one_that_could_be_best_before_it_was_scored(fe
     nodes.cpu_free[1] -= 1_000
     answer = plan(snapshot(nodes, queue(job_class(), (1, "x")), strategy="spread"), NOW)
     assert [start.members[0].node for start in answer.starts] == [1]
+
+
+def test_nodes_left_aside_for_one_question_are_there_for_the_next():
+    world = World(snapshot(columns([Node(name="a"), Node(name="b")]), queue(job_class(), (1, "x"))))
+    (asked,) = world.tables(job_class())
+    both = asked.best(world.packing, 2)
+    assert sorted(both) == [0, 1]
+    assert asked.best_but(world.packing, 2, np.array([0]), []) == [1]
+    assert asked.best(world.packing, 2) == both
 
 
 def test_equal_priority_goes_by_submission_across_queues():
