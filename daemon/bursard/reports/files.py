@@ -17,7 +17,7 @@ from decimal import Context, Decimal
 from itertools import islice
 from typing import Any
 
-from bursar.clock import SECOND_US
+from bursar.clock import HOUR_US, SECOND_US
 from bursard.reports.focus import Cell, Constant, Line
 from bursard.reports.focus_columns import INSTANTS, SCALES
 
@@ -61,6 +61,12 @@ def decimal_text(value: int, places: int) -> str:
     """A plain decimal with all its places."""
     digits = f"{abs(value):0{places + 1}d}"
     return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+def hours(us: int) -> str:
+    """Rounded, half away from 0: 2310.755 s are 0.642."""
+    size = (2000 * abs(us) + HOUR_US) // (2 * HOUR_US)
+    return decimal_text(-size if us < 0 else size, 3)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ import msgspec
 
 from bursar.clock import HOUR_US, format_instant
 from bursar.money import format_nanos
-from bursard.reports.files import csv_lines, defused
+from bursard.reports.files import csv_lines, decimal_text, defused, hours
 from bursard.reports.period import Period
 from bursard.state.periods import ClosedPeriod
 
@@ -91,12 +91,7 @@ def _value(column: Column, cell: str | int) -> str:
         return str(cell)
     if column.kind == "money":
         return format_nanos(cell)
-    if column.kind == "percent":
-        sign = "-" if cell < 0 else ""
-        return f"{sign}{abs(cell) // 10_000}.{abs(cell) % 10_000:04d}"
-    sign, size = "-" if cell < 0 else "", abs(cell)
-    thousandths = (2000 * size + HOUR_US) // (2 * HOUR_US)
-    return f"{sign}{thousandths // 1000}.{thousandths % 1000:03d}"
+    return decimal_text(cell, 4) if column.kind == "percent" else hours(cell)
 
 
 def csv_pieces(page: Page) -> Iterator[bytes]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from bursar.clock import HOUR_US, format_instant
+from bursar.clock import format_instant
 from bursar.money import format_nanos
 from bursar.words import plural
 from bursard.reports.adjusted import CORRECTION, LATE, Adjusted, adjusted, published_at
 from bursard.reports.control import facts_of, owed
 from bursard.reports.cost import CostRow, CostTable, fold
-from bursard.reports.files import csv_lines, defused
+from bursard.reports.files import csv_lines, defused, hours
 from bursard.reports.period import Period
 from bursard.reports.unpriced import unpriced_nanos
 from bursard.state.periods import ClosedPeriod
@@ -149,12 +149,6 @@ def _kind(found: Statement, kind: str) -> CostRow:
     return next((row for row in found.kinds.rows if row.keys == (kind,)), CostRow((kind,)))
 
 
-def _hours(us: int) -> str:
-    """Rounded, half up: 2310.755 s are 0.642."""
-    thousandths = (2000 * us + HOUR_US) // (2 * HOUR_US)
-    return f"{thousandths // 1000}.{thousandths % 1000:03d}"
-
-
 def text_pieces(found: Statement) -> Iterator[bytes]:
     """For people: amounts in full, since rounded ones would not add up."""
     of = f" for {found.project}" if found.project else ""
@@ -167,11 +161,11 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
         name = row.keys[0] or "(none)"
         mark = "  part of it at no known price" if row.unknown_us else ""
         lines.append(
-            f"{name:<{width}}  {row.jobs:>7}  {_hours(row.held_us):>12}  {format_nanos(row.nanos):>22}{mark}"
+            f"{name:<{width}}  {row.jobs:>7}  {hours(row.held_us):>12}  {format_nanos(row.nanos):>22}{mark}"
         )
     total = found.projects.total
     lines.append(
-        f"{'total':<{width}}  {total.jobs:>7}  {_hours(total.held_us):>12}  {format_nanos(total.nanos):>22}"
+        f"{'total':<{width}}  {total.jobs:>7}  {hours(total.held_us):>12}  {format_nanos(total.nanos):>22}"
     )
     if not found.project:
         lines.append("")
@@ -187,13 +181,13 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
             many = f"{found.left_out} node{'s' * (found.left_out > 1)}"
             lines += ["", f"Of {many} the facts do not tell: no price at any time, or gone."]
         if found.unpriced_us:
-            many = f"{_hours(found.unpriced_us)} node-hours"
+            many = f"{hours(found.unpriced_us)} node-hours"
             what = "at no known price are left out of the last two"
             lines += ["", f"{many} {what}."]
     lines += _adjusted_lines(found)
     unknown = found.kinds.total.unknown_us
     if unknown:
-        what = f"{_hours(unknown)} hours of shares and nodes have no known price"
+        what = f"{hours(unknown)} hours of shares and nodes have no known price"
         lines += ["", f"{what}; what they cost is unknown, not 0, and in no sum above."]
     yield ("\n".join(lines) + "\n").encode()
 
@@ -246,9 +240,9 @@ def csv_pieces(found: Statement) -> Iterator[bytes]:
     if not found.project:
         kinds = [kind for kind in _MEANINGS if kind != "usage"]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
-        hours = CostRow((), held_us=found.unpriced_us, unknown_us=found.unpriced_us)
-        about = f"{_hours(found.unpriced_us)} node-hours at no known price are not checked"
-        lines.append(_csv_line("left_out", "", hours, found.currency, about))
+        left_out = CostRow((), held_us=found.unpriced_us, unknown_us=found.unpriced_us)
+        about = f"{hours(found.unpriced_us)} node-hours at no known price are not checked"
+        lines.append(_csv_line("left_out", "", left_out, found.currency, about))
         lines.append(_csv_line("node_cost", "", found.kinds.total, found.currency))
     for one in found.adjusted:
         row = CostRow((), nanos=one.nanos, jobs=1)
