@@ -19,7 +19,7 @@ from bursard.events import Attribution, BudgetShift, ChargesCorrected, Corrected
 from bursard.ledger import Parts, amended
 from bursard.scheduler.text import money
 from bursard.state.core import State
-from bursard.state.decide.why import read_reason
+from bursard.state.decide.why import read_needed_reason
 
 CHARGES_MAX: Final = 5_000
 """Of one correction: some megabytes of log."""
@@ -82,13 +82,7 @@ class Target(msgspec.Struct, frozen=True):
 
 def check_reason(reason: str) -> str:
     """Why, as it is kept for ever. Raises `InvalidRequest`."""
-    text = read_reason(reason, REASON_MAX)
-    if not text:
-        raise InvalidRequest(
-            f"reason: say in 1 to {REASON_MAX} printable characters why; it is shown in the statement",
-            {"field": "reason"},
-        )
-    return text
+    return read_needed_reason(reason, REASON_MAX, "it is shown in the statement")
 
 
 def correct(

@@ -15,7 +15,7 @@ from bursard.events import BudgetGranted, BudgetTransferred
 from bursard.scheduler.text import money
 from bursard.state.budgets import BudgetRecord, limit_of
 from bursard.state.core import State
-from bursard.state.decide.why import read_reason
+from bursard.state.decide.why import read_needed_reason
 from bursard.state.given import Posting
 
 REASON_MAX: Final = 400
@@ -86,13 +86,7 @@ def find(state: State, name: str) -> BudgetRecord:
 
 
 def _why(reason: str) -> str:
-    text = read_reason(reason, REASON_MAX)
-    if not text:
-        raise InvalidRequest(
-            f"reason: say in 1 to {REASON_MAX} printable characters why; it is kept with the budget",
-            {"field": "reason"},
-        )
-    return text
+    return read_needed_reason(reason, REASON_MAX, "it is kept with the budget")
 
 
 def _check_amount(nanos: int) -> None:

@@ -29,3 +29,13 @@ def read_reason(text: str, length_max: int = REASON_MAX) -> str:
             f"reason: {quote(reason)} holds a character that cannot be printed", {"field": "reason"}
         )
     return reason
+
+
+def read_needed_reason(text: str, length_max: int, kept: str) -> str:
+    """The same where there must be one; `kept` says what becomes of it."""
+    reason = read_reason(text, length_max)
+    if not reason:
+        raise InvalidRequest(
+            f"reason: say in 1 to {length_max} printable characters why; {kept}", {"field": "reason"}
+        )
+    return reason
