@@ -355,6 +355,13 @@ _FORM_OPTION = click.option(
 _ZONE_OPTION = click.option("--timezone", default="", metavar="ZONE", help="Of the period.  [default: UTC]")
 
 
+def _page_options(command: Any) -> Any:
+    """Those of a report that is one table."""
+    for option in (_ZONE_OPTION, _FORM_OPTION, _OUT_OPTION, _PERIOD_OPTION):
+        command = option(command)
+    return command
+
+
 @report.command("focus")
 @_PERIOD_OPTION
 @click.option("--out", metavar="FILE", help=".csv or .parquet; else CSV to standard output.")
@@ -387,10 +394,7 @@ def report_statement(client: WireClient, period: str, out: str | None, form: str
 
 
 @report.command("waste")
-@_PERIOD_OPTION
-@_OUT_OPTION
-@_FORM_OPTION
-@_ZONE_OPTION
+@_page_options
 @click.option("--project", default="", help="This project and those below it.")
 @connected
 def report_waste(
@@ -406,10 +410,7 @@ def report_waste(
 
 
 @report.command("idle")
-@_PERIOD_OPTION
-@_OUT_OPTION
-@_FORM_OPTION
-@_ZONE_OPTION
+@_page_options
 @connected
 def report_idle(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
     """Write what no job held, by node and cause.
@@ -420,10 +421,7 @@ def report_idle(client: WireClient, period: str, out: str | None, form: str, tim
 
 
 @report.command("utilization")
-@_PERIOD_OPTION
-@_OUT_OPTION
-@_FORM_OPTION
-@_ZONE_OPTION
+@_page_options
 @connected
 def report_utilization(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
     """Write what part of each node jobs held, by what it cost.
@@ -434,10 +432,7 @@ def report_utilization(client: WireClient, period: str, out: str | None, form: s
 
 
 @report.command("budgets")
-@_PERIOD_OPTION
-@_OUT_OPTION
-@_FORM_OPTION
-@_ZONE_OPTION
+@_page_options
 @click.option("--project", default="", help="Budgets of this project and those below it.")
 @connected
 def report_budgets(
