@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -412,7 +413,7 @@ def test_a_required_argument_that_is_missing_is_named(client):
 def test_checked_does_not_look_into_what_is_made_on_the_way():
     class Door:
         @checked
-        def take(self, *, things: results.Mapping[str, int]) -> int:
+        def take(self, *, things: Mapping[str, int]) -> int:
             return len(things)
 
     assert Door().take(things={"a": 1}) == 1

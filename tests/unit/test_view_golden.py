@@ -35,7 +35,7 @@ def views() -> Iterator[tuple[str, Callable[..., Any], type[Message]]]:
     """Every public view of one message."""
     for name, function in inspect.getmembers(view, inspect.isfunction):
         wire = typing.get_type_hints(function).get("wire")
-        if function.__module__ == view.__name__ and not name.startswith("_") and wire is not None:
+        if function.__module__.startswith(view.__name__) and not name.startswith("_") and wire is not None:
             yield name, function, wire
 
 

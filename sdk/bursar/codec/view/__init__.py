@@ -1,0 +1,63 @@
+"""What is shown: wire messages as the JSON objects of the contract (section 4 and beside it).
+
+Owns    names, order and types of every field that programs read: money as decimal strings of nine
+        places, times as RFC 3339 with `Z`, durations as seconds in `*_s`, `null` for what is not known.
+Input   messages of `bursar.v1`. Output: plain dicts and lists that `json.dumps` takes. Pure.
+Why     the CLI, reports and other programs show the same thing in the same words, in one place.
+"""
+
+from __future__ import annotations
+
+from bursar.codec.view.books import budget, correction, cost, cost_row, policy, price, price_explanation
+from bursar.codec.view.jobs import (
+    attempt,
+    budget_after,
+    end,
+    explain,
+    job,
+    job_progress,
+    plan,
+    reason,
+    resources,
+)
+from bursar.codec.view.nodes import known_token, node, node_token, top
+from bursar.codec.view.readings import progress, sample
+from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
+from bursar.codec.view.server import event, findings, grant, secret, server
+
+__all__ = [
+    "DEFAULT_CURRENCY",
+    "View",
+    "attempt",
+    "budget",
+    "budget_after",
+    "correction",
+    "cost",
+    "cost_row",
+    "count",
+    "end",
+    "event",
+    "explain",
+    "findings",
+    "grant",
+    "instant",
+    "job",
+    "job_progress",
+    "known_token",
+    "money",
+    "node",
+    "node_token",
+    "plan",
+    "policy",
+    "price",
+    "price_explanation",
+    "progress",
+    "rate",
+    "reason",
+    "resources",
+    "sample",
+    "seconds",
+    "secret",
+    "server",
+    "top",
+]

@@ -1,0 +1,194 @@
+"""Budgets, costs, prices, corrections and policies, as they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bursar.codec.amounts import amount, exact
+from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
+from bursar.v1 import money_pb2
+
+
+def budget(wire: money_pb2.Budget) -> View:
+    """A budget in its current period. `available` is negative when real spend passed a soft limit."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    sums = {name: exact(wire, f"{name}_nanos") for name in ("limit", "settled", "held")}
+    sums["available"] = sums["limit"] - sums["settled"] - sums["held"]
+    parts = ("base_limit", "granted", "transferred", "carried_over")
+    return {
+        **{name: getattr(wire, name) for name in ("id", "name", "scope", "period", "enforcement", "hold")},
+        **{name: money(nanos, cash) for name, nanos in sums.items()},
+        **{name: money(amount(wire, name), cash) for name in parts},
+        "carry_over": wire.carry_over or None,
+        "postings": [_posting(one, cash) for one in wire.postings],
+        "currency": cash,
+        **{name: instant(getattr(wire, name)) for name in ("period_start", "period_end")},
+        **{name: list(getattr(wire, name)) for name in ("crossed_percent", "live_jobs")},
+        "version": wire.version,
+    }
+
+
+def _posting(wire: money_pb2.BudgetPosting, currency: str) -> View:
+    return {
+        "kind": wire.kind,
+        "amount": money(amount(wire, "amount"), currency),
+        "at": instant(wire.at),
+        **{name: getattr(wire, name) or None for name in ("by", "reason", "other")},
+        "other_period": instant(wire.other_period),
+    }
+
+
+def cost(wire: money_pb2.CostResponse, by: Sequence[str]) -> View:
+    """Cost rows with one field per dimension, and their total."""
+    cash, compared = wire.currency or DEFAULT_CURRENCY, bool(wire.before_until)
+    found: View = {
+        "by": list(by),
+        "period": wire.period,
+        "timezone": wire.timezone or "UTC",
+        "since": instant(wire.since),
+        "until": instant(wire.until),
+        "rows": [cost_row(row, by, cash, compared) for row in wire.rows],
+        "total": cost_row(wire.total, (), cash, compared),
+        "currency": cash,
+    }
+    if compared:
+        since, until = instant(wire.before_since), instant(wire.before_until)
+        found["compared_with"] = {"period": wire.before_period, "since": since, "until": until}
+    return found
+
+
+def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared: bool = False) -> View:
+    """One row: `cost` and its components; time without a known price is counted, not priced at 0.
+
+    `percent` is of the total; where a comparison was asked for, `change` is what the row is more than before.
+    """
+    found: View = {
+        **dict(zip(by, wire.keys, strict=False)),
+        "cost": money(exact(wire, "nanos"), currency),
+        "gpu_cost": money(exact(wire, "gpu_nanos"), currency),
+        "cpu_cost": money(exact(wire, "cpu_nanos"), currency),
+        "memory_cost": money(exact(wire, "memory_nanos"), currency),
+        "held_s": seconds(wire.held_us),
+        "gpu_s": seconds(wire.gpu_us),
+        "cpu_s": seconds(wire.cpu_us),
+        "unknown_price_s": seconds(wire.unknown_us),
+        "jobs": wire.jobs,
+        "percent": wire.share_ppm / 10_000 if wire.HasField("share_ppm") else None,
+    }
+    if wire.others:
+        found["others"] = wire.others
+    if compared:
+        nanos, before = exact(wire, "nanos"), exact(wire, "before_nanos")
+        found["before"] = money(before, currency)
+        found["change"] = money(nanos - before, currency)
+        found["change_percent"] = wire.change_ppm / 10_000 if wire.HasField("change_ppm") else None
+    return found
+
+
+def price(wire: money_pb2.Price) -> View:
+    """A price with its dates and source, and the machine it buys."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    per_gpu = wire.rate_per_gpu_nanos_per_hour
+    return {
+        "provider": wire.provider,
+        "region": wire.region,
+        "pool": wire.pool,
+        "instance_type": wire.instance_type,
+        "market": wire.market,
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
+        "rate_per_gpu_hour": money(per_gpu, cash) if wire.gpus and per_gpu >= 0 else None,
+        "gpus": wire.gpus,
+        "gpu_type": wire.gpu_type,
+        "gpu_memory_bytes": wire.gpu_memory_bytes,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+        "valid_from": instant(wire.valid_from),
+        "valid_until": instant(wire.valid_until),
+        "source": wire.source,
+        "price_id": wire.price_id,
+    }
+
+
+def correction(wire: money_pb2.CorrectResponse) -> View:
+    """What became of a correction, and which budgets follow."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    before, after = exact(wire, "before_nanos"), exact(wire, "after_nanos")
+    return {
+        "job": wire.job_id,
+        "charges": wire.charges,
+        "before": money(before, cash),
+        "after": money(after, cash),
+        "difference": money(after - before, cash),
+        "booked_at": instant(wire.booked_at),
+        "budgets": [
+            {
+                "budget": one.budget,
+                "period_start": instant(one.period_start),
+                "amount": money(exact(one, "nanos"), cash),
+            }
+            for one in wire.budgets
+        ],
+    }
+
+
+def price_explanation(wire: money_pb2.PriceExplanation) -> View:
+    """Every part of a price: rates of the whole machine, and of each GPU where it has some."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    rates = {
+        **{part.name: part.rate_nanos_per_hour for part in wire.parts},
+        "cost": wire.cost_nanos_per_hour,
+        "charge": wire.charge_nanos_per_hour,
+        "full_absorption": wire.full_absorption_nanos_per_hour,
+        "list": wire.list_nanos_per_hour,
+        "effective": wire.effective_nanos_per_hour,
+        "marginal": wire.marginal_nanos_per_hour,
+        "charge_gpu": wire.gpu_nanos_per_hour,
+        "charge_cpu": wire.cpu_nanos_per_hour,
+        "charge_memory": wire.memory_nanos_per_hour,
+    }
+    return {
+        "name": wire.name,
+        "pool": wire.pool,
+        "nodes": wire.nodes,
+        "gpus": wire.gpus,
+        "gpu_type": wire.gpu_type,
+        "rates": [
+            {
+                "rate": name,
+                "per_hour": rate(nanos, cash),
+                "per_gpu_hour": money(nanos // wire.gpus, cash) if wire.gpus and nanos >= 0 else None,
+            }
+            for name, nanos in rates.items()
+        ],
+        "sold": wire.sold_ppm / 1_000_000 if wire.sold_ppm >= 0 else None,
+        "price_id": wire.price_id,
+        "stable_id": wire.stable_id,
+        "source": wire.source,
+        "valid_from": instant(wire.valid_from),
+        "valid_until": instant(wire.valid_until),
+    }
+
+
+def policy(wire: money_pb2.Policy) -> View:
+    """One document with who applied it and when; `text` is null in lists, `opening` unless it opens one."""
+    opening = wire.opening
+    return {
+        "kind": wire.kind,
+        "name": wire.name,
+        "version": wire.version,
+        "change": wire.change or None,
+        "applied_at": instant(wire.applied_at),
+        "applied_by": wire.applied_by,
+        "effective_at": instant(wire.effective_at),
+        "problem": wire.problem or None,
+        "notes": list(wire.notes),
+        "opening": {
+            "since": instant(opening.since),
+            "settled": money(exact(opening, "settled_nanos"), opening.currency),
+            "held": money(exact(opening, "held_nanos"), opening.currency),
+            "attempts": opening.attempts,
+        }
+        if wire.HasField("opening")
+        else None,
+        "text": wire.text or None,
+    }

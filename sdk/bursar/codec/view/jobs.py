@@ -1,0 +1,296 @@
+"""Jobs, attempts, plans and explanations, as they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bursar.codec.amounts import exact
+from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
+from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
+from bursar.resources import MILLI
+from bursar.v1 import jobs_pb2, types_pb2
+
+
+def job(wire: types_pb2.Job) -> View:
+    """The job object of contract section 4."""
+    spec = wire.spec
+    cash = wire.currency or DEFAULT_CURRENCY
+    unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
+    return {
+        "id": wire.id,
+        "number": wire.number,
+        "name": spec.name,
+        "type": "job",
+        "state": wire.state,
+        "reason": reason(wire.reason),
+        "project": spec.project,
+        "user": wire.user,
+        "experiment": spec.experiment,
+        "model": spec.model,
+        "model_version": spec.model_version,
+        "labels": dict(sorted(spec.labels.items())),
+        "priority": spec.priority,
+        "preemptible": spec.preemptible,
+        "nodes": spec.nodes,
+        "launch": spec.launch or "per-node",
+        "resources": resources(spec.options),
+        "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
+        "deadline": None,
+        "begin_after": instant(spec.begin_after),
+        "submitted_at": instant(wire.submitted_at),
+        "started_at": instant(wire.started_at),
+        "finished_at": instant(wire.finished_at),
+        "elapsed_s": _elapsed_s(wire),
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "end": end(wire.end) if wire.HasField("end") else None,
+        "attempts": [attempt(each, cash) for each in wire.attempts],
+        "cost": {
+            "settled": money(exact(wire, "settled_nanos"), cash),
+            "accrued": money(max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos")), cash),
+            "held": money(exact(wire, "held_nanos"), cash),
+            "estimate_expected": rate(exact(wire, "estimate_expected_nanos"), cash),
+            "estimate_max": rate(exact(wire, "estimate_max_nanos"), cash),
+            "currency": cash,
+            "unknown": wire.cost_unknown,
+        },
+        "rate_per_hour": None if unpriced else rate(exact(wire, "rate_nanos_per_hour"), cash),
+        "max_cost": money(exact(spec, "max_cost_nanos"), spec.currency) if spec.max_cost_nanos else None,
+        "max_cost_per": spec.max_cost_per if spec.max_cost_nanos and spec.HasField("array") else None,
+        "budgets": [
+            {
+                "name": each.budget,
+                "held": money(exact(each, "held_nanos"), cash),
+                "settled": money(exact(each, "settled_nanos"), cash),
+            }
+            for each in wire.budgets
+        ],
+        "budgets_total": wire.budgets_total,
+        "array": _array(wire),
+        "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
+        "lineage": _lineage(wire),
+        "command": list(spec.command),
+        "redacted": wire.redacted,
+        "left_out": list(wire.left_out),
+        "secrets": list(spec.secrets),
+        "secret_files": list(spec.secret_files),
+        "workdir": spec.workdir,
+        "output_file": spec.output_file,
+        "error_file": spec.error_file,
+        "comment": spec.comment,
+        "simulated": wire.simulated,
+        "max_rss_bytes": wire.max_rss_bytes,
+        "cpu_s": seconds(wire.cpu_us),
+        "gpu_energy_joules": joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
+        "gpu_energy_source": wire.gpu_energy_source or None,
+        "progress": job_progress(wire, cash),
+        "progress_problem": wire.progress_problem or None,
+    }
+
+
+def job_progress(wire: types_pb2.Job, currency: str) -> View | None:
+    """How far the job says it has come, and what that has cost: of all attempts, lost work included."""
+    if not wire.HasField("progress"):
+        return None
+    told = wire.progress
+    cost = None if wire.cost_unknown else max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos"))
+    return {
+        **progress(told),
+        "cost_per_step": _per(cost, 1, told.step, currency),
+        "cost_per_million_samples": _per(cost, 1_000_000, told.samples, currency),
+        "cost_per_million_tokens": _per(cost, 1_000_000, told.tokens, currency),
+    }
+
+
+def _per(cost_nanos: int | None, amount: int, done: int, currency: str) -> View | None:
+    """Of so many steps, samples or tokens, at what all that were done have cost."""
+    return None if cost_nanos is None or not done else money(cost_nanos * amount // done, currency)
+
+
+def end(wire: types_pb2.End) -> View:
+    """How a job ended: contract section 10. `failed_tasks` is filled where one array is shown."""
+    return {
+        "cause": wire.cause,
+        "rank": wire.rank if wire.HasField("rank") else None,
+        **_status(wire),
+        "message": wire.message,
+        "remedy": wire.remedy or None,
+        "failed_tasks": [
+            {"index": each.index, "cause": each.cause, **_status(each), "message": each.message}
+            for each in wire.failed_tasks
+        ],
+        "failed_total": wire.failed_total,
+    }
+
+
+def _status(wire: types_pb2.End | types_pb2.FailedTask) -> View:
+    return {
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "signal": wire.signal or None,
+    }
+
+
+def reason(wire: types_pb2.Reason) -> View | None:
+    """The dominant reason; None when there is nothing to say."""
+    if not wire.code and not wire.message:
+        return None
+    return {
+        "code": wire.code,
+        "message": wire.message,
+        "remedy": wire.remedy,
+        "facts": dict(sorted(wire.facts.items())),
+    }
+
+
+def resources(options: Sequence[types_pb2.ResourceRequest]) -> View:
+    """What each node must give: the first alternative, and all of them when there are several."""
+    shown = [_option(each) for each in options] or [_option(types_pb2.ResourceRequest())]
+    return {**shown[0], "any_of": shown} if len(shown) > 1 else shown[0]
+
+
+def _option(wire: types_pb2.ResourceRequest) -> View:
+    gpus = wire.gpus
+    view: View = {
+        "gpus": count(gpus.count * (gpus.milli or MILLI)) if wire.HasField("gpus") else 0,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+    }
+    if wire.HasField("gpus"):
+        view["gpu_types"] = list(gpus.types)
+        view["gpu_memory_bytes"] = gpus.memory_bytes
+    return view
+
+
+def attempt(wire: types_pb2.Attempt, currency: str) -> View:
+    """One attempt with the nodes it holds or held, in rank order."""
+    return {
+        "id": wire.id,
+        "number": wire.number,
+        "state": wire.state,
+        "nodes": [{**_member(each, currency), **_live(each)} for each in sorted(wire.members, key=_rank)],
+        "started_at": instant(wire.started_at),
+        "finished_at": instant(wire.finished_at),
+        "elapsed_s": _elapsed_s(wire),
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "end_cause": wire.end_cause or None,
+        "message": wire.message,
+        "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
+        "placed_because": wire.why,
+        "wanted_time_limit_s": seconds(wire.wanted_time_limit_us) if wire.wanted_time_limit_us else None,
+        "limit_waits_for": list(wire.limit_waits_for),
+    }
+
+
+def _elapsed_s(wire: types_pb2.Job | types_pb2.Attempt) -> int | float | None:
+    """Seconds that were held and charged; None of what never began."""
+    return seconds(wire.elapsed_us) if wire.HasField("elapsed_us") else None
+
+
+def _rank(member: types_pb2.Member) -> int:
+    return member.rank
+
+
+def _member(wire: types_pb2.Member, currency: str) -> View:
+    return {
+        "node": wire.node,
+        "rank": wire.rank,
+        "devices": [share.index for share in wire.devices],
+        "gpus": count(sum(share.milli for share in wire.devices)),
+        "address": wire.address,
+        "cpus": count(wire.cpu_milli),
+        "memory_bytes": wire.memory_bytes,
+        "rate_per_hour": money(wire.rate_nanos_per_hour, currency) if wire.price_id else None,
+        "price_id": wire.price_id or None,
+        "held_s": seconds(wire.held_us),
+    }
+
+
+def _live(wire: types_pb2.Member) -> View:
+    """Since when a member runs, and what it does now: nothing of that where it does not run, or in lists."""
+    return {
+        "started_at": instant(wire.started_at),
+        "gpu_memory_share_bytes": wire.gpu_memory_share_bytes or None,
+        "sample": attempt_sample(wire.sample) if wire.HasField("sample") else None,
+        "gpu_samples": [gpu_sample(gpu) for gpu in wire.gpus],
+    }
+
+
+def _array(wire: types_pb2.Job) -> View | None:
+    if not wire.HasField("array"):
+        return None
+    return {
+        "size": wire.array.size,
+        "max_parallel": wire.array.max_parallel,
+        "counts": dict(sorted(wire.array.counts.items())),
+    }
+
+
+def _lineage(wire: types_pb2.Job) -> View:
+    if not wire.parent_id:
+        return {}
+    return {"array_job": wire.parent_id, "array_index": wire.array_index}
+
+
+def plan(wire: jobs_pb2.PlanResponse) -> View:
+    """Where it would go, what it would cost, what is left of the budgets, and when."""
+    cash = wire.currency or DEFAULT_CURRENCY
+    known = wire.rate_nanos_per_hour >= 0
+    return {
+        "starts_now": wire.starts_now,
+        "nodes": [_member(each, cash) for each in sorted(wire.members, key=_rank)],
+        "rate_per_hour": rate(exact(wire, "rate_nanos_per_hour"), cash),
+        "expected_cost": rate(exact(wire, "expected_nanos"), cash) if known else None,
+        "expected_basis": wire.expected_basis,
+        "worst_case_cost": money(exact(wire, "worst_case_nanos"), cash) if known else None,
+        "tasks": max(wire.tasks, 1),
+        "expected_cost_per_task": rate(exact(wire, "task_expected_nanos"), cash)
+        if known and wire.tasks
+        else None,
+        "worst_case_cost_per_task": money(exact(wire, "task_worst_case_nanos"), cash)
+        if known and wire.tasks
+        else None,
+        "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
+        "budgets": [budget_after(each, cash) for each in wire.budgets],
+        "reason": reason(wire.reason),
+        "expected_start_at": instant(wire.expected_start_at),
+        "placed_because": wire.why,
+        "limits_not_held": list(wire.limits_not_held),
+    }
+
+
+def budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> View:
+    """One budget and what would be left of it after the start; what is, where it does not start now."""
+    return _budget(wire, currency, "available_after")
+
+
+def _budget(wire: jobs_pb2.BudgetAfter, currency: str, left: str) -> View:
+    return {
+        "name": wire.budget,
+        "enforcement": "hard" if wire.hard else "soft",
+        "limit": money(exact(wire, "limit_nanos"), currency),
+        "settled": money(exact(wire, "settled_nanos"), currency),
+        "held": money(exact(wire, "held_nanos"), currency),
+        left: money(exact(wire, "room_after_nanos"), currency),
+        "renews_at": instant(wire.renews_at),
+    }
+
+
+def explain(wire: jobs_pb2.ExplainResponse) -> View:
+    """Why a job is where it is, and what would change it; budgets as they are before it takes any."""
+    cash = wire.job.currency or DEFAULT_CURRENCY
+    return {
+        "job": job(wire.job),
+        "reason": reason(wire.reason),
+        "nodes": [
+            {"node": each.node, "fits": each.fits, "why_not": each.why_not or None} for each in wire.nodes
+        ],
+        "ahead": list(wire.ahead),
+        "ahead_jobs": [{"id": each.id, "number": each.number, "name": each.name} for each in wire.ahead_jobs],
+        "ahead_total": wire.ahead_total,
+        "budgets": [_budget(each, cash, "available") for each in wire.budgets],
+        "expected_start_at": instant(wire.expected_start_at),
+        "suggestion": wire.suggestion or None,
+        "suggestion_rate_per_hour": rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
+        if wire.suggestion
+        else None,
+        "placed_because": wire.placed_because or None,
+    }

@@ -1,0 +1,82 @@
+"""Nodes, what they measured, and their tokens, as they are shown."""
+
+from __future__ import annotations
+
+from bursar.codec.view.jobs import job
+from bursar.codec.view.readings import sample
+from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, rate
+from bursar.v1 import nodes_pb2, types_pb2
+
+
+def node(wire: types_pb2.Node) -> View:
+    """A node: what it has, what is free, what it costs, how it is."""
+    facts = wire.facts
+    cash = wire.currency or DEFAULT_CURRENCY
+    free = {share.index: share.milli for share in wire.devices_free}
+    return {
+        "id": wire.id,
+        "name": facts.name,
+        "state": wire.state,
+        "reason": wire.reason or None,
+        "pool": facts.pool,
+        "provider": facts.provider,
+        "region": facts.region,
+        "zone": facts.zone,
+        "rack": facts.rack,
+        "instance_type": facts.instance_type,
+        "market": facts.market,
+        "labels": dict(sorted(facts.labels.items())),
+        "address": facts.address,
+        "limits": list(facts.limits),
+        "cpus": count(facts.cpu_milli),
+        "cpus_free": count(wire.cpu_free_milli),
+        "memory_bytes": facts.memory_bytes,
+        "memory_free_bytes": wire.memory_free_bytes,
+        "gpus": len(facts.devices),
+        "gpus_free": count(sum(free.values())),
+        "gpu_types": sorted({device.type for device in facts.devices}),
+        "simulated": any(device.simulated for device in facts.devices),
+        "devices": [
+            {
+                "index": device.index,
+                "uuid": device.uuid,
+                "type": device.type,
+                "memory_bytes": device.memory_bytes,
+                "simulated": device.simulated,
+                "free": count(free.get(device.index, 0)),
+            }
+            for device in facts.devices
+        ],
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
+        "price_id": wire.price_id or None,
+        "jobs": wire.jobs,
+        "last_seen_at": instant(wire.last_seen_at),
+        "agent_version": wire.agent_version,
+        "sample": sample(wire.sample) if wire.HasField("sample") else None,
+    }
+
+
+def top(wire: nodes_pb2.TopResponse) -> View:
+    """The live picture: nodes and live jobs."""
+    return {
+        "nodes": [node(each) for each in wire.nodes],
+        "jobs": [job(each) for each in wire.jobs],
+        "jobs_total": wire.jobs_total,
+        "nodes_total": wire.nodes_total,
+    }
+
+
+def node_token(wire: nodes_pb2.TokenResponse, name: str) -> View:
+    """A fresh enrolment secret."""
+    return {"node": name, "token": wire.token, "expires_at": instant(wire.expires_at)}
+
+
+def known_token(wire: nodes_pb2.NodeToken) -> View:
+    """A secret that is good now, without the secret."""
+    return {
+        "id": wire.id,
+        "node": wire.node,
+        "state": wire.state,
+        "issued_at": instant(wire.issued_at),
+        "expires_at": instant(wire.expires_at),
+    }

@@ -1,0 +1,106 @@
+"""What the clients answer with: frozen structs with money, instants and enums where a program wants them.
+
+Owns    names and types of every result of `bursar.Client` and `bursar.AsyncClient`. Amounts are `Money`,
+        instants `datetime` in UTC, durations `timedelta`; what is not known, or not yet, is None.
+Why     protobuf stays underneath: nobody should meet nanos, microseconds and -1 for "unknown" in a notebook.
+        `bursar.codec.results` makes them.
+"""
+
+from __future__ import annotations
+
+from bursar.results.base import Enforcement, Result
+from bursar.results.jobs import (
+    ArrayProgress,
+    Attempt,
+    AttemptState,
+    BudgetAfter,
+    End,
+    Explanation,
+    FailedTask,
+    Gpus,
+    Job,
+    JobBudget,
+    LogChunk,
+    NamedJob,
+    NodeVerdict,
+    Place,
+    Plan,
+    Progress,
+    Resources,
+    Submitted,
+    Why,
+)
+from bursar.results.money import (
+    BookPeriod,
+    Budget,
+    BudgetOpening,
+    BudgetPosting,
+    BudgetShift,
+    Correction,
+    Cost,
+    CostRow,
+    Policy,
+    Price,
+    PriceExplanation,
+)
+from bursar.results.nodes import (
+    Device,
+    GpuReading,
+    NewToken,
+    Node,
+    NodeState,
+    NodeToken,
+    Reading,
+    RemovedNode,
+    Top,
+)
+from bursar.results.server import Event, Finding, Grant, Secret, Server
+
+__all__ = [
+    "ArrayProgress",
+    "Attempt",
+    "AttemptState",
+    "BookPeriod",
+    "Budget",
+    "BudgetAfter",
+    "BudgetOpening",
+    "BudgetPosting",
+    "BudgetShift",
+    "Correction",
+    "Cost",
+    "CostRow",
+    "Device",
+    "End",
+    "Enforcement",
+    "Event",
+    "Explanation",
+    "FailedTask",
+    "Finding",
+    "GpuReading",
+    "Gpus",
+    "Grant",
+    "Job",
+    "JobBudget",
+    "LogChunk",
+    "NamedJob",
+    "NewToken",
+    "Node",
+    "NodeState",
+    "NodeToken",
+    "NodeVerdict",
+    "Place",
+    "Plan",
+    "Policy",
+    "Price",
+    "PriceExplanation",
+    "Progress",
+    "Reading",
+    "RemovedNode",
+    "Resources",
+    "Result",
+    "Secret",
+    "Server",
+    "Submitted",
+    "Top",
+    "Why",
+]

@@ -1,0 +1,126 @@
+"""Nodes, their devices, readings and tokens, as the clients answer with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from bursar.money import Money
+from bursar.results.base import Result
+from bursar.results.jobs import Job
+
+
+class NodeState(StrEnum):
+    """Whether a node takes work."""
+
+    UP = "up"
+    SILENT = "silent"
+    UNWELL = "unwell"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    QUARANTINED = "quarantined"
+
+
+class Device(Result, frozen=True, kw_only=True):
+    """One GPU of a node. `free`: the share of it that nobody holds, 0 to 1."""
+
+    index: int
+    uuid: str
+    type: str
+    memory_bytes: int
+    simulated: bool
+    free: float
+
+
+class GpuReading(Result, frozen=True, kw_only=True):
+    """One device, read live. None: not known, which is never a 0."""
+
+    index: int
+    utilization_ratio: float | None
+    sm_ratio: float | None
+    memory_used_bytes: int | None
+    power_watts: float | None
+    temperature_celsius: float | None
+    simulated: bool
+
+
+class Reading(Result, frozen=True, kw_only=True):
+    """A node, read live; no money depends on it."""
+
+    at: datetime | None
+    cpu_utilization_ratio: float
+    memory_used_bytes: int
+    power_watts: float | None
+    gpus: tuple[GpuReading, ...]
+
+
+class Node(Result, frozen=True, kw_only=True):
+    """A node: what it has, what is free, what it costs, how it is.
+
+    Attributes:
+        reason: why it takes no work; empty when it does.
+        limits: what it can hold a job to, of memory, cpu and pids.
+        rate_per_hour: None: its price is unknown.
+        reading: the newest live one; None: none came yet.
+    """
+
+    id: str
+    name: str
+    state: NodeState
+    reason: str
+    pool: str
+    provider: str
+    region: str
+    zone: str
+    rack: str
+    instance_type: str
+    market: str
+    labels: Mapping[str, str]
+    address: str
+    limits: tuple[str, ...]
+    cpus: float
+    cpus_free: float
+    memory_bytes: int
+    memory_free_bytes: int
+    devices: tuple[Device, ...]
+    rate_per_hour: Money | None
+    price_id: str
+    jobs: int
+    last_seen_at: datetime | None
+    agent_version: str
+    reading: Reading | None
+
+
+class Top(Result, frozen=True, kw_only=True):
+    """The live picture; `jobs` and `nodes` end at 1 MiB each, the totals count all."""
+
+    nodes: tuple[Node, ...]
+    jobs: tuple[Job, ...]
+    nodes_total: int
+    jobs_total: int
+
+
+class NewToken(Result, frozen=True, kw_only=True):
+    """A secret with which a node enrols; it is shown to nobody again."""
+
+    token: str
+    expires_at: datetime | None
+
+
+class NodeToken(Result, frozen=True, kw_only=True):
+    """A secret that is good now, without the secret. `state`: unused | bound."""
+
+    id: str
+    node: str
+    state: str
+    issued_at: datetime | None
+    expires_at: datetime | None
+
+
+class RemovedNode(Result, frozen=True, kw_only=True):
+    """A node that is forgotten."""
+
+    id: str
+    name: str
