@@ -51,6 +51,8 @@ PURE = (
     "tests/sim",
     "tests/docs",
 )
+FOR_TESTS = re.compile(r"/testing\.py$|^agents/.*/fake\.py$")
+"""Doubles of the product, which nothing but tests uses: a test of them would hold nothing for anybody."""
 FIRST_S, ALL_S = 40.0, 120.0
 """Recorded seconds of the tests that are tried first, and of all that are."""
 DECLARED = ("tests/unit/test_numbers_are_told.py",)
@@ -65,14 +67,22 @@ PROCESSES: dict[str, tuple[str, ...]] = {
         "tests/integration/test_runner_pulse.py",
         "tests/integration/test_runner_secrets.py",
     ),
+    "agents/bursar_agent/runner/outputs": ("tests/integration/test_runner_outputs.py",),
+    "agents/bursar_agent/runner/pulse": (
+        "tests/integration/test_runner_pulse.py",
+        "tests/integration/test_runner_limits.py",
+        "tests/integration/test_runner_process.py",
+    ),
+    "agents/bursar_agent/runner/secretfiles": ("tests/integration/test_runner_secrets.py",),
     "agents/bursar_agent/runner/scratch": (
         "tests/integration/test_runner_scratch.py",
         "tests/integration/test_runner_process.py",
     ),
-    "agents/bursar_agent/runner/fake": (),
-    "agents/bursar_agent/runner/testing": (),
-    "agents/bursar_agent/link/fake": (),
     "agents/bursar_agent/publisher": ("tests/integration/test_agent_publisher.py",),
+    "agents/bursar_agent/link/identity": (
+        "tests/integration/test_agent_link.py",
+        "tests/integration/test_tls.py",
+    ),
     "agents/bursar_agent/steps": ("tests/acceptance/test_steps.py",),
     "agents/bursar_agent/probes": (),
     "agents/bursar_agent/spool": ("tests/integration/test_agent_spool_crash.py",),
@@ -182,7 +192,7 @@ def chosen(tree: Path, within: str, lines: int, seed: int) -> list[Trial]:
     found: list[tuple[str, str, list[Mutation]]] = []
     for path in sorted(each for room in ROOMS for each in (tree / room).rglob("*.py")):
         file = str(path.relative_to(tree))
-        if "/v1/" in file or not file.startswith(within):
+        if "/v1/" in file or FOR_TESTS.search(file) or not file.startswith(within):
             continue
         source = path.read_text()
         made: dict[int, list[Mutation]] = {}

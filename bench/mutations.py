@@ -4,7 +4,8 @@ Owns    finding every change of a file that means something, and making it in th
 Why     by position in the text, not by printing the tree again, so that a diff shows the one change alone.
 
 Left alone: annotations, decorators, docstrings, messages (texts that are no single word), assertions,
-logging, imports, and what only a type checker sees.
+logging, imports, what only a type checker sees, and what no caller can tell: how an encoding is spelled,
+nothing in place of a `False` that is returned (another change of the same line makes it True).
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ SIGNS = {
 }  # fmt: skip
 LOGGERS = re.compile(r"(^|\.)_?log(ger)?\.(debug|info|warning|error|exception|critical|log)$")
 WORD = re.compile(r"[\w.:/-]+")
+ENCODINGS = frozenset({"ascii", "utf-8", "utf-8-sig"})
+"""Python takes `utf-8_` for UTF-8."""
+TYPING = frozenset({"TypeVar", "ParamSpec", "NewType", "cast"})
+"""Calls whose first argument is for the type checker, or is a name that is never looked at."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,10 @@ class _Finder(ast.NodeVisitor):
             super().visit(node)
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._scope.append(node.name)
+        # A default is evaluated where the function is made, not where it is called.
         for default in (*node.args.defaults, *(each for each in node.args.kw_defaults if each)):
             self.visit(default)
+        self._scope.append(node.name)
         self._body(node.body)
         self._scope.pop()
 
@@ -166,7 +172,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            if not (isinstance(node.value, ast.Constant) and str(node.value.value) in ("None", "False")):
                 self._replace("return dropped", node, "return None")
             self.visit(node.value)
 
@@ -187,6 +193,13 @@ class _Finder(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         """`Literal["a"]` is for the type checker alone."""
         if not (isinstance(node.value, ast.Name) and node.value.id == "Literal"):
+            self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id in TYPING:
+            for argument in node.args[1:]:
+                self.visit(argument)
+        else:
             self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
@@ -237,7 +250,7 @@ class _Finder(ast.NodeVisitor):
             case int() | float():
                 begin, end = self._span(node)
                 self._replace("constant", node, f"({self.source[begin:end]} + 1)")
-            case str() if WORD.fullmatch(node.value):
+            case str() if WORD.fullmatch(node.value) and node.value not in ENCODINGS:
                 self._replace("constant", node, repr(node.value + "_"))
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
