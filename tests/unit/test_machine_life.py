@@ -117,6 +117,15 @@ def test_an_answer_that_comes_after_the_end_was_wanted_leaves_its_name_to_be_end
     assert (machine.state, machine.provider_id, machine.reason) == (ENDING, "i-1", "the job was cancelled")
 
 
+def test_a_machine_that_is_to_end_before_it_runs_is_paid_for_all_the_same() -> None:
+    state = brought_to(LAUNCHING)
+    apply(state, decide.ending(state, MACHINE, "cancelled"))
+    apply(state, decide.up(state, MACHINE, 10))
+    assert (state.machines[MACHINE].state, state.machines[MACHINE].billed_from) == (ENDING, 10)
+    assert decide.up(state, MACHINE, 11) == []
+    assert decide.gone(state, MACHINE, 7, "ended") == [MachineGone(MACHINE, 10, "ended")]
+
+
 def test_one_intent_is_one_machine() -> None:
     state = brought_to(LAUNCHING)
     with pytest.raises(WrongState, match="i-1 at its provider, not i-2"):

@@ -40,7 +40,7 @@ STEPS: Final[Mapping[str, Mapping[MachineState, MachineState | str]]] = {
     # The provider took the call and named the machine.
     "launched": {_I: _L, _L: NOTHING, _U: NOTHING, _E: _E, _G: REFUSED},
     # The provider says that it runs, and bills it.
-    "up": {_I: REFUSED, _L: _U, _U: NOTHING, _E: NOTHING, _G: REFUSED},
+    "up": {_I: REFUSED, _L: _U, _U: NOTHING, _E: _E, _G: REFUSED},
     # Its agent said hello.
     "joined": {_I: REFUSED, _L: _L, _U: _U, _E: REFUSED, _G: REFUSED},
     # It is not wanted any more. An intent ends this way too: the call may have succeeded unheard.
@@ -103,7 +103,12 @@ def launched(state: State, machine_id: str, provider_id: str) -> list[Event]:
 
 
 def up(state: State, machine_id: str, billed_from: int) -> list[Event]:
-    """The provider says that it runs. `billed_from`: since when it is paid for, by the provider's clock."""
+    """The provider says that it runs. `billed_from`: since when it is paid for, by the provider's clock. One
+    that is to end already stays so, and is paid for all the same.
+    """
+    known = state.machines.get(machine_id)
+    if known is not None and known.billed_from:
+        return []
     machine = _step(state, machine_id, "up")
     return [MachineUp(machine_id, billed_from)] if machine is not None else []
 

@@ -40,7 +40,9 @@ def launched(state: Tables, event: MachineLaunched, at: int, applied: Applied) -
 def up(state: Tables, event: MachineUp, at: int, applied: Applied) -> None:
     """It runs and is paid for."""
     machine = state.machines[event.machine_id]
-    machine.state, machine.billed_from = MachineState.UP, event.billed_from
+    machine.billed_from = event.billed_from
+    if machine.state is not MachineState.ENDING:
+        machine.state = MachineState.UP
 
 
 def joined(state: Tables, event: MachineJoined, at: int, applied: Applied) -> None:

@@ -1,0 +1,1 @@
+"""Machines that are rented: one interface to all providers, none of them doubled, none forgotten."""

@@ -1,0 +1,193 @@
+"""The keeper of one provider's machines: calls it, and makes every answer an event before the next call.
+
+Owns    the order of calls and commits, and how often the provider is asked.
+Why     a machine is asked for only after its intent is durable, and what the provider answered counts only
+        once that is durable too. Between any two of these the daemon may die: the next one starts from
+        records and the provider's list (`bursard.machines.reconcile`), never from what this one remembered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+from bursar.clock import SECOND_US
+from bursar.errors import WrongState
+from bursard.events import Event
+from bursard.machines.errors import Blocks
+from bursard.machines.provider import CloudError, Kind, Order, Place, Provider
+from bursard.machines.reconcile import Adopt, Bury, End, Reconciler, Rise, Step, Terminate
+from bursard.state import MachineRecord, MachineState, State
+from bursard.state.decide import machines as decide
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+BUSY_US: Final = SECOND_US
+"""A list so often while a machine comes or goes."""
+CALM_US: Final = 15 * SECOND_US
+"""While all of them run."""
+IDLE_US: Final = 120 * SECOND_US
+"""While there is none: somebody else's daemon may have left one of ours."""
+QUIET_US: Final = 2 * SECOND_US
+QUIET_MAX_US: Final = 60 * SECOND_US
+"""A provider that fails is left alone for so long, then for twice as long each time, up to this."""
+
+
+class Hands(Protocol):
+    """What the keeper needs of the daemon."""
+
+    def now(self) -> int:
+        """The wall clock, microseconds."""
+
+    async def commit(self, events: Sequence[Event]) -> None:
+        """Make events true, and return once they are durable."""
+
+    async def call(self, work: Callable[[], Answer]) -> Answer:
+        """Make a blocking call of the provider, in its own thread."""
+
+
+class Keeper:
+    """Of one provider. `blocks`: what it said it does not give. `fault`: what its newest list failed with."""
+
+    def __init__(self, provider: Provider, state: State, hands: Hands, join_us: int) -> None:
+        self.provider = provider
+        self.blocks = Blocks()
+        self.fault = ""
+        self._state = state
+        self._hands = hands
+        self._join_us = join_us
+        self._reconciler: Reconciler | None = None
+        self._busy: set[str] = set()
+        self._listed_at = 0
+        self._failures = 0
+        self._quiet_until = 0
+
+    def records(self) -> dict[str, MachineRecord]:
+        """Machines of this provider that may exist."""
+        return {
+            key: machine
+            for key, machine in self._state.machines.items()
+            if machine.provider == self.provider.name
+        }
+
+    @property
+    def quiet(self) -> bool:
+        """It failed a moment ago, and is not asked for anything new."""
+        return self._hands.now() < self._quiet_until
+
+    def place_of(self, machine: MachineRecord) -> Place:
+        """Where a machine is, and of which type."""
+        return Place(
+            region=machine.region,
+            zone=machine.zone,
+            instance_type=machine.instance_type,
+            market=machine.market,
+        )
+
+    # --- renting
+
+    async def rent(
+        self, machine_id: str, intent: Sequence[Event], order: Callable[[], Awaitable[Order]]
+    ) -> None:
+        """Rent a machine whose intent nobody knows yet. `order`: what to ask for, once that is durable.
+
+        A refusal ends the intent at once; an answer that never came leaves it to the provider's list.
+        """
+        self._busy.add(machine_id)
+        try:
+            await self._hands.commit(intent)
+            wanted = await order()
+            provider_id = await self._hands.call(lambda: self.provider.create(wanted))
+        except CloudError as error:
+            await self._refused(machine_id, error)
+        else:
+            self._failures = 0
+            await self._commit(lambda: decide.launched(self._state, machine_id, provider_id))
+        finally:
+            self._busy.discard(machine_id)
+
+    async def _refused(self, machine_id: str, error: CloudError) -> None:
+        now = self._hands.now()
+        log.warning("a machine was not rented", extra={"machine": machine_id, "why": str(error)})
+        self.blocks.add(error, now)
+        if error.kind is Kind.THROTTLED:
+            self._fail(now)
+        if not error.maybe_created:
+            await self._commit(lambda: decide.gone(self._state, machine_id, now, str(error)))
+
+    # --- keeping
+
+    def due(self) -> bool:
+        """Is it time for another turn?"""
+        machines = self.records().values()
+        moving = any(one.state is not MachineState.UP or not one.node_id for one in machines)
+        pace = BUSY_US if moving else CALM_US if machines else IDLE_US
+        now = self._hands.now()
+        # A clock that jumped back is looked at as one that went on.
+        return now >= self._quiet_until and abs(now - self._listed_at) >= pace
+
+    async def turn(self) -> None:
+        """Hold what is listed against the records, and do what follows."""
+        if self._reconciler is None:
+            self._reconciler = Reconciler(self._state.cluster_id, self._join_us)
+        reconciler, hands = self._reconciler, self._hands
+        self._listed_at = hands.now()
+        for step in reconciler.overdue(self.records().values(), hands.now()):
+            await self._take(step)
+        before = set(self._busy)
+        known: Mapping[str, MachineRecord] = self.records()
+        try:
+            listed = await hands.call(lambda: self.provider.list_owned(self._state.cluster_id))
+        except CloudError as error:
+            self.fault = str(error)
+            self._fail(hands.now())
+            log.warning("machines are not listed", extra={"provider": self.provider.name, "why": str(error)})
+            steps = reconciler.unheard(self.records().values(), hands.now())
+        else:
+            self._failures, self.fault = 0, ""
+            now = self.records()
+            late = before | self._busy | (now.keys() - known.keys())
+            steps = reconciler.steps(now, listed, hands.now(), late)
+        for step in steps:
+            await self._take(step)
+
+    async def _take(self, step: Step) -> None:
+        state = self._state
+        if isinstance(step, Adopt):
+            await self._commit(lambda: decide.launched(state, step.machine_id, step.provider_id))
+        elif isinstance(step, Rise):
+            await self._commit(lambda: decide.up(state, step.machine_id, step.billed_from))
+        elif isinstance(step, End):
+            await self._commit(lambda: decide.ending(state, step.machine_id, step.reason))
+        elif isinstance(step, Bury):
+            await self._commit(lambda: decide.gone(state, step.machine_id, step.billed_until, step.reason))
+        else:
+            await self._end(step)
+
+    async def _end(self, step: Terminate) -> None:
+        log.info(
+            "a machine is to end",
+            extra={"provider": self.provider.name, "machine": step.provider_id, "why": step.why},
+        )
+        try:
+            await self._hands.call(lambda: self.provider.terminate(step.provider_id))
+        except CloudError as error:
+            # It is asked again, for ever: it is paid for until it is listed as gone.
+            log.warning("it could not be ended", extra={"machine": step.provider_id, "why": str(error)})
+
+    async def _commit(self, decide_on: Callable[[], list[Event]]) -> None:
+        """An answer that says what cannot be is not believed, and is seen in the log."""
+        try:
+            events = decide_on()
+        except WrongState as error:
+            log.warning("an answer of a provider is not believed", extra={"why": error.message})
+            return
+        if events:
+            await self._hands.commit(events)
+
+    def _fail(self, now: int) -> None:
+        self._quiet_until = now + min(QUIET_US << min(self._failures, 16), QUIET_MAX_US)
+        self._failures += 1
