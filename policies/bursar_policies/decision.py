@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
+from bursar_policies.rankers.score import Term
 from bursar_policies.specs import PriorityPolicySpec
 
 GPU_SLOTS_MAX = 16
@@ -504,15 +505,24 @@ class Alternative(msgspec.Struct, frozen=True):
     priced: bool
 
 
+class Ahead(NamedTuple):
+    """A job that comes before another. why: `priority 80`, `2.913 points`, `submitted first`, ..."""
+
+    job_id: str
+    why: str
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Everything `bursar explain` shows of one pending job.
 
     Attributes:
         starts_now: the next plan starts it; `reason` is then of code NONE.
         counts: (check, nodes it turned away), in the order of the checks; `fits` is the last.
-        ahead: jobs that come first, at most `AHEAD_SHOWN`; ahead_total counts all.
+        ahead: jobs that come first, at most `AHEAD_SHOWN`, and why each does; ahead_total counts all.
         expected_start_at: by the latest ends of running jobs, 0 when unknown; on expected_nodes.
         holders: (node, attempt, ends_at) of who uses the nodes it could use, soonest end first.
+        terms: what its score is made of, largest first; none where no policy ranks.
+        overdue: it has waited past the policy's `max_wait`, which stands above its score.
     """
 
     job_id: str
@@ -521,12 +531,14 @@ class Explanation(msgspec.Struct, frozen=True):
     counts: tuple[tuple[str, int], ...]
     nodes: tuple[NodeVerdict, ...]
     budgets: tuple[BudgetVerdict, ...]
-    ahead: tuple[str, ...]
+    ahead: tuple[Ahead, ...]
     ahead_total: int
     holders: tuple[tuple[str, str, int], ...] = ()
     expected_start_at: int = 0
     expected_nodes: tuple[str, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    terms: tuple[Term, ...] = ()
+    overdue: bool = False
 
 
 AHEAD_SHOWN = 10

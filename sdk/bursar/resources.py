@@ -15,6 +15,8 @@ from bursar.errors import InvalidRequest
 
 MILLI = 1000
 """Thousandths in one whole CPU or GPU."""
+MICRO = 1_000_000
+"""Millionths in one, of a factor or a point."""
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGTP]i?)?B?$", re.IGNORECASE)
 _POWER = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}

@@ -235,8 +235,11 @@ def test_jobs_ahead_are_counted_for_all_and_named_to_those_who_may_see_them() ->
         assert told["root"].ahead_total == told["bob"].ahead_total == 2
         start = "1 job of higher priority took the place just now: "
         assert told["root"].reason.message == start + "1"
-        called = {who: [(one.id, one.number) for one in told[who].ahead_jobs] for who in told}
-        assert called == {"root": [(hers[1], "2"), (own, "3")], "bob": [(own, "3")]}
+        called = {who: [(one.id, one.number, one.why) for one in told[who].ahead_jobs] for who in told}
+        assert called == {
+            "root": [(hers[1], "2", "priority 90"), (own, "3", "priority 80")],
+            "bob": [(own, "3", "priority 80")],
+        }
         assert told["bob"].reason.message == start + "another"
         assert dict(told["root"].reason.facts) == {"ahead": hers[0], "ahead_count": "1"}
         assert dict(told["bob"].reason.facts) == {"ahead": "", "ahead_count": "1"}

@@ -43,6 +43,31 @@ def test_who_is_ahead_is_named_by_number_and_name(fake: Any, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
+    ("overdue", "start"),
+    [(False, "its score:"), (True, "it has waited past max_wait, which stands above its score:")],
+)
+def test_a_ranked_job_shows_what_its_score_is_made_of_and_what_puts_others_first(
+    overdue: bool, start: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = [jobs_pb2.NamedJob(id="job_a", number="7", name="sweep", why="2.913 points")]
+    terms = [
+        jobs_pb2.ScoreTerm(factor=factor, weight_milli=weight, factor_micro=value, points_micro=points)
+        for factor, weight, value, points in (
+            ("fair_share", 2_000, 830_000, 1_660_000),
+            ("age", 500, 42_000, 21_000),
+        )
+    ]
+    job = types_pb2.Job(id="job_1", number=12, state="PENDING")
+    fake.answers["Jobs/Explain"] = jobs_pb2.ExplainResponse(
+        job=job, ahead=["job_a"], ahead_jobs=called, ahead_total=1, terms=terms, overdue=overdue
+    )
+    assert run(["explain", "12"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "ahead of it: 7 sweep (2.913 points)" in told
+    assert f"{start} 1.681 points = fair_share 1.660 (2 x 0.830) + age 0.021 (0.5 x 0.042)" in told
+
+
+@pytest.mark.parametrize(
     ("code", "held"), [("BudgetCommitted", True), ("BudgetExhausted", True), ("BeginTime", False)]
 )
 def test_a_plan_that_only_a_budget_holds_says_where_it_would_go(

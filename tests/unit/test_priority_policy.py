@@ -241,10 +241,26 @@ def test_priority_stands_above_weights_until_it_is_weighed_and_below_max_wait():
 def test_explain_names_those_ahead_by_the_policy():
     nodes = columns([Node(name="n", gpus=4, cpu_milli=4_000, ready=False)])
     world = replace(snapshot(nodes, asking(OLD, SHORT)), projects=("p", "q"))
-    assert explain(world, 0, NOW, "short").ahead == ("old",)
+    assert explain(world, 0, NOW, "short").ahead == (("old", "submitted first"),)
     ranked = replace(world, priority=PriorityPolicySpec((("run_time", 1_000),)))
     assert explain(ranked, 0, NOW, "short").ahead == ()
-    assert explain(ranked, 0, NOW, "old").ahead == ("short",)
+    # 3,600 s are 8.49 doublings of 10 s, of twenty
+    assert explain(ranked, 0, NOW, "old").ahead == (("short", "0.575 points"),)
+
+
+def test_explain_says_what_puts_another_first_and_what_the_score_is_made_of():
+    nodes = columns([Node(name="n", gpus=4, cpu_milli=4_000, ready=False)])
+    urgent = asking((3, "urgent", HOUR_US, NOW, 0), priority=80)
+    world = replace(snapshot(nodes, asking(OLD, SHORT), urgent), projects=("p", "q"))
+    assert explain(world, 0, NOW, "old").ahead == (("urgent", "priority 80"),)
+    rules = PriorityPolicySpec((("age", 2_000), ("run_time", 500)), max_wait_us=2 * HOUR_US)
+    told = explain(replace(world, priority=rules), 0, NOW, "short")
+    assert told.ahead == (("old", "waited past max_wait"), ("urgent", "priority 80"))
+    assert [(each.name, each.weight) for each in told.terms] == [("run_time", 500), ("age", 2_000)]
+    assert all(each.points == each.weight * each.factor // 1_000 for each in told.terms)
+    assert not told.overdue
+    assert explain(replace(world, priority=rules), 0, NOW, "old").overdue
+    assert explain(world, 0, NOW, "old").terms == ()
 
 
 def test_what_if_ranks_the_job_that_is_not_there_yet_as_of_its_project():

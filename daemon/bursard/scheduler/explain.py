@@ -8,6 +8,9 @@ Why     both run the real planner on the snapshot, so they cannot say anything t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -19,6 +22,7 @@ from bursar.resources import MILLI, format_size
 from bursar.words import plural
 from bursar_policies.decision import (
     AHEAD_SHOWN,
+    Ahead,
     Alternative,
     BudgetVerdict,
     Explanation,
@@ -32,6 +36,7 @@ from bursar_policies.decision import (
     WhatIf,
 )
 from bursar_policies.filters import FILTERS
+from bursar_policies.rankers import ONE
 from bursard.scheduler import reasons
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.alternatives import candidates
@@ -74,12 +79,14 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         counts=_counts(planner.world, table),
         nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
         budgets=_budgets(job_class, planner, table, job_id),
-        ahead=tuple(ahead[:AHEAD_SHOWN]),
+        ahead=_why_ahead(planner, ahead[:AHEAD_SHOWN]),
         ahead_total=len(ahead),
         holders=_holders(snapshot, table),
         expected_start_at=_expected(claim, now),
         expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
         alternatives=() if starts else _alternatives(snapshot, index, now, planner),
+        terms=planner.order.terms_of(index) if planner.order is not None else (),
+        overdue=_overdue(planner, index),
     )
 
 
@@ -164,24 +171,57 @@ def _expected(claim: Reservation | None, now: int) -> int:
     return claim.at if claim is not None and claim.at > now else 0
 
 
-def _ahead(planner: Planner, index: int, started: set[str]) -> list[str]:
+class _Place(NamedTuple):
+    """Where a job stands: `key` is what comes first of two, the lower, and then the one submitted first."""
+
+    key: int
+    submitted: int
+    job_id: str
+    queue: int
+
+
+def _ahead(planner: Planner, index: int, started: set[str]) -> list[_Place]:
     """Jobs that are looked at before the one of this queue and do not start now."""
     queues, order = planner.snapshot.queues, planner.order
 
     def keys(row: int) -> NDArray[np.int64]:
-        """What comes first of two jobs: the lower, and of equal ones the one submitted first."""
         if order is not None:
             return -order.of_queue(row)
         return np.full(len(queues[row].jobs), -queues[row].priority, dtype=np.int64)
 
     own, submitted = keys(index).item(0), queues[index].jobs.orders.item(0)
-    before = []
+    before: list[_Place] = []
     for row, other in enumerate(queues):
         key, orders = keys(row), other.jobs.orders
         rows = np.flatnonzero((key < own) | ((key == own) & (orders < submitted)))
         found = zip(key[rows].tolist(), orders[rows].tolist(), other.jobs.ids[rows].tolist(), strict=True)
-        before += [one for one in found if one[2] not in started]
-    return [name for *_, name in sorted(before)]
+        before += [_Place(*one, row) for one in found if one[2] not in started]
+    return sorted(before)
+
+
+def _why_ahead(planner: Planner, places: Sequence[_Place]) -> tuple[Ahead, ...]:
+    """What puts each before the job of the last queue."""
+    queues, order = planner.snapshot.queues, planner.order
+    own = queues[-1].priority
+
+    def why(place: _Place) -> str:
+        priority = queues[place.queue].priority
+        if order is None:
+            return "submitted first" if priority == own else f"priority {priority}"
+        found = order.points(-place.key, priority)
+        if found is None:
+            return "waited past max_wait"
+        if priority != own and order.priority_first:
+            return f"priority {priority}"
+        return f"{found / ONE:.3f} points"
+
+    return tuple(Ahead(place.job_id, why(place)) for place in places)
+
+
+def _overdue(planner: Planner, index: int) -> bool:
+    """Whether the only job of this queue has waited past the `max_wait` of the policy in force."""
+    order = planner.order
+    return order is not None and order.points(order.of_queue(index).item(0), 0) is None
 
 
 def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:

@@ -1,6 +1,7 @@
 """Order: what a PriorityPolicy makes of all that waits.
 
-Owns    the columns that rankers read, the score of every job, and how each queue is walked by it.
+Owns    the columns that rankers read, the score of every job, what it is made of, and how each queue is
+        walked by it.
 Why     the best job of each queue is found by one pass over all columns. A queue is sorted when, and if, a
         plan goes on behind its best: most queues of a full site are stopped there.
 """
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import BudgetRoom, JobClass, NodeColumns, PendingQueue, Snapshot
-from bursar_policies.rankers import ONE, SHARE_ONE, Waiting, scores, standings
+from bursar_policies.rankers import ONE, SHARE_ONE, Term, Waiting, points, scores, standings, terms
 from bursar_policies.specs import PriorityPolicySpec
 
 Ints = NDArray[np.int64]
@@ -50,6 +51,7 @@ class Order:
     """The scores of everything that waits, queue after queue."""
 
     def __init__(self, snapshot: Snapshot, rules: PriorityPolicySpec, sizes: Sizes, now: int) -> None:
+        self._rules = rules
         self.waiting = waiting_of(snapshot, rules, sizes, now)
         self.scores = scores(rules, self.waiting)
         lengths = [len(queue.jobs) for queue in snapshot.queues]
@@ -61,6 +63,19 @@ class Order:
         end = self._ends[index]
         found: Ints = self.scores[end - self._lengths[index] : end]
         return found
+
+    def terms_of(self, index: int) -> tuple[Term, ...]:
+        """What the score of the oldest job of a queue is made of."""
+        return terms(self._rules, self.waiting, self._ends[index] - self._lengths[index])
+
+    def points(self, score: int, priority: int) -> int | None:
+        """The points in a score, millionths; None of what has waited for too long."""
+        return points(score, priority, self._rules)
+
+    @property
+    def priority_first(self) -> bool:
+        """Whether priority stands above all points."""
+        return "qos" not in dict(self._rules.weights)
 
 
 def waiting_of(snapshot: Snapshot, rules: PriorityPolicySpec, sizes: Sizes, now: int) -> Waiting:

@@ -23,7 +23,7 @@ from bursard.scheduler.money_reasons import UNNUMBERED
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
-from bursard.state import JobRecord, NodeRecord
+from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending
@@ -234,6 +234,25 @@ def _away(node: NodeRecord) -> str:
     return ""
 
 
+def _order(wire: pb.ExplainResponse, state: State, found: Explanation) -> None:
+    """Who comes first and why, and what the score of this one is made of."""
+    why = {one.job_id: one.why for one in found.ahead}
+    for job_id in visible(state, tuple(why), caller()):
+        wire.ahead.append(job_id)
+        before = state.job(job_id)
+        if before is not None:
+            wire.ahead_jobs.add(id=job_id, number=before.display, name=before.spec.name, why=why[job_id])
+    wire.ahead_total = found.ahead_total
+    wire.overdue = found.overdue
+    for term in found.terms:
+        wire.terms.add(
+            factor=term.name,
+            weight_milli=term.weight,
+            factor_micro=term.factor,
+            points_micro=term.points,
+        )
+
+
 async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
     state = engine.state
     turn = None if state.pending.shows(job.id) else state.pending.turn_of(job.id)
@@ -254,12 +273,7 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
         if verdict.check == "ready" and node is not None:
             why_not = _away(node) or why_not
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
-    for job_id in visible(state, found.ahead, caller()):
-        wire.ahead.append(job_id)
-        before = state.job(job_id)
-        if before is not None:
-            wire.ahead_jobs.add(id=job_id, number=before.display, name=before.spec.name)
-    wire.ahead_total = found.ahead_total
+    _order(wire, state, found)
     wire.expected_start_at = found.expected_start_at
     if found.alternatives:
         best = found.alternatives[0]

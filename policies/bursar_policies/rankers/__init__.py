@@ -7,7 +7,7 @@ Why     a PriorityPolicy weighs factors, each of them an integer from 0 to a mil
 from bursar_policies.rankers.api import ONE, SHARE_ONE, Factor, Waiting
 from bursar_policies.rankers.factors import ALL_FACTORS
 from bursar_policies.rankers.fairness import standings
-from bursar_policies.rankers.score import OVERDUE, STRIDE, Term, scores, terms
+from bursar_policies.rankers.score import OVERDUE, STRIDE, Term, points, scores, terms
 
 __all__ = [
     "ALL_FACTORS",
@@ -18,6 +18,7 @@ __all__ = [
     "Factor",
     "Term",
     "Waiting",
+    "points",
     "scores",
     "standings",
     "terms",

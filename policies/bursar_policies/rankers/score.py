@@ -44,6 +44,13 @@ def scores(rules: PriorityPolicySpec, waiting: Waiting) -> Ints:
     return total
 
 
+def points(score: int, priority: int, rules: PriorityPolicySpec) -> int | None:
+    """The points in a score of `scores`, millionths; None of what has waited past `max_wait`."""
+    if score == OVERDUE:
+        return None
+    return (score if "qos" in dict(rules.weights) else score - priority * STRIDE) // 1_000
+
+
 def terms(rules: PriorityPolicySpec, waiting: Waiting, row: int) -> tuple[Term, ...]:
     """What a score is made of, largest first; priority and `max_wait` stand above it."""
     weights = dict(rules.weights)

@@ -215,16 +215,33 @@ def explain_text(view: Row, now: int) -> str:
         lines.append(wrapped(f"suggestion: {view['suggestion']}{at}"))
     if view["ahead_total"]:
         more = view["ahead_total"] - len(view["ahead"])
-        called = [" ".join(filter(None, (one["number"], one["name"]))) for one in view["ahead_jobs"]]
+        called = [_called(one) for one in view["ahead_jobs"]]
         told = ", ".join(called or view["ahead"])  # of an older daemon their ids
         others = f"{more} of others" if not told else f" and {more} more"
         lines.append(wrapped("ahead of it: " + told + (others if more else "")))
+    if view["terms"]:
+        lines.append(wrapped(_score_text(view)))
     if view["nodes"]:
         columns = (Column("node"), Column("fits"), Column("why_not"))
         lines += ["", table_text(view["nodes"], columns, None)]
     if view["budgets"]:
         lines += ["", table_text(view["budgets"], BUDGET_NOW, None)]
     return "\n".join(lines)
+
+
+def _called(one: Row) -> str:
+    name = " ".join(filter(None, (one["number"], one["name"])))
+    return f"{name} ({one['why']})" if one["why"] else name
+
+
+def _score_text(view: Row) -> str:
+    """What puts it where it is, by the policy: the sum, and each part as weight x factor."""
+    parts = [
+        f"{each['factor']} {each['points']:.3f} ({each['weight']:g} x {each['value']:.3f})"
+        for each in view["terms"]
+    ]
+    whole = f"its score: {sum(each['points'] for each in view['terms']):.3f} points = {' + '.join(parts)}"
+    return f"it has waited past max_wait, which stands above {whole}" if view["overdue"] else whole
 
 
 _HELD_BY_BUDGET = frozenset((ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED))

@@ -18,7 +18,7 @@ from bursar.codec import view
 from bursar.codec.amounts import amount, exact
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
-from bursar.resources import MILLI
+from bursar.resources import MICRO, MILLI
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 DEFAULT_CURRENCY = "USD"
@@ -297,8 +297,19 @@ def explanation(wire: jobs_pb2.ExplainResponse) -> results.Explanation:
         ),
         ahead=tuple(wire.ahead),
         ahead_jobs=tuple(
-            results.NamedJob(id=each.id, number=each.number, name=each.name) for each in wire.ahead_jobs
+            results.NamedJob(id=each.id, number=each.number, name=each.name, why=each.why)
+            for each in wire.ahead_jobs
         ),
+        terms=tuple(
+            results.ScoreTerm(
+                factor=each.factor,
+                weight=each.weight_milli / MILLI,
+                value=each.factor_micro / MICRO,
+                points=each.points_micro / MICRO,
+            )
+            for each in wire.terms
+        ),
+        overdue=wire.overdue,
         ahead_total=wire.ahead_total,
         budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
         expected_start_at=instant(wire.expected_start_at),

@@ -27,6 +27,7 @@ from bursar.results.jobs import (
     Plan,
     Progress,
     Resources,
+    ScoreTerm,
     Submitted,
     Why,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "RemovedNode",
     "Resources",
     "Result",
+    "ScoreTerm",
     "Secret",
     "Server",
     "Submitted",

@@ -330,11 +330,26 @@ class NodeVerdict(Result, frozen=True, kw_only=True):
 
 
 class NamedJob(Result, frozen=True, kw_only=True):
-    """A job as people call it. `number`: of a task with its index, `12[3]`."""
+    """A job as people call it.
+
+    Attributes:
+        number: of a task with its index, `12[3]`.
+        why: what puts it first: `priority 80`, `2.913 points`, `submitted first`.
+    """
 
     id: str
     number: str
     name: str
+    why: str
+
+
+class ScoreTerm(Result, frozen=True, kw_only=True):
+    """What one factor of a PriorityPolicy adds to a job's score: points = weight x factor, factor 0 to 1."""
+
+    factor: str
+    weight: float
+    value: float
+    points: float
 
 
 class Explanation(Result, frozen=True, kw_only=True):
@@ -343,6 +358,8 @@ class Explanation(Result, frozen=True, kw_only=True):
     Attributes:
         ahead: ids of jobs before it that the caller may see. ahead_jobs: the same with what people call them.
         ahead_total: how many there are.
+        terms: what its score is made of, largest first; none where no policy ranks, or nothing waits.
+        overdue: it has waited past the policy's `max_wait`, which stands above its score.
         suggestion: a change that would start it now, and its price.
     """
 
@@ -352,6 +369,8 @@ class Explanation(Result, frozen=True, kw_only=True):
     ahead: tuple[str, ...]
     ahead_jobs: tuple[NamedJob, ...]
     ahead_total: int
+    terms: tuple[ScoreTerm, ...]
+    overdue: bool
     budgets: tuple[BudgetAfter, ...]
     expected_start_at: datetime | None
     suggestion: str

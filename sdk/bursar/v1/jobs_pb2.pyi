@@ -442,6 +442,8 @@ class ExplainResponse(google.protobuf.message.Message):
     PLACED_BECAUSE_FIELD_NUMBER: builtins.int
     SUGGESTION_RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
     AHEAD_JOBS_FIELD_NUMBER: builtins.int
+    TERMS_FIELD_NUMBER: builtins.int
+    OVERDUE_FIELD_NUMBER: builtins.int
     ahead_total: builtins.int
     expected_start_at: builtins.int
     suggestion: builtins.str
@@ -449,6 +451,8 @@ class ExplainResponse(google.protobuf.message.Message):
     suggestion_rate_nanos_per_hour: builtins.int
     placed_because: builtins.str
     """of a job that runs"""
+    overdue: builtins.bool
+    """it has waited past `max_wait`, which stands above its score"""
     @property
     def job(self) -> bursar.v1.types_pb2.Job: ...
     @property
@@ -467,6 +471,10 @@ class ExplainResponse(google.protobuf.message.Message):
     def ahead_jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedJob]:
         """those of `ahead`, as people call them"""
 
+    @property
+    def terms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ScoreTerm]:
+        """of a job that a PriorityPolicy ranks, largest first"""
+
     def __init__(
         self,
         *,
@@ -482,11 +490,40 @@ class ExplainResponse(google.protobuf.message.Message):
         placed_because: builtins.str = ...,
         suggestion_rate_nanos_per_hour_wide: bursar.v1.types_pb2.Amount | None = ...,
         ahead_jobs: collections.abc.Iterable[global___NamedJob] | None = ...,
+        terms: collections.abc.Iterable[global___ScoreTerm] | None = ...,
+        overdue: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["job", b"job", "reason", b"reason", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_jobs", b"ahead_jobs", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_jobs", b"ahead_jobs", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "overdue", b"overdue", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide", "terms", b"terms"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
+
+@typing.final
+class ScoreTerm(google.protobuf.message.Message):
+    """What one factor adds to a job's score: weight x factor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: builtins.int
+    WEIGHT_MILLI_FIELD_NUMBER: builtins.int
+    FACTOR_MICRO_FIELD_NUMBER: builtins.int
+    POINTS_MICRO_FIELD_NUMBER: builtins.int
+    factor: builtins.str
+    weight_milli: builtins.int
+    factor_micro: builtins.int
+    """0 to 1,000,000"""
+    points_micro: builtins.int
+    def __init__(
+        self,
+        *,
+        factor: builtins.str = ...,
+        weight_milli: builtins.int = ...,
+        factor_micro: builtins.int = ...,
+        points_micro: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["factor", b"factor", "factor_micro", b"factor_micro", "points_micro", b"points_micro", "weight_milli", b"weight_milli"]) -> None: ...
+
+global___ScoreTerm = ScoreTerm
 
 @typing.final
 class NamedJob(google.protobuf.message.Message):
@@ -495,18 +532,22 @@ class NamedJob(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     NUMBER_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.str
     """of a task with its index: `12[3]`"""
     name: builtins.str
+    why: builtins.str
+    """what puts it first: `priority 80`, `2.913 points`, `submitted first`"""
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         number: builtins.str = ...,
         name: builtins.str = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id", "name", b"name", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "name", b"name", "number", b"number", "why", b"why"]) -> None: ...
 
 global___NamedJob = NamedJob
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bursar.codec.amounts import exact
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
-from bursar.resources import MILLI
+from bursar.resources import MICRO, MILLI
 from bursar.v1 import jobs_pb2, types_pb2
 
 
@@ -274,6 +274,15 @@ def _budget(wire: jobs_pb2.BudgetAfter, currency: str, left: str) -> View:
     }
 
 
+def _term(wire: jobs_pb2.ScoreTerm) -> View:
+    return {
+        "factor": wire.factor,
+        "weight": wire.weight_milli / MILLI,
+        "value": wire.factor_micro / MICRO,
+        "points": wire.points_micro / MICRO,
+    }
+
+
 def explain(wire: jobs_pb2.ExplainResponse) -> View:
     """Why a job is where it is, and what would change it; budgets as they are before it takes any."""
     cash = wire.job.currency or DEFAULT_CURRENCY
@@ -284,8 +293,13 @@ def explain(wire: jobs_pb2.ExplainResponse) -> View:
             {"node": each.node, "fits": each.fits, "why_not": each.why_not or None} for each in wire.nodes
         ],
         "ahead": list(wire.ahead),
-        "ahead_jobs": [{"id": each.id, "number": each.number, "name": each.name} for each in wire.ahead_jobs],
+        "ahead_jobs": [
+            {"id": each.id, "number": each.number, "name": each.name, "why": each.why or None}
+            for each in wire.ahead_jobs
+        ],
         "ahead_total": wire.ahead_total,
+        "terms": [_term(each) for each in wire.terms],
+        "overdue": wire.overdue,
         "budgets": [_budget(each, cash, "available") for each in wire.budgets],
         "expected_start_at": instant(wire.expected_start_at),
         "suggestion": wire.suggestion or None,
