@@ -1,0 +1,546 @@
+"""What becomes of a file when a line is left out, or has another value: of each kind that people write.
+
+Why     every key has a default, bounds and a sentence for what is wrong, more than anybody names in tests one
+        by one. What a variation changes stands in tests/golden/variations.txt; a change of it is one that
+        people see. Written anew by `BURSAR_GOLDEN=write pytest tests/unit/test_files_varied.py`, and read
+        before it is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bursar.errors import BursarError
+from bursar.jobfile import Caller, parse_job, parse_script
+from bursar.jobfile.convert import convert
+from bursar.jobfile.options import OPTIONS
+from bursar.schemas import job_schema, policy_schema
+from bursar.steps import srun
+from bursar.steps.request import Refused
+from bursar_policies.document import parse_documents
+
+GOLDEN = Path(__file__).parents[1] / "golden/variations.txt"
+SCHEMAS = GOLDEN.with_name("schemas.json")
+VALUES = ("", "-1", "0", "1.5", "101", "x y", "{a: 1}", "2 USD", "50%")
+
+JOB = """\
+name: llama
+project: nlp/finetune
+experiment: e1
+model: llama
+model_version: v2
+labels: {team: a, tier: b}
+comment: a note
+nodes: 2
+resources:
+  gpus: H100:80GB:4
+  cpus: 16
+  memory: 128GB
+  constraints: {region: eu-*, node: '!bad-01', zone: 'a,b'}
+spot_policy: spot
+launch: torchrun
+tasks_per_node: 4
+time_limit: 24h
+begin_after: 2026-10-01T08:00:00Z
+priority: high
+preemptible: false
+held: true
+depends_on: [7, {job: 8, when: finished}]
+array: 0-9:3%2
+budget:
+  max_cost: 500 USD
+  per: job
+  max_price: 40 USD/h
+  on_exceed: checkpoint-stop
+checkpoint:
+  signal: USR1
+  grace: 2m
+  before: 10m
+  script_only: true
+retry:
+  on: [failure, preemption]
+  max: 5
+  avoid_same_node: true
+env:
+  A: b
+  C: "1"
+secrets: [S, {name: T, file: true}]
+workdir: sub
+output: o-%j-%N
+error: e-%j-%N
+open_mode: append
+setup: make
+run: python train.py
+"""
+CHOICE = """\
+resources:
+  any_of:
+    - {gpus: {type: H100, count: 2, memory: 80GB}, cpus: 4}
+    - {gpus: "A100|L4:0.5", memory: 64GiB}
+    - gpus: {count: 1, fraction: 0.25}
+  constraints: {pool: '!p'}
+priority: 7
+depends_on: [9]
+array: {range: "1,5-7", max_parallel: 2}
+retry: {never: true}
+command: [python, -c, "a b"]
+"""
+BUDGET = """\
+kind: Budget
+name: vision
+version: 3
+effective_at: 2026-10-01
+spec:
+  scope: {project: research/vision, user: u, experiment: e, model: m, label: team=vision}
+  limit: 5000 USD
+  period: week
+  timezone: Europe/Berlin
+  enforcement: soft
+  hold: worst-case
+  carry_over: 20%
+  counts_from: 2026-10-01T08:00:00Z
+  thresholds:
+    - {at: 80%, on: settled, do: [notify]}
+    - {at: 50%, do: [notify]}
+"""
+MODEL = """\
+kind: CostModel
+name: own
+spec:
+  pool: p
+  node_capex: 250000 USD
+  useful_life: 4y
+  residual: 10%
+  network: 15%
+  power:
+    max_watts: 10200
+    load_factor: 0.8
+    pue: 1.3
+    tariff: 0.12 USD/kWh
+  colo: 140 USD/kW-month
+  support: 5%/y
+  staff:
+    nodes_per_fte: 100
+    salary: 150000 USD/y
+  practical_capacity: 75%
+  component_weights:
+    gpu: 90
+    cpu: 7
+    memory: 3
+  gpus:
+    H100: {capex: 20000 USD, max_watts: 700}
+    other: {capex: 5000 USD}
+"""
+BOOK = """\
+kind: PriceBook
+name: aws
+spec:
+  source: read by hand
+  currency: USD
+  defaults:
+    provider: aws
+    region: us-east-1
+    market: spot
+    valid_from: 2026-01-01
+    valid_until: 2027-01-01
+    source: a page
+  component_weights: {gpu: 85, cpu: 10, memory: 5}
+  prices:
+    - instance_type: p5.48xlarge
+      price: 55.04 USD/h
+      cpus: 192
+      memory: 2TiB
+      gpus: H100:8
+      gpu_memory: 80GB
+    - {instance_type: c7, market: on-demand, price: 1 USD/h, cpus: 2, memory: 4GiB}
+"""
+PRIORITY = """\
+kind: PriorityPolicy
+name: order
+spec:
+  weights:
+    age: 10
+    fair_share: 20
+    size: 3
+    run_time: 4
+    budget: 5
+    qos: 6
+  max_wait: 2d
+  age_full: 3d
+  age_power: 2
+  share_days: 14
+  shares: {nlp: 2, nlp/a: 1, cv: 3}
+"""
+PLACEMENT = """\
+kind: PlacementPolicy
+name: place
+spec:
+  strategy: spread
+  weights: {fragmentation: 3, best_fit: 1}
+"""
+NAMES = """\
+kind: SlurmNames
+name: names
+spec:
+  partitions:
+    gpu*: {constraints: {pool: p, region: r}, time_limit: 2d}
+    debug: {priority: high}
+  qos:
+    urgent: {priority: 90}
+    scavenger: {spot_policy: spot}
+  accounts:
+    abc@v100: {project: nlp, gpu_type: V100}
+    free: {project: cv}
+"""
+SKY = """\
+name: llama ft
+num_nodes: 2
+resources:
+  accelerators: {A100-80GB: 8}
+  infra: aws/us-east-1
+  cloud: aws
+  region: r
+  zone: z
+  cpus: 4+
+  memory: 32+
+  use_spot: true
+  disk_size: 256
+  max_hourly_cost: 5
+envs: {A: b, HF_TOKEN: }
+secrets: [WANDB]
+file_mounts: {/data: s3://x}
+workdir: .
+setup: pip install x
+run: echo $SKYPILOT_NODE_RANK
+"""
+SKY_CHOICE = """\
+num_nodes: 1
+resources:
+  accelerators: [A100, "H100:2"]
+  infra: "*/r/z"
+secrets: {W: , V: x}
+run: a
+"""
+DSTACK = """\
+type: task
+name: train
+nodes: 2
+image: nvcr.io/x
+env: [A=b, HF_TOKEN]
+commands:
+  - pip install x
+  - python train.py
+resources:
+  gpu: {name: [A100, H100], memory: 80GB, count: 2}
+  cpu: 8..
+  memory: 64GB..
+regions: [a, b]
+spot_policy: spot
+max_duration: 2h
+max_price: 4.5
+priority: 50
+retry: true
+working_dir: /w
+"""
+DSTACK_PLAIN = """\
+type: dev-environment
+nodes: 1
+resources:
+  gpu: 24GB:1
+max_duration: 7200
+commands: [a]
+"""
+DSTACK_ONE = """\
+type: task
+resources:
+  gpu: {name: A100, count: 0}
+max_duration: off
+commands: [a]
+"""
+KUBERNETES = """\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: sample
+  labels: {app.kubernetes.io/team: a}
+spec:
+  completions: 4
+  completionMode: Indexed
+  parallelism: 2
+  backoffLimit: 3
+  activeDeadlineSeconds: 600
+  suspend: true
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 3
+      nodeSelector: {a/pool: rack-a}
+      tolerations: [{key: gpu}]
+      containers:
+        - name: main
+          image: busybox
+          command: [python]
+          args: [train.py, --x]
+          workingDir: /data
+          env: [{name: A, value: b}, {name: KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}]
+          resources:
+            requests: {cpu: 500m, memory: 4Gi}
+            limits: {nvidia.com/gpu: 2, hugepages-2Mi: 1Gi}
+        - {name: side, image: envoy}
+"""
+PYTORCHJOB = """\
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: ddp}
+spec:
+  pytorchReplicaSpecs:
+    Master:
+      replicas: 1
+      template: {spec: {containers: [{name: c, command: [torchrun, a.py]}]}}
+    Worker:
+      replicas: 3
+      template: {spec: {containers: [{name: c, command: [torchrun, a.py]}]}}
+"""
+RAY = """\
+entrypoint: python script.py
+submission_id: raysubmit-1
+runtime_env:
+  working_dir: /srv/code
+  pip: [torch==2.1, ray]
+  env_vars: {A: b}
+entrypoint_num_gpus: 1
+entrypoint_num_cpus: 4
+metadata: {x: y}
+"""
+RAY_CLUSTER = """\
+cluster_name: demo
+max_workers: 3
+provider: {type: aws, region: us-west-2}
+head_node_type: head
+available_node_types:
+  head:
+    resources: {CPU: 8, GPU: 1}
+    node_config: {InstanceType: p3}
+initialization_commands: [a]
+setup_commands: [pip install ray]
+"""
+NOMAD = """\
+job "train" {
+  type = "batch"
+  meta { team = "a" }
+  group "g" {
+    count = 3
+    restart { attempts = 2 }
+    task "t" {
+      driver = "exec"
+      config {
+        command = "python"
+        args = ["train.py", "--x"]
+      }
+      env { A = "b" }
+      resources {
+        cores = 4
+        cpu = 500
+        memory = 256
+        device "nvidia/gpu/a100" { count = 2 }
+        device "nvidia/gpu" { }
+      }
+    }
+    task "other" { driver = "exec" }
+  }
+  group "h" { count = 1 }
+}
+"""
+CALLER = Caller({"HOME": "/root", "A": "b"}, datetime(2026, 11, 27, 12, tzinfo=UTC), "login")
+SCRIPT = "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=4 --time=1:00:00\n#SBATCH {}\nsrun true\n"
+SLURM = {
+    "array": ("0-9%2", "[1,5]", "1-", "9-1", "x"),
+    "begin": ("now+1hour", "16:00", "tomorrow", "2026-12-01T10:00:00", "x"),
+    "constraint": ("F", "F&G", "H100", "F|G", "x y"),
+    "dependency": (
+        "afterok:1:2",
+        "afternotok:1,afterany:2",
+        "after:3+5",
+        "singleton",
+        "afterok:1?afterany:2",
+    ),
+    "exclude": ("n[1-3]", "n1,n2", "[1-3"),
+    "export": ("ALL", "NONE", "A", "A,Z=1", "ALL,Z=1"),
+    "gres": ("gpu:2", "gpu:H100:2", "gpu:h100", "shard:1", "none"),
+    "gpus": ("4", "H100:4", "3", "x:y:z"),
+    "gpus-per-node": ("2", "A100:2", "x"),
+    "gpus-per-task": ("1", "H100:1", "x"),
+    "gpu-bind": ("single:1", "map_gpu:0,1", "closest", "x"),
+    "mem": ("4G", "500", "0", "4Q"),
+    "mem-per-cpu": ("2G", "x"),
+    "mem-per-gpu": ("10G", "x"),
+    "nodelist": ("n[1-2]", "n1", "n[1-9]"),
+    "nodes": ("2", "2-4", "1,3", "4-2", "x"),
+    "ntasks": ("8", "7", "0", "x"),
+    "open-mode": ("append", "truncate", "x"),
+    "priority": ("100", "x"),
+    "signal": ("B:USR1@120", "USR1", "10@60", "R:USR1@10", "x@y"),
+    "time": ("90", "1:30", "1-12", "1-12:30:10", "UNLIMITED", "x"),
+    "time-min": ("1:00", "2-0"),
+    "mail-type": ("END",),
+}
+STEPS = {
+    "distribution": ("cyclic", "block:cyclic", "plane=2", "x"),
+    "export": ("ALL", "NONE", "A,Z=1", "ALL,Z=1", "NIL"),
+    "gpu-bind": ("single:1", "map_gpu:0,1", "single:2", "closest", "none", "x:y", "map_gpu:a"),
+    "gres": ("gpu:2", "gpu:a100:1", "none", "x"),
+    "kill-on-bad-exit": ("", "0", "1", "x"),
+    "mpi": ("pmi2", "none", "x", "list"),
+    "nodelist": ("n[1-2]", "n1", "[1"),
+    "open-mode": ("a", "append", "t", "x"),
+    "time": ("1", "1:30", "1-0", "x"),
+    "wait": ("5", "x"),
+}
+
+
+def leaves(value: Any, path: str = "") -> Iterator[str]:
+    """One line for each value in it."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from leaves(each, f"{path}.{name}" if path else str(name))
+    else:
+        yield f"{path}: {value!r}"
+
+
+def job(text: str) -> Iterator[str]:
+    yield from leaves(parse_job(text, "f.yaml", "/home"))
+
+
+def policy(text: str) -> Iterator[str]:
+    for document in parse_documents(text, "f.yaml"):
+        yield from (line for line in leaves(document) if not line.startswith("text: "))
+
+
+def foreign(text: str) -> Iterator[str]:
+    made = convert(text, "f.yaml")
+    body = [line for line in made.text.splitlines() if not line.startswith("#")]
+    yield from (made.kind, *body, *(f"note: {sentence}" for _, sentence in made.notes))
+
+
+def script(text: str) -> Iterator[str]:
+    spec, notices = parse_script(text, "f.sh", "/home", caller=CALLER)
+    yield from (line for line in leaves(spec) if not line.startswith("script: "))
+    yield from map(str, notices)
+
+
+def step(text: str) -> Iterator[str]:
+    env = {"BURSAR_NODES": "2", "SLURM_JOB_ID": "3", "A": "b"}
+    request, found = srun.request_of([*text.split(), "prog"], env)
+    yield from leaves(request)
+    yield from leaves(found)
+
+
+def outcome(read: Callable[[str], Iterator[str]], text: str) -> list[str]:
+    try:
+        return list(read(text))
+    except (BursarError, Refused) as error:
+        return [f"! {line}" for line in str(error).splitlines()[:3]]
+
+
+def variations(text: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """What is varied, and the text with it: each line left out, and each that has one value with others."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        yield f"without {line.strip()}", "".join(lines[:number] + lines[number + 1 :])
+        match = re.fullmatch(r"([ -]*\w+: )(\S.*\n)", line)
+        for value in values if match else ():
+            assert match is not None
+            changed = f"{match[1]}{value}\n"
+            yield changed.strip(), "".join([*lines[:number], changed, *lines[number + 1 :]])
+
+
+def told(base: list[str], found: list[str]) -> list[str]:
+    """What it has that the base has not, and what it lacks, unless all is another."""
+    more, less = Counter(found) - Counter(base), Counter(base) - Counter(found)
+    if found and found[0].startswith("! "):
+        return found
+    return [f"+ {line}" for line in found if line in more] + [f"- {line}" for line in base if line in less]
+
+
+FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = {
+    "job": (job, JOB, VALUES),
+    "job of choices": (job, CHOICE, VALUES),
+    "Budget": (policy, BUDGET, VALUES),
+    "CostModel": (policy, MODEL, VALUES),
+    "PriceBook": (policy, BOOK, VALUES),
+    "PriorityPolicy": (policy, PRIORITY, VALUES),
+    "PlacementPolicy": (policy, PLACEMENT, VALUES),
+    "SlurmNames": (policy, NAMES, VALUES),
+    "SkyPilot": (foreign, SKY, ("0", "x y", "[a, b]", "{a: 1}")),
+    "SkyPilot with a choice": (foreign, SKY_CHOICE, ()),
+    "dstack": (foreign, DSTACK, ("0", "x y", "[a, b]", "{a: 1}")),
+    "dstack, plain": (foreign, DSTACK_PLAIN, ()),
+    "dstack, one": (foreign, DSTACK_ONE, ()),
+    "Kubernetes": (foreign, KUBERNETES, ("0", "1", "x y")),
+    "PyTorchJob": (foreign, PYTORCHJOB, ("0",)),
+    "Ray": (foreign, RAY, ("0", "x y", "[a, b]")),
+    "Ray cluster": (foreign, RAY_CLUSTER, ("0", "1")),
+    "Nomad": (foreign, NOMAD, ()),
+}
+
+
+def options(table: Any, values: dict[str, tuple[str, ...]], form: str) -> Iterator[tuple[str, str]]:
+    for name in dict.fromkeys(option.name for option in table):
+        for value in values.get(name, ("2",)):
+            words = f"--{name}={value}" if value else f"--{name}"
+            yield words, form.format(words)
+        yield f"--{name}", form.format(f"--{name}")
+
+
+@pytest.mark.parametrize("name", [*FILES, "#SBATCH", "srun"])
+def test_each_variation_of_a_file_becomes_what_it_became(name: str) -> None:
+    if name in FILES:
+        read, text, values = FILES[name]
+        varied = variations(text, values)
+    elif name == "srun":
+        read, text, varied = step, "-n 2", options(srun.TABLE, STEPS, "-n 2 {}")
+    else:
+        read, text, varied = (
+            script,
+            SCRIPT.format("").replace("#SBATCH \n", "\n"),
+            options(OPTIONS.values(), SLURM, SCRIPT),
+        )
+    base = outcome(read, text)
+    found = [f"=== {name}", *base]
+    for what, changed in varied:
+        found += [f"--- {what}", *told(base, outcome(read, changed))]
+    sections = {part.partition("\n")[0]: f"=== {part}" for part in kept().split("=== ")[1:]}
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        sections[name] = "\n".join(found) + "\n"
+        GOLDEN.write_text("".join(sections[each] for each in sorted(sections)))
+    assert found == sections[name].splitlines(), "see the head of this file"
+
+
+def kept() -> str:
+    return GOLDEN.read_text() if GOLDEN.exists() else ""
+
+
+def test_editors_are_given_the_schemas_that_they_were_given() -> None:
+    found = json.dumps({"job": job_schema(), "policy": policy_schema()}, indent=1) + "\n"
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        SCHEMAS.write_text(found)
+    assert found == SCHEMAS.read_text(), "see the head of this file"
