@@ -44,6 +44,10 @@ ACCEPTED_MAX = 32
 """In one turn of the loop, however many come."""
 BACKLOG_BYTES_MAX = 4 << 20
 """While so much waits for the daemon, no process is read."""
+FRAMES_BURST, FRAMES_PER_S = 8_000, 400
+"""Pieces that processes of this node send: more would fill the room that a node's other words have at the
+daemon, its heartbeats among them, and however small they are.
+"""
 _PAUSE_S = 0.02
 OPENING_S = 30.0
 OPENING_PACKETS_MAX = 8
@@ -120,6 +124,7 @@ class Steps:
         self._unknown: Counter[int] = Counter()
         """By account."""
         self._begun_at = 0.0
+        self._pieces_left, self._counted_at = float(FRAMES_BURST), time.monotonic()
 
     def open(self) -> None:
         """Write the programs and listen. Raises `OSError`."""
@@ -212,7 +217,7 @@ class Steps:
 
     def _read(self, fd: int) -> None:
         connection = self._connections[fd]
-        if self._backlog_bytes() > BACKLOG_BYTES_MAX:
+        if self._backlog_bytes() > BACKLOG_BYTES_MAX or not self._may_read():
             loop = asyncio.get_running_loop()
             loop.remove_reader(fd)
             loop.call_later(_PAUSE_S, self._resume, fd, connection)
@@ -230,6 +235,16 @@ class Steps:
             self._hear(connection, message[:1], message[1:])
         except (ValueError, msgspec.MsgspecError) as problem:
             self._refuse(connection, f"not understood: {problem}")
+
+    def _may_read(self) -> bool:
+        """One more piece, which its process is made to wait for otherwise."""
+        now = time.monotonic()
+        earned = (now - self._counted_at) * FRAMES_PER_S
+        self._pieces_left, self._counted_at = min(self._pieces_left + earned, FRAMES_BURST), now
+        if self._pieces_left < 1:
+            return False
+        self._pieces_left -= 1
+        return True
 
     def _resume(self, fd: int, connection: _Connection) -> None:
         if self._connections.get(fd) is connection:

@@ -30,6 +30,7 @@ from bursar_agent import stimuli as s
 from bursar_agent.link import wire
 from bursar_agent.probes.readings import Reading
 from bursar_agent.statedir import LogEnd
+from bursard.fleet import Condition, LimitTaken, LogAnswer, LogRange, door
 
 GOLDEN = Path(__file__).parents[1] / "golden/agent_wire.json"
 BODIES = [field.name for field in pb.DaemonMessage.DESCRIPTOR.oneofs_by_name["body"].fields]
@@ -169,3 +170,14 @@ def test_a_hello_that_is_too_long_for_one_message_is_told_in_pages(
     assert sizes == pages
     assert first.hello.attempts_follow == 3 - sizes[0]
     assert first.hello.protocol == (2 if fits == 3 else 3)
+
+
+def test_long_words_of_a_system_are_cut_to_what_a_daemon_takes() -> None:
+    """A stream does not end for what a file system or a runner has to say."""
+    long = "x" * (door.MESSAGE_CHARS_MAX + 1)
+    answer = wire.log_reply(1, error=long).log.error
+    door.log_answer(LogRange("att_1", 0, 0, 10), LogAnswer(b"", 0, 0, True, 0, answer))
+    trouble = wire.condition(s.SendCondition(trouble=long)).condition.trouble
+    assert door.condition(Condition(trouble)) == "x" * door.MESSAGE_CHARS_KEPT
+    problem = wire.limit_taken(s.SendLimitTaken("att_1", 0, 1, long)).limit_taken.problem
+    assert door.limit_taken(LimitTaken("att_1", 0, 1, problem)) == "x" * door.MESSAGE_CHARS_KEPT

@@ -10,6 +10,7 @@ import pytest
 
 from bursar.errors import Forbidden, InvalidRequest, ServerUnavailable
 from bursar.model import EndCause
+from bursard.events import NodeMisbehaved
 from bursard.fleet import AgentLink, Agents, Assign, Hello, Started, StepFrame
 from bursard.fleet import link as link_module
 from bursard.fleet.fleet import STRANGERS_A_TURN
@@ -336,19 +337,41 @@ def test_a_node_that_answers_no_question_for_a_log_is_not_waited_for(monkeypatch
     asyncio.run(story())
 
 
-def test_an_answer_that_is_none_ends_the_stream_and_who_asked_is_told() -> None:
-    async def story() -> None:
-        made = link()
-        reading = asyncio.create_task(made.read_log(LogRange("att_1", 0, 5, 10)))
-        await asyncio.sleep(0)
-        with pytest.raises(InvalidRequest):
-            made.answer_log(
-                1, LogAnswer(data=b"x" * 11, offset=5, next_offset=16, ended=False, dropped_bytes=0)
-            )
-        with pytest.raises(ServerUnavailable, match="node n-1 gave no usable log: "):
-            await reading
+def test_an_answer_that_is_none_ends_the_call_that_asked_and_no_stream() -> None:
+    """It counts against its node, which gets no new work once it was too often, and then no more events."""
 
-    asyncio.run(story())
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        for number in range(1, 10):
+            reading = asyncio.create_task(link.read_log(LogRange("att_1", 0, 5, 10)))
+            await asyncio.sleep(0)
+            assert link.owes_log(number)
+            site.hub.answer_log(link, number, LogAnswer(b"x" * 11, 5, 16, False, 0))
+            with pytest.raises(ServerUnavailable, match=f"node {FACTS.name} gave no usable log: log.data: "):
+                await reading
+            assert (link.closed, link.owes_log(number)) == (False, False)
+        node = site.hub.node_on(link)
+        assert node is not None
+        assert (node.mode, node.reason) == ("quarantine", "it gave no usable log 6 times in 10 minutes")
+        site.writer.flush()
+        assert sum(isinstance(event, NodeMisbehaved) for event in site.events) == 6
+
+    play(story)
+
+
+def test_a_good_answer_or_one_that_nobody_waits_for_counts_against_nobody() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+        reading = asyncio.create_task(link.read_log(LogRange("att_1", 0, 5, 10)))
+        await asyncio.sleep(0)
+        site.hub.answer_log(link, 1, LogAnswer(b"", 5, 5, False, 0))
+        site.hub.answer_log(link, 2, LogAnswer(b"x" * 11, 5, 16, False, 0))
+        assert (await reading).data == b""
+        node = site.hub.node_on(link)
+        assert node is not None
+        assert node.misbehaved == {}
+
+    play(story)
 
 
 def test_words_beyond_a_burst_wait_by_their_rate_and_time_gives_them_back() -> None:

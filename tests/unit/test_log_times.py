@@ -16,6 +16,7 @@ from bursar_agent.runner.logtimes import (
     offset_since,
     read_marks,
 )
+from bursard.fleet import LogAnswer, LogRange, door
 
 MARKS = [(0, 0), (10, 5), (20, 7), (30, 9)]
 
@@ -83,6 +84,19 @@ def test_of_a_damaged_file_the_marks_that_ascend_are_read(here: int) -> None:
 
     Path(LOG_TIMES).write_bytes(mark(5, 7) + mark(4, 9) + mark(2**63, 2**63) + mark(8, 6) + mark(9, 9) + b"x")
     assert read_marks(here) == [(0, 0), (5, 7), (9, 9)]
+
+
+def test_marks_that_no_daemon_would_believe_are_not_told(here: int) -> None:
+    def mark(offset: int, at: int) -> bytes:
+        return offset.to_bytes(8, "big") + at.to_bytes(8, "big")
+
+    most = (door.BYTES_MAX, door.BOOT_US_MAX)
+    Path(LOG_TIMES).write_bytes(mark(5, 7) + mark(most[0] + 1, 8) + mark(6, most[1] + 1) + mark(*most))
+    assert read_marks(here) == [(0, 0), (5, 7), most]
+    Path(LOG_TIMES).write_bytes(mark(0, 1) * 50 + mark(2, 2) * 50)
+    answer = LogAnswer(b"abc", 0, 3, True, 0, marks=tuple(marks_of(read_marks(here), 0, 3)))
+    assert answer.marks == ((0, 1), (2, 2), (2, 2), (2, 2))
+    door.log_answer(LogRange("att_1", 0, 0, 10, times=True), answer)
 
 
 @pytest.mark.parametrize(("since", "offset"), [(0, 0), (1, 10), (5, 10), (6, 20), (9, 30), (10, None)])

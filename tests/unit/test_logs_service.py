@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bursar.clock import SECOND_US
-from bursar.errors import WrongState
+from bursar.errors import InvalidRequest, WrongState
 from bursar.v1 import jobs_pb2 as pb
-from bursard.fleet import LogAnswer, LogRange
+from bursard.fleet import LogAnswer, LogRange, door
 from bursard.services import logs
 
 STARTED = 1_000 * SECOND_US
@@ -104,6 +104,28 @@ MARKED = Node(b"one\ntwo\nthree\nfour\n", ((0, 0), (4, SECOND_US), (10, 2 * SECO
 )
 def test_since_a_time_there_are_the_lines_that_began_then_or_later(after_us: int, shown: bytes) -> None:
     assert text(MARKED, since=STARTED + after_us) == shown
+
+
+@pytest.mark.parametrize("field", ["offset", "tail_bytes"])
+def test_a_place_that_no_log_has_is_refused_by_its_name_and_asked_of_no_node(field: str) -> None:
+    node = Node(b"one\n")
+    for value in (2**60 + 1, 2**62, 2**63 - 1):
+        with pytest.raises(InvalidRequest, match=f"^{field}: is {value}; at most {2**60}$") as refused:
+            text(node, **{field: value})
+        assert refused.value.facts == {"field": field}
+    assert node.asked == []
+
+
+def test_past_the_end_of_a_log_there_is_nothing() -> None:
+    for offset in (4, 5, 100, 2**60):
+        assert sent(Node(b"one\n"), offset=offset) == []
+    assert text(Node(b"one\n"), tail_bytes=2**60) == b"one\n"
+
+
+def test_a_time_after_every_other_is_asked_for_as_the_last_that_a_machine_can_tell() -> None:
+    node = Node(b"one\n")
+    assert text(node, since=2**63 - 1) == b""
+    assert node.asked[0].since_us == door.BOOT_US_MAX
 
 
 def test_the_last_lines_and_since_hold_together() -> None:

@@ -20,6 +20,7 @@ from bursar.steps.flow import WINDOW_BYTES, Flow
 from bursar_agent import steps as room
 from bursar_agent.link.wire import Frame
 from bursar_agent.steps import Steps, _Connection
+from bursard.fleet.link import WORDS_BURST, WORDS_PER_S
 
 
 class Bench:
@@ -88,6 +89,33 @@ def play(story: Callable[[Bench], Awaitable[None]]) -> None:
                 each.close()
 
     asyncio.run(whole())
+
+
+def test_small_pieces_leave_room_for_what_else_their_node_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their processes wait, and lose nothing: a flood of them would keep heartbeats from the daemon."""
+    assert room.FRAMES_PER_S < WORDS_PER_S
+    assert room.FRAMES_BURST < WORDS_BURST
+    now = [1_000.0]
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+
+    async def story(bench: Bench) -> None:
+        client, theirs = bench.process()
+        bench.hello(client)
+        fd = client.channel.fileno()
+        bench.steps._pieces_left = 3.0
+        for _ in range(3):
+            theirs.send(bridge.DATA + b"x")
+            bench.steps._read(fd)
+        theirs.send(bridge.DATA + b"y")
+        bench.steps._read(fd)
+        assert [one[5] for one in bench.frames()] == [b"", b"x", b"x", b"x"]
+        now[0] += 1 / room.FRAMES_PER_S
+        bench.steps._read(fd)
+        assert [one[5] for one in bench.frames()] == [b"y"]
+        now[0] += 10_000
+        assert (bench.steps._may_read(), bench.steps._pieces_left) == (True, room.FRAMES_BURST - 1)
+
+    play(story)
 
 
 def test_a_client_opens_its_step_and_its_words_go_on_with_it() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bursar.codec.launch import exit_to_wire
+from bursar.codec.launch import MESSAGE_CHARS_MAX, exit_to_wire
 from bursar.codec.progress import progress_to_wire
 from bursar.model import NodeFacts
 from bursar.v1 import agents_pb2 as pb
@@ -90,7 +90,7 @@ def hello(
             log_cluster_id=log_end.cluster_id if log_end is not None else "",
             ahead=WAITING_MAX,
             takes_limits=True,
-            trouble=instruction.trouble,
+            trouble=instruction.trouble[:MESSAGE_CHARS_MAX],
         )
     )
     return [hello, *(pb.AgentMessage(truths=pb.AttemptTruths(attempts=page)) for page in others)]
@@ -128,14 +128,14 @@ def limit_taken(instruction: s.SendLimitTaken) -> pb.AgentMessage:
             attempt_id=instruction.attempt_id,
             rank=instruction.rank,
             order=instruction.order,
-            problem=instruction.problem,
+            problem=instruction.problem[:MESSAGE_CHARS_MAX],
         )
     )
 
 
 def condition(instruction: s.SendCondition) -> pb.AgentMessage:
     """What keeps members from being started here."""
-    return pb.AgentMessage(condition=pb.Condition(trouble=instruction.trouble))
+    return pb.AgentMessage(condition=pb.Condition(trouble=instruction.trouble[:MESSAGE_CHARS_MAX]))
 
 
 def exited(instruction: s.SendExited) -> pb.Exited:
@@ -191,7 +191,7 @@ def log_reply(
             offset=offset,
             next_offset=next_offset,
             ended=ended,
-            error=error,
+            error=error[:MESSAGE_CHARS_MAX],
             dropped_bytes=dropped_bytes,
             marks=[pb.LogMark(offset=offset, after_us=after_us) for offset, after_us in marks],
         )

@@ -23,6 +23,9 @@ Marks = list[tuple[int, int]]
 STEP_US = 100_000
 MARKS_MAX = 65_536
 MARK_BYTES = 16
+OFFSET_MAX = 1 << 60
+WHEN_US_MAX = 100 * 366 * 86_400 * 1_000_000
+"""What a daemon believes of a log; the file lies where a job of the agent's own account can write."""
 _NEW = LOG_TIMES + ".new"
 
 
@@ -87,7 +90,7 @@ def read_marks(dir_fd: int) -> Marks:
     for at in range(0, len(data) - MARK_BYTES + 1, MARK_BYTES):
         offset = int.from_bytes(data[at : at + 8], "big")
         when = int.from_bytes(data[at + 8 : at + MARK_BYTES], "big")
-        if marks[-1][0] <= offset < 1 << 62 and marks[-1][1] <= when < 1 << 62:
+        if marks[-1][0] <= offset <= OFFSET_MAX and marks[-1][1] <= when <= WHEN_US_MAX:
             marks.append((offset, when))
     return marks
 
@@ -99,7 +102,7 @@ def offset_since(marks: Marks, since_us: int) -> int | None:
 
 
 def marks_of(marks: Marks, start: int, end: int) -> Marks:
-    """Those that tell the times of the bytes from `start` up to `end`."""
+    """Those that tell the times of the bytes from `start` up to `end`: one a byte at most."""
     first = max(bisect_right(marks, start, key=lambda mark: mark[0]) - 1, 0)
     last = bisect_left(marks, end, lo=first, key=lambda mark: mark[0])
-    return marks[first : max(last, first + 1)]
+    return marks[first : min(max(last, first + 1), first + 1 + end - start)]

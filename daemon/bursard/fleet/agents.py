@@ -243,6 +243,14 @@ class Agents:
             case Condition():
                 self.fleet.condition(node, word)
 
+    def answer_log(self, link: AgentLink, request_id: int, answer: LogAnswer) -> None:
+        """What an agent answers to a question for a log. What was asked can be answered, so an answer that
+        is none is its own doing.
+        """
+        node = self.node_on(link)
+        if not link.answer_log(request_id, answer) and node is not None:
+            self.fleet.misanswered(node)
+
     def carry(self, link: AgentLink, frame: StepFrame) -> None:
         """A piece of a step goes to the other member, if both are live members of one attempt.
 

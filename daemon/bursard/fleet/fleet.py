@@ -617,6 +617,11 @@ class Fleet:
     def _misbehaved(self, node: NodeRecord, how: str) -> None:
         self.engine.commit(conduct.misbehaved(node, how, self.engine.now()), "bursard")
 
+    def misanswered(self, node: NodeRecord) -> None:
+        """A node gave an answer that is none to what it was asked."""
+        if node.mode != "quarantine":  # callers ask as often as they like: it is told until it is enough
+            self._misbehaved(node, conduct.MISANSWERED)
+
     def limit_taken(self, node: NodeRecord, word: LimitTaken) -> None:
         """A member lives by another time limit, or says why not. What is known, or old, changes nothing."""
         problem = door.limit_taken(word)

@@ -166,18 +166,21 @@ class AgentLink:
         finally:
             self._logs.pop(request_id, None)
 
-    def answer_log(self, request_id: int, answer: LogAnswer) -> None:
-        """An answer came in; a late or unknown one is dropped.
+    def owes_log(self, request_id: int) -> bool:
+        """Somebody waits for this answer: it is no word of its agent's own, and costs it none."""
+        return request_id in self._logs
 
-        Raises:
-            InvalidRequest: it is not an answer to what was asked; whoever waits for it is told too.
+    def answer_log(self, request_id: int, answer: LogAnswer) -> bool:
+        """An answer came in; a late or unknown one is dropped. False: it is none to what was asked. That
+        ends the one call that waits for it, and no stream: others rest on that.
         """
         wanted, future = self._logs.get(request_id, (None, None))
         if wanted is None or future is None or future.done():
-            return
+            return True
         try:
             door.log_answer(wanted, answer)
         except InvalidRequest as error:
             future.set_exception(ServerUnavailable(f"node {self.name} gave no usable log: {error.message}"))
-            raise
+            return False
         future.set_result(answer)
+        return True

@@ -134,6 +134,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         async for message in requests:
             kind = str(message.WhichOneof("body"))
             words = max(len(message.exits.members), 1) if kind == "exits" else 1
+            if kind == "log" and link.owes_log(message.log.request_id):
+                words = 0  # of whoever asked, who has a bound of his own
             wait_s = link.wait_s(self.engine.clock.boot_us(), words)
             if wait_s:
                 await asyncio.sleep(wait_s)
@@ -153,7 +155,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             elif kind == "step":
                 self.hub.carry(link, _step(message.step))
             elif kind == "log":
-                link.answer_log(message.log.request_id, _log_answer(message.log))
+                self.hub.answer_log(link, message.log.request_id, _log_answer(message.log))
 
     # --- out
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
-from bursar.errors import NotFound, WrongState
+from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.v1 import jobs_pb2 as pb
 from bursar.words import plural
 from bursard.fleet import Fleet, LogAnswer, LogRange
+from bursard.fleet.door import BOOT_US_MAX, BYTES_MAX
 from bursard.services.watching import WatchHub
 from bursard.state import AttemptRecord, JobRecord, MemberRecord
 
@@ -27,7 +28,10 @@ FOLLOW_S = 0.25
 async def stream(
     fleet: Fleet, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
 ) -> AsyncIterator[pb.LogChunk]:
-    """The log of one member from an offset to its end, or until it ends when following."""
+    """The log of one member from an offset to its end, or until it ends when following. Past its end there
+    is nothing. Raises `InvalidRequest` for a place that no log has.
+    """
+    _refuse_beyond(request)
     if job.array is not None:
         raise WrongState(
             f"job {job.display} is an array; ask for one task, such as {job.number}[0], or for all of them:"
@@ -67,6 +71,14 @@ async def stream(
         hub.remove(watcher, [job.id])
 
 
+def _refuse_beyond(request: pb.LogsRequest) -> None:
+    """What is asked for goes to a node and comes back: no caller may have it say what it must not."""
+    for field in ("offset", "tail_bytes"):
+        value = getattr(request, field)
+        if value > BYTES_MAX:
+            raise InvalidRequest(f"{field}: is {value}; at most {BYTES_MAX}", {"field": field})
+
+
 def _chunk(member: MemberRecord, answer: LogAnswer, skipped: int) -> pb.LogChunk:
     return pb.LogChunk(
         data=answer.data[skipped:],
@@ -93,7 +105,7 @@ async def _start(
     since_us = request.since - member.started_at
     if not request.since or not member.started_at or since_us <= 0:
         return offset, tail, False
-    wanted = LogRange(attempt.id, member.alloc.rank, offset, 1, tail, since_us=since_us)
+    wanted = LogRange(attempt.id, member.alloc.rank, offset, 1, tail, since_us=min(since_us, BOOT_US_MAX))
     answer = await fleet.read_log(member.alloc.node_id, wanted)
     if answer.error or answer.offset <= offset or answer.dropped_bytes:
         return offset, tail, False

@@ -22,9 +22,10 @@ LOST: Final = "lost what ran there"
 NOT_STARTED: Final = "could not start"
 
 UNWELL: Final = "could start nothing"
+MISANSWERED: Final = "gave no usable log"
 
 WINDOW_US = 600 * SECOND_US
-MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5, UNWELL: 5}
+MOST: Final = {BOOTED: 5, KIND_CHANGED: 3, LOST: 5, UNWELL: 5, MISANSWERED: 5}
 """So often within `WINDOW_US`, and not once more."""
 START_FAILURES_MAX = 5
 """Jobs in a row that could not be started, with none in between that was."""
@@ -47,7 +48,7 @@ def condition(node: NodeRecord, trouble: str, at: int) -> list[Event]:
 
 
 def misbehaved(node: NodeRecord, how: str, at: int, job_id: str = "") -> list[Event]:
-    """It did this now: `BOOTED`, `KIND_CHANGED`, `LOST`, `UNWELL`, or `NOT_STARTED` with the job."""
+    """It did this now: `BOOTED`, `KIND_CHANGED`, `LOST`, `UNWELL` or so, or `NOT_STARTED` with the job."""
     if how == NOT_STARTED and job_id in node.not_started:
         return []
     events: list[Event] = [NodeMisbehaved(node.id, how, job_id)]
