@@ -319,7 +319,7 @@ def test_what_cannot_be_done_is_refused_with_its_line(cluster: StepCluster) -> N
     said = cluster.refused(
         "#!/bin/bash\n"
         "#SBATCH -L SCRATCH,cfs\n"
-        "#SBATCH -q regular -C 'a100|h100'\n"
+        "#SBATCH -q regular -C 'a100|h100&ib'\n"
         "#SBATCH -d aftercorr:1\n"
         "#SBATCH hetjob\n"
         "srun hostname\n"

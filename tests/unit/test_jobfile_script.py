@@ -179,7 +179,7 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
         ("#SBATCH --nodelist=n[1-2] --nodes=3", "--nodelist: names 2 nodes for a job of 3"),
         ("#SBATCH --nodelist=/etc/hosts", "is not a list of nodes"),
         ("#SBATCH --exclude=n[1", "--exclude: 'n[1' is not a list of nodes"),
-        ("#SBATCH --constraint=a|b", "only features joined by & are read"),
+        ("#SBATCH --constraint=a|b&c", "features are joined by &, and by | where one of several is enough"),
         ("#SBATCH --account=abc@xyz", "'xyz' behind the @ is no type of GPU"),
         ("#SBATCH --account=abc@a100 --gres=gpu:v100:1", "asks for v100, and another line for A100"),
         ("#SBATCH --dependency=after:12+5", "a delay after a start is not supported"),

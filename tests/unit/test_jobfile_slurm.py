@@ -205,6 +205,57 @@ def test_a_partition_is_a_label_of_nodes_or_a_pool() -> None:
         settled(nodes, "-p gpu -C partition")
 
 
+def test_one_of_several_types_of_gpu_is_enough() -> None:
+    for words in ("-C a100|h100", "-C '(a100|H100)'", "--constraint=[a100|h100]", "-C 'ib&(a100|h100)'"):
+        spec, _ = read(f"{words} --gres=gpu:2")
+        assert spec.options[0].gpus == GpuRequest(2, ("A100", "H100")), words
+    assert spec.constraints == (("ib", "*"),)
+    assert read("-C a100|h100 --gres=gpu:h100:2")[0].options[0].gpus == GpuRequest(2, ("H100",))
+    assert "names A100|H100 GPUs, but the job asks for none" in read("-C a100|h100")[1][0].message
+    assert "asks for v100, and another line for A100|H100; keep one" in refused(
+        "-C a100|h100 --gres=gpu:v100:1"
+    )
+    assert "-C: asks for H100 GPUs and for A100; keep one" in refused("-C a100&h100 --gres=gpu:1")
+
+
+def test_one_of_several_labels_is_enough() -> None:
+    nodes = (at("n1", sky="1"), at("n2", cascade="1"), at("n3"), at("n4", sky="1", pool="b"))
+    for words, names in (
+        ("-C sky|cascade", "n1,n2,n4"),
+        ("-C [sky|cascade]", "n1,n2,n4"),
+        ("-p a -C sky|cascade", "n1,n2"),
+        ("-x n1 -C sky|cascade", "n2,n4"),
+        ("-C '(sky|cascade)&(sky|other)'", "n1,n4"),
+    ):
+        assert dict(settled(nodes, words)[0].constraints)["node"] == names, words
+    plain = (at("n1", gpus=0), at("n2", gpus=0, cascade="1"), at("n3"))
+    spec, said = settled(plain, "-C a100|cascade")
+    assert (dict(spec.constraints), said) == (
+        {"node": "n2,n3"}, "-C asks for nodes that have a100 or cascade, which now are n2,n3",
+    )  # fmt: skip
+    spec, said = settled(nodes[:2], "-C sky|cascade")
+    assert (spec.constraints, said) == (
+        (), "-C asks for nodes that have sky or cascade, as all have that it may run on",
+    )  # fmt: skip
+    assert asks_of_site("#!/bin/bash\n#SBATCH --constraint=a|b\n").nodes
+    assert not asks_of_site("#!/bin/bash\n#SBATCH --constraint=a&b\necho | cat\n").nodes
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("-C x|y", "-C: no node that the job may run on has the label x or y"),
+        ("-C a|b&c", "'a|b' is not the name of a feature; features are joined by &, and by | where"),
+        ("-C (a|b", "'(a|b' is not the name of a feature"),
+        ("-C a|", "'a|' is not the name of a feature"),
+        ("-C a*2&b*1", "'a*2' is not the name of a feature"),
+        ("-N2 -C [a|b]", "-C: '[a|b]': name the one feature that all 2 nodes shall have"),
+    ],
+)
+def test_features_that_cannot_be_asked_for_are_refused(words: str, why: str) -> None:
+    assert why in refused(words)
+
+
 def test_where_all_nodes_are_one_place_a_partition_changes_nothing() -> None:
     spec, said = settled((at("n1"), at("n2")), "-p gpu_p13")
     assert (spec.constraints, said) == (

@@ -59,7 +59,9 @@ _TABLE: Final = (
     _honoured("chdir", "`workdir`", "D"),
     _honoured("comment", "`comment`"),
     _honoured(
-        "constraint", "`F`, `F&G`: nodes with the label F; a known GPU type is the type of its GPUs", "C"
+        "constraint",
+        "`F`, `F&G`, `F|G`, `F&(G|H)`: nodes with the label F; a known GPU type is the type of its GPUs",
+        "C",
     ),
     _honoured("cpus-per-gpu", "`resources.cpus`: times the GPUs of a node"),
     _honoured("cpus-per-task", "`resources.cpus`: times the tasks of a node", "c"),

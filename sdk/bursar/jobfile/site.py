@@ -130,6 +130,29 @@ def with_modules(spec: JobSpec, nodes: Sequence[SiteNode]) -> tuple[JobSpec, str
     return msgspec.structs.replace(spec, constraints=constraints), "asks for nodes that have it"
 
 
+def with_features(spec: JobSpec, features: Sequence[str], nodes: Sequence[SiteNode]) -> tuple[JobSpec, str]:
+    """A job on nodes that have one of several features, a label or a type of GPU; and what is to be said.
+
+    Constraints are alternatives of one attribute alone, so the nodes that are there now are named.
+
+    Raises `InvalidRequest`: no node that it may run on has one.
+    """
+    here = [node for node in nodes if _may(node, spec)]
+    serve = [node for node in here if any(_has_feature(node, feature) for feature in features)]
+    either = " or ".join(features)
+    if not serve:
+        raise InvalidRequest(f"no node that the job may run on has the label {either}")
+    said = f"asks for nodes that have {either}"
+    if len(serve) == len(here):
+        return spec, f"{said}, as all have that it may run on"
+    spec = _only(spec, serve)
+    return spec, f"{said}, which now are {dict(spec.constraints)['node']}"
+
+
+def _has_feature(node: SiteNode, feature: str) -> bool:
+    return bool(node.attributes.get(feature)) or node.gpu_type == feature.upper()
+
+
 def whole_nodes(
     spec: JobSpec, nodes: Sequence[SiteNode], *, everything: bool, memory: bool
 ) -> tuple[JobSpec, str]:

@@ -19,7 +19,7 @@ from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import FlagFaults, Tree, job_name_from
 from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
 from bursar.jobfile.sections import PRIORITIES
-from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes
+from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes, with_features
 from bursar.jobfile.slurm_names import MENDS, Meaning, in_partitions, listed, with_meaning
 from bursar.jobfile.slurm_sizes import Option, Sizes
 from bursar.jobfile.variables import job_of
@@ -33,7 +33,7 @@ from bursar.steps.times import parse_begin, parse_slurm_time
 
 _SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
 _OF_NODES = re.compile(
-    r"^#SBATCH\s.*(?:-p|--part?|--exclus|--mem\W*0)|^[^#\n]*\b(?:module|ml)\b", re.MULTILINE
+    r"^#SBATCH\s.*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\|)|^[^#\n]*\b(?:module|ml)\b", re.MULTILINE
 )
 _OF_NAMES = re.compile(r"^#SBATCH\s.*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)
 _SIGNAL = re.compile(r"(?:([RB]{1,2}):)?([A-Za-z0-9]{1,12})(?:@(\d{1,6}))?", re.ASCII)
@@ -49,6 +49,9 @@ _SIGNAL_NUMBERS = {
 _WARNING_S: Final = 60
 """Before the limit, where --signal names no time: as in Slurm."""
 _DEPENDENCY = {"afterok": "succeeded", "afternotok": "failed", "afterany": "finished", "after": "started"}
+_TASK_BY_TASK: Final = (
+    "tasks do not wait for one another: afterok:ID waits for all of that array, or do both steps in one task"
+)
 _ID = re.compile(r"(\d{1,15})(?:_(\d{1,7}))?", re.ASCII)
 
 
@@ -178,6 +181,9 @@ class SlurmOptions(Sizes):
         partition, exclusive = self.options.get("partition"), self.options.get("exclusive")
         if partition is not None:
             spec = self._in_partition(partition, spec, taken)
+        for group in self.alternatives:
+            any_of = partial(with_features, spec, group)
+            spec = self._at_site(self.options["constraint"], any_of, spec)
         if exclusive is not None and exclusive.value not in ("", "exclusive"):
             self.fault(
                 exclusive, f"{quote(exclusive.value)} cannot be had; --exclusive alone shares with nobody"
@@ -265,7 +271,8 @@ class SlurmOptions(Sizes):
             when = _DEPENDENCY.get(kind.lower())
             if when is None or not ids:
                 listed = ", ".join(f"{word}:ID" for word in _DEPENDENCY)
-                self.fault(option, f"{quote(part)} is not supported; use {listed} or singleton")
+                mend = _TASK_BY_TASK if kind.lower() == "aftercorr" else f"use {listed} or singleton"
+                self.fault(option, f"{quote(part)} is not supported; {mend}")
                 continue
             for text in ids.split(":"):
                 self._depend(option, text.strip(), when)

@@ -31,6 +31,7 @@ _GRES_GPU = re.compile(
 )
 _TYPED_COUNT = re.compile(r"(?:([A-Za-z][A-Za-z0-9._-]*|\d+g\.\d+gb):)?(\d{1,6})", re.ASCII)
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
+_EITHER = re.compile(r"[^&,()\[\]]+\|[^&,()\[\]]+", re.ASCII)
 _NODES = re.compile(r"\d{1,6}(?:-\d{1,6}(?::\d{1,6})?)?(?:,\d{1,6}(?:-\d{1,6})?)*", re.ASCII)
 
 
@@ -49,6 +50,7 @@ class Sizes:
     Attributes:
         tasks: in all, as `--ntasks` says; 0: it does not. tasks_per_node: at least 1.
         all_memory: the option that asks for all memory of a node.
+        alternatives: features, at least one of them a label, of which one is enough; all of these lists.
         usual_kind: of GPUs whose type no line says.
         words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
     """
@@ -64,7 +66,8 @@ class Sizes:
         self.all_memory: Option | None = None
         self._nodes = 1
         self._gpus = 0
-        self._kind = ""
+        self._kinds: list[str] = []
+        self.alternatives: list[list[str]] = []
         self.usual_kind = ""
 
     def note(self, option: Option, sentence: str) -> None:
@@ -140,27 +143,55 @@ class Sizes:
         return names
 
     def _read_kind(self) -> None:
-        """Features, and what stands behind the @ of an account: a type of GPU, or a label of nodes."""
+        """Features: a label of nodes, or a type of GPU; several of which one is enough."""
         option = self.options.get("constraint")
-        parts = re.split(r"[&,]", option.value.strip("\"'")) if option is not None else []
-        for part in parts:
-            assert option is not None
-            if _FEATURE.fullmatch(part) is None:
-                self.fault(
-                    option,
-                    f"{quote(part)} is not the name of a feature; only features joined by & are read: "
-                    "alternatives go to resources.any_of of a job file",
-                )
-            elif part.upper() in GPU_TYPES:
-                self._kind = part.upper()
+        if option is None:
+            return
+        for group in self._feature_groups(option):
+            kinds = [feature.upper() for feature in group if feature.upper() in GPU_TYPES]
+            if len(kinds) == len(group):
+                self._add_kinds(option, kinds)
+            elif len(group) > 1:
+                self.alternatives.append(group)
             else:
-                self.tree.put(("resources", "constraints", part), "*", option.place)
-                self.note(option, f"asks for nodes that have the label {part}")
+                self.tree.put(("resources", "constraints", group[0]), "*", option.place)
+                self.note(option, f"asks for nodes that have the label {group[0]}")
+
+    def _feature_groups(self, option: Option) -> list[list[str]]:
+        """`a&(b|c)` as [[a], [b, c]]; of each one must be there."""
+        text = option.value.strip("\"' ")
+        parts = [text] if _EITHER.fullmatch(text) else re.split(r"[&,]", text)
+        groups = [self._feature_group(option, part.strip(), len(parts) == 1) for part in parts]
+        return groups if all(groups) else []
+
+    def _feature_group(self, option: Option, part: str, alone: bool) -> list[str]:
+        """`b`, `(b|c)`, `[b|c]`, and where it is `alone` `b|c`; empty where it is none of them."""
+        marks = part[:1] + part[-1:]
+        enclosed = marks in ("()", "[]")
+        found = [one.strip() for one in (part[1:-1] if enclosed else part).split("|")]
+        if any(_FEATURE.fullmatch(one) is None for one in found) or not (
+            enclosed or alone or len(found) == 1
+        ):
+            self.fault(
+                option,
+                f"{quote(part)} is not the name of a feature; features are joined by &, and by | where "
+                "one of several is enough, as in 'ib&(a100|h100)'",
+            )
+            return []
+        if marks == "[]" and len(found) > 1 and self._nodes > 1:
+            self.fault(option, f"{quote(part)}: name the one feature that all {self._nodes} nodes shall have")
+            return []
+        return found
+
+    def _add_kinds(self, option: Option, kinds: list[str]) -> None:
+        if self._kinds and set(kinds) != set(self._kinds):
+            self.fault(option, f"asks for {'|'.join(kinds)} GPUs and for {'|'.join(self._kinds)}; keep one")
+        self._kinds = kinds
 
     def account_kind(self, option: Option, kind: str) -> None:
         """The part of an account behind its @, such as v100."""
         if kind.upper() in GPU_TYPES:
-            self._kind = kind.upper()
+            self._kinds = [kind.upper()]
             self.note(
                 option, f"is read as {kind.upper()} GPUs for the project {option.value.partition('@')[0]}"
             )
@@ -215,8 +246,9 @@ class Sizes:
 
     def _read_gpus(self, found: tuple[Option, str, int] | None) -> None:
         if found is None:
-            if self._kind and ("constraint" in self.options):
-                self.note(self.options["constraint"], f"names {self._kind} GPUs, but the job asks for none")
+            if self._kinds and ("constraint" in self.options):
+                named = "|".join(self._kinds)
+                self.note(self.options["constraint"], f"names {named} GPUs, but the job asks for none")
             return
         option, kind, count = found
         if option.name == "gpus-per-task":
@@ -230,10 +262,10 @@ class Sizes:
                 return
             count //= self._nodes
         self._gpus = count
-        if self._kind and kind and kind.upper() != self._kind:
-            self.fault(option, f"asks for {kind}, and another line for {self._kind}; keep one")
+        if self._kinds and kind and kind.upper() not in self._kinds:
+            self.fault(option, f"asks for {kind}, and another line for {'|'.join(self._kinds)}; keep one")
             return
-        kind = kind or self._kind or self.usual_kind
+        kind = kind or "|".join(self._kinds) or self.usual_kind
         text = f"{kind}:{count}" if kind and count else str(count)
         self.tree.put(("resources", "gpus"), text, option.place)
 
