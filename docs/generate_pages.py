@@ -77,7 +77,8 @@ spec:
   period: month
   enforcement: hard
   thresholds:
-    - {at: 80%, do: [notify]}
+    - {at: 80%, do: [notify, lower-priority]}
+    - {at: 100%, do: [hold-queue]}
   carry_over: 20%
 ```
 
@@ -107,6 +108,33 @@ does.
   are booked.
 - Jobs may hold more than the new period of a hard budget has, when the old one was granted more: as much as
   is missing is carried over with them, whatever `carry_over` says.
+
+## What thresholds do
+
+A threshold is passed when what is `settled`, or `settled+held`, reaches its share of the limit in force. That
+is one event (`threshold-crossed`) with the numbers, once for each limit and period, whatever is restarted.
+What it does beside `notify` is a *stage* of the budget, in force from then on; another limit in force (a
+changed document, a grant) and the next period end it and arm the threshold again. `budget show NAME` names
+the stages in force and what ends them, `explain JOB` the one that a job waits for.
+
+- `notify`: nothing more, the event is what tells.
+- `lower-priority`: its jobs come behind all others: they have 101 less than they ask for. A PriorityPolicy
+  that weighs `qos` weighs that.
+- `spot-only`: its jobs start on nodes of the market `spot` alone; those that ask for `on-demand` wait. It is
+  refused where no node is of that market.
+- `hold-queue`: none starts any more.
+- `approval`: none starts until somebody approves.
+- `checkpoint-stop`: what runs gets its checkpoint signal and its grace, and ends with the cause `budget`;
+  none starts any more.
+
+Soft budgets have stages as hard ones do. `lower-priority`, `spot-only` and `hold-queue` on `settled+held`
+rest while so much is given back that the share is not reached; `approval` and `checkpoint-stop` stay.
+
+`bursar budget approve NAME --reason TEXT` lets jobs start again that a passed threshold keeps waiting for an
+approval: until its period ends or its limit is another, with `--until TIME` no longer than that, with
+`--amount "500 USD"` until so much more is settled and held. It is for project-admins (of budgets of their
+project), operators and administrators, and stands among the postings with who and why. A further threshold
+asks again.
 """
 API_HEAD = """# The API
 

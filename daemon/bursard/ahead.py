@@ -172,9 +172,12 @@ class Ahead:
         """After a pass: let the head of the first queue that waits for room wait at the nodes instead.
 
         Returns how many do so now, more than before. Under a PriorityPolicy none does: a line goes by
-        submission, and who is ranked first may have come last.
+        submission, and who is ranked first may have come last. Nor does any while a stage of a budget decides
+        who comes later, and where.
         """
         if self.hands is None or len(self._state.attempts) > LIVE_MAX or snapshot.priority is not None:
+            return 0
+        if any(room.stages for room in snapshot.budgets.values()):
             return 0
         waiting = []
         for index, verdict in plan.verdicts.items():

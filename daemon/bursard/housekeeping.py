@@ -1,7 +1,8 @@
 """Housekeeping: what time alone brings about, looked at before every plan.
 
 Owns    the order of it: begin times come, budgets cover what waits, dependants of what ended go on or end,
-        periods roll, prices change, thresholds are announced; and how much of it one turn of the loop does.
+        periods roll, prices change, thresholds are announced
+        and what they end is stopped; and how much of it one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
 """
@@ -15,7 +16,7 @@ from bursar.clock import SECOND_US
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
 from bursard.state import State
-from bursard.state.decide import jobs, policies
+from bursard.state.decide import approving, jobs, policies, staging
 from bursard.state.decide.nodes import reprice
 from bursard.state.fold.jobs import MET_MAX, meet_some
 from bursard.state.fold.policies import MATCHED_MAX, match_some
@@ -61,7 +62,9 @@ class Housekeeping:
         # A clock that jumped back is looked at as one that went on.
         if self._looked_at is None or abs(now - self._looked_at) >= EVERY_US:
             self._looked_at = now
-            self._commit("thresholds", policies.thresholds(state))
+            self._commit("approvals", approving.lapsed(state, now))
+            self._commit("thresholds", staging.thresholds(state))
+            self._commit("stops of budgets", staging.stops(state))
         return more or bool(self._unpriced)
 
     def _reprice(self, now: int) -> None:

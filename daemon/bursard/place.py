@@ -27,8 +27,9 @@ from bursar_policies.decision import (
     Stop,
     Verdict,
 )
+from bursar_policies.specs import STOPPING
 from bursard.events import AttemptPlaced, Event, StopRequested
-from bursard.scheduler import PlanCache, plan, reason_of
+from bursard.scheduler import PlanCache, plan, reason_of, stages
 from bursard.state import JobRecord, State
 
 Commit = Callable[[str, Sequence[Event]], bool]
@@ -136,6 +137,8 @@ class _Check:
         same = _same(key[0], self._snapshot.queues[start.queue].job_class)
         if not same or state.pending.limit_of(start.job_id) != start.asked_us:
             return _gone(f"job {start.job_id} asks for something else by now")
+        if any(self._staged_since(name) for name in job.budgets):
+            return _gone(f"a budget of job {start.job_id} has come into another stage")
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
                 return reason
@@ -156,6 +159,13 @@ class _Check:
             StopRequested(stop.attempt_id, stop.cause, attempt.grace_us, stop.message, stop.for_job)
         )
         return None
+
+    def _staged_since(self, name: str) -> bool:
+        """Is a budget in another stage than the plan saw it in?"""
+        seen, record = self._snapshot.budgets.get(name), self._state.budgets.records.get(name)
+        if seen is None or record is None:
+            return False  # it is not in force on one of the sides, which is another matter
+        return seen.stages != self._state.budgets.stages(record, self._state.ledger)
 
     def _room(self, placement: Placement) -> Reason | None:
         cluster, row, planned = self._state.cluster, placement.node, self._snapshot.nodes
@@ -241,6 +251,11 @@ def holds_for(
     holds = []
     for name in job.budgets:
         record = state.budgets.records[name]
+        seen = state.budgets.room(record, state.ledger)
+        if (stage := seen.stage(*STOPPING)) is not None:
+            return stages.reason(seen, stage)
+        if seen.beyond(promised.get(name, 0) + nanos):
+            return stages.unapproved(seen, nanos, promised.get(name, 0))
         room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
         room -= promised.get(name, 0)
         if record.hard and nanos > room:

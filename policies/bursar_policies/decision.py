@@ -81,6 +81,7 @@ class JobClass(msgspec.Struct, frozen=True):
         max_cost_nanos: 0 for none; what is left of the job's own cap; the time limit is cut to it.
             Nothing left is -1, so that it is not read as none.
         avoid_nodes: node ids not to use (retry.avoid_same_node).
+        gates: names of the soft budgets whose stages it is under: they pay without limit.
     """
 
     nodes: int
@@ -94,6 +95,12 @@ class JobClass(msgspec.Struct, frozen=True):
     max_price_nanos_per_hour: int = 0
     max_cost_nanos: int = 0
     avoid_nodes: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+
+    @property
+    def payers(self) -> tuple[str, ...]:
+        """All budgets whose stages and approvals it is under."""
+        return (*self.budgets, *self.gates) if self.gates else self.budgets
 
     def without_limit(self) -> JobClass:
         """What jobs that differ in nothing but their time limits have in common."""
@@ -265,10 +272,25 @@ class MemberColumns(msgspec.Struct, frozen=True):
         )
 
 
-class BudgetRoom(msgspec.Struct, frozen=True):
-    """What one hard budget can still promise: limit - settled - held, in nanos.
+class Stage(msgspec.Struct, frozen=True):
+    """Something that a threshold of a budget does for as long as it is in force.
 
     Attributes:
+        action: of `specs.ACTIONS`, but for notify.
+        on, at_ppm: the threshold: at which share of the limit, in parts per million, and of what.
+    """
+
+    action: str
+    on: str
+    at_ppm: int
+
+
+class BudgetRoom(msgspec.Struct, frozen=True):
+    """What one budget can still promise: limit - settled - held, in nanos.
+
+    Attributes:
+        stages: in force, in the order of their thresholds.
+        ceiling_nanos: what is approved to be settled and held in all; below zero: there is no such bound.
         renews_at: end of the period, 0 when it never renews.
         array: how people name the array whose own `max_cost` this is; empty for a budget.
     """
@@ -280,11 +302,22 @@ class BudgetRoom(msgspec.Struct, frozen=True):
     currency: str
     renews_at: int = 0
     array: str = ""
+    stages: tuple[Stage, ...] = ()
+    ceiling_nanos: int = -1
+
+    def beyond(self, nanos: int) -> bool:
+        """Does so much more go beyond what is approved?"""
+        return 0 <= self.ceiling_nanos < self.settled_nanos + self.held_nanos + nanos
 
     @property
     def room_nanos(self) -> int:
         """What may still be held; may be negative after a limit was lowered."""
         return self.limit_nanos - self.settled_nanos - self.held_nanos
+
+    def stage(self, *actions: str) -> Stage | None:
+        """The first of these actions that is in force."""
+        found = (one for action in actions for one in self.stages if one.action == action)
+        return next(found, None) if self.stages else None
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -303,7 +336,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     Attributes:
         option: index into the class's `options`.
         time_limit_us: may be shorter than asked: what `max_cost` pays for at this price.
-        hold_nanos: worst case of the whole gang, to be held in each of `budgets`.
+        hold_nanos: worst case of the whole gang, to be held in each of `budgets`, soft ones with stages too.
         why: short evidence for `explain`: candidates seen, best score, runner-up.
         queue: index of its `PendingQueue`. asked_us: the time limit it has there.
     """

@@ -8,7 +8,6 @@ Why     a key this version cannot honour is refused by name: a budget whose `hol
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
@@ -29,6 +28,7 @@ from bursar.yamlfile import (
 )
 from bursar_policies.periods import PERIODS, find_timezone
 from bursar_policies.specs import (
+    ACTIONS,
     PPM,
     STRATEGIES,
     BudgetSpec,
@@ -43,9 +43,6 @@ _BUDGET_KEYS = (
     "counts_from",
 )  # fmt: skip
 _SCOPE_KEYS = ("project", "user", "experiment", "model", "label")
-_ACTIONS: Final = (
-    "notify", "lower-priority", "spot-only", "hold-queue", "hold", "checkpoint-stop", "stop",
-)  # fmt: skip
 _WORD = r"[^\s\x00-\x1f/=][^\x00-\x1f]{0,127}"
 _LABEL_KEY = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
 
@@ -185,11 +182,11 @@ def _threshold(node: Node, faults: Faults) -> Threshold | None:
     do_node = fields.get("do", required=True)
     actions: list[str] = []
     for child in read_items(do_node, faults) if do_node is not None else ():
-        action = read_enum(child, faults, _ACTIONS)
-        if action == "notify":
-            actions.append(action)
+        action = read_enum(child, faults, ACTIONS)
+        if action is not None and action in actions:
+            faults.add(child, f"{action} is named twice")
         elif action is not None:
-            faults.not_built(child, f"the action {action}", instead="use notify")
+            actions.append(action)
     if do_node is not None and do_node.kind == "sequence" and not do_node.items:
         faults.add(do_node, "names no action; use [notify]")
     return None if ratio is None else Threshold(int(ratio * PPM), on, tuple(actions))

@@ -64,13 +64,20 @@ class Scope(msgspec.Struct, frozen=True):
         return ", ".join([*parts, *(f"label {key}={value}" for key, value in self.labels)])
 
 
+NOTIFY: Final = "notify"
+ACTIONS: Final = (NOTIFY, "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
+"""What a threshold may do. All but the first last: they are *stages* of their budget from then on."""
+STOPPING: Final = ("checkpoint-stop", "hold-queue", "approval")
+"""Those under which nothing more starts, the gravest first."""
+
+
 class Threshold(msgspec.Struct, frozen=True):
     """Something to do when spend reaches a share of the limit.
 
     Attributes:
         at_ppm: share in parts per million; reached when `spend * PPM >= limit * at_ppm`.
         on: `settled` or `settled+held`, what counts as spend.
-        do: actions; `notify` (an event) is the one that is built.
+        do: of `ACTIONS`, each once.
     """
 
     at_ppm: int
@@ -123,6 +130,11 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
     thresholds: tuple[Threshold, ...] = ()
     counts_from: int = 0
     carry_over: CarryOver | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Does it ever do more than tell?"""
+        return any(action != NOTIFY for threshold in self.thresholds for action in threshold.do)
 
 
 class Weights(msgspec.Struct, frozen=True):

@@ -92,6 +92,7 @@ TABLE: Final[dict[str, Row]] = {
     "Money.Periods": of_the_site("FPOAU"),
     "Money.GrantBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),
     "Money.TransferBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),
+    "Money.ApproveBudget": ("POA", "POA", "POA", "POA", "", "", ""),
     "Money.Report of all": of_the_site("FPOAU"),
     "Policies.Apply": of_the_site("OA"),
     "Policies.Check": of_the_site(EVERYBODY),
@@ -174,6 +175,7 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Money.GrantBudget": lambda t: money_pb2.GrantBudgetRequest(
         budget=budget_of(t), amount=ONE_NANO, currency="USD", reason="r"
     ),
+    "Money.ApproveBudget": lambda t: money_pb2.ApproveBudgetRequest(budget=budget_of(t), reason="r"),
     "Money.TransferBudget": lambda t: money_pb2.TransferBudgetRequest(
         budget=budget_of(t), to=f"{budget_of(t)}.more", amount=ONE_NANO, currency="USD", reason="r"
     ),
@@ -230,6 +232,7 @@ OF_A_PROJECT: Final = {
     "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
     "Money.Budgets by name", "Money.Correct", "Money.GrantBudget", "Money.TransferBudget",
+    "Money.ApproveBudget",
 }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from bursard.scheduler.pricing import share_rates
 HOPE = (
     ReasonCode.BUDGET_COMMITTED,
     ReasonCode.PRICE_CAP_EXCEEDED,
+    ReasonCode.APPROVAL_REQUIRED,
     ReasonCode.BUDGET_EXHAUSTED,
     ReasonCode.MISCONFIGURED,
 )

@@ -14,7 +14,7 @@ from bursard.fleet.testing import World
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.state import Limits, State, compare, image
 from bursard.state.budgets import limit_of
-from bursard.state.decide import giving, policies
+from bursard.state.decide import giving, policies, staging
 from bursard.state.given import KEPT_US, Posting, Postings
 
 USD = 10**9
@@ -214,12 +214,12 @@ def test_a_document_is_held_against_its_limit_with_what_was_given(site: Site) ->
 
 def test_a_grant_arms_thresholds_again_as_a_raised_limit_does(site: Site) -> None:
     site.spent("a", 60)
-    site.engine.commit(policies.thresholds(site.state), "bursard")
+    site.engine.commit(staging.thresholds(site.state), "bursard")
     assert site.view("a").crossed_percent == (50,)
     site.grant("a", 60)
-    assert (policies.thresholds(site.state), site.view("a").crossed_percent) == ([], ())
+    assert (staging.thresholds(site.state), site.view("a").crossed_percent) == ([], ())
     site.spent("a", 80)
-    [crossed] = policies.thresholds(site.state)
+    [crossed] = staging.thresholds(site.state)
     assert crossed.limit_nanos == 160 * USD  # type: ignore[union-attr]
 
 

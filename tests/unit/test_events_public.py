@@ -42,6 +42,7 @@ KEPT_BACK: dict[str, str] = {
     "secret-set": "sealed",
     "budget-granted": "key",
     "budget-transferred": "key",
+    "budget-approved": "key",
 }
 """By tag: fields that nobody is shown. A new field belongs here or into `bursard.events.public`."""
 

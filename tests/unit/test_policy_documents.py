@@ -14,6 +14,7 @@ from bursar.errors import Fault, InvalidRequest, NotBuilt, PolicyInvalid
 from bursar.money import Money
 from bursar_policies.document import parse_documents, parse_files
 from bursar_policies.specs import (
+    ACTIONS,
     BudgetSpec,
     CostModelSpec,
     Document,
@@ -143,13 +144,35 @@ def test_the_same_name_twice_is_refused_across_files() -> None:
 
 
 @pytest.mark.parametrize(
+    ("do", "said"),
+    [
+        ("[notify, hold-que]", "'hold-que' is not"),
+        ("[hold-queue, hold-queue]", "hold-queue is named twice"),
+        ("[stop]", "'stop' is not"),
+        ("[]", "names no action"),
+    ],
+)
+def test_a_threshold_does_each_of_the_actions_once_or_is_refused(do: str, said: str) -> None:
+    with pytest.raises(PolicyInvalid) as caught:
+        parse_documents(BUDGET.replace("{at: 50%, do: [notify]}", f"{{at: 50%, do: {do}}}"), "p.yaml")
+    (fault,) = caught.value.faults
+    assert said in fault.message
+
+
+def test_a_threshold_may_do_all_that_there_is() -> None:
+    text = BUDGET.replace("held, do: [notify]", f"held, do: [{', '.join(ACTIONS)}]")
+    [document] = parse_documents(text, "p.yaml")
+    assert isinstance(document.spec, BudgetSpec)
+    assert [one.do for one in document.spec.thresholds] == [("notify",), ACTIONS]
+
+
+@pytest.mark.parametrize(
     ("old", "new", "what"),
     [
         ("  timezone: Europe/Berlin", "  hold: expected", "hold: expected"),
         ("  timezone: Europe/Berlin", "  hold: lease", "hold: lease"),
         ("  timezone: Europe/Berlin", "  period: rolling-30d", "period: rolling-30d"),
         ("on: settled+held", "on: forecast", "on: forecast"),
-        ("{at: 50%, do: [notify]}", "{at: 50%, do: [notify, spot-only]}", "the action spot-only"),
     ],
 )
 def test_parts_of_the_contract_that_are_not_built_are_refused(old: str, new: str, what: str) -> None:

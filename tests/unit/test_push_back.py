@@ -25,7 +25,7 @@ CHANGES = {
     "Nodes": {"Drain", "Cordon", "Resume", "Remove", "Token", "RevokeTokens"},
     "Policies": {"Apply", "Delete"},
     "Access": {"Grant", "Revoke", "SetSecret", "RemoveSecret"},
-    "Money": {"Correct", "ClosePeriod", "GrantBudget", "TransferBudget"},
+    "Money": {"Correct", "ClosePeriod", "GrantBudget", "TransferBudget", "ApproveBudget"},
 }
 """Streams of submissions wait for each of their requests."""
 OTHERS = {

@@ -10,7 +10,7 @@ from bursard.events import BudgetOpened, HoldsRolled, PolicyRemoved, ThresholdCr
 from bursard.fleet.testing import World
 from bursard.reports.budgets import budget_views
 from bursard.state import Limits, State, compare, image
-from bursard.state.decide import policies
+from bursard.state.decide import staging
 
 USD = 10**9
 
@@ -32,7 +32,7 @@ class Site(World):
 
     def told(self) -> list[tuple[int, int]]:
         """What is announced now: (percent, limit)."""
-        events = policies.thresholds(self.state)
+        events = staging.thresholds(self.state)
         self.engine.commit(events, "bursard")
         crossed = [event for event in events if isinstance(event, ThresholdCrossed)]
         return [(event.at_ppm // 10_000, event.limit_nanos // USD) for event in crossed]

@@ -26,6 +26,7 @@ class Action(StrEnum):
     CORRECT_BOOKS = "correct what jobs were charged"
     CLOSE_BOOKS = "close months of the books"
     FUND_BUDGETS = "give money to budgets"
+    APPROVE_BUDGETS = "approve what budgets ask for"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     SET_SECRETS = "keep secrets"
@@ -47,6 +48,7 @@ _READ = frozenset({_A.SEE_SITE, _A.SEE_JOBS, _A.SEE_COST, _A.SEE_POLICIES})
 _SUBMIT = _READ | {_A.SUBMIT}
 _PROJECT = _SUBMIT | {
     _A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.SEE_BOOKS, _A.SET_SECRETS, _A.GRANT, _A.SEE_GRANTS,
+    _A.APPROVE_BUDGETS,
 }  # fmt: skip
 _OPERATE = (_PROJECT - {_A.GRANT}) | {_A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY}
 

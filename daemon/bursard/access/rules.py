@@ -65,6 +65,7 @@ _MONEY: Final = {
     "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True),
     "Periods": Rule(Action.SEE_BOOKS, site=True),
     "GrantBudget": Rule(Action.FUND_BUDGETS),
+    "ApproveBudget": Rule(Action.APPROVE_BUDGETS),
     "TransferBudget": Rule(Action.FUND_BUDGETS),
 }
 _POLICIES: Final = {

@@ -8,6 +8,8 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 from __future__ import annotations
 
 from bursard.events.budgets import (
+    ApprovalLapsed,
+    BudgetApproved,
     BudgetClosed,
     BudgetGranted,
     BudgetOpened,
@@ -80,9 +82,11 @@ from bursard.events.union import (
 
 __all__ = [
     "SCHEMA",
+    "ApprovalLapsed",
     "AttemptEnded",
     "AttemptPlaced",
     "Attribution",
+    "BudgetApproved",
     "BudgetClosed",
     "BudgetGranted",
     "BudgetOpened",

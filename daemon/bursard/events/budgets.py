@@ -55,7 +55,8 @@ class BudgetClosed(msgspec.Struct, frozen=True, tag="budget-closed"):
 class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
     """A budget passed one of its thresholds for the first time in this period.
 
-    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`.
+    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`. `do`: what its budget
+    does from now on; empty in what was written before there was more than to tell.
     """
 
     budget: str
@@ -65,6 +66,7 @@ class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
     settled_nanos: int
     held_nanos: int
     limit_nanos: int
+    do: tuple[str, ...] = ()
 
 
 class BudgetGranted(msgspec.Struct, frozen=True, tag="budget-granted", omit_defaults=True):
@@ -81,6 +83,36 @@ class BudgetGranted(msgspec.Struct, frozen=True, tag="budget-granted", omit_defa
     by: str
     reason: str
     key: str = ""
+
+
+class BudgetApproved(msgspec.Struct, frozen=True, tag="budget-approved", omit_defaults=True):
+    """Jobs of a budget whose thresholds asked for an approval may start again, under this limit, in this
+    period.
+
+    Attributes:
+        stages: (on, at_ppm) of those thresholds.
+        by, reason, key: as of `BudgetGranted`. until: it ends then; 0: with the period, or another limit.
+        ceiling_nanos: what may be settled and held in all; below zero: what the limit has. nanos: how much
+            that was more than then.
+    """
+
+    budget: str
+    period_start: int
+    limit_nanos: int
+    stages: tuple[tuple[str, int], ...]
+    by: str
+    reason: str
+    until: int = 0
+    ceiling_nanos: int = -1
+    nanos: int = 0
+    key: str = ""
+
+
+class ApprovalLapsed(msgspec.Struct, frozen=True, tag="approval-lapsed"):
+    """The time of an approval has passed: its budget waits for another one."""
+
+    budget: str
+    period_start: int
 
 
 class RestCarried(msgspec.Struct, frozen=True, tag="rest-carried"):

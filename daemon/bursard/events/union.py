@@ -21,6 +21,8 @@ from bursar.model import (
 )
 from bursar_policies.specs import Spec
 from bursard.events.budgets import (
+    ApprovalLapsed,
+    BudgetApproved,
     BudgetClosed,
     BudgetGranted,
     BudgetOpened,
@@ -734,6 +736,8 @@ Event = (
     | BudgetClosed
     | BudgetGranted
     | BudgetTransferred
+    | BudgetApproved
+    | ApprovalLapsed
     | RestCarried
     | ThresholdCrossed
     | NodeTokenIssued

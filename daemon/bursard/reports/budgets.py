@@ -10,11 +10,26 @@ from collections import Counter
 
 import msgspec
 
+from bursard.scheduler import stages
 from bursard.state import State
 from bursard.state.budgets import BudgetRecord, limit_of
-from bursard.state.given import CARRY_OVER, Posting
+from bursard.state.given import CARRY_OVER, Approval, Posting
 
 LIVE_JOBS_MAX = 100
+
+
+class StageView(msgspec.Struct, frozen=True):
+    """Something that a threshold does now.
+
+    Attributes:
+        since: the threshold, with the numbers of now. remedy: what ends it. Both for people.
+    """
+
+    action: str
+    on: str
+    at_ppm: int
+    since: str
+    remedy: str
 
 
 class BudgetView(msgspec.Struct, frozen=True):
@@ -25,6 +40,7 @@ class BudgetView(msgspec.Struct, frozen=True):
             transferred to it or away, and what was carried over.
         carry_over: the rule of its document, for people. postings: of those, each; of one budget alone.
         crossed_percent: thresholds announced in this period, in percent of the limit in force, ascending.
+        stages: in force, by threshold. approval: in force; None: nothing is approved.
         live_jobs: ids of jobs that hold money of it, at most `LIVE_JOBS_MAX`, oldest first.
     """
 
@@ -48,6 +64,8 @@ class BudgetView(msgspec.Struct, frozen=True):
     carried_nanos: int = 0
     carry_over: str = ""
     postings: tuple[Posting, ...] = ()
+    stages: tuple[StageView, ...] = ()
+    approval: Approval | None = None
 
 
 def budget_views(state: State, name: str = "") -> list[BudgetView]:
@@ -61,7 +79,7 @@ def budget_views(state: State, name: str = "") -> list[BudgetView]:
 def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
     spec, limit = record.spec, limit_of(record, state.ledger)
     crossed = state.budgets.crossed(record, limit)
-    sums = Counter[str]()
+    sums, room = Counter[str](), state.budgets.room(record, state.ledger)
     postings = state.budgets.postings.of(record.name, record.period_start)
     for one in postings:
         sums[one.kind] += one.nanos
@@ -86,6 +104,11 @@ def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
         carried_nanos=sums[CARRY_OVER],
         carry_over=str(spec.carry_over) if spec.carry_over is not None else "",
         postings=postings if whole else (),
+        stages=tuple(
+            StageView(one.action, one.on, one.at_ppm, stages.since(room, one), stages.remedy(room, one))
+            for one in room.stages
+        ),
+        approval=state.budgets.approval(record, limit),
     )
 
 

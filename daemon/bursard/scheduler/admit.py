@@ -13,6 +13,7 @@ from typing import NamedTuple
 from bursar.model import ReasonCode
 from bursar.money import AMOUNT_MAX
 from bursar_policies.decision import BudgetRoom, JobClass, Purse
+from bursard.scheduler import stages
 from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, longest_hold_us, worst_hold
 
 
@@ -41,6 +42,8 @@ class Rooms:
     def __init__(self, budgets: Mapping[str, BudgetRoom], currency: str = "") -> None:
         self.budgets = budgets
         self.currency = currency
+        self._staged = any(room.stages for room in budgets.values())
+        self._capped = any(room.ceiling_nanos >= 0 for room in budgets.values())
         self._promised: dict[str, int] = {}
         self._aside: dict[str, tuple[str, int]] = {}
         self._left: dict[str, int] = {}
@@ -105,6 +108,8 @@ class Rooms:
             limit_us: the job's time limit; 0: the class has it.
         """
         rate = rate_nanos_per_hour if rate_nanos_per_hour > 0 else 0
+        if self._staged and (pair := stages.stopping(job_class, self.budgets)) is not None:
+            return Refusal(stages.code_of(pair[1]), pair[0].name, 0, rate)
         cap = job_class.max_price_nanos_per_hour
         if cap and rate > cap:
             return Refusal(ReasonCode.PRICE_CAP_EXCEEDED, "", rate, rate)
@@ -120,6 +125,8 @@ class Rooms:
         hold = worst_hold(rate, hold_us)
         if hold > AMOUNT_MAX:
             return Refusal(ReasonCode.MISCONFIGURED, "", hold, rate)
+        if self._capped and (capped := self._beyond(job_class, hold)):
+            return Refusal(ReasonCode.APPROVAL_REQUIRED, capped, hold, rate)
         for budget in job_class.budgets:
             if budget not in self.budgets:
                 return Refusal(ReasonCode.MISCONFIGURED, budget, hold, rate)
@@ -131,12 +138,22 @@ class Rooms:
                 return Refusal(code, budget, hold, rate)
         return Admitted(time_limit_us, hold_us, hold)
 
+    def _beyond(self, job_class: JobClass, nanos: int) -> str:
+        """The first budget of which so much more is not approved."""
+        for name in job_class.payers:
+            room = self.budgets.get(name)
+            if room is not None and room.beyond(self.promised_nanos(name) + nanos):
+                return name
+        return ""
+
     def refused_from_us(self, job_class: JobClass, refusal: Refusal) -> int:
         """Jobs of this class that hold for at least so long are refused as well and for the same reason, as
         long as no room is given back and no place becomes cheaper. 0: all of them are. Nor is anything to be
         set aside for them if nothing is for this one.
         """
         rate, overhead_us = refusal.rate_nanos_per_hour, job_class.hold_us - job_class.time_limit_us
+        if refusal.budget and not refusal.needed_nanos:
+            return 0  # a stage, which asks nobody for how long
         if refusal.code is ReasonCode.PRICE_CAP_EXCEEDED or not rate:
             return 0
         if refusal.budget:
@@ -147,6 +164,10 @@ class Rooms:
                 for name in job_class.budgets
                 if (room := self.budgets.get(name)) is not None
             }
+            if refusal.code is ReasonCode.APPROVAL_REQUIRED:
+                room = self.budgets[refusal.budget]
+                committed = room.settled_nanos + room.held_nanos + self.promised_nanos(refusal.budget)
+                return _longer_than(rate, room.ceiling_nanos - committed)
             if refusal.code is ReasonCode.BUDGET_EXHAUSTED:
                 return _longer_than(rate, unspent[refusal.budget])
             never = [_longer_than(rate, left) for left in unspent.values() if left < refusal.needed_nanos]

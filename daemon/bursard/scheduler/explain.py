@@ -49,7 +49,9 @@ HOLDERS_SHOWN = 10
 WHAT_IF_ID = "what-if"
 """The job id a plan gives to the job that `what_if` asks about."""
 NOTHING = Reason(ReasonCode.NONE, "")
-_OF_BUDGETS = frozenset((ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED))
+_OF_BUDGETS = frozenset(
+    (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED, ReasonCode.APPROVAL_REQUIRED)
+)
 
 
 def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Explanation:
@@ -60,10 +62,10 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         job_id: one of the queue; its first job when empty.
     """
     snapshot, index = _alone(snapshot, index, job_id or snapshot.queues[index].jobs[0][1])
-    queue = snapshot.queues[index]
+    planner = Planner(snapshot, now, World(snapshot))
+    queue = planner.snapshot.queues[index]
     job_id = queue.jobs[0][1]
     job_class = queue.class_at(0)
-    planner = Planner(snapshot, now, World(snapshot))
     result = planner.run()
     started = {start.job_id for start in result.starts}
     tables = planner.world.tables(job_class)
@@ -122,7 +124,7 @@ def what_if(
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = start.hold_nanos if priced else 0
     rooms = planner.rooms
-    known = [name for name in start.budgets if name in snapshot.budgets]
+    known = [name for name in job_class.budgets if name in snapshot.budgets]
     return WhatIf(
         start=start,
         reason=NOTHING,
@@ -147,7 +149,7 @@ def _asked(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, pro
 
 def _unpaid(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Start | None:
     """What it would take if no budget had to pay."""
-    asked = _asked(snapshot, replace(job_class, budgets=()), now, priority, project)
+    asked = _asked(snapshot, replace(job_class, budgets=(), gates=()), now, priority, project)
     return _start_of(Planner(asked, now, World(asked)).run().starts, WHAT_IF_ID)
 
 

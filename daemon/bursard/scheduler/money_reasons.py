@@ -8,7 +8,7 @@ from __future__ import annotations
 from bursar.model import Reason, ReasonCode
 from bursar.money import AMOUNT_MAX
 from bursar_policies.decision import JobClass
-from bursard.scheduler import text
+from bursard.scheduler import stages, text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us
 
@@ -18,6 +18,12 @@ UNNUMBERED = "the array"
 
 def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     """The reason behind a refusal."""
+    stage = stages.stopping(job_class, rooms.budgets)
+    if stage is not None:
+        return stages.reason(*stage)
+    if refusal.code == ReasonCode.APPROVAL_REQUIRED:
+        room = rooms.budgets[refusal.budget]
+        return stages.unapproved(room, refusal.needed_nanos, rooms.promised_nanos(refusal.budget))
     if refusal.code == ReasonCode.PRICE_CAP_EXCEEDED:
         return _price_cap(job_class, refusal, rooms)
     if refusal.code == ReasonCode.MISCONFIGURED and not refusal.budget:

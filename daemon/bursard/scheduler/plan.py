@@ -30,12 +30,14 @@ from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.order import Order
 from bursard.scheduler.rank import Lane, Ranking
 from bursard.scheduler.releases import Releases
+from bursard.scheduler.stages import staged
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import PlanCache, World
 
 _HOPE = (
     ReasonCode.BUDGET_COMMITTED,
     ReasonCode.PRICE_CAP_EXCEEDED,
+    ReasonCode.APPROVAL_REQUIRED,
     ReasonCode.BUDGET_EXHAUSTED,
     ReasonCode.MISCONFIGURED,
 )
@@ -87,7 +89,7 @@ class Planner:
     """The state of one plan while it is made. `explain` looks at it afterwards."""
 
     def __init__(self, snapshot: Snapshot, now: int, world: World) -> None:
-        self.snapshot = snapshot
+        self.snapshot = snapshot = staged(snapshot)
         self.now = now
         self.world = world
         self.rooms = Rooms(snapshot.budgets, snapshot.currency)
@@ -127,7 +129,7 @@ class Planner:
         reserved = claim.job_id if claim else ""
         budgets: tuple[str, ...] = ()
         if claim is not None:
-            budgets = snapshot.queues[claim.queue].job_class.budgets
+            budgets = snapshot.queues[claim.queue].job_class.payers
         elif self._heads:
             head = self._heads[0]
             row = self._ranking.lanes[head.lane].row(head.position)
@@ -233,7 +235,7 @@ class Planner:
             if isinstance(found, Reservation):
                 found.job_id, found.queue = lane.queue.jobs[row][1], head.lane
                 self.reservation = found
-                self.rooms.promise(job_class.budgets, found.hold_nanos)
+                self.rooms.promise(job_class.payers, found.hold_nanos)
             elif found.money:
                 self._next_head(lane, head, job_class.hold_us)
 
@@ -315,7 +317,7 @@ class Planner:
         return made if refusal is None else replace(made, **refusal._asdict())
 
     def _start(self, lane: Lane, choice: gang.Choice, members: tuple[Placement, ...]) -> None:
-        budgets, admitted = lane.job_class.budgets, choice.admitted
+        budgets, admitted = lane.job_class.payers, choice.admitted
         start = Start(
             job_id=lane.job_id,
             option=choice.option,

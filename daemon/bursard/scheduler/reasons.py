@@ -30,6 +30,7 @@ from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
 from bursard.scheduler.money_reasons import refused
+from bursard.scheduler.stages import staged, told
 
 
 def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) -> Reason:
@@ -43,6 +44,13 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
         index: of a queue among `plan.verdicts`.
         position: of the job in its queue; the first that waits when negative.
     """
+    why = _reason_of(staged(snapshot), plan, index, position)
+    if plan.verdicts[index].blocked_by == "money":
+        return why
+    return told(why, snapshot.queues[index].job_class, snapshot.budgets)
+
+
+def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Reason:
     queue, verdict = snapshot.queues[index], plan.verdicts[index]
     job_class = queue.class_at(verdict.position if position < 0 else position)
     verdict = verdict.of(job_class.hold_us)

@@ -20,7 +20,7 @@ from bursard.events import Event
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.state import State
 from bursard.state.admission import check_currency
-from bursard.state.decide import giving, policies
+from bursard.state.decide import approving, giving, policies
 
 
 async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
@@ -61,6 +61,23 @@ async def transfer(engine: Engine, request: pb.TransferBudgetRequest) -> pb.Budg
     return await _given(engine, decide, (request.budget, request.to))
 
 
+async def approve(engine: Engine, request: pb.ApproveBudgetRequest) -> pb.BudgetPostingResponse:
+    """Approve what a threshold of a budget asks for. Durable before the answer."""
+    _may_give(engine.state, request.budget, Action.APPROVE_BUDGETS)
+    nanos = _nanos(engine, request.amount, request.currency) if request.HasField("amount") else 0
+    if request.HasField("amount") and not nanos:
+        raise InvalidRequest(
+            "amount: must be more than 0; leave it out to approve all of it", {"field": "amount"}
+        )
+
+    def decide(by: str) -> Sequence[Event]:
+        more = {"until": request.until, "nanos": nanos}
+        name, reason, now = request.budget, request.reason, engine.now()
+        return approving.approve(engine.state, name, by, reason, now, key=request.key, **more)
+
+    return await _given(engine, decide, (request.budget,))
+
+
 def project_of(state: State, budget: str) -> str:
     """The project a budget is of; the site's when it covers more than one project's work."""
     return state.budgets.records[budget].spec.scope.project
@@ -83,11 +100,11 @@ async def _given(
     return answer
 
 
-def _may_give(state: State, name: str) -> None:
+def _may_give(state: State, name: str, action: Action = Action.FUND_BUDGETS) -> None:
     """Another project's budget is as unknown as one that is not there."""
     if name not in state.budgets.records or not _may_know(state, name):
         raise _unknown(name)
-    authorize(Action.FUND_BUDGETS, project_of(state, name), what=f"budget {name}")
+    authorize(action, project_of(state, name), what=f"budget {name}")
 
 
 def _unknown(name: str) -> NotFound:
@@ -127,6 +144,12 @@ def _budget(state: State, view: BudgetView) -> pb.Budget:
         transferred=_amount(view.transferred_nanos),
         carried_over=_amount(view.carried_nanos),
         carry_over=view.carry_over,
+        stages=[
+            pb.BudgetStage(
+                action=one.action, on=one.on, at_ppm=one.at_ppm, since=one.since, remedy=one.remedy
+            )
+            for one in view.stages
+        ],
         postings=[
             pb.BudgetPosting(
                 kind=one.kind,
@@ -140,6 +163,12 @@ def _budget(state: State, view: BudgetView) -> pb.Budget:
             for one in view.postings
         ],
     )
+    if (given := view.approval) is not None:
+        wire.approval.MergeFrom(
+            pb.BudgetApproval(at=given.at, by=given.by, reason=given.reason, until=given.until)
+        )
+        if given.ceiling_nanos >= 0:
+            wire.approval.ceiling.CopyFrom(_amount(given.ceiling_nanos))
     put_amounts(
         wire,
         limit_nanos=view.limit_nanos,

@@ -32,7 +32,7 @@ from bursard.reports.period import Period, find_period, month_of
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.asked_cost import cost_answer, read_cost
-from bursard.services.budgets import budgets, grant, transfer
+from bursard.services.budgets import approve, budgets, grant, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
@@ -95,6 +95,13 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def GrantBudget(self, request: pb.GrantBudgetRequest, context: object) -> pb.BudgetPostingResponse:
         """Give a budget more in its period."""
         return await grant(self.engine, request)
+
+    @after_room
+    async def ApproveBudget(
+        self, request: pb.ApproveBudgetRequest, context: object
+    ) -> pb.BudgetPostingResponse:
+        """Let jobs start that a threshold of a budget keeps waiting for an approval."""
+        return await approve(self.engine, request)
 
     @after_room
     async def TransferBudget(

@@ -45,7 +45,8 @@ async def plan_view(
         cap = BudgetRoom(cap_of(WHAT_IF_ID), spec.max_cost_nanos, 0, 0, state.currency, array=UNNUMBERED)
         snapshot = replace(snapshot, budgets={**snapshot.budgets, cap.name: cap})
         payers = (*hard, cap.name)
-    job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec))
+    gates = state.budgets.gates(budgets)
+    job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec), gates=gates)
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
     tasks = size_of_spec(spec)
@@ -176,6 +177,7 @@ def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
         budget=f"max_cost of array {room.array}" if room.array else room.name,
         renews_at=room.renews_at,
         hard=hard,
+        stages=dict.fromkeys(one.action for one in room.stages),
     )
     put_amounts(
         wire,

@@ -13,12 +13,12 @@ import msgspec
 
 from bursar.clock import Instant
 from bursar.model import Hold, JobSpec
-from bursar_policies.decision import BudgetRoom
+from bursar_policies.decision import BudgetRoom, Stage
 from bursar_policies.periods import period_bounds
-from bursar_policies.specs import BudgetSpec
+from bursar_policies.specs import NOTIFY, PPM, BudgetSpec, Threshold
 from bursard.events import Attribution
 from bursard.ledger import Ledger
-from bursard.state.given import Postings
+from bursard.state.given import Approval, Postings
 
 Announced = tuple[int, str, int, int]
 """A threshold that was announced: in which period, on what, at how many millionths of which limit."""
@@ -60,18 +60,39 @@ def limit_of(record: BudgetRecord, ledger: Ledger) -> int:
     return record.spec.limit.nanos + ledger.given(record.name, record.period_start)
 
 
+APPROVAL = "approval"
+LASTING = (APPROVAL, "checkpoint-stop")
+"""Stages that stay when what is held falls below their threshold again: else what they stopped would start
+anew, to be stopped again.
+"""
+
+
+def reached(threshold: Threshold, settled: int, held: int, limit: int) -> bool:
+    """Does what is spent come up to a threshold of a limit?"""
+    spent = settled + held if threshold.on == "settled+held" else settled
+    return spent * PPM >= limit * threshold.at_ppm
+
+
 class BudgetTable:
     """All budgets by name.
 
     Attributes:
         postings: what was given to them, also to those that were removed: applied again, it is theirs.
+        approvals: the last of each, by name and scope; it may be of another period or limit.
         announced: by name and scope, also of budgets that were removed: applied again, none says it twice.
     """
 
     def __init__(self) -> None:
         self.records: dict[str, BudgetRecord] = {}
         self.announced: dict[tuple[str, str], set[Announced]] = {}
+        self.approvals: dict[tuple[str, str], Approval] = {}
         self.postings = Postings()
+
+    def approval(self, record: BudgetRecord, limit_nanos: int) -> Approval | None:
+        """What is approved of it, in its period and under this limit."""
+        found = self.approvals.get((record.name, str(record.spec.scope)))
+        now = record.period_start, limit_nanos
+        return found if found is not None and (found.period_start, found.limit_nanos) == now else None
 
     def announce(self, record: BudgetRecord, on: str, at_ppm: int, limit_nanos: int) -> None:
         """A threshold of its limit was passed in its period: that is said once."""
@@ -89,8 +110,37 @@ class BudgetTable:
         now = record.period_start, limit_nanos
         return sorted((on, at_ppm) for start, on, at_ppm, limit in said if (start, limit) == now)
 
+    def stages(self, record: BudgetRecord, ledger: Ledger) -> tuple[Stage, ...]:
+        """What its thresholds do now: those that were announced of the limit in force, in its period."""
+        if not record.spec.staged:
+            return ()
+        limit, found = limit_of(record, ledger), []
+        settled = ledger.settled(record.name, record.period_start)
+        held = ledger.held(record.name, record.period_start)
+        given = self.approval(record, limit)
+        approved = given.stages if given is not None else ()
+        for one in record.spec.thresholds:
+            if not self.was_announced(record, one.on, one.at_ppm, limit):
+                continue
+            over, agreed = reached(one, settled, held, limit), (one.on, one.at_ppm) in approved
+            doing = (
+                each
+                for each in one.do
+                if each != NOTIFY and (over or each in LASTING) and not (agreed and each == APPROVAL)
+            )
+            found += [Stage(action, one.on, one.at_ppm) for action in doing]
+        return tuple(found)
+
+    def gates(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of these budgets that refuse nothing for want of money, and have stages."""
+        records = ((name, self.records.get(name)) for name in names)
+        return tuple(name for name, one in records if one is not None and not one.hard and one.spec.staged)
+
     def _forget(self, name: str, before: int) -> None:
-        """What was announced in periods that began before then."""
+        """What was announced and approved in periods that began before then."""
+        self.approvals = {
+            key: one for key, one in self.approvals.items() if key[0] != name or one.period_start >= before
+        }
         for key in [one for one in self.announced if one[0] == name]:
             said = self.announced[key] = {one for one in self.announced[key] if one[0] >= before}
             if not said:
@@ -152,17 +202,22 @@ class BudgetTable:
 
     def rooms(self, ledger: Ledger) -> dict[str, BudgetRoom]:
         """What every budget can still promise in its current period."""
-        return {
-            name: BudgetRoom(
-                name=name,
-                limit_nanos=limit_of(record, ledger),
-                settled_nanos=ledger.settled(name, record.period_start),
-                held_nanos=ledger.held(name, record.period_start),
-                currency=record.spec.limit.currency,
-                renews_at=record.period_end,
-            )
-            for name, record in self.records.items()
-        }
+        return {name: self.room(record, ledger) for name, record in self.records.items()}
+
+    def room(self, record: BudgetRecord, ledger: Ledger) -> BudgetRoom:
+        """The same of one."""
+        limit = limit_of(record, ledger)
+        given = self.approval(record, limit) if record.spec.staged else None
+        return BudgetRoom(
+            name=record.name,
+            limit_nanos=limit,
+            settled_nanos=ledger.settled(record.name, record.period_start),
+            held_nanos=ledger.held(record.name, record.period_start),
+            currency=record.spec.limit.currency,
+            renews_at=record.period_end,
+            stages=self.stages(record, ledger),
+            ceiling_nanos=given.ceiling_nanos if given is not None else -1,
+        )
 
     def due(self, now: int) -> list[BudgetRecord]:
         """Budgets that are not in the period of `now`: it has ended, or it was entered by a clock ahead."""

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 
 from bursar_policies.decision import Snapshot
 from bursard.events import (
+    ApprovalLapsed,
     AttemptEnded,
     AttemptPlaced,
+    BudgetApproved,
     BudgetClosed,
     BudgetGranted,
     BudgetOpened,
@@ -108,6 +110,8 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     BudgetClosed: policies.budget_closed,
     BudgetGranted: policies.budget_granted,
     BudgetTransferred: policies.budget_transferred,
+    BudgetApproved: policies.budget_approved,
+    ApprovalLapsed: policies.approval_lapsed,
     RestCarried: policies.rest_carried,
     ThresholdCrossed: policies.threshold_crossed,
     NodeTokenIssued: cluster.token_issued,

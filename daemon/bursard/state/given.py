@@ -25,9 +25,11 @@ class Posting(msgspec.Struct, frozen=True, array_like=True):
     """One amount that a budget was given, or that was taken from it, in one of its periods.
 
     Attributes:
-        kind: `grant`, `transfer` or `carry-over`. nanos: below zero what was taken.
+        kind: `grant`, `transfer`, `carry-over` or `approval`. nanos: below zero what was taken; an approval
+            gives nothing.
         by, reason: who did it and why. key: it was asked for with; empty: none.
-        other: of a transfer, the budget at its other end. other_period: of a carry-over, the period there.
+        other: of a transfer, the budget at its other end. other_period: of a carry-over, the period there; of
+            an approval, when it ends.
     """
 
     kind: str
@@ -40,6 +42,19 @@ class Posting(msgspec.Struct, frozen=True, array_like=True):
     key: str = ""
     other: str = ""
     other_period: int = 0
+
+
+class Approval(msgspec.Struct, frozen=True, array_like=True):
+    """What somebody approved of a budget last, as `BudgetApproved` says it."""
+
+    period_start: int
+    limit_nanos: int
+    stages: tuple[tuple[str, int], ...]
+    until: int
+    ceiling_nanos: int
+    at: int
+    by: str
+    reason: str
 
 
 class Postings:

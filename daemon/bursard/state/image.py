@@ -21,7 +21,7 @@ from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import match_some, priority_in_force, strategy_in_force
-from bursard.state.given import Posting, Postings
+from bursard.state.given import Approval, Posting, Postings
 from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
@@ -95,6 +95,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     costs: list[DayCosts] = []
     costs_whole: bool = False
     postings: list[Posting] = []
+    approvals: list[tuple[str, str, Approval]] = []
 
 
 class _Format(msgspec.Struct):
@@ -155,6 +156,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         closed=state.closed.all,
         announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
         postings=list(state.budgets.postings),
+        approvals=[(*key, one) for key, one in sorted(state.budgets.approvals.items())],
     )
     return msgspec.json.encode(image)
 
@@ -217,6 +219,7 @@ def _policies(state: State, image: StateImage) -> None:
         for on, at_ppm in budget.crossed:
             state.budgets.announce(stands, on, at_ppm, spec.limit.nanos)
     state.budgets.postings = Postings(image.postings)
+    state.budgets.approvals = {(name, scope): one for name, scope, one in image.approvals}
     for name, scope, said in image.announced:
         state.budgets.announced[name, scope] = set(said)
 

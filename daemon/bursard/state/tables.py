@@ -240,6 +240,7 @@ class Tables:
             limit_us,
             settled_nanos=job.settled_nanos,
             avoid=_failed_nodes(job) if job.spec.retry.avoid_same_node else (),
+            gates=self.budgets.gates(job.budgets),
         )
 
     def class_of_spec(
@@ -249,6 +250,7 @@ class Tables:
         limit_us: int,
         settled_nanos: int = 0,
         avoid: tuple[str, ...] = (),
+        gates: tuple[str, ...] = (),
     ) -> JobClass:
         """The class of a spec that need not be a job yet (`bursar plan`).
 
@@ -270,6 +272,7 @@ class Tables:
             max_price_nanos_per_hour=spec.max_price_nanos_per_hour,
             max_cost_nanos=cap,
             avoid_nodes=avoid,
+            gates=gates,
         )
 
     def outdated(self, job: JobRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bursar.cli.common import changing, connected, listing
+from bursar.cli.common import changing, connected, listing, read_until
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
 from bursar.cli.terminal import clean, money_text, time_text
@@ -34,7 +34,7 @@ BUDGET_COLUMNS = (
 
 @click.group(cls=NearGroup)
 def budget() -> None:
-    """List or show budgets, and give them money.
+    """List or show budgets, give them money, and approve what they ask for.
 
     Example: bursar budget ls
     """
@@ -143,11 +143,56 @@ def budget_transfer(
     emit(rows, BUDGET_COLUMNS, output, identity="name")
 
 
-def read_amount(words: tuple[str, ...]) -> Money:
+@budget.command("approve")
+@click.argument("name")
+@click.option("--until", metavar="TIME", help="It ends then: a time or a duration.")
+@click.option("--amount", metavar="AMOUNT", help="So much more may be spent and held: 500 USD.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why: kept with the budget.")
+@click.option("--idempotency-key", "key", default="", metavar="K", help="Approve once per key.")
+@listing
+@changing
+def budget_approve(
+    client: WireClient,
+    name: str,
+    output: Output,
+    until: str | None,
+    amount: str | None,
+    reason: str,
+    key: str,
+) -> None:
+    """Let jobs start that a threshold of a budget keeps waiting (project-admins, operators).
+
+    It is for thresholds with `do: [approval]` that were passed. A further threshold, another limit and the
+    next period ask again.
+
+    Example: bursar budget approve vision-monthly --amount "500 USD" --reason "the paper is due on Friday"
+    """
+    found = client.approve_budget(
+        name,
+        reason=reason,
+        until=read_until(until),
+        amount=read_amount((amount,), "--amount") if amount else None,
+        key=key,
+    )
+    row = view.budget(found.budgets[0])
+    said = f"approved: budget {clean(row['name'])}"
+    if found.unchanged:
+        said = f"nothing was approved again for key {clean(key)}: budget {clean(row['name'])}"
+    approved = f" {_approval_text(row['approval'])}" if row["approval"] else ""
+    emit_one(
+        row,
+        output,
+        lambda row: f"{said}{approved}; {_stands(row)}\n",
+        columns=BUDGET_COLUMNS,
+        identity="name",
+    )
+
+
+def read_amount(words: tuple[str, ...], what: str = "AMOUNT") -> Money:
     """`500USD`, `"500 USD"` or the two words. Raises `InvalidRequest`."""
     amount = parse_money(" ".join(words))
     if amount.nanos <= 0:
-        raise InvalidRequest(f"AMOUNT: {' '.join(words)!r} must be more than 0")
+        raise InvalidRequest(f"{what}: {' '.join(words)!r} must be more than 0")
     return amount
 
 
@@ -178,6 +223,9 @@ def budget_text(budget: Row) -> str:
         ("available", money_text(budget["available"])),
         ("period", lasts if renews else "one-time, it never renews"),
         ("crossed", crossed),
+        ("stages", "\n".join(f"{one['action']} since it passed {one['since']}" for one in budget["stages"])),
+        ("to end them", "\n".join(dict.fromkeys(one["remedy"] for one in budget["stages"]))),
+        ("approved", _approval_text(budget["approval"]) if budget["approval"] else ""),
         ("carry over", budget["carry_over"] or ""),
         ("live jobs", "\n".join(budget["live_jobs"])),
         ("postings", "\n".join(map(_posting_text, budget["postings"]))),
@@ -195,8 +243,20 @@ def _given_text(budget: Row) -> str:
     return ", ".join([f"{money_text(budget['base_limit'])} by its document", *parts]) if parts else ""
 
 
+def _approval_text(approval: Row) -> str:
+    """For how long and how much."""
+    until = f"until {time_text(approval['until'])}" if approval["until"] else "until its period ends"
+    ceiling = approval["ceiling"]
+    much = f", up to {money_text(ceiling)} settled and held" if ceiling else ""
+    return f"{until}{much}, by {clean(approval['by'])}: {clean(approval['reason'])}"
+
+
 def _posting_text(posting: Row) -> str:
     """One amount that a budget was given, or that was taken from it."""
+    if posting["kind"] == "approval":
+        until = f" until {time_text(posting['other_period'])}" if posting["other_period"] else ""
+        by = f"by {clean(posting['by'])}: {clean(posting['reason'])}"
+        return f"{time_text(posting['at'])}  approved{until} {by}"
     taken = Decimal(posting["amount"]["amount"]) < 0
     amount = {**posting["amount"], "amount": posting["amount"]["amount"].removeprefix("-")}
     if posting["kind"] == "transfer":

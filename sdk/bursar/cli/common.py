@@ -142,9 +142,15 @@ def read_since(text: str | None, flag: str = "--since") -> int:
     return at
 
 
-def _instant(text: str, flag: str) -> int:
+def read_until(text: str | None, flag: str = "--until") -> int:
+    """A time, or a duration from now on; 0 for none."""
+    return _instant(text, flag, ahead=True) if text else 0
+
+
+def _instant(text: str, flag: str, *, ahead: bool = False) -> int:
     try:
-        return now() - parse_duration(text)
+        duration_us = parse_duration(text)
+        return now() + duration_us if ahead else now() - duration_us
     except InvalidRequest as error:
         if "duration: at most" in error.message:
             raise InvalidRequest(f"{flag}: {error.message}") from None

@@ -67,7 +67,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "budget-granted": "{actor} {gave} {amount} {gaveto} budget {budget}: {reason}",
     "budget-transferred": "{actor} transferred {amount} from budget {budget} to {to}: {reason}",
     "rest-carried": "{amount} of budget {budget} {went} its next period: {reason}",
-    "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {reached})",
+    "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {reached}){does}",
+    "budget-approved": "{actor} approved what budget {budget} asks for: {reason}",
+    "approval-lapsed": "the time of what was approved of budget {budget} has passed",
     "node-token-issued": "{actor} issued a secret for node {name}",
     "node-enrolled": "node {name} used its secret for the first time",
     "node-token-revoked": "{actor} voided a secret of node {name}",
@@ -137,6 +139,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         else "can start jobs again",
         "price": f"price {data['price_id']}" if data.get("price_id") else "no known price",
         "documents": ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
+        "does": _does(data.get("do") or ()),
         "percent": f"{data.get('at_ppm', 0) / 10_000:g} %",
         **_direction(data.get("nanos", 0) < 0),
         "changes": _changes(data.get("changed") or ()),
@@ -165,6 +168,12 @@ def _reached(data: Mapping[str, Any]) -> int:
     """What passed the threshold: of one on what is settled, that alone."""
     held_nanos = data.get("held_nanos", 0) if data.get("on") == "settled+held" else 0
     return int(data.get("settled_nanos", 0) + held_nanos)
+
+
+def _does(actions: Sequence[str]) -> str:
+    """What a threshold does beside telling."""
+    words = [action for action in actions if action != "notify"]
+    return f": {', '.join(words)}" if words else ""
 
 
 def _direction(back: bool) -> dict[str, str]:

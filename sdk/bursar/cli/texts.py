@@ -225,7 +225,9 @@ def explain_text(view: Row, now: int) -> str:
         columns = (Column("node"), Column("fits"), Column("why_not"))
         lines += ["", table_text(view["nodes"], columns, None)]
     if view["budgets"]:
-        lines += ["", table_text(view["budgets"], BUDGET_NOW, None)]
+        rows = [{**each, "stages": ", ".join(each["stages"])} for each in view["budgets"]]
+        staged = (Column("stages"),) if any(each["stages"] for each in rows) else ()
+        lines += ["", table_text(rows, (*BUDGET_NOW, *staged), None)]
     return "\n".join(lines)
 
 
@@ -244,7 +246,9 @@ def _score_text(view: Row) -> str:
     return f"it has waited past max_wait, which stands above {whole}" if view["overdue"] else whole
 
 
-_HELD_BY_BUDGET = frozenset((ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED))
+_HELD_BY_BUDGET = frozenset(
+    (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED, ReasonCode.APPROVAL_REQUIRED)
+)
 BUDGET_NOW = (
     Column("budget", "name", shrink=True),
     Column("limit", right=True),

@@ -95,6 +95,14 @@ def money(amount: Money | str) -> Money:
     return parse_money(amount) if isinstance(amount, str) else amount
 
 
+def approval(until: datetime | None, amount: Money | str | None) -> dict[str, Any]:
+    """For how long and how much something is approved."""
+    return {
+        "until": microseconds(until) if until is not None else 0,
+        "amount": money(amount) if amount is not None else None,
+    }
+
+
 def correction(
     amount: Money | str | None, percent: float | None, since: datetime | None, until: datetime | None
 ) -> dict[str, Any]:

@@ -419,6 +419,16 @@ def grant_budget(name: str, amount: Money, *, reason: str, key: str) -> Call[mon
     return Call("/bursar.v1.Money/GrantBudget", request, money_pb2.BudgetPostingResponse)
 
 
+def approve_budget(
+    name: str, *, reason: str, until: int, amount: Money | None, key: str
+) -> Call[money_pb2.BudgetPostingResponse]:
+    """What a threshold of a budget asks for is approved."""
+    request = money_pb2.ApproveBudgetRequest(budget=name, reason=reason, until=until, key=key)
+    if amount is not None:
+        request.amount.nanos, request.currency = str(amount.nanos), amount.currency
+    return Call("/bursar.v1.Money/ApproveBudget", request, money_pb2.BudgetPostingResponse)
+
+
 def transfer_budget(
     name: str, to: str, amount: Money, *, reason: str, key: str
 ) -> Call[money_pb2.BudgetPostingResponse]:

@@ -444,6 +444,13 @@ class WireClient:
         """Give a budget more in its period; see `Client.grant_budget`."""
         return self._unary(calls.grant_budget(name, amount, reason=reason, key=key))
 
+    def approve_budget(
+        self, name: str, *, reason: str, until: int = 0, amount: Money | None = None, key: str = ""
+    ) -> money_pb2.BudgetPostingResponse:
+        """Approve what a threshold of a budget asks for; see `Client.approve_budget`."""
+        call = calls.approve_budget(name, reason=reason, until=until, amount=amount, key=key)
+        return self._unary(call)
+
     def transfer_budget(
         self, name: str, to: str, amount: Money, *, reason: str, key: str = ""
     ) -> money_pb2.BudgetPostingResponse:

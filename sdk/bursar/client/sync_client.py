@@ -448,6 +448,26 @@ class Client:
         return made.budget(found.budgets[0])
 
     @checked
+    def approve_budget(
+        self,
+        name: str,
+        *,
+        reason: str,
+        until: datetime | None = None,
+        amount: Money | str | None = None,
+        key: str = "",
+    ) -> results.Budget:
+        """Let jobs start that a threshold of a budget keeps waiting (project-admins, operators).
+
+        Args:
+            until: it ends then; without, with the period, or when the limit becomes another.
+            amount: such as `500 USD`: so much more may be settled and held; without, what the limit has.
+            reason: kept with the budget. key: said again with it, nothing more is approved.
+        """
+        found = self._wire.approve_budget(name, reason=reason, key=key, **asked.approval(until, amount))
+        return made.budget(found.budgets[0])
+
+    @checked
     def transfer_budget(
         self, name: str, to: str, amount: Money | str, *, reason: str, key: str = ""
     ) -> tuple[results.Budget, results.Budget]:

@@ -89,7 +89,6 @@ def job(wire: types_pb2.Job) -> results.Job:
         priority=spec.priority,
         preemptible=spec.preemptible,
         nodes=spec.nodes,
-        partition=wire.partition,
         resources=tuple(_resources(option) for option in spec.options),
         time_limit=_limit(spec.time_limit_us),
         begin_after=instant(spec.begin_after),
@@ -284,6 +283,7 @@ def _budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> results.BudgetAf
         held=Money(exact(wire, "held_nanos"), currency),
         available_after=Money(exact(wire, "room_after_nanos"), currency),
         renews_at=instant(wire.renews_at),
+        stages=tuple(wire.stages),
     )
 
 
@@ -467,6 +467,27 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
         crossed_percent=tuple(wire.crossed_percent),
         live_jobs=tuple(wire.live_jobs),
         version=wire.version,
+        stages=tuple(
+            results.BudgetStage(
+                action=one.action,
+                on=one.on,
+                at_percent=one.at_ppm / 10_000,
+                since=one.since,
+                remedy=one.remedy,
+            )
+            for one in wire.stages
+        ),
+        approval=_approval(wire.approval, cash) if wire.HasField("approval") else None,
+    )
+
+
+def _approval(wire: money_pb2.BudgetApproval, currency: str) -> results.BudgetApproval:
+    return results.BudgetApproval(
+        at=instant(wire.at),
+        by=wire.by,
+        reason=wire.reason,
+        until=instant(wire.until),
+        ceiling=Money(amount(wire, "ceiling"), currency) if wire.HasField("ceiling") else None,
     )
 
 

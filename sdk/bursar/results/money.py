@@ -21,6 +21,26 @@ class BudgetPosting(Result, frozen=True, kw_only=True):
     other_since: datetime | None
 
 
+class BudgetStage(Result, frozen=True, kw_only=True):
+    """What a threshold of a budget does now, at which share of the limit, and what ends it."""
+
+    action: str
+    on: str
+    at_percent: float
+    since: str
+    remedy: str
+
+
+class BudgetApproval(Result, frozen=True, kw_only=True):
+    """What is approved of a budget. `ceiling`: what may be settled and held in all; None: the limit."""
+
+    at: datetime | None
+    by: str
+    reason: str
+    until: datetime | None
+    ceiling: Money | None
+
+
 class Budget(Result, frozen=True, kw_only=True):
     """A budget in its period: `limit` is in force, of `base_limit` of its document and what was given beside;
     `available` is negative when real spend passed a soft limit.
@@ -47,6 +67,8 @@ class Budget(Result, frozen=True, kw_only=True):
     crossed_percent: tuple[int, ...]
     live_jobs: tuple[str, ...]
     version: int
+    stages: tuple[BudgetStage, ...] = ()
+    approval: BudgetApproval | None = None
 
 
 class CostRow(Result, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from bursar.model.check import SPOT_POLICIES
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
+_ACTIONS = ("notify", "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
 _WORD = r"^[^\s/=]"
 _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
 
@@ -64,7 +65,7 @@ def _budget() -> Schema:
         {
             "at": forms.text("Share of the limit, above 0%.", r"^\s*(?=[\d.]*[1-9])\d+(\.\d+)?\s*%\s*$"),
             "on": forms.word("Of what.", ("settled", "settled+held"), "settled"),
-            "do": forms.items("What is done then.", {"enum": ["notify"]}, minItems=1),
+            "do": forms.items("What is done then.", {"enum": list(_ACTIONS)}, minItems=1),
         },
         ["at", "do"],
     )
@@ -78,7 +79,7 @@ def _budget() -> Schema:
             ),
             "timezone": forms.text("In which the period begins.", r"^[A-Za-z]", default="UTC"),
             "enforcement": forms.word(
-                "hard: never passed, jobs wait; soft: thresholds only.", ("hard", "soft"), "hard"
+                "hard: never passed, jobs wait; soft: only what its thresholds do.", ("hard", "soft"), "hard"
             ),
             "hold": forms.word("What a job sets aside when it starts.", ("worst-case",), "worst-case"),
             "carry_over": forms.text(

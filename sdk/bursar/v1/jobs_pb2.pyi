@@ -376,6 +376,7 @@ class BudgetAfter(google.protobuf.message.Message):
     SETTLED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
     ROOM_AFTER_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
     budget: builtins.str
     limit_nanos: builtins.int
     settled_nanos: builtins.int
@@ -391,6 +392,10 @@ class BudgetAfter(google.protobuf.message.Message):
     def held_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
     def room_after_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what its thresholds do now, beside telling"""
+
     def __init__(
         self,
         *,
@@ -405,9 +410,10 @@ class BudgetAfter(google.protobuf.message.Message):
         settled_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         room_after_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        stages: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages"]) -> None: ...
 
 global___BudgetAfter = BudgetAfter
 

@@ -725,6 +725,8 @@ class Budget(google.protobuf.message.Message):
     CARRIED_OVER_FIELD_NUMBER: builtins.int
     CARRY_OVER_FIELD_NUMBER: builtins.int
     POSTINGS_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    APPROVAL_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     scope: builtins.str
@@ -773,6 +775,14 @@ class Budget(google.protobuf.message.Message):
     def postings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetPosting]:
         """show only: what was given in this period, in that order"""
 
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetStage]:
+        """what its thresholds do now, beside telling"""
+
+    @property
+    def approval(self) -> global___BudgetApproval:
+        """in force"""
+
     def __init__(
         self,
         *,
@@ -800,11 +810,81 @@ class Budget(google.protobuf.message.Message):
         carried_over: bursar.v1.types_pb2.Amount | None = ...,
         carry_over: builtins.str = ...,
         postings: collections.abc.Iterable[global___BudgetPosting] | None = ...,
+        stages: collections.abc.Iterable[global___BudgetStage] | None = ...,
+        approval: global___BudgetApproval | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["base_limit", b"base_limit", "carried_over", b"carried_over", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "transferred", b"transferred", "version", b"version"]) -> None: ...
 
 global___Budget = Budget
+
+@typing.final
+class BudgetStage(google.protobuf.message.Message):
+    """Something that a threshold of a budget does now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: builtins.int
+    ON_FIELD_NUMBER: builtins.int
+    AT_PPM_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    REMEDY_FIELD_NUMBER: builtins.int
+    action: builtins.str
+    """lower-priority | spot-only | hold-queue | approval | checkpoint-stop"""
+    on: builtins.str
+    """settled | settled+held"""
+    at_ppm: builtins.int
+    """parts per million of the limit"""
+    since: builtins.str
+    """the threshold with the numbers of now, for people"""
+    remedy: builtins.str
+    """what ends it, for people"""
+    def __init__(
+        self,
+        *,
+        action: builtins.str = ...,
+        on: builtins.str = ...,
+        at_ppm: builtins.int = ...,
+        since: builtins.str = ...,
+        remedy: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "at_ppm", b"at_ppm", "on", b"on", "remedy", b"remedy", "since", b"since"]) -> None: ...
+
+global___BudgetStage = BudgetStage
+
+@typing.final
+class BudgetApproval(google.protobuf.message.Message):
+    """What somebody approved of a budget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    CEILING_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    by: builtins.str
+    reason: builtins.str
+    until: builtins.int
+    """0: the end of the period, or another limit"""
+    @property
+    def ceiling(self) -> bursar.v1.types_pb2.Amount:
+        """what may be settled and held in all; absent: the limit"""
+
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        by: builtins.str = ...,
+        reason: builtins.str = ...,
+        until: builtins.int = ...,
+        ceiling: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["ceiling", b"ceiling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at", b"at", "by", b"by", "ceiling", b"ceiling", "reason", b"reason", "until", b"until"]) -> None: ...
+
+global___BudgetApproval = BudgetApproval
 
 @typing.final
 class BudgetPosting(google.protobuf.message.Message):
@@ -820,14 +900,14 @@ class BudgetPosting(google.protobuf.message.Message):
     OTHER_FIELD_NUMBER: builtins.int
     OTHER_PERIOD_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """grant | transfer | carry-over"""
+    """grant | transfer | carry-over | approval"""
     at: builtins.int
     by: builtins.str
     reason: builtins.str
     other: builtins.str
     """of a transfer: the budget at its other end; empty where the caller may not see it"""
     other_period: builtins.int
-    """of a carry-over: where the period at its other end begins"""
+    """of a carry-over: where the period at its other end begins; of an approval: its end"""
     @property
     def amount(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
@@ -876,6 +956,42 @@ class GrantBudgetRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["amount", b"amount", "budget", b"budget", "currency", b"currency", "key", b"key", "reason", b"reason"]) -> None: ...
 
 global___GrantBudgetRequest = GrantBudgetRequest
+
+@typing.final
+class ApproveBudgetRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    budget: builtins.str
+    reason: builtins.str
+    """kept with the budget"""
+    until: builtins.int
+    """0: until the period ends, or the limit is another"""
+    currency: builtins.str
+    key: builtins.str
+    @property
+    def amount(self) -> bursar.v1.types_pb2.Amount:
+        """so much more may be settled and held; absent: what the limit has"""
+
+    def __init__(
+        self,
+        *,
+        budget: builtins.str = ...,
+        reason: builtins.str = ...,
+        until: builtins.int = ...,
+        amount: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amount", b"amount"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount", b"amount", "budget", b"budget", "currency", b"currency", "key", b"key", "reason", b"reason", "until", b"until"]) -> None: ...
+
+global___ApproveBudgetRequest = ApproveBudgetRequest
 
 @typing.final
 class TransferBudgetRequest(google.protobuf.message.Message):

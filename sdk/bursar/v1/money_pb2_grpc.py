@@ -227,6 +227,11 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
                 )
+        self.ApproveBudget = channel.unary_unary(
+                '/bursar.v1.Money/ApproveBudget',
+                request_serializer=bursar_dot_v1_dot_money__pb2.ApproveBudgetRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
+                )
         self.TransferBudget = channel.unary_unary(
                 '/bursar.v1.Money/TransferBudget',
                 request_serializer=bursar_dot_v1_dot_money__pb2.TransferBudgetRequest.SerializeToString,
@@ -283,6 +288,13 @@ class MoneyServicer(object):
 
     def GrantBudget(self, request, context):
         """A budget has more to spend in its current period; below zero: a grant is taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveBudget(self, request, context):
+        """Jobs start again that a threshold of a budget keeps waiting for an approval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -353,6 +365,11 @@ def add_MoneyServicer_to_server(servicer, server):
             'GrantBudget': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantBudget,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.SerializeToString,
+            ),
+            'ApproveBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveBudget,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.ApproveBudgetRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.SerializeToString,
             ),
             'TransferBudget': grpc.unary_unary_rpc_method_handler(
@@ -447,6 +464,23 @@ class Money(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/GrantBudget',
             bursar_dot_v1_dot_money__pb2.GrantBudgetRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ApproveBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/ApproveBudget',
+            bursar_dot_v1_dot_money__pb2.ApproveBudgetRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.BudgetPostingResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

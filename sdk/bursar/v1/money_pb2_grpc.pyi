@@ -143,6 +143,12 @@ class MoneyStub:
     ]
     """A budget has more to spend in its current period; below zero: a grant is taken back."""
 
+    ApproveBudget: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ApproveBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """Jobs start again that a threshold of a budget keeps waiting for an approval."""
+
     TransferBudget: grpc.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.TransferBudgetRequest,
         bursar.v1.money_pb2.BudgetPostingResponse,
@@ -203,6 +209,12 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.BudgetPostingResponse,
     ]
     """A budget has more to spend in its current period; below zero: a grant is taken back."""
+
+    ApproveBudget: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.ApproveBudgetRequest,
+        bursar.v1.money_pb2.BudgetPostingResponse,
+    ]
+    """Jobs start again that a threshold of a budget keeps waiting for an approval."""
 
     TransferBudget: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.money_pb2.TransferBudgetRequest,
@@ -270,6 +282,14 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.BudgetPostingResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetPostingResponse]]:
         """A budget has more to spend in its current period; below zero: a grant is taken back."""
+
+    @abc.abstractmethod
+    def ApproveBudget(
+        self,
+        request: bursar.v1.money_pb2.ApproveBudgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.BudgetPostingResponse, collections.abc.Awaitable[bursar.v1.money_pb2.BudgetPostingResponse]]:
+        """Jobs start again that a threshold of a budget keeps waiting for an approval."""
 
     @abc.abstractmethod
     def TransferBudget(

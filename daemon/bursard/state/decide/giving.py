@@ -49,7 +49,7 @@ def grant(state: State, name: str, nanos: int, by: str, reason: str, key: str = 
                 {"budget": name, "granted": format_nanos(granted)},
             )
         _check_left(state, record, -nanos, "taken back")
-    _check_number(state, record)
+    check_number(state, record)
     return [BudgetGranted(name, record.period_start, nanos, by, why, key)]
 
 
@@ -73,7 +73,7 @@ def transfer(
         return []
     _check_left(state, source, nanos, "transferred")
     for record in (source, target):
-        _check_number(state, record)
+        check_number(state, record)
     return [BudgetTransferred(name, source.period_start, to, target.period_start, nanos, by, why, key)]
 
 
@@ -140,7 +140,8 @@ def _check_left(state: State, record: BudgetRecord, nanos: int, what: str) -> No
     )
 
 
-def _check_number(state: State, record: BudgetRecord) -> None:
+def check_number(state: State, record: BudgetRecord) -> None:
+    """There is room for one more posting in its period. Raises `InvalidRequest`."""
     if len(state.budgets.postings.of(record.name, record.period_start)) >= GIVEN_MAX:
         raise InvalidRequest(
             f"budget {record.name} has {GIVEN_MAX} grants and transfers in this period, the most there may"

@@ -89,6 +89,9 @@ def _refuse_without_room(
         if record is not None and record.hard:
             room = state.ledger.room(hold.budget, hold.period_start, record.spec.limit.nanos)
             rooms.append((f"budget {hold.budget}", room))
+        if record is not None and (seen := state.budgets.room(record, state.ledger)).beyond(more):
+            approved = seen.ceiling_nanos - seen.settled_nanos - seen.held_nanos
+            rooms.append((f"budget {hold.budget} as approved", approved))
     if job.spec.caps_array:
         cap = state.cap_room(state.jobs[job.parent_id])
         rooms.append((f"max_cost of array {cap.array}", cap.room_nanos))
@@ -100,7 +103,7 @@ def _refuse_without_room(
                 f" it may cost {money(more, cash)} more, {money(max(room, 0), cash)} are free; ask for a"
                 " shorter limit, or raise the budget",
                 {
-                    "budget": name.removeprefix("budget "),
+                    "budget": name.removeprefix("budget ").removesuffix(" as approved"),
                     "needed": format_nanos(more),
                     "room": format_nanos(room),
                     "currency": cash,

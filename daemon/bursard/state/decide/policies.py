@@ -1,4 +1,4 @@
-"""Policies and time: applying documents, rolling budget periods, announcing thresholds."""
+"""Policies and time: applying documents, rolling budget periods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
-from bursar_policies.specs import PPM, BudgetSpec, CostModelSpec, Document, PriceBookSpec, Pricing
+from bursar_policies.specs import BudgetSpec, CostModelSpec, Document, PriceBookSpec, Pricing
 from bursard.events import (
     BudgetClosed,
     Event,
@@ -19,15 +19,15 @@ from bursard.events import (
     PolicyDocument,
     PolicyRemoved,
     RestCarried,
-    ThresholdCrossed,
 )
 from bursard.state.admission import check_currency
-from bursard.state.budgets import BudgetRecord, limit_of
+from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
 from bursard.state.decide.carrying import carried_over, taken_back
 from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import by_marks, in_force, open_account
 
+SPOT: Final = "spot"
 OF_A_KIND_MAX: Final = 2_000
 """Documents of one kind in force."""
 
@@ -116,6 +116,7 @@ def _check(state: State, document: Document, now: int) -> None:
     _check_effective(document, where, now)
     if isinstance(spec, BudgetSpec):
         check_currency(state, spec.limit.currency, f"{where}: limit")
+        _check_market(state, spec, where)
         if spec.counts_from > now:
             raise InvalidRequest(
                 f"{where}: counts_from {format_instant(spec.counts_from)} has not come yet; apply the budget"
@@ -125,6 +126,18 @@ def _check(state: State, document: Document, now: int) -> None:
         check_currency(state, spec.node_capex.currency, where)
     elif isinstance(spec, PriceBookSpec):
         check_currency(state, spec.currency, where)
+
+
+def _check_market(state: State, spec: BudgetSpec, where: str) -> None:
+    """Where nobody sells spot machines, a stage that lets jobs use nothing else would be a stop by another
+    name.
+    """
+    wanted = any("spot-only" in threshold.do for threshold in spec.thresholds)
+    if wanted and not any(node.facts.market == SPOT for node in state.nodes.values()):
+        raise InvalidRequest(
+            f"{where}: spot-only cannot be kept: no node here is of the market spot, so its jobs could run"
+            " nowhere; use hold-queue, or apply it once there are such nodes (market of the agent's settings)"
+        )
 
 
 def _check_effective(document: Document, where: str, now: int) -> None:
@@ -176,37 +189,3 @@ def _fits(state: State, record: BudgetRecord, period: int, coming_back: Sequence
     limit = record.spec.limit.nanos + state.ledger.given(record.name, period)
     limit -= sum(one.nanos for one in coming_back if one.from_period == period)
     return state.ledger.settled(record.name, period) + held <= limit
-
-
-def thresholds(state: State) -> list[Event]:
-    """Thresholds passed and not yet announced of their limit in this period."""
-    events: list[Event] = []
-    for record in state.budgets.records.values():
-        if record.spec.thresholds:
-            events += _crossed(state, record)
-    return events
-
-
-def _crossed(state: State, record: BudgetRecord) -> list[Event]:
-    limit = limit_of(record, state.ledger)
-    settled = state.ledger.settled(record.name, record.period_start)
-    held = state.ledger.held(record.name, record.period_start)
-    events: list[Event] = []
-    for threshold in record.spec.thresholds:
-        spend = settled + held if threshold.on == "settled+held" else settled
-        if spend * PPM < limit * threshold.at_ppm:
-            continue
-        if state.budgets.was_announced(record, threshold.on, threshold.at_ppm, limit):
-            continue
-        events.append(
-            ThresholdCrossed(
-                budget=record.name,
-                period_start=record.period_start,
-                at_ppm=threshold.at_ppm,
-                on=threshold.on,
-                settled_nanos=settled,
-                held_nanos=held,
-                limit_nanos=limit,
-            )
-        )
-    return events

@@ -12,6 +12,8 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import QueueKey
 from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing, PriorityPolicySpec
 from bursard.events import (
+    ApprovalLapsed,
+    BudgetApproved,
     BudgetClosed,
     BudgetGranted,
     BudgetOpened,
@@ -22,14 +24,16 @@ from bursard.events import (
     RestCarried,
     ThresholdCrossed,
 )
-from bursard.state.given import CARRY_OVER, Posting
+from bursard.state.budgets import APPROVAL
+from bursard.state.given import CARRY_OVER, Approval, Posting
 from bursard.state.tables import Applied, Tables
 
 MATCHED_MAX = 10_000
 """Jobs looked at in one turn after a change of budgets: some ten milliseconds."""
 
 Names = tuple[str, ...]
-Matching = tuple[Names, Names]
+Matching = tuple[Names, Names, Names]
+"""Of a job: all budgets that cover it, the hard ones, and those of the others that have stages."""
 
 
 def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applied) -> None:
@@ -110,7 +114,7 @@ def match_some(state: Tables, most: int) -> bool:
     what budgets go by, and the class.
     """
     found: dict[tuple[object, ...], Matching] = {}
-    moving: dict[tuple[int, Names, Names], tuple[QueueKey, list[str]]] = {}
+    moving: dict[tuple[int, Names, Names, Names], tuple[QueueKey, list[str]]] = {}
     left = state.unmatched
     for _ in range(min(most, len(left))):
         job = state.jobs.get(left.popleft())
@@ -120,15 +124,18 @@ def match_some(state: Tables, most: int) -> bool:
         covered_by = (job.user, spec.project, spec.experiment, spec.model, spec.labels)
         matching = found.get(covered_by)
         if matching is None:
-            matching = found[covered_by] = state.budgets.matching(job.user, spec)
+            names, hard = state.budgets.matching(job.user, spec)
+            matching = found[covered_by] = names, hard, state.budgets.gates(names)
         before = job.hard_budgets
-        job.budgets, job.hard_budgets = matching
-        if job.hard_budgets != before and (key := state.pending.key_of(job.id)) is not None:
-            moving.setdefault((id(key), before, job.hard_budgets), (key, []))[1].append(job.id)
-    for (_, before, hard), (key, job_ids) in moving.items():
+        job.budgets, job.hard_budgets, gates = matching
+        key = state.pending.key_of(job.id)
+        if key is not None and (job.hard_budgets, gates) != (before, key.job_class.gates):
+            moving.setdefault((id(key), before, job.hard_budgets, gates), (key, []))[1].append(job.id)
+    for (_, before, hard, gates), (key, job_ids) in moving.items():
         # Behind the hard budgets stands the cap of an array, which no policy changes.
         budgets = (*hard, *key.job_class.budgets[len(before) :])
-        state.pending.move(job_ids, msgspec.structs.replace(key.job_class, budgets=budgets), key)
+        changed = msgspec.structs.replace(key.job_class, budgets=budgets, gates=gates)
+        state.pending.move(job_ids, changed, key)
     return bool(left)
 
 
@@ -217,3 +224,28 @@ def threshold_crossed(state: Tables, event: ThresholdCrossed, at: int, applied: 
     record = state.budgets.records.get(event.budget)
     if record is not None and record.period_start == event.period_start:
         state.budgets.announce(record, event.on, event.at_ppm, event.limit_nanos)
+
+
+def budget_approved(state: Tables, event: BudgetApproved, at: int, applied: Applied) -> None:
+    """Its jobs may start again, as long as that holds."""
+    record = state.budgets.records.get(event.budget)
+    if record is not None:
+        state.budgets.approvals[record.name, str(record.spec.scope)] = Approval(
+            event.period_start,
+            event.limit_nanos,
+            event.stages,
+            event.until,
+            event.ceiling_nanos,
+            at,
+            event.by,
+            event.reason,
+        )
+    said = (APPROVAL, event.budget, event.period_start, 0, at, event.by, event.reason)
+    state.budgets.postings.add(Posting(*said, key=event.key, other_period=event.until))
+
+
+def approval_lapsed(state: Tables, event: ApprovalLapsed, at: int, applied: Applied) -> None:
+    """Its time has passed."""
+    record = state.budgets.records.get(event.budget)
+    if record is not None:
+        state.budgets.approvals.pop((record.name, str(record.spec.scope)), None)

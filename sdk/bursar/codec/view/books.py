@@ -21,10 +21,32 @@ def budget(wire: money_pb2.Budget) -> View:
         **{name: money(amount(wire, name), cash) for name in parts},
         "carry_over": wire.carry_over or None,
         "postings": [_posting(one, cash) for one in wire.postings],
+        "stages": [_stage(one) for one in wire.stages],
+        "approval": _approval(wire.approval, cash) if wire.HasField("approval") else None,
         "currency": cash,
         **{name: instant(getattr(wire, name)) for name in ("period_start", "period_end")},
         **{name: list(getattr(wire, name)) for name in ("crossed_percent", "live_jobs")},
         "version": wire.version,
+    }
+
+
+def _stage(wire: money_pb2.BudgetStage) -> View:
+    return {
+        "action": wire.action,
+        "on": wire.on,
+        "at_percent": wire.at_ppm / 10_000,
+        "since": wire.since,
+        "remedy": wire.remedy,
+    }
+
+
+def _approval(wire: money_pb2.BudgetApproval, currency: str) -> View:
+    return {
+        "at": instant(wire.at),
+        "by": wire.by,
+        "reason": wire.reason,
+        "until": instant(wire.until),
+        "ceiling": money(amount(wire, "ceiling"), currency) if wire.HasField("ceiling") else None,
     }
 
 

@@ -34,7 +34,6 @@ def job(wire: types_pb2.Job) -> View:
         "nodes": spec.nodes,
         "launch": spec.launch or "per-node",
         "resources": resources(spec.options),
-        "partition": wire.partition or None,
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
         "deadline": None,
         "begin_after": instant(spec.begin_after),
@@ -272,6 +271,7 @@ def _budget(wire: jobs_pb2.BudgetAfter, currency: str, left: str) -> View:
         "held": money(exact(wire, "held_nanos"), currency),
         left: money(exact(wire, "room_after_nanos"), currency),
         "renews_at": instant(wire.renews_at),
+        "stages": list(wire.stages),
     }
 
 

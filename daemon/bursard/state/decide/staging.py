@@ -1,0 +1,82 @@
+"""What thresholds of budgets do: each is announced once, and what it does lasts while it is in force. PURE.
+
+Owns    the announcement of a threshold, and the stops of a stage that ends what runs.
+Why     what a stage does to jobs that wait needs no event: it follows from what was announced
+        (`BudgetTable.stages`), and plans go by it. So a raised limit, a new period or a restart brings no job
+        into a state that somebody must undo.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.model import EndCause
+from bursar_policies.decision import Stage
+from bursard.events import Event, StopRequested, ThresholdCrossed
+from bursard.scheduler import stages
+from bursard.state.budgets import BudgetRecord, limit_of, reached
+from bursard.state.core import State
+
+STOPS_MAX: Final = 1_000
+"""Attempts that one turn asks to end."""
+STOP: Final = "checkpoint-stop"
+
+
+def thresholds(state: State) -> list[Event]:
+    """Thresholds passed and not yet announced of their limit in this period."""
+    events: list[Event] = []
+    for record in state.budgets.records.values():
+        if record.spec.thresholds:
+            events += _crossed(state, record)
+    return events
+
+
+def _crossed(state: State, record: BudgetRecord) -> list[Event]:
+    limit = limit_of(record, state.ledger)
+    settled = state.ledger.settled(record.name, record.period_start)
+    held = state.ledger.held(record.name, record.period_start)
+    return [
+        ThresholdCrossed(
+            budget=record.name,
+            period_start=record.period_start,
+            at_ppm=one.at_ppm,
+            on=one.on,
+            settled_nanos=settled,
+            held_nanos=held,
+            limit_nanos=limit,
+            do=one.do,
+        )
+        for one in record.spec.thresholds
+        if reached(one, settled, held, limit)
+        and not state.budgets.was_announced(record, one.on, one.at_ppm, limit)
+    ]
+
+
+def stops(state: State, most: int = STOPS_MAX) -> list[Event]:
+    """Live attempts that hold money of a budget which stops what runs are asked to end, so many at once: with
+    their checkpoint signal and grace.
+    """
+    reasons = {
+        name: _why(state, name, stage)
+        for name, record in state.budgets.records.items()
+        if record.spec.staged
+        for stage in state.budgets.stages(record, state.ledger)
+        if stage.action == STOP
+    }
+    if not reasons:
+        return []
+    events: list[Event] = []
+    for attempt in state.live_attempts():
+        if attempt.stop_cause is not None:
+            continue
+        name = next((hold.budget for hold in attempt.holds if hold.budget in reasons), "")
+        if name:
+            events.append(StopRequested(attempt.id, EndCause.BUDGET, attempt.grace_us, reasons[name]))
+            if len(events) == most:
+                break
+    return events
+
+
+def _why(state: State, name: str, stage: Stage) -> str:
+    room = state.budgets.room(state.budgets.records[name], state.ledger)
+    return f"budget {name} stops what runs: it passed {stages.since(room, stage)}"
