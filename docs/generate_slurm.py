@@ -49,6 +49,8 @@ with its line.
 `srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)): its tasks find the environment of
 whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_SIZE` unless the script has
 set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
+A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are
+enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
 `bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2. `scontrol` knows `show
 hostnames`, `show job` (of the running job), `requeue`, `hold`, `release`.

@@ -672,6 +672,18 @@ def test_a_task_sees_its_devices(per_task: int, per_node: int, seen: str | None)
 
 
 @pytest.mark.parametrize(
+    ("per_task", "per_node", "places", "seen"),
+    [(1, 0, [2, 3], "g3"), (0, 2, [1, 3], "g1,g3"), (1, 0, [0, 9], ""), (0, 0, [], None)],
+)
+def test_a_task_sees_the_devices_that_are_its_steps_alone(
+    per_task: int, per_node: int, places: list[int], seen: str | None
+) -> None:
+    spec = {**SPEC, "gpus_per_task": per_task, "gpus_per_node": per_node, "gpu_places": places}
+    found = task_environment(spec, {"CUDA_VISIBLE_DEVICES": "g0,g1,g2,g3"}, 1, 5)
+    assert found.get("CUDA_VISIBLE_DEVICES") == seen
+
+
+@pytest.mark.parametrize(
     ("shared", "places", "seen"),
     [(1, [], "01230"), (2, [], "00112"), (0, [3, 1], "31313")],
 )

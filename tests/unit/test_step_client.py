@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bursar.steps import bridge, client, frames, names
 from bursar.steps.client import FORWARDED, KILL_AFTER_S, Step
 from bursar.steps.request import Member, Refused, Request
 from bursar.steps.sinks import FULL_BYTES, LINE_BYTES_MAX, Lines, Sink
-from bursar.steps.slots import Slots
+from bursar.steps.slots import Slots, _Asked, take_places
 
 ENV = {
     names.MEMBER: "att_x.0@1f-2e",
@@ -523,9 +523,9 @@ def slots(folder: Path, sizes: str = "2(x2),1") -> Slots:
 
 def taken(made: Slots, **asked: Any) -> dict[int, list[int]]:
     request = Request(["a"], **asked)
-    each, tasks = request.cpus_per_task or 1, request.tasks or request.nodes or 1
-    named = {one.rank for one in THREE if one.name in request.node} or {0, 1, 2}
-    return {place.member.rank: place.ranks for place in made._try(request, THREE, named, tasks, each)}
+    named = [one for one in THREE if one.name in request.node] or THREE
+    found = made._try(_Asked(request, named, request.tasks or request.nodes or 1))
+    return {place.member.rank: place.ranks for place in found}
 
 
 def test_steps_take_cpus_that_no_other_has(tmp_path: Path) -> None:
@@ -559,6 +559,9 @@ def test_a_step_that_can_never_be_is_refused_and_one_that_can_is_taken(tmp_path:
         made.take(Request(["a"], nodes=2, tasks_per_node=2, node=["n0", "n2"]), THREE)
     with pytest.raises(Refused, match="--exclusive: 1 task of 2 CPUs"):
         made.take(Request(["a"], cpus_per_task=2, node=["n2"]), THREE)
+    for never in ({"cpus_per_task": 2}, {"nodes": 1}, {"nodes": 3, "cpus_per_task": 2}):
+        with pytest.raises(Refused, match=f"--exclusive: 3 tasks of {never.get('cpus_per_task', 1)} CPU"):
+            made.take(Request(["a"], tasks=3, **never), THREE)
     places = made.take(Request(["a"], tasks=5), THREE)
     assert {place.member.rank: place.ranks for place in places} == {0: [0, 1], 1: [2, 3], 2: [4]}
 
@@ -567,7 +570,7 @@ def test_a_step_waits_until_another_has_given_its_cpus_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = slots(tmp_path, "1")
-    first: list[int] = made._lock(0, 1)
+    first = [*made._lock(0, 1, 1, "").values()]
     slept: list[float] = []
 
     def give_back(seconds: float) -> None:
@@ -580,5 +583,65 @@ def test_a_step_waits_until_another_has_given_its_cpus_back(
 
 
 def test_without_a_directory_there_is_nothing_to_share() -> None:
-    with pytest.raises(Refused, match=f"--exclusive: /proc/.bursar-cpus: {os.strerror(errno.ENOENT)}"):
+    with pytest.raises(
+        Refused, match=f"steps share no CPUs and GPUs: /proc/.bursar-cpus: {os.strerror(errno.ENOENT)}"
+    ):
         Slots({"SLURM_TMPDIR": "/proc"})
+
+
+# --- GPUs that steps have for themselves
+
+
+def of_gpus(folder: Path, gpus: str = "2") -> dict[str, str]:
+    cpus = {"SLURM_TMPDIR": str(folder), "SLURM_JOB_CPUS_PER_NODE": "4(x3)"}
+    return {**cpus, "BURSAR_GPUS": gpus}
+
+
+def devices(env: Mapping[str, str], **asked: Any) -> list[tuple[int, list[int], list[int] | None]]:
+    found = take_places(Request(["a"], quiet=True, **asked), env, THREE)
+    return [(place.member.rank, place.ranks, place.gpus) for place in found]
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_steps_that_name_gpus_have_them_for_themselves(tmp_path: Path, exclusive: bool) -> None:
+    env, one = (
+        of_gpus(tmp_path),
+        {"tasks": 1, "gpus_per_task": 1, "gpu_claim": "wait", "exclusive": exclusive},
+    )
+    assert devices(env, node=["n0"], **one) == [(0, [0], [0])]
+    assert devices(env, node=["n0"], **one) == [(0, [0], [1])]
+    assert devices(env, node=["n1"], **one) == [(1, [0], [0])]
+    assert devices(env, node=["n2"], **{**one, "tasks": 2}) == [(2, [0, 1], [0, 1])]
+
+
+def test_an_exclusive_step_goes_to_where_gpus_are_free(tmp_path: Path) -> None:
+    env, asked = of_gpus(tmp_path), {"gpus_per_task": 1, "gpu_claim": "wait", "exclusive": True}
+    assert devices(env, tasks=3, **asked) == [(0, [0, 1], [0, 1]), (1, [2], [0])]
+    assert devices(env, tasks=1, gpus_per_node=2, gpu_claim="wait", exclusive=True) == [(2, [0], [0, 1])]
+    assert devices(env, tasks=1, **asked) == [(1, [0], [1])]
+    with pytest.raises(Refused, match="--exclusive: 7 tasks of 1 CPU and 1 GPU, more than this job has"):
+        devices(env, tasks=7, **asked)
+    with pytest.raises(Refused, match="--exclusive: 1 task of 1 CPU and 3 GPUs, more than this job has"):
+        devices(env, tasks=1, gpus_per_node=3, gpu_claim="wait", exclusive=True)
+
+
+def test_a_step_whose_gpus_others_have_waits_or_shares_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = of_gpus(tmp_path, "1")
+    first = [*Slots(env)._lock(0, 1, 1, "gpu").values()]
+    asked = {"tasks": 1, "nodes": 1, "gpus_per_task": 1}
+    assert devices(env, **asked) == [(0, [0], None)]
+    assert devices(env, gpu_claim="free", **asked) == [(0, [0], None)]
+    monkeypatch.setattr("bursar.steps.slots.time.sleep", lambda _: os.close(first.pop()))
+    found = take_places(Request(["a"], program="srun", gpu_claim="wait", **asked), env, THREE)
+    assert (found[0].gpus, first) == ([0], [])
+    assert capsys.readouterr().err == (
+        "srun: other steps of this job have its GPUs; waiting until they are free (--overlap shares them)\n"
+    )
+
+
+def test_a_job_that_says_otherwise_what_it_holds_shares_its_gpus(tmp_path: Path) -> None:
+    env = of_gpus(tmp_path, "many")
+    asked = {"tasks": 1, "gpus_per_task": 1, "gpu_claim": "wait"}
+    assert devices(env, **asked) == devices(env, exclusive=True, **asked) == [(0, [0], None)]

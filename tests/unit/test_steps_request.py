@@ -202,7 +202,10 @@ def test_names_of_files_are_slurms() -> None:
         ("--gpus-per-node=1", "0.5", ""),
         ("--gpus-per-node=2", "0.5", "--gpus-per-node: 2 GPUs asked for; the job holds 1 on a node"),
         ("--gpus-per-node=9", "", ""),
-        ("--gpus 2", "2", "--gpus"),
+        ("-N4 --gpus 8", "2", ""),
+        ("-N2 -n4 --gpus=2", "1", ""),
+        ("-n1 -G3", "2", "--gpus-per-node: 3 GPUs asked for; the job holds 2 on a node"),
+        ("-N4 --gpus 3", "2", "--gpus 3: they do not divide over 4 nodes; give --gpus-per-task"),
     ],
 )
 def test_more_devices_than_the_job_holds_on_a_node_are_refused_by_name(
@@ -245,6 +248,21 @@ def test_tasks_are_bound_to_gpus_as_the_job_or_the_step_says(
 ) -> None:
     request = of_srun(*words, "a", env={**GPUS, **env})
     assert (request.gpus_per_task, request.tasks_per_gpu, request.gpu_map) == bound
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "claim"),
+    [
+        (("--gpus-per-task=1",), {}, "wait"), (("--gres=gpu:1",), {}, "wait"), (("-N4", "-G4"), {}, "wait"),
+        ((), {"SLURM_GPUS_PER_TASK": "1"}, "free"), (("--exact",), {"SLURM_GPUS_PER_TASK": "1"}, "wait"),
+        (("--overlap", "--gpus-per-task=1"), {}, ""), (("--gpus-per-task=1", "--gpu-bind=single:2"), {}, ""),
+        (("--gpu-bind=map_gpu:0,1",), {}, ""), (("--exclusive",), {}, ""), (("--gres=none",), {}, ""),
+    ],
+)  # fmt: skip
+def test_gpus_of_a_step_are_its_own_unless_it_says_otherwise(
+    words: tuple[str, ...], env: dict[str, str], claim: str
+) -> None:
+    assert of_srun(*words, "a", env={**GPUS, **env}).gpu_claim == claim
 
 
 @pytest.mark.parametrize("text", ["mask_gpu:0x1", "map_gpu:", "map_gpu:a", "per_task:x", "odd"])

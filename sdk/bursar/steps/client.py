@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from bursar.steps import bridge, frames, host, kernel, names, patterns
 from bursar.steps.hosts import compress_hosts
-from bursar.steps.request import Place, Refused, Request, members, places, refuse_more_gpus, specs
+from bursar.steps.request import Place, Refused, Request, members, specs
 from bursar.steps.sinks import Lines, Sink
-from bursar.steps.slots import Slots
+from bursar.steps.slots import take_places
 
 FORWARDED: Final = tuple(
     getattr(signal, f"SIG{name}") for name in ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "CONT")
@@ -57,9 +57,7 @@ class Step:
         self._env = env
         attempt, own, everybody = members(env)
         request.cwd = request.cwd or os.getcwd()
-        self._slots = Slots(env) if request.exclusive else None
-        found = places(request, everybody) if self._slots is None else self._slots.take(request, everybody)
-        refuse_more_gpus(request, env, found)
+        found = take_places(request, env, everybody)
         number = _number(env)
         kernel.raise_file_limit()
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)

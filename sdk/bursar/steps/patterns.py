@@ -35,6 +35,8 @@ def task_environment(
     if spec["distributed"]:
         found |= {"RANK": str(rank), "LOCAL_RANK": str(local)}
     devices = [one for one in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    if (own := spec.get("gpu_places")) is not None:
+        devices = [devices[at] for at in own if at < len(devices)]
     each = spec["gpus_per_task"]
     if spec["gpus_per_node"]:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(devices[: spec["gpus_per_node"]])

@@ -36,6 +36,8 @@ class Request:
         wait_s: seconds after the first end of a task at which the others are ended.
         program: how it calls itself in messages.
         slurm: tasks find Slurm's names too.
+        gpu_claim: whether its GPUs are its own: `wait` until others have given some back, `free` ones where
+            there are enough; empty: it shares them.
         tasks_per_gpu: each task sees one device of its node, which so many share. gpu_map: places of the
             devices that tasks see one each, in turn.
         programs: what a rank runs in place of `argv`.
@@ -61,6 +63,7 @@ class Request:
     cpus_per_task: int = 0
     gpus_per_task: int = 0
     gpus_per_node: int = 0
+    gpu_claim: str = ""
     tasks_per_gpu: int = 0
     gpu_map: list[int] = field(default_factory=list)
     programs: dict[int, list[str]] = field(default_factory=dict)
@@ -82,10 +85,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Place:
-    """The tasks of one member, by rank."""
+    """The tasks of one member, by rank; `gpus`: places of the devices that are theirs, None for all there."""
 
     member: Member
     ranks: list[int]
+    gpus: list[int] | None = None
 
 
 def members(env: Mapping[str, str]) -> tuple[str, int, list[Member]]:
@@ -186,6 +190,7 @@ def specs(
                 "gpus_per_node": request.gpus_per_node,
                 "tasks_per_gpu": request.tasks_per_gpu,
                 "gpu_map": request.gpu_map,
+                "gpu_places": place.gpus,
                 "programs": {str(at): request.programs[at] for at in place.ranks if at in request.programs},
                 "steps": env[names.DIRECTORY],
                 "secrets": env.get(names.SECRETS, ""),
@@ -197,12 +202,19 @@ def specs(
     return told
 
 
+def gpus_held(env: Mapping[str, str]) -> int | None:
+    """Devices of the job on each of its nodes; None where the job itself says otherwise than it was told."""
+    try:
+        return math.ceil(float(env.get("BURSAR_GPUS", "")))
+    except (ValueError, OverflowError):
+        return None
+
+
 def refuse_more_gpus(request: Request, env: Mapping[str, str], found: Sequence[Place]) -> None:
     """Raise `Refused` for more devices on a node than the job holds there: it holds the same on each."""
-    try:
-        have = math.ceil(float(env.get("BURSAR_GPUS", "")))
-    except (ValueError, OverflowError):
-        return  # set by the job itself: each node gives what it has
+    have = gpus_held(env)
+    if have is None:
+        return  # each node gives what it has
     most = max(len(place.ranks) for place in found)
     if request.gpus_per_node > have:
         asked = plural(request.gpus_per_node, "GPU")

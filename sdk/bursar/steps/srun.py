@@ -43,10 +43,11 @@ TABLE: Final = (
     *_many("done", 1, "", "nodes/N", "ntasks/n", "ntasks-per-node", "tasks-per-node", "cpus-per-task/c"),
     *_many("done", 1, "", "nodelist/w", "exclude/x", "output/o", "error/e", "input/i", "wait/W", "chdir/D"),
     *_many("done", 1, "", "export", "open-mode", "distribution/m", "jobid", "gpus-per-task", "time/t", "mpi"),
-    *_many("done", 1, "", "gpus-per-node", "gres", "gpu-bind"),
-    *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "help/h", "version/V", "multi-prog"),
+    *_many("done", 1, "", "gpus-per-node", "gres", "gpu-bind", "gpus/G"),
+    *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "overlap", "help/h", "version/V"),
+    *_many("done", 0, "", "multi-prog"),
     *_many("done", 2, "", "kill-on-bad-exit/K", "exclusive"),
-    *_many("idle", 0, "", "overlap", "verbose/v", "no-kill/k", "overcommit/O", "oversubscribe/s"),
+    *_many("idle", 0, "", "verbose/v", "no-kill/k", "overcommit/O", "oversubscribe/s"),
     *_many("idle", 0, "", "disable-status/X"),
     *_many("idle", 0, "", "contiguous", "use-min-nodes", "spread-job", "immediate/I", "no-allocate/Z"),
     *_many("idle", 1, "", "job-name/J", "account/A", "partition/p", "qos/q", "comment", "mem", "mem-per-cpu"),
@@ -58,7 +59,7 @@ TABLE: Final = (
     *_many("idle", 2, "", "cpu-bind", "propagate", "compress", "nice"),
     *_many("refused", 1, "jobs of several parts are not built; submit one job for each", "het-group"),
     *_many("refused", 2, "a job has no terminal", "pty", "x11"),
-    *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus/G", "gpus-per-socket"),
+    *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus-per-socket"),
     *_many("refused", 1, "it is decided where it is submitted", "begin/b", "dependency/d", "deadline"),
     *_many("refused", 1, "write it into the command", "prolog", "epilog", "task-prolog", "task-epilog"),
     *_many("refused", 2, "copy to a directory that all nodes share", "bcast"),
@@ -191,6 +192,7 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     request.cwd = os.path.join(os.getcwd(), found["chdir"]) if "chdir" in found else ""
     request.cyclic = _cyclic(found.get("distribution", ""))
     bind(request, found.get("gpu-bind") or env.get("SLURM_GPU_BIND", ""))
+    request.gpu_claim = _claim(request, found)
     if "multi-prog" in found:
         _programs(request)
     _check_mpi(found)
@@ -222,7 +224,33 @@ def _sizes(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -
     request.cpus_per_task = _count(found, "cpus-per-task", _number(env, "SRUN_CPUS_PER_TASK", 0))
     asked = {"gpus-per-task": found.get("gpus-per-task") or env.get("SLURM_GPUS_PER_TASK", "")}
     request.gpus_per_task = _gpus(asked, "gpus-per-task")
-    request.gpus_per_node = _gpus(found, "gpus-per-node") or _gpus(found, "gres")
+    request.gpus_per_node = (
+        _gpus(found, "gpus-per-node") or _gpus(found, "gres") or _share(request, found, env)
+    )
+
+
+def _share(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> int:
+    """Of `--gpus`, which counts the whole step, the part of each node."""
+    wanted = _gpus(found, "gpus")
+    if not wanted:
+        return 0
+    nodes = request.nodes or (1 if request.tasks == 1 else _number(env, "SLURM_JOB_NUM_NODES", 1))
+    if wanted % nodes:
+        raise Refused(f"--gpus {found['gpus']}: they do not divide over {nodes} nodes; give --gpus-per-task")
+    request.nodes = nodes
+    return wanted // nodes
+
+
+_NAMES_GPUS: Final = ("gpus", "gpus-per-task", "gpus-per-node", "gres")
+
+
+def _claim(request: Request, found: Mapping[str, str]) -> str:
+    """Its devices are its own, as in Slurm, unless it says otherwise or names them by their places."""
+    if "overlap" in found or request.tasks_per_gpu or request.gpu_map:
+        return ""
+    if not request.gpus_per_task and not request.gpus_per_node:
+        return ""
+    return "wait" if request.exclusive or any(name in found for name in _NAMES_GPUS) else "free"
 
 
 def bind(request: Request, text: str) -> None:
