@@ -4,13 +4,16 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint format types layers pytest programs proto proto-check clients docs bench venv clean
+.PHONY: help demo check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 BIN := .venv/bin
-PIP := $(BIN)/pip install -qq --disable-pip-version-check
+# pip would compile all of PyTorch, Ray and SciPy: a minute and a half, for the tenth of it that is ever loaded.
+# What is loaded is compiled then, once, wherever Python may write it down.
+PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PACKAGES := sdk policies daemon agents
 # The recorded traces that two of the benchmarks read.
 export BURSAR_BENCH_DATA ?= ../shared
@@ -57,7 +60,7 @@ help:
 
 .venv-proto/.installed: constraints-proto.txt
 	@"$(PYTHON)" -m venv .venv-proto
-	@.venv-proto/bin/pip install -qq --disable-pip-version-check \
+	@.venv-proto/bin/pip install -qq --disable-pip-version-check --no-compile \
 	  -c constraints-proto.txt grpcio-tools mypy-protobuf setuptools
 	@touch $@
 
@@ -68,20 +71,32 @@ venv: .venv/.installed
 demo: .venv/.torch
 	@$(BIN)/python docs/examples/demo/demo.py
 
-test: lint proto-check pytest
+# What takes a second fails first. All else goes on beside each other: daemons that are waited for leave a core idle
+# half of the time, which the rest takes; it is nicer, and takes it from nobody who is waited for.
+AGAIN := $(MAKE) --no-print-directory
+test:
+	@.ci/beside "$(AGAIN) .venv/.torch" "$(AGAIN) .venv-proto/.installed programs"
+	@$(AGAIN) ruff
+	@.ci/beside "nice -n 10 $(AGAIN) pure" "$(AGAIN) real" "nice -n 10 $(AGAIN) types layers proto-check"
 
-lint: .venv/.torch
+lint: ruff types layers
+
+ruff: .venv/.installed
 	@$(BIN)/ruff check --quiet --output-format=concise .
 	@$(BIN)/ruff format --check --quiet --output-format=concise . || { echo "run make format" >&2; exit 1; }
+
+types: .venv/.torch
 	@$(BIN)/mypy $(PACKAGES)
+
+layers: .venv/.installed
 	@$(BIN)/lint-imports --no-logo
 
 format: .venv/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Pure ones first, each by itself on any worker. Those that start daemons and clusters come after, one file on one
-# worker, since a cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
+# Pure ones each by itself on any worker. Those that start daemons and clusters one file on one worker, since a
+# cluster is shared by a file; all of them wait for what they need, on a busy machine for longer.
 # One that fails is run again and named ("rerun"): a kernel that schedules otherwise once is no fault of the product,
 # one that fails each time is. `make nightly` gives no second try.
 FAST := tests/docs tests/unit tests/scenario tests/contract tests/access
@@ -93,8 +108,12 @@ TESTS ?= $(FAST)
 check: lint proto-check
 	@$(BIN)/pytest -q -n $(WORKERS) $(TESTS)
 
-pytest: .venv/.torch programs
+pytest: pure real
+
+pure: .venv/.torch
 	@$(BIN)/pytest -q -n $(WORKERS) --durations=5 --reruns 2 -rR $(PURE)
+
+real: .venv/.torch programs
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 --reruns 2 -rR $(REAL)
 
 nightly: .venv/.installed
