@@ -77,7 +77,7 @@ class Settings:
     """on-demand | spot | committed-1y | committed-3y: the market whose price this machine pays."""
 
     token_file: Path = Path()
-    """Node token for grpcs://; mode 0600, or the agent refuses it."""
+    """Node token, needed for grpcs://; mode 0600, or the agent refuses it."""
 
     ca_file: Path = Path()
     """Certificate authority of the server's certificate. Default: the system's."""

@@ -44,6 +44,8 @@ from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
 from bursard.fleet.refresh import Refresh
+from bursard.machines.opening import open_local, refuse_pools
+from bursard.machines.renting import Renting
 from bursard.replay import restore
 from bursard.services.access import AccessService
 from bursard.services.agents import AgentsService
@@ -94,6 +96,8 @@ async def run(settings: Settings) -> int:
     shipped, applied = startup.documents(settings.policies)
     engine = Engine(state, store, writer, clock, ids, shipped)
     engine.on_fault = _die
+    if settings.local_cloud == Path():
+        refuse_pools(applied)
     startup.first_events(engine, settings.currency, applied)
     # What was restored lives as long as the process: keep the collector from walking it.
     gc.collect()
@@ -107,6 +111,8 @@ async def run(settings: Settings) -> int:
         boot_id=_boot_id(),
     )
     cycle = Cycle(engine, hands=fleet)
+    hub = Agents(engine, fleet)
+    cycle.rents = _renting(engine, cycle, hub, settings)
     vault = open_vault(settings.secrets_key, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     fleet.secrets = partial(vault.values, state)
     telemetry = LiveTelemetry()
@@ -123,7 +129,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, fleet, telemetry, vault, door.refusals, settings)
+    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +145,8 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(keeping, name="time"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
+        if cycle.rents is not None:
+            tasks.append(asyncio.create_task(cycle.rents.run(), name="machines"))
         if bridge is not None:
             tasks.append(asyncio.create_task(bridge.run(), name="mqtt"))
         log.info("ready", extra={"address": sockets.address, "events": state.version, "pid": os.getpid()})
@@ -237,14 +245,14 @@ def add_services(
     server: aio.Server,
     engine: Engine,
     cycle: Cycle,
-    fleet: Fleet,
+    hub: Agents,
     telemetry: LiveTelemetry,
     vault: Vault,
     refusals: Refusals,
     settings: Settings,
 ) -> None:
     """Everything the server answers, health included."""
-    hub = Agents(engine, fleet)
+    fleet = hub.fleet
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet, telemetry.newest), server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
@@ -252,7 +260,7 @@ def add_services(
     money_pb2_grpc.add_MoneyServicer_to_server(
         MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard), server
     )
-    money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine), server)
+    money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine, cycle.rents), server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(
         engine, cycle, refusals, vault, started_at=engine.now(), state_dir=settings.state_dir
@@ -261,6 +269,16 @@ def add_services(
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     health_service._server_status[""] = health_pb2.HealthCheckResponse.SERVING
+
+
+def _renting(engine: Engine, cycle: Cycle, hub: Agents, settings: Settings) -> Renting | None:
+    """Who rents machines: nobody without a provider."""
+    folder = settings.state_dir / "machines"
+    provider = open_local(engine.state, settings.local_cloud, folder, engine.now)
+    if provider is None:
+        return None
+    server = f"unix://{settings.socket_dir / 'bursar.sock'}"
+    return Renting(engine, provider, server, lambda: cycle.last, hub.cut)
 
 
 def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> MqttBridge | None:

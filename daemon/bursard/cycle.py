@@ -23,6 +23,7 @@ from bursard.ahead import Ahead, Hands
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.housekeeping import Housekeeping
+from bursard.machines.renting import Renting
 from bursard.place import LastPlan, Outcome, carry_out
 from bursard.scheduler import PlanCache, plan
 from bursard.scheduler.saved import Saved
@@ -104,6 +105,8 @@ class Cycle:
         self.stats = CycleStats()
         self.last: LastPlan | None = None
         self.failing = ""
+        self.rents: Renting | None = None
+        """Who rents machines for what this finds no place for; None: nobody does."""
         self._planner = planner
         self._thread_work = thread_work
         self._cache = PlanCache()
@@ -295,6 +298,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     reason = last.reason(key, job.id) if last is not None and key is not None else None
     if reason is None and (turn := state.pending.turn_of(job.id)) is not None:
         return in_turn(job.user, turn)
+    if cycle is not None and cycle.rents is not None:
+        reason = cycle.rents.reason(job.id, reason)
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
     )

@@ -49,6 +49,10 @@ class Settings:
     policies: tuple[str, ...] = ()
     """Directories or files of policy documents applied at the first start (flag: repeat by comma)."""
 
+    local_cloud: Path = Path()
+    """A file with zones, machine types, prices and faults: machines of provider `local` are rented by it, as
+    processes on this machine."""
+
     currency: str = "USD"
     """The one currency of this cluster's books; fixed at the first start."""
 
@@ -125,7 +129,15 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
     )
 
 
-_PATHS = ("state_dir", "socket_dir", "tls_cert_file", "tls_key_file", "tokens_file", "secrets_key_file")
+_PATHS = (
+    "state_dir",
+    "socket_dir",
+    "tls_cert_file",
+    "tls_key_file",
+    "tokens_file",
+    "secrets_key_file",
+    "local_cloud",
+)
 
 
 def _convert(name: str, raw: Any, at: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Final
 from bursar.errors import PolicyInvalid
 from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_any
 from bursar_policies.read_budget import read_budget, read_placement
+from bursar_policies.read_cloud import read_cloud_pool
 from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.read_priority import read_priority
@@ -24,6 +25,7 @@ from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Sp
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-' (at most 63)"
 _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "Budget": read_budget,
+    "CloudPool": read_cloud_pool,
     "CostModel": read_cost_model,
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,

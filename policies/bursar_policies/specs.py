@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from bursar.clock import DAY_US, Instant
+from bursar.clock import DAY_US, SECOND_US, Instant
 from bursar.model.slurm_names import SlurmName
 from bursar.money import Money, format_nanos
 from bursar.projects import is_within
@@ -21,7 +21,7 @@ from bursar.projects import is_within
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
-    "Budget", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
+    "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
 )  # fmt: skip
 PLANNED_KINDS: Final = ("Quota", "IdlePolicy", "AlertChannel")
 PPM: Final = 1_000_000
@@ -270,7 +270,39 @@ class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
     accounts: tuple[SlurmName, ...] = ()
 
 
-Spec = BudgetSpec | CostModelSpec | PriceBookSpec | PlacementPolicySpec | PriorityPolicySpec | SlurmNamesSpec
+class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
+    """Machines that may be rented for jobs that no node has room for.
+
+    Attributes:
+        regions, zones, gpus, instance_types, markets: which; empty: all. Types are shell patterns.
+        machines: at once. spend_rate: of all of them together, per hour; None: no bound.
+        keep_alive_us: idle for so long, a machine is given back.
+        max_lifetime_us: then it is drained and given back, whatever runs there.
+        boot_timeout_us: one whose agent has not said hello by then is given back.
+    """
+
+    provider: str
+    machines: int
+    regions: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ()
+    markets: tuple[str, ...] = ()
+    spend_rate: Money | None = None
+    keep_alive_us: int = 300 * SECOND_US
+    max_lifetime_us: int = 3 * DAY_US
+    boot_timeout_us: int = 900 * SECOND_US
+
+
+Spec = (
+    BudgetSpec
+    | CloudPoolSpec
+    | CostModelSpec
+    | PriceBookSpec
+    | PlacementPolicySpec
+    | PriorityPolicySpec
+    | SlurmNamesSpec
+)
 Pricing = CostModelSpec | PriceBookSpec
 """Documents that say what a machine costs, each of whose versions is kept for its time."""
 

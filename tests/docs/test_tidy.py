@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bursar import jobfile
 from bursar_policies.document import parse_documents
+from bursard.machines.localfile import parse_cloud
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sdk", "policies", "daemon", "agents")
@@ -162,6 +163,8 @@ def test_every_yaml_in_the_docs_is_accepted_by_the_real_readers() -> None:
     for place, text in blocks:
         if re.search(r"(?m)^kind:", text):
             assert parse_documents(text, place)
+        elif re.search(r"(?m)^regions:", text):
+            assert parse_cloud(text, place).types
         else:
             assert jobfile.parse_job(text, place, "/data")
 

@@ -37,6 +37,7 @@ from bursard.machines.provider import (
 )
 from bursard.state import Applied, MachineState, State
 from bursard.state.decide import machines as decide
+from bursard.state.decide.machines import Decision
 
 CLUSTER, OTHERS = "cluster_1", "cluster_2"
 LAG_US = 20 * SECOND_US
@@ -165,7 +166,7 @@ class Life:
         return choices[0] if self.calm else self._draw(choices)
 
     def start(self) -> None:
-        self.keeper = Keeper(self.cloud, self.state, self, join_us=10**15)
+        self.keeper = Keeper(self.cloud, self.state, self)
 
     def _apply(self, events: Sequence[Event]) -> None:
         for one in events:
@@ -177,13 +178,20 @@ class Life:
     def now(self) -> int:
         return self.cloud.now
 
-    async def commit(self, events: Sequence[Event]) -> None:
+    async def commit(self, decisions: Sequence[Decision]) -> None:
         how = self.draw((*FAIR, "killed before", "killed after"))
         if how == "killed before":
             raise Killed
-        self._apply(events)
+        for decision in decisions:
+            self._apply(decision())
         if how == "killed after":
             raise Killed
+
+    def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
+        return decide.up(self.state, machine_id, billed_from)
+
+    def cut(self, node_id: str) -> bool:
+        return False
 
     async def call(self, work: Callable[[], Answer]) -> Answer:
         how = self.draw((*FAIR, "killed before", "killed after"))
@@ -304,7 +312,8 @@ def _books(life: Life) -> None:
             if machine.cluster == CLUSTER and machine.machine_id == one.machine_id
         ]
         if one.machine_id in up and len(ends) == 1:
-            assert one.billed_until >= ends[0] or one.billed_until == up[one.machine_id]
+            assert one.billed_until >= ends[0]
+            assert one.billed_until >= up[one.machine_id] + 60 * SECOND_US, "the least that is billed"
 
 
 def test_a_termination_that_fails_for_an_hour_is_asked_for_ever_and_paid_for_until_it_is_gone() -> None:

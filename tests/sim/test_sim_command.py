@@ -400,3 +400,10 @@ def test_a_shorter_job_that_comes_later_goes_into_the_gap_that_its_elders_cannot
     assert {name: found[name]["start_s"] for name in ("claim", "short", "long")} == {
         "claim": "100", "short": "3", "long": "150"
     }  # fmt: skip
+
+
+def test_a_pool_of_rented_machines_is_refused_by_a_simulation_that_rents_none(sim):
+    pool = "kind: CloudPool\nname: rented\nspec: {provider: local, limits: {machines: 1}}\n"
+    code, _, err = sim.raw(QUEUED, *sim.policy(pool), nodes=ONE_NODE)
+    assert code == 2
+    assert "CloudPool rented: the simulator rents no machines" in err

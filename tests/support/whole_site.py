@@ -30,7 +30,7 @@ from bursard.access.vault import Vault
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
-from bursard.fleet import Fleet
+from bursard.fleet import Agents, Fleet
 from bursard.place import verify
 from bursard.scheduler import plan
 from bursard.services.interceptors import Door
@@ -81,7 +81,7 @@ class Site:
             self.server,
             self.engine,
             cycle,
-            self.fleet,
+            Agents(self.engine, self.fleet),
             self.telemetry,
             self.vault,
             self.door.refusals,

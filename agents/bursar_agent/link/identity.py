@@ -51,6 +51,8 @@ class Door:
                     f"socket path {path} is longer than the {_SOCKET_PATH_BYTES_MAX} bytes the "
                     "kernel allows; use a shorter state directory"
                 )
+            if self.token_file != Path():
+                self._node_token()
             return
         self._node_token()
         if self.ca_file != Path() and not self.ca_file.is_file():
@@ -66,8 +68,11 @@ class Door:
         return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The `authorization` header. Raises `ServerUnavailable`; never says the token."""
-        if self.server.startswith("unix://"):
+        """The `authorization` header. Raises `ServerUnavailable`; never says the token.
+
+        On a unix socket too a token of its own goes before the kernel's word: it is for this node alone.
+        """
+        if self.server.startswith("unix://") and self.token_file == Path():
             socket = Path(self.server.removeprefix("unix://")).parent / AUTH_SOCKET
             token = await _token_from(socket)
         else:

@@ -40,6 +40,7 @@ _SHIFT = _shape("budget period_start nanos")
 _ATTRIBUTION = _shape("project user experiment model model_version labels")
 _OPENING_HOLD = _shape("attempt_id nanos whole_nanos")
 _RATES = _shape("gpu cpu memory")
+_HOLD = _shape("budget period_start nanos")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 _SPEC = _shape(
     " ".join(sorted(PUBLIC_FIELDS)),
@@ -74,7 +75,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.AttemptPlaced: _shape(
         "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget after",
         members=_MEMBER,
-        holds=_shape("budget period_start nanos"),
+        holds=_HOLD,
     ),
     e.MemberStarted: _shape("attempt_id rank at boot_us pid measured"),
     e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
@@ -99,10 +100,14 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     ),
     PeriodClosed: _shape("name since until by missing"),
     PeriodSigned: _shape("name of hash totals charges"),
-    e.MachineIntended: _shape("machine_id provider region zone instance_type market why lease_until"),
+    e.MachineIntended: _shape(
+        "machine_id provider region zone instance_type market why lease_until name pool job_id rate",
+        holds=_HOLD,
+        facts=_FACTS,
+    ),
     e.MachineLaunched: _shape("machine_id provider_id"),
     e.MachineUp: _shape("machine_id billed_from"),
-    e.MachineJoined: _shape("machine_id node_id"),
+    e.MachineJoined: _shape("machine_id node_id through", charges=_CHARGE),
     e.MachineEnding: _shape("machine_id reason"),
     e.MachineGone: _shape("machine_id billed_until reason"),
     e.NodeQuarantined: _shape("node_id reason"),

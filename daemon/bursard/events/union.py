@@ -543,10 +543,15 @@ class ChargesCorrected(
     budgets: tuple[BudgetShift, ...] = ()
 
 
-class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True):
+class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True, omit_defaults=True):
     """A machine is to be rented: written before its provider is called, who is given `machine_id`.
 
-    `why`: what it is for. `lease_until`: it ends itself then unless the lease is renewed.
+    Attributes:
+        why: what it is for. lease_until: it is to end then unless its agent has said hello.
+        name, pool: of the node that its agent will be.
+        job_id: whose launch it is: it holds what that may cost, and pays for it until the agent is there.
+        holds: one per budget of the job, for the launch and the job's own run.
+        facts: what the node will be, as the offer has it. rate: nanos per hour of the offer.
     """
 
     machine_id: str
@@ -557,6 +562,12 @@ class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_on
     market: str
     why: str
     lease_until: int
+    name: str = ""
+    pool: str = ""
+    job_id: str = ""
+    holds: tuple[Hold, ...] = ()
+    facts: NodeFacts | None = None
+    rate: int = 0
 
 
 class MachineLaunched(msgspec.Struct, frozen=True, tag="machine-launched"):
@@ -573,11 +584,17 @@ class MachineUp(msgspec.Struct, frozen=True, tag="machine-up"):
     billed_from: int
 
 
-class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined"):
-    """Its agent said hello as this node."""
+class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined", omit_defaults=True):
+    """Its agent said hello as this node. What was held for its launch goes back.
+
+    `through`, `charges`: the node's time until then is the launch's, and its job pays for it: by the id of
+    the machine, where other charges have that of an attempt.
+    """
 
     machine_id: str
     node_id: str
+    through: int = 0
+    charges: tuple[Charge, ...] = ()
 
 
 class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):

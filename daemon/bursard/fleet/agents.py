@@ -179,6 +179,13 @@ class Agents:
         link.last_seen_at = self.engine.now()
         self.fleet.join(self.engine.state.nodes[link.node_id], self)
 
+    def cut(self, node_id: str) -> bool:
+        """End the stream of a node whose machine is gone. False: it has none."""
+        link = self.links.get(node_id)
+        if link is not None:
+            link.close()
+        return link is not None
+
     def leave(self, link: AgentLink) -> bool:
         """Its stream is gone, joined or not. False when another serves the node or is about to."""
         link.close()

@@ -12,6 +12,7 @@ import logging
 from collections import Counter as Counts
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -54,7 +55,7 @@ from bursard.fleet.words import (
 )
 from bursard.state import HOLD_MARGIN_US, AttemptRecord, MemberRecord, NodeRecord
 from bursard.state.decide import attempts as decide
-from bursard.state.decide import conduct, limits, nodes, overdue, policies
+from bursard.state.decide import conduct, limits, machines, nodes, overdue, policies
 from bursard.state.decide.nodes import Reading
 from bursard.store import ChargeRow
 
@@ -332,8 +333,8 @@ class Fleet:
         if word.epoch > self.engine.log.epoch + believe.EPOCH_STEP_MAX:
             lies.append(f"it says that it obeyed epoch {word.epoch}, which no daemon can have had")
         boot_us = word.boot_us
-        booted = known is not None and known.boot_id != word.boot_id
-        if known is not None and not booted:
+        booted = known is not None and known.boot_id not in ("", word.boot_id)
+        if known is not None and known.boot_id == word.boot_id:
             self._refuse_past(known, boot_us)
             self._renew_anchor(known, boot_us, now)
             self._note_lead(known, boot_us, now)
@@ -346,7 +347,9 @@ class Fleet:
                 lies.append(lie)
                 spooled[truth.attempt_id, truth.rank] = held_us
         self._roll(now)
-        events = nodes.hello(
+        joining = machines.welcome(state, word.facts.name, self.engine.now())
+        hello = partial(
+            nodes.hello,
             state,
             self.engine.ids,
             self.engine.prices,
@@ -358,7 +361,10 @@ class Fleet:
             seen=now,
             refused=refused,
         )
-        self.engine.commit([*enrol, *events], actor)
+        if joining:
+            self.engine.commit_each([lambda: [*enrol, *joining], hello], actor)
+        else:
+            self.engine.commit([*enrol, *hello()], actor)
         node = state.node_by_name(word.facts.name)
         assert node is not None
         self._heard[node.id] = boot_us

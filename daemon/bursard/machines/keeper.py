@@ -20,6 +20,7 @@ from bursard.machines.provider import CloudError, Kind, Order, Place, Provider
 from bursard.machines.reconcile import Adopt, Bury, End, Reconciler, Rise, Step, Terminate
 from bursard.state import MachineRecord, MachineState, State
 from bursard.state.decide import machines as decide
+from bursard.state.decide.machines import Decision
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ CALM_US: Final = 15 * SECOND_US
 """While all of them run."""
 IDLE_US: Final = 120 * SECOND_US
 """While there is none: somebody else's daemon may have left one of ours."""
+DOUBT_US: Final = 600 * SECOND_US
+"""A type in a place, of which a machine did not come up, is left alone for so long."""
 QUIET_US: Final = 2 * SECOND_US
 QUIET_MAX_US: Final = 60 * SECOND_US
 """A provider that fails is left alone for so long, then for twice as long each time, up to this."""
@@ -42,8 +45,16 @@ class Hands(Protocol):
     def now(self) -> int:
         """The wall clock, microseconds."""
 
-    async def commit(self, events: Sequence[Event]) -> None:
-        """Make events true, and return once they are durable."""
+    async def commit(self, decisions: Sequence[Decision]) -> None:
+        """Make events true, each decided on what those before it made true; all or none. Return once they are
+        durable.
+        """
+
+    def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
+        """A machine is up, and its node is paid for (`decide.machines.rise`)."""
+
+    def cut(self, node_id: str) -> bool:
+        """End the stream of a node whose machine is gone. False: there is none, nothing waits for it."""
 
     async def call(self, work: Callable[[], Answer]) -> Answer:
         """Make a blocking call of the provider, in its own thread."""
@@ -52,13 +63,12 @@ class Hands(Protocol):
 class Keeper:
     """Of one provider. `blocks`: what it said it does not give. `fault`: what its newest list failed with."""
 
-    def __init__(self, provider: Provider, state: State, hands: Hands, join_us: int) -> None:
+    def __init__(self, provider: Provider, state: State, hands: Hands) -> None:
         self.provider = provider
         self.blocks = Blocks()
         self.fault = ""
         self._state = state
         self._hands = hands
-        self._join_us = join_us
         self._reconciler: Reconciler | None = None
         self._busy: set[str] = set()
         self._listed_at = 0
@@ -98,14 +108,14 @@ class Keeper:
         """
         self._busy.add(machine_id)
         try:
-            await self._hands.commit(intent)
+            await self._hands.commit([lambda: intent])
             wanted = await order()
             provider_id = await self._hands.call(lambda: self.provider.create(wanted))
         except CloudError as error:
             await self._refused(machine_id, error)
         else:
             self._failures = 0
-            await self._commit(lambda: decide.launched(self._state, machine_id, provider_id))
+            await self._commit([lambda: decide.launched(self._state, machine_id, provider_id)])
         finally:
             self._busy.discard(machine_id)
 
@@ -116,7 +126,7 @@ class Keeper:
         if error.kind is Kind.THROTTLED:
             self._fail(now)
         if not error.maybe_created:
-            await self._commit(lambda: decide.gone(self._state, machine_id, now, str(error)))
+            await self._commit([lambda: decide.gone(self._state, machine_id, now, str(error))])
 
     # --- keeping
 
@@ -132,11 +142,12 @@ class Keeper:
     async def turn(self) -> None:
         """Hold what is listed against the records, and do what follows."""
         if self._reconciler is None:
-            self._reconciler = Reconciler(self._state.cluster_id, self._join_us)
+            self._reconciler = Reconciler(self._state.cluster_id)
         reconciler, hands = self._reconciler, self._hands
         self._listed_at = hands.now()
-        for step in reconciler.overdue(self.records().values(), hands.now()):
-            await self._take(step)
+        for late in reconciler.overdue(self.records().values(), hands.now()):
+            self._doubt(self._state.machines[late.machine_id], late.reason)
+            await self._take(late)
         before = set(self._busy)
         known: Mapping[str, MachineRecord] = self.records()
         try:
@@ -149,23 +160,49 @@ class Keeper:
         else:
             self._failures, self.fault = 0, ""
             now = self.records()
-            late = before | self._busy | (now.keys() - known.keys())
-            steps = reconciler.steps(now, listed, hands.now(), late)
+            unlisted = before | self._busy | (now.keys() - known.keys())
+            steps = reconciler.steps(now, listed, hands.now(), unlisted)
         for step in steps:
             await self._take(step)
 
     async def _take(self, step: Step) -> None:
         state = self._state
         if isinstance(step, Adopt):
-            await self._commit(lambda: decide.launched(state, step.machine_id, step.provider_id))
+            await self._commit([lambda: decide.launched(state, step.machine_id, step.provider_id)])
         elif isinstance(step, Rise):
-            await self._commit(lambda: decide.up(state, step.machine_id, step.billed_from))
+            await self._commit([lambda: self._hands.rise(step.machine_id, step.billed_from)])
         elif isinstance(step, End):
-            await self._commit(lambda: decide.ending(state, step.machine_id, step.reason))
+            await self._commit([lambda: decide.ending(state, step.machine_id, step.reason)])
         elif isinstance(step, Bury):
-            await self._commit(lambda: decide.gone(state, step.machine_id, step.billed_until, step.reason))
+            await self._bury(step)
         else:
             await self._end(step)
+
+    async def _bury(self, step: Bury) -> None:
+        """It is billed by its provider's rule. An agent that still talks is cut off, and what ran there is
+        lost, before that; where either takes its time, the next turn goes on.
+        """
+        state = self._state
+        machine = state.machines.get(step.machine_id)
+        if machine is None:
+            return
+        node = decide.node_of(state, machine)
+        if node is not None:
+            if self._hands.cut(node.id):
+                return
+            await self._commit(decide.losses(state, machine, node, step.reason))
+            if decide.referenced(state, node):
+                return
+        until = step.billed_until
+        if machine.billed_from:
+            ran_us = max(until - machine.billed_from, 0)
+            until = machine.billed_from + self.provider.capabilities.billing.billed_us(ran_us)
+        await self._commit(decide.bury(state, machine.id, until, step.reason))
+
+    def _doubt(self, machine: MachineRecord, why: str) -> None:
+        """What did not come up there would not the next time either: elsewhere first."""
+        error = CloudError(Kind.CAPACITY, "NeverJoined", why, scope=self.place_of(machine), ttl_us=DOUBT_US)
+        self.blocks.add(error, self._hands.now())
 
     async def _end(self, step: Terminate) -> None:
         log.info(
@@ -178,15 +215,12 @@ class Keeper:
             # It is asked again, for ever: it is paid for until it is listed as gone.
             log.warning("it could not be ended", extra={"machine": step.provider_id, "why": str(error)})
 
-    async def _commit(self, decide_on: Callable[[], list[Event]]) -> None:
+    async def _commit(self, decisions: Sequence[Decision]) -> None:
         """An answer that says what cannot be is not believed, and is seen in the log."""
         try:
-            events = decide_on()
+            await self._hands.commit(decisions)
         except WrongState as error:
             log.warning("an answer of a provider is not believed", extra={"why": error.message})
-            return
-        if events:
-            await self._hands.commit(events)
 
     def _fail(self, now: int) -> None:
         self._quiet_until = now + min(QUIET_US << min(self._failures, 16), QUIET_MAX_US)

@@ -78,31 +78,26 @@ class _Asked(msgspec.Struct):
 
 
 class Reconciler:
-    """Of one provider and one cluster. What it remembers only delays: forgotten, all comes out the same.
+    """Of one provider and one cluster. What it remembers only delays: forgotten, all comes out the same."""
 
-    Args:
-        join_us: a machine whose agent has not said hello so long after its intent is ended.
-    """
-
-    def __init__(self, cluster: str, join_us: int) -> None:
+    def __init__(self, cluster: str) -> None:
         self._cluster = cluster
-        self._join_us = join_us
         self._missing: dict[str, int] = {}
         self._strangers: dict[str, int] = {}
         self._asked: dict[str, _Asked] = {}
 
-    def overdue(self, machines: Iterable[MachineRecord], now: int) -> list[Step]:
+    def overdue(self, machines: Iterable[MachineRecord], now: int) -> list[End]:
         """What follows from the time alone."""
-        found: list[Step] = []
-        for machine in machines:
-            if machine.state is MachineState.ENDING:
-                continue
-            if machine.lease_until and now >= machine.lease_until:
-                found.append(End(machine.id, "its lifetime is over"))
-            elif not machine.node_id and now >= machine.intended_at + self._join_us:
-                waited_s = self._join_us // SECOND_US
-                found.append(End(machine.id, f"its agent has not said hello within {waited_s} s"))
-        return found
+        return [
+            End(
+                machine.id,
+                f"its agent has not said hello within {(now - machine.intended_at) // SECOND_US} s",
+            )
+            for machine in machines
+            if machine.state is not MachineState.ENDING
+            and not machine.node_id
+            and 0 < machine.lease_until <= now
+        ]
 
     def steps(
         self,

@@ -212,7 +212,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason, state, caller()))
     if job.id in state.pending:
-        await _pending(engine, wire, job, now)
+        await _pending(engine, cycle, wire, job, now)
     return wire
 
 
@@ -255,7 +255,7 @@ def _order(wire: pb.ExplainResponse, state: State, found: Explanation) -> None:
         )
 
 
-async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
+async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: JobRecord, now: int) -> None:
     state = engine.state
     turn = None if state.pending.shows(job.id) else state.pending.turn_of(job.id)
     snapshot = state.snapshot(job.id)
@@ -267,6 +267,8 @@ async def _pending(engine: Engine, wire: pb.ExplainResponse, job: JobRecord, now
         told = in_turn(job.user, turn)
         then = found.reason.message or "it would start"
         told = replace(told, message=f"{told.message}; if it were looked at now: {then}")
+    if cycle.rents is not None:
+        told = cycle.rents.reason(job.id, told) or told
     if told.message:
         wire.reason.CopyFrom(reason_view(told, state, caller()))
     for verdict in found.nodes[:100]:

@@ -23,6 +23,8 @@ from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import BudgetOpened, Event, NodePriced, PolicyApplied, PolicyDocument, decode
 from bursard.housekeeping import REPRICED_MAX
+from bursard.machines.opening import refuse_pools
+from bursard.machines.renting import Renting
 from bursard.services.pushback import after_room
 from bursard.services.spent import spent
 from bursard.state.decide import policies
@@ -47,8 +49,9 @@ class Applied(msgspec.Struct, frozen=True):
 class PoliciesService(money_pb2_grpc.PoliciesServicer):
     """Reads and changes policy documents."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, rents: Renting | None = None) -> None:
         self.engine = engine
+        self._rents = rents
 
     @after_room
     async def Apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
@@ -159,7 +162,12 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         if len(request.sources) > SOURCES_MAX:
             raise InvalidRequest(f"{len(request.sources)} files are more than {SOURCES_MAX} at once")
         files = [(_called(source.name), source.text) for source in request.sources]
-        return await asyncio.to_thread(parse_files, files)
+        documents = await asyncio.to_thread(parse_files, files)
+        if self._rents is not None:
+            await self._rents.refuse_empty(documents)
+        else:
+            refuse_pools(documents)
+        return documents
 
     def _key(self, request: pb.PolicyRequest) -> Key:
         found = [

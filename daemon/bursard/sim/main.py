@@ -13,12 +13,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from bursar.errors import InvalidRequest, InvariantViolation
+from bursar.errors import InvalidRequest, InvariantViolation, NotBuilt
 from bursar.yamlfile import nearest
 from bursar_policies.document import catalog_dir, parse_documents, parse_files
 from bursar_policies.specs import (
     STRATEGIES,
     BudgetSpec,
+    CloudPoolSpec,
     CostModelSpec,
     Document,
     PlacementPolicySpec,
@@ -92,6 +93,7 @@ def _command(
     if offers_path is not None:
         refuse_offers(offers_path)
     documents = _documents(policies_path, policy)
+    _refuse_pools(documents)
     currency = _currency(documents)
     simulation = Simulation(
         read_jobs(jobs_path),
@@ -192,6 +194,16 @@ def _read_folder(path: str) -> tuple[Document, ...]:
         return parse_files([(str(one), one.read_bytes()) for one in files])
     except OSError as problem:
         raise InvalidRequest(f"{problem.filename}: {problem.strerror or problem}") from None
+
+
+def _refuse_pools(documents: Sequence[Document]) -> None:
+    """Raise `NotBuilt` for what a simulation would pass over in silence."""
+    for one in documents:
+        if isinstance(one.spec, CloudPoolSpec):
+            raise NotBuilt(
+                f"{one.source}:{one.line}: CloudPool {one.name}: the simulator rents no machines in this"
+                " version; leave the document out"
+            )
 
 
 def _in_force(documents: Sequence[Document]) -> tuple[Document, ...]:

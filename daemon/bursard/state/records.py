@@ -219,8 +219,10 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         provider_id: its name at the provider; empty until that has answered.
         node_id: of its agent, once that has said hello.
-        billed_from: since when its provider bills it. lease_until: when it ends itself.
+        billed_from: since when its provider bills it. lease_until: its agent is to be here by then.
         why: what it was rented for. reason: why it is to end.
+        name, pool, job_id, facts, rate: as in `MachineIntended`; no `job_id` once its job has ended.
+        holding: what was set aside for its launch still is.
     """
 
     id: str
@@ -237,6 +239,12 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     lease_until: int = 0
     why: str = ""
     reason: str = ""
+    name: str = ""
+    pool: str = ""
+    job_id: str = ""
+    holding: bool = False
+    facts: NodeFacts | None = None
+    rate: int = 0
 
 
 TIMES_KEPT = 6

@@ -21,6 +21,7 @@ from bursard.events import (
     Charge,
     ChargesCorrected,
     Event,
+    MachineJoined,
     MemberEnded,
     MemberStarted,
     NodeBooted,
@@ -156,7 +157,7 @@ class OpenHours:
                 )
         elif isinstance(event, MemberStarted):
             self._member(event.attempt_id, event.rank).started_at = event.at
-        elif isinstance(event, NodeBooted):
+        elif isinstance(event, NodeBooted | MachineJoined):
             yield from event.charges
         elif isinstance(event, MemberEnded):
             for piece in event.pieces:
@@ -209,6 +210,8 @@ class OpenHours:
         if isinstance(event, MemberEnded):
             self._members.pop((event.attempt_id, event.rank), None)
             found += self._open.pop((event.attempt_id, event.rank), {}).items()
+        elif isinstance(event, MachineJoined):
+            found += self._open.pop((event.machine_id, 0), {}).items()
         elif isinstance(event, PeriodClosed):
             for hours in self._open.values():
                 due = [key for key, one in hours.items() if one.counts_from < event.until]

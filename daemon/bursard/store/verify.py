@@ -17,6 +17,7 @@ from bursard.events import (
     AttemptPlaced,
     ChargesCorrected,
     Event,
+    MachineJoined,
     MemberEnded,
     MemberStarted,
     NodeBooted,
@@ -40,7 +41,7 @@ _TELLING = tuple(
     f'{{"type":"{kind.__struct_config__.tag}"'.encode()
     for kind in (
         *(AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved),
-        *(ChargesCorrected, PeriodClosed),
+        *(ChargesCorrected, PeriodClosed, MachineJoined),
     )
 )
 """How payloads begin that charges follow from; the others need no decoding."""

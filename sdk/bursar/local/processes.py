@@ -96,6 +96,20 @@ def running_below(directory: str) -> list[Ours]:
     return sorted(found, key=lambda one: one.process)
 
 
+def running_with(state_dir: Path) -> Process | None:
+    """The agent that has this state directory, by its command line."""
+    for pid, words in _command_lines():
+        flags = dict(itertools.pairwise(words))
+        ends = "--terminate-all" in words or "--terminate-idle" in words
+        if (
+            flags.get("-m") == "bursar_agent"
+            and not ends
+            and _same(flags.get("--state-dir", ""), str(state_dir))
+        ):
+            return noted(pid)
+    return None
+
+
 def keepers(directory: str) -> list[Process]:
     """Keepers of the state directory, by their command lines."""
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bursar.model import MARKETS
 from bursar.model.check import SPOT_POLICIES
 from bursar.schemas import forms
+from bursar.schemas.cloud import cloud_pool
 from bursar.schemas.forms import Schema
 
 _ACTIONS = ("notify", "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
@@ -20,6 +21,7 @@ def policy_schema() -> Schema:
         "PlacementPolicy": _placement(),
         "PriceBook": _price_book(),
         "PriorityPolicy": _priority(),
+        "CloudPool": cloud_pool(),
         "SlurmNames": _slurm_names(),
     }
     envelope = {

@@ -12,11 +12,17 @@ one that is not there is a step about one that is gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
-from bursar.errors import NotFound, WrongState
+import msgspec
+from msgspec.structs import replace
+
+from bursar.errors import NotFound, ServerUnavailable, WrongState
 from bursar.ids import Ids
+from bursar.model import Hold, NodeFacts
+from bursar_policies.compile import PriceTable
 from bursard.events import (
     Event,
     MachineEnding,
@@ -27,8 +33,11 @@ from bursard.events import (
     MachineUp,
 )
 from bursard.state.core import State
-from bursard.state.records import MachineRecord, MachineState
+from bursard.state.decide import attempts, nodes, ownership
+from bursard.state.records import MachineRecord, MachineState, NodeRecord
 
+Decision = Callable[[], Sequence[Event]]
+"""Made when those before it are true."""
 NOTHING = "nothing"
 """What is said is known, or makes no difference any more."""
 REFUSED = "refused"
@@ -49,6 +58,20 @@ STEPS: Final[Mapping[str, Mapping[MachineState, MachineState | str]]] = {
     "gone": {_I: _G, _L: _G, _U: _G, _E: _G, _G: NOTHING},
 }
 """By step, then by the state it meets: the state that follows."""
+
+
+NAME_CHARS: Final = 10
+"""Of a machine's id that its node's name ends in."""
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """For whom a machine is rented, and as which node; see `MachineIntended`."""
+
+    pool: str
+    job_id: str
+    holds: tuple[Hold, ...]
+    facts: NodeFacts
+    rate: int
 
 
 def _step(state: State, machine_id: str, step: str) -> MachineRecord | None:
@@ -72,20 +95,32 @@ def intend(
     market: str,
     why: str,
     lease_until: int,
+    launch: Launch | None = None,
 ) -> list[Event]:
     """A machine is to be rented: durable before anybody calls the provider, who is given this id."""
-    return [
-        MachineIntended(
-            machine_id=ids.new("mach"),
-            provider=provider,
-            region=region,
-            zone=zone,
-            instance_type=instance_type,
-            market=market,
-            why=why,
-            lease_until=lease_until,
+    machine_id = ids.new("mach")
+    event = MachineIntended(
+        machine_id=machine_id,
+        provider=provider,
+        region=region,
+        zone=zone,
+        instance_type=instance_type,
+        market=market,
+        why=why,
+        lease_until=lease_until,
+    )
+    if launch is not None:
+        name = f"{launch.pool}-{machine_id.rpartition('_')[2][-NAME_CHARS:]}"
+        event = replace(
+            event,
+            name=name,
+            pool=launch.pool,
+            job_id=launch.job_id,
+            holds=launch.holds,
+            facts=replace(launch.facts, name=name),
+            rate=launch.rate,
         )
-    ]
+    return [event]
 
 
 def launched(state: State, machine_id: str, provider_id: str) -> list[Event]:
@@ -113,6 +148,43 @@ def up(state: State, machine_id: str, billed_from: int) -> list[Event]:
     return [MachineUp(machine_id, billed_from)] if machine is not None else []
 
 
+def rise(
+    state: State, ids: Ids, prices: PriceTable, machine_id: str, billed_from: int, now: int
+) -> list[Event]:
+    """It is `up`, and its node is there since it is paid for: what it costs is somebody's from then on."""
+    events = up(state, machine_id, billed_from)
+    machine = state.machines.get(machine_id)
+    if not events or machine is None or machine.facts is None:
+        return events
+    return [*events, *nodes.paid_for(ids, prices, machine.facts, billed_from, now)]
+
+
+def welcome(state: State, name: str, now: int) -> list[Event]:
+    """An agent says hello as the node of a rented machine: what that cost until now is its launch's, and its
+    job pays for it. Nothing for a node that is of no machine, or that was here before.
+
+    Raises:
+        ServerUnavailable: its provider does not list the machine as running yet; again in a moment.
+        WrongState: it is to end.
+    """
+    machine = next((one for one in state.machines.values() if one.name == name), None)
+    if machine is None or machine.node_id:
+        return []
+    if machine.state is MachineState.ENDING:
+        raise WrongState(f"machine {name} is to end: {machine.reason}")
+    node = state.node_by_name(name)
+    if node is None:
+        raise ServerUnavailable(f"machine {name} is not listed by {machine.provider} yet; try again")
+    through = max(now, node.through)
+    spans = ownership.of(node, through, (), "usage" if machine.job_id else "idle")
+    if not machine.job_id:
+        return [*nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
+    charges = tuple(
+        replace(one, attempt_id=machine.id, job_id=machine.job_id) for span in spans for one in span.charges
+    )
+    return [MachineJoined(machine.id, node.id, through, charges)]
+
+
 def joined(state: State, machine_id: str, node_id: str) -> list[Event]:
     """Its agent is this node, and stays it. Raises `NotFound`, or `WrongState` for another node."""
     machine = _step(state, machine_id, "joined")
@@ -129,6 +201,38 @@ def ending(state: State, machine_id: str, reason: str) -> list[Event]:
     """It is not wanted any more: to be ended until its provider lists it as gone, however long that takes."""
     machine = _step(state, machine_id, "ending")
     return [MachineEnding(machine_id, reason)] if machine is not None else []
+
+
+def node_of(state: State, machine: MachineRecord) -> NodeRecord | None:
+    """The node of a machine, from when that is paid for."""
+    return state.node_by_name(machine.name) if machine.name else None
+
+
+def losses(state: State, machine: MachineRecord, node: NodeRecord, reason: str) -> list[Decision]:
+    """What ran on a machine that is gone is lost: nothing of it can still be there."""
+    message = f"machine {machine.name} is gone: {reason}"
+    return [
+        partial(attempts.lost, state, node, attempt_id, rank, message)
+        for attempt_id, rank in list(node.live.items())
+    ]
+
+
+def referenced(state: State, node: NodeRecord) -> bool:
+    """Does an attempt that lives elsewhere still name this node? Then it is not forgotten yet."""
+    return any(
+        member.alloc.node_id == node.id for attempt in state.live_attempts() for member in attempt.members
+    )
+
+
+def bury(state: State, machine_id: str, billed_until: int, reason: str) -> list[Decision]:
+    """It is `gone`, and its node with it: that was paid for until then, and nothing runs there any more."""
+    machine = state.machines.get(machine_id)
+    node = node_of(state, machine) if machine is not None else None
+    steps: list[Decision] = [lambda: gone(state, machine_id, billed_until, reason)]
+    if machine is not None and node is not None:
+        until = max(billed_until, machine.billed_from)
+        steps.append(lambda: nodes.remove(state, node, until, "idle"))
+    return steps
 
 
 def gone(state: State, machine_id: str, billed_until: int, reason: str) -> list[Event]:

@@ -91,7 +91,7 @@ def hello(
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         # Its boot clock went on: the machine was there, and nobody held any of it.
-        events += _metered(node, ownership.of(node, node.axis(boot_us), (), "idle", priced))
+        events += metered(node, ownership.of(node, node.axis(boot_us), (), "idle", priced))
     events.append(NodeConnected(node_id, refused))
     return events
 
@@ -100,6 +100,16 @@ def _settled(state: State, node: NodeRecord, event: MemberEnded) -> Held:
     """What a member's end is about to settle."""
     member = state.attempts[event.attempt_id].members[event.rank]
     return ownership.held(node, member, max([member.charged_us, *(piece.held_us for piece in event.pieces)]))
+
+
+def paid_for(ids: Ids, prices: PriceTable, facts: NodeFacts, since: int, now: int) -> list[Event]:
+    """A node that nobody has heard of yet, and that is paid for since then: a rented machine."""
+    node_id = ids.new("node")
+    return [
+        NodeRegistered(node_id, facts),
+        _price(facts, prices, now).event(node_id, since),
+        NodeBooted(node_id, "", since, 0),
+    ]
 
 
 def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
@@ -236,7 +246,7 @@ def usage(
             (one.end, Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory))
             for one in pieces
         )
-    return _metered(node, ownership.of(node, through, shares, "idle"), used)
+    return metered(node, ownership.of(node, through, shares, "idle"), used)
 
 
 def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
@@ -247,7 +257,7 @@ def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], 
     return found
 
 
-def _metered(
+def metered(
     node: NodeRecord, parts: Sequence[OwnedSpan], used: Sequence[tuple[int, Used]] = ()
 ) -> list[Event]:
     """One event for each price that was in force. `used`: with where each piece ends."""
@@ -277,9 +287,9 @@ def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
     return [] if same and not remembered else [NodeScheduling(node.id, mode, reason)]
 
 
-def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
+def remove(state: State, node: NodeRecord, axis_now: int, kind: str = "unknown") -> list[Event]:
     """A node that is gone for good. Its cost is closed at `axis_now`: nobody knows what it did since its last
-    report.
+    report; of a rented one it is known that it was paid for (`kind`).
 
     Raises:
         WrongState: something of it is live; all reasons at once.
@@ -298,13 +308,13 @@ def remove(state: State, node: NodeRecord, axis_now: int) -> list[Event]:
     reasons += [
         f"machine {machine.id} ({machine.provider} {machine.provider_id}) is {machine.state.value}"
         for machine in state.machines.values()
-        if machine.node_id == node.id
+        if machine.node_id == node.id or machine.name == name
     ]
     if reasons:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
     through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
-    closing = _metered(node, ownership.of(node, through, (), "unknown")) if node.axis_start else []
+    closing = metered(node, ownership.of(node, through, (), kind)) if node.axis_start else []
     return [*closing, NodeRemoved(node.id, name)]
 
 

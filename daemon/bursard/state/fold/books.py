@@ -60,6 +60,16 @@ def book_ownerless(state: Tables, node: NodeRecord, piece: Charge, at: int, appl
     )
 
 
+def book_launch(state: Tables, node: NodeRecord, piece: Charge, at: int, applied: Applied) -> None:
+    """One piece of what it cost until a rented node was there: its job pays, and it is posted at once."""
+    job = state.jobs[piece.job_id]
+    if job.parent_id:
+        state.array_money[job.parent_id].settled_nanos += piece.nanos
+    job.settled_nanos += piece.nanos
+    state.costs.add(piece.end, job.spec.project, piece.nanos)
+    _close(node, _book(state, node, None, piece, at, applied), applied)
+
+
 def close_member(node: NodeRecord, member: MemberRecord, applied: Applied) -> None:
     """Post what is open of a member: it has ended."""
     if member.open is not None:

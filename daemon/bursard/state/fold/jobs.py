@@ -16,6 +16,7 @@ from bursard.events import (
     TasksEnded,
 )
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
+from bursard.state.fold import machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
 
@@ -256,6 +257,8 @@ def finish(
         move(state, job, final, at)
     else:
         job.state = final
+    if state.machines:
+        machines.job_ended(state, job.id, applied)
     applied.finished.append(job)
     _meet_dependents(state, job, at)
     if job.parent_id:

@@ -10,6 +10,8 @@ from bursard.events import (
     MachineLaunched,
     MachineUp,
 )
+from bursard.ledger import Transaction
+from bursard.state.fold import books
 from bursard.state.records import MachineRecord, MachineState
 from bursard.state.tables import Applied, Tables
 
@@ -26,7 +28,15 @@ def intended(state: Tables, event: MachineIntended, at: int, applied: Applied) -
         why=event.why,
         lease_until=event.lease_until,
         intended_at=at,
+        name=event.name,
+        pool=event.pool,
+        job_id=event.job_id,
+        holding=bool(event.job_id),
+        facts=event.facts,
+        rate=event.rate,
     )
+    if event.job_id:
+        _moved(applied, state.ledger.place(event.machine_id, event.job_id, event.holds))
 
 
 def launched(state: Tables, event: MachineLaunched, at: int, applied: Applied) -> None:
@@ -46,8 +56,15 @@ def up(state: Tables, event: MachineUp, at: int, applied: Applied) -> None:
 
 
 def joined(state: Tables, event: MachineJoined, at: int, applied: Applied) -> None:
-    """Its agent is a node."""
-    state.machines[event.machine_id].node_id = event.node_id
+    """Its agent is a node, and its launch is over: paid for, and nothing is held for it any more."""
+    machine = state.machines[event.machine_id]
+    machine.node_id = event.node_id
+    if event.through:
+        node = state.nodes[event.node_id]
+        for piece in event.charges:
+            books.book_launch(state, node, piece, at, applied)
+        node.through = event.through
+    let_go(state, machine, applied)
 
 
 def ending(state: Tables, event: MachineEnding, at: int, applied: Applied) -> None:
@@ -58,4 +75,24 @@ def ending(state: Tables, event: MachineEnding, at: int, applied: Applied) -> No
 
 def gone(state: Tables, event: MachineGone, at: int, applied: Applied) -> None:
     """It is no more: the log remembers it."""
-    del state.machines[event.machine_id]
+    let_go(state, state.machines.pop(event.machine_id), applied)
+
+
+def let_go(state: Tables, machine: MachineRecord, applied: Applied) -> None:
+    """What is left of what was set aside for its launch goes back."""
+    if machine.holding:
+        machine.holding = False
+        _moved(applied, state.ledger.release(machine.id))
+
+
+def job_ended(state: Tables, job_id: str, applied: Applied) -> None:
+    """Machines that come up for a job that is over are nobody's any more."""
+    for machine in state.machines.values():
+        if machine.job_id == job_id:
+            machine.job_id = ""
+            let_go(state, machine, applied)
+
+
+def _moved(applied: Applied, transaction: Transaction | None) -> None:
+    if transaction is not None:
+        applied.transactions.append(transaction)

@@ -1,0 +1,436 @@
+"""Renting: what waits and fits nowhere gets a machine, and what is idle is given back.
+
+Owns    when pools of machines are looked at, for which jobs a machine is rented, and when one is not kept.
+Why     a plan says what stops a job; whether that is worth a machine is asked here, after the plan and beside
+        it, at a pace of its own: a provider answers in seconds, a plan in milliseconds. What is rented is
+        then a node like others, and the plan gives it to whom it likes.
+
+Nothing here is remembered that matters: pools, machines and what they hold are in the state, so a daemon that
+starts again goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+from msgspec.structs import replace
+
+from bursar.clock import HOUR_US, SECOND_US, format_duration
+from bursar.errors import BursarError, InvalidRequest
+from bursar.model import EndCause, Reason, ReasonCode
+from bursar.money import format_nanos
+from bursar_policies.decision import JobClass
+from bursar_policies.document import parse_documents
+from bursar_policies.specs import CloudPoolSpec, Document
+from bursard.engine import Engine
+from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
+from bursard.machines.choose import Choice, Coming, Pool, choose
+from bursard.machines.keeper import Keeper
+from bursard.machines.provider import Check, CloudError, Join, MachineOffer, Order, Provider, Wanted
+from bursard.place import LastPlan
+from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
+from bursard.state.decide import machines as decide
+from bursard.state.decide import policies
+from bursard.state.decide.machines import Decision, Launch
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+LOOK_EVERY_S: Final = 0.5
+JOBS_MAX: Final = 100
+"""Waiting jobs that one look asks for machines for."""
+RENTS_MAX: Final = 4
+"""Machines that one look rents: a provider is not asked in bursts."""
+PATIENCE_US: Final = 2 * SECOND_US
+"""So long a job fits nowhere before a machine is rented: meanwhile a plan was made that has seen all."""
+PRICES_EVERY_US: Final = HOUR_US
+OWN_END_US: Final = HOUR_US
+"""So long after its lifetime a machine ends by itself, where its provider can do that: nobody ended it."""
+RENTED_FOR: Final = ("room", "fault")
+"""What stops a job that another machine would serve: too little is free, or no node could ever."""
+
+
+class _Wish(NamedTuple):
+    """A job that fits nowhere."""
+
+    job: JobRecord
+    job_class: JobClass
+
+
+class Renting:
+    """Of one provider: its keeper, and the pools that name it.
+
+    Args:
+        last: the newest plan. cut: end the stream of a node; False: there is none.
+        server: where agents of rented machines find this daemon.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        provider: Provider,
+        server: str,
+        last: Callable[[], LastPlan | None],
+        cut: Callable[[str], bool],
+    ) -> None:
+        self.engine = engine
+        self.keeper = Keeper(provider, engine.state, self)
+        self.notes: dict[str, str] = {}
+        """By job that waits, why no machine is rented for it, as of the newest look."""
+        self._provider = provider
+        self._server = server
+        self._last = last
+        self._cut = cut
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"bursard-{provider.name}")
+        self._offers: dict[str, tuple[CloudPoolSpec, Sequence[MachineOffer]]] = {}
+        self._priced_at = -PRICES_EVERY_US
+        self._idle_since: dict[str, int] = {}
+        self._wished: dict[str, int] = {}
+        """By job, since when it fits nowhere, and on nothing that is on its way."""
+
+    # --- what the keeper needs
+
+    def now(self) -> int:
+        """Bursard's wall clock."""
+        return self.engine.now()
+
+    async def commit(self, decisions: Sequence[Decision]) -> None:
+        """True, and durable."""
+        await self.engine.durable(self.engine.commit_each(decisions, "bursard"))
+
+    def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
+        """A machine is up, and its node is paid for."""
+        engine = self.engine
+        return decide.rise(engine.state, engine.ids, engine.prices, machine_id, billed_from, engine.now())
+
+    def cut(self, node_id: str) -> bool:
+        """End the stream of a node."""
+        return self._cut(node_id)
+
+    async def call(self, work: Callable[[], Answer]) -> Answer:
+        """A call of the provider, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """For ever. A provider that fails is looked at again; nothing else of the daemon waits for it."""
+        try:
+            while True:
+                try:
+                    await self.look()
+                except (CloudError, BursarError) as error:
+                    log.warning("a look at rented machines failed", extra={"why": str(error)})
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self) -> None:
+        """One look: prices, the provider's list, what is given back, what is rented."""
+        specs = dict(self.pools())
+        if specs:
+            await self._prices()
+        if self.keeper.due():
+            await self.keeper.turn()
+        for decisions in self._unwanted(specs):
+            await self.commit(decisions)
+        await self._rent([await self._pool(name, spec) for name, spec in specs.items()])
+
+    def pools(self) -> Iterator[tuple[str, CloudPoolSpec]]:
+        """Pools of this provider in force."""
+        for (kind, name), document in self.engine.state.policies.items():
+            spec = document.spec
+            if (
+                kind == "CloudPool"
+                and isinstance(spec, CloudPoolSpec)
+                and spec.provider == self._provider.name
+            ):
+                yield name, spec
+
+    async def _pool(self, name: str, spec: CloudPoolSpec) -> Pool:
+        known = self._offers.get(name)
+        if known is None or known[0] != spec:
+            self._offers[name] = known = (
+                spec,
+                await self.call(lambda: self._provider.offers(wanted_of(spec))),
+            )
+        billing = self._provider.capabilities.billing
+        return Pool(name, spec, self._provider.name, billing, known[1], self.keeper.blocks)
+
+    async def _prices(self) -> None:
+        """What the provider asks is a PriceBook like others: dated, in the log, to be looked up."""
+        now = self.engine.now()
+        if abs(now - self._priced_at) < PRICES_EVERY_US:
+            return
+        offers = await self.call(lambda: self._provider.offers(Wanted()))
+        self._offers.clear()
+        self._priced_at = now
+        book = price_book(self._provider.name, offers)
+        if book is not None:
+            await self.commit([lambda: policies.apply_documents(self.engine.state, [book], now)])
+
+    # --- renting
+
+    def wishes(self) -> Iterator[_Wish]:
+        """Jobs that the newest plan found no place for, as it ranked their queues."""
+        last, state = self._last(), self.engine.state
+        if last is None:
+            return
+        found = 0
+        for index, verdict in last.plan.verdicts.items():
+            queue = last.snapshot.queues[index]
+            for position in range(verdict.position, min(len(queue.jobs), verdict.position + JOBS_MAX)):
+                job_class = queue.class_at(position)
+                job = state.jobs.get(queue.jobs[position][1])
+                waits = job is not None and state.pending.key_of(job.id) is not None
+                if job is not None and waits and verdict.of(job_class.hold_us).blocked_by in RENTED_FOR:
+                    yield _Wish(job, state.class_of(job))
+                    found += 1
+                if found >= JOBS_MAX:
+                    return
+
+    async def _rent(self, pools: Sequence[Pool]) -> None:
+        state, now = self.engine.state, self.engine.now()
+        notes, wished, rented = dict[str, str](), dict[str, int](), 0
+        coming = Coming([one for one in state.machines.values() if one.state is not MachineState.ENDING])
+        for wish in list(self.wishes()) if pools else ():
+            if coming.takes(wish.job_class):
+                continue
+            wished[wish.job.id] = since = self._wished.get(wish.job.id, now)
+            if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or self.keeper.quiet:
+                continue
+            found = self._cheapest(pools, wish)
+            if isinstance(found, str):
+                notes[wish.job.id] = found
+                continue
+            pool, choice = found
+            coming.add(choice.facts)
+            coming.takes(wish.job_class)
+            rented += 1
+            await self._launch(pool, choice, wish.job)
+        self.notes, self._wished = notes, wished
+
+    def _cheapest(self, pools: Sequence[Pool], wish: _Wish) -> tuple[Pool, Choice] | str:
+        """Over all pools; else why there is none, of each of them."""
+        engine = self.engine
+        best: tuple[Pool, Choice] | None = None
+        why = []
+        for pool in pools:
+            found = choose(engine.state, pool, wish.job, wish.job_class, engine.prices, engine.now())
+            if isinstance(found, str):
+                why.append(found)
+            elif best is None or found.offer.rate_nanos_per_hour < best[1].offer.rate_nanos_per_hour:
+                best = pool, found
+        return best or "; ".join(why)
+
+    async def _launch(self, pool: Pool, choice: Choice, job: JobRecord) -> None:
+        engine, spec, place = self.engine, pool.spec, choice.offer.place
+        rate = choice.offer.rate_nanos_per_hour
+        intent = decide.intend(
+            engine.state,
+            engine.ids,
+            provider=pool.provider,
+            region=place.region,
+            zone=place.zone,
+            instance_type=place.instance_type,
+            market=place.market,
+            why=f"job {job.display} fits on no node",
+            lease_until=engine.now() + spec.boot_timeout_us,
+            launch=Launch(pool.name, job.id, choice.holds, choice.facts, rate),
+        )
+        event = intent[0]
+        machine_id = str(getattr(event, "machine_id", ""))
+        name = str(getattr(event, "name", ""))
+
+        async def order() -> Order:
+            join = await self._invite(name, pool)
+            lifetime_us = spec.max_lifetime_us + OWN_END_US
+            cluster = engine.state.cluster_id
+            return Order(
+                machine_id=machine_id, cluster=cluster, place=place, join=join, lifetime_us=lifetime_us
+            )
+
+        await self.keeper.rent(machine_id, intent, order)
+
+    async def _invite(self, name: str, pool: Pool) -> Join:
+        """A secret for one agent to be this node with, of which the log knows the hash."""
+        token = "node_" + secrets.token_urlsafe(32)
+        digest, now = hashlib.sha256(token.encode()).hexdigest(), self.engine.now()
+        until = now + pool.spec.max_lifetime_us + OWN_END_US
+        issued = NodeTokenIssued(name, digest, now + pool.spec.boot_timeout_us, until)
+        await self.commit([lambda: [issued]])
+        return Join(server=self._server, name=name, pool=pool.name, token=token)
+
+    # --- giving back
+
+    def _unwanted(self, specs: dict[str, CloudPoolSpec]) -> Iterator[list[Decision]]:
+        """What becomes of machines that are not kept, each as one commit."""
+        state, now = self.engine.state, self.engine.now()
+        records = list(self.keeper.records().values())
+        self._idle_since = {key: at for key, at in self._idle_since.items() if key in state.machines}
+        for machine in records:
+            if machine.state is MachineState.ENDING:
+                continue
+            node = decide.node_of(state, machine)
+            spec = specs.get(machine.pool)
+            if not machine.node_id or node is None:
+                if spec is None:
+                    yield [self._ending(machine, f"pool {machine.pool} was removed")]
+                elif not machine.job_id:
+                    yield [self._ending(machine, "the job that it was for is over")]
+                continue
+            if why := self._worn_out(machine, node, spec, now):
+                yield self._retire(machine, node, why)
+            elif why := self._idle(machine, node, spec, now):
+                yield [partial(_drained, node, why), self._ending(machine, why)]
+
+    def _worn_out(
+        self, machine: MachineRecord, node: NodeRecord, spec: CloudPoolSpec | None, now: int
+    ) -> str:
+        """Why a machine must go, whatever runs there; "" when it may stay."""
+        if spec is None:
+            return ""
+        if now - machine.intended_at >= spec.max_lifetime_us:
+            return f"its lifetime of {format_duration(spec.max_lifetime_us)} is over"
+        if not node.connected and now - node.changed_at >= spec.boot_timeout_us:
+            return f"its agent is silent for {format_duration(spec.boot_timeout_us)}"
+        return ""
+
+    def _idle(self, machine: MachineRecord, node: NodeRecord, spec: CloudPoolSpec | None, now: int) -> str:
+        """Why a machine on which nothing runs is not kept; "" while it is."""
+        if node.live:
+            self._idle_since.pop(machine.id, None)
+            return ""
+        if spec is None:
+            return f"pool {machine.pool} was removed"
+        since = self._idle_since.setdefault(machine.id, now)
+        if abs(now - since) < spec.keep_alive_us:
+            return ""
+        return f"idle for {format_duration(spec.keep_alive_us)}"
+
+    def _retire(self, machine: MachineRecord, node: NodeRecord, why: str) -> list[Decision]:
+        """No new work, what runs is stopped; once nothing does, or nobody can be told, it ends."""
+        state = self.engine.state
+        if not node.live or not node.connected:
+            return [partial(_drained, node, why), self._ending(machine, why)]
+        stops: list[Event] = [
+            StopRequested(
+                attempt_id, EndCause.PREEMPTED, state.attempts[attempt_id].grace_us, f"{machine.name}: {why}"
+            )
+            for attempt_id in node.live
+            if state.attempts[attempt_id].stop_cause is None
+        ]
+        return [lambda: [*_drained(node, why), *stops]]
+
+    def _ending(self, machine: MachineRecord, why: str) -> Decision:
+        return lambda: decide.ending(self.engine.state, machine.id, why)
+
+    # --- what people ask
+
+    async def check(self) -> list[Check]:
+        """What must be right before machines can be rented, and what each pool could rent."""
+        found = list(await self.call(self._provider.preflight))
+        for name, spec in self.pools():
+            offers = await self.call(partial(self._provider.offers, wanted_of(spec)))
+            says = f"{len(offers)} offers" if offers else "no machine of the provider is one that it names"
+            remedy = "" if offers else f"mend regions, zones and offers of CloudPool {name}"
+            found.append(Check(f"pool {name}", bool(offers), says, remedy))
+        regions = {offer.place.region for _, offers in self._offers.values() for offer in offers}
+        for region in sorted(regions):
+            for quota in await self.call(partial(self._provider.quotas, region)):
+                scope = f"quota {region} {quota.scope.market or 'all'}"
+                found.append(Check(scope, quota.left > 0, f"{quota.used} of {quota.limit} are used"))
+        if self.keeper.fault:
+            found.append(Check("list", False, self.keeper.fault, "machines are looked for again and again"))
+        return found
+
+    async def refuse_empty(self, documents: Sequence[Document]) -> None:
+        """Raise `InvalidRequest` for a pool of which nothing could ever be rented."""
+        for one in documents:
+            if not isinstance(one.spec, CloudPoolSpec) or one.spec.provider != self._provider.name:
+                continue
+            if not await self.call(partial(self._provider.offers, wanted_of(one.spec))):
+                raise InvalidRequest(
+                    f"{one.source}:{one.line}: CloudPool {one.name}: the provider {one.spec.provider} has no"
+                    " machine that its regions, zones and offers name"
+                )
+
+    def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
+        """Why a job waits: for a machine that comes up; else for what it waited for anyway (`otherwise`), and
+        why none is rented for that.
+        """
+        machine = next(
+            (
+                one
+                for one in self.engine.state.machines.values()
+                if one.job_id == job_id and not one.node_id and one.state is not MachineState.ENDING
+            ),
+            None,
+        )
+        if machine is None:
+            note = self.notes.get(job_id)
+            if otherwise is None or note is None:
+                return otherwise
+            return replace(otherwise, message=f"{otherwise.message}; nothing is rented for it: {note}")
+        waited = format_duration((self.engine.now() - machine.intended_at) // SECOND_US * SECOND_US)
+        until = format_duration(max(machine.lease_until - self.engine.now(), 0) // SECOND_US * SECOND_US)
+        rate = format_nanos(machine.rate).rstrip("0").rstrip(".")
+        return Reason(
+            ReasonCode.PROVISIONING,
+            f"a {machine.instance_type} of {machine.provider} in {machine.zone}"
+            f" ({machine.market}, {rate} {self.engine.state.currency}/h) is {machine.state.value} for it,"
+            f" since {waited}",
+            f"it starts by itself then; `bursar cloud ls` shows the machine, which is given up in {until}",
+            (("machine", machine.name), ("pool", machine.pool), ("rate_per_hour", rate)),
+        )
+
+
+def _drained(node: NodeRecord, why: str) -> Sequence[Event]:
+    return [] if node.mode != "open" else [NodeScheduling(node.id, "drain", why)]
+
+
+def wanted_of(spec: CloudPoolSpec) -> Wanted:
+    """Which machines a pool names."""
+    return Wanted(
+        regions=spec.regions,
+        zones=spec.zones,
+        instance_types=spec.instance_types,
+        gpus=spec.gpus,
+        markets=spec.markets,
+    )
+
+
+def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None:
+    """The prices of offers as a document; None when there are none. Zones of a region have one price."""
+    rows: dict[tuple[str, str, str], MachineOffer] = {}
+    for offer in offers:
+        key = (offer.place.region, offer.place.instance_type, offer.place.market)
+        known = rows.setdefault(key, offer)
+        if known.rate_nanos_per_hour < offer.rate_nanos_per_hour:
+            rows[key] = offer
+    if not rows:
+        return None
+    lines = [
+        "kind: PriceBook",
+        f"name: cloud-{provider}",
+        "spec:",
+        f"  source: provider {provider}",
+        f"  currency: {offers[0].currency}",
+        "  prices:",
+    ]
+    for (region, instance_type, market), offer in sorted(rows.items()):
+        gpus = f", gpus: '{offer.gpu_type}:{offer.gpu_count}'" if offer.gpu_count else ""
+        price = f"{format_nanos(offer.rate_nanos_per_hour)} {offer.currency}/h"
+        lines.append(
+            f"    - {{provider: {provider}, region: '{region}', instance_type: '{instance_type}',"
+            f" market: {market}, price: {price}{gpus}}}"
+        )
+    return parse_documents("\n".join(lines) + "\n", f"provider {provider}")[0]

@@ -1,0 +1,110 @@
+"""Pools of rented machines from their YAML nodes.
+
+Owns    the form of `kind: CloudPool` (contract section 11).
+Why     a pool spends money by itself: what bounds it is never guessed, and what this version does not do is
+        refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.clock import DAY_US, SECOND_US
+from bursar.errors import InvalidRequest
+from bursar.model import MARKETS
+from bursar.resources import parse_gpu_type
+from bursar.yamlfile import Faults, Fields, Node, read_enum, read_items, read_string
+from bursar_policies.specs import CloudPoolSpec
+
+_KEYS = (
+    "provider", "regions", "zones", "offers", "limits", "keep_alive", "max_lifetime", "boot_timeout",
+    "launch",
+)  # fmt: skip
+PROVIDERS: Final = ("local",)
+PROVIDERS_LATER: Final = ("aws", "azure", "gcp")
+MACHINES_MAX: Final = 1_000
+LIST_MAX: Final = 200
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_PATTERN: Final = r"[A-Za-z0-9*?\[][A-Za-z0-9._*?\[\]-]{0,62}"
+MINUTE_US: Final = 60 * SECOND_US
+
+
+def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
+    """The spec of a CloudPool, or None with its faults reported."""
+    before = len(faults.found)
+    fields = Fields(node, faults, _KEYS)
+    provider = fields.enum("provider", (*PROVIDERS, *PROVIDERS_LATER), required=True)
+    given = fields.get("provider")
+    if provider in PROVIDERS_LATER and given is not None:
+        faults.not_built(given, f"the provider {provider}", instead="use provider: local")
+    if (launch := fields.get("launch")) is not None:
+        faults.not_built(
+            launch, "launch", instead="the provider local has nothing to launch by; leave it out"
+        )
+    offers = fields.fields("offers", ("gpus", "instance_types", "markets"))
+    limits = fields.fields("limits", ("machines", "spend_rate", "per_job_machines"), required=True)
+    machines = limits.integer("machines", required=True, minimum=0, maximum=MACHINES_MAX) if limits else None
+    spend_rate = limits.money_per("spend_rate", "h", positive=True) if limits else None
+    if limits is not None and (gangs := limits.get("per_job_machines")) is not None:
+        faults.not_built(gangs, "per_job_machines", instead="leave it out: a job gets one machine")
+    spec = CloudPoolSpec(
+        provider=provider or "",
+        machines=machines or 0,
+        regions=_list(fields, "regions", _NAME),
+        zones=_list(fields, "zones", _NAME),
+        gpus=_gpus(offers) if offers else (),
+        instance_types=_list(offers, "instance_types", _PATTERN) if offers else (),
+        markets=_markets(offers) if offers else (),
+        spend_rate=spend_rate,
+        keep_alive_us=_duration(fields, "keep_alive", 5 * MINUTE_US, 10 * SECOND_US, DAY_US),
+        max_lifetime_us=_duration(fields, "max_lifetime", 3 * DAY_US, 10 * MINUTE_US, 30 * DAY_US),
+        boot_timeout_us=_duration(fields, "boot_timeout", 15 * MINUTE_US, 10 * SECOND_US, DAY_US),
+    )
+    return spec if len(faults.found) == before else None
+
+
+def _duration(fields: Fields, key: str, default: int, least: int, most: int) -> int:
+    node, found = fields.get(key), fields.duration(key)
+    if node is None or found is None:
+        return default
+    if not least <= found <= most:
+        fields.faults.add(node, f"must be from {_shown(least)} to {_shown(most)}")
+    return found
+
+
+def _shown(us: int) -> str:
+    return f"{us // DAY_US}d" if us >= DAY_US else f"{us // SECOND_US}s"
+
+
+def _items(fields: Fields, key: str) -> list[Node]:
+    node = fields.get(key)
+    if node is None:
+        return []
+    found = read_items(node, fields.faults, items_max=LIST_MAX)
+    if node.kind == "sequence" and not found and not node.items:
+        fields.faults.add(node, "is empty, so nothing could be rented; leave it out for all")
+    return found
+
+
+def _list(fields: Fields, key: str, pattern: str) -> tuple[str, ...]:
+    expected = "a name of letters, digits, '.', '_' and '-'"
+    texts = [
+        read_string(item, fields.faults, pattern=pattern, expected=expected) for item in _items(fields, key)
+    ]
+    return tuple(text for text in texts if text is not None)
+
+
+def _markets(fields: Fields) -> tuple[str, ...]:
+    words = [read_enum(item, fields.faults, MARKETS[:2]) for item in _items(fields, "markets")]
+    return tuple(word for word in words if word is not None)
+
+
+def _gpus(fields: Fields) -> tuple[str, ...]:
+    found = []
+    for item in _items(fields, "gpus"):
+        text = read_string(item, fields.faults, pattern=_NAME, expected="a type of GPU, such as L4")
+        try:
+            found += [parse_gpu_type(text)] if text is not None else []
+        except InvalidRequest as error:
+            fields.faults.add(item, error.message)
+    return tuple(found)

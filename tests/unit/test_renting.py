@@ -1,0 +1,438 @@
+"""What waits and fits nowhere gets a machine, pays for its launch, and what is idle is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from bursar.clock import HOUR_US, SECOND_US, VirtualClock
+from bursar.errors import InvalidRequest, ServerUnavailable, WrongState
+from bursar.model import EndCause, ReasonCode
+from bursar.resources import GpuRequest, ResourceRequest
+from bursar_agent.link.identity import Door
+from bursar_policies.document import parse_documents
+from bursard.engine import unposted
+from bursard.events import MachineGone, MachineIntended, MachineJoined
+from bursard.fleet.testing import FACTS, World
+from bursard.machines.choose import facts_of
+from bursard.machines.local import Handle, LocalProvider
+from bursard.machines.localfile import LocalType, parse_cloud
+from bursard.machines.opening import open_local
+from bursard.machines.provider import Join, Place, Wanted
+from bursard.machines.renting import Renting
+from bursard.place import LastPlan, one_pass
+from bursard.state import JobRecord, MachineState
+from bursard.state import image as state_image
+from bursard.state.decide import jobs, policies
+
+CLOUD = """\
+regions: {home: [home-a]}
+boot: 20s
+ending: 10s
+types:
+  cpu.small: {cpus: 4, memory: 8GiB, prices: {on-demand: 3.60 USD/h, spot: 1.80 USD/h}}
+  gpu.small: {cpus: 4, memory: 8GiB, gpus: "L4:1", prices: {on-demand: 7.20 USD/h}}
+"""
+POOL = """\
+kind: CloudPool
+name: rented
+spec: {provider: local, limits: {machines: 2}, keep_alive: 1m, boot_timeout: 2m, max_lifetime: 2h}
+"""
+BUDGET = "kind: Budget\nname: b\nspec: {scope: {project: p}, limit: %s USD}\n"
+LARGE = (ResourceRequest(None, 3_000, 1 << 20),)
+Answer = TypeVar("Answer")
+AGENT_S = 5
+"""From the start of its process to an agent's hello."""
+MINUTE_US = 60 * SECOND_US
+
+
+class Runs:
+    """Processes that are numbers; each is given what it joins with."""
+
+    def __init__(self) -> None:
+        self.joins: dict[str, tuple[Join, Place]] = {}
+        self.alive_ids: set[int] = set()
+
+    def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
+        self.joins[join.name] = join, place
+        number = int(provider_id.rpartition("-")[2])
+        self.alive_ids.add(number)
+        return Handle(number, 1)
+
+    def end(self, provider_id: str, handle: Handle | None) -> None:
+        if handle is not None:
+            self.alive_ids.discard(handle.pid)
+
+    def alive(self, handle: Handle) -> bool:
+        return handle.pid in self.alive_ids
+
+
+class Inline(Renting):
+    """Without a thread: nothing in a test waits."""
+
+    async def call(self, work: Callable[[], Answer]) -> Answer:
+        return work()
+
+
+def done(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What a coroutine that never waits returns."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    raise AssertionError("nothing in here waits")
+
+
+class Site:
+    """A daemon without nodes of its own, and a local cloud."""
+
+    def __init__(self, folder: Path, pool: str = POOL, cloud: str = CLOUD) -> None:
+        self.world, self.runs = World(), Runs()
+        self.file, self.cloud = folder / "machines.json", parse_cloud(cloud, "cloud.yaml")
+        self.last: LastPlan | None = None
+        self.world.apply(pool)
+        self.open()
+
+    def open(self) -> None:
+        provider = LocalProvider(self.cloud, self.file, self.runs, self.world.clock.now)
+        self.provider = provider
+        self.renting = Inline(self.world.engine, provider, "unix:///s", lambda: self.last, self.cut)
+
+    def cut(self, node_id: str) -> bool:
+        node = self.world.state.nodes[node_id]
+        if node.connected:
+            self.world.backend.disconnect(node.facts.name)
+        return False
+
+    def cycle(self) -> None:
+        made = one_pass(self.world.state, self.world.ids, self.world.engine.now(), self.world._commit)
+        self.last = LastPlan(made.snapshot, made.plan) if self.world.state.pending else None
+        self.world.writer.flush()
+
+    def pass_time(self, seconds: int) -> None:
+        """Second after second: a plan, a look, and agents that come up say hello."""
+        for _ in range(seconds):
+            self.world.clock.advance(SECOND_US)
+            self.cycle()
+            done(self.renting.look())
+            self.hello()
+
+    def hello(self) -> None:
+        for name, (join, place) in list(self.runs.joins.items()):
+            node = self.world.state.node_by_name(name)
+            if node is not None and self.world.engine.now() - node.through >= AGENT_S * SECOND_US:
+                offer = next(one for one in self.provider.offers(Wanted()) if one.place == place)
+                facts = replace(facts_of(offer, join.pool, "local"), name=name)
+                self.world.backend.connect(facts, f"boot-{name}")
+                del self.runs.joins[name]
+
+    def machine_of(self, name: str) -> Any:
+        return next(one for one in self.world.state.machines.values() if one.name == name)
+
+    @property
+    def machines(self) -> list[Any]:
+        return list(self.world.state.machines.values())
+
+    def large(self, **spec: Any) -> JobRecord:
+        return self.world.submit(**{"options": LARGE, **spec})
+
+    def rows(self) -> list[Any]:
+        self.world.writer.flush()
+        return [*self.world.writer.charges, *unposted(self.world.state).rows]
+
+    def gone(self) -> list[MachineGone]:
+        return [one for one in self.world.events if isinstance(one, MachineGone)]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_job_that_fits_nowhere_gets_the_cheapest_machine_runs_there_and_the_machine_is_given_back(
+    site: Site,
+) -> None:
+    job = site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    assert (machine.instance_type, machine.market, machine.pool) == ("cpu.small", "spot", "rented")
+    assert (machine.job_id, machine.why) == (job.id, f"job {job.display} fits on no node")
+    site.pass_time(30)
+    assert job.attempt is not None
+    assert machine.state is MachineState.UP
+    assert site.world.node(machine.name).facts.market == "spot"
+    site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=5 * SECOND_US)
+    site.pass_time(59)
+    assert machine.state is MachineState.UP
+    site.pass_time(20)
+    assert site.machines == []
+    assert site.world.state.nodes == {}
+    assert site.gone()[0].reason == "idle for 1m00s"
+    assert site.provider.list_owned("c")[0].gone
+
+
+def test_every_nano_from_the_first_billed_second_to_the_last_is_somebodys(site: Site) -> None:
+    job = site.large()
+    site.pass_time(40)
+    assert job.attempt is not None
+    site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=5 * SECOND_US)
+    site.pass_time(90)
+    (joined,) = [one for one in site.world.events if isinstance(one, MachineJoined)]
+    (gone,) = site.gone()
+    rows = site.rows()
+    billed_from = joined.charges[0].start
+    assert sum(row.nanos for row in rows) == 1_800_000_000 * (gone.billed_until - billed_from) // HOUR_US
+    launch = [row for row in rows if row.attempt_id == joined.machine_id]
+    assert [(row.kind, row.job_id) for row in launch] == [("usage", job.id)]
+    assert sum(row.nanos for row in launch) == 1_800_000_000 * (joined.through - billed_from) // HOUR_US > 0
+    assert {row.kind for row in rows} == {"usage", "idle"}
+    assert job.settled_nanos == sum(row.nanos for row in rows if row.kind == "usage")
+    actual = sum(one.nanos for one in site.provider.actuals(0, 2**62))
+    assert sum(row.nanos for row in rows) == actual, "the provider bills just that"
+
+
+def test_a_short_life_costs_what_the_provider_bills_at_least(tmp_path: Path) -> None:
+    site = Site(tmp_path, POOL.replace("keep_alive: 1m", "keep_alive: 10s"))
+    job = site.large()
+    site.pass_time(30)
+    assert job.attempt is not None
+    site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=SECOND_US)
+    site.pass_time(30)
+    rows = site.rows()
+    assert sum(row.nanos for row in rows) == 1_800_000_000 // 60
+    assert sum(row.nanos for row in rows) == sum(one.nanos for one in site.provider.actuals(0, 2**62))
+
+
+def test_money_is_held_for_the_launch_and_the_run_before_the_call(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.world.apply(BUDGET % 100)
+    job = site.large()
+    site.pass_time(4)
+    (intended,) = [one for one in site.world.events if isinstance(one, MachineIntended)]
+    ((budget, start, nanos),) = [(one.budget, one.period_start, one.nanos) for one in intended.holds]
+    boot = 1_800_000_000 * 2 // 60
+    assert budget == "b"
+    assert nanos > boot + 1_800_000_000 * 3 // 4 * 85 // 100 // 10, "launch and an hour of its share"
+    assert site.world.state.ledger.held("b", start) == nanos
+    restored = state_image.decode(state_image.encode(site.world.state, 1))
+    assert restored.ledger.held("b", start) == nanos
+    assert restored.machines == site.world.state.machines
+    site.pass_time(30)
+    assert job.attempt is not None
+    held = site.world.state.ledger.held("b", start)
+    assert held == job.attempt.holds[0].nanos, "what the launch did not cost went back"
+    assert site.world.state.ledger.settled("b", start) == job.settled_nanos > 0
+
+
+def test_a_launch_that_its_budget_does_not_hold_is_not_made_and_says_so(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.world.apply(BUDGET % "0.05")
+    job = site.large()
+    site.pass_time(6)
+    assert site.machines == []
+    assert "pool rented: a machine needs" in site.renting.notes[job.id]
+    assert "to come up" in site.renting.notes[job.id]
+
+
+def test_a_job_that_ends_while_its_machine_comes_up_gets_its_money_back(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.world.apply(BUDGET % 100)
+    job = site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    period = site.world.state.budgets.records["b"].period_start
+    assert site.world.state.ledger.held("b", period) > 0
+    site.world.engine.commit(jobs.cancel(site.world.state, job, 0), "ann")
+    assert site.world.state.ledger.held("b", period) == 0
+    site.pass_time(30)
+    assert site.machines == []
+    assert site.gone()[0].reason == "the job that it was for is over"
+    assert machine.job_id == ""
+
+
+def test_limits_of_a_pool_are_kept(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    found = [site.large() for _ in range(4)]
+    site.pass_time(10)
+    assert len(site.machines) == 2
+    notes = {site.renting.notes.get(job.id) for job in found} - {None}
+    assert notes == {"pool rented: has 2 machines, its limit is 2"}
+
+
+def test_a_spend_rate_is_never_passed(tmp_path: Path) -> None:
+    site = Site(tmp_path, POOL.replace("machines: 2", "machines: 9, spend_rate: 4 USD/h"))
+    for _ in range(4):
+        site.large()
+    site.pass_time(10)
+    assert [one.rate for one in site.machines] == [1_800_000_000, 1_800_000_000]
+
+
+def test_small_jobs_share_a_machine_that_is_on_its_way(site: Site) -> None:
+    for _ in range(4):
+        site.world.submit()
+    site.pass_time(15)
+    assert len(site.machines) == 1
+    site.pass_time(20)
+    assert len(site.machines) == 1
+    assert all(job.attempt is not None for job in site.world.state.jobs.values())
+
+
+def test_a_job_gets_what_it_asks_for_and_no_machine_that_could_not_hold_it(site: Site) -> None:
+    gpu = site.world.submit(options=(ResourceRequest(GpuRequest(count=1, types=("L4",)), 1_000, 1 << 20),))
+    huge = site.world.submit(options=(ResourceRequest(None, 64_000, 1 << 20),))
+    site.pass_time(6)
+    assert [one.instance_type for one in site.machines] == ["gpu.small"]
+    assert site.machines[0].job_id == gpu.id
+    assert site.renting.notes[huge.id] == "pool rented: none of its 3 offers could hold the job"
+
+
+def test_what_is_free_here_is_taken_first(site: Site) -> None:
+    site.world.backend.connect(FACTS)
+    site.large()
+    site.pass_time(6)
+    assert site.machines == []
+
+
+def test_a_waiting_job_says_which_machine_comes_for_it(site: Site) -> None:
+    job = site.large()
+    site.pass_time(10)
+    reason = site.renting.reason(job.id)
+    assert reason is not None
+    assert reason.code is ReasonCode.PROVISIONING
+    assert reason.message.startswith(
+        "a cpu.small of local in home-a (spot, 1.8 USD/h) is launching for it, since"
+    )
+    assert site.renting.reason("job_none") is None
+    site.pass_time(30)
+    assert site.renting.reason(job.id) is None
+
+
+def test_a_machine_that_nobody_answers_from_is_given_back_and_its_type_left_alone(site: Site) -> None:
+    site.hello = lambda: None  # type: ignore[method-assign]
+    job = site.large()
+    site.pass_time(140)
+    assert site.gone()[0].reason == "its agent has not said hello within 120 s"
+    assert [(one.market, one.job_id) for one in site.machines] == [("on-demand", job.id)]
+    idle = [row for row in site.rows() if row.kind != "idle"]
+    assert idle == [], "what never came up is not its job's"
+
+
+def test_an_agent_is_welcome_when_its_machine_is_paid_for_and_not_before_nor_after(site: Site) -> None:
+    site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    facts = replace(machine.facts)
+    with pytest.raises(ServerUnavailable, match="is not listed by local yet"):
+        site.world.backend.connect(facts)
+    site.hello = lambda: None  # type: ignore[method-assign]
+    site.pass_time(25)
+    site.world.engine.commit([], "t")
+    done(site.renting.commit([site.renting._ending(machine, "asked")]))
+    with pytest.raises(WrongState, match="is to end: asked"):
+        site.world.backend.connect(facts)
+
+
+def test_what_runs_on_a_machine_that_vanishes_waits_again_and_the_books_close(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + "faults: [{call: vanish, after: 30s}]\n")
+    job = site.large()
+    site.pass_time(60)
+    (gone,) = site.gone()
+    assert gone.reason == "it was taken back"
+    assert job.attempts[0].cause is EndCause.NODE_LOST
+    rows = [row for row in site.rows() if row.node_id == job.attempts[0].members[0].alloc.node_id]
+    assert min(row.start_at for row in rows) < max(row.end_at for row in rows) == gone.billed_until
+    assert sum(row.nanos for row in rows) == 1_800_000_000 // 60
+
+
+def test_a_machine_is_drained_at_the_end_of_its_lifetime_and_its_job_waits_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, POOL.replace("max_lifetime: 2h", "max_lifetime: 10m"))
+    job = site.large()
+    site.pass_time(40)
+    attempt = job.attempt
+    assert attempt is not None
+    site.world.clock.advance(10 * MINUTE_US)
+    site.pass_time(1)
+    assert attempt.stop_cause is EndCause.PREEMPTED
+    assert attempt.stop_message.endswith("its lifetime of 10m00s is over")
+    assert site.machines[0].state is MachineState.UP
+
+
+def test_a_daemon_that_starts_again_goes_on_with_what_it_has(site: Site) -> None:
+    job = site.large()
+    site.pass_time(4)
+    site.world.restart()
+    site.open()
+    site.pass_time(40)
+    assert len(site.machines) == 1
+    assert job.attempt is not None
+    assert len(site.provider.list_owned("c")) == 1
+
+
+def test_a_pool_that_is_removed_gives_its_machines_back(site: Site) -> None:
+    job = site.large()
+    site.pass_time(40)
+    site.world.engine.commit(policies.remove(site.world.state, "CloudPool", "rented"), "t")
+    assert job.attempt is not None
+    site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=SECOND_US)
+    site.pass_time(15)
+    assert site.machines == []
+    assert site.gone()[0].reason == "pool rented was removed"
+
+
+def test_prices_of_the_provider_are_in_the_books_as_documents(site: Site) -> None:
+    site.pass_time(1)
+    document = site.world.state.policies["PriceBook", "cloud-local"]
+    assert document.version == 1
+    site.pass_time(2)
+    assert site.world.state.policies["PriceBook", "cloud-local"].version == 1
+
+
+def test_a_check_names_what_a_pool_could_rent(site: Site) -> None:
+    checks = done(site.renting.check())
+    assert [(one.name, one.good, one.says) for one in checks][1:] == [("pool rented", True, "3 offers")]
+
+
+def test_a_pool_of_which_nothing_could_be_rented_is_refused(site: Site) -> None:
+    text = POOL.replace("limits:", "regions: [hom], limits:")
+    with pytest.raises(
+        InvalidRequest, match=r"pool.yaml:1: CloudPool rented: the provider local has no machine"
+    ):
+        done(site.renting.refuse_empty(parse_documents(text, "pool.yaml")))
+    done(site.renting.refuse_empty(parse_documents(POOL, "pool.yaml")))
+
+
+def test_a_daemon_that_cannot_reach_the_provider_of_its_machines_does_not_start(
+    site: Site, tmp_path: Path
+) -> None:
+    site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    with pytest.raises(InvalidRequest, match=rf"1 machine of provider local \({machine.name}\) may"):
+        open_local(site.world.state, Path(), tmp_path, site.world.clock.now)
+    file = tmp_path / "cloud.yaml"
+    file.write_text(CLOUD.replace("USD", "EUR"))
+    with pytest.raises(InvalidRequest, match="has prices in EUR, and these books are in USD"):
+        open_local(site.world.state, file, tmp_path, site.world.clock.now)
+    file.write_text(CLOUD)
+    assert open_local(site.world.state, file, tmp_path, site.world.clock.now) is not None
+
+
+def test_a_daemon_without_a_cloud_rents_nothing(tmp_path: Path) -> None:
+    assert open_local(World().state, Path(), tmp_path, VirtualClock().now) is None
+
+
+def test_an_agents_token_goes_before_the_kernels_word_on_a_unix_socket_too(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("node_secret\n")
+    token.chmod(0o600)
+    door = Door("unix:///run/s", token)
+    door.check()
+    assert done(door.metadata()) == (("authorization", "Bearer node_secret"),)
+    token.chmod(0o644)
+    with pytest.raises(InvalidRequest, match="can be read by others"):
+        door.check()
