@@ -19,7 +19,7 @@ from bursar.clock import HOUR_US
 from bursar.errors import BursarError
 from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
 from bursar.model.ends import OUTPUT_FILE, WORKDIR
-from bursar.model.reason import MEANINGS
+from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 from bursar.schemas import job_schema, policy_schema
 
 DOCS = Path(__file__).parent
@@ -328,6 +328,12 @@ def errors() -> Iterator[str]:
     for code, meaning in MEANINGS.items():
         waits = "end, exit code 1" if code in NEVER_STARTS else "wait"
         yield f"| `{code.value}` | {meaning} | {waits} |"
+    yield "\n## Why a job that has its place may not go on\n\nOf one that is `STARTING`, `RUNNING` or"
+    yield "`STOPPING`. `show`, `explain` and `ls` say it; `wait`, `--wait` and `--follow` once when it"
+    yield "becomes so, and once when it is over. The job is not ended: its processes may still run.\n"
+    yield "| `reason.code` | meaning |\n|---|---|"
+    for code, meaning in MEANINGS_LIVE.items():
+        yield f"| `{code.value}` | {meaning} |"
     yield "\n## Refusals\n\nClasses of `bursar.errors`, by the `reason` on the wire. Again: whether the same"
     yield "call may succeed later as it is.\n"
     yield "| `reason` | status | exit code | again | meaning |\n|---|---|---|---|---|"

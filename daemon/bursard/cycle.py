@@ -27,8 +27,7 @@ from bursard.machines.renting import Renting
 from bursard.place import LastPlan, Outcome, carry_out
 from bursard.scheduler import PlanCache, plan
 from bursard.scheduler.saved import Saved
-from bursard.state import JobRecord, State
-from bursard.state.decide import overdue
+from bursard.state import JobRecord, State, trouble
 from bursard.state.fold.jobs import first_pending
 from bursard.state.pending import Turn
 
@@ -257,10 +256,10 @@ def _brings_more(done: Plan) -> bool:
 
 def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
     """Why a pending job waits: one dominant code, from faults to routine. None when it does not wait; of a
-    live one whose node does not do what it was told, that.
+    live one, what is the matter with a node of it.
     """
     if job.state is not JobState.PENDING:
-        return overdue.reason(state, job)
+        return trouble.reason(state, job, now)
     parent = state.jobs.get(job.parent_id) if job.parent_id else None
     if parent is not None and not job.held and (parent.held or parent.waiting_on):
         job = parent

@@ -515,7 +515,7 @@ def test_what_waits_counts_over_passes_and_not_as_a_job_of_its_node() -> None:
     line(made, 3)
     late = line(made, 3)
     assert [job.state for job in late] == [JobState.STARTING, JobState.PENDING, JobState.PENDING]
-    assert node_view(made.state, made.node(), None, 0, Identity("op", Role.OPERATOR)).jobs == 1
+    assert node_view(made.state, made.node(), None, 0, Identity("op", Role.OPERATOR), 0).jobs == 1
 
 
 def test_with_many_attempts_live_nothing_is_placed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

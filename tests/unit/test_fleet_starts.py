@@ -227,9 +227,9 @@ def test_why_a_node_takes_no_work_is_shown_and_the_doctor_names_it() -> None:
     world = World()
     world.backend.connect(FACTS)
     world.fleet.condition(world.node(), Condition(FULL))
-    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN)) == FULL
+    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN), 0) == FULL
     [found] = [one for one in doctor.check_state(world.state) if one.check == "nodes"]
     assert (found.ok, found.message) == (False, f"n-1 can start nothing: {FULL}")
     world.engine.commit(nodes.scheduling(world.node(), "cordon", "a new disk"), "root")
     assert node_state(world.node()) == "cordoned"
-    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN)) == "a new disk"
+    assert reason_of_node(world.node(), Identity("ann", Role.ADMIN), 0) == "a new disk"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bursar.clock import SECOND_US
-from bursar.errors import InvalidRequest, WrongState
+from bursar.errors import InvalidRequest, ServerUnavailable, WrongState
 from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import types_pb2 as types
 from bursard.fleet import LogAnswer, LogRange, door
 from bursard.services import logs
 
@@ -149,3 +150,42 @@ def test_an_array_is_asked_for_by_task_or_with_all_of_them() -> None:
 
     with pytest.raises(WrongState, match=r"such as 3\[0\].*`bursar logs '3\[\*\]'`"):
         asyncio.run(first())
+
+
+def test_who_follows_waits_for_a_node_that_does_not_answer_and_hears_why_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "FOLLOW_S", 0)
+    node = Node(b"a\nb\n")
+    member: Any = SimpleNamespace(alloc=SimpleNamespace(rank=0, node_id="n"), report=None, started_at=STARTED)
+    attempt = SimpleNamespace(id="att_1", number=1, members=[member])
+    job: Any = SimpleNamespace(id="job_1", display="1", number=1, array=None, attempts=[attempt])
+    hub: Any = SimpleNamespace(add=lambda _: SimpleNamespace(ready=asyncio.Event()), remove=lambda *_: None)
+    silent = [types.Reason(code="NodeSilent", message=f"for {s}s", facts={"node": "n"}) for s in (10, 11)]
+    troubles = iter([None, *silent, None])
+
+    class Away:
+        """It answers again at its fourth reading, and its job ends with its last."""
+
+        turns = 0
+
+        async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+            self.turns += 1
+            if self.turns < 4:
+                raise ServerUnavailable("n is out of contact")
+            member.report = SimpleNamespace(log_bytes=4)
+            return await node.read_log(node_id, wanted)
+
+    async def main(**asked: Any) -> list[pb.LogChunk]:
+        fleet: Any = Away()
+        request = pb.LogsRequest(job="1", tail_lines=1, **asked)
+        found = logs.stream(fleet, hub, job, request, lambda: next(troubles, None))
+        return [chunk async for chunk in found]
+
+    chunks = asyncio.run(main(follow=True))
+    told = [(chunk.trouble.message, chunk.data) for chunk in chunks]
+    assert told == [("for 10s", b""), ("", b""), ("", b"b\n")]
+    assert [chunk.HasField("trouble") for chunk in chunks] == [True, True, False]
+    member.report = None
+    with pytest.raises(ServerUnavailable):
+        asyncio.run(main())

@@ -33,7 +33,7 @@ from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
-from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view
+from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view, reason_view
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
@@ -45,7 +45,7 @@ KEY_MAX = 200
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Below this new work is refused, so that what was accepted can still be settled."""
 REASONS_S = 1.0
-"""How often a watch looks whether a job that waits now waits for something else."""
+"""How often a watch looks whether a job now waits for something else, or runs where nobody answers."""
 REASONS_WATCHED = 16
 """Of the jobs of one watch."""
 _DIGITS = re.compile(r"\d+")
@@ -271,7 +271,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                         open_ids.discard(job_id)
                     row = self._view(job, Form.ROW)
                     told.pop(job_id, None)
-                    if job.state is JobState.PENDING:
+                    if not job.state.terminal:
                         told[job_id] = self._waits_for(job)
                     yield row
                 if open_ids or not request.until_terminal:
@@ -280,7 +280,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             self.hub.remove(watcher, ids)
 
     async def _change(self, watcher: Watcher, told: Mapping[str, str]) -> None:
-        """Until a watched job changes. That another reason keeps it waiting is no event: it is looked for."""
+        """Until a watched job changes. That another reason keeps it waiting, or that a node of it does not
+        answer, is no event of the job: it is looked for.
+        """
         while not watcher.ready.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REASONS_S if told else None):
@@ -294,7 +296,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     def _waits_for(self, job: JobRecord) -> str:
         """The reason without its numbers, which may change each second."""
         reason = self._reason(job)
-        return "" if reason is None else reason.code.value + _DIGITS.sub("", reason.message)
+        if reason is None:
+            return ""
+        told = _DIGITS.sub("", reason.message) if job.state is JobState.PENDING else str(reason.facts)
+        return reason.code.value + told
 
     async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
         """What would happen now."""
@@ -315,7 +320,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""
         job = await find_job(self.engine, request.job, Action.READ_LOGS)
-        async for chunk in logs.stream(self.fleet, self.hub, job, request):
+        seen_by = caller()
+
+        def trouble() -> types_pb2.Reason | None:
+            found = self._reason(job) if job.state is not JobState.PENDING else None
+            return None if found is None else reason_view(found, self.engine.state, seen_by)
+
+        async for chunk in logs.stream(self.fleet, self.hub, job, request, trouble):
             yield chunk
 
     # --- changes

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from msgspec.structs import replace
 
-from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.v1 import jobs_pb2 as pb
+from bursar.v1 import types_pb2 as tb
 from bursar.words import plural
 from bursard.fleet import Fleet, LogAnswer, LogRange
 from bursard.fleet.door import BOOT_US_MAX, BYTES_MAX
@@ -26,10 +27,16 @@ FOLLOW_S = 0.25
 
 
 async def stream(
-    fleet: Fleet, hub: WatchHub, job: JobRecord, request: pb.LogsRequest
+    fleet: Fleet,
+    hub: WatchHub,
+    job: JobRecord,
+    request: pb.LogsRequest,
+    trouble: Callable[[], tb.Reason | None] = lambda: None,
 ) -> AsyncIterator[pb.LogChunk]:
     """The log of one member from an offset to its end, or until it ends when following. Past its end there
-    is nothing. Raises `InvalidRequest` for a place that no log has.
+    is nothing. Who follows is told once of each `trouble`, and waits for a node that does not answer.
+
+    Raises `InvalidRequest` for a place that no log has.
     """
     _refuse_beyond(request)
     if job.array is not None:
@@ -40,13 +47,26 @@ async def stream(
     watcher = hub.add([job.id])
     try:
         attempt, member = _member(job, request)
-        offset, tail, cut = await _start(fleet, attempt, member, request)
+        begin, known = True, _what(None)
+        offset, tail, cut = request.offset, 0, False
         while True:
             watcher.ready.clear()
             ended = member.report is not None
-            wanted = _range(attempt, member, request, offset, tail)
-            answer = await fleet.read_log(member.alloc.node_id, wanted)
-            tail = 0
+            found = trouble() if request.follow else None
+            if _what(found) != known:
+                known = _what(found)
+                yield pb.LogChunk(trouble=found or tb.Reason())
+            try:
+                if begin:
+                    offset, tail, cut = await _start(fleet, attempt, member, request)
+                    begin = False
+                wanted = _range(attempt, member, request, offset, tail)
+                answer = await fleet.read_log(member.alloc.node_id, wanted)
+                tail = 0
+            except ServerUnavailable:
+                if ended or not request.follow:
+                    raise
+                answer = _NOTHING_YET
             if answer.error:
                 if member.report is None and request.follow:
                     answer = _NOTHING_YET
@@ -77,6 +97,11 @@ def _refuse_beyond(request: pb.LogsRequest) -> None:
         value = getattr(request, field)
         if value > BYTES_MAX:
             raise InvalidRequest(f"{field}: is {value}; at most {BYTES_MAX}", {"field": field})
+
+
+def _what(trouble: tb.Reason | None) -> tuple[str, dict[str, str]]:
+    """Without its sentence, of which the numbers change."""
+    return (trouble.code, dict(trouble.facts)) if trouble is not None else ("", {})
 
 
 def _chunk(member: MemberRecord, answer: LogAnswer, skipped: int) -> pb.LogChunk:

@@ -244,7 +244,8 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         state, identity, link = self.engine.state, caller(), self.agents.links.get(node.id)
         sample = self._sample(node)
         shown = None if sample is None else sample_view(state, node, sample, identity, attempts_max)
-        wire = node_view(state, node, shown, link.last_seen_at if link is not None else 0, identity)
+        seen_at = link.last_seen_at if link is not None else 0
+        wire = node_view(state, node, shown, seen_at, identity, self.engine.now())
         wire.agent_version = link.version if link is not None else ""
         return wire
 

@@ -216,15 +216,15 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     return wire
 
 
-def _away(node: NodeRecord) -> str:
+def _away(node: NodeRecord, now: int) -> str:
     """Which of the things that keep a node away it is; empty when the record does not say."""
-    name, state, why = node.facts.name, node_state(node), reason_of_node(node, caller())
+    name, state, why = node.facts.name, node_state(node), reason_of_node(node, caller(), now)
     if state == "quarantined":
         return f"quarantined: {why}; `bursar node resume {name}` once that is understood"
     if state == "unwell":
         return f"unwell: {why}; it takes work again by itself once that is mended"
     if state == "silent":
-        return "down: its agent is not in contact"
+        return f"down: {why}"
     if state != "up":
         reason = f" ({why})" if why else ""
         return f"{state}{reason}; `bursar node resume {name}` takes it back"
@@ -275,7 +275,7 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
         node = state.node_by_name(verdict.node)
         if verdict.check == "ready" and node is not None:
-            why_not = _away(node) or why_not
+            why_not = _away(node, now) or why_not
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)
     wire.expected_start_at = found.expected_start_at

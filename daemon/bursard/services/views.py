@@ -18,6 +18,7 @@ from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
+from bursar.model.reason import MEANINGS_LIVE
 from bursar.v1 import types_pb2 as pb
 from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
@@ -26,7 +27,7 @@ from bursard.events.public import unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
-from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents
+from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.decide.why import REASON_MAX
@@ -143,6 +144,8 @@ def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
     wire = pb.Reason(
         code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
     )
+    if reason.code in MEANINGS_LIVE and not allowed(seen_by, Action.STEER_NODES):
+        wire.remedy = f"ask an operator: {reason.remedy}"
     if "ahead" in wire.facts:
         ids = wire.facts["ahead"].split(",")
         seen, sees_all = visible(state, ids, seen_by), allowed(seen_by, Action.SEE_JOBS)
@@ -528,9 +531,13 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
         wire.progress_problem = next(filter(None, problems), "")
 
 
-def reason_of_node(node: NodeRecord, seen_by: Identity) -> str:
-    """Why it takes no work: words of an operator, of the daemon that put it into quarantine, or its own."""
+def reason_of_node(node: NodeRecord, seen_by: Identity, now: int) -> str:
+    """Why it takes no work: words of an operator, of the daemon that put it into quarantine, or its own; of
+    one that does not answer also since when.
+    """
     told = node.reason if node.mode != "open" else node.trouble
+    if not node.connected:
+        told = "; ".join(filter(None, (trouble.of_silent(node, now), told)))
     named = node.mode in ("quarantine", "open") and not allowed(seen_by, Action.SEE_JOBS)
     reason = unnamed(told) if named else told
     # An older log holds reasons of any length.
@@ -538,9 +545,9 @@ def reason_of_node(node: NodeRecord, seen_by: Identity) -> str:
 
 
 def node_view(
-    state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int, seen_by: Identity
+    state: State, node: NodeRecord, sample: pb.Sample | None, last_seen_at: int, seen_by: Identity, now: int
 ) -> pb.Node:
-    """A node with what is free of it, as `seen_by` may see it; `sample` is already."""
+    """A node with what is free of it, as `seen_by` may see it at this moment; `sample` is already."""
     cluster, row = state.cluster, node.row
     free = [DeviceShare(index, int(cluster.gpu_free[row, index])) for index in range(len(node.facts.devices))]
     wire = pb.Node(
@@ -555,7 +562,7 @@ def node_view(
         currency=state.currency,
         jobs=sum(not state.attempts[attempt_id].after for attempt_id in node.live),
         last_seen_at=last_seen_at or node.changed_at,
-        reason=reason_of_node(node, seen_by),
+        reason=reason_of_node(node, seen_by, now),
     )
     if sample is not None:
         wire.sample.CopyFrom(sample)

@@ -11,10 +11,11 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import changing, changing_unless, connected, fail, listing, now, read_since
+from bursar.cli.ends import LIVE
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.happenings import METERING, sentence
-from bursar.cli.jobs import JOB_COLUMNS, LIVE
+from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import (
     NAME_LEAST,
     Column,

@@ -14,10 +14,12 @@ from bursar.cli.texts import end_lines
 from bursar.codec import view
 from bursar.errors import BursarError
 from bursar.model import JobState, ReasonCode
+from bursar.model.reason import MEANINGS_LIVE
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
 
+LIVE: Final = ("STARTING", "RUNNING", "STOPPING")
 LINES: Final = 20
 """Of the log, shown beside an end."""
 NEVER_STARTS: Final = frozenset(
@@ -78,6 +80,27 @@ class AttemptEnds:
             if attempt.number > last and attempt.state == "ENDED" and not JobState(job.state).terminal:
                 say(f"job {called(job)}: {attempt_end(attempt)}")
                 self._said[job.id] = attempt.number
+
+
+class Troubles:
+    """Says once of each job that a node of it does not answer or is unwell, and once that this is over."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, dict[str, str]] = {}
+
+    def tell(self, job: Any) -> None:
+        """What is new of a job, as a message of `bursar.v1`. An end, or another try, is told by others."""
+        known = self._said.get(job.id)
+        if job.state in LIVE and job.reason.code in MEANINGS_LIVE:
+            facts = {"code": job.reason.code, **job.reason.facts}
+            if facts != known:
+                self._said[job.id] = facts
+                words = (job.reason.message, job.reason.remedy)
+                say(f"job {called(job)}: " + "; ".join(clean(word) for word in words if word))
+        elif known is not None:
+            del self._said[job.id]
+            if job.state in LIVE:
+                say(f"job {called(job)}: node {clean(known['node'])} answers and is well again")
 
 
 def tell_end(client: WireClient, job: Any, *, shown_rank: int | None = None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
-from bursar.cli.ends import AttemptEnds, NeverStartsError, never_starts
+from bursar.cli.ends import AttemptEnds, NeverStartsError, Troubles, never_starts
 from bursar.cli.output import say
 from bursar.cli.progress import Progress
 from bursar.cli.terminal import LogPrinter
@@ -59,9 +59,9 @@ def follow_job(
 
     Raises `NeverStartsError` for one that can never start as things are, unless `queue`.
     """
-    printer, done, ends = LogPrinter(sys.stdout), 0, AttemptEnds()
+    printer, done, ends, troubles = LogPrinter(sys.stdout), 0, AttemptEnds(), Troubles()
     while True:
-        job = _next_attempt(client, job_id, done, queue, ends)
+        job = _next_attempt(client, job_id, done, queue, ends, troubles)
         if not _has_log(job, done):
             return job
         number = job.attempts[-1].number
@@ -69,6 +69,9 @@ def follow_job(
             say(f"attempt {number}")
         wanted = ask._replace(tail_lines=0) if done else ask
         for chunk in chunks_of(client, job_id, rank, number, wanted, follow=True):
+            if chunk.HasField("trouble"):
+                job.reason.CopyFrom(chunk.trouble)
+                troubles.tell(job)
             _show(printer, chunk)
         done = number
 
@@ -89,7 +92,9 @@ def _has_log(job: Any, done: int) -> bool:
     return last.started_at > 0 or any(member.started_at for member in last.members)
 
 
-def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool, ends: AttemptEnds) -> Any:
+def _next_attempt(
+    client: WireClient, job_id: str, done: int, queue: bool, ends: AttemptEnds, troubles: Troubles
+) -> Any:
     """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
     waited, progress = "", Progress()
     for job in watched(client, job_id):
@@ -97,6 +102,7 @@ def _next_attempt(client: WireClient, job_id: str, done: int, queue: bool, ends:
             progress.show(job, now())
         if done:
             ends.tell(job)
+        troubles.tell(job)
         if JobState(job.state).terminal or _has_log(job, done):
             progress.close()
             return job
@@ -124,8 +130,9 @@ def chunks_of(
         try:
             for chunk in stream:
                 yield chunk
-                offset = chunk.offset + len(chunk.data)
                 lost_at = None
+                if not chunk.HasField("trouble"):
+                    offset = chunk.offset + len(chunk.data)
             return
         except (ServerUnavailable, WrongState):
             # WrongState: the member is placed but has no log yet, or its node is away for a moment.

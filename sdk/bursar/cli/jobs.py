@@ -11,8 +11,10 @@ import click
 from bursar.cli import texts
 from bursar.cli.common import changing, connected, fail, listing, now, read_labels, read_since
 from bursar.cli.ends import (
+    LIVE,
     AttemptEnds,
     NeverStartsError,
+    Troubles,
     called,
     cause_rank,
     log_text,
@@ -32,7 +34,6 @@ from bursar.words import plural
 if TYPE_CHECKING:
     from bursar.client import WireClient
 
-LIVE = ("STARTING", "RUNNING", "STOPPING")
 JOB_NAME_LEAST = 9
 """What is left at 40 columns beside number, state and the words of an end."""
 WHY_CELLS = max(len(code) for code in ReasonCode)
@@ -60,10 +61,12 @@ def _needs(row: Row) -> str:
 
 
 def _why(row: Row) -> str:
+    code = row["reason"]["code"] if row["reason"] else ""
     if row["array"]:
-        return " ".join(f"{n} {name.lower()}" for name, n in row["array"]["counts"].items())
-    if row["state"] == "PENDING" and row["reason"]:
-        return str(row["reason"]["code"])
+        counts = [f"{n} {name.lower()}" for name, n in row["array"]["counts"].items()]
+        return " ".join([*counts, code] if code and row["state"] in LIVE else counts)
+    if row["reason"] and row["state"] in ("PENDING", *LIVE):
+        return str(code)
     cause = row["attempts"][-1]["end_cause"] if row["attempts"] else None
     return str(cause) if cause and cause != "completed" else ""
 
@@ -263,13 +266,14 @@ def wait(client: WireClient, jobs: tuple[str, ...], timeout: str | None, queue: 
     Example: bursar wait 12 13 --timeout 10m
     """
     seen: dict[str, Any] = {}
-    ends = AttemptEnds()
+    ends, troubles = AttemptEnds(), Troubles()
 
     def tell(job: Any) -> None:
         known = seen.get(job.id)
         seen[job.id] = job
         if not output.quiet:
             ends.tell(job)
+            troubles.tell(job)
         if (known is None or known.state != job.state) and not output.quiet:
             say(" ".join(filter(None, (f"job {called(job)}", clean(job.spec.name), job.state))))
             if job.HasField("end") and not output.structured:

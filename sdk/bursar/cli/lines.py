@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
-from bursar.cli.ends import NeverStartsError, cause_rank, never_starts
+from bursar.cli.ends import LIVE, NeverStartsError, Troubles, cause_rank, never_starts
 from bursar.cli.follow import Ask, chunks_of, watched
 from bursar.cli.output import say
 from bursar.cli.progress import Progress
@@ -31,7 +31,6 @@ ALL_TASKS: Final = "[*]"
 FOLLOWED_MAX: Final = 32
 """Logs that are followed at once; the next is read, from its beginning, once one of them has ended."""
 MILLISECOND_US: Final = 1_000
-_LIVE: Final = ("STARTING", "RUNNING", "STOPPING")
 _ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -69,6 +68,8 @@ def lines_of(client: WireClient, source: Source, ask: Ask, *, follow: bool = Fal
     marks, whens = [-1], [source.began]
     rest, rest_at = b"", source.began
     for chunk in chunks_of(client, source.job, source.rank, source.attempt, ask, follow=follow):
+        if chunk.HasField("trouble"):
+            continue  # of the job, of which whoever watches it hears
         marks = [marks[-1], *(mark.offset for mark in chunk.times)]
         whens = [whens[-1], *(mark.at for mark in chunk.times)]
         if chunk.dropped_bytes:
@@ -168,7 +169,7 @@ def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None, *, que
     heard: queue.Queue[Any] = queue.Queue()
     room = threading.Semaphore(FOLLOWED_MAX)
     job_id = client.get(ref.removesuffix(ALL_TASKS)).id
-    printer, progress = LogPrinter(sys.stdout), Progress()
+    printer, progress, troubles = LogPrinter(sys.stdout), Progress(), Troubles()
     seen: set[tuple[str, int, int]] = set()
     open_logs, since, over = 0, 0, False
     _start(_watch, client, job_id, heard)
@@ -183,6 +184,7 @@ def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None, *, que
             open_logs -= 1
         else:
             over = JobState(word.state).terminal
+            troubles.tell(word)
             if never_starts(word) and not queued:
                 progress.close()
                 raise NeverStartsError(word)
@@ -202,7 +204,7 @@ def _grown(client: WireClient, job: Any, ranks: str | None, since: int) -> tuple
     """Logs that there may be now, and from when on ended tasks are new."""
     if ranks is not None:
         return [source for source in _of_ranks(job, ranks) if source.began or JobState(job.state).terminal], 0
-    tasks = list(client.list(tasks_of=job.id, states=list(_LIVE)))
+    tasks = list(client.list(tasks_of=job.id, states=list(LIVE)))
     tasks += client.list(tasks_of=job.id, states=list(_ENDED), since=since)
     newest = max((task.finished_at for task in tasks), default=0)
     return _of_tasks(task for task in tasks if task.started_at or task.finished_at), max(

@@ -14,7 +14,7 @@ import click
 
 from bursar.cli import texts
 from bursar.cli.common import changing_unless, connected, fail, listing, now
-from bursar.cli.ends import NEVER_STARTS, AttemptEnds, NeverStartsError, never_starts, tell_end
+from bursar.cli.ends import NEVER_STARTS, AttemptEnds, NeverStartsError, Troubles, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
@@ -392,7 +392,7 @@ def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tupl
     if manner.follow:
         ended = follow_job(client, job.id, queue=manner.queue)
         return exit_code(ended), ended
-    seen, progress, ends = {"state": job.state}, Progress(), AttemptEnds()
+    seen, progress, ends, troubles = {"state": job.state}, Progress(), AttemptEnds(), Troubles()
 
     def tell(change: Any) -> None:
         if not quiet:
@@ -400,6 +400,7 @@ def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tupl
             if change.state != seen["state"] and not JobState(change.state).terminal:
                 say(f"job {change.number} {change.state}")
             seen["state"] = change.state
+            troubles.tell(change)
             if change.array.size:
                 progress.show(change, now())
         if never_starts(change) and not manner.queue:

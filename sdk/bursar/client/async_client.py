@@ -279,7 +279,8 @@ class AsyncClient:
             tail_lines=tail_lines,
         )
         async for chunk in found:
-            yield made.log_chunk(chunk)
+            if not chunk.HasField("trouble"):
+                yield made.log_chunk(chunk)
 
     @checked
     async def logs_text(

@@ -277,7 +277,8 @@ class Client:
             tail_lines=tail_lines,
         )
         for chunk in found:
-            yield made.log_chunk(chunk)
+            if not chunk.HasField("trouble"):
+                yield made.log_chunk(chunk)
 
     @checked
     def logs_text(self, job: JobRef, *, rank: Count = 0, attempt: Count = 0, tail_lines: Count = 0) -> str:

@@ -32,6 +32,9 @@ class ReasonCode(StrEnum):
     PROVISIONING = "Provisioning"
     PREEMPTION_PENDING = "PreemptionPending"
     RATE_LIMITED = "RateLimited"
+    NODE_OVERDUE = "NodeOverdue"
+    NODE_SILENT = "NodeSilent"
+    NODE_UNWELL = "NodeUnwell"
 
 
 MEANINGS: Final = {
@@ -57,6 +60,14 @@ MEANINGS: Final = {
     ReasonCode.RATE_LIMITED: "its user or project starts too many at once",
 }
 """What each reason of a job that waits means, from faults to routine."""
+
+MEANINGS_LIVE: Final = {
+    ReasonCode.NODE_OVERDUE: "a node of it answers, and has not started or ended it as it was told",
+    ReasonCode.NODE_SILENT: "a node of it does not answer: the job goes on if it comes back; if the machine"
+    " is off, an operator says so with `bursar node drain NODE --confirm-dead`",
+    ReasonCode.NODE_UNWELL: "a node of it says that it can start nothing; what runs there goes on",
+}
+"""Those of a job that has its place, and may not go on."""
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -820,6 +820,7 @@ class LogChunk(google.protobuf.message.Message):
     OFFSET_FIELD_NUMBER: builtins.int
     DROPPED_BYTES_FIELD_NUMBER: builtins.int
     TIMES_FIELD_NUMBER: builtins.int
+    TROUBLE_FIELD_NUMBER: builtins.int
     data: builtins.bytes
     offset: builtins.int
     """of the first byte"""
@@ -829,6 +830,10 @@ class LogChunk(google.protobuf.message.Message):
     def times(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LogTime]:
         """ascending; the first may be of what came before `data`"""
 
+    @property
+    def trouble(self) -> bursar.v1.types_pb2.Reason:
+        """set: no data, but that the job may not go on, and why; empty: that this is over"""
+
     def __init__(
         self,
         *,
@@ -836,8 +841,10 @@ class LogChunk(google.protobuf.message.Message):
         offset: builtins.int = ...,
         dropped_bytes: builtins.int = ...,
         times: collections.abc.Iterable[global___LogTime] | None = ...,
+        trouble: bursar.v1.types_pb2.Reason | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "offset", b"offset", "times", b"times"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["trouble", b"trouble"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "offset", b"offset", "times", b"times", "trouble", b"trouble"]) -> None: ...
 
 global___LogChunk = LogChunk
 

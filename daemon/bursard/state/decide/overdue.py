@@ -62,7 +62,7 @@ def reason(state: State, job: JobRecord) -> Reason | None:
     name = attempt.members[rank].node
     others = f"; so have {more} others" if more else ""
     return Reason(
-        ReasonCode.NONE,
+        ReasonCode.NODE_OVERDUE,
         f"rank {rank}: {attempt.overdue[rank]}{others}. Its processes may still run, so it runs nowhere else",
         remedy(name),
         (("node", name), ("rank", str(rank))),
