@@ -102,6 +102,39 @@ def test_of_a_range_of_nodes_the_least_is_taken_and_that_is_said() -> None:
     assert read("--nodes=3-3") == (read("--nodes=3-3")[0], ())
 
 
+@pytest.mark.parametrize(
+    ("words", "nodes", "cpus", "tasks", "said"),
+    [
+        ("-n4 -N1-2 --ntasks-per-node=2", 2, 2, "4", "-N 1-2 is taken as 2, the least that 4 tasks fit on:"),
+        ("-n9 -N2-8:3 --ntasks-per-node=2", 5, 2, "9", "-N 2-8:3 is taken as 5, the least that 9 tasks fit"),
+        ("-n9 -N1,6,9 --ntasks-per-node=2", 6, 2, "9", "-N 1,6,9 is taken as 6, the least that 9 tasks fit"),
+        ("-n4 -N2-4 --ntasks-per-node=2", 2, 2, "4", "-N 2-4 is taken as 2, the least of them:"),
+        ("-N1 -n4 --ntasks-per-node=2", 1, 4, "4", "--ntasks-per-node 2 is not kept: 4 tasks share 1 node"),
+        ("-N2 -n2 --ntasks-per-node=4", 2, 1, "2", ""),
+        ("-N4 -n1", 1, 1, "1", "-N 4 is taken as 1: no node stays without a task"),
+        ("-N2 -n3", 2, 2, "3", "-n gives 2 tasks' CPUs on each of 2 nodes;"),
+        ("-w n[1-3] -n2", 3, 1, "3", ""),
+    ],
+)
+def test_tasks_and_nodes_that_are_both_said_are_what_slurm_makes_of_them(
+    words: str, nodes: int, cpus: int, tasks: str, said: str
+) -> None:
+    spec, notices = read(words)
+    assert (spec.nodes, spec.options[0].cpu_milli) == (nodes, cpus * 1000)
+    assert dict(spec.env)["SLURM_NTASKS"] == tasks
+    assert bool(notices) == bool(said)
+    assert not said or notices[0].message.startswith(said)
+
+
+def test_a_range_of_nodes_that_its_tasks_do_not_fit_on_is_refused() -> None:
+    assert refused("-N1-2 -n9 --ntasks-per-node=2") == (
+        "train.sh:2:9: -N: 1-2 are too few for 9 tasks, 2 on each"
+    )
+    assert refused("-N4-2") == (
+        "train.sh:2:9: -N: '4-2' is no range of nodes; the least comes first, as in 2-4"
+    )
+
+
 def test_features_are_labels_and_known_gpus_their_type() -> None:
     spec, notices = read("-C ib&fast --gres=gpu:2")
     assert spec.constraints == (("fast", "*"), ("ib", "*"))
@@ -464,7 +497,8 @@ def test_what_only_the_submission_knows_goes_into_the_environment() -> None:
         "SLURM_SUBMIT_SCRIPT": "/home/u/train.sh",
     }
     assert env("-t 1") == {"SLURM_SUBMIT_HOST": "login1", "SLURM_SUBMIT_SCRIPT": "/home/u/train.sh"}
-    assert env("-n 4 -N 2", flags=RunFlags(nodes="4"))["SLURM_NTASKS"] == "8"
+    assert env("-n 4 -N 2", flags=RunFlags(nodes="4"))["SLURM_NTASKS"] == "4"
+    assert env("-n 4 -N 2", flags=RunFlags(nodes="5"))["SLURM_NTASKS"] == "10"
     assert env("--ntasks-per-gpu=2 --gpus-per-node=4")["SLURM_NTASKS_PER_NODE"] == "8"
 
 

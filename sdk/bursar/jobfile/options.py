@@ -90,7 +90,7 @@ _TABLE: Final = (
     _honoured("mincpus", "`resources.cpus` is at least this"),
     _honoured("no-requeue", "`retry: {never: true}`", value="no"),
     _honoured("nodelist", "`resources.constraints.node`: these, as many as the job has nodes", "w"),
-    _honoured("nodes", "`nodes`; of `1-2` or `2,4` the least, with a note", "N"),
+    _honoured("nodes", "`nodes`; of `1-2` or `2,4` the least that the tasks fit on, with a note", "N"),
     _honoured("ntasks", "tasks, which share the CPUs and set `nodes` with `--ntasks-per-node`", "n"),
     _honoured("ntasks-per-gpu", "tasks of a node: times its GPUs"),
     _honoured("ntasks-per-node", "tasks of a node, whose CPUs add up"),

@@ -168,7 +168,7 @@ def _with_words(
     """Slurm's variables that only the submission knows; what the job's own environment says stands above."""
     words = dict(slurm.words)
     if slurm.tasks or slurm.tasks_per_node > 1:
-        fits = slurm.tasks_per_node * (spec.nodes - 1) < slurm.tasks <= slurm.tasks_per_node * spec.nodes
+        fits = spec.nodes <= slurm.tasks <= slurm.tasks_per_node * spec.nodes
         words["SLURM_NTASKS"] = str(slurm.tasks if fits else slurm.tasks_per_node * spec.nodes)
         words["SLURM_NTASKS_PER_NODE"] = str(slurm.tasks_per_node)
     if base_dir and spec.workdir != base_dir:

@@ -106,12 +106,37 @@ class Sizes:
             return
         text = option.value
         if _NODES.fullmatch(text) is not None and not text.isdigit():
-            least = str(min(int(part.partition("-")[0]) for part in text.split(",")))
-            if any(part != f"{least}-{least}" for part in text.split(",")):
-                self.note(option, f"{text} is taken as {least}, the least of them: a gang has one size")
-            text = least
+            text = self._one_of(option)
         self.tree.put(("nodes",), text, option.place)
         self._nodes = int(text) if re.fullmatch(r"[1-9]\d{0,5}", text, re.ASCII) else 1
+
+    def _one_of(self, option: Option) -> str:
+        """The least of `1-4`, `2,4`, `2-8:2` that its tasks fit on."""
+        spans: list[range] = []
+        for part in option.value.split(","):
+            first, last, step = ([*re.split(r"[-:]", part), "", ""])[:3]
+            spans.append(range(int(first), int(last or first) + 1, int(step or 1) or 1))
+        if not all(spans):
+            self.fault(
+                option, f"{quote(option.value)} is no range of nodes; the least comes first, as in 2-4"
+            )
+            return "1"
+        tasks, each = (self._digits(name) for name in ("ntasks", "ntasks-per-node"))
+        needed = -(-tasks // each) if tasks and each else 1
+        above = (span[max(-((span.start - needed) // span.step), 0) :] for span in spans)
+        fitting = [span[0] for span in above if span]
+        if not fitting:
+            self.fault(option, f"{option.value} are too few for {tasks} tasks, {each} on each")
+            return str(needed)
+        if len(spans) > 1 or len(spans[0]) > 1:
+            least = min(span.start for span in spans)
+            why = f"the least that {tasks} tasks fit on" if needed > least else "the least of them"
+            self.note(option, f"{option.value} is taken as {min(fitting)}, {why}: a gang has one size")
+        return str(min(fitting))
+
+    def _digits(self, name: str) -> int:
+        text = self.options[name].value if name in self.options else ""
+        return int(text) if re.fullmatch(r"\d{1,6}", text, re.ASCII) else 0
 
     def _read_lists(self) -> None:
         wanted, unwanted = self._hosts("nodelist"), self._hosts("exclude")
@@ -213,11 +238,11 @@ class Sizes:
         self.tasks = tasks or 0
         if per_node is not None:
             self.tasks_per_node = per_node
-            if tasks is not None and "nodes" not in self.options and "nodelist" not in self.options:
-                self._nodes = -(-tasks // per_node)
-                self.tree.put(("nodes",), str(self._nodes), self.options["ntasks"].place)
-        elif tasks is not None:
-            self.tasks_per_node = -(-tasks // self._nodes)
+        if tasks is not None and (per_node is None or not {"nodes", "nodelist"}.isdisjoint(self.options)):
+            self._fit(tasks, per_node)
+        elif tasks is not None and per_node is not None:
+            self._nodes = -(-tasks // per_node)
+            self.tree.put(("nodes",), str(self._nodes), self.options["ntasks"].place)
         option = self.options.get("ntasks-per-node") or self.options.get("ntasks")
         if option is not None and self.tasks_per_node > 1:
             self.note(
@@ -225,6 +250,18 @@ class Sizes:
                 f"gives {self.tasks_per_node} tasks' CPUs on each of {plural(self._nodes, 'node')}; the"
                 " script itself runs once, on the first node, and starts them",
             )
+
+    def _fit(self, tasks: int, per_node: int | None) -> None:
+        """So many tasks on so many nodes, as Slurm has it where both are said."""
+        option = self.options.get("nodes")
+        if option is not None and tasks < self._nodes and "nodelist" not in self.options:
+            self.note(option, f"{self._nodes} is taken as {tasks}: no node stays without a task")
+            self._nodes = tasks
+            self.tree.put(("nodes",), str(tasks), option.place)
+        self.tasks_per_node = -(-tasks // self._nodes)
+        if per_node is not None and self.tasks_per_node > per_node and "ntasks-per-node" in self.options:
+            where = plural(self._nodes, "node")
+            self.note(self.options["ntasks-per-node"], f"{per_node} is not kept: {tasks} tasks share {where}")
 
     # -------------------------------------------------------------- GPUs
 
