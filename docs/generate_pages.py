@@ -66,7 +66,7 @@ none. A file may hold several, separated by `---`. An applied document is in for
 kind and name, or `bursar policy rm`; the past is never priced again. Who applied what and when is kept:
 `bursar policy show NAME`, `bursar policy diff FILE`. How waiting jobs are
 ordered: [priority](priority.md). Kinds and keys of the contract that are not built yet
-(`Quota`, `IdlePolicy`, `AlertChannel`, …) are refused by name.
+(`Quota`, `IdlePolicy`, …) are refused by name.
 
 ```yaml
 kind: Budget
@@ -117,7 +117,8 @@ What it does beside `notify` is a *stage* of the budget, in force from then on; 
 changed document, a grant) and the next period end it and arm the threshold again. `budget show NAME` names
 the stages in force and what ends them, `explain JOB` the one that a job waits for.
 
-- `notify`: nothing more, the event is what tells.
+- `notify`: tells. The event stands in `events` and in the daemon's log, and each `AlertChannel` that hears
+  of the budget gets it: by a webhook, a mail or a broker.
 - `lower-priority`: its jobs come behind all others: they have 101 less than they ask for. A PriorityPolicy
   that weighs `qos` weighs that.
 - `spot-only`: its jobs start on nodes of the market `spot` alone; those that ask for `on-demand` wait. It is
@@ -135,6 +136,22 @@ approval: until its period ends or its limit is another, with `--until TIME` no 
 `--amount "500 USD"` until so much more is settled and held. It is for project-admins (of budgets of their
 project), operators and administrators, and stands among the postings with who and why. A further threshold
 asks again.
+
+```yaml
+kind: AlertChannel
+name: finance
+spec:
+  smtp: {host: mail.example.org, from: bursar@example.org, to: [finance@example.org]}
+  budgets: [vision-*]
+```
+
+An `AlertChannel` tells by one of `webhook` (POST of JSON), `smtp` and `mqtt` (JSON, QoS 1), of all budgets
+or of those it names. What is secret is named as a file, mode 0600, in the directory `alert_secrets` of the
+daemon's settings (beside the state directory), and stands in no document, event or log. Alerts are sent by
+threads of their own and tried five times within about three minutes; one that nobody takes is given up with
+an error in the daemon's log, and one that was under way when the daemon stopped is not sent again: the
+event is what is kept. JSON: `id` (the same whenever it is tried again), `cluster`, `at`, `budget`,
+`percent`, `on`, `limit`, `settled`, `held`, `currency`, `do`, `text`.
 """
 API_HEAD = """# The API
 

@@ -37,6 +37,8 @@ from bursard.access.identity import Role
 from bursard.access.refusals import Refusals
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.access.vault import Vault, open_vault
+from bursard.alerts import Courier
+from bursard.alerts.courier import secrets_in
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import Event
@@ -124,6 +126,8 @@ async def run(settings: Settings) -> int:
     )
     door = Door(authority, ids, clock)
     engine.listeners.append(door.on_event)
+    courier = Courier(state, secrets_in(settings.alert_secrets_dir))
+    engine.listeners.append(courier.on_event)
     server = aio.server(
         interceptors=[door],
         options=_OPTIONS,
@@ -154,6 +158,7 @@ async def run(settings: Settings) -> int:
         await _until(stop, tasks)
         notifier.send("STOPPING=1")
     finally:
+        courier.close()
         await sockets.close(server)
         await _finish(engine, writer, store)
     return 0

@@ -43,6 +43,9 @@ class Settings:
     secrets_key_file: Path = Path()
     """Key that seals secrets, mode 0600, made at the first start. Default: beside state_dir, .secrets-key."""
 
+    alert_secrets: Path = Path()
+    """Directory of passwords and tokens that AlertChannels name, each 0600. Default: beside state_dir."""
+
     local_role: str = "submitter"
     """Role of local users other than root and the daemon's own: viewer | submitter | operator | none."""
 
@@ -97,6 +100,13 @@ class Settings:
         return self.state_dir.with_name(self.state_dir.name + ".secrets-key")
 
     @property
+    def alert_secrets_dir(self) -> Path:
+        """`alert_secrets`, else beside the state directory, so that no copy of that has what is in it."""
+        if self.alert_secrets != Path():
+            return self.alert_secrets
+        return self.state_dir.with_name(self.state_dir.name + ".alert-secrets")
+
+    @property
     def log_cap_bytes(self) -> int:
         """`log_cap` as a number."""
         return parse_size(self.log_cap)
@@ -137,6 +147,7 @@ _PATHS = (
     "tokens_file",
     "secrets_key_file",
     "local_cloud",
+    "alert_secrets",
 )
 
 

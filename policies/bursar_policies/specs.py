@@ -22,8 +22,9 @@ STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
     "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
+    "AlertChannel",
 )  # fmt: skip
-PLANNED_KINDS: Final = ("Quota", "IdlePolicy", "AlertChannel")
+PLANNED_KINDS: Final = ("Quota", "IdlePolicy")
 PPM: Final = 1_000_000
 """Parts per million in a whole: thresholds compare integers, never ratios."""
 
@@ -294,6 +295,50 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     boot_timeout_us: int = 900 * SECOND_US
 
 
+class WebhookTarget(msgspec.Struct, frozen=True):
+    """POST of JSON. `url`, or what is in `url_file`; `token_file`: of a bearer token. Files are names in the
+    daemon's directory of alert secrets.
+    """
+
+    url: str = ""
+    url_file: str = ""
+    token_file: str = ""
+
+
+class SmtpTarget(msgspec.Struct, frozen=True):
+    """A mail. `tls`: starttls | tls | none."""
+
+    host: str
+    port: int
+    sender: str
+    to: tuple[str, ...]
+    tls: str = "starttls"
+    user: str = ""
+    password_file: str = ""
+
+
+class MqttTarget(msgspec.Struct, frozen=True):
+    """A message of JSON to a broker, delivered at least once."""
+
+    url: str
+    topic: str
+    user: str = ""
+    password_file: str = ""
+
+
+class AlertChannelSpec(msgspec.Struct, frozen=True, tag="AlertChannel"):
+    """Whom the thresholds of budgets tell, by one of three ways.
+
+    Attributes:
+        budgets: names, in which `*` is any characters; empty: all budgets.
+    """
+
+    webhook: WebhookTarget | None = None
+    smtp: SmtpTarget | None = None
+    mqtt: MqttTarget | None = None
+    budgets: tuple[str, ...] = ()
+
+
 Spec = (
     BudgetSpec
     | CloudPoolSpec
@@ -302,6 +347,7 @@ Spec = (
     | PlacementPolicySpec
     | PriorityPolicySpec
     | SlurmNamesSpec
+    | AlertChannelSpec
 )
 Pricing = CostModelSpec | PriceBookSpec
 """Documents that say what a machine costs, each of whose versions is kept for its time."""

@@ -23,6 +23,7 @@ def policy_schema() -> Schema:
         "PriorityPolicy": _priority(),
         "CloudPool": cloud_pool(),
         "SlurmNames": _slurm_names(),
+        "AlertChannel": _alert_channel(),
     }
     envelope = {
         "kind": forms.word("What it is.", tuple(kinds)),
@@ -280,4 +281,56 @@ def _price_book() -> Schema:
             "prices": forms.items("The prices.", row, minItems=1),
         },
         ["source", "currency", "prices"],
+    )
+
+
+def _alert_channel() -> Schema:
+    def file(description: str) -> Schema:
+        return forms.text(description, forms.TOKEN)
+
+    address = {"type": "string", "pattern": r"^[^\s@,;:<>()]{1,64}@[A-Za-z0-9.-]{1,190}$"}
+    user = forms.text("Of `password_file`.", maxLength=128)
+    password = file("File with its password.")
+    webhook = forms.mapping(
+        "POST of JSON.",
+        {
+            "url": forms.text("https, or http to this machine.", r"^https?://[^\s@]+$", maxLength=2_000),
+            "url_file": file("File with the address, where that is secret."),
+            "token_file": file("File with a bearer token."),
+        },
+    )
+    smtp = forms.mapping(
+        "A mail.",
+        {
+            "host": forms.text("The mail server.", r"^[A-Za-z0-9][A-Za-z0-9.:-]*$"),
+            "port": forms.whole("587; 465 for `tls`.", 1, 65_535),
+            "tls": forms.word(
+                "`none` for a server on this machine alone.", ("starttls", "tls", "none"), "starttls"
+            ),
+            "from": {**address, "description": "Of the daemon."},
+            "to": forms.items("Who gets it.", address, minItems=1, maxItems=50),
+            "user": user,
+            "password_file": password,
+        },
+        ["host", "from", "to"],
+    )
+    mqtt = forms.mapping(
+        "JSON to a broker, QoS 1.",
+        {
+            "url": forms.text("mqtts, or mqtt to this machine.", r"^mqtts?://[^\s@/]+$", maxLength=500),
+            "topic": forms.text("Without # and +.", r"^[^#+$][^#+]*$", maxLength=256),
+            "user": user,
+            "password_file": password,
+        },
+        ["url", "topic"],
+    )
+    names = {"type": "string", "pattern": r"^[A-Za-z0-9*][A-Za-z0-9._*-]{0,62}$"}
+    return forms.mapping(
+        "Whom thresholds with `notify` tell, by one of three ways.",
+        {
+            "webhook": webhook,
+            "smtp": smtp,
+            "mqtt": mqtt,
+            "budgets": forms.items("Of which budgets; `*` is any characters.", names, maxItems=200),
+        },
     )
