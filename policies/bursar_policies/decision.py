@@ -79,7 +79,7 @@ class JobClass(msgspec.Struct, frozen=True):
             (`cap_of`).
         max_price_nanos_per_hour: 0 for none; of the whole gang.
         max_cost_nanos: 0 for none; what is left of the job's own cap; the time limit is cut to it.
-            Nothing left is -1, so that it is not read as none.
+            Nothing left is below 0, by what it is short and at least by 1: it is not read as none.
         avoid_nodes: node ids not to use (retry.avoid_same_node).
         gates: names of the soft budgets whose stages it is under: they pay without limit.
     """
@@ -430,10 +430,12 @@ class Purse(msgspec.Struct, frozen=True):
 
     Attributes:
         aside: (budget, nanos), what there was of what it needs.
+        needed_nanos: what it needs of each.
     """
 
     job_id: str
     aside: tuple[tuple[str, int], ...]
+    needed_nanos: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):

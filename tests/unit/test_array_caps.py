@@ -4,6 +4,7 @@ for nothing is refused.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.jobfile import parse_job
 from bursar.jobfile.flags import RunFlags, spec_from_flags
 from bursar.jobfile.render import spec_to_yaml
-from bursar.model import ArraySpec, EndCause, JobSpec, NodeFacts, ReasonCode
+from bursar.model import ArraySpec, CheckpointSpec, EndCause, JobSpec, NodeFacts, ReasonCode
 from bursar.money import parse_money
 from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
@@ -33,6 +34,8 @@ from bursard.state.tables import still_to_cost
 from bursard.store import SqliteStore
 
 HOUR_US = 3_600_000_000
+SECOND_US = 1_000_000
+LONG_GRACE = CheckpointSpec(grace_us=100 * HOUR_US)
 USD = 10**9
 
 
@@ -75,6 +78,12 @@ class Site(World):
         reason = reason_of(self.state, cycle, task, self.engine.now())
         assert reason is not None
         return reason.code, reason.message, reason.remedy
+
+
+def advised(message: str) -> int:
+    found = re.search(r"set(?: it to)? (\S+ USD) or more", message)
+    assert found is not None, message
+    return parse_money(found.group(1)).nanos
 
 
 @pytest.fixture
@@ -135,6 +144,36 @@ def test_an_array_of_which_no_task_could_be_paid_is_refused_with_the_numbers(sit
     assert "say `per: task`" in refused.value.message
     site.array(6, site.task_nanos)
     site.array(6, site.task_nanos - 1, per="task")
+
+
+@pytest.mark.parametrize("hours", [7, 11, 23, 37, 91])
+def test_a_cap_set_to_what_the_refusal_says_is_enough(site: Site, hours: int) -> None:
+    limit: dict[str, object] = {"time_limit_us": hours * HOUR_US + 1_000_003}
+    with pytest.raises(BudgetExceeded) as refused:
+        site.array(2, 1, **limit)
+    array = site.array(2, advised(refused.value.message), **limit)
+    site.cycle()
+    assert len(site.tasks(array, "STARTING")) == 1
+    with pytest.raises(BudgetExceeded) as refused:
+        jobs.update(site.state, array, {"max_cost_nanos": 1, "time_limit_us": SECOND_US})
+    changes = {"max_cost_nanos": advised(refused.value.message), "time_limit_us": SECOND_US}
+    assert jobs.update(site.state, array, changes)
+
+
+@pytest.mark.parametrize("cpus", [1, 3, 7])
+def test_a_cap_of_a_job_set_to_what_the_refusal_says_starts_it(site: Site, cpus: int) -> None:
+    wanted = {"options": (ResourceRequest(None, cpus * 1_000, 1 << 20),), "currency": "USD"}
+    with pytest.raises(BudgetExceeded) as refused:
+        site.submit(**wanted, max_cost_nanos=1, checkpoint=LONG_GRACE)
+    job = site.submit(**wanted, max_cost_nanos=advised(refused.value.message), checkpoint=LONG_GRACE)
+    site.cycle()
+    assert job.attempt is not None
+
+
+def test_a_cap_that_is_passed_already_says_what_it_lacks_in_all(site: Site) -> None:
+    spec = JobSpec(max_cost_nanos=USD, currency="USD", options=(ResourceRequest(None, 1_000, 1 << 20),))
+    classes = [site.state.class_of_spec(spec, (), HOUR_US, settled) for settled in (0, USD, 3 * USD)]
+    assert [each.max_cost_nanos for each in classes] == [USD, -1, -2 * USD]
 
 
 def test_a_cap_is_not_lowered_below_what_is_committed(site: Site) -> None:

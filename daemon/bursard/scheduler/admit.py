@@ -45,7 +45,7 @@ class Rooms:
         self._staged = any(room.stages for room in budgets.values())
         self._capped = any(room.ceiling_nanos >= 0 for room in budgets.values())
         self._promised: dict[str, int] = {}
-        self._aside: dict[str, tuple[str, int]] = {}
+        self._aside: dict[str, Purse] = {}
         self._left: dict[str, int] = {}
 
     def room_nanos(self, budget: str) -> int:
@@ -83,21 +83,29 @@ class Rooms:
         if any(room.limit_nanos - room.settled_nanos < needed for room in rooms):
             return None
         names = [short] if self.budgets[short].array else known
-        return Purse(job_id, tuple((name, min(needed, max(self.room_nanos(name), 0))) for name in names))
+        aside = tuple((name, min(needed, max(self.room_nanos(name), 0))) for name in names)
+        return Purse(job_id, aside, needed)
 
     def set_aside(self, purse: Purse) -> None:
         """Spend room on it."""
         for budget, nanos in purse.aside:
-            self._aside[budget] = (purse.job_id, nanos)
+            self._aside[budget] = purse
             self.promise((budget,), nanos)
 
     def aside(self, budget: str) -> tuple[str, int]:
         """(the job that waits for more of it first, what is set aside for that), ("", 0) for nobody."""
-        return self._aside.get(budget, ("", 0))
+        purse = self._aside.get(budget)
+        return (purse.job_id, dict(purse.aside)[budget]) if purse is not None else ("", 0)
+
+    def short_ahead_nanos(self, budget: str) -> int:
+        """What that job still lacks of it, and takes first of whatever comes."""
+        purse = self._aside.get(budget)
+        return purse.needed_nanos - dict(purse.aside)[budget] if purse is not None else 0
 
     def aside_for(self, job_id: str) -> dict[str, int]:
         """By budget, what is set aside for one job."""
-        return {budget: nanos for budget, (whose, nanos) in self._aside.items() if whose == job_id}
+        mine = (purse for purse in self._aside.values() if purse.job_id == job_id)
+        return {budget: nanos for purse in mine for budget, nanos in purse.aside}
 
     def admit(self, job_class: JobClass, rate_nanos_per_hour: int, limit_us: int = 0) -> Admitted | Refusal:
         """May a gang of this class start at this rate?

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bursar.model import Reason, ReasonCode
 from bursar.money import AMOUNT_MAX
-from bursar_policies.decision import JobClass
+from bursar_policies.decision import BudgetRoom, JobClass
 from bursard.scheduler import stages, text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.pricing import SECOND_US, longest_hold_us
@@ -43,10 +43,10 @@ def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
 def _price_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     currency = rooms.currency
     cap = job_class.max_price_nanos_per_hour
-    rate = text.money(refusal.rate_nanos_per_hour, currency)
+    rate = text.at_least(refusal.rate_nanos_per_hour, currency)
     return Reason(
         refusal.code,
-        f"the cheapest place costs {rate}/h, your max_price is {text.money(cap, currency)}/h",
+        f"the cheapest place costs {rate}/h, your max_price is {text.at_most(cap, currency)}/h",
         f"raise max_price to {rate}/h, or ask for less",
         (("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)), ("max_price", str(cap))),
     )
@@ -56,7 +56,7 @@ def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     currency = rooms.currency
     return Reason(
         refusal.code,
-        f"its worst case is {text.money(refusal.needed_nanos, currency)} for"
+        f"its worst case is {text.at_least(refusal.needed_nanos, currency)} for"
         f" {text.duration(job_class.hold_us)}; the largest amount there is, is"
         f" {text.money(AMOUNT_MAX, currency)}",
         "set a shorter --time-limit, or mend the price of the nodes (bursar prices)",
@@ -69,16 +69,16 @@ def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
 
 def _own_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     currency = rooms.currency
-    left = max(job_class.max_cost_nanos, 0)
+    left = job_class.max_cost_nanos  # below 0 when more was spent than it is
     rate = text.money(refusal.rate_nanos_per_hour, currency)
     overhead = text.duration(job_class.hold_us - job_class.time_limit_us)
     return Reason(
         refusal.code,
-        f"max_cost has {text.money(left, currency)} left, which at {rate}/h does not pay for one "
+        f"max_cost has {text.at_most(max(left, 0), currency)} left, which at {rate}/h does not pay for one "
         f"second and the {overhead} of grace",
-        f"raise max_cost by at least {text.money(refusal.needed_nanos - left, currency)}",
+        f"raise max_cost by at least {text.at_least(refusal.needed_nanos - left, currency)}",
         (
-            ("max_cost_left", str(left)),
+            ("max_cost_left", str(max(left, 0))),
             ("needed", str(refusal.needed_nanos)),
             ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
         ),
@@ -108,9 +108,9 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     if ahead:
         facts = (*facts, ("ahead", ahead), ("set_aside", str(aside)))
     message = (
-        f"budget {room.name} has {text.money(left, cash)} left of {text.money(limit, cash)} "
+        f"budget {room.name} has {text.at_most(left, cash)} left of {text.money(limit, cash)} "
         f"({text.money(room.settled_nanos, cash)} settled, {text.money(held, cash)} held); this job "
-        f"needs {text.money(needed, cash)} for {text.duration(job_class.hold_us)} at most"
+        f"needs {text.at_least(needed, cash)} for {text.duration(job_class.hold_us)} at most"
         + (
             f"; of what is held {text.money(aside, cash)} is set aside for job {ahead}, which is ahead"
             if ahead
@@ -125,15 +125,15 @@ def _array_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     held = cap.held_nanos + rooms.promised_nanos(cap.name)
     left, cash, needed = rooms.room_nanos(cap.name), cap.currency, refusal.needed_nanos
     stopped = refusal.code is ReasonCode.BUDGET_EXHAUSTED
-    name = cap.array if cap.array == UNNUMBERED else f"array {cap.array}"
     message = (
-        f"{name} has {text.money(left, cash)} left of its max_cost"
+        f"{_array_name(cap)} has {text.at_most(left, cash)} left of its max_cost"
         f" {text.money(cap.limit_nanos, cash)} ({text.money(cap.settled_nanos, cash)} settled,"
-        f" {text.money(held, cash)} held); each task needs {text.money(needed, cash)} for"
+        f" {text.money(held, cash)} held); each task needs {text.at_least(needed, cash)} for"
         f" {text.duration(job_class.hold_us)} at most" + (", so no more of it can start" if stopped else "")
     )
     wait = "" if stopped else "wait until its running tasks give back what they do not use, or "
-    raised = f"raise it to {text.money(cap.limit_nanos + needed - left, cash)} or more"
+    enough = cap.limit_nanos + needed - left + rooms.short_ahead_nanos(cap.name)
+    raised = f"raise it to {text.at_least(enough, cash)} or more"
     if cap.array != UNNUMBERED:
         raised += f" (bursar update {cap.array} --max-cost MONEY)"
     facts = (
@@ -158,12 +158,30 @@ def _budget_remedy(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:
         overhead = job_class.hold_us - job_class.time_limit_us
         limit_us = longest_hold_us(refusal.rate_nanos_per_hour, least) - overhead
         if SECOND_US <= limit_us < job_class.time_limit_us:
-            left = text.money(least, cash)
+            left = text.at_most(least, cash)
             ways.append(f"set --time-limit {text.duration(limit_us)} or less to fit the {left} left")
     if refusal.code == ReasonCode.BUDGET_COMMITTED:
         ways.append("wait until running jobs give back what they do not use")
     elif room.renews_at:
         ways.append(f"wait until it renews at {text.instant(room.renews_at)}")
-    missing = refusal.needed_nanos - rooms.room_nanos(refusal.budget)
-    ways.append(f"raise the budget by {text.money(missing, cash)}")
+    ways.append(f"raise {_raises(job_class, refusal, rooms)}")
     return ", or ".join(ways)
+
+
+def _raises(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:
+    """By how much each limit that is too low must rise: one that waits for two is helped by both alone."""
+    found = []
+    for name in job_class.budgets:
+        room = rooms.budgets.get(name)
+        missing = refusal.needed_nanos - rooms.room_nanos(name) if room is not None else 0
+        if room is None or missing <= 0:
+            continue
+        missing += rooms.short_ahead_nanos(name)
+        called = f"max_cost of {_array_name(room)}" if room.array else f"budget {name}"
+        called = "the budget" if name == refusal.budget else called
+        found.append(f"{called} by {text.at_least(missing, room.currency)}")
+    return " and ".join(found)
+
+
+def _array_name(cap: BudgetRoom) -> str:
+    return cap.array if cap.array == UNNUMBERED else f"array {cap.array}"

@@ -16,7 +16,7 @@ from bursar_policies.decision import JobClass
 from bursard.ledger import held_nanos
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
-from bursard.scheduler.text import money
+from bursard.scheduler.text import at_least, money
 from bursard.state.budgets import limit_of
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
@@ -99,7 +99,7 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
         held = state.ledger.held(name, record.period_start)
         remedy = _cheaper(job_class, needed, reachable)
         raise BudgetExceeded(
-            f"budget {name} can never pay for this: the worst case is {money(needed, state.currency)}"
+            f"budget {name} can never pay for this: the worst case is {at_least(needed, state.currency)}"
             f" ({format_duration(job_class.time_limit_us)} limit), the budget is"
             f" {money(limit, state.currency)} with {money(settled, state.currency)} settled and"
             f" {money(held, state.currency)} held; {remedy}, set budget.max_cost, or raise the budget",
@@ -134,8 +134,8 @@ def _refuse_small_cap(state: Tables, spec: JobSpec, settled: int) -> None:
     spent = f" with {money(settled, cash)} of it settled" if settled else ""
     raise BudgetExceeded(
         f"budget.max_cost can never pay for a task of this array: the worst case of one is"
-        f" {money(needed, cash)} ({format_duration(job_class.time_limit_us)} limit), the cap on all is"
-        f" {money(spec.max_cost_nanos, cash)}{spent}; set it to {money(settled + needed, cash)} or more,"
+        f" {at_least(needed, cash)} ({format_duration(job_class.time_limit_us)} limit), the cap on all is"
+        f" {money(spec.max_cost_nanos, cash)}{spent}; set it to {at_least(settled + needed, cash)} or more,"
         f" {_cheaper(job_class, needed, left)}, or say `per: task` if it is meant for each",
         {
             "needed": format_nanos(needed),
@@ -159,8 +159,8 @@ def _refuse_useless_cap(state: Tables, spec: JobSpec) -> None:
     cash = state.currency
     raise BudgetExceeded(
         f"max_cost {money(spec.max_cost_nanos, cash)} can never pay for this: one second of it with its"
-        f" {format_duration(overhead_us)} of grace costs {money(needed, cash)} where it is cheapest; set it"
-        f" to {money(needed, cash)} or more, or ask for fewer resources",
+        f" {format_duration(overhead_us)} of grace costs {at_least(needed, cash)} where it is cheapest; set"
+        f" it to {at_least(needed, cash)} or more, or ask for fewer resources",
         {
             "needed": format_nanos(needed),
             "max_cost": format_nanos(spec.max_cost_nanos),
@@ -180,7 +180,7 @@ def refuse_cap_below(state: Tables, array: JobRecord, spec: JobSpec) -> None:
     raise BudgetExceeded(
         f"max_cost {money(spec.max_cost_nanos, cash)} of array {array.display} is below the"
         f" {money(settled, cash)} settled and {money(held, cash)} held by its running tasks; set"
-        f" {money(committed, cash)} or more, or cancel tasks first",
+        f" {at_least(committed, cash)} or more, or cancel tasks first",
         {"settled": format_nanos(settled), "held": format_nanos(held), "currency": cash},
     )
 

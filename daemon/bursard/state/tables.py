@@ -257,9 +257,9 @@ class Tables:
         A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
         pay for in full waits.
         """
-        # A cap that is spent must still be a cap: -1 says that nothing is left, 0 that there is none.
+        # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
-        cap = (left if left > 0 else -1) if spec.max_cost_nanos and not spec.caps_array else 0
+        cap = (left or -1) if spec.max_cost_nanos and not spec.caps_array else 0
         return JobClass(
             nodes=spec.nodes,
             options=spec.options,

@@ -10,7 +10,7 @@ import click
 from bursar.cli.common import changing, connected, listing, read_until
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
-from bursar.cli.terminal import clean, money_text, time_text
+from bursar.cli.terminal import clean, left_text, money_text, time_text
 from bursar.cli.texts import Pair, pairs_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest
@@ -27,7 +27,7 @@ BUDGET_COLUMNS = (
     Column("limit", right=True, drop=1),
     Column("settled", right=True, drop=2),
     Column("held", right=True, drop=3),
-    Column("available", right=True),
+    Column("available", right=True, left=True),
     Column("renews", "period_end", drop=4, title="period_end"),
 )
 
@@ -202,8 +202,9 @@ def _where(row: Row) -> str:
 
 
 def _stands(row: Row) -> str:
-    names = ("limit", "settled", "held", "available")
-    return ", ".join(f"{name} {money_text(row[name])}" for name in names)
+    names = ("limit", "settled", "held")
+    stands = [f"{name} {money_text(row[name])}" for name in names]
+    return ", ".join([*stands, f"available {left_text(row['available'])}"])
 
 
 def budget_text(budget: Row) -> str:
@@ -220,7 +221,7 @@ def budget_text(budget: Row) -> str:
         ("enforcement", f"{budget['enforcement']}, holds {budget['hold']}"),
         ("settled", money_text(budget["settled"])),
         ("held", money_text(budget["held"])),
-        ("available", money_text(budget["available"])),
+        ("available", left_text(budget["available"])),
         ("period", lasts if renews else "one-time, it never renews"),
         ("crossed", crossed),
         ("stages", "\n".join(f"{one['action']} since it passed {one['since']}" for one in budget["stages"])),

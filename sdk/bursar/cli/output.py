@@ -20,6 +20,7 @@ from bursar.cli.terminal import (
     STATE_STYLES,
     clean,
     is_terminal,
+    left_text,
     money_places,
     money_text,
     paint,
@@ -50,6 +51,7 @@ class Column(NamedTuple):
         value: what it means to programs, in that unit; None: what is at `path`.
         also: (title, path) of what its human form says beside the value.
         suffix: after each amount, `/h`. missing: the human form of no value.
+        left: of amounts, that they are what is left of something (`left_text`).
         mark: whether a row's value is an estimate: its human form begins with `~`.
         right, shrink, drop, least, wrap: as in `table.Head`.
     """
@@ -66,6 +68,7 @@ class Column(NamedTuple):
     suffix: str = ""
     missing: str = "-"
     mark: Callable[[Row], bool] | None = None
+    left: bool = False
     least: int = SHRINK_MIN
     wrap: bool = False
 
@@ -295,7 +298,7 @@ def _text(value: Any, column: Column, places: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_money(value):
-        return _amount(value, places) + column.suffix
+        return _amount(value, places, column.left) + column.suffix
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
@@ -305,11 +308,11 @@ def _text(value: Any, column: Column, places: int) -> str:
     return str(value)
 
 
-def _amount(value: dict[str, str], places: int) -> str:
+def _amount(value: dict[str, str], places: int, left: bool) -> str:
     """An amount with so many decimals; one that they would show as 0 is said to be less than they show."""
     least, size = Decimal(1).scaleb(-places), Decimal(value["amount"])
     if not size or abs(size) >= least:
-        return money_text(value, places=places)
+        return left_text(value, places=places) if left else money_text(value, places=places)
     return f"{'>-' if size < 0 else '<'}{least:f} {value['currency']}"
 
 

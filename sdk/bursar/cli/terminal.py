@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from typing import IO, Any, Final
 
 from bursar.clock import SECOND_US, format_duration, parse_instant
@@ -117,6 +117,13 @@ def money_text(view: dict[str, str] | None, *, unknown: str = "unknown", places:
         return unknown
     shown = money_places(view) if places is None else places
     return f"{Decimal(view['amount']):,.{shown}f} {view['currency']}"
+
+
+def left_text(view: dict[str, str], *, places: int | None = None) -> str:
+    """The same of what is left of something: rounded down, so that what is shown is there."""
+    shown = money_places(view) if places is None else places
+    left = Decimal(view["amount"]).quantize(Decimal(1).scaleb(-shown), ROUND_FLOOR)
+    return f"{left:,.{shown}f} {view['currency']}"
 
 
 def rate_text(view: dict[str, str] | None) -> str:

@@ -18,6 +18,7 @@ from bursar.cli.terminal import (
     age_text,
     clean,
     is_terminal,
+    left_text,
     money_text,
     paint,
     rate_text,
@@ -104,7 +105,7 @@ def plan_text(plan: Row, now: int) -> str:
     """The price table before a submit."""
     each = " each task" if plan["worst_case_cost_per_task"] else ""
     budgets = [
-        f"{clean(each['name'])}: {money_text(each['available_after'])} left of "
+        f"{clean(each['name'])}: {left_text(each['available_after'])} left of "
         f"{money_text(each['limit'])} ({each['enforcement']})"
         for each in plan["budgets"]
     ]
@@ -254,7 +255,7 @@ BUDGET_NOW = (
     Column("limit", right=True),
     Column("settled", right=True),
     Column("held", right=True),
-    Column("left", "available", right=True),
+    Column("left", "available", right=True, left=True),
     Column("renews", "renews_at", drop=1, title="renews_at"),
 )
 

@@ -17,7 +17,7 @@ from bursar.model import ShareRates
 from bursar.money import format_nanos, split_largest_remainder
 from bursard.events import Attribution, BudgetShift, ChargesCorrected, Corrected
 from bursard.ledger import Parts, amended
-from bursard.scheduler.text import money
+from bursard.scheduler.text import at_least, at_most
 from bursard.state.core import State
 from bursard.state.decide.why import read_needed_reason
 
@@ -181,8 +181,8 @@ def check_room(state: State, shifts: Sequence[BudgetShift], what: str) -> None:
         room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
         if nanos > max(room, 0):
             raise BudgetExceeded(
-                f"budget {name} has no room for {what}: {money(nanos, state.currency)} more are to be settled"
-                f" in it, {money(max(room, 0), state.currency)} are free; raise its limit first",
+                f"budget {name} has no room for {what}: {at_least(nanos, state.currency)} more are to be"
+                f" settled in it, {at_most(max(room, 0), state.currency)} are free; raise its limit first",
                 {
                     "budget": name,
                     "needed": format_nanos(nanos),

@@ -12,7 +12,7 @@ from typing import Final
 from bursar.errors import BudgetExceeded, InvalidRequest, KeyConflict, NotFound
 from bursar.money import AMOUNT_MAX, format_nanos
 from bursard.events import BudgetGranted, BudgetTransferred
-from bursard.scheduler.text import money
+from bursard.scheduler.text import at_least, at_most, money
 from bursard.state.budgets import BudgetRecord, limit_of
 from bursard.state.core import State
 from bursard.state.decide.why import read_needed_reason
@@ -43,9 +43,9 @@ def grant(state: State, name: str, nanos: int, by: str, reason: str, key: str = 
         granted = sum(one.nanos for one in postings if one.kind == "grant")
         if -nanos > granted:
             raise InvalidRequest(
-                f"budget {name} was granted {money(granted, state.currency)} in this period, so"
-                f" {money(-nanos, state.currency)} cannot be taken back; change the limit of its document, or"
-                " transfer it to another budget",
+                f"budget {name} was granted {at_most(granted, state.currency)} in this period, so"
+                f" {at_least(-nanos, state.currency)} cannot be taken back; change the limit of its document,"
+                " or transfer it to another budget",
                 {"budget": name, "granted": format_nanos(granted)},
             )
         _check_left(state, record, -nanos, "taken back")
@@ -125,8 +125,8 @@ def _check_left(state: State, record: BudgetRecord, nanos: int, what: str) -> No
     cash = state.currency
     committed = f", {money(settled, cash)} settled and {money(held, cash)} held" if record.hard else ""
     raise BudgetExceeded(
-        f"budget {record.name}: {money(nanos, cash)} cannot be {what}, {money(max(free, 0), cash)} are free:"
-        f" its limit is {money(limit, cash)}{committed}",
+        f"budget {record.name}: {at_least(nanos, cash)} cannot be {what}, {at_most(max(free, 0), cash)} are"
+        f" free: its limit is {money(limit, cash)}{committed}",
         {
             "budget": record.name,
             "needed": format_nanos(nanos),

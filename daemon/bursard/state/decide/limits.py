@@ -13,7 +13,7 @@ from bursar.model import JobSpec
 from bursar.money import cumulative, format_nanos
 from bursard.events import Event, LimitChanged, LimitRefused, LimitTaken
 from bursard.scheduler.pricing import capped_time_limit_us
-from bursard.scheduler.text import money
+from bursard.scheduler.text import at_least, at_most, money
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord, JobRecord
 from bursard.state.tables import HOLD_MARGIN_US
@@ -67,7 +67,7 @@ def _paid_for(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpe
         least = job.settled_nanos - attempt.settled_nanos + _worst(attempt, SECOND_US)
         raise WrongState(
             f"max_cost {money(spec.max_cost_nanos, state.currency)} does not pay for job {job.display}, which"
-            f" costs {money(least, state.currency)} at least; give it more, or end it:"
+            f" costs {at_least(least, state.currency)} at least; give it more, or end it:"
             f" `bursar cancel {job.display}`",
             {"max_cost": format_nanos(spec.max_cost_nanos), "needed": format_nanos(least)},
         )
@@ -100,7 +100,7 @@ def _refuse_without_room(
         if more > room:
             raise BudgetExceeded(
                 f"{name} has no room for a time limit of {format_duration(limit_us)} for job {job.display}:"
-                f" it may cost {money(more, cash)} more, {money(max(room, 0), cash)} are free; ask for a"
+                f" it may cost {at_least(more, cash)} more, {at_most(max(room, 0), cash)} are free; ask for a"
                 " shorter limit, or raise the budget",
                 {
                     "budget": name.removeprefix("budget ").removesuffix(" as approved"),

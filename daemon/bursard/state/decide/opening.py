@@ -9,23 +9,20 @@ Why     `budget ls` and `cost` must say the same of a scope and a period, whenev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 
 from bursar.clock import Instant
 from bursar.errors import BudgetExceeded
-from bursar.money import NANOS, format_nanos
+from bursar.money import format_nanos
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec, Document, Scope
 from bursard.events import BudgetOpened, Event, OpeningHold
-from bursard.scheduler.text import money
+from bursard.scheduler.text import at_least, money
 from bursard.state.budgets import same_money, same_periods
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord
 from bursard.state.tables import still_to_cost, worst_case
-
-CENT_NANOS: Final = NANOS // 100
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -137,13 +134,12 @@ def _check_limit(
     if spec.limit.nanos >= needed:
         return
     currency = state.currency
-    least = -(-needed // CENT_NANOS) * CENT_NANOS  # up, so that what is advised is enough
     what = f" with {money(given, currency)} granted or transferred" if given > 0 else ""
     what = f" less the {money(-given, currency)} transferred away" if given < 0 else what
     below = f"the {money(settled, currency)} settled and {money(held, currency)} held in this period"
     raise BudgetExceeded(
         f"{document.source}:{document.line}: {document.kind} {document.name}: a limit of"
         f" {money(spec.limit.nanos, currency)}{what} is below {below if hard else 'nothing'}; set"
-        f" {money(least, currency)} or more{', or cancel jobs first' if hard else ''}",
+        f" {at_least(needed, currency)} or more{', or cancel jobs first' if hard else ''}",
         {"settled": format_nanos(settled), "held": format_nanos(held), "given": format_nanos(given)},
     )
