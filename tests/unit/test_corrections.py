@@ -77,7 +77,12 @@ def sound(daemon: Daemon) -> None:
         assert problems_of(picture, Limits()) == []
     again = restore(daemon.store, Limits())
     assert again.ledger.image() == daemon.engine.state.ledger.image()
-    assert (again.corrected, again.adjusted) == (daemon.engine.state.corrected, daemon.engine.state.adjusted)
+    state = daemon.engine.state
+    assert (again.corrected, again.shifted, again.adjusted) == (
+        state.corrected,
+        state.shifted,
+        state.adjusted,
+    )
 
 
 def test_a_charge_is_reversed_and_posted_anew_and_the_node_cost_what_it_cost() -> None:

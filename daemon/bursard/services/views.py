@@ -30,6 +30,7 @@ from bursard.services.ends import end_view, may_quote
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
+from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
@@ -316,9 +317,10 @@ def _unmetered(attempt: AttemptRecord, now: int) -> int:
 
 
 def _settled_in(state: State, job: JobRecord, budget: str) -> int:
-    """What a job's attempts have cost that held money of a budget, and what that was corrected by since."""
-    paid = (one.settled_nanos for one in job.attempts if any(hold.budget == budget for hold in one.holds))
-    return sum(paid) + state.corrected.get(job.id, 0)
+    """What a budget counted of a job, or of an array's tasks, and what it was corrected by since."""
+    tasks = tasks_of(state, job) if job.array is not None else ()
+    live = sum(counted_nanos(task, budget) for task in tasks if not task.state.terminal)
+    return counted_nanos(job, budget) + live + state.shifted_in(job.id, budget)
 
 
 def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> None:
@@ -334,17 +336,19 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
         )
     settled_nanos = exact(wire, "settled_nanos")
     put_amounts(wire, accrued_nanos=exact(wire, "accrued_nanos") + settled_nanos)
-    # What it could cost at most stays beside what it did: of an ended job, that of its newest attempt.
+    # What it could cost at most stays beside what it did, and no correction changes it: of an ended job,
+    # that of its newest attempt.
     wire.estimate_expected_nanos = -1  # `bursard.services.history` knows, where past runs tell
     placed = live or (job.attempts[-1] if job.state.terminal and job.attempts else None)
     left_nanos = None if placed is None and job.state.terminal else _left(state, job, placed)
-    most = -1 if left_nanos is None else _within_cap(job, settled_nanos + left_nanos, settled_nanos)
+    charged_nanos = settled_nanos - state.corrected.get(job.id, 0)
+    most = -1 if left_nanos is None else _within_cap(job, charged_nanos + left_nanos, settled_nanos)
     put_amounts(wire, estimate_max_nanos=most)
     for name in job.budgets[: _BUDGETS_SHOWN[form]]:
         put_amounts(
             wire.budgets.add(budget=name),
             held_nanos=held.get(name, 0),
-            settled_nanos=_settled_in(state, job, name) if job.array is None else settled_nanos,
+            settled_nanos=_settled_in(state, job, name),
         )
     for one in job.attempts:
         for member in one.members:

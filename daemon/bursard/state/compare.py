@@ -46,8 +46,8 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
-    """Dated prices, what ended members held, rates of open hours, of which limit a threshold was and what
-    projects cost came into images later: without them the newest holds.
+    """Dated prices, what ended members held, rates of open hours, of which limit a threshold was, what
+    projects cost and what budgets counted of a job came into images later: without them the newest holds.
     """
     for form in forms:
         if "announced" not in written:
@@ -55,6 +55,12 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
         if not written.get("costs_whole"):
             form.pop("costs", None)
             form.pop("costs_whole", None)
+        if not written.get("counted_whole"):
+            for name in ("shifted", "counted_whole"):
+                form.pop(name, None)
+            for job in form["jobs"].values():
+                job.pop("counted_from", None)
+                job.pop("uncounted", None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
                 known.pop("prices", None)

@@ -26,7 +26,7 @@ from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
-from bursard.state.tables import ArrayMoney, Doom, Limits, NodeToken, still_to_cost
+from bursard.state.tables import EVERY_BUDGET, ArrayMoney, Doom, Limits, NodeToken, still_to_cost
 from bursard.state.typical import TypicalImage, TypicalRequests
 
 FORMAT = 2
@@ -89,6 +89,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     doomed: dict[str, Doom] = {}
     machines: list[MachineRecord] = []
     corrected: dict[str, int] = {}
+    shifted: dict[str, dict[str, int]] = {}
+    counted_whole: bool = False
     adjusted: int = 0
     closed: list[ClosedPeriod] = []
     announced: list[tuple[str, str, list[Announced]]] = []
@@ -150,6 +152,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         doomed=state.doomed,
         machines=list(state.machines.values()),
         corrected=state.corrected,
+        shifted=state.shifted,
+        counted_whole=state.counted_whole,
         adjusted=state.adjusted,
         costs=state.costs.image(),
         costs_whole=state.costs.whole,
@@ -179,6 +183,10 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     state.corrected, state.adjusted = dict(image.corrected), image.adjusted
+    state.counted_whole = image.counted_whole
+    state.shifted = {job_id: dict(budgets) for job_id, budgets in image.shifted.items()}
+    if not image.counted_whole and not image.shifted:
+        state.shifted = {job_id: {EVERY_BUDGET: nanos} for job_id, nanos in image.corrected.items()}
     state.costs = ProjectCosts.from_image(image.costs, image.costs_whole)
     for period in image.closed:
         state.closed.add(period)

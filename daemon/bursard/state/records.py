@@ -142,6 +142,9 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         retries: attempts that used up `retry.max`.
         free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
         has_slot: an array task that has taken one of the parallel slots of its array.
+        counted_from: by budget whose account was opened after it had begun, where the account's period begins
+            and the instant from which on it counts what was spent.
+        uncounted: of an array, by budget, what of its ended tasks the budget did not count.
     """
 
     id: str
@@ -171,6 +174,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     parent_id: str = ""
     array_index: int = -1
     has_slot: bool = False
+    counted_from: dict[str, tuple[int, int]] = {}
+    uncounted: dict[str, int] = {}
     array: ArrayRecord | None = None
 
     @property

@@ -39,6 +39,8 @@ HOLD_MARGIN_US = 5_000_000
 DEFAULT_GRACE_US = 5_000_000
 """Between TERM and KILL when the job asks for nothing else."""
 
+EVERY_BUDGET: Final = ""
+"""In `Tables.shifted`: all of a job's budgets, since an image of before did not tell them apart."""
 STARTED: Final = "started"
 """What a job waits for of another: its start alone, or `ENDED`."""
 ENDED: Final = "ended"
@@ -197,6 +199,10 @@ class Tables:
         self.ledger = Ledger()
         self.corrected: dict[str, int] = {}
         """By job and task, what corrections made it cost more, or less: its row says what it did before."""
+        self.shifted: dict[str, dict[str, int]] = {}
+        """Of the same, what each budget followed by."""
+        self.counted_whole = True
+        """`shifted`, and what jobs say of it, is all there is: not of an image of before they were kept."""
         self.adjusted = 0
         """How often posted charges were corrected: what was read of them before is out of date."""
         self.closed = ClosedPeriods()
@@ -274,6 +280,11 @@ class Tables:
             avoid_nodes=avoid,
             gates=gates,
         )
+
+    def shifted_in(self, job_id: str, budget: str) -> int:
+        """By how much corrections changed what a budget counted of a job or task."""
+        shifted = self.shifted.get(job_id, {})
+        return shifted.get(budget, 0) + shifted.get(EVERY_BUDGET, 0)
 
     def outdated(self, job: JobRecord) -> bool:
         """Have budgets changed for it, and nobody has looked at it since?"""

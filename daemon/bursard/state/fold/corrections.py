@@ -15,4 +15,7 @@ def charges_corrected(state: Tables, event: ChargesCorrected, at: int, applied: 
     more = sum(one.more_nanos for one in event.charges)
     for job_id in {event.job_id, event.job_id.partition(".")[0]}:
         state.corrected[job_id] = state.corrected.get(job_id, 0) + more
+        shifted = state.shifted.setdefault(job_id, {})
+        for shift in event.budgets:
+            shifted[shift.budget] = shifted.get(shift.budget, 0) + shift.nanos
     state.adjusted += 1

@@ -16,6 +16,7 @@ from bursard.events import (
     TasksEnded,
 )
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
+from bursard.state.counted import counted_nanos
 from bursard.state.fold import machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
@@ -342,6 +343,9 @@ def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) ->
     array = parent.array
     assert array is not None
     parent.settled_nanos += task.settled_nanos
+    for name in parent.budgets:
+        if missing := task.settled_nanos - counted_nanos(task, name):
+            parent.uncounted = {**parent.uncounted, name: parent.uncounted.get(name, 0) + missing}
     parent.unpriced |= task.unpriced
     parent.simulated |= task.simulated
     array.open_slots += task.has_slot

@@ -24,7 +24,7 @@ from bursard.events import (
     RestCarried,
     ThresholdCrossed,
 )
-from bursard.state.budgets import APPROVAL
+from bursard.state.budgets import APPROVAL, BudgetRecord
 from bursard.state.given import CARRY_OVER, Approval, Posting
 from bursard.state.tables import Applied, Tables
 
@@ -150,11 +150,23 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
     record = state.budgets.records.get(event.budget)
     if record is not None:  # else it was opened by a version that could read its document
         record.opened = True
+        _count_past(state, record, event)
     applied.transactions += state.ledger.open(
         event.budget, event.period_start, event.settled_nanos, event.since, event.holds
     )
     holds = {one.attempt_id: Hold(event.budget, event.period_start, one.whole_nanos) for one in event.holds}
     _share(state, event.budget, holds)
+
+
+def _count_past(state: Tables, record: BudgetRecord, event: BudgetOpened) -> None:
+    """What jobs of its scope have cost before is in the account, from the instant on that it counts from."""
+    scope = record.spec.scope
+    for job in state.jobs.values():
+        spec = job.spec
+        if job.attempts and scope.covers(
+            spec.project, job.user, spec.experiment, spec.model, dict(spec.labels)
+        ):
+            job.counted_from = {**job.counted_from, event.budget: (event.period_start, event.since)}
 
 
 def budget_closed(state: Tables, event: BudgetClosed, at: int, applied: Applied) -> None:
