@@ -122,8 +122,8 @@ def unapproved(room: BudgetRoom, needed_nanos: int, promised_nanos: int) -> Reas
     )
     return Reason(
         ReasonCode.APPROVAL_REQUIRED,
-        f"of what is approved of budget {room.name} {text.money(max(left, 0), cash)} is left, and this job"
-        f" needs {text.money(needed_nanos, cash)} at most",
+        f"of what is approved of budget {room.name} {text.at_most(max(left, 0), cash)} is left, and this job"
+        f" needs {text.at_least(needed_nanos, cash)} at most",
         f"ask a project-admin or an operator to approve more (bursar budget approve {room.name} --amount"
         " AMOUNT --reason TEXT), or set a shorter --time-limit",
         facts,
