@@ -9,7 +9,6 @@ Why     every key has a default, bounds and a sentence for what is wrong, more t
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections import Counter
@@ -25,13 +24,11 @@ from bursar.errors import BursarError
 from bursar.jobfile import Caller, parse_job, parse_script
 from bursar.jobfile.convert import convert
 from bursar.jobfile.options import OPTIONS
-from bursar.schemas import job_schema, policy_schema
 from bursar.steps import srun
 from bursar.steps.request import Refused
 from bursar_policies.document import parse_documents
 
 GOLDEN = Path(__file__).parents[1] / "golden/variations.txt"
-SCHEMAS = GOLDEN.with_name("schemas.json")
 VALUES = ("", "-1", "0", "1.5", "101", "x y", "{a: 1}", "2 USD", "50%")
 
 JOB = """\
@@ -538,10 +535,3 @@ def test_each_variation_of_a_file_becomes_what_it_became(name: str, monkeypatch:
 
 def kept() -> str:
     return GOLDEN.read_text() if GOLDEN.exists() else ""
-
-
-def test_editors_are_given_the_schemas_that_they_were_given() -> None:
-    found = json.dumps({"job": job_schema(), "policy": policy_schema()}, indent=1) + "\n"
-    if os.environ.get("BURSAR_GOLDEN") == "write":
-        SCHEMAS.write_text(found)
-    assert found == SCHEMAS.read_text(), "see the head of this file"
