@@ -155,7 +155,8 @@ class Covering:
         found = set(seen.get(mutation.line, ())) - {""}
         if not found:
             found = set().union(*(seen.get(line, set()) for line in range(first, last + 1))) - {""}
-        if not found and not mutation.scope:
+        # A function that importing calls, such as one that makes decorators, is nobody's either.
+        if not found and (not mutation.scope or "" in seen.get(mutation.line, ())):
             found = set().union(*seen.values()) - {""} or self._of_the_room(file)
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 

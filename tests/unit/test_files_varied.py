@@ -463,7 +463,7 @@ def variations(text: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
         yield f"without {line.strip()}", "".join(lines[:number] + lines[number + 1 :])
-        match = re.fullmatch(r"([ -]*\w+: )(\S.*\n)", line)
+        match = re.fullmatch(r"([ -]*(?!kind:)\w+: )(\S.*\n)", line)
         for value in values if match else ():
             assert match is not None
             changed = f"{match[1]}{value}\n"
