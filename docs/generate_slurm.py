@@ -52,8 +52,16 @@ set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each wai
 A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are
 enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
-`bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2. `scontrol` knows `show
-hostnames`, `show job` (of the running job), `requeue`, `hold`, `release`.
+`bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2.
+
+`squeue`, `sacct` and `sinfo` have Slurm's columns, filters and names of states (`TIMEOUT`, `OUT_OF_MEMORY`,
+`NODE_FAIL`, `PREEMPTED` for ends of these causes), also with `--Format` and `--sort`; a column, a state or an
+option that they do not have is refused by name. A partition is what `--partition` of the job said, else that
+of its node: the label `partition`, or the pool. One that names none and waits is in `any`, and `-p` lets it
+through. `sinfo` has a line for each value that it prints. `scontrol` knows `show hostnames`, `show job`,
+`show node`, `show partition`, `update` (time limit, name, comment, account, number of nodes), `requeue`,
+`hold`, `release`. A number of which there is no job is Slurm's own error of `squeue` and `scontrol`, exit
+code 1.
 
 ## Names of partitions, QOS and accounts
 

@@ -11,6 +11,7 @@ from bursar.jobfile import variables
 from bursar.jobfile.variables import ALWAYS, ARRAYS, GPUS
 from bursar.model import DeviceShare, JobSpec, MemberAllocation
 from bursar.model.job import ArraySpec
+from bursar.model.node import NodeFacts
 from bursar.resources import GpuRequest, ResourceRequest
 from bursard.fleet.environment import job_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
@@ -27,11 +28,19 @@ def environment(
     number: int = 1,
     env: tuple[tuple[str, str], ...] = (),
     devices: tuple[DeviceShare, ...] = (),
+    labels: tuple[tuple[str, str], ...] = (),
     **spec: Any,
 ) -> dict[str, str]:
     facts = {
         f"node_{n}": SimpleNamespace(
-            facts=SimpleNamespace(address=f"10.0.0.{n}", name=f"gpu-0{n + 8}", pool="rack-a")
+            facts=NodeFacts(
+                address=f"10.0.0.{n}",
+                name=f"gpu-0{n + 8}",
+                pool="rack-a",
+                cpu_milli=1,
+                memory_bytes=1,
+                labels=labels,
+            )
         )
         for n in range(nodes)
     }
@@ -100,6 +109,15 @@ def test_a_script_with_sbatch_lines_finds_slurms_names() -> None:
         "SLURM_MEM_PER_NODE": "3072",
         "SLURM_TMPDIR": "@scratch",
     }
+
+
+def test_a_job_is_in_the_partition_that_it_named_or_that_its_node_is_in() -> None:
+    for env, labels, there in (
+        ((), (), "rack-a"),
+        ((), (("partition", "gpu"),), "gpu"),
+        ((("SLURM_JOB_PARTITION", "old"),), (("partition", "gpu"),), "old"),
+    ):
+        assert environment(SBATCH, env=env, labels=labels)["SLURM_JOB_PARTITION"] == there
 
 
 def test_the_table_says_what_is_set() -> None:

@@ -12,9 +12,9 @@ from bursar.jobfile import Caller, Notice, RunFlags, parse_job, parse_script
 from bursar.jobfile.options import HONOURED, OPTIONS, REFUSED, find
 from bursar.jobfile.site import Asks, Site, SiteNode
 from bursar.jobfile.slurm import asks_of_site
-from bursar.jobfile.slurm_times import parse_begin
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
+from bursar.steps.times import parse_begin
 
 CET = timezone(timedelta(hours=1))
 NOW = datetime(2026, 11, 27, 14, 30, 15, tzinfo=CET)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,265 +14,10 @@ import pytest
 
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
-from bursar.steps import install, listing, names, queue, scontrol, shims, tables
+from bursar.steps import install, listing, names, queue, scontrol, shims
 from bursar.steps.hosts import compress_hosts, counts_by_node, expand_hosts
 from bursar.steps.patterns import empty, file_name, of_a_task, task_environment
 from bursar.v1 import jobs_pb2, types_pb2
-
-RUNNING = {
-    "number": 12, "name": "train", "user": "ann", "project": "nlp", "state": "RUNNING", "nodes": 2,
-    "attempts": [
-        {
-            "nodes": [{"node": "old"}], "started_at": "2026-11-27T10:00:00Z", "elapsed_s": 60,
-            "time_limit_s": 60,
-        },
-        {
-            "nodes": [{"node": "n1"}, {"node": "n2"}], "started_at": "2026-11-27T12:00:00Z",
-            "elapsed_s": 3601.9, "time_limit_s": 90_061,
-        },
-    ],
-    "elapsed_s": 3661.9, "started_at": "2026-11-27T10:00:00Z", "finished_at": None, "time_limit_s": 90_061,
-    "submitted_at": "2026-11-27T09:00:00Z", "priority": 50, "reason": {"code": ""}, "exit_code": None,
-    "resources": {"cpus": 4, "gpus": 2, "memory_bytes": 4_000_000}, "max_rss_bytes": 5_000_000,
-    "workdir": "/w", "comment": "note",
-}  # fmt: skip
-WAITING = {
-    **RUNNING, "number": 13, "name": "a-long-name", "state": "PENDING", "attempts": [],
-    "started_at": None, "finished_at": None, "elapsed_s": None, "time_limit_s": None, "nodes": 1,
-    "reason": {"code": "budget"}, "max_rss_bytes": None, "resources": {"cpus": 0.5}, "workdir": None,
-    "comment": None,
-}  # fmt: skip
-ENDED = {**RUNNING, "number": 14, "state": "FAILED", "exit_code": 3, "finished_at": "2026-11-29T10:00:05Z"}
-
-
-class Asked:
-    """Answers for `bursar`, and the words of each question."""
-
-    def __init__(self, **answers: Any) -> None:
-        self.answers = answers
-        self.words: list[tuple[str, ...]] = []
-
-    def __call__(self, *words: str) -> Any:
-        self.words.append(words)
-        return self.answers[words[0]]
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    made = Asked(
-        ls=[RUNNING, WAITING],
-        show=ENDED,
-        nodes=[
-            {"name": "n1", "pool": "a", "state": "up", "jobs": 1},
-            {"name": "n2", "pool": "a", "state": "up", "jobs": 0},
-            {"name": "n3", "pool": "a", "state": "up", "jobs": 0},
-            {"name": "m1", "pool": "b", "state": "silent", "jobs": 1},
-            {"name": "m2", "pool": "b", "state": "draining", "jobs": 1},
-            {"name": "m3", "pool": "b", "state": "drained"},
-            {"name": "m4", "pool": "b", "state": "cordoned"},
-        ],
-    )
-    monkeypatch.setattr(listing, "ask", made)
-    monkeypatch.delenv("SQUEUE_FORMAT", raising=False)
-    monkeypatch.setenv("USER", "ann")
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    return made
-
-
-Printed = Callable[..., str]
-
-
-@pytest.fixture
-def printed(asked: Asked, capsys: pytest.CaptureFixture[str]) -> Printed:
-    def run(*words: str, code: int = 0) -> str:
-        assert queue.main(words[0], words[1:]) == code
-        said = capsys.readouterr()
-        return said.err if code else said.out
-
-    return run
-
-
-def test_squeue_prints_the_columns_of_slurm(printed: Printed, asked: Asked) -> None:
-    assert printed("squeue") == (
-        "             JOBID PARTITION     NAME     USER ST       TIME  NODES NODELIST(REASON)\n"
-        "                12    bursar    train      ann  R    1:01:01      2 n[1-2]\n"
-        "                13    bursar a-long-n      ann PD       0:00      1 (budget)\n"
-    )
-    assert asked.words == [("ls", "--state", "pending,starting,running,stopping")]
-
-
-def test_each_column_of_squeue_is_its_own(printed: Printed) -> None:
-    form = "%i|%A|%P|%j|%u|%a|%t|%T|%M|%l|%D|%R|%N|%r|%V|%S|%Q"
-    head, running, waiting = printed("squeue", "-o", form).splitlines()
-    assert head == (
-        "JOBID|JOBID|PARTITION|NAME|USER|ACCOUNT|ST|STATE|TIME|TIME_LIMIT|NODES|NODELIST(REASON)|NODELIST|REASON"
-        "|SUBMIT_TIME|START_TIME|PRIORITY"
-    )
-    assert running == (
-        "12|12|bursar|train|ann|nlp|R|RUNNING|1:01:01|1-01:01:01|2|n[1-2]|n[1-2]|None|2026-11-27T09:00:00"
-        "|2026-11-27T10:00:00|50"
-    )
-    assert waiting == (
-        "13|13|bursar|a-long-name|ann|nlp|PD|PENDING|0:00|0:00|1|(budget)||budget|2026-11-27T09:00:00|N/A|50"
-    )
-
-
-def test_squeue_fills_its_widths_and_leaves_out_its_head(
-    printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert printed("squeue", "-h", "--format=%.4i %6j<%3u>") == "  12 train <ann>\n  13 a-long<ann>\n"
-    monkeypatch.setenv("SQUEUE_FORMAT", "%i")
-    assert printed("squeue", "--noheader") == "12\n13\n"
-
-
-def test_squeue_tells_what_is_left_and_what_is_held(printed: Printed, asked: Asked) -> None:
-    ended = {**RUNNING, "reason": None, "finished_at": "2026-11-27T14:00:00Z", "time_limit_s": 4000}
-    asked.answers["ls"] = [{**RUNNING, "reason": None}, ended, {**WAITING, "reason": None}]
-    assert printed("squeue", "-h", "-o", "%e|%C|%m|%b|%k|%Z|%r|%F|%K").splitlines() == [
-        "2026-11-28T13:01:01|8|3M|gres/gpu:2|note|/w|None|12|N/A",
-        "2026-11-27T14:00:00|8|3M|gres/gpu:2|note|/w|None|12|N/A",
-        "N/A|0|0M|N/A|(null)|(null)|None|13|N/A",
-    ]
-    assert printed("squeue", "-h", "-o", "%L").splitlines() == ["1-00:01:00", "1-00:01:00", "UNLIMITED"]
-    assert printed("squeue", "-h", "-o", "%R").splitlines()[2] == "(None)"
-    asked.answers["ls"] = [{**RUNNING, "state": "PENDING"}, {**RUNNING, "attempts": [], "state": "STARTING"}]
-    assert printed("squeue", "-h", "-o", "%e|%L|%M").splitlines() == ["N/A|1-01:01:01|1:01:01"] * 2
-
-
-def test_squeue_has_the_long_names_of_its_columns(printed: Printed, asked: Asked) -> None:
-    assert printed("squeue", "-O", "JobID:6,name,State:.9").splitlines() == [
-        "JOBID NAME                    STATE",
-        "12    train                 RUNNING",
-        "13    a-long-name           PENDING",
-    ]
-
-
-def test_squeue_shows_each_task_of_an_array_where_it_is_asked_to(
-    printed: Printed, asked: Asked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = ((3, "RUNNING"), (4, "FAILED"))
-    tasks = [{**RUNNING, "id": f"job_a.{index}", "state": state} for index, state in states]
-    calls = iter(([{**RUNNING, "array": {"size": 2}}, WAITING], tasks))
-
-    def answer(*words: str) -> Any:
-        asked.words.append(words)
-        return next(calls)
-
-    monkeypatch.setattr(listing, "ask", answer)
-    assert printed("squeue", "-r", "-h", "-o", "%i %F %K").splitlines() == ["12_3 12 3", "13 13 N/A"]
-    assert asked.words[1] == ("ls", "--tasks", "12")
-
-
-def test_squeue_asks_for_the_jobs_it_is_asked_for(printed: Printed, asked: Asked) -> None:
-    assert printed("squeue", "-h", "-o%i", "-j", "14") == ""
-    printed("squeue", "--jobs=12_3,4000049")
-    printed("squeue", "--me", "-t", "PD,running,CG", "-n", "x", "-A", "p", "-u", "bob")
-    printed("squeue", "-a", "-tCONFIGURING", "--acc=q")
-    assert asked.words == [
-        ("show", "14"), ("show", "12[3]"), ("show", "1[12]"),
-        ("ls", "--state", "pending,running,stopping", "--user", "ann", "--user", "bob", "--name", "x",
-         "--project", "p"),
-        ("ls", "--state", "starting", "--project", "q"),
-    ]  # fmt: skip
-
-
-def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Asked) -> None:
-    assert printed("sacct") == (
-        "     JobID    JobName  Partition    Account  AllocCPUS      State   ExitCode \n"
-        "---------- ---------- ---------- ---------- ---------- ---------- ---------- \n"
-        "        12      train     bursar        nlp          8    RUNNING        0:0 \n"
-        "        13 a-long-nam     bursar        nlp          0    PENDING        0:0 \n"
-    )
-    assert asked.words == [("ls", "--state", "all")]
-    assert printed("sacct", "-n", "-j14", "-o", "JobID%20,exitcode") == "        14        3:0 \n"
-
-
-def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
-    fields = ",".join(tables.PAST)
-    assert printed("sacct", "-P", "-n", "--format", fields).splitlines() == [
-        "12|12|train|ann|nlp|bursar|RUNNING|0:0|01:01:01|3661|2026-11-27T09:00:00|2026-11-27T10:00:00"
-        "|N/A|2|n[1-2]|8|8|3M|1-01:01:01|/w|note|4882K",
-        "13|13|a-long-name|ann|nlp|bursar|PENDING|0:0|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1||0|0|0M"
-        "|00:00:00|||",
-    ]
-    asked.answers["ls"] = [
-        {**ENDED, "exit_code": None, "elapsed_s": 172_805.2},
-        {**ENDED, "exit_code": 0, "state": "SUCCEEDED", "elapsed_s": 172_805},
-        {**RUNNING, "state": "STARTING", "elapsed_s": None},
-    ]
-    assert printed("sacct", "-p", "-o", "State,ExitCode,Elapsed") == (
-        "State|ExitCode|Elapsed|\nFAILED|1:0|2-00:00:05|\nCOMPLETED|0:0|2-00:00:05|\nCONFIGURING|0:0|00:00:00|\n"
-    )
-    assert printed("sacct", "-P", "--delimiter", ",", "-o", "State,JobID").splitlines()[:2] == [
-        "State,JobID", "FAILED,14",
-    ]  # fmt: skip
-
-
-def test_sinfo_groups_nodes_by_pool_and_state(printed: Printed) -> None:
-    assert printed("sinfo") == (
-        "PARTITION AVAIL  TIMELIMIT  NODES  STATE NODELIST\n"
-        "a            up   infinite      1  alloc n1\n"
-        "a            up   infinite      2   idle n[2-3]\n"
-        "b            up   infinite      1   down m1\n"
-        "b            up   infinite      3  drain m[2-4]\n"
-    )
-    assert printed("sinfo", "-hs", "-p", "a").splitlines() == [
-        "a            up   infinite      1  alloc n1",
-        "a            up   infinite      2   idle n[2-3]",
-    ]
-
-
-def test_sinfo_lists_node_by_node_in_the_columns_it_is_asked_for(printed: Printed, asked: Asked) -> None:
-    whole = {"pool": "a", "state": "up", "cpus": 8, "memory_bytes": 2**36, "gpu_types": ["A100"], "gpus": 4}
-    plain = {**whole, "cpus": 4, "gpus": 0, "gpu_types": [], "gpus_free": 0}
-    asked.answers["nodes"] = [
-        {**whole, "name": "n1", "jobs": 1, "cpus_free": 2, "gpus_free": 1},
-        {**whole, "name": "n2", "jobs": 1, "cpus_free": 2, "gpus_free": 0},
-        {**plain, "name": "n3", "jobs": 0, "cpus_free": 4},
-        {**whole, "name": "n4", "state": "drained", "cpus_free": 8, "gpus_free": 4},
-    ]
-    assert printed("sinfo", "-N").splitlines() == [
-        "NODELIST    NODES PARTITION STATE",
-        "n1              1         a   mix",
-        "n2              1         a alloc",
-        "n3              1         a  idle",
-        "n4              1         a drain",
-    ]
-    assert printed("sinfo", "-h", "--format=%P|%T|%c|%m|%G|%n").splitlines() == [
-        "a|allocated|8|65536|gpu:a100:4|n2",
-        "a|drained|8|65536|gpu:a100:4|n4",
-        "a|idle|4|65536|(null)|n3",
-        "a|mixed|8|65536|gpu:a100:4|n1",
-    ]
-    assert printed("sinfo", "-h", "-t", "idle,mixed", "-o", "%N %C") == "n3 0/4/0/4\nn1 6/2/0/8\n"
-    assert printed("sinfo", "-hN", "-n", "n[2-3]", "-o%n") == "n2\nn3\n"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            ("squeue", "-o", "%i %z"),
-            "squeue: error: the column %z is not known here; these are: i A F K P j u a t T M",
-        ),
-        (("squeue", "--xyz"), "squeue: error: --xyz cannot be done here\n"),
-        (("squeue", "--no=x"), "squeue: error: --noheader takes no value\n"),
-        (("squeue", "-O", "JobID,Foo"), "squeue: error: the column Foo is not known here; these are: JobID "),
-        (("sinfo", "-o", "%z"), "sinfo: error: the column %z is not known here; these are: P R a l D t"),
-        (("squeue", "-hz"), "squeue: error: -z cannot be done here\n"),
-        (("squeue", "-j"), "squeue: error: -j needs a value\n"),
-        (
-            ("sacct", "-o", "JobID,Foo"),
-            "sacct: error: the field Foo is not known here; these are: JobID, JobIDRaw",
-        ),
-        (("sinfo", "extra"), "sinfo: error: extra cannot be done here\n"),
-    ],
-)
-def test_what_a_list_does_not_have_is_refused_by_name(
-    printed: Printed, words: tuple[str, ...], said: str
-) -> None:
-    assert printed(*words, code=2)[: len(said)] == said
 
 
 def test_a_question_that_bursar_refuses_ends_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,11 +318,14 @@ def test_scontrol_writes_lists_of_hosts_both_ways(inside: None, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "without words cannot be done here; show hostnames, show job, requeue, hold and release can"),
-        (["show", "node", "x"], "show node cannot be done here; show hostnames, show job, requeue, hold and"),
+        (
+            [],
+            "without words cannot be done here; show hostnames, show job, show node, show partition, update,",
+        ),
+        (["show", "config"], "show config cannot be done here; show hostnames, show job, show node, show "),
         (["show", "hostlist"], "show hostlist cannot be done here;"),
         (["hold"], "hold cannot be done here;"),
-        (["show", "job", "10"], "show job 10: only the running job is known here; use bursar show\n"),
+        (["update", "JobId=1"], "update: name a job with JobId=, and what to change\n"),
         (["show", "hostnames", "n[x]"], "show hostnames n[x]: 'x' is no range\n"),
     ],
 )
@@ -589,12 +336,8 @@ def test_scontrol_refuses_what_an_administrator_does(
     assert capsys.readouterr().err.startswith(f"scontrol: error: {said}")
 
 
-def test_scontrol_outside_of_a_job_shows_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert scontrol._job([], {}, False) == 2
-    assert scontrol._job(["None_None"], {}, False) == 2
-    assert capsys.readouterr().out == ""
-    bare = {"SLURM_JOB_ID": "1", "SLURM_JOB_START_TIME": "-5"}
-    assert scontrol._job([], bare, True) == 0
+def test_what_a_job_without_a_start_says_of_its_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scontrol._job({"SLURM_JOB_ID": "1", "SLURM_JOB_START_TIME": "-5"}, True) == 0
     assert "TimeLimit=00:00:05 StartTime=Unknown EndTime=Unknown Partition= " in capsys.readouterr().out
 
 

@@ -40,7 +40,7 @@ def _job(state: State, job: JobRecord, attempt: AttemptRecord) -> dict[str, str]
         "SLURM_JOB_NAME": job.spec.name,
         "SLURM_JOB_ACCOUNT": job.spec.project,
         "SLURM_JOB_USER": job.user,
-        "SLURM_JOB_PARTITION": first.pool,
+        "SLURM_JOB_PARTITION": first.partition,
         "SLURM_JOB_QOS": "normal",
         "SLURM_CLUSTER_NAME": state.cluster_id,
         "SLURM_SUBMIT_DIR": job.spec.workdir,

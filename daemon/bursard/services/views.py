@@ -201,6 +201,7 @@ def job_view(
         parent_id=job.parent_id,
         array_index=max(job.array_index, 0),
         simulated=job.simulated,
+        partition=_partition(state, job),
         budgets_total=len(job.budgets),
         left_out=_BRIEF_LACKS if form is Form.BRIEF else form.value,
     )
@@ -227,6 +228,13 @@ def job_view(
     if not private:
         _redact(wire, job)
     return wire
+
+
+def _partition(state: State, job: JobRecord) -> str:
+    """As the job itself finds it under Slurm's name, once it has a place."""
+    said = dict(job.spec.env).get("SLURM_JOB_PARTITION", "")
+    node_id = job.attempts[-1].members[0].alloc.node_id if job.attempts else ""
+    return said or (state.nodes[node_id].facts.partition if node_id in state.nodes else "")
 
 
 def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:

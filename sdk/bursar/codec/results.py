@@ -89,6 +89,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         priority=spec.priority,
         preemptible=spec.preemptible,
         nodes=spec.nodes,
+        partition=wire.partition,
         resources=tuple(_resources(option) for option in spec.options),
         time_limit=_limit(spec.time_limit_us),
         begin_after=instant(spec.begin_after),

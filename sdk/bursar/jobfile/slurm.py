@@ -22,7 +22,6 @@ from bursar.jobfile.sections import PRIORITIES
 from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes, with_features
 from bursar.jobfile.slurm_names import MENDS, Meaning, in_partitions, listed, with_meaning
 from bursar.jobfile.slurm_sizes import Option, Sizes
-from bursar.jobfile.slurm_times import parse_begin, parse_slurm_time
 from bursar.jobfile.variables import job_of
 from bursar.model import JobSpec
 from bursar.model.check import quote
@@ -30,6 +29,7 @@ from bursar.model.slurm_names import find, known
 from bursar.steps.patterns import of_an_array_task
 from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
+from bursar.steps.times import parse_begin, parse_slurm_time
 
 _SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
 _OF_NODES = re.compile(

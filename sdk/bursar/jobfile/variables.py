@@ -43,7 +43,7 @@ TABLE: Final = (
     Variable("SLURM_JOB_NAME", ALWAYS, "the job's name"),
     Variable("SLURM_JOB_ACCOUNT", ALWAYS, "the project"),
     Variable("SLURM_JOB_USER", ALWAYS, "who submitted it"),
-    Variable("SLURM_JOB_PARTITION", ALWAYS, "what `--partition` said, else the pool of the first node"),
+    Variable("SLURM_JOB_PARTITION", ALWAYS, "what `--partition` said, else that of the first node"),
     Variable("SLURM_JOB_QOS", ALWAYS, "what `--qos` said, else `normal`"),
     Variable("SLURM_CLUSTER_NAME", ALWAYS, "the id of the cluster"),
     Variable("SLURM_SUBMIT_DIR", ALWAYS, "the directory in which it was submitted"),

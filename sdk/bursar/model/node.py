@@ -57,3 +57,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     address: str = "127.0.0.1"
     limits: tuple[str, ...] = ()
+
+    @property
+    def partition(self) -> str:
+        """What Slurm's commands call its place: the label `partition`, or the pool."""
+        return dict(self.labels).get("partition") or self.pool

@@ -197,6 +197,7 @@ class Job(Result, frozen=True, kw_only=True):
         elapsed: held and charged by all of its attempts together, until now; of an array since its first task
             began. None: it never began.
         end: how it ended; None while it has not.
+        partition: where it is for Slurm's commands, as it said or as its node is; empty: neither is known.
         cost: until now, what runs since the last metering included; None: none of it has a known price.
         cost_settled: what is booked. cost_held: what budgets keep for it.
         cost_expected, cost_at_most: estimates; None: unknown.
@@ -221,6 +222,7 @@ class Job(Result, frozen=True, kw_only=True):
     priority: int
     preemptible: bool
     nodes: int
+    partition: str
     resources: tuple[Resources, ...]
     time_limit: timedelta | None
     begin_after: datetime | None

@@ -9,12 +9,15 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bursar.steps.queue import program
+from bursar.steps.queue import job_word, program
 
 Row = Mapping[str, Any]
+_NO_SUCH_JOB: Final = 4
+"""The exit code of `bursar` for what it does not know."""
 _FIELD: Final = re.compile(r"%(\.?)(\d*)([A-Za-z])")
 
 
@@ -49,7 +52,8 @@ class Words:
                 if not rest:
                     raise ValueError(f"{word} needs a value")
                 value = rest.pop(0)
-            self.found[name] = value
+            more = name == "jobs" and name in self.found  # each -j adds to those before it
+            self.found[name] = f"{self.found[name]},{value}" if more else value
 
 
 def _whole(head: str, known: Iterable[str]) -> str:
@@ -66,6 +70,19 @@ def ask(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
+def job_of(word: str) -> Row | None:
+    """One job, whole; None where there is no such job. Raises `SystemExit` as `ask` does."""
+    command = [*program(os.environ), "show", job_word(word), "-o", "json"]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode == _NO_SUCH_JOB:
+        return None
+    if done.returncode:
+        sys.stderr.write(done.stderr.decode(errors="replace"))
+        raise SystemExit(done.returncode)
+    found: Row = json.loads(done.stdout)
+    return found
+
+
 def filled(form: str, text_of: Callable[[str], str]) -> str:
     """One line of a `--format`."""
 
@@ -77,8 +94,29 @@ def filled(form: str, text_of: Callable[[str], str]) -> str:
     return _FIELD.sub(fill, form).rstrip() + "\n"
 
 
+def letters_of(form: str) -> list[str]:
+    """The columns that a `--format` prints."""
+    return [letter for _, _, letter in _FIELD.findall(form)]
+
+
+def long_form(text: str, names: Mapping[str, str]) -> str:
+    """`--Format=JobID:10,State` as letters; 20 wide, as in Slurm, unless it says otherwise.
+
+    Raises `ValueError` for a column that is not in `names`.
+    """
+    known = {name.lower(): letter for name, letter in names.items()}
+    letters = []
+    for each in text.split(","):
+        name, _, width = each.strip().partition(":")
+        if name.lower() not in known:
+            raise ValueError(f"the column {name} is not known here; these are: {' '.join(names)}")
+        right = "." if width.startswith(".") else ""
+        letters.append(f"%{right}{width.strip('.') or 20}{known[name.lower()]}")
+    return "".join(letters)
+
+
 def known_letters(form: str, columns: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a letter that is not known."""
-    unknown = [letter for _, _, letter in _FIELD.findall(form) if letter not in columns]
+    unknown = [letter for letter in letters_of(form) if letter not in columns]
     if unknown:
         raise ValueError(f"the column %{unknown[0]} is not known here; these are: {' '.join(columns)}")

@@ -197,9 +197,9 @@ def main(name: str, arguments: Sequence[str]) -> int:
         return sbatch(arguments)
     if name == "scancel":
         return scancel(arguments)
-    from bursar.steps import sinfo, tables
+    from bursar.steps import sacct, sinfo, tables
 
-    lists = {"squeue": tables.squeue, "sacct": tables.sacct, "sinfo": sinfo.sinfo}
+    lists = {"squeue": tables.squeue, "sacct": sacct.sacct, "sinfo": sinfo.sinfo}
     try:
         return lists[name](arguments)
     except ValueError as problem:

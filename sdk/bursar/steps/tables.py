@@ -1,7 +1,7 @@
-"""`squeue` and `sacct`: lists of jobs in Slurm's columns.
+"""`squeue`: jobs in Slurm's columns; what `sacct` and `scontrol` say of a job in the same words is here too.
 
-Why     scripts count their lines and read their first column. A column that is not known is refused by name:
-        an empty one would be read as an answer.
+Why     scripts count its lines and read their first column. A column or a filter that is not known is refused
+        by name: an empty answer would be read as one.
 """
 
 from __future__ import annotations
@@ -13,32 +13,52 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bursar.steps import listing
-from bursar.steps.hosts import compress_hosts
-from bursar.steps.listing import Row, Words, filled, known_letters
-from bursar.steps.queue import job_word, refuse
+from bursar.steps.hosts import compress_hosts, expand_hosts
+from bursar.steps.listing import Row, Words, filled, known_letters, long_form
 
+_LONG: Final = {"STARTING": "CONFIGURING", "STOPPING": "COMPLETING", "SUCCEEDED": "COMPLETED"}
+_OF_END: Final = {
+    "time_limit": "TIMEOUT", "out_of_memory": "OUT_OF_MEMORY", "node_lost": "NODE_FAIL",
+    "preempted": "PREEMPTED",
+}  # fmt: skip
+"""What Slurm calls an end that did not go well, by its cause."""
 _CODES: Final = {
-    "PENDING": "PD", "STARTING": "CF", "RUNNING": "R", "STOPPING": "CG", "SUCCEEDED": "CD", "FAILED": "F",
-    "CANCELLED": "CA",
+    "PENDING": "PD", "CONFIGURING": "CF", "RUNNING": "R", "COMPLETING": "CG", "COMPLETED": "CD",
+    "FAILED": "F", "CANCELLED": "CA", "TIMEOUT": "TO", "OUT_OF_MEMORY": "OOM", "NODE_FAIL": "NF",
+    "PREEMPTED": "PR",
 }  # fmt: skip
-_LONG: Final = {
-    "STARTING": "CONFIGURING", "STOPPING": "COMPLETING", "SUCCEEDED": "COMPLETED",
+_NEVER: Final = {
+    "BOOT_FAIL": "BF", "DEADLINE": "DL", "REQUEUED": "RQ", "REQUEUE_HOLD": "RH", "RESIZING": "RS",
+    "REVOKED": "RV", "SIGNALING": "SI", "SPECIAL_EXIT": "SE", "STAGE_OUT": "SO", "STOPPED": "ST",
+    "SUSPENDED": "S",
 }  # fmt: skip
-_ACTIVE: Final = "pending,starting,running,stopping"
-_SQUEUE: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
-_SACCT: Final = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
+"""States of Slurm in which no job of bursar is."""
+_OURS: Final = {
+    "PENDING": "pending", "CONFIGURING": "starting", "RUNNING": "running", "COMPLETING": "stopping",
+    "COMPLETED": "succeeded", "CANCELLED": "cancelled",
+}  # fmt: skip
+"""Where to look for them; those that are not here ended badly, which is failed, or by order."""
+ACTIVE: Final = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
+_FORM: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+_LONG_FORM: Final = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
+_START_FORM: Final = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %R"
+ANYWHERE: Final = "any"
+"""The partition of a job that names none and has not been placed."""
 
 
-def _nodes(job: Row) -> list[str]:
+def nodes_of(job: Row) -> list[str]:
+    """Names of the nodes of its newest attempt."""
     attempts = job.get("attempts") or []
     return [node["node"] for node in attempts[-1]["nodes"]] if attempts else []
 
 
-def _elapsed_s(job: Row) -> int:
+def elapsed_s(job: Row) -> int:
+    """Seconds that it was held."""
     return int(job.get("elapsed_s") or 0)
 
 
-def _clock(seconds: int, short: bool) -> str:
+def clock(seconds: int, short: bool) -> str:
+    """`1-02:03:04`; in short form without hours of which there are none."""
     days, rest = divmod(seconds, 86_400)
     hours, minutes, left = rest // 3600, rest // 60 % 60, rest % 60
     if short and not days and not hours:
@@ -47,24 +67,40 @@ def _clock(seconds: int, short: bool) -> str:
     return f"{head}{hours if short and not days else format(hours, '02')}:{minutes:02}:{left:02}"
 
 
-def _moment(text: str | None) -> str:
+def moment(text: str | None) -> str:
+    """An instant in the time zone of whoever asks."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%dT%H:%M:%S") if text else "N/A"
 
 
-def _reason(job: Row) -> str:
+def reason_of(job: Row) -> str:
+    """Why it waits, in one word."""
     return str((job["reason"] or {}).get("code") or "None")
 
 
 def _where(job: Row) -> str:
-    return f"({_reason(job)})" if job["state"] == "PENDING" else compress_hosts(_nodes(job))
+    return f"({reason_of(job)})" if job["state"] == "PENDING" else compress_hosts(nodes_of(job))
 
 
-def _id(job: Row) -> str:
-    task = _task(job)
+def id_of(job: Row) -> str:
+    """Its number; of a task with its index."""
+    task = task_of(job)
     return f"{job['number']}_{task}" if task else str(job["number"])
 
 
-def _task(job: Row) -> str:
+def state_of(job: Row) -> str:
+    """The long name of its state."""
+    state = str(job["state"])
+    if state in ("FAILED", "CANCELLED"):
+        return _OF_END.get((job.get("end") or {}).get("cause") or "", state)
+    return _LONG.get(state, state)
+
+
+def partition_of(job: Row) -> str:
+    """What it said, or the pool that it is in."""
+    return str(job.get("partition") or ANYWHERE)
+
+
+def task_of(job: Row) -> str:
     """The index of a task of an array, which is a part of its id alone."""
     return str(job.get("id") or "").partition(".")[2]
 
@@ -78,22 +114,24 @@ def _newest(job: Row) -> Row | None:
 def _left(job: Row) -> str:
     attempt = _newest(job) or {"time_limit_s": job["time_limit_s"]}
     limit_s = int(attempt["time_limit_s"] or 0)
-    return _clock(max(limit_s - _elapsed_s(attempt), 0), True) if limit_s else "UNLIMITED"
+    return clock(max(limit_s - elapsed_s(attempt), 0), True) if limit_s else "UNLIMITED"
 
 
 def _end(job: Row) -> str:
     attempt = _newest(job)
     if job["finished_at"] or attempt is None or not (attempt["started_at"] and attempt["time_limit_s"]):
-        return _moment(job["finished_at"])
+        return moment(job["finished_at"])
     limit = timedelta(seconds=int(attempt["time_limit_s"]))
-    return _moment((datetime.fromisoformat(attempt["started_at"]) + limit).isoformat())
+    return moment((datetime.fromisoformat(attempt["started_at"]) + limit).isoformat())
 
 
-def _memory(job: Row) -> str:
+def memory_of(job: Row) -> str:
+    """What it asks for on a node."""
     return f"{int(job['resources'].get('memory_bytes') or 0) // 1024**2}M"
 
 
-def _cpus(job: Row) -> str:
+def cpus_of(job: Row) -> str:
+    """Of all its nodes."""
     return str(int(job["resources"]["cpus"] * job["nodes"]))
 
 
@@ -102,37 +140,40 @@ def _gres(job: Row) -> str:
     return f"gres/gpu:{gpus:g}" if gpus else "N/A"
 
 
-def _exit(job: Row) -> str:
-    code = job.get("exit_code")
+def exit_of(job: Row) -> str:
+    """Exit code and signal, of which one is 0."""
+    code, signal = job.get("exit_code"), (job.get("end") or {}).get("signal")
+    if signal:
+        return f"0:{signal}"
     return f"{code or 0}:0" if code is not None or job["state"] != "FAILED" else "1:0"
 
 
 QUEUE: Final[Mapping[str, tuple[str, Callable[[Row], str]]]] = {
-    "i": ("JOBID", _id),
+    "i": ("JOBID", id_of),
     "A": ("JOBID", lambda job: str(job["number"])),
     "F": ("ARRAY_JOB_ID", lambda job: str(job["number"])),
-    "K": ("ARRAY_TASK_ID", lambda job: _task(job) or "N/A"),
-    "P": ("PARTITION", lambda job: "bursar"),
+    "K": ("ARRAY_TASK_ID", lambda job: task_of(job) or "N/A"),
+    "P": ("PARTITION", partition_of),
     "j": ("NAME", lambda job: str(job["name"])),
     "u": ("USER", lambda job: job["user"]),
     "a": ("ACCOUNT", lambda job: job["project"]),
-    "t": ("ST", lambda job: _CODES[job["state"]]),
-    "T": ("STATE", lambda job: _LONG.get(job["state"], str(job["state"]))),
-    "M": ("TIME", lambda job: _clock(_elapsed_s(job), True)),
-    "l": ("TIME_LIMIT", lambda job: _clock(int(job["time_limit_s"] or 0), True)),
+    "t": ("ST", lambda job: _CODES[state_of(job)]),
+    "T": ("STATE", state_of),
+    "M": ("TIME", lambda job: clock(elapsed_s(job), True)),
+    "l": ("TIME_LIMIT", lambda job: clock(int(job["time_limit_s"] or 0), True)),
     "L": ("TIME_LEFT", _left),
     "D": ("NODES", lambda job: str(job["nodes"])),
     "R": ("NODELIST(REASON)", _where),
-    "N": ("NODELIST", lambda job: compress_hosts(_nodes(job))),
-    "r": ("REASON", _reason),
-    "C": ("CPUS", _cpus),
-    "m": ("MIN_MEMORY", _memory),
+    "N": ("NODELIST", lambda job: compress_hosts(nodes_of(job))),
+    "r": ("REASON", reason_of),
+    "C": ("CPUS", cpus_of),
+    "m": ("MIN_MEMORY", memory_of),
     "b": ("TRES_PER_NODE", _gres),
     "e": ("END_TIME", _end),
     "k": ("COMMENT", lambda job: job.get("comment") or "(null)"),
     "Z": ("WORK_DIR", lambda job: job.get("workdir") or "(null)"),
-    "V": ("SUBMIT_TIME", lambda job: _moment(job["submitted_at"])),
-    "S": ("START_TIME", lambda job: _moment(job["started_at"])),
+    "V": ("SUBMIT_TIME", lambda job: moment(job["submitted_at"])),
+    "S": ("START_TIME", lambda job: moment(job["started_at"])),
     "Q": ("PRIORITY", lambda job: str(job["priority"])),
 }
 LONG_QUEUE: Final[Mapping[str, str]] = {
@@ -143,48 +184,84 @@ LONG_QUEUE: Final[Mapping[str, str]] = {
     "WorkDir": "Z", "tres-per-node": "b",
 }  # fmt: skip
 """Names of `squeue --Format`, each with the letter of `--format`."""
-PAST: Final[Mapping[str, Callable[[Row], str]]] = {
-    "JobID": _id,
-    "JobIDRaw": lambda job: str(job["number"]),
-    "JobName": lambda job: job["name"],
-    "User": lambda job: job["user"],
-    "Account": lambda job: job["project"],
-    "Partition": lambda job: "bursar",
-    "State": lambda job: _LONG.get(job["state"], str(job["state"])),
-    "ExitCode": _exit,
-    "Elapsed": lambda job: _clock(_elapsed_s(job), False),
-    "ElapsedRaw": lambda job: str(_elapsed_s(job)),
-    "Submit": lambda job: _moment(job["submitted_at"]),
-    "Start": lambda job: _moment(job["started_at"]),
-    "End": lambda job: _moment(job["finished_at"]),
-    "NNodes": lambda job: str(job["nodes"]),
-    "NodeList": lambda job: compress_hosts(_nodes(job)),
-    "AllocCPUS": _cpus,
-    "NCPUS": _cpus,
-    "ReqMem": _memory,
-    "Timelimit": lambda job: _clock(int(job["time_limit_s"] or 0), False),
-    "WorkDir": lambda job: job.get("workdir") or "",
-    "Comment": lambda job: job.get("comment") or "",
-    "MaxRSS": lambda job: f"{job['max_rss_bytes'] // 1024}K" if job.get("max_rss_bytes") else "",
+_BY_NUMBER: Final[Mapping[str, Callable[[Row], int]]] = {
+    "i": lambda job: int(job["number"]),
+    "A": lambda job: int(job["number"]),
+    "M": elapsed_s,
+    "l": lambda job: int(job["time_limit_s"] or 0),
+    "D": lambda job: int(job["nodes"]),
+    "Q": lambda job: int(job["priority"]),
 }
+_BY_TEXT: Final = tuple("PjuatTNRrVSe")
+"""Columns that `--sort` takes: by their number, or by their text."""
 
 
-def _jobs(found: Mapping[str, str], default: str) -> list[Row]:
-    """The jobs that are asked for, whole."""
-    if found.get("jobs"):
-        return [listing.ask("show", job_word(one)) for one in found["jobs"].split(",")]
-    words = ["--state", _states(found["states"]) if "states" in found else default]
-    if "me" in found:
-        words += ["--user", os.environ.get("USER") or os.environ.get("LOGNAME", "")]
-    for name, flag in (("user", "--user"), ("name", "--name"), ("account", "--project")):
-        if name in found:
-            words += [flag, found[name]]
-    return list(listing.ask("ls", *words))
+class Filters:
+    """Which jobs are asked for: what bursar can be asked itself, and what is looked at afterwards.
+
+    Attributes:
+        states: long names; None: all. missing: words for jobs of which there is none.
+    """
+
+    def __init__(self, found: Mapping[str, str]) -> None:
+        """`found`: options by name. Raises `ValueError` for states or nodes that there cannot be."""
+        me = os.environ.get("USER") or os.environ.get("LOGNAME", "")
+        self._found = {**({"user": me} if "me" in found else {}), **found}
+        self.states = _states(found["states"]) if "states" in found else None
+        self._nodes = set(expand_hosts(found["nodelist"])) if found.get("nodelist") else None
+        self.missing: list[str] = []
+
+    def jobs(self, states: Sequence[str] | None, since: str = "") -> Iterator[Row]:
+        """Those of the ids that were asked for, else those in these states (None: all), whole.
+
+        `since`: of those, what was submitted or has ended since.
+        """
+        if self._found.get("jobs"):
+            words = self._found["jobs"].split(",")
+            rows = {word: listing.job_of(word) for word in words}
+            self.missing = [word for word in words if rows[word] is None]
+            yield from (row for row in rows.values() if row is not None and self.take(row))
+            return
+        words = ["--state", "all" if states is None else _asked_of(states)]
+        for name, flag in (("user", "--user"), ("name", "--name"), ("account", "--project")):
+            if "," not in self._found.get(name, ","):
+                words += [flag, self._found[name]]
+        words += ["--since", since] if since else []
+        yield from filter(self.take, listing.ask("ls", *words))
+
+    def take(self, job: Row) -> bool:
+        """Do all of them let it through?"""
+        for name, key in (("user", "user"), ("name", "name"), ("account", "project")):
+            # An account has others below it, which only the server knows.
+            if "," in self._found.get(name, "") and job[key] not in self._found[name].split(","):
+                return False
+        if self.states is not None and state_of(job) not in self.states:
+            return False
+        if self._nodes is not None and self._nodes.isdisjoint(nodes_of(job)):
+            return False
+        wanted = self._found.get("partition")
+        own = partition_of(job).split(",")  # one that may run anywhere may come to run there
+        return wanted is None or ANYWHERE in own or not set(own).isdisjoint(wanted.split(","))
 
 
-def _states(text: str) -> str:
-    own = {code: name for name, code in _CODES.items()} | {long: name for name, long in _LONG.items()}
-    return ",".join(own.get(one.upper(), one).lower() for one in text.split(","))
+def _states(text: str) -> list[str] | None:
+    """Long names of states; None for all of them. Raises `ValueError` for what is none."""
+    known = {code: name for name, code in {**_CODES, **_NEVER}.items()}
+    names = []
+    for one in text.upper().split(","):
+        if one == "ALL":
+            return None
+        name = known.get(one, one)
+        if name not in known.values():
+            raise ValueError(f"{one} is no state; these are: {' '.join(_CODES)}")
+        names.append(name)
+    return names
+
+
+def _asked_of(states: Sequence[str]) -> str:
+    """States of bursar in which those of Slurm are found."""
+    found = [_OURS.get(state, "failed,cancelled") for state in states]
+    return ",".join(dict.fromkeys(",".join(found).split(",")))
 
 
 def _tasks_of(jobs: Iterable[Row]) -> Iterator[Row]:
@@ -196,65 +273,41 @@ def _tasks_of(jobs: Iterable[Row]) -> Iterator[Row]:
             yield job
 
 
-def _long_form(text: str) -> str:
-    """`--Format=JobID:10,State` as letters; 20 wide, as in Slurm, unless it says otherwise."""
-    known = {name.lower(): letter for name, letter in LONG_QUEUE.items()}
-    letters = []
-    for each in text.split(","):
-        name, _, width = each.partition(":")
-        if name.lower() not in known:
-            raise ValueError(f"the column {name} is not known here; these are: {' '.join(LONG_QUEUE)}")
-        right = "." if width.startswith(".") else ""
-        letters.append(f"%{right}{width.strip('.') or 20}{known[name.lower()]}")
-    return "".join(letters)
+def _sorted(jobs: list[Row], text: str) -> list[Row]:
+    """By `-S P,-i`: the first letter counts most, `-` from the largest. Raises `ValueError`."""
+    for word in reversed(text.split(",")):
+        letter = word.strip().lstrip("+-")
+        if letter not in _BY_NUMBER and letter not in _BY_TEXT:
+            raise ValueError(f"--sort {word} cannot be done; {' '.join((*_BY_NUMBER, *_BY_TEXT))} can")
+        key: Callable[[Row], int | str] = _BY_NUMBER.get(letter) or QUEUE[letter][1]
+        jobs.sort(key=key, reverse=word.strip().startswith("-"))
+    return jobs
 
 
 def squeue(arguments: Sequence[str]) -> int:
     """Jobs that wait or run; the exit code."""
     words = Words(
         arguments,
-        "noheader/h me array/r long-job all/a",
-        "jobs/j user/u states/t name/n account/A format/o Format/O",
+        "noheader/h me array/r long/l all/a start array-unique",
+        "jobs/j user/u states/t name/n account/A partition/p nodelist/w sort/S format/o Format/O",
     )
-    form = words.found.get("format", os.environ.get("SQUEUE_FORMAT", _SQUEUE))
-    if "Format" in words.found:
-        form = _long_form(words.found["Format"])
+    found = words.found
+    form = _LONG_FORM if "long" in found else _START_FORM if "start" in found else _FORM
+    form = found.get("format", os.environ.get("SQUEUE_FORMAT", form))
+    if "Format" in found:
+        form = long_form(found["Format"], LONG_QUEUE)
     known_letters(form, QUEUE)
-    jobs: Iterable[Row] = _jobs(words.found, _ACTIVE)
-    if "array" in words.found:
-        jobs = _tasks_of(jobs)
-    if "noheader" not in words.found:
+    filters = Filters(found)
+    if "states" not in found:
+        filters.states = ["PENDING"] if "start" in found else [*ACTIVE]
+    jobs = list(filters.jobs(filters.states))
+    if filters.missing and len(filters.missing) == len(found["jobs"].split(",")):
+        sys.stderr.write("slurm_load_jobs error: Invalid job id specified\n")
+        return 1
+    if "array" in found:
+        jobs = [job for job in _tasks_of(jobs) if filters.take(job)]
+    if "noheader" not in found:
         sys.stdout.write(filled(form, lambda letter: QUEUE[letter][0]))
-    for job in jobs:
-        if not {"jobs", "array"} & words.found.keys() or job["state"].lower() in _ACTIVE:
-            sys.stdout.write(filled(form, lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
-    return 0
-
-
-def sacct(arguments: Sequence[str]) -> int:
-    """Jobs of the last day, ended ones too; the exit code."""
-    words = Words(
-        arguments,
-        "noheader/n parsable/p parsable2/P allocations/X allusers/a",
-        "jobs/j user/u state/s name format/o delimiter",
-    )
-    asked = [one.partition("%")[0] for one in words.found.get("format", _SACCT).split(",")]
-    known = {name.lower(): name for name in PAST}
-    unknown = [one for one in asked if one.lower() not in known]
-    if unknown:
-        return refuse("sacct", f"the field {unknown[0]} is not known here; these are: {', '.join(PAST)}")
-    columns = [known[one.lower()] for one in asked]
-    jobs = _jobs(words.found, "all")
-    rows = [[PAST[name](job) for name in columns] for job in jobs]
-    head = [] if "noheader" in words.found else [columns]
-    if "parsable" in words.found or "parsable2" in words.found:
-        mark = words.found.get("delimiter", "|")
-        end = mark if "parsable" in words.found else ""
-        for cells in [*head, *rows]:
-            sys.stdout.write(mark.join(cells) + end + "\n")
-        return 0
-    if head:
-        head.append(["----------"] * len(columns))
-    for cells in [*head, *rows]:
-        sys.stdout.write(" ".join(cell[:10].rjust(10) for cell in cells) + " \n")
+    for job in _sorted(jobs, found["sort"]) if found.get("sort") else jobs:
+        sys.stdout.write(filled(form, lambda letter, job=job: QUEUE[letter][1](job)))  # type: ignore[misc]
     return 0

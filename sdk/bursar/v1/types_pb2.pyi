@@ -834,6 +834,7 @@ class Job(google.protobuf.message.Message):
     RATE_NANOS_PER_HOUR_WIDE_FIELD_NUMBER: builtins.int
     ACCRUED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     ELAPSED_US_FIELD_NUMBER: builtins.int
+    PARTITION_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -874,6 +875,8 @@ class Job(google.protobuf.message.Message):
     """Held and charged by all of its attempts together, until now; of an array since its first task began. Unset: it
     never began.
     """
+    partition: builtins.str
+    """for Slurm's commands: what --partition said, else the pool of its node; empty: neither"""
     @property
     def reason(self) -> global___Reason: ...
     @property
@@ -952,9 +955,10 @@ class Job(google.protobuf.message.Message):
         rate_nanos_per_hour_wide: global___Amount | None = ...,
         accrued_nanos_wide: global___Amount | None = ...,
         elapsed_us: builtins.int | None = ...,
+        partition: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "partition", b"partition", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload

@@ -34,6 +34,7 @@ def job(wire: types_pb2.Job) -> View:
         "nodes": spec.nodes,
         "launch": spec.launch or "per-node",
         "resources": resources(spec.options),
+        "partition": wire.partition or None,
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
         "deadline": None,
         "begin_after": instant(spec.begin_after),
