@@ -42,6 +42,10 @@ user opens them, in the script's directory, before anything runs. A directory th
 that user's to write into, fails the job with the file's name; a disk that is full later costs the log
 nothing. Patterns are `%j %J %A %a %b %x %u %N %n %t %s %%`, with zeros as in `%4a`.
 
+The blank behind `#SBATCH` may be left out. Words behind the script reach one of any interpreter: a shell's as
+`$1`, another's as its `argv`. A script of another batch system alone (`#PBS`, `#BSUB`, `#$ -`) is refused by
+line, with what to write.
+
 Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
 functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused
 with its line.

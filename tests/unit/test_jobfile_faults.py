@@ -13,7 +13,7 @@ WRONG = [
     # the file as a whole
     ("", 1, "the file is empty"),
     ("# nothing\n", 1, "the file is empty"),
-    ("just words", 1, "expected a mapping"),
+    ("just words", 1, "looks like a script, not a job file; begin it with `#!/bin/bash`, or run it:"),
     ("- run: x", 1, "expected a mapping"),
     ("run: x\n---\nrun: y", 3, "one job per file"),
     ("run: &a x", 1, "anchors"),

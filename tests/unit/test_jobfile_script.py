@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, NotBuilt
-from bursar.jobfile import Caller, Notice, looks_like_script, parse_script
+from bursar.jobfile import Caller, Notice, looks_like_script, parse_job, parse_script
+from bursar.jobfile.options import ALIASES, OPTIONS
 from bursar.jobfile.site import Site, SiteNode
+from bursar.jobfile.slurm import asks_of_site, is_slurm_script
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
+from bursar.steps.queue import _with_options
+from bursar_agent.runner.spawning import interpreter
 
 GIB = 2**30
 CALLER = Caller(
@@ -243,8 +250,105 @@ def test_a_directive_that_is_commented_out_is_a_comment() -> None:
 def test_arguments_become_those_of_the_script() -> None:
     spec, _ = parse_script("#!/bin/bash\necho $1\n", "a.sh", "/", ["a b", "$x"])
     assert spec.script == "#!/bin/bash\nset -- 'a b' '$x'\necho $1\n"
-    with pytest.raises(InvalidRequest, match="not to python3"):
-        parse_script("#!/usr/bin/env -S python3 -u\nprint(1)\n", "a.py", "/", ["a"])
+
+
+def test_arguments_become_those_of_a_script_of_any_interpreter(tmp_path: Path) -> None:
+    words = ["a b", "$x", "it's", '"', "back\\slash", "${HOME}", "#", ""]
+    text = f"#!{sys.executable} -I\nimport sys\nprint(sys.argv[1:], sys.argv[0], sys.flags.isolated)\n"
+    spec, _ = parse_script(text, "a.py", "/", words)
+    assert spec.script.partition("\n")[2] == text.partition("\n")[2]  # lines keep their numbers
+    file = tmp_path / "script"
+    file.write_text(spec.script)
+    done = subprocess.run([*interpreter(spec.script), str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{words} {file} 1\n"
+    with pytest.raises(
+        InvalidRequest, match="with a line end can be given to shell scripts only, not to perl"
+    ):
+        parse_script("#!/usr/bin/perl\nprint 1\n", "a.pl", "/", ["a\nb"])
+
+
+def test_a_blank_behind_the_word_of_slurm_may_be_left_out() -> None:
+    text = "#!/bin/bash\n#SBATCH--mem=1G\n#SBATCH-c2\n#BURSAR--project p/q\ntrue\n"
+    spec, notes = parse_script(text, "a.sh", "/", ())
+    assert (spec.options[0].memory_bytes, spec.options[0].cpu_milli, spec.project) == (1 << 30, 2_000, "p/q")
+    assert notes == ()
+    assert is_slurm_script("#SBATCH--mem=1G\n")
+    assert not is_slurm_script("#SBATCHES\n")
+    assert asks_of_site("#SBATCH--partition=a\n").names
+    assert (
+        _with_options("#!/bin/sh\n#SBATCH--mem=1G\ntrue\n", {"nodes": "2"}).split("\n")[2]
+        == "#SBATCH --nodes=2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("#PBS -l walltime=01:00:00", "of PBS, which is not read here; write #BURSAR with --time-limit"),
+        ("#PBS -l select=2:ncpus=8", "write #BURSAR with --nodes and --cpus"),
+        ("#PBS -lmem=4gb", "write #BURSAR with --memory"),
+        ("#PBS -N train", "write #BURSAR with --name"),
+        ("#PBS -q fast", "nothing here needs it: leave it out"),
+        ("#PBS", "write #BURSAR with --nodes, --cpus, --gpus, --memory or --time-limit"),
+        ("#BSUB -W 1:00", "#BSUB is a directive of LSF, which is not read here; write"),
+        ("#BSUB -n4", "write #BURSAR with --cpus"),
+        ("#$ -pe smp 4", "#$ is a directive of Grid Engine, which is not read here;"),
+        ("#$ -l h_rt=3600", "write #BURSAR with --time-limit"),
+        ("#OAR -l nodes=2", "a directive of OAR"),
+        ("#COBALT -n 2", "write #BURSAR with --nodes"),
+        ("#PJM -L elapse=1:00", "write #BURSAR with --time-limit"),
+        ("# flux: --time-limit=1h", "write #BURSAR with --time-limit"),
+    ],
+)  # fmt: skip
+def test_directives_of_other_systems_are_refused_by_line_with_what_to_write(line: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_script(f"#!/bin/bash\n\n{line}\ntrue\n", "a.sh", "/", ())
+    [fault] = refused.value.faults
+    assert fault.line == 3
+    assert said in fault.message
+
+
+def test_a_script_for_us_too_may_hold_the_directives_of_others() -> None:
+    for text in ("#PBS -N x\n#SBATCH -N 1\ntrue", "# PBS, #$HOME, #PBSX\ntrue", "true\n#PBS -N x"):
+        assert parse_script(f"#!/bin/bash\n{text}\n", "a.sh", "/", ())[0].nodes == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "said"),
+    [
+        ("plain.sh", "echo hi\n", "begin it with `#!/bin/bash`, or run it: `bursar run -- bash plain.sh`"),
+        ("x/my run.sh", "a: b\n", "`bursar run -- bash 'x/my run.sh'`"),
+        ("t.py", "import os\nprint({'a': 1})\n", "python3`, or run it: `bursar run -- python3 t.py`"),
+        ("t.py", '"""x: y"""\nif a:\n\tb()\n', "looks like a script"),
+        ("<stdin>", "echo hi", "`bursar run -- bash FILE`"),
+    ],
+)  # fmt: skip
+def test_a_script_without_its_first_line_is_told_from_a_job_file(source: str, text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_job(text, source, "/")
+    [fault] = refused.value.faults
+    assert (fault.line, fault.message.startswith("looks like a script, not a job file")) == (1, True)
+    assert said in fault.message
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["container=x", "container-image=x", "container-image x", "container-mounts=/a:/b", "container-name=n",
+     "container-mount-home", "no-container-remap-root", "container-writable", "container-entrypoint"],
+)  # fmt: skip
+def test_every_option_of_containers_says_what_container_says(option: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read(f"#SBATCH --{option}")
+    [fault] = refused.value.faults
+    assert fault.message == "images are not built yet; prepare the node in setup"
+
+
+def test_no_option_is_suggested_that_is_refused_in_its_turn() -> None:
+    for name, option in (OPTIONS | {alias: OPTIONS[name] for alias, name in ALIASES.items()}).items():
+        with pytest.raises(InvalidRequest) as refused:
+            read(f"#SBATCH --{name}x=1")
+        near = refused.value.faults[0].nearest
+        assert near is None or OPTIONS[ALIASES.get(near[2:], near[2:])].fate != "refused", (name, option)
 
 
 def test_a_script_of_another_interpreter_keeps_its_first_line() -> None:

@@ -116,9 +116,23 @@ def parse_job(text: str | bytes, source: str, base_dir: str, flags: RunFlags | N
         faults.add_at(line, column, "a second document starts here; write one job per file")
     if roots and flags is not None and roots[0].kind == "mapping":
         _apply(flags, roots[0], faults)
+    _refuse_script(source, roots)
     spec = read_job(roots[0], faults, base_dir) if roots else JobSpec()
     raise_if_any(faults, error=InvalidRequest)
     return spec
+
+
+def _refuse_script(source: str, roots: Sequence[Node]) -> None:
+    """One sentence of a file that is a script and does not begin as one, in place of faults of its YAML."""
+    if roots and roots[0].entries.keys() & {"run", "command"}:
+        return
+    from bursar.jobfile.others import script_without_line  # a job file need not pay for these tables
+
+    said = script_without_line(source, plain=bool(roots) and roots[0].kind == "scalar")
+    if said is not None:
+        faults = Faults(source)
+        faults.add_at(1, 1, said)
+        raise_if_any(faults, error=InvalidRequest)
 
 
 def unexpanded(text: str, source: str) -> list[str]:

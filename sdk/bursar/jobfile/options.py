@@ -46,6 +46,13 @@ _MAIL = "bursar sends no mail; watch with bursar wait or bursar events"
 _TOPOLOGY = "topology is not used yet"
 _OWN = "what a job holds is its own"
 
+_IMAGES = "images are not built yet; prepare the node in setup"
+_OF_CONTAINERS: Final = {
+    "yes": ("id", "image", "mounts", "workdir", "name", "save", "env"),
+    "no": ("mount-home", "remap-root", "entrypoint", "entrypoint-log", "writable", "readonly"),
+}
+"""Of Slurm itself and of Pyxis, with a value or without; each without may have `no-` before it."""
+
 _TABLE: Final = (
     _honoured(
         "account",
@@ -168,8 +175,13 @@ _TABLE: Final = (
     _refused("bbf", "there are no burst buffers; copy in the script"),
     _refused("cluster-constraint", "a job goes to the server it is submitted to; use --server"),
     _refused("clusters", "a job goes to the server it is submitted to; use bursar submit --server", "M"),
-    _refused("container", "images are not built yet; prepare the node in setup"),
-    _refused("container-id", "images are not built yet; prepare the node in setup"),
+    _refused("container", _IMAGES),
+    *(
+        _refused(f"container-{name}", _IMAGES, value=value)
+        for value in _OF_CONTAINERS
+        for name in _OF_CONTAINERS[value]
+    ),
+    *(_refused(f"no-container-{name}", _IMAGES, value="no") for name in _OF_CONTAINERS["no"]),
     _refused("deadline", "a deadline is not built yet; use --time, and #BURSAR --priority"),
     _refused("export-file", "name the variables: --export=NAME=VALUE, or bursar submit --env NAME"),
     _refused("gid", "a job runs in the group of its account"),
@@ -192,6 +204,11 @@ ALIASES: Final = {
     "licences": "licenses",
 }
 """Second names that Slurm has, or had; and it wrote `_` for `-`."""
+OFFERED: Final = (
+    *(option.name for option in _TABLE if option.fate != REFUSED),
+    *(alias for alias, name in ALIASES.items() if OPTIONS[name].fate != REFUSED),
+)
+"""What may be suggested in the place of a wrong name: nothing that is refused in its turn."""
 SHORT: Final = {option.short: option.name for option in _TABLE if option.short}
 
 

@@ -9,6 +9,7 @@ Rule    as in Slurm, directives stand before the first command. `#BURSAR` wins o
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import shlex
@@ -33,6 +34,7 @@ from bursar.jobfile.flags import (
     apply_flags,
     job_name_from,
 )
+from bursar.jobfile.others import foreign_lines
 from bursar.jobfile.shell import SHELLS
 from bursar.jobfile.site import Site
 from bursar.jobfile.slurm import SlurmOptions
@@ -45,7 +47,8 @@ from bursar.yamlfile import decode_text, nearest, raise_if_any
 FAULTS_MAX: Final = 100
 """After that many wrong directives the rest is not read; the file is something else."""
 
-_DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?:\s+(.*))?")
+_DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?=[\s-]|$)\s*(.*)")
+"""The blank may be left out: Slurm compares the first seven characters alone."""
 _LEADING = re.compile(r"\s*(?:#.*)?")
 _BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "spot")
 _HET = re.compile(r"(?:hetjob|packjob)\b")
@@ -123,6 +126,7 @@ def parse_script(
         _check_text(content, faults)
         tree = Tree(faults)
         slurm, notes = _apply_directives(content, tree, faults, caller)
+        _refuse_foreign(content, faults)
         if ("name",) not in tree and (name := _name_of(source)):
             tree.put(("name",), name, Place("--name", 1, 1))
         if flags is not None:
@@ -203,7 +207,7 @@ def _directives(content: str) -> Iterator[_Directive]:
             return
         match = _DIRECTIVE.fullmatch(line)
         if match is not None:
-            yield _Directive(match.group(1), number, match.group(2) or "", line)
+            yield _Directive(match.group(1), number, match.group(2), line)
 
 
 def _apply_directives(
@@ -249,6 +253,17 @@ def _late_notes(content: str, last: int) -> Iterator[tuple[int, str]]:
     if late:
         more = f" (nor are {len(late) - 1} more below)" if len(late) > 1 else ""
         yield late[0], f"stands after the first command and is not read, as in Slurm{more}"
+
+
+def _refuse_foreign(content: str, faults: FlagFaults) -> None:
+    """A script of another system, which asks for what would not be heard. One that has directives of ours or
+    of Slurm is also for us: there those others are comments.
+    """
+    if has_directives(content):
+        return
+    head = itertools.takewhile(lambda one: _LEADING.fullmatch(one[1]), enumerate(content.split("\n"), 1))
+    for line, sentence in itertools.islice(foreign_lines(head), FAULTS_MAX):
+        faults.add_at(line, 1, sentence)
 
 
 def _words(directive: _Directive, faults: FlagFaults) -> list[str]:
@@ -335,7 +350,7 @@ def _not_one(place: Place, found: Sequence[options.SlurmOption], faults: FlagFau
         listed = ", ".join(f"--{option.name}" for option in found)
         faults.add(FlagNode("scalar", place), f"may be {listed}; write it whole")
     else:
-        _unknown(place, (*options.OPTIONS, *options.ALIASES), faults, "SBATCH")
+        _unknown(place, options.OFFERED, faults, "SBATCH")
 
 
 def _split_slurm(word: str) -> tuple[str, str | None]:
@@ -355,10 +370,19 @@ def _with_args(content: str, args: Sequence[str], faults: FlagFaults) -> str:
         return content
     first, _, rest = content.partition("\n")
     if first.startswith("#!") and _interpreter(first) not in SHELLS:
-        faults.add_at(1, 1, f"arguments can be given to shell scripts only, not to {_interpreter(first)}")
-        return content
+        if any("\n" in word for word in args):
+            faults.add_at(1, 1, f"an argument with a line end can be given to shell scripts only, not to"
+                          f" {_interpreter(first)}")  # fmt: skip
+        return f"{_with_words_behind(first, args)}\n{rest}"
     line = f"set -- {shlex.join(args)}"
     return f"{first}\n{line}\n{rest}" if first.startswith("#!") else f"{line}\n{content}"
+
+
+def _with_words_behind(first: str, args: Sequence[str]) -> str:
+    """A `#!` line whose interpreter gets these words behind the script: alone it cannot say them."""
+    words = shlex.join(first[2:].strip(" \t").split(None, 1))
+    command = f'exec {words} "$0" {shlex.join(args)}'.replace("\\", r"\\").replace("'", r"\'")
+    return f"#!/usr/bin/env -S /bin/sh -c '{command}'"
 
 
 def _interpreter(shebang: str) -> str:

@@ -31,11 +31,12 @@ from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
 from bursar.steps.times import parse_begin, parse_slurm_time
 
-_SBATCH = re.compile(r"^#SBATCH(?:\s|$)", re.MULTILINE)
+_SBATCH = re.compile(r"^#SBATCH(?=[\s-]|$)", re.MULTILINE)
 _OF_NODES = re.compile(
-    r"^#SBATCH\s.*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\|)|^[^#\n]*\b(?:module|ml)\b", re.MULTILINE
+    r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\|)|^[^#\n]*\b(?:module|ml)\b",
+    re.MULTILINE,
 )
-_OF_NAMES = re.compile(r"^#SBATCH\s.*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)
+_OF_NAMES = re.compile(r"^#SBATCH(?=[\s-]).*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)
 _SIGNAL = re.compile(r"(?:([RB]{1,2}):)?([A-Za-z0-9]{1,12})(?:@(\d{1,6}))?", re.ASCII)
 _SIGNAL_NUMBERS = {
     "1": "HUP",

@@ -31,7 +31,7 @@ _SHORT: Final = {
     "q": "qos", "Q": "quiet", "s": "oversubscribe", "t": "time", "v": "verbose", "W": "wait", "w": "nodelist",
     "x": "exclude",
 }  # fmt: skip
-_DIRECTIVE: Final = re.compile(r"^#SBATCH(\s|$)")
+_DIRECTIVE: Final = re.compile(r"^#SBATCH(?=[\s-]|$)")
 _HELP: Final = "the options are Slurm's, as far as docs/from-slurm.md lists them\n"
 
 
