@@ -129,7 +129,7 @@ WRONG_FLAGS = {
 def test_a_wrong_command_line_ends_with_2_and_says_what_is_right(
     shared_cluster: Any, words: tuple[str, ...]
 ) -> None:
-    said = shared_cluster.run(*words, code=2)
+    said = shared_cluster.call(*words, code=2)
     assert WRONG_FLAGS[words].lower() in said.stderr.lower(), said.stderr
     assert said.stdout == ""
 
@@ -176,7 +176,7 @@ def test_a_wrong_policy_is_refused_whole(
     file = make_file("wrong.yaml", text)
     good = make_file("good.yaml", BUDGET.replace("name: b", "name: fine"))
     for words in (("policy", "check", file), ("policy", "apply", good, file)):
-        said = shared_cluster.run(*words, code=2).stderr
+        said = shared_cluster.call(*words, code=2).stderr
         for fragment in fragments:
             assert fragment.lower() in said.lower(), said
         assert "wrong.yaml" in said
@@ -188,7 +188,7 @@ def test_a_wrong_policy_is_refused_whole(
 )
 @pytest.mark.parametrize("name", ["999999", "job_0000000000000000", "nobody"])
 def test_an_unknown_job_ends_with_4(shared_cluster: Any, verb: str, name: str) -> None:
-    said = shared_cluster.run(verb, name, code=4)
+    said = shared_cluster.call(verb, name, code=4)
     assert name in said.stderr
     assert said.stdout == ""
 
@@ -265,13 +265,13 @@ def test_every_listing_is_pure_on_standard_output(shared_cluster: Any, words: tu
 
     if words[-1] == "last":
         shared_cluster.ended(shared_cluster.job("--name", "listed", "--", "true"))
-    json.loads(shared_cluster.run(*words, "-o", "json").stdout)
-    for line in shared_cluster.run(*words, "-o", "jsonl").stdout.splitlines():
+    json.loads(shared_cluster.call(*words, "-o", "json").stdout)
+    for line in shared_cluster.call(*words, "-o", "jsonl").stdout.splitlines():
         json.loads(line)
-    yaml.load(shared_cluster.run(*words, "-o", "yaml").stdout, yaml.CSafeLoader)
-    rows = list(csv.reader(io.StringIO(shared_cluster.run(*words, "-o", "csv").stdout)))
+    yaml.load(shared_cluster.call(*words, "-o", "yaml").stdout, yaml.CSafeLoader)
+    rows = list(csv.reader(io.StringIO(shared_cluster.call(*words, "-o", "csv").stdout)))
     assert all(len(row) == len(rows[0]) for row in rows)
-    plain = shared_cluster.run(*words, env={"NO_COLOR": "1"}).stdout
+    plain = shared_cluster.call(*words, env={"NO_COLOR": "1"}).stdout
     assert "\x1b" not in plain
     assert "…" not in plain, "nothing is cut short in a pipe"
 

@@ -7,6 +7,8 @@ Why     what judges from outside (tests/acceptance, bench/chaos.py, bench/damage
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -15,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
+from bursar.cli import main as program
 from bursar.client import WireClient
 from bursar.errors import BursarError
 
@@ -52,6 +56,14 @@ def until(probe: Callable[[], T], what: str, limit_s: float = 120, every_s: floa
             return found
         assert time.monotonic() < deadline, f"after {limit_s:g} s still not so: {what}"
         time.sleep(every_s)
+
+
+def _judged(done: subprocess.CompletedProcess[str], code: int | None) -> subprocess.CompletedProcess[str]:
+    """A command that ended as a test expects, and never by a defect."""
+    said = f"`bursar {' '.join(done.args)}` ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, said
+    assert code is None or done.returncode == code, said
+    return done
 
 
 class Gate:
@@ -103,10 +115,36 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-        said = f"`bursar {' '.join(words)}` ended with {process.returncode}\n{out}\n{err}"
-        assert "Traceback" not in err, said
-        assert code is None or process.returncode == code, said
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+        return _judged(subprocess.CompletedProcess(words, process.returncode, out, err), code)
+
+    def call(
+        self, *words: str, code: int | None = 0, stdin: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """As `run`, by the same program without the price of a process: for what is refused or has ended.
+
+        It has the directory, the environment and the streams of this process meanwhile: for one thread.
+        """
+        if self.before:
+            return self.run(*words, code=code, stdin=stdin, env=dict(env or {}))
+        given, out, err = (
+            io.TextIOWrapper(io.BytesIO(held), encoding="utf-8", errors="backslashreplace")
+            for held in (stdin.encode(), b"", b"")
+        )
+        with (
+            mock.patch.dict(
+                os.environ, {**self.env, "BURSAR_SERVER": self.server, **(env or {})}, clear=True
+            ),
+            contextlib.chdir(self.work),
+            mock.patch("sys.stdin", given),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            ended = program.run(words)
+        said = []
+        for stream in (out, err):
+            stream.seek(0)
+            said.append(stream.read())
+        return _judged(subprocess.CompletedProcess(words, ended, *said), code)
 
     def ask(self, *words: str, code: int | None = 0, stdin: str = "") -> Any:
         """The JSON of a command: the whole of its standard output."""
@@ -123,7 +161,7 @@ class Cluster:
 
     def refused(self, text: str, *flags: str, code: int = 2) -> str:
         """What `bursar submit -` says as it refuses this text."""
-        return self.run("submit", *flags, "-", stdin=text, code=code).stderr
+        return self.call("submit", *flags, "-", stdin=text, code=code).stderr
 
     def apply(self, text: str, code: int = 0) -> str:
         """`bursar policy apply` of one text: what it said."""
@@ -178,17 +216,17 @@ class Cluster:
 
     def ended(self, job: str, limit_s: float = 120) -> Any:
         """Wait until a job has ended; the job."""
-        self.run("wait", "-q", job, "--timeout", str(limit_s), code=None)
-        found = self.show(job)
+        self.call("wait", "-q", job, "--timeout", str(limit_s), code=None)
+        found = json.loads(self.call("show", job, "-o", "json").stdout)
         assert found["state"] in TERMINAL, found
         return found
 
     def log(self, job: str) -> str:
-        return self.run("logs", job).stdout
+        return self.call("logs", job).stdout
 
     def doctor_is_content(self) -> None:
         """Every invariant holds, over the whole log."""
-        self.run("doctor", "--full")
+        self.call("doctor", "--full")
 
     # -- processes
 
