@@ -138,7 +138,7 @@ def test_the_higher_priority_goes_first_and_backfill_does_not_delay_it(shared_cl
     )
     assert shared_cluster.show(low)["reason"]["code"] in ("BehindHigherPriority", "WaitingForResources")
     number = shared_cluster.show(high)["number"]
-    assert f"ahead of it: {number}\n" in shared_cluster.run("explain", low).stdout, "who is ahead is named"
+    assert f"ahead of it: {number} (" in shared_cluster.run("explain", low).stdout, "who is ahead, and why"
     gate.open()
     first, second = shared_cluster.ended(high), shared_cluster.ended(low)
     assert first["started_at"] < second["started_at"]
