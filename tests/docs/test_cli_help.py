@@ -60,7 +60,7 @@ BELOW = {
     "grant": "add ls rm",
     "secret": "set ls rm",
     "node": "show drain resume cordon token rm",
-    "budget": "ls show grant transfer approve",
+    "budget": "ls show grant transfer approve history",
     "ledger": "correct",
     "period": "close ls show",
     "prices": "ls apply history explain",

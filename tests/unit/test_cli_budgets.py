@@ -120,3 +120,59 @@ def test_budget_show_lists_who_gave_what_and_why(
         "8.00 USD carried over from",
         "8.00 USD carried over to",
     ]
+
+
+def test_budget_history_lists_periods_with_what_was_passed_in_them(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Money/Budgets"] = pb.BudgetsResponse(
+        budgets=[given_budget(), given_budget(crossed_percent=[50, 80])]
+    )
+    assert run(["budget", "history", "nlp", "-o", "csv", "--columns", "limit,settled,crossed"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "125.000000000,1.000000000,,USD",
+        '125.000000000,1.000000000,"50 %, 80 %",USD',
+    ]
+    assert [(asked.name, asked.history) for asked in fake.calls("Money/Budgets")] == [("nlp", True)]
+
+
+def test_budget_approve_says_for_how_long_and_how_much(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    approval = pb.BudgetApproval(at=AT, by="ann", reason="agreed", until=AT + 10**11)
+    approval.ceiling.nanos = str(120 * 10**9)
+    fake.answers["Money/ApproveBudget"] = pb.BudgetPostingResponse(budgets=[given_budget(approval=approval)])
+    words = ["budget", "approve", "nlp", "--reason", "agreed", "--amount", "20 USD", "--until", "2026-11-22"]
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("approved: budget nlp until ")
+    assert ", up to 120.00 USD settled and held, by ann: agreed; limit 125.00 USD" in said
+    [asked] = fake.calls("Money/ApproveBudget")
+    assert (asked.budget, asked.reason, asked.amount.nanos, asked.currency) == (
+        "nlp",
+        "agreed",
+        str(20 * 10**9),
+        "USD",
+    )
+    assert asked.until == 1_795_305_600_000_000
+
+
+def test_a_budget_names_its_stages_what_ends_them_and_what_is_approved() -> None:
+    stage = pb.BudgetStage(
+        action="hold-queue", on="settled", at_ppm=800_000, since="80 % of it", remedy="wait"
+    )
+    shown = budget_text(
+        view.budget(given_budget(stages=[stage], approval=pb.BudgetApproval(by="ann", reason="r")))
+    )
+    pairs = [line.split(None, 1) for line in shown.splitlines()]
+    assert ["stages", "hold-queue since it passed 80 % of it"] in pairs
+    assert ["approved", "until its period ends, by ann: r"] in pairs
+    assert "wait" in shown
+    [found] = view.budget(given_budget(stages=[stage]))["stages"]
+    assert found == {
+        "action": "hold-queue",
+        "on": "settled",
+        "at_percent": 80.0,
+        "since": "80 % of it",
+        "remedy": "wait",
+    }

@@ -340,6 +340,11 @@ class Ledger:
         """What a budget has in one period beyond its document's limit: grants, transfers and carry-over."""
         return -self.balances.get(self._budget_accounts(budget, period_start).given, 0)
 
+    def periods_of(self, budget: str) -> set[int]:
+        """Where the periods begin in which a budget has an account."""
+        found = (budget_of(account) for account in self.balances)
+        return {one[1] for one in found if one is not None and one[0] == budget}
+
     def room(self, budget: str, period_start: int, limit_nanos: int) -> int:
         """What may still be held under a document's limit and what was given beside it; negative when that
         has been passed.

@@ -13,14 +13,18 @@ from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, NotFound
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import types_pb2
+from bursar_policies.specs import BudgetSpec
 from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.events import Event
+from bursard.events import Event, ThresholdCrossed, decode
+from bursard.reports.budget_history import Version, budget_history
 from bursard.reports.budgets import BudgetView, budget_views
+from bursard.services.policies import read_history
 from bursard.state import State
 from bursard.state.admission import check_currency
 from bursard.state.decide import approving, giving, policies
+from bursard.store import EventFilter, Views
 
 
 async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
@@ -35,6 +39,40 @@ async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
         raise _unknown(name)
     await engine.durable()
     return pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
+
+
+async def history(engine: Engine, name: str) -> pb.BudgetsResponse:
+    """One budget in each of its periods, the newest first. Raises `NotFound`."""
+    if name not in engine.state.budgets.records or not _may_know(engine.state, name):
+        raise _unknown(name)
+    await engine.durable()
+    versions = await engine.read(lambda views: _versions(views, name))
+    crossed = await engine.read(lambda views: _crossed(views, name))
+    if name not in engine.state.budgets.records:  # removed while the log was read
+        raise _unknown(name)
+    found = budget_history(engine.state, name, versions, crossed)
+    return pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
+
+
+def _versions(views: Views, name: str) -> list[Version]:
+    return [
+        Version(one.at, one.document.version, one.document.spec)
+        for one in read_history(views)
+        if one.document.name == name and isinstance(one.document.spec, BudgetSpec)
+    ]
+
+
+def _crossed(views: Views, name: str) -> dict[int, set[int]]:
+    """By period, the thresholds that a budget has passed."""
+    found: dict[int, set[int]] = {}
+    after, asked = 0, EventFilter(kinds=("threshold-crossed",), about=name)
+    while rows := views.events(after, 1000, asked):
+        for row in rows:
+            event = decode(row.payload)
+            if isinstance(event, ThresholdCrossed):
+                found.setdefault(event.period_start, set()).add(event.at_ppm)
+        after = rows[-1].seq
+    return found
 
 
 async def grant(engine: Engine, request: pb.GrantBudgetRequest) -> pb.BudgetPostingResponse:

@@ -32,7 +32,7 @@ from bursard.reports.period import Period, find_period, month_of
 from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
 from bursard.reports.statement import statement
 from bursard.services.asked_cost import cost_answer, read_cost
-from bursard.services.budgets import approve, budgets, grant, transfer
+from bursard.services.budgets import approve, budgets, grant, history, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
@@ -89,6 +89,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
+        if request.history:
+            return await history(self.engine, request.name)
         return await budgets(self.engine, request.name)
 
     @after_room

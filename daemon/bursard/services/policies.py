@@ -199,7 +199,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
                 return costs, used
 
     async def _history(self) -> list[Applied]:
-        return await self.engine.read(_read_history)
+        return await self.engine.read(read_history)
 
     async def _changes(
         self,
@@ -244,7 +244,7 @@ def _with_openings(changes: list[pb.Policy], events: Sequence[Event], currency: 
     return changes
 
 
-def _read_history(views: Views) -> list[Applied]:
+def read_history(views: Views) -> list[Applied]:
     """Every version ever applied, oldest first. Policies change rarely, so the log holds few."""
     found: list[Applied] = []
     after = 0

@@ -32,6 +32,20 @@ BUDGET_COLUMNS = (
 )
 
 
+HISTORY_COLUMNS = (
+    Column("since", "period_start", title="period_start"),
+    Column("until", "period_end", title="period_end"),
+    Column("limit", right=True),
+    Column("settled", right=True),
+    Column("held", right=True, drop=4),
+    Column("available", right=True),
+    Column("granted", right=True, drop=3),
+    Column("transferred", right=True, drop=3),
+    Column("carried", "carried_over", right=True, drop=3, title="carried_over"),
+    Column("crossed", show=lambda row: _crossed_text(row), value=lambda row: _crossed_text(row), drop=2),
+)
+
+
 @click.group(cls=NearGroup)
 def budget() -> None:
     """List or show budgets, give them money, and approve what they ask for.
@@ -68,6 +82,22 @@ def budget_show(client: WireClient, name: str, output: Output) -> None:
         raise NotFound(f"there is no budget {name!r}; `bursar budget ls` lists them")
     row = view.budget(found[0])
     emit_one(row, output, budget_text, columns=BUDGET_COLUMNS, identity="name")
+
+
+@budget.command("history")
+@click.argument("name")
+@listing
+@connected
+def budget_history(client: WireClient, name: str, output: Output) -> None:
+    """List the periods of a budget, newest first: limit, settled, what was given, thresholds passed.
+
+    The limit of a period is that of the document it ended with, and what was granted, transferred and carried
+    over in it.
+
+    Example: bursar budget history vision-monthly -o csv
+    """
+    rows = [view.budget(each) for each in client.budget_history(name)]
+    emit(rows, HISTORY_COLUMNS, output, identity="period_start", empty="")
 
 
 def _given(command: Any) -> Any:
@@ -212,7 +242,7 @@ def budget_text(budget: Row) -> str:
     end, renews = budget["period_end"], budget["period"] != "one-time"
     per = f"per {budget['period']}" if renews else "in all"
     lasts = f"{time_text(budget['period_start'])} to {time_text(end) if end else 'no end'}"
-    crossed = ", ".join(f"{each} %" for each in budget["crossed_percent"])
+    crossed = _crossed_text(budget)
     pairs: list[Pair] = [
         ("id", budget["id"]),
         ("scope", clean(budget["scope"])),
@@ -232,6 +262,10 @@ def budget_text(budget: Row) -> str:
         ("postings", "\n".join(map(_posting_text, budget["postings"]))),
     ]
     return f"budget {clean(budget['name'])}\n" + pairs_text(pairs, "  ")
+
+
+def _crossed_text(budget: Row) -> str:
+    return ", ".join(f"{each} %" for each in budget["crossed_percent"])
 
 
 def _given_text(budget: Row) -> str:

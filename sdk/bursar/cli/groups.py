@@ -10,7 +10,6 @@ import click
 
 LATER: Final = {
     "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "cloud", "web"),
-    "bursar budget": ("history",),
     "bursar prices": ("import",),
     "bursar report": ("commitments", "models"),
 }

@@ -401,6 +401,10 @@ class AsyncWireClient:
         """Every budget, or the one of that name with its live jobs."""
         return (await self._unary(calls.budgets(name))).budgets
 
+    async def budget_history(self, name: str) -> Sequence[money_pb2.Budget]:
+        """The budget of that name in each of its periods, the newest first."""
+        return (await self._unary(calls.budgets(name, history=True))).budgets
+
     async def prices(self, **filters: Any) -> Sequence[money_pb2.Price]:
         """Prices and offers.
 

@@ -442,6 +442,11 @@ class AsyncClient:
         return made.budget(found)
 
     @checked
+    async def budget_history(self, name: str) -> tuple[results.Budget, ...]:
+        """The budget of that name in each of its periods, the newest first."""
+        return tuple(made.budget(budget) for budget in await self._wire.budget_history(name))
+
+    @checked
     async def grant_budget(
         self, name: str, amount: Money | str, *, reason: str, key: str = ""
     ) -> results.Budget:

@@ -344,9 +344,9 @@ def cost(
     return Call("/bursar.v1.Money/Cost", request, money_pb2.CostResponse)
 
 
-def budgets(name: str) -> Call[money_pb2.BudgetsResponse]:
-    """One budget by name, or all."""
-    request = money_pb2.BudgetsRequest(name=name)
+def budgets(name: str, history: bool = False) -> Call[money_pb2.BudgetsResponse]:
+    """One budget by name, or in each of its periods, or all."""
+    request = money_pb2.BudgetsRequest(name=name, history=history)
     return Call("/bursar.v1.Money/Budgets", request, money_pb2.BudgetsResponse)
 
 

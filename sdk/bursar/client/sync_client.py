@@ -438,6 +438,11 @@ class Client:
         return made.budget(found)
 
     @checked
+    def budget_history(self, name: str) -> tuple[results.Budget, ...]:
+        """The budget of that name in each of its periods, the newest first."""
+        return tuple(made.budget(budget) for budget in self._wire.budget_history(name))
+
+    @checked
     def grant_budget(self, name: str, amount: Money | str, *, reason: str, key: str = "") -> results.Budget:
         """Give a budget more in its current period, beside the limit of its document.
 

@@ -686,14 +686,18 @@ class BudgetsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    HISTORY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """empty: all"""
+    history: builtins.bool
+    """of one: each of its periods that has an account, the newest first"""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        history: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["history", b"history", "name", b"name"]) -> None: ...
 
 global___BudgetsRequest = BudgetsRequest
 
