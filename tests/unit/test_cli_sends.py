@@ -130,6 +130,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
     with FakeServer(tmp_path_factory.mktemp("requests") / "run") as made:
         made.answers = dict(answers())
         made.answers["Jobs/Submit"].job.id = "job_1"
+        made.answers["Jobs/Logs"][0].ClearField("trouble")
         made.answers["Access/Grant"].change = "created"
         del made.answers["Money/Periods"].periods[1:]
         ended = types_pb2.Job(id="job_1", number=3, state="SUCCEEDED")

@@ -200,6 +200,14 @@ spec:
     abc@v100: {project: nlp, gpu_type: V100}
     free: {project: cv}
 """
+GPUS = """\
+resources:
+  gpus:
+    type: [H100, A100]
+    count: 2
+    memory: 80GB
+run: a
+"""
 SKY = """\
 name: llama ft
 num_nodes: 2
@@ -265,6 +273,14 @@ resources:
 max_duration: off
 commands: [a]
 """
+LEAST = {
+    "SkyPilot": "num_nodes: 2\nrun: a\n",
+    "dstack": "type: task\nname: x\ncommands: [a]\n",
+    "Kubernetes": "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{command: [a]}]}\n",
+    "Ray": "entrypoint: a\n",
+    "Nomad": 'job "x" {\n  group "g" {\n    task "t" {\n      config { command = "a" }\n    }\n  }\n}\n',
+}
+"""Files that say as little as they can."""
 KUBERNETES = """\
 apiVersion: batch/v1
 kind: Job
@@ -467,7 +483,10 @@ def variations(text: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for value in values if match else ():
             assert match is not None
             changed = f"{match[1]}{value}\n"
-            yield changed.strip(), "".join([*lines[:number], changed, *lines[number + 1 :]])
+            yield (
+                " / ".join(changed.split("\n")).strip(" /"),
+                "".join([*lines[:number], changed, *lines[number + 1 :]]),
+            )
 
 
 def told(base: list[str], found: list[str]) -> list[str]:
@@ -497,7 +516,12 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "Ray": (foreign, RAY, ("0", "x y", "[a, b]")),
     "Ray cluster": (foreign, RAY_CLUSTER, ("0", "1")),
     "Nomad": (foreign, NOMAD, ()),
-}
+    "GPUs": (
+        job,
+        GPUS,
+        (*VALUES, "1\n    name: b", "1\n    vendor: b", "1\n    mig: b", "1\n    fraction: 0.5"),
+    ),
+} | {f"{name}, least": (foreign, text, ()) for name, text in LEAST.items()}
 
 
 def options(table: Any, values: dict[str, tuple[str, ...]], form: str) -> Iterator[tuple[str, str]]:

@@ -153,6 +153,12 @@ def test_a_word_that_is_no_command_is_not(text: str) -> None:
     assert scan(text).runs("srun") is None
 
 
+def test_a_command_has_its_own_words_alone() -> None:
+    found = scan("f() { a b; }\nc d; A=1 e\ncase $1 in\n x) g h;;\nesac; (( N > 0 )) && i")
+    words = [command.words for command in found.commands]
+    assert words == [("a", "b"), ("c", "d"), ("e",), ("g", "h"), ("i",)]
+
+
 def test_places_are_those_of_the_text() -> None:
     text = "a\ntrap 'rm $X' EXIT\nsrun b $Y\n"
     found = scan(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bursar_agent.runner.logcap import LogCap
 from bursar_agent.runner.logtimes import (
     LOG_TIMES,
     STEP_US,
@@ -54,6 +55,20 @@ def test_there_is_one_mark_for_each_tenth_of_a_second_in_which_something_came(he
         times.note(offset)
     times.close()
     assert read_marks(here) == [(0, 0), (5, STEP_US), (12, 2 * STEP_US), (40, 9 * STEP_US)]
+
+
+def test_what_is_moved_into_a_log_is_noted_where_each_piece_began(here: int) -> None:
+    clock = Clock()
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    log = LogCap(read, 1 << 20, LogTimes(clock))
+    for piece, clock.now in ((b"first\n", 0), (b"second\n", 3 * STEP_US), (b"third\n", 7 * STEP_US)):
+        os.write(write, piece)
+        assert log.pump()
+    os.close(write)
+    assert not log.pump()
+    log.close()
+    os.close(read)
+    assert read_marks(here) == [(0, 0), (6, 3 * STEP_US), (13, 7 * STEP_US)]
 
 
 def test_too_many_marks_become_half_as_many_made_half_as_often(here: int) -> None:
