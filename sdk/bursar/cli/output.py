@@ -221,7 +221,7 @@ def write_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     write_text(table_text(rows, columns, width() if is_terminal(sys.stdout) else None))
 
 
-def write_csv(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """CSV with a header that has the units. Money is a bare number; its currency is the last column."""
     parts = [cell for column in columns for cell in column.cells()]
     values = [_aligned([_csv_value(row, column) for row in rows]) for column in parts]
@@ -236,7 +236,12 @@ def write_csv(rows: Sequence[Row], columns: Sequence[Column]) -> None:
         currencies = sorted({value["currency"] for value in line if _is_money(value)})
         written = [csv_cell(value) for value in line]
         writer.writerow([*written, "/".join(currencies)] if with_currency else written)
-    sys.stdout.write(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_csv(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """CSV to standard output."""
+    sys.stdout.write(csv_text(rows, columns))
     sys.stdout.flush()
 
 

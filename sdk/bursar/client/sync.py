@@ -154,6 +154,11 @@ class WireClient:
             if not token:
                 return
 
+    def job_page(self, *, size: int, token: str = "", **filters: Any) -> tuple[Sequence[types_pb2.Job], str]:
+        """One page of `list`, and the token of the next one: empty after the last. Filters as of `list`."""
+        page = self._unary(calls.job_page(calls.list_jobs(**filters), size, token))
+        return page.jobs, page.next_page_token
+
     def watch(
         self, jobs: Sequence[str], *, until_terminal: bool = False, timeout_s: float | None = None
     ) -> Iterator[types_pb2.Job]:
