@@ -14,7 +14,7 @@ BIN := .venv/bin
 # What is loaded is compiled then, once, wherever Python may write it down.
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
-PACKAGES := sdk policies daemon agents
+PACKAGES := sdk policies daemon agents web
 # The recorded traces that two of the benchmarks read.
 export BURSAR_BENCH_DATA ?= ../shared
 # In this order: the whole system, one agent alone, one plan of a large site, placement on a recorded trace,
@@ -48,7 +48,7 @@ help:
 
 .venv/.installed: .venv/.made pyproject.toml constraints.txt
 	@echo "installing bursar and its tools into .venv ..."
-	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,dev]'
+	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,web,dev]'
 	@$(BIN)/python -m compileall -q $(PACKAGES)  # as pip does for what is not editable
 	@touch $@
 

@@ -19,7 +19,13 @@ from typing import Any
 import coverage
 import pytest
 
-SOURCES = ("sdk/bursar", "policies/bursar_policies", "daemon/bursard", "agents/bursar_agent")
+SOURCES = (
+    "sdk/bursar",
+    "policies/bursar_policies",
+    "daemon/bursard",
+    "agents/bursar_agent",
+    "web/bursar_web",
+)
 FOLDER = Path(os.environ["BURSAR_COVERING"])
 durations: dict[str, float] = {}
 recorded: list[coverage.Coverage] = []

@@ -41,7 +41,7 @@ import mutations
 from mutations import Mutation
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("sdk/bursar", "policies/bursar_policies", "daemon/bursard", "agents/bursar_agent")
+ROOMS = ("sdk/bursar", "policies/bursar_policies", "daemon/bursard", "agents/bursar_agent", "web/bursar_web")
 PURE = (
     "tests/unit",
     "tests/scenario",

@@ -26,7 +26,7 @@ def compile_as_installed() -> None:
     """Write the bytecode that pip writes for what it installs, but not for a checkout it points to: where
     Python is told to write none, 40 % of a command's CPU goes into compiling it once more.
     """
-    for package in ("sdk", "policies", "daemon", "agents"):
+    for package in ("sdk", "policies", "daemon", "agents", "web"):
         compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
 
 

@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     was 40 % of the CPU of a `bursar submit`.
     """
     if not hasattr(config, "workerinput"):
-        for package in ("sdk", "policies", "daemon", "agents"):
+        for package in ("sdk", "policies", "daemon", "agents", "web"):
             compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ROOTS = ("", "sdk", "policies", "daemon", "agents", "daemon/bursard", "agents/bursar_agent")
+ROOTS = (
+    "",
+    "sdk",
+    "policies",
+    "daemon",
+    "agents",
+    "web",
+    "daemon/bursard",
+    "agents/bursar_agent",
+    "web/bursar_web",
+)
 INVARIANTS = {"J": 7, "R": 3, "L": 10, "B": 3, "T": 2, "H": 2, "S": 1}
 """How many of each letter the design has; the cloud's are told in a sentence."""
 

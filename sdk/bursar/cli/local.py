@@ -45,7 +45,9 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 @click.option(
     "--policies", metavar="DIR", default=None, help="As before, or the shipped catalogue (`shipped`)."
 )
-@click.option("--http", metavar="ADDR", default=None, help="Web page and metrics (not built yet).")
+@click.option(
+    "--http", metavar="ADDR", default=None, help="Web page and metrics (not built yet; see bursar-web)."
+)
 @click.option(
     "--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say, or `none`."
 )

@@ -1,0 +1,227 @@
+"""The application: which page answers where, and what stands before all of them.
+
+Owns    sessions, forms and faults on their way to a page. Pages themselves ask and show, and know of none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from bursar import errors
+from bursar.clock import Clock, SystemClock
+from bursar_web.guard import Guard
+from bursar_web.pages import happenings, jobs, login, money, nodes, now
+from bursar_web.sessions import LoginLink, Session, Sessions, same
+from bursar_web.show import HERE, page
+from bursar_web.tables import FILES
+
+Page = Callable[[Request], Awaitable[Response]]
+
+STATUS: dict[type[errors.BursarError], int] = {
+    errors.NotFound: 404,
+    errors.Forbidden: 403,
+    errors.RateLimited: 429,
+    errors.ServerUnavailable: 503,
+    errors.WrongState: 409,
+    errors.NotBuilt: 501,
+}
+"""What a refusal of the daemon is in HTTP; of any other class 400."""
+FIELDS_MAX = 40
+WITH_FILES: tuple[tuple[str, Page], ...] = (
+    ("/jobs", jobs.jobs),
+    ("/jobs/{job}", jobs.job),
+    ("/nodes", nodes.nodes),
+    ("/nodes/{node}", nodes.node),
+    ("/budgets", money.budgets),
+    ("/budgets/{budget}", money.budget),
+    ("/cost", money.cost),
+    ("/events", happenings.events),
+)
+"""Pages whose rows are files too, `.csv` and `.json` of the same query."""
+
+
+class Options(NamedTuple):
+    """How the pages are served.
+
+    Attributes:
+        server: as `bursar --server`; None: found as the command line finds it.
+        hosts: what browsers may call this server, `name` or `name:port`.
+        secure: browsers reach it by https, so cookies go no other way.
+        link: the word that logs whoever runs this process in, once; "" for a site, where nobody may.
+    """
+
+    server: str | None
+    hosts: tuple[str, ...]
+    secure: bool = False
+    link: str = ""
+
+
+class Files(StaticFiles):
+    """Our own files, whose names change with what is in them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """As a browser may keep it."""
+        answer = await super().get_response(path, scope)
+        answer.headers["Cache-Control"] = "max-age=3600"
+        return answer
+
+
+def make_app(
+    options: Options,
+    clock: Clock | None = None,
+    secret: Callable[[], str] = lambda: secrets.token_urlsafe(32),
+) -> Starlette:
+    """The whole application, which holds no connection before somebody logs in."""
+    clock = clock or SystemClock()
+    sessions = Sessions(clock, secret)
+    door = login.Login(options.server, sessions, LoginLink(options.link), options.secure)
+    entry = _Entry(sessions, door.cookie)
+    verbs = ((jobs, "/jobs/{job}", jobs.VERBS), (nodes, "/nodes/{node}", nodes.VERBS))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await sessions.close_all()
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", _health, methods=["GET"]),
+            Mount("/static", Files(directory=HERE / "static")),
+            Route("/login", door.form, methods=["GET"]),
+            Route("/login", entry.stranger(door.submit), methods=["POST"]),
+            Route("/logout", entry.known(door.out), methods=["POST"]),
+            *(
+                Route(f"{path}.{file}", entry.as_file(shown, file), methods=["GET"])
+                for path, shown in WITH_FILES
+                for file in FILES
+            ),
+            *(
+                Route(path, entry.known(shown), methods=["GET"])
+                for path, shown in (("/", now.now), ("/jobs/{job}/log", jobs.log), *WITH_FILES)
+            ),
+            *(
+                Route(f"{path}/{verb}", entry.of_verb(answer, verb), methods=[method])
+                for room, path, known in verbs
+                for verb in known
+                for method, answer in (("GET", room.ask), ("POST", room.act))
+            ),
+        ],
+        middleware=[
+            Middleware(Guard, hosts=options.hosts, secure=options.secure),
+            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
+        ],
+        exception_handlers={404: _missing, errors.BursarError: _refused},
+        lifespan=lifespan,
+    )
+    app.state.clock = clock
+    return app
+
+
+class _Entry:
+    """What lets a request in: its session, and of a form its fields and the word that only our pages have."""
+
+    def __init__(self, sessions: Sessions, cookie: str) -> None:
+        self._sessions = sessions
+        self._cookie = cookie
+
+    def known(self, shown: Page) -> Page:
+        """For whoever is logged in; others are sent to the login, and come back."""
+
+        async def enter(request: Request) -> Response:
+            session = self._sessions.of(request.cookies.get(self._cookie, ""))
+            if session is None:
+                return _to_login(request)
+            request.scope["session"] = session
+            if request.method == "POST":
+                form = request.scope["form"] = await _form(request)
+                if not same(form.get("form_token", ""), session.form_token):
+                    return PlainTextResponse("this form is too old; open its page again\n", 403)
+            try:
+                return await shown(request)
+            except errors.Unauthenticated as problem:
+                await self._sessions.close(session)
+                return page(request, "login.html", status=401, link="", problem=str(problem), next="/")
+
+        return enter
+
+    def of_verb(self, shown: Page, verb: str) -> Page:
+        """The same, of one of the verbs of a thing."""
+
+        async def enter(request: Request) -> Response:
+            request.path_params["verb"] = verb
+            return await shown(request)
+
+        return self.known(enter)
+
+    def as_file(self, shown: Page, file: str) -> Page:
+        """The same, of the rows of a page as a file."""
+
+        async def enter(request: Request) -> Response:
+            request.scope["file"] = file
+            return await shown(request)
+
+        return self.known(enter)
+
+    def stranger(self, shown: Page) -> Page:
+        """For whoever is not logged in yet."""
+
+        async def enter(request: Request) -> Response:
+            request.scope["form"] = await _form(request)
+            return await shown(request)
+
+        return enter
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form. Raises `InvalidRequest`."""
+    try:
+        text = (await request.body()).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX))
+    except ValueError:
+        raise errors.InvalidRequest(f"a form has at most {FIELDS_MAX} fields of UTF-8 text") from None
+
+
+def _to_login(request: Request) -> Response:
+    if request.method != "GET":
+        return PlainTextResponse("you are logged out; log in again\n", 401)
+    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
+
+
+async def _health(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _missing(request: Request, _: Exception) -> Response:
+    return _fault(request, 404, "there is no such page")
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    status = next((STATUS[kind] for kind in type(problem).__mro__ if kind in STATUS), 400)
+    return _fault(request, status, str(problem))
+
+
+def _fault(request: Request, status: int, message: str) -> Response:
+    session: Session | None = request.scope.get("session")
+    if session is None:
+        return PlainTextResponse(f"{message}\n", status)
+    return page(request, "fault.html", status=status, code=status, message=message)
+
+
+def hosts_of(listen: str, named: Iterable[str]) -> tuple[str, ...]:
+    """What a server that listens there is called: its address, localhost on loopback, and what is named."""
+    own = [listen] + ([listen.replace("127.0.0.1", "localhost")] if listen.startswith("127.0.0.1:") else [])
+    return tuple(dict.fromkeys((*own, *named)))

@@ -1,0 +1,183 @@
+"""Jobs: the list that decides whether people come back, one job with why and what it cost, and its log."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from bursar.cli.common import read_labels, read_since
+from bursar.cli.jobs import JOB_COLUMNS
+from bursar.cli.money import cost_columns
+from bursar.cli.output import Column, Row
+from bursar.cli.terminal import seconds_text
+from bursar.cli.texts import BUDGET_NOW, is_estimate, resources_text
+from bursar.codec import view
+from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar.model import JobState
+from bursar_web.asking import client_of, events_shown
+from bursar_web.show import page
+from bursar_web.tables import as_file, budget_link, changed, job_link, node_link, table
+
+PAGE_ROWS = 50
+LOG_LINES = 500
+FILTERS: Final = ("project", "user", "experiment", "model", "name")
+ATTEMPT_COLUMNS = (
+    Column("number", right=True),
+    Column("state"),
+    Column("nodes", show=lambda row: ", ".join(member["node"] for member in row["nodes"])),
+    Column("started", "started_at"),
+    Column("ended", "finished_at"),
+    Column("cause", "end_cause"),
+)
+NODE_VERDICTS = (Column("node"), Column("fits"), Column("why_not"))
+VERBS: Final = {
+    "cancel": ("Cancel", "ends it; what it has cost stays, what it holds is given back"),
+    "hold": ("Hold", "keeps it from starting until it is released"),
+    "release": ("Release", "lets it start"),
+    "requeue": ("Requeue", "ends its attempt and runs it again; what the attempt has cost stays"),
+}
+_OFFERED: Final = {
+    "PENDING": ("cancel", "hold", "release"),
+    "STARTING": ("cancel", "requeue"),
+    "RUNNING": ("cancel", "requeue"),
+    "STOPPING": ("cancel",),
+}
+
+
+async def jobs(request: Request) -> Response:
+    """`/jobs`: filters, and the page of the list, stand in the address."""
+    query = request.query_params
+    fields = {name: query.get(name, "") for name in FILTERS}
+    filters: dict[str, Any] = dict(fields)
+    states = _states(query.get("state", ""))
+    labels = read_labels(query.getlist("label") if query.get("label") else [])
+    filters |= {"states": states, "labels": labels, "tasks_of": query.get("tasks", "")}
+    found, token = await client_of(request).job_page(
+        size=PAGE_ROWS, token=query.get("page", ""), since=read_since(query.get("since") or None), **filters
+    )
+    rows = [view.job(each) for each in found]
+    if (file := as_file(request, "jobs", rows, JOB_COLUMNS)) is not None:
+        return file
+    given = [name for name, value in fields.items() if value]
+    words = [f"--state {query['state']}"] if query.get("state") else []
+    words += [f"--{name} {query[name]}" for name in (*given, "label", "since", "tasks") if query.get(name)]
+    return page(
+        request,
+        "jobs.html",
+        command=" ".join(("bursar ls", *words)),
+        filters=fields,
+        states=("", "all", *(state.value.lower() for state in JobState)),
+        table=table(
+            "Jobs, newest first",
+            rows,
+            JOB_COLUMNS,
+            links={"number": job_link, "name": job_link},
+            leave_out=frozenset({"id"}),
+            empty="no jobs; `bursar run -- COMMAND` starts one",
+        ),
+        after=changed(query, page=token) if token else "",
+        first=changed(query, page="") if query.get("page") else "",
+    )
+
+
+def _states(word: str) -> list[str]:
+    """One state, all of them, or by default what is active and what ended in the last day."""
+    if not word:
+        return []
+    if word == "all":
+        return [state.value for state in JobState]
+    if word.upper() not in JobState.__members__:
+        known = ", ".join(("all", *(state.value.lower() for state in JobState)))
+        raise InvalidRequest(f"state: {word[:60]!r} is no state; there are: {known}")
+    return [word.upper()]
+
+
+async def job(request: Request) -> Response:
+    """`/jobs/JOB`."""
+    client, reference = client_of(request), request.path_params["job"]
+    told = view.explain(await client.explain(reference))
+    row: Row = told["job"]
+    if (file := as_file(request, f"job-{row['number']}", [row], JOB_COLUMNS, row)) is not None:
+        return file
+    keys = ["attempt"]
+    cost = view.cost(await client.cost(job=row["id"], by=keys), keys)
+    return page(
+        request,
+        "job.html",
+        command=f"bursar explain {row['id']}",
+        job=row,
+        told=told,
+        needs=resources_text(row["resources"]),
+        estimated=is_estimate(row),
+        elapsed=seconds_text(row["elapsed_s"]),
+        verbs=[(verb, VERBS[verb][0]) for verb in _OFFERED.get(row["state"], ())],
+        attempts=table("Attempts", row["attempts"], ATTEMPT_COLUMNS, empty="it has not started"),
+        cost=table("Cost by attempt", cost["rows"], cost_columns(keys), empty="no cost yet"),
+        total=cost["total"],
+        nodes=table(
+            "Nodes, as it sees them",
+            told["nodes"],
+            NODE_VERDICTS,
+            links={"node": lambda one: node_link(one["node"])},
+        ),
+        budgets=table(
+            "Its budgets", told["budgets"], BUDGET_NOW, links={"budget": lambda one: budget_link(one["name"])}
+        ),
+        ahead=[(job_link(one), f"{one['number']} {one['name']}", one["why"]) for one in told["ahead_jobs"]],
+        events=await events_shown(client, 20, job=row["id"]),
+        log=f"{job_link(row)}/log",
+    )
+
+
+async def log(request: Request) -> Response:
+    """`/jobs/JOB/log`: the last lines of one rank."""
+    client, reference = client_of(request), request.path_params["job"]
+    rank = request.query_params.get("rank", "0")
+    if not rank.isascii() or not rank.isdigit() or len(rank) > 6:
+        raise InvalidRequest("rank: is the number of a member, from 0")
+    row = view.job(await client.get(reference))
+    try:
+        parts = [chunk.data async for chunk in client.logs(row["id"], rank=int(rank), tail_lines=LOG_LINES)]
+        text, problem = b"".join(parts).decode("utf-8", "backslashreplace"), ""
+    except (NotFound, WrongState) as fault:
+        text, problem = "", str(fault)
+    return page(
+        request,
+        "log.html",
+        command=f"bursar logs {row['id']} --rank {rank} -n {LOG_LINES}",
+        job=row,
+        rank=int(rank),
+        ranks=range(min(row["nodes"], 64)),
+        text=text,
+        problem=problem,
+        back=job_link(row),
+        most=LOG_LINES,
+    )
+
+
+async def ask(request: Request) -> Response:
+    """`/jobs/JOB/VERB`: what it would do, with the money it touches, before anything is done."""
+    row = view.job(await client_of(request).get(request.path_params["job"]))
+    verb = request.path_params["verb"]
+    name, effect = VERBS[verb]
+    return page(
+        request,
+        "confirm.html",
+        command=f"bursar {verb} {row['id']}",
+        title=f"{name} job {row['number']} {row['name']}?",
+        effect=effect,
+        job=row,
+        back=job_link(row),
+        name=name,
+    )
+
+
+async def act(request: Request) -> Response:
+    """POST `/jobs/JOB/VERB`."""
+    client, verb = client_of(request), request.path_params["verb"]
+    row = view.job(await client.get(request.path_params["job"]))
+    await getattr(client, verb)([row["id"]])
+    return RedirectResponse(f"/jobs/{quote(row['id'], safe='')}", 303)
