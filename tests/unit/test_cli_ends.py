@@ -12,6 +12,7 @@ from bursar.cli.progress import progress_text
 from bursar.client.fake import FakeServer
 from bursar.clock import SECOND_US
 from bursar.errors import NotFound
+from bursar.model.ends import hint_of
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2 as types
 
@@ -48,6 +49,44 @@ def test_an_end_is_told_with_the_last_lines_of_the_rank_that_caused_it(
     assert lines[at + 1 : at + 21] == [f"line {i}" for i in range(20)]
     [asked] = [request for name, request in fake.requests if name == "Jobs/Logs"]
     assert (asked.job, asked.rank, asked.tail_lines) == ("job_1", 1, 20)
+
+
+@pytest.mark.parametrize("words", ["show 1", "explain 1", "wait 1", "run --follow -- true"])
+def test_what_the_last_lines_say_of_an_end_is_told_below_them(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers["Jobs/Explain"] = pb.ExplainResponse(job=GANG)
+    fake.answers["Jobs/Logs"] = [
+        pb.LogChunk(data=b"step 1\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n")
+    ]
+    run(words.split())
+    told = capsys.readouterr()
+    assert (
+        (told.err if words[0] in "wr" else told.out)
+        .rstrip()
+        .endswith(
+            "its last lines say: it ran out of GPU memory: make batches smaller, spread the\n"
+            "model over more GPUs, or ask for larger ones (`gpus: H100:80GB:1`)"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("jaxlib.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while", "it ran out of GPU memory:"),
+        ("RuntimeError: CUDA error: out of memory", "it ran out of GPU memory:"),
+        ("Traceback\nMemoryError", "it could not get the memory it wanted:"),
+        ("terminate called: std::bad_alloc", "it could not get the memory it wanted:"),
+        ("OSError: [Errno 28] No space left on device", "a disk was full:"),
+        ("ModuleNotFoundError: No module named 'torch'", "a module of Python is not there:"),
+        ("No space left on device\nlater: CUDA out of memory", "it ran out of GPU memory:"),
+        ("MyMemoryErrors are none\nKeyError: 'a'", ""),
+        ("", ""),
+    ],
+)
+def test_a_hint_is_what_was_said_last(text: str, hint: str) -> None:
+    assert hint_of(text).partition(":")[0] == hint.partition(":")[0]
 
 
 def test_an_end_is_told_though_its_log_is_gone(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bursar.cli.output import Row, say
 from bursar.cli.terminal import clean
-from bursar.cli.texts import end_lines
+from bursar.cli.texts import end_lines, wrapped
 from bursar.codec import view
 from bursar.errors import BursarError
 from bursar.model import JobState, ReasonCode
+from bursar.model.ends import hint_of
 from bursar.model.reason import MEANINGS_LIVE
 
 if TYPE_CHECKING:
@@ -112,16 +113,42 @@ def tell_end(client: WireClient, job: Any, *, shown_rank: int | None = None) -> 
         return
     for line in end_lines(row["end"]):
         say(line)
-    text = "" if shown_rank is not None and shown_rank == (row["end"]["rank"] or 0) else log_text(client, row)
+    whose, lines = _last_lines(client, row)
+    if shown_rank is not None and shown_rank == (row["end"]["rank"] or 0):
+        text = _hint(row, lines)
+    else:
+        text = _log_text(row, whose, lines)
     if text:
         say(text)
 
 
 def log_text(client: WireClient, row: Row) -> str:
-    """The last lines of whoever caused the end, under a line that says whose; empty where there are none."""
+    """The last lines of whoever caused the end, under a line that says whose, and what they tell of it.
+
+    Empty where there are none.
+    """
+    return _log_text(row, *_last_lines(client, row))
+
+
+def _log_text(row: Row, whose: str, lines: list[str]) -> str:
+    if not lines:
+        return ""
+    return "\n".join(
+        [f"last lines{whose}:", *(f"  {line}" for line in lines), *filter(None, [_hint(row, lines)])]
+    )
+
+
+def _hint(row: Row, lines: list[str]) -> str:
+    """What the lines say of what it died of, where the end itself does not know."""
+    hint = hint_of("\n".join(lines)) if lines and row["end"]["cause"] == "failed" else ""
+    return wrapped(f"its last lines say: {hint}") if hint else ""
+
+
+def _last_lines(client: WireClient, row: Row) -> tuple[str, list[str]]:
+    """Whose they are, in words, and the lines; none where nobody asks, or they are not there."""
     end = row["end"]
     if end is None or end["cause"] in _QUIET or (row["array"] and not end["failed_tasks"]):
-        return ""
+        return "", []
     job, whose, rank = row["id"], "", end["rank"] or 0
     if row["array"]:
         index = end["failed_tasks"][0]["index"]
@@ -131,8 +158,6 @@ def log_text(client: WireClient, row: Row) -> str:
     try:
         data = b"".join(chunk.data for chunk in client.logs(job, rank=rank, tail_lines=LINES))
     except BursarError:
-        return ""  # it is not there any more, or not for this caller: the end is told all the same
+        return "", []  # it is not there any more, or not for this caller: the end is told all the same
     lines = [clean(re.sub(r".*\r", "", line)) for line in data.decode(errors="backslashreplace").splitlines()]
-    if not lines:
-        return ""
-    return "\n".join([f"last lines{whose}:", *(f"  {line}" for line in lines[-LINES:])])
+    return whose, lines[-LINES:]

@@ -8,6 +8,7 @@ Why     `show`, `wait`, `--follow` and `explain` say the same of the same end, a
 
 from __future__ import annotations
 
+import re
 import signal as signals
 from typing import Final
 
@@ -101,7 +102,32 @@ REMEDIES: Final = {
 }
 """By kind of end (`kind_of`), one thing to do. JOB and NODE stand for names."""
 
+_SAID: Final = (
+    (
+        r"CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|HIP out of memory"
+        r"|RESOURCE_EXHAUSTED: Out of memory",
+        "it ran out of GPU memory: make batches smaller, spread the model over more GPUs, or ask for"
+        " larger ones (`gpus: H100:80GB:1`)",
+    ),
+    (
+        r"\bMemoryError\b|std::bad_alloc|Cannot allocate memory|java\.lang\.OutOfMemoryError",
+        "it could not get the memory it wanted: ask for more with --memory, or use less: smaller batches,"
+        " fewer workers",
+    ),
+    (r"No space left on device", "a disk was full: write elsewhere, or make room on it"),
+    (
+        r"ModuleNotFoundError: No module named",
+        "a module of Python is not there: activate its environment in the script, or install it in `setup`",
+    ),
+)
+"""By what a program said last, what it died of and what to do."""
 _CRASHES = (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
+
+
+def hint_of(last_lines: str) -> str:
+    """What a program that failed by itself died of, as its last lines say; empty where they do not."""
+    found = [(match.start(), text) for pattern, text in _SAID for match in re.finditer(pattern, last_lines)]
+    return max(found)[1] if found else ""
 
 
 def kind_of(end: EndFacts) -> str:
