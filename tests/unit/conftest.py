@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from verbs_server import fake as fake
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec.spec import spec_to_wire
