@@ -23,7 +23,7 @@ from bursar_policies.specs import BudgetSpec
 INTEGERS = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_SINT64, FieldDescriptor.TYPE_UINT64)
 BOUNDED = {
     "JobSpec.max_price_nanos_per_hour", "UpdateRequest.max_price_nanos_per_hour",
-    "Member.rate_nanos_per_hour",
+    "Member.rate_nanos_per_hour", "Machine.rate_nanos_per_hour",
     "Node.rate_nanos_per_hour", "Price.rate_nanos_per_hour", "Price.rate_per_gpu_nanos_per_hour",
     "PricePart.rate_nanos_per_hour",
     *(f"PriceExplanation.{name}_nanos_per_hour" for name in (

@@ -33,6 +33,7 @@ CONTRACT = (
     "top",
     "nodes",
     "node",
+    "cloud",
     "offers",
     "events",
     "doctor",
@@ -59,6 +60,7 @@ CONTRACT = (
 BELOW = {
     "grant": "add ls rm",
     "secret": "set ls rm",
+    "cloud": "ls check terminate",
     "node": "show drain resume cordon token rm",
     "budget": "ls show grant transfer approve history",
     "ledger": "correct",

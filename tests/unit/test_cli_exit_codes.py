@@ -31,6 +31,7 @@ WORDS = {
     "release": ["9"],
     "requeue": ["9"],
     "update": ["9", "--priority", "1"],
+    "cloud terminate": ["n"],
     "node show": ["n"],
     "node drain": ["n"],
     "node cordon": ["n"],
@@ -64,10 +65,12 @@ WORDS = {
 """What a verb needs beside its name."""
 CONNECTED = (
     *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "prices ls",
+    "cloud ls", "cloud check",
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
+    "cloud terminate",
     "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
     "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
     "period close",

@@ -10,7 +10,7 @@ from typing import Any
 
 from bursar.clock import DAY_US
 from bursar.codec.slurm_names import names_to_wire
-from bursar.errors import InvalidRequest, NotFound
+from bursar.errors import InvalidRequest, NotFound, ServerUnavailable
 from bursar.model import EndCause
 from bursar.model.slurm_names import SlurmName, SlurmNames
 from bursar.v1 import nodes_pb2 as pb
@@ -22,6 +22,8 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequested
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
+from bursard.machines.provider import CloudError
+from bursard.services import clouds
 from bursard.services.pushback import after_room
 from bursard.services.views import (
     SAMPLE_ATTEMPTS_IN_ROW,
@@ -197,6 +199,31 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             and (not node or token.name == node)
             and (not id or token.sha256[:TOKEN_ID_CHARS] == id)
         ]
+
+    async def Machines(self, request: pb.MachinesRequest, context: Any) -> pb.MachinesResponse:
+        """Rented machines, by name."""
+        await self.engine.durable()
+        state, now, identity = self.engine.state, self.engine.now(), caller()
+        found = sorted(state.machines.values(), key=lambda one: (one.name, one.id))
+        rows = fitting(clouds.machine_view(state, one, identity, now) for one in found)
+        return pb.MachinesResponse(machines=rows, currency=state.currency)
+
+    async def CheckClouds(self, request: pb.CheckCloudsRequest, context: Any) -> pb.CheckCloudsResponse:
+        """What must be right before machines can be rented."""
+        try:
+            return await clouds.checks(self.cycle.rents)
+        except CloudError as error:
+            raise ServerUnavailable(f"the provider does not answer: {error}") from None
+
+    @after_room
+    async def EndMachine(self, request: pb.EndMachineRequest, context: Any) -> pb.Machine:
+        """End a machine and all that runs on it."""
+        user, reason = caller(), read_reason(request.reason)
+        machine = clouds.find(self.engine.state, request.machine)
+        why = f"{user.name} ended it: {reason}" if reason else f"{user.name} ended it"
+        seq = self.engine.commit_each(clouds.end(self.engine.state, machine, why), user.name)
+        await self.engine.durable(seq)
+        return clouds.machine_view(self.engine.state, machine, user, self.engine.now())
 
     async def Top(self, request: pb.TopRequest, context: Any) -> AsyncIterator[pb.TopResponse]:
         """Newest readings, once or every second."""

@@ -19,6 +19,7 @@ from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
 from bursar.model.reason import MEANINGS_LIVE
+from bursar.v1 import nodes_pb2
 from bursar.v1 import types_pb2 as pb
 from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
@@ -53,7 +54,7 @@ ROWS_BYTES_MAX = 1 << 20
 """Of the rows of one message. Rows are bounded, but 1000 of them can be too many."""
 
 
-Row = TypeVar("Row", pb.Job, pb.Node)
+Row = TypeVar("Row", pb.Job, pb.Node, nodes_pb2.Machine)
 
 
 class Form(Enum):

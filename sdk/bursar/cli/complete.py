@@ -87,6 +87,7 @@ FILES: Final = frozenset(("file", "paths", "out", "snapshot", "policies"))
 FOLDERS: Final = frozenset(("state_dir", "workdir"))
 COLUMNS: Final = {
     "node": "cluster:NODE_COLUMNS", "nodes": "cluster:NODE_COLUMNS", "offers": "cluster:PRICE_COLUMNS",
+    "cloud": "cloud:MACHINE_COLUMNS",
     "events": "cluster:EVENT_COLUMNS", "budget": "budget:BUDGET_COLUMNS", "prices": "cluster:PRICE_COLUMNS",
     "policy": "policy:POLICY_COLUMNS", "grant": "rights:GRANT_COLUMNS", "secret": "rights:SECRET_COLUMNS",
     "plan": "submit:PLAN_COLUMNS", "status": "local:STATUS_COLUMNS",

@@ -9,7 +9,8 @@ from typing import Any, Final
 import click
 
 LATER: Final = {
-    "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "cloud", "web"),
+    "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "web"),
+    "bursar cloud": ("show", "release"),
     "bursar prices": ("import",),
     "bursar report": ("commitments", "models"),
 }

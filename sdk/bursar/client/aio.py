@@ -343,6 +343,18 @@ class AsyncWireClient:
         """Void one secret of a node, or all. Streams that were admitted with them are cut."""
         return await self._unary(calls.revoke_node_tokens(node, id))
 
+    async def machines(self) -> nodes_pb2.MachinesResponse:
+        """Rented machines, each from its intent until its provider lists it as gone."""
+        return await self._unary(calls.machines())
+
+    async def check_clouds(self) -> nodes_pb2.CheckCloudsResponse:
+        """What must be right before machines can be rented; nothing is rented."""
+        return await self._unary(calls.check_clouds())
+
+    async def end_machine(self, machine: str, *, reason: str = "") -> nodes_pb2.Machine:
+        """End a rented machine and all that runs on it."""
+        return await self._unary(calls.end_machine(machine, reason))
+
     def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
         """The newest live samples of nodes and jobs, once or as they come."""
         return self._stream(calls.top(follow))

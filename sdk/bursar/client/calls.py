@@ -279,6 +279,22 @@ def revoke_node_tokens(node: str, id: str) -> Call[nodes_pb2.RevokeTokensRespons
     return Call("/bursar.v1.Nodes/RevokeTokens", request, nodes_pb2.RevokeTokensResponse)
 
 
+def machines() -> Call[nodes_pb2.MachinesResponse]:
+    """Rented machines."""
+    return Call("/bursar.v1.Nodes/Machines", nodes_pb2.MachinesRequest(), nodes_pb2.MachinesResponse)
+
+
+def check_clouds() -> Call[nodes_pb2.CheckCloudsResponse]:
+    """What must be right before machines can be rented."""
+    return Call("/bursar.v1.Nodes/CheckClouds", nodes_pb2.CheckCloudsRequest(), nodes_pb2.CheckCloudsResponse)
+
+
+def end_machine(machine: str, reason: str) -> Call[nodes_pb2.Machine]:
+    """End a rented machine."""
+    request = nodes_pb2.EndMachineRequest(machine=machine, reason=reason)
+    return Call("/bursar.v1.Nodes/EndMachine", request, nodes_pb2.Machine)
+
+
 def top(follow: bool) -> Call[nodes_pb2.TopResponse]:
     """Newest live samples."""
     return Call("/bursar.v1.Nodes/Top", nodes_pb2.TopRequest(follow=follow), nodes_pb2.TopResponse)

@@ -354,6 +354,21 @@ class Client:
         return tuple(made.node_token(token) for token in found.revoked)
 
     @checked
+    def machines(self) -> tuple[results.Machine, ...]:
+        """Rented machines, each from its intent until its provider lists it as gone."""
+        return tuple(made.machine(one) for one in (self._wire.machines()).machines)
+
+    @checked
+    def check_clouds(self) -> tuple[results.CloudCheck, ...]:
+        """What must be right before machines can be rented; nothing is rented."""
+        return tuple(made.cloud_check(one) for one in (self._wire.check_clouds()).checks)
+
+    @checked
+    def end_machine(self, machine: str, *, reason: str = "") -> results.Machine:
+        """End a rented machine and all that runs on it. Raises `WrongState` when it is to end already."""
+        return made.machine(self._wire.end_machine(machine, reason=reason))
+
+    @checked
     def top(self, *, follow: bool = False) -> Iterator[results.Top]:
         """The newest live picture of nodes and jobs, once or as it changes."""
         for picture in self._wire.top(follow=follow):

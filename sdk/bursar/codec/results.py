@@ -407,6 +407,34 @@ def top(wire: nodes_pb2.TopResponse) -> results.Top:
     )
 
 
+def machine(wire: nodes_pb2.Machine) -> results.Machine:
+    """A rented machine."""
+    return results.Machine(
+        id=wire.id,
+        name=wire.name,
+        pool=wire.pool,
+        provider=wire.provider,
+        provider_id=wire.provider_id,
+        region=wire.region,
+        zone=wire.zone,
+        instance_type=wire.instance_type,
+        market=wire.market,
+        state=wire.state,
+        job=wire.job,
+        reason=wire.reason,
+        launched_at=instant(wire.intended_at),
+        billed_from=instant(wire.billed_from),
+        ends_at=instant(wire.ends_at),
+        rate_per_hour=Money(wire.rate_nanos_per_hour, wire.currency or DEFAULT_CURRENCY),
+        cost=Money(exact(wire, "cost_nanos"), wire.currency or DEFAULT_CURRENCY),
+    )
+
+
+def cloud_check(wire: nodes_pb2.CloudCheck) -> results.CloudCheck:
+    """One thing that must be right before machines can be rented."""
+    return results.CloudCheck(name=wire.name, good=wire.good, says=wire.says, remedy=wire.remedy)
+
+
 def new_token(wire: nodes_pb2.TokenResponse) -> results.NewToken:
     """A fresh secret of a node."""
     return results.NewToken(token=wire.token, expires_at=instant(wire.expires_at))

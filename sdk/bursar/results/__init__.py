@@ -47,8 +47,10 @@ from bursar.results.money import (
     PriceExplanation,
 )
 from bursar.results.nodes import (
+    CloudCheck,
     Device,
     GpuReading,
+    Machine,
     NewToken,
     Node,
     NodeState,
@@ -71,6 +73,7 @@ __all__ = [
     "BudgetPosting",
     "BudgetShift",
     "BudgetStage",
+    "CloudCheck",
     "Correction",
     "Cost",
     "CostRow",
@@ -87,6 +90,7 @@ __all__ = [
     "Job",
     "JobBudget",
     "LogChunk",
+    "Machine",
     "NamedJob",
     "NewToken",
     "Node",

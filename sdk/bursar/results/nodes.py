@@ -124,3 +124,38 @@ class RemovedNode(Result, frozen=True, kw_only=True):
 
     id: str
     name: str
+
+
+class Machine(Result, frozen=True, kw_only=True):
+    """A rented machine, from its intent until its provider lists it as gone.
+
+    `state`: intended | launching | up | draining | ending. `job`: whose launch it is; empty once that is
+    over, and for who may not see it. `ends_at`: of its lifetime; None when its pool is gone. `cost`: so far.
+    """
+
+    id: str
+    name: str
+    pool: str
+    provider: str
+    provider_id: str
+    region: str
+    zone: str
+    instance_type: str
+    market: str
+    state: str
+    job: str
+    reason: str
+    launched_at: datetime | None
+    billed_from: datetime | None
+    ends_at: datetime | None
+    rate_per_hour: Money
+    cost: Money
+
+
+class CloudCheck(Result, frozen=True, kw_only=True):
+    """One thing that must be right before machines can be rented. `remedy`: what to do when it is not."""
+
+    name: str
+    good: bool
+    says: str
+    remedy: str

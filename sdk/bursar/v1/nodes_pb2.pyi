@@ -381,6 +381,183 @@ class TokenResponse(google.protobuf.message.Message):
 global___TokenResponse = TokenResponse
 
 @typing.final
+class MachinesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___MachinesRequest = MachinesRequest
+
+@typing.final
+class MachinesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    currency: builtins.str
+    @property
+    def machines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Machine]: ...
+    def __init__(
+        self,
+        *,
+        machines: collections.abc.Iterable[global___Machine] | None = ...,
+        currency: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["currency", b"currency", "machines", b"machines"]) -> None: ...
+
+global___MachinesResponse = MachinesResponse
+
+@typing.final
+class Machine(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    PROVIDER_ID_FIELD_NUMBER: builtins.int
+    REGION_FIELD_NUMBER: builtins.int
+    ZONE_FIELD_NUMBER: builtins.int
+    INSTANCE_TYPE_FIELD_NUMBER: builtins.int
+    MARKET_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    INTENDED_AT_FIELD_NUMBER: builtins.int
+    BILLED_FROM_FIELD_NUMBER: builtins.int
+    ENDS_AT_FIELD_NUMBER: builtins.int
+    RATE_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
+    COST_NANOS_FIELD_NUMBER: builtins.int
+    COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    name: builtins.str
+    """of its node"""
+    pool: builtins.str
+    provider: builtins.str
+    provider_id: builtins.str
+    """empty until the provider has answered"""
+    region: builtins.str
+    zone: builtins.str
+    instance_type: builtins.str
+    market: builtins.str
+    state: builtins.str
+    """intended | launching | up | draining | ending"""
+    job: builtins.str
+    """of its launch; empty once that is over, and for who may not see it"""
+    reason: builtins.str
+    """why it is to end"""
+    intended_at: builtins.int
+    billed_from: builtins.int
+    """0: not yet"""
+    ends_at: builtins.int
+    """of its lifetime; 0: its pool is gone"""
+    rate_nanos_per_hour: builtins.int
+    cost_nanos: builtins.int
+    """so far, at that rate"""
+    currency: builtins.str
+    @property
+    def cost_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        pool: builtins.str = ...,
+        provider: builtins.str = ...,
+        provider_id: builtins.str = ...,
+        region: builtins.str = ...,
+        zone: builtins.str = ...,
+        instance_type: builtins.str = ...,
+        market: builtins.str = ...,
+        state: builtins.str = ...,
+        job: builtins.str = ...,
+        reason: builtins.str = ...,
+        intended_at: builtins.int = ...,
+        billed_from: builtins.int = ...,
+        ends_at: builtins.int = ...,
+        rate_nanos_per_hour: builtins.int = ...,
+        cost_nanos: builtins.int = ...,
+        cost_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        currency: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cost_nanos_wide", b"cost_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["billed_from", b"billed_from", "cost_nanos", b"cost_nanos", "cost_nanos_wide", b"cost_nanos_wide", "currency", b"currency", "ends_at", b"ends_at", "id", b"id", "instance_type", b"instance_type", "intended_at", b"intended_at", "job", b"job", "market", b"market", "name", b"name", "pool", b"pool", "provider", b"provider", "provider_id", b"provider_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "region", b"region", "state", b"state", "zone", b"zone"]) -> None: ...
+
+global___Machine = Machine
+
+@typing.final
+class CheckCloudsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CheckCloudsRequest = CheckCloudsRequest
+
+@typing.final
+class CheckCloudsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: builtins.int
+    @property
+    def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CloudCheck]: ...
+    def __init__(
+        self,
+        *,
+        checks: collections.abc.Iterable[global___CloudCheck] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checks", b"checks"]) -> None: ...
+
+global___CheckCloudsResponse = CheckCloudsResponse
+
+@typing.final
+class CloudCheck(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    GOOD_FIELD_NUMBER: builtins.int
+    SAYS_FIELD_NUMBER: builtins.int
+    REMEDY_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    good: builtins.bool
+    says: builtins.str
+    remedy: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        good: builtins.bool = ...,
+        says: builtins.str = ...,
+        remedy: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["good", b"good", "name", b"name", "remedy", b"remedy", "says", b"says"]) -> None: ...
+
+global___CloudCheck = CloudCheck
+
+@typing.final
+class EndMachineRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    machine: builtins.str
+    """name or id"""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        machine: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["machine", b"machine", "reason", b"reason"]) -> None: ...
+
+global___EndMachineRequest = EndMachineRequest
+
+@typing.final
 class TopRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

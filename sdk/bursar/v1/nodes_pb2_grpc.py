@@ -65,6 +65,21 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.FromString,
                 )
+        self.Machines = channel.unary_unary(
+                '/bursar.v1.Nodes/Machines',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.MachinesRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.MachinesResponse.FromString,
+                )
+        self.CheckClouds = channel.unary_unary(
+                '/bursar.v1.Nodes/CheckClouds',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsResponse.FromString,
+                )
+        self.EndMachine = channel.unary_unary(
+                '/bursar.v1.Nodes/EndMachine',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
+                )
         self.Top = channel.unary_stream(
                 '/bursar.v1.Nodes/Top',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.TopRequest.SerializeToString,
@@ -146,6 +161,27 @@ class NodesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Machines(self, request, context):
+        """Machines that are rented, each from its intent until its provider lists it as gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckClouds(self, request, context):
+        """What must be right before machines can be rented; nothing is rented.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndMachine(self, request, context):
+        """End a machine and all that runs on it; it is paid for until its provider lists it as gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Top(self, request, context):
         """Newest live samples of nodes and attempts, as they come.
         """
@@ -205,6 +241,21 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.RevokeTokens,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.SerializeToString,
+            ),
+            'Machines': grpc.unary_unary_rpc_method_handler(
+                    servicer.Machines,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.MachinesRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.MachinesResponse.SerializeToString,
+            ),
+            'CheckClouds': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckClouds,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsResponse.SerializeToString,
+            ),
+            'EndMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndMachine,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.Machine.SerializeToString,
             ),
             'Top': grpc.unary_stream_rpc_method_handler(
                     servicer.Top,
@@ -388,6 +439,57 @@ class Nodes(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/RevokeTokens',
             bursar_dot_v1_dot_nodes__pb2.RevokeTokensRequest.SerializeToString,
             bursar_dot_v1_dot_nodes__pb2.RevokeTokensResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Machines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Machines',
+            bursar_dot_v1_dot_nodes__pb2.MachinesRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.MachinesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CheckClouds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/CheckClouds',
+            bursar_dot_v1_dot_nodes__pb2.CheckCloudsRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.CheckCloudsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def EndMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/EndMachine',
+            bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -82,6 +82,24 @@ class NodesStub:
     ]
     """A live stream that was admitted with one of them is cut."""
 
+    Machines: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.MachinesRequest,
+        bursar.v1.nodes_pb2.MachinesResponse,
+    ]
+    """Machines that are rented, each from its intent until its provider lists it as gone."""
+
+    CheckClouds: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.CheckCloudsRequest,
+        bursar.v1.nodes_pb2.CheckCloudsResponse,
+    ]
+    """What must be right before machines can be rented; nothing is rented."""
+
+    EndMachine: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.EndMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
+
     Top: grpc.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
         bursar.v1.nodes_pb2.TopResponse,
@@ -150,6 +168,24 @@ class NodesAsyncStub:
         bursar.v1.nodes_pb2.RevokeTokensResponse,
     ]
     """A live stream that was admitted with one of them is cut."""
+
+    Machines: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.MachinesRequest,
+        bursar.v1.nodes_pb2.MachinesResponse,
+    ]
+    """Machines that are rented, each from its intent until its provider lists it as gone."""
+
+    CheckClouds: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.CheckCloudsRequest,
+        bursar.v1.nodes_pb2.CheckCloudsResponse,
+    ]
+    """What must be right before machines can be rented; nothing is rented."""
+
+    EndMachine: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.EndMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
 
     Top: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
@@ -239,6 +275,30 @@ class NodesServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.nodes_pb2.RevokeTokensResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.RevokeTokensResponse]]:
         """A live stream that was admitted with one of them is cut."""
+
+    @abc.abstractmethod
+    def Machines(
+        self,
+        request: bursar.v1.nodes_pb2.MachinesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.MachinesResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.MachinesResponse]]:
+        """Machines that are rented, each from its intent until its provider lists it as gone."""
+
+    @abc.abstractmethod
+    def CheckClouds(
+        self,
+        request: bursar.v1.nodes_pb2.CheckCloudsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.CheckCloudsResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.CheckCloudsResponse]]:
+        """What must be right before machines can be rented; nothing is rented."""
+
+    @abc.abstractmethod
+    def EndMachine(
+        self,
+        request: bursar.v1.nodes_pb2.EndMachineRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.Machine, collections.abc.Awaitable[bursar.v1.nodes_pb2.Machine]]:
+        """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
 
     @abc.abstractmethod
     def Top(

@@ -20,7 +20,7 @@ from bursar.codec.view.jobs import (
     reason,
     resources,
 )
-from bursar.codec.view.nodes import known_token, node, node_token, top
+from bursar.codec.view.nodes import cloud_check, known_token, machine, node, node_token, top
 from bursar.codec.view.readings import progress, sample
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.codec.view.server import event, findings, grant, secret, server
@@ -31,6 +31,7 @@ __all__ = [
     "attempt",
     "budget",
     "budget_after",
+    "cloud_check",
     "correction",
     "cost",
     "cost_row",
@@ -44,6 +45,7 @@ __all__ = [
     "job",
     "job_progress",
     "known_token",
+    "machine",
     "money",
     "node",
     "node_token",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bursar.codec.amounts import exact
 from bursar.codec.view.jobs import job
 from bursar.codec.view.readings import sample
-from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, rate
+from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate
 from bursar.v1 import nodes_pb2, types_pb2
 
 
@@ -80,3 +81,31 @@ def known_token(wire: nodes_pb2.NodeToken) -> View:
         "issued_at": instant(wire.issued_at),
         "expires_at": instant(wire.expires_at),
     }
+
+
+def machine(wire: nodes_pb2.Machine) -> View:
+    """A rented machine."""
+    return {
+        "name": wire.name,
+        "id": wire.id,
+        "pool": wire.pool,
+        "provider": wire.provider,
+        "provider_id": wire.provider_id or None,
+        "region": wire.region,
+        "zone": wire.zone,
+        "instance_type": wire.instance_type,
+        "market": wire.market,
+        "state": wire.state,
+        "job": wire.job or None,
+        "reason": wire.reason or None,
+        "launched_at": instant(wire.intended_at),
+        "billed_from": instant(wire.billed_from),
+        "ends_at": instant(wire.ends_at),
+        "rate_per_hour": rate(wire.rate_nanos_per_hour, wire.currency),
+        "cost": money(exact(wire, "cost_nanos"), wire.currency),
+    }
+
+
+def cloud_check(wire: nodes_pb2.CloudCheck) -> View:
+    """One thing that must be right before machines can be rented."""
+    return {"name": wire.name, "good": wire.good, "says": wire.says, "remedy": wire.remedy or None}

@@ -1,0 +1,88 @@
+"""Rented machines as messages, and their end when somebody asks for it.
+
+Why     a machine is paid for before it is a node and after it was one, so it has a list of its own.
+"""
+
+from __future__ import annotations
+
+from bursar.codec.amounts import put_amounts, saturated
+from bursar.errors import NotFound, WrongState
+from bursar.money import US_PER_HOUR
+from bursar.v1 import nodes_pb2 as pb
+from bursar_policies.specs import CloudPoolSpec
+from bursard.access.authorize import Action, allowed
+from bursard.access.identity import Identity
+from bursard.events import NodeScheduling
+from bursard.machines.renting import Renting
+from bursard.state import MachineRecord, MachineState, State
+from bursard.state.decide import machines as decide
+from bursard.state.decide.machines import Decision
+
+
+def machine_view(state: State, machine: MachineRecord, seen_by: Identity, now: int) -> pb.Machine:
+    """One machine, as the caller may see it."""
+    job = state.jobs.get(machine.job_id)
+    sees = job is not None and allowed(seen_by, Action.SEE_JOBS, job.spec.project)
+    document = state.policies.get(("CloudPool", machine.pool))
+    spec = document.spec if document is not None else None
+    wire = pb.Machine(
+        id=machine.id,
+        name=machine.name,
+        pool=machine.pool,
+        provider=machine.provider,
+        provider_id=machine.provider_id,
+        region=machine.region,
+        zone=machine.zone,
+        instance_type=machine.instance_type,
+        market=machine.market,
+        state=_state(state, machine),
+        job=job.display if job is not None and sees and not machine.node_id else "",
+        reason=machine.reason,
+        intended_at=machine.intended_at,
+        billed_from=machine.billed_from,
+        ends_at=machine.intended_at + spec.max_lifetime_us if isinstance(spec, CloudPoolSpec) else 0,
+        rate_nanos_per_hour=saturated(machine.rate),
+        currency=state.currency,
+    )
+    billed_us = max(now - machine.billed_from, 0) if machine.billed_from else 0
+    put_amounts(wire, cost_nanos=machine.rate * billed_us // US_PER_HOUR)
+    return wire
+
+
+def _state(state: State, machine: MachineRecord) -> str:
+    node = decide.node_of(state, machine)
+    drained = node is not None and node.mode == "drain" and machine.state is MachineState.UP
+    return "draining" if drained else machine.state.value
+
+
+def find(state: State, name: str) -> MachineRecord:
+    """A machine by its name or id. Raises `NotFound`."""
+    found = state.machines.get(name) or next((m for m in state.machines.values() if m.name == name), None)
+    if found is None:
+        raise NotFound(f"there is no machine {name[:63]!r}; `bursar cloud ls` lists them")
+    return found
+
+
+def end(state: State, machine: MachineRecord, why: str) -> list[Decision]:
+    """No new work there, and its end. Raises `WrongState` for one that is to end already."""
+    if machine.state is MachineState.ENDING:
+        raise WrongState(f"machine {machine.name or machine.id} is to end already: {machine.reason}")
+    node = decide.node_of(state, machine)
+    steps: list[Decision] = []
+    if node is not None and node.mode == "open":
+        steps.append(lambda: [NodeScheduling(node.id, "drain", why)])
+    return [*steps, lambda: decide.ending(state, machine.id, why)]
+
+
+async def checks(rents: Renting | None) -> pb.CheckCloudsResponse:
+    """What must be right before machines can be rented."""
+    if rents is None:
+        remedy = "start bursard with --local-cloud FILE, and apply a CloudPool"
+        none = pb.CloudCheck(name="provider", says="this daemon rents no machines", remedy=remedy)
+        return pb.CheckCloudsResponse(checks=[none])
+    return pb.CheckCloudsResponse(
+        checks=[
+            pb.CloudCheck(name=one.name, good=one.good, says=one.says, remedy=one.remedy)
+            for one in await rents.check()
+        ]
+    )

@@ -1,0 +1,91 @@
+"""Verbs about rented machines: which there are, whether more could be rented, and the end of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bursar.cli.common import changing, connected, fail, listing
+from bursar.cli.groups import NearGroup
+from bursar.cli.output import NAME_LEAST, Column, Output, emit, emit_one
+from bursar.cli.terminal import clean
+from bursar.codec import view
+
+if TYPE_CHECKING:
+    from bursar.client import WireClient
+
+MACHINE_COLUMNS = (
+    Column("name", wrap=True, least=NAME_LEAST),
+    Column("state"),
+    Column("job", drop=4),
+    Column("instance_type", wrap=True, least=10),
+    Column("market", drop=5),
+    Column("zone", shrink=True, drop=6),
+    Column("provider", drop=8),
+    Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour"),
+    Column("cost", right=True),
+    Column("launched", "launched_at", drop=7, title="launched_at"),
+    Column("ends", "ends_at", drop=3, title="ends_at"),
+    Column("why", "reason", shrink=True, drop=1, title="reason"),
+)
+CHECK_COLUMNS = (
+    Column("check", "name", title="name"),
+    Column("ok", "good", title="good"),
+    Column("message", "says", wrap=True, least=20, title="says"),
+    Column("remedy", wrap=True, least=20, drop=1),
+)
+
+
+@click.group(cls=NearGroup)
+def cloud() -> None:
+    """List rented machines, check whether more could be rented, end one.
+
+    Example: bursar cloud ls
+    """
+
+
+@cloud.command("ls")
+@listing
+@connected
+def cloud_ls(client: WireClient, output: Output) -> None:
+    """List machines from when they are asked for until their provider lists them as gone.
+
+    Example: bursar cloud ls --sort-by cost
+    """
+    rows = [view.machine(each) for each in client.machines().machines]
+    emit(rows, MACHINE_COLUMNS, output, identity="name", empty="no machine is rented")
+
+
+@cloud.command("check")
+@listing
+@connected
+def cloud_check(client: WireClient, output: Output) -> None:
+    """Say whether machines could be rented, and what to mend; nothing is rented.
+
+    Example: bursar cloud check
+    """
+    rows = [view.cloud_check(each) for each in client.check_clouds().checks]
+    emit(rows, CHECK_COLUMNS, output, identity="name")
+    if not all(row["good"] for row in rows):
+        raise fail(1)
+
+
+@cloud.command("terminate")
+@click.argument("name")
+@click.option("--reason", default="", help="Shown in `cloud ls`.")
+@listing
+@changing
+def cloud_terminate(client: WireClient, name: str, reason: str, output: Output) -> None:
+    """End a machine and all that runs on it; it costs until its provider lists it as gone.
+
+    Example: bursar cloud terminate rented-2b43bhnf1t --reason "wrong type"
+    """
+    found = view.machine(client.end_machine(name, reason=reason))
+    emit_one(
+        found,
+        output,
+        lambda row: f"machine {clean(row['name'])} is to end",
+        columns=MACHINE_COLUMNS,
+        identity="name",
+    )
