@@ -589,6 +589,7 @@ class WhatIf(msgspec.Struct, frozen=True):
         expected_nanos: running until the time limit. worst_nanos: with grace and margin, what is held.
         rooms_after: (budget, room left after the hold).
         unpaid: what it would take, where nothing but a budget keeps it from starting.
+        ahead_total: jobs that are looked at before it and wait.
     """
 
     start: Start | None
@@ -602,3 +603,4 @@ class WhatIf(msgspec.Struct, frozen=True):
     rooms_after: tuple[tuple[str, int], ...] = ()
     expected_start_at: int = 0
     unpaid: Start | None = None
+    ahead_total: int = 0

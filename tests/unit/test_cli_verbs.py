@@ -208,7 +208,7 @@ def test_explain_tells_reason_nodes_budgets_and_the_way_out(fake, capsys):
         "0 of 2 GPUs free",
         "job_a and 2 more",
         "--time-limit 1h (2.00 USD/h)",
-        "expected start: any moment",
+        "expected start: not before the 3 jobs ahead of it; room for it any moment",
     ):
         assert part in text
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -136,12 +136,19 @@ def test_a_plan_refuses_what_would_pass_the_limit_of_pending_jobs() -> None:
 
 
 def test_nobody_knows_when_a_job_starts_whose_room_is_reserved_for_another() -> None:
-    row: dict[str, Any] = {"starts_now": False, "expected_start_at": None}
+    row: dict[str, Any] = {
+        "starts_now": False, "expected_start_at": None, "ahead_total": 0, "reason": None
+    }  # fmt: skip
     assert start_text(row, START) == "unknown"
     row["expected_start_at"] = format_instant(START - 5 * SECOND_US)
-    assert start_text(row, START) == "any moment"
+    assert start_text(row, START) == "room for it any moment if what runs takes its whole limit"
     row["expected_start_at"] = format_instant(START + 5 * SECOND_US)
-    assert start_text(row, START) == "2026-11-01 01:00:05Z (in 5s)"
+    room = "room for it at 2026-11-01 01:00:05Z (in 5s) if what runs takes its whole limit"
+    assert start_text(row, START) == room
+    assert start_text(row | {"ahead_total": 2}, START) == f"not before the 2 jobs ahead of it; {room}"
+    assert start_text(row | {"ahead_total": 1}, START).startswith("not before the 1 job ahead of it; ")
+    row["reason"] = {"code": "BeginTime", "message": "", "remedy": ""}
+    assert start_text(row, START) == "not before 2026-11-01 01:00:05Z (in 5s)"
 
 
 # --- kinds of devices

@@ -56,7 +56,7 @@ def test_following_the_time_limit_that_explain_names_starts_the_job():
     assert told.reason.code == ReasonCode.RESERVED_FOR_OTHER
     assert told.expected_start_at == 0, "there is room now, and it is another's: nobody knows"
     assert what_if(snapshot(nodes, head, running=running), long.job_class, NOW).expected_start_at == 0
-    assert told.ahead == ("head",)
+    assert [one.job_id for one in told.ahead] == ["head"]
     assert told.alternatives[0].change == "set --time-limit 1h59m"
 
 

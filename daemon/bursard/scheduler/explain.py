@@ -119,7 +119,10 @@ def what_if(
         claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
-        return WhatIf(None, reason, expected_start_at=_expected(claim, now), unpaid=unpaid)
+        started = {start.job_id for start in result.starts}
+        ahead = _ahead(planner, len(snapshot.queues), started)
+        expected_at = _expected(claim, now)
+        return WhatIf(None, reason, expected_start_at=expected_at, unpaid=unpaid, ahead_total=len(ahead))
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = start.hold_nanos if priced else 0
@@ -162,14 +165,16 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
 
 
 def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
-    """When it could start by the latest ends of what runs, if nothing else came before it."""
+    """When there is room for it by the latest ends of what runs: those ahead of it, which may take that, are
+    not placed, and whoever shows it says that they come first.
+    """
     rooms = Rooms(planner.snapshot.budgets)
     found = reserve(planner.world, job_class, rooms, planner.releases, planner.now)
     return found if isinstance(found, Reservation) else None
 
 
 def _expected(claim: Reservation | None, now: int) -> int:
-    """When it will start, 0 for nobody knows: there is room at once, and it is another's."""
+    """When there is room for it, 0 for nobody knows: there is at once, and it is another's."""
     return claim.at if claim is not None and claim.at > now else 0
 
 

@@ -126,7 +126,7 @@ def _array_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     left, cash, needed = rooms.room_nanos(cap.name), cap.currency, refusal.needed_nanos
     stopped = refusal.code is ReasonCode.BUDGET_EXHAUSTED
     message = (
-        f"{_array_name(cap)} has {text.at_most(left, cash)} left of its max_cost"
+        f"{array_name(cap)} has {text.at_most(left, cash)} left of its max_cost"
         f" {text.money(cap.limit_nanos, cash)} ({text.money(cap.settled_nanos, cash)} settled,"
         f" {text.money(held, cash)} held); each task needs {text.at_least(needed, cash)} for"
         f" {text.duration(job_class.hold_us)} at most" + (", so no more of it can start" if stopped else "")
@@ -177,11 +177,12 @@ def _raises(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:
         if room is None or missing <= 0:
             continue
         missing += rooms.short_ahead_nanos(name)
-        called = f"max_cost of {_array_name(room)}" if room.array else f"budget {name}"
+        called = f"max_cost of {array_name(room)}" if room.array else f"budget {name}"
         called = "the budget" if name == refusal.budget else called
         found.append(f"{called} by {text.at_least(missing, room.currency)}")
     return " and ".join(found)
 
 
-def _array_name(cap: BudgetRoom) -> str:
+def array_name(cap: BudgetRoom) -> str:
+    """The array whose own `max_cost` this is, as people call it."""
     return cap.array if cap.array == UNNUMBERED else f"array {cap.array}"

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
 from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
-from bursar.money import US_PER_HOUR
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar.words import plural
@@ -19,12 +18,12 @@ from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID
-from bursard.scheduler.money_reasons import UNNUMBERED
+from bursard.scheduler.money_reasons import UNNUMBERED, array_name
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord, State
-from bursard.state.admission import cheapest_hold
+from bursard.state.admission import cheapest_hold, cheapest_rate
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending
 
@@ -60,7 +59,9 @@ async def plan_view(
         time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
         expected_start_at=_expected_start(answer, spec, later),
         why=answer.start.why if answer.start is not None else "",
+        ahead_total=answer.ahead_total,
     )
+    wire.worst_case_us = wire.time_limit_us + job_class.hold_us - job_class.time_limit_us
     put_amounts(
         wire,
         rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
@@ -80,7 +81,7 @@ async def plan_view(
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     await _expect(engine, wire, spec, tasks)
-    _after_start(engine, wire, budgets, hard, answer)
+    _afterwards(engine, wire, budgets, hard, [snapshot.budgets[name] for name in payers[len(hard) :]])
     return wire
 
 
@@ -99,15 +100,24 @@ def _expected_start(answer: WhatIf, spec: JobSpec, later: Reason | None) -> int:
     return max(answer.expected_start_at, spec.begin_after) if later.code is ReasonCode.BEGIN_TIME else 0
 
 
-def _after_start(
-    engine: Engine, wire: pb.PlanResponse, budgets: tuple[str, ...], hard: tuple[str, ...], answer: WhatIf
+def _afterwards(
+    engine: Engine, wire: pb.PlanResponse, budgets: Sequence[str], hard: Sequence[str], caps: list[BudgetRoom]
 ) -> None:
-    state = engine.state
-    held = answer.worst_nanos if answer.start is not None else 0
+    """What is left of each budget when as much of the job is placed as all that may refuse it pay for."""
+    state, tasks = engine.state, max(wire.tasks, 1)
+    each = exact(wire, "task_worst_case_nanos") if wire.rate_nanos_per_hour >= 0 else 0
     rooms = state.budgets.rooms(state.ledger)
-    for name in budgets:
-        if name in rooms:
-            wire.budgets.append(_after(rooms[name], held, name in hard))
+    found = [(rooms[name], name in hard) for name in budgets if name in rooms] + [(cap, True) for cap in caps]
+
+    def pays(room: BudgetRoom) -> int:
+        return min(tasks, max(room.room_nanos, 0) // each) if each else tasks
+
+    paid = min((pays(room) for room, refuses in found if refuses), default=tasks)
+    for room, refuses in found:
+        after = _after(room, each * paid, refuses)
+        after.tasks_paid = pays(room) if refuses and wire.tasks else 0
+        wire.budgets.append(after)
+    wire.tasks_paid = paid if wire.tasks else 0
 
 
 def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int) -> None:
@@ -115,11 +125,9 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
     hold = cheapest_hold(engine.state, job_class)
     if hold is None:
         return
-    # A cap shortens the hold, which makes no hour cheaper.
-    uncapped = cheapest_hold(engine.state, replace(job_class, max_cost_nanos=0))
     put_amounts(
         wire,
-        rate_nanos_per_hour=(uncapped or hold) * US_PER_HOUR // job_class.hold_us,
+        rate_nanos_per_hour=cheapest_rate(engine.state, job_class) or 0,
         worst_case_nanos=hold * tasks,
         task_worst_case_nanos=hold,
     )
@@ -174,7 +182,7 @@ async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: i
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:
     wire = pb.BudgetAfter(
-        budget=f"max_cost of array {room.array}" if room.array else room.name,
+        budget=f"max_cost of {array_name(room)}" if room.array else room.name,
         renews_at=room.renews_at,
         hard=hard,
         stages=dict.fromkeys(one.action for one in room.stages),

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 from bursar.clock import SECOND_US, format_duration
 from bursar.errors import BudgetExceeded, InvalidRequest
 from bursar.model import DeviceShare, JobSpec
-from bursar.money import US_PER_HOUR, format_nanos
+from bursar.money import format_nanos
 from bursar_policies.decision import JobClass
-from bursard.ledger import held_nanos
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import at_least, money
@@ -21,7 +20,7 @@ from bursard.state.budgets import limit_of
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
 
-HOLDS_MAX = 1000
+RATES_MAX = 1000
 """Answers kept: many jobs of one class ask between two changes of the cluster."""
 
 
@@ -31,29 +30,26 @@ def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
     """
-    total = _cheapest(state, job_class, job_class.hold_us)
-    if total is None:
+    rate = cheapest_rate(state, job_class)
+    if rate is None:
         return None
+    total = worst_hold(rate, job_class.hold_us)  # as the plan holds it, to the nano
     return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
 
 
 def cheapest_rate(state: Tables, job_class: JobClass) -> int | None:
     """Nanos per hour of the whole gang where it is cheapest; None when no priced node fits."""
-    shape = replace(job_class, time_limit_us=0, hold_us=0, max_cost_nanos=0)  # all that decides it
-    return _cheapest(state, shape, US_PER_HOUR)
+    # All that decides it.
+    shape = replace(job_class, time_limit_us=0, hold_us=0, max_cost_nanos=0, budgets=())
+    rates, key = state.cluster.cheapest_rates, (state.cluster.facts_version, shape)
+    if key not in rates:
+        if len(rates) >= RATES_MAX:
+            rates.clear()
+        rates[key] = _searched(state, shape)
+    return rates[key]
 
 
-def _cheapest(state: Tables, job_class: JobClass, held_us: int) -> int | None:
-    """What the gang costs on an empty cluster while it is held for so long."""
-    holds, key = state.cluster.holds, (state.cluster.facts_version, job_class, held_us)
-    if key not in holds:
-        if len(holds) >= HOLDS_MAX:
-            holds.clear()
-        holds[key] = _searched(state, job_class, held_us)
-    return holds[key]
-
-
-def _searched(state: Tables, job_class: JobClass, held_us: int) -> int | None:
+def _searched(state: Tables, job_class: JobClass) -> int | None:
     columns = state.cluster.columns()
     least: dict[int, int] = {}
     for ask in asks_of(job_class):
@@ -62,9 +58,8 @@ def _searched(state: Tables, job_class: JobClass, held_us: int) -> int | None:
         devices = tuple(DeviceShare(index, milli) for index in range(count))
         priced = Candidates(ask, columns).capable & (columns.rate >= 0)
         for row in priced.nonzero()[0].tolist():
-            rates = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes)
-            cost = held_nanos(rates, held_us)
-            least[row] = min(cost, least.get(row, cost))
+            rate = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes).total
+            least[row] = min(rate, least.get(row, rate))
     return sum(sorted(least.values())[: job_class.nodes]) if len(least) >= job_class.nodes else None
 
 

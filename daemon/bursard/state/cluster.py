@@ -52,7 +52,7 @@ class Cluster:
         self.gpu_types: list[str] = []
         self.facts_version = 0
         """Grows whenever something but free capacity changes: what a scheduler may cache by."""
-        self.holds: dict[tuple[int, JobClass, int], int | None] = {}
+        self.cheapest_rates: dict[tuple[int, JobClass], int | None] = {}
         """Cheapest holds already worked out, by facts_version, class and time (`bursard.state.admission`)."""
         self._frozen: NodeColumns | None = None
         """What snapshots hold of the columns as they are now; None once they were written since."""

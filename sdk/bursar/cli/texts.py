@@ -104,11 +104,7 @@ def members_text(nodes: Sequence[Row]) -> str:
 def plan_text(plan: Row, now: int) -> str:
     """The price table before a submit."""
     each = " each task" if plan["worst_case_cost_per_task"] else ""
-    budgets = [
-        f"{clean(each['name'])}: {left_text(each['available_after'])} left of "
-        f"{money_text(each['limit'])} ({each['enforcement']})"
-        for each in plan["budgets"]
-    ]
+    budgets = [_budget_text(each, plan["tasks"]) for each in plan["budgets"]]
     pairs = [
         ("where", _where_text(plan)),
         ("price", rate_text(plan["rate_per_hour"]) + each),
@@ -121,6 +117,17 @@ def plan_text(plan: Row, now: int) -> str:
         names = ", ".join(plan["limits_not_held"])
         pairs.append(("limits", f"it can take more than it asks for of {names} there (see `bursar doctor`)"))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def _budget_text(budget: Row, tasks: int) -> str:
+    """What is left of a budget afterwards, and of an array how many tasks it pays for."""
+    pays = "" if budget["tasks_paid"] is None else f"pays {_of_tasks(budget['tasks_paid'], tasks)}, "
+    left = f"{left_text(budget['available_after'])} left of {money_text(budget['limit'])}"
+    return f"{clean(budget['name'])}: {pays}{left} ({budget['enforcement']})"
+
+
+def _of_tasks(paid: int, tasks: int) -> str:
+    return plural(tasks, "task") if paid == tasks else f"{paid} of {plural(tasks, 'task')}"
 
 
 def _where_text(plan: Row) -> str:
@@ -143,7 +150,7 @@ def _expected_text(plan: Row) -> str:
 
 
 def _worst_text(plan: Row) -> str:
-    worst, limit = money_text(plan["worst_case_cost"]), seconds_text(plan["time_limit_s"])
+    worst = money_text(plan["worst_case_cost"])
     if plan["worst_case_cost_per_task"]:
         each_task = money_text(plan["worst_case_cost_per_task"])
         whole = Decimal(plan["worst_case_cost_per_task"]["amount"]) * plan["tasks"]
@@ -151,10 +158,17 @@ def _worst_text(plan: Row) -> str:
         is_capped = Decimal(plan["worst_case_cost"]["amount"]) < min(whole, shown_max)
         capped = "capped by max_cost: " if is_capped else ""
         tasks = plural(plan["tasks"], "task")
-        return f"{worst}  ({capped}{tasks}, each {each_task} if it runs its whole {limit})"
+        return f"{worst}  ({capped}{tasks}, each {each_task} {_worst_of(plan)})"
     if plan["time_limit_s"] and plan["worst_case_cost"]:
-        return f"{worst}  (if it runs its whole {limit})"
+        return f"{worst}  ({_worst_of(plan)})"
     return worst
+
+
+def _worst_of(plan: Row) -> str:
+    """Of what time a worst case is: the limit, and what ending it may take (of an older daemon not told)."""
+    limit, whole = plan["time_limit_s"], plan["worst_case_s"]
+    end = f" and takes {seconds_text(whole - limit)} to end" if whole and limit else ""
+    return f"if it runs its whole {seconds_text(limit)}{end}"
 
 
 def max_cost_text(job: Row) -> str:
@@ -166,14 +180,20 @@ def max_cost_text(job: Row) -> str:
 
 
 def start_text(plan: Row, now: int) -> str:
-    """When it is expected to start."""
+    """When it starts, as far as that is known: the limits of what runs and who is ahead decide."""
     if plan.get("starts_now"):
-        return "now"
-    at = plan["expected_start_at"]
+        paid = plan["tasks_paid"]
+        whole = paid in (None, plan["tasks"])
+        return "now" if whole else f"now, {_of_tasks(paid, plan['tasks'])} are paid for"
+    at, ahead = plan["expected_start_at"], plan["ahead_total"]
     if at is None:
         return "unknown"
     left = age_text(_now_text(now), 0, at)
-    return f"{time_text(at)} (in {left})" if left != seconds_text(0) else "any moment"
+    if plan["reason"] and plan["reason"]["code"] == ReasonCode.BEGIN_TIME:
+        return f"not before {time_text(at)} (in {left})"
+    then = f"at {time_text(at)} (in {left})" if left != seconds_text(0) else "any moment"
+    first = f"not before the {plural(ahead, 'job')} ahead of it; " if ahead else ""
+    return f"{first}room for it {then} if what runs takes its whole limit"
 
 
 def _now_text(now: int) -> str:
@@ -209,7 +229,7 @@ def explain_text(view: Row, now: int) -> str:
     if view["placed_because"]:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":
-        lines.append(f"expected start: {start_text(view, now)}")
+        lines.append(wrapped(f"expected start: {start_text(view, now)}"))
     if view["suggestion"]:
         price = view["suggestion_rate_per_hour"]
         at = f" ({rate_text(price)})" if price else ""

@@ -267,15 +267,18 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
         else None,
         tasks=max(wire.tasks, 1),
         time_limit=_limit(wire.time_limit_us),
-        budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
+        worst_case_time=_limit(wire.worst_case_us),
+        tasks_paid=wire.tasks_paid if wire.tasks else None,
+        budgets=tuple(_budget_after(each, cash, wire.tasks) for each in wire.budgets),
         reason=why(wire.reason),
         expected_start_at=instant(wire.expected_start_at),
+        ahead_total=wire.ahead_total,
         placed_because=wire.why,
         limits_not_held=tuple(wire.limits_not_held),
     )
 
 
-def _budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> results.BudgetAfter:
+def _budget_after(wire: jobs_pb2.BudgetAfter, currency: str, tasks: int = 0) -> results.BudgetAfter:
     return results.BudgetAfter(
         name=wire.budget,
         enforcement=results.Enforcement.HARD if wire.hard else results.Enforcement.SOFT,
@@ -285,6 +288,7 @@ def _budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> results.BudgetAf
         available_after=Money(exact(wire, "room_after_nanos"), currency),
         renews_at=instant(wire.renews_at),
         stages=tuple(wire.stages),
+        tasks_paid=wire.tasks_paid if tasks and wire.hard else None,
     )
 
 

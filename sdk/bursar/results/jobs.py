@@ -286,7 +286,12 @@ class Submitted(Result, frozen=True, kw_only=True):
 
 
 class BudgetAfter(Result, frozen=True, kw_only=True):
-    """A budget, and what is left of it: in a plan after the start, in an explanation before it."""
+    """A budget, and what is left of it: in a plan when all of the job is placed that its budgets pay for, in
+    an explanation now.
+
+    Attributes:
+        tasks_paid: of a planned array, how many tasks it can pay for; None of a soft one.
+    """
 
     name: str
     enforcement: Enforcement
@@ -296,6 +301,7 @@ class BudgetAfter(Result, frozen=True, kw_only=True):
     available_after: Money
     renews_at: datetime | None
     stages: tuple[str, ...] = ()
+    tasks_paid: int | None = None
 
 
 class Plan(Result, frozen=True, kw_only=True):
@@ -306,6 +312,10 @@ class Plan(Result, frozen=True, kw_only=True):
         cost_expected, cost_at_most: of all tasks; None: unknown. task_cost_at_most: of each of an array.
         expected_basis: what the expectation rests on. tasks: that the sums are for.
         limits_not_held: of memory, cpu, pids: what some node of it cannot hold the job to.
+        worst_case_time: what `cost_at_most` is of: time limit, grace and the margin for a late kill.
+        tasks_paid: of an array, how many tasks its hard budgets and its own cap can pay for.
+        expected_start_at: there is room for it then if what runs takes its whole limit, and after the
+            `ahead_total` jobs that come before it and wait.
     """
 
     starts_now: bool
@@ -322,6 +332,9 @@ class Plan(Result, frozen=True, kw_only=True):
     expected_start_at: datetime | None
     placed_because: str
     limits_not_held: tuple[str, ...]
+    worst_case_time: timedelta | None = None
+    tasks_paid: int | None = None
+    ahead_total: int = 0
 
 
 class NodeVerdict(Result, frozen=True, kw_only=True):

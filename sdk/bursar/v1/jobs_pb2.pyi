@@ -291,6 +291,9 @@ class PlanResponse(google.protobuf.message.Message):
     WORST_CASE_NANOS_WIDE_FIELD_NUMBER: builtins.int
     TASK_WORST_CASE_NANOS_WIDE_FIELD_NUMBER: builtins.int
     TASK_EXPECTED_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    WORST_CASE_US_FIELD_NUMBER: builtins.int
+    AHEAD_TOTAL_FIELD_NUMBER: builtins.int
+    TASKS_PAID_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
@@ -300,7 +303,7 @@ class PlanResponse(google.protobuf.message.Message):
     worst_case_nanos: builtins.int
     time_limit_us: builtins.int
     expected_start_at: builtins.int
-    """0: unknown"""
+    """0: unknown; room for it if what runs takes its whole limit, and after those ahead of it"""
     why: builtins.str
     expected_basis: builtins.str
     """what `expected_nanos` rests on"""
@@ -309,6 +312,12 @@ class PlanResponse(google.protobuf.message.Message):
     task_worst_case_nanos: builtins.int
     task_expected_nanos: builtins.int
     """-1: unknown"""
+    worst_case_us: builtins.int
+    """what a worst case is of: time limit, grace and the margin for a late kill"""
+    ahead_total: builtins.int
+    """jobs that come before it and wait"""
+    tasks_paid: builtins.int
+    """of an array, how many tasks its hard budgets and its own cap can pay for"""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Member]: ...
     @property
@@ -355,9 +364,12 @@ class PlanResponse(google.protobuf.message.Message):
         worst_case_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         task_worst_case_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         task_expected_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        worst_case_us: builtins.int = ...,
+        ahead_total: builtins.int = ...,
+        tasks_paid: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_start_at", b"expected_start_at", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 
@@ -377,6 +389,7 @@ class BudgetAfter(google.protobuf.message.Message):
     HELD_NANOS_WIDE_FIELD_NUMBER: builtins.int
     ROOM_AFTER_NANOS_WIDE_FIELD_NUMBER: builtins.int
     STAGES_FIELD_NUMBER: builtins.int
+    TASKS_PAID_FIELD_NUMBER: builtins.int
     budget: builtins.str
     limit_nanos: builtins.int
     settled_nanos: builtins.int
@@ -384,6 +397,8 @@ class BudgetAfter(google.protobuf.message.Message):
     room_after_nanos: builtins.int
     renews_at: builtins.int
     hard: builtins.bool
+    tasks_paid: builtins.int
+    """of a planned array, how many tasks a hard one can pay for"""
     @property
     def limit_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
@@ -411,9 +426,10 @@ class BudgetAfter(google.protobuf.message.Message):
         held_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         room_after_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         stages: collections.abc.Iterable[builtins.str] | None = ...,
+        tasks_paid: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "hard", b"hard", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "renews_at", b"renews_at", "room_after_nanos", b"room_after_nanos", "room_after_nanos_wide", b"room_after_nanos_wide", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "tasks_paid", b"tasks_paid"]) -> None: ...
 
 global___BudgetAfter = BudgetAfter
 
@@ -452,6 +468,7 @@ class ExplainResponse(google.protobuf.message.Message):
     OVERDUE_FIELD_NUMBER: builtins.int
     ahead_total: builtins.int
     expected_start_at: builtins.int
+    """as in PlanResponse"""
     suggestion: builtins.str
     """a change that would start it now"""
     suggestion_rate_nanos_per_hour: builtins.int

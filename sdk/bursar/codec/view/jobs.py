@@ -250,16 +250,22 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         if known and wire.tasks
         else None,
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
-        "budgets": [budget_after(each, cash) for each in wire.budgets],
+        "worst_case_s": seconds(wire.worst_case_us) if wire.worst_case_us else None,
+        "tasks_paid": wire.tasks_paid if wire.tasks else None,
+        "budgets": [
+            budget_after(each, cash) | {"tasks_paid": each.tasks_paid if wire.tasks and each.hard else None}
+            for each in wire.budgets
+        ],
         "reason": reason(wire.reason),
         "expected_start_at": instant(wire.expected_start_at),
+        "ahead_total": wire.ahead_total,
         "placed_because": wire.why,
         "limits_not_held": list(wire.limits_not_held),
     }
 
 
 def budget_after(wire: jobs_pb2.BudgetAfter, currency: str) -> View:
-    """One budget and what would be left of it after the start; what is, where it does not start now."""
+    """One budget and what would be left of it when all of the job is placed that its budgets pay for."""
     return _budget(wire, currency, "available_after")
 
 
