@@ -103,6 +103,8 @@ class Fleet:
         """The newest reading of each node's boot clock in this boot."""
         self._lead: dict[str, int] = {}
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
+        self._small: dict[str, tuple[NodeFacts, str]] = {}
+        """Nodes that hold more than they came with: what that was, and what they said of themselves."""
         self._anchored: Counts[str] = Counts()
         """How often the anchor of each node's boot was taken again."""
         self._orders: dict[str, Order] = {}
@@ -149,6 +151,7 @@ class Fleet:
             self._heard.pop(event.node_id, None)
             self._lead.pop(event.node_id, None)
             self._anchored.pop(event.node_id, None)
+            self._small.pop(event.node_id, None)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -321,7 +324,7 @@ class Fleet:
             refused: how many of its hellos were refused since the last, as too many.
 
         Raises:
-            InvalidRequest: a field has no acceptable form. WrongState: the node cannot be taken as it is.
+            InvalidRequest: a field has no acceptable form.
         """
         door.hello(word)
         state, now = self.engine.state, self.reading()
@@ -374,6 +377,9 @@ class Fleet:
             self._misbehaved(node, conduct.BOOTED)
         if kind_changed:
             self._misbehaved(node, conduct.KIND_CHANGED)
+        self._small.pop(node.id, None)
+        if nodes.too_small(state, node, word.facts):
+            self._small[node.id] = word.facts, ""
         self.condition(node, Condition(word.trouble))
         self.suspect(node, next((lie for lie in lies if lie), ""))
         return node
@@ -511,6 +517,7 @@ class Fleet:
 
     def look(self) -> bool:
         """Tell what is overdue now, and ask for it again. True when there may be more."""
+        self._resize()
         late = self._deadlines.look(self.reading(), self._backends.keys())
         for attempt, member, phase, known in late:
             if known:
@@ -533,8 +540,24 @@ class Fleet:
 
     def condition(self, node: NodeRecord, word: Condition) -> None:
         """What keeps a node from starting anything. What is known already changes nothing."""
-        events = conduct.condition(node, door.condition(word), self.engine.now())
+        trouble = door.condition(word)
+        if node.id in self._small:
+            facts, _ = self._small[node.id]
+            self._small[node.id] = facts, trouble
+            trouble = trouble or nodes.too_small(self.engine.state, node, facts)
+        events = conduct.condition(node, trouble, self.engine.now())
         self.engine.commit(events, f"node:{node.facts.name}")
+
+    def _resize(self) -> None:
+        """Nodes whose jobs fit by now what they came with get that size."""
+        state = self.engine.state
+        for node_id, (facts, trouble) in list(self._small.items()):
+            node = state.nodes[node_id]
+            if not nodes.too_small(state, node, facts):
+                del self._small[node_id]
+                now = self.engine.now()
+                events = nodes.resized(state, node, facts, self.engine.prices, now, trouble)
+                self.engine.commit(events, f"node:{facts.name}")
 
     def started(self, node: NodeRecord, word: Started) -> None:
         """A member runs. What is known already, or is over, changes nothing."""

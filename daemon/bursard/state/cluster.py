@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,14 @@ FREE_COLUMNS = ("cpu_free", "memory_free", "gpu_free")
 DIGEST_BYTES = 8
 """Of what a plan is named by."""
 FACT_COLUMNS = tuple(name for name, _, _ in _COLUMNS if name not in FREE_COLUMNS)
+
+
+class HeldShare(NamedTuple):
+    """What is held of one node. devices: up to the last that somebody holds."""
+
+    cpu_milli: int
+    memory_bytes: int
+    devices: int
 
 
 class Cluster:
@@ -134,6 +142,16 @@ class Cluster:
         self.gpu_type[row] = self._type_index(facts.devices[0].type) if count else -1
         self.gpu_memory[row] = facts.devices[0].memory_bytes if count else 0
         self.attributes[row] = attributes(facts, dict(facts.labels))
+
+    def held(self, row: int) -> HeldShare:
+        """What somebody holds of the node."""
+        whole = self.gpu_free[row, : int(self.gpu_total[row])]
+        taken = np.flatnonzero(whole < 1000)
+        return HeldShare(
+            int(self.cpu_total[row] - self.cpu_free[row]),
+            int(self.memory_total[row] - self.memory_free[row]),
+            int(taken[-1]) + 1 if len(taken) else 0,
+        )
 
     def kinds(self) -> set[str]:
         """Kinds of devices that nodes have now."""

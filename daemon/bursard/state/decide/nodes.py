@@ -19,6 +19,7 @@ from bursard.events import (
     Event,
     MemberEnded,
     NodeBooted,
+    NodeCondition,
     NodeConnected,
     NodeMetered,
     NodePriced,
@@ -35,6 +36,8 @@ from bursard.state.decide import ownership
 from bursard.state.decide.attempts import lost
 from bursard.state.decide.overdue import gone
 from bursard.state.records import NodeRecord
+
+MIB = 1 << 20
 
 
 class Reading(NamedTuple):
@@ -64,16 +67,17 @@ def hello(
     so that what was used before a reboot is billed although its report never arrived (L5).
     `seen`: the daemon's own clocks, by which a new boot is bounded from now on.
     `refused`: hellos of it that were refused since the last, as too many.
+
+    One that is smaller than what its jobs hold keeps its size until it is not (`resized`): they run there,
+    and can be watched and stopped.
     """
     node = state.node_by_name(facts.name)
     events: list[Event] = []
     node_id = node.id if node is not None else ids.new("node")
+    if node is not None and (short := too_small(state, node, facts)):
+        facts = node.facts
+        events.append(NodeCondition(node_id, short))
     if node is None or node.facts != facts:
-        if node is not None and node.live and _shrinks(node.facts, facts):
-            raise WrongState(
-                f"node {facts.name} came back with less than its running jobs hold; stop them with"
-                f" `bursar node drain {facts.name} --stop` before changing its size"
-            )
         events.append(NodeRegistered(node_id, facts))
     priced = _priced(node, node_id, facts, prices, now)
     events += priced
@@ -119,12 +123,32 @@ def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Ev
     return [NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
 
 
-def _shrinks(old: NodeFacts, new: NodeFacts) -> bool:
+def too_small(state: State, node: NodeRecord, facts: NodeFacts) -> str:
+    """What keeps a node from starting anything while its jobs hold more than it says it has; else empty."""
+    held = state.cluster.held(node.row)
+    less = [
+        f"{found:g} of {wanted:g} {unit}"
+        for unit, wanted, found in (
+            ("CPUs", held.cpu_milli / 1000, facts.cpu_milli / 1000),
+            ("MiB of memory", held.memory_bytes / MIB, facts.memory_bytes / MIB),
+            ("devices", held.devices, len(facts.devices)),
+        )
+        if wanted > found
+    ]
+    if not less:
+        return ""
     return (
-        new.cpu_milli < old.cpu_milli
-        or new.memory_bytes < old.memory_bytes
-        or len(new.devices) < len(old.devices)
+        f"it came back with less than its running jobs hold ({', '.join(less)}): it takes new work once they"
+        f" have ended, or are stopped with `bursar node drain {facts.name} --stop`"
     )
+
+
+def resized(
+    state: State, node: NodeRecord, facts: NodeFacts, prices: PriceTable, now: int, trouble: str
+) -> list[Event]:
+    """The size that a node came with, which what it holds fits by now. `trouble`: what it said of itself."""
+    priced = _priced(node, node.id, facts, prices, now)
+    return [NodeRegistered(node.id, facts), *priced, NodeCondition(node.id, trouble)]
 
 
 def _priced(
