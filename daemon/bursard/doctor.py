@@ -317,6 +317,7 @@ def _jobs(state: State) -> Finding:
     """Are jobs, arrays, the queue and the counts four views of one thing?"""
     problems = []
     counts: Counter[str] = Counter()
+    users: Counter[str] = Counter()
     for job in state.jobs.values():
         if job.id in state.pending and (job.state is not JobState.PENDING or job.held or job.waiting_on):
             problems.append(f"job {job.display} is in the queue, but may not start")
@@ -327,14 +328,21 @@ def _jobs(state: State) -> Finding:
         if job.array is not None:
             problems += _array(state, job, job.array)
             counts.update(job.array.counts)
+            users[job.user] += job.array.counts.get(JobState.PENDING.value, 0)
         elif not job.parent_id:
             counts[job.state.value] += 1
+            users[job.user] += job.state is JobState.PENDING
         elif job.parent_id not in state.jobs:
             problems.append(f"task {job.display} has no array")
     for one in JobState:
         if not one.terminal and state.counts.get(one, 0) != counts[one.value]:
             problems.append(
                 f"{one.value}: {plural(counts[one.value], 'job')}, {state.counts.get(one, 0)} are counted"
+            )
+    for user, many in sorted(users.items()):
+        if state.shares.of(user).pending != many:
+            problems.append(
+                f"{user}: {plural(many, 'job')} pending, {state.shares.of(user).pending} are counted"
             )
     return _finding(
         "jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect"

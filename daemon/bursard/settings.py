@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,12 @@ class Settings:
     overdue_after: str = "2m"
     """How late an agent in contact may be to start a job, or to end one past its limit; then no new work."""
 
+    user_pending_max: str = "250000"
+    """Jobs and tasks of one user that may wait at once; operators' count too."""
+
+    user_texts_max: str = "64MiB"
+    """What scripts, environments and all else of one user's jobs may take while they have not ended."""
+
     log_cap: str = "64MiB"
     """Size cap of one member's log: head and tail are kept."""
 
@@ -90,6 +97,8 @@ class Settings:
             default_time_limit_us=parse_duration(self.default_time_limit),
             meter_interval_us=parse_duration(self.meter_interval),
             overdue_after_us=parse_duration(self.overdue_after),
+            user_pending_max=int(self.user_pending_max),
+            user_texts_bytes=parse_size(self.user_texts_max),
         )
 
     @property
@@ -167,6 +176,7 @@ def _convert(name: str, raw: Any, at: str) -> Any:
     return str(raw)
 
 
+_COUNT = re.compile("[1-9][0-9]{0,8}")
 _AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after": "10s"}
 
 
@@ -181,10 +191,13 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{places.get(name, name)}: {error.message}") from None
         if duration_us < parse_duration(least):
             fail(name, f"{getattr(settings, name)!r} is too short: at least {least}")
-    try:
-        parse_size(settings.log_cap)
-    except InvalidRequest as error:
-        fail("log_cap", error.message)
+    for name in ("log_cap", "user_texts_max"):
+        try:
+            parse_size(getattr(settings, name))
+        except InvalidRequest as error:
+            fail(name, error.message)
+    if not _COUNT.fullmatch(settings.user_pending_max):
+        fail("user_pending_max", f"{settings.user_pending_max!r} is no number of jobs, 1 to 999999999")
     if settings.local_role not in ("viewer", "submitter", "operator", "none"):
         fail("local_role", f"{settings.local_role!r} is not viewer, submitter, operator or none")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

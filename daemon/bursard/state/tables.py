@@ -32,6 +32,7 @@ from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
+from bursard.state.shares import Shares, spec_bytes
 from bursard.state.typical import TypicalRequests
 
 HOLD_MARGIN_US = 5_000_000
@@ -55,6 +56,7 @@ class Limits(msgspec.Struct, frozen=True):
         silent_after_us: out of contact for so long is announced.
         overdue_after_us: so late an agent in contact may start a member, or end one past its limit and grace.
         pending_max: jobs that may wait at once; more are refused as RateLimited.
+        user_pending_max: likewise, of one user. user_texts_bytes: what descriptions of one user's jobs take.
     """
 
     default_time_limit_us: int = 24 * 3600 * 1_000_000
@@ -62,6 +64,8 @@ class Limits(msgspec.Struct, frozen=True):
     silent_after_us: int = 30 * 1_000_000
     overdue_after_us: int = 120 * 1_000_000
     pending_max: int = 1_000_000
+    user_pending_max: int = 250_000
+    user_texts_bytes: int = 64 << 20
 
 
 class Applied(msgspec.Struct):
@@ -210,6 +214,7 @@ class Tables:
         self.secrets: dict[tuple[str, str], SealedSecret] = {}
         """By (project, name)."""
         self.counts: dict[str, int] = {}
+        self.shares = Shares()
         """Live jobs by state, tasks counted one by one."""
         self._policies_digest = (-1, "")
 
@@ -377,6 +382,7 @@ class Tables:
         if job.parent_id:
             self.tasks.get(job.parent_id, {}).pop(job.array_index, None)
         else:
+            self.shares.add(job.user, spec_bytes=-spec_bytes(job.spec))
             self.numbers.pop(job.number, None)
             self.unname(job)
             if job.key:
@@ -393,6 +399,9 @@ class Tables:
         """Move a job (not an array parent) to a state, keeping the counts."""
         counts = self.counts
         counts[job.state] = counts.get(job.state, 0) - 1
+        pending = (state is JobState.PENDING) - (job.state is JobState.PENDING)
+        if pending:
+            self.shares.add(job.user, pending)
         job.state = state
         if not state.terminal:
             counts[state] = counts.get(state, 0) + 1

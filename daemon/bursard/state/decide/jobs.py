@@ -30,6 +30,7 @@ from bursard.state.decide.changed import CALLED, changed
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
+from bursard.state.shares import refuse_more, spec_bytes
 
 EVENTS_MAX = 1_000
 """Events of one answer, about: what one commit may hold without the loop standing still."""
@@ -86,12 +87,19 @@ def admit(
             f"{pending} jobs and tasks are pending, {more} more would pass the limit of"
             f" {state.limits.pending_max}; wait for some to start or cancel some"
         )
+    _refuse_more(state, user, more, spec_bytes(spec))
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
     dependencies = _dependencies(state, user, spec, ended, called)
     refuse_unaffordable(state, user, spec)
     return dependencies
+
+
+def _refuse_more(state: State, user: str, pending: int, size: int) -> None:
+    limits = state.limits
+    share = state.shares.of(user)
+    refuse_more(share, pending, size, limits.user_pending_max, limits.user_texts_bytes)
 
 
 def check_same(before: JobSpec, now: JobSpec, key: str, job_id: str) -> None:
@@ -275,6 +283,7 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         refuse_unaffordable(state, live.user, spec, settled)
     if spec == live.spec:
         return []
+    _refuse_more(state, live.user, 0, spec_bytes(spec) - spec_bytes(live.spec))
     return [JobUpdated(live.id, spec, changed(live.spec, spec)), *_other_limit(state, live, spec, now)]
 
 

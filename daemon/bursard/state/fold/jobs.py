@@ -19,6 +19,7 @@ from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.counted import counted_nanos
 from bursard.state.fold import machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
+from bursard.state.shares import spec_bytes
 from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
 
 MET_MAX = 1_000
@@ -43,6 +44,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     tasks = size_of(job)
     state.next_order += tasks
     state.counts[JobState.PENDING] = state.counts.get(JobState.PENDING, 0) + tasks
+    state.shares.add(job.user, tasks, spec_bytes(job.spec))
     if array is None:
         state.enqueue(job, at)
         return
@@ -190,6 +192,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         state.unname(job)
         if event.spec.name:
             state.names.setdefault(event.spec.name, {})[job.id] = None
+    state.shares.add(job.user, spec_bytes=spec_bytes(event.spec) - spec_bytes(job.spec))
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
             one.spec = event.spec
@@ -226,7 +229,7 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
     array.unopened = ()
     if waiting:
         array.ended.append(EndedTasks(waiting, event.state, at, event.message))
-        _count_ended(state, array, count(waiting), event.state)
+        _count_ended(state, parent, count(waiting), event.state)
         waited_for = [*state.dependents, *(one for one in state.starters if one not in state.dependents)]
         for task_id in [one for one in waited_for if one.startswith(f"{parent.id}.")]:
             index = int(task_id.partition(".")[2])
@@ -239,10 +242,13 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
         _close_array(state, parent, at, applied)
 
 
-def _count_ended(state: Tables, array: ArrayRecord, many: int, final: JobState) -> None:
+def _count_ended(state: Tables, parent: JobRecord, many: int, final: JobState) -> None:
+    array = parent.array
+    assert array is not None
     array.counts[JobState.PENDING.value] -= many
     array.counts[final.value] = array.counts.get(final.value, 0) + many
     state.counts[JobState.PENDING] -= many
+    state.shares.add(parent.user, -many)
 
 
 def finish(
