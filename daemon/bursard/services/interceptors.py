@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from bursar.clock import Clock
-from bursar.codec.bounds import check_numbers, check_texts
+from bursar.codec.bounds import check_counts, check_numbers, check_texts
 from bursar.errors import AnswerTooLarge, BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
 from bursard.access.admission import Admission
@@ -145,6 +145,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if data is _EOF:
             raise InvalidRequest("the call carries no request")
         request = _decoded(kind, data)
+        check_counts(request)
         check_numbers(request)
         check_texts(request)
         return request

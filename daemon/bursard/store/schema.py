@@ -216,6 +216,11 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
             {"path": str(path)},
         )
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in _OF_THE_QUESTION and not str(error).startswith("no such "):
+        return StoreUnavailable(
+            f"{path} cannot answer this ({error}); nothing is damaged: ask for less at once",
+            {"path": str(path)},
+        )
     text, remedy = {
         sqlite3.SQLITE_NOTADB: ("is not a database, or damaged", RESTORE),
         sqlite3.SQLITE_CORRUPT: ("is damaged", RESTORE),
@@ -229,5 +234,20 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{path} {text} ({error}); {remedy}", {"path": str(path)})
 
 
+_OF_THE_QUESTION = frozenset(
+    {
+        0,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""Codes that tell of a statement, or of what was bound to it; 0: Python itself refused it. A table that is
+not there is the file's fault, whatever its code.
+"""
 RESTORE = "keep a copy of it and restore a backup: `bursar restore FILE --state-dir DIR`"
 _WRITABLE = "make the state directory writable for the user bursard runs as (is it mounted read-only?)"

@@ -1,5 +1,5 @@
 """The bounds that everything of the wire has: a number is finite and fits a signed 64-bit integer, a text
-is no longer than a path and one line.
+is no longer than a path and one line, and of what is repeated there is only so much.
 
 Why     the wire's unsigned integers reach 2^64 - 1, and what keeps them (a database column, a clock, an
         array) does not; its texts reach the size of a message, and end in answers, logs and terminals.
@@ -18,7 +18,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
-from bursar.model.check import quote
+from bursar.model.check import LABELS_MAX, quote
 
 INTEGER_MAX: Final = 2**63 - 1
 TEXT_MAX: Final = 4096
@@ -32,6 +32,19 @@ _OWN_BOUNDS: Final = frozenset(
     )
 )
 """Messages and fields whose texts have a rule of their own."""
+COUNTS: Final = {
+    "bursar.v1.ApplyRequest.sources": 1_000,
+    "bursar.v1.CancelRequest.jobs": 1_000,
+    "bursar.v1.CostRequest.by": 16,
+    "bursar.v1.GpuRequest.types": 16,
+    "bursar.v1.JobsRequest.jobs": 1_000,
+    "bursar.v1.ListEventsRequest.kinds": 200,
+    "bursar.v1.ListJobsRequest.labels": LABELS_MAX,
+    "bursar.v1.ListJobsRequest.states": 64,
+    "bursar.v1.UpdateRequest.labels": LABELS_MAX,
+    "bursar.v1.WatchJobsRequest.jobs": 1_000,
+}
+"""How many of each repeated field one request may hold. Without a line here none is taken."""
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _UNSIGNED = frozenset((FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64))
 _REAL = frozenset((FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT))
@@ -69,6 +82,40 @@ def _plan(descriptor: Descriptor) -> tuple[tuple[str, int | None, bool], ...]:
                 found.append((field.name, None, field.is_repeated))
         elif field.type in _UNSIGNED | _REAL:
             found.append((field.name, field.type, field.is_repeated))
+    return tuple(found)
+
+
+def check_counts(message: Message) -> None:
+    """Raise `InvalidRequest` for the first field, at any depth, that holds more than it may: each of them may
+    be a condition of a query, or an answer to be made.
+    """
+    for path, many, most in _counted(message):
+        if many > most:
+            raise InvalidRequest(f"{path}: {many} are given; at most {most}", {"field": path})
+
+
+def _counted(message: Message, path: str = "") -> Iterator[tuple[str, int, int]]:
+    for field, repeated in _count_plan(message.DESCRIPTOR):
+        held = getattr(message, field.name)
+        if repeated:
+            yield path + field.name, len(held), COUNTS.get(field.full_name, 0)
+        inner = field.message_type
+        if inner is None or inner.GetOptions().map_entry or not (repeated or message.HasField(field.name)):
+            continue
+        for value in held if repeated else (held,):
+            yield from _counted(value, f"{path}{field.name}.")
+
+
+@cache
+def _count_plan(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, bool], ...]:
+    """(field, repeated) of those that are repeated, or have such fields and no rule of their own."""
+    found: list[tuple[FieldDescriptor, bool]] = []
+    for field in descriptor.fields:
+        inner: Any = field.message_type
+        if inner is not None and inner.full_name in _OWN_BOUNDS:
+            continue
+        if field.is_repeated or (inner is not None and _count_plan(inner)):
+            found.append((field, field.is_repeated))
     return tuple(found)
 
 
