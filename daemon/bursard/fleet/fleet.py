@@ -35,6 +35,7 @@ from bursard.events import LimitTaken as Taken
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
+from bursard.fleet.conditions import Conditions
 from bursard.fleet.deadlines import LATE_MAX, LOOK_EVERY_S, Deadlines
 from bursard.fleet.environment import job_environment
 from bursard.fleet.outputs import output_files
@@ -105,6 +106,7 @@ class Fleet:
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
         self._small: dict[str, tuple[NodeFacts, str]] = {}
         """Nodes that hold more than they came with: what that was, and what they said of themselves."""
+        self._conditions = Conditions()
         self._anchored: Counts[str] = Counts()
         """How often the anchor of each node's boot was taken again."""
         self._orders: dict[str, Order] = {}
@@ -152,6 +154,7 @@ class Fleet:
             self._lead.pop(event.node_id, None)
             self._anchored.pop(event.node_id, None)
             self._small.pop(event.node_id, None)
+            self._conditions.forget(event.node_id)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
             self._orders.pop(event.attempt_id, None)
@@ -518,6 +521,8 @@ class Fleet:
     def look(self) -> bool:
         """Tell what is overdue now, and ask for it again. True when there may be more."""
         self._resize()
+        for node_id, said in self._conditions.due(self.engine.clock.boot_us()):
+            self._says(self.engine.state.nodes[node_id], said)
         late = self._deadlines.look(self.reading(), self._backends.keys())
         for attempt, member, phase, known in late:
             if known:
@@ -539,12 +544,22 @@ class Fleet:
         self._heard_boot(node, boot_us)
 
     def condition(self, node: NodeRecord, word: Condition) -> None:
-        """What keeps a node from starting anything. What is known already changes nothing."""
-        trouble = door.condition(word)
+        """What keeps a node from starting anything. What is known already changes nothing, and what comes too
+        often waits for its turn.
+        """
+        self._says(node, door.condition(word))
+
+    def _says(self, node: NodeRecord, said: str) -> None:
+        trouble = said
         if node.id in self._small:
             facts, _ = self._small[node.id]
-            self._small[node.id] = facts, trouble
-            trouble = trouble or nodes.too_small(self.engine.state, node, facts)
+            self._small[node.id] = facts, said
+            trouble = said or nodes.too_small(self.engine.state, node, facts)
+        if trouble == node.trouble:
+            self._conditions.known(node.id)
+            return
+        if not self._conditions.take(node.id, said, self.engine.clock.boot_us()):
+            return
         events = conduct.condition(node, trouble, self.engine.now())
         self.engine.commit(events, f"node:{node.facts.name}")
 
