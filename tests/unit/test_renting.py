@@ -10,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
-from bursar.errors import InvalidRequest, ServerUnavailable, WrongState
+from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.model import EndCause, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_agent.link.identity import Door
 from bursar_policies.document import parse_documents
+from bursard.access.identity import Identity, Role
 from bursard.engine import unposted
 from bursard.events import MachineGone, MachineIntended, MachineJoined
 from bursard.fleet.testing import FACTS, World
@@ -25,6 +26,7 @@ from bursard.machines.opening import open_local
 from bursard.machines.provider import Join, Place, Wanted
 from bursard.machines.renting import Renting
 from bursard.place import LastPlan, one_pass
+from bursard.services import clouds
 from bursard.state import JobRecord, MachineState
 from bursard.state import image as state_image
 from bursard.state.decide import jobs, policies
@@ -436,3 +438,39 @@ def test_an_agents_token_goes_before_the_kernels_word_on_a_unix_socket_too(tmp_p
     token.chmod(0o644)
     with pytest.raises(InvalidRequest, match="can be read by others"):
         door.check()
+
+
+def test_a_machine_is_listed_with_what_it_has_cost_and_ended_when_somebody_says_so(site: Site) -> None:
+    state, ann = site.world.state, Identity("ann", Role.ADMIN)
+    job = site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    shown = clouds.machine_view(state, machine, ann, site.world.engine.now())
+    assert (shown.name, shown.state, shown.job, shown.cost_nanos) == (
+        machine.name,
+        "launching",
+        job.display,
+        0,
+    )
+    stranger = clouds.machine_view(state, machine, Identity("eve", None), site.world.engine.now())
+    assert (stranger.name, stranger.job) == (machine.name, "")
+    site.pass_time(30)
+    now = machine.billed_from + HOUR_US
+    shown = clouds.machine_view(state, clouds.find(state, machine.name), ann, now)
+    assert (shown.state, shown.job, shown.cost_nanos) == ("up", "", 1_800_000_000)
+    assert shown.ends_at == machine.intended_at + 2 * HOUR_US
+    done(site.renting.commit(clouds.end(state, machine, "ann ended it")))
+    assert (machine.state, machine.reason) == (MachineState.ENDING, "ann ended it")
+    assert site.world.node(machine.name).mode == "drain"
+    with pytest.raises(WrongState, match="is to end already: ann ended it"):
+        clouds.end(state, machine, "again")
+    site.pass_time(20)
+    assert job.attempts[0].cause is EndCause.NODE_LOST
+    with pytest.raises(NotFound, match="there is no machine"):
+        clouds.find(state, machine.name)
+
+
+def test_a_daemon_that_rents_nothing_says_what_would_make_it() -> None:
+    (check,) = done(clouds.checks(None)).checks
+    assert (check.good, check.says) == (False, "this daemon rents no machines")
+    assert "--local-cloud FILE" in check.remedy
