@@ -141,6 +141,8 @@ def play(story: Story, *, link: str = "", secure: bool = False) -> None:
 PAGES = (
     "/", "/jobs", "/jobs?state=all", "/nodes", "/nodes/n1", "/nodes/n1/drain", "/budgets", "/cost",
     "/cost?by=user,project&compare=previous&idle=1", "/events", "/events?kind=job-submitted",
+    "/waste", "/waste?period=2026-11&project=nlp", "/statements/2026-11", "/experiments/e1", "/models/m/1",
+    "/policies", "/prices", "/prices?provider=none",
 )  # fmt: skip
 
 

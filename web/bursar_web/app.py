@@ -23,7 +23,7 @@ from starlette.types import Scope
 from bursar import errors
 from bursar.clock import Clock, SystemClock
 from bursar_web.guard import Guard
-from bursar_web.pages import happenings, jobs, login, money, nodes, now
+from bursar_web.pages import happenings, jobs, login, money, nodes, now, policies, reports, runs
 from bursar_web.sessions import LoginLink, Session, Sessions, same
 from bursar_web.show import HERE, page
 from bursar_web.tables import FILES
@@ -49,6 +49,13 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/budgets/{budget}", money.budget),
     ("/cost", money.cost),
     ("/events", happenings.events),
+    ("/waste", reports.waste),
+    ("/statements/{period}", reports.statement),
+    ("/experiments/{experiment:path}", runs.experiment),
+    ("/models/{model:path}", runs.model),
+    ("/policies", policies.policies),
+    ("/policies/{kind}/{name}", policies.policy),
+    ("/prices", policies.prices),
 )
 """Pages whose rows are files too, `.csv` and `.json` of the same query."""
 

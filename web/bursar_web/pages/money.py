@@ -131,7 +131,7 @@ async def cost(request: Request) -> Response:
             query=query,
         ),
         shares=[
-            (" / ".join(str(row[name]) or "-" for name in dimensions), row["percent"] or 0.0, row["cost"])
+            (" / ".join(str(row[name]) or "-" for name in dimensions), row["percent"] or 0.0)
             for row in document["rows"][:20]
         ],
     )

@@ -1,0 +1,100 @@
+"""What finance reads: where the money of a period went, and what each project owes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bursar.cli.output import Column, Row
+from bursar_web.asking import client_of
+from bursar_web.show import page
+from bursar_web.tables import node_link, table
+
+TYPES: Final = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+WASTE_COLUMNS = (
+    Column("category"),
+    Column("cost", right=True),
+    Column("share", "share_percent", lambda row: _percent(row["share_percent"]), right=True),
+    Column("means"),
+)
+IDLE_COLUMNS = (
+    Column("pool"),
+    Column("node"),
+    Column("cause"),
+    Column("hours", "time_hours", lambda row: f"{row['time_hours']:.2f}", right=True),
+    Column("cost", right=True),
+    Column("share", "share_percent", lambda row: _percent(row["share_percent"]), right=True),
+)
+PROJECT_COLUMNS = (
+    Column("project"),
+    Column("jobs", right=True),
+    Column("hours", "held_s", lambda row: f"{row['held_s'] / 3600:.3f}", right=True),
+    Column("cost", right=True),
+)
+PARTS: Final = ("idle", "down", "unknown", "overhead", "variance", "absorption", "corrections", "late")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"
+
+
+async def _report(request: Request, kind: str, form: str, **asked: str) -> bytes:
+    """A whole report; of a file that is asked for as the command writes it."""
+    chunks = client_of(request).report(kind, asked.pop("period"), format=form, **asked)
+    return b"".join([chunk.data async for chunk in chunks])
+
+
+async def waste(request: Request) -> Response:
+    """`/waste`: categories that exclude each other and sum to what the nodes cost, and who was idle."""
+    query = request.query_params
+    period = query.get("period", "") or "this-month"
+    asked = {name: query.get(name, "") for name in ("project", "timezone")}
+    if (file := request.scope.get("file", "")) in TYPES:
+        return Response(await _report(request, "waste", file, period=period, **asked), media_type=TYPES[file])
+    found: Row = json.loads(await _report(request, "waste", "json", period=period, **asked))
+    idle: list[Row] = []
+    if not asked["project"]:  # nodes are of no project
+        timezone = asked["timezone"]
+        told = await _report(request, "idle", "json", period=period, timezone=timezone)
+        idle = json.loads(told)["rows"]
+    words = [f"--{name} {value}" for name, value in asked.items() if value]
+    return page(
+        request,
+        "waste.html",
+        command=" ".join(("bursar report waste", f"--period {period}", *words)),
+        document=found,
+        asked={"period": period, **asked},
+        table=table("Where it went", found["rows"], WASTE_COLUMNS),
+        shares=[(row["category"], row["share_percent"] or 0.0) for row in found["rows"]],
+        idle=table(
+            "What nobody used, by node",
+            idle,
+            IDLE_COLUMNS,
+            links={"node": lambda row: node_link(row["node"])},
+            empty="nothing, or not asked: nodes are of no project",
+        ),
+    )
+
+
+async def statement(request: Request) -> Response:
+    """`/statements/PERIOD`: what each project owes, and the control of the whole."""
+    period, project = request.path_params["period"], request.query_params.get("project", "")
+    if (file := request.scope.get("file", "")) in TYPES:
+        data = await _report(request, "statement", file, period=period, project=project)
+        return Response(data, media_type=TYPES[file])
+    found: Row = json.loads(await _report(request, "statement", "json", period=period, project=project))
+    return page(
+        request,
+        "statement.html",
+        command=f"bursar report statement --period {period}" + (f" --project {project}" if project else ""),
+        document=found,
+        parts=[(name, found[name]) for name in PARTS if _told(found.get(name))],
+        table=table("By project", found["projects"], PROJECT_COLUMNS, empty="no project had cost in it"),
+    )
+
+
+def _told(value: Any) -> bool:
+    return isinstance(value, dict) and "amount" in value
