@@ -259,6 +259,17 @@ def test_a_budget_that_renews_lets_jobs_go_on(sim):
     assert float(summary["budgets"][0]["peak_settled_plus_held"]["amount"]) <= 15
 
 
+def test_a_budget_that_stops_what_runs_stops_it_and_lets_nothing_more_start(sim):
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,gpu_type,project\n" + (
+        "a,0,3000,3600,1,A100,x\nb,600,3000,3600,1,A100,x\nc,700,100,3600,1,A100,y\n"
+    )
+    staged = "  thresholds: [{at: 1%, on: settled+held, do: [checkpoint-stop]}]\n"
+    summary, out = sim(jobs, *sim.policy(budget(100) + staged))
+    assert [out[job]["state"] for job in "abc"] == ["FAILED", "PENDING", "SUCCEEDED"]
+    assert out["a"]["end_s"] == "600"
+    assert summary["violations"] == 0
+
+
 def test_what_a_budget_can_never_pay_is_refused_at_once(sim):
     summary, out = sim("job_id,submit_s,duration_s,gpus,project\na,0,7200,4,x\n", *sim.policy(budget(1)))
     assert out["a"]["state"] == "REFUSED"

@@ -26,7 +26,15 @@ from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonC
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey
 from bursar_policies.specs import Document
-from bursard.events import AttemptPlaced, ClusterCreated, Event, ExitReport, JobSubmitted, NodePriced
+from bursard.events import (
+    AttemptPlaced,
+    ClusterCreated,
+    Event,
+    ExitReport,
+    JobSubmitted,
+    NodePriced,
+    StopRequested,
+)
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass
 from bursard.scheduler import PlanCache
@@ -519,6 +527,9 @@ class Simulation:
         for event in events:
             if isinstance(event, AttemptPlaced):
                 self._started(self.state.attempts[event.attempt_id])
+            elif isinstance(event, StopRequested) and event.attempt_id in self._live:
+                # What a budget stops ends at once here: what it does with its grace is not known.
+                self._exit(event.attempt_id, event.cause, -1)
         return True
 
     def _note_peak(self) -> None:
