@@ -18,7 +18,7 @@ from bursar.cli.ends import NEVER_STARTS
 from bursar.clock import HOUR_US
 from bursar.errors import BursarError
 from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
-from bursar.model.ends import OUTPUT_FILE, WORKDIR
+from bursar.model.ends import OUTPUT_FILE, SUPERVISOR_LOST, WORKDIR
 from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 from bursar.schemas import job_schema, policy_schema
 
@@ -327,6 +327,7 @@ ENDS = (
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=139, signal=11),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=143, signal=15),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=3),
+    EndFacts(**SAMPLE, cause=EndCause.FAILED, detail=f"{SUPERVISOR_LOST}; the job's processes were killed"),
     EndFacts(**SAMPLE, cause=EndCause.FAILED),
     EndFacts(job="12", cause=EndCause.COMPLETED, exit_code=0),
 )

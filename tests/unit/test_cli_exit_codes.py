@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -347,3 +350,15 @@ def test_an_address_that_nobody_serves_is_told_with_who_named_it(
     for verb in (["status"], ["nodes"]):
         assert run([*given, *verb]) == 5
         assert f"no server at {url} (from {origin}): " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_takes_nothing_and_breaks_nothing(
+    closed: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "bursar.cli.main", "--server", f"unix://{tmp_path}/none", "ls"]
+    shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *words]
+    done = subprocess.run(shell, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (5, "")
+    said = f"error: no server at unix://{tmp_path}/none "
+    assert done.stderr == "" if "2>&-" in closed else done.stderr.startswith(said)

@@ -58,6 +58,17 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "node_lost", "node lost",
             "node lost: the node of rank 3 of 4 on n4 did not answer any more: silent for 300 s",
         ),
+        (
+            facts(C.FAILED, rank=0, node="n1", detail="supervisor lost; the job's processes were killed"),
+            "supervisor_lost", "supervisor lost",
+            "lost: the job on n1 was killed, since what watched over it was: supervisor lost; the job's"
+            " processes were killed",
+        ),
+        (
+            facts(C.FAILED, rank=0, exit_code=126, detail="not executable: ./a.sh"),
+            "not_executable", "not executable, exit code 126",
+            "not executable: the job could not run, ./a.sh (exit code 126)",
+        ),
         (facts(C.PREEMPTED), "preempted", "preempted", "preempted: its place was given to others"),
         (facts(C.IDLE), "idle", "idle", "idle: it was stopped because its devices did nothing"),
         (

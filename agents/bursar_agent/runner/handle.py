@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar.model.ends import SUPERVISOR_LOST
 from bursar_agent.runner import (
     client,
     leftovers,
@@ -767,9 +768,9 @@ def _lost_report(
     if not same_boot:
         message = "the machine restarted while the attempt ran"
     elif start is None:
-        message = "supervisor lost while the job was being started"
+        message = f"{SUPERVISOR_LOST} while the job was being started"
     else:
-        message = "supervisor lost; the job's processes were killed"
+        message = f"{SUPERVISOR_LOST}; the job's processes were killed"
     return ExitReport(
         attempt_id=attempt_id,
         rank=rank,

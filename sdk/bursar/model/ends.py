@@ -28,6 +28,8 @@ NO_ACCOUNT: Final = "no account"
 """How it begins to say that its node does not know the job's user."""
 OUTPUT_FILE: Final = "output file"
 """How it begins to say that a file for a member's output cannot be opened."""
+SUPERVISOR_LOST: Final = "supervisor lost"
+"""How an agent begins to say that what watched over a member was killed, and the member with it."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
@@ -98,6 +100,9 @@ REMEDIES: Final = {
     "signal": "find who sent it: its own launcher, or somebody on the node; `bursar logs JOB` has its last"
     " words",
     "exit_code": "`bursar logs JOB` says why, if the program does",
+    "supervisor_lost": "submit it again; `retry: {on: [failure], max: N}` does that by itself. What watches"
+    " over a job is killed by hand, for want of memory, or by the job itself, with too wide a `kill`:"
+    " NODE's own log may say",
     "unknown": "its agent could not tell how it ended; `bursar logs JOB` has its last words",
 }
 """By kind of end (`kind_of`), one thing to do. JOB and NODE stand for names."""
@@ -142,6 +147,8 @@ def kind_of(end: EndFacts) -> str:
         return "output_file"
     if end.cause is not EndCause.FAILED:
         return end.cause.value
+    if end.detail.startswith(SUPERVISOR_LOST):
+        return "supervisor_lost"
     if end.detail.startswith("setup "):
         return "setup"
     if end.exit_code == NOT_FOUND:
@@ -225,6 +232,8 @@ def sentence_of(end: EndFacts) -> str:
             return f"output file cannot be opened: {who} was not started{detail}"
         case "start_failed":
             return f"start failed: {who} could not be started{detail}"
+        case "supervisor_lost":
+            return f"lost: {who} was killed, since what watched over it was{detail}"
         case "setup":
             return f"setup failed: {who} did not get to its command{_status(end)}"
         case "not_found":
@@ -270,4 +279,5 @@ def _memory(end: EndFacts) -> str:
 
 def _what(end: EndFacts, otherwise: str) -> str:
     """Of a program that is not there: which, or that a shell below said so."""
-    return f" could not run, {end.detail}{_status(end)}" if end.detail else f" {otherwise}{_status(end)}"
+    detail = end.detail.removeprefix("not executable: ")  # the sentence begins so
+    return f" could not run, {detail}{_status(end)}" if detail else f" {otherwise}{_status(end)}"
