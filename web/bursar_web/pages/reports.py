@@ -16,7 +16,7 @@ from bursar_web.tables import node_link, table
 TYPES: Final = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 WASTE_COLUMNS = (
     Column("category"),
-    Column("cost", right=True),
+    Column("cost", right=True, missing="not known"),
     Column("share", "share_percent", lambda row: _percent(row["share_percent"]), right=True),
     Column("means"),
 )
@@ -68,7 +68,7 @@ async def waste(request: Request) -> Response:
         document=found,
         asked={"period": period, **asked},
         table=table("Where it went", found["rows"], WASTE_COLUMNS),
-        shares=[(row["category"], row["share_percent"] or 0.0) for row in found["rows"]],
+        shares=[(row["category"], row["share_percent"]) for row in found["rows"] if row["share_percent"]],
         idle=table(
             "What nobody used, by node",
             idle,
