@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bursar.aside import open_to_its_owner, own_directory, set_aside
+from bursar.aside import open_to_its_owner, own_directory, read_own, set_aside
 from bursar.clock import DAY_US, Clock
 from bursar_agent.stimuli import Usage
 
@@ -110,7 +110,7 @@ class Spool:
         """Everything still here, segment by segment; a damaged rest of a segment is skipped."""
         for first in list(self._segments):
             try:
-                data = self._path(first).read_bytes()
+                data = read_own(self._path(first), SPOOL_BYTES_MAX)
             except FileNotFoundError:
                 continue
             for usage, _ in _decode(data):
@@ -132,7 +132,7 @@ class Spool:
         path = self._path(first_seq)
         try:
             open_to_its_owner(path)
-            data = path.read_bytes()
+            data = read_own(path, SPOOL_BYTES_MAX)
         except OSError as problem:
             self._set_aside(path, problem.strerror or "it cannot be read")
             return False
@@ -157,7 +157,7 @@ class Spool:
         """Go on in the newest segment, cutting off a torn tail."""
         path = self._path(self._segments[-1])
         good = 0
-        for _, end in _decode(path.read_bytes()):
+        for _, end in _decode(read_own(path, SPOOL_BYTES_MAX)):
             good = end
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if os.fstat(fd).st_size != good:

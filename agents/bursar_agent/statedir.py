@@ -23,7 +23,15 @@ from typing import Annotated
 
 import msgspec
 
-from bursar.aside import Damaged, clear_for_file, open_to_its_owner, own_directory, read_object, set_aside
+from bursar.aside import (
+    Damaged,
+    clear_for_file,
+    open_to_its_owner,
+    own_directory,
+    read_object,
+    read_own,
+    set_aside,
+)
 from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
@@ -162,7 +170,7 @@ class StateDir:
         """
         path = self.path / "agent.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Remembered)
+            return msgspec.json.decode(read_own(path), type=Remembered)
         except FileNotFoundError:
             return Remembered()
         except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
@@ -185,7 +193,7 @@ class StateDir:
         """What `remember_log_end` wrote last; None for nothing, or what had to be set aside."""
         path = self.path / "log-end.json"
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=_KeptLogEnd)
+            found = msgspec.json.decode(read_own(path), type=_KeptLogEnd)
             end = LogEnd(found.cluster_id, found.seq, found.digest)
             if found.check and found.check != _check(end):
                 raise ValueError("its checksum is not that of its fields")
@@ -202,6 +210,7 @@ class StateDir:
         path = self.path / "log-end.json"
         temporary = path.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: the older one stays
+            clear_for_file(temporary)
             temporary.write_bytes(msgspec.json.encode(kept))
             temporary.rename(path)
 
@@ -209,7 +218,7 @@ class StateDir:
         """A name for this directory, made once: the daemon tells a reconnect from a namesake by it."""
         path, copy = self.path / "instance", self.remembered().instance
         try:
-            found = path.read_text(encoding="ascii")
+            found = read_own(path).decode("ascii")
         except FileNotFoundError:
             found = ""
         except (OSError, ValueError) as problem:
@@ -281,7 +290,9 @@ class StateDir:
         """Keep what only the assignment said, for an agent that adopts this member later."""
         folder = self.path / "signals"
         own_directory(folder)
-        (folder / f"{key[0]}.{key[1]}").write_text(json.dumps([signal, grace_us]))
+        path = folder / f"{key[0]}.{key[1]}"
+        clear_for_file(path)
+        path.write_text(json.dumps([signal, grace_us]))
 
     def forget_signal(self, key: Key) -> None:
         """The member has ended."""
@@ -300,7 +311,7 @@ class StateDir:
             try:
                 attempt_id, _, rank = path.name.rpartition(".")
                 member_name(attempt_id, int(rank))
-                signal, grace_us = json.loads(path.read_text("utf-8"))
+                signal, grace_us = json.loads(read_own(path).decode())
                 signal_number(signal)
                 if type(grace_us) is not int or not 0 <= grace_us <= 1 << 53:
                     raise ValueError(f"a grace of {grace_us!r}")
@@ -319,6 +330,7 @@ class StateDir:
         folder = self.path / "devices"
         own_directory(folder)
         draft = folder / f".{key[0]}.{key[1]}.new"
+        clear_for_file(draft)
         draft.write_bytes(msgspec.json.encode(held))
         draft.rename(folder / f"{key[0]}.{key[1]}")
 
@@ -339,7 +351,7 @@ class StateDir:
             try:
                 attempt_id, _, rank = path.name.rpartition(".")
                 member_name(attempt_id, int(rank))
-                found[attempt_id, int(rank)] = msgspec.json.decode(path.read_bytes(), type=HeldDevices)
+                found[attempt_id, int(rank)] = msgspec.json.decode(read_own(path), type=HeldDevices)
             except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
                 aside(path, problem)
         return found
@@ -354,6 +366,9 @@ def aside(path: Path, problem: Exception, into: Path | None = None) -> None:
 
 
 _FORGOTTEN = re.compile(rb"([a-z]{1,16}_[0-9a-z.]{1,48}) ([0-9]{1,6}) ([0-9]{1,18}) ([0-9]{1,18})")
+
+
+FORGOTTEN_BYTES_MAX = 64 << 20
 
 
 class Forgotten:
@@ -377,7 +392,7 @@ class Forgotten:
     def _load(self) -> bool:
         """Read the members; False when there is something else in the file. A torn last line is no damage."""
         try:
-            lines = self._path.read_bytes().split(b"\n")
+            lines = read_own(self._path, FORGOTTEN_BYTES_MAX).split(b"\n")
         except FileNotFoundError:
             return True
         except OSError:
@@ -422,6 +437,7 @@ class Forgotten:
         """Drop expired lines from the file."""
         temporary = self._path.with_suffix(".new")
         lines = [f"{k[0]} {k[1]} {at} {size}\n" for k, (at, size) in self._members.items()]
+        clear_for_file(temporary)
         temporary.write_text("".join(lines))
         self._file.close()
         temporary.rename(self._path)

@@ -8,6 +8,7 @@ Why     the small files of a state directory are caches and notes; one that was 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -76,13 +77,32 @@ def open_to_its_owner(path: Path) -> bool:
 
 
 def _opened(path: Path) -> BinaryIO:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in its place has no writer to wait for
     try:
-        return os.fdopen(os.open(path, flags), "rb")
+        return _plain(path)
     except PermissionError:
         if not open_to_its_owner(path):
             raise
-        return os.fdopen(os.open(path, flags), "rb")
+        return _plain(path)
+
+
+def _plain(path: Path) -> BinaryIO:
+    """A plain file, open to be read. Whatever else is in its place has nobody to be waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def read_own(path: Path, bytes_max: int = JSON_BYTES_MAX) -> bytes:
+    """A file that we wrote, whole. Raises `OSError`: it is not there, or none that we would write (a pipe,
+    a device, more than so much).
+    """
+    with _plain(path) as stream:
+        data = stream.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, f"it has more than {bytes_max} bytes", str(path))
+    return data
 
 
 def read_object(path: Path) -> dict[str, Any]:

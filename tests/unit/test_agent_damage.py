@@ -17,7 +17,7 @@ from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import boot_id
 from bursar_agent.runner.model import ExitReport
 from bursar_agent.spool import Spool
-from bursar_agent.statedir import Forgotten, Remembered, StateDir
+from bursar_agent.statedir import Forgotten, HeldDevices, LogEnd, Remembered, StateDir
 from bursar_agent.stimuli import Counter, Usage
 
 CLOCK = VirtualClock()
@@ -30,6 +30,19 @@ def to_directory(path: Path) -> None:
     (path / "inside").write_text("x")
 
 
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_link(target: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target)
+
+    return change
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "emptied": lambda path: os.truncate(path, 0),
@@ -37,6 +50,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "noise behind": lambda path: path.write_bytes(path.read_bytes() + NOISE),
     "removed": lambda path: path.unlink(),
     "directory": to_directory,
+    "pipe": to_pipe,
+    "endless device": to_link("/dev/zero"),
 }
 FILES = ("agent.json", "agent.lock", "instance", "forgotten", "spool", "signals/att_a.0", "run/launcher.lock")
 
@@ -62,6 +77,28 @@ def folder(tmp_path: Path) -> Path:
     spool.close()
     state.close()
     return tmp_path / "agent"
+
+
+def test_drafts_that_are_pipes_are_waited_for_by_nobody(folder: Path) -> None:
+    """Whoever writes into a pipe without a reader waits for ever, as one who reads from it."""
+    for name in ("log-end.new", "agent.json.new", "forgotten.new", "devices/.att_a.0.new", "signals/att_b.0"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(folder / name)
+    state = StateDir(folder)
+    state.remember_log_end(LogEnd("cluster", 5, b"x" * 32))
+    state.persist(8, 9)
+    held = HeldDevices(boot_id="b", shares=(), counters={}, millijoules=1, source="", ended=False)
+    state.remember_devices(("att_a", 0), held)
+    state.remember_signal(("att_b", 0), "USR2", 6)
+    forgotten = Forgotten(folder / "forgotten", CLOCK)
+    forgotten.rewrite()
+    forgotten.close()
+    assert state.log_end() == LogEnd("cluster", 5, b"x" * 32)
+    assert state.remembered().epoch == 8
+    assert state.held_devices() == {("att_a", 0): held}
+    assert state.signals() == {("att_a", 0): ("USR1", 5), ("att_b", 0): ("USR2", 6)}
+    assert len(list(folder.rglob("*.damaged-*"))) == 5
+    state.close()
 
 
 def usage(seq: int) -> Usage:

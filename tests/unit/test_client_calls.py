@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bursar import errors
-from bursar.client import AsyncWireClient, WireClient, address
+from bursar.client import AsyncWireClient, WireClient, address, link
 from bursar.client.fake import FakeServer
 from bursar.model import JobSpec
 from bursar.v1 import events_pb2, jobs_pb2, types_pb2
@@ -344,3 +344,16 @@ def test_async_client_waits_and_waits_for_a_restarting_daemon_as_the_other_does(
 
     assert asyncio.run(use())["a"].state == "FAILED"
     assert [list(r.jobs) for r in fake.calls("Jobs/Watch")] == [["last"], ["a"]]
+
+
+def test_a_user_whom_the_daemon_gives_no_token_is_told_why_and_may_ask_again(fake, monkeypatch):
+    """Who has no role is not told that a token is lacking, but what to ask an administrator for."""
+    said = "nobody has no role here; ask an administrator for `bursar grant`"
+    real, answers = link.json.loads, [{"error": said}]
+    monkeypatch.setattr(link.json, "loads", lambda data: answers.pop() if answers else real(data))
+    with WireClient(fake.url) as made:
+        with pytest.raises(errors.Unauthenticated) as refused:
+            made.nodes()
+        assert refused.value.message == said
+        assert fake.requests == []
+        assert made.nodes() == []

@@ -101,6 +101,8 @@ async def _token_from(socket: Path) -> str:
         async with asyncio.timeout(_AUTH_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(str(socket))
             answer = json.loads(await reader.readline())
+        if "error" in answer:
+            raise ServerUnavailable(f"{socket}: {answer['error']}")
         return str(answer["token"])
     except TimeoutError:
         raise ServerUnavailable(f"{socket} does not answer") from None

@@ -189,9 +189,9 @@ class Identity:
     def _fetch(self, path: Path) -> None:
         asked_at = time.monotonic()
         self._given_at = _mark(path)
+        self._token, self._renew_at = "", 0.0
         answer = _exchange(path)
         if answer is None:  # the call itself then tells what is wrong
-            self._token, self._renew_at = "", 0.0
             return
         self._token, expires_s = answer
         self._renew_at = asked_at + RENEW_SHARE * expires_s
@@ -207,7 +207,11 @@ def _mark(path: Path) -> SocketMark:
 
 
 def _exchange(path: Path) -> tuple[str, float] | None:
-    """Connect to `auth.sock` and read its one line, `{"token": …, "expires_s": …}`."""
+    """Connect to `auth.sock` and read its one line, `{"token": …, "expires_s": …}`; None when there is none.
+
+    Raises:
+        Unauthenticated: the daemon gives this user no token, and says why (`{"error": …}`).
+    """
     data = b""
     try:
         with reachable(path) as short, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
@@ -219,6 +223,8 @@ def _exchange(path: Path) -> tuple[str, float] | None:
                     break
                 data += part
         answer = json.loads(data)
+        if "error" in answer:
+            raise errors.Unauthenticated(str(answer["error"]))
         return str(answer["token"]), float(answer["expires_s"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
