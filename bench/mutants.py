@@ -149,7 +149,9 @@ class Covering:
                     seen.setdefault(line, set()).update(tests)
 
     def tests_of(self, file: str, mutation: Mutation) -> list[str]:
-        """Those that run it, quickest first; of what importing runs, those that run anything of the file."""
+        """Those that run it, quickest first; of what importing runs, those that run anything of the file, and
+        then those of its room.
+        """
         seen = self.lines.get(file, {})
         first, last = mutation.statement
         found = set(seen.get(mutation.line, ())) - {""}
@@ -157,11 +159,16 @@ class Covering:
             found = set().union(*(seen.get(line, set()) for line in range(first, last + 1))) - {""}
         # A function that importing calls, such as one that makes decorators, is nobody's either.
         if not found and (not mutation.scope or "" in seen.get(mutation.line, ())):
-            found = set().union(*seen.values()) - {""} or self._of_the_room(file)
-        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+            found = set().union(*seen.values()) - {""}
+            beside = self._of_the_room(file) - found  # what stands there is used by others
+            return [*self._quickest_first(found), *self._quickest_first(beside)]
+        return self._quickest_first(found)
+
+    def _quickest_first(self, tests: set[str]) -> list[str]:
+        return sorted(tests, key=lambda test: (self.seconds.get(test, 0.0), test))
 
     def _of_the_room(self, file: str) -> set[str]:
-        """Tests that run anything beside a file that has nothing to run, such as one of declarations."""
+        """Tests that run anything beside a file, such as one of declarations."""
         folder = str(Path(file).parent) + "/"
         beside = [lines for name, lines in self.lines.items() if name.startswith(folder)]
         return set().union(*(tests for lines in beside for tests in lines.values())) - {""}

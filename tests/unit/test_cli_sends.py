@@ -33,7 +33,12 @@ FLAGS = (
     "--name n --project a/b --experiment e --model m --model-version v --label k=v --nodes 2 --gpus H100:4"
     " --cpus 3 --memory 5GB --time-limit 15m --priority high --max-price 40USD/h --comment c"
 )
+OBJECTS = (
+    "prices explain n", "ledger correct 3 --to 50% --reason r", "budget transfer b c 5USD --reason r",
+    "node rm n", "node token n", "grant ana admin", "policy rm b",
+)  # fmt: skip
 COMMANDS = (
+    *(f"{words} -o json" for words in OBJECTS),
     f"run -q {FLAGS} --max-cost 500USD --env A=b --secret S --secret F:file --workdir / --array 0-9%3"
     " --after 7 --spot --max-cost-per task --launch per-node --output-file o-%N --error-file f-%N"
     " --open-mode append --idempotency-key i -- echo hi",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from slow_daemon import Daemon, scenario
 
@@ -11,6 +12,7 @@ from bursar.model import Dependency, JobSpec
 from bursar.v1 import jobs_pb2
 from bursard.engine import key_digest, spec_bytes
 from bursard.events import JobSubmitted, decode, encode
+from bursard.state.decide import jobs as decide
 from bursard.store import KeyRow
 
 
@@ -85,5 +87,19 @@ def test_an_event_says_what_was_asked_for_only_where_that_is_another_thing() -> 
         assert jobs[1].spec == jobs[2].spec
         assert key_digest(jobs[2]) == spec_bytes(jobs[2].spec) != key_digest(jobs[1])
         assert decode(encode(jobs[1])) == jobs[1]
+
+    scenario(play)
+
+
+def test_a_key_that_is_taken_between_the_question_and_the_decision_is_of_one_job_alone() -> None:
+    async def play(daemon: Daemon) -> None:
+        assert await submit(daemon, "k1") == (1, False)
+        state, ids = daemon.engine.state, daemon.engine.ids
+        [(user, _)] = state.keys
+        [job] = state.jobs.values()
+        assert decide.submit(state, ids, user=user, spec=job.spec, key="k1") == []
+        other = msgspec.structs.replace(job.spec, priority=77)
+        with pytest.raises(KeyConflict, match=f"idempotency key 'k1' already belongs to {job.id}"):
+            decide.submit(state, ids, user=user, spec=other, key="k1")
 
     scenario(play)
