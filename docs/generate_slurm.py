@@ -58,6 +58,9 @@ enough; `--overlap` shares them. One that has `--gpus-per-task` from the script 
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
 `bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2.
 
+`AllocCPUS` and the CPUs of `squeue` are whole CPUs, at least one a node. The `ExitCode` of a job at its
+limit is the signal that ended it (`0:15`), where Slurm says `0:0` of the job and `0:15` of its batch step.
+
 `squeue`, `sacct` and `sinfo` have Slurm's columns, filters and names of states (`TIMEOUT`, `OUT_OF_MEMORY`,
 `NODE_FAIL`, `PREEMPTED` for ends of these causes), also with `--Format` and `--sort`; a column, a state or an
 option that they do not have is refused by name. A partition is what `--partition` of the job said, else that

@@ -69,6 +69,10 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "not_executable", "not executable, exit code 126",
             "not executable: the job could not run, ./a.sh (exit code 126)",
         ),
+        (
+            facts(C.PREEMPTED, detail="requeued by request"), "preempted", "preempted",
+            "requeued: it was ended by request, to run again",
+        ),
         (facts(C.PREEMPTED), "preempted", "preempted", "preempted: its place was given to others"),
         (facts(C.IDLE), "idle", "idle", "idle: it was stopped because its devices did nothing"),
         (

@@ -10,10 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from money_daemon import BUDGET, COST_MODEL, Daemon, in_a_daemon
+from money_daemon import ANN, BUDGET, COST_MODEL, Daemon, in_a_daemon
 from msgspec.structs import replace
 
+from bursar.cli.output import human
+from bursar.cli.texts import ATTEMPT_COLUMNS
 from bursar.clock import HOUR_US
+from bursar.codec import view
 from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import EndCause
 from bursar.v1 import money_pb2 as pb
@@ -21,7 +24,9 @@ from bursard.events import ExitReport
 from bursard.reports.pages import Column, Page, csv_pieces, json_pieces, text_pieces
 from bursard.reports.period import find_period
 from bursard.reports.waste import MEANINGS, UNTOLD
+from bursard.services.views import job_view
 from bursard.state.decide import attempts
+from bursard.state.decide import jobs as decide_jobs
 from bursard.store import ChargeFilter
 
 
@@ -97,6 +102,25 @@ def test_the_waste_of_a_project_is_of_what_its_jobs_paid() -> None:
         cost = await daemon.money.Cost(pb.CostRequest(period="2026-11", project="research"), None)
         assert nanos(found["total"]["cost"]) == cost.total.nanos > 0
         assert "unallocated" not in {row["category"] for row in found["rows"]}
+
+    in_a_daemon(story)
+
+
+def test_what_somebody_ended_to_run_again_is_requeued_and_nothing_interrupted_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        jobs = await work(daemon)
+        state = daemon.engine.state
+        job = state.jobs[jobs["running"]]
+        first = job.attempts[-1]
+        daemon.engine.commit(decide_jobs.requeue(state, job), "ann")
+        end(daemon, job.id, EndCause.PREEMPTED)
+        assert first.state == "ENDED"
+        rows = {row["category"]: row for row in (await page(daemon, "waste"))["rows"]}
+        assert nanos(rows["requeued"]["cost"]) == first.settled_nanos > 0
+        assert nanos(rows["interrupted"]["cost"]) == nanos(rows["in_progress"]["cost"]) == 0
+        shown = view.job(job_view(state, job, seen_by=ANN, now=daemon.engine.now()))
+        [row] = human(shown["attempts"], ATTEMPT_COLUMNS[-1])
+        assert (row, shown["attempts"][0]["end_cause"]) == ("requeued", "preempted")
 
     in_a_daemon(story)
 

@@ -136,7 +136,7 @@ def test_squeue_tells_what_is_left_and_what_is_held(printed: Printed, asked: Ask
     assert printed("squeue", "-h", "-o", "%e|%C|%m|%b|%k|%Z|%r|%F|%K").splitlines() == [
         "2026-11-28T13:01:01|8|3M|gres/gpu:2|note|/w|None|12|N/A",
         "2026-11-27T14:00:00|8|3M|gres/gpu:2|note|/w|None|12|N/A",
-        "N/A|0|0M|N/A|(null)|(null)|None|13|N/A",
+        "N/A|1|0M|N/A|(null)|(null)|None|13|N/A",
     ]
     assert printed("squeue", "-h", "-o", "%L").splitlines() == ["1-00:01:00", "1-00:01:00", "UNLIMITED"]
     assert printed("squeue", "-h", "-o", "%R").splitlines()[2] == "(None)"
@@ -304,8 +304,8 @@ def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
         "12|12|train|ann|nlp|gpu|RUNNING|0:0|0:0|None|01:01:01|3661|2026-11-27T09:00:00|2026-11-27T10:00:00"
         "|N/A|2|2|2|n[1-2]|8|8|8|cpu=8,gres/gpu=4,mem=8192M,node=2|cpu=8,gres/gpu=4,mem=8192M,node=2|4096M"
         "|1-01:01:01|1501|08:08:08|29288|00:01:01|50|/w|note|4882K",
-        "13|13|a-long-name|ann|nlp|any|PENDING|0:0|0:0|budget|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1|1|1||0|0|0"
-        "|cpu=0,node=1|cpu=0,node=1|0M|00:00:00|0|00:00:00|0|00:00:00|50|||",
+        "13|13|a-long-name|ann|nlp|any|PENDING|0:0|0:0|budget|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1|1|1||0|0|1"
+        "|cpu=1,node=1|cpu=1,node=1|0M|00:00:00|0|00:00:00|0|00:00:00|50|||",
     ]
     ends = (
         {"exit_code": None, "elapsed_s": 172_805.2},
@@ -455,7 +455,7 @@ def test_scontrol_shows_any_job(shows: Printed) -> None:
         "JobId=13 JobName=a-long-name UserId=ann Account=nlp Priority=50 JobState=PENDING Reason=budget"
         " Restarts=0 ExitCode=0:0 Dependency=(null) RunTime=00:00:00 TimeLimit=UNLIMITED"
         " SubmitTime=2026-11-27T09:00:00 StartTime=Unknown EndTime=Unknown Partition=any NodeList=(null)"
-        " NumNodes=1 NumCPUs=0"
+        " NumNodes=1 NumCPUs=1"
         " WorkDir=(null) StdErr=(null) StdOut=(null)\n"
     )
     told = shows("show", "-dd", "job", "12_3")

@@ -11,17 +11,21 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bursar.model import EndCause
+from bursar.model.ends import REQUEUED
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
 from bursard.state.documents import decode
+from bursard.state.records import AttemptRecord
 from bursard.store import ChargeFilter, Dim, JobFilter, Unposted, Views
 
 _PAGE: Final = 1_000
+IN_PROGRESS: Final = "in_progress"
 MEANINGS: Final = {
     "productive": "attempts that completed",
     "in_progress": "attempts that have not ended",
     "interrupted": "attempts that a preemption or a lost node ended: lost work is at most this",
+    "requeued": "attempts that somebody ended to run the job again: lost work is at most this",
     "failed": "attempts that failed, did not start or met a limit",
     "cancelled": "attempts that were cancelled",
     "corrections": "of charges of before, booked in this period",
@@ -57,17 +61,17 @@ _COLUMNS: Final = (
     Column("means"),
 )
 
-Causes = Mapping[str, EndCause | None]
+Categories = Mapping[str, str]
 
 
 def waste(
-    views: Views, period: Period, currency: str, unposted: Unposted, project: str, live: Causes
+    views: Views, period: Period, currency: str, unposted: Unposted, project: str, live: Categories
 ) -> Page:
-    """The waste identity of a period. `live`: of every attempt in memory, how it ended; None: not yet."""
+    """The waste identity of a period. `live`: of every attempt in memory, its category."""
     query = ChargeFilter(
         since=period.since, until=period.until, project=project, kinds=("usage",) if project else ()
     )
-    causes = dict(_ended(views, period.since)) | dict(live)
+    categories = dict(_ended(views, period.since)) | dict(live)
     nanos = dict.fromkeys(MEANINGS, 0)
     for part in views.charge_sums([Dim.KIND, Dim.CLASS, Dim.ATTEMPT, Dim.JOB], query, unposted):
         kind, kept_as, attempt_id, job_id = map(str, part.keys)
@@ -76,9 +80,9 @@ def waste(
         elif kept_as == "correction":
             nanos["corrections"] += part.nanos
         else:
-            if attempt_id not in causes:  # of a task, or one that ended before and was told late
-                causes |= dict(_of_job(views, job_id))
-            nanos[_category(causes.get(attempt_id))] += part.nanos
+            if attempt_id not in categories:  # of a task, or one that ended before and was told late
+                categories |= dict(_of_job(views, job_id))
+            nanos[categories.get(attempt_id, IN_PROGRESS)] += part.nanos
     total = sum(nanos.values())
     told = [name for name in MEANINGS if not project or name not in _OF_NODES or nanos[name]]
     rows: list[tuple[Cell, ...]] = [
@@ -100,11 +104,16 @@ def waste(
 _OF_NODES: Final = ("unallocated", "down", "unknown", "overhead", "variance", "absorption")
 
 
-def _category(cause: EndCause | None) -> str:
-    return "in_progress" if cause is None else _BY_CAUSE.get(cause, "failed")
+def category_of(attempt: AttemptRecord) -> str:
+    """Where what an attempt cost belongs, by how it ended."""
+    if attempt.cause is None:
+        return IN_PROGRESS
+    if attempt.cause is EndCause.PREEMPTED and REQUEUED in (attempt.stop_message, attempt.message):
+        return "requeued"
+    return _BY_CAUSE.get(attempt.cause, "failed")
 
 
-def _ended(views: Views, since: int) -> Iterator[tuple[str, EndCause | None]]:
+def _ended(views: Views, since: int) -> Iterator[tuple[str, str]]:
     """How the attempts of jobs ended that ended since; those of tasks are looked up one by one."""
     query = JobFilter(ended_since=since, limit=_PAGE)
     while True:
@@ -116,12 +125,12 @@ def _ended(views: Views, since: int) -> Iterator[tuple[str, EndCause | None]]:
         query = JobFilter(ended_since=since, limit=_PAGE, cursor=page.next)
 
 
-def _of_job(views: Views, job_id: str) -> Iterator[tuple[str, EndCause | None]]:
+def _of_job(views: Views, job_id: str) -> Iterator[tuple[str, str]]:
     row = views.find_job(job_id)
     if row is not None:
         yield from _of_document(row.document)
 
 
-def _of_document(document: bytes) -> Iterator[tuple[str, EndCause | None]]:
+def _of_document(document: bytes) -> Iterator[tuple[str, str]]:
     for attempt in decode(document).attempts:
-        yield attempt.id, attempt.cause
+        yield attempt.id, category_of(attempt)

@@ -17,7 +17,7 @@ from bursard.reports.budget_page import budget_page
 from bursard.reports.machines import idle, utilization
 from bursard.reports.pages import Page
 from bursard.reports.period import Period
-from bursard.reports.waste import waste
+from bursard.reports.waste import category_of, waste
 from bursard.store import Unposted
 
 MakePage = Callable[[Unposted], Page]
@@ -42,7 +42,9 @@ def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
 
 def _waste(engine: Engine, period: Period, project: str) -> MakePage:
     views, currency = engine.views, engine.state.currency
-    live = {attempt.id: attempt.cause for job in engine.state.jobs.values() for attempt in job.attempts}
+    live = {
+        attempt.id: category_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts
+    }
     return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
 
 

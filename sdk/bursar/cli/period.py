@@ -87,6 +87,7 @@ def period_text(row: Row) -> str:
     if row["hash"]:
         lines.append(f"hash      {row['hash']}  (of the log up to event {row['closed_by_event']})")
     lines += [f"missing   {clean(one)}" for one in row["missing"]]
-    lines += [f"{kind:<10}{money_text(amount)}" for kind, amount in row["totals"].items()]
-    lines.append(f"total     {money_text(row['total'])} in {row['charges']} charges")
+    span = max(map(len, row["totals"]), default=0)  # absorption is longer than the other names
+    lines += [f"{kind:<{max(span, 9)}} {money_text(amount)}" for kind, amount in row["totals"].items()]
+    lines.append(f"{'total':<{max(span, 9)}} {money_text(row['total'])} in {row['charges']} charges")
     return "\n".join(lines) + "\n"

@@ -28,6 +28,7 @@ from bursar.cli.terminal import (
     width,
 )
 from bursar.model import ReasonCode
+from bursar.model.ends import REQUEUED
 from bursar.words import plural
 
 Pair = tuple[str, str]
@@ -463,13 +464,19 @@ def _array_text(array: Row | None) -> str:
     return f"{plural(array['size'], 'task')}: {counts}"
 
 
+def _end_text(attempt: Row) -> str:
+    if attempt["end_cause"] == "preempted" and (attempt["message"] or "").startswith(REQUEUED):
+        return "requeued"
+    return attempt["end_cause"] or "-"
+
+
 ATTEMPT_COLUMNS = (
     Column("attempt", "number", right=True),
     Column("state"),
     Column("where", shrink=True),
     Column("elapsed", "elapsed_s", lambda row: seconds_text(row["elapsed_s"]), right=True, title="elapsed_s"),
     Column("exit", "exit_code", right=True),
-    Column("end", "end_cause"),
+    Column("end", "end_cause", lambda row: _end_text(row)),
 )
 
 

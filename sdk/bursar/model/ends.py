@@ -34,6 +34,8 @@ BY: Final = "by "
 """How it begins to say who cancelled a job."""
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
 """A directory that the job named is its own failure; one that only its account has is its node's."""
+REQUEUED: Final = "requeued by request"
+"""What is said of an attempt that somebody ended to run its job again."""
 ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
 """Ends that nobody in the job caused: no rank is to blame."""
 
@@ -220,6 +222,8 @@ def sentence_of(end: EndFacts) -> str:
             return f"budget: it was stopped at what it may cost{detail}{_status(end)}"
         case "node_lost":
             return f"node lost: the node of {who} did not answer any more{detail}"
+        case "preempted" if end.detail.startswith(REQUEUED):
+            return "requeued: it was ended by request, to run again"
         case "preempted":
             return f"preempted: its place was given to others{detail}"
         case "idle":

@@ -44,6 +44,11 @@ def _tres(job: Row) -> str:
     return ",".join(filter(None, parts))
 
 
+def _allocated(job: Row) -> str:
+    """CPUs that it has or had: a job that has not started has none."""
+    return cpus_of(job) if job["started_at"] else "0"
+
+
 PAST: Final[Mapping[str, Callable[[Row], str]]] = {
     "JobID": id_of,
     "JobIDRaw": lambda job: str(job["number"]),
@@ -64,8 +69,8 @@ PAST: Final[Mapping[str, Callable[[Row], str]]] = {
     "AllocNodes": lambda job: str(job["nodes"]),
     "ReqNodes": lambda job: str(job["nodes"]),
     "NodeList": lambda job: compress_hosts(nodes_of(job)),
-    "AllocCPUS": cpus_of,
-    "NCPUS": cpus_of,
+    "AllocCPUS": _allocated,
+    "NCPUS": _allocated,
     "ReqCPUS": cpus_of,
     "AllocTRES": _tres,
     "ReqTRES": _tres,

@@ -6,6 +6,7 @@ Why     scripts count its lines and read their first column. A column or a filte
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,8 +132,8 @@ def memory_of(job: Row) -> str:
 
 
 def cpus_of(job: Row) -> str:
-    """Of all its nodes."""
-    return str(int(job["resources"]["cpus"] * job["nodes"]))
+    """Of all its nodes; Slurm knows whole CPUs, and at least one on each."""
+    return str(max(math.ceil(job["resources"]["cpus"]), 1) * job["nodes"])
 
 
 def _gres(job: Row) -> str:

@@ -11,6 +11,7 @@ from bursar.errors import InvalidRequest, InvariantViolation, KeyConflict, RateL
 from bursar.ids import Ids
 from bursar.model import EndCause, JobSpec, JobState
 from bursar.model.check import DEPENDENCIES_MAX
+from bursar.model.ends import REQUEUED
 from bursard.events import (
     Event,
     JobEnded,
@@ -245,7 +246,7 @@ def requeue(state: State, job: JobRecord) -> list[Event]:
         return []
     return [
         JobRequeued(live.id),
-        StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, "requeued by request"),
+        StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, REQUEUED),
     ]
 
 
