@@ -27,6 +27,8 @@ DURATION_US_MAX = 2**63 - 1
 DURATION_CHARS_MAX = 100
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
+_OF_A_CLOCK = re.compile(r"(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
+_IN_WORDS = re.compile(r"(\d{1,9}) ?(sec|min|hour|hr|day|week)(?:ond|ute)?s?", re.ASCII | re.IGNORECASE)
 _UNIT_US = {
     "us": 1,
     "ms": 1000,
@@ -117,7 +119,7 @@ def parse_duration(text: str) -> int:
         raise InvalidRequest(f"a duration: at most {DURATION_CHARS_MAX} characters, this has {len(compact)}")
     parts = _DURATION.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise InvalidRequest(f"{text!r} is not a duration; write it as 90s, 15m, 24h or 7d")
+        raise InvalidRequest(f"{text!r} is not a duration; write it as {_meant(text.strip())}")
     total = 0
     for number, unit in parts:
         whole, _, fraction = number.partition(".")
@@ -127,6 +129,16 @@ def parse_duration(text: str) -> int:
     if total > DURATION_US_MAX:
         raise InvalidRequest(f"{text!r} is longer than any duration: at most {DURATION_US_MAX // DAY_US}d")
     return total
+
+
+def _meant(text: str) -> str:
+    """How to write what `02:00:00` or `2 hours` says, else examples."""
+    if (clock := _OF_A_CLOCK.fullmatch(text)) is not None:
+        parts = zip(map(int, clock.groups()), "hms", strict=True)
+        return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+    if (words := _IN_WORDS.fullmatch(text)) is not None:
+        return f"{words[1]}{words[2][0].lower()}"
+    return "90s, 15m, 24h or 7d"
 
 
 def format_duration(us: int) -> str:

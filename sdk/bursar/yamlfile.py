@@ -519,6 +519,9 @@ def read_duration(node: Node, faults: Faults, *, years: bool = False) -> int | N
     match = _YEARS.fullmatch(text) if years else None
     if match is not None:
         return int(Decimal(match.group(1)) * YEAR_US)
+    if years and text.isdecimal():
+        faults.add(node, f"{_shown(text)} has no unit; write years as {text}y")
+        return None
     value = _parsed(node, faults, parse_duration, text)
     if value is not None and value > 1000 * YEAR_US:
         faults.add(node, f"{_shown(text)} is longer than a thousand years")

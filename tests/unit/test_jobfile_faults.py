@@ -115,7 +115,12 @@ WRONG = [
     ("run: x\nresources: H100:8", 2, "expected a mapping"),
     ("run: x\nspot_policy: sopt", 2, "did you mean 'spot'?"),
     # time and order
-    ("run: x\ntime_limit: 24", 2, "is not a duration"),
+    ("run: x\ntime_limit: 24", 2, "is not a duration; write it as 90s, 15m, 24h or 7d"),
+    ("run: x\ntime_limit: 02:00:00", 2, "'02:00:00' is not a duration; write it as 2h"),
+    ("run: x\ntime_limit: 1:30:05", 2, "write it as 1h30m5s"),
+    ("run: x\ntime_limit: 2 hours", 2, "'2 hours' is not a duration; write it as 2h"),
+    ("run: x\ntime_limit: 45 Minutes", 2, "write it as 45m"),
+    ("run: x\ntime_limit: 1:75:00", 2, "write it as 90s, 15m, 24h or 7d"),
     ("run: x\ntime_limit: 0s", 2, "at least 1s"),
     ("run: x\ntime_limit: -1h", 2, "is not a duration"),
     ("run: x\ntime_limit: 900d", 2, "at most 366d"),

@@ -141,3 +141,15 @@ def test_overdue_job_is_expected_to_end_now():
     answer = plan(shot, NOW)
     assert not answer.starts
     assert reason_of(shot, answer, 1).code == ReasonCode.RESERVED_FOR_OTHER
+
+
+def test_gpus_of_any_kind_are_asked_for_by_their_number():
+    """They have no name of a kind that could stand before it."""
+    answer_to = {}
+    for gpus in (1, 2):
+        shot = snapshot(columns([Node(name="a")]), queue(job_class(request(gpus)), (1, "j")))
+        answer_to[gpus] = reason_of(shot, plan(shot, NOW), 0).message
+    assert answer_to == {
+        1: "no node that matches has GPUs, you ask 1 GPU",
+        2: "no node that matches has GPUs, you ask 2 GPUs",
+    }

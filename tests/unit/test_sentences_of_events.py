@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bursar.cli.happenings import SENTENCES, sentence
 
 GOLDEN = Path(__file__).parents[1] / "golden/sentences.txt"
@@ -89,3 +91,17 @@ def test_amounts_say_what_they_are_in_where_the_server_does() -> None:
     for currency, told in (("EUR", "1.500000000 EUR"), (None, "1.500000000")):
         event = {"kind": "budget-opened", "names": {}, "currency": currency, "actor": "", "data": data}
         assert sentence(event) == f"the account of budget b opened with {told} spent, and 0 attempts running"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({}, " (exit code 0)"),
+        ({"exit_code": 3}, " (exit code 3)"),
+        ({"exit_code": -1}, " (its exit code is not known)"),
+    ],
+)
+def test_an_end_of_which_nobody_knows_the_exit_code_says_so(data: dict[str, int], told: str) -> None:
+    ended = {"attempt_id": "att_1", "cause": "failed", **data}
+    event = {"kind": "attempt-ended", "actor": "", "subject": "", "names": {}, "data": ended}
+    assert sentence(event) == f"attempt att_1 ended: failed{told}"

@@ -327,7 +327,8 @@ def _too_large(
         most_text = f"{most} {name}" if kind >= 0 else plural(most, "GPU")
         message = f"largest node has {most_text}, you ask {gpus.count}"
         if most == 0:
-            return f"no node that matches has GPUs, you ask {gpus}", "add a node with GPUs"
+            asked = str(gpus) if gpus.types else plural(gpus.count, "GPU")
+            return f"no node that matches has GPUs, you ask {asked}", "add a node with GPUs"
         return message, f"ask for {most} per node, over more nodes (--nodes)"
     most_cpu, most_memory = int(nodes.cpu_total[rows].max()), int(nodes.memory_total[rows].max())
     if most_cpu < request.cpu_milli:

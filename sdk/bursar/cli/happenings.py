@@ -128,7 +128,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         # Of a job that was over before its start was told, the log has no process.
         "started": f"runs (pid {data['pid']})" if data.get("pid") else "has run",
         "ending": _ending(_part(data, "report")),
-        "code": f" (exit code {data.get('exit_code', 0)})" if failed else "",
+        "code": _exit_code(data.get("exit_code", 0)) if failed else "",
         "again": "; the job goes back to the queue" if data.get("requeue") else "",
         "limit": format_duration(data.get("time_limit_us", 0)),
         "inforce": f"; {format_duration(data['time_limit_us'])} are in force"
@@ -205,6 +205,10 @@ def _named(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = data.get(name)
     return part if isinstance(part, dict) else {}
+
+
+def _exit_code(code: int) -> str:
+    return f" (exit code {code})" if code >= 0 else " (its exit code is not known)"
 
 
 def _ending(report: Mapping[str, Any]) -> str:
