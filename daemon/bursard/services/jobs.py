@@ -33,6 +33,7 @@ from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
+from bursard.services.unseen import unnamed_refusals
 from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view, reason_view
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
@@ -181,9 +182,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec, ended, called = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
         # From here to the commit nothing waits: what was checked is what becomes true.
-        events = decide.submit(
-            state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended, called=called
-        )
+        with unnamed_refusals(state):
+            events = decide.submit(
+                state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended, called=called
+            )
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
         seq = engine.commit(events, user)
@@ -308,7 +310,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         authorize(Action.SUBMIT, spec.project)
         refuse_unknown_gpus(self.engine, spec.options)
         spec, ended, called = await self._resolve_dependencies(spec)
-        waiting = decide.admit(self.engine.state, user, spec, ended, called)
+        with unnamed_refusals(self.engine.state):
+            waiting = decide.admit(self.engine.state, user, spec, ended, called)
         return await planning.plan_view(self.engine, user, spec, waiting)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
@@ -368,7 +371,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             refuse(problems)
         if "options" in changes:
             refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
-        events = decide.update(self.engine.state, job, changes, self.engine.now())
+        with unnamed_refusals(self.engine.state):
+            events = decide.update(self.engine.state, job, changes, self.engine.now())
         for event in events:
             if isinstance(event, LimitChanged):
                 self.fleet.refuse_deaf(self.engine.state.attempts[event.attempt_id])

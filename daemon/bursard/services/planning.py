@@ -21,6 +21,7 @@ from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
+from bursard.services.unseen import may_see
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold, cheapest_rate
@@ -114,6 +115,8 @@ def _afterwards(
 
     paid = min((pays(room) for room, refuses in found if refuses), default=tasks)
     for room, refuses in found:
+        if not may_see(state, room.name, caller()):
+            continue
         after = _after(room, each * paid, refuses)
         after.tasks_paid = pays(room) if refuses and wire.tasks else 0
         wire.budgets.append(after)
@@ -211,7 +214,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
         wire.placed_because = wire.job.attempts[-1].why
     rooms = state.budgets.rooms(state.ledger)
     for name in job.budgets:
-        if name in rooms:
+        if name in rooms and may_see(state, name, caller()):
             wire.budgets.append(_after(rooms[name], 0, name in job.hard_budgets))
     if job.spec.caps_array and (array := state.jobs.get(job.parent_id or job.id)) is not None:
         wire.budgets.append(_after(state.cap_room(array), 0, True))

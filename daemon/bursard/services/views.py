@@ -28,6 +28,7 @@ from bursard.events.public import unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
+from bursard.services.unseen import may_see, unname
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
 from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
@@ -146,6 +147,7 @@ def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
     wire = pb.Reason(
         code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
     )
+    unname(wire, state, seen_by)
     if reason.code in MEANINGS_LIVE and not allowed(seen_by, Action.STEER_NODES):
         wire.remedy = f"ask an operator: {reason.remedy}"
     if "ahead" in wire.facts:
@@ -203,7 +205,7 @@ def job_view(
         array_index=max(job.array_index, 0),
         simulated=job.simulated,
         partition=_partition(state, job),
-        budgets_total=len(job.budgets),
+        budgets_total=sum(may_see(state, name, seen_by) for name in job.budgets),
         left_out=_BRIEF_LACKS if form is Form.BRIEF else form.value,
     )
     put_amounts(wire, settled_nanos=job.settled_nanos + state.corrected.get(job.id, 0))
@@ -222,7 +224,7 @@ def job_view(
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)
         wire.attempts.extend(_attempt(state, attempt, sees_all, now) for attempt in _newest(job, most))
-    _money(state, wire, job, form, now)
+    _money(state, wire, job, form, now, seen_by)
     private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
     if (end := end_view(job, private)) is not None:
         wire.end.CopyFrom(end)
@@ -332,7 +334,7 @@ def _settled_in(state: State, job: JobRecord, budget: str) -> int:
     return counted_nanos(job, budget) + live + state.shifted_in(job.id, budget)
 
 
-def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> None:
+def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int, seen_by: Identity) -> None:
     live = job.attempt
     held: Mapping[str, int] = {}
     if live is not None:
@@ -353,7 +355,8 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int) -> 
     charged_nanos = settled_nanos - state.corrected.get(job.id, 0)
     most = -1 if left_nanos is None else _within_cap(job, charged_nanos + left_nanos, settled_nanos)
     put_amounts(wire, estimate_max_nanos=most)
-    for name in job.budgets[: _BUDGETS_SHOWN[form]]:
+    seen = [name for name in job.budgets if may_see(state, name, seen_by)]
+    for name in seen[: _BUDGETS_SHOWN[form]]:
         put_amounts(
             wire.budgets.add(budget=name),
             held_nanos=held.get(name, 0),
