@@ -172,6 +172,11 @@ PLANTED = {
     "head of another number": ("update head set id = 2",),
     "steps one gone": ("delete from _sqlite_migrations where name = '0001_initial'",),
     "steps of another name": ("update _sqlite_migrations set name = name || 'x'",),
+    "steps that were never made": (
+        "insert into _sqlite_migrations (id, migration_set, name, applied_at)"
+        " values (99, 'other', '0001_theirs', '')",
+    ),
+    "steps fewer than the schema says": ("pragma user_version = 4",),
     "steps of another program": ("update _sqlite_migrations set migration_set = 'x'",),
     "entries tx_kind": (f"update postings set kind = 'roll' {POSTED}",),
     "entries seq": (f"update postings set seq = seq - 1 {POSTED}",),

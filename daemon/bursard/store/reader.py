@@ -335,9 +335,12 @@ def _beside(connection: sqlite3.Connection) -> Iterator[str]:
     """What no row follows from, but the next commit or the next version goes by."""
     if (heads := connection.execute("select id from head").fetchall()) != [(1,)]:
         yield f"head: there are {len(heads)} records of the last commit, or it has another number"
-    made = connection.execute("select name from _sqlite_migrations where migration_set = 'bursard'")
-    if sorted(name for (name,) in made) != sorted(name for name, _ in STEPS):
+    made = connection.execute("select migration_set, name from _sqlite_migrations")
+    if sorted(made) != sorted(("bursard", name) for name, _ in STEPS):
         yield "steps: what made this database is recorded otherwise; the next version would make it anew"
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    if version != len(STEPS):
+        yield f"steps: the database says that it has schema {version}, and {len(STEPS)} steps made it"
 
 
 def _dangling(connection: sqlite3.Connection) -> Iterator[str]:
