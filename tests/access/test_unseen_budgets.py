@@ -9,6 +9,8 @@ from whole_site import Site, play
 
 from bursar.v1 import jobs_pb2, types_pb2
 from bursar_policies.document import parse_documents
+from bursard.access.identity import Identity, Role
+from bursard.services.unseen import unname
 from bursard.state.decide import nodes, policies
 
 BUDGETS = """\
@@ -28,6 +30,19 @@ def spec(**more: Any) -> types_pb2.JobSpec:
     )
     made.options.add(cpu_milli=1_000)
     return made
+
+
+def test_a_reason_that_names_a_second_budget_is_told_to_those_alone_who_may_see_both() -> None:
+    async def story(site: Site) -> None:
+        state, now = site.engine.state, site.engine.now()
+        site.engine.commit(policies.apply_documents(state, parse_documents(BUDGETS, "t"), now), "root")
+        for role, seen in ((Role.SUBMITTER, False), (Role.ADMIN, True)):
+            facts = {"budget": "own", "also_short": "canary-budget"}
+            reason = types_pb2.Reason(remedy="raise canary-budget", facts=facts)
+            unname(reason, state, Identity("ann", role))
+            assert ("canary-budget" in str(reason)) == seen
+
+    play(story)
 
 
 @pytest.mark.parametrize("project", ["p/b", "p"])

@@ -107,6 +107,10 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     ahead, aside = rooms.aside(room.name)
     if ahead:
         facts = (*facts, ("ahead", ahead), ("set_aside", str(aside)))
+    others = [one for one in job_class.budgets if one in rooms.budgets and not rooms.budgets[one].array]
+    short = [one for one in others if one != room.name and rooms.room_nanos(one) < needed]
+    if short:
+        facts = (*facts, ("also_short", ",".join(short)))
     message = (
         f"budget {room.name} has {text.at_most(left, cash)} left of {text.money(limit, cash)} "
         f"({text.money(room.settled_nanos, cash)} settled, {text.money(held, cash)} held); this job "

@@ -46,7 +46,8 @@ def unnamed_refusals(state: State) -> Iterator[None]:
 
 def unname(wire: pb.Reason, state: State, seen_by: Identity) -> None:
     """A reason, likewise."""
-    if may_see(state, wire.facts.get("budget", ""), seen_by):
+    named = [wire.facts.get("budget", ""), *wire.facts.get("also_short", "").split(",")]
+    if all(may_see(state, name, seen_by) for name in named):
         return
     for name in set(wire.facts) - set(_SHOWN):
         del wire.facts[name]
