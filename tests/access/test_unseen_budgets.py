@@ -12,6 +12,7 @@ from bursar_policies.document import parse_documents
 from bursard.access.identity import Identity, Role
 from bursard.services.unseen import unname
 from bursard.state.decide import nodes, policies
+from bursard.state.rights import Grant
 
 BUDGETS = """\
 kind: CostModel
@@ -36,10 +37,10 @@ def test_a_reason_that_names_a_second_budget_is_told_to_those_alone_who_may_see_
     async def story(site: Site) -> None:
         state, now = site.engine.state, site.engine.now()
         site.engine.commit(policies.apply_documents(state, parse_documents(BUDGETS, "t"), now), "root")
-        for role, seen in ((Role.SUBMITTER, False), (Role.ADMIN, True)):
+        for project, seen in (("p/b", False), ("p", True)):
             facts = {"budget": "own", "also_short": "canary-budget"}
             reason = types_pb2.Reason(remedy="raise canary-budget", facts=facts)
-            unname(reason, state, Identity("ann", role))
+            unname(reason, state, Identity("ann", None, grants=(Grant(Role.SUBMITTER, project),)))
             assert ("canary-budget" in str(reason)) == seen
 
     play(story)
