@@ -171,6 +171,12 @@ def _raise(collected: Sequence[Faults], error: type[InvalidRequest]) -> NoReturn
     raise failure
 
 
+def _at(content: str, line: int, column: int) -> str:
+    """The character at a place, both from 1; empty past the end."""
+    text = "".join(content.split("\n")[line - 1 : line])
+    return text[column - 1 : column]
+
+
 def load_yaml(text: str | bytes, faults: Faults) -> list[Node]:
     """The documents of one file (`---` separates them; empty ones are left out).
 
@@ -195,7 +201,8 @@ def load_yaml(text: str | bytes, faults: Faults) -> list[Node]:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        faults.add_at(*place, f"this is not YAML: {problem}")
+        tab = "; indent with blanks, not with tabs" if _at(content, *place) == "\t" else ""
+        faults.add_at(*place, f"this is not YAML: {problem}{tab}")
     except yaml.YAMLError as error:
         faults.add_at(1, 1, f"this is not YAML: {' '.join(str(error).split())}")
     return builder.roots[: builder.complete]
@@ -462,12 +469,14 @@ def read_decimal(
 N = TypeVar("N", int, Decimal)
 
 
-def _bounded(node: Node, faults: Faults, value: N, minimum: N | None, maximum: N | None) -> N | None:
+def _bounded(
+    node: Node, faults: Faults, value: N, minimum: N | None, maximum: N | None, unit: str = ""
+) -> N | None:
     if minimum is not None and value < minimum:
-        faults.add(node, f"is {value}; at least {minimum} is needed")
+        faults.add(node, f"is {value}{unit}; at least {minimum}{unit} is needed")
         return None
     if maximum is not None and value > maximum:
-        faults.add(node, f"is {value}; at most {maximum} is allowed")
+        faults.add(node, f"is {value}{unit}; at most {maximum}{unit} is allowed")
         return None
     return value
 
@@ -546,7 +555,7 @@ def read_percent(
     if match is None:
         faults.add(node, f"{_shown(text)} is not a percentage, such as 10%{tail}")
         return None
-    value = _bounded(node, faults, Decimal(match.group(1)), minimum, maximum)
+    value = _bounded(node, faults, Decimal(match.group(1)), minimum, maximum, f"%{tail}")
     return None if value is None else value / 100
 
 

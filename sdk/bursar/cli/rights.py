@@ -137,6 +137,10 @@ def secret_set(client: WireClient, name: str, project: str, output: Output) -> N
 
     Example: bursar secret set HF_TOKEN --project nlp
     """
+    from bursar.model.check import secret_name_problem
+
+    if problem := secret_name_problem(name):  # before a value is typed in vain
+        raise InvalidRequest(problem)
     row = view.secret(client.set_secret(name, _read_value(), project=project))
     emit_one(row, output, _secret_text, columns=SECRET_COLUMNS, identity="name")
 

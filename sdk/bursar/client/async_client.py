@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from bursar import results
 from bursar.client import asked
-from bursar.client.address import Address
+from bursar.client.address import Address, parse
 from bursar.client.aio import AsyncWireClient
 from bursar.client.arguments import (
     CostFilters,
@@ -60,7 +60,8 @@ class AsyncClient:
             patience_s: how long the first call waits for a daemon that restarts.
         """
         _check_connection(self, server, token, patience_s=patience_s)
-        self._wire = AsyncWireClient(server, token, patience_s=patience_s)
+        named = parse(server, "server") if server else None
+        self._wire = AsyncWireClient(named, token, patience_s=patience_s)
 
     @property
     def address(self) -> Address:

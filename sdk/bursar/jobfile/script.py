@@ -309,9 +309,16 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
         yield Option(name, value, place)
 
 
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+"""What editors make of hyphens."""
+
+
 def _stray(directive: _Directive, word: str, faults: FlagFaults) -> None:
     at = re.search(rf"(?<!\S){re.escape(word)}(?!\S)", directive.whole)
     message = f'{quote(word)} is not a flag; quote a value that holds spaces, as in --job-name="my job"'
+    if word[0] in _DASHES:
+        plain = "--" + word.lstrip(_DASHES + "-")
+        message = f"{quote(word)} begins with a long dash, which an editor put there; write {plain}"
     faults.add_at(directive.line, at.start() + 1 if at else 1, message)
 
 
