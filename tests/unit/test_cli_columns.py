@@ -14,7 +14,20 @@ from typing import Any
 import pytest
 
 import bursar.cli
-from bursar.cli import budget, cluster, jobs, ledger, money, output, period, policy, rights, submit, texts
+from bursar.cli import (
+    budget,
+    cloud,
+    cluster,
+    jobs,
+    ledger,
+    money,
+    output,
+    period,
+    policy,
+    rights,
+    submit,
+    texts,
+)
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
 from bursar.codec import view
@@ -77,6 +90,9 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.PRICE_COLUMNS": (cluster.PRICE_COLUMNS, view.price(filled(money_pb2.Price))),
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "budget.HISTORY_COLUMNS": (budget.HISTORY_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
+    "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),
     "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
     "money.EXPLAIN_COLUMNS": (
         money.EXPLAIN_COLUMNS,

@@ -64,6 +64,8 @@ WORDS = {
     "ledger correct": ["9", "--to", "80%", "--reason", "r"],
     "budget grant": ["b", "5 USD", "--reason", "r"],
     "budget transfer": ["b", "c", "5", "USD", "--reason", "r"],
+    "budget approve": ["b", "--reason", "r"],
+    "budget history": ["b"],
 }
 """What a verb needs beside its name."""
 CONNECTED = (
@@ -73,7 +75,7 @@ CONNECTED = (
 )  # fmt: skip
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
-    "cloud terminate",
+    "cloud terminate", "budget approve",
     "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
     "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
     "period close",

@@ -154,7 +154,7 @@ def test_a_limit_that_no_budget_has_room_for_is_refused_with_the_sum() -> None:
         site.update(time_limit_us=3 * HOUR_US)
     more, room = site.worst(3 * HOUR_US) - site.worst(2 * HOUR_US), limit_nanos - site.worst(2 * HOUR_US)
     assert refused.value.message == (
-        f"budget plenty has no room for a time limit of 3h00m for job 1: it may cost 0.95 USD more,"
+        f"budget plenty has no room for a time limit of 3h00m for job 1: it may cost 0.96 USD more,"
         f" {format_nanos(room)} USD are free; ask for a shorter limit, or raise the budget"
     )
     assert refused.value.facts == {

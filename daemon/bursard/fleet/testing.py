@@ -6,8 +6,8 @@ Why     what the fleet does with reports and orders needs no disk and no loop; t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from bursar.clock import VirtualClock
@@ -106,10 +106,10 @@ class World:
         for node in self.state.nodes.values():
             self.engine.commit(nodes.silent(self.state, node), "bursard")
 
-    def apply(self, text: str) -> None:
-        """Policy documents."""
-        now = self.engine.now()
-        self.engine.commit(policies.apply_documents(self.state, parse_documents(text, "test"), now), "test")
+    def apply(self, text: str, spent: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Policy documents. `spent`: by budget, what its scope has cost before."""
+        documents = parse_documents(text, "test")
+        self.engine.commit(policies.apply_documents(self.state, documents, self.engine.now(), spent), "test")
 
     def submit(self, user: str = "ann", **spec: Any) -> JobRecord:
         """One job of `user`: one CPU for at most an hour unless told otherwise."""

@@ -552,7 +552,7 @@ def reason_of_node(node: NodeRecord, seen_by: Identity, now: int) -> str:
     one that does not answer also since when.
     """
     told = node.reason if node.mode != "open" else node.trouble
-    if not node.connected:
+    if not node.connected and now - node.changed_at >= trouble.SILENT_TOLD_US:
         told = "; ".join(filter(None, (trouble.of_silent(node, now), told)))
     named = node.mode in ("quarantine", "open") and not allowed(seen_by, Action.SEE_JOBS)
     reason = unnamed(told) if named else told

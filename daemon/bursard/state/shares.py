@@ -14,7 +14,7 @@ from bursar.model import JobSpec
 
 RANGE_BYTES = 128
 """What a range of indices takes as objects; its encoded form is a tenth of that."""
-_ENCODER = msgspec.msgpack.Encoder()
+_ENCODER = msgspec.json.Encoder()  # MessagePack has no integers past 64 bits, and amounts have
 
 
 class Share(msgspec.Struct):
