@@ -99,7 +99,7 @@ def _counts_from(fields: Fields, faults: Faults) -> int:
 def _built(fields: Fields, key: str, built: tuple[str, ...], planned: tuple[str, ...], default: str) -> str:
     """One of `built`; one of `planned` is refused as not built."""
     node = fields.get(key)
-    value = fields.enum(key, (*built, *planned))
+    value = None if node is None else read_enum(node, fields.faults, built, planned)
     if node is None or value is None:
         return default
     if value in planned:

@@ -118,6 +118,7 @@ class Faults:
         self.found: list[Fault] = []
         self.paths: list[str] = []
         """Of the values that have a fault, so that one is not reported for a second reason."""
+        self._unread: set[tuple[int, int]] = set()
 
     def __bool__(self) -> bool:
         """Is anything wrong?"""
@@ -127,6 +128,8 @@ class Faults:
         """Report `message` at a value; `field` extends the value's path (a missing key)."""
         path = ".".join(part for part in (node.path, field) if part)
         self.paths.append(path)
+        if (node.line, node.column) in self._unread:
+            return
         self.found.append(Fault(self.source, node.line, node.column, path, _hint(message, nearest), nearest))
 
     def add_key(self, node: Node, message: str, *, nearest: str | None = None) -> None:
@@ -134,11 +137,17 @@ class Faults:
         text = _hint(message, nearest)
         self.paths.append(node.path)
         place = (node.key_line, node.key_column)
+        if place in self._unread:
+            return
         self.found.append(Fault(self.source, *place, node.path, text, nearest))
 
     def add_at(self, line: int, column: int, message: str) -> None:
         """Report `message` at a bare place, where there is no tree yet."""
         self.found.append(Fault(self.source, line, column, "", message, None))
+
+    def leave_unread(self, line: int, column: int) -> None:
+        """The value at a place is refused for how it is written: nothing true can be said of it besides."""
+        self._unread.add((line, column))
 
     def not_built(self, node: Node, what: str, *, instead: str = "") -> None:
         """Refuse something the contract names and this version does not do. Never ignore it."""
@@ -268,7 +277,10 @@ class _Builder:
                 self._open.pop()
                 self._keys.pop()
         elif isinstance(event, yaml.AliasEvent):
-            self._refuse(line, column, "aliases (*name) are not read")
+            merges = bool(self._keys) and self._keys[-1] is not None and self._keys[-1][0] == "<<"
+            if self._skip or not merges:  # a merge has its own fault
+                self._refuse(line, column, "aliases (*name) are not read")
+            self._faults.leave_unread(line, column)
             if not self._skip:
                 self._place(Node("scalar", line, column, None))
         elif isinstance(event, yaml.DocumentEndEvent):
@@ -286,6 +298,8 @@ class _Builder:
             self._refuse(line, column, f"anchors (&{_one_line(event.anchor)}) are not read")
         if event.tag is not None:
             self._refuse(line, column, f"tags ({_one_line(event.tag)}) are not read")
+        if event.tag is not None or (isinstance(event, yaml.ScalarEvent) and not event.value):
+            self._faults.leave_unread(line, column)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> None:
         if event.anchor is not None or event.tag is not None:
@@ -342,6 +356,7 @@ class _Builder:
         node.key = name
         if name == "<<":
             self._refuse(node.key_line, node.key_column, "merge keys (<<) are not read")
+            self._faults.leave_unread(holder.line, holder.column)
         elif name in holder.entries:
             first = holder.entries[name].key_line
             message = f"the key {_shown(name)} is given twice, first on line {first}"

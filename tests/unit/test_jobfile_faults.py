@@ -268,3 +268,25 @@ def test_no_message_offers_a_word_that_is_not_built(text: str, listed: str) -> N
     with pytest.raises(InvalidRequest) as refused:
         parse_job(text, "job.yaml", "/")
     assert refused.value.message.endswith(listed)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("run: x\nenv: &e {A: b}\nresources: *e", ["2:6: anchors", "3:12: aliases"]),
+        ("run: x\nretry: &r", ["2:8: anchors"]),
+        ("run: x\nnodes: !!int '2'", ["2:8: tags"]),
+        ("run: x\nresources:\n  <<: *b\n  memory: 1G", ["3:3: merge keys"]),
+        ("run: x\n? *k\n: 1", ["2:3: aliases"]),
+        ("run: x\n<<: {*k : 1}", ["2:1: merge keys", "2:6: aliases"]),
+        ("command: [python, *x]", ["1:19: aliases"]),
+        ("depends_on: [{<<: *d}]\nrun: x", ["1:15: merge keys"]),
+        ("run: x\nnodes: &n two", ["2:8: anchors", "2:8: nodes"]),
+    ],
+)
+def test_a_value_refused_for_how_it_is_written_has_no_second_fault(text: str, places: list[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job(text, "job.yaml", "/w")
+    said = str(caught.value).splitlines()
+    assert len(said) == len(places), said
+    assert all(line.startswith(f"job.yaml:{place}") for line, place in zip(said, places, strict=True)), said

@@ -169,6 +169,34 @@ def test_what_cannot_be_honoured_is_said_by_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "cat >a.sh <<EOF\n#!/bin/sh\n#SBATCH -N 2\nEOF\nsbatch a.sh",
+            ["4: is of the script that this here-document writes, and is not read here"],
+        ),
+        (
+            "sbatch <<-'E'\n#SBATCH -N 2\n#BURSAR --nodes 2\n#SBATCH -n 2\n\tE\n#SBATCH -c 2",
+            [
+                "3: is of the script that this here-document writes, and is not read here (nor are 2 more"
+                " below)",
+                "7: stands after the first command and is not read, as in Slurm",
+            ],
+        ),
+        (
+            "echo '<<E'\n#SBATCH -N 2\n#SBATCH -n 2",
+            ["3: stands after the first command and is not read, as in Slurm (nor is 1 more below)"],
+        ),
+    ],
+)
+def test_a_directive_that_is_not_read_is_said_to_be_of_an_inner_script_or_late(
+    body: str, said: list[str]
+) -> None:
+    _, notices = parse_script(f"#!/bin/bash\n{body}\n", "a.sh", "/w")
+    assert [f"{notice.line}: {notice.message}" for notice in notices] == said
+
+
+@pytest.mark.parametrize(
     ("directive", "fragment"),
     [
         ("#SBATCH --job-nane=a", "did you mean '--job-name'?"),

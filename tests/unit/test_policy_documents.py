@@ -184,6 +184,27 @@ def test_parts_of_the_contract_that_are_not_built_are_refused(old: str, new: str
     assert fault.line > 1
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "period: rolling-31d",
+            "'rolling-31d' is not one of day, week, month, quarter, year, one-time",
+        ),
+        (
+            "period: monthly",
+            "'monthly' is not one of day, week, month, quarter, year, one-time; did you mean 'month'?",
+        ),
+        ("hold: leases", "'leases' is not one of worst-case"),
+    ],
+)
+def test_a_wrong_word_is_not_answered_with_one_that_is_refused(line: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_documents(BUDGET.replace("  timezone: Europe/Berlin", f"  {line}"), "p.yaml")
+    (fault,) = caught.value.faults
+    assert fault.message == message
+
+
 @pytest.mark.parametrize("kind", ["Quota", "IdlePolicy"])
 def test_kinds_that_are_not_built_are_refused_whole(kind: str) -> None:
     with pytest.raises(NotBuilt, match=f"the kind {kind} is part of the contract"):

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bursar.errors import InvalidRequest
-from bursar.jobfile import commands, options
+from bursar.jobfile import commands, options, shell
 from bursar.jobfile.document import read_job
 from bursar.jobfile.flags import (
     PAIRS,
@@ -35,7 +35,6 @@ from bursar.jobfile.flags import (
     job_name_from,
 )
 from bursar.jobfile.others import foreign_lines
-from bursar.jobfile.shell import SHELLS
 from bursar.jobfile.site import Site
 from bursar.jobfile.slurm import SlurmOptions
 from bursar.jobfile.slurm_sizes import Option
@@ -250,9 +249,24 @@ def _late_notes(content: str, last: int) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(content.split("\n"), 1)
         if number > last and _DIRECTIVE.fullmatch(line)
     ]
-    if late:
-        more = f" (nor are {len(late) - 1} more below)" if len(late) > 1 else ""
-        yield late[0], f"stands after the first command and is not read, as in Slurm{more}"
+    written = _document_lines(content) if late else frozenset()
+    inner = [number for number in late if number in written]
+    own = [number for number in late if number not in inner]
+    yield from _late_note(own, "stands after the first command and is not read, as in Slurm")
+    yield from _late_note(inner, "is of the script that this here-document writes, and is not read here")
+
+
+def _late_note(lines: list[int], message: str) -> Iterator[tuple[int, str]]:
+    more = len(lines) - 1
+    if lines:
+        yield lines[0], message + (f" (nor {'is' if more == 1 else 'are'} {more} more below)" if more else "")
+
+
+def _document_lines(content: str) -> frozenset[int]:
+    """Numbers of the lines that are text of here-documents."""
+    spans = shell.scan(content).documents
+    lines = (range(content.count("\n", 0, at) + 1, content.count("\n", 0, end) + 1) for at, end in spans)
+    return frozenset(number for span in lines for number in span)
 
 
 def _refuse_foreign(content: str, faults: FlagFaults) -> None:
@@ -376,7 +390,7 @@ def _with_args(content: str, args: Sequence[str], faults: FlagFaults) -> str:
     if not args:
         return content
     first, _, rest = content.partition("\n")
-    if first.startswith("#!") and _interpreter(first) not in SHELLS:
+    if first.startswith("#!") and _interpreter(first) not in shell.SHELLS:
         if any("\n" in word for word in args):
             faults.add_at(1, 1, f"an argument with a line end can be given to shell scripts only, not to"
                           f" {_interpreter(first)}")  # fmt: skip

@@ -69,6 +69,7 @@ class Found:
     Attributes:
         known: name: from which offset on the script itself has set it, or asked whether it is set.
         has: likewise, for commands: defined as a function, or looked for.
+        documents: from where to where the text of each here-document goes.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Found:
         self.commands: list[Command] = []
         self.known: dict[str, int] = {}
         self.has: dict[str, int] = {}
+        self.documents: list[tuple[int, int]] = []
 
     def trusting(self) -> list[Read]:
         """The reads that take a variable to be set, without its having been set or asked for before."""
@@ -452,6 +454,7 @@ class _Reader:
                 end = stop + 1
             else:
                 stop = len(self._text)
+            self._found.documents.append((start + self._base, end + self._base))
             if expands:
                 self._at = start
                 while self._at < end and self._at < len(self._text):
