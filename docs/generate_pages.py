@@ -18,7 +18,7 @@ from bursar.cli.ends import NEVER_STARTS
 from bursar.clock import HOUR_US
 from bursar.errors import BursarError
 from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
-from bursar.model.ends import OUTPUT_FILE, SUPERVISOR_LOST, WORKDIR
+from bursar.model.ends import OUTPUT_FILE, SAID, SUPERVISOR_LOST, WORKDIR
 from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 from bursar.schemas import job_schema, policy_schema
 
@@ -341,6 +341,12 @@ def errors() -> Iterator[str]:
     yield "| `cause` | `message` | `remedy` |\n|---|---|---|"
     for end in ENDS:
         yield f"| `{end.cause.value}` | {cell(sentence_of(end))} | {cell(remedy_of(end))} |"
+    yield "\nOf one that failed by itself `show`, `explain`, `wait` and `--follow` also tell what its last"
+    yield "lines say, where they are of these (of several the one that is said last):\n"
+    yield "| among the last lines | what is told |\n|---|---|"
+    for pattern, told in SAID:
+        words = (word.replace(r"\b", "").replace(r"\.", ".") for word in pattern.split("|"))
+        yield f"| {', '.join(f'`{word}`' for word in words)} | {cell(told)} |"
     yield "\n## Why a job waits\n\n`bursar explain JOB` has the numbers and the remedy.\n"
     yield "| `reason.code` | meaning | `--follow` and `--wait` |\n|---|---|---|"
     for code, meaning in MEANINGS.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bursar.cli.main import VERBS
 from bursar.model import EndCause, ReasonCode
-from bursar.model.ends import REMEDIES
+from bursar.model.ends import REMEDIES, SAID
 from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,11 @@ def test_every_end_reason_and_refusal_is_on_the_page_of_errors() -> None:
         assert not code or f"| `{code}` | {(MEANINGS | MEANINGS_LIVE)[code]} |" in page, code
     for cause in EndCause:
         assert f"| `{cause}` | " in page, cause
+    for _, told in SAID:
+        assert f" | {told} |" in page
+    assert (
+        "| `MemoryError`, `std::bad_alloc`, `Cannot allocate memory`, `java.lang.OutOfMemoryError` | " in page
+    )
     assert "| `BudgetExceeded` | `RESOURCE_EXHAUSTED` | 3 | no | A hard budget can never pay for this" in page
 
 

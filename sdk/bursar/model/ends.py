@@ -109,7 +109,7 @@ REMEDIES: Final = {
 }
 """By kind of end (`kind_of`), one thing to do. JOB and NODE stand for names."""
 
-_SAID: Final = (
+SAID: Final = (
     (
         r"CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|HIP out of memory"
         r"|RESOURCE_EXHAUSTED: Out of memory",
@@ -127,13 +127,13 @@ _SAID: Final = (
         "a module of Python is not there: activate its environment in the script, or install it in `setup`",
     ),
 )
-"""By what a program said last, what it died of and what to do."""
+"""By what a program said last (a pattern), what it died of and what to do."""
 _CRASHES = (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
 
 
 def hint_of(last_lines: str) -> str:
     """What a program that failed by itself died of, as its last lines say; empty where they do not."""
-    found = [(match.start(), text) for pattern, text in _SAID for match in re.finditer(pattern, last_lines)]
+    found = [(match.start(), text) for pattern, text in SAID for match in re.finditer(pattern, last_lines)]
     return max(found)[1] if found else ""
 
 
