@@ -32,7 +32,16 @@ are its `$1`, `$2`, …; flags of `bursar run` before it stand above the directi
 | `scancel 12`, `scancel -u ann -t pending` | `bursar cancel 12`, `cancel --user ann --state pending` |
 | `sinfo`, `sacct`, `sreport` | `bursar nodes`, `bursar ls --state all`, `bursar cost --by project` |
 | `tail -f slurm-12.out` | `bursar logs -f 12`; a file too where the script has `--output` |
+| `scontrol update nodename=n7 state=drain`, `state=resume` | `bursar node drain n7`, `node resume n7` |
+| the same with `state=down`, of a machine that is off | `bursar node drain n7 --confirm-dead` |
 | `salloc` | not built |
+
+A node that does not answer keeps its jobs, as nobody can tell a machine that is off from a cut cable: Slurm
+takes it for down after `SlurmdTimeout`, here somebody says so with `--confirm-dead`,
+and its jobs run elsewhere.
+
+`-n 4` without `-N` is one node with four tasks' CPUs, where Slurm would spread the tasks over what is
+free. Where no node has so many, `-N 2` (or more) spreads them here; what is submitted is told so.
 
 What is the same: the script runs once, on the first node, and the other nodes of the job hold their place
 (metered, ended with it). `#BURSAR --launch per-node` runs it on every node instead. What is not: your shell's

@@ -135,7 +135,25 @@ def test_tasks_become_cpus_of_a_node_and_that_is_said() -> None:
     spec, notices = read("#SBATCH -N 2 -n 8 -c 4 --mem-per-cpu=1G")
     assert spec.options == (ResourceRequest(None, 16_000, 16 * GIB),)
     assert [notice.line for notice in notices] == [2]
-    assert "the script itself runs once, on the first node" in notices[0].message
+    assert notices[0].message.endswith("the script itself runs once, on the first node, and starts them")
+
+
+@pytest.mark.parametrize(
+    ("words", "spreads"),
+    [
+        ("-n 2", True),
+        ("-n 1", False),
+        ("-n 2 -N 1", False),
+        ("-n 2 -w n1", False),
+        ("--ntasks-per-node 2", False),
+    ],
+)
+def test_tasks_without_a_number_of_nodes_are_told_how_slurm_would_spread_them(
+    words: str, spreads: bool
+) -> None:
+    _, notices = read(f"#SBATCH {words}")
+    said = "\n".join(notice.message for notice in notices)
+    assert said.endswith("; where no node has so many, -N 2 spreads them, as Slurm would") is spreads
     spec, _ = read("#SBATCH --ntasks=8 --ntasks-per-node=4")
     assert spec.nodes == 2
 

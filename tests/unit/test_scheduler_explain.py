@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from bursar.model import ReasonCode
@@ -37,6 +38,24 @@ def test_explain_counts_nodes_and_says_why_not():
     assert told.expected_start_at == NOW + 2 * HOUR_US
     assert told.expected_nodes == ("a",)
     assert told.holders == (("a", "first/0", NOW + 2 * HOUR_US),)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "remedy"),
+    [
+        (1, 1, "set --cpus 4 or less"),
+        (2, 1, "set --cpus 4 or less, or ask for fewer on more nodes (--nodes)"),
+        (2, 2, "set --cpus 4 or less"),
+    ],
+)
+def test_more_cpus_than_a_node_has_may_be_had_on_more_nodes_where_there_are_more(
+    nodes: int, wanted: int, remedy: str
+) -> None:
+    machines = columns([Node(name=f"n{one}", cpu_milli=4_000) for one in range(nodes)])
+    asked = job_class(request(cpus=5), nodes=wanted)
+    told = explain(snapshot(machines, queue(asked, (1, "j"))), 0, NOW)
+    assert told.reason.message == "largest node has 4 CPUs, you ask 5"
+    assert told.reason.remedy == remedy
 
 
 def test_explain_offers_fewer_gpus_with_their_price():

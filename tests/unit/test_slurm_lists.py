@@ -266,6 +266,8 @@ def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Ask
         "                  14 train        3:0 \n"
     )
     assert printed("sacct", "-bnj14") == "          14     FAILED      3:0 \n"
+    for steps in ("14.0", "14.batch", "14.extern"):
+        assert printed("sacct", "-bnj", steps) == "          14     FAILED      3:0 \n"
 
 
 def test_sacct_asks_for_states_and_times(printed: Printed, asked: Asked) -> None:

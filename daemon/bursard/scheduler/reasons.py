@@ -281,7 +281,7 @@ def _fault(
     if check == "avoid_same_node":
         message = "every node that could hold it already failed it, and retry.avoid_same_node is set"
         return Reason(ReasonCode.MISCONFIGURED, message, "unset it, or add nodes", facts)
-    message, remedy = _too_large(nodes, candidates, check, left)
+    message, remedy = _too_large(nodes, candidates, check, left, job_class.nodes)
     return Reason(code, message, remedy, facts)
 
 
@@ -303,6 +303,7 @@ def _too_large(
     candidates: Candidates,
     check: str,
     left: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    nodes_wanted: int,
 ) -> tuple[str, str]:
     """Type, memory or size: what is asked against the nearest there is."""
     request = candidates.request
@@ -330,12 +331,13 @@ def _too_large(
             asked = str(gpus) if gpus.types else plural(gpus.count, "GPU")
             return f"no node that matches has GPUs, you ask {asked}", "add a node with GPUs"
         return message, f"ask for {most} per node, over more nodes (--nodes)"
+    more = len(rows) > nodes_wanted
     most_cpu, most_memory = int(nodes.cpu_total[rows].max()), int(nodes.memory_total[rows].max())
     if most_cpu < request.cpu_milli:
         most_cpus, asked = most_cpu / MILLI, f"{request.cpu_milli / MILLI:g}"
         return (
             f"largest node has {plural(most_cpus, 'CPU')}, you ask {asked}",
-            f"set --cpus {most_cpus:g} or less",
+            f"set --cpus {most_cpus:g} or less" + (", or ask for fewer on more nodes (--nodes)" * more),
         )
     if most_memory < request.memory_bytes:
         message = (

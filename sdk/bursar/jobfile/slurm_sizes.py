@@ -245,10 +245,16 @@ class Sizes:
             self.tree.put(("nodes",), str(self._nodes), self.options["ntasks"].place)
         option = self.options.get("ntasks-per-node") or self.options.get("ntasks")
         if option is not None and self.tasks_per_node > 1:
+            alone = (
+                option.name == "ntasks"
+                and self._nodes == 1
+                and {"nodes", "nodelist"}.isdisjoint(self.options)
+            )
+            spread = "; where no node has so many, -N 2 spreads them, as Slurm would" if alone else ""
             self.note(
                 option,
                 f"gives {self.tasks_per_node} tasks' CPUs on each of {plural(self._nodes, 'node')}; the"
-                " script itself runs once, on the first node, and starts them",
+                f" script itself runs once, on the first node, and starts them{spread}",
             )
 
     def _fit(self, tasks: int, per_node: int | None) -> None:

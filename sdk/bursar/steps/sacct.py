@@ -34,6 +34,8 @@ from bursar.steps.times import parse_begin
 _FORM: Final = "JobID%12,JobName,Partition,Account,AllocCPUS,State,ExitCode%8"
 _BRIEF: Final = "JobID%12,State,ExitCode%8"
 _WIDTH: Final = 10
+_STEP: Final = re.compile(r"\.(?:\d{1,9}|batch|extern)(?=,|$)", re.ASCII)
+"""Behind a job's number; a step is told of as its job, of which alone it is known how it does."""
 _AGO: Final = re.compile(r"now-(\d{1,8}) ?([a-z]*)", re.ASCII)
 
 
@@ -141,6 +143,8 @@ def sacct(arguments: Sequence[str]) -> int:
         " delimiter",
     )
     found = words.found
+    if "jobs" in found:
+        found["jobs"] = _STEP.sub("", found["jobs"])
     fields = _fields(found.get("format", _BRIEF if "brief" in found else _FORM))
     filters = Filters({**found, **({"states": found["state"]} if "state" in found else {})})
     now = datetime.fromtimestamp(SystemClock().now() / 1_000_000, UTC).astimezone()
