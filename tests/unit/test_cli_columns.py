@@ -121,6 +121,27 @@ LOCAL = {"backup", "misc", "local"}
 """Tables of what this machine says, not a server: their rows are made by the verbs themselves."""
 
 
+def text_of(columns: tuple[Column, ...], name: str, row: dict[str, Any]) -> str:
+    [column] = [one for one in columns if one.name == name]
+    assert column.show is not None
+    return column.show(row)
+
+
+def test_why_a_job_ended_is_told_in_words_to_people_and_as_its_cause_to_programs() -> None:
+    row = {**view.job(job(state="FAILED")), "array": None, "attempts": [{"end_cause": "start_failed"}]}
+    assert text_of(jobs.JOB_COLUMNS, "why", row) == "start failed"
+    [column] = [one for one in jobs.JOB_COLUMNS if one.name == "why"]
+    assert column.of(row) == "start_failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool", "text"), [("p5", "", "p5"), ("p5", "a", "p5"), ("", "dgx", "pool dgx"), ("", "", "-")]
+)
+def test_a_price_of_ones_own_machines_is_told_by_their_pool(kind: str, pool: str, text: str) -> None:
+    row = view.price(filled(money_pb2.Price, instance_type=kind, pool=pool))
+    assert text_of(cluster.PRICE_COLUMNS, "instance_type", row) == text
+
+
 def tables() -> Iterator[str]:
     """Every table that the verbs have."""
     for module in pkgutil.iter_modules(bursar.cli.__path__):

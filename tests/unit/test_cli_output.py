@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 
@@ -184,3 +185,14 @@ def test_values_and_paragraphs_go_on_below_on_a_narrow_terminal(monkeypatch):
     assert max(map(len, texts.wrapped(f"{long} {long}").splitlines())) <= 80
     monkeypatch.setattr(texts, "width", lambda: 26)  # too narrow for a word a line
     assert texts.pairs_text(pairs) == whole
+
+
+def test_a_line_is_no_wider_than_the_terminal_and_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "note: 2 clusters run here; this is the newest, /a/path/of-it"
+    assert texts.within_terminal(line, sys.stderr) == line
+    monkeypatch.setattr(texts, "is_terminal", lambda stream: stream is sys.stderr)
+    assert texts.within_terminal(line, sys.stderr) == (
+        "note: 2 clusters run here; this is the\nnewest, /a/path/of-it"
+    )
+    assert texts.within_terminal(line, sys.stdout) == line

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bursar.cli import local
 from bursar.client import address
 from bursar.errors import InvalidRequest
 from bursar.local import which
@@ -103,3 +104,23 @@ def test_damaged_pointer_names_no_cluster(noted, tmp_path: Path, text: str) -> N
     assert address.known_clusters() == []
     address.note_cluster("unix:///x", "/x")
     assert address.known_clusters() == [{"server": "unix:///x", "state_dir": "/x"}]
+
+
+@pytest.mark.parametrize(
+    ("keeper", "line"),
+    [
+        ("ready", "daemon     not running; its keeper starts it again"),
+        ("stopped", "daemon     not running; `bursar up --detach` starts it and keeps what runs"),
+        ("not responding", "daemon     not running; `bursar up --detach` starts it and keeps what runs"),
+    ],
+)
+def test_status_says_of_a_daemon_that_is_gone_that_it_does_not_run(
+    noted, keeper: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    me = Process(os.getpid(), 1)
+    monkeypatch.setattr(LocalCluster, "processes", lambda self: {"local-1": me})
+    monkeypatch.setattr(LocalCluster, "agent_names", lambda self: ["local-1"])
+    monkeypatch.setattr(LocalCluster, "keeper", lambda self: None if keeper == "stopped" else me)
+    monkeypatch.setattr(LocalCluster, "keeper_responds", lambda self, process: keeper == "ready")
+    row = local.read_status(LocalCluster(tmp_path / "a"))
+    assert local._status_text(row).splitlines()[2] == line

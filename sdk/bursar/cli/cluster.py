@@ -255,11 +255,17 @@ def _mode_text(row: Row) -> str:
 
 # ------------------------------------------------------------------ offers
 
+
+def _machine(row: Row) -> str:
+    """One's own machines have no type: their pool tells them apart."""
+    return row["instance_type"] or (f"pool {row['pool']}" if row["pool"] else "-")
+
+
 PRICE_COLUMNS = (
     Column("provider", drop=1),
     Column("region", shrink=True, drop=3),
     Column("pool", shrink=True, drop=5),
-    Column("instance_type", wrap=True, least=10),
+    Column("instance_type", show=_machine, wrap=True, least=10),
     Column("market"),
     Column(
         "gpus",
@@ -425,6 +431,8 @@ def doctor(client: WireClient, full: bool, snapshot: str | None, output: Output)
 @connected
 def top(client: WireClient, output: Output) -> None:
     """Show nodes and what runs on them, live on a terminal, once into a pipe. Ctrl-C ends it.
+
+    POWER is measured at the processors of a node, by the kernel; no GPU counts, a simulated one neither.
 
     Example: bursar top
     """

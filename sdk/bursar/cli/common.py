@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -79,11 +80,13 @@ def say_which(server: str | None, reads: bool = True) -> None:
         raise InvalidRequest(
             f"{len(running)} clusters run here; say which one, by --server or BURSAR_SERVER:{places}"
         )
-    click.echo(
+    from bursar.cli.texts import within_terminal
+
+    note = (
         f"note: {len(running)} clusters run here; this is the newest, {running[0]['state_dir']}"
-        " (--server or BURSAR_SERVER names another)",
-        err=True,
+        " (--server or BURSAR_SERVER names another)"
     )
+    click.echo(within_terminal(note, sys.stderr), err=True)
 
 
 def listing(command: Callable[..., Any]) -> Callable[..., Any]:

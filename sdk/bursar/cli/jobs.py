@@ -71,6 +71,11 @@ def _why(row: Row) -> str:
     return str(cause) if cause and cause != "completed" else ""
 
 
+def _why_text(row: Row) -> str:
+    """In words, as `docs/errors.md` has them: `start failed`."""
+    return _why(row).replace("_", " ")
+
+
 JOB_COLUMNS = (
     Column("number", show=texts.job_ref, right=True),
     Column("id", drop=9),
@@ -99,7 +104,7 @@ JOB_COLUMNS = (
         also=(("settled", "cost.settled"),),
     ),
     # Wide enough for the longest reason's word; a table never cuts it.
-    Column("why", "", _why, wrap=True, least=WHY_CELLS, value=lambda row: _why(row) or None),
+    Column("why", "", _why_text, wrap=True, least=WHY_CELLS, value=lambda row: _why(row) or None),
 )
 """On a narrow terminal ids go first, the number says as much; number, state and reason stay."""
 

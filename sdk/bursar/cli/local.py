@@ -309,6 +309,14 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
         return {}
 
 
+def _absent(keeper: Row | None) -> str:
+    """A daemon that does not run, beside agents that do."""
+    kept = keeper is not None and keeper["state"] == "ready"
+    return "daemon     not running; " + (
+        "its keeper starts it again" if kept else "`bursar up --detach` starts it and keeps what runs"
+    )
+
+
 def _status_text(row: Row) -> str:
     daemon, keeper = row["daemon"], row["keeper"]
     if daemon["pid"] is None and not any(agent["pid"] for agent in row["agents"]):
@@ -318,7 +326,7 @@ def _status_text(row: Row) -> str:
     lines = [
         f"server     {row['server']}",
         f"state dir  {row['state_dir'] or 'not of a `bursar up` of this user'}",
-        f"daemon     {ready}, pid {daemon['pid']}{version}",
+        f"daemon     {ready}, pid {daemon['pid']}{version}" if daemon["pid"] else _absent(keeper),
     ]
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
     if keeper is not None and keeper["state"] != "ready":

@@ -17,6 +17,7 @@ from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.output import Column, Output, Row, emit, say
 from bursar.cli.policy import emit_applied, read_sources
 from bursar.cli.terminal import money_text, seconds_text, time_text
+from bursar.cli.texts import within_terminal
 from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest
@@ -94,7 +95,7 @@ def cost(
     document = view.cost(found, dimensions)
     told = output.format == "table" and not output.quiet
     if told and document["rows"]:
-        sys.stdout.write(_head_text(document) + "\n")
+        sys.stdout.write(within_terminal(_head_text(document), sys.stdout) + "\n")
     emit(
         _dated(document) if output.format == "csv" else document["rows"],
         cost_columns(
@@ -109,7 +110,7 @@ def cost(
         empty="no cost yet",
     )
     if told:
-        sys.stdout.write(_total_text(document["total"]) + "\n")
+        sys.stdout.write(within_terminal(_total_text(document["total"]), sys.stdout) + "\n")
 
 
 def read_dimensions(by: str, of_job: bool) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import IO, Any, Final
 
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
@@ -55,6 +55,11 @@ def _within(line: str, room: int | None) -> list[str]:
     if room is None or room < VALUE_LEAST or len(line) <= room:
         return [line]
     return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=False)
+
+
+def within_terminal(text: str, stream: IO[Any]) -> str:
+    """One line, or as many as it takes on the terminal that `stream` is; no word of it is broken."""
+    return "\n".join(_within(text, width() if is_terminal(stream) else None))
 
 
 def wrapped(text: str, indent: str = "") -> str:
