@@ -358,14 +358,16 @@ class Expected(NamedTuple):
 
     Attributes:
         seq: of the event that ended it. columns: a digest of each.
-        documents: digests of the document: without its array's spec, with it, and as the first release wrote
-            it when that ended the job.
+        documents: digests of the document: without its array's spec and with it, of an array also without
+            when its last task ended, which was kept later. first: as the first release wrote it, when that
+            ended the job.
     """
 
     id: str
     seq: int
     columns: bytes
     documents: bytes
+    first: bytes
 
 
 class EndedJobs:
@@ -374,7 +376,7 @@ class EndedJobs:
     def __init__(self) -> None:
         # An unnamed database of SQLite is a temporary file that only exceeds its cache to disk.
         self._kept = sqlite3.connect("", isolation_level=None)
-        self._kept.execute("create table ended (id text primary key, seq, columns, documents)")
+        self._kept.execute("create table ended (id text primary key, seq, columns, documents, first)")
         self._kept.execute("begin")
 
     def close(self) -> None:
@@ -386,10 +388,11 @@ class EndedJobs:
         row = job_row(state, job)
         record = documents.decode(documents.encode(job, None))
         digests = [_digest(without_spec(record)), _digest(record)]
-        if schema_of(event.payload) <= FIRST:
-            digests.append(_digest(_of_first(record)))
-        values = (job.id, event.seq, _columns(row), b"".join(digests))
-        self._kept.execute("insert or replace into ended values (?, ?, ?, ?)", values)
+        if record.array is not None:
+            digests.append(_digest(_undated(record)))
+        first = _digest(_of_first(_undated(record))) if schema_of(event.payload) <= FIRST else b""
+        values = (job.id, event.seq, _columns(row), b"".join(digests), first)
+        self._kept.execute("insert or replace into ended values (?, ?, ?, ?, ?)", values)
 
     def expected(self) -> Iterator[Expected]:
         """By id."""
@@ -412,6 +415,13 @@ def _of_first(record: JobRecord) -> JobRecord:
         for attempt in record.attempts
     ]
     return msgspec.structs.replace(record, attempts=attempts)
+
+
+def _undated(record: JobRecord) -> JobRecord:
+    """As it was written down before an array kept when the last of its tasks ended."""
+    if record.array is None:
+        return record
+    return msgspec.structs.replace(record, array=msgspec.structs.replace(record.array, ended_at=-1))
 
 
 def _digest(record: JobRecord) -> bytes:
@@ -449,7 +459,7 @@ def _compare_job(row: JobRow, expected: Expected) -> Iterator[str]:
         yield f"jobs: the document of {row.id} is damaged ({type(error).__name__}: {error})"
         return
     digests = [expected.documents[at : at + 16] for at in range(0, len(expected.documents), 16)]
-    if _digest(record) not in digests[:2] and _digest(_of_first(record)) not in digests[2:]:
+    if _digest(record) not in digests and _digest(_of_first(record)) != expected.first:
         yield f"jobs: the document of {row.id} is not what event {expected.seq} made it"
 
 

@@ -270,6 +270,14 @@ def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Ask
         assert printed("sacct", "-bnj", steps) == "          14     FAILED      3:0 \n"
 
 
+def test_sacct_leaves_out_what_had_ended_before_though_that_was_heard_later(
+    printed: Printed, asked: Asked
+) -> None:
+    asked.answers["ls"] = [ENDED]
+    for since, shown_rows in (("2026-11-29T10:00:06", ""), ("2026-11-29T10:00:05", "14\n")):
+        assert printed("sacct", "-nPXoJobID", "-S", since, "-E", "2026-11-30") == shown_rows
+
+
 def test_sacct_asks_for_states_and_times(printed: Printed, asked: Asked) -> None:
     words = ("sacct", "-nPXo", "JobID", "-s", "F,CA", "-S", "2026-11-27", "-r", "gpu", "-E", "2027-01-01")
     asked.answers["ls"] = [ENDED, {**ENDED, "number": 9, "id": "job_d"}]

@@ -10,6 +10,7 @@ from typing import Final
 
 from bursar.clock import SECOND_US
 from bursard.state import AttemptRecord, JobRecord, MemberRecord
+from bursard.state.ends import job_ended_at
 
 OVERRUN_US: Final = 5 * SECOND_US
 """How far past limit and grace an end may come: part of the most that an attempt can cost."""
@@ -36,7 +37,7 @@ def job_elapsed_us(job: JobRecord, now: int) -> int | None:
     None where it never began.
     """
     if job.array is not None:
-        return max((job.finished_at or now) - job.started_at, 0) if job.started_at else None
+        return max((job_ended_at(job) or now) - job.started_at, 0) if job.started_at else None
     spans = [attempt_elapsed_us(attempt, now) for attempt in job.attempts]
     begun = [span for span in spans if span is not None]
     return sum(begun) if begun else None

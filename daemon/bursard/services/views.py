@@ -34,6 +34,7 @@ from bursard.state.admission import cheapest_hold
 from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
+from bursard.state.ends import attempt_ended_at, began_at, job_ended_at
 from bursard.state.fold.jobs import tasks_of
 from bursard.store import JobRow
 
@@ -198,7 +199,7 @@ def job_view(
         spec=spec_to_wire(_spec(job.spec, form)),
         submitted_at=job.submitted_at,
         started_at=job.started_at,
-        finished_at=job.finished_at,
+        finished_at=job_ended_at(job),
         currency=state.currency,
         cost_unknown=job.unpriced,
         parent_id=job.parent_id,
@@ -441,7 +442,7 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> 
         number=attempt.number,
         state=attempt.state,
         started_at=attempt.started_at,
-        finished_at=attempt.finished_at,
+        finished_at=attempt_ended_at(attempt),
         message=attempt.message,
         time_limit_us=attempt.time_limit_us,
         why=attempt.why if sees_all else unnamed(attempt.why),
@@ -469,7 +470,7 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> 
                 rate_nanos_per_hour=saturated(alloc.rates.total),
                 price_id=alloc.price_id,
                 held_us=member.charged_us,
-                started_at=member.started_at,
+                started_at=min(began_at(attempt, member), attempt.finished_at or now),
                 gpu_memory_share_bytes=_memory_share(node, alloc.devices),
             )
         )

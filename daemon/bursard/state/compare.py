@@ -47,8 +47,10 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     """Dated prices, what ended members held, rates of open hours, of which limit a threshold was, what
-    projects cost and what budgets counted of a job came into images later: without them the newest holds.
+    projects cost, what budgets counted of a job and when the last task of an array ended came into images
+    later: without them the newest holds.
     """
+    undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     for form in forms:
         if "announced" not in written:
             form.pop("announced", None)
@@ -61,6 +63,8 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
             for job in form["jobs"].values():
                 job.pop("counted_from", None)
                 job.pop("uncounted", None)
+        for job_id in undated & form["jobs"].keys():
+            form["jobs"][job_id].get("array", {}).pop("ended_at", None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
                 known.pop("prices", None)

@@ -1,7 +1,9 @@
-"""Who ended an attempt: the member that failed first, by time on one axis. PURE.
+"""Who ended an attempt, by time on one axis, and when it ended. PURE.
 
 Why     of a gang one member fails, and the others end because of it: by a broken connection, or since they
-        are told to. The first alone says what went wrong, whatever its rank and whoever reported first.
+        are told to. The first alone says what went wrong, whatever its rank and whoever reported first. And
+        an end is heard when daemon and agent speak again, perhaps a night later; records keep that instant,
+        which only grows, and what is shown is when its nodes say that it was over.
 """
 
 from __future__ import annotations
@@ -58,10 +60,49 @@ def culprit(attempt: AttemptRecord) -> Ended | None:
     )
 
 
+def began_at(attempt: AttemptRecord, member: MemberRecord) -> int:
+    """Since when a member is held, on the daemon's clock: not before it was placed. 0: it has not begun."""
+    if attempt.started_at and len(attempt.members) == 1:
+        return attempt.started_at
+    return max(member.started_at, attempt.placed_at) if member.started_at else 0
+
+
+def attempt_ended_at(attempt: AttemptRecord) -> int:
+    """When its last member was gone: its start and the time that is charged for, neither before the attempt
+    began nor after that was heard. Of one that never began, when it was heard. 0 while it lives.
+    """
+    heard_at = attempt.finished_at
+    begun = [member for member in attempt.members if member.started_at]
+    if not heard_at or not begun:
+        return heard_at
+    gone_at = max(began_at(attempt, member) + member.charged_us for member in begun)
+    return min(max(gone_at, attempt.started_at), heard_at)
+
+
+def job_ended_at(job: JobRecord) -> int:
+    """When its last attempt ended, of an array the last of its tasks; when it was decided where no attempt
+    was its end. 0 while it has not ended.
+    """
+    if not job.finished_at:
+        return 0
+    if job.array is not None:
+        return min(job.array.ended_at, job.finished_at) if job.array.ended_at > 0 else job.finished_at
+    last = _last_of(job)
+    return attempt_ended_at(last) if last is not None else job.finished_at
+
+
+def _last_of(job: JobRecord) -> AttemptRecord | None:
+    """The attempt that a job ended with; None where something else was its end."""
+    last = job.attempts[-1] if job.attempts else None
+    if last is None or last.cause is None or last.finished_at != job.finished_at:
+        return None
+    return last
+
+
 def facts_of(job: JobRecord) -> EndFacts:
     """What is known of the end of a job that has ended; of one task, or of a job without tasks."""
-    attempt = job.attempts[-1] if job.attempts else None
-    if attempt is None or attempt.finished_at != job.finished_at or attempt.cause is None:
+    attempt = _last_of(job)
+    if attempt is None or attempt.cause is None:
         cause = EndCause.CANCELLED if job.state is JobState.CANCELLED else EndCause.FAILED
         return EndFacts(job=job.display, cause=cause, detail=job.message, started=False)
     first = culprit(attempt)

@@ -121,6 +121,8 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
         open_slots: how many more may be in the queue or alive at once.
         queued: tasks in the queue.
         ended: tasks that ended without ever having been a record.
+        ended_at: the latest end of a task so far, as its nodes measured it; 0: none has ended. -1: not known,
+            as in what was written before it was kept.
     """
 
     max_parallel: int = 0
@@ -129,6 +131,7 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
     open_slots: int = 0
     queued: int = 0
     ended: list[EndedTasks] = []
+    ended_at: int = -1
 
 
 class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -141,6 +144,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         budgets: names of all matching budgets; `hard_budgets` those that can refuse.
         retries: attempts that used up `retry.max`.
         free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
+        finished_at: when its end was heard, as of its attempts; when it was, `ends.job_ended_at` tells.
         has_slot: an array task that has taken one of the parallel slots of its array.
         counted_from: by budget whose account was opened after it had begun, where the account's period begins
             and the instant from which on it counts what was spent.

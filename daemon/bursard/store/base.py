@@ -51,6 +51,7 @@ class JobRow(NamedTuple):
         parent_id: of an array task, otherwise empty. array_index: of a task, otherwise -1.
         number: of the job; the tasks of an array may share their parent's.
         labels: JSON object, `{}` for none.
+        finished_at: when its end was heard, which only grows from one to the next.
     """
 
     id: str

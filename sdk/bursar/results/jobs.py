@@ -84,6 +84,7 @@ class Attempt(Result, frozen=True, kw_only=True):
 
     Attributes:
         places: one per rank, in rank order.
+        finished_at: when the last of them was gone, as its node measured it; None while it lives.
         elapsed: as long as its place that was held and charged longest; None: none has begun.
         end_cause: why it ended; None while it lives.
         message: what the agent said of the end. placed_because: evidence for the placement.
@@ -194,6 +195,7 @@ class Job(Result, frozen=True, kw_only=True):
     """A job as it was when it was asked for; ask again to see it change.
 
     Attributes:
+        finished_at: when its last attempt ended, of an array the last of its tasks; None while it has not.
         elapsed: held and charged by all of its attempts together, until now; of an array since its first task
             began. None: it never began.
         end: how it ended; None while it has not.

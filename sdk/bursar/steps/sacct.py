@@ -129,7 +129,13 @@ def _between(filters: Filters, since: datetime, until: datetime) -> list[Row]:
     live = [state for state in ACTIVE if filters.states is None or state in filters.states]
     found = list(filters.jobs(filters.states, since.isoformat()))
     found += filters.jobs(live) if live else ()
-    rows = {row["id"]: row for row in found if datetime.fromisoformat(row["submitted_at"]) <= until}
+    rows = {
+        row["id"]: row
+        for row in found
+        if datetime.fromisoformat(row["submitted_at"]) <= until
+        # Of an end that was heard late the server lists more than was there.
+        and (not row["finished_at"] or datetime.fromisoformat(row["finished_at"]) >= since)
+    }
     return sorted(rows.values(), key=lambda row: int(row["number"]))
 
 

@@ -175,7 +175,7 @@ class ListJobsRequest(google.protobuf.message.Message):
     experiment: builtins.str
     model: builtins.str
     since: builtins.int
-    """submitted or ended at or after"""
+    """submitted at or after, or its end was heard then"""
     page_size: builtins.int
     """1..1000, default 100"""
     page_token: builtins.str

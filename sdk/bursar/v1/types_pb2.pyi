@@ -591,6 +591,9 @@ class Attempt(google.protobuf.message.Message):
     """STARTING | RUNNING | STOPPING | ENDED"""
     started_at: builtins.int
     finished_at: builtins.int
+    """When its last member was gone, as its nodes measured it: its start and the time it was held, never after that
+    was heard. Of one that never began, when it was heard.
+    """
     exit_code: builtins.int
     end_cause: builtins.str
     message: builtins.str
@@ -842,6 +845,7 @@ class Job(google.protobuf.message.Message):
     submitted_at: builtins.int
     started_at: builtins.int
     finished_at: builtins.int
+    """when its last attempt ended; of an array, the last of its tasks; else when that was decided"""
     exit_code: builtins.int
     currency: builtins.str
     settled_nanos: builtins.int

@@ -17,6 +17,7 @@ from bursard.events import (
 )
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.counted import counted_nanos
+from bursard.state.ends import job_ended_at
 from bursard.state.fold import machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.shares import spec_bytes
@@ -48,7 +49,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     if array is None:
         state.enqueue(job, at)
         return
-    job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges)
+    job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges, ended_at=0)
     job.array.open_slots = array.max_parallel or tasks
     state.tasks[job.id] = {}
     state.array_money[job.id] = ArrayMoney()
@@ -230,6 +231,7 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
     if waiting:
         array.ended.append(EndedTasks(waiting, event.state, at, event.message))
         _count_ended(state, parent, count(waiting), event.state)
+        _note_end(array, at)
         waited_for = [*state.dependents, *(one for one in state.starters if one not in state.dependents)]
         for task_id in [one for one in waited_for if one.startswith(f"{parent.id}.")]:
             index = int(task_id.partition(".")[2])
@@ -355,7 +357,13 @@ def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) ->
     parent.unpriced |= task.unpriced
     parent.simulated |= task.simulated
     array.open_slots += task.has_slot
+    _note_end(array, job_ended_at(task))
     _close_array(state, parent, at, applied)
+
+
+def _note_end(array: ArrayRecord, at: int) -> None:
+    if array.ended_at >= 0:
+        array.ended_at = max(array.ended_at, at)
 
 
 def _close_array(state: Tables, parent: JobRecord, at: int, applied: Applied) -> None:
