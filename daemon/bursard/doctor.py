@@ -22,7 +22,7 @@ from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
 from bursard.state.decide import overdue
 from bursard.steady import SteadyClock
-from bursard.store import EventFilter, Log, Views
+from bursard.store import EventFilter, Log, Views, verify
 
 ENDS_LOOKED_AT = 10_000
 """Newest events searched for second ends unless all are asked for."""
@@ -146,7 +146,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
 def _rows(store: Log) -> list[str]:
     try:
         with store.picture() as picture:
-            return audit.problems_of(picture)
+            return [*audit.problems_of(picture), *verify.limited(picture.extras())]
     except StoreUnavailable as error:
         return [error.message]
 

@@ -142,6 +142,24 @@ def test_a_removal_that_dies_in_its_transaction_removed_nothing(home: Path, tmp_
     store.close()
 
 
+def test_a_time_of_posting_that_somebody_planted_is_told_and_written_over(home: Path, tmp_path: Path) -> None:
+    before = costs(home)
+    database = sqlite3.connect(home / "bursard.db", isolation_level=None)
+    (seq,) = database.execute("select min(seq) from charge_rows").fetchone()
+    database.execute("insert into posted values (?, 1), (1, 1)", (seq,))
+    first, second = (
+        f"posted: there is a row of event {one}, which was not archived, so nobody wrote it"
+        for one in (1, seq)
+    )
+    assert inspect(home).problems == (first, second)
+    archive_months(home, "2026-12", tmp_path / "one", CLOCK)
+    assert costs(home) == before
+    told = "posted: there is a row of event 1, which made no charge and no entry, so nobody wrote it"
+    assert inspect(home).problems == (told,)
+    assert audit(tmp_path / "one").problems == ()
+    database.close()
+
+
 def test_another_file_in_the_place_is_never_overwritten(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     out.write_text("a letter")

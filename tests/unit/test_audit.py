@@ -13,9 +13,10 @@ import pytest
 from growth_bench import load
 
 from bursar.clock import HOUR_US
+from bursar.errors import InvalidRequest
 from bursar.model import JobState
 from bursard import doctor
-from bursard.backup import inspect
+from bursard.backup import accept_loss, inspect
 from bursard.state import documents
 from bursard.store import ScratchStore, SqliteStore
 from bursard.store.home import DATABASE
@@ -177,6 +178,9 @@ PLANTED = {
         " values (99, 'other', '0001_theirs', '')",
     ),
     "steps fewer than the schema says": ("pragma user_version = 4",),
+    "_sqlite_migrations applied_at": (
+        "update _sqlite_migrations set applied_at = '2020-01-01' where name = '0003_compact_ledger'",
+    ),
     "steps of another program": ("update _sqlite_migrations set migration_set = 'x'",),
     "entries tx_kind": (f"update postings set kind = 'roll' {POSTED}",),
     "entries seq": (f"update postings set seq = seq - 1 {POSTED}",),
@@ -252,10 +256,70 @@ def test_a_note_that_was_changed_stays_told_after_it_was_written_over(kept: byte
     assert [line for line in again if line.startswith("meta: epoch is '79'")]
 
 
-def test_notes_of_before_there_was_a_seal_are_taken_as_they_are(kept: bytes, tmp_path: Path) -> None:
-    assert (
-        after(kept, tmp_path / "state", lambda file: edit(file, "delete from meta where key = 'seal'")) == ()
+SEAL_GONE = "meta: seal is gone, so nothing shows whether another note was changed"
+
+
+def test_a_seal_that_was_removed_is_told_and_not_made_anew(
+    kept: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    gone = "delete from meta where key = 'seal'"
+    assert after(kept, state, lambda file: edit(file, gone, *PLANTED["meta clock"])) == (SEAL_GONE,)
+    assert caplog.messages == [
+        f"{SEAL_GONE}; `bursar audit accept-loss --state-dir DIR` takes the notes as they are"
+    ]
+    assert inspect(state).problems == (SEAL_GONE,)
+    known, ends = accept_loss(state)
+    assert known == ends
+    assert inspect(state).problems == ()
+    edit(state / DATABASE, "update meta set value = '3' where key = 'clock'")
+    assert inspect(state).problems == ("meta: clock is '3', not what was written, or it was changed once",)
+    with pytest.raises(InvalidRequest, match="nothing is missing"):
+        accept_loss(state)
+
+
+def test_a_new_database_has_its_seal_before_its_first_event(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "state").close()
+    edit(tmp_path / "state" / DATABASE, "delete from meta where key = 'seal'")
+    assert inspect(tmp_path / "state").findings[:1] == (SEAL_GONE,)
+
+
+EXTRA = {
+    "accounts": ("insert into accounts values (999, 'budget/x')", "no entry names row 999 (budget/x), so"),
+    "attributions": (
+        "insert into attributions select 999, 'x', user, experiment, model, model_version, labels"
+        " from attributions limit 1",
+        "no charge or entry names row 999, so",
+    ),
+    "sources": (
+        "insert into sources select 999, node_id, node_name, 'x', simulated, price_id from sources limit 1",
+        "no charge or entry names row 999, so",
+    ),
+    "attempts": ("insert into attempts values (999, 'a', 'j')", "no charge or entry names row 999, so"),
+    "allocations": (
+        "insert into allocations values (999, 1, 1, 1, 1, 1, 1, 1)",
+        "no charge or entry names row 999, so",
+    ),
+    "corrections": (
+        "insert into corrections values (999, 1, 1, 1, 'x')",
+        "no charge or entry names row 999, so",
+    ),
+    "posted": ("insert into posted values (3, 1)", "there is a row of event 3, which was not archived, so"),
+}
+
+
+@pytest.mark.parametrize("table", EXTRA)
+def test_a_row_that_nothing_refers_to_is_named_alone(kept: bytes, tmp_path: Path, table: str) -> None:
+    statement, said = EXTRA[table]
+    found = after(kept, tmp_path / "state", lambda file: edit(file, statement))
+    assert found == (f"{table}: {said} nobody wrote it",)
+
+
+def test_a_changed_record_of_a_step_is_named_alone(kept: bytes, tmp_path: Path) -> None:
+    (found,) = after(
+        kept, tmp_path / "state", lambda file: edit(file, *PLANTED["_sqlite_migrations applied_at"])
     )
+    assert found.startswith("_sqlite_migrations: applied_at of 0003_compact_ledger is '2020-01-01', not '20")
 
 
 def test_an_image_of_an_older_format_is_no_finding(kept: bytes, tmp_path: Path) -> None:

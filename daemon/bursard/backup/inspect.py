@@ -16,7 +16,7 @@ from bursar.errors import BursarError
 from bursard import audit, doctor
 from bursard.replay import restore
 from bursard.state import Limits, State
-from bursard.store import SqliteStore
+from bursard.store import SqliteStore, verify
 
 _CHECKS_OF_NOW = ("nodes", "prices")
 """Findings of `doctor` about the world, not about the books: a copy has no agents."""
@@ -66,7 +66,7 @@ def inspect(directory: Path) -> Report:
             budgets=len(state.budgets.records),
             accounts=_accounts(store),
             damage=damage,
-            findings=tuple(findings_of(state, store)),
+            findings=(*findings_of(state, store), *extras_of(store)),
         )
     except BursarError as error:
         return Report(seq=store.last_seq, damage=(error.message,))
@@ -97,6 +97,12 @@ def _ends(store: SqliteStore) -> Iterator[str]:
     finding = doctor.check_ends(store, store.last_seq, True)
     if not finding.ok:
         yield f"{finding.check}: {finding.message}"
+
+
+def extras_of(store: SqliteStore) -> list[str]:
+    """Rows that nobody wrote and no number follows from: they keep nobody from an archive."""
+    with store.picture() as picture:
+        return list(verify.limited(picture.extras()))
 
 
 def rows_of(store: SqliteStore) -> list[str]:

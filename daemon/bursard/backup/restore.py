@@ -94,7 +94,8 @@ def _refuse_unless_empty(directory: Path) -> None:
 
 
 def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
-    """Take the log as it is for the true one; where none is left, begin an empty one.
+    """Take the log as it is for the true one; where none is left, begin an empty one. Notes whose digests
+    are gone are taken as they are, too.
 
     Returns (what was known of it, here or by the agents of a `bursar up`; where it ends).
     Raises `InvalidRequest` when nothing is missing.
@@ -113,13 +114,18 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         heads = [home.head_file.read(), *(LogHead(end.seq, end.digest) for end in told)]
         connection = schema.connect(home.database, read_only=True)
         try:
-            schema.version_of(connection, home.database)
+            version = schema.version_of(connection, home.database)
+            unsealed = version >= notes.SEALED_FROM and bool(notes.unsealed(connection))
             ends = LogHead(*connection.execute("select seq, hash from head").fetchone())
             lacking = [head for head in heads if head is not None and not _holds(connection, head)]
         finally:
             connection.close()
-        if not lacking:
+        if not (lacking or unsealed):
             raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
+        if unsealed:
+            _seal_anew(home.database)
+        if not lacking:
+            return ends, ends
         known = max(lacking, key=lambda head: head.seq)
         note = Resumption(cause="accepted", through=ends.seq, known_seq=known.seq, by=_who())
         _mark(home.database, note)
@@ -127,6 +133,18 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         return known, ends
     finally:
         home.close()
+
+
+def _seal_anew(database: Path) -> None:
+    connection = schema.connect(database)
+    try:
+        connection.execute("begin immediate")
+        notes.write(connection, "sealed_by", _who())
+        notes.seal_all(connection)
+        connection.execute("commit")
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    finally:
+        connection.close()
 
 
 def _holds(connection: sqlite3.Connection, head: LogHead) -> bool:

@@ -38,6 +38,15 @@ def pack(legs: Iterable[Leg], numbers: Mapping[str, int], job_id: str = "") -> b
     return _ENCODER.encode(flat)
 
 
+def numbers_in(value: bytes) -> set[int]:
+    """Numbers of the accounts that a value names; none of one that cannot be read."""
+    try:
+        flat = _DECODER.decode(value)
+    except msgspec.MsgspecError:
+        return set()
+    return {account for account in flat[::2] if isinstance(account, int)} - {0}
+
+
 def unpack(value: bytes, names: Mapping[int, str], job_id: str = "") -> tuple[Leg, ...]:
     """The inverse. Raises `ValueError` for what is no such list."""
     try:

@@ -10,7 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 
-from bursard.store import eventfile, ledger, queries, verify
+from bursard.store import eventfile, extras, ledger, queries, verify
 from bursard.store.base import ChargeRow, EntryRow, EventRow, JobRow, KeyRow, PostingRow
 
 
@@ -24,6 +24,10 @@ class Picture:
         )
         self.notes: dict[str, str] = dict(connection.execute("select key, value from meta"))
         self.base = eventfile.base_of(self.notes.get(eventfile.META))
+
+    def extras(self) -> Iterator[str]:
+        """Rows that nobody wrote and no number follows from, as sentences."""
+        return extras.problems(self._connection)
 
     def images(self) -> Iterator[tuple[int, bytes]]:
         """Images of the state that can be unpacked, oldest first."""

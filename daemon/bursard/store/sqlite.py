@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.store import eventfile, headfile, home, notes, queries, schema, verify
+from bursard.store import eventfile, extras, headfile, home, notes, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
@@ -117,11 +117,22 @@ class SqliteStore(SqliteReader):
                 writer = schema.connect(self._path)
             schema.use_wal(writer, self._path)
             schema.claim_events(writer, self._path)
+            extras.claim_steps(writer)
+            self._tell_unsealed(writer)
         except BaseException:
             writer.close()
             raise
         self._home.created()
         return writer
+
+    def _tell_unsealed(self, writer: sqlite3.Connection) -> None:
+        """No number follows from the digests of the notes, so a start goes on without; but it says so."""
+        if problem := notes.unsealed(writer):
+            log.warning(
+                "%s; `bursar audit accept-loss --state-dir DIR` takes the notes as they are",
+                problem,
+                extra={"path": str(self._path)},
+            )
 
     def _read_head(self) -> Head:
         row = self._connection.execute("select seq, hash, charges, entries from head").fetchone()
@@ -462,9 +473,10 @@ class SqliteStore(SqliteReader):
             with self._transaction(writer):
                 self._refuse_if_fenced(writer)
                 writer.execute("drop trigger events_refuse_delete")
-                # When a row was posted is when its event was committed: that is kept without the event.
+                # When a row was posted is when its event was committed: that is kept without the event,
+                # whatever stands there of an event that is still in the log.
                 writer.execute(
-                    "insert into posted select seq, at from events where seq <= ? and seq in"
+                    "insert or replace into posted select seq, at from events where seq <= ? and seq in"
                     " (select seq from charge_rows union select seq from postings)",
                     (base.seq,),
                 )

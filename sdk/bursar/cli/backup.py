@@ -244,7 +244,8 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
     """Give up events that were acknowledged and are gone: the log as it is becomes the true one.
 
     For a daemon that refuses to start because its log is shorter than it was, when neither its missing file
-    nor a backup is left. The next start records who decided it.
+    nor a backup is left. The next start records who decided it. Notes of the database whose digests are gone,
+    which `bursar audit verify` tells of, are taken as they are.
 
     Example: bursar audit accept-loss --state-dir /var/lib/bursar
     """

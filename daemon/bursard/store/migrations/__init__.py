@@ -15,6 +15,7 @@ from bursard.store.migrations import (
     m0003_compact_ledger,
     m0004_usage,
     m0005_corrections,
+    m0006_seal,
 )
 
 if TYPE_CHECKING:
@@ -26,5 +27,6 @@ STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0003_compact_ledger", m0003_compact_ledger.apply),
     ("0004_usage", m0004_usage.apply),
     ("0005_corrections", m0005_corrections.apply),
+    ("0006_seal", m0006_seal.apply),
 )
 """In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""
