@@ -254,7 +254,7 @@ def test_a_script_puts_itself_back_into_the_queue(cluster: StepCluster) -> None:
 def test_a_script_is_told_about_its_job(cluster: StepCluster) -> None:
     told = cluster.output(
         "scontrol show job $SLURM_JOB_ID | grep -o 'JobName=.*'; scontrol show hostlist n1,n2,n3\n"
-        "scontrol show hostnames 'a[08-10],b'; scontrol show node n1; echo $?",
+        "scontrol show hostnames 'a[08-10],b'; scontrol show reservations; echo $?",
         "--job-name=known",
     )
     assert told[:6] == ["JobName=known", "n[1-3]", "a08", "a09", "a10", "b"]
