@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +24,8 @@ from bursard.machines.choose import facts_of
 from bursard.machines.local import Handle, LocalProvider
 from bursard.machines.localfile import LocalType, parse_cloud
 from bursard.machines.opening import open_local
-from bursard.machines.provider import Join, Place, Wanted
-from bursard.machines.renting import Renting
+from bursard.machines.provider import CloudError, Join, Place, Wanted
+from bursard.machines.renting import Renting, asked
 from bursard.place import LastPlan, one_pass
 from bursard.services import clouds
 from bursard.state import JobRecord, MachineState
@@ -77,7 +78,7 @@ class Inline(Renting):
     """Without a thread: nothing in a test waits."""
 
     async def call(self, work: Callable[[], Answer]) -> Answer:
-        return work()
+        return asked(work)
 
 
 def done(work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -468,6 +469,28 @@ def test_a_machine_is_listed_with_what_it_has_cost_and_ended_when_somebody_says_
     assert job.attempts[0].cause is EndCause.NODE_LOST
     with pytest.raises(NotFound, match="there is no machine"):
         clouds.find(state, machine.name)
+
+
+@pytest.mark.parametrize("call", ["offers", "list_owned", "create"])
+def test_a_provider_that_answers_nonsense_is_asked_again_and_ends_nothing(
+    call: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A call stumbles over an answer. 2. The answers are well again: one machine, one node."""
+    job = site.large()
+
+    def nonsense(*_: object) -> object:
+        raise KeyError("instances")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(site.provider, call, nonsense)
+        for _ in range(20):
+            with contextlib.suppress(CloudError):
+                site.pass_time(1)
+    assert job.attempt is None
+    site.pass_time(600)
+    assert job.attempt is not None
+    assert len(site.provider.list_owned("c")) == 1
+    assert len(site.world.state.nodes) == 1
 
 
 def test_a_daemon_that_rents_nothing_says_what_would_make_it() -> None:

@@ -33,7 +33,7 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
 from bursard.machines.choose import Choice, Coming, Pool, choose
 from bursard.machines.keeper import Keeper
-from bursard.machines.provider import Check, CloudError, Join, MachineOffer, Order, Provider, Wanted
+from bursard.machines.provider import Check, CloudError, Join, Kind, MachineOffer, Order, Provider, Wanted
 from bursard.place import LastPlan
 from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
 from bursard.state.decide import machines as decide
@@ -117,7 +117,7 @@ class Renting:
 
     async def call(self, work: Callable[[], Answer]) -> Answer:
         """A call of the provider, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(asked, work))
 
     # --- the loop
 
@@ -391,6 +391,22 @@ class Renting:
             f"it starts by itself then; `bursar cloud ls` shows the machine, which is given up in {until}",
             (("machine", machine.name), ("pool", machine.pool), ("rate_per_hour", rate)),
         )
+
+
+def asked(work: Callable[[], Answer]) -> Answer:
+    """What a call of a provider answers. Raises `CloudError`.
+
+    A provider that answers nonsense, or a library that stumbles over it, is one that did not answer: it is
+    asked again, more slowly, and nobody knows whether a machine was made.
+    """
+    try:
+        return work()
+    except CloudError:
+        raise
+    except Exception as error:
+        log.exception("a call of a provider failed in a way that it has no word for")
+        kind, said = type(error).__name__, "its answer could not be read; bursard's log has more"
+        raise CloudError(Kind.THROTTLED, kind, said, maybe_created=True) from error
 
 
 def _drained(node: NodeRecord, why: str) -> Sequence[Event]:
