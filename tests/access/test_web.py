@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import html
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
@@ -272,6 +274,18 @@ def test_hostile_names_are_text() -> None:
             assert "<img" not in text
             assert "\u202e" not in text
         assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202etxt" in (await browser.get(f"/jobs/{job}")).text
+
+    play(story)
+
+
+def test_a_command_that_is_shown_can_be_pasted_whatever_the_address_says() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        await browser.log_in(site.token("root", "admin"))
+        answer = await browser.get("/jobs?" + urlencode({"project": "$(touch x); a b", "state": "pending"}))
+        shown = re.search("<code>(.*)</code>", answer.text)
+        assert shown is not None
+        words = ["bursar", "ls", "--state", "pending", "--project", "$(touch x); a b"]
+        assert shlex.split(html.unescape(shown[1])) == words
 
     play(story)
 

@@ -6,6 +6,7 @@ Why     whatever comes from users is hostile: all of it is escaped as HTML, and 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def money(view: dict[str, str] | None) -> Markup | str:
 def lines(text: str) -> Markup:
     """Text of several lines, each of them made harmless."""
     return Markup("\n").join(clean(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def command_line(*words: str, **flags: object) -> str:
+    """What prints the same in a terminal; its words are quoted, since people paste it and links make it."""
+    parts = ["bursar", *words]
+    for name, value in flags.items():
+        if value:
+            parts += [f"--{name.replace('_', '-')}", *(() if value is True else (str(value),))]
+    return shlex.join(parts)
 
 
 def _environment() -> Environment:

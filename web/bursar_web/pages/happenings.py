@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from bursar.cli.cluster import EVENT_COLUMNS, SENTENCE_COLUMNS
 from bursar_web.asking import client_of, events_shown
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, table
 
 SHOWN = 100
@@ -20,11 +20,10 @@ async def events(request: Request) -> Response:
     rows = await events_shown(client_of(request), SHOWN, job=job, node=node, kinds=[kind] if kind else [])
     if (file := as_file(request, "events", rows, EVENT_COLUMNS)) is not None:
         return file
-    words = [f"--{name} {value}" for name, value in (("job", job), ("node", node), ("kind", kind)) if value]
     return page(
         request,
         "events.html",
-        command=" ".join(("bursar events", *words, f"--tail {SHOWN}")),
+        command=command_line("events", job=job, node=node, kind=kind, tail=SHOWN),
         table=table("What happened, newest first", rows, SENTENCE_COLUMNS, empty="no events"),
         asked={"job": job, "node": node, "kind": kind},
     )

@@ -18,7 +18,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.model import JobState
 from bursar_web.asking import client_of, events_shown
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, budget_link, changed, job_link, node_link, table
 
 PAGE_ROWS = 50
@@ -61,13 +61,11 @@ async def jobs(request: Request) -> Response:
     rows = [view.job(each) for each in found]
     if (file := as_file(request, "jobs", rows, JOB_COLUMNS)) is not None:
         return file
-    given = [name for name, value in fields.items() if value]
-    words = [f"--state {query['state']}"] if query.get("state") else []
-    words += [f"--{name} {query[name]}" for name in (*given, "label", "since", "tasks") if query.get(name)]
+    given = {name: query.get(name, "") for name in ("state", *FILTERS, "label", "since", "tasks")}
     return page(
         request,
         "jobs.html",
-        command=" ".join(("bursar ls", *words)),
+        command=command_line("ls", **given),
         filters=fields,
         states=("", "all", *(state.value.lower() for state in JobState)),
         table=table(
@@ -107,7 +105,7 @@ async def job(request: Request) -> Response:
     return page(
         request,
         "job.html",
-        command=f"bursar explain {row['id']}",
+        command=command_line("explain", row["id"]),
         job=row,
         told=told,
         needs=resources_text(row["resources"]),
@@ -147,7 +145,7 @@ async def log(request: Request) -> Response:
     return page(
         request,
         "log.html",
-        command=f"bursar logs {row['id']} --rank {rank} -n {LOG_LINES}",
+        command=command_line("logs", row["id"], "-n", str(LOG_LINES), "--rank", rank),
         job=row,
         rank=int(rank),
         ranks=range(min(row["nodes"], 64)),
@@ -166,7 +164,7 @@ async def ask(request: Request) -> Response:
     return page(
         request,
         "confirm.html",
-        command=f"bursar {verb} {row['id']}",
+        command=command_line(verb, row["id"]),
         title=f"{name} job {row['number']} {row['name']}?",
         effect=effect,
         job=row,

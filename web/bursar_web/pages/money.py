@@ -17,7 +17,7 @@ from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
 from bursar_web.asking import client_of
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import Link, as_file, budget_link, changed, job_link, table
 
 PERIODS: Final = ("today", "yesterday", "this-week", "last-week", "this-month", "last-month", "this-year")
@@ -40,7 +40,7 @@ async def budgets(request: Request) -> Response:
     return page(
         request,
         "budgets.html",
-        command="bursar budget ls",
+        command=command_line("budget", "ls"),
         table=table(
             "Budgets in their current period",
             rows,
@@ -65,7 +65,7 @@ async def budget(request: Request) -> Response:
     return page(
         request,
         "budget.html",
-        command=f"bursar budget show {name}",
+        command=command_line("budget", "show", name),
         budget=row,
         bar=bar(row),
         postings=table(
@@ -156,8 +156,7 @@ def _number(text: str, name: str, most: int) -> int:
 
 
 def _command(dimensions: list[str], asked: dict[str, Any]) -> str:
-    words = ["bursar cost", f"--by {','.join(dimensions)}"]
     names = ("period", "project", "user", "experiment", "model", "timezone", "compare", "depth", "top")
-    words += [f"--{name} {asked[name]}" for name in names if asked[name]]
-    words += [f"--{name} {format_instant(asked[name])}" for name in ("since", "until") if asked[name]]
-    return " ".join((*words, "--percent", *(("--idle",) if asked["include_idle"] else ())))
+    instants = {name: format_instant(asked[name]) for name in ("since", "until") if asked[name]}
+    flags = {name: asked[name] for name in names} | instants
+    return command_line("cost", by=",".join(dimensions), **flags, percent=True, idle=asked["include_idle"])

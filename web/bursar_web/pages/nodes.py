@@ -12,7 +12,7 @@ from bursar.cli.output import Column, Row
 from bursar.cli.terminal import size_text
 from bursar.codec import view
 from bursar_web.asking import client_of, events_shown
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, node_link, table
 
 VERBS: Final = {
@@ -45,7 +45,7 @@ async def nodes(request: Request) -> Response:
     return page(
         request,
         "nodes.html",
-        command="bursar nodes" + (f" --pool {pool}" if pool else ""),
+        command=command_line("nodes", pool=pool),
         table=table(
             "Nodes: free of all",
             rows,
@@ -67,7 +67,7 @@ async def node(request: Request) -> Response:
     return page(
         request,
         "node.html",
-        command=f"bursar node show {row['name']}",
+        command=command_line("node", "show", row["name"]),
         node=row,
         devices=table("GPUs", _devices(row), DEVICE_COLUMNS, empty="it has no GPU"),
         verbs=[
@@ -111,7 +111,7 @@ async def ask(request: Request) -> Response:
     return page(
         request,
         "confirm.html",
-        command=f"bursar node {verb} {row['name']}",
+        command=command_line("node", verb, row["name"]),
         title=f"{name} node {row['name']}?",
         effect=effect,
         node=row,

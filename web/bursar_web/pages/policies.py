@@ -12,7 +12,7 @@ from bursar.cli.cluster import PRICE_COLUMNS
 from bursar.cli.policy import POLICY_COLUMNS
 from bursar.codec import view
 from bursar_web.asking import client_of
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, table
 
 PRICE_FILTERS: Final = ("provider", "region", "instance_type")
@@ -28,7 +28,7 @@ async def policies(request: Request) -> Response:
     return page(
         request,
         "policies.html",
-        command="bursar policy ls",
+        command=command_line("policy", "ls", kind=query.get("kind", "")),
         table=table(
             "Documents in force",
             rows,
@@ -49,7 +49,7 @@ async def policy(request: Request) -> Response:
     row = view.policy(await client_of(request).policy(name, kind=kind))
     if (file := as_file(request, f"policy-{name}", [row], POLICY_COLUMNS, row)) is not None:
         return file
-    return page(request, "policy.html", command=f"bursar policy show {name} --kind {kind}", policy=row)
+    return page(request, "policy.html", command=command_line("policy", "show", name, kind=kind), policy=row)
 
 
 async def prices(request: Request) -> Response:
@@ -60,11 +60,10 @@ async def prices(request: Request) -> Response:
     rows = [view.price(each) for each in found]
     if (file := as_file(request, "prices", rows, PRICE_COLUMNS)) is not None:
         return file
-    words = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value]
     return page(
         request,
         "prices.html",
-        command=" ".join(("bursar prices ls", *words)),
+        command=command_line("prices", "ls", **asked),
         asked=asked,
         total=len(rows),
         table=table(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from bursar.cli.output import Column, Row
 from bursar_web.asking import client_of
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import node_link, table
 
 TYPES: Final = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
@@ -60,11 +60,10 @@ async def waste(request: Request) -> Response:
         timezone = asked["timezone"]
         told = await _report(request, "idle", "json", period=period, timezone=timezone)
         idle = json.loads(told)["rows"]
-    words = [f"--{name} {value}" for name, value in asked.items() if value]
     return page(
         request,
         "waste.html",
-        command=" ".join(("bursar report waste", f"--period {period}", *words)),
+        command=command_line("report", "waste", period=period, **asked),
         document=found,
         asked={"period": period, **asked},
         table=table("Where it went", found["rows"], WASTE_COLUMNS),
@@ -89,7 +88,7 @@ async def statement(request: Request) -> Response:
     return page(
         request,
         "statement.html",
-        command=f"bursar report statement --period {period}" + (f" --project {project}" if project else ""),
+        command=command_line("report", "statement", period=period, project=project),
         document=found,
         parts=[(name, found[name]) for name in PARTS if _told(found.get(name))],
         table=table("By project", found["projects"], PROJECT_COLUMNS, empty="no project had cost in it"),

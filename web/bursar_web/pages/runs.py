@@ -11,7 +11,7 @@ from bursar.codec import view
 from bursar.model import JobState
 from bursar_web.asking import client_of
 from bursar_web.pages.jobs import PAGE_ROWS
-from bursar_web.show import page
+from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, job_link, table
 
 _ALL = [state.value for state in JobState]
@@ -38,7 +38,7 @@ async def _runs(request: Request, kind: str, name: str, by: str) -> Response:
     return page(
         request,
         "runs.html",
-        command=f"bursar cost --{kind} {name} --by {by}" + (f" --period {period}" if period else ""),
+        command=command_line("cost", **scope, by=by, period=period),
         kind=kind,
         name=name,
         document=document,
