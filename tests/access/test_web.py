@@ -313,6 +313,18 @@ def test_a_list_is_what_the_command_lists_in_json_in_csv_and_on_pages() -> None:
     play(story)
 
 
+def test_every_period_that_is_offered_is_one() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        await browser.log_in(site.token("root", "admin"))
+        shown = (await browser.get("/cost")).text
+        offered = re.findall('<option value="([^"]+)"', shown.partition('id="groups"')[0])
+        assert len(offered) == 8
+        for period in offered:
+            assert (await browser.get(f"/cost?period={period}")).status == 200, period
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

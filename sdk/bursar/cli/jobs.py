@@ -138,7 +138,7 @@ def ls(
     """
     found = client.list(
         limit=limit or 0,
-        states=_states(states),
+        states=read_states(states),
         labels=read_labels(labels),
         since=read_since(since),
         tasks_of=tasks,
@@ -147,7 +147,7 @@ def ls(
     emit(map(view.job, found), JOB_COLUMNS, output, empty="no jobs")
 
 
-def _states(text: str | None) -> list[str]:
+def read_states(text: str | None) -> list[str]:
     """`--state` words as the wire has them; all of them for `all`, none for the default."""
     if text is None:
         return []
@@ -368,7 +368,7 @@ def cancel(
 def _found(client: WireClient, states: str | None, filters: dict[str, Any]) -> list[str]:
     """Ids of the jobs that filters choose, ended ones left out."""
     live = [str(state) for state in JobState if not state.terminal]
-    wanted = _states(states) or live
+    wanted = read_states(states) or live
     ended = [state for state in wanted if state not in live]
     if ended and states is not None and "all" not in states.lower():
         raise InvalidRequest(f"--state: a job that is {ended[0].lower()} has ended already")

@@ -97,7 +97,7 @@ def cost(
     if told and document["rows"]:
         sys.stdout.write(within_terminal(_head_text(document), sys.stdout) + "\n")
     emit(
-        _dated(document) if output.format == "csv" else document["rows"],
+        dated_rows(document) if output.format == "csv" else document["rows"],
         cost_columns(
             dimensions,
             percent=percent,
@@ -155,7 +155,8 @@ def _percent_text(name: str, row: Row) -> str:
     return "-" if row[name] is None else f"{row[name]:+.1f}%" if "change" in name else f"{row[name]:.1f}%"
 
 
-def _dated(document: Row) -> list[Row]:
+def dated_rows(document: Row) -> list[Row]:
+    """The rows of a cost, each with the time that it is of: for files."""
     of_time = {name: document[name] for name in ("period", "since", "until", "timezone")}
     return [{**row, **of_time} for row in document["rows"]]
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from bursar.cli.common import read_labels, read_since
-from bursar.cli.jobs import JOB_COLUMNS
+from bursar.cli.jobs import JOB_COLUMNS, read_states
 from bursar.cli.money import cost_columns
 from bursar.cli.output import Column, Row
 from bursar.cli.terminal import seconds_text
@@ -52,7 +52,7 @@ async def jobs(request: Request) -> Response:
     query = request.query_params
     fields = {name: query.get(name, "") for name in FILTERS}
     filters: dict[str, Any] = dict(fields)
-    states = _states(query.get("state", ""))
+    states = read_states(query.get("state") or None)
     labels = read_labels(query.getlist("label") if query.get("label") else [])
     filters |= {"states": states, "labels": labels, "tasks_of": query.get("tasks", "")}
     found, token = await client_of(request).job_page(
@@ -79,18 +79,6 @@ async def jobs(request: Request) -> Response:
         after=changed(query, page=token) if token else "",
         first=changed(query, page="") if query.get("page") else "",
     )
-
-
-def _states(word: str) -> list[str]:
-    """One state, all of them, or by default what is active and what ended in the last day."""
-    if not word:
-        return []
-    if word == "all":
-        return [state.value for state in JobState]
-    if word.upper() not in JobState.__members__:
-        known = ", ".join(("all", *(state.value.lower() for state in JobState)))
-        raise InvalidRequest(f"state: {word[:60]!r} is no state; there are: {known}")
-    return [word.upper()]
 
 
 async def job(request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from bursar.cli.budget import BUDGET_COLUMNS
 from bursar.cli.common import read_since
-from bursar.cli.money import cost_columns, read_dimensions
+from bursar.cli.money import DIMENSIONS, cost_columns, dated_rows, read_dimensions
 from bursar.cli.output import Column, Row
 from bursar.clock import format_instant
 from bursar.codec import view
@@ -20,8 +20,11 @@ from bursar_web.asking import client_of
 from bursar_web.show import command_line, page
 from bursar_web.tables import Link, as_file, budget_link, changed, job_link, table
 
-PERIODS: Final = ("today", "yesterday", "this-week", "last-week", "this-month", "last-month", "this-year")
-GROUPS: Final = ("project", "user", "experiment", "model", "node", "job", "day", "class")
+PERIODS: Final = (
+    *("today", "yesterday", "this-month", "last-month", "this-quarter", "last-quarter"),
+    *("this-year", "last-year"),
+)
+"""What a period is called most; it may be a day, a month, a quarter or a year as well."""
 POSTING_COLUMNS = (
     Column("at"),
     Column("kind"),
@@ -108,10 +111,7 @@ async def cost(request: Request) -> Response:
     document = view.cost(found, dimensions)
     columns = cost_columns(dimensions, percent=True, compared=bool(compared))
     dated = cost_columns(dimensions, percent=True, compared=bool(compared), dated=True)
-    rows = document["rows"]
-    if request.scope.get("file") == "csv":
-        of_time = {name: document[name] for name in ("period", "since", "until", "timezone")}
-        rows = [{**row, **of_time} for row in rows]
+    rows = dated_rows(document) if request.scope.get("file") == "csv" else document["rows"]
     if (file := as_file(request, "cost", rows, dated, document)) is not None:
         return file
     return page(
@@ -121,7 +121,7 @@ async def cost(request: Request) -> Response:
         document=document,
         asked=asked | {"by": ",".join(dimensions)},
         periods=PERIODS,
-        groups=GROUPS,
+        groups=DIMENSIONS,
         table=table(
             "Cost",
             document["rows"],
