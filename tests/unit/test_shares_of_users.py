@@ -11,7 +11,7 @@ from bursard import doctor, settings
 from bursard.fleet.testing import FACTS, World
 from bursard.state import Limits, State, image
 from bursard.state.decide import jobs
-from bursard.state.shares import RANGE_BYTES, Share, spec_bytes
+from bursard.state.shares import RANGE_BYTES, Share, bytes_of_spec
 
 SCRIPT = {"command": (), "script": "#!/bin/sh\n" + "x" * 1_000}
 
@@ -39,7 +39,7 @@ def test_a_user_may_have_so_many_waiting_and_others_still_may_have_theirs() -> N
 
 
 def test_a_user_s_descriptions_may_take_so_many_bytes_until_their_jobs_have_ended() -> None:
-    one = spec_bytes(world().submit(**SCRIPT).spec)
+    one = bytes_of_spec(world().submit(**SCRIPT).spec)
     assert 1_010 < one < 1_500
     site = world(texts_bytes=2 * one)
     site.backend.connect(FACTS)
@@ -68,14 +68,14 @@ def test_an_update_changes_what_a_description_takes() -> None:
     job = site.submit(**SCRIPT)
     before = site.state.shares.of("ann").spec_bytes
     site.engine.commit(jobs.update(site.state, job, {"comment": "c" * 50}), "ann")
-    assert site.state.shares.of("ann").spec_bytes == spec_bytes(site.state.jobs[job.id].spec) > before + 50
+    assert site.state.shares.of("ann").spec_bytes == bytes_of_spec(site.state.jobs[job.id].spec) > before + 50
 
 
 def test_an_array_has_its_text_once_and_each_of_its_ranges_counts_as_what_it_is_in_memory() -> None:
     plain = JobSpec(command=("true",), array=ArraySpec(((0, 100_000, 1),)))
     many = replace(plain, array=ArraySpec(tuple((at, at + 1, 1) for at in range(0, 200, 2))))
-    assert spec_bytes(plain) < 300
-    assert spec_bytes(many) - spec_bytes(plain) > 99 * RANGE_BYTES
+    assert bytes_of_spec(plain) < 300
+    assert bytes_of_spec(many) - bytes_of_spec(plain) > 99 * RANGE_BYTES
 
 
 def test_a_state_read_again_knows_what_everybody_has_and_doctor_would_see_a_difference() -> None:

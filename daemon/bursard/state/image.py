@@ -26,7 +26,7 @@ from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
-from bursard.state.shares import spec_bytes
+from bursard.state.shares import bytes_of_spec
 from bursard.state.tables import EVERY_BUDGET, ArrayMoney, Doom, Limits, NodeToken, still_to_cost
 from bursard.state.typical import TypicalImage, TypicalRequests
 
@@ -265,7 +265,7 @@ def _job(state: State, job: JobRecord, at: int) -> None:
             if not JobState(name).terminal:
                 state.counts[name] = state.counts.get(name, 0) + many
         pending = counts.get(JobState.PENDING.value, 0)
-        state.shares.add(job.user, pending, spec_bytes(job.spec))
+        state.shares.add(job.user, pending, bytes_of_spec(job.spec))
     if job.array is not None:
         state.tasks[job.id] = {}
         state.array_money[job.id] = ArrayMoney(job.settled_nanos)

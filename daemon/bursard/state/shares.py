@@ -47,7 +47,7 @@ class Shares:
             del self._by_user[user]
 
 
-def spec_bytes(spec: JobSpec) -> int:
+def bytes_of_spec(spec: JobSpec) -> int:
     """What a description takes, of an array once for all its tasks."""
     ranges = len(spec.array.ranges) if spec.array is not None else 0
     return len(_ENCODER.encode(spec)) + ranges * RANGE_BYTES

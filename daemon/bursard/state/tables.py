@@ -32,7 +32,7 @@ from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
-from bursard.state.shares import Shares, spec_bytes
+from bursard.state.shares import Shares, bytes_of_spec
 from bursard.state.typical import TypicalRequests
 
 HOLD_MARGIN_US = 5_000_000
@@ -382,7 +382,7 @@ class Tables:
         if job.parent_id:
             self.tasks.get(job.parent_id, {}).pop(job.array_index, None)
         else:
-            self.shares.add(job.user, spec_bytes=-spec_bytes(job.spec))
+            self.shares.add(job.user, spec_bytes=-bytes_of_spec(job.spec))
             self.numbers.pop(job.number, None)
             self.unname(job)
             if job.key:

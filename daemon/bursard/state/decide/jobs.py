@@ -31,7 +31,7 @@ from bursard.state.decide.changed import CALLED, changed
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
-from bursard.state.shares import refuse_more, spec_bytes
+from bursard.state.shares import bytes_of_spec, refuse_more
 
 EVENTS_MAX = 1_000
 """Events of one answer, about: what one commit may hold without the loop standing still."""
@@ -88,7 +88,7 @@ def admit(
             f"{pending} jobs and tasks are pending, {more} more would pass the limit of"
             f" {state.limits.pending_max}; wait for some to start or cancel some"
         )
-    _refuse_more(state, user, more, spec_bytes(spec))
+    _refuse_more(state, user, more, bytes_of_spec(spec))
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
@@ -284,7 +284,7 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         refuse_unaffordable(state, live.user, spec, settled)
     if spec == live.spec:
         return []
-    _refuse_more(state, live.user, 0, spec_bytes(spec) - spec_bytes(live.spec))
+    _refuse_more(state, live.user, 0, bytes_of_spec(spec) - bytes_of_spec(live.spec))
     return [JobUpdated(live.id, spec, changed(live.spec, spec)), *_other_limit(state, live, spec, now)]
 
 

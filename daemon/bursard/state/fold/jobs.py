@@ -20,7 +20,7 @@ from bursard.state.counted import counted_nanos
 from bursard.state.ends import job_ended_at
 from bursard.state.fold import machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
-from bursard.state.shares import spec_bytes
+from bursard.state.shares import bytes_of_spec
 from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
 
 MET_MAX = 1_000
@@ -45,7 +45,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
     tasks = size_of(job)
     state.next_order += tasks
     state.counts[JobState.PENDING] = state.counts.get(JobState.PENDING, 0) + tasks
-    state.shares.add(job.user, tasks, spec_bytes(job.spec))
+    state.shares.add(job.user, tasks, bytes_of_spec(job.spec))
     if array is None:
         state.enqueue(job, at)
         return
@@ -193,7 +193,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         state.unname(job)
         if event.spec.name:
             state.names.setdefault(event.spec.name, {})[job.id] = None
-    state.shares.add(job.user, spec_bytes=spec_bytes(event.spec) - spec_bytes(job.spec))
+    state.shares.add(job.user, spec_bytes=bytes_of_spec(event.spec) - bytes_of_spec(job.spec))
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
             one.spec = event.spec
