@@ -66,7 +66,7 @@ BELOW = {
     "ledger": "correct",
     "period": "close ls show",
     "prices": "ls apply history explain",
-    "report": "statement focus waste idle utilization budgets",
+    "report": "statement focus waste idle models utilization budgets",
     "policy": "apply check ls show rm diff",
     "config": "new-token",
     "backup": "drill",

@@ -46,6 +46,7 @@ WORDS = {
     "report focus": ["--period", "2026-11"],
     "report waste": ["--period", "2026-11"],
     "report idle": ["--period", "2026-11"],
+    "report models": ["--period", "2026-11"],
     "report utilization": ["--period", "2026-11"],
     "report budgets": ["--period", "2026-11"],
     "report statement": ["--period", "2026-11"],

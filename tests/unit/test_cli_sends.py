@@ -105,6 +105,7 @@ COMMANDS = (
     "report budgets --period 2026-10 --timezone Asia/Kolkata --project a",
     "report focus --period 2026-10 --focus-version 1.2 --project a",
     "report idle --period 2026-10 --timezone Asia/Kolkata",
+    "report models --period 2026-10 --timezone Asia/Kolkata --project a --output csv",
     "report statement --period 2026-10 --project a",
     "report utilization --period 2026-10-21 --timezone Asia/Kolkata",
     "report waste --period 2026-10 --timezone Asia/Kolkata --project a",

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
-_LATER_REPORTS = ("commitments", "models")
+_LATER_REPORTS = ("commitments",)
 _ENDINGS = {"text": "txt"}
 
 Maker = Callable[[Unposted], Iterator[bytes]]

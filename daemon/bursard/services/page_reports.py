@@ -15,6 +15,7 @@ from bursar.errors import InvalidRequest
 from bursard.engine import Engine
 from bursard.reports.budget_page import budget_page
 from bursard.reports.machines import idle, utilization
+from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
 from bursard.reports.period import Period
 from bursard.reports.waste import category_of, waste
@@ -65,6 +66,12 @@ def _budgets(engine: Engine, period: Period, project: str) -> MakePage:
     return lambda unposted: found
 
 
+def _models(engine: Engine, period: Period, project: str) -> MakePage:
+    views, currency = engine.views, engine.state.currency
+    live = {job.id: work_of(job) for job in engine.state.jobs.values() if job.attempts}
+    return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
+
+
 def _of_no_project(kind: str, project: str) -> None:
     if project:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
@@ -73,6 +80,7 @@ def _of_no_project(kind: str, project: str) -> None:
 REPORTS: Final[Mapping[str, Callable[[Engine, Period, str], MakePage]]] = {
     "budgets": _budgets,
     "idle": _idle,
+    "models": _models,
     "utilization": _utilization,
     "waste": _waste,
 }

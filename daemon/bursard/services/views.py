@@ -17,7 +17,7 @@ from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
-from bursar.model import DeviceShare, JobSpec, JobState, Progress, Reason
+from bursar.model import DeviceShare, JobSpec, JobState, Reason
 from bursar.model.reason import MEANINGS_LIVE
 from bursar.v1 import nodes_pb2
 from bursar.v1 import types_pb2 as pb
@@ -36,6 +36,7 @@ from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
 from bursard.state.ends import attempt_ended_at, began_at, job_ended_at
 from bursard.state.fold.jobs import tasks_of
+from bursard.state.told import told_progress
 from bursard.store import JobRow
 
 log = logging.getLogger(__name__)
@@ -374,16 +375,9 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int, see
                 wire.gpu_energy_source = _source_of_both(
                     wire.gpu_energy_source, member.report.gpu_energy_source
                 )
-        told = _told(one)
-        if told is not None:
-            wire.progress.CopyFrom(progress_to_wire(told))
-
-
-def _told(attempt: AttemptRecord) -> Progress | None:
-    """What the first of its members that told anything told last."""
-    reports = (member.report for member in attempt.members)
-    told = (report.progress for report in reports if report is not None)
-    return next((progress for progress in told if progress is not None), None)
+    told = told_progress(job)
+    if told is not None:
+        wire.progress.CopyFrom(progress_to_wire(told))
 
 
 def _source_of_both(one: str, other: str) -> str:

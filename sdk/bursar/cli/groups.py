@@ -12,7 +12,7 @@ LATER: Final = {
     "bursar": ("attach", "forecast", "whatif", "advise", "service", "key", "web"),
     "bursar cloud": ("show", "release"),
     "bursar prices": ("import",),
-    "bursar report": ("commitments", "models"),
+    "bursar report": ("commitments",),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""
 

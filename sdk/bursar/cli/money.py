@@ -433,6 +433,20 @@ def report_utilization(client: WireClient, period: str, out: str | None, form: s
     _write_report(client, "utilization", period, _text_form(out, form), out, "", "", timezone)
 
 
+@report.command("models")
+@_page_options
+@click.option("--project", default="", help="Models of this project and those below it.")
+@connected
+def report_models(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str
+) -> None:
+    """Write what each version of each model cost, and what a run, a step and a million tokens came to.
+
+    Example: bursar report models --period last-month --out models.csv
+    """
+    _write_report(client, "models", period, _text_form(out, form), out, "", project, timezone)
+
+
 @report.command("budgets")
 @_page_options
 @click.option("--project", default="", help="Budgets of this project and those below it.")

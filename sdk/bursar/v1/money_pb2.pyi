@@ -1345,7 +1345,7 @@ class ReportRequest(google.protobuf.message.Message):
     PROJECT_FIELD_NUMBER: builtins.int
     TIMEZONE_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | budgets | idle | utilization | waste"""
+    """focus | statement | budgets | idle | models | utilization | waste"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str

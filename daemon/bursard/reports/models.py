@@ -1,0 +1,133 @@
+"""What models cost: by version, beside how often each was run and what a step, a sample and a token cost.
+
+Why     a model's price is asked for per run and per token, and the ledger knows neither. Amounts are those of
+        the period, as `cost` has them. A unit's cost is of whole jobs, since a job tells how far it came in
+        all and not how far in a month; of those alone that told it, or the others' money would be in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from bursar.model import Progress
+from bursar.resources import MILLI
+from bursard.reports.cost import ppm
+from bursard.reports.pages import Cell, Column, Page
+from bursard.reports.period import Period
+from bursard.state.documents import decode
+from bursard.state.records import JobRecord
+from bursard.state.told import told_progress
+from bursard.store import ChargeFilter, Dim, Unposted, Views
+
+_MILLION: Final = 1_000_000
+_COLUMNS: Final = (
+    Column("model"), Column("version"), Column("runs", "count"), Column("gpu", "hours"),
+    Column("cost", "money"), Column("share", "percent"), Column("cost_per_run", "money"),
+    Column("runs_that_told", "count"), Column("steps", "count"), Column("cost_per_step", "money"),
+    Column("samples", "count"), Column("cost_per_million_samples", "money"), Column("tokens", "count"),
+    Column("cost_per_million_tokens", "money"),
+)  # fmt: skip
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What a job cost in all, and how far it came by what its attempts told at their ends: None, nothing."""
+
+    nanos: int
+    progress: Progress | None
+
+
+class _Model(msgspec.Struct):
+    """One row in the making. `runs`: jobs; an array is one. `told`: jobs and tasks that told their work."""
+
+    nanos: int = 0
+    gpu_milli_us: int = 0
+    unpriced_us: int = 0
+    runs: set[str] = msgspec.field(default_factory=set)
+    told: dict[str, Work] = msgspec.field(default_factory=dict)
+
+    def add(self, other: _Model) -> None:
+        """Take another's in."""
+        self.nanos += other.nanos
+        self.gpu_milli_us += other.gpu_milli_us
+        self.unpriced_us += other.unpriced_us
+        self.runs |= other.runs
+        self.told |= other.told
+
+
+def work_of(job: JobRecord) -> Work:
+    """Of a job or a task."""
+    return Work(job.settled_nanos, told_progress(job))
+
+
+def models(
+    views: Views, period: Period, currency: str, unposted: Unposted, project: str, live: Mapping[str, Work]
+) -> Page:
+    """Cost and work of each version of each model. `live`: of every job in memory, how far it came."""
+    query = ChargeFilter(since=period.since, until=period.until, project=project)
+    found: dict[tuple[str, str], _Model] = {}
+    for part in views.charge_sums([Dim.MODEL, Dim.MODEL_VERSION, Dim.JOB], query, unposted):
+        model, version, job_id = map(str, part.keys)
+        if not job_id:  # what no job held is of no model
+            continue
+        row = found.setdefault((model, version), _Model())
+        row.nanos += part.nanos
+        row.gpu_milli_us += part.gpu_milli_us
+        row.unpriced_us += part.unpriced_us
+        row.runs.add(job_id.partition(".")[0])
+        work = live.get(job_id) or _ended(views, job_id)
+        if work is not None and work.progress is not None:
+            row.told[job_id] = work
+    whole = _Model()
+    for row in found.values():
+        whole.add(row)
+    return Page(
+        kind="models",
+        period=period,
+        currency=currency,
+        project=project,
+        columns=_COLUMNS,
+        rows=tuple(_row(names, row, whole.nanos) for names, row in sorted(found.items())),
+        total=_row(("total", ""), whole, whole.nanos),
+        notes=(
+            "A run is a job; an array is one. Without a name: jobs that named no model.",
+            "Steps, samples and tokens are of whole jobs, told when their attempts ended; what a unit cost is"
+            " what these jobs cost in all, before corrections.",
+        ),
+    )
+
+
+def _ended(views: Views, job_id: str) -> Work | None:
+    row = views.find_job(job_id)
+    return None if row is None else work_of(decode(row.document))
+
+
+def _row(names: tuple[str, str], row: _Model, total: int) -> tuple[Cell, ...]:
+    nanos = None if row.unpriced_us and not row.nanos else row.nanos
+    return (
+        *names,
+        len(row.runs),
+        row.gpu_milli_us // MILLI,
+        nanos,
+        None if nanos is None else ppm(nanos, total),
+        None if nanos is None else _over(nanos, len(row.runs)),
+        len(row.told),
+        *_unit(row, "step", 1),
+        *_unit(row, "samples", _MILLION),
+        *_unit(row, "tokens", _MILLION),
+    )
+
+
+def _unit(row: _Model, name: str, size: int) -> tuple[int | None, int | None]:
+    """How many were told, and what so many cost; None for what nobody told."""
+    counts = [(getattr(work.progress, name), work.nanos) for work in row.told.values()]
+    count = sum(told for told, _ in counts)
+    nanos = sum(paid for told, paid in counts if told)
+    return count or None, _over(nanos * size, count)
+
+
+def _over(nanos: int, count: int) -> int | None:
+    """To the nearest nano, halves up; None of nothing."""
+    return (2 * nanos + count) // (2 * count) if count else None

@@ -1,0 +1,122 @@
+"""`report models`: each version costs what the books say, and a unit what the jobs cost that told it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from money_daemon import COST_MODEL, Daemon, in_a_daemon
+from msgspec.structs import replace
+
+from bursar.clock import HOUR_US
+from bursar.model import EndCause, Progress
+from bursar.v1 import money_pb2 as pb
+from bursard.events import ExitReport
+from bursard.state.decide import attempts
+from bursard.state.documents import decode
+
+UNKNOWN = "elsewhere"
+
+
+def run(daemon: Daemon, hours: int = 1, told: Progress | None = None, **spec: Any) -> str:
+    job_id = daemon.submit(**spec)
+    daemon.clock.advance(hours * HOUR_US + 7_919)
+    daemon.meter()
+    state = daemon.engine.state
+    attempt = state.jobs[job_id].attempt
+    assert attempt is not None
+    node = state.nodes[attempt.members[0].alloc.node_id]
+    held = node.axis(daemon.clock.boot_us()) - attempt.members[0].started_at
+    report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held, progress=told)
+    daemon.engine.commit(attempts.exited(state, node, attempt.id, 0, report, 0), "node")
+    return job_id
+
+
+async def rows(
+    daemon: Daemon, **request: str
+) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, Any]]:
+    data, _ = await daemon.report(kind="models", format="json", **request)
+    page = json.loads(data)
+    return {(row["model"], row["version"]): row for row in page["rows"]}, page["total"]
+
+
+def nanos(amount: dict[str, str]) -> int:
+    return int(Decimal(amount["amount"]) * 10**9)
+
+
+def test_each_version_of_a_model_costs_what_the_books_say_and_all_add_up_to_what_jobs_paid() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        run(daemon, model="llama", model_version="v1")
+        run(daemon, hours=2, model="llama", model_version="v2")
+        run(daemon, model="llama", model_version="v2")
+        run(daemon)
+        found, total = await rows(daemon)
+        assert list(found) == [("", ""), ("llama", "v1"), ("llama", "v2")]
+        assert [row["runs"] for row in found.values()] == [1, 1, 2]
+        cost = await daemon.money.Cost(pb.CostRequest(period="2026-11", by=["model", "model_version"]), None)
+        books = {tuple(row.keys): row.nanos for row in cost.rows if row.jobs}
+        assert {names: nanos(row["cost"]) for names, row in found.items()} == books
+        assert nanos(total["cost"]) == sum(books.values()) > 0
+        assert total["runs"] == 4
+        assert nanos(found["llama", "v2"]["cost_per_run"]) == (books["llama", "v2"] + 1) // 2
+        assert abs(sum(row["share_percent"] for row in found.values()) - 100) < 0.001
+        assert found["llama", "v1"]["gpu_hours"] == 1 + 7_919 / HOUR_US
+
+    in_a_daemon(story)
+
+
+def test_a_unit_costs_what_the_jobs_that_told_it_cost_and_nothing_of_those_that_did_not() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        telling = run(daemon, model="m", told=Progress(step=400, tokens=3_000_000))
+        half = run(daemon, hours=2, model="m", told=Progress(step=100))
+        run(daemon, hours=5, model="m")
+        found, total = await rows(daemon)
+        row = found["m", ""]
+        documents = {one: daemon.store.find_job(one) for one in (telling, half)}
+        paid = {one: decode(row.document).settled_nanos for one, row in documents.items() if row is not None}
+        assert (row["runs"], row["runs_that_told"], row["steps"], row["tokens"]) == (3, 2, 500, 3_000_000)
+        assert nanos(row["cost_per_step"]) == round(Decimal(sum(paid.values())) / 500)
+        assert nanos(row["cost_per_million_tokens"]) == round(Decimal(paid[telling]) / 3)
+        assert row["samples"] is None
+        assert row["cost_per_million_samples"] is None
+        assert total["cost_per_step"] == row["cost_per_step"]
+
+    in_a_daemon(story)
+
+
+def test_work_that_a_later_attempt_did_not_keep_is_not_counted() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        job_id = run(daemon, model="m", told=Progress(step=80))
+        record = daemon.engine.state.jobs[job_id].attempts[0].members[0]
+        assert record.report is not None
+        assert record.report.progress == Progress(step=80)
+        state = daemon.engine.state
+        lost = type(record.report)(cause=EndCause.NODE_LOST, progress=Progress(step=100))
+        first = replace(state.jobs[job_id].attempts[0], members=[replace(record, report=lost)], id="att_lost")
+        state.jobs[job_id].attempts.insert(0, first)
+        found, _ = await rows(daemon)
+        assert found["m", ""]["steps"] == 80
+
+    in_a_daemon(story)
+
+
+def test_time_at_no_known_price_is_not_known_and_a_project_narrows_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("u", pool=UNKNOWN)
+        run(daemon, model="m", project="a/b")
+        found, total = await rows(daemon)
+        row = found["m", ""]
+        assert [row[name] for name in ("cost", "share_percent", "cost_per_run")] == [None] * 3
+        assert total["cost"] is None
+        assert list((await rows(daemon, project="a"))[0]) == [("m", "")]
+        assert (await rows(daemon, project="b"))[0] == {}
+
+    in_a_daemon(story)
