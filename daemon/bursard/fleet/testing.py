@@ -23,9 +23,10 @@ from bursard.fleet.fleet import Fleet
 from bursard.fleet.memory import MemoryBackend
 from bursard.fleet.words import Exited
 from bursard.place import one_pass
+from bursard.replay import restore
 from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import jobs, nodes, policies
-from bursard.store import LogHead
+from bursard.store import EventRow, LogHead
 
 COST_MODEL = """\
 kind: CostModel
@@ -39,13 +40,13 @@ class InstantWriter:
     """What is enqueued is durable once `flush` is called; `Engine.commit` does not wait for it.
 
     Attributes:
-        events: all that became durable, oldest first. charges: likewise, as rows.
+        rows: all events that became durable, oldest first. charges: likewise, as rows.
     """
 
     def __init__(self) -> None:
         self.after_commit: list[Any] = []
         self.durable_seq = 0
-        self.events: list[Event] = []
+        self.rows: list[EventRow] = []
         self.charges: list[Any] = []
         self._waiting: list[Any] = []
 
@@ -58,6 +59,7 @@ class InstantWriter:
         while self._waiting:
             batch = self._waiting.pop(0)
             self.charges += batch.charges
+            self.rows += batch.events
             self.durable_seq = batch.events[-1].seq
             for heard in self.after_commit:
                 heard(self.durable_seq)
@@ -70,9 +72,15 @@ class InstantWriter:
 class World:
     """State, engine, fleet and a clock. Nodes cost what `COST_MODEL` says."""
 
-    def __init__(self, state: State | None = None, clock: VirtualClock | None = None, ahead: int = 0) -> None:
+    def __init__(
+        self,
+        state: State | None = None,
+        clock: VirtualClock | None = None,
+        ahead: int = 0,
+        ids: SequentialIds | None = None,
+    ) -> None:
         self.clock = clock or VirtualClock()
-        self.ids = SequentialIds()
+        self.ids = ids or SequentialIds()
         self.writer = InstantWriter()
         fresh = state is None
         self.state = state if state is not None else State(Limits())
@@ -105,6 +113,20 @@ class World:
         self.open(boot_id)
         for node in self.state.nodes.values():
             self.engine.commit(nodes.silent(self.state, node), "bursard")
+
+    def killed(self) -> World:
+        """The daemon after one that was killed: it knows what was durable; agents run on, out of contact."""
+        rows = self.writer.rows
+        log: Any = SimpleNamespace(
+            load=lambda: SimpleNamespace(images=(), events=lambda seq: iter(rows)),
+        )
+        after = World(restore(log, Limits()), self.clock, ids=self.ids)
+        after.writer.rows, after.writer.charges, after.events = rows, self.writer.charges, self.events
+        after.backend = self.backend
+        after.backend.serve(after.fleet)
+        for node in after.state.nodes.values():
+            after.engine.commit(nodes.silent(after.state, node), "bursard")
+        return after
 
     def apply(self, text: str, spent: Mapping[str, int] = MappingProxyType({})) -> None:
         """Policy documents. `spent`: by budget, what its scope has cost before."""

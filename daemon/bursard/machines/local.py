@@ -12,6 +12,7 @@ command line.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,8 @@ from bursard.machines.provider import (
     Wanted,
 )
 
+log = logging.getLogger(__name__)
+
 HISTORY_MAX = 1_000
 """Machines that are gone and still listed: the newest."""
 
@@ -65,7 +68,12 @@ class Runs(Protocol):
 
 
 class _Machine(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One machine as the file has it. `join`: until its process is started, and not longer."""
+    """One machine as the file has it.
+
+    Attributes:
+        join: until its process is started, and not longer.
+        ended: nothing of it runs any more.
+    """
 
     provider_id: str
     machine_id: str
@@ -78,6 +86,7 @@ class _Machine(msgspec.Struct, omit_defaults=True, kw_only=True):
     handle: Handle | None = None
     billed_from: int = 0
     ending_at: int = 0
+    ended: bool = False
     gone_at: int = 0
     interrupted: bool = False
     message: str = ""
@@ -210,6 +219,7 @@ class LocalProvider:
             machine.ending_at, machine.join = self._now(), None
             self._write()
         self._end(machine)
+        self._write()
         self._look()
         return machine.gone_at != 0
 
@@ -266,7 +276,10 @@ class LocalProvider:
         now, changed = self._now(), False
         for machine in self._book.machines.values():
             if not machine.gone_at:
-                changed = self._follow(machine, now) or changed
+                try:
+                    changed = self._follow(machine, now) or changed
+                except CloudError as error:
+                    log.warning("a machine does not end", extra={"why": error.message})
         gone = [one for one in self._book.machines.values() if one.gone_at]
         for one in sorted(gone, key=lambda one: one.gone_at)[:-HISTORY_MAX]:
             del self._book.machines[one.provider_id]
@@ -275,10 +288,7 @@ class LocalProvider:
 
     def _follow(self, machine: _Machine, now: int) -> bool:
         if machine.ending_at:
-            if now < machine.ending_at + self.cloud.ending_us:
-                return False
-            machine.gone_at = machine.ending_at + self.cloud.ending_us
-            return True
+            return self._leave(machine, now)
         if machine.message:
             return False
         if not machine.billed_from:
@@ -293,10 +303,22 @@ class LocalProvider:
             machine.interrupted, machine.message = True, "it was taken back"
             return True
         if machine.handle is not None and not self._runs.alive(machine.handle):
+            self._end(machine)
             machine.gone_at = machine.ending_at = now
             machine.message = "its process is gone"
             return True
         return False
+
+    def _leave(self, machine: _Machine, now: int) -> bool:
+        """What a daemon that died at once has not ended is there until somebody does."""
+        gone_at = machine.ending_at + self.cloud.ending_us
+        if now < gone_at:
+            return False
+        if not machine.ended:
+            self._end(machine)
+            gone_at = now
+        machine.gone_at = gone_at
+        return True
 
     def _boot(self, machine: _Machine, now: int) -> bool:
         if now < machine.created_at + self.cloud.boot_us or machine.join is None:
@@ -312,11 +334,14 @@ class LocalProvider:
         return True
 
     def _end(self, machine: _Machine) -> None:
+        if machine.ended:
+            return
         try:
             self._runs.end(machine.provider_id, machine.handle)
         except OSError as error:
             said = f"the process of {machine.provider_id} cannot be ended: {error.strerror}"
             raise error_of("local", "Unavailable", said) from None
+        machine.ended = True
 
     def _count(self, region: str, market: str) -> int:
         return sum(

@@ -59,10 +59,14 @@ class AgentProcesses:
         return Handle(*found)
 
     def end(self, provider_id: str, handle: Handle | None) -> None:
-        """The agent, then its jobs; its directory last. Raises `OSError` when something does not end."""
+        """The agent, also one whose start was never noted, then its jobs; its directory last.
+
+        Raises `OSError` when something does not end.
+        """
         directory = self._folder / provider_id
-        if handle is not None:
-            processes.end_all([Process(handle.pid, handle.start)], END_S)
+        noted = Process(handle.pid, handle.start) if handle is not None else None
+        running = noted or processes.running_with(directory)
+        processes.end_all([running], END_S)
         if not directory.exists():
             return
         command = [
