@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
+from browser import HOST, OWN, Browser, server_of
 from whole_site import Site
 
 from bursar.cli.jobs import JOB_COLUMNS
@@ -26,80 +26,12 @@ from bursar.codec import view
 from bursar.errors import BursarError
 from bursar.model import JobState
 from bursar_web import __main__ as command
-from bursar_web.app import FIELDS_MAX, Options, hosts_of, make_app
+from bursar_web.app import FIELDS_MAX, hosts_of
 from bursar_web.guard import BODY_BYTES_MAX, SECURITY
 from bursar_web.sessions import IDLE_US, LIFE_US, SESSIONS_MAX, LoginLink, Sessions
 
-HOST = "bursar.test:7480"
 HERE = Path(command.__file__).parent
-OWN = {"sec-fetch-site": "same-origin"}
 VOID = {"meta", "link", "input", "br"}
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    text: str
-
-
-def server_of(site: Site) -> str:
-    """Its address as clients write it."""
-    return site.address.replace("unix:", "unix://")
-
-
-class Browser:
-    """Asks the application as a browser would, and keeps its cookie."""
-
-    def __init__(self, site: Site, *, link: str = "", secure: bool = False) -> None:
-        self.clock = VirtualClock(0)
-        self._secrets = iter(range(10_000))
-        options = Options(server_of(site), (HOST,), secure=secure, link=link)
-        self.app = make_app(options, self.clock, lambda: f"secret-{next(self._secrets)}")
-        self.cookie = ""
-
-    async def ask(
-        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
-        where, _, query = path.partition("?")
-        told = {"host": HOST, **({"cookie": self.cookie} if self.cookie else {}), **(headers or {})}
-        if body is not None:
-            told = {"content-length": str(len(body)), **told}
-        scope = {
-            "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": where,
-            "raw_path": where.encode(), "query_string": query.encode(), "root_path": "",
-            "headers": [(name.encode(), value.encode()) for name, value in told.items()],
-            "server": ("127.0.0.1", 7480), "client": ("127.0.0.1", 1),
-        }  # fmt: skip
-        parts: list[dict[str, object]] = []
-
-        asked = iter(({"type": "http.request", "body": body or b"", "more_body": False},))
-
-        async def receive() -> dict[str, object]:
-            return next(asked, None) or await asyncio.get_running_loop().create_future()
-
-        async def send(message: dict[str, object]) -> None:
-            parts.append(message)
-
-        await self.app(scope, receive, send)
-        found = {name.decode(): value.decode() for name, value in parts[0]["headers"]}  # type: ignore[attr-defined]
-        content = b"".join(part.get("body", b"") for part in parts[1:])  # type: ignore[misc]
-        if "set-cookie" in found:
-            self.cookie = found["set-cookie"].partition(";")[0]
-        return Answer(int(parts[0]["status"]), found, content.decode())  # type: ignore[call-overload]
-
-    async def get(self, path: str) -> Answer:
-        return await self.ask("GET", path)
-
-    async def post(self, path: str, headers: dict[str, str] | None = None, **fields: str) -> Answer:
-        return await self.ask("POST", path, OWN | (headers or {}), urlencode(fields).encode())
-
-    async def log_in(self, token: str) -> Answer:
-        return await self.post("/login", token=token)
-
-    async def form_token(self) -> str:
-        found = re.search(r'name="form_token" value="([^"]+)"', (await self.get("/jobs")).text)
-        assert found is not None
-        return found[1]
 
 
 class Tags(HTMLParser):
