@@ -1,10 +1,12 @@
 """What a day costs on disk: one node with eight one-GPU jobs, metered every minute, by table and index.
 
     bench/growth.py [--jobs 8] [--days 1] [--short]
+    bench/growth.py --updates 1000
 
 In one process: the daemon's own engine and SQLite store (in memory; its pages are counted), a virtual
 clock and the reports an agent would send. `--short`: jobs of ten minutes, one after another, instead of
-one for the whole time.
+one for the whole time. `--updates`: instead, what so many changes of one waiting job take whose script has
+43 kB.
 """
 
 from __future__ import annotations
@@ -144,6 +146,27 @@ async def play(jobs_at_once: int, days: int, short: bool) -> tuple[Counter[str],
     return grown, day.engine
 
 
+async def updates(many: int) -> Counter[str]:
+    """Growth by table and index over changes of the priority of one job with a long script."""
+    store = ScratchStore()
+    engine = Engine(State(), store, Writer(store), VirtualClock(START), RandomIds())
+    engine.commit([ClusterCreated("c1", "USD")], "bursard")
+    spec = JobSpec(project="research", script="echo a line of a script\n" * 1_800)
+    engine.commit(jobs.submit(engine.state, engine.ids, user="ann", spec=spec), "ann")
+    (job,) = engine.state.jobs.values()
+    await engine.durable()
+    before = sizes(store)
+    for number in range(many):
+        engine.commit(jobs.update(engine.state, job, {"priority": number % 100}), "ann")
+        if number % 100 == 99:
+            await engine.durable()
+    await engine.durable()
+    grown = sizes(store)
+    grown.subtract(before)
+    await engine.writer.close()
+    return grown
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -151,7 +174,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--updates", type=int, default=0)
     options = parser.parse_args()
+    if options.updates:
+        total = sum(asyncio.run(updates(options.updates)).values())
+        print(
+            f"{options.updates} changes of one job: {total / 1000:.1f} kB, {total // options.updates} B each"
+        )
+        return 0
     grown, engine = asyncio.run(play(options.jobs, options.days, options.short))
     total = sum(grown.values())
     for name, count in grown.most_common():

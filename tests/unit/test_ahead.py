@@ -15,6 +15,7 @@ from bursard import ahead
 from bursard.access.identity import Identity, Role
 from bursard.doctor import check_state
 from bursard.events import AttemptEnded, AttemptPlaced, JobUpdated, MemberStarted, SecretSet, StopRequested
+from bursard.events.changes import difference
 from bursard.fleet.testing import FACTS, World
 from bursard.fleet.words import Exited, Started
 from bursard.scheduler import plan
@@ -187,7 +188,7 @@ def test_what_asks_for_something_else_since_the_plan_is_not_placed_by_it() -> No
     snapshot = made.state.snapshot()
     wanted = plan(snapshot, made.engine.now())
     spec = msgspec.structs.replace(changed.spec, time_limit_us=SECOND)
-    made.engine.commit([JobUpdated(changed.id, spec)], "ann")
+    made.engine.commit([JobUpdated(changed.id, difference(changed.spec, spec))], "ann")
     placed = made.ahead.turn(snapshot, wanted, made.engine.now(), made._commit)
     assert (placed, changed.state, same.state) == (1, JobState.PENDING, JobState.STARTING)
 

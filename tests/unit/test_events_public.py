@@ -24,12 +24,13 @@ from bursard.events import (
     SecretSet,
     StopRequested,
 )
+from bursard.events.changes import difference
 from bursard.events.public import PUBLIC, public
 
 SPEC_KEPT_BACK = "env command script setup workdir comment output_file error_file open_mode"
 KEPT_BACK: dict[str, str] = {
     "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
-    "job-updated": " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
+    "job-updated": " ".join(f"fields.{name}" for name in SPEC_KEPT_BACK.split()),
     "attempt-placed": "port",
     "member-ended": "report.message",
     "attempt-ended": "message",
@@ -45,6 +46,8 @@ KEPT_BACK: dict[str, str] = {
     "budget-approved": "key",
 }
 """By tag: fields that nobody is shown. A new field belongs here or into `bursard.events.public`."""
+PARTS_OF = {(JobUpdated, "fields"): JobSpec}
+"""Documents whose members are fields of a struct."""
 
 
 def struct_of(kind: Any) -> type | None:
@@ -57,7 +60,10 @@ def struct_of(kind: Any) -> type | None:
 
 def kept_back(kind: type, shape: Any, path: str = "") -> Iterator[str]:
     """Paths of a struct that a shape does not show. A struct must be shown field by field, never whole."""
-    fields = {one.encode_name: struct_of(one.type) for one in msgspec.structs.fields(kind)}
+    fields = {
+        one.encode_name: PARTS_OF.get((kind, one.name)) or struct_of(one.type)
+        for one in msgspec.structs.fields(kind)
+    }
     extra = set(shape) - set(fields)
     assert not extra, f"{kind.__name__} has no {extra}"
     for name, inner in fields.items():
@@ -87,7 +93,8 @@ SPEC = JobSpec(
     "event",
     [
         JobSubmitted("job_1", 1, "ann", SPEC, key=CANARY),
-        JobUpdated("job_1", SPEC),
+        JobUpdated("job_1", difference(JobSpec(), SPEC)),
+        JobUpdated("job_1", {"env": [["K", CANARY]]}, whole=True),
         AttemptEnded("att_1", EndCause.START_FAILED, 1, message=f"{CANARY}: not found"),
         MemberEnded("att_1", 0, ExitReport(cause=EndCause.FAILED, message=CANARY), ()),
         PolicyApplied((PolicyDocument("Budget", "b", 1, 0, CANARY),)),

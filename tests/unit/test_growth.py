@@ -29,6 +29,11 @@ def test_a_day_of_eight_jobs_grows_the_database_by_two_megabytes_at_most() -> No
     assert store.verify() == []
 
 
+def test_a_change_of_a_job_takes_what_it_changes_and_not_what_the_job_says() -> None:
+    grown = asyncio.run(growth.updates(200))
+    assert sum(grown.values()) < 200 * 1_000, "the script has 43 kB"
+
+
 def _played(minutes: int) -> tuple[growth.Day, ScratchStore]:  # type: ignore[name-defined]
     store = ScratchStore()
     day = growth.Day(store, 2)

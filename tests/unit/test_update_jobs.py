@@ -17,6 +17,7 @@ from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.access.identity import Grant, Identity, Role, set_caller
 from bursard.events import JobUpdated
+from bursard.events.changes import with_changes
 
 GIB = 1 << 30
 CHANGES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -62,14 +63,15 @@ def test_of_a_pending_job_this_can_be_changed_and_is_written_down(at_a_desk: Any
 
     async def story(desk: Any) -> None:
         ref = await desk.submit(labels=(("a", "1"),))
-        order, before = desk.job(ref).order, desk.state.version
+        order, before, old = desk.job(ref).order, desk.state.version, desk.job(ref).spec
         await changed(desk, ref, **asked)
         job = desk.job(ref)
         assert {name: getattr(job.spec, name) for name in expected} == expected
         assert job.order == order
         [(event, _)] = desk.log(before)
         assert isinstance(event, JobUpdated)
-        assert event.spec == job.spec
+        assert set(event.fields) == {name for name in expected if getattr(old, name) != expected[name]}
+        assert with_changes(old, event.fields) == job.spec
 
     at_a_desk(story)
 

@@ -14,7 +14,7 @@ import msgspec
 from bursard.events.union import Event
 from bursard.events.upgrade import FIRST, is_needed, upgrade
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the union that `encode` writes."""
 
 _MARK = b',"v":%d}' % SCHEMA

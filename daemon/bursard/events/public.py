@@ -68,7 +68,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.JobSubmitted: _shape("job_id number user dependencies", spec=_SPEC),
     e.JobHeld: _shape("job_id"),
     e.JobReleased: _shape("job_id"),
-    e.JobUpdated: _shape("job_id changed", spec=_SPEC),
+    e.JobUpdated: _shape("job_id changed whole", fields=_SPEC),
     e.JobRequeued: _shape("job_id"),
     e.JobEnded: _shape("job_id state message"),
     e.TasksEnded: _shape("job_id state message"),

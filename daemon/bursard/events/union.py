@@ -7,6 +7,8 @@ Why     a fact that money rests on is stored as decided (charges carry their amo
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from bursar.model import (
@@ -142,14 +144,19 @@ class JobReleased(msgspec.Struct, frozen=True, tag="job-released"):
     job_id: str
 
 
-class JobUpdated(msgspec.Struct, frozen=True, tag="job-updated"):
-    """The spec of a job was changed; `spec` is the whole new one. What of it a live attempt lives by is told
-    by events of its own. `changed`: field, old, new, in words; of private fields neither.
+class JobUpdated(msgspec.Struct, frozen=True, tag="job-updated", omit_defaults=True):
+    """The spec of a job was changed. What of it a live attempt lives by is told by events of its own.
+
+    Attributes:
+        fields: those that changed (`events.changes`). whole: all there are, what is left out being at its
+            default; so it was up to schema 2.
+        changed: field, old, new, in words; of private fields neither.
     """
 
     job_id: str
-    spec: JobSpec
+    fields: dict[str, Any]
     changed: tuple[tuple[str, str, str], ...] = ()
+    whole: bool = False
 
 
 class JobRequeued(msgspec.Struct, frozen=True, tag="job-requeued"):

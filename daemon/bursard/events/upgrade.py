@@ -81,12 +81,22 @@ def _compact_end(document: dict[str, Any]) -> dict[str, Any]:
     return {**{name: document[name] for name in ("type", "attempt_id", "rank", "report")}, "pieces": pieces}
 
 
+def _name_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 wrote the whole description with every change of it."""
+    rest = {name: value for name, value in document.items() if name != "spec"}
+    fields = dict(document["spec"])
+    if "labels" in fields:
+        fields["labels"] = dict(fields["labels"])
+    return {**rest, "fields": fields, "whole": True}
+
+
 STEPS: History = {
     1: {
         "policy-applied": _read_policies,
         "node-metered": _compact_metering,
         "member-ended": _compact_end,
-    }
+    },
+    2: {"job-updated": _name_fields},
 }
 
 

@@ -1,7 +1,7 @@
 """What an update changed of a job, in words, for whoever reads the log. PURE.
 
-Why     the event has the whole new spec, from which nobody sees what was there before; and of fields that are
-        not everybody's to see no word may get into what everybody reads.
+Why     the event has the new values alone, from which nobody sees what was there before; and of fields that
+        are not everybody's to see no word may get into what everybody reads.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from bursard.events import (
     StopRequested,
     TasksEnded,
 )
+from bursard.events.changes import difference
 from bursard.state.admission import check_currency, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
@@ -285,7 +286,8 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
     if spec == live.spec:
         return []
     _refuse_more(state, live.user, 0, bytes_of_spec(spec) - bytes_of_spec(live.spec))
-    return [JobUpdated(live.id, spec, changed(live.spec, spec)), *_other_limit(state, live, spec, now)]
+    told = JobUpdated(live.id, difference(live.spec, spec), changed(live.spec, spec))
+    return [told, *_other_limit(state, live, spec, now)]
 
 
 def _other_limit(state: State, live: JobRecord, spec: JobSpec, now: int) -> list[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bursar.model import JobState
+from bursar.model import JobSpec, JobState
 from bursar.model.ranges import contains, count, with_index, without
 from bursard.events import (
     JobEnded,
@@ -15,6 +15,7 @@ from bursard.events import (
     JobUpdated,
     TasksEnded,
 )
+from bursard.events.changes import with_changes
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.counted import counted_nanos
 from bursard.state.ends import job_ended_at
@@ -189,19 +190,21 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
     the budgets it was placed with.
     """
     job = claim(state, event.job_id, at)
-    if job.spec.name != event.spec.name and not job.parent_id:
+    # One object for all tasks: they refer to their array's.
+    spec = with_changes(JobSpec() if event.whole else job.spec, event.fields)
+    if job.spec.name != spec.name and not job.parent_id:
         state.unname(job)
-        if event.spec.name:
-            state.names.setdefault(event.spec.name, {})[job.id] = None
-    state.shares.add(job.user, spec_bytes=bytes_of_spec(event.spec) - bytes_of_spec(job.spec))
+        if spec.name:
+            state.names.setdefault(spec.name, {})[job.id] = None
+    state.shares.add(job.user, spec_bytes=bytes_of_spec(spec) - bytes_of_spec(job.spec))
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
-            one.spec = event.spec
+            one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             if one.id in state.pending:
                 state.enqueue(one, at)
         elif one is job:
-            one.spec = event.spec
+            one.spec = spec
 
 
 def requeued(state: Tables, event: JobRequeued, at: int, applied: Applied) -> None:
