@@ -57,7 +57,10 @@ line, with what to write.
 
 Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
 functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused
-with its line.
+with its line. Then the shell of this machine that its `#!` line names (`bash`, `sh`) is asked with `-n`,
+which runs nothing: a quote or an `if` that is never closed is refused with the line that it names, as is a
+here-document whose mark stands between blanks and so swallows the rest. What stands below an `exit` or
+`exec` of the script itself is not read.
 
 `srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)): its tasks find the environment of
 whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_SIZE` unless the script has

@@ -2,7 +2,8 @@
 
 Owns    the one validation of a request made by hand. All three forms become the same node tree, so
         a wrong GPU count reads the same in `job.yaml`, in `#SBATCH` and in `--gpus`.
-Input   text and flags, never files or the environment: the caller opens, this room reads.
+Input   text and flags, never files or the environment: the caller opens, this room reads. `grammar` alone
+        asks a shell, which reads a script and does not run it.
 Why     a mistake must be found before money is held, with its place and the right name beside it.
 """
 

@@ -29,7 +29,11 @@ def job_of_file(
     except InvalidRequest:
         _refuse_others(text, source)
         raise
-    return spec, unexpanded(text, source)
+    from bursar.jobfile.grammar import notes_of_file
+
+    parts = {"run": spec.script, "setup": spec.setup}
+    said = notes_of_file(text, source, parts) if spec.script or spec.setup else []
+    return spec, [*unexpanded(text, source), *said]
 
 
 def job_of_script(
@@ -41,11 +45,12 @@ def job_of_script(
     caller: Caller,
 ) -> tuple[JobSpec, list[str]]:
     """A script with directives, and the words that it is given. Raises `InvalidRequest`."""
+    from bursar.jobfile.grammar import notes_of_script
     from bursar.jobfile.script import parse_script  # a job file need not pay for Slurm's tables
     from bursar.jobfile.slurm import is_slurm_script
 
     spec, notices = parse_script(text, source, base_dir, tuple(arguments), flags=flags, caller=caller)
-    sentences = [str(notice) for notice in notices]
+    sentences = [str(notice) for notice in notices] + notes_of_script(text, source)
     if is_slurm_script(spec.script):
         sentences.append(
             f"{source}: your shell's variables are not copied, as with --export=NONE; name them with --env"
