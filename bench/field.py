@@ -20,14 +20,14 @@ from pathlib import Path
 from bursar import jobfile
 from bursar.errors import InvalidRequest
 from bursar.jobfile.convert import recognise
-from bursar.jobfile.site import SiteNode
+from bursar.jobfile.site import Site, SiteNode
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
 
 NODES = tuple(
     SiteNode({"node": f"local-{number}", "pool": "local"}, 4_000, 2**34, 4, "H100", 1) for number in (1, 2)
 )
-CALLER = jobfile.Caller({}, datetime(2026, 1, 1, tzinfo=UTC), "login", NODES)
+CALLER = jobfile.Caller({}, datetime(2026, 1, 1, tzinfo=UTC), "login", Site(NODES))
 CHECKS = (
     (
         r"tasks? (\d+)\.\.(\d+)",
