@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from bursar.clock import HOUR_US, SECOND_US
+import pytest
+from msgspec.structs import astuple
+
+from bursar.clock import HOUR_US, SECOND_US, parse_duration
 from bursard.machines.errors import FAMILY_AFTER, TABLES, UNKNOWN, Blocks, error_of, family_of
 from bursard.machines.provider import Billing, Kind, Place
 
@@ -38,6 +41,28 @@ def test_a_code_is_read_by_its_clouds_table(
     assert (error.kind, error.ttl_us, error.maybe_created) == (kind, ttl_us, maybe)
     assert str(error) == f"{code}: said so"
     assert error.scope is None or error.scope.covers(place)
+
+
+CODES = Path(__file__).parents[1] / "fixtures/cloud_codes.txt"
+"""What the clouds' documents say of their codes. `?`: a machine may have been made all the same."""
+
+
+@pytest.mark.parametrize(
+    "line", CODES.read_text().splitlines()[1:], ids=lambda line: line.rpartition("  ")[2]
+)
+def test_every_code_of_a_clouds_documents_is_of_its_kind_and_leaves_its_places_alone(line: str) -> None:
+    cloud, kind, places, time, *codes = line.split()
+    for code in codes:
+        error = error_of(cloud, code, "", SPOT)
+        assert f"{error.kind.value}{'?' * error.maybe_created}" == kind, code
+        assert ("-" if error.scope is None else "/".join(astuple(error.scope))) == places, code
+        assert error.ttl_us == parse_duration(time), code
+
+
+def test_no_code_is_read_that_no_document_has() -> None:
+    lines = [line.split() for line in CODES.read_text().splitlines()[1:]]
+    written = {(cloud, code) for cloud, _, _, _, *codes in lines for code in codes}
+    assert {(cloud, code.partition("/")[0]) for cloud, table in TABLES.items() for code in table} == written
 
 
 def test_a_code_that_nobody_knows_is_never_read_as_nothing_was_made() -> None:
