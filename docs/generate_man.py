@@ -24,6 +24,7 @@ DAEMONS = {
     "bursard": ("the scheduler daemon of Bursar", "/etc/bursar/bursard.toml", "BURSARD_"),
     "bursar-agent": ("runs and meters jobs on one node", "/etc/bursar/agent.toml", "BURSAR_AGENT_"),
 }
+WEB = "bursar-web"
 EXIT_CODES = """0 done; 1 the job or a check failed; 2 the command line or a file is wrong; 3 refused (budget,
 quota, permission); 4 not found; 5 the server cannot be reached; 124 wait ran past its time."""
 
@@ -60,20 +61,33 @@ def cli_page() -> str:
         ".SH ENVIRONMENT\nBURSAR_SERVER: the server; BURSAR_TOKEN: the token; BURSAR_CA_FILE: the authority\n"
         "of the server's certificate; NO_COLOR: no colours.\n"
     )
-    return "".join(parts) + '.SH "SEE ALSO"\nbursard(8), bursar\\-agent(8)\n'
+    return "".join(parts) + '.SH "SEE ALSO"\nbursard(8), bursar\\-agent(8), bursar\\-web(8)\n'
+
+
+def said_by(name: str) -> str:
+    """What a program says of itself, as a block."""
+    module = name.replace("-", "_")
+    environ = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", module, "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
+    return block(re.sub(r"usage: \S+", f"usage: {name}", text, count=1).rstrip())
 
 
 def daemon_page(name: str) -> str:
     """`bursard(8)` and `bursar-agent(8)`."""
     about, file, prefix = DAEMONS[name]
-    module = name.replace("-", "_")
-    environ = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", module, "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
-    text = re.sub(r"usage: \S+", f"usage: {name}", text, count=1).rstrip()
     files = f".SH FILES\n{file}: every setting, as TOML, under the name of its flag.\n"
     variables = f".SH ENVIRONMENT\n{prefix}NAME: a setting; above the file, below the flags.\n"
-    return head(name, 8, about) + f".SH DESCRIPTION\n{block(text)}" + files + variables
+    return head(name, 8, about) + f".SH DESCRIPTION\n{said_by(name)}" + files + variables
+
+
+def web_page() -> str:
+    """`bursar-web(8)`."""
+    variables = (
+        ".SH ENVIRONMENT\nBURSAR_SERVER: the server; BURSAR_CA_FILE: the authority of its certificate.\n"
+    )
+    about = "serves the pages of one daemon to browsers"
+    return head(WEB, 8, about) + f".SH DESCRIPTION\n{said_by(WEB)}" + variables
 
 
 def completion(shell: str) -> str:
@@ -86,6 +100,7 @@ def files() -> dict[Path, str]:
     """Every file by its path."""
     found = {PACKAGING / "man/bursar.1": cli_page()}
     found |= {PACKAGING / f"man/{name}.8": daemon_page(name) for name in DAEMONS}
+    found[PACKAGING / f"man/{WEB}.8"] = web_page()
     return found | {PACKAGING / "completions" / name: completion(shell) for shell, name in SHELLS.items()}
 
 

@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, Final, TypeVar
 
 from bursar.clock import SECOND_US, SystemClock
+from bursar.extras import needing
 from bursar.model import ProgressFile
 from bursar.progress import Reporter, reporter
 
@@ -75,8 +76,12 @@ class Loop:
             peak_flops: of one device; 0: by its name, where that is known.
             state: what is saved and loaded, by name: objects with `state_dict` and `load_state_dict`.
             signals: of the job file's `checkpoint.signal`, and of the end of a time limit.
+
+        Raises:
+            BursarError: PyTorch is not installed; with what installs it.
         """
-        import torch
+        with needing("bursar.torch", "torch"):
+            import torch
 
         self._torch: Any = torch
         self._total, self._tokens_per_sample = total, tokens_per_sample

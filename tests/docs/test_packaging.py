@@ -32,7 +32,7 @@ def test_man_pages_and_completions_are_what_the_programs_say() -> None:
 def test_the_wheel_carries_them_where_man_and_the_shells_look() -> None:
     carried = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
     made = {str(path.relative_to(ROOT)) for path in (ROOT / "packaging").glob("*/*")}
-    assert set(carried) == made | {"docs/install.md"}
+    assert set(carried) == made | {"docs/install.md", "proto/bursar"}
     assert carried["packaging/man/bursard.8"] == "share/man/man8/bursard.8"
     assert carried["packaging/completions/_bursar"] == "share/zsh/site-functions/_bursar"
 
@@ -52,7 +52,7 @@ def test_no_line_of_a_man_page_is_taken_for_a_command_of_roff() -> None:
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="no man here: the pages are NOT rendered")
-@pytest.mark.parametrize("page", ["bursar.1", "bursard.8", "bursar-agent.8"])
+@pytest.mark.parametrize("page", ["bursar.1", "bursard.8", "bursar-agent.8", "bursar-web.8"])
 def test_man_renders_each_page(page: str) -> None:
     command = ["man", "--warnings", "-l", str(ROOT / "packaging/man" / page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
