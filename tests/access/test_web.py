@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shlex
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
@@ -21,14 +22,15 @@ from whole_site import Site
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import csv_text
 from bursar.client.aio import AsyncWireClient
-from bursar.clock import VirtualClock
+from bursar.clock import SECOND_US, VirtualClock
 from bursar.codec import view
-from bursar.errors import BursarError
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.local import pages
 from bursar.model import JobState
 from bursar_web import __main__ as command
-from bursar_web.app import FIELDS_MAX, hosts_of
+from bursar_web.app import FIELDS_MAX, Options, hosts_of, make_app
 from bursar_web.guard import BODY_BYTES_MAX, SECURITY
-from bursar_web.sessions import IDLE_US, LIFE_US, SESSIONS_MAX, LoginLink, Sessions
+from bursar_web.sessions import IDLE_US, LIFE_US, SESSIONS_MAX, FolderLinks, LoginLink, Sessions
 
 HERE = Path(command.__file__).parent
 VOID = {"meta", "link", "input", "br"}
@@ -394,9 +396,8 @@ def test_sessions_have_a_bound_and_old_ones_make_room() -> None:
 @pytest.mark.parametrize(
     ("listen", "found"),
     [
-        ("127.0.0.1:7480", {"host": "127.0.0.1", "port": 7480}),
-        ("[::1]:1", {"host": "::1", "port": 1}),
-        ("unix:/run/w.sock", {"uds": "/run/w.sock"}),
+        ("127.0.0.1:7480", ("127.0.0.1", 7480)),
+        ("[::1]:1", ("::1", 1)),
         ("0.0.0.0:7480", None),
         ("example.org:80", None),
         ("127.0.0.1", None),
@@ -405,12 +406,62 @@ def test_sessions_have_a_bound_and_old_ones_make_room() -> None:
         ("127.0.0.1:7480000000000", None),
     ],
 )
-def test_pages_are_served_to_this_machine_alone(listen: str, found: dict[str, object] | None) -> None:
+def test_pages_are_served_to_this_machine_alone(listen: str, found: tuple[str, int] | None) -> None:
     if found is None:
-        with pytest.raises(BursarError, match=r"neither 127\.0\.0\.1:PORT nor unix:/path"):
-            command.bound(listen)
+        with pytest.raises(InvalidRequest, match=r"^--listen: .* is not 127\.0\.0\.1:PORT"):
+            command.socket_path(listen)
     else:
-        assert command.bound(listen) == found
+        assert pages.loopback(listen, "--listen") == found
+        assert command.socket_path(listen) == ""
+    assert command.socket_path("unix:run/w.sock") == "/run/w.sock"
+
+
+def test_an_address_that_is_taken_is_said() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StoreUnavailable, match=f"cannot listen at {at}: Address already in use; choose"):
+            command.listening(at)
+    with command.listening(at) as free:
+        assert free.getsockname() == ("127.0.0.1", int(at.partition(":")[2]))
+
+
+def test_links_are_good_once_for_ten_minutes_and_only_some_at_a_time(tmp_path: Path) -> None:
+    words = iter(f"word-{number}" for number in range(500))
+
+    def new(now_s: int) -> str:
+        return pages.new_link(tmp_path, "127.0.0.1:1", now_s, lambda: next(words)).url
+
+    assert new(1_000) == "http://127.0.0.1:1/login?link=word-0"
+    assert "word-0" not in str(list((tmp_path / "links").iterdir()))
+    assert (tmp_path / "links").stat().st_mode & 0o777 == 0o700
+    links = FolderLinks(tmp_path, VirtualClock(1_599 * SECOND_US))
+    for word in ("", "word", "*", "word-0" * 40, "../links/word-0"):
+        assert not links.take(word)
+    assert [links.take("word-0"), links.take("word-0")] == [True, False]
+    new(1_000)
+    assert not FolderLinks(tmp_path, VirtualClock(1_600 * SECOND_US)).take("word-1")
+    for number in range(pages.LINKS_MAX + 1):
+        new(2_000 + number)
+    assert len(list((tmp_path / "links").iterdir())) == pages.LINKS_MAX
+    assert not pages.take_link(tmp_path, "word-2", 2_000)
+    assert pages.take_link(tmp_path, "word-3", 2_000)
+    new(9_000)
+    assert len(list((tmp_path / "links").iterdir())) == 1
+
+
+def test_a_login_by_a_link_of_the_folder_uses_it_up(tmp_path: Path) -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        made = pages.new_link(tmp_path, HOST, 0, lambda: "w")
+        browser.app = make_app(Options(server_of(site), (HOST,), folder=tmp_path), browser.clock)
+        assert 'value="w"' in (await browser.get("/login?link=w")).text
+        # The door of this site has no socket that tells who calls: the word is used up all the same.
+        assert (await browser.post("/login", link="w")).status in (303, 401)
+        assert "`bursar web url` makes a new one" in (await browser.post("/login", link="w")).text
+        assert made.ends_s == pages.LINK_LIFE_S
+
+    play(story)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +469,7 @@ def test_pages_are_served_to_this_machine_alone(listen: str, found: dict[str, ob
     [
         (["--site"], "--site: name with --host"),
         (["--listen", "unix:/x"], "a socket is for --site"),
-        (["--listen", "0.0.0.0:1"], "is neither"),
+        (["--listen", "0.0.0.0:1"], "is not 127.0.0.1:PORT"),
     ],
 )
 def test_wrong_words_of_the_command_are_refused(

@@ -27,6 +27,7 @@ from bursar.cli import (
     rights,
     submit,
     texts,
+    web,
 )
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
@@ -91,6 +92,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "budget.HISTORY_COLUMNS": (budget.HISTORY_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "web.URL_COLUMNS": (
+        web.URL_COLUMNS,
+        {"url": "http://h/login?link=w", "expires_at": "2026-11-28T15:44:02Z"},
+    ),
     "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
     "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),
     "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),

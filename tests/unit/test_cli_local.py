@@ -1,12 +1,13 @@
-"""`up`, `down` and `status` over real processes, with a stand-in daemon and stand-in agents.
+"""`up`, `down` and `status` over real processes, with a stand-in daemon, agents and pages.
 
-The stand-ins are modules named bursard and bursar_agent in a folder of their own, first on the
+The stand-ins are modules named bursard, bursar_agent and bursar_web in a folder of their own, first on the
 import path: a daemon that is `FakeServer`, and agents that only live. What is tested is who starts,
 keeps, adopts and ends whom.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from bursar.cli import local
+from bursar.clock import SECOND_US, parse_instant
 from bursar.errors import ServerUnavailable
-from bursar.local import processes, waiting
+from bursar.local import pages, processes, waiting
 from bursar.local.cluster import LocalCluster
 
 DAEMON = """
@@ -97,13 +99,28 @@ else:
     done.wait()
     (state / "alive").unlink()
 """
+WEB = """
+import argparse, os, pathlib, signal, threading
+from bursar.systemd import Notifier
+p = argparse.ArgumentParser()
+for name in ("state-dir", "server", "listen"):
+    p.add_argument("--" + name)
+a = p.parse_args()
+state = pathlib.Path(a.state_dir)
+state.mkdir(parents=True, exist_ok=True)
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: done.set())
+(state / "listens").write_text(a.listen)
+Notifier(os.environ).send("READY=1")
+done.wait()
+"""
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """A directory for `up`, an environment for its processes, and the end of all of them."""
     fakes = tmp_path / "fakes"
-    for name, text in (("bursard", DAEMON), ("bursar_agent", AGENT)):
+    for name, text in (("bursard", DAEMON), ("bursar_agent", AGENT), ("bursar_web", WEB)):
         (fakes / name).mkdir(parents=True)
         (fakes / name / "__init__.py").write_text("")
         (fakes / name / "__main__.py").write_text(text)
@@ -426,10 +443,34 @@ def test_state_directory_that_cannot_be_written_is_refused(cluster, tmp_path):
     assert "--state-dir" in done.stderr
 
 
-def test_http_is_refused_as_not_built(cluster):
-    done = cluster.bursar("up", "--http", "127.0.0.1:8080", check=False)
+def test_pages_are_kept_told_of_logged_in_to_moved_and_ended(cluster):
+    home = cluster.directory
+    told = cluster.bursar("up", "--http", "127.0.0.1:7480", "--detach").stdout
+    first = re.search(r"pages: http://127\.0\.0\.1:7480/login\?link=(\S+)\n", told)
+    web = cluster.status()["web"]
+    assert web == {"url": "http://127.0.0.1:7480/", "pid": cluster.pids()["web"], "state": "ready"}
+    assert (home / "web" / "listens").read_text() == "127.0.0.1:7480"
+    assert f"pages      http://127.0.0.1:7480/ ready, pid {web['pid']}\n" in cluster.bursar("status").stdout
+    again = json.loads(cluster.bursar("web", "url", "-o", "json").stdout)
+    assert again["url"].startswith("http://127.0.0.1:7480/login?link=")
+    now_s = parse_instant(again["expires_at"]) // SECOND_US - pages.LINK_LIFE_S
+    for word in (first[1], again["url"].rpartition("=")[2]):
+        assert pages.take_link(home / "web", word, now_s)
+        assert not pages.take_link(home / "web", word, now_s)
+    daemon = cluster.pids()["daemon"]
+    cluster.bursar("up", "--http", "127.0.0.1:7481", "--detach")
+    assert (home / "web" / "listens").read_text() == "127.0.0.1:7481"
+    assert cluster.pids()["daemon"] == daemon
+    cluster.bursar("down")
+    assert cluster.pids() == {}
+    refused = cluster.bursar("web", "url", check=False)
+    assert (refused.returncode, "the pages are not served" in refused.stderr) == (5, True)
+
+
+def test_pages_for_other_machines_are_refused(cluster):
+    done = cluster.bursar("up", "--http", "0.0.0.0:8080", check=False)
     assert done.returncode == 2
-    assert "not built yet" in done.stderr
+    assert "--http: '0.0.0.0:8080' is not 127.0.0.1:PORT" in done.stderr
 
 
 def test_wrong_simulated_gpus_are_refused(cluster):

@@ -57,6 +57,21 @@ def test_each_agent_gets_its_part_of_the_machine(made: LocalCluster) -> None:
     assert (wish.agents, wish.policies, wish.simulate_gpus) == (3, "", "H100:2")
 
 
+def test_pages_are_a_child_beside_the_agents_until_they_are_taken_back(made: LocalCluster) -> None:
+    wish = made.desire(1, None, None, "127.0.0.1:7480")
+    folder = str(made.directory / "web")
+    assert wish.children[2] == ChildSpec(
+        "web", "bursar_web", folder,
+        (sys.executable, "-P", "-m", "bursar_web", "--state-dir", folder, "--server", wish.server,
+         "--listen", "127.0.0.1:7480"),
+    )  # fmt: skip
+    files.write_json(made.directory / files.DESIRED, wish.to_json())
+    assert made.desire(None, None, None) == wish
+    without = made.desire(None, None, None, "")
+    assert [child.name for child in without.children] == ["daemon", "local-1"]
+    assert (wish.agent_names, without.http) == (("local-1",), "")
+
+
 def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None:
     assert made.desire(None, None, None).agents == 1
     (made.directory / "agents/local-2").mkdir(parents=True)

@@ -13,6 +13,7 @@ from bursar.local.processes import Process
 
 DAEMON = ChildSpec("daemon", "bursard", "/s/daemon", ("python", "-m", "bursard"))
 AGENT = ChildSpec("local-1", "bursar_agent", "/s/agents/local-1", ("python", "-m", "bursar_agent"))
+WEB = ChildSpec("web", "bursar_web", "/s/web", ("python", "-m", "bursar_web"))
 WISH = Desired("unix:///r/s", "/s", "/r", 1, "/p", "H100:8", (DAEMON, AGENT))
 CHILD: dict[str, Any] = AGENT.to_json()
 
@@ -20,6 +21,17 @@ CHILD: dict[str, Any] = AGENT.to_json()
 def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert files.read_desired(tmp_path) == Desired()
     files.write_json(tmp_path / files.DESIRED, WISH.to_json())
+    assert files.read_desired(tmp_path) == WISH
+    served = {
+        **WISH.to_json(),
+        "http": "127.0.0.1:1",
+        "children": [*WISH.to_json()["children"], WEB.to_json()],
+    }
+    files.write_json(tmp_path / files.DESIRED, served)
+    found = files.read_desired(tmp_path)
+    assert (found.http, found.children[2], found.agent_names) == ("127.0.0.1:1", WEB, ("local-1",))
+    before = {name: value for name, value in WISH.to_json().items() if name != "http"}
+    files.write_json(tmp_path / files.DESIRED, before)  # of a release that had no pages
     assert files.read_desired(tmp_path) == WISH
     many = [{**CHILD, "name": f"local-{at}"} for at in range(65)]
     files.write_json(tmp_path / files.DESIRED, {**WISH.to_json(), "agents": 64, "children": many})
@@ -32,6 +44,8 @@ def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"agents": 0, "children": [CHILD]}, "it does not name one daemon and 1 to 64 agents"),
         ({"agents": 65, "children": [CHILD] * 66}, "it does not name one daemon and 1 to 64 agents"),
         ({"agents": 2}, "it does not name one daemon and 1 to 64 agents"),
+        ({"http": "127.0.0.1:1"}, "it does not name one daemon and 1 to 64 agents"),
+        ({"http": 7480}, "http is missing or no str"),
         ({"agents": True}, "agents is missing or no int"),
         ({"server": 1}, "server is missing or no str"),
         ({"simulate_gpus": None}, "simulate_gpus is missing or no str"),

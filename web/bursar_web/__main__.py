@@ -8,16 +8,20 @@ Run     bursar-web                                     for yourself, on this mac
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from bursar.errors import BursarError, InvalidRequest
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.local.pages import loopback
+from bursar.systemd import Notifier
 
 LISTEN = "127.0.0.1:7480"
-LOOPBACK = ("127.0.0.1", "[::1]")
+STOP_S = 3
+"""How long open answers have to end before they are cut."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,51 +43,87 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="for everybody: people log in with tokens, nobody as who runs this; browsers come by https",
     )
+    made.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        help="where `bursar web url` leaves its links (as `bursar up` starts it)",
+    )
     return made
 
 
-def bound(listen: str) -> dict[str, Any]:
-    """Where to listen, as uvicorn has it. Raises `InvalidRequest`: pages are served to this machine alone."""
+def socket_path(listen: str) -> str:
+    """The path of `unix:/path`; empty of an address. Raises `InvalidRequest` of any but this machine's."""
     if listen.startswith("unix:"):
-        path = "/" + listen.removeprefix("unix:").lstrip("/")
-        return {"uds": path}
-    host, _, port = listen.rpartition(":")
-    if host not in LOOPBACK or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65_536:
-        raise InvalidRequest(
-            f"--listen: {listen!r} is neither 127.0.0.1:PORT nor unix:/path; for other machines put a"
-            " proxy that speaks https before it"
-        )
-    return {"host": host.strip("[]"), "port": int(port)}
+        return "/" + listen.removeprefix("unix:").lstrip("/")
+    loopback(listen, "--listen")
+    return ""
+
+
+def listening(listen: str) -> socket.socket:
+    """The socket at an address of this machine. Raises `StoreUnavailable`: it is taken, say."""
+    address = loopback(listen, "--listen")
+    made = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        raise StoreUnavailable(f"cannot listen at {listen}: {error.strerror}; choose another port") from None
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
     given = parser().parse_args(arguments)
     try:
-        where = bound(given.listen)
+        path = socket_path(given.listen)
         if given.site and not given.host:
             raise InvalidRequest("--site: name with --host what browsers call it")
-        if "uds" in where and not given.site:
+        if path and not given.site:
             raise InvalidRequest("--listen: a socket is for --site: a browser cannot open it")
         import uvicorn
 
         from bursar_web.app import Options, hosts_of, make_app
+
+        bound = None if path else listening(given.listen)
     except ImportError as missing:
-        sys.stderr.write(f"error: {missing.name} is not installed: pip install 'bursar[web]'\n")
+        sys.stderr.write(f"bursar-web: {missing.name} is not installed: pip install 'bursar[web]'\n")
         return 2
     except BursarError as problem:
-        sys.stderr.write(f"error: {problem}\n")
+        sys.stderr.write(f"bursar-web: {problem}\n")
         return 2
-    link = "" if given.site else secrets.token_urlsafe(24)
-    options = Options(given.server, hosts_of(given.listen, given.host), secure=given.site, link=link)
+    link = "" if given.site or given.state_dir else secrets.token_urlsafe(24)
+    folder = Path(given.state_dir) if given.state_dir else None
+    options = Options(given.server, hosts_of(given.listen, given.host), given.site, link, folder)
     if link:
         address = f"http://{given.listen}/login?link={link}"
         sys.stdout.write(f"open {address}\n(good once; it logs you in as who runs this)\n")
         sys.stdout.flush()
-    uvicorn.run(make_app(options), log_level="warning", server_header=False, access_log=False, **where)
-    if "uds" in where:
-        Path(where["uds"]).unlink(missing_ok=True)
+    notifier = Notifier(os.environ)
+    uvicorn.Server(
+        uvicorn.Config(
+            make_app(options),
+            uds=path or None,
+            log_level="warning",
+            server_header=False,
+            access_log=False,
+            timeout_graceful_shutdown=STOP_S,
+            callback_notify=_alive(notifier),
+            timeout_notify=max(1, notifier.watchdog_us // 3_000_000),
+        )
+    ).run(sockets=[bound] if bound else None)
+    if path:
+        Path(path).unlink(missing_ok=True)
     return 0
+
+
+def _alive(notifier: Notifier) -> Callable[[], Awaitable[None]]:
+    """What tells whoever keeps us that the loop turns."""
+
+    async def tell() -> None:
+        notifier.send("READY=1\nWATCHDOG=1")
+
+    return tell
 
 
 if __name__ == "__main__":

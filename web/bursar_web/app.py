@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
@@ -24,7 +25,7 @@ from bursar import errors
 from bursar.clock import Clock, SystemClock
 from bursar_web.guard import Guard
 from bursar_web.pages import happenings, jobs, login, money, nodes, now, policies, reports, runs
-from bursar_web.sessions import LoginLink, Session, Sessions, same
+from bursar_web.sessions import FolderLinks, LoginLink, Session, Sessions, same
 from bursar_web.show import HERE, page
 from bursar_web.tables import FILES
 
@@ -67,13 +68,15 @@ class Options(NamedTuple):
         server: as `bursar --server`; None: found as the command line finds it.
         hosts: what browsers may call this server, `name` or `name:port`.
         secure: browsers reach it by https, so cookies go no other way.
-        link: the word that logs whoever runs this process in, once; "" for a site, where nobody may.
+        link: the word that logs whoever runs this process in, once; "" where nobody may.
+        folder: where `bursar web url` leaves the links that do; None: nowhere.
     """
 
     server: str | None
     hosts: tuple[str, ...]
     secure: bool = False
     link: str = ""
+    folder: Path | None = None
 
 
 class Files(StaticFiles):
@@ -94,7 +97,8 @@ def make_app(
     """The whole application, which holds no connection before somebody logs in."""
     clock = clock or SystemClock()
     sessions = Sessions(clock, secret)
-    door = login.Login(options.server, sessions, LoginLink(options.link), options.secure)
+    links = LoginLink(options.link) if options.folder is None else FolderLinks(options.folder, clock)
+    door = login.Login(options.server, sessions, links, options.secure)
     entry = _Entry(sessions, door.cookie)
     verbs = ((jobs, "/jobs/{job}", jobs.VERBS), (nodes, "/nodes/{node}", nodes.VERBS))
 

@@ -10,10 +10,13 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from bursar.client.aio import AsyncWireClient
-from bursar.clock import HOUR_US, Clock
+from bursar.clock import HOUR_US, SECOND_US, Clock
 from bursar.errors import RateLimited
+from bursar.local.pages import take_link
 
 LIFE_US = 12 * HOUR_US
 IDLE_US = HOUR_US
@@ -80,6 +83,26 @@ class Sessions:
         """At the end of the process."""
         for session in list(self._open.values()):
             await self.close(session)
+
+
+class Links(Protocol):
+    """What knows the words of login links."""
+
+    def take(self, word: str) -> bool:
+        """Whether it is one of them, which is good no more from then on."""
+        ...
+
+
+class FolderLinks:
+    """The words of the links that `bursar web url` made beside these pages."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def take(self, word: str) -> bool:
+        """Whether it is one of them, which is good no more from then on."""
+        return take_link(self._folder, word, self._clock.now() // SECOND_US)
 
 
 class LoginLink:

@@ -11,21 +11,22 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from bursar.cli.common import fail, listing, server_of
-from bursar.cli.groups import not_built
+from bursar.cli.common import fail, listing, now, server_of
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
 from bursar.client import address
 from bursar.client.address import Address
+from bursar.clock import SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.local import books, fewer, processes, stopping, waiting, which
+from bursar.local import books, fewer, pages, processes, stopping, waiting, which
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired
 from bursar.local.machine import check_installed
 from bursar.local.processes import Process
 
 SHIPPED: Final = "shipped"
-NO_GPUS: Final = "none"
+NOTHING: Final = "none"
+"""What takes back a flag of an earlier `up`."""
 
 
 class Wish(NamedTuple):
@@ -34,6 +35,7 @@ class Wish(NamedTuple):
     agents: int | None
     policies: str | None
     gpus: str | None
+    http: str | None = None
 
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
@@ -46,7 +48,7 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
     "--policies", metavar="DIR", default=None, help="As before, or the shipped catalogue (`shipped`)."
 )
 @click.option(
-    "--http", metavar="ADDR", default=None, help="Web page and metrics (not built yet; see bursar-web)."
+    "--http", metavar="ADDR", default=None, help="Serve web pages at 127.0.0.1:PORT, or `none`.  [as before]"
 )
 @click.option(
     "--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say, or `none`."
@@ -63,29 +65,31 @@ def up(
     """Start a whole cluster on this machine: a daemon and agents, no configuration, no root.
 
     On a directory that was used before it goes on where it stopped, with the flags of then where
-    none are given (--simulate-gpus none and --policies shipped take them back), and agents that run
-    stay as they were started. Without --detach it stays in the foreground, and Ctrl-C stops everything.
+    none are given (--simulate-gpus none, --http none and --policies shipped take them back), and agents
+    that run stay as they were started. Without --detach it stays in the foreground, and Ctrl-C stops
+    everything.
 
     Example: bursar up --agents 2 --detach
     """
-    if http is not None:
-        raise not_built("up --http")
-    if simulate_gpus is not None and simulate_gpus != NO_GPUS and _GPUS.fullmatch(simulate_gpus) is None:
+    if http not in (None, NOTHING):
+        pages.loopback(http, "--http")
+    if simulate_gpus is not None and simulate_gpus != NOTHING and _GPUS.fullmatch(simulate_gpus) is None:
         raise InvalidRequest(
             f"--simulate-gpus: {simulate_gpus!r} is not a type and a count of 1 to 99, such as H100:8,"
-            f" nor {NO_GPUS}"
+            f" nor {NOTHING}"
         )
     if policies not in (None, SHIPPED) and not Path(policies).is_dir():
         raise InvalidRequest(f"--policies: {policies} is not a directory")
     directory = address.state_home() if state_dir is None else which.directory_of(state_dir)
-    check_installed()
     cluster = LocalCluster(directory)
+    check_installed(pages=http != NOTHING and bool(http or cluster.kept().desired.http))
     with _ending_signals():
         try:
             wish = Wish(
                 agents,
                 "" if policies == SHIPPED else policies and str(Path(policies).resolve()),
-                "" if simulate_gpus == NO_GPUS else simulate_gpus,
+                "" if simulate_gpus == NOTHING else simulate_gpus,
+                "" if http == NOTHING else http,
             )
             desired = _start(cluster, wish, detach)
             if detach or desired is None:
@@ -135,8 +139,11 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
             raise ServerUnavailable(late)
         say(late)
         return desired
-    names = ", ".join(child.name for child in desired.children[1:])
+    names = ", ".join(desired.agent_names)
     write_text(f"bursar is ready at {desired.server}\nnodes: {names}; state: {cluster.directory}")
+    if desired.http:
+        link = pages.new_link(pages.folder_of(cluster.directory), desired.http, now() // SECOND_US)
+        write_text(f"pages: {link.url}\n(good once, for ten minutes; `bursar web url` makes another)")
     say("next: bursar run -- echo hello")
     return desired if mine else None
 
@@ -147,6 +154,7 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
         f"--agents {desired.agents}" if wish.agents is None and desired.agents > 1 else "",
         f"--policies {desired.policies}" if wish.policies is None and desired.policies else "",
         f"--simulate-gpus {desired.simulate_gpus}" if wish.gpus is None and desired.simulate_gpus else "",
+        f"--http {desired.http}" if wish.http is None and desired.http else "",
     ]
     if any(kept):
         say(f"as before: {' '.join(filter(None, kept))} (`bursar up --help` tells how to take it back)")
@@ -260,7 +268,21 @@ def read_status(cluster: LocalCluster) -> Row:
         "state_dir": str(cluster.directory),
         "daemon": daemon,
         "agents": agents,
+        "web": _web(cluster, running.get("web")),
         "keeper": {"pid": keeper.pid if keeper else None, "state": keeps},
+    }
+
+
+def _web(cluster: LocalCluster, process: Process | None) -> Row | None:
+    """Its pages; None when none are wanted."""
+    kept = cluster.kept()
+    if not kept.desired.http:
+        return None
+    told = "ready" if "web" in kept.ready else "starting"
+    return {
+        "url": f"http://{kept.desired.http}/",
+        "pid": process.pid if process else None,
+        "state": _agent_state(process, told),
     }
 
 
@@ -287,6 +309,7 @@ def read_remote(server: Address) -> Row:
             "state": "ready" if found.ready else "starting",
         },
         "agents": [{"name": node.facts.name, "pid": None, "state": node.state} for node in nodes],
+        "web": None,
         "keeper": None,
     }
 
@@ -329,6 +352,8 @@ def _status_text(row: Row) -> str:
         f"daemon     {ready}, pid {daemon['pid']}{version}" if daemon["pid"] else _absent(keeper),
     ]
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
+    if web := row["web"]:
+        lines.append(f"pages      {web['url']} {web['state']}, pid {web['pid'] or '-'}")
     if keeper is not None and keeper["state"] != "ready":
         lines.append(f"keeper     {keeper['state']}; `bursar up --detach` replaces it and keeps what runs")
     return "\n".join(lines)

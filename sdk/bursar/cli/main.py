@@ -72,6 +72,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "up": Verb("local:up", "Start a whole cluster on this machine."),
         "down": Verb("local:down", "Stop the cluster of `bursar up`, jobs included."),
         "status": Verb("local:status", "Show the cluster of `bursar up`."),
+        "web": Verb("web:web", "Get a login address of the web pages."),
         "sim": Verb("misc:sim", "Run the scheduler on a recorded workload."),
         "backup": Verb("backup:backup", "Back up the server's books, or try a backup."),
         "restore": Verb("backup:restore", "Put a backup into an empty state directory."),

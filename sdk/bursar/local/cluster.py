@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Final
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
 from bursar.errors import BursarError, StoreUnavailable
-from bursar.local import books, files, heartbeat, processes
+from bursar.local import books, files, heartbeat, pages, processes
 from bursar.local.child import child_env
-from bursar.local.files import ChildSpec, Desired, Kept
+from bursar.local.files import AGENT_MODULE, DAEMON_MODULE, WEB_MODULE, ChildSpec, Desired, Kept
 from bursar.local.machine import asked_policies, machine, shipped_policies
 from bursar.local.processes import Process
 
@@ -95,9 +95,9 @@ class LocalCluster:
 
     def agent_names(self) -> list[str]:
         """The agents it should have; those that have a directory when nothing else is known."""
-        children = self.kept().desired.children
-        if children:
-            return [child.name for child in children if child.name != "daemon"]
+        wanted = self.kept().desired
+        if wanted.children:
+            return list(wanted.agent_names)
         return [f"local-{number}" for number in self.agents_on_disk()]
 
     def set_aside(self) -> set[Path]:
@@ -190,7 +190,9 @@ class LocalCluster:
         finally:
             os.close(fd)
 
-    def desire(self, agents: int | None, policies: str | None, simulate_gpus: str | None) -> Desired:
+    def desire(
+        self, agents: int | None, policies: str | None, simulate_gpus: str | None, http: str | None = None
+    ) -> Desired:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
         old = self._desired_before()
         run = self.run_directory()
@@ -198,25 +200,31 @@ class LocalCluster:
         policies = asked_policies(old.policies) if policies is None else policies
         used = policies or shipped_policies()
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
+        http = http if http is not None else old.http
         server = f"unix://{run / 'bursar.sock'}"
         options = ["--socket-dir", str(run), *(["--policies", used] if used else [])]
-        children = [_child("daemon", "bursard", self.directory / "daemon", options)]
+        children = [_child("daemon", DAEMON_MODULE, self.directory / "daemon", options)]
         cpus, memory = machine()
         for number in range(1, count + 1):
             name = f"local-{number}"
             options = ["--server", server, "--name", name, "--pool", "local"]
             options += ["--cpus", str(max(1, cpus // count)), "--memory-bytes", str(memory // count)]
             options += ["--simulate-gpus", gpus] if gpus else []
-            children.append(_child(name, "bursar_agent", self.directory / "agents" / name, options))
-        return Desired(server, str(self.directory), str(run), count, policies, gpus, tuple(children))
+            children.append(_child(name, AGENT_MODULE, self.directory / "agents" / name, options))
+        if http:
+            options = ["--server", server, "--listen", http]
+            children.append(_child("web", WEB_MODULE, pages.folder_of(self.directory), options))
+        return Desired(server, str(self.directory), str(run), count, policies, gpus, tuple(children), http)
 
     def unlike(self, desired: Desired) -> list[str]:
         """Agents that run with another command line than they would be started with now."""
         running = {one.name: tuple(one.words) for one in processes.running_below(str(self.directory))}
         return [
             child.name
-            for child in desired.children[1:]
-            if child.name in running and running[child.name][1:] != child.command[1:]
+            for child in desired.children
+            if child.module == AGENT_MODULE
+            and child.name in running
+            and running[child.name][1:] != child.command[1:]
         ]
 
     def _desired_before(self) -> Desired:

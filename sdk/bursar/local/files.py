@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bursar.aside import Damaged, clear_for_file, read_object, set_aside
-from bursar.local.processes import Process, from_json
+from bursar.local.processes import Process, alive, from_json
 
 DESIRED: Final = "desired.json"
 CLUSTER: Final = "cluster.json"
 KEEPER_LOCK: Final = "keeper.lock"
 UP_LOCK: Final = "up.lock"
+DAEMON_MODULE: Final = "bursard"
+AGENT_MODULE: Final = "bursar_agent"
+WEB_MODULE: Final = "bursar_web"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ChildSpec:
 
 @dataclass(frozen=True)
 class Desired:
-    """What `bursar up` wants to run."""
+    """What `bursar up` wants to run. http: where its pages listen, empty for none."""
 
     server: str = ""
     state_dir: str = ""
@@ -56,6 +59,12 @@ class Desired:
     policies: str = ""
     simulate_gpus: str = ""
     children: tuple[ChildSpec, ...] = ()
+    http: str = ""
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """What of it is an agent."""
+        return tuple(child.name for child in self.children if child.module == AGENT_MODULE)
 
     @property
     def socket(self) -> Path:
@@ -83,6 +92,11 @@ class Kept:
     failures: Mapping[str, int] = field(default_factory=dict)
     ready: tuple[str, ...] = ()
     served: bool = False
+
+    @property
+    def served_pages(self) -> bool:
+        """The pages run, and have said that they listen."""
+        return "web" in self.ready and alive(self.processes.get("web"))
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `cluster.json`."""
@@ -128,9 +142,10 @@ def _desired(found: dict[str, Any]) -> Desired:
     }
     children = tuple(_child(one) for one in _typed(found, "children", list))
     agents = _typed(found, "agents", int)
-    if not 1 <= agents <= 64 or len(children) != agents + 1:
+    http = _typed(found, "http", str) if "http" in found else ""  # before pages were kept there was none
+    if not 1 <= agents <= 64 or len(children) != agents + (2 if http else 1):
         raise Damaged("it does not name one daemon and 1 to 64 agents")
-    return Desired(**texts, agents=agents, children=children)
+    return Desired(**texts, agents=agents, http=http, children=children)
 
 
 def _child(value: Any) -> ChildSpec:

@@ -1,6 +1,6 @@
 """The keeper: the process that keeps one local cluster alive, `python -m bursar.local.keeper DIR`.
 
-Owns    the daemon and the agents of one state directory while it runs: it starts them, restarts those
+Owns    the daemon, agents and pages of one state directory while it runs: it starts them, restarts those
         that die, kills and restarts those that hang, and, when told to end, stops the agents and then
         the daemon. It never gives up.
 Input   `DIR/desired.json`, written by `bursar up`; read again at SIGHUP. Output: `DIR/cluster.json`.
@@ -26,7 +26,7 @@ from typing import Final
 from bursar.aside import Damaged
 from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
-from bursar.local.files import Desired, Kept
+from bursar.local.files import ChildSpec, Desired, Kept
 
 PAUSE_S: Final = 2.0
 """A wait this much longer than asked for means that the keeper itself stood still."""
@@ -93,13 +93,25 @@ class Keeper:
         before = self._running() if fresh else Kept()
         self._served = self._served or before.served
         for spec in fresh:
+            self._end_unlike(spec)
             child = Child(spec, self._directory / "logs" / f"{spec.name}.log")
             if child.adopt(before.processes.get(spec.name), spec.name in before.ready) and child.process:
                 say(f"{spec.name}: adopted pid {child.process.pid}")
             self._children[spec.name] = child
         for name, spec in wanted.items():
-            self._children[name].spec = spec  # from its next start on
+            child = self._children[name]
+            unlike = spec.module == files.WEB_MODULE and child.spec.command != spec.command
+            child.spec = spec  # from its next start on, which of the pages is now: they listen elsewhere
+            if unlike:
+                self._end([child])
         self._note()
+
+    def _end_unlike(self, spec: ChildSpec) -> None:
+        """Pages that listen elsewhere than is wanted are none to adopt; agents stay as they were started."""
+        if spec.module == files.WEB_MODULE:
+            for one in processes.running_below(str(self._directory)):
+                if one.name == spec.name and one.words[1:] != spec.command[1:]:
+                    processes.end_all([one.process], STOP_S)
 
     def _running(self) -> Kept:
         """What runs already: as `cluster.json` notes it, else as the command lines say."""

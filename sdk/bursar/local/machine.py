@@ -11,12 +11,15 @@ from bursar.errors import BursarError
 from bursar.extras import absence, missing
 
 
-def check_installed() -> None:
-    """The daemon and the agent can run here. Raises `BursarError` with what to install."""
-    for package, extra in (("bursard", "daemon"), ("bursar_agent", "agent")):
+def check_installed(pages: bool = False) -> None:
+    """The daemon and the agent, and the pages if wanted, can run here. Raises `BursarError` with what
+    to install.
+    """
+    wanted = (("bursard", "daemon"), ("bursar_agent", "agent"), *((("bursar_web", "web"),) if pages else ()))
+    for package, extra in wanted:
         lacking = package if importlib.util.find_spec(package) is None else missing(extra)
         if lacking:
-            raise BursarError(absence("`bursar up`", lacking, "daemon,agent"))
+            raise BursarError(absence("`bursar up`", lacking, ",".join(extra for _, extra in wanted)))
 
 
 def shipped_policies() -> str:

@@ -41,7 +41,7 @@ class Glance(NamedTuple):
 
 
 class Ours(NamedTuple):
-    """A daemon or an agent that runs below some state directory of `bursar up`."""
+    """A daemon, an agent or the pages that run below some state directory of `bursar up`."""
 
     name: str
     process: Process
@@ -77,7 +77,7 @@ def stopped(process: Process | None) -> bool:
 
 
 def running_below(directory: str) -> list[Ours]:
-    """The daemon and the agents of the state directory of `bursar up`, by their command lines."""
+    """The daemon, the agents and the pages of the state directory of `bursar up`, by their command lines."""
     found = []
     for pid, words in _command_lines():
         flags = dict(itertools.pairwise(words))
@@ -88,6 +88,8 @@ def running_below(directory: str) -> list[Ours]:
             name = "daemon"
         elif flags.get("-m") == "bursar_agent" and _same(str(state_dir.parent.parent), directory):
             name = state_dir.name
+        elif flags.get("-m") == "bursar_web" and _same(str(state_dir.parent), directory):
+            name = "web"
         else:
             continue
         process = noted(pid)

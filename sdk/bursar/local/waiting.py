@@ -31,8 +31,8 @@ LONG_S: Final = 10.0
 FAILURES_MAX: Final = 3
 """Ends with an error, of one process during one `up`, after which it will not come up."""
 _LINES: Final = 12
-_REFUSAL = re.compile(r"bursar(?:d|-agent): (.+)")
-"""The last word of a daemon or agent that would not begin."""
+_REFUSAL = re.compile(r"bursar(?:d|-agent|-web): (.+)")
+"""The last word of a program that would not begin."""
 _RECORD = re.compile(r"\{|\d{4}-\d\d-\d\d")
 """How a line of a log begins, the daemon's and the agents'."""
 
@@ -88,16 +88,24 @@ class Start:
         return ""
 
     def _connected(self) -> str:
-        names = {child.name for child in self._desired.children} - {"daemon"}
+        names = set(self._desired.agent_names)
         stop_at = time.monotonic() + READY_S
         with connected(self._desired.server) as client:
-            while what := _missing(client, names):
+            while what := _missing(client, names) or self._unserved():
                 self._say(what)
                 self._check()
                 if time.monotonic() > stop_at:
                     return what
                 time.sleep(0.05)
         return ""
+
+    def _unserved(self) -> str:
+        """What the pages still lack; empty when they are served where they are wanted, or none are. Only the
+        keeper's word counts: somebody else may listen there, and would get the link.
+        """
+        kept = self._cluster.kept()
+        served = kept.desired.http == self._desired.http and kept.served_pages
+        return "" if served or not self._desired.http else "the pages are not served yet"
 
     def _say(self, text: str) -> None:
         if text != self._said:
@@ -142,7 +150,7 @@ class Start:
         lines = _last_lines(log)
         remedy = f"see {log}"
         if any("No module named" in line for line in lines):
-            extra = "agent" if name.startswith("local-") else "daemon"
+            extra = {"daemon": "daemon", "web": "web"}.get(name, "agent")
             remedy = f"a module is missing: pip install 'bursar[{extra}]'"
         shown = "".join(f"\n  {_readable(line)}" for line in lines)
         return f"the cluster did not start: {why}; {remedy}{shown}"

@@ -9,7 +9,7 @@ from bursar.client.aio import AsyncWireClient
 from bursar.codec import view
 from bursar.errors import BursarError, ServerUnavailable
 from bursar_web.asking import session_of
-from bursar_web.sessions import LIFE_US, LoginLink, Sessions
+from bursar_web.sessions import LIFE_US, Links, Sessions
 from bursar_web.show import page
 
 COOKIE = "bursar-session"
@@ -19,10 +19,10 @@ TOKEN_CHARS_MAX = 4_096
 class Login:
     """What logs in. `server`: whose pages these are; None: found as the command line finds it."""
 
-    def __init__(self, server: str | None, sessions: Sessions, link: LoginLink, secure: bool) -> None:
+    def __init__(self, server: str | None, sessions: Sessions, links: Links, secure: bool) -> None:
         self._server = server
         self._sessions = sessions
-        self._link = link
+        self._links = links
         self._secure = secure
         self.cookie = f"__Host-{COOKIE}" if secure else COOKIE
 
@@ -37,8 +37,8 @@ class Login:
         """POST `/login`."""
         form: dict[str, str] = request.scope["form"]
         token, link = form.get("token", "").strip()[:TOKEN_CHARS_MAX], form.get("link", "")
-        if not token and not self._link.take(link):
-            said = "that link was used, or is another server's; `bursar-web` prints a new one when it starts"
+        if not token and not self._links.take(link):
+            said = "that link was used, is too old or another server's; `bursar web url` makes a new one"
             return self._again(request, said if link else "paste a token")
         client = AsyncWireClient(self._server, token or None)
         try:
