@@ -312,6 +312,34 @@ def test_tasks_that_save_and_requeue_their_job_when_they_are_warned_do_so_once(s
     assert sorted(site.cluster.log(job).splitlines()) == ["resumed 0", "resumed 1"]
 
 
+def test_tasks_that_still_start_when_they_are_warned_are_told_when_they_are_ready(site: Site) -> None:
+    task = (
+        "touch up$SLURM_PROCID; until test -e told; do sleep 0.05; done;"
+        ' trap "echo saved $SLURM_PROCID; exit 0" USR1; while :; do sleep 0.05; done'
+    )
+    job = site.submit(
+        "#SBATCH --nodes=2 --ntasks-per-node=1 --time=100 --signal=USR1@3000\n"
+        f"trap 'touch told' USR1\nsrun bash -c '{task}' &\nwait; wait\n"
+    )
+    site.warn(job, "up0", "up1")
+    assert site.cluster.ended(job)["state"] == "SUCCEEDED"
+    assert sorted(site.cluster.log(job).splitlines()) == ["saved 0", "saved 1"]
+
+
+def test_a_loop_of_steps_gives_each_its_own_gpu(site: Site) -> None:
+    told = site.output(
+        "#SBATCH --nodes=1 --ntasks=4 --gres=gpu:h100:4\n"
+        "mkfifo gate\n"
+        "for i in 0 1 2 3; do\n"
+        "srun -N1 -n1 --gpus-per-task=1 --exclusive bash -c 'echo $CUDA_VISIBLE_DEVICES; read < gate' &\n"
+        "done >seen\n"
+        "until [ $(wc -l < seen) = 4 ]; do sleep 0.05; done\n"
+        "srun -n1 --gpus-per-task=1 --overlap bash -c 'echo $CUDA_VISIBLE_DEVICES' | wc -l\n"
+        "for i in 0 1 2 3; do echo > gate; done; wait; sort -u seen\n"
+    )
+    assert told == ["1", "0", "1", "2", "3"]
+
+
 # ------------------------------------------------------------------ what is refused
 
 

@@ -33,6 +33,7 @@ class StepCluster(Cluster):
     def start_agent(self, name: str) -> None:
         """One more agent, or a killed one again."""
         command = [BIN / "bursar-agent", "--server", self.server, "--name", name, "--cpus", "4"]
+        command += ["--simulate-gpus", "H100:4"]
         with (self.home / f"{name}.log").open("ab") as log:
             self._agents[name] = subprocess.Popen(
                 [*command, "--state-dir", self.state / name], stderr=log, env=self.env, cwd="/"

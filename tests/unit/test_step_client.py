@@ -289,9 +289,9 @@ def test_a_way_that_closes_behind_what_has_ended_is_no_error(bench: Bench, last:
     assert bench.err() == ""
 
 
-@pytest.mark.parametrize(("sender", "remote_alone"), [("bursar-attempt", True), ("bash", False)])
+@pytest.mark.parametrize(("sender", "supervisor"), [("bursar-attempt", True), ("bash", False)])
 def test_a_signal_goes_to_all_tasks_but_for_those_the_supervisor_has_told(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, sender: str, remote_alone: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sender: str, supervisor: bool
 ) -> None:
     made = bench.step(tasks=2)
     bench.turn(made)
@@ -309,8 +309,9 @@ def test_a_signal_goes_to_all_tasks_but_for_those_the_supervisor_has_told(
         made._forward(number, 4711)
         bench.turn(made, 1)
         here = there = [(frames.SIGNAL, int(number), b"")]
-        if remote_alone and number != signal.SIGTERM:
-            here, there = [], [(frames.SIGNAL, number | frames.HEEDED, b"")]
+        if supervisor and number != signal.SIGTERM:
+            there = [(frames.SIGNAL, number | frames.HEEDED, b"")]
+            here = [(frames.SIGNAL, number | frames.HEEDED | frames.LATE, b"")]
         assert [host.heard() for host in bench.hosts] == [here, there]
     made._forward(signal.SIGINT, 2**22 + 1)
     bench.turn(made, 1)

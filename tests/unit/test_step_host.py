@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -242,16 +243,88 @@ def test_a_signal_goes_to_the_group_of_each_task_or_to_who_heeds_it(
             raise ProcessLookupError
 
     monkeypatch.setattr(os, "killpg", to_group)
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(("one", pid, number)))
-    monkeypatch.setattr(kernel, "descendants", lambda pid: [80, 81])
-    monkeypatch.setattr(kernel, "heeds", lambda pid, number: (pid, number) == (81, 10))
     bench.task(0, 71)
     bench.task(1, 72)
     bench.hears(frames.encode(frames.SIGNAL, 15))
     assert sent == [("group", 71, 15), ("group", 72, 15)]
-    sent.clear()
+
+
+class Heedful:
+    """Processes below the host, by parent; who has a handler; what was sent to whom."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.below = {os.getpid(): [71, 72, 79], 71: [81], 81: [82]}
+        self.heeds: set[int] = set()
+        self.sent: list[tuple[int, int]] = []
+        self.now = 5.0
+        monkeypatch.setattr(kernel, "children", lambda: self.below)
+        monkeypatch.setattr(kernel, "heeds", lambda pid, number: number == 10 and pid in self.heeds)
+        monkeypatch.setattr(os, "kill", lambda pid, number: self.sent.append((pid, number)))
+        monkeypatch.setattr(host, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def told(self) -> list[tuple[int, int]]:
+        found, self.sent = self.sent, []
+        return found
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_warning_goes_to_who_heeds_it_now_and_to_each_other_task_once_it_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """`told`: those that heed it now were told by the supervisor."""
+    world = Heedful(monkeypatch)
+    first, second = bench.task(0, 71), bench.task(1, 72)
+    world.heeds = {82, 79}  # a program deep in the first task, and one that a task has left
+    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED | (frames.LATE if told else 0)))
+    assert world.told() == ([] if told else [(79, 10), (82, 10)])
+    assert (bench.host._unwarned, bench.host._warn_at) == ({10: {72}}, 5.0 + host.WARN_AGAIN_S)
+    bench.host._warn_again()
+    assert world.told() == []
+    world.heeds |= {71, 72}
+    bench.host._warn_again()
+    assert (world.told(), bench.host._unwarned) == ([(72, 10)], {})
+    assert {first.pid, second.pid} == {71, 72}
+
+
+def test_a_task_that_ended_unwarned_is_looked_for_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Heedful(monkeypatch)
+    task = bench.task(0, 71)
     bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED))
-    assert sent == [("one", 81, 10)]
+    assert bench.host._unwarned == {10: {71}}
+    del bench.host._tasks[task.pidfd]
+    bench.host._warn_again()
+    assert (bench.host._unwarned, world.told()) == ({}, [])
+
+
+def test_who_does_not_heed_a_warning_yet_is_looked_at_when_it_is_due_and_not_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Heedful(monkeypatch)
+    bench.task(0, 71)
+    bench.host._begun = True
+    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED))
+    waits: list[float | None] = []
+    monkeypatch.setattr(kernel, "inherit_orphans", lambda: None)
+    monkeypatch.setattr(kernel, "raise_file_limit", lambda: None)
+    monkeypatch.setattr(host, "kill_below", lambda pid: None)
+
+    class Poll:
+        def poll(self, timeout: float | None) -> list[Any]:
+            waits.append(timeout)
+            if len(waits) == 2:
+                world.now += host.WARN_AGAIN_S
+                world.heeds = {81}
+            if len(waits) == 3:
+                bench.host._client = False
+            return []
+
+        def modify(self, *_: int) -> None: ...
+
+    monkeypatch.setattr(bench.host, "_poll", Poll())
+    bench.host.run()
+    assert (waits, world.told()) == ([host.WARN_AGAIN_S, host.WARN_AGAIN_S, None], [(81, 10)])
 
 
 # --- ends

@@ -265,14 +265,16 @@ class Step:
         self._signal_all(signal.SIGKILL)
         self._code = max(self._code, 128 + signal.SIGPIPE)
 
-    def _signal_all(self, number: int, remote_alone: bool = False) -> None:
+    def _signal_all(self, number: int, here: int = 0) -> None:
+        """To every node. `here`: added to the number on this one."""
         for node in self._nodes.values():
-            if not node.done and not (remote_alone and node.local):
-                node.say(frames.SIGNAL, number)
+            if not node.done:
+                node.say(frames.SIGNAL, number | here if node.local else number)
 
     def _forward(self, number: int, sender: int) -> None:
         """To all tasks. What the supervisor sends but for TERM asks for a checkpoint: it has told those on
-        this node that heed it itself, and to others it would be their end.
+        this node that heed it itself, and to others it would be their end. We heed it, so it does not look
+        again: a task that is not ready yet is told by its host.
         """
         try:
             with open(f"/proc/{sender}/comm") as file:
@@ -280,7 +282,7 @@ class Step:
         except OSError:
             supervisor = False
         if supervisor and number != signal.SIGTERM:
-            self._signal_all(number | frames.HEEDED, remote_alone=True)
+            self._signal_all(number | frames.HEEDED, here=frames.LATE)
         else:
             self._signal_all(number)
 

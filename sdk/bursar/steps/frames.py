@@ -17,7 +17,10 @@ OUT, ERR, EXIT, CREDIT, DONE = 16, 17, 18, 19, 20
 """To the client: output; an exit, as two bytes of `code, signal`; input that was taken; nothing is left."""
 
 HEEDED: Final = 1 << 8
-"""Added to the number of a signal that goes to those processes alone that have a handler for it."""
+"""Added to the number of a signal that goes to those processes alone that have a handler for it, and to tasks
+that have none yet when they do."""
+LATE: Final = 1 << 9
+"""Added to that: those that have a handler now were told by somebody else."""
 
 FRAME_BYTES_MAX: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 16

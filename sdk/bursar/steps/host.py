@@ -13,11 +13,15 @@ import os
 import select
 import signal
 import socket
+import time
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
 from bursar.steps import frames, kernel, names, patterns
 
 OUTBOX_BYTES_MAX: Final = 1 << 18
+WARN_AGAIN_S: Final = 0.25
+"""A task that did not heed a warning yet, since its program still starts, is warned when it does."""
 
 
 class _Task:
@@ -47,14 +51,18 @@ class Host:
         self._paused = False
         self._client = True
         self._begun = False
+        self._unwarned: dict[int, set[int]] = {}
+        self._warn_at = 0.0
 
     def run(self) -> None:
         """Until the step is over and told, or its client is gone."""
         kernel.inherit_orphans()
         kernel.raise_file_limit()
         while True:
-            for fd, event in self._poll.poll():
+            for fd, event in self._poll.poll(WARN_AGAIN_S if self._unwarned else None):
                 self._on(fd, event)
+            if self._unwarned and time.monotonic() >= self._warn_at:
+                self._warn_again()
             if not self._client:
                 kill_below(os.getpid())
                 return
@@ -215,17 +223,39 @@ class Host:
 
     def _signal(self, number: int) -> None:
         if number & frames.HEEDED:
-            number ^= frames.HEEDED
-            for pid in kernel.descendants(os.getpid()):
-                if kernel.heeds(pid, number):
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, number)
+            self._warn(number & ~(frames.HEEDED | frames.LATE), bool(number & frames.LATE))
             return
         for task in self._tasks.values():
             try:
                 os.killpg(task.pid, number)
             except OSError:
                 continue
+
+    def _warn(self, number: int, told: bool) -> None:
+        """Tell who heeds it, and note the tasks of which nothing does: they are told when something does."""
+        children = kernel.children()
+        if not told:
+            _heeding(kernel.descendants(os.getpid(), children), number, send=True)
+        self._unwarned[number] = {
+            task.pid
+            for task in self._tasks.values()
+            if not _heeding([task.pid, *kernel.descendants(task.pid, children)], number)
+        }
+        self._warned()
+
+    def _warn_again(self) -> None:
+        children = kernel.children()
+        here = {task.pid for task in self._tasks.values()}
+        for number, pids in self._unwarned.items():
+            pids &= here
+            for pid in list(pids):
+                if _heeding([pid, *kernel.descendants(pid, children)], number, send=True):
+                    pids.discard(pid)
+        self._warned()
+
+    def _warned(self) -> None:
+        self._unwarned = {number: pids for number, pids in self._unwarned.items() if pids}
+        self._warn_at = time.monotonic() + WARN_AGAIN_S
 
     def _reap(self, task: _Task) -> None:
         _, status = os.waitpid(task.pid, 0)
@@ -254,6 +284,15 @@ class Host:
             self._channel.sendall(frames.encode(frames.DONE))
         except OSError:
             pass  # nobody listens
+
+
+def _heeding(pids: Iterable[int], number: int, send: bool = False) -> bool:
+    """Does one of these have a handler for a signal? `send`: give it to all that do."""
+    found = [pid for pid in pids if kernel.heeds(pid, number)]
+    for pid in found if send else ():
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+    return bool(found)
 
 
 def kill_below(pid: int) -> None:

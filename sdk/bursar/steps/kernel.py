@@ -10,7 +10,7 @@ import ctypes
 import os
 import resource
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
@@ -78,9 +78,9 @@ def read_signals(fd: int) -> list[tuple[int, int]]:
     ]
 
 
-def descendants(pid: int) -> list[int]:
-    """Everything below `pid`, parents before children."""
-    parents: dict[int, list[int]] = {}
+def children() -> dict[int, list[int]]:
+    """The children of each process of this machine that has some."""
+    found: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -88,7 +88,13 @@ def descendants(pid: int) -> list[int]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            parents.setdefault(int(fields[1]), []).append(int(name))
+            found.setdefault(int(fields[1]), []).append(int(name))
+    return found
+
+
+def descendants(pid: int, of: Mapping[int, list[int]] | None = None) -> list[int]:
+    """Everything below `pid`, parents before children. `of`: `children` of a moment ago."""
+    parents = children() if of is None else of
     found: list[int] = []
     queue = [pid]
     while queue:
