@@ -66,7 +66,7 @@ BELOW = {
     "budget": "ls show grant transfer approve history",
     "ledger": "correct",
     "period": "close ls show",
-    "prices": "ls apply history explain",
+    "prices": "ls apply history explain import",
     "report": "statement focus waste idle models utilization budgets",
     "policy": "apply check ls show rm diff",
     "web": "url",

@@ -43,6 +43,7 @@ WORDS = {
     "node token": ["n"],
     "budget show": ["b"],
     "prices apply": ["policy.yaml"],
+    "prices import": ["prices.csv", "--provider", "aws", "--region", "r", "--market", "spot"],
     "report focus": ["--period", "2026-11"],
     "report waste": ["--period", "2026-11"],
     "report idle": ["--period", "2026-11"],
@@ -77,8 +78,8 @@ CONNECTED = (
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "cloud terminate", "budget approve",
-    "node resume", "node rm", "node token", "prices apply", "policy apply", "policy rm", "grant add",
-    "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
+    "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
+    "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
     "period close",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""
@@ -119,6 +120,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hush")))
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "prices.csv").write_text("instance_type,price\na,1\n")
     return tmp_path
 
 

@@ -99,6 +99,10 @@ COMMANDS = (
     "period ls",
     "period show 2026-10",
     "prices apply prices.yaml",
+    "prices import prices.csv --provider aws --market spot --column region=where --source list",
+    "prices import prices.csv --provider aws --market spot --column regio=where",
+    "prices import prices.csv --provider aws --market spot --region r --skip-unpriced --valid-from 2026-01-01"
+    " --currency EUR --dry-run",
     "prices history --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices ls --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices explain n",
@@ -166,6 +170,7 @@ def fake(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "empty").mkdir()
     (tmp_path / "job.yaml").write_text("name: y\nresources: {cpus: 2}\nrun: echo hi\n")
     (tmp_path / "job.sh").write_text("#!/bin/sh\n#BURSAR --cpus 2\necho $1\n")
+    (tmp_path / "prices.csv").write_text("instance_type,price,where\na,1.5,us\nb,0.25,eu\n")
     (tmp_path / "prices.yaml").write_text("kind: Budget\nname: b\n")
     server.requests.clear()
     return server

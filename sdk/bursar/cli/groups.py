@@ -11,7 +11,6 @@ import click
 LATER: Final = {
     "bursar": ("attach", "forecast", "whatif", "advise", "service", "key"),
     "bursar cloud": ("show", "release"),
-    "bursar prices": ("import",),
     "bursar report": ("commitments",),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""

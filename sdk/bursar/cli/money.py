@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,14 @@ from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.output import Column, Output, Row, emit, say
 from bursar.cli.policy import emit_applied, read_sources
+from bursar.cli.pricefile import FIXED, HEADERS, Book, read_table
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.cli.texts import within_terminal
 from bursar.clock import format_instant
 from bursar.codec import view
-from bursar.errors import InvalidRequest
+from bursar.errors import BursarError, InvalidRequest
+from bursar.model import MARKETS
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -218,13 +222,23 @@ def prices() -> None:
     """
 
 
+PRICES_MAX: Final = 2_000
+"""That one answer holds."""
+
+
 def _price_filters(command: Any) -> Any:
     for option in (
         click.option("--provider", default="", help="aws, gcp, azure, onprem."),
         click.option("--region", default="", help="Of the provider."),
         click.option("--instance-type", default="", help="Of the provider."),
         click.option("--market", default="", help="on-demand, spot, committed-1y …"),
-        click.option("--limit", type=click.IntRange(1, 100_000), default=None, help="At most."),
+        click.option(
+            "--limit",
+            type=click.IntRange(1, PRICES_MAX),
+            default=PRICES_MAX,
+            show_default=True,
+            help="At most.",
+        ),
     ):
         command = option(command)
     return command
@@ -234,27 +248,34 @@ def _price_filters(command: Any) -> Any:
 @_price_filters
 @listing
 @connected
-def prices_ls(client: WireClient, output: Output, limit: int | None, **filters: str) -> None:
+def prices_ls(client: WireClient, output: Output, limit: int, **filters: str) -> None:
     """List the prices in force.
 
     Example: bursar prices ls --provider gcp --market spot
     """
-    rows = [view.price(each) for each in client.prices(limit=limit or 0, **filters)]
+    rows = [view.price(each) for each in client.prices(limit=limit, **filters)]
     emit(rows, PRICE_COLUMNS, output, identity="price_id", empty="no price matches")
+    _tell_cut(rows, limit)
+
+
+def _tell_cut(rows: Sequence[Row], limit: int) -> None:
+    if len(rows) == limit:
+        say(f"the first {limit}; narrow it with --provider, --region, --instance-type or --market")
 
 
 @prices.command("history")
 @_price_filters
 @listing
 @connected
-def prices_history(client: WireClient, output: Output, limit: int | None, **filters: str) -> None:
+def prices_history(client: WireClient, output: Output, limit: int, **filters: str) -> None:
     """List prices with their dates, past ones included.
 
     Example: bursar prices history --instance-type p5.48xlarge
     """
-    found = client.prices(history=True, limit=limit or 0, **filters)
+    found = client.prices(history=True, limit=limit, **filters)
     rows = [view.price(each) for each in found]
     emit(rows, PRICE_HISTORY_COLUMNS, output, identity="price_id", empty="no price matches")
+    _tell_cut(rows, limit)
 
 
 EXPLAIN_COLUMNS = (
@@ -329,6 +350,79 @@ def prices_apply(client: WireClient, paths: tuple[str, ...], output: Output) -> 
     Example: bursar prices apply aws-us-east-1.yaml
     """
     emit_applied([view.policy(each) for each in client.apply_policies(read_sources(paths))], output)
+
+
+IMPORT_BYTES: Final = 900_000
+"""Of the books of one call: a message is at most 1 MiB."""
+
+
+@prices.command("import")
+@click.argument("file")
+@click.option("--provider", help="Of all lines; else a column.")
+@click.option("--region", help="Of all lines; else a column.")
+@click.option("--market", type=NearChoice(MARKETS), help="Of all lines; else a column.")
+@click.option("--currency", default="USD", show_default=True, help="Unless a column says it.")
+@click.option("--valid-from", metavar="TIME", help="Of all lines; else a column, else from now on.")
+@click.option("--column", "named", multiple=True, metavar="PART=HEADER", help="Where a part of a price is.")
+@click.option("--source", default="", help="Where the prices are from.  [default: the file's name]")
+@click.option("--skip-unpriced", is_flag=True, help="Leave out lines without a price.")
+@click.option("--dry-run", is_flag=True, help="Say what would be applied.")
+@listing
+@changing
+def prices_import(
+    client: WireClient, file: str, named: tuple[str, ...], output: Output, dry_run: bool, **asked: Any
+) -> None:
+    """Import a table of prices: a CSV, or one packed as .gz, with one price an hour a line.
+
+    It becomes price books named after the file. The past is never repriced; the same file again changes
+    nothing.
+
+    Example: bursar prices import aws.csv --provider aws --market on-demand --column price=usd_per_hour
+    """
+    found = read_table(
+        file,
+        {part: asked[part] for part in FIXED if asked[part]},
+        _column_names(named),
+        source=asked["source"] or Path(file).name,
+        skip_unpriced=asked["skip_unpriced"],
+    )
+    rows: list[Row] = []
+    for part in _portions(found.books):
+        call = client.check_policies if dry_run else client.apply_policies
+        try:
+            rows += [view.policy(each) for each in call([(book.name, book.text) for book in part])]
+        except BursarError:
+            if rows and not dry_run:
+                say(f"{len(rows)} of {len(found.books)} books are in force; the same command goes on")
+            raise
+    emit_applied(rows, output)
+    left = f", {found.unpriced} without one left out" if found.unpriced else ""
+    left += f", {found.rounded} rounded to 9 places" if found.rounded else ""
+    left += ", nothing was applied" if dry_run else ""
+    say(f"{plural(found.rows, 'price')} in {plural(len(found.books), 'book')}{left}")
+
+
+def _column_names(told: tuple[str, ...]) -> dict[str, str]:
+    """By part of a price, the header of its column."""
+    named = {}
+    for words in told:
+        part, _, header = words.partition("=")
+        if part not in HEADERS or not header:
+            hint = "" if part in HEADERS else f"; {nearest(part, list(HEADERS))}"
+            raise InvalidRequest(f"--column: {words[:60]!r} is not PART=HEADER{hint}")
+        named[part] = header
+    return named
+
+
+def _portions(books: Sequence[Book]) -> Iterator[list[Book]]:
+    """As many at once as one message holds."""
+    part: list[Book] = []
+    for book in books:
+        if part and sum(len(one.text) for one in (*part, book)) > IMPORT_BYTES:
+            yield part
+            part = []
+        part.append(book)
+    yield part
 
 
 # ------------------------------------------------------------------ reports
