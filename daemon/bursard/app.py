@@ -33,6 +33,7 @@ from bursar.v1 import (
     types_pb2,
 )
 from bursard import startup
+from bursard.access.allowances import Allowances
 from bursard.access.identity import Role
 from bursard.access.refusals import Refusals
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
@@ -124,7 +125,9 @@ async def run(settings: Settings) -> int:
         local_role=None if settings.local_role == "none" else Role(settings.local_role),
         users=_users(settings),
     )
-    door = Door(authority, ids, clock)
+    allowances = Allowances(clock.boot_us, settings.limits)
+    engine.on_written = allowances.charge
+    door = Door(authority, ids, clock, allowances)
     engine.listeners.append(door.on_event)
     courier = Courier(state, secrets_in(settings.alert_secrets_dir))
     engine.listeners.append(courier.on_event)
@@ -133,7 +136,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, settings)
+    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -254,11 +257,13 @@ def add_services(
     telemetry: LiveTelemetry,
     vault: Vault,
     refusals: Refusals,
+    allowances: Allowances,
     settings: Settings,
 ) -> None:
     """Everything the server answers, health included."""
     fleet = hub.fleet
-    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(engine, cycle, fleet, telemetry.newest), server)
+    jobs = JobsService(engine, cycle, fleet, telemetry.newest, allowances)
+    jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)

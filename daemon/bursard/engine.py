@@ -88,6 +88,8 @@ class Engine:
         they heard of has turned out not to be true, or what was charged before was corrected.
         """
         self.on_dirty: Callable[[], None] = lambda: None
+        self.on_written: Callable[[str, Sequence[Event], int], None] = lambda actor, events, size: None
+        """Called with the actor of a call, the events that it made true, and their bytes."""
         self.on_fault: Callable[[BaseException], None] = lambda error: None
         """Called when memory may differ from the disk: end the process, the next start reads what is true."""
         self._catalog = tuple(catalog)
@@ -198,6 +200,8 @@ class Engine:
     def _enqueue(self, transaction: _Transaction) -> None:
         self._unreleased += transaction.unreleased
         self._evictions += transaction.evictions
+        size = sum(len(row.payload) for row in transaction.batch.events)
+        self.on_written(transaction.actor, [event for _, event, _, _ in transaction.unreleased], size)
         try:
             # First the cycle, then the writer: both run in the loop's next turn, in this order, so that
             # what the cycle places because of these events is in the same commit.

@@ -75,6 +75,12 @@ class Settings:
     user_texts_max: str = "64MiB"
     """What scripts, environments and all else of one user's jobs may take while they have not ended."""
 
+    user_changes_max: str = "100000"
+    """Changes by one user in a day (`update`, `hold`, `apply`, `grant` and such); operators' count too."""
+
+    user_log_max: str = "1GiB"
+    """What the calls of one user may write into the log in a day, submissions included."""
+
     log_cap: str = "64MiB"
     """Size cap of one member's log: head and tail are kept."""
 
@@ -99,6 +105,8 @@ class Settings:
             overdue_after_us=parse_duration(self.overdue_after),
             user_pending_max=int(self.user_pending_max),
             user_texts_bytes=parse_size(self.user_texts_max),
+            user_changes_a_day=int(self.user_changes_max),
+            user_log_bytes_a_day=parse_size(self.user_log_max),
         )
 
     @property
@@ -191,13 +199,14 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{places.get(name, name)}: {error.message}") from None
         if duration_us < parse_duration(least):
             fail(name, f"{getattr(settings, name)!r} is too short: at least {least}")
-    for name in ("log_cap", "user_texts_max"):
+    for name in ("log_cap", "user_texts_max", "user_log_max"):
         try:
             parse_size(getattr(settings, name))
         except InvalidRequest as error:
             fail(name, error.message)
-    if not _COUNT.fullmatch(settings.user_pending_max):
-        fail("user_pending_max", f"{settings.user_pending_max!r} is no number of jobs, 1 to 999999999")
+    for name, what in (("user_pending_max", "jobs"), ("user_changes_max", "changes")):
+        if not _COUNT.fullmatch(getattr(settings, name)):
+            fail(name, f"{getattr(settings, name)!r} is no number of {what}, 1 to 999999999")
     if settings.local_role not in ("viewer", "submitter", "operator", "none"):
         fail("local_role", f"{settings.local_role!r} is not viewer, submitter, operator or none")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

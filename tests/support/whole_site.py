@@ -24,6 +24,7 @@ from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
 from bursard import app
 from bursard.access.admission import Admission
+from bursard.access.allowances import Allowances
 from bursard.access.identity import Role
 from bursard.access.tokens import Authority, UserToken
 from bursard.access.vault import Vault
@@ -35,7 +36,7 @@ from bursard.place import verify
 from bursard.scheduler import plan
 from bursard.services.interceptors import Door
 from bursard.settings import Settings
-from bursard.state import AttemptRecord, State
+from bursard.state import AttemptRecord, Limits, State
 from bursard.state.decide import attempts, jobs, nodes
 from bursard.store import ScratchStore
 from bursard.telemetry import LiveTelemetry
@@ -63,15 +64,17 @@ status is lost, so the call is made again.
 class Site:
     """One daemon, one node, and a token for whoever is asked for."""
 
-    def __init__(self, folder: str, admission: Admission | None = None) -> None:
+    def __init__(self, folder: str, admission: Admission | None = None, limits: Limits | None = None) -> None:
         self.clock = VirtualClock(START)
         self.store = ScratchStore()
-        self.engine = Engine(State(), self.store, Writer(self.store), self.clock, SequentialIds())
+        self.engine = Engine(State(limits), self.store, Writer(self.store), self.clock, SequentialIds())
         self.engine.commit([ClusterCreated("c1", "USD")], "bursard")
         self.authority = Authority(self.engine.state, self.clock, local_role=Role.SUBMITTER)
         self._tokens: dict[str, UserToken] = {}
         self.vault = Vault(bytes(32))
-        self.door = Door(self.authority, SequentialIds(), self.clock, admission)
+        self.allowances = Allowances(self.clock.boot_us, self.engine.state.limits)
+        self.engine.on_written = self.allowances.charge
+        self.door = Door(self.authority, SequentialIds(), self.clock, self.allowances, admission)
         self.engine.listeners.append(self.door.on_event)
         self.server = aio.server(interceptors=[self.door])
         cycle = Cycle(self.engine)
@@ -85,6 +88,7 @@ class Site:
             self.telemetry,
             self.vault,
             self.door.refusals,
+            self.allowances,
             Settings(),
         )
         self.fleet.secrets = partial(self.vault.values, self.engine.state)
@@ -217,12 +221,12 @@ class Site:
 Story = Callable[[Site], Awaitable[None]]
 
 
-def play(story: Story, admission: Admission | None = None) -> None:
+def play(story: Story, admission: Admission | None = None, limits: Limits | None = None) -> None:
     """Run a story at a new site."""
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="b") as folder:
-            async with Site(folder, admission) as site:
+            async with Site(folder, admission, limits) as site:
                 await story(site)
 
     asyncio.run(main())

@@ -99,6 +99,9 @@ def test_a_state_read_again_knows_what_everybody_has_and_doctor_would_see_a_diff
         ("user_pending_max", "-1"),
         ("user_pending_max", "x"),
         ("user_texts_max", "x"),
+        ("user_changes_max", "0"),
+        ("user_changes_max", "x"),
+        ("user_log_max", "x"),
     ],
 )
 def test_settings_that_say_no_number_are_refused_by_their_name(name: str, value: str) -> None:
@@ -109,4 +112,6 @@ def test_settings_that_say_no_number_are_refused_by_their_name(name: str, value:
 def test_settings_are_what_decisions_rest_on() -> None:
     limits = settings.load(["--user-pending-max=7", "--user-texts-max=3MiB"], {}).settings.limits
     assert (limits.user_pending_max, limits.user_texts_bytes) == (7, 3 << 20)
+    limits = settings.load(["--user-changes-max=8", "--user-log-max=4MiB"], {}).settings.limits
+    assert (limits.user_changes_a_day, limits.user_log_bytes_a_day) == (8, 4 << 20)
     assert settings.Settings().limits == Limits()

@@ -7,9 +7,20 @@ Why     a method without a row here is refused to everybody, and `tests/access/t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from bursard.access.authorize import Action
+
+
+class Writes(StrEnum):
+    """What a call puts into the log, and so what bounds how often it may be called (`access/allowances`)."""
+
+    NOTHING = "nothing"
+    JOBS = "jobs"
+    CHANGES = "changes"
+    ENDS = "ends"
+    MEASURES = "measures"
 
 
 class Rule(NamedTuple):
@@ -20,27 +31,30 @@ class Rule(NamedTuple):
         site: True: the door alone decides, about the site as a whole. False: it is about projects or jobs;
             the door lets in who may do it in any project, and the handler decides about each one
             (`authorize`), or leaves out what the caller may not see (`allowed`).
+        writes: jobs: bounded by bytes; changes: by number too; ends: what it ends bounds it, and it works
+            when nothing else does; measures: what nodes say, by real time.
     """
 
     action: Action
     site: bool = False
+    writes: Writes = Writes.NOTHING
 
 
 _JOBS: Final = {
-    "Submit": Rule(Action.SUBMIT),
-    "SubmitMany": Rule(Action.SUBMIT),
-    "SubmitBatches": Rule(Action.SUBMIT),
+    "Submit": Rule(Action.SUBMIT, writes=Writes.JOBS),
+    "SubmitMany": Rule(Action.SUBMIT, writes=Writes.JOBS),
+    "SubmitBatches": Rule(Action.SUBMIT, writes=Writes.JOBS),
     "Plan": Rule(Action.SUBMIT),
     "Get": Rule(Action.SEE_JOBS),
     "List": Rule(Action.SEE_JOBS),
     "Watch": Rule(Action.SEE_JOBS),
     "Explain": Rule(Action.SEE_JOBS),
     "Logs": Rule(Action.READ_LOGS),
-    "Cancel": Rule(Action.STEER_JOBS),
-    "Hold": Rule(Action.STEER_JOBS),
-    "Release": Rule(Action.STEER_JOBS),
-    "Requeue": Rule(Action.STEER_JOBS),
-    "Update": Rule(Action.STEER_JOBS),
+    "Cancel": Rule(Action.STEER_JOBS, writes=Writes.ENDS),
+    "Hold": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Release": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Requeue": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Update": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
 }
 _NODES: Final = {
     "List": Rule(Action.SEE_SITE, site=True),
@@ -49,14 +63,14 @@ _NODES: Final = {
     "SlurmNames": Rule(Action.SEE_SITE, site=True),
     "Machines": Rule(Action.SEE_SITE, site=True),
     "CheckClouds": Rule(Action.STEER_NODES, site=True),
-    "EndMachine": Rule(Action.STEER_NODES, site=True),
-    "Drain": Rule(Action.STEER_NODES, site=True),
-    "Cordon": Rule(Action.STEER_NODES, site=True),
-    "Resume": Rule(Action.STEER_NODES, site=True),
-    "Remove": Rule(Action.STEER_NODES, site=True),
-    "Token": Rule(Action.ISSUE_TOKENS, site=True),
+    "EndMachine": Rule(Action.STEER_NODES, site=True, writes=Writes.ENDS),
+    "Drain": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
+    "Cordon": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
+    "Resume": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
+    "Remove": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
+    "Token": Rule(Action.ISSUE_TOKENS, site=True, writes=Writes.CHANGES),
     "Tokens": Rule(Action.ISSUE_TOKENS, site=True),
-    "RevokeTokens": Rule(Action.ISSUE_TOKENS, site=True),
+    "RevokeTokens": Rule(Action.ISSUE_TOKENS, site=True, writes=Writes.CHANGES),
 }
 _MONEY: Final = {
     "Cost": Rule(Action.SEE_COST),
@@ -64,19 +78,19 @@ _MONEY: Final = {
     "Prices": Rule(Action.SEE_SITE, site=True),
     "ExplainPrice": Rule(Action.SEE_BOOKS, site=True),
     "Report": Rule(Action.SEE_BOOKS),
-    "Correct": Rule(Action.CORRECT_BOOKS),
-    "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True),
+    "Correct": Rule(Action.CORRECT_BOOKS, writes=Writes.CHANGES),
+    "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True, writes=Writes.CHANGES),
     "Periods": Rule(Action.SEE_BOOKS, site=True),
-    "GrantBudget": Rule(Action.FUND_BUDGETS),
-    "ApproveBudget": Rule(Action.APPROVE_BUDGETS),
-    "TransferBudget": Rule(Action.FUND_BUDGETS),
+    "GrantBudget": Rule(Action.FUND_BUDGETS, writes=Writes.CHANGES),
+    "ApproveBudget": Rule(Action.APPROVE_BUDGETS, writes=Writes.CHANGES),
+    "TransferBudget": Rule(Action.FUND_BUDGETS, writes=Writes.CHANGES),
 }
 _POLICIES: Final = {
-    "Apply": Rule(Action.APPLY_POLICIES, site=True),
+    "Apply": Rule(Action.APPLY_POLICIES, site=True, writes=Writes.CHANGES),
     "Check": Rule(Action.SEE_POLICIES, site=True),
     "List": Rule(Action.SEE_POLICIES, site=True),
     "Get": Rule(Action.SEE_POLICIES, site=True),
-    "Delete": Rule(Action.APPLY_POLICIES, site=True),
+    "Delete": Rule(Action.APPLY_POLICIES, site=True, writes=Writes.CHANGES),
 }
 _EVENTS: Final = {
     "List": Rule(Action.SEE_JOBS),
@@ -86,11 +100,11 @@ _EVENTS: Final = {
 }
 
 _ACCESS: Final = {
-    "Grant": Rule(Action.GRANT),
-    "Revoke": Rule(Action.GRANT),
+    "Grant": Rule(Action.GRANT, writes=Writes.CHANGES),
+    "Revoke": Rule(Action.GRANT, writes=Writes.CHANGES),
     "Grants": Rule(Action.SEE_GRANTS),
-    "SetSecret": Rule(Action.SET_SECRETS),
-    "RemoveSecret": Rule(Action.SET_SECRETS),
+    "SetSecret": Rule(Action.SET_SECRETS, writes=Writes.CHANGES),
+    "RemoveSecret": Rule(Action.SET_SECRETS, writes=Writes.CHANGES),
     "Secrets": Rule(Action.SUBMIT),
 }
 
@@ -103,7 +117,7 @@ METHODS: Final[Mapping[str, Rule]] = {
         "Policies": _POLICIES,
         "Events": _EVENTS,
         "Access": _ACCESS,
-        "Agents": {"Connect": Rule(Action.CONNECT, site=True)},
+        "Agents": {"Connect": Rule(Action.CONNECT, site=True, writes=Writes.MEASURES)},
     }.items()
     for method, rule in rules.items()
 }

@@ -22,10 +22,11 @@ from bursar.codec.bounds import check_counts, check_numbers, check_texts
 from bursar.errors import AnswerTooLarge, BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
 from bursard.access.admission import Admission
+from bursard.access.allowances import Allowances
 from bursard.access.authorize import allowed, refusal, somewhere
 from bursard.access.identity import Identity, set_caller
 from bursard.access.refusals import Refusals
-from bursard.access.rules import METHODS, Rule
+from bursard.access.rules import METHODS, Rule, Writes
 from bursard.access.sessions import Session, Sessions, enter_session
 from bursard.access.tokens import Authority
 from bursard.events import Event, RoleRevoked
@@ -54,11 +55,17 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
     """Identity, room and error mapping around every handler; wrappers are made once per method."""
 
     def __init__(
-        self, authority: Authority, ids: Ids, clock: Clock, admission: Admission | None = None
+        self,
+        authority: Authority,
+        ids: Ids,
+        clock: Clock,
+        allowances: Allowances,
+        admission: Admission | None = None,
     ) -> None:
         self._authority = authority
         self._ids = ids
         self._clock = clock
+        self._allowances = allowances
         self._admission = admission or Admission()
         self._wrapped: dict[str, Any] = {}
         self._first_words = FirstWords()
@@ -179,6 +186,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             raise Forbidden(f"{method} is not served to anybody: it has no rule of access")
         if not (allowed(identity, rule.action) if rule.site else somewhere(identity, rule.action)):
             raise refusal(identity, rule.action)
+        if rule.writes is Writes.CHANGES:
+            self._allowances.check(identity.name, rule.writes)
         set_caller(identity)
         return identity, given, rule
 

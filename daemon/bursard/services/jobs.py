@@ -20,8 +20,10 @@ from bursar.model.check import check
 from bursar.model.ends import BY
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import jobs_pb2_grpc, types_pb2
+from bursard.access.allowances import Allowances
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
+from bursard.access.rules import Writes
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted, LimitChanged
@@ -74,11 +76,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         cycle: Cycle,
         fleet: Fleet,
         newest: Callable[[str], types_pb2.Sample | None] = lambda _: None,
+        allowances: Allowances | None = None,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
         self.fleet = fleet
         self.newest = newest
+        self._allowances = allowances or Allowances(engine.clock.boot_us, engine.state.limits)
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
         self._keys = KeyGate(engine)
@@ -178,6 +182,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         authorize(Action.SUBMIT, asked.project)
         if key in known:
             return await self._known(request, asked, known[key]), state.version
+        self._allowances.check(user, Writes.JOBS)
         refuse_unknown_gpus(engine, asked.options)
         spec, ended, called = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""

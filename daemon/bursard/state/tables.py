@@ -57,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True):
         overdue_after_us: so late an agent in contact may start a member, or end one past its limit and grace.
         pending_max: jobs that may wait at once; more are refused as RateLimited.
         user_pending_max: likewise, of one user. user_texts_bytes: what descriptions of one user's jobs take.
+        user_changes_a_day, user_log_bytes_a_day: what one user's calls may write into the log.
     """
 
     default_time_limit_us: int = 24 * 3600 * 1_000_000
@@ -66,6 +67,8 @@ class Limits(msgspec.Struct, frozen=True):
     pending_max: int = 1_000_000
     user_pending_max: int = 250_000
     user_texts_bytes: int = 64 << 20
+    user_changes_a_day: int = 100_000
+    user_log_bytes_a_day: int = 1 << 30
 
 
 class Applied(msgspec.Struct):

@@ -7,6 +7,7 @@ from itertools import islice
 
 import msgspec
 
+from bursar.clock import format_duration
 from bursar.errors import InvalidRequest, InvariantViolation, KeyConflict, RateLimited, WrongState
 from bursar.ids import Ids
 from bursar.model import EndCause, JobSpec, JobState
@@ -38,6 +39,8 @@ EVENTS_MAX = 1_000
 """Events of one answer, about: what one commit may hold without the loop standing still."""
 
 
+STOPS_MAX = 16
+"""So often an attempt may be asked to end sooner: each is an event, and a grace has many microseconds."""
 RUNNING_CHANGES = ("priority", "comment")
 """Fields of a spec that may change while the job runs: no promise rests on them."""
 LIMIT_CHANGES = ("time_limit_us", "max_cost_nanos", "currency")
@@ -227,6 +230,12 @@ def _cancel_one(job: JobRecord, grace_us: int | None, message: str) -> list[Even
     grace = attempt.grace_us if grace_us is None else min(grace_us, attempt.grace_us)
     if attempt.stop_cause is EndCause.CANCELLED and attempt.stop_grace_us <= grace:
         return []
+    if attempt.stops >= STOPS_MAX and grace:
+        raise WrongState(
+            f"job {job.display} was asked to end {attempt.stops} times, each time sooner; it has"
+            f" {format_duration(attempt.stop_grace_us)} left at most, and `bursar cancel {job.display}"
+            " --grace 0s` ends it at once"
+        )
     return [StopRequested(attempt.id, EndCause.CANCELLED, grace, message)]
 
 

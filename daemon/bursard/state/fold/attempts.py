@@ -129,6 +129,7 @@ def stop_requested(state: Tables, event: StopRequested, at: int, applied: Applie
     if attempt.stop_cause is None or event.cause is EndCause.CANCELLED:
         attempt.stop_cause, attempt.stop_message = event.cause, event.message
     attempt.stop_grace_us = min(attempt.stop_grace_us, event.grace_us)
+    attempt.stops += 1
     attempt.state = "STOPPING"
     move(state, state.jobs[attempt.job_id], JobState.STOPPING)
 
