@@ -45,8 +45,10 @@ free. Where no node has so many, `-N 2` (or more) spreads them here; what is sub
 
 What is the same: the script runs once, on the first node, and the other nodes of the job hold their place
 (metered, ended with it). `#BURSAR --launch per-node` runs it on every node instead. What is not: your shell's
-variables are not copied (as with `--export=NONE`; `--env NAME` copies one), and output is kept by bursar, in
-a log with a cap. Where the script names files with `--output` or `--error` it is there too: the job's own
+variables are not copied (as with `--export=NONE`; `--env NAME` copies one). A job's are, by the `sbatch` in
+it, as `--export` says (`ALL` if nothing): but for those that each job has of its own, and secrets, which go
+on by name. Output is kept by bursar, in a log with a cap. Where the script names files with `--output` or
+`--error` it is there too: the job's own
 user opens them, in the script's directory, before anything runs. A directory that does not exist, or is not
 that user's to write into, fails the job with the file's name; a disk that is full later costs the log
 nothing. Patterns are `%j %J %A %a %b %x %u %N %n %t %s %%`, with zeros as in `%4a`.

@@ -123,14 +123,28 @@ def test_a_script_writes_others_and_chains_them(site: Site) -> None:
 def test_a_script_submits_itself_again(site: Site) -> None:
     job = site.submit(
         "#SBATCH -J again -o again.out --open-mode=append\n"
-        "N=${1:-0}; echo round $N\n"
+        "N=${1:-0}; echo round $N $TAG ${LR:-none}; export LR=0.$((N + 1)) TAG\n"
         "SELF=$(scontrol show job $SLURM_JOB_ID | awk -F= '/Command=/{print $2}')\n"
         '[ "$N" -ge 2 ] || sbatch -d afterany:$SLURM_JOB_ID "$SELF" $((N + 1)) >/dev/null 2>&1\n'
-        '[ "$N" -lt 2 ] || touch done\n'
+        '[ "$N" -lt 2 ] || touch done\n',
+        flags=("--env", "TAG=a"),
     )
     site.cluster.ended(job)
     until((site.work / "done").exists, "the last round is over")
-    assert site.read("again.out") == ["round 0", "round 1", "round 2"]
+    assert site.read("again.out") == ["round 0 a none", "round 1 a 0.1", "round 2 a 0.2"]
+
+
+def test_what_a_script_submits_is_checked_as_what_a_person_does(site: Site) -> None:
+    site.write("bad.sh", "#SBATCH -J bad\nif true; then\necho never\n")
+    site.write("other.sh", "#SBATCH --licenses=matlab\ntrue\n")
+    told = site.output("#SBATCH -J head\nfor f in bad other; do sbatch $f.sh 2>&1; echo code $?; done\n")
+    assert told == [
+        "error: bad.sh:5:1: syntax error: unexpected end of file; something above is not closed"
+        " (as bash says, after it has run all that stands above)",
+        "code 2",
+        "error: other.sh:2:9: --licenses: licences are not counted; limit an array by %N, or use a Quota",
+        "code 2",
+    ]
 
 
 def test_a_workflow_engine_submits_a_task_and_asks_the_queue_for_it(site: Site) -> None:

@@ -43,6 +43,9 @@ def job_environment(
     )
     if held.memory_bytes:
         env[names.MEMORY_BYTES] = str(held.memory_bytes)
+    if spec.secrets:
+        files = spec.secret_files
+        env[names.SECRETS_GIVEN] = ",".join(f"{n}:file" if n in files else n for n in spec.secrets)
     if spec.tasks_per_node:
         env[names.TASKS_PER_NODE] = str(spec.tasks_per_node)
     if job.array_index >= 0:

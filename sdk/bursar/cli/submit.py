@@ -264,6 +264,7 @@ def _is_script(ctx: click.Context, file: str) -> bool:
 def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: dict[str, Any]) -> JobSpec:
     """The job of a file, or of standard input for `-`. Relative paths are the caller's."""
     from bursar import jobfile
+    from bursar.jobfile.exported import exported
     from bursar.jobfile.request import job_of_file, job_of_script
 
     text = _text_of(click.get_current_context(), file)
@@ -273,7 +274,8 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
         spec, sentences = job_of_file(text, source, base, given)
     else:
         here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
-        caller = jobfile.Caller(os.environ, here, socket.gethostname(), _site_of(client, text))
+        site = _site_of(client, text)
+        caller = jobfile.Caller(os.environ, here, socket.gethostname(), site, exported(os.environ))
         spec, sentences = job_of_script(text, source, base, arguments, given, caller)
     for sentence in sentences:
         say(sentence)

@@ -13,11 +13,11 @@ from typing import Final
 
 from bursar.errors import InvalidRequest
 from bursar.jobfile import shell, variables
+from bursar.jobfile.exported import OF_EVERY_JOB
 from bursar.jobfile.site import SiteNode, with_modules
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
 from bursar.steps import modules, srun
-from bursar.steps.names import OF_THE_NODE
 from bursar.yamlfile import Faults, nearest
 
 REFUSED: Final[Mapping[str, str]] = {
@@ -41,11 +41,6 @@ MODULES: Final = (
 )
 """What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
 SHOWN_MAX: Final = 20
-_OF_EVERY_JOB: Final = OF_THE_NODE | {
-    "HOME", "HOSTNAME", "LANG", "LOGNAME", "MASTER_ADDR", "MASTER_PORT", "NNODES", "OLDPWD", "PATH", "PWD",
-    "SHELL", "SHLVL", "TERM", "USER", "WORLD_SIZE", "_",
-}  # fmt: skip
-"""Variables that a job has a value of its own for."""
 
 _PYTHON_READ = re.compile(r"environ\[\s*[\"'](SLURMD?_\w+)[\"']\s*\]", re.ASCII)
 _SLURM_NAME = re.compile(r"SLURMD?_[A-Z]")
@@ -138,7 +133,7 @@ def _left_behind(
     content: str, found: shell.Found, spec: JobSpec, environ: Mapping[str, str]
 ) -> Iterator[tuple[int, str]]:
     """Variables that the script takes from the shell of whoever submits, which Slurm copies by default."""
-    seen = {name for name, _ in spec.env} | _OF_EVERY_JOB
+    seen = {name for name, _ in spec.env} | OF_EVERY_JOB
     for read in found.trusting():
         name = read.name
         if name in environ and name not in seen and not name.startswith(("SLURM", "BURSAR", "BASH", "LC_")):

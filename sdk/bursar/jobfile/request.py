@@ -51,7 +51,7 @@ def job_of_script(
 
     spec, notices = parse_script(text, source, base_dir, tuple(arguments), flags=flags, caller=caller)
     sentences = [str(notice) for notice in notices] + notes_of_script(text, source)
-    if is_slurm_script(spec.script):
+    if is_slurm_script(spec.script) and caller.exported is None:
         sentences.append(
             f"{source}: your shell's variables are not copied, as with --export=NONE; name them with --env"
         )

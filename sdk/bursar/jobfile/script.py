@@ -23,6 +23,7 @@ import msgspec
 from bursar.errors import InvalidRequest
 from bursar.jobfile import commands, options, shell
 from bursar.jobfile.document import read_job
+from bursar.jobfile.exported import Exported
 from bursar.jobfile.flags import (
     PAIRS,
     PATHS,
@@ -59,12 +60,14 @@ class Caller(NamedTuple):
     Attributes:
         environ: its variables. now: moment and time zone. host: name of the machine.
         site: that it is submitted to, as far as the script may speak of it; None: not known.
+        exported: what the job that submits it gives it; None: a person does.
     """
 
     environ: Mapping[str, str]
     now: datetime
     host: str
     site: Site | None = None
+    exported: Exported | None = None
 
 
 class Notice(NamedTuple):
@@ -155,6 +158,11 @@ def _finish_slurm(slurm: SlurmOptions, tree: Tree) -> None:
     """What only makes sense once the flags are known too."""
     if ("launch",) not in tree:
         tree.put(("launch",), "once", Place("--launch", 1, 1))
+    listed = tree.root.entries.get("secrets")
+    own = [one.entries["name"] if one.kind == "mapping" else one for one in listed.items] if listed else []
+    for word in slurm.inherits:
+        if word.partition(":")[0] not in [name.text for name in own]:
+            tree.apply("secret", word, Place("--export", 1, 1))
     option = slurm.singleton
     if option is None:
         return
@@ -230,7 +238,7 @@ def _apply_directives(
             slurm += _slurm_options(words, directive, faults)
         else:
             own += _bursar_options(words, directive, faults)
-    known = (caller.environ, caller.now, caller.site) if caller is not None else ()
+    known = (caller.environ, caller.now, caller.site, caller.exported) if caller is not None else ()
     converter = SlurmOptions(slurm, tree, faults, *known)
     notes = converter.convert()
     fresh: set[str] = set()

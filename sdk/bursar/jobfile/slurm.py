@@ -16,7 +16,8 @@ from functools import partial
 from typing import Final
 
 from bursar.errors import InvalidRequest
-from bursar.jobfile.flags import FlagFaults, Tree, job_name_from
+from bursar.jobfile.exported import Exported
+from bursar.jobfile.flags import FlagFaults, Place, Tree, job_name_from
 from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
 from bursar.jobfile.sections import PRIORITIES
 from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes, with_features
@@ -73,9 +74,11 @@ class SlurmOptions(Sizes):
         environ: the variables of the caller's shell, for `--export=NAME`; None where there is none.
         now: the caller's moment and time zone, for `--begin`; None where there is none.
         site: None where nothing is known of one.
+        exported: what `--export=ALL` copies, which is the default: None of a person's shell.
 
     Attributes:
         singleton: asks to wait for all earlier jobs of its name, which is known only when all is read.
+        inherits: secrets of the job that submits this one, but for those that it names itself.
     """
 
     def __init__(
@@ -86,12 +89,15 @@ class SlurmOptions(Sizes):
         environ: Mapping[str, str] | None = None,
         now: datetime | None = None,
         site: Site | None = None,
+        exported: Exported | None = None,
     ) -> None:
         super().__init__({option.name: option for option in options}, tree, faults)
         self._environ = environ
         self._now = now
         self._site = site
+        self._exported = exported
         self.singleton: Option | None = None
+        self.inherits: tuple[str, ...] = ()
 
     def convert(self) -> list[tuple[int, str]]:
         """Fill the tree; returns the notes."""
@@ -382,9 +388,16 @@ class SlurmOptions(Sizes):
 
     def _export(self) -> None:
         option = self.options.get("export")
+        parts = option.value.split(",") if option is not None else ["ALL"]
+        if self._exported is not None and "ALL" in map(str.upper, parts):
+            place = option.place if option is not None else Place("--export", 1, 1)
+            for name, value in sorted(self._exported.env.items()):
+                self.tree.put(("env", name), value, place)
+            self.inherits = self._exported.secrets
+            parts = [part for part in parts if part.upper() != "ALL"]
         if option is None:
             return
-        for part in option.value.split(","):
+        for part in parts:
             name, mark, value = part.partition("=")
             if mark:
                 self.tree.put(("env", name), value, option.place)

@@ -367,14 +367,19 @@ def _environment(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("env",), f"has {len(spec.env)} variables; at most {ENV_MAX}")
         return
     for name, value in spec.env:
-        path: Path = ("env", name)
-        if _ENV_NAME.fullmatch(name) is None:
-            what = "a variable name: letters, digits and '_', no leading digit"
-            yield Problem(path, f"{quote(name)} is not {what}")
-        elif name.upper().startswith("BURSAR_"):
-            yield Problem(path, f"{name} is set by bursar itself; choose another name")
-        else:
-            yield from _text(path, value, ENV_VALUE_MAX, lines=True)
+        yield from variable(name, value)
+
+
+def variable(name: str, value: str) -> Iterator[Problem]:
+    """What is wrong with one variable of a job's `env`."""
+    path: Path = ("env", name)
+    if _ENV_NAME.fullmatch(name) is None:
+        what = "a variable name: letters, digits and '_', no leading digit"
+        yield Problem(path, f"{quote(name)} is not {what}")
+    elif name.upper().startswith("BURSAR_"):
+        yield Problem(path, f"{name} is set by bursar itself; choose another name")
+    else:
+        yield from _text(path, value, ENV_VALUE_MAX, lines=True)
 
 
 def _secrets(spec: JobSpec) -> Iterator[Problem]:
