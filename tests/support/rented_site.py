@@ -137,6 +137,12 @@ class Site:
             done(self.renting.look())
             self.hello()
 
+    def second(self) -> None:
+        """As `pass_time`, and agents report what runs."""
+        self.pass_time(1)
+        self.world.backend.report()
+        self.world.writer.flush()
+
     def hello(self) -> None:
         for name, (join, place) in list(self.runs.joins.items()):
             node = self.world.state.node_by_name(name)

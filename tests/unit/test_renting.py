@@ -19,7 +19,7 @@ from bursard.access.identity import Identity, Role
 from bursard.events import MachineIntended, MachineJoined
 from bursard.fleet.testing import FACTS, World
 from bursard.machines.opening import open_local
-from bursard.machines.provider import CloudError
+from bursard.machines.provider import Billing, Capabilities, CloudError
 from bursard.services import clouds
 from bursard.state import MachineState
 from bursard.state import image as state_image
@@ -68,10 +68,11 @@ def test_every_nano_from_the_first_billed_second_to_the_last_is_somebodys(site: 
     billed_from = joined.charges[0].start
     assert sum(row.nanos for row in rows) == 1_800_000_000 * (gone.billed_until - billed_from) // HOUR_US
     launch = [row for row in rows if row.attempt_id == joined.machine_id]
-    assert [(row.kind, row.job_id) for row in launch] == [("usage", job.id)]
+    assert [(row.kind, row.job_id) for row in launch] == [("startup", job.id)]
     assert sum(row.nanos for row in launch) == 1_800_000_000 * (joined.through - billed_from) // HOUR_US > 0
-    assert {row.kind for row in rows} == {"usage", "idle"}
-    assert job.settled_nanos == sum(row.nanos for row in rows if row.kind == "usage")
+    assert {row.kind for row in rows} == {"startup", "keep-alive"}
+    paid = [row for row in rows if row.kind in ("startup", "usage")]
+    assert job.settled_nanos == sum(row.nanos for row in paid)
     actual = sum(one.nanos for one in site.provider.actuals(0, 2**62))
     assert sum(row.nanos for row in rows) == actual, "the provider bills just that"
 
@@ -86,6 +87,39 @@ def test_a_short_life_costs_what_the_provider_bills_at_least(tmp_path: Path) -> 
     rows = site.rows()
     assert sum(row.nanos for row in rows) == 1_800_000_000 // 60
     assert sum(row.nanos for row in rows) == sum(one.nanos for one in site.provider.actuals(0, 2**62))
+
+
+def test_what_a_provider_does_not_bill_is_a_refund_of_the_node_and_no_jobs(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + "faults: [{call: vanish, after: 30s}]\n")
+    billing = Billing(interrupted_free_us=HOUR_US)
+    site.provider.capabilities = Capabilities(billing=billing, notice_us=0)
+    job = site.large()
+    for _ in range(60):
+        site.second()
+    (gone,) = site.gone()
+    assert gone.reason == "it was taken back; one that is taken back within 1h00m is free"
+    (refund,) = [row for row in site.rows() if row.kind == "refund"]
+    rest = [row for row in site.rows() if row.node_id == refund.node_id and row.kind != "refund"]
+    assert (refund.nanos, refund.job_id) == (-sum(row.nanos for row in rest), "")
+    assert (refund.gpu + refund.cpu + refund.memory, refund.gpu) == (refund.nanos, 0)
+    assert {row.kind for row in rest} == {"startup", "keep-alive", "usage", "idle"}
+    assert job.settled_nanos >= sum(row.nanos for row in rest if row.job_id) > 0
+
+
+def test_what_jobs_leave_of_a_machine_is_idle_and_the_whole_of_it_is_kept_alive(site: Site) -> None:
+    job = site.world.submit()
+    for _ in range(40):
+        site.second()
+    assert job.attempt is not None
+    before = {row.kind: row.nanos for row in site.rows()}
+    assert set(before) == {"startup", "keep-alive", "usage", "idle"}
+    assert before["keep-alive"] == 500_000, "the second until its job starts"
+    site.world.backend.finish(job.attempt.id, 0)
+    for _ in range(10):
+        site.second()
+    after = {row.kind: row.nanos for row in site.rows()}
+    assert after["idle"] == before["idle"]
+    assert after["keep-alive"] == 5_500_000, "ten seconds more of 1.80 an hour"
 
 
 def test_money_is_held_for_the_launch_and_the_run_before_the_call(tmp_path: Path) -> None:

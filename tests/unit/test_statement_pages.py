@@ -136,7 +136,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     }  # fmt: skip
     if found is SITE:
         expected |= {
-            "idle": money("0.000000030"), "down": money("0.000000000"),
+            "idle": money("0.000000030"), "keep_alive": money("0.000000000"),
+            "refund": money("0.000000000"), "down": money("0.000000000"),
             "unknown": money("0.000000000"), "overhead": money("-0.000000002"),
                 "variance": money("0.000000000"), "absorption": money("0.000000000"),
             "node_cost": money("1.500000035"),
@@ -154,11 +155,13 @@ def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_th
         "project,,1,0.000001,0.000000,0.000000007,EUR,\n"
     )
     kinds = (
-        "idle,,0,0.000000,0.000000,0.000000030,EUR,\ndown,,0,0.000000,0.000000,0.000000000,EUR,\n"
+        "idle,,0,0.000000,0.000000,0.000000030,EUR,\n"
+        "keep-alive,,0,0.000000,0.000000,0.000000000,EUR,\ndown,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "unknown,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "overhead,,0,0.000000,0.000000,-0.000000002,EUR,\n"
         "variance,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "absorption,,0,0.000000,0.000000,0.000000000,EUR,\n"
+        "refund,,0,0.000000,0.000000,0.000000000,EUR,\n"
     )
     not_checked = "0.000 node-hours at no known price are not checked"
     kinds += f"left_out,,0,0.000000,0.000000,0.000000000,EUR,{not_checked}\n"

@@ -92,7 +92,8 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeSilent: _shape("node_id"),
     e.NodeScheduling: _shape("node_id mode reason"),
     e.ChargesCorrected: _shape(
-        "job_id job_number attempt_id rank booked_at node_id node_name pool simulated price_id share reason",
+        "job_id job_number attempt_id rank booked_at node_id node_name pool simulated price_id share reason"
+        " kind",
         attribution=_ATTRIBUTION,
         rates=_RATES,
         charges=_CORRECTED,
@@ -109,7 +110,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineUp: _shape("machine_id billed_from"),
     e.MachineJoined: _shape("machine_id node_id through", charges=_CHARGE),
     e.MachineEnding: _shape("machine_id reason"),
-    e.MachineGone: _shape("machine_id billed_until reason"),
+    e.MachineGone: _shape("machine_id billed_until reason", refund=_CHARGE),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMisbehaved: _shape("node_id how job_id"),
     NodeCondition: _shape("node_id trouble"),

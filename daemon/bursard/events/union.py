@@ -530,6 +530,7 @@ class ChargesCorrected(
         attribution: as the charges were written. share: thousandths of a GPU, devices, thousandths of a CPU
             and bytes of memory. rates: that they were priced at.
         budgets: accounts that cover the job now, each in its current period.
+        kind: of the charges; those of a launch have the machine's id for that of an attempt.
     """
 
     job_id: str
@@ -548,6 +549,7 @@ class ChargesCorrected(
     reason: str
     charges: tuple[Corrected, ...]
     budgets: tuple[BudgetShift, ...] = ()
+    kind: str = "usage"
 
 
 class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True, omit_defaults=True):
@@ -611,12 +613,16 @@ class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):
     reason: str
 
 
-class MachineGone(msgspec.Struct, frozen=True, tag="machine-gone"):
-    """The provider lists it as gone: it was billed until `billed_until`."""
+class MachineGone(msgspec.Struct, frozen=True, tag="machine-gone", omit_defaults=True):
+    """The provider lists it as gone: it was billed until `billed_until`.
+
+    `refund`: what its node cost by the meter and its provider does not bill, with its sign turned.
+    """
 
     machine_id: str
     billed_until: int
     reason: str
+    refund: tuple[Charge, ...] = ()
 
 
 class PolicyApplied(msgspec.Struct, frozen=True, tag="policy-applied"):

@@ -5,6 +5,8 @@ holds and charges into balances (used where events are applied); `rows` is what 
 """
 
 from bursard.ledger.accounts import (
+    OWNERLESS,
+    PAID,
     BudgetAccounts,
     book_of,
     budget_accounts,
@@ -13,7 +15,7 @@ from bursard.ledger.accounts import (
     node_account,
     ownerless_account,
 )
-from bursard.ledger.allocation import Parts, add_used, node_charges
+from bursard.ledger.allocation import Parts, add_used, charge_of, node_charges
 from bursard.ledger.correction import amended
 from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
@@ -23,6 +25,8 @@ from bursard.ledger.ownership import NEVER, Held, OwnedSpan, PriceInForce, Share
 
 __all__ = [
     "NEVER",
+    "OWNERLESS",
+    "PAID",
     "AttemptMoney",
     "BudgetAccounts",
     "Entry",
@@ -43,6 +47,7 @@ __all__ = [
     "book_of",
     "budget_accounts",
     "budget_of",
+    "charge_of",
     "held_nanos",
     "hour_segments",
     "job_account",

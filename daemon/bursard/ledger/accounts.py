@@ -8,10 +8,11 @@ Why     entries outlive the code that wrote them; one module decides the names s
 |---|---|
 | `node/<node>` | minus what the node has cost so far |
 | `job/<job>` | what the job has been charged |
-| `idle/<node>` `down/<node>` `unknown/<node>` | what its time cost that no job held |
+| `idle/<node>` `keep-alive/<node>` `down/<node>` `unknown/<node>` | what its time cost that no job held |
 | `overhead/<node>` | rounding |
 | `variance/<node>` | what shares are to pay beyond what their jobs pay, after corrections |
 | `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
+| `refund/<node>` | minus what its provider did not bill of what it cost by the meter |
 | `budget/<name>/<period>/available` | what was given, minus what is committed; the limit itself is policy |
 | `budget/<name>/<period>/held` | promised to live attempts, not yet spent |
 | `budget/<name>/<period>/settled` | spent |
@@ -26,7 +27,9 @@ from bursar.errors import InvariantViolation
 
 COST_BOOK = "cost"
 """The book of what things cost; each budget's period is a book of its own."""
-OWNERLESS = ("idle", "down", "unknown", "overhead", "variance", "absorption")
+PAID = ("usage", "startup")
+"""Charge kinds that a job pays for: what it holds, and the launch of a machine that was rented for it."""
+OWNERLESS = ("idle", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund")
 """Charge kinds that no attempt pays for; each has one account per node."""
 
 
@@ -52,7 +55,7 @@ def job_account(job_id: str) -> str:
 def ownerless_account(kind: str, node_id: str) -> str:
     """Debited with what is nobody's on one node. Raises `InvariantViolation` on an unknown kind."""
     if kind not in OWNERLESS:
-        raise InvariantViolation(f"charge kind {kind!r} is not usage, {', '.join(OWNERLESS)}")
+        raise InvariantViolation(f"charge kind {kind!r} is not {', '.join(PAID + OWNERLESS)}")
     return f"{kind}/{node_id}"
 
 

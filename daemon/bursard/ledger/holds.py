@@ -31,6 +31,7 @@ from bursar.errors import InvariantViolation
 from bursar.model import Hold
 from bursard.events import BudgetShift, Charge, ChargesCorrected, OpeningHold
 from bursard.ledger.accounts import (
+    PAID,
     BudgetAccounts,
     budget_accounts,
     budget_of,
@@ -144,7 +145,7 @@ class Ledger:
         The settlement of usage, in every budget of its attempt, is in the transaction of its cost.
         """
         for item in charges:
-            if item.kind == "usage":
+            if item.kind in PAID:
                 self._check_usage(item)
             else:
                 ownerless_account(item.kind, item.node_id)
@@ -481,7 +482,7 @@ class Ledger:
     def _book(self, item: Charge) -> Transaction:
         nanos = item.nanos
         source = Entry(node_account(item.node_id), -nanos)
-        if item.kind != "usage":
+        if item.kind not in PAID:
             owner = Entry(ownerless_account(item.kind, item.node_id), nanos)
             return self.post(Transaction(item.kind, (source, owner), node_id=item.node_id))
         money = self._attempts[item.attempt_id]
@@ -489,7 +490,7 @@ class Ledger:
         entries = [source, Entry(job_account(item.job_id), nanos)]
         for held in money.holds:
             self._settle(held, item.start, nanos, entries)
-        usage = Transaction("usage", tuple(entries), item.attempt_id, item.job_id, item.node_id)
+        usage = Transaction(item.kind, tuple(entries), item.attempt_id, item.job_id, item.node_id)
         return self.post(usage)
 
     def _settle(self, held: HeldMoney, at: int, nanos: int, entries: list[Entry]) -> None:

@@ -118,9 +118,10 @@ def owned(
     cut: Sequence[Span],
     shares: Sequence[Held],
     kind: str,
-    idle_from: int = NEVER,
+    after: tuple[int, str] = (NEVER, ""),
 ) -> Iterator[OwnedSpan]:
-    """What completes each span: `kind`, and idle from `idle_from` on; rounding, variance and absorption.
+    """What completes each span: `kind`, and another from an instant on (`after`); rounding, variance and
+    absorption.
 
     A share that begins before the first span (a start that was told late) counts in its first hour; one that
     goes on behind the last waits for the next interval.
@@ -128,7 +129,7 @@ def owned(
     Raises:
         InvariantViolation: as `node_charges`.
     """
-    for position, span in enumerate(_split(cut, idle_from)):
+    for position, span in enumerate(_split(cut, after[0])):
         values = _Values({}, {}, {})
         for share in shares:
             start = max(share.start, span.start) if position else share.start
@@ -141,7 +142,7 @@ def owned(
             from_at=span.start,
             to_at=span.end,
             used=values.cost,
-            kind="idle" if span.start >= idle_from else kind,
+            kind=after[1] if span.start >= after[0] else kind,
         )
         between = (
             ("variance", values.paid, values.to_pay),

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
-from bursar.clock import SECOND_US
+from bursar.clock import SECOND_US, format_duration
 from bursar.errors import WrongState
 from bursard.events import Event
 from bursard.machines.errors import Blocks
@@ -193,11 +193,15 @@ class Keeper:
             await self._commit(decide.losses(state, machine, node, step.reason))
             if decide.referenced(state, node):
                 return
-        until = step.billed_until
+        until, free, reason = step.billed_until, False, step.reason
         if machine.billed_from:
-            ran_us = max(until - machine.billed_from, 0)
-            until = machine.billed_from + self.provider.capabilities.billing.billed_us(ran_us)
-        await self._commit(decide.bury(state, machine.id, until, step.reason))
+            ran_us, billing = max(until - machine.billed_from, 0), self.provider.capabilities.billing
+            billed_us = billing.billed_us(ran_us, interrupted=step.interrupted)
+            until, free = machine.billed_from + billed_us, not billed_us
+        if free:
+            within = format_duration(billing.interrupted_free_us)
+            reason += f"; one that is taken back within {within} is free"
+        await self._commit(decide.bury(state, machine.id, until, reason, free))
 
     def _doubt(self, machine: MachineRecord, why: str) -> None:
         """What did not come up there would not the next time either: elsewhere first."""

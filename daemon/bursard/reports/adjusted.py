@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from bursard.ledger import PAID
 from bursard.reports.period import Period, month_of, month_text
 from bursard.store import LATE_AFTER_US, ChargeFilter, Dim, Unposted, Views
 
@@ -49,7 +50,7 @@ def published_at(period: Period) -> int:
 
 def _corrections(views: Views, period: Period, unposted: Unposted, project: str) -> Iterator[Adjusted]:
     query = ChargeFilter(
-        since=period.since, until=period.until, project=project, kinds=("usage",), corrections=True
+        since=period.since, until=period.until, project=project, kinds=PAID, corrections=True
     )
     sums: dict[tuple[str, int, str, str], list[int]] = {}
     for row in views.charges(query, unposted):
@@ -66,9 +67,7 @@ def _late(views: Views, period: Period, unposted: Unposted, project: str) -> Ite
     after = views.last_seq_before(published_at(period))
     if after >= unposted.seq:
         return
-    query = ChargeFilter(
-        since=period.since, until=period.until, project=project, kinds=("usage",), after_seq=after
-    )
+    query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=PAID, after_seq=after)
     for part in views.charge_sums([Dim.PROJECT, Dim.JOB_NUMBER], query, unposted._replace(rows=())):
         of, number = part.keys
         yield Adjusted(LATE, str(of), int(number), month_text(period.since), part.nanos, part.charges)

@@ -42,6 +42,7 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import NodeFacts
 from bursar.resources import MILLI
+from bursard.ledger import PAID
 from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
 from bursard.reports.period import month_of
 from bursard.store import ADJUSTMENTS, LATE_AFTER_US, ChargeRow
@@ -57,21 +58,27 @@ _KWH_MILLIJOULES = 3_600_000_000
 _REMEMBERED = 20_000
 """Owners whose constant cells are kept; after that all are made anew."""
 _WASTE = {
+    "startup": "launch",
     "idle": "unallocated",
+    "keep-alive": "keep-alive",
     "down": "down",
     "unknown": "unknown",
     "overhead": "overhead",
     "variance": "variance",
     "absorption": "absorption",
+    "refund": "refund",
 }
 _WORDS = {
     "usage": "share of node {node} held by job {job}",
+    "startup": "launch of node {node} for job {job}",
     "idle": "part of node {node} that no job held",
+    "keep-alive": "node {node} while no job ran there",
     "down": "node {node} while it was down",
     "unknown": "node {node} while nobody knew what it did",
     "overhead": "rounding between the cost of node {node} and its shares",
     "variance": "what jobs on node {node} are to pay beyond the prices that they were placed at",
     "absorption": "cost of the shares of node {node} beyond what jobs are to pay for them",
+    "refund": "what the provider of node {node} did not bill",
 }
 
 
@@ -437,7 +444,7 @@ def _number(value_milli: int, milli: int) -> int | float:
 
 def _account(charge: ChargeRow) -> dict[str, Cell]:
     """The project as sub account, and everything known of the work as tags."""
-    if charge.kind != "usage":
+    if charge.kind not in PAID:
         return {}
     tags: dict[str, object] = dict(json.loads(charge.labels))
     for key in ("project", "user", "experiment", "model", "model_version"):

@@ -15,7 +15,7 @@ from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
 from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 
-_IDLE_KINDS: Final = ("idle", "down", "unknown")
+_IDLE_KINDS: Final = ("idle", "keep-alive", "down", "unknown")
 _IDLE_COLUMNS: Final = (
     Column("pool"), Column("node"), Column("cause"), Column("time", "hours"), Column("cost", "money"),
     Column("share", "percent"), Column("at_no_known_price", "hours"),
@@ -78,7 +78,7 @@ def utilization(views: Views, period: Period, currency: str, unposted: Unposted)
 
 def _used(pool: str, node: str, parts: Iterable[ChargeSum]) -> tuple[Cell, ...]:
     found = list(parts)
-    nanos = dict.fromkeys((*_IDLE_KINDS, "overhead"), 0)
+    nanos = dict.fromkeys((*_IDLE_KINDS, "overhead", "startup", "refund"), 0)
     for part in found:
         kind = str(part.keys[2])
         if kind in nanos:
@@ -87,5 +87,5 @@ def _used(pool: str, node: str, parts: Iterable[ChargeSum]) -> tuple[Cell, ...]:
     held = cost - sum(nanos.values())
     gpu_us = sum(part.gpu_milli_us for part in found) // MILLI
     cpu_us = sum(part.cpu_milli_us for part in found) // MILLI
-    unowned = (nanos["idle"], nanos["down"], nanos["unknown"])
+    unowned = (nanos["idle"] + nanos["keep-alive"], nanos["down"], nanos["unknown"])
     return (pool, node, gpu_us, cpu_us, cost, held, *unowned, ppm(held, cost))

@@ -14,6 +14,7 @@ import msgspec
 from bursar.clock import format_instant
 from bursar.money import format_nanos
 from bursar.words import plural
+from bursard.ledger import PAID
 from bursard.reports.adjusted import CORRECTION, LATE, Adjusted, adjusted, published_at
 from bursard.reports.control import facts_of, owed
 from bursard.reports.cost import CostRow, CostTable, fold
@@ -73,12 +74,10 @@ def statement(
         since=period.since,
         until=period.until,
         project=project,
-        kinds=("usage",) if project else (),
+        kinds=PAID if project else (),
     )
     sums = views.charge_sums([Dim.KIND, Dim.PROJECT, Dim.NODE_ID, Dim.JOB], query, unposted)
-    by_project = [
-        part._replace(keys=part.keys[1:2] + part.keys[3:]) for part in sums if part.keys[0] == "usage"
-    ]
+    by_project = [part._replace(keys=part.keys[1:2] + part.keys[3:]) for part in sums if part.keys[0] in PAID]
     by_kind = [part._replace(keys=part.keys[:1] + part.keys[3:]) for part in sums]
     nodes: dict[str | int, int] = {}
     for part in sums:
@@ -130,14 +129,19 @@ def _by_use(
 
 _MEANINGS = {
     "usage": "what jobs pay for their shares",
+    "startup": "jobs pay too: the boot of machines that were rented for them",
     "idle": "held by no job",
+    "keep-alive": "rented machines while no job ran there",
     "down": "while the machine was down",
     "unknown": "while nobody knew what the machine did",
     "overhead": "rounding between shares and node cost",
     "variance": "at prices in force, less at the prices that jobs were placed at",
     "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
+    "refund": "what providers did not bill for machines that they took back",
 }
 """Charge kinds, by the one word for each that every report uses."""
+_RENTED = ("startup", "keep-alive", "refund")
+"""Kinds that only rented machines have: people are told of them where there are some."""
 _TOTALS = {
     "node cost": "the sum of the above",
     "by facts": "what nodes must have cost by their boots and prices alone",
@@ -169,10 +173,11 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     )
     if not found.project:
         lines.append("")
-        sums = [("jobs" if kind == "usage" else kind, _kind(found, kind).nanos) for kind in _MEANINGS]
+        kinds = [kind for kind in _MEANINGS if kind not in _RENTED or _kind(found, kind).nanos]
+        sums = [("jobs" if kind == "usage" else kind, _kind(found, kind).nanos) for kind in kinds]
         sums += [("node cost", found.node_nanos), ("by facts", found.facts_nanos)]
         sums.append(("difference", found.difference_nanos))
-        meanings = [*_MEANINGS.values(), *_TOTALS.values()]
+        meanings = [*(_MEANINGS[kind] for kind in kinds), *_TOTALS.values()]
         lines += [
             f"{name:<12}{format_nanos(nanos):>22}  {meaning}"
             for (name, nanos), meaning in zip(sums, meanings, strict=True)
@@ -238,7 +243,7 @@ def csv_pieces(found: Statement) -> Iterator[bytes]:
     lines += [_csv_line("project", row.keys[0], row, found.currency) for row in found.projects.rows]
     lines.append(_csv_line("total", "", found.projects.total, found.currency))
     if not found.project:
-        kinds = [kind for kind in _MEANINGS if kind != "usage"]
+        kinds = [kind for kind in _MEANINGS if kind not in PAID]
         lines += [_csv_line(kind, "", _kind(found, kind), found.currency) for kind in kinds]
         left_out = CostRow((), held_us=found.unpriced_us, unknown_us=found.unpriced_us)
         about = f"{hours(found.unpriced_us)} node-hours at no known price are not checked"
@@ -322,7 +327,8 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
         ],
     }
     if not found.project:
-        document |= {name: money(_kind(found, name).nanos) for name in _MEANINGS if name != "usage"}
+        kinds = [kind for kind in _MEANINGS if kind not in PAID]
+        document |= {kind.replace("-", "_"): money(_kind(found, kind).nanos) for kind in kinds}
         document["node_cost"] = money(found.node_nanos)
         document["facts_cost"] = money(found.facts_nanos)
         document["nodes_left_out"] = found.left_out

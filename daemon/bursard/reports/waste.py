@@ -12,6 +12,7 @@ from typing import Final
 
 from bursar.model import EndCause
 from bursar.model.ends import REQUEUED
+from bursard.ledger import PAID
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
@@ -28,13 +29,16 @@ MEANINGS: Final = {
     "requeued": "attempts that somebody ended to run the job again: lost work is at most this",
     "failed": "attempts that failed, did not start or met a limit",
     "cancelled": "attempts that were cancelled",
+    "launch": "machines that were rented, until their agents said hello",
     "corrections": "of charges of before, booked in this period",
     "unallocated": "nodes that were up, held by no job",
+    "keep-alive": "rented machines while no job ran there",
     "down": "while the machine was down",
     "unknown": "while nobody knew what the machine did",
     "overhead": "rounding between shares and node cost",
     "variance": "at prices in force, less at the prices that jobs were placed at",
     "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
+    "refund": "what providers did not bill for machines that they took back",
 }
 """Categories that the books can tell, in order; each charge is of exactly one."""
 UNTOLD: Final = {
@@ -53,7 +57,7 @@ _BY_CAUSE: Final = {
     EndCause.PREEMPTED: "interrupted",
     EndCause.NODE_LOST: "interrupted",
 }
-_BY_KIND: Final = {"idle": "unallocated"}
+_BY_KIND: Final = {"idle": "unallocated", "startup": "launch"}
 _COLUMNS: Final = (
     Column("category"),
     Column("cost", "money"),
@@ -69,16 +73,16 @@ def waste(
 ) -> Page:
     """The waste identity of a period. `live`: of every attempt in memory, its category."""
     query = ChargeFilter(
-        since=period.since, until=period.until, project=project, kinds=("usage",) if project else ()
+        since=period.since, until=period.until, project=project, kinds=PAID if project else ()
     )
     categories = dict(_ended(views, period.since)) | dict(live)
     nanos = dict.fromkeys(MEANINGS, 0)
     for part in views.charge_sums([Dim.KIND, Dim.CLASS, Dim.ATTEMPT, Dim.JOB], query, unposted):
         kind, kept_as, attempt_id, job_id = map(str, part.keys)
-        if kind != "usage":
-            nanos[_BY_KIND.get(kind, kind)] += part.nanos
-        elif kept_as == "correction":
+        if kind in PAID and kept_as == "correction":
             nanos["corrections"] += part.nanos
+        elif kind != "usage":
+            nanos[_BY_KIND.get(kind, kind)] += part.nanos
         else:
             if attempt_id not in categories:  # of a task, or one that ended before and was told late
                 categories |= dict(_of_job(views, job_id))
@@ -101,7 +105,9 @@ def waste(
     )
 
 
-_OF_NODES: Final = ("unallocated", "down", "unknown", "overhead", "variance", "absorption")
+_OF_NODES: Final = (
+    "unallocated", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
+)  # fmt: skip
 
 
 def category_of(attempt: AttemptRecord) -> str:

@@ -17,6 +17,7 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import Attribution, BudgetShift
+from bursard.ledger import PAID
 from bursard.services.lookup import find_job
 from bursard.state import JobRecord
 from bursard.state.admission import check_currency
@@ -78,7 +79,7 @@ async def _read(engine: Engine, job: JobRecord, since: int, until: int) -> list[
 
     def read(views: Views) -> list[Standing]:
         ids = (job.id,) if job.parent_id else ()
-        query = ChargeFilter(since=since, kinds=("usage",), job_number=job.number, job_ids=ids)
+        query = ChargeFilter(since=since, kinds=PAID, job_number=job.number, job_ids=ids)
         return standing(views.charges(query), since, until)
 
     for _ in range(_TRIES):
@@ -132,6 +133,7 @@ def _standing(row: ChargeRow, first_nanos: int) -> Standing:
         attribution=attribution_of(row),
         share=(row.gpu_milli, row.devices, row.cpu_milli, row.memory_bytes),
         rates=ShareRates(row.gpu_rate, row.cpu_rate, row.memory_rate),
+        kind=row.kind,
     )
     return Standing(
         owner=owner,

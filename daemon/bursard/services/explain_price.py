@@ -25,7 +25,7 @@ from bursard.reports.cost import CostTable
 PPM = 1_000_000
 MACHINES_MAX = 200
 """Of one answer: a machine type has a price in each region and market."""
-_SHARES = ("usage", "variance", "absorption")
+_SHARES = ("usage", "startup", "variance", "absorption")
 """What shares of nodes cost: what their jobs paid, brought to the cost rate."""
 
 

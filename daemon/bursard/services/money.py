@@ -23,6 +23,7 @@ from bursar.v1 import money_pb2_grpc
 from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
+from bursard.ledger import PAID
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
@@ -186,7 +187,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return ChargeFilter(
             since=stretch.since,
             until=stretch.until,
-            kinds=() if request.include_idle else ("usage",),
+            kinds=() if request.include_idle else PAID,
             job_number=number,
             job_ids=ids,
             project=request.project,

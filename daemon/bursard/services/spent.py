@@ -16,6 +16,7 @@ from bursar.errors import WrongState
 from bursar_policies.specs import Document
 from bursard.engine import Engine
 from bursard.events import Charge
+from bursard.ledger import PAID
 from bursard.state import State
 from bursard.state.decide import policies
 from bursard.state.decide.opening import Opening, openings
@@ -62,7 +63,7 @@ class _Meter:
 
     def __call__(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
-            if charge.kind != "usage" or not charge.nanos:
+            if charge.kind not in PAID or not charge.nanos:
                 continue
             job = self._state.jobs[charge.job_id]
             spec, labels = job.spec, dict(job.spec.labels)
@@ -78,7 +79,7 @@ def _cost(views: Views, wanted: Sequence[Opening], books: Unposted) -> Counter[s
     keys = sorted({key for one in wanted for key, _ in one.scope.labels})
     dims = (*_MARKS, *(f"label:{key}" for key in keys))
     for since, until in sorted({(one.since, one.until) for one in wanted}):
-        query = ChargeFilter(since=since, until=until, kinds=("usage",))
+        query = ChargeFilter(since=since, until=until, kinds=PAID)
         inside = [one for one in wanted if (one.since, one.until) == (since, until)]
         for part in views.charge_sums(dims, query, books):
             project, user, experiment, model, *values = map(str, part.keys)

@@ -193,6 +193,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         state.closed.add(period)
     _policies(state, image)
     state.machines = {machine.id: machine for machine in image.machines}
+    state.rented = {machine.name: machine.id for machine in image.machines if machine.name}
     for node in image.nodes:
         _node(state, node)
     for job in image.jobs:

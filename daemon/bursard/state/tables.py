@@ -173,6 +173,8 @@ class Tables:
         self.node_names: dict[str, str] = {}
         self.machines: dict[str, MachineRecord] = {}
         """Rented machines that may exist, by id."""
+        self.rented: dict[str, str] = {}
+        """By name of its node, the id of a machine."""
         self.node_tokens: dict[str, NodeToken] = {}
         self.cluster = Cluster()
         self.members = Members()

@@ -391,7 +391,7 @@ def check_dims(by: Sequence[str]) -> None:
             raise InvalidRequest(f"cannot group by {dim!r}; known: {known}, label:<key>")
 
 
-ADJUSTMENTS = ("overhead", "variance", "absorption")
+ADJUSTMENTS = ("overhead", "variance", "absorption", "refund")
 """Kinds that are money alone: their time is that of the shares they adjust, and is not summed again."""
 
 

@@ -35,7 +35,7 @@ def _rows(seq: int, event: ChargesCorrected, one: Corrected, posted_at: int) -> 
     whose = event.attribution
     gpu_milli, devices, cpu_milli, memory_bytes = event.share
     usage = blank._replace(
-        kind="usage",
+        kind=event.kind,
         attempt_id=event.attempt_id,
         job_id=event.job_id,
         job_number=event.job_number,

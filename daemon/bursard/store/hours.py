@@ -21,6 +21,7 @@ from bursard.events import (
     Charge,
     ChargesCorrected,
     Event,
+    MachineGone,
     MachineJoined,
     MemberEnded,
     MemberStarted,
@@ -31,6 +32,7 @@ from bursard.events import (
     Piece,
     Used,
 )
+from bursard.ledger import PAID
 from bursard.store.base import ChargeRow
 from bursard.store.corrections import correction_rows
 
@@ -159,6 +161,8 @@ class OpenHours:
             self._member(event.attempt_id, event.rank).started_at = event.at
         elif isinstance(event, NodeBooted | MachineJoined):
             yield from event.charges
+        elif isinstance(event, MachineGone):
+            yield from event.refund
         elif isinstance(event, MemberEnded):
             for piece in event.pieces:
                 yield self._usage(event.attempt_id, event.rank, piece)
@@ -263,7 +267,7 @@ def _key(kind: str, node_id: str, attempt_id: str, rank: int, start: int, price_
 
 def _owner(key: Key) -> Owner:
     kind, node_id, attempt_id, rank, _, _ = key
-    return (attempt_id, rank) if kind == "usage" else (node_id, -1)
+    return (attempt_id, rank) if kind in PAID else (node_id, -1)
 
 
 def _named(key: Key) -> str:

@@ -10,6 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 
+from bursard.ledger import PAID
 from bursard.store import eventfile, extras, ledger, queries, verify
 from bursard.store.base import ChargeRow, EntryRow, EventRow, JobRow, KeyRow, PostingRow
 
@@ -75,7 +76,7 @@ class Picture:
         """What a job was charged, tasks of an array included, corrections too; in the order of writing."""
         sql = (
             f"select {queries.columns('charges')} from charges"
-            " where job_number = ? and job_number > 0 and kind = 'usage' order by id"
+            f" where job_number = ? and job_number > 0 and kind in {PAID} order by id"
         )
         return map(ChargeRow._make, self._connection.execute(sql, (job_number,)))
 

@@ -34,7 +34,10 @@ PROJECT_COLUMNS = (
     Column("hours", "held_s", lambda row: f"{row['held_s'] / 3600:.3f}", right=True),
     Column("cost", right=True),
 )
-PARTS: Final = ("idle", "down", "unknown", "overhead", "variance", "absorption", "corrections", "late")
+PARTS: Final = (
+    "idle", "keep_alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
+    "corrections", "late",
+)  # fmt: skip
 
 
 def _percent(value: float | None) -> str:

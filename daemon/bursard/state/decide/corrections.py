@@ -45,6 +45,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     attribution: Attribution
     share: tuple[int, int, int, int]
     rates: ShareRates
+    kind: str
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +167,7 @@ def _event(state: State, owner: Owner, lines: Sequence[Corrected], reason: str, 
         reason=reason,
         charges=tuple(lines),
         budgets=tuple(shifts),
+        kind=owner.kind,
     )
 
 

@@ -19,11 +19,13 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from bursar.clock import HOUR_US
 from bursar.errors import NotFound, ServerUnavailable, WrongState
 from bursar.ids import Ids
 from bursar.model import Hold, NodeFacts
 from bursar_policies.compile import PriceTable
 from bursard.events import (
+    Charge,
     Event,
     MachineEnding,
     MachineGone,
@@ -32,6 +34,7 @@ from bursard.events import (
     MachineLaunched,
     MachineUp,
 )
+from bursard.ledger import amended, charge_of, node_account
 from bursard.state.core import State
 from bursard.state.decide import attempts, nodes, ownership
 from bursard.state.records import MachineRecord, MachineState, NodeRecord
@@ -167,7 +170,7 @@ def welcome(state: State, name: str, now: int) -> list[Event]:
         ServerUnavailable: its provider does not list the machine as running yet; again in a moment.
         WrongState: it is to end.
     """
-    machine = next((one for one in state.machines.values() if one.name == name), None)
+    machine = state.machines.get(state.rented.get(name, ""))
     if machine is None or machine.node_id:
         return []
     if machine.state is MachineState.ENDING:
@@ -176,7 +179,7 @@ def welcome(state: State, name: str, now: int) -> list[Event]:
     if node is None:
         raise ServerUnavailable(f"machine {name} is not listed by {machine.provider} yet; try again")
     through = max(now, node.through)
-    spans = ownership.of(node, through, (), "usage" if machine.job_id else "idle")
+    spans = ownership.of(node, through, (), "startup" if machine.job_id else "idle")
     if not machine.job_id:
         return [*nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
     charges = tuple(
@@ -224,20 +227,41 @@ def referenced(state: State, node: NodeRecord) -> bool:
     )
 
 
-def bury(state: State, machine_id: str, billed_until: int, reason: str) -> list[Decision]:
-    """It is `gone`, and its node with it: that was paid for until then, and nothing runs there any more."""
+def bury(state: State, machine_id: str, billed_until: int, reason: str, free: bool = False) -> list[Decision]:
+    """It is `gone`, and its node with it: that was paid for until then, and nothing runs there any more.
+
+    `free`: its provider bills nothing for it at all.
+    """
     machine = state.machines.get(machine_id)
     node = node_of(state, machine) if machine is not None else None
-    steps: list[Decision] = [lambda: gone(state, machine_id, billed_until, reason)]
-    if machine is not None and node is not None:
-        until = max(billed_until, machine.billed_from)
-        steps.append(lambda: nodes.remove(state, node, until, "idle"))
-    return steps
+    if machine is None or node is None:
+        return [lambda: gone(state, machine_id, billed_until, reason)]
+    until = max(billed_until, machine.billed_from)
+    kind = nodes.nobodys(state, node) if machine.node_id else "idle"
+    return [
+        lambda: nodes.closed(node, until, kind),
+        lambda: gone(state, machine_id, until, reason, _refund(state, node) if free else ()),
+        lambda: nodes.remove(state, node, until, kind),
+    ]
 
 
-def gone(state: State, machine_id: str, billed_until: int, reason: str) -> list[Event]:
+def _refund(state: State, node: NodeRecord) -> tuple[Charge, ...]:
+    """All that a node has cost, with its sign turned, in the last hour of its time."""
+    nanos = -state.ledger.balances.get(node_account(node.id), 0)
+    if not nanos:
+        return ()
+    rates, end = node.cost_rates, node.through
+    parts = amended((0, 0, 0), nanos, (rates.gpu, rates.cpu, rates.memory))
+    start = max(node.axis_start, (end - 1) - (end - 1) % HOUR_US)
+    turned = (-parts[0], -parts[1], -parts[2])
+    return (charge_of("refund", node.id, start, end, node.price_id, turned),)
+
+
+def gone(
+    state: State, machine_id: str, billed_until: int, reason: str, refund: tuple[Charge, ...] = ()
+) -> list[Event]:
     """The provider lists it as gone: only now does it cost nothing any more (C4)."""
     machine = _step(state, machine_id, "gone")
     if machine is None:
         return []
-    return [MachineGone(machine_id, max(billed_until, machine.billed_from), reason)]
+    return [MachineGone(machine_id, max(billed_until, machine.billed_from), reason, refund)]

@@ -95,7 +95,7 @@ def hello(
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         # Its boot clock went on: the machine was there, and nobody held any of it.
-        events += metered(node, ownership.of(node, node.axis(boot_us), (), "idle", priced))
+        events += metered(node, ownership.of(node, node.axis(boot_us), (), nobodys(state, node), priced))
     events.append(NodeConnected(node_id, refused))
     return events
 
@@ -214,7 +214,7 @@ def _away(
     """
     booted_at = to_at - boot_us
     up_at = booted_at if booted_at > node.through else NEVER
-    parts = ownership.of(node, to_at, late, "down", priced, up_at)
+    parts = ownership.of(node, to_at, late, "down", priced, (up_at, "idle"))
     return tuple(one for part in parts for one in part.charges)
 
 
@@ -270,7 +270,21 @@ def usage(
             (one.end, Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory))
             for one in pieces
         )
-    return metered(node, ownership.of(node, through, shares, "idle"), used)
+    return metered(node, _owned(state, node, through, shares), used)
+
+
+def _owned(state: State, node: NodeRecord, through: int, shares: Sequence[Held]) -> list[OwnedSpan]:
+    """What jobs leave of a rented machine is idle, and the whole of it, while nobody runs there, is kept."""
+    kind = nobodys(state, node)
+    if shares or kind == "idle":
+        return ownership.of(node, through, shares, "idle")
+    left_at = max((usage.end for usage in node.ended), default=node.through)
+    return ownership.of(node, through, (), "idle", after=(left_at, kind))
+
+
+def nobodys(state: State, node: NodeRecord) -> str:
+    """The kind of a node's time in which nobody holds any of it: a rented one is kept for who comes next."""
+    return "keep-alive" if node.facts.name in state.rented else "idle"
 
 
 def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
@@ -337,9 +351,13 @@ def remove(state: State, node: NodeRecord, axis_now: int, kind: str = "unknown")
     if reasons:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
-    through = max([node.through, axis_now, *(usage.end for usage in node.ended)])
-    closing = metered(node, ownership.of(node, through, (), kind)) if node.axis_start else []
-    return [*closing, NodeRemoved(node.id, name)]
+    return [*closed(node, axis_now, kind), NodeRemoved(node.id, name)]
+
+
+def closed(node: NodeRecord, until: int, kind: str) -> list[Event]:
+    """A node's cost until an instant of its axis, behind which nothing is owned yet."""
+    through = max([node.through, until, *(usage.end for usage in node.ended)])
+    return metered(node, ownership.of(node, through, (), kind)) if node.axis_start else []
 
 
 def confirm_dead(state: State, node: NodeRecord) -> list[Event]:

@@ -17,18 +17,18 @@ def of(
     shares: Sequence[Held],
     kind: str,
     priced: Sequence[NodePriced] = (),
-    idle_from: int = NEVER,
+    after: tuple[int, str] = (NEVER, ""),
 ) -> list[OwnedSpan]:
     """Who owns a node's time from `through` to an instant.
 
     Args:
         shares: what is charged in it; those of members that ended are added.
         priced: prices that come into force with the same decision.
-        idle_from: since when what nobody holds is idle, whatever `kind` is before.
+        after: since when what nobody holds is of another kind, and of which.
     """
     changes = [PriceInForce(event.since, event.price_id, event.rates, event.cost) for event in priced]
     found = [*shares, *_ended(node, to_at)]
-    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind, idle_from))
+    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind, after))
 
 
 def _ended(node: NodeRecord, to_at: int) -> list[Held]:

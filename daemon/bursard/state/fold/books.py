@@ -67,7 +67,7 @@ def book_launch(state: Tables, node: NodeRecord, piece: Charge, at: int, applied
         state.array_money[job.parent_id].settled_nanos += piece.nanos
     job.settled_nanos += piece.nanos
     state.costs.add(piece.end, job.spec.project, piece.nanos)
-    _close(node, _book(state, node, None, piece, at, applied), applied)
+    _close(node, _book(state, node, None, piece, at, applied, node.cost_at(piece.start)), applied)
 
 
 def close_member(node: NodeRecord, member: MemberRecord, applied: Applied) -> None:

@@ -35,6 +35,8 @@ def intended(state: Tables, event: MachineIntended, at: int, applied: Applied) -
         facts=event.facts,
         rate=event.rate,
     )
+    if event.name:
+        state.rented[event.name] = event.machine_id
     if event.job_id:
         _moved(applied, state.ledger.place(event.machine_id, event.job_id, event.holds))
 
@@ -74,8 +76,13 @@ def ending(state: Tables, event: MachineEnding, at: int, applied: Applied) -> No
 
 
 def gone(state: Tables, event: MachineGone, at: int, applied: Applied) -> None:
-    """It is no more: the log remembers it."""
-    let_go(state, state.machines.pop(event.machine_id), applied)
+    """It is no more: the log remembers it. What its provider does not bill goes back to its node."""
+    machine = state.machines.pop(event.machine_id)
+    if machine.name:
+        del state.rented[machine.name]
+    for piece in event.refund:
+        books.book_ownerless(state, state.nodes[piece.node_id], piece, at, applied)
+    let_go(state, machine, applied)
 
 
 def let_go(state: Tables, machine: MachineRecord, applied: Applied) -> None:
