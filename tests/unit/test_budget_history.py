@@ -13,7 +13,10 @@ from bursard.events import BudgetOpened, HoldsRolled
 from bursard.state.decide import giving, staging
 
 USD = 10**9
-STAGED = BUDGET + "  thresholds: [{at: 50%, do: [notify]}, {at: 90%, do: [hold-queue]}]\n"
+STAGED = (
+    BUDGET + "  thresholds: [{at: 50%, do: [notify]}, {at: 50%, on: settled+held, do: [notify]},"
+    " {at: 90%, do: [hold-queue]}]\n"
+)
 
 
 async def told(daemon: Daemon, name: str = "vision") -> list[tuple[object, ...]]:
@@ -21,7 +24,8 @@ async def told(daemon: Daemon, name: str = "vision") -> list[tuple[object, ...]]
     return [
         (
             one.period_start, one.period_end, one.limit_nanos // USD, int(one.base_limit.nanos) // USD,
-            one.settled_nanos // USD, int(one.granted.nanos) // USD, list(one.crossed_percent), one.version,
+            one.settled_nanos // USD, int(one.granted.nanos) // USD, list(one.crossed_percent),
+            [(each.at_ppm, each.on) for each in one.crossed], one.version,
         )
         for one in answer.budgets
     ]  # fmt: skip
@@ -42,8 +46,18 @@ def test_each_month_has_the_limit_it_ended_with_and_what_was_given_and_passed_in
         engine.commit([HoldsRolled("vision", november, december)], "bursard")
         await daemon.apply(STAGED.replace("90 USD", "70 USD"))
         assert await told(daemon) == [
-            (december, january, 70, 70, 0, 0, [], 3),
-            (november, december, 120, 100, 60, 20, [50], 2),
+            (december, january, 70, 70, 0, 0, [], [], 3),
+            (
+                november,
+                december,
+                120,
+                100,
+                60,
+                20,
+                [50],
+                [(500_000, "settled"), (500_000, "settled+held")],
+                2,
+            ),
         ]
 
     in_a_daemon(story)

@@ -126,12 +126,23 @@ def test_budget_history_lists_periods_with_what_was_passed_in_them(
     fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.answers["Money/Budgets"] = pb.BudgetsResponse(
-        budgets=[given_budget(), given_budget(crossed_percent=[50, 80])]
+        budgets=[
+            given_budget(),
+            given_budget(crossed_percent=[50, 80]),  # as a daemon of before says it
+            given_budget(
+                crossed_percent=[50],
+                crossed=[
+                    pb.BudgetThreshold(on="settled", at_ppm=500_000),
+                    pb.BudgetThreshold(on="settled+held", at_ppm=505_000),
+                ],
+            ),
+        ]
     )
     assert run(["budget", "history", "nlp", "-o", "csv", "--columns", "limit,settled,crossed"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "125.000000000,1.000000000,,USD",
         '125.000000000,1.000000000,"50 %, 80 %",USD',
+        '125.000000000,1.000000000,"50 % settled, 50.5 % settled+held",USD',
     ]
     assert [(asked.name, asked.history) for asked in fake.calls("Money/Budgets")] == [("nlp", True)]
 

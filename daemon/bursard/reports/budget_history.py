@@ -33,12 +33,13 @@ class Version(NamedTuple):
 
 
 def budget_history(
-    state: State, name: str, versions: Sequence[Version], crossed: Mapping[int, set[int]]
+    state: State, name: str, versions: Sequence[Version], crossed: Mapping[int, set[tuple[int, str]]]
 ) -> list[BudgetView]:
     """The periods of a budget in force that have an account, the newest first; the current one always.
 
     Args:
-        versions: oldest first. crossed: by period, thresholds that were passed in it, in parts per million.
+        versions: oldest first. crossed: by period, thresholds that were passed in it: parts per million, on
+            what.
     """
     [now] = budget_views(state, name)
     starts = sorted({*state.ledger.periods_of(name), now.period_start}, reverse=True)
@@ -70,7 +71,12 @@ def _in_force(versions: Sequence[Version], end: int) -> Version | None:
 
 
 def _past(
-    state: State, now: BudgetView, start: int, end: int, document: Version | None, crossed: set[int]
+    state: State,
+    now: BudgetView,
+    start: int,
+    end: int,
+    document: Version | None,
+    crossed: set[tuple[int, str]],
 ) -> BudgetView:
     ledger, sums = state.ledger, Counter[str]()
     postings = state.budgets.postings.of(now.name, start)
@@ -90,7 +96,7 @@ def _past(
         period_start=start,
         period_end=end,
         version=document.version if document is not None else now.version,
-        crossed_percent=tuple(sorted({at_ppm // 10_000 for at_ppm in crossed})),
+        crossed=tuple(sorted(crossed)),
         live_jobs=(),
         granted_nanos=sums["grant"],
         transferred_nanos=sums["transfer"],

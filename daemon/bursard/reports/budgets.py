@@ -39,7 +39,8 @@ class BudgetView(msgspec.Struct, frozen=True):
         limit_nanos: in force: `base_limit_nanos` of its document, and what it was granted, what was
             transferred to it or away, and what was carried over.
         carry_over: the rule of its document, for people. postings: of those, each; of one budget alone.
-        crossed_percent: thresholds announced in this period, in percent of the limit in force, ascending.
+        crossed: thresholds announced in this period, (parts per million of the limit in force, on what),
+            ascending.
         stages: in force, by threshold. approval: in force; None: nothing is approved.
         live_jobs: ids of jobs that hold money of it, at most `LIVE_JOBS_MAX`, oldest first.
     """
@@ -56,7 +57,7 @@ class BudgetView(msgspec.Struct, frozen=True):
     period_start: int
     period_end: int
     version: int
-    crossed_percent: tuple[int, ...] = ()
+    crossed: tuple[tuple[int, str], ...] = ()
     live_jobs: tuple[str, ...] = ()
     base_limit_nanos: int = 0
     granted_nanos: int = 0
@@ -66,6 +67,11 @@ class BudgetView(msgspec.Struct, frozen=True):
     postings: tuple[Posting, ...] = ()
     stages: tuple[StageView, ...] = ()
     approval: Approval | None = None
+
+    @property
+    def crossed_percent(self) -> tuple[int, ...]:
+        """Shares of `crossed`, each once."""
+        return tuple(sorted({at_ppm // 10_000 for at_ppm, _ in self.crossed}))
 
 
 def budget_views(state: State, name: str = "") -> list[BudgetView]:
@@ -96,7 +102,7 @@ def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
         period_start=record.period_start,
         period_end=record.period_end,
         version=record.version,
-        crossed_percent=tuple(sorted({at_ppm // 10_000 for _, at_ppm in crossed})),
+        crossed=tuple(sorted((at_ppm, on) for on, at_ppm in crossed)),
         live_jobs=_live_jobs(state, record.name) if whole else (),
         base_limit_nanos=spec.limit.nanos,
         granted_nanos=sums["grant"],

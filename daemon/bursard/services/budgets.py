@@ -62,15 +62,15 @@ def _versions(views: Views, name: str) -> list[Version]:
     ]
 
 
-def _crossed(views: Views, name: str) -> dict[int, set[int]]:
-    """By period, the thresholds that a budget has passed."""
-    found: dict[int, set[int]] = {}
+def _crossed(views: Views, name: str) -> dict[int, set[tuple[int, str]]]:
+    """By period, the thresholds that a budget has passed, and what each is on."""
+    found: dict[int, set[tuple[int, str]]] = {}
     after, asked = 0, EventFilter(kinds=("threshold-crossed",), about=name)
     while rows := views.events(after, 1000, asked):
         for row in rows:
             event = decode(row.payload)
             if isinstance(event, ThresholdCrossed):
-                found.setdefault(event.period_start, set()).add(event.at_ppm)
+                found.setdefault(event.period_start, set()).add((event.at_ppm, event.on))
         after = rows[-1].seq
     return found
 
@@ -175,6 +175,7 @@ def _budget(state: State, view: BudgetView) -> pb.Budget:
         period_start=view.period_start,
         period_end=view.period_end,
         crossed_percent=list(view.crossed_percent),
+        crossed=[pb.BudgetThreshold(on=on, at_ppm=at_ppm) for at_ppm, on in view.crossed],
         live_jobs=list(view.live_jobs),
         version=view.version,
         base_limit=_amount(view.base_limit_nanos),

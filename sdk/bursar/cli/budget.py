@@ -265,7 +265,9 @@ def budget_text(budget: Row) -> str:
 
 
 def _crossed_text(budget: Row) -> str:
-    return ", ".join(f"{each} %" for each in budget["crossed_percent"])
+    """Each share with what it is of. A daemon of before does not say that."""
+    passed = budget["crossed"] or [{"at_percent": each, "on": ""} for each in budget["crossed_percent"]]
+    return ", ".join(f"{one['at_percent']:g} % {one['on']}".rstrip() for one in passed)
 
 
 def _given_text(budget: Row) -> str:

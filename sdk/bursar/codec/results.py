@@ -498,6 +498,9 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
         period_start=instant(wire.period_start),
         period_end=instant(wire.period_end),
         crossed_percent=tuple(wire.crossed_percent),
+        crossed=tuple(
+            results.BudgetThreshold(on=one.on, at_percent=one.at_ppm / 10_000) for one in wire.crossed
+        ),
         live_jobs=tuple(wire.live_jobs),
         version=wire.version,
         stages=tuple(

@@ -31,6 +31,13 @@ class BudgetStage(Result, frozen=True, kw_only=True):
     remedy: str
 
 
+class BudgetThreshold(Result, frozen=True, kw_only=True):
+    """A threshold of a budget that was passed: at which share of the limit, and of what."""
+
+    on: str
+    at_percent: float
+
+
 class BudgetApproval(Result, frozen=True, kw_only=True):
     """What is approved of a budget. `ceiling`: what may be settled and held in all; None: the limit."""
 
@@ -69,6 +76,7 @@ class Budget(Result, frozen=True, kw_only=True):
     version: int
     stages: tuple[BudgetStage, ...] = ()
     approval: BudgetApproval | None = None
+    crossed: tuple[BudgetThreshold, ...] = ()
 
 
 class CostRow(Result, frozen=True, kw_only=True):

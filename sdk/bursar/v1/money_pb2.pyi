@@ -731,6 +731,7 @@ class Budget(google.protobuf.message.Message):
     POSTINGS_FIELD_NUMBER: builtins.int
     STAGES_FIELD_NUMBER: builtins.int
     APPROVAL_FIELD_NUMBER: builtins.int
+    CROSSED_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     scope: builtins.str
@@ -748,7 +749,9 @@ class Budget(google.protobuf.message.Message):
     carry_over: builtins.str
     """the rule of its document, for people"""
     @property
-    def crossed_percent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def crossed_percent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """each share once, whole percent"""
+
     @property
     def live_jobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """show only; at most 100"""
@@ -787,6 +790,10 @@ class Budget(google.protobuf.message.Message):
     def approval(self) -> global___BudgetApproval:
         """in force"""
 
+    @property
+    def crossed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetThreshold]:
+        """thresholds passed, by share; `crossed_percent` with what each is on"""
+
     def __init__(
         self,
         *,
@@ -816,11 +823,34 @@ class Budget(google.protobuf.message.Message):
         postings: collections.abc.Iterable[global___BudgetPosting] | None = ...,
         stages: collections.abc.Iterable[global___BudgetStage] | None = ...,
         approval: global___BudgetApproval | None = ...,
+        crossed: collections.abc.Iterable[global___BudgetThreshold] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "transferred", b"transferred", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed", b"crossed", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "transferred", b"transferred", "version", b"version"]) -> None: ...
 
 global___Budget = Budget
+
+@typing.final
+class BudgetThreshold(google.protobuf.message.Message):
+    """A threshold of a budget that was passed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ON_FIELD_NUMBER: builtins.int
+    AT_PPM_FIELD_NUMBER: builtins.int
+    on: builtins.str
+    """settled | settled+held"""
+    at_ppm: builtins.int
+    """parts per million of the limit"""
+    def __init__(
+        self,
+        *,
+        on: builtins.str = ...,
+        at_ppm: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ppm", b"at_ppm", "on", b"on"]) -> None: ...
+
+global___BudgetThreshold = BudgetThreshold
 
 @typing.final
 class BudgetStage(google.protobuf.message.Message):

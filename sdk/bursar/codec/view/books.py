@@ -26,6 +26,7 @@ def budget(wire: money_pb2.Budget) -> View:
         "currency": cash,
         **{name: instant(getattr(wire, name)) for name in ("period_start", "period_end")},
         **{name: list(getattr(wire, name)) for name in ("crossed_percent", "live_jobs")},
+        "crossed": [{"on": one.on, "at_percent": one.at_ppm / 10_000} for one in wire.crossed],
         "version": wire.version,
     }
 
