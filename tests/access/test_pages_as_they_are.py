@@ -28,7 +28,8 @@ TELLING = ("href", "action", "name", "value", "selected", "aria-sort", "aria-cur
 WHOLE = ("/login?next=/jobs", "/jobs")
 """Those of which what all have in common is told as well."""
 FILE_CHARS = 400
-VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*")
+VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b")
+"""Words of a session, and ages, which count from this machine's own now."""
 HEADERS = ("location", "content-type", "content-disposition", "cache-control", "set-cookie")
 VIEWER = "/ /jobs /jobs/done /jobs/running/cancel /nodes/g1 /budgets /cost /events /waste /policies /prices"
 DONE = [

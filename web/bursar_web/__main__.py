@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     link = "" if given.site or given.state_dir else secrets.token_urlsafe(24)
     folder = Path(given.state_dir) if given.state_dir else None
-    options = Options(given.server, hosts_of(given.listen, given.host), given.site, link, folder)
+    home = "" if given.site else str(Path.home())
+    options = Options(given.server, hosts_of(given.listen, given.host), given.site, link, folder, home)
     if link:
         address = f"http://{given.listen}/login?link={link}"
         sys.stdout.write(f"open {address}\n(good once; it logs you in as who runs this)\n")

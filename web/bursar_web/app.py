@@ -24,7 +24,19 @@ from starlette.types import Scope
 from bursar import errors
 from bursar.clock import Clock, SystemClock
 from bursar_web.guard import Guard
-from bursar_web.pages import happenings, jobs, login, money, nodes, now, policies, reports, runs
+from bursar_web.pages import (
+    funding,
+    happenings,
+    jobs,
+    login,
+    money,
+    nodes,
+    now,
+    policies,
+    reports,
+    runs,
+    submit,
+)
 from bursar_web.sessions import FolderLinks, LoginLink, Session, Sessions, same
 from bursar_web.show import HERE, page
 from bursar_web.tables import FILES
@@ -59,6 +71,17 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/prices", policies.prices),
 )
 """Pages whose rows are files too, `.csv` and `.json` of the same query."""
+FORMS: tuple[tuple[str, str, Page], ...] = (
+    ("GET", "/submit", submit.form),
+    ("POST", "/submit", submit.plan),
+    ("POST", "/submit/send", submit.send),
+    ("GET", "/budgets/{budget}/edit", funding.edit),
+    ("POST", "/budgets/{budget}/edit", funding.check),
+    ("POST", "/budgets/{budget}/apply", funding.apply),
+    ("GET", "/budgets/{budget}/approve", funding.ask_approval),
+    ("POST", "/budgets/{budget}/approve", funding.approve),
+)
+"""Forms that show what they would do before they do it."""
 
 
 class Options(NamedTuple):
@@ -70,6 +93,7 @@ class Options(NamedTuple):
         secure: browsers reach it by https, so cookies go no other way.
         link: the word that logs whoever runs this process in, once; "" where nobody may.
         folder: where `bursar web url` leaves the links that do; None: nowhere.
+        home: what the form of a submit offers as work directory.
     """
 
     server: str | None
@@ -77,6 +101,7 @@ class Options(NamedTuple):
     secure: bool = False
     link: str = ""
     folder: Path | None = None
+    home: str = ""
 
 
 class Files(StaticFiles):
@@ -123,6 +148,7 @@ def make_app(
                 Route(path, entry.known(shown), methods=["GET"])
                 for path, shown in (("/", now.now), ("/jobs/{job}/log", jobs.log), *WITH_FILES)
             ),
+            *(Route(path, entry.known(shown), methods=[method]) for method, path, shown in FORMS),
             *(
                 Route(f"{path}/{verb}", entry.of_verb(answer, verb), methods=[method])
                 for room, path, known in verbs
@@ -137,7 +163,8 @@ def make_app(
         exception_handlers={404: _missing, errors.BursarError: _refused},
         lifespan=lifespan,
     )
-    app.state.clock = clock
+    app.state.clock, app.state.secret = clock, secret
+    app.state.home = options.home
     return app
 
 

@@ -25,6 +25,12 @@ def client_of(request: Request) -> AsyncWireClient:
     return session_of(request).client
 
 
+def form_of(request: Request) -> dict[str, str]:
+    """The fields of the form that was sent."""
+    found: dict[str, str] = request.scope["form"]
+    return found
+
+
 async def events_shown(
     client: AsyncWireClient, count: int, *, job: str = "", node: str = "", kinds: Sequence[str] = ()
 ) -> list[Row]:

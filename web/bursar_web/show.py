@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -42,6 +42,11 @@ def lines(text: str) -> Markup:
     return Markup("\n").join(clean(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
+def raw(text: str) -> Markup:
+    """Text that a form sends back as it is: made harmless for HTML, and otherwise untouched."""
+    return escape(text)
+
+
 def command_line(*words: str, **flags: object) -> str:
     """What prints the same in a terminal; its words are quoted, since people paste it and links make it."""
     parts = ["bursar", *words]
@@ -67,6 +72,7 @@ def _environment() -> Environment:
         "span": seconds_text,
         "size": size_text,
         "lines": lines,
+        "raw": raw,
         "sentence": sentence,
     }
     return made

@@ -11,7 +11,7 @@ from bursar.cli.cluster import NODE_COLUMNS
 from bursar.cli.output import Column, Row
 from bursar.cli.terminal import size_text
 from bursar.codec import view
-from bursar_web.asking import client_of, events_shown
+from bursar_web.asking import client_of, events_shown, form_of
 from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, node_link, table
 
@@ -123,5 +123,5 @@ async def ask(request: Request) -> Response:
 async def act(request: Request) -> Response:
     """POST `/nodes/NODE/VERB`."""
     client, verb, name = client_of(request), request.path_params["verb"], request.path_params["node"]
-    done = await getattr(client, verb)(name, reason=request.scope["form"].get("reason", ""))
+    done = await getattr(client, verb)(name, reason=form_of(request).get("reason", ""))
     return RedirectResponse(node_link(view.node(done)["name"]), 303)
