@@ -43,6 +43,7 @@ CONTRACT = (
     "period",
     "prices",
     "report",
+    "whatif",
     "policy",
     "up",
     "down",

@@ -8,7 +8,7 @@ from typing import Any
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.ids import SequentialIds
-from bursar.model import Device, EndCause, JobSpec, NodeFacts
+from bursar.model import Device, EndCause, JobSpec, NodeFacts, Progress
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
 from bursard.access.identity import Identity, Role, set_caller
@@ -85,16 +85,24 @@ class Daemon:
             events = nodes.usage(state, node, boot_id="b", at_boot_us=now_us, counters=counters)
             self.engine.commit(events, "node")
 
-    def finish(self, job_id: str) -> None:
+    def finish(self, job_id: str, told: Progress | None = None) -> None:
         state = self.engine.state
         attempt = state.jobs[job_id].attempt
         assert attempt is not None
         for member in attempt.members:
             node = state.nodes[member.alloc.node_id]
             held = node.axis(self.clock.boot_us()) - member.started_at
-            report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held)
+            report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held, progress=told)
             found = attempts.exited(state, node, attempt.id, member.alloc.rank, report, 0)
             self.engine.commit(found, "node")
+
+    def run(self, hours: int = 1, told: Progress | None = None, **spec: Any) -> str:
+        """A job that completes after so many hours and a bit, with what it told of its progress."""
+        job_id = self.submit(**spec)
+        self.clock.advance(hours * HOUR_US + 7_919)
+        self.meter()
+        self.finish(job_id, told)
+        return job_id
 
     async def report(self, **request: str) -> tuple[bytes, list[pb.ReportChunk]]:
         chunks = [c async for c in self.money.Report(pb.ReportRequest(period="2026-11", **request), None)]

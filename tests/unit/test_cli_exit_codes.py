@@ -46,6 +46,7 @@ WORDS = {
     "prices import": ["prices.csv", "--provider", "aws", "--region", "r", "--market", "spot"],
     "report focus": ["--period", "2026-11"],
     "report waste": ["--period", "2026-11"],
+    "whatif": ["--prices", "policy.yaml"],
     "report idle": ["--period", "2026-11"],
     "report models": ["--period", "2026-11"],
     "report utilization": ["--period", "2026-11"],

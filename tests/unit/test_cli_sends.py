@@ -108,6 +108,8 @@ COMMANDS = (
     "prices explain n",
     "report budgets --period 2026-10 --timezone Asia/Kolkata --project a",
     "report focus --period 2026-10 --focus-version 1.2 --project a",
+    "whatif --period 2026-10 --prices prices.yaml --prices prices.yaml --by model --project a"
+    " --timezone Asia/Kolkata --output json",
     "report idle --period 2026-10 --timezone Asia/Kolkata",
     "report models --period 2026-10 --timezone Asia/Kolkata --project a --output csv",
     "report statement --period 2026-10 --project a",

@@ -202,7 +202,7 @@ def test_budgets_are_held_against_what_was_settled_in_their_own_period() -> None
             {"kind": "focus", "period": "2026-Q4"},
             "period: focus is of a month or a day such as 2026-11, and 2026-Q4",
         ),
-        ({"kind": "wast"}, "known: focus, statement, budgets, idle, models, utilization, waste"),
+        ({"kind": "wast"}, "known: focus, statement, budgets, idle, models, utilization, waste, whatif"),
     ],
 )
 def test_a_report_that_cannot_be_is_refused(request_: dict[str, str], message: str) -> None:

@@ -12,25 +12,9 @@ from msgspec.structs import replace
 from bursar.clock import HOUR_US
 from bursar.model import EndCause, Progress
 from bursar.v1 import money_pb2 as pb
-from bursard.events import ExitReport
-from bursard.state.decide import attempts
 from bursard.state.documents import decode
 
 UNKNOWN = "elsewhere"
-
-
-def run(daemon: Daemon, hours: int = 1, told: Progress | None = None, **spec: Any) -> str:
-    job_id = daemon.submit(**spec)
-    daemon.clock.advance(hours * HOUR_US + 7_919)
-    daemon.meter()
-    state = daemon.engine.state
-    attempt = state.jobs[job_id].attempt
-    assert attempt is not None
-    node = state.nodes[attempt.members[0].alloc.node_id]
-    held = node.axis(daemon.clock.boot_us()) - attempt.members[0].started_at
-    report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=held, progress=told)
-    daemon.engine.commit(attempts.exited(state, node, attempt.id, 0, report, 0), "node")
-    return job_id
 
 
 async def rows(
@@ -49,10 +33,10 @@ def test_each_version_of_a_model_costs_what_the_books_say_and_all_add_up_to_what
     async def story(daemon: Daemon) -> None:
         await daemon.apply(COST_MODEL)
         daemon.node("a")
-        run(daemon, model="llama", model_version="v1")
-        run(daemon, hours=2, model="llama", model_version="v2")
-        run(daemon, model="llama", model_version="v2")
-        run(daemon)
+        daemon.run(model="llama", model_version="v1")
+        daemon.run(hours=2, model="llama", model_version="v2")
+        daemon.run(model="llama", model_version="v2")
+        daemon.run()
         found, total = await rows(daemon)
         assert list(found) == [("", ""), ("llama", "v1"), ("llama", "v2")]
         assert [row["runs"] for row in found.values()] == [1, 1, 2]
@@ -72,9 +56,9 @@ def test_a_unit_costs_what_the_jobs_that_told_it_cost_and_nothing_of_those_that_
     async def story(daemon: Daemon) -> None:
         await daemon.apply(COST_MODEL)
         daemon.node("a")
-        telling = run(daemon, model="m", told=Progress(step=400, tokens=3_000_000))
-        half = run(daemon, hours=2, model="m", told=Progress(step=100))
-        run(daemon, hours=5, model="m")
+        telling = daemon.run(model="m", told=Progress(step=400, tokens=3_000_000))
+        half = daemon.run(hours=2, model="m", told=Progress(step=100))
+        daemon.run(hours=5, model="m")
         found, total = await rows(daemon)
         row = found["m", ""]
         documents = {one: daemon.store.find_job(one) for one in (telling, half)}
@@ -93,7 +77,7 @@ def test_work_that_a_later_attempt_did_not_keep_is_not_counted() -> None:
     async def story(daemon: Daemon) -> None:
         await daemon.apply(COST_MODEL)
         daemon.node("a")
-        job_id = run(daemon, model="m", told=Progress(step=80))
+        job_id = daemon.run(model="m", told=Progress(step=80))
         record = daemon.engine.state.jobs[job_id].attempts[0].members[0]
         assert record.report is not None
         assert record.report.progress == Progress(step=80)
@@ -111,7 +95,7 @@ def test_time_at_no_known_price_is_not_known_and_a_project_narrows_it() -> None:
     async def story(daemon: Daemon) -> None:
         await daemon.apply(COST_MODEL)
         daemon.node("u", pool=UNKNOWN)
-        run(daemon, model="m", project="a/b")
+        daemon.run(model="m", project="a/b")
         found, total = await rows(daemon)
         row = found["m", ""]
         assert [row[name] for name in ("cost", "share_percent", "cost_per_run")] == [None] * 3

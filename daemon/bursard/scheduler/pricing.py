@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bursar.model import DeviceShare, ShareRates
-from bursar.model.allocation import FREE
+from bursar.model.allocation import FREE, Capacity, part_of
 from bursar.money import US_PER_HOUR, cumulative
 from bursar.resources import MILLI
 from bursar_policies.decision import NodeColumns
@@ -28,13 +28,9 @@ def share_rates(
     """
     if int(nodes.rate[row]) < 0:
         return FREE
-    gpu_total, milli = int(nodes.gpu_total[row]), sum(share.milli for share in devices)
-    cpu_total, memory_total = int(nodes.cpu_total[row]), int(nodes.memory_total[row])
-    return ShareRates(
-        gpu=int(nodes.gpu_rate[row]) * milli // (MILLI * gpu_total) if gpu_total else 0,
-        cpu=int(nodes.cpu_rate[row]) * cpu_milli // cpu_total if cpu_total else 0,
-        memory=int(nodes.memory_rate[row]) * memory_bytes // memory_total if memory_total else 0,
-    )
+    whole = ShareRates(int(nodes.gpu_rate[row]), int(nodes.cpu_rate[row]), int(nodes.memory_rate[row]))
+    of = Capacity(MILLI * int(nodes.gpu_total[row]), int(nodes.cpu_total[row]), int(nodes.memory_total[row]))
+    return part_of(whole, of, Capacity(sum(share.milli for share in devices), cpu_milli, memory_bytes))
 
 
 def worst_hold(rate_nanos_per_hour: int, hold_us: int) -> int:

@@ -41,6 +41,7 @@ from bursard.services.page_reports import REPORTS, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
+from bursard.services.whatif import whatif_page
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ CHUNK_BYTES = 256 * 1024
 ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
 _LATER_REPORTS = ("commitments",)
+WHATIF = "whatif"
 _ENDINGS = {"text": "txt"}
 
 Maker = Callable[[Unposted], Iterator[bytes]]
@@ -200,6 +202,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     def _maker(self, request: pb.ReportRequest, period: Period) -> tuple[Maker, str]:
         """What makes the file, and its name. Faults of the request are raised here, before any work."""
         kind, stem = request.kind, f"{request.kind}-{period.text}"
+        if kind != WHATIF and (request.sources or request.by):
+            raise InvalidRequest("sources, by: are of whatif alone")
         if kind == "focus":
             form = request.format or "csv"
             version = request.focus_version or DEFAULT_VERSION
@@ -210,14 +214,17 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             form = request.format or "text"
             _known(form, STATEMENT_FORMATS, kind)
             return self._statement(period, form, request.project), f"{stem}.{_ENDINGS.get(form, form)}"
-        if kind in REPORTS:
+        if kind in REPORTS or kind == WHATIF:
             form = request.format or "text"
             _known(form, PAGE_FORMATS, kind)
-            page = REPORTS[kind](self.engine, period, request.project)
+            if kind == WHATIF:
+                page = whatif_page(self.engine, request, period)
+            else:
+                page = REPORTS[kind](self.engine, period, request.project)
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in _LATER_REPORTS:
             raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")
-        known = ", ".join(("focus", "statement", *REPORTS))
+        known = ", ".join(("focus", "statement", *REPORTS, WHATIF))
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: {known}")
 
     def _focus(self, period: Period, form: str, version: str, project: str) -> Maker:

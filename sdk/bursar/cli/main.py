@@ -61,6 +61,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "ledger": Verb("ledger:ledger", "Correct what jobs were charged."),
         "period": Verb("period:period", "Close months of the books, and list them."),
         "prices": Verb("money:prices", "List or apply prices."),
+        "whatif": Verb("money:whatif", "Try other prices on a past period."),
         "report": Verb("money:report", "Write a report: FOCUS export, statement."),
     },
     "Policy": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
+    from bursar.v1 import money_pb2
 
 DIMENSIONS: Final = (
     "project",
@@ -579,15 +580,75 @@ def _write_report(
     project: str,
     timezone: str = "",
 ) -> None:
-    if not period:
-        period = format_instant(now())[:7]
-        say(f"--period {period}, which has not ended")
+    period = _period(period)
     chunks = client.report(
         kind, period, format=form, focus_version=version, project=project, timezone=timezone
     )
+    _write_chunks(chunks, out)
+
+
+def _period(period: str) -> str:
+    """The month that has not ended, which is said, where none is named."""
+    if not period:
+        period = format_instant(now())[:7]
+        say(f"--period {period}, which has not ended")
+    return period
+
+
+def _write_chunks(chunks: Iterable[money_pb2.ReportChunk], out: str | None) -> None:
     if out is None:
         for chunk in chunks:
             sys.stdout.buffer.write(chunk.data)
         sys.stdout.buffer.flush()
         return
     write_whole(out, (chunk.data for chunk in chunks))
+
+
+# ------------------------------------------------------------------ whatif
+
+
+@click.command()
+@click.option(
+    "--prices",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="A PriceBook or a CostModel; or several.",
+)
+@click.option(
+    "--by",
+    type=NearChoice(["project", "user", "experiment", "model", "pool", "node"]),
+    default="project",
+    show_default=True,
+    help="What a row is of.",
+)
+@click.option("--project", default="", help="This project and those below it.")
+@_page_options
+@connected
+def whatif(
+    client: WireClient,
+    files: tuple[str, ...],
+    by: str,
+    project: str,
+    period: str,
+    out: str | None,
+    form: str,
+    timezone: str,
+) -> None:
+    """Write what jobs would have paid in a period at other prices. Nothing is changed.
+
+    A PriceBook with another price, or a CostModel with another tariff or practical capacity: what it prices
+    is rated once more, hour by hour, at the prices that it has for that hour.
+
+    Example: bursar whatif --period last-month --prices rack-a-2027.yaml
+    """
+    chunks = client.what_if(
+        _period(period),
+        read_sources(files),
+        by=by,
+        format=_text_form(out, form),
+        project=project,
+        timezone=timezone,
+    )
+    _write_chunks(chunks, out)

@@ -471,6 +471,28 @@ def report(
     return Call("/bursar.v1.Money/Report", request, money_pb2.ReportChunk)
 
 
+def what_if(
+    period: str,
+    sources: Iterable[tuple[str, str]],
+    *,
+    by: str,
+    format: str,
+    project: str,
+    timezone: str,
+) -> Call[money_pb2.ReportChunk]:
+    """What jobs would have paid at the prices of (file name, YAML text) pairs, as a stream of bytes."""
+    request = money_pb2.ReportRequest(
+        kind="whatif",
+        period=period,
+        format=format,
+        project=project,
+        timezone=timezone,
+        by=by,
+        sources=[money_pb2.PolicySource(name=name, text=text) for name, text in sources],
+    )
+    return Call("/bursar.v1.Money/Report", request, money_pb2.ReportChunk)
+
+
 # ------------------------------------------------------------------ events and the server
 
 

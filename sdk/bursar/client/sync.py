@@ -498,6 +498,20 @@ class WireClient:
         )
         return self._stream(call)
 
+    def what_if(
+        self,
+        period: str,
+        sources: Iterable[tuple[str, str]],
+        *,
+        by: str = "",
+        format: str = "csv",
+        project: str = "",
+        timezone: str = "",
+    ) -> Iterator[money_pb2.ReportChunk]:
+        """What jobs would have paid at the prices of (file name, YAML text) pairs, as chunks of one file."""
+        call = calls.what_if(period, sources, by=by, format=format, project=project, timezone=timezone)
+        return self._stream(call)
+
     # -------------------------------------------------------------- events and the server
 
     def events(self, **filters: Any) -> Iterator[events_pb2.Event]:

@@ -575,6 +575,26 @@ class Client:
         )
         return b"".join([chunk.data for chunk in found])
 
+    @checked
+    def what_if(
+        self,
+        period: str,
+        sources: Sequence[tuple[str, str]],
+        *,
+        by: str = "project",
+        format: str = "csv",
+        project: str = "",
+        timezone: str = "",
+    ) -> bytes:
+        """What jobs would have paid at other prices, as the bytes of one file. Nothing is changed.
+
+        Args:
+            sources: (file name, YAML text) pairs of price books and cost models.
+            by: `project`, `user`, `experiment`, `model`, `pool` or `node`. format: `csv`, `json` or `text`.
+        """
+        found = self._wire.what_if(period, sources, by=by, format=format, project=project, timezone=timezone)
+        return b"".join([chunk.data for chunk in found])
+
     # -------------------------------------------------------------- events and the server
 
     @checked

@@ -41,6 +41,7 @@ COUNTS: Final = {
     "bursar.v1.ListEventsRequest.kinds": 200,
     "bursar.v1.ListJobsRequest.labels": LABELS_MAX,
     "bursar.v1.ListJobsRequest.states": 64,
+    "bursar.v1.ReportRequest.sources": 100,
     "bursar.v1.UpdateRequest.labels": LABELS_MAX,
     "bursar.v1.WatchJobsRequest.jobs": 1_000,
 }

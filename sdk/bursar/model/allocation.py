@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 
@@ -23,6 +25,25 @@ class ShareRates(msgspec.Struct, frozen=True, omit_defaults=True):
     def total(self) -> int:
         """Nanos per hour of the whole share."""
         return self.gpu + self.cpu + self.memory
+
+
+class Capacity(NamedTuple):
+    """Of one node, or of a share of it: thousandths of GPUs and CPUs, and bytes."""
+
+    gpu_milli: int
+    cpu_milli: int
+    memory_bytes: int
+
+
+def part_of(whole: ShareRates, of: Capacity, held: Capacity) -> ShareRates:
+    """What a share of a node costs an hour where the node costs `whole`. Each part is rounded down, so that
+    the shares of one node never sum to more than the node's own rate.
+    """
+    return ShareRates(
+        gpu=whole.gpu * held.gpu_milli // of.gpu_milli if of.gpu_milli else 0,
+        cpu=whole.cpu * held.cpu_milli // of.cpu_milli if of.cpu_milli else 0,
+        memory=whole.memory * held.memory_bytes // of.memory_bytes if of.memory_bytes else 0,
+    )
 
 
 FREE = ShareRates()

@@ -1374,8 +1374,10 @@ class ReportRequest(google.protobuf.message.Message):
     FOCUS_VERSION_FIELD_NUMBER: builtins.int
     PROJECT_FIELD_NUMBER: builtins.int
     TIMEZONE_FIELD_NUMBER: builtins.int
+    SOURCES_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | budgets | idle | models | utilization | waste"""
+    """focus | statement | budgets | idle | models | utilization | waste | whatif"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
@@ -1385,6 +1387,12 @@ class ReportRequest(google.protobuf.message.Message):
     project: builtins.str
     timezone: builtins.str
     """of the period, but for focus; empty: UTC"""
+    by: builtins.str
+    """of whatif: project | user | experiment | model | pool | node; empty: project"""
+    @property
+    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:
+        """of whatif: price books and cost models to try; at most 100"""
+
     def __init__(
         self,
         *,
@@ -1394,8 +1402,10 @@ class ReportRequest(google.protobuf.message.Message):
         focus_version: builtins.str = ...,
         project: builtins.str = ...,
         timezone: builtins.str = ...,
+        sources: collections.abc.Iterable[global___PolicySource] | None = ...,
+        by: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["focus_version", b"focus_version", "format", b"format", "kind", b"kind", "period", b"period", "project", b"project", "timezone", b"timezone"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by", b"by", "focus_version", b"focus_version", "format", b"format", "kind", b"kind", "period", b"period", "project", b"project", "sources", b"sources", "timezone", b"timezone"]) -> None: ...
 
 global___ReportRequest = ReportRequest
 
