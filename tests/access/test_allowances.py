@@ -19,7 +19,7 @@ from bursard.access.rules import METHODS as RULES
 from bursard.access.rules import Writes
 from bursard.events import JobEnded, JobHeld, JobSubmitted, NodePriced, StopRequested, TasksEnded
 from bursard.fleet.testing import FACTS, World
-from bursard.state import Limits
+from bursard.state import Limits, compare, image
 from bursard.state.decide import jobs
 
 WRITES = {name.removeprefix("/bursar.v1.").replace("/", "."): rule.writes for name, rule in RULES.items()}
@@ -216,3 +216,16 @@ def test_an_attempt_is_asked_to_end_sooner_sixteen_times_and_then_at_once_alone(
         jobs.cancel(world.state, job, attempt.stop_grace_us - 1)
     [last] = jobs.cancel(world.state, job, 0)
     assert last == StopRequested(attempt.id, EndCause.CANCELLED, 0, "")
+
+
+def test_an_image_of_before_an_attempt_s_requests_were_counted_is_what_the_log_says() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    job = world.submit()
+    world.cycle()
+    world.engine.commit(jobs.cancel(world.state, job, None), "ann")
+    said = image.encode(world.state, world.engine.now())
+    assert said.count(b'"stops":1') == 1
+    older = said.replace(b',"stops":1', b"")
+    assert compare.differences(older, world.state) == []
+    assert compare.differences(said.replace(b'"stop_cause"', b'"stop_reason"'), world.state) != []

@@ -200,7 +200,7 @@ PLANTED = {
     "keys job": ("update keys set job_id = 'job_9' where rowid = 1",),
     "keys digest": ("update keys set digest = zeroblob(32) where rowid = 1",),
     "meta epoch": ("update meta set value = '77' where key = 'epoch'",),
-    "meta event_schema": ("update meta set value = '02' where key = 'event_schema'",),
+    "meta event_schema": ("update meta set value = '0' || value where key = 'event_schema'",),
     "meta clock": ("update meta set value = '2' where key = 'clock'",),
     "meta clock gone": ("delete from meta where key = 'clock'",),
     "meta new": ("insert into meta values ('new', '1')",),

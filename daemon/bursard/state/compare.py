@@ -48,7 +48,8 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     """Dated prices, what ended members held, rates of open hours, of which limit a threshold was, what
     projects cost, what budgets counted of a job and when the last task of an array ended came into images
-    later: without them the newest holds.
+    later: without them the newest holds. How often an attempt was asked to end is a bound and no fact: one
+    that was being ended when images began to say it was counted from then on.
     """
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     for form in forms:
@@ -63,6 +64,8 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
             for job in form["jobs"].values():
                 job.pop("counted_from", None)
                 job.pop("uncounted", None)
+        for attempt in (one for job in form["jobs"].values() for one in job.get("attempts", ())):
+            attempt.pop("stops", None)
         for job_id in undated & form["jobs"].keys():
             form["jobs"][job_id].get("array", {}).pop("ended_at", None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
