@@ -248,15 +248,19 @@ async def _spawn_launcher(run_fd: int, run_dir: str, cgroup_root: str | None) ->
         await asyncio.wait_for(_death_of(os.pidfd_open(pid)), _SPAWN_S)
     except TimeoutError:
         log.warning("launcher does not start", extra={"pid": pid})
-        pulse.kill_below(pid)
-        os.kill(pid, signal.SIGKILL)
+        _kill_whole(pid)
     except asyncio.CancelledError:
         # Nobody would ever tell it to go, and it has started nothing: it does not listen yet.
-        pulse.kill_below(pid)
-        os.kill(pid, signal.SIGKILL)
+        _kill_whole(pid)
         os.waitpid(pid, 0)  # noqa: ASYNC222  it is dead
         raise
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222  it is dead
+
+
+def _kill_whole(pid: int) -> None:
+    """A launcher of ours that nobody has waited for, with all that it started."""
+    pulse.kill_below(pid)
+    os.kill(pid, signal.SIGKILL)
 
 
 async def _death_of(pidfd: int) -> None:
