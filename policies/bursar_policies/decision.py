@@ -393,8 +393,9 @@ class Verdict(msgspec.Struct, frozen=True):
 
     Attributes:
         blocked_by: room (too little is free) | money (`code`, `budget`, `needed_nanos` and
-            `rate_nanos_per_hour` say which limit) | claim (it would delay the reserved job) | fault (no
-            node could ever serve it) | `UNCOMPUTABLE`.
+            `rate_nanos_per_hour` say which limit) | claim (it would delay the reserved job) | kept (it would
+            take of the room that a policy keeps for short jobs) | fault (no node could ever serve it) |
+            `UNCOMPUTABLE`.
         option: the alternative it waits for, when it waits for room.
         starts: how many starts of this plan came before it: what they took was not there for it.
         claimed: money was already set aside for the reserved job.

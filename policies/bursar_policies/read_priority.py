@@ -14,14 +14,15 @@ from bursar.clock import DAY_US
 from bursar.projects import problem_of
 from bursar.resources import MILLI
 from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal
-from bursar_policies.specs import FACTORS, PriorityPolicySpec
+from bursar_policies.specs import FACTORS, PPM, PriorityPolicySpec
 
 WEIGHT_MAX: Final = 1_000
 SHARES_MAX: Final = 1_000
 AGE_MAX_US: Final = 365 * DAY_US
 AGE_POWER_MAX: Final = 4
 SHARE_DAYS_MAX: Final = 365
-_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares")
+KEEP_MAX: Final = Decimal(90)
+_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares", "short_jobs")
 
 
 def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
@@ -34,6 +35,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     age_full_us = _duration(fields, "age_full", 7 * DAY_US)
     age_power = fields.integer("age_power", minimum=1, maximum=AGE_POWER_MAX) or 1
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
+    short_limit_us, kept_ppm = _short_jobs(fields)
     if len(faults.found) > before:
         return None
     if not (weights or max_wait_us):
@@ -44,7 +46,22 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         for key in keys:
             if factor not in factors and (given := fields.get(key)) is not None:
                 faults.add_key(given, f"{key} does nothing without a weight for {factor}")
-    return PriorityPolicySpec(weights, max_wait_us, age_full_us, age_power, share_days, shares)
+    if kept_ppm and not max_wait_us and (given := fields.get("short_jobs")) is not None:
+        faults.add_key(given, "short_jobs needs a max_wait, or a long job might wait for ever")
+        return None
+    return PriorityPolicySpec(
+        weights, max_wait_us, age_full_us, age_power, share_days, shares, short_limit_us, kept_ppm
+    )
+
+
+def _short_jobs(fields: Fields) -> tuple[int, int]:
+    """Up to which time limit a job is short, and what part of the cluster is kept for such, per million."""
+    inner = fields.fields("short_jobs", ("limit", "keep"))
+    if inner is None:
+        return 0, 0
+    inner.get("limit", required=True)
+    keep = inner.percent("keep", required=True, minimum=Decimal("0.0001"), maximum=KEEP_MAX)
+    return _duration(inner, "limit", 0), int(keep * PPM) if keep is not None else 0
 
 
 def _duration(fields: Fields, key: str, default: int) -> int:

@@ -253,6 +253,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
             square, so that half of it counts for a quarter; at most 4.
         share_days: fair share looks back on so many days.
         shares: (project, thousandths) pairs, sorted; others have one share per top-level project.
+        kept_ppm: what part of the cluster's CPUs, memory and GPUs is kept for jobs of at most
+            `short_limit_us`; 0: none. Only with a `max_wait_us`, past which a job need not leave it.
     """
 
     weights: tuple[tuple[str, int], ...] = ()
@@ -261,6 +263,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     age_power: int = 1
     share_days: int = 30
     shares: tuple[tuple[str, int], ...] = ()
+    short_limit_us: int = 0
+    kept_ppm: int = 0
 
 
 class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):

@@ -75,6 +75,8 @@ RULES = st.builds(
         lambda found: tuple(sorted(found))
     ),
     max_wait_us=st.sampled_from([0, 0, HOUR_US]),
+    short_limit_us=st.sampled_from([HOUR_US // 2, HOUR_US, 3 * HOUR_US]),
+    kept_ppm=st.sampled_from([0, 0, 100_000, 250_000, 500_000]),
     age_power=st.integers(1, 4),
     age_full_us=st.sampled_from([HOUR_US, 24 * HOUR_US]),
     shares=st.sampled_from([(), (("p", 3_000),)]),
@@ -107,7 +109,7 @@ def agree(world: Snapshot, answer: Plan) -> None:
         found = (answer.reserved_job, answer.reserved_at, answer.reserved_nanos)
         assert found == (right.claim.job_id, right.claim.at, right.claim.hold_nanos)
     # A claim that holds nobody back is not worked out, so its money is not set aside: no start differs by it.
-    sure = {"room", "fault", "claim"} if answer.reserved_at or right.claim is None else set()
+    sure = {"room", "fault", "claim", "kept"} if answer.reserved_at or right.claim is None else set()
     holds = {job: q.class_at(at).hold_us for q in world.queues for at, (_, job) in enumerate(q.jobs)}
     for job_id, by in right.waiting.items():
         if told[job_id] == "claim":

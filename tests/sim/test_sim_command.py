@@ -402,6 +402,15 @@ def test_a_priority_policy_orders_the_queue_of_a_simulation(sim, spec, starts):
     assert {name: int(float(found[name]["start_s"])) for name in starts} == starts
 
 
+def test_a_policy_keeps_room_for_short_jobs_in_a_simulation(sim):
+    """Two long jobs of two GPUs: the second waits until it leaves one of four, or has waited for too long."""
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus\none,0,300,300,2\ntwo,1,300,300,2\nbrief,2,10,10,2\n"
+    keeps = "max_wait: %ds, short_jobs: {limit: 60s, keep: 25%%}"
+    for max_wait_s, starts in ((1_000, (0, 300, 2)), (100, (0, 101, 2))):
+        _, found = sim(jobs, *sim.policy(PRIORITY % (keeps % max_wait_s)), nodes=ONE_NODE)
+        assert tuple(int(float(found[name]["start_s"])) for name in ("one", "two", "brief")) == starts
+
+
 def test_a_shorter_job_that_comes_later_goes_into_the_gap_that_its_elders_cannot(sim):
     """It asks for what they ask for, and ends before the claim begins."""
     jobs = "job_id,submit_s,duration_s,time_limit_s,gpus\nholds,0,100,100,3\nclaim,1,50,50,4\n" + (

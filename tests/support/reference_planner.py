@@ -11,6 +11,7 @@ Rule    jobs by priority, or as a PriorityPolicy ranks them, then submission. Ea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
@@ -36,6 +37,8 @@ HOPE = (
     ReasonCode.MISCONFIGURED,
 )
 Held = tuple[tuple[int, int], ...]
+OVERDUE = -1_000
+"""The rank of what has waited past `max_wait`."""
 
 
 class Started(NamedTuple):
@@ -88,6 +91,14 @@ class Reference:
         self.waiting: dict[str, str] = {}
         self.claim: Claim | None = None
         self.asides: dict[str, tuple[str, int]] = {}
+        self.rules, self.bound, self.kept = snapshot.priority, False, [0, 0, 0]
+        self.ready = [row for row in range(len(self.nodes.ids)) if self.nodes.ready[row]]
+        self.overdue = {
+            job_id
+            for queue in snapshot.queues
+            for position, (_, job_id) in enumerate(queue.jobs)
+            if rank(snapshot, queue, position, now)[0] == OVERDUE
+        }
         rows = range(len(self.nodes.ids))
         order = sorted(rows, key=lambda row: self.nodes.names[row])
         place = [order.index(row) for row in rows]
@@ -124,11 +135,15 @@ class Reference:
 
     def attempt(self, job_id: str, job_class: JobClass) -> None:
         """Start it, or note what stops it."""
+        self.bound = self.must_leave_room(job_id, job_class)
+        if self.bound and self.takes_kept_room(job_class):
+            self.waiting[job_id] = "kept"
+            return
         choice = self.choose(job_class, self.free)
         claim = self.claim
         if choice is None:
             self.waiting[job_id] = self.why(job_class)
-            if self.waiting[job_id] == "room" and claim is None:
+            if self.waiting[job_id] == "room" and claim is None and not self.bound:
                 self.reserve(job_id, job_class)
             self.set_aside(job_id, job_class)
             return
@@ -140,6 +155,54 @@ class Reference:
                 self.set_aside(job_id, job_class)
                 return
         self.start(job_id, job_class, *choice, long)
+
+    # --- room kept for short jobs
+
+    def must_leave_room(self, job_id: str, job_class: JobClass) -> bool:
+        """A long job that has not waited for too long, of which more than the kept room would be left."""
+        rules = self.rules
+        if rules is None or not rules.kept_ppm or job_class.time_limit_us <= rules.short_limit_us:
+            return False
+        wholes = self.sums(
+            (
+                int(self.nodes.cpu_total[row]),
+                int(self.nodes.memory_total[row]),
+                int(self.nodes.gpu_total[row]) * MILLI,
+            )
+            for row in self.ready
+        )
+        self.kept = [ceil(Fraction(whole * rules.kept_ppm, 10**6)) for whole in wholes]
+        parts = (
+            (part, kept, whole)
+            for one in job_class.options
+            for part, kept, whole in zip(parts_of(one, job_class.nodes), self.kept, wholes, strict=True)
+        )
+        too_large = any(part and part + kept > whole for part, kept, whole in parts)
+        return not too_large and job_id not in self.overdue
+
+    def takes_kept_room(self, job_class: JobClass) -> bool:
+        """All alternatives that have room do."""
+        have = [
+            one for one in job_class.options if len(self.places(job_class, one, self.free)) >= job_class.nodes
+        ]
+        return bool(have) and all(self.is_short(one, job_class.nodes) for one in have)
+
+    def is_short(self, request: ResourceRequest, nodes: int) -> bool:
+        """Would it leave less than is kept?"""
+        free = self.sums(
+            (
+                self.free[row].cpu_milli,
+                self.free[row].memory_bytes,
+                sum(left for left in self.free[row].gpus if left > 0),
+            )
+            for row in self.ready
+        )
+        parts = zip(free, parts_of(request, nodes), self.kept, strict=True)
+        return any(part and left - part < kept for left, part, kept in parts)
+
+    def sums(self, rows: Iterable[tuple[int, int, int]]) -> list[int]:
+        """By column."""
+        return [sum(column) for column in zip(*[(0, 0, 0), *rows], strict=True)]
 
     def beside(self, now: NodeState, claim: Claim) -> NodeState:
         """What a job that outlives the beginning of the claim may use of a node."""
@@ -154,6 +217,8 @@ class Reference:
         """The first alternative, or the cheapest, that has enough nodes and is paid for."""
         found = []
         for option, request in enumerate(job_class.options):
+            if self.bound and self.is_short(request, job_class.nodes):
+                continue
             places = sorted(self.places(job_class, request, free))[: job_class.nodes]
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
@@ -237,7 +302,9 @@ class Reference:
         for request in job_class.options:
             rows = self.capable(self.ask(job_class, request))
             places = sorted(self.places(job_class, request, self.free))[: job_class.nodes]
-            if len(places) == job_class.nodes:
+            if len(places) == job_class.nodes and not (
+                self.bound and self.is_short(request, job_class.nodes)
+            ):
                 refused = True
                 continue
             if len(rows) < job_class.nodes:
@@ -258,6 +325,8 @@ class Reference:
         if claim is not None and claim.job_id != job_id and self.now + job_class.hold_us > claim.at:
             free = [self.beside(state, claim) for state in free]
         for option, request in enumerate(job_class.options):
+            if self.bound and self.is_short(request, job_class.nodes):
+                continue
             places = sorted(self.places(job_class, request, free))[: job_class.nodes]
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
@@ -343,7 +412,7 @@ def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tu
         return -queue.priority, 0
     waited_us = now - int(queue.jobs.since_us[position])
     if rules.max_wait_us and waited_us >= rules.max_wait_us:
-        return -1_000, 0
+        return OVERDUE, 0
     nodes, job_class = snapshot.nodes, queue.class_at(position)
     totals = [nodes.cpu_total, nodes.memory_total, nodes.gpu_total * MILLI]
     cpu, memory, gpus = (sum(total.tolist()) for total in totals)
@@ -378,6 +447,12 @@ def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tu
     }
     sum_ = sum(weight * min(max(known[factor], 0), ONE) for factor, weight in rules.weights)
     return (0 if "qos" in dict(rules.weights) else -queue.priority), -sum_
+
+
+def parts_of(request: ResourceRequest, nodes: int) -> tuple[int, int, int]:
+    """CPUs, memory and GPUs of a whole gang."""
+    gpus = request.gpus.count * request.gpus.milli if request.gpus is not None else 0
+    return nodes * request.cpu_milli, nodes * request.memory_bytes, nodes * gpus
 
 
 def smaller(value: int) -> int:

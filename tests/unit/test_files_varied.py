@@ -178,6 +178,7 @@ spec:
   age_power: 2
   share_days: 14
   shares: {nlp: 2, nlp/a: 1, cv: 3}
+  short_jobs: {limit: 1h, keep: 25%}
 """
 PLACEMENT = """\
 kind: PlacementPolicy

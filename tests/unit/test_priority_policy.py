@@ -39,6 +39,8 @@ def test_a_document_is_read_exactly():
     assert (found.max_wait_us, found.age_full_us, found.age_power) == (7 * DAY_US, 36 * HOUR_US, 2)
     assert (found.share_days, found.shares) == (14, (("research", 3_000), ("research/vision", 500)))
     assert spec("  max_wait: 1h\n") == PriorityPolicySpec(max_wait_us=HOUR_US)
+    kept = spec("  max_wait: 1h\n  short_jobs: {limit: 30m, keep: 12.5%}\n")
+    assert kept == PriorityPolicySpec(max_wait_us=HOUR_US, short_limit_us=HOUR_US // 2, kept_ppm=125_000)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,19 @@ def test_a_document_is_read_exactly():
             5,
             "shares does nothing without a weight for fair_share",
         ),
+        (
+            "  weights: {size: 1}\n  short_jobs: {limit: 1h, keep: 25%}\n",
+            5,
+            "short_jobs needs a max_wait, or a long job might wait for ever",
+        ),
+        ("  max_wait: 1d\n  short_jobs: {limit: 1h}\n", 5, "the key 'keep' is missing"),
+        ("  max_wait: 1d\n  short_jobs: {keep: 25%}\n", 5, "the key 'limit' is missing"),
+        ("  max_wait: 1d\n  short_jobs: {limit: 0s, keep: 25%}\n", 5, "more than 0 and at most 365d"),
+        ("  max_wait: 1d\n  short_jobs: {limit: 1h, keep: 0.25}\n", 5, "is not a percentage, such as 10%"),
+        ("  max_wait: 1d\n  short_jobs: {limit: 1h, keep: 0%}\n", 5, "at least 0.0001%"),
+        ("  max_wait: 1d\n  short_jobs: {limit: 1h, keep: 91%}\n", 5, "at most 90%"),
+        ("  max_wait: 1d\n  short_jobs: 25%\n", 5, "expected a mapping (key: value)"),
+        ("  max_wait: 1d\n  short_jobs: {limit: 1h, keeps: 25%}\n", 5, "did you mean 'keep'"),
         ("  weights: {size: 1}\n  age_full: 1d\n", 5, "age_full does nothing without a weight for age"),
         ("  weight: {size: 1}\n", 4, "unknown key 'weight'; did you mean 'weights'"),
     ],
@@ -273,3 +288,113 @@ def test_what_if_ranks_the_job_that_is_not_there_yet_as_of_its_project():
     )
     assert what_if(world, job_class(request(1)), NOW, project="q").start is not None
     assert what_if(world, job_class(request(1)), NOW, project="p").start is None
+
+
+# ------------------------------------------------------------------ room kept for short jobs
+
+KEEPS = PriorityPolicySpec(max_wait_us=5 * HOUR_US, short_limit_us=HOUR_US, kept_ppm=250_000)
+
+
+def keeping(
+    *jobs: tuple[int, str, int, int, int], free: int = 8, rules: PriorityPolicySpec = KEEPS, **more: object
+) -> Snapshot:
+    """Jobs that each ask for one CPU of eight, of which so many are free."""
+    nodes = columns([Node(name="n", cpu_milli=8_000)])
+    nodes = replace(nodes, cpu_free=np.array([free * 1_000]))
+    wanted = job_class(request(0, cpus=1), **more)  # type: ignore[arg-type]
+    queue = PendingQueue(wanted.without_limit(), 50, JobColumns.of(jobs))
+    return replace(snapshot(nodes, queue), priority=rules, projects=("p",))
+
+
+def begun(world: Snapshot) -> list[str]:
+    return [start.job_id for start in plan(world, NOW).starts]
+
+
+LONGS = [(n, f"long{n}", HOUR_US + 1, NOW, 0) for n in range(8)]
+SHORTS = [(n, f"short{n}", HOUR_US, NOW, 0) for n in range(8, 16)]
+
+
+def test_long_jobs_leave_the_room_that_is_kept_and_short_ones_take_it():
+    assert begun(keeping(*LONGS)) == [f"long{n}" for n in range(6)]
+    assert begun(keeping(*LONGS, *SHORTS)) == [*(f"long{n}" for n in range(6)), "short8", "short9"]
+    assert begun(keeping(*LONGS, free=3)) == ["long0"], "whoever holds the rest"
+    assert begun(keeping(*LONGS, free=2)) == []
+    assert len(begun(keeping(*LONGS, rules=replace(KEEPS, kept_ppm=0)))) == 8
+    # a quarter and a bit of eight CPUs are more than two
+    assert len(begun(keeping(*LONGS, rules=replace(KEEPS, kept_ppm=250_001)))) == 5
+
+
+def test_what_has_waited_too_long_or_fits_on_no_smaller_cluster_need_not_leave_it():
+    old = (1, "old", 9 * HOUR_US, NOW - 5 * HOUR_US, 0)
+    assert begun(keeping(old, *LONGS, free=1)) == ["old"]
+    assert begun(keeping((1, "new", 9 * HOUR_US, NOW - 5 * HOUR_US + 1, 0), free=1)) == []
+    wide = (1, "wide", 9 * HOUR_US, NOW, 0)
+    nodes = columns([Node(name="n", cpu_milli=8_000)])
+
+    def of(cpus: int) -> Snapshot:
+        jobs = PendingQueue(job_class(request(0, cpus=cpus)).without_limit(), 50, JobColumns.of([wide]))
+        return replace(snapshot(nodes, jobs), priority=KEEPS, projects=("p",))
+
+    assert begun(of(7)) == ["wide"]
+    assert begun(of(6)) == ["wide"]
+    busy = replace(of(6), nodes=replace(nodes, cpu_free=np.array([7_999])))
+    assert begun(busy) == []
+
+
+def test_only_ready_nodes_count_and_only_what_is_asked_for():
+    nodes = [Node(name="n", cpu_milli=8_000, gpus=4), Node(name="away", cpu_milli=64_000, ready=False)]
+    asked = PendingQueue(job_class(request(1, cpus=1)).without_limit(), 50, JobColumns.of(LONGS))
+    world = replace(snapshot(columns(nodes), asked), priority=KEEPS, projects=("p",))
+    assert len(begun(world)) == 3, "one of four GPUs is kept; of CPUs two of eight"
+    cpus = PendingQueue(job_class(request(0, cpus=1)).without_limit(), 50, JobColumns.of(LONGS))
+    taken = replace(columns(nodes), gpu_free=np.zeros_like(columns(nodes).gpu_free))
+    assert len(begun(replace(world, queues=(cpus,), nodes=taken))) == 6
+
+
+def test_a_job_that_must_leave_room_has_no_claim_and_a_short_one_behind_it_has():
+    short = (9, "short", HOUR_US, NOW, 0)
+    assert plan(keeping(*LONGS, free=0), NOW).reserved_job == ""
+    answer = plan(keeping(*LONGS, short, free=0), NOW)
+    assert answer.reserved_job == "short"
+
+
+def test_explain_says_what_is_kept_and_that_a_shorter_limit_starts_now():
+    told = explain(keeping(*LONGS, free=2), 0, NOW, "long0")
+    assert told.reason.code.value == "ReservedForOther"
+    assert told.reason.message == (
+        "fits now, but would leave 1 of the cluster's 8 CPUs free, and 2 are kept for jobs of at most 1h"
+    )
+    assert told.reason.remedy == (
+        "set --time-limit 1h or less, or wait until more is free; what has waited for 5h need not leave it"
+    )
+    assert told.reason.facts == (
+        ("kept_for_limit_us", str(HOUR_US)),
+        ("resource", "CPUs"),
+        ("kept", "2000"),
+    )
+    assert [one.change for one in told.alternatives] == ["set --time-limit 1h"]
+
+
+def test_the_room_that_lacks_most_is_the_one_that_is_told():
+    nodes = replace(
+        columns([Node(name="n", cpu_milli=8_000, gpus=4)]),
+        memory_free=np.array([8 << 30]),
+        cpu_free=np.array([3_000]),
+    )
+    total = int(nodes.memory_total[0])
+    asked = PendingQueue(
+        job_class(request(1, cpus=2, memory_bytes=7 << 30)).without_limit(), 50, JobColumns.of(LONGS[:1])
+    )
+    world = replace(snapshot(nodes, asked), priority=KEEPS, projects=("p",))
+    told = explain(world, 0, NOW)
+    assert total == 64 << 30
+    assert "would leave 1 of the cluster's 8 CPUs free, and 2 are kept" in told.reason.message
+
+
+def test_an_alternative_that_leaves_the_room_is_taken_in_place_of_one_that_does_not():
+    nodes = columns([Node(name="n", cpu_milli=8_000, gpus=4)])
+    nodes = replace(nodes, cpu_free=np.array([3_000]))
+    both = job_class(request(1, cpus=2), request(1, cpus=1))
+    asked = PendingQueue(both.without_limit(), 50, JobColumns.of(LONGS[:2]))
+    (start,) = plan(replace(snapshot(nodes, asked), priority=KEEPS, projects=("p",)), NOW).starts
+    assert (start.job_id, start.option) == ("long0", 1)

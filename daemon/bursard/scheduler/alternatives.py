@@ -40,12 +40,14 @@ def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
 
 
 def _shorter(planner: Planner, job_class: JobClass, tables: list[Table]) -> Iterator[Change]:
-    """A time limit that the budgets pay for, or that ends before the reserved job starts."""
+    """A time limit that the budgets pay for, that ends before the reserved job starts, or that is short."""
     overhead = job_class.hold_us - job_class.time_limit_us
     limits = set()
     reservation = planner.reservation
     if reservation is not None:
         limits.add(reservation.at - planner.now - overhead)
+    if planner.kept is not None:
+        limits.add(planner.kept.limit_us)
     rooms = [planner.rooms.room_nanos(b) for b in job_class.budgets if b in planner.rooms.budgets]
     for table in tables:
         rate = table.cheapest_rate(job_class.nodes)

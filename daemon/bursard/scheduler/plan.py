@@ -27,6 +27,7 @@ from bursar_policies.scorers import Weights
 from bursard.scheduler import gang
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.kept import Kept
 from bursard.scheduler.order import Order
 from bursard.scheduler.rank import Lane, Ranking
 from bursard.scheduler.releases import Releases
@@ -100,6 +101,8 @@ class Planner:
         self._heads: list[_Head] = []
         rules = snapshot.priority
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
+        keeps = rules is not None and rules.kept_ppm > 0
+        self.kept = Kept(rules, snapshot.nodes, world.free) if rules is not None and keeps else None
         self._ranking = Ranking(snapshot.queues, self.order)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
@@ -155,12 +158,15 @@ class Planner:
         if not self.world.may_start(tables, job_class.nodes):
             # On a full site that is nearly every queue.
             return self._wait(lane, gang.NO_ROOM)
+        if self.kept is not None and self._must_leave(self.kept, lane):
+            return self._verdict(lane, "kept")
         if self.reservation is not None and self._stopped_by(self.reservation, lane):
             return self._verdict(lane, "claim", self.reservation.at - self.now + 1)
-        answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
+        best = self._leaving(lane, self._best)
+        answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
         if isinstance(answer, gang.Choice) and self._heads and self.reservation is None:
             self._reserve(lane.key(lane.position))
-            answer = gang.choose(tables, job_class, self.rooms, self._best, limit_us)
+            answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
         if isinstance(answer, gang.NoChoice):
             verdict = self._wait(lane, answer)
             self._set_aside(lane, answer.refusals)
@@ -175,7 +181,8 @@ class Planner:
             self._start(lane, answer, members)
             return None
 
-        answer = gang.choose(tables, job_class, self.rooms, self._spared(reservation), limit_us)
+        spared = self._leaving(lane, self._spared(reservation))
+        answer = gang.choose(tables, job_class, self.rooms, spared, limit_us)
         if isinstance(answer, gang.NoChoice):
             gap_us = reservation.at - self.now
             from_us = max(gap_us + 1, self._refused_from_us(lane, answer.refusals))
@@ -202,6 +209,26 @@ class Planner:
         if len(tables) == 1:
             return claim.stops(world, tables[0], nodes)
         return all(claim.stops(world, table, nodes) for table in tables)
+
+    def _bound(self, lane: Lane, position: int) -> bool:
+        """Must this job leave the room that is kept for short ones?"""
+        if self.kept is None or lane.overdue(position):
+            return False
+        return self.kept.binds(lane.job_class, lane.hold_at(position) - lane.overhead_us)
+
+    def _must_leave(self, kept: Kept, lane: Lane) -> bool:
+        """Would it take of the room that is kept from it, wherever it has room?"""
+        nodes = lane.job_class.nodes
+        if not self._bound(lane, lane.position):
+            return False
+        return all(kept.short(one.request, nodes) for one in lane.tables if self.world.has_room(one, nodes))
+
+    def _leaving(self, lane: Lane, best: gang.Best) -> gang.Best:
+        """The same without alternatives that take of the room that is kept from the job."""
+        kept = self.kept
+        if kept is None or len(lane.tables) == 1 or not self._bound(lane, lane.position):
+            return best
+        return lambda table, count: [] if kept.short(table.request, count) else best(table, count)
 
     def _best(self, table: Table, count: int) -> list[int]:
         return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
@@ -242,7 +269,7 @@ class Planner:
     def _next_head(self, lane: Lane, head: _Head, below_us: int) -> None:
         """Money refuses a head its place to come; a job of its lane that holds for less may have one."""
         position = lane.following(head.position, below_us)
-        while position >= 0 and lane.hold_at(position) < head.from_hold_us:
+        while position >= 0 and (lane.hold_at(position) < head.from_hold_us or self._bound(lane, position)):
             position = lane.following(position, below_us)
         if position >= 0:
             heapq.heappush(self._heads, head._replace(key=lane.key(position), position=position))
@@ -259,7 +286,8 @@ class Planner:
             if isinstance(verdict, Admitted):
                 from_us = self._refused_from_us(lane, answer.refusals)
                 # Its place to come may be one of another alternative, which is for the claim to find out.
-                if self.reservation is None and any(one.usable_count >= nodes for one in lane.tables):
+                usable = any(one.usable_count >= nodes for one in lane.tables)
+                if self.reservation is None and usable and not self._bound(lane, lane.position):
                     head = _Head(lane.key(lane.position), lane.index, lane.position, from_us)
                     heapq.heappush(self._heads, head)
                 return self._verdict(lane, "room", from_us, option)
@@ -283,7 +311,8 @@ class Planner:
             self._reserve((rank, order + 1))
         claim = self.reservation
         if claim is not None and claim.job_id != lane.job_id and self.now + lane.hold_us > claim.at:
-            answer = gang.choose(lane.tables, lane.job_class, self.rooms, self._spared(claim), lane.limit_us)
+            spared = self._leaving(lane, self._spared(claim))
+            answer = gang.choose(lane.tables, lane.job_class, self.rooms, spared, lane.limit_us)
             refusals = answer.refusals if isinstance(answer, gang.NoChoice) else ()
         best = min(refusals, key=lambda one: (_HOPE.index(one[1].code), one[0]), default=None)
         purse = None if best is None else self.rooms.purse(lane.job_id, lane.job_class, best[1])
@@ -305,6 +334,9 @@ class Planner:
     def _verdict(
         self, lane: Lane, blocked_by: str, from_us: int = 0, option: int = 0, refusal: Refusal | None = None
     ) -> Verdict:
+        if self.kept is not None and blocked_by != "fault" and self._bound(lane, lane.position):
+            # What stops one that must leave room need not stop a short one.
+            from_us = max(from_us, self.kept.limit_us + lane.overhead_us + 1)
         made = Verdict(
             blocked_by=blocked_by,
             starts=len(self.groups),
@@ -333,4 +365,6 @@ class Planner:
         self.rooms.promise(budgets, admitted.hold_nanos)
         for member in members:
             self.world.take(member)
+        if self.kept is not None:
+            self.kept.take(members)
         self._started.append((members, self.now + admitted.hold_us))

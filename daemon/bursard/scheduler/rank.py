@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar_policies.decision import PendingQueue, Verdict
+from bursar_policies.rankers import OVERDUE
 from bursard.scheduler.order import Order
 from bursard.scheduler.table import Table
 
@@ -93,6 +94,10 @@ class Lane:
         """Where a job stands in its queue."""
         return position
 
+    def overdue(self, position: int) -> bool:
+        """Has this job waited past the `max_wait` of a policy?"""
+        return False
+
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""
         return -self.queue.priority, self._orders.item(position)
@@ -148,6 +153,10 @@ class RankedLane(Lane):
         """Of any of its jobs."""
         self._sort()
         return super().hold_at(position)
+
+    def overdue(self, position: int) -> bool:
+        """Has this job waited past the `max_wait` of the policy?"""
+        return self._scores.item(self._best if self._rows is None else position) == OVERDUE
 
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""

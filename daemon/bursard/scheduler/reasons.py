@@ -25,10 +25,12 @@ from bursar_policies.decision import (
     Verdict,
 )
 from bursar_policies.filters import FILTERS, matches
+from bursar_policies.specs import PPM, PriorityPolicySpec
 from bursard.scheduler import text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
+from bursard.scheduler.kept import MEMORY, NAMES, Kept
 from bursard.scheduler.money_reasons import refused
 from bursard.scheduler.stages import staged, told
 
@@ -79,6 +81,8 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
         return _behind_claim(snapshot, plan, queue, job_class, verdict, asked)
     candidates = asked[verdict.option]
     free = Free.after(snapshot.nodes, before)
+    if verdict.blocked_by == "kept" and snapshot.priority is not None:
+        return _kept(snapshot, snapshot.priority, job_class, free)
     ahead = _ahead(snapshot, queue, candidates, free, before)
     return ahead or _resources(free, job_class, candidates)
 
@@ -99,6 +103,29 @@ def _behind_claim(
             return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
     candidates = max(asked, key=lambda one: one.usable_count)
     return _ahead(snapshot, queue, candidates, free, before) or _resources(free, job_class, candidates)
+
+
+def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, free: Free) -> Reason:
+    """It fits now, but would take of the room that is kept for short jobs."""
+    kept = Kept(rules, snapshot.nodes, free)
+    found = [short for option in job_class.options if (short := kept.short(option, job_class.nodes))]
+    short = min(found, key=lambda one: (one.kept - one.left) * PPM // one.total)
+    limit, what = text.duration(rules.short_limit_us), NAMES[short.which]
+    left, stays, total = (
+        _amount(short.which, value) for value in (max(short.left, 0), short.kept, short.total)
+    )
+    return Reason(
+        ReasonCode.RESERVED_FOR_OTHER,
+        f"fits now, but would leave {left} of the cluster's {total} {what} free, and {stays} are kept for"
+        f" jobs of at most {limit}",
+        f"set --time-limit {limit} or less, or wait until more is free; what has waited for"
+        f" {text.duration(rules.max_wait_us)} need not leave it",
+        (("kept_for_limit_us", str(rules.short_limit_us)), ("resource", what), ("kept", str(short.kept))),
+    )
+
+
+def _amount(which: int, value: int) -> str:
+    return format_size(value) if which == MEMORY else f"{value / MILLI:g}"
 
 
 def _claimed(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:

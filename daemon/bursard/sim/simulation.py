@@ -52,7 +52,7 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY = range(8)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE = range(9)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -165,7 +165,7 @@ class Simulation:
         self._now_us = 0
         self._heap: list[tuple[int, int, int, object]] = []
         self._pushed = 0
-        self._waiting = [0] * 8
+        self._waiting = [0] * 9
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
@@ -235,7 +235,7 @@ class Simulation:
             or (self._by_id and self._until_us is not None)
         ):
             return True
-        if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] and self._by_id:
+        if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] + waiting[_OVERDUE] and self._by_id:
             return True
         # Periods renew for ever: worth waiting for until each has, and no job could start.
         return self._for_money and (len(self._rolled) < waiting[_ROLL] or self._late_reports > 0)
@@ -271,6 +271,9 @@ class Simulation:
         elif kind == _ROLL:
             assert isinstance(what, str)
             self._roll(what)
+        elif kind == _OVERDUE:
+            assert isinstance(what, str)
+            return what in self.state.pending
         elif kind == _REPORT:
             assert isinstance(what, bool)
             self._meter_all()
@@ -323,6 +326,10 @@ class Simulation:
         job_id = events[0].job_id
         self._by_id[job_id] = run
         self._commit(events)
+        rules = self.state.priority
+        if rules is not None and rules.kept_ppm:
+            # From then on it need not leave the room that is kept: it may start though nothing else happens.
+            self._push(self._now_us + rules.max_wait_us, _OVERDUE, job_id)
         if self._drop:
             self._plan()
             if job_id in self.state.pending:

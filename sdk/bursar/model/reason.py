@@ -49,7 +49,7 @@ MEANINGS: Final = {
     ReasonCode.WAITING_FOR_TOPOLOGY: "there is room, but not where its members would be together",
     ReasonCode.BEHIND_HIGHER_PRIORITY: "others come first by priority or order",
     ReasonCode.BEHIND_OWN_JOBS: "its user has so many different jobs waiting that plans look at them in turn",
-    ReasonCode.RESERVED_FOR_OTHER: "it would fit now, and delay a job for which the place is kept",
+    ReasonCode.RESERVED_FOR_OTHER: "it would fit now, in room that is kept for another job or short ones",
     ReasonCode.BUDGET_EXHAUSTED: "a budget has too little left for its worst case",
     ReasonCode.BUDGET_COMMITTED: "a budget would have enough, but for what is held for jobs that run",
     ReasonCode.PRICE_CAP_EXCEEDED: "every place costs more than its `max_price`",

@@ -243,6 +243,18 @@ def _priority() -> Schema:
                 "additionalProperties": {"type": "number", "minimum": 0.001, "maximum": 1000},
                 "description": "By project, with all below it; others have 1 per top-level project.",
             },
+            "short_jobs": forms.mapping(
+                "Room that only short jobs may use; needs a `max_wait`.",
+                {
+                    "limit": forms.duration("Jobs of at most this time limit are short."),
+                    "keep": forms.text(
+                        "What part of CPUs, memory and GPUs the others must leave free, at most 90%.",
+                        forms.PERCENT,
+                        examples=["25%"],
+                    ),
+                },
+                required=("limit", "keep"),
+            ),
         },
     )
 
