@@ -20,6 +20,7 @@ CONTRACT = (
     "show",
     "logs",
     "explain",
+    "advise",
     "wait",
     "cancel",
     "hold",

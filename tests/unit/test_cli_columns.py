@@ -15,6 +15,7 @@ import pytest
 
 import bursar.cli
 from bursar.cli import (
+    advice,
     budget,
     cloud,
     cluster,
@@ -92,6 +93,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "budget.HISTORY_COLUMNS": (budget.HISTORY_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "advice.COLUMNS": (advice.COLUMNS, advice.row_of(advice.Finding("f", "e", 1, None, "a", "c"), "USD")),
     "web.URL_COLUMNS": (
         web.URL_COLUMNS,
         {"url": "http://h/login?link=w", "expires_at": "2026-11-28T15:44:02Z"},

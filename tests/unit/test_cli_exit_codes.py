@@ -27,6 +27,7 @@ WORDS = {
     "plan": ["job.yaml"],
     "show": ["9"],
     "logs": ["9"],
+    "advise": ["9"],
     "explain": ["9"],
     "wait": ["9"],
     "cancel": ["9"],

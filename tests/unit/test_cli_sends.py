@@ -98,6 +98,7 @@ COMMANDS = (
     "period close 2026-10 --dry-run",
     "period ls",
     "period show 2026-10",
+    "advise 3",
     "prices apply prices.yaml",
     "prices import prices.csv --provider aws --market spot --column region=where --source list",
     "prices import prices.csv --provider aws --market spot --column regio=where",

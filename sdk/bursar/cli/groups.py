@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 LATER: Final = {
-    "bursar": ("attach", "forecast", "advise", "service", "key"),
+    "bursar": ("attach", "forecast", "service", "key"),
     "bursar cloud": ("show", "release"),
     "bursar report": ("commitments",),
 }

@@ -38,6 +38,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "show": Verb("jobs:show", "Show one job, whole."),
         "logs": Verb("jobs:logs", "Print what a job wrote."),
         "explain": Verb("jobs:explain", "Say why a job is where it is."),
+        "advise": Verb("advice:advise", "Say what a job paid for and did not use."),
         "wait": Verb("jobs:wait", "Wait until jobs have ended."),
         "cancel": Verb("jobs:cancel", "Stop and end jobs."),
         "hold": Verb("jobs:hold", "Keep pending jobs from starting."),
