@@ -101,6 +101,9 @@ class TestDurability:
                 assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
                 assert connection.execute("pragma foreign_keys").fetchone() == (1,)
                 assert connection.execute("pragma busy_timeout").fetchone() == (10_000,)
+            # No file is made for a commit; but a report may need more than memory.
+            assert store._connection.execute("pragma temp_store").fetchone() == (2,)
+            assert reading.execute("pragma temp_store").fetchone() == (0,)
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
                 reading.execute("delete from keys")
         store.close()
