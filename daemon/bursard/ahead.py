@@ -29,9 +29,9 @@ QUEUED_US = SECOND_US // 4
 """How much work waits behind a share at most, by what the last jobs took: so long may an urgent job wait."""
 ROUND_US = 2_000
 """What a job takes of its share beside its own time: to be started, and to be seen to have ended."""
-DEPTH_MAX = 16
+DEPTH_MAX = 32
 """Jobs behind one share, at most."""
-WAITING_MAX = 48
+WAITING_MAX = 64
 """Jobs that wait so in all. With many slots free ones come in company by themselves."""
 LIVE_MAX = 128
 """With more attempts live nothing is placed ahead: their ends share commits and messages already."""

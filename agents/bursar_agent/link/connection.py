@@ -42,8 +42,9 @@ START_DELAY_S = 0.05
 END_GATHER_S = 0.008
 """How long an end waits for others where much runs: a message costs more than an end, on both sides."""
 
-LINE_GATHER_S = 0.04
-"""How long one waits whose share went on to the next. Less than `START_DELAY_S`."""
+LINE_GATHER_S = 0.08
+"""How long one waits whose share went on to the next, as long as those behind it are short as well: a start
+that is told (`START_DELAY_S`) takes the ends before it along."""
 
 ENDS_MAX = 200
 """Ends of one message, which stays below a megabyte."""
