@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sqlite3
 from typing import Any
@@ -78,7 +79,7 @@ def test_each_task_costs_the_same_few_bytes_however_many_there_are(at_a_desk: An
 
 def pages_of(desk: Any) -> tuple[int, int]:
     """Bytes of the database itself, once its log is folded in: all, and unused."""
-    with sqlite3.connect(desk.store.path) as connection:
+    with contextlib.closing(sqlite3.connect(desk.store.path)) as connection:
         connection.execute("pragma wal_checkpoint(truncate)").fetchall()
         size, count, free = (
             connection.execute(f"pragma {name}").fetchone()[0]
