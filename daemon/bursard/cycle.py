@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -54,9 +55,26 @@ LEFT_ALONE_US = 60_000_000
 """How long a change that could not be applied is not tried again."""
 
 
+TOOK_US = (
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    10_000_000,
+)
+"""Bounds by which passes are counted."""
+
+
 class CycleStats(msgspec.Struct):
     """What planning has cost. `turns` counts looks at the queue, `cycles` those that planned, `ahead` jobs
-    placed ahead of need.
+    placed ahead of need; `took` passes by how long they took, at most each of `TOOK_US`, then longer ones.
     """
 
     turns: int = 0
@@ -66,6 +84,8 @@ class CycleStats(msgspec.Struct):
     dropped: int = 0
     last_us: int = 0
     longest_us: int = 0
+    total_us: int = 0
+    took: list[int] = msgspec.field(default_factory=lambda: [0] * (len(TOOK_US) + 1))
 
 
 async def aside(snapshot: Snapshot, work: Callable[[], Answer], thread_work: int = THREAD_WORK) -> Answer:
@@ -234,6 +254,8 @@ class Cycle:
         stats.dropped += len(outcome.dropped)
         stats.last_us = took_us
         stats.longest_us = max(stats.longest_us, took_us)
+        stats.total_us += took_us
+        stats.took[bisect_left(TOOK_US, took_us)] += 1
         for one in outcome.dropped:
             log.debug("dropped from a plan", extra={"why": one.reason.message, "cycle": stats.cycles})
 

@@ -92,6 +92,8 @@ class Engine:
         """Called with the actor of a call, the events that it made true, and their bytes."""
         self.on_fault: Callable[[BaseException], None] = lambda error: None
         """Called when memory may differ from the disk: end the process, the next start reads what is true."""
+        self.entries = 0
+        """Of the ledger, that were made true since this process began."""
         self._catalog = tuple(catalog)
         self._prices: tuple[int, PriceTable] | None = None
         self._unreleased: deque[tuple[int, Event, int, str]] = deque()
@@ -187,6 +189,7 @@ class Engine:
         applied.corrections.clear()
         if applied.transactions:
             batch.postings.extend(posting_rows(seq, applied.transactions))  # type: ignore[attr-defined]
+            self.entries += sum(len(tx.entries) for tx in applied.transactions)
             applied.transactions.clear()
         for job in applied.finished:
             transaction.evictions.append((seq, job.id))

@@ -41,10 +41,10 @@ def test_a_pass_counts_what_it_placed_and_how_long_it_took(monkeypatch: pytest.M
         monkeypatch.setattr(room.time, "perf_counter_ns", lambda: next(times))
         site.ask()
         made.once()
-        assert made.stats == type(made.stats)(0, 1, 1, 0, 0, 5_000, 5_000)
+        assert made.stats == type(made.stats)(0, 1, 1, 0, 0, 5_000, 5_000, 5_000, [0, 0, 1, *[0] * 10])
         site.ask()
         made.once()
-        assert made.stats == type(made.stats)(0, 2, 1, 0, 0, 2_000, 5_000)
+        assert made.stats == type(made.stats)(0, 2, 1, 0, 0, 2_000, 5_000, 7_000, [0, 1, 1, *[0] * 10])
 
     play(story)
 

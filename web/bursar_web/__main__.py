@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from bursar.aside import own_directory
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local.pages import loopback
 from bursar.systemd import Notifier
@@ -95,7 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     link = "" if given.site or given.state_dir else secrets.token_urlsafe(24)
     folder = Path(given.state_dir) if given.state_dir else None
     home = "" if given.site else str(Path.home())
-    options = Options(given.server, hosts_of(given.listen, given.host), given.site, link, folder, home)
+    scrape = scrape_secret(folder) if folder is not None else ""
+    options = Options(
+        given.server, hosts_of(given.listen, given.host), given.site, link, folder, home, scrape
+    )
     if link:
         address = f"http://{given.listen}/login?link={link}"
         sys.stdout.write(f"open {address}\n(good once; it logs you in as who runs this)\n")
@@ -116,6 +120,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if path:
         Path(path).unlink(missing_ok=True)
     return 0
+
+
+def scrape_secret(folder: Path) -> str:
+    """The secret with which Prometheus reads `/metrics` as whoever runs this. It is made at the first start
+    and kept in `metrics-token`, which only they can read.
+    """
+    path = folder / "metrics-token"
+    own_directory(folder)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return path.read_text("ascii").strip()
+    with open(fd, "w", encoding="ascii") as made:
+        secret = secrets.token_urlsafe(32)
+        made.write(secret + "\n")
+    return secret
 
 
 def _alive(notifier: Notifier) -> Callable[[], Awaitable[None]]:

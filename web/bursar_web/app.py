@@ -29,6 +29,7 @@ from bursar_web.pages import (
     happenings,
     jobs,
     login,
+    metrics,
     money,
     nodes,
     now,
@@ -94,6 +95,7 @@ class Options(NamedTuple):
         link: the word that logs whoever runs this process in, once; "" where nobody may.
         folder: where `bursar web url` leaves the links that do; None: nowhere.
         home: what the form of a submit offers as work directory.
+        scrape: the secret with which `/metrics` is read as whoever runs this process; "" for none.
     """
 
     server: str | None
@@ -102,6 +104,7 @@ class Options(NamedTuple):
     link: str = ""
     folder: Path | None = None
     home: str = ""
+    scrape: str = ""
 
 
 class Files(StaticFiles):
@@ -125,16 +128,19 @@ def make_app(
     links = LoginLink(options.link) if options.folder is None else FolderLinks(options.folder, clock)
     door = login.Login(options.server, sessions, links, options.secure)
     entry = _Entry(sessions, door.cookie)
+    figures = metrics.Metrics(options.server, clock, options.scrape)
     verbs = ((jobs, "/jobs/{job}", jobs.VERBS), (nodes, "/nodes/{node}", nodes.VERBS))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await sessions.close_all()
+        await figures.close()
 
     app = Starlette(
         routes=[
             Route("/healthz", _health, methods=["GET"]),
+            Route("/metrics", entry.anybody(figures.answer), methods=["GET"]),
             Mount("/static", Files(directory=HERE / "static")),
             Route("/login", door.form, methods=["GET"]),
             Route("/login", entry.stranger(door.submit), methods=["POST"]),
@@ -212,6 +218,14 @@ class _Entry:
             return await shown(request)
 
         return self.known(enter)
+
+    def anybody(self, shown: Callable[[Request, Session | None], Awaitable[Response]]) -> Page:
+        """For programs, which bring a token of their own, and for whoever is logged in."""
+
+        async def enter(request: Request) -> Response:
+            return await shown(request, self._sessions.of(request.cookies.get(self._cookie, "")))
+
+        return enter
 
     def stranger(self, shown: Page) -> Page:
         """For whoever is not logged in yet."""

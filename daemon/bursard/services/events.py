@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,13 @@ from bursard.access.identity import caller
 from bursard.access.refusals import Refusals
 from bursard.access.sessions import resume_at
 from bursard.access.vault import Vault
-from bursard.cycle import Cycle
+from bursard.cycle import TOOK_US, Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.scheduler.saved import dump
+from bursard.services.census import census
 from bursard.services.money import in_one_thread
 from bursard.services.names import Names
 from bursard.services.sight import Sight
@@ -162,12 +164,16 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 "dropped": stats.dropped,
                 "cycle_last_us": stats.last_us,
                 "cycle_longest_us": stats.longest_us,
+                "cycle_total_us": stats.total_us,
+                **{f"cycle_le_{us}_us": n for us, n in zip(TOOK_US, accumulate(stats.took), strict=False)},
                 "commits": writer.commits,
                 "rows": writer.rows,
                 "commit_last_us": writer.last_commit_us,
                 "commit_longest_us": writer.longest_commit_us,
+                "ledger_entries": self.engine.entries,
                 **{f"refused_{status.lower()}": n for status, n in self._refusals.counts.items()},
             },
+            census=await census(state, self.cycle, self.engine.now(), identity) if request.census else (),
         )
 
     async def Doctor(self, request: pb.DoctorRequest, context: Any) -> pb.DoctorResponse:

@@ -567,9 +567,11 @@ class AsyncWireClient:
             # that would take the places of what was, and could itself be more than the tail.
             filters["follow"] = not tail
 
-    async def server(self, *, timeout_s: float = calls.UNARY_TIMEOUT_S) -> events_pb2.ServerResponse:
-        """Who serves, since when, and whether it is ready."""
-        return await self._unary(calls.server(), timeout_s)
+    async def server(
+        self, *, census: bool = False, timeout_s: float = calls.UNARY_TIMEOUT_S
+    ) -> events_pb2.ServerResponse:
+        """Who serves, since when, and whether it is ready; `census`: and counts of its jobs."""
+        return await self._unary(calls.server(census), timeout_s)
 
     async def doctor(self, *, full: bool = False) -> Sequence[events_pb2.Finding]:
         """Run the invariant checks now; `full` verifies the whole log as well."""

@@ -513,9 +513,9 @@ def list_events(
     return Call("/bursar.v1.Events/List", request, events_pb2.Event)
 
 
-def server() -> Call[events_pb2.ServerResponse]:
-    """Who serves, since when."""
-    request = events_pb2.ServerRequest()
+def server(census: bool = False) -> Call[events_pb2.ServerResponse]:
+    """Who serves, since when; `census`: and how many jobs of each kind have not ended."""
+    request = events_pb2.ServerRequest(census=census)
     return Call("/bursar.v1.Events/Server", request, events_pb2.ServerResponse)
 
 

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62ursar/v1/events.proto\x12\tbursar.v1\"}\n\x11ListEventsRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05kinds\x18\x06 \x03(\t\x12\x0c\n\x04tail\x18\x07 \x01(\r\"\xc8\x01\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0c\n\x04json\x18\x06 \x01(\t\x12*\n\x05names\x18\x07 \x03(\x0b\x32\x1b.bursar.v1.Event.NamesEntry\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x1a,\n\nNamesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0f\n\rServerRequest\"\xeb\x02\n\x0eServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07pending\x18\x06 \x01(\x04\x12\x0f\n\x07running\x18\x07 \x01(\x04\x12\x10\n\x08nodes_up\x18\x08 \x01(\x04\x12\x14\n\x0cnodes_silent\x18\t \x01(\x04\x12\x10\n\x08last_seq\x18\n \x01(\x04\x12\x0c\n\x04user\x18\x0b \x01(\t\x12\x0c\n\x04role\x18\x0c \x01(\t\x12\x11\n\tstate_dir\x18\r \x01(\t\x12\x0b\n\x03pid\x18\x0e \x01(\r\x12\x39\n\x08\x63ounters\x18\x0f \x03(\x0b\x32\'.bursar.v1.ServerResponse.CountersEntry\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x1d\n\rDoctorRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"E\n\x07\x46inding\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"\x15\n\x13SaveSnapshotRequest\"\x1d\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"6\n\x0e\x44octorResponse\x12$\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x12.bursar.v1.Finding2\x8c\x02\n\x06\x45vents\x12\x38\n\x04List\x12\x1c.bursar.v1.ListEventsRequest\x1a\x10.bursar.v1.Event0\x01\x12=\n\x06Server\x12\x18.bursar.v1.ServerRequest\x1a\x19.bursar.v1.ServerResponse\x12=\n\x06\x44octor\x12\x18.bursar.v1.DoctorRequest\x1a\x19.bursar.v1.DoctorResponse\x12J\n\x0cSaveSnapshot\x12\x1e.bursar.v1.SaveSnapshotRequest\x1a\x18.bursar.v1.SnapshotChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62ursar/v1/events.proto\x12\tbursar.v1\"}\n\x11ListEventsRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05kinds\x18\x06 \x03(\t\x12\x0c\n\x04tail\x18\x07 \x01(\r\"\xc8\x01\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0c\n\x04json\x18\x06 \x01(\t\x12*\n\x05names\x18\x07 \x03(\x0b\x32\x1b.bursar.v1.Event.NamesEntry\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x1a,\n\nNamesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1f\n\rServerRequest\x12\x0e\n\x06\x63\x65nsus\x18\x01 \x01(\x08\"H\n\x08JobCount\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04jobs\x18\x04 \x01(\x04\"\x90\x03\n\x0eServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07pending\x18\x06 \x01(\x04\x12\x0f\n\x07running\x18\x07 \x01(\x04\x12\x10\n\x08nodes_up\x18\x08 \x01(\x04\x12\x14\n\x0cnodes_silent\x18\t \x01(\x04\x12\x10\n\x08last_seq\x18\n \x01(\x04\x12\x0c\n\x04user\x18\x0b \x01(\t\x12\x0c\n\x04role\x18\x0c \x01(\t\x12\x11\n\tstate_dir\x18\r \x01(\t\x12\x0b\n\x03pid\x18\x0e \x01(\r\x12\x39\n\x08\x63ounters\x18\x0f \x03(\x0b\x32\'.bursar.v1.ServerResponse.CountersEntry\x12#\n\x06\x63\x65nsus\x18\x10 \x03(\x0b\x32\x13.bursar.v1.JobCount\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x1d\n\rDoctorRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"E\n\x07\x46inding\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"\x15\n\x13SaveSnapshotRequest\"\x1d\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"6\n\x0e\x44octorResponse\x12$\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x12.bursar.v1.Finding2\x8c\x02\n\x06\x45vents\x12\x38\n\x04List\x12\x1c.bursar.v1.ListEventsRequest\x1a\x10.bursar.v1.Event0\x01\x12=\n\x06Server\x12\x18.bursar.v1.ServerRequest\x1a\x19.bursar.v1.ServerResponse\x12=\n\x06\x44octor\x12\x18.bursar.v1.DoctorRequest\x1a\x19.bursar.v1.DoctorResponse\x12J\n\x0cSaveSnapshot\x12\x1e.bursar.v1.SaveSnapshotRequest\x1a\x18.bursar.v1.SnapshotChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,21 +32,23 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_EVENT_NAMESENTRY']._serialized_start=321
   _globals['_EVENT_NAMESENTRY']._serialized_end=365
   _globals['_SERVERREQUEST']._serialized_start=367
-  _globals['_SERVERREQUEST']._serialized_end=382
-  _globals['_SERVERRESPONSE']._serialized_start=385
-  _globals['_SERVERRESPONSE']._serialized_end=748
-  _globals['_SERVERRESPONSE_COUNTERSENTRY']._serialized_start=701
-  _globals['_SERVERRESPONSE_COUNTERSENTRY']._serialized_end=748
-  _globals['_DOCTORREQUEST']._serialized_start=750
-  _globals['_DOCTORREQUEST']._serialized_end=779
-  _globals['_FINDING']._serialized_start=781
-  _globals['_FINDING']._serialized_end=850
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=852
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=873
-  _globals['_SNAPSHOTCHUNK']._serialized_start=875
-  _globals['_SNAPSHOTCHUNK']._serialized_end=904
-  _globals['_DOCTORRESPONSE']._serialized_start=906
-  _globals['_DOCTORRESPONSE']._serialized_end=960
-  _globals['_EVENTS']._serialized_start=963
-  _globals['_EVENTS']._serialized_end=1231
+  _globals['_SERVERREQUEST']._serialized_end=398
+  _globals['_JOBCOUNT']._serialized_start=400
+  _globals['_JOBCOUNT']._serialized_end=472
+  _globals['_SERVERRESPONSE']._serialized_start=475
+  _globals['_SERVERRESPONSE']._serialized_end=875
+  _globals['_SERVERRESPONSE_COUNTERSENTRY']._serialized_start=828
+  _globals['_SERVERRESPONSE_COUNTERSENTRY']._serialized_end=875
+  _globals['_DOCTORREQUEST']._serialized_start=877
+  _globals['_DOCTORREQUEST']._serialized_end=906
+  _globals['_FINDING']._serialized_start=908
+  _globals['_FINDING']._serialized_end=977
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=979
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=1000
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1002
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1031
+  _globals['_DOCTORRESPONSE']._serialized_start=1033
+  _globals['_DOCTORRESPONSE']._serialized_end=1087
+  _globals['_EVENTS']._serialized_start=1090
+  _globals['_EVENTS']._serialized_end=1358
 # @@protoc_insertion_point(module_scope)

@@ -109,11 +109,44 @@ global___Event = Event
 class ServerRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    CENSUS_FIELD_NUMBER: builtins.int
+    census: builtins.bool
+    """count the jobs that have not ended: work that grows with their number"""
     def __init__(
         self,
+        *,
+        census: builtins.bool = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["census", b"census"]) -> None: ...
 
 global___ServerRequest = ServerRequest
+
+@typing.final
+class JobCount(google.protobuf.message.Message):
+    """How many jobs that have not ended are alike: tasks of arrays count, arrays do not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    state: builtins.str
+    reason: builtins.str
+    """of waiting ones: the code of the first of their queue"""
+    jobs: builtins.int
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        state: builtins.str = ...,
+        reason: builtins.str = ...,
+        jobs: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "project", b"project", "reason", b"reason", "state", b"state"]) -> None: ...
+
+global___JobCount = JobCount
 
 @typing.final
 class ServerResponse(google.protobuf.message.Message):
@@ -150,6 +183,7 @@ class ServerResponse(google.protobuf.message.Message):
     STATE_DIR_FIELD_NUMBER: builtins.int
     PID_FIELD_NUMBER: builtins.int
     COUNTERS_FIELD_NUMBER: builtins.int
+    CENSUS_FIELD_NUMBER: builtins.int
     version: builtins.str
     cluster_id: builtins.str
     epoch: builtins.int
@@ -167,6 +201,10 @@ class ServerResponse(google.protobuf.message.Message):
     pid: builtins.int
     @property
     def counters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]: ...
+    @property
+    def census(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___JobCount]:
+        """of projects that the caller may see"""
+
     def __init__(
         self,
         *,
@@ -185,8 +223,9 @@ class ServerResponse(google.protobuf.message.Message):
         state_dir: builtins.str = ...,
         pid: builtins.int = ...,
         counters: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        census: collections.abc.Iterable[global___JobCount] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "counters", b"counters", "epoch", b"epoch", "last_seq", b"last_seq", "nodes_silent", b"nodes_silent", "nodes_up", b"nodes_up", "pending", b"pending", "pid", b"pid", "ready", b"ready", "role", b"role", "running", b"running", "started_at", b"started_at", "state_dir", b"state_dir", "user", b"user", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["census", b"census", "cluster_id", b"cluster_id", "counters", b"counters", "epoch", b"epoch", "last_seq", b"last_seq", "nodes_silent", b"nodes_silent", "nodes_up", b"nodes_up", "pending", b"pending", "pid", b"pid", "ready", b"ready", "role", b"role", "running", b"running", "started_at", b"started_at", "state_dir", b"state_dir", "user", b"user", "version", b"version"]) -> None: ...
 
 global___ServerResponse = ServerResponse
 
