@@ -114,6 +114,7 @@ class Agent:
         self.meter_interval_us = METER_INTERVAL_US
         self.heartbeat_interval_us = HEARTBEAT_INTERVAL_US
         self.trouble = ""
+        self._notice: s.Noticed | None = None
         """What keeps members from being started here, as it was found last."""
         self._probed_at_us = now_boot_us
         self._spend_lease_us = spend_lease_us
@@ -179,6 +180,8 @@ class Agent:
                 return [note, s.Probe(), *told]
             case s.Probed():
                 return self._probed(event)
+            case s.Noticed():
+                return self._noticed(event)
             case s.AckReceived():
                 return self._acked(event)
             case s.StopAsked():
@@ -239,7 +242,17 @@ class Agent:
         self._ledger_seen_at_us = event.now_boot_us
         out += [s.SendExited(*run.key, run.exit) for run in self._runs.values() if run.exit is not None]
         out.append(s.ResendUsage(self._acked_seq))
+        if self._notice is not None:
+            out.append(s.SendNotice(self._notice))
         return out
+
+    def _noticed(self, event: s.Noticed) -> list[Instruction]:
+        """What was told already is not told again."""
+        if event == self._notice:
+            return []
+        self._notice = event
+        told = [s.SendNotice(event)] if self._connected else []
+        return [s.Note(f"the provider takes this machine back: {event.said}"), *told]
 
     def _probed(self, event: s.Probed) -> list[Instruction]:
         """Told before any end that it explains. What waits its turn goes back: it could not start either."""

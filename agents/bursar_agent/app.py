@@ -24,6 +24,7 @@ from bursar.ids import RandomIds
 from bursar.model import NodeFacts
 from bursar.steps import modules
 from bursar.systemd import Notifier
+from bursar_agent import notices
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
@@ -187,6 +188,7 @@ class App:
             s.StopMember: lambda i: self._members.stop(i),
             s.LimitMember: lambda i: self._members.limit(i),
             s.SendCondition: link.send_condition,
+            s.SendNotice: lambda i: link.send(wire.notice(i, self._clock.boot_us())),
             s.Probe: lambda _: self._tasks.spawn(self._look(), "probe"),
             s.SendLimitTaken: link.send_limit_taken,
             s.SendStarted: link.send_started,
@@ -216,6 +218,7 @@ class App:
                         ("tick", self._tick()),
                         ("sample", self._sample()),
                         ("janitor", self._janitor()),
+                        ("notices", self._watch_notices()),
                     )
                 ]
                 await stop.wait()
@@ -242,6 +245,16 @@ class App:
                 fed_at = now
             shortest_us = min(self._core.meter_interval_us, self._core.heartbeat_interval_us)
             await asyncio.sleep(min(max(shortest_us / 2_000_000, TICK_S_MIN), TICK_S_MAX))
+
+    async def _watch_notices(self) -> None:
+        """Its file is looked at for ever: nothing else tells that the machine is about to be taken back."""
+        file = self._settings.notice_file
+        while file != Path():
+            found = await asyncio.to_thread(notices.read, file, self._clock)
+            if found is not None:
+                self._emit(found)
+            await asyncio.sleep(notices.LOOK_EVERY_S)
+        await asyncio.Event().wait()
 
     async def _sample(self) -> None:
         loop = asyncio.get_running_loop()

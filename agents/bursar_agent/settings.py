@@ -76,6 +76,10 @@ class Settings:
     market: str = "on-demand"
     """on-demand | spot | committed-1y | committed-3y: the market whose price this machine pays."""
 
+    notice_file: Path = Path()
+    """A file that appears when the provider is about to take this machine back, as JSON: `said`, `left_s`
+    (seconds since it was written) and `advice` (true: it may). Jobs are then stopped with their grace."""
+
     token_file: Path = Path()
     """Node token, needed for grpcs://; mode 0600, or the agent refuses it."""
 
@@ -143,7 +147,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
     )
 
 
-_PATHS = ("state_dir", "token_file", "ca_file")
+_PATHS = ("state_dir", "token_file", "notice_file", "ca_file")
 
 
 def _convert(name: str, raw: Any, at: str) -> Any:

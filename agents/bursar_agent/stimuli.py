@@ -220,6 +220,14 @@ class Probed(msgspec.Struct, frozen=True):
     trouble: str
 
 
+class Noticed(msgspec.Struct, frozen=True):
+    """The provider says that it takes this machine back at an instant of the boot clock. `advice`: it may."""
+
+    said: str
+    until_boot_us: int
+    advice: bool
+
+
 class AckReceived(msgspec.Struct, frozen=True):
     """Usage up to here is in the ledger."""
 
@@ -263,6 +271,7 @@ Event = (
     | Spooled
     | SpoolFailed
     | Probed
+    | Noticed
     | AckReceived
     | ForgetReceived
     | TruthRead
@@ -283,6 +292,12 @@ class SendHello(msgspec.Struct, frozen=True):
 
 class Probe(msgspec.Struct, frozen=True):
     """Try whether our own directories can be written, then say `Probed`."""
+
+
+class SendNotice(msgspec.Struct, frozen=True):
+    """Tell what the provider of this machine is about to do with it."""
+
+    notice: Noticed
 
 
 class SendCondition(msgspec.Struct, frozen=True):
@@ -429,6 +444,7 @@ Instruction = (
     SendHello
     | Probe
     | SendCondition
+    | SendNotice
     | PersistEpoch
     | StartMembers
     | StopMember

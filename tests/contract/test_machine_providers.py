@@ -61,11 +61,15 @@ class FakeRuns:
     def __init__(self) -> None:
         self.alive_ids: dict[str, int] = {}
         self.started: list[str] = []
+        self.told: dict[str, tuple[str, int]] = {}
 
     def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
         self.started.append(provider_id)
         self.alive_ids.setdefault(provider_id, len(self.started))
         return Handle(self.alive_ids[provider_id], 0)
+
+    def notify(self, provider_id: str, said: str, left_us: int) -> None:
+        self.told[provider_id] = said, left_us
 
     def end(self, provider_id: str, handle: Handle | None) -> None:
         self.alive_ids.pop(provider_id, None)

@@ -53,6 +53,7 @@ class Runs:
         self.numbers: dict[str, int] = {}
         """By name of the node; also of those that have ended."""
         self.alive_ids: set[int] = set()
+        self.told: dict[str, tuple[str, int]] = {}
 
     def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
         number = int(provider_id.rpartition("-")[2])
@@ -65,6 +66,9 @@ class Runs:
     def runs(self, name: str) -> bool:
         """Does the agent of this node run?"""
         return self.numbers.get(name) in self.alive_ids
+
+    def notify(self, provider_id: str, said: str, left_us: int) -> None:
+        self.told[provider_id] = said, left_us
 
     def end(self, provider_id: str, handle: Handle | None) -> None:
         if handle is not None:

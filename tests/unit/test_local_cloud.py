@@ -32,6 +32,7 @@ class Runs:
         self.alive_ids: set[str] = set()
         self.joins: list[Join] = []
         self.broken = False
+        self.told: dict[str, tuple[str, int]] = {}
 
     def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
         if self.broken:
@@ -39,6 +40,9 @@ class Runs:
         self.joins.append(join)
         self.alive_ids.add(provider_id)
         return Handle(int(provider_id.rpartition("-")[2]), 1)
+
+    def notify(self, provider_id: str, said: str, left_us: int) -> None:
+        self.told[provider_id] = said, left_us
 
     def end(self, provider_id: str, handle: Handle | None) -> None:
         self.alive_ids.discard(provider_id)

@@ -236,6 +236,16 @@ def test_a_machine_that_nobody_answers_from_is_given_back_and_its_type_left_alon
     assert idle == [], "what never came up is not its job's"
 
 
+def test_a_machine_whose_agent_ends_at_once_is_gone_and_its_type_left_alone(site: Site) -> None:
+    site.hello = lambda: None  # type: ignore[method-assign]
+    site.large()
+    site.pass_time(26)
+    site.runs.alive_ids.clear()
+    site.pass_time(8)
+    assert site.gone()[0].reason == "its process is gone"
+    assert [one.market for one in site.machines] == ["on-demand"]
+
+
 def test_an_agent_is_welcome_when_its_machine_is_paid_for_and_not_before_nor_after(site: Site) -> None:
     site.large()
     site.pass_time(4)

@@ -133,6 +133,14 @@ def limit_taken(instruction: s.SendLimitTaken) -> pb.AgentMessage:
     )
 
 
+def notice(instruction: s.SendNotice, now_boot_us: int) -> pb.AgentMessage:
+    """What the provider of this machine is about to do with it."""
+    found = instruction.notice
+    left_us = max(found.until_boot_us - now_boot_us, 0)
+    said = found.said[:MESSAGE_CHARS_MAX]
+    return pb.AgentMessage(notice=pb.Notice(said=said, left_us=left_us, advice=found.advice))
+
+
 def condition(instruction: s.SendCondition) -> pb.AgentMessage:
     """What keeps members from being started here."""
     return pb.AgentMessage(condition=pb.Condition(trouble=instruction.trouble[:MESSAGE_CHARS_MAX]))

@@ -33,6 +33,7 @@ from bursard.fleet.words import (
     LogAnswer,
     LogRange,
     MemberTruth,
+    Notice,
     Started,
     StepFrame,
     Stop,
@@ -49,7 +50,7 @@ FENCED_MAX = 3
 FENCED_STEP_MAX = 65_536
 """How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
 
-Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition
+Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition | Notice
 
 
 class LogBehind(StoreUnavailable):
@@ -249,6 +250,8 @@ class Agents:
                 self._heartbeat(link, node, word)
             case Condition():
                 self.fleet.condition(node, word)
+            case Notice():
+                self.fleet.notice(node, word)
 
     def answer_log(self, link: AgentLink, request_id: int, answer: LogAnswer) -> None:
         """What an agent answers to a question for a log. What was asked can be answered, so an answer that

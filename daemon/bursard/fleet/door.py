@@ -29,6 +29,7 @@ from bursard.fleet.words import (
     LogAnswer,
     LogRange,
     MemberTruth,
+    Notice,
     Started,
     StepFrame,
     Usage,
@@ -183,6 +184,13 @@ def condition(word: Condition, field: str = "condition.trouble") -> str:
     """What keeps a node from starting anything, fit to be kept: one line, cut; empty for nothing."""
     _require(len(word.trouble) <= MESSAGE_CHARS_MAX, field, f"at most {MESSAGE_CHARS_MAX} characters")
     return _kept(word.trouble) or ("it does not say why" if word.trouble else "")
+
+
+def notice(word: Notice) -> str:
+    """What its provider says, fit to be kept: one line, cut."""
+    _require(len(word.said) <= MESSAGE_CHARS_MAX, "notice.said", f"at most {MESSAGE_CHARS_MAX} characters")
+    _within(word.left_us, 0, DAY_US, "notice.left_us")
+    return _kept(word.said) or "it does not say why"
 
 
 def exited(word: Exited) -> ExitReport:

@@ -50,6 +50,7 @@ from bursard.fleet.words import (
     LogAnswer,
     LogRange,
     MemberTruth,
+    Notice,
     Started,
     Stop,
     Usage,
@@ -548,6 +549,11 @@ class Fleet:
         often waits for its turn.
         """
         self._says(node, door.condition(word))
+
+    def notice(self, node: NodeRecord, word: Notice) -> None:
+        """Its machine is about to be taken back: no new work, and what runs there is stopped in time."""
+        events = conduct.noticed(self.engine.state, node, door.notice(word), word.left_us, word.advice)
+        self.engine.commit(events, f"node:{node.facts.name}")
 
     def _says(self, node: NodeRecord, said: str) -> None:
         trouble = said

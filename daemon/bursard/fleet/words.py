@@ -148,6 +148,14 @@ class Condition(msgspec.Struct, frozen=True):
     trouble: str
 
 
+class Notice(msgspec.Struct, frozen=True):
+    """The node's provider takes its machine back in so long. `advice`: it may."""
+
+    said: str
+    left_us: int
+    advice: bool
+
+
 class Counter(msgspec.Struct, frozen=True):
     """How long one member has held its share so far."""
 

@@ -28,8 +28,6 @@ Answer = TypeVar("Answer")
 
 BUSY_US: Final = SECOND_US
 """A list so often while a machine comes or goes."""
-CALM_US: Final = 15 * SECOND_US
-"""While all of them run."""
 IDLE_US: Final = 120 * SECOND_US
 """While there is none: somebody else's daemon may have left one of ours."""
 DOUBT_US: Final = 600 * SECOND_US
@@ -134,7 +132,7 @@ class Keeper:
         """Is it time for another turn?"""
         machines = self.records().values()
         moving = any(one.state is not MachineState.UP or not one.node_id for one in machines)
-        pace = BUSY_US if moving else CALM_US if machines else IDLE_US
+        pace = BUSY_US if moving else self.provider.capabilities.calm_us if machines else IDLE_US
         now = self._hands.now()
         # A clock that jumped back is looked at as one that went on.
         return now >= self._quiet_until and abs(now - self._listed_at) >= pace
@@ -186,6 +184,8 @@ class Keeper:
         machine = state.machines.get(step.machine_id)
         if machine is None:
             return
+        if not machine.node_id and machine.billed_from and machine.state is not MachineState.ENDING:
+            self._doubt(machine, step.reason)
         node = decide.node_of(state, machine)
         if node is not None:
             if self._hands.cut(node.id):

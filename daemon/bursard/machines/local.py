@@ -12,6 +12,7 @@ command line.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Protocol
 import msgspec
 
 from bursar.aside import set_aside
+from bursar.clock import SECOND_US, format_duration
 from bursar.local.files import write_json
 from bursard.machines.errors import error_of
 from bursard.machines.localfile import LOST, VANISH, LocalCloud, LocalType
@@ -60,6 +62,9 @@ class Runs(Protocol):
     def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
         """Start it, or find the one that was started for this machine already."""
 
+    def notify(self, provider_id: str, said: str, left_us: int) -> None:
+        """Tell it that it is taken back in so long."""
+
     def end(self, provider_id: str, handle: Handle | None) -> None:
         """End it, and all that it started."""
 
@@ -73,6 +78,7 @@ class _Machine(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         join: until its process is started, and not longer.
         ended: nothing of it runs any more.
+        taken_at: when it is taken back, as it was told; 0: it was not.
     """
 
     provider_id: str
@@ -87,6 +93,7 @@ class _Machine(msgspec.Struct, omit_defaults=True, kw_only=True):
     billed_from: int = 0
     ending_at: int = 0
     ended: bool = False
+    taken_at: int = 0
     gone_at: int = 0
     interrupted: bool = False
     message: str = ""
@@ -105,10 +112,12 @@ class LocalProvider:
     """See `Provider`. `now`: the wall clock in microseconds."""
 
     name = "local"
-    capabilities = Capabilities(billing=Billing(), notice_us=0, own_lifetime=True)
 
     def __init__(self, cloud: LocalCloud, file: Path, runs: Runs, now: Callable[[], int]) -> None:
         self.cloud = cloud
+        self.capabilities = Capabilities(
+            billing=Billing(), notice_us=cloud.notice_us, own_lifetime=True, calm_us=SECOND_US
+        )
         self._file = file
         self._runs = runs
         self._now = now
@@ -179,6 +188,8 @@ class LocalProvider:
         self._fail("create", place)
         if place not in self._rates:
             raise error_of("local", "NotOffered", f"there is no {place.instance_type} in {place.zone}", place)
+        if not self._spot_for(place, self._now() + self.cloud.notice_us):
+            raise error_of("local", "NoCapacity", f"no spot machine is left in {place.zone}", place)
         for quota in self.quotas(place.region):
             if quota.scope.covers(place) and not quota.left:
                 said = f"{quota.used} of {quota.limit} machines are there"
@@ -297,17 +308,42 @@ class LocalProvider:
             self._end(machine)
             machine.ending_at, machine.message = machine.ends_at, "its lifetime is over"
             return True
-        if self._strikes(VANISH, machine.place, now - machine.billed_from) is not None:
-            self._end(machine)
-            machine.gone_at = machine.ending_at = now
-            machine.interrupted, machine.message = True, "it was taken back"
-            return True
+        if machine.taken_at or self._takes(machine, now + self.cloud.notice_us):
+            return self._take(machine, now)
         if machine.handle is not None and not self._runs.alive(machine.handle):
             self._end(machine)
             machine.gone_at = machine.ending_at = now
             machine.message = "its process is gone"
             return True
         return False
+
+    def _takes(self, machine: _Machine, now: int) -> bool:
+        """Is it to be taken back by then?"""
+        if not self._spot_for(machine.place, now):
+            return True
+        return self._strikes(VANISH, machine.place, now - machine.billed_from) is not None
+
+    def _spot_for(self, place: Place, now: int) -> bool:
+        """Does the trace of its zone have spot machines then? Of another market, and without one: always."""
+        times = dict(self.cloud.spot_times).get(place.zone)
+        age_us = now - self._book.began_at
+        return place.market != "spot" or times is None or any(a <= age_us < b for a, b in times)
+
+    def _take(self, machine: _Machine, now: int) -> bool:
+        """Take it back: after its notice, where this cloud gives one."""
+        told = machine.taken_at != 0
+        if not told:
+            machine.taken_at = now + self.cloud.notice_us
+            if self.cloud.notice_us:
+                left = format_duration(self.cloud.notice_us)
+                with contextlib.suppress(OSError):  # then nobody is told
+                    self._runs.notify(machine.provider_id, f"a spot machine, in {left}", self.cloud.notice_us)
+        if now < machine.taken_at:
+            return not told
+        self._end(machine)
+        machine.gone_at = machine.ending_at = now
+        machine.interrupted, machine.message = True, "it was taken back"
+        return True
 
     def _leave(self, machine: _Machine, now: int) -> bool:
         """What a daemon that died at once has not ended is there until somebody does."""

@@ -7,12 +7,14 @@ Why     a policy for a cloud is best tried where a stock-out costs nothing: the 
 
 from __future__ import annotations
 
+import csv
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.resources import MILLI, parse_gpu_type
@@ -41,6 +43,7 @@ _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _NAME_EXPECTED: Final = "a name of letters, digits, '.', '_' and '-'"
 _GPUS: Final = r"[A-Za-z][A-Za-z0-9-]{0,31}(:[1-9][0-9]?)?"
 GPUS_MAX: Final = 16
+_KEYS: Final = ("regions", "types", "quotas", "boot", "ending", "notice", "spot", "faults")
 
 
 class LocalType(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +74,13 @@ class LocalFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalCloud(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole cloud. `zones`: (region, zone). `quotas`: (market, machines at once in a region)."""
+    """A whole cloud.
+
+    Attributes:
+        zones: (region, zone). quotas: (market, machines at once in a region).
+        notice_us: how long before it takes a machine back its agent is told.
+        spot_times: by zone, when it has spot machines, since the cloud began; of zones not named: always.
+    """
 
     currency: str
     zones: tuple[tuple[str, str], ...]
@@ -79,6 +88,8 @@ class LocalCloud(msgspec.Struct, frozen=True, kw_only=True):
     quotas: tuple[tuple[str, int], ...] = ()
     boot_us: int = 0
     ending_us: int = 0
+    notice_us: int = 0
+    spot_times: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
     faults: tuple[LocalFault, ...] = ()
 
     def places(self) -> list[tuple[Place, LocalType, int]]:
@@ -92,28 +103,37 @@ class LocalCloud(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_cloud(path: Path) -> LocalCloud:
-    """The cloud of a file. Raises `InvalidRequest` with every fault of it and its line."""
+    """The cloud of a file, and of the traces that it names beside it.
+
+    Raises `InvalidRequest` with every fault of it and its line.
+    """
+    return parse_cloud(_read(path), path.name, path.parent)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"local_cloud: {path} cannot be read: {error.strerror}") from None
-    return parse_cloud(text, path.name)
 
 
-def parse_cloud(text: str | bytes, source: str) -> LocalCloud:
-    """The cloud of a text. Raises `InvalidRequest` with every fault of it and its line."""
+def parse_cloud(text: str | bytes, source: str, folder: Path = Path()) -> LocalCloud:
+    """The cloud of a text. `folder`: of the traces it names.
+
+    Raises `InvalidRequest` with every fault of it and its line.
+    """
     faults = Faults(source)
     roots = load_yaml(text, faults)
     if len(roots) != 1 and not faults:
         faults.add_at(1, 1, "must hold one document: zones, types and prices of the cloud")
-    cloud = _cloud(roots[0], faults) if roots else None
+    cloud = _cloud(roots[0], faults, folder) if roots else None
     raise_if_any(faults, error=InvalidRequest)
     assert cloud is not None
     return cloud
 
 
-def _cloud(root: Node, faults: Faults) -> LocalCloud | None:
-    fields = Fields(root, faults, ("regions", "types", "quotas", "boot", "ending", "faults"))
+def _cloud(root: Node, faults: Faults, folder: Path) -> LocalCloud | None:
+    fields = Fields(root, faults, _KEYS)
     zones = [
         (region, zone)
         for region, node in fields.entries("regions", required=True).items()
@@ -128,6 +148,7 @@ def _cloud(root: Node, faults: Faults) -> LocalCloud | None:
         faults.add(root, f"has prices in {' and '.join(sorted(currencies))}; use one currency", field="types")
     quotas = _quotas(fields, faults)
     boot_us, ending_us = fields.duration("boot") or 0, fields.duration("ending") or 0
+    spot_times = _spot_times(fields, faults, [zone for _, zone in zones], folder)
     wrong = [_fault(node, faults, zones, [one.name for one in types]) for node in fields.items("faults")]
     if not types:
         if not faults:
@@ -140,6 +161,8 @@ def _cloud(root: Node, faults: Faults) -> LocalCloud | None:
         quotas=quotas,
         boot_us=boot_us,
         ending_us=ending_us,
+        notice_us=fields.duration("notice") or 0,
+        spot_times=spot_times,
         faults=tuple(one for one in wrong if one is not None),
     )
 
@@ -193,6 +216,42 @@ def _quotas(fields: Fields, faults: Faults) -> tuple[tuple[str, int], ...]:
             )
         elif limit is not None:
             found.append((market, limit))
+    return tuple(found)
+
+
+def _spot_times(
+    fields: Fields, faults: Faults, zones: list[str], folder: Path
+) -> tuple[tuple[str, tuple[tuple[int, int], ...]], ...]:
+    found = []
+    for zone, node in fields.entries("spot").items():
+        name = read_string(node, faults)
+        if zone not in zones:
+            near = nearest(zone, zones)
+            faults.add_key(node, f"{zone[:60]!r} is no zone of this cloud", nearest=near)
+        elif name is not None:
+            try:
+                found.append((zone, parse_trace(_read(folder / name).decode(errors="replace"), name)))
+            except InvalidRequest as error:
+                faults.add(node, error.message)
+    return tuple(found)
+
+
+def parse_trace(text: str, source: str) -> tuple[tuple[int, int], ...]:
+    """The rows `from_s,to_s` of a trace as microseconds, in order. Raises `InvalidRequest` with the line."""
+    rows = list(csv.reader(text.splitlines()))
+    if not rows or [cell.strip() for cell in rows[0]] != ["from_s", "to_s"]:
+        raise InvalidRequest(f"{source}:1: the first line must be from_s,to_s")
+    found: list[tuple[int, int]] = []
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            start, end = (int(Decimal(cell.strip()) * SECOND_US) for cell in row)
+        except (ValueError, ArithmeticError, OverflowError):
+            raise InvalidRequest(f"{source}:{number}: must be two numbers of seconds") from None
+        if not (found[-1][1] if found else 0) <= start < end:
+            raise InvalidRequest(
+                f"{source}:{number}: must begin when the line before has ended, or later, and end after that"
+            )
+        found.append((start, end))
     return tuple(found)
 
 

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bursar.clock import SECOND_US
 from bursar.local import processes
 from bursar.local.child import child_env
+from bursar.local.files import write_json
 from bursar.local.processes import Process
 from bursar.resources import MILLI
 from bursard.machines.local import Handle
@@ -25,6 +27,7 @@ END_S: Final = 5.0
 TERMINATE_S: Final = 20.0
 TOKEN: Final = "join-token"
 LOG: Final = "agent.log"
+NOTICE: Final = "notice.json"
 
 
 class AgentProcesses:
@@ -57,6 +60,10 @@ class AgentProcesses:
         self._children.append(child)
         found = processes.noted(child.pid) or Process(child.pid, 0)
         return Handle(*found)
+
+    def notify(self, provider_id: str, said: str, left_us: int) -> None:
+        """Its agent looks at this file."""
+        write_json(self._folder / provider_id / NOTICE, {"said": said, "left_s": left_us / SECOND_US})
 
     def end(self, provider_id: str, handle: Handle | None) -> None:
         """The agent, also one whose start was never noted, then its jobs; its directory last.
@@ -104,6 +111,7 @@ def _options(directory: Path, join: Join, place: Place, kind: LocalType) -> list
     options = {
         "server": join.server,
         "token-file": str(directory / TOKEN),
+        "notice-file": str(directory / NOTICE),
         "name": join.name,
         "pool": join.pool,
         "state-dir": str(directory),

@@ -122,11 +122,13 @@ class Capabilities(msgspec.Struct, frozen=True):
     Attributes:
         notice_us: how long before it takes a spot machine back it says so.
         own_lifetime: it ends a machine by itself after the lifetime of its order.
+        calm_us: how often it is asked for its list while nothing comes or goes.
     """
 
     billing: Billing
     notice_us: int
     own_lifetime: bool = False
+    calm_us: int = 15 * SECOND_US
 
 
 class Check(msgspec.Struct, frozen=True):

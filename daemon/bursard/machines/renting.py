@@ -38,6 +38,7 @@ from bursard.place import LastPlan
 from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
 from bursard.state.decide import machines as decide
 from bursard.state.decide import policies
+from bursard.state.decide.conduct import TAKEN_BACK
 from bursard.state.decide.machines import Decision, Launch
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ PATIENCE_US: Final = 2 * SECOND_US
 PRICES_EVERY_US: Final = HOUR_US
 OWN_END_US: Final = HOUR_US
 """So long after its lifetime a machine ends by itself, where its provider can do that: nobody ended it."""
+NOTICED_US: Final = 180 * SECOND_US
+"""So long one that its provider said it takes back is left to it: a provider may bill nothing then."""
 RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
 
@@ -312,9 +315,12 @@ class Renting:
         if spec is None:
             return f"pool {machine.pool} was removed"
         since = self._idle_since.setdefault(machine.id, now)
-        if abs(now - since) < spec.keep_alive_us:
+        kept_us = spec.keep_alive_us
+        if node.reason.startswith(TAKEN_BACK):
+            kept_us = max(kept_us, NOTICED_US)
+        if abs(now - since) < kept_us:
             return ""
-        return f"idle for {format_duration(spec.keep_alive_us)}"
+        return f"idle for {format_duration(kept_us)}"
 
     def _retire(self, machine: MachineRecord, node: NodeRecord, why: str) -> list[Decision]:
         """No new work, what runs is stopped; once nothing does, or nobody can be told, it ends."""

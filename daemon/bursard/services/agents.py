@@ -33,6 +33,7 @@ from bursard.fleet import (
     LogAsk,
     MemberTruth,
     MeterNow,
+    Notice,
     Outgoing,
     Started,
     StepFrame,
@@ -325,6 +326,10 @@ def _condition(wire: pb.Condition) -> Condition:
     return Condition(wire.trouble)
 
 
+def _notice(wire: pb.Notice) -> Notice:
+    return Notice(wire.said, wire.left_us, wire.advice)
+
+
 def _log_answer(wire: pb.LogReply) -> LogAnswer:
     marks = tuple((mark.offset, mark.after_us) for mark in wire.marks)
     return LogAnswer(
@@ -339,4 +344,5 @@ _READ: Mapping[str, Callable[[Any], Report]] = {
     "usage": _usage,
     "heartbeat": _heartbeat,
     "condition": _condition,
+    "notice": _notice,
 }

@@ -58,9 +58,11 @@ class Cluster:
         expect(done.returncode in expected, f"`bursar {shlex.join(words)}`: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
-    def until(self, job: str, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
-        """Ask for a job until it is as wanted; half a minute is a defect."""
-        deadline = time.monotonic() + 30
+    def until(
+        self, job: str, wanted: Callable[[dict[str, Any]], bool], what: str, limit_s: float = 30
+    ) -> dict[str, Any]:
+        """Ask for a job until it is as wanted; that it takes longer than so long is a defect."""
+        deadline = time.monotonic() + limit_s
         while True:
             found: dict[str, Any] = self.ask("show", job)
             if wanted(found):
@@ -225,7 +227,7 @@ def _bold(text: str) -> str:
     return text if plain else f"\x1b[1m{text}\x1b[0m"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Jobs shall find this very Python, and no other cluster's address or key may interfere."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BURSAR")}
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
@@ -235,7 +237,7 @@ def _environment() -> dict[str, str]:
 def main(state_dir: str = ".demo", export: str = "demo-focus.csv") -> int:
     """The whole story; 1 when the system did not do as told. Paths are relative to the checkout."""
     began, period = time.monotonic(), time.strftime("%Y-%m", time.gmtime())
-    cluster = Cluster(_environment(), state_dir, export)
+    cluster = Cluster(environment(), state_dir, export)
     if (ROOT / state_dir).exists():  # an earlier demo's, perhaps interrupted
         cluster.stop()
         shutil.rmtree(ROOT / state_dir)

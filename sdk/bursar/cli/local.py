@@ -18,8 +18,8 @@ from bursar.client import address
 from bursar.client.address import Address
 from bursar.clock import SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.local import books, fewer, pages, processes, stopping, waiting, which
-from bursar.local.cluster import LocalCluster
+from bursar.local import books, clouds, fewer, pages, processes, stopping, waiting, which
+from bursar.local.cluster import LocalCluster, connected
 from bursar.local.files import Desired
 from bursar.local.machine import check_installed
 from bursar.local.processes import Process
@@ -36,6 +36,7 @@ class Wish(NamedTuple):
     policies: str | None
     gpus: str | None
     http: str | None = None
+    cloud: str | None = None
 
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
@@ -53,6 +54,12 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 @click.option(
     "--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say, or `none`."
 )
+@click.option(
+    "--cloud",
+    metavar="NAME",
+    default=None,
+    help="Rent machines of `demo`, of a FILE, or `none`.  [as before]",
+)
 @click.option("--detach", is_flag=True, help="Return when every agent is ready.")
 def up(
     agents: int | None,
@@ -60,14 +67,15 @@ def up(
     policies: str | None,
     http: str | None,
     simulate_gpus: str | None,
+    cloud: str | None,
     detach: bool,
 ) -> None:
     """Start a whole cluster on this machine: a daemon and agents, no configuration, no root.
 
     On a directory that was used before it goes on where it stopped, with the flags of then where
-    none are given (--simulate-gpus none, --http none and --policies shipped take them back), and agents
-    that run stay as they were started. Without --detach it stays in the foreground, and Ctrl-C stops
-    everything.
+    none are given (--simulate-gpus none, --http none, --cloud none and --policies shipped take them
+    back), and agents that run stay as they were started. --cloud demo is a cloud on this machine, whose
+    machines are processes. Without --detach it stays in the foreground, and Ctrl-C stops everything.
 
     Example: bursar up --agents 2 --detach
     """
@@ -90,6 +98,7 @@ def up(
                 "" if policies == SHIPPED else policies and str(Path(policies).resolve()),
                 "" if simulate_gpus == NOTHING else simulate_gpus,
                 "" if http == NOTHING else http,
+                "" if cloud == NOTHING else cloud and clouds.checked(cloud),
             )
             desired = _start(cluster, wish, detach)
             if detach or desired is None:
@@ -112,6 +121,7 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
         aside_before = cluster.set_aside()
         cluster.prepare()
         desired = cluster.desire(*wish)
+        cluster.refuse_other_cloud(desired)
         dropped = fewer.dropped(cluster, desired)
         fewer.refuse_busy(desired, dropped)
         say_kept(wish, desired, cluster.unlike(desired))
@@ -127,6 +137,9 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
         finally:
             for path in sorted(cluster.set_aside() - aside_before):
                 say(f"damaged, so set aside: {path}")
+        if desired.cloud == clouds.DEMO and not missing:
+            with connected(desired.server) as client:
+                clouds.allow(client)
         address.note_cluster(desired.server, str(cluster.directory))
     if why := books.sealed(cluster.directory):
         say(why)
@@ -144,7 +157,10 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
     if desired.http:
         link = pages.new_link(pages.folder_of(cluster.directory), desired.http, now() // SECOND_US)
         write_text(f"pages: {link.url}\n(good once, for ten minutes; `bursar web url` makes another)")
-    say("next: bursar run -- echo hello")
+    if desired.cloud == clouds.DEMO:
+        say("next: bursar run --gpus L4:1 -- sleep 5; meanwhile: bursar cloud ls")
+    else:
+        say("next: bursar run -- echo hello")
     return desired if mine else None
 
 
@@ -154,6 +170,7 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
         f"--agents {desired.agents}" if wish.agents is None and desired.agents > 1 else "",
         f"--policies {desired.policies}" if wish.policies is None and desired.policies else "",
         f"--simulate-gpus {desired.simulate_gpus}" if wish.gpus is None and desired.simulate_gpus else "",
+        f"--cloud {desired.cloud}" if wish.cloud is None and desired.cloud else "",
         f"--http {desired.http}" if wish.http is None and desired.http else "",
     ]
     if any(kept):

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
-from bursar.errors import BursarError, StoreUnavailable
-from bursar.local import books, files, heartbeat, pages, processes
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.local import books, clouds, files, heartbeat, pages, processes
 from bursar.local.child import child_env
 from bursar.local.files import AGENT_MODULE, DAEMON_MODULE, WEB_MODULE, ChildSpec, Desired, Kept
 from bursar.local.machine import asked_policies, machine, shipped_policies
@@ -191,7 +191,12 @@ class LocalCluster:
             os.close(fd)
 
     def desire(
-        self, agents: int | None, policies: str | None, simulate_gpus: str | None, http: str | None = None
+        self,
+        agents: int | None,
+        policies: str | None,
+        simulate_gpus: str | None,
+        http: str | None = None,
+        cloud: str | None = None,
     ) -> Desired:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
         old = self._desired_before()
@@ -201,8 +206,10 @@ class LocalCluster:
         used = policies or shipped_policies()
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
         http = http if http is not None else old.http
+        cloud = cloud if cloud is not None else old.cloud
         server = f"unix://{run / 'bursar.sock'}"
         options = ["--socket-dir", str(run), *(["--policies", used] if used else [])]
+        options += ["--local-cloud", str(clouds.file_of(cloud))] if cloud else []
         children = [_child("daemon", DAEMON_MODULE, self.directory / "daemon", options)]
         cpus, memory = machine()
         for number in range(1, count + 1):
@@ -214,7 +221,18 @@ class LocalCluster:
         if http:
             options = ["--server", server, "--listen", http]
             children.append(_child("web", WEB_MODULE, pages.folder_of(self.directory), options))
-        return Desired(server, str(self.directory), str(run), count, policies, gpus, tuple(children), http)
+        return Desired(
+            server, str(self.directory), str(run), count, policies, gpus, tuple(children), http, cloud
+        )
+
+    def refuse_other_cloud(self, desired: Desired) -> None:
+        """A daemon that runs keeps the cloud that it was started with. Raises `InvalidRequest`."""
+        running = [one for one in processes.running_below(str(self.directory)) if one.name == "daemon"]
+        for one in running:
+            if clouds.flag_of(one.words) != clouds.flag_of(desired.children[0].command):
+                raise InvalidRequest(
+                    "--cloud: the daemon runs already, with another cloud or none; `bursar down` first"
+                )
 
     def unlike(self, desired: Desired) -> list[str]:
         """Agents that run with another command line than they would be started with now."""

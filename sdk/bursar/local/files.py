@@ -50,7 +50,11 @@ class ChildSpec:
 
 @dataclass(frozen=True)
 class Desired:
-    """What `bursar up` wants to run. http: where its pages listen, empty for none."""
+    """What `bursar up` wants to run.
+
+    Attributes:
+        http: where its pages listen. cloud: `demo`, or the file of a local cloud. Empty for none.
+    """
 
     server: str = ""
     state_dir: str = ""
@@ -60,6 +64,7 @@ class Desired:
     simulate_gpus: str = ""
     children: tuple[ChildSpec, ...] = ()
     http: str = ""
+    cloud: str = ""
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -143,9 +148,10 @@ def _desired(found: dict[str, Any]) -> Desired:
     children = tuple(_child(one) for one in _typed(found, "children", list))
     agents = _typed(found, "agents", int)
     http = _typed(found, "http", str) if "http" in found else ""  # before pages were kept there was none
+    cloud = _typed(found, "cloud", str) if "cloud" in found else ""  # likewise
     if not 1 <= agents <= 64 or len(children) != agents + (2 if http else 1):
         raise Damaged("it does not name one daemon and 1 to 64 agents")
-    return Desired(**texts, agents=agents, http=http, children=children)
+    return Desired(**texts, agents=agents, http=http, cloud=cloud, children=children)
 
 
 def _child(value: Any) -> ChildSpec:

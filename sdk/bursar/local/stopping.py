@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bursar.errors import BursarError
-from bursar.local import files, processes
+from bursar.local import clouds, files, processes
 from bursar.local.child import STOP_S, child_env
 from bursar.local.cluster import DOWN_REASON, LocalCluster, connected
 from bursar.local.files import Kept
@@ -41,9 +41,12 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None], jobs: bool = Tr
     """
     running, keeper = cluster.processes(), cluster.keeper()
     if not running and keeper is None:
+        if jobs:
+            clouds.end_agents(cluster.directory)
         return _terminate(cluster.directory, progress, jobs) > 0
     if jobs and "daemon" in running and not processes.stopped(running["daemon"]):
         _stop_jobs(cluster.server, progress)
+        _give_back(cluster, progress)
     if keeper is not None:
         progress("stopping the agents and the daemon")
         limit_s = KEEPER_STOP_S if cluster.keeper_responds(keeper) else 0.0
@@ -59,6 +62,8 @@ def stop(cluster: LocalCluster, progress: Callable[[str], None], jobs: bool = Tr
     with contextlib.suppress(OSError):  # a full disk must not keep anything running
         kept = Kept(desired, served=cluster.kept().served)
         files.write_json(cluster.directory / files.CLUSTER, kept.to_json() if desired.agents else {})
+    if jobs:
+        clouds.end_agents(cluster.directory)
     _terminate(cluster.directory, progress, jobs)
     return True
 
@@ -88,6 +93,17 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
         progress(f"the daemon cannot stop the jobs ({error.message}); ending them")
 
 
+def _give_back(cluster: LocalCluster, progress: Callable[[str], None]) -> None:
+    """Rented machines end while somebody is there who can write down what they cost."""
+    if not cluster.kept().desired.cloud:
+        return
+    try:
+        with connected(cluster.server) as client:
+            clouds.give_back(client, DOWN_REASON, progress)
+    except BursarError as error:
+        progress(f"the daemon cannot give its machines back ({error.message}); ending them")
+
+
 def _terminate(directory: Path, progress: Callable[[str], None], jobs: bool) -> int:
     """Whatever job, supervisor or launcher is left below an agent's directory ends now; without `jobs` only
     what has no job. How many jobs there were.
@@ -96,7 +112,8 @@ def _terminate(directory: Path, progress: Callable[[str], None], jobs: bool) -> 
     """
     stop_at = time.monotonic() + TERMINATE_S
     running = []
-    for agent in sorted((directory / "agents").glob("*/")):
+    rented = clouds.folders(directory) if jobs else []
+    for agent in [*sorted((directory / "agents").glob("*/")), *rented]:
         command = [sys.executable, "-P", "-m", "bursar_agent"]
         command += ["--state-dir", str(agent), "--terminate-all" if jobs else "--terminate-idle"]
         running.append(

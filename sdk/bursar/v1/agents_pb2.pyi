@@ -32,6 +32,7 @@ class AgentMessage(google.protobuf.message.Message):
     TRUTHS_FIELD_NUMBER: builtins.int
     LIMIT_TAKEN_FIELD_NUMBER: builtins.int
     CONDITION_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -56,6 +57,8 @@ class AgentMessage(google.protobuf.message.Message):
     def limit_taken(self) -> global___LimitTaken: ...
     @property
     def condition(self) -> global___Condition: ...
+    @property
+    def notice(self) -> global___Notice: ...
     def __init__(
         self,
         *,
@@ -71,10 +74,11 @@ class AgentMessage(google.protobuf.message.Message):
         truths: global___AttemptTruths | None = ...,
         limit_taken: global___LimitTaken | None = ...,
         condition: global___Condition | None = ...,
+        notice: global___Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken", "condition"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken", "condition", "notice"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -666,6 +670,32 @@ class Condition(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["trouble", b"trouble"]) -> None: ...
 
 global___Condition = Condition
+
+@typing.final
+class Notice(google.protobuf.message.Message):
+    """Its provider is about to take this machine back; said again with each connection. An older daemon ignores it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAID_FIELD_NUMBER: builtins.int
+    LEFT_US_FIELD_NUMBER: builtins.int
+    ADVICE_FIELD_NUMBER: builtins.int
+    said: builtins.str
+    """in the provider's words"""
+    left_us: builtins.int
+    """until then, as of this message"""
+    advice: builtins.bool
+    """it may happen: no new work, and nothing is stopped"""
+    def __init__(
+        self,
+        *,
+        said: builtins.str = ...,
+        left_us: builtins.int = ...,
+        advice: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "left_us", b"left_us", "said", b"said"]) -> None: ...
+
+global___Notice = Notice
 
 @typing.final
 class Heartbeat(google.protobuf.message.Message):

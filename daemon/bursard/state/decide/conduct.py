@@ -12,14 +12,26 @@ from __future__ import annotations
 from typing import Final
 
 from bursar.clock import SECOND_US
+from bursar.model import EndCause
 from bursar.model.ends import NO_ACCOUNT
-from bursard.events import Event, NodeCondition, NodeMisbehaved, NodeQuarantined
+from bursard.events import (
+    Event,
+    NodeCondition,
+    NodeMisbehaved,
+    NodeQuarantined,
+    NodeScheduling,
+    StopRequested,
+)
+from bursard.state.core import State
 from bursard.state.records import JobRecord, NodeRecord
 
 BOOTED: Final = "was booted"
 KIND_CHANGED: Final = "changed its kind of devices"
 LOST: Final = "lost what ran there"
 NOT_STARTED: Final = "could not start"
+
+TAKEN_BACK: Final = "its provider takes it back"
+"""How a node's reason begins whose machine will not be there much longer."""
 
 UNWELL: Final = "could start nothing"
 MISANSWERED: Final = "gave no usable log"
@@ -45,6 +57,23 @@ def condition(node: NodeRecord, trouble: str, at: int) -> list[Event]:
         return []
     events: list[Event] = [NodeCondition(node.id, trouble)]
     return events if node.trouble or not trouble else [*events, *misbehaved(node, UNWELL, at)]
+
+
+def noticed(state: State, node: NodeRecord, said: str, left_us: int, advice: bool) -> list[Event]:
+    """Its provider takes its machine back in so long: it gets no new work, and what runs there is stopped by
+    then. With advice alone nothing is stopped: often nothing follows it.
+    """
+    why = f"{TAKEN_BACK}: {said}" if not advice else f"its provider may take it back: {said}"
+    events: list[Event] = []
+    if node.mode in ("open", "cordon"):
+        events.append(NodeScheduling(node.id, "drain", why))
+    for attempt_id in () if advice else node.live:
+        attempt = state.attempts[attempt_id]
+        if attempt.stop_cause is None:
+            grace_us = min(attempt.grace_us, left_us)
+            message = f"node {node.facts.name}: {why}"
+            events.append(StopRequested(attempt_id, EndCause.PREEMPTED, grace_us, message))
+    return events
 
 
 def misbehaved(node: NodeRecord, how: str, at: int, job_id: str = "") -> list[Event]:

@@ -1,0 +1,79 @@
+"""The cloud of a `bursar up`: a file of one's own, or the shipped one that anybody can try.
+
+Owns    where it stands, what may be rented of it without a word more, and how its machines end when no daemon
+        is left to end them.
+Why     what clouds do (a spot machine that is taken back, a zone that has none left) is best seen once before
+        it costs anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bursar.errors import InvalidRequest
+from bursar.local import processes
+from bursar.local.child import STOP_S
+
+if TYPE_CHECKING:
+    from bursar.client import WireClient
+
+DEMO: Final = "demo"
+GIVE_BACK_S: Final = 20.0
+"""So long `down` waits until machines are listed as gone; their processes end in any case."""
+_FLAG: Final = "--local-cloud"
+
+
+def checked(cloud: str) -> str:
+    """`demo`, or a file as an absolute path. Raises `InvalidRequest`."""
+    if cloud == DEMO:
+        return cloud
+    path = Path(cloud).resolve()
+    if not path.is_file():
+        raise InvalidRequest(f"--cloud: {cloud} is neither {DEMO} nor the file of a cloud")
+    return str(path)
+
+
+def file_of(cloud: str) -> Path:
+    """The file of a cloud."""
+    return Path(__file__).with_name("demo-cloud.yaml") if cloud == DEMO else Path(cloud)
+
+
+def flag_of(command: Sequence[str]) -> str:
+    """The cloud that a daemon's command line names; empty for none."""
+    words = list(command)
+    return words[words.index(_FLAG) + 1] if _FLAG in words[:-1] else ""
+
+
+def allow(client: WireClient) -> None:
+    """What the demo may rent, unless somebody has said already what may be rented."""
+    if not client.policies(kind="CloudPool"):
+        pool = Path(__file__).with_name("demo-pool.yaml")
+        client.apply_policies([(pool.name, pool.read_text(encoding="utf-8"))])
+
+
+def give_back(client: WireClient, reason: str, progress: Callable[[str], None]) -> None:
+    """End every machine that is rented, and wait until they are gone."""
+    names = {one.name for one in client.machines().machines if one.name}
+    if not names:
+        return
+    progress(f"giving {len(names)} rented {'machine' if len(names) == 1 else 'machines'} back")
+    for one in client.machines().machines:
+        if one.name in names and one.state != "ending":
+            client.end_machine(one.name, reason=reason)
+    stop_at = time.monotonic() + GIVE_BACK_S
+    while names & {one.name for one in client.machines().machines} and time.monotonic() < stop_at:
+        time.sleep(0.2)
+
+
+def folders(directory: Path) -> list[Path]:
+    """The state directories of agents on rented machines."""
+    return sorted((directory / "daemon" / "machines").glob("*/"))
+
+
+def end_agents(directory: Path) -> None:
+    """The agents of machines that nobody has given back; what they run is ended as that of others."""
+    if running := [processes.running_with(folder) for folder in folders(directory)]:
+        processes.end_all(running, STOP_S)
