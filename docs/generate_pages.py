@@ -111,6 +111,26 @@ does.
 - Jobs may hold more than the new period of a hard budget has, when the old one was granted more: as much as
   is missing is carried over with them, whatever `carry_over` says.
 
+## What a start holds
+
+A hard budget pays for nothing that it has not set aside before. What a job holds in its budgets when it
+starts is their `hold`:
+
+- `worst-case`: its whole time limit, its grace and five seconds. It starts when that can be paid, and always
+  goes on to its end.
+- `lease`: the next `lease: 15m` (from 10s to 7d) of it, its grace and five seconds. When half of a lease is
+  used it is given a whole one again, while its nodes are in contact and the budget has as much, or at least
+  a quarter. With the last one it gets its checkpoint signal and its grace, and ends with the cause `budget`
+  before the limit is passed. Its node does that by itself: so it also ends where nobody can renew, because
+  the daemon is dead or cut off for longer than half of a lease.
+
+Of a job with several hard budgets the most careful decides: the worst case before a lease, the shorter lease
+before the longer. The `max_cost` of a whole array is held for in full. A job that asks to be warned so long
+before its limit (`checkpoint: {before: 5m}`) has leases that are so much longer, and is warned when its last
+one ends. `plan` tells what is held at the start and what the job may cost at most, `show` how far it is paid
+for. What runs keeps what it was placed with when `hold` changes. Jobs that start take money that those that
+run may need for their next lease: `{at: 90%, on: settled+held, do: [hold-queue]}` keeps the rest for these.
+
 ## What thresholds do
 
 A threshold is passed when what is `settled`, or `settled+held`, reaches its share of the limit in force. That

@@ -1,7 +1,7 @@
 """Housekeeping: what time alone brings about, looked at before every plan.
 
 Owns    the order of it: begin times come, budgets cover what waits, dependants of what ended go on or end,
-        periods roll, prices change, thresholds are announced
+        periods roll, prices change, leases are renewed, thresholds are announced
         and what they end is stopped; and how much of it one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
@@ -16,7 +16,7 @@ from bursar.clock import SECOND_US
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
 from bursard.state import State
-from bursard.state.decide import approving, jobs, policies, staging
+from bursard.state.decide import approving, jobs, leases, policies, staging
 from bursard.state.decide.nodes import reprice
 from bursard.state.fold.jobs import MET_MAX, meet_some
 from bursard.state.fold.policies import MATCHED_MAX, match_some
@@ -63,6 +63,8 @@ class Housekeeping:
         if self._looked_at is None or abs(now - self._looked_at) >= EVERY_US:
             self._looked_at = now
             self._commit("approvals", approving.lapsed(state, now))
+            if state.leased:
+                self._commit("leases", leases.renewals(state, now))
             self._commit("thresholds", staging.thresholds(state))
             self._commit("stops of budgets", staging.stops(state))
         return more or bool(self._unpriced)

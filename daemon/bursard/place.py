@@ -145,8 +145,11 @@ class _Check:
         holds = holds_for(state, job, start.hold_nanos, self._held)
         if isinstance(holds, Reason):
             return holds
+        lease = state.budgets.lease_us(job.spec, key[0].budgets)
+        if bool(lease) != bool(start.full_limit_us):
+            return _gone(f"budgets of job {job.id} hold otherwise by now")
         self._started.add(start.job_id)
-        self.events.append(self._placed(job, start, holds))
+        self.events.append(self._placed(job, start, holds, lease))
         return None
 
     def stop(self, stop: Stop) -> Reason | None:
@@ -193,7 +196,7 @@ class _Check:
         taken.append(placement)
         return None
 
-    def _placed(self, job: JobRecord, start: Start, holds: tuple[Hold, ...]) -> AttemptPlaced:
+    def _placed(self, job: JobRecord, start: Start, holds: tuple[Hold, ...], lease: int) -> AttemptPlaced:
         state = self._state
         nodes = [state.nodes[state.cluster.ids[placement.node]] for placement in start.members]
         members = tuple(
@@ -221,6 +224,8 @@ class _Check:
             why=start.why,
             port=self._port(nodes[0].id) if len(nodes) > 1 else 0,
             cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
+            lease_us=lease,
+            full_limit_us=start.full_limit_us,
         )
 
     def _port(self, node_id: str) -> int:

@@ -82,6 +82,7 @@ class JobClass(msgspec.Struct, frozen=True):
             Nothing left is below 0, by what it is short and at least by 1: it is not read as none.
         avoid_nodes: node ids not to use (retry.avoid_same_node).
         gates: names of the soft budgets whose stages it is under: they pay without limit.
+        lease_us: of its time limit, so much is paid for at its start, and the rest by later leases; 0: all.
     """
 
     nodes: int
@@ -96,6 +97,16 @@ class JobClass(msgspec.Struct, frozen=True):
     max_cost_nanos: int = 0
     avoid_nodes: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
+    lease_us: int = 0
+
+    @property
+    def start_hold_us(self) -> int:
+        """What a start holds for: all of `hold_us`, or its first lease, grace and margin."""
+        return self.hold_us - self.time_limit_us + self.leased_us(self.time_limit_us)
+
+    def leased_us(self, time_limit_us: int) -> int:
+        """What of a time limit is paid for at the start."""
+        return min(time_limit_us, self.lease_us) if self.lease_us else time_limit_us
 
     @property
     def payers(self) -> tuple[str, ...]:
@@ -339,6 +350,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
         hold_nanos: worst case of the whole gang, to be held in each of `budgets`, soft ones with stages too.
         why: short evidence for `explain`: candidates seen, best score, runner-up.
         queue: index of its `PendingQueue`. asked_us: the time limit it has there.
+        full_limit_us: how far later leases may go, of a start that pays for the first; 0: it pays for all.
     """
 
     job_id: str
@@ -350,6 +362,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     why: str = ""
     queue: int = -1
     asked_us: int = 0
+    full_limit_us: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):

@@ -29,6 +29,10 @@ from bursar.yamlfile import (
 from bursar_policies.periods import PERIODS, find_timezone
 from bursar_policies.specs import (
     ACTIONS,
+    HOLDS,
+    LEASE_MAX_US,
+    LEASE_MIN_US,
+    LEASE_US,
     PPM,
     STRATEGIES,
     BudgetSpec,
@@ -40,7 +44,7 @@ from bursar_policies.specs import (
 
 _BUDGET_KEYS = (
     "scope", "limit", "period", "timezone", "enforcement", "hold", "carry_over", "thresholds",
-    "counts_from",
+    "counts_from", "lease",
 )  # fmt: skip
 _SCOPE_KEYS = ("project", "user", "experiment", "model", "label")
 _WORD = r"[^\s\x00-\x1f/=][^\x00-\x1f]{0,127}"
@@ -55,14 +59,34 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     limit = fields.money("limit", required=True, positive=True)
     period = _built(fields, "period", PERIODS, ("rolling-30d",), "month")
     enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
-    hold = _built(fields, "hold", ("worst-case",), ("expected", "lease"), "worst-case")
+    hold = _built(fields, "hold", HOLDS, ("expected",), "worst-case")
+    lease_us = _lease(fields, hold, enforcement)
     thresholds = _thresholds(fields, faults)
     timezone = _timezone(fields, faults)
     counts_from = _counts_from(fields, faults)
     carry_over = _carry_over(fields, limit, period)
     if scope is None or limit is None:
         return None
-    return BudgetSpec(scope, limit, period, timezone, enforcement, hold, thresholds, counts_from, carry_over)
+    return BudgetSpec(
+        scope, limit, period, timezone, enforcement, hold, thresholds, counts_from, carry_over, lease_us
+    )
+
+
+def _lease(fields: Fields, hold: str, enforcement: str) -> int:
+    """How long each lease is, of a budget that gives any."""
+    node, lease_us = fields.get("lease"), fields.duration("lease")
+    if node is not None and lease_us is not None and not LEASE_MIN_US <= lease_us <= LEASE_MAX_US:
+        fields.faults.add(node, "must be from 10s to 7d")
+    if hold == "worst-case":
+        if node is not None:
+            fields.faults.add(node, "goes with `hold: lease` alone; say that, or leave it out")
+        return 0
+    hold_node = fields.get("hold")
+    if hold_node is not None and enforcement != "hard":
+        fields.faults.add(
+            hold_node, f"{hold} is of hard budgets: a soft one keeps no job from going on; leave `hold` out"
+        )
+    return lease_us or LEASE_US
 
 
 def _carry_over(fields: Fields, limit: Money | None, period: str) -> CarryOver | None:

@@ -65,6 +65,13 @@ class Scope(msgspec.Struct, frozen=True):
         return ", ".join([*parts, *(f"label {key}={value}" for key, value in self.labels)])
 
 
+HOLDS: Final = ("worst-case", "lease")
+"""What a start holds of a budget, the most careful first."""
+LEASE_US: Final = 15 * 60 * SECOND_US
+"""Of a lease whose document does not say how long it is."""
+LEASE_MIN_US: Final = 10 * SECOND_US
+LEASE_MAX_US: Final = 7 * DAY_US
+
 NOTIFY: Final = "notify"
 ACTIONS: Final = (NOTIFY, "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
 """What a threshold may do. All but the first last: they are *stages* of their budget from then on."""
@@ -116,10 +123,12 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
         limit: more than 0.
         period: one of `PERIODS`, in `timezone` (IANA name).
         enforcement: `hard` is never passed; `soft` has thresholds only.
-        hold: `worst-case`: a job starts only when its whole time limit can be paid.
+        hold: `worst-case`: a job starts only when its whole time limit can be paid; `lease`: when its next
+            `lease_us` can.
         thresholds: by rising share.
         carry_over: of what is left at the end of a period, so much goes on into the next one; None: nothing.
         counts_from: what was used before does not count, a full hour; 0: all of its first period does.
+        lease_us: for how long a lease pays; 0 without leases.
     """
 
     scope: Scope
@@ -131,6 +140,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
     thresholds: tuple[Threshold, ...] = ()
     counts_from: int = 0
     carry_over: CarryOver | None = None
+    lease_us: int = 0
 
     @property
     def staged(self) -> bool:

@@ -248,3 +248,36 @@ def test_a_second_up_changes_nothing(make_cluster: Callable[..., Any]) -> None:
     cluster.up()
     assert cluster.status()["daemon"]["pid"] == pid
     cluster.down()
+
+
+LEASES = """\
+kind: CostModel
+name: rack
+spec: {pool: local, node_capex: 400003 USD, useful_life: 5y}
+---
+kind: Budget
+name: leased
+spec: {scope: {project: leased}, limit: 100 USD, period: one-time, hold: lease, lease: 10s}
+"""
+
+
+def test_a_job_that_lives_by_leases_ends_with_its_last_one_when_the_daemon_is_dead(cluster: Any) -> None:
+    cluster.apply(LEASES)
+    pid_file = cluster.work / "pid"
+    command = ("sh", "-c", f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 600")
+    job = cluster.job("--project", "leased", "--time-limit", "1h", "--", *command)
+    until(pid_file.exists, "it runs")
+    assert cluster.kill("bursar.local.keeper") == 1
+    assert cluster.kill("-m bursard ") == 1
+    pid = int(pid_file.read_text())
+    until(lambda: not Path(f"/proc/{pid}").exists(), "its node ends it")
+    cluster.up()
+    cluster.ready()
+    found = cluster.ended(job)
+    (attempt,) = found["attempts"]
+    assert (found["end"]["cause"], attempt["end_cause"]) == ("budget", "budget")
+    assert attempt["time_limit_s"] == 3600
+    assert attempt["leased_s"] >= 10
+    paid_s = attempt["leased_s"] + 5 + 5  # the grace, and how late a last kill may be
+    per_hour = sum(float(node["rate_per_hour"]["amount"]) for node in attempt["nodes"])
+    assert 0 < float(found["cost"]["settled"]["amount"]) <= per_hour * paid_s / 3600

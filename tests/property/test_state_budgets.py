@@ -122,6 +122,9 @@ GIFTS: dict[str, list[Any]] = {
 }
 
 
+HOLDS = ("worst-case", "lease\n  lease: 10m", "lease\n  lease: 1h")
+
+
 def walk(seed: int, steps: int) -> ClusterMachine:
     """One random history. A failure is told again by its seed. In every other one budgets are given money and
     carry it over, drawn beside the rest, so that the others stay as they are.
@@ -139,9 +142,12 @@ def walk(seed: int, steps: int) -> ClusterMachine:
             choices = {key: random.choice(values) for key, values in STEPS[name][1].items()}
             if seed % 2 and name == "apply_budget":
                 choices["carry_over"] = gifts.choice([None, "20%", "100%", "3 USD"])
+                choices["hold"] = gifts.choice(HOLDS)
             getattr(machine, name)(**choices)
             if seed % 2 and gifts.random() < 0.08:
                 machine.give(**{key: gifts.choice(values) for key, values in GIFTS.items()})
+            if seed % 2 and gifts.random() < 0.3:
+                machine.take_limit(gifts.randrange(30))
             for check in checks:
                 check()
     machine.teardown()

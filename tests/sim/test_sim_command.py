@@ -427,3 +427,16 @@ def test_a_pool_of_rented_machines_is_refused_by_a_simulation_that_rents_none(si
     code, _, err = sim.raw(QUEUED, *sim.policy(pool), nodes=ONE_NODE)
     assert code == 2
     assert "CloudPool rented: the simulator rents no machines" in err
+
+
+def test_jobs_live_by_leases_until_their_budget_has_no_more(sim):
+    leased = budget(24).replace("spec:\n", "spec:\n  hold: lease\n  lease: 20m\n")
+    jobs = (
+        "job_id,submit_s,duration_s,time_limit_s,gpus,project\n"
+        "fits,0,3600,360000,1,x\nlong,0,36000,360000,1,x\n"
+    )
+    nodes = NODES.splitlines()[0] + "\nn1,8000,1000,4,A100,32\n"
+    _, rows = sim(jobs, *sim.policy(leased), nodes=nodes)
+    assert (rows["fits"]["state"], rows["long"]["state"]) == ("SUCCEEDED", "FAILED")
+    # Each costs 8 USD an hour, and 800 in the worst case: in all no more than the limit, and nearly that.
+    assert 22 < float(rows["fits"]["cost"]) + float(rows["long"]["cost"]) <= 24

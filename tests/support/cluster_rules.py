@@ -248,6 +248,7 @@ class ClusterRules(ClusterModel):
         enforcement: str,
         counts_from: int | None,
         carry_over: str | None = None,
+        hold: str = "worst-case",
     ) -> None:
         limit = f"{cents // 100}.{cents % 100:02d} USD"
         # So many hours ago, of the wall clock.
@@ -255,6 +256,8 @@ class ClusterRules(ClusterModel):
         since = "" if counts_from is None else f"  counts_from: {format_instant(hour)}\n"
         if carry_over is not None and period != "one-time":
             since += f"  carry_over: {carry_over}\n"
+        if enforcement == "hard":
+            since += f"  hold: {hold}\n"
         self.try_apply(
             f"kind: Budget\nname: {name}\nspec:\n  scope: {scope}\n  limit: {limit}\n  period: {period}\n"
             f"  timezone: {zone}\n  enforcement: {enforcement}\n{since}"

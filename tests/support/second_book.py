@@ -76,11 +76,11 @@ class SecondBook:
         self._attempts[told["attempt_id"]] = {**told, **more, "job": job}
 
     def _limit_changed(self, told: dict[str, Any]) -> None:
-        self._resize(told["attempt_id"], told["hold_nanos"], told["order"])
+        self._resize(told["attempt_id"], told.get("hold_nanos", 0), told["order"])
 
     def _limit_taken(self, told: dict[str, Any]) -> None:
         if told.get("time_limit_us"):
-            self._resize(told["attempt_id"], told["hold_nanos"], told["order"])
+            self._resize(told["attempt_id"], told.get("hold_nanos", 0), told["order"])
 
     def _resize(self, attempt_id: str, nanos: int, order: int) -> None:
         attempt = self._attempts[attempt_id]

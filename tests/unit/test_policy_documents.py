@@ -159,6 +159,40 @@ def test_a_threshold_does_each_of_the_actions_once_or_is_refused(do: str, said: 
     assert said in fault.message
 
 
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("hold: lease\n  lease: 9s", "spec.lease: must be from 10s to 7d"),
+        ("hold: lease\n  lease: 8d", "spec.lease: must be from 10s to 7d"),
+        ("hold: lease\n  lease: 15", "spec.lease: "),
+        ("lease: 15m", "spec.lease: goes with `hold: lease` alone; say that, or leave it out"),
+        ("hold: worst-case\n  lease: 15m", "spec.lease: goes with `hold: lease` alone"),
+        (
+            "hold: lease\n  enforcement: soft",
+            "spec.hold: lease is of hard budgets: a soft one keeps no job from going on; leave `hold` out",
+        ),
+    ],
+)
+def test_a_lease_is_of_a_hard_budget_that_gives_them_and_neither_too_short_nor_too_long(
+    lines: str, problem: str
+) -> None:
+    text = f"kind: Budget\nname: b\nspec:\n  scope: {{project: p}}\n  limit: 5 USD\n  {lines}\n"
+    with pytest.raises(InvalidRequest) as caught:
+        parse_documents(text, "p.yaml")
+    assert problem in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "lease_us"),
+    [("hold: lease", 900), ("hold: lease\n  lease: 10s", 10), ("hold: lease\n  lease: 7d", 604_800), ("", 0)],
+)
+def test_a_lease_is_fifteen_minutes_unless_its_document_says_how_long(lines: str, lease_us: int) -> None:
+    text = f"kind: Budget\nname: b\nspec:\n  scope: {{project: p}}\n  limit: 5 USD\n  {lines}\n"
+    [document] = parse_documents(text, "p.yaml")
+    assert isinstance(document.spec, BudgetSpec)
+    assert document.spec.lease_us == lease_us * 1_000_000
+
+
 def test_a_threshold_may_do_all_that_there_is() -> None:
     text = BUDGET.replace("held, do: [notify]", f"held, do: [{', '.join(ACTIONS)}]")
     [document] = parse_documents(text, "p.yaml")
@@ -170,7 +204,6 @@ def test_a_threshold_may_do_all_that_there_is() -> None:
     ("old", "new", "what"),
     [
         ("  timezone: Europe/Berlin", "  hold: expected", "hold: expected"),
-        ("  timezone: Europe/Berlin", "  hold: lease", "hold: lease"),
         ("  timezone: Europe/Berlin", "  period: rolling-30d", "period: rolling-30d"),
         ("on: settled+held", "on: forecast", "on: forecast"),
     ],
@@ -195,7 +228,7 @@ def test_parts_of_the_contract_that_are_not_built_are_refused(old: str, new: str
             "period: monthly",
             "'monthly' is not one of day, week, month, quarter, year, one-time; did you mean 'month'?",
         ),
-        ("hold: leases", "'leases' is not one of worst-case"),
+        ("hold: leases", "'leases' is not one of worst-case, lease; did you mean 'lease'?"),
     ],
 )
 def test_a_wrong_word_is_not_answered_with_one_that_is_refused(line: str, message: str) -> None:

@@ -73,13 +73,14 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.JobEnded: _shape("job_id state message"),
     e.TasksEnded: _shape("job_id state message"),
     e.AttemptPlaced: _shape(
-        "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget after",
+        "attempt_id job_id number option time_limit_us grace_us currency why cut_by_budget after"
+        " lease_us full_limit_us",
         members=_MEMBER,
         holds=_HOLD,
     ),
     e.MemberStarted: _shape("attempt_id rank at boot_us pid measured"),
     e.StopRequested: _shape("attempt_id cause grace_us message for_job"),
-    e.LimitChanged: _shape("attempt_id order time_limit_us hold_nanos cut_by_budget"),
+    e.LimitChanged: _shape("attempt_id order time_limit_us hold_nanos cut_by_budget full_limit_us"),
     e.LimitTaken: _shape("attempt_id rank order ran_us time_limit_us hold_nanos"),
     e.LimitRefused: _shape("attempt_id rank order problem"),
     e.MemberOverdue: _shape("attempt_id rank phase message"),

@@ -191,9 +191,11 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
         time_limit_us: enforced by the supervisor. grace_us: between signal and kill.
         holds: one per matching budget, the same worst case in each.
         currency: of the rates and holds. port: rendezvous port of a gang on rank 0's node.
-        cut_by_budget: the time limit is what `max_cost` pays for, so reaching it ends in `budget`.
+        cut_by_budget: the time limit is what money pays for, so reaching it ends in `budget`.
         after: of a single member that was placed ahead of need, the attempt whose share it gets: the same
             share of the same node, once that one's processes are gone. Until then it takes no room.
+        lease_us: its budgets pay by leases of so long; 0: they hold its worst case. full_limit_us: how far
+            those may go.
     """
 
     attempt_id: str
@@ -209,6 +211,8 @@ class AttemptPlaced(msgspec.Struct, frozen=True, tag="attempt-placed", kw_only=T
     port: int = 0
     cut_by_budget: bool = False
     after: str = ""
+    lease_us: int = 0
+    full_limit_us: int = 0
 
 
 class MemberStarted(msgspec.Struct, frozen=True, tag="member-started"):
@@ -245,6 +249,7 @@ class LimitChanged(msgspec.Struct, frozen=True, tag="limit-changed", omit_defaul
         order: 1 for the first change of the attempt, counted up.
         hold_nanos: the worst case held for it in each of its budgets from now on, less what is settled.
         cut_by_budget: as in `AttemptPlaced`.
+        full_limit_us: how far leases go from now on; 0: as far as before, or there are none.
     """
 
     attempt_id: str
@@ -252,6 +257,7 @@ class LimitChanged(msgspec.Struct, frozen=True, tag="limit-changed", omit_defaul
     time_limit_us: int
     hold_nanos: int
     cut_by_budget: bool = False
+    full_limit_us: int = 0
 
 
 class LimitTaken(msgspec.Struct, frozen=True, tag="limit-taken", omit_defaults=True):

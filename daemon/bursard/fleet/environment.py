@@ -36,7 +36,7 @@ def job_environment(
         BURSAR_EXPERIMENT=spec.experiment,
         BURSAR_MODEL=spec.model,
         BURSAR_CHECKPOINT_DIR=CHECKPOINT_PLACEHOLDER,
-        BURSAR_TIME_LIMIT_S=str(attempt.time_limit_us // 1_000_000),
+        BURSAR_TIME_LIMIT_S=str(attempt.longest_us // 1_000_000),
         # Without devices the list is empty, so that a job cannot use what it does not pay for.
         CUDA_DEVICE_ORDER="PCI_BUS_ID",
         CUDA_VISIBLE_DEVICES=",".join(str(share.index) for share in member.alloc.devices),

@@ -32,7 +32,7 @@ def slurm_environment(
 
 def _job(state: State, job: JobRecord, attempt: AttemptRecord) -> dict[str, str]:
     number = str(variables.slurm_job_id(job.number, job.array_index))
-    limit_us = attempt.time_limit_us
+    limit_us = attempt.longest_us
     first = state.nodes[attempt.members[0].alloc.node_id].facts
     return {
         "SLURM_JOB_ID": number,

@@ -176,7 +176,7 @@ def _priced(
     if 0 < job_class.max_price_nanos_per_hour < rates.total:
         sight.dear = sight.dear or f"its share would cost {_money(rates.total)} an hour, above max_price"
         return None
-    run = held_nanos(rates, job_class.hold_us)
+    run = held_nanos(rates, job_class.start_hold_us)
     boot = cumulative(whole, max(pool.billing.least_us, pool.spec.boot_timeout_us))
     cap = job_class.max_cost_nanos
     if cap and boot + run > cap:

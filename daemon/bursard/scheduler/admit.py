@@ -18,11 +18,17 @@ from bursard.scheduler.pricing import SECOND_US, capped_time_limit_us, longest_h
 
 
 class Admitted(NamedTuple):
-    """The gang may start: this time limit, this hold in each budget."""
+    """The gang may start: this time limit, this hold in each budget.
+
+    Attributes:
+        hold_us: after which it has ended at the latest.
+        leased_us: of the time limit, what the hold pays for.
+    """
 
     time_limit_us: int
     hold_us: int
     hold_nanos: int
+    leased_us: int
 
 
 class Refusal(NamedTuple):
@@ -130,7 +136,8 @@ class Rooms:
                 return Refusal(ReasonCode.BUDGET_EXHAUSTED, "", least, rate)
             hold_us -= time_limit_us - limit_us
             time_limit_us = limit_us
-        hold = worst_hold(rate, hold_us)
+        leased_us = job_class.leased_us(time_limit_us)
+        hold = worst_hold(rate, hold_us - time_limit_us + leased_us)
         if hold > AMOUNT_MAX:
             return Refusal(ReasonCode.MISCONFIGURED, "", hold, rate)
         if self._capped and (capped := self._beyond(job_class, hold)):
@@ -144,7 +151,7 @@ class Rooms:
                 short = left < hold
                 code = ReasonCode.BUDGET_EXHAUSTED if short else ReasonCode.BUDGET_COMMITTED
                 return Refusal(code, budget, hold, rate)
-        return Admitted(time_limit_us, hold_us, hold)
+        return Admitted(time_limit_us, hold_us, hold, leased_us)
 
     def _beyond(self, job_class: JobClass, nanos: int) -> str:
         """The first budget of which so much more is not approved."""

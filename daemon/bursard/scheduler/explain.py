@@ -125,7 +125,7 @@ def what_if(
         return WhatIf(None, reason, expected_start_at=expected_at, unpaid=unpaid, ahead_total=len(ahead))
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
-    worst = start.hold_nanos if priced else 0
+    worst = worst_of(start, job_class) if priced else 0
     rooms = planner.rooms
     known = [name for name in job_class.budgets if name in snapshot.budgets]
     return WhatIf(
@@ -134,11 +134,19 @@ def what_if(
         nodes=tuple(snapshot.nodes.names[member.node] for member in start.members),
         priced=priced,
         rate_nanos_per_hour=rate,
-        expected_nanos=cumulative(rate, start.time_limit_us),
+        expected_nanos=cumulative(rate, start.full_limit_us or start.time_limit_us),
         worst_nanos=worst,
         currency=snapshot.currency,
         rooms_after=tuple((name, rooms.room_nanos(name)) for name in known),
     )
+
+
+def worst_of(start: Start, job_class: JobClass) -> int:
+    """What a start may cost at most, all later leases among it."""
+    if not start.full_limit_us:
+        return start.hold_nanos
+    rate = sum(member.rates.total for member in start.members)
+    return cumulative(rate, start.full_limit_us + job_class.hold_us - job_class.time_limit_us)
 
 
 def _asked(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Snapshot:
@@ -277,7 +285,7 @@ def _budgets(job_class: JobClass, planner: Planner, table: Table, job_id: str) -
     place.
     """
     rate = max(table.cheapest_rate(job_class.nodes), 0)
-    needed = cumulative(rate, job_class.hold_us)
+    needed = cumulative(rate, job_class.start_hold_us)
     budgets, own = planner.snapshot.budgets, planner.rooms.aside_for(job_id)
     return tuple(
         BudgetVerdict(budgets[name], needed, needed <= planner.rooms.room_nanos(name) + own.get(name, 0))

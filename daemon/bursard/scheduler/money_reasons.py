@@ -114,7 +114,7 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     message = (
         f"budget {room.name} has {text.at_most(left, cash)} left of {text.money(limit, cash)} "
         f"({text.money(room.settled_nanos, cash)} settled, {text.money(held, cash)} held); this job "
-        f"needs {text.at_least(needed, cash)} for {text.duration(job_class.hold_us)} at most"
+        f"needs {text.at_least(needed, cash)} for {_how_long(job_class)}"
         + (
             f"; of what is held {text.money(aside, cash)} is set aside for job {ahead}, which is ahead"
             if ahead
@@ -122,6 +122,12 @@ def _budget(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         )
     )
     return Reason(refusal.code, message, _budget_remedy(job_class, refusal, rooms), facts)
+
+
+def _how_long(job_class: JobClass) -> str:
+    """What a hold is for."""
+    held_us = job_class.start_hold_us
+    return f"{text.duration(held_us)} at " + ("most" if held_us == job_class.hold_us else "first")
 
 
 def _array_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:

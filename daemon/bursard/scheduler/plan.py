@@ -354,12 +354,13 @@ class Planner:
             job_id=lane.job_id,
             option=choice.option,
             members=members,
-            time_limit_us=admitted.time_limit_us,
+            time_limit_us=admitted.leased_us,
             hold_nanos=admitted.hold_nanos,
             budgets=budgets,
             why=choice.table.served,
             queue=lane.index,
             asked_us=lane.limit_us,
+            full_limit_us=admitted.time_limit_us if lane.job_class.lease_us else 0,
         )
         self.groups.append((start,))
         self.rooms.promise(budgets, admitted.hold_nanos)

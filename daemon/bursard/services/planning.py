@@ -17,14 +17,14 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
 from bursard.scheduler import explain, what_if
-from bursard.scheduler.explain import WHAT_IF_ID
+from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.unseen import may_see
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord, State
-from bursard.state.admission import cheapest_hold, cheapest_rate
+from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending
 
@@ -57,17 +57,20 @@ async def plan_view(
         starts_now=answer.start is not None and later is None,
         currency=state.currency,
         tasks=tasks if spec.array is not None else 0,
-        time_limit_us=answer.start.time_limit_us if answer.start else job_class.time_limit_us,
+        time_limit_us=_limit_of(answer.start) if answer.start else job_class.time_limit_us,
         expected_start_at=_expected_start(answer, spec, later),
         why=answer.start.why if answer.start is not None else "",
         ahead_total=answer.ahead_total,
     )
     wire.worst_case_us = wire.time_limit_us + job_class.hold_us - job_class.time_limit_us
+    if job_class.lease_us:
+        wire.lease_us = job_class.leased_us(wire.time_limit_us)
     put_amounts(
         wire,
         rate_nanos_per_hour=answer.rate_nanos_per_hour if answer.priced else -1,
         worst_case_nanos=answer.worst_nanos * tasks,
         task_worst_case_nanos=answer.worst_nanos,
+        hold_nanos=answer.start.hold_nanos if answer.start is not None and answer.priced else 0,
     )
     if later is not None:
         wire.reason.CopyFrom(reason_view(later, state, caller()))
@@ -77,7 +80,7 @@ async def plan_view(
         if answer.unpaid is None:
             _price_without_place(engine, wire, job_class, tasks)
         else:
-            _price_of(wire, snapshot, answer.unpaid, tasks)
+            _price_of(wire, snapshot, answer.unpaid, job_class, tasks)
     _members(engine, wire, snapshot, answer.start or answer.unpaid)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
@@ -106,7 +109,7 @@ def _afterwards(
 ) -> None:
     """What is left of each budget when as much of the job is placed as all that may refuse it pay for."""
     state, tasks = engine.state, max(wire.tasks, 1)
-    each = exact(wire, "task_worst_case_nanos") if wire.rate_nanos_per_hour >= 0 else 0
+    each = exact(wire, "hold_nanos") if wire.rate_nanos_per_hour >= 0 else 0
     rooms = state.budgets.rooms(state.ledger)
     found = [(rooms[name], name in hard) for name in budgets if name in rooms] + [(cap, True) for cap in caps]
 
@@ -133,17 +136,25 @@ def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobCl
         rate_nanos_per_hour=cheapest_rate(engine.state, job_class) or 0,
         worst_case_nanos=hold * tasks,
         task_worst_case_nanos=hold,
+        hold_nanos=cheapest_start(engine.state, job_class) or 0,
     )
 
 
-def _price_of(wire: pb.PlanResponse, snapshot: Snapshot, unpaid: Start, tasks: int) -> None:
+def _limit_of(start: Start) -> int:
+    return start.full_limit_us or start.time_limit_us
+
+
+def _price_of(
+    wire: pb.PlanResponse, snapshot: Snapshot, unpaid: Start, job_class: JobClass, tasks: int
+) -> None:
     """What it would cost where it would go, if a budget did not hold it."""
     if all(int(snapshot.nodes.rate[member.node]) >= 0 for member in unpaid.members):
         put_amounts(
             wire,
             rate_nanos_per_hour=sum(member.rates.total for member in unpaid.members),
-            worst_case_nanos=unpaid.hold_nanos * tasks,
-            task_worst_case_nanos=unpaid.hold_nanos,
+            worst_case_nanos=worst_of(unpaid, job_class) * tasks,
+            task_worst_case_nanos=worst_of(unpaid, job_class),
+            hold_nanos=unpaid.hold_nanos,
         )
 
 

@@ -406,7 +406,7 @@ def _left_of(attempt: AttemptRecord) -> int | None:
     """Of an attempt: its worst case, less what was settled of it."""
     if not attempt.priced:
         return None
-    most_us = attempt.time_limit_us + attempt.grace_us + OVERRUN_US
+    most_us = attempt.longest_us + attempt.grace_us + OVERRUN_US
     return max(attempt.rate * most_us // HOUR_US - attempt.settled_nanos, 0)
 
 
@@ -438,12 +438,13 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> 
         started_at=attempt.started_at,
         finished_at=attempt_ended_at(attempt),
         message=attempt.message,
-        time_limit_us=attempt.time_limit_us,
+        time_limit_us=attempt.longest_us,
+        leased_us=attempt.time_limit_us if attempt.lease_us else 0,
         why=attempt.why if sees_all else unnamed(attempt.why),
         end_cause=attempt.cause.value if attempt.cause is not None else "",
     )
     waits = attempt.unlimited()
-    if waits:
+    if waits and (attempt.refused or not attempt.lease_us):  # leases come and go by themselves
         wire.wanted_time_limit_us = attempt.wanted_limit_us
         wire.limit_waits_for.extend(_waits_for(attempt, member) for member in waits)
     if (elapsed_us := attempt_elapsed_us(attempt, now)) is not None:

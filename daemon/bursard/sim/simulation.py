@@ -32,6 +32,7 @@ from bursard.events import (
     Event,
     ExitReport,
     JobSubmitted,
+    LimitChanged,
     NodePriced,
     StopRequested,
 )
@@ -42,7 +43,7 @@ from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
-from bursard.state.decide import attempts, jobs, nodes, policies
+from bursard.state.decide import attempts, jobs, limits, nodes, policies
 
 START_AT = 1_767_225_600_000_000
 """2026-01-01T00:00:00Z: second 0 of every simulation; budget periods are cut from here."""
@@ -52,7 +53,7 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE = range(9)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = range(10)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -165,7 +166,7 @@ class Simulation:
         self._now_us = 0
         self._heap: list[tuple[int, int, int, object]] = []
         self._pushed = 0
-        self._waiting = [0] * 9
+        self._waiting = [0] * 10
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0
@@ -262,7 +263,10 @@ class Simulation:
         if kind == _END:
             assert isinstance(what, str)
             return self._end(what)
-        if kind == _JOIN:
+        if kind == _LEASE:
+            assert isinstance(what, str)
+            self._lease(what)
+        elif kind == _JOIN:
             assert isinstance(what, NodeRow)
             self._join(what)
         elif kind == _LEAVE:
@@ -296,6 +300,8 @@ class Simulation:
             if isinstance(event, NodePriced) and state.nodes[event.node_id].axis_start:
                 self._repriced.add(event.node_id)
             state.apply(event, self._now, applied)
+            if isinstance(event, LimitChanged):
+                queue.extend(self._taken(event))
             self.checks.after(event, applied.charges)
             for item in applied.charges:
                 if item.kind == "usage":
@@ -378,6 +384,31 @@ class Simulation:
         elif attempt.time_limit_us == NO_LIMIT_US:
             return
         self._push(self._now_us + held_us, _END, attempt.id)
+        if attempt.time_limit_us < attempt.full_limit_us:
+            self._push(
+                self._now_us + max(attempt.time_limit_us - attempt.lease_us // 2, 0), _LEASE, attempt.id
+            )
+
+    def _taken(self, order: LimitChanged) -> list[Event]:
+        """Its members live by another limit at once."""
+        attempt = self.state.attempts[order.attempt_id]
+        running = self._live[attempt.id]
+        ran_us = self._now_us - running.since_us
+        return [
+            event
+            for member in attempt.unlimited()
+            for event in limits.taken(attempt, member.alloc.rank, order.order, ran_us)
+        ]
+
+    def _lease(self, attempt_id: str) -> None:
+        """An attempt has used up half of its lease: it may have another one, or be looked at again soon."""
+        attempt = self.state.attempts.get(attempt_id)
+        if attempt is None or attempt.time_limit_us >= attempt.full_limit_us:
+            return
+        before_us = attempt.time_limit_us
+        self._keep_house()
+        wait_us = attempt.lease_us // 2 if attempt.time_limit_us > before_us else attempt.lease_us // 8
+        self._push(self._now_us + wait_us, _LEASE, attempt_id)
 
     def _end(self, attempt_id: str) -> bool:
         """An attempt has run its time, unless something ended it before."""
@@ -387,6 +418,12 @@ class Simulation:
         run, held_us = running.run, self._now_us - running.since_us
         duration_us = run.row.duration_us
         done = duration_us is not None and held_us >= round((duration_us - run.work_us) / running.speed)
+        if not done and (left_us := self.state.attempts[attempt_id].time_limit_us - held_us) > 0:
+            # It has had another lease since.
+            if duration_us is not None:
+                left_us = min(left_us, round((duration_us - run.work_us) / running.speed) - held_us)
+            self._push(self._now_us + left_us, _END, attempt_id)
+            return False
         cause = EndCause.COMPLETED if done else EndCause.TIME_LIMIT
         self._exit(attempt_id, cause, 0 if done else -1)
         return True

@@ -30,10 +30,19 @@ def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
 
     A cap (`max_cost`) shortens the time limit, so the hold is never more than the cap.
     """
+    return _cheapest(state, job_class, job_class.hold_us)
+
+
+def cheapest_start(state: Tables, job_class: JobClass) -> int | None:
+    """The least that a start holds, likewise: with leases, the first of them."""
+    return _cheapest(state, job_class, job_class.start_hold_us)
+
+
+def _cheapest(state: Tables, job_class: JobClass, hold_us: int) -> int | None:
     rate = cheapest_rate(state, job_class)
     if rate is None:
         return None
-    total = worst_hold(rate, job_class.hold_us)  # as the plan holds it, to the nano
+    total = worst_hold(rate, hold_us)  # as the plan holds it, to the nano
     return min(total, job_class.max_cost_nanos) if job_class.max_cost_nanos > 0 else total
 
 
@@ -80,7 +89,7 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
     if not hard:
         return
     job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
-    needed = cheapest_hold(state, job_class)
+    needed = cheapest_start(state, job_class)
     if needed is None:
         return
     for name in hard:
@@ -94,8 +103,8 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
         held = state.ledger.held(name, record.period_start)
         remedy = _cheaper(job_class, needed, reachable)
         raise BudgetExceeded(
-            f"budget {name} can never pay for this: the worst case is {at_least(needed, state.currency)}"
-            f" ({format_duration(job_class.time_limit_us)} limit), the budget is"
+            f"budget {name} can never pay for this: {_what(job_class, at_least(needed, state.currency))}, the"
+            " budget is"
             f" {money(limit, state.currency)} with {money(settled, state.currency)} settled and"
             f" {money(held, state.currency)} held; {remedy}, set budget.max_cost, or raise the budget",
             {
@@ -110,9 +119,17 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
         )
 
 
+def _what(job_class: JobClass, needed: str) -> str:
+    """What is needed, and for what."""
+    leased_us = job_class.leased_us(job_class.time_limit_us)
+    if leased_us < job_class.time_limit_us:
+        return f"its first lease costs {needed} ({format_duration(leased_us)})"
+    return f"the worst case is {needed} ({format_duration(job_class.time_limit_us)} limit)"
+
+
 def _cheaper(job_class: JobClass, needed: int, reachable: int) -> str:
     """What to ask for instead, so that it costs no more than can be had."""
-    affordable_us = job_class.hold_us * max(reachable, 0) // needed if needed else 0
+    affordable_us = job_class.start_hold_us * max(reachable, 0) // needed if needed else 0
     limit_us = affordable_us - (job_class.hold_us - job_class.time_limit_us)
     if limit_us >= SECOND_US:
         return f"ask for a time limit of {format_duration(limit_us)} or less"

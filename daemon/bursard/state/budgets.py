@@ -131,6 +131,17 @@ class BudgetTable:
             found += [Stage(action, one.on, one.at_ppm) for action in doing]
         return tuple(found)
 
+    def lease_us(self, spec: JobSpec, hard: Iterable[str]) -> int:
+        """How long each lease of a job is that these hard budgets pay for; 0: they hold its worst case.
+
+        The most careful of them decides: the worst case where any of them wants it, or the `max_cost` of an
+        array, which stands among them; else the shortest lease. Beside that comes the time that the job asked
+        to be warned before its limit, or it would be warned of every lease.
+        """
+        records = [self.records.get(name) for name in hard]
+        found = [0 if record is None else record.spec.lease_us for record in records]
+        return min(found) + spec.checkpoint.before_us if found and all(found) else 0
+
     def gates(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of these budgets that refuse nothing for want of money, and have stages."""
         records = ((name, self.records.get(name)) for name in names)

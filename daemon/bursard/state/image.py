@@ -204,6 +204,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
             state.ledger.close_job(money.job_id)
     state.doomed = {job_id: doom for job_id, doom in image.doomed.items() if job_id in state.jobs}
     state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
+    state.leased = {one.id: None for one in state.attempts.values() if one.lease_us}
     for node in image.nodes:
         refresh(state, node)
     return state

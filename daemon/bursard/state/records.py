@@ -50,6 +50,8 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         time_limit_us: what it is billed and money is held by: of the limits that a member may live by, the
             longest.
         limit_order: of the newest change of it, 0 for none. wanted_limit_us: by that order; 0: nothing waits.
+        lease_us: its budgets pay by leases of so long; 0: they hold its worst case. full_limit_us: how far
+            those may go.
         taken: by rank that lives by the newest order, how long it had run by then. refused: by rank, why it
             does not.
     """
@@ -83,6 +85,13 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     wanted_limit_us: int = 0
     taken: dict[int, int] = {}
     refused: dict[int, str] = {}
+    lease_us: int = 0
+    full_limit_us: int = 0
+
+    @property
+    def longest_us(self) -> int:
+        """The longest it may run: its time limit, and what leases may add to it."""
+        return max(self.time_limit_us, self.full_limit_us)
 
     @property
     def rate(self) -> int:

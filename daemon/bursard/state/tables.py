@@ -167,6 +167,8 @@ class Tables:
         self.next_number = 1
         self.next_order = 0
         self.attempts: dict[str, AttemptRecord] = {}
+        self.leased: dict[str, None] = {}
+        """Attempts whose budgets pay by leases, in the order in which they were placed."""
         self.behind: dict[str, str] = {}
         """By attempt, the one that gets its share and takes no room before."""
         self.nodes: dict[str, NodeRecord] = {}
@@ -289,6 +291,7 @@ class Tables:
             max_cost_nanos=cap,
             avoid_nodes=avoid,
             gates=gates,
+            lease_us=self.budgets.lease_us(spec, hard_budgets),
         )
 
     def shifted_in(self, job_id: str, budget: str) -> int:
@@ -483,11 +486,11 @@ def _keep_records(old: dict[str, Any], new: dict[str, Any]) -> None:
 def latest_end(attempt: AttemptRecord) -> int:
     """When the last of its processes is gone at the latest."""
     since = attempt.started_at or attempt.placed_at
-    return since + attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US
+    return since + attempt.longest_us + attempt.grace_us + HOLD_MARGIN_US
 
 
 def worst_case(attempt: AttemptRecord) -> int:
-    """The most that a live attempt may cost in all."""
+    """The most that a live attempt may cost in all: of one with leases, by the one it has."""
     return cumulative(attempt.rate, attempt.time_limit_us + attempt.grace_us + HOLD_MARGIN_US)
 
 

@@ -116,6 +116,7 @@ def plan_text(plan: Row, now: int) -> str:
         ("price", rate_text(plan["rate_per_hour"]) + each),
         ("expected", _expected_text(plan)),
         ("worst case", _worst_text(plan)),
+        ("lease", _lease_text(plan)),
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
     ]
@@ -168,6 +169,16 @@ def _worst_text(plan: Row) -> str:
     if plan["time_limit_s"] and plan["worst_case_cost"]:
         return f"{worst}  ({_worst_of(plan)})"
     return worst
+
+
+def _lease_text(plan: Row) -> str:
+    """What the first lease holds; nothing where all of the worst case is held."""
+    lease, limit = plan.get("lease_s"), plan["time_limit_s"]
+    if not lease or lease == limit:
+        return ""
+    each = " each task" if plan["worst_case_cost_per_task"] else ""
+    held = money_text(plan["hold_at_start"])
+    return f"{held}{each} held at its start, for {seconds_text(lease)}; renewed while the budget pays"
 
 
 def _worst_of(plan: Row) -> str:
@@ -315,6 +326,7 @@ def job_text(job: Row) -> str:
         ("needs", _needs_text(job)),
         ("priority", str(job["priority"])),
         ("time limit", seconds_text(job["time_limit_s"])),
+        ("lease", _leased_text(job)),
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
         ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
@@ -347,6 +359,15 @@ def job_text(job: Row) -> str:
             if each.get("limit_waits_for")
         ]
     return "\n".join(lines)
+
+
+def _leased_text(job: Row) -> str:
+    """Of what lives by leases, how far the one that it has goes."""
+    last = job["attempts"][-1] if job["attempts"] and not job["end"] else {}
+    leased, limit = last.get("leased_s"), last.get("time_limit_s")
+    if not leased or leased == limit:
+        return ""
+    return f"paid for {seconds_text(leased)} of it; renewed while the budget pays"
 
 
 def _limit_waits(attempt: Row) -> str:

@@ -220,6 +220,7 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> results.Attempt:
         placed_because=wire.why,
         wanted_time_limit=_limit(wire.wanted_time_limit_us),
         limit_waits_for=tuple(wire.limit_waits_for),
+        leased=_limit(wire.leased_us),
     )
 
 
@@ -268,6 +269,8 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
         tasks=max(wire.tasks, 1),
         time_limit=_limit(wire.time_limit_us),
         worst_case_time=_limit(wire.worst_case_us),
+        hold_at_start=_rate(exact(wire, "hold_nanos"), cash) if priced and wire.lease_us else None,
+        lease=_limit(wire.lease_us),
         tasks_paid=wire.tasks_paid if wire.tasks else None,
         budgets=tuple(_budget_after(each, cash, wire.tasks) for each in wire.budgets),
         reason=why(wire.reason),

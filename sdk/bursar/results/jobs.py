@@ -90,6 +90,7 @@ class Attempt(Result, frozen=True, kw_only=True):
         message: what the agent said of the end. placed_because: evidence for the placement.
         time_limit: what it may run for, and is held and billed by. wanted_time_limit: by the newest update,
             which the nodes of `limit_waits_for` have not taken yet; None: nothing waits.
+        leased: of `time_limit`, what is paid for by now where budgets pay by leases; None: all of it.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Attempt(Result, frozen=True, kw_only=True):
     placed_because: str
     wanted_time_limit: timedelta | None = None
     limit_waits_for: tuple[str, ...] = ()
+    leased: timedelta | None = None
 
 
 class Progress(Result, frozen=True, kw_only=True):
@@ -315,6 +317,8 @@ class Plan(Result, frozen=True, kw_only=True):
         expected_basis: what the expectation rests on. tasks: that the sums are for.
         limits_not_held: of memory, cpu, pids: what some node of it cannot hold the job to.
         worst_case_time: what `cost_at_most` is of: time limit, grace and the margin for a late kill.
+        hold_at_start: where budgets pay by leases, what the first one holds, of an array of one task. lease:
+            how much of the time limit that pays for; None: all is held for.
         tasks_paid: of an array, how many tasks its hard budgets and its own cap can pay for.
         expected_start_at: there is room for it then if what runs takes its whole limit, and after the
             `ahead_total` jobs that come before it and wait.
@@ -335,6 +339,8 @@ class Plan(Result, frozen=True, kw_only=True):
     placed_because: str
     limits_not_held: tuple[str, ...]
     worst_case_time: timedelta | None = None
+    hold_at_start: Money | None = None
+    lease: timedelta | None = None
     tasks_paid: int | None = None
     ahead_total: int = 0
 

@@ -84,7 +84,12 @@ def _budget() -> Schema:
             "enforcement": forms.word(
                 "hard: never passed, jobs wait; soft: only what its thresholds do.", ("hard", "soft"), "hard"
             ),
-            "hold": forms.word("What a job sets aside when it starts.", ("worst-case",), "worst-case"),
+            "hold": forms.word(
+                "What a job sets aside when it starts.", ("worst-case", "lease"), "worst-case"
+            ),
+            "lease": forms.duration(
+                "Of `hold: lease`: for how long a job holds money at a time; from 10s to 7d.", default="15m"
+            ),
             "carry_over": forms.text(
                 "Of what a period leaves, what goes on into the next: `20%` of it, or all up to `500 USD`.",
                 r"^\s*(\d+(\.\d+)?\s*%|\d{1,15}(\.\d{1,9})?\s*[A-Z]{3})\s*$",

@@ -584,6 +584,7 @@ class Attempt(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     WANTED_TIME_LIMIT_US_FIELD_NUMBER: builtins.int
     LIMIT_WAITS_FOR_FIELD_NUMBER: builtins.int
+    LEASED_US_FIELD_NUMBER: builtins.int
     ELAPSED_US_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
@@ -602,6 +603,8 @@ class Attempt(google.protobuf.message.Message):
     """evidence for the placement"""
     wanted_time_limit_us: builtins.int
     """Another limit was asked for, and these nodes have not taken it yet; 0: none was, or all have."""
+    leased_us: builtins.int
+    """of its time limit, what is paid for by now where budgets pay by leases; 0: they do not"""
     elapsed_us: builtins.int
     """as long as its member that was held longest; unset: no member of it has begun"""
     @property
@@ -624,10 +627,11 @@ class Attempt(google.protobuf.message.Message):
         why: builtins.str = ...,
         wanted_time_limit_us: builtins.int = ...,
         limit_waits_for: collections.abc.Iterable[builtins.str] | None = ...,
+        leased_us: builtins.int = ...,
         elapsed_us: builtins.int | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "leased_us", b"leased_us", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload

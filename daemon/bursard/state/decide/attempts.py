@@ -14,6 +14,7 @@ from bursard.events import (
 )
 from bursard.ledger import member_charges
 from bursard.state.core import State
+from bursard.state.decide import leases
 from bursard.state.ends import Ended, ended, first_to_fail, ran
 from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
@@ -129,7 +130,9 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     elif bad is not None and attempt.stop_cause is not None:
         message = _told(bad.rank, first)
     if cause is EndCause.TIME_LIMIT and attempt.cut_by_budget:
-        cause, message = EndCause.BUDGET, "budget.max_cost was reached"
+        leased = attempt.time_limit_us < attempt.full_limit_us
+        message = leases.over(state, job, attempt) if leased else "budget.max_cost was reached"
+        cause = EndCause.BUDGET
     code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)
     blamed = cause is EndCause.START_FAILED and _node_is_blamed(state, job, attempt, members)
     requeue, counts = (True, False) if blamed else _again(state, job, attempt, cause)

@@ -42,15 +42,33 @@ def change(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpec, 
             {"ran_us": str(ran_us), "time_limit_us": str(limit_us)},
         )
     cut = limit_us < state.time_limit_of(spec)
+    if attempt.lease_us:
+        return _other_end(attempt, limit_us, cut)
     if (limit_us, cut) == (attempt.wanted_limit_us or attempt.time_limit_us, attempt.cut_by_budget):
         return []
-    hold_nanos = _worst(attempt, max(limit_us, attempt.time_limit_us))
+    hold_nanos = worst(attempt, max(limit_us, attempt.time_limit_us))
     _refuse_without_room(state, job, attempt, hold_nanos, limit_us)
     return [LimitChanged(attempt.id, attempt.limit_order + 1, limit_us, hold_nanos, cut)]
 
 
-def _worst(attempt: AttemptRecord, limit_us: int) -> int:
-    return cumulative(attempt.rate, limit_us + attempt.grace_us + HOLD_MARGIN_US)
+def _other_end(attempt: AttemptRecord, full_us: int, cut: bool) -> list[Event]:
+    """Leases go another way from now on. The one that it has is as long as it was, but for what is beyond."""
+    if full_us == attempt.full_limit_us:
+        return []
+    limit_us = min(attempt.wanted_limit_us or attempt.time_limit_us, full_us)
+    hold_nanos = worst(attempt, max(limit_us, attempt.time_limit_us))
+    cut = cut or limit_us < full_us
+    return [LimitChanged(attempt.id, attempt.limit_order + 1, limit_us, hold_nanos, cut, full_us)]
+
+
+def overhead_us(attempt: AttemptRecord) -> int:
+    """What a hold pays for beside the time limit."""
+    return attempt.grace_us + HOLD_MARGIN_US
+
+
+def worst(attempt: AttemptRecord, limit_us: int) -> int:
+    """What is held for it, in all, while it may live by a limit."""
+    return cumulative(attempt.rate, limit_us + overhead_us(attempt))
 
 
 def _paid_for(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpec, limit_us: int) -> int:
@@ -61,10 +79,10 @@ def _paid_for(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpe
             " and submit it with max_cost, to run where it is"
         )
     left = spec.max_cost_nanos - (job.settled_nanos - attempt.settled_nanos)
-    hold_us = limit_us + attempt.grace_us + HOLD_MARGIN_US
+    hold_us = limit_us + overhead_us(attempt)
     paid_us = capped_time_limit_us(attempt.rate, limit_us, hold_us, max(left, 1))
     if paid_us < min(SECOND_US, limit_us):
-        least = job.settled_nanos - attempt.settled_nanos + _worst(attempt, SECOND_US)
+        least = job.settled_nanos - attempt.settled_nanos + worst(attempt, SECOND_US)
         raise WrongState(
             f"max_cost {money(spec.max_cost_nanos, state.currency)} does not pay for job {job.display}, which"
             f" costs {at_least(least, state.currency)} at least; give it more, or end it:"
@@ -80,21 +98,10 @@ def _refuse_without_room(
     """Every hard budget that it is placed with, and the cap of its array, must have room for what it may cost
     more. Raises `BudgetExceeded`.
     """
-    more = hold_nanos - _worst(attempt, attempt.time_limit_us)
+    more = hold_nanos - worst(attempt, attempt.time_limit_us)
     if more <= 0:
         return
-    rooms = []
-    for hold in state.ledger.open_holds(attempt.id):
-        record = state.budgets.records.get(hold.budget)
-        if record is not None and record.hard:
-            room = state.ledger.room(hold.budget, hold.period_start, record.spec.limit.nanos)
-            rooms.append((f"budget {hold.budget}", room))
-        if record is not None and (seen := state.budgets.room(record, state.ledger)).beyond(more):
-            approved = seen.ceiling_nanos - seen.settled_nanos - seen.held_nanos
-            rooms.append((f"budget {hold.budget} as approved", approved))
-    if job.spec.caps_array:
-        cap = state.cap_room(state.jobs[job.parent_id])
-        rooms.append((f"max_cost of array {cap.array}", cap.room_nanos))
+    rooms = payers(state, job, attempt, more)
     cash = state.currency
     for name, room in rooms:
         if more > room:
@@ -110,6 +117,23 @@ def _refuse_without_room(
                     "reason": "BudgetExhausted",
                 },
             )
+
+
+def payers(state: State, job: JobRecord, attempt: AttemptRecord, more: int) -> list[tuple[str, int]]:
+    """What of all that may refuse an attempt so much more has room for, as people call it, and how much."""
+    rooms = []
+    for hold in state.ledger.open_holds(attempt.id):
+        record = state.budgets.records.get(hold.budget)
+        if record is not None and record.hard:
+            room = state.ledger.room(hold.budget, hold.period_start, record.spec.limit.nanos)
+            rooms.append((f"budget {hold.budget}", room))
+        if record is not None and (seen := state.budgets.room(record, state.ledger)).beyond(more):
+            approved = seen.ceiling_nanos - seen.settled_nanos - seen.held_nanos
+            rooms.append((f"budget {hold.budget} as approved", approved))
+    if job.spec.caps_array:
+        cap = state.cap_room(state.jobs[job.parent_id])
+        rooms.append((f"max_cost of array {cap.array}", cap.room_nanos))
+    return rooms
 
 
 def taken(attempt: AttemptRecord, rank: int, order: int, ran_us: int) -> list[Event]:
@@ -137,7 +161,7 @@ def _in_force(attempt: AttemptRecord, rank: int, ran_us: int) -> LimitTaken:
     """A limit that had passed when it was taken ends nobody earlier than then: so long it was held for."""
     wanted_us = max(attempt.wanted_limit_us, ran_us, *attempt.taken.values())
     limit_us = min(attempt.time_limit_us, wanted_us)
-    return LimitTaken(attempt.id, rank, attempt.limit_order, ran_us, limit_us, _worst(attempt, limit_us))
+    return LimitTaken(attempt.id, rank, attempt.limit_order, ran_us, limit_us, worst(attempt, limit_us))
 
 
 def refused(attempt: AttemptRecord, rank: int, order: int, problem: str) -> list[Event]:

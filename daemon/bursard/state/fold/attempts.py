@@ -50,6 +50,8 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
         port=event.port,
         cut_by_budget=event.cut_by_budget,
         after=event.after,
+        lease_us=event.lease_us,
+        full_limit_us=event.full_limit_us,
     )
     if attempt.after:
         _wait_behind(state, attempt)
@@ -65,6 +67,8 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
             job.simulated = True
     state.pending.remove(job.id)
     state.attempts[attempt.id] = attempt
+    if attempt.lease_us:
+        state.leased[attempt.id] = None
     _refresh_doubtful(state, attempt)
     job.attempts.append(attempt)
     job.requeue = False
@@ -210,6 +214,7 @@ def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) 
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:
     """The attempt is over: its holds resolve, its job goes back to the queue or ends."""
     attempt = state.attempts.pop(event.attempt_id)
+    state.leased.pop(attempt.id, None)
     job = state.jobs[attempt.job_id]
     attempt.state, attempt.finished_at = "ENDED", at
     attempt.cause, attempt.exit_code, attempt.message = event.cause, event.exit_code, event.message

@@ -15,8 +15,11 @@ def changed(state: Tables, event: LimitChanged, at: int, applied: Applied) -> No
     attempt.limit_order, attempt.wanted_limit_us = event.order, event.time_limit_us
     attempt.cut_by_budget = event.cut_by_budget
     attempt.taken, attempt.refused = {}, {}
+    attempt.full_limit_us = event.full_limit_us or attempt.full_limit_us
     if event.time_limit_us > attempt.time_limit_us:
         _live_by(state, attempt, event.time_limit_us, event.hold_nanos, applied)
+    elif event.full_limit_us:
+        _retime(state, attempt)
 
 
 def taken(state: Tables, event: LimitTaken, at: int, applied: Applied) -> None:
@@ -39,11 +42,15 @@ def _live_by(state: Tables, attempt: AttemptRecord, limit_us: int, hold_nanos: i
     attempt.time_limit_us = limit_us
     if job.parent_id:
         state.array_money[job.parent_id].held_nanos += still_to_cost(attempt) - before
-    for member in attempt.live():
-        state.members.retime(attempt.id, member.alloc.rank, latest_end(attempt))
+    _retime(state, attempt)
     if not attempt.holds:
         return
     transaction = state.ledger.resize(attempt.id, hold_nanos - attempt.holds[0].nanos)
     attempt.holds = tuple(msgspec.structs.replace(hold, nanos=hold_nanos) for hold in attempt.holds)
     if transaction is not None:
         applied.transactions.append(transaction)
+
+
+def _retime(state: Tables, attempt: AttemptRecord) -> None:
+    for member in attempt.live():
+        state.members.retime(attempt.id, member.alloc.rank, latest_end(attempt))

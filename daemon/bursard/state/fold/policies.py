@@ -114,7 +114,7 @@ def match_some(state: Tables, most: int) -> bool:
     what budgets go by, and the class.
     """
     found: dict[tuple[object, ...], Matching] = {}
-    moving: dict[tuple[int, Names, Names, Names], tuple[QueueKey, list[str]]] = {}
+    moving: dict[tuple[int, Names, Names, int], tuple[QueueKey, list[str]]] = {}
     left = state.unmatched
     for _ in range(min(most, len(left))):
         job = state.jobs.get(left.popleft())
@@ -129,12 +129,16 @@ def match_some(state: Tables, most: int) -> bool:
         before = job.hard_budgets
         job.budgets, job.hard_budgets, gates = matching
         key = state.pending.key_of(job.id)
-        if key is not None and (job.hard_budgets, gates) != (before, key.job_class.gates):
-            moving.setdefault((id(key), before, job.hard_budgets, gates), (key, []))[1].append(job.id)
-    for (_, before, hard, gates), (key, job_ids) in moving.items():
+        if key is None:
+            continue
         # Behind the hard budgets stands the cap of an array, which no policy changes.
-        budgets = (*hard, *key.job_class.budgets[len(before) :])
-        changed = msgspec.structs.replace(key.job_class, budgets=budgets, gates=gates)
+        budgets = (*job.hard_budgets, *key.job_class.budgets[len(before) :])
+        lease_us = state.budgets.lease_us(spec, budgets)
+        was = key.job_class.budgets, key.job_class.gates, key.job_class.lease_us
+        if (budgets, gates, lease_us) != was:
+            moving.setdefault((id(key), budgets, gates, lease_us), (key, []))[1].append(job.id)
+    for (_, budgets, gates, lease_us), (key, job_ids) in moving.items():
+        changed = msgspec.structs.replace(key.job_class, budgets=budgets, gates=gates, lease_us=lease_us)
         state.pending.move(job_ids, changed, key)
     return bool(left)
 

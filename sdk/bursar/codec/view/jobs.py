@@ -178,6 +178,7 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "placed_because": wire.why,
         "wanted_time_limit_s": seconds(wire.wanted_time_limit_us) if wire.wanted_time_limit_us else None,
         "limit_waits_for": list(wire.limit_waits_for),
+        "leased_s": seconds(wire.leased_us) if wire.leased_us else None,
     }
 
 
@@ -252,6 +253,8 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
         "worst_case_s": seconds(wire.worst_case_us) if wire.worst_case_us else None,
         "tasks_paid": wire.tasks_paid if wire.tasks else None,
+        "hold_at_start": money(exact(wire, "hold_nanos"), cash) if known and wire.lease_us else None,
+        "lease_s": seconds(wire.lease_us) if wire.lease_us else None,
         "budgets": [
             budget_after(each, cash) | {"tasks_paid": each.tasks_paid if wire.tasks and each.hard else None}
             for each in wire.budgets
