@@ -169,12 +169,52 @@ def test_each_is_recognised_and_becomes_a_job_file(kind: str, text: str) -> None
     parse_job(made.text, "job.yaml", "/")
 
 
+WHOSE = {
+    "a SkyPilot task": [
+        *(f"{key}: x\n" for key in ("num_nodes", "envs", "file_mounts", "service")),
+        *(
+            f"resources: {{{key}: x}}\n"
+            for key in (
+                *("accelerators", "cloud", "infra", "use_spot", "disk_size", "image_id", "autostop"),
+                "instance_type",
+            )
+        ),
+    ],
+    "a dstack configuration": [
+        *(f"type: {kind}\n" for kind in ("task", "dev-environment", "fleet", "gateway", "volume")),
+        "type: service\ncommands: [x]\n",
+        "type: service\nresources: {gpu: 1}\n",
+    ],
+    "a Ray file": [
+        "entrypoint: x\n",
+        *(
+            f"cluster_name: x\n{key}: x\n"
+            for key in (
+                *("runtime_env", "head_node_type", "available_node_types", "applications"),
+                *("import_path", "max_workers"),
+            )
+        ),
+    ],
+    "a Kubernetes manifest": ["apiVersion: v1\nkind: Pod\n"],
+}
+"""By system, the least by which a file is its."""
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in WHOSE.items() for text in texts])
+def test_the_words_that_only_one_system_has_say_whose_a_file_is(kind: str, text: str) -> None:
+    assert recognise(text) == kind
+    assert recognise("run: x\n---\n" + text) == kind
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "run: echo\n",
         "name: a\nnodes: 2\nresources: {gpus: H100:8}\nrun: x\n",
         "type: service\nport: 80\nrun: x\n",
+        "cluster_name: x\nrun: x\n",
+        "apiVersion: v1\nrun: x\n",
+        "kind: Pod\nrun: x\n",
         "- a\n",
         "",
         "{",
