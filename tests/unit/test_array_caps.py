@@ -136,6 +136,31 @@ def test_the_reason_has_the_numbers_and_says_when_no_more_can_start(site: Site) 
     assert remedy.startswith("raise it to ")
 
 
+def test_the_reason_tells_programs_each_of_its_numbers(site: Site) -> None:
+    array = site.array(6, 2 * site.task_nanos + 5)
+    site.cycle()
+    site.state.array_money[array.id].settled_nanos = 7
+    site.state.array_money[array.id].held_nanos -= 7
+    cycle = Cycle(site.engine)
+    cycle.once()
+    task = first_pending(site.state, array)
+    assert task is not None
+    reason = reason_of(site.state, cycle, task, site.engine.now())
+    assert reason is not None
+    facts = dict(reason.facts)
+    rate = int(facts.pop("rate_nanos_per_hour"))
+    assert rate > 0
+    assert facts == {
+        "array": str(array.number),
+        "currency": "USD",
+        "max_cost": str(2 * site.task_nanos + 5),
+        "settled": "7",
+        "held": str(2 * site.task_nanos - 7),
+        "room": "5",
+        "needed": str(site.task_nanos),
+    }
+
+
 def test_an_array_of_which_no_task_could_be_paid_is_refused_with_the_numbers(site: Site) -> None:
     with pytest.raises(BudgetExceeded) as refused:
         site.array(6, site.task_nanos - 1)

@@ -285,6 +285,15 @@ def test_a_worker_that_ends_before_all_are_up_is_shown(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_not_up_in_time_is_named_with_how_many_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "UP_WITHIN_S", 0.0)
+    with pytest.raises(Refused) as refused:
+        serve(STAYS, "true", "true", tmp_path)
+    assert str(refused.value) == "the head: 1 not up within 0 s; its last words:"
+
+
 def test_a_service_that_ends_under_the_command_ends_it_and_fails(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,25 @@ def test_each_way_to_fail_has_its_code_and_its_words(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("within", ["a verb", "the last flush"])
+def test_to_a_reader_that_went_away_nothing_more_is_said(
+    within: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by the interpreter at its end, which flushes what is buffered still."""
+    hushed: list[int] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_hush", lambda: hushed.append(1))
+    if within == "a verb":
+        monkeypatch.setattr(click.Group, "invoke", fail)
+    else:
+        monkeypatch.setattr(cli.cli, "main", fail)
+    assert cli.run(["ls"]) == 141
+    assert hushed == [1]
+
+
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (7, 7), ("x", 0)])
 def test_a_command_that_ends_well_has_the_code_that_it_says(
     result: Any, code: int, monkeypatch: pytest.MonkeyPatch

@@ -179,6 +179,20 @@ def test_without_a_server_the_supervisor_is_asked_for_one_and_it_is_told_what_wa
     play(story)
 
 
+def test_a_server_that_hung_up_is_told_nothing_more_and_another_one_is_asked_for() -> None:
+    async def story(bench: Bench) -> None:
+        server, serving = bench.process()
+        bench.steps._hear(server, bridge.SERVE, b"")
+        bench.steps.take(frame("open"))
+        assert (len(read(serving)), bench.asked) == (1, [])
+        serving.close()
+        bench.steps._read(server.channel.fileno())
+        bench.steps.take(frame("open", channel=8))
+        assert bench.asked == [("att_1", 0)]
+
+    play(story)
+
+
 def test_a_step_that_was_not_begun_in_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(bench: Bench) -> None:
         now_s = 50.0

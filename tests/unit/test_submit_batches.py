@@ -121,6 +121,12 @@ def test_a_message_holds_as_many_jobs_as_fit() -> None:
     assert sizes([spec(60_000)] * 20) == [8, 8, 4]
 
 
+def test_a_message_holds_as_many_bytes_as_it_may_and_not_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "BATCH_BYTES", 2 * calls.submit_request(spec(), "", True).ByteSize())
+    assert sizes([spec()] * 5) == [2, 2, 1]
+    assert sizes([spec(11), spec(), spec(), spec()]) == [1, 2, 1]
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_list_goes_in_batches_and_what_is_made_on_the_way_one_by_one(tmp_path, kind) -> None:
     numbers = iter(range(1000))
