@@ -18,6 +18,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.model import JobState
 from bursar_web.asking import client_of, events_shown
+from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, budget_link, changed, job_link, node_link, table
 
@@ -103,6 +104,7 @@ async def job(request: Request) -> Response:
         attempts=table("Attempts", row["attempts"], ATTEMPT_COLUMNS, empty="it has not started"),
         cost=table("Cost by attempt", cost["rows"], cost_columns(keys), empty="no cost yet"),
         total=cost["total"],
+        hours=await pictured.or_said("Cost by hour", pictured.job_by_hour(client, row["id"])),
         nodes=table(
             "Nodes, as it sees them",
             told["nodes"],

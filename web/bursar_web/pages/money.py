@@ -17,6 +17,8 @@ from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
 from bursar_web.asking import client_of
+from bursar_web.pages import pictured
+from bursar_web.pictures import Picture
 from bursar_web.show import command_line, page
 from bursar_web.tables import Link, as_file, budget_link, changed, job_link, table
 
@@ -71,6 +73,10 @@ async def budget(request: Request) -> Response:
         command=command_line("budget", "show", name),
         budget=row,
         bar=bar(row),
+        left=await pictured.or_said(
+            "What is left, day by day",
+            pictured.budget_left(client_of(request), row, request.app.state.clock.now()),
+        ),
         postings=table(
             "What it was given", row["postings"], POSTING_COLUMNS, empty="nothing beside its document"
         ),
@@ -122,6 +128,7 @@ async def cost(request: Request) -> Response:
         asked=asked | {"by": ",".join(dimensions)},
         periods=PERIODS,
         groups=DIMENSIONS,
+        daily=await _daily(request, document, dimensions, asked),
         table=table(
             "Cost",
             document["rows"],
@@ -135,6 +142,18 @@ async def cost(request: Request) -> Response:
             for row in document["rows"][:20]
         ],
     )
+
+
+async def _daily(
+    request: Request, document: Row, dimensions: list[str], asked: dict[str, Any]
+) -> Picture | None:
+    """By day, of the first thing that is no time itself; None where there is none."""
+    dimension = next((name for name in dimensions if name not in ("day", "hour", "month")), "")
+    if not dimension:
+        return None
+    kept = {name: value for name, value in asked.items() if name not in ("compare", "top")}
+    made = pictured.daily_cost(client_of(request), document, dimension, kept, request.app.state.clock.now())
+    return await pictured.or_said("Cost by day", made)
 
 
 def _narrower(query: QueryParams) -> dict[str, Link]:

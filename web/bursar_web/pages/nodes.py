@@ -12,6 +12,7 @@ from bursar.cli.output import Column, Row
 from bursar.cli.terminal import size_text
 from bursar.codec import view
 from bursar_web.asking import client_of, events_shown, form_of
+from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, node_link, table
 
@@ -42,9 +43,12 @@ async def nodes(request: Request) -> Response:
     rows = [view.node(each) for each in await client_of(request).nodes(pool=pool)]
     if (file := as_file(request, "nodes", rows, NODE_COLUMNS)) is not None:
         return file
+    client, now = client_of(request), request.app.state.clock.now()
     return page(
         request,
         "nodes.html",
+        heat=await pictured.or_said("GPUs held, by node and hour", pictured.held_gpus(client, rows, now)),
+        spans=await pictured.or_said("What ran where, in the last day", pictured.spans(client, rows, now)),
         command=command_line("nodes", pool=pool),
         table=table(
             "Nodes: free of all",

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from bursar.cli.output import Column, Row
 from bursar_web.asking import client_of
+from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
 from bursar_web.tables import node_link, table
 
@@ -70,7 +71,8 @@ async def waste(request: Request) -> Response:
         document=found,
         asked={"period": period, **asked},
         table=table("Where it went", found["rows"], WASTE_COLUMNS),
-        shares=[(row["category"], row["share_percent"]) for row in found["rows"] if row["share_percent"]],
+        waterfall=pictured.where_it_went(found),
+        causes=pictured.why_idle(idle, found["currency"]) if idle else None,
         idle=table(
             "What nobody used, by node",
             idle,

@@ -1,0 +1,309 @@
+"""What pictures are made of: each asks once or twice for sums, of the kind that tables of pages are made of.
+
+Why     a picture that cannot be had blanks no page: it is left out, with the daemon's own words in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from bursar.cli.jobs import JOB_COLUMNS
+from bursar.cli.money import cost_columns
+from bursar.cli.output import Column, Row
+from bursar.cli.terminal import money_text
+from bursar.client.aio import AsyncWireClient
+from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant, parse_instant
+from bursar.codec import view
+from bursar.errors import BursarError, Forbidden, InvalidRequest, Unauthenticated
+from bursar.model import JobState
+from bursar.words import plural
+from bursar_policies.document import parse_documents
+from bursar_policies.specs import BudgetSpec
+from bursar_web import pictures
+from bursar_web.pictures import Picture, Point, Span
+from bursar_web.tables import job_link, node_link, table
+
+HOURS: Final = 24
+NODES_MAX: Final = 30
+JOBS_MAX: Final = 200
+SCOPES: Final = ("project", "user", "experiment", "model")
+COUNT_COLUMNS = (Column("reason"), Column("jobs", right=True))
+HOUR_COLUMNS = (Column("node"), Column("hour"), Column("held", right=True))
+LEFT_COLUMNS = (Column("day"), Column("spent", "cost", right=True), Column("left", right=True))
+
+
+async def or_said(caption: str, asked: Awaitable[Picture]) -> Picture:
+    """The picture, or a place that says why there is none."""
+    try:
+        return await asked
+    except Unauthenticated:
+        raise
+    except BursarError as problem:
+        return Picture(caption, f"Not shown: {problem}", 0)
+
+
+async def daily_cost(client: AsyncWireClient, document: Row, dimension: str, asked: Row, now: int) -> Picture:
+    """Cost by day and group, with the days of as long a time before as a line."""
+    by = [dimension, "day"]
+    found = view.cost(await client.cost(by=by, **asked), by)
+    zone, currency = ZoneInfo(document["timezone"]), document["currency"]
+    rows = found["rows"]
+    since = parse_instant(found["since"]) if found["since"] else 0
+    until = parse_instant(found["until"]) if found["until"] else 0
+    first = _day(since, zone) if since else min((row["day"] for row in rows), default=_day(now, zone))
+    days = pictures.days_between(first, _day(min(until - 1, now) if until else now, zone))
+    before: list[Decimal] = []
+    if since and until:
+        before = await _days_before(client, asked, since, until, zone)
+    points = [Point(str(row[dimension] or "-"), row["day"], pictures.amount_of(row)) for row in rows]
+    made = pictures.stacked(points, days, before)
+    spent = money_text(found["total"]["cost"])
+    told = f"{spent} in {plural(len(days), 'day')}"
+    if before:
+        total = sum(before, Decimal())
+        told += f"; the line is the time before, {money_text(_money(total, currency))}"
+    return made._replace(
+        caption=f"Cost by day and {dimension.replace('_', ' ')}",
+        sentence=f"{told}; days of {document['timezone']}.{_unknown(found)}",
+        table=table("Cost by day", rows, cost_columns(by), empty="no cost in this time"),
+    )
+
+
+async def _days_before(
+    client: AsyncWireClient, asked: Row, since: int, until: int, zone: ZoneInfo
+) -> list[Decimal]:
+    """The sums of the days of as long a time before."""
+    begin = since - (until - since)
+    other = {name: value for name, value in asked.items() if name not in ("period", "since", "until")}
+    found = view.cost(await client.cost(by=["day"], since=begin, until=since, **other), ["day"])
+    sums = {row["day"]: pictures.amount_of(row) for row in found["rows"]}
+    return [
+        sums.get(day, Decimal()) for day in pictures.days_between(_day(begin, zone), _day(since - 1, zone))
+    ]
+
+
+async def budget_left(client: AsyncWireClient, row: Row, now: int) -> Picture:
+    """What is left of a budget, day by day, with where its pace leads. Raises `BursarError`."""
+    caption = "What is left, day by day"
+    policy = await client.policy(row["name"], kind="Budget")
+    spec = parse_documents(policy.text, row["name"])[0].spec
+    if not isinstance(spec, BudgetSpec) or not row["period_start"] or not row["period_end"]:
+        raise InvalidRequest("a budget that never renews has no pace")
+    scope = {name: getattr(spec.scope, name) for name in SCOPES if getattr(spec.scope, name, "")}
+    if not scope or set(row["scope"].split()[::2]) - set(SCOPES):
+        raise InvalidRequest("its scope is none that cost can be asked of by day")
+    zone = ZoneInfo(spec.timezone)
+    begin, end = parse_instant(row["period_start"]), parse_instant(row["period_end"])
+    found = view.cost(
+        await client.cost(by=["day"], since=begin, until=end, timezone=spec.timezone, **scope), ["day"]
+    )
+    spent = {each["day"]: pictures.amount_of(each) for each in found["rows"]}
+    days, today = pictures.days_between(_day(begin, zone), _day(end - 1, zone)), _day(now, zone)
+    limit, currency = Decimal(row["limit"]["amount"]), row["currency"]
+    made, then = pictures.burn_down(limit, spent, days, today)
+    left, rows = limit, []
+    for day in days:
+        left -= spent.get(day, Decimal())
+        if day in spent:
+            rows.append({"day": day, "cost": _money(spent[day], currency), "left": _money(left, currency)})
+    over = "more than its limit" if then > limit else "within its limit"
+    return made._replace(
+        caption=caption,
+        sentence=f"At the pace until now {money_text(_money(then, currency))} will be spent when it renews, "
+        f"{over}; what is held for running jobs is not in the line.{_unknown(found)}",
+        table=table("Spent by day", rows, LEFT_COLUMNS, empty="nothing was spent yet"),
+    )
+
+
+async def queue(client: AsyncWireClient) -> Picture:
+    """What waits, by the reason of the first of each queue."""
+    counts: dict[str, int] = {}
+    for one in (await client.server(census=True)).census:
+        if one.state == JobState.PENDING:
+            counts[one.reason] = counts.get(one.reason, 0) + one.jobs
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [{"reason": reason, "jobs": jobs} for reason, jobs in ordered]
+    said = f"{plural(sum(counts.values()), 'job')} waiting" + (
+        f", most of them {ordered[0][0]}" if ordered else ""
+    )
+    made = pictures.bars([(reason, Decimal(jobs)) for reason, jobs in ordered])
+    return made._replace(
+        caption="The queue by reason",
+        sentence=f"{said}. What stands is the reason of the first of each queue.",
+        table=table("Waiting jobs", rows, COUNT_COLUMNS, links={"jobs": lambda _: "/jobs?state=pending"}),
+    )
+
+
+async def held_gpus(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
+    """How much of each node's GPUs was held, hour by hour."""
+    shown = [node for node in nodes if node["gpus"]][:NODES_MAX]
+    end = now - now % HOUR_US + HOUR_US
+    begins: list[int] = [end - (HOURS - number) * HOUR_US for number in range(HOURS)]
+    found = await _node_hours(client, begins[0], end)
+    held = {(row["node"], int(parse_instant(row["hour"]))): row["gpu_s"] for row in found["rows"]}
+    rows = []
+    for node in shown:
+        spans_us = {begin: min(HOUR_US, now - begin) for begin in begins}
+        told = [held.get((node["name"], begin)) for begin in begins]
+        ratios = [
+            None if seconds is None else _ratio(seconds, node["gpus"], spans_us[begin])
+            for begin, seconds in zip(begins, told, strict=True)
+        ]
+        rows.append((node["name"], ratios))
+    heads = [format_instant(begin)[11:16] for begin in begins]
+    made = pictures.heat(rows, heads)
+    known = [one for _, ratios in rows for one in ratios if one is not None]
+    share = sum(known) / max(len(known), 1) * 100
+    numbers = [
+        {"node": name, "hour": heads[at], "held": f"{ratio * 100:.0f} %"}
+        for name, ratios in rows
+        for at, ratio in enumerate(ratios)
+        if ratio
+    ]
+    rest = len([node for node in nodes if node["gpus"]]) - len(shown)
+    return made._replace(
+        caption="GPUs held, by node and hour of UTC",
+        sentence=f"{share:.0f} % of what is known of {HOURS} hours of {plural(len(shown), 'node')} with GPUs."
+        + (f" {plural(rest, 'node')} more are not in the picture." if rest else ""),
+        table=table(
+            "Hours in which GPUs were held",
+            numbers,
+            HOUR_COLUMNS,
+            links={"node": lambda row: node_link(row["node"])},
+            empty="none",
+        ),
+    )
+
+
+async def _node_hours(client: AsyncWireClient, since: int, until: int) -> Row:
+    """What each node did in each hour. Who may not see what nobody used knows only the hours with jobs."""
+    by = ["node", "hour"]
+    try:
+        return view.cost(await client.cost(by=by, since=since, until=until, include_idle=True), by)
+    except Forbidden:
+        return view.cost(await client.cost(by=by, since=since, until=until), by)
+
+
+def _ratio(held_s: float, gpus: float, of_us: int) -> float:
+    return min(held_s / (gpus * of_us / SECOND_US), 1.0) if of_us > 0 else 0.0
+
+
+async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
+    """What ran on each node in the last day: the newest jobs, as many as there is room for."""
+    names = [node["name"] for node in nodes][:NODES_MAX]
+    since = now - DAY_US
+    found, more = await client.job_page(
+        size=JOBS_MAX, since=since, states=[state.value for state in JobState]
+    )
+    jobs = [view.job(each) for each in found]
+    ran = [
+        Span(
+            member["node"],
+            parse_instant(attempt["started_at"]),
+            parse_instant(attempt["finished_at"]) if attempt["finished_at"] else now,
+            _look(attempt, job),
+            f"{job['number']} {job['name']} {attempt['state'].lower()}",
+        )
+        for job in jobs
+        for attempt in job["attempts"]
+        if attempt["started_at"]
+        for member in attempt["nodes"]
+    ]
+    heads = [format_instant(since + number * 4 * HOUR_US)[11:16] for number in range(6)]
+    made = pictures.gantt(ran, names, since, now, heads)
+    cut = f" The newest {JOBS_MAX} jobs; there are more." if more else ""
+    rest = (
+        f" {plural(len(nodes) - len(names), 'node')} more are not in the picture."
+        if len(nodes) > len(names)
+        else ""
+    )
+    return made._replace(
+        caption="What ran where, in the last day, times of UTC",
+        sentence=f"{plural(len(made.shapes), 'span')} of {plural(len(jobs), 'job')}.{cut}{rest}",
+        table=table(
+            "Jobs of the last day",
+            [job for job in jobs if job["started_at"]],
+            JOB_COLUMNS,
+            links={"number": job_link, "name": job_link},
+            leave_out=frozenset({"id", "reason"}),
+            empty="nothing ran",
+        ),
+        keys=(
+            pictures.Key("live", "running"),
+            pictures.Key("done", "completed"),
+            pictures.Key("bad", "ended otherwise"),
+        ),
+    )
+
+
+def _look(attempt: Row, job: Row) -> str:
+    if not attempt["finished_at"]:
+        return "live"
+    return "done" if attempt["end_cause"] == "completed" else "bad"
+
+
+async def job_by_hour(client: AsyncWireClient, job: str) -> Picture:
+    """What a job cost in each hour, of its parts: GPUs, CPUs, memory."""
+    found = view.cost(await client.cost(job=job, by=["hour"]), ["hour"])
+    rows = found["rows"][-168:]
+    points = [
+        Point(name, row["hour"], pictures.amount_of(row, f"{name}_cost"))
+        for row in rows
+        for name in ("gpu", "cpu", "memory")
+    ]
+    hours = [row["hour"] for row in rows]
+    made = pictures.stacked(points, hours)
+    return made._replace(
+        caption="Cost by hour",
+        sentence=f"{money_text(found['total']['cost'])} together, by part.{_unknown(found)}",
+        labels=tuple(
+            one._replace(text=one.text.replace("T", " ").removesuffix(":00:00Z")) for one in made.labels
+        ),
+        table=table("Cost by hour", rows, cost_columns(["hour"]), empty="no cost yet"),
+    )
+
+
+def where_it_went(document: Row) -> Picture:
+    """The categories of a period as a waterfall; what is not known has no place in it, and is told."""
+    known = [(row["category"], pictures.amount_of(row)) for row in document["rows"] if row["cost"]]
+    parts = [(name, amount) for name, amount in known if amount]
+    untold = [row["category"] for row in document["rows"] if not row["cost"]]
+    total = sum((amount for _, amount in parts), Decimal())
+    lacking = f" Not known, and within the others: {', '.join(untold)}." if untold else ""
+    return pictures.waterfall(parts)._replace(
+        caption="From nothing to what the nodes cost",
+        sentence=f"Together {money_text(_money(total, document['currency']))}.{lacking}",
+    )
+
+
+def why_idle(rows: list[Row], currency: str) -> Picture:
+    """What nobody used, by cause."""
+    sums: dict[str, Decimal] = {}
+    unknown = 0
+    for row in rows:
+        unknown += not row["cost"]
+        sums[row["cause"]] = sums.get(row["cause"], Decimal()) + pictures.amount_of(row)
+    ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
+    total = sum(sums.values(), Decimal())
+    said = f" Of {plural(unknown, 'row')} the price is not known." if unknown else ""
+    return pictures.bars(ordered)._replace(
+        caption="What nobody used, by cause",
+        sentence=f"{money_text(_money(total, currency))} together.{said}",
+    )
+
+
+def _unknown(found: Row) -> str:
+    seconds = found["total"]["unknown_price_s"]
+    return f" {seconds / 3600:.1f} h at an unknown price are not in it." if seconds else ""
+
+
+def _money(amount: Decimal, currency: str) -> dict[str, str]:
+    return {"amount": f"{amount:.9f}", "currency": currency}
+
+
+def _day(instant: int, zone: ZoneInfo) -> str:
+    return datetime.fromtimestamp(instant / SECOND_US, zone).date().isoformat()

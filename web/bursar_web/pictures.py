@@ -1,0 +1,299 @@
+"""Pictures as shapes: stacks, lines, a waterfall, a heat map, spans of time. Pure; `picture.html` draws them.
+
+Why     a server-made SVG prints, needs no script and breaks no content policy. A picture never stands alone:
+        its sentence says what matters, and the numbers it is made of stand in the table under it, exact, with
+        what they link to. Shapes are cut to what there is room for; tables are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from bursar.cli.output import Row
+from bursar_web.tables import Table
+
+WIDTH: Final = 1_000
+HEIGHT: Final = 220
+FOOT: Final = 24
+"""Below the shapes, for labels."""
+LOOKS: Final = 9
+"""Groups with a look of their own; all else is `others`."""
+OTHERS: Final = "others"
+ROW: Final = 22
+NAMES: Final = 170
+"""Left of rows, for what they are."""
+DAYS_MAX: Final = 400
+LABELS_MAX: Final = 12
+
+
+class Shape(NamedTuple):
+    """A rectangle. look: its class. title: what it says to whoever points at it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    look: str
+    title: str
+
+
+class Line(NamedTuple):
+    """A line through points, as SVG writes them."""
+
+    points: str
+    look: str
+
+
+class Label(NamedTuple):
+    """A word beside the shapes. anchor: start | middle | end."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+class Key(NamedTuple):
+    """What a look stands for, and where that leads."""
+
+    look: str
+    name: str
+    link: str = ""
+
+
+class Picture(NamedTuple):
+    """What the template draws. table: the same in numbers; None where the page has it anyway."""
+
+    caption: str
+    sentence: str
+    height: float
+    shapes: tuple[Shape, ...] = ()
+    lines: tuple[Line, ...] = ()
+    labels: tuple[Label, ...] = ()
+    keys: tuple[Key, ...] = ()
+    table: Table | None = None
+
+
+class Point(NamedTuple):
+    """An amount of one group on one day."""
+
+    group: str
+    day: str
+    amount: Decimal
+
+
+def days_between(first: str, last: str) -> list[str]:
+    """Every day from one to the other, at most `DAYS_MAX` of them, the newest."""
+    begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    begin = max(begin, end - timedelta(days=DAYS_MAX - 1))
+    return [(begin + timedelta(days=number)).isoformat() for number in range((end - begin).days + 1)]
+
+
+def ranked(points: Sequence[Point]) -> list[str]:
+    """The groups with the largest sums, largest first, as many as have a look."""
+    sums: dict[str, Decimal] = {}
+    for one in points:
+        sums[one.group] = sums.get(one.group, Decimal()) + one.amount
+    return sorted(sums, key=lambda group: (-sums[group], group))[:LOOKS]
+
+
+def stacked(points: Sequence[Point], days: Sequence[str], before: Sequence[Decimal] = ()) -> Picture:
+    """A stack for each day. `before`: the sums of the days of the period before, as a line."""
+    groups = ranked(points)
+    heights: dict[tuple[str, str], Decimal] = {}
+    for one in points:
+        key = (one.day, one.group if one.group in groups else OTHERS)
+        heights[key] = heights.get(key, Decimal()) + one.amount
+    named = [
+        *groups,
+        *([OTHERS] if any(group == OTHERS for _, group in heights) and OTHERS not in groups else []),
+    ]
+    sums = [
+        sum((max(heights.get((day, group), Decimal()), Decimal()) for group in named), Decimal())
+        for day in days
+    ]
+    most = max([*sums, *before, Decimal(0)])
+    step = WIDTH / max(len(days), 1)
+    shapes = []
+    for at, day in enumerate(days):
+        top = Decimal()
+        for number, group in enumerate(named):
+            amount = heights.get((day, group), Decimal())
+            if amount > 0 and most > 0:
+                height, below = _part(amount, most), _part(top, most)
+                place = (at * step + step * 0.1, HEIGHT - below - height, step * 0.8, height)
+                shapes.append(Shape(*place, _look(number, group), f"{day} {group or '-'}: {amount:f}"))
+                top += amount
+    lines = []
+    if most > 0 and before:
+        along = [
+            (at * step + step / 2, HEIGHT - _part(amount, most))
+            for at, amount in enumerate(before[: len(days)])
+        ]
+        lines.append(Line(_points(along), "before"))
+    return Picture(
+        "",
+        "",
+        HEIGHT + FOOT,
+        tuple(shapes),
+        tuple(lines),
+        (*_day_labels(days, step), Label(0, 12, f"{most:.4g}", "start")),
+        tuple(Key(_look(number, group), group or "-") for number, group in enumerate(named)),
+    )
+
+
+def burn_down(
+    limit: Decimal, spent: Mapping[str, Decimal], days: Sequence[str], today: str
+) -> tuple[Picture, Decimal]:
+    """What is left of a budget day by day, an even pace, and where the pace of now leads; and what will
+    be spent at its end at that pace.
+    """
+    step = WIDTH / max(len(days), 1)
+    left, path = limit, [(0.0, float(limit))]
+    passed = 0
+    for at, day in enumerate(days):
+        if day > today:
+            break
+        left -= spent.get(day, Decimal())
+        passed = at + 1
+        path.append((passed * step, float(left)))
+    pace = (limit - left) / max(passed, 1)
+    then = left - pace * (len(days) - passed)
+    low = min(Decimal(0), left, then)
+    room = float(limit - low) or 1.0
+
+    def at_height(amount: float) -> float:
+        return HEIGHT - (amount - float(low)) / room * HEIGHT
+
+    lines = [
+        Line(_points([(0, at_height(float(limit))), (WIDTH, at_height(0))]), "even"),
+        Line(_points([(x, at_height(amount)) for x, amount in path]), "left"),
+        Line(_points([(path[-1][0], at_height(path[-1][1])), (WIDTH, at_height(float(then)))]), "forecast"),
+        Line(_points([(0, at_height(0)), (WIDTH, at_height(0))]), "zero"),
+    ]
+    keys = (Key("left", "left"), Key("forecast", "at the pace until now"), Key("even", "an even pace"))
+    made = Picture("", "", HEIGHT + FOOT, (), tuple(lines), tuple(_day_labels(days, step)), keys)
+    return made, limit - then
+
+
+def waterfall(parts: Sequence[tuple[str, Decimal]]) -> Picture:
+    """From nothing to the sum, part by part; parts below zero go back."""
+    tops, sum_so_far = [], Decimal()
+    for _, amount in parts:
+        tops.append((min(sum_so_far, sum_so_far + amount), max(sum_so_far, sum_so_far + amount)))
+        sum_so_far += amount
+    low = min([Decimal(0), *(least for least, _ in tops)])
+    room = max([Decimal(0), *(most for _, most in tops)]) - low
+    span = WIDTH - NAMES
+    shapes, labels = [], []
+    for at, ((name, amount), (least, most)) in enumerate(zip(parts, tops, strict=True)):
+        x, width = NAMES + _part(least - low, room, span), _part(most - least, room, span)
+        look = "back" if amount < 0 else _look(at % LOOKS, name)
+        shapes.append(Shape(x, at * ROW + 3, max(width, 1.0), ROW - 6, look, f"{name}: {amount:f}"))
+        labels.append(Label(NAMES - 8, at * ROW + 15, name, "end"))
+    return Picture("", "", len(parts) * ROW + 4, tuple(shapes), (), tuple(labels))
+
+
+def bars(parts: Sequence[tuple[str, Decimal]]) -> Picture:
+    """One bar for each, from the left, in their order."""
+    most = max([Decimal(0), *(amount for _, amount in parts)])
+    shapes = [
+        Shape(
+            NAMES,
+            at * ROW + 3,
+            _part(max(amount, Decimal()), most, WIDTH - NAMES - 90),
+            ROW - 6,
+            "p0",
+            f"{name}: {amount:f}",
+        )
+        for at, (name, amount) in enumerate(parts)
+    ]
+    labels = [Label(NAMES - 8, at * ROW + 15, name, "end") for at, (name, _) in enumerate(parts)]
+    labels += [
+        Label(shape.x + shape.width + 6, at * ROW + 15, f"{amount:f}", "start")
+        for at, ((_, amount), shape) in enumerate(zip(parts, shapes, strict=True))
+    ]
+    return Picture("", "", len(parts) * ROW + 4, tuple(shapes), (), tuple(labels))
+
+
+def heat(rows: Sequence[tuple[str, Sequence[float | None]]], heads: Sequence[str]) -> Picture:
+    """A row for each name, a cell for each head: 0 to 1, in five steps; None is not known."""
+    step = (WIDTH - NAMES) / max(len(heads), 1)
+    shapes = []
+    for at, (name, cells) in enumerate(rows):
+        for number, ratio in enumerate(cells):
+            told = "not known" if ratio is None else f"{ratio * 100:.0f} %"
+            look = "none" if ratio is None else f"h{min(int(ratio * 4 + 0.999), 4)}"
+            place = (NAMES + number * step, at * ROW + 1, step - 1, ROW - 2)
+            shapes.append(Shape(*place, look, f"{name} {heads[number]}: {told}"))
+    labels = [Label(NAMES - 8, at * ROW + 15, name, "end") for at, (name, _) in enumerate(rows)]
+    every = max(1, len(heads) // LABELS_MAX)
+    foot = len(rows) * ROW + 14
+    labels += [
+        Label(NAMES + number * step + step / 2, foot, head, "middle")
+        for number, head in enumerate(heads)
+        if number % every == 0
+    ]
+    keys = [
+        Key(f"h{number}", text)
+        for number, text in enumerate(("0", "to 25 %", "to 50 %", "to 75 %", "to 100 %"))
+    ]
+    return Picture("", "", foot + 6, tuple(shapes), (), tuple(labels), (*keys, Key("none", "not known")))
+
+
+class Span(NamedTuple):
+    """Something on a row from one instant to another, in microseconds."""
+
+    row: str
+    begin: int
+    end: int
+    look: str
+    title: str
+
+
+def gantt(
+    spans: Sequence[Span], names: Sequence[str], since: int, until: int, heads: Sequence[str]
+) -> Picture:
+    """Spans of time on the rows of their names, cut to `[since, until)`. heads: labels at even distances."""
+    scale = (WIDTH - NAMES) / max(until - since, 1)
+    rows = {name: at for at, name in enumerate(names)}
+    shapes = []
+    for one in spans:
+        begin, end = max(one.begin, since), min(one.end, until)
+        if one.row in rows and end > begin:
+            x, width = NAMES + (begin - since) * scale, max((end - begin) * scale, 1.0)
+            shapes.append(Shape(x, rows[one.row] * ROW + 3, width, ROW - 6, one.look, one.title))
+    labels = [Label(NAMES - 8, at * ROW + 15, name, "end") for name, at in rows.items()]
+    foot = len(rows) * ROW + 14
+    step = (WIDTH - NAMES) / max(len(heads), 1)
+    labels += [Label(NAMES + at * step, foot, head, "start") for at, head in enumerate(heads)]
+    return Picture("", "", foot + 6, tuple(shapes), (), tuple(labels))
+
+
+def amount_of(row: Row, name: str = "cost") -> Decimal:
+    """An amount of a view, exactly; an unknown one counts for nothing and is told in the table."""
+    return Decimal(row[name]["amount"]) if row[name] else Decimal()
+
+
+def _look(number: int, group: str) -> str:
+    return "others" if group == OTHERS else f"p{number}"
+
+
+def _part(amount: Decimal, of: Decimal, room: float = HEIGHT) -> float:
+    return float(amount / of) * room if of > 0 else 0.0
+
+
+def _points(found: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in found)
+
+
+def _day_labels(days: Sequence[str], step: float) -> list[Label]:
+    every = max(1, -(-len(days) // LABELS_MAX))
+    return [
+        Label(at * step + step / 2, HEIGHT + 16, day[5:], "middle")
+        for at, day in enumerate(days)
+        if at % every == 0
+    ]
