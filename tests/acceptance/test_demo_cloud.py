@@ -34,6 +34,7 @@ def test_the_demo_rents_loses_replaces_and_gives_back(tmp_path: Path) -> None:
     argv = [sys.executable, str(ROOT / "docs/examples/demo/cloud.py"), str(tmp_path / "s")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=HANGS_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "a gpu.small of local in demo-east-a (spot, 0.25 USD/h) is rented" in " ".join(done.stderr.split())
     assert "its provider takes it back: a spot machine, in 5s" in done.stdout
     assert processes(str(tmp_path)) == []
 

@@ -146,6 +146,9 @@ def test_nobody_knows_when_a_job_starts_whose_room_is_reserved_for_another() -> 
     room = "room for it at 2026-11-01 01:00:05Z (in 5s) if what runs takes its whole limit"
     assert start_text(row, START) == room
     assert start_text(row | {"ahead_total": 2}, START) == f"not before the 2 jobs ahead of it; {room}"
+    rented = row | {"reason": {"code": "Provisioning", "message": "", "remedy": ""}}
+    assert start_text(rented, START).startswith("about ")
+    assert start_text(rented, START).endswith("), once the machine has come up")
     assert start_text(row | {"ahead_total": 1}, START).startswith("not before the 1 job ahead of it; ")
     row["reason"] = {"code": "BeginTime", "message": "", "remedy": ""}
     assert start_text(row, START) == "not before 2026-11-01 01:00:05Z (in 5s)"

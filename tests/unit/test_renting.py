@@ -236,6 +236,23 @@ def test_a_machine_that_nobody_answers_from_is_given_back_and_its_type_left_alon
     assert idle == [], "what never came up is not its job's"
 
 
+def test_a_plan_knows_what_would_be_rented_and_why_nothing_would(site: Site) -> None:
+    job = site.large()
+    job_class = site.world.state.class_of(job)
+    assert site.renting.would_rent(job, job_class) == "", "no price was asked for yet"
+    site.pass_time(1)
+    found = site.renting.would_rent(job, job_class)
+    assert not isinstance(found, str)
+    provider, choice = found
+    assert (provider, choice.offer.place.market) == ("local", "spot")
+    assert (choice.boot_nanos, choice.rate_nanos_per_hour) == (60_000_000, 900_073_242)
+    assert abs(choice.run_nanos - choice.rate_nanos_per_hour * job_class.hold_us // HOUR_US) <= 3
+    huge = site.world.submit(options=(ResourceRequest(None, 64_000, 1 << 20),))
+    why = site.renting.would_rent(huge, site.world.state.class_of(huge))
+    assert why == "pool rented: none of its 3 offers could hold the job"
+    assert site.machines == []
+
+
 def test_a_machine_whose_agent_ends_at_once_is_gone_and_its_type_left_alone(site: Site) -> None:
     site.hello = lambda: None  # type: ignore[method-assign]
     site.large()

@@ -43,13 +43,19 @@ class Pool(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What to rent. `holds`: per budget of the job. `boot_nanos`, `run_nanos`: what they are made of."""
+    """What to rent.
+
+    Attributes:
+        holds: per budget of the job. boot_nanos, run_nanos: what they are made of.
+        rate_nanos_per_hour: of the job's share.
+    """
 
     offer: MachineOffer
     facts: NodeFacts
     holds: tuple[Hold, ...]
     boot_nanos: int
     run_nanos: int
+    rate_nanos_per_hour: int
 
 
 class _Sight(msgspec.Struct):
@@ -138,8 +144,8 @@ def choose(
         request = job_class.options[option]
         choice = _priced(state, pool, job, job_class, request, columns, row, sight)
         if choice is not None:
-            boot, run, holds = choice
-            return Choice(offer, kinds[row], holds, boot, run)
+            boot, run, holds, rate = choice
+            return Choice(offer, kinds[row], holds, boot, run, rate)
     return sight.says(pool.name)
 
 
@@ -167,8 +173,8 @@ def _priced(
     columns: NodeColumns,
     row: int,
     sight: _Sight,
-) -> tuple[int, int, tuple[Hold, ...]] | None:
-    """(launch, run, holds) where the price is within what the job and the pool allow."""
+) -> tuple[int, int, tuple[Hold, ...], int] | None:
+    """(launch, run, holds, rate of the share) where the price is within what the job and the pool allow."""
     gpus = request.gpus
     devices = tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count)) if gpus is not None else ()
     rates = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes)
@@ -189,7 +195,7 @@ def _priced(
     if isinstance(holds, Reason):
         sight.money = sight.money or _needs(boot, run, holds.message)
         return None
-    return boot, run, holds
+    return boot, run, holds, rates.total
 
 
 def _needs(boot: int, run: int, why: str) -> str:

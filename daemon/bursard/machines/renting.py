@@ -221,6 +221,19 @@ class Renting:
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
 
+    def would_rent(self, job: JobRecord, job_class: JobClass) -> tuple[str, Choice] | str:
+        """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
+        last; else why nothing would be. "": no pool could be asked.
+        """
+        billing = self._provider.capabilities.billing
+        pools = [
+            Pool(name, spec, self._provider.name, billing, self._offers[name][1], self.keeper.blocks)
+            for name, spec in self.pools()
+            if name in self._offers
+        ]
+        found = self._cheapest(pools, _Wish(job, job_class))
+        return found if isinstance(found, str) else (self._provider.name, found[1])
+
     def _cheapest(self, pools: Sequence[Pool], wish: _Wish) -> tuple[Pool, Choice] | str:
         """Over all pools; else why there is none, of each of them."""
         engine = self.engine

@@ -317,7 +317,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec, ended, called = await self._resolve_dependencies(spec)
         with unnamed_refusals(self.engine.state):
             waiting = decide.admit(self.engine.state, user, spec, ended, called)
-        return await planning.plan_view(self.engine, user, spec, waiting)
+        return await planning.plan_view(self.engine, user, spec, waiting, self.cycle.rents)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""

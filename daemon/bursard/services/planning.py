@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
 from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
+from bursar.money import format_nanos
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar.words import plural
@@ -16,6 +17,7 @@ from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
+from bursard.machines.renting import Renting
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
@@ -28,14 +30,20 @@ from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending
 
+_RENTED_FOR = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
+
 
 async def plan_view(
-    engine: Engine, user: str, spec: JobSpec, waiting_on: Sequence[tuple[str, str]] = ()
+    engine: Engine,
+    user: str,
+    spec: JobSpec,
+    waiting_on: Sequence[tuple[str, str]] = (),
+    rents: Renting | None = None,
 ) -> pb.PlanResponse:
     """Where an admitted job would go, what it may cost, what is left of each budget.
 
     `waiting_on`: the jobs that it waits for. Until they have ended, and before its begin time, it starts
-    nowhere: the places and prices told are those of now.
+    nowhere: the places and prices told are those of now. `rents`: who would rent a machine for it.
     """
     state = engine.state
     budgets, hard = state.budgets.matching(user, spec)
@@ -77,7 +85,10 @@ async def plan_view(
     if answer.start is None:
         if later is None:
             wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
-        if answer.unpaid is None:
+        fits_nowhere = later is None and answer.reason.code in _RENTED_FOR
+        if fits_nowhere and _is_rented(engine, wire, rents, user, spec, job_class):
+            pass
+        elif answer.unpaid is None:
             _price_without_place(engine, wire, job_class, tasks)
         else:
             _price_of(wire, snapshot, answer.unpaid, job_class, tasks)
@@ -87,6 +98,59 @@ async def plan_view(
     await _expect(engine, wire, spec, tasks)
     _afterwards(engine, wire, budgets, hard, [snapshot.budgets[name] for name in payers[len(hard) :]])
     return wire
+
+
+def _is_rented(
+    engine: Engine,
+    wire: pb.PlanResponse,
+    rents: Renting | None,
+    user: str,
+    spec: JobSpec,
+    job_class: JobClass,
+) -> bool:
+    """A machine would be rented for it: which, what its launch and run cost, and when it would be there.
+
+    Where none would be, the reason says why.
+    """
+    if rents is None or spec.array is not None:
+        return False
+    budgets, hard = engine.state.budgets.matching(user, spec)
+    job = JobRecord(
+        id=WHAT_IF_ID,
+        number=0,
+        user=user,
+        spec=spec,
+        order=0,
+        submitted_at=engine.now(),
+        budgets=budgets,
+        hard_budgets=hard,
+    )
+    found = rents.would_rent(job, job_class)
+    if isinstance(found, str):
+        if found:
+            wire.reason.message += f"; nothing would be rented for it: {found}"
+        return False
+    provider, choice = found
+    place, currency = choice.offer.place, engine.state.currency
+    rate = format_nanos(choice.offer.rate_nanos_per_hour).rstrip("0").rstrip(".")
+    reason = Reason(
+        ReasonCode.PROVISIONING,
+        f"no node has room: a {place.instance_type} of {provider} in {place.zone} ({place.market}, {rate}"
+        f" {currency}/h) is rented for it",
+        "it starts by itself then; the worst case is the launch and the run",
+        (("instance_type", place.instance_type), ("zone", place.zone), ("market", place.market)),
+    )
+    wire.reason.CopyFrom(reason_view(reason, engine.state, caller()))
+    wire.expected_start_at = engine.now() + choice.offer.boot_us
+    whole = choice.boot_nanos + choice.run_nanos
+    put_amounts(
+        wire,
+        rate_nanos_per_hour=choice.rate_nanos_per_hour,
+        worst_case_nanos=whole,
+        task_worst_case_nanos=whole,
+        hold_nanos=whole,
+    )
+    return True
 
 
 def _later(engine: Engine, spec: JobSpec, waiting_on: Sequence[tuple[str, str]]) -> Reason | None:

@@ -208,6 +208,8 @@ def start_text(plan: Row, now: int) -> str:
     left = age_text(_now_text(now), 0, at)
     if plan["reason"] and plan["reason"]["code"] == ReasonCode.BEGIN_TIME:
         return f"not before {time_text(at)} (in {left})"
+    if plan["reason"] and plan["reason"]["code"] == ReasonCode.PROVISIONING:
+        return f"about {time_text(at)} (in {left}), once the machine has come up"
     then = f"at {time_text(at)} (in {left})" if left != seconds_text(0) else "any moment"
     first = f"not before the {plural(ahead, 'job')} ahead of it; " if ahead else ""
     return f"{first}room for it {then} if what runs takes its whole limit"
