@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from bursar.ids import Ids
-from bursar.model import Hold, MemberAllocation, Reason, ReasonCode
+from bursar.model import EndCause, Hold, MemberAllocation, Reason, ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
@@ -29,7 +29,7 @@ from bursar_policies.decision import (
 )
 from bursar_policies.specs import STOPPING
 from bursard.events import AttemptPlaced, Event, StopRequested
-from bursard.scheduler import PlanCache, plan, reason_of, stages
+from bursard.scheduler import PlanCache, making_room, plan, reason_of, stages
 from bursard.state import JobRecord, State
 
 Commit = Callable[[str, Sequence[Event]], bool]
@@ -153,10 +153,14 @@ class _Check:
         return None
 
     def stop(self, stop: Stop) -> Reason | None:
-        """Still live, and not yet asked to end."""
+        """Still live, not yet asked to end, and it still may be; who gets its place still waits."""
         attempt = self._state.attempts.get(stop.attempt_id)
         if attempt is None or attempt.stop_cause is not None or stop.attempt_id in self._stopped:
             return _gone(f"attempt {stop.attempt_id} has ended or is ending")
+        if stop.for_job and self._state.pending.key_of(stop.for_job) is None:
+            return _gone(f"job {stop.for_job} no longer waits")
+        if stop.cause is EndCause.PREEMPTED and not self._state.jobs[attempt.job_id].spec.preemptible:
+            return _gone(f"attempt {stop.attempt_id} may not be stopped for others any more")
         self._stopped.add(stop.attempt_id)
         self.events.append(
             StopRequested(stop.attempt_id, stop.cause, attempt.grace_us, stop.message, stop.for_job)
@@ -318,6 +322,8 @@ class LastPlan:
         index = self.blocked().get(key)
         if index is None:
             return None
+        if job_id == self.plan.making_room_for:
+            return making_room(self.plan)
         queue, verdict = self.snapshot.queues[index], self.plan.verdicts[index]
         same = verdict.shorter is None and verdict.blocked_by in _SAME_FOR_ALL
         position = -1 if same else queue.position_of(job_id)

@@ -283,6 +283,24 @@ class MemberColumns(msgspec.Struct, frozen=True):
         )
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """A live attempt, as far as it matters whether it may be stopped for another job.
+
+    Attributes:
+        priority: of its job. rate: nanos per hour of all its members, -1 when unknown.
+        unsaved_since: its work from then on is lost when it ends now; 0: none is.
+        grace_us: so long after it was asked to end it is gone at the latest.
+        stopping: it was asked to end. exempt: it may not be stopped for others.
+    """
+
+    priority: int
+    rate: int
+    unsaved_since: int = 0
+    grace_us: int = 0
+    stopping: bool = False
+    exempt: bool = False
+
+
 class Stage(msgspec.Struct, frozen=True):
     """Something that a threshold of a budget does for as long as it is in force.
 
@@ -466,6 +484,7 @@ class Plan(msgspec.Struct, frozen=True):
         reserved_nanos: set aside for it in each of `reserved_budgets` from then on.
         considered: jobs looked at.
         purses: money set aside for jobs that wait for more of it: for the first of each budget.
+        making_room_for: the job that others are asked to end for, now or by an earlier plan; "" for none.
     """
 
     version: int
@@ -480,6 +499,7 @@ class Plan(msgspec.Struct, frozen=True):
     reserved_budgets: tuple[str, ...] = ()
     considered: int = 0
     purses: tuple[Purse, ...] = ()
+    making_room_for: str = ""
 
     @property
     def actions(self) -> Iterator[Action]:
@@ -508,6 +528,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         priority: what puts jobs into another order than priority and submission; None: nothing does.
         projects: names of what `JobColumns.projects` counts.
         spent: nanos that projects have cost in the time `priority` looks back on.
+        holders: live attempts by id, where `priority` lets jobs have others stopped; else none.
     """
 
     version: int
@@ -524,6 +545,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     priority: PriorityPolicySpec | None = None
     projects: Sequence[str] = ()
     spent: Mapping[str, int] = {}
+    holders: Mapping[str, Holder] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

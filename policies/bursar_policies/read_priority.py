@@ -22,7 +22,8 @@ AGE_MAX_US: Final = 365 * DAY_US
 AGE_POWER_MAX: Final = 4
 SHARE_DAYS_MAX: Final = 365
 KEEP_MAX: Final = Decimal(90)
-_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares", "short_jobs")
+RESTART_US: Final = 300_000_000
+_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares", "short_jobs", "preempt")
 
 
 def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
@@ -36,9 +37,10 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     age_power = fields.integer("age_power", minimum=1, maximum=AGE_POWER_MAX) or 1
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
     short_limit_us, kept_ppm = _short_jobs(fields)
+    preempt_gap, restart_us = _preempt(fields)
     if len(faults.found) > before:
         return None
-    if not (weights or max_wait_us):
+    if not (weights or max_wait_us or preempt_gap):
         faults.add(node, "orders nothing; give `weights` above 0, `max_wait`, or both")
         return None
     factors = {factor for factor, _ in weights}
@@ -50,8 +52,26 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         faults.add_key(given, "short_jobs needs a max_wait, or a long job might wait for ever")
         return None
     return PriorityPolicySpec(
-        weights, max_wait_us, age_full_us, age_power, share_days, shares, short_limit_us, kept_ppm
+        weights=weights,
+        max_wait_us=max_wait_us,
+        age_full_us=age_full_us,
+        age_power=age_power,
+        share_days=share_days,
+        shares=shares,
+        short_limit_us=short_limit_us,
+        kept_ppm=kept_ppm,
+        preempt_gap=preempt_gap,
+        restart_us=restart_us,
     )
+
+
+def _preempt(fields: Fields) -> tuple[int, int]:
+    """How far below a job's priority that of what is stopped for it must be, and what a restart takes."""
+    inner = fields.fields("preempt", ("gap", "restart"))
+    if inner is None:
+        return 0, 0
+    gap = inner.integer("gap", required=True, minimum=1, maximum=100) or 0
+    return gap, _duration(inner, "restart", RESTART_US)
 
 
 def _short_jobs(fields: Fields) -> tuple[int, int]:

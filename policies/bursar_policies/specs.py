@@ -265,6 +265,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
         shares: (project, thousandths) pairs, sorted; others have one share per top-level project.
         kept_ppm: what part of the cluster's CPUs, memory and GPUs is kept for jobs of at most
             `short_limit_us`; 0: none. Only with a `max_wait_us`, past which a job need not leave it.
+        preempt_gap: a job may have others stopped whose priority is at least so much below its own; 0: none.
+        restart_us: what a stopped job loses beside its work since its last checkpoint.
     """
 
     weights: tuple[tuple[str, int], ...] = ()
@@ -275,6 +277,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     shares: tuple[tuple[str, int], ...] = ()
     short_limit_us: int = 0
     kept_ppm: int = 0
+    preempt_gap: int = 0
+    restart_us: int = 0
 
 
 class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):

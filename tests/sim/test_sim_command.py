@@ -402,6 +402,26 @@ def test_a_priority_policy_orders_the_queue_of_a_simulation(sim, spec, starts):
     assert {name: int(float(found[name]["start_s"])) for name in starts} == starts
 
 
+def test_a_job_of_higher_priority_has_another_stopped_whose_unsaved_work_is_done_again(sim):
+    """Eight dollars an hour; `low` has saved 60 of its 90 s when `high` comes, and is done 40 s after it."""
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,priority,preemptible,checkpoint_s\n" + (
+        "low,0,100,4000,4,50,%d,30\nhigh,90,500,500,4,80,1,\n"
+    )
+    stops = sim.policy(PRIORITY % "preempt: {gap: 20, restart: 30s}")
+    summary, found = sim(jobs % 1, *stops, nodes=ONE_NODE)
+    assert (found["high"]["start_s"], found["high"]["end_s"]) == ("90", "590")
+    assert (found["low"]["attempts"], found["low"]["end_s"], found["low"]["state"]) == (
+        "2",
+        "600",
+        "SUCCEEDED",
+    )
+    assert summary["preemptions"] == 1
+    _, kept = sim(jobs % 0, *stops, nodes=ONE_NODE)
+    assert (kept["low"]["attempts"], kept["high"]["start_s"]) == ("1", "100")
+    _, apart = sim(jobs % 1, *sim.policy(PRIORITY % "preempt: {gap: 31}"), nodes=ONE_NODE)
+    assert (apart["low"]["attempts"], apart["high"]["start_s"]) == ("1", "100")
+
+
 def test_a_policy_keeps_room_for_short_jobs_in_a_simulation(sim):
     """Two long jobs of two GPUs: the second waits until it leaves one of four, or has waited for too long."""
     jobs = "job_id,submit_s,duration_s,time_limit_s,gpus\none,0,300,300,2\ntwo,1,300,300,2\nbrief,2,10,10,2\n"

@@ -179,6 +179,7 @@ spec:
   share_days: 14
   shares: {nlp: 2, nlp/a: 1, cv: 3}
   short_jobs: {limit: 1h, keep: 25%}
+  preempt: {gap: 20, restart: 2m}
 """
 PLACEMENT = """\
 kind: PlacementPolicy

@@ -183,10 +183,12 @@ def test_gangs_of_one_group_do_not_share_a_port(site):
 def test_a_stop_asks_an_attempt_to_end_and_says_for_whom(site):
     job_id = site.ask(1)
     site.do(*site.planned())
-    attempt = site.state.jobs[job_id].attempt
-    stop = Stop(attempt.id, EndCause.PREEMPTED, for_job="job_x", message="for job_x")
+    attempt, waits = site.state.jobs[job_id].attempt, site.ask(1)
+    stop = Stop(attempt.id, EndCause.PREEMPTED, for_job=waits, message="for it")
+    nobody = replace(stop, for_job="job_x")
+    assert dropped(site.check(site.state.snapshot(), nobody)) == "job job_x no longer waits"
     events = site.check(site.state.snapshot(), stop)
-    assert events == [StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, "for job_x", "job_x")]
+    assert events == [StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, "for it", waits)]
     site.engine.commit(events, "bursard")
     assert (attempt.state, attempt.stop_cause) == ("STOPPING", EndCause.PREEMPTED)
     gone = f"attempt {attempt.id} has ended or is ending"

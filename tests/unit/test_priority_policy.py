@@ -39,6 +39,9 @@ def test_a_document_is_read_exactly():
     assert (found.max_wait_us, found.age_full_us, found.age_power) == (7 * DAY_US, 36 * HOUR_US, 2)
     assert (found.share_days, found.shares) == (14, (("research", 3_000), ("research/vision", 500)))
     assert spec("  max_wait: 1h\n") == PriorityPolicySpec(max_wait_us=HOUR_US)
+    assert spec("  preempt: {gap: 20}\n") == PriorityPolicySpec(preempt_gap=20, restart_us=HOUR_US // 12)
+    stops = spec("  max_wait: 1h\n  preempt: {gap: 100, restart: 30s}\n")
+    assert (stops.preempt_gap, stops.restart_us) == (100, 30 * SECOND_US)
     kept = spec("  max_wait: 1h\n  short_jobs: {limit: 30m, keep: 12.5%}\n")
     assert kept == PriorityPolicySpec(max_wait_us=HOUR_US, short_limit_us=HOUR_US // 2, kept_ppm=125_000)
 
@@ -82,6 +85,13 @@ def test_a_document_is_read_exactly():
         ("  max_wait: 1d\n  short_jobs: {limit: 1h, keep: 91%}\n", 5, "at most 90%"),
         ("  max_wait: 1d\n  short_jobs: 25%\n", 5, "expected a mapping (key: value)"),
         ("  max_wait: 1d\n  short_jobs: {limit: 1h, keeps: 25%}\n", 5, "did you mean 'keep'"),
+        ("  preempt: {}\n", 4, "the key 'gap' is missing"),
+        ("  preempt: {gap: 0}\n", 4, "at least 1"),
+        ("  preempt: {gap: 101}\n", 4, "at most 100"),
+        ("  preempt: {gap: 1.5}\n", 4, "whole number"),
+        ("  preempt: {gap: 1, restart: 0s}\n", 4, "more than 0 and at most 365d"),
+        ("  preempt: {gap: 1, restarts: 1m}\n", 4, "did you mean 'restart'"),
+        ("  preempt: yes\n", 4, "expected a mapping (key: value)"),
         ("  weights: {size: 1}\n  age_full: 1d\n", 5, "age_full does nothing without a weight for age"),
         ("  weight: {size: 1}\n", 4, "unknown key 'weight'; did you mean 'weights'"),
     ],

@@ -17,7 +17,8 @@ from bursar.errors import InvalidRequest
 from bursar.model import NodeFacts
 from bursar.resources import ResourceRequest
 from bursar.v1 import events_pb2 as pb
-from bursar_policies.decision import BudgetRoom, NodeColumns
+from bursar_policies.decision import BudgetRoom, Holder, NodeColumns
+from bursar_policies.specs import PriorityPolicySpec
 from bursard.access.refusals import Refusals
 from bursard.access.vault import Vault
 from bursard.cycle import Cycle
@@ -57,6 +58,8 @@ def site() -> Saved:
         budgets=[BudgetRoom("x", HUGE, HUGE - 1, 0, "USD", NOW)],
         typical=[(request(1), 7)],
     )
+    holders = {running[0].attempt_id: Holder(30, 10**9, NOW - 1, 2, exempt=True)}
+    shot = replace(shot, priority=PriorityPolicySpec(preempt_gap=20), holders=holders)
     return Saved(NOW, shot, plan(shot, NOW))
 
 

@@ -169,6 +169,8 @@ def _start_of(starts: tuple[Start, ...], job_id: str) -> Start | None:
 
 
 def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
+    if result.making_room_for == snapshot.queues[index].jobs[0][1]:
+        return reasons.making_room(result, submitted=result.making_room_for != WHAT_IF_ID)
     return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
 
 

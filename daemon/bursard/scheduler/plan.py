@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from bursar.model import ReasonCode
+from bursar.model import EndCause, ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
@@ -21,6 +21,7 @@ from bursar_policies.decision import (
     Purse,
     Snapshot,
     Start,
+    Stop,
     Verdict,
 )
 from bursar_policies.scorers import Weights
@@ -29,8 +30,10 @@ from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.order import Order
+from bursard.scheduler.preempt import Preemption
+from bursard.scheduler.pricing import SECOND_US
 from bursard.scheduler.rank import Lane, Ranking
-from bursard.scheduler.releases import Releases
+from bursard.scheduler.releases import NEVER, Releases
 from bursard.scheduler.stages import staged
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import PlanCache, World
@@ -90,7 +93,7 @@ class Planner:
     """The state of one plan while it is made. `explain` looks at it afterwards."""
 
     def __init__(self, snapshot: Snapshot, now: int, world: World) -> None:
-        self.snapshot = snapshot = staged(snapshot)
+        self.snapshot = snapshot = _ending(staged(snapshot), now)
         self.now = now
         self.world = world
         self.rooms = Rooms(snapshot.budgets, snapshot.currency)
@@ -126,17 +129,39 @@ class Planner:
             ranking.go_on()
         return self._answer()
 
+    def _make_room(self, job_id: str, index: int) -> bool:
+        """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
+        rules, claim = self.snapshot.priority, self.reservation
+        if rules is None or not rules.preempt_gap or not self.snapshot.holders:
+            return False
+        queue = self.snapshot.queues[index]
+        job_class, held = queue.class_at(queue.position_of(job_id)), claim.hold_nanos if claim else 0
+        self.rooms.promise(job_class.payers, -held)
+        found = claim or reserve(self.world, job_class, self.rooms, self.releases, self.now)
+        at = found.at if isinstance(found, Reservation) else NEVER
+        preemption = Preemption(self.world, self.snapshot, rules, queue.priority, self.now)
+        room = preemption.room_for(job_class, self.rooms, at) if at > self.now else None
+        self.rooms.promise(job_class.payers, held)
+        if room is not None and room.victims:
+            message = f"makes room for a job of priority {queue.priority}"
+            stops = (Stop(one, EndCause.PREEMPTED, job_id, message) for one in room.victims)
+            self.groups.append(tuple(stops))
+        return room is not None
+
     def _answer(self) -> Plan:
         snapshot, claim = self.snapshot, self.reservation
         verdicts = ((lane.index, lane.verdict()) for lane in self._ranking.lanes)
         reserved = claim.job_id if claim else ""
         budgets: tuple[str, ...] = ()
+        making_room = False
         if claim is not None:
             budgets = snapshot.queues[claim.queue].job_class.payers
+            making_room = self._make_room(reserved, claim.queue)
         elif self._heads:
             head = self._heads[0]
             row = self._ranking.lanes[head.lane].row(head.position)
             reserved = snapshot.queues[head.lane].jobs[row][1]
+            making_room = self._make_room(reserved, head.lane)
         return Plan(
             version=snapshot.version,
             at=self.now,
@@ -150,6 +175,7 @@ class Planner:
             reserved_budgets=budgets,
             considered=self.considered,
             purses=tuple(self.purses),
+            making_room_for=reserved if making_room else "",
         )
 
     def attempt(self, lane: Lane) -> Verdict | None:
@@ -369,3 +395,19 @@ class Planner:
         if self.kept is not None:
             self.kept.take(members)
         self._started.append((members, self.now + admitted.hold_us))
+
+
+def _ending(snapshot: Snapshot, now: int) -> Snapshot:
+    """The same world, in which attempts that were asked to end are gone with their grace: what waits for
+    their place is not passed by jobs that would end later.
+    """
+    ending = ((name, one) for name, one in snapshot.holders.items() if one.stopping)
+    gone_at = {name: now + max(one.grace_us, SECOND_US) for name, one in ending}
+    if not gone_at:
+        return snapshot
+    running = snapshot.running
+    ends_at = running.ends_at.copy()
+    for row, attempt_id in enumerate(running.attempt_ids):
+        if attempt_id in gone_at:
+            ends_at[row] = min(ends_at.item(row), gone_at[attempt_id])
+    return replace(snapshot, running=replace(running, ends_at=ends_at))

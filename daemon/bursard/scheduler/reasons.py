@@ -22,6 +22,7 @@ from bursar_policies.decision import (
     Plan,
     Snapshot,
     Start,
+    Stop,
     Verdict,
 )
 from bursar_policies.filters import FILTERS, matches
@@ -103,6 +104,19 @@ def _behind_claim(
             return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
     candidates = max(asked, key=lambda one: one.usable_count)
     return _ahead(snapshot, queue, candidates, free, before) or _resources(free, job_class, candidates)
+
+
+def making_room(plan: Plan, submitted: bool = True) -> Reason:
+    """Others are asked to end for it, or would be, were it submitted."""
+    stopped = [action for action in plan.actions if isinstance(action, Stop)]
+    verb = ("is" if len(stopped) < 2 else "are") if submitted else "would be"
+    who = f"{plural(len(stopped), 'attempt')} of lower priority" if stopped else "what is to make room for it"
+    return Reason(
+        ReasonCode.PREEMPTION_PENDING,
+        f"{who} {verb} asked to end for it, and may take the grace to save",
+        "wait: it starts once that is gone (`bursar events` shows whom it is)",
+        (("stopped", ",".join(one.attempt_id for one in stopped)),),
+    )
 
 
 def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, free: Free) -> Reason:

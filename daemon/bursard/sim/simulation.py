@@ -24,7 +24,7 @@ from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
-from bursar_policies.decision import JobClass, NodeColumns, QueueKey
+from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
 from bursar_policies.specs import Document
 from bursard.events import (
     AttemptPlaced,
@@ -492,12 +492,16 @@ class Simulation:
         for attempt in struck:
             if attempt.id in self.state.attempts:
                 self._exit(attempt.id, EndCause.NODE_LOST, -1)
-            retry_at = self.state.jobs[attempt.job_id].retry_at
-            if retry_at > self._now:
-                self._push(retry_at - START_AT, _RETRY, attempt.job_id)
+            self._retry(attempt.job_id)
             self._live.pop(attempt.id, None)
         self._capacity -= 1000 * len(node.facts.devices)
         self._note_peak()
+
+    def _retry(self, job_id: str) -> None:
+        """What ended through no fault of its own may wait before it comes back."""
+        job = self.state.jobs.get(job_id)
+        if job is not None and job.retry_at > self._now:
+            self._push(job.retry_at - START_AT, _RETRY, job_id)
 
     def _lose(self, attempt: AttemptRecord) -> None:
         """Work since the last checkpoint is lost, and what it cost is wasted."""
@@ -564,7 +568,9 @@ class Simulation:
             # Of a user with very many kinds of jobs each plan looks at others: no instant ends before all had
             # their turn.
             idle = 0 if answer.groups else idle + 1
-            again = outcome.stale or idle < self.state.pending.plans_for_all
+            stopped = any(isinstance(action, Stop) for group in answer.groups[-1:] for action in group)
+            # What is stopped for another is gone at once, and that one starts.
+            again = outcome.stale or stopped or idle < self.state.pending.plans_for_all
 
     def _carry_out(self, what: str, events: Sequence[Event]) -> bool:
         self._commit(events)
@@ -573,7 +579,11 @@ class Simulation:
                 self._started(self.state.attempts[event.attempt_id])
             elif isinstance(event, StopRequested) and event.attempt_id in self._live:
                 # What a budget stops ends at once here: what it does with its grace is not known.
-                self._exit(event.attempt_id, event.cause, -1)
+                attempt = self.state.attempts[event.attempt_id]
+                if event.cause is EndCause.PREEMPTED:
+                    self._lose(attempt)
+                self._exit(attempt.id, event.cause, -1)
+                self._retry(attempt.job_id)
         return True
 
     def _note_peak(self) -> None:

@@ -6,7 +6,7 @@ Why     a plan can be made in a thread, saved and made again only if nothing it 
 
 from __future__ import annotations
 
-from bursar_policies.decision import Snapshot
+from bursar_policies.decision import Holder, Snapshot
 from bursard.state.tables import Tables
 
 
@@ -29,4 +29,21 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         priority=rules,
         projects=tables.pending.projects(),
         spent=tables.costs.of_last(rules.share_days) if rules is not None and fair else {},
+        holders=_holders(tables) if rules is not None and rules.preempt_gap else {},
     )
+
+
+def _holders(tables: Tables) -> dict[str, Holder]:
+    """What lives, by attempt. A job that is told to save itself loses nothing when it is stopped."""
+    found = {}
+    for attempt in tables.attempts.values():
+        spec = tables.jobs[attempt.job_id].spec
+        found[attempt.id] = Holder(
+            priority=spec.priority,
+            rate=attempt.rate if attempt.priced else -1,
+            unsaved_since=0 if spec.checkpoint.signal else attempt.started_at,
+            grace_us=attempt.stop_grace_us if attempt.stop_cause is not None else attempt.grace_us,
+            stopping=attempt.stop_cause is not None,
+            exempt=not spec.preemptible or spec.retry.never or bool(attempt.after),
+        )
+    return found

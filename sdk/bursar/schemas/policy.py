@@ -248,6 +248,16 @@ def _priority() -> Schema:
                 "additionalProperties": {"type": "number", "minimum": 0.001, "maximum": 1000},
                 "description": "By project, with all below it; others have 1 per top-level project.",
             },
+            "preempt": forms.mapping(
+                "Let the first job that waits for room have others stopped, where that is worth its cost.",
+                {
+                    "gap": forms.whole("At least so far below its priority theirs must be.", 1, 100),
+                    "restart": forms.duration(
+                        "What one that is stopped loses beside its unsaved work.", default="5m"
+                    ),
+                },
+                required=("gap",),
+            ),
             "short_jobs": forms.mapping(
                 "Room that only short jobs may use; needs a `max_wait`.",
                 {

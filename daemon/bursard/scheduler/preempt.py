@@ -1,0 +1,203 @@
+"""Preemption: whom to stop so that the job with the claim can start, and whether that is worth it.
+
+Owns    the choice of victims: whole attempts of lower priority, those that lose the least money first.
+Why     what is stopped is paid for twice: the work since its last checkpoint, and its restart. So nothing is
+        asked to end before it is shown that the job then fits and is paid for, and that what it gains (its
+        own rate, for as long as it would otherwise wait) is more than all that is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bursar.money import cumulative
+from bursar.resources import MILLI, ResourceRequest
+from bursar_policies.decision import Holder, JobClass, MemberColumns, Snapshot
+from bursar_policies.scorers import NodeState
+from bursar_policies.specs import PriorityPolicySpec
+from bursard.scheduler.admit import Admitted, Rooms
+from bursard.scheduler.backfill import has_room
+from bursard.scheduler.gang import gang_rate
+from bursard.scheduler.table import Table
+from bursard.scheduler.world import World
+
+LOOKED_AT = 64
+"""Nodes beyond those that a gang needs of which the cheapest victims are worked out; of the others it is seen
+that all that could be stopped there costs more."""
+Ints = NDArray[np.int64]
+_LOSS_MAX = 1 << 40
+
+
+class Room(NamedTuple):
+    """Who must end so that a job fits: nobody, where those that already end are enough."""
+
+    victims: tuple[str, ...]
+    lost_nanos: int = 0
+    gain_nanos: int = 0
+
+
+class _On(NamedTuple):
+    """The cheapest way to a member's room on one node. Sorts by what it costs, then by the node's name."""
+
+    lost_nanos: int
+    place: int
+    row: int
+    victims: tuple[str, ...]
+
+
+class Preemption:
+    """What may be stopped for a job of one priority."""
+
+    def __init__(
+        self, world: World, snapshot: Snapshot, rules: PriorityPolicySpec, priority: int, now: int
+    ) -> None:
+        self._world, self._running, self._now = world, snapshot.running, now
+        self._lost = {
+            attempt_id: _lost_nanos(holder, rules.restart_us, now)
+            for attempt_id, holder in snapshot.holders.items()
+            if _may_be_stopped(holder, priority - rules.preempt_gap)
+        }
+        ids = snapshot.running.attempt_ids
+        self._ending = _rows(ids, {name for name, one in snapshot.holders.items() if one.stopping})
+        self._victims = _rows(ids, self._lost)
+
+    def room_for(self, job_class: JobClass, rooms: Rooms, claim_at: int) -> Room | None:
+        """Whom to stop for it, None where nobody's end makes room or is worth it.
+
+        Args:
+            job_class: with its time limit.
+            claim_at: when it starts without.
+        """
+        wait_us = min(claim_at - self._now, job_class.time_limit_us)
+        best: tuple[int, Room] | None = None
+        for table in self._world.tables(job_class.without_limit()):
+            rows = self._rows(table, job_class.nodes)
+            if rows is None:
+                continue
+            rate = gang_rate(table, [one.row for one in rows])
+            if not isinstance(rooms.admit(job_class, rate), Admitted):
+                continue
+            victims = tuple(sorted({name for one in rows for name in one.victims}))
+            lost, gain = sum(self._lost[name] for name in victims), cumulative(max(rate, 0), wait_us)
+            if victims and gain <= lost:
+                continue
+            if best is None or gain - lost > best[0]:
+                best = gain - lost, Room(victims, lost, gain)
+        return best[1] if best is not None else None
+
+    def _rows(self, table: Table, count: int) -> list[_On] | None:
+        """The cheapest nodes for a gang: all that it needs, or None."""
+        most = self._given(np.concatenate([self._ending, self._victims]))
+        fits = table.usable & _fitting(self._world, most, table.request)
+        rows = np.flatnonzero(fits)
+        if len(rows) < count:
+            return None
+        least: Ints = np.zeros(self._world.count, dtype=np.int64)
+        ids = self._running.attempt_ids
+        losses = [min(self._lost[ids[row]] // 1_000, _LOSS_MAX) for row in self._victims.tolist()]
+        np.add.at(least, self._running.node[self._victims], np.array(losses, dtype=np.int64))
+        rows = rows[np.lexsort((self._world.place[rows], least[rows]))][: LOOKED_AT + count]
+        return self._cheapest(table, sorted(self._on(table, row) for row in rows.tolist()), count)
+
+    def _cheapest(self, table: Table, rows: list[_On], count: int) -> list[_On]:
+        """So many of these. A gang that is stopped for one node leaves others too, where then nobody need be:
+        of all that the cheapest nodes would take, what is not needed goes on, the dearest first.
+        """
+        wanted = {name for one in rows[:count] for name in one.victims}
+        if count == 1:
+            return rows[:1]
+        found = self._served(table, rows, wanted)
+        for name in sorted(wanted, key=lambda name: (-self._lost[name], name)):
+            without = self._served(table, rows, wanted - {name})
+            if len(without) >= count:
+                wanted, found = wanted - {name}, without
+        return found[:count]
+
+    def _served(self, table: Table, rows: list[_On], victims: set[str]) -> list[_On]:
+        """Those that have room for a member once these are gone, each with whom of them it had."""
+        ids, running = self._running.attempt_ids, self._running
+        found = []
+        for one in rows:
+            here = self._victims[running.node[self._victims] == one.row].tolist()
+            gone = [(0, ids[member], member) for member in here if ids[member] in victims]
+            if has_room(_with_all(self._ended(one.row), running, gone), table.request):
+                found.append(one._replace(victims=tuple(name for _, name, _ in gone)))
+        return found
+
+    def _on(self, table: Table, row: int) -> _On:
+        running, state = self._running, self._ended(row)
+        found: list[tuple[int, str, int]] = []
+        for member in self._victims[running.node[self._victims] == row].tolist():
+            attempt_id = running.attempt_ids[member]
+            found.append((self._lost[attempt_id], attempt_id, member))
+        chosen: list[tuple[int, str, int]] = []
+        for one in sorted(found):
+            if has_room(_with_all(state, running, chosen), table.request):
+                break
+            chosen.append(one)
+        for one in reversed(chosen[:]):
+            others = [other for other in chosen if other != one]
+            if has_room(_with_all(state, running, others), table.request):
+                chosen = others
+        lost = sum(one[0] for one in chosen)
+        return _On(lost, self._world.place.item(row), row, tuple(one[1] for one in chosen))
+
+    def _ended(self, row: int) -> NodeState:
+        """A node once what is ending there is gone."""
+        running, state = self._running, self._world.free.state(row)
+        for member in self._ending[running.node[self._ending] == row].tolist():
+            state = _with(state, running, member)
+        return state
+
+    def _given(self, members: NDArray[np.intp]) -> tuple[Ints, Ints, Ints]:
+        """What is free on every node once these have ended."""
+        free, running = self._world.free, self._running
+        cpu, memory, gpus = free.cpu.copy(), free.memory.copy(), free.gpus.copy()
+        nodes = running.node[members]
+        np.add.at(cpu, nodes, running.cpu_milli[members])
+        np.add.at(memory, nodes, running.memory_bytes[members])
+        np.add.at(gpus, nodes, running.gpu_milli[members, : free.slots].astype(np.int64))
+        return cpu, memory, np.where(free.gpus < 0, free.gpus, gpus)
+
+
+def _may_be_stopped(holder: Holder, priority_most: int) -> bool:
+    """What it costs must be known: nothing else says whether it is worth it."""
+    return not (holder.exempt or holder.stopping) and holder.rate >= 0 and holder.priority <= priority_most
+
+
+def _lost_nanos(holder: Holder, restart_us: int, now: int) -> int:
+    """What it did since its last checkpoint, and does again."""
+    worked_us = max(now - holder.unsaved_since, 0) if holder.unsaved_since else 0
+    return cumulative(holder.rate, worked_us + restart_us)
+
+
+def _rows(ids: Sequence[str], wanted: Collection[str]) -> NDArray[np.intp]:
+    return np.array([row for row, attempt_id in enumerate(ids) if attempt_id in wanted], dtype=np.intp)
+
+
+def _fitting(world: World, most: tuple[Ints, Ints, Ints], request: ResourceRequest) -> NDArray[np.bool_]:
+    cpu, memory, gpus = most
+    fits: NDArray[np.bool_] = (cpu >= request.cpu_milli) & (memory >= request.memory_bytes)
+    if request.gpus is not None:
+        fits &= (gpus >= request.gpus.milli).sum(axis=1) >= request.gpus.count
+    return fits
+
+
+def _with(state: NodeState, running: MemberColumns, member: int) -> NodeState:
+    """A node once a member of it has ended."""
+    given = running.gpu_milli[member].tolist()
+    gpus = [
+        left if left < 0 else min(MILLI, left + milli) for left, milli in zip(state.gpus, given, strict=False)
+    ]
+    cpu = state.cpu_milli + running.cpu_milli.item(member)
+    return NodeState(state.row, cpu, state.memory_bytes + running.memory_bytes.item(member), gpus)
+
+
+def _with_all(state: NodeState, running: MemberColumns, members: list[tuple[int, str, int]]) -> NodeState:
+    for _, _, member in members:
+        state = _with(state, running, member)
+    return state
