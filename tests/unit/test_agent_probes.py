@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bursar.clock import VirtualClock
-from bursar_agent.probes import machine
+from bursar_agent.probes import machine, process
 from bursar_agent.probes.nvml import canonical_type
 from bursar_agent.probes.process import ProcessTrees
 from bursar_agent.probes.rapl import RaplPower
@@ -89,6 +89,55 @@ def test_process_tree_of_a_dead_pid_reads_as_nothing() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     assert ProcessTrees().read(pid) is None
+
+
+class Processes:
+    """/proc as a table: of each pid its parent, its start, its CPU ticks and its pages."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.known: dict[int, tuple[int, int, int, int]] = {}
+        monkeypatch.setattr(process, "_stat", self.stat)
+        monkeypatch.setattr(process, "_children", self.children)
+
+    def stat(self, pid: int) -> list[bytes] | None:
+        if pid not in self.known:
+            return None
+        parent, start, ticks, pages = self.known[pid]
+        fields = [b"0"] * 22
+        fields[1], fields[19], fields[21] = (b"%d" % number for number in (parent, start, pages))
+        fields[11:15] = [b"%d" % ticks] * 4
+        return fields
+
+    def children(self, pid: int) -> list[int]:
+        return [child for child, (parent, *_) in self.known.items() if parent == pid]
+
+
+def test_a_job_whose_main_process_has_ended_is_read_below_its_supervisor_until_that_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, trees = Processes(monkeypatch), ProcessTrees()
+    tick_us, page_bytes = 1_000_000 // os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    machine.known = {5: (1, 100, 3, 7), 10: (5, 101, 20, 2), 11: (10, 102, 300, 4)}
+    reading = trees.read(10)
+    assert reading is not None
+    assert (set(reading.pids), reading.processes) == ({10, 11}, 2)
+    assert reading.cpu_us == (2 * 3 + 4 * 20 + 4 * 300) * tick_us, "of the supervisor what it has waited for"
+    assert reading.memory_bytes == 6 * page_bytes
+    machine.known = {5: (1, 100, 3, 7), 11: (5, 102, 300, 4)}
+    reading = trees.read(10)
+    assert reading is not None
+    assert reading.pids == (11,)
+    trees.keep({10})
+    assert trees.read(10) is not None
+    machine.known = {5: (1, 999, 3, 7), 10: (6, 101, 20, 2), 6: (1, 1, 1, 1)}
+    assert trees.read(10) is None, "5 is another process by now"
+    trees.keep(set())
+    reading = trees.read(10)
+    assert reading is not None
+    assert reading.pids == (10,)
+    machine.known = {10: (1, 101, 20, 2)}
+    trees.keep(set())
+    assert trees.read(10) is None, "nobody watches over it"
 
 
 def test_process_tree_counts_everything_below_the_parent() -> None:

@@ -6,9 +6,11 @@ import csv
 import importlib
 import io
 import json
+import os
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,12 +34,15 @@ from bursar.cli import (
 )
 from bursar.cli.output import Column, Output, table_text
 from bursar.cli.table import wrapped
+from bursar.clock import SystemClock
 from bursar.codec import view
 from bursar.codec.books import book_period
 from bursar.model import ReasonCode
 from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 AT = 1_795_233_600_000_000
+NARROW = Path(__file__).parents[1] / "golden/narrow.txt"
+"""Every table on terminals of several widths: what is wrapped, cut and left out."""
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
 _OF_TIME = re.compile(r"(_at|_end|_start|_from|_until|^at)$")
 
@@ -89,6 +94,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "jobs.JOB_COLUMNS": (jobs.JOB_COLUMNS, view.job(job(state="RUNNING"))),
     "cluster.NODE_COLUMNS": (cluster.NODE_COLUMNS, NODE_ROW),
     "cluster.TOKEN_COLUMNS": (cluster.TOKEN_COLUMNS, view.known_token(filled(nodes_pb2.NodeToken))),
+    "cluster.FINDING_COLUMNS": (
+        cluster.FINDING_COLUMNS,
+        {"check": "books tie", "ok": True, "message": "every hour of " + "each node " * 9, "remedy": ""},
+    ),
     "cluster.PRICE_COLUMNS": (cluster.PRICE_COLUMNS, view.price(filled(money_pb2.Price))),
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
@@ -234,6 +243,20 @@ def test_a_column_keeps_one_number_of_decimals() -> None:
 def test_an_unknown_price_is_said_and_rates_are_per_hour() -> None:
     rows = [{"rate_per_hour": {"amount": "2.000000000", "currency": "USD"}}, {"rate_per_hour": None}]
     assert table_text(rows, (cluster.RATE,), None).split("\n")[1:] == ["2.00 USD/h", "   unknown"]
+
+
+def test_every_table_makes_do_with_the_width_that_there_is_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written anew by `BURSAR_GOLDEN=write pytest -n0` of this file, and read before it is kept."""
+    monkeypatch.setattr(SystemClock, "now", lambda self: AT + 5_000_000)
+    found = []
+    for name, (columns, row) in ROWS.items():
+        found.append(f"=== {name}")
+        for columns_max in (40, 50, 60, 70, 80, 90, 100, 115, 130, 150, 170, 250):
+            lines = table_text([row], columns, columns_max).splitlines()
+            found += [f"{columns_max:3} | {line.rstrip()}" for line in lines]
+    if os.environ.get("BURSAR_GOLDEN") == "write":
+        NARROW.write_text("\n".join(found) + "\n")
+    assert found == NARROW.read_text().splitlines()
 
 
 @pytest.mark.parametrize("columns_max", [40, 80])

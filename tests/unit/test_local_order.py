@@ -513,5 +513,6 @@ def test_the_words_of_up_that_take_back_what_was_asked_for(
         words = ["--state-dir", str(tmp_path / "s"), "--policies", policies, "--simulate-gpus", gpus]
         assert run(["up", *words]) == 0
     assert run(["up", "--state-dir", str(tmp_path / "s")]) == 0
+    assert run(["up", "--state-dir", str(tmp_path / "s"), "--http", "none", "--cloud", "none"]) == 0
     asked = [(None, "", ""), (None, str(tmp_path / "own"), "H100:2"), (None, None, None)]
-    assert wishes == [(*one, None, None) for one in asked]
+    assert wishes == [*((*one, None, None) for one in asked), (None, None, None, "", "")]

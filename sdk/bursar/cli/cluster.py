@@ -236,6 +236,11 @@ def node_token(
         say(f"good once, until {time_text(row['expires_at'])}")
 
 
+FINDING_COLUMNS = (
+    Column("check", wrap=True, least=14),
+    Column("ok", "ok", lambda row: "ok" if row["ok"] else paint("BROKEN", "red")),
+    Column("message", wrap=True, least=20),
+)
 TOKEN_COLUMNS = (
     Column("id"),
     Column("node", wrap=True, least=NAME_LEAST),
@@ -410,12 +415,7 @@ def doctor(client: WireClient, full: bool, snapshot: str | None, output: Output)
         write_whole(snapshot, (chunk.data for chunk in client.save_snapshot()))
         return
     rows = view.findings(client.doctor(full=full))
-    columns = (
-        Column("check", wrap=True, least=14),
-        Column("ok", "ok", lambda row: "ok" if row["ok"] else paint("BROKEN", "red")),
-        Column("message", wrap=True, least=20),
-    )
-    emit(rows, columns, output, identity="check")
+    emit(rows, FINDING_COLUMNS, output, identity="check")
     broken = [row for row in rows if not row["ok"]]
     for row in broken:
         say(f"{row['check']}: {row['message']}" + (f"\nremedy: {row['remedy']}" * bool(row["remedy"])))
