@@ -124,12 +124,18 @@ starts is their `hold`:
   before the limit is passed. Its node does that by itself: so it also ends where nobody can renew, because
   the daemon is dead or cut off for longer than half of a lease.
 
-Of a job with several hard budgets the most careful decides: the worst case before a lease, the shorter lease
-before the longer. The `max_cost` of a whole array is held for in full. A job that asks to be warned so long
-before its limit (`checkpoint: {before: 5m}`) has leases that are so much longer, and is warned when its last
-one ends. `plan` tells what is held at the start and what the job may cost at most, `show` how far it is paid
-for. What runs keeps what it was placed with when `hold` changes. Jobs that start take money that those that
-run may need for their next lease: `{at: 90%, on: settled+held, do: [hold-queue]}` keeps the rest for these.
+- `expected`: as long as nine of ten runs like it took (p90), and no less than a lease; beyond that it goes on
+  by leases. Alike are jobs of one project and of one name, but for the numbers in it, that ask for the same
+  on as many nodes; the last 32 of those that succeeded count, looked up when the job is submitted. Where
+  fewer than three are known, the worst case is held.
+
+Of a job with several hard budgets the most careful decides: the worst case before what is expected, that
+before a lease, the shorter lease before the longer. The `max_cost` of a whole array is held for in full. A
+job that asks to be warned so long before its limit (`checkpoint: {before: 5m}`) has leases that are so much
+longer, and is warned when its last one ends. `plan` tells what is held at the start and what the job may
+cost at most, `show` how far it is paid for. What runs keeps what it was placed with when `hold` changes.
+Jobs that start take money that those that run may need for their next lease: `{at: 90%, on: settled+held,
+do: [hold-queue]}` keeps the rest for these.
 
 ## What thresholds do
 

@@ -145,11 +145,14 @@ class _Check:
         holds = holds_for(state, job, start.hold_nanos, self._held)
         if isinstance(holds, Reason):
             return holds
-        lease = state.budgets.lease_us(job.spec, key[0].budgets)
-        if bool(lease) != bool(start.full_limit_us):
+        hard = key[0].budgets
+        first = state.budgets.first_us(job.spec, hard, job.likely_us)
+        if bool(first) != bool(start.full_limit_us):
             return _gone(f"budgets of job {job.id} hold otherwise by now")
         self._started.add(start.job_id)
-        self.events.append(self._placed(job, start, holds, lease))
+        self.events.append(
+            self._placed(job, start, holds, state.budgets.lease_us(job.spec, hard) if first else 0)
+        )
         return None
 
     def stop(self, stop: Stop) -> Reason | None:

@@ -59,7 +59,7 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     limit = fields.money("limit", required=True, positive=True)
     period = _built(fields, "period", PERIODS, ("rolling-30d",), "month")
     enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
-    hold = _built(fields, "hold", HOLDS, ("expected",), "worst-case")
+    hold = fields.enum("hold", HOLDS) or "worst-case"
     lease_us = _lease(fields, hold, enforcement)
     thresholds = _thresholds(fields, faults)
     timezone = _timezone(fields, faults)
@@ -79,7 +79,9 @@ def _lease(fields: Fields, hold: str, enforcement: str) -> int:
         fields.faults.add(node, "must be from 10s to 7d")
     if hold == "worst-case":
         if node is not None:
-            fields.faults.add(node, "goes with `hold: lease` alone; say that, or leave it out")
+            fields.faults.add(
+                node, "goes with `hold: lease` and `hold: expected`; say one of them, or leave it out"
+            )
         return 0
     hold_node = fields.get("hold")
     if hold_node is not None and enforcement != "hard":

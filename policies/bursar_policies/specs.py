@@ -65,7 +65,7 @@ class Scope(msgspec.Struct, frozen=True):
         return ", ".join([*parts, *(f"label {key}={value}" for key, value in self.labels)])
 
 
-HOLDS: Final = ("worst-case", "lease")
+HOLDS: Final = ("worst-case", "expected", "lease")
 """What a start holds of a budget, the most careful first."""
 LEASE_US: Final = 15 * 60 * SECOND_US
 """Of a lease whose document does not say how long it is."""
@@ -124,7 +124,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
         period: one of `PERIODS`, in `timezone` (IANA name).
         enforcement: `hard` is never passed; `soft` has thresholds only.
         hold: `worst-case`: a job starts only when its whole time limit can be paid; `lease`: when its next
-            `lease_us` can.
+            `lease_us` can; `expected`: when what runs like it took can.
         thresholds: by rising share.
         carry_over: of what is left at the end of a period, so much goes on into the next one; None: nothing.
         counts_from: what was used before does not count, a full hour; 0: all of its first period does.

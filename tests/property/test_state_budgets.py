@@ -122,7 +122,7 @@ GIFTS: dict[str, list[Any]] = {
 }
 
 
-HOLDS = ("worst-case", "lease\n  lease: 10m", "lease\n  lease: 1h")
+HOLDS = ("worst-case", "lease\n  lease: 10m", "lease\n  lease: 1h", "expected")
 
 
 def walk(seed: int, steps: int) -> ClusterMachine:

@@ -16,6 +16,7 @@ from bursar.resources import ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
 from bursard.events import NodePriced
 from bursard.services import history
+from bursard.state.runs import PastRuns
 
 RATE = 3_600_000_000_000
 """Nanos per hour of the whole node, all for its 8 CPUs: a CPU-second costs 0.125 USD."""
@@ -113,9 +114,8 @@ def test_an_array_is_expected_to_cost_what_its_tasks_do_and_past_arrays_are_take
         assert amount(told["expected_cost_per_task"]) == 7.5
         assert amount(told["expected_cost"]) == 75
         text = plan_text(told, 0)
-        assert (
-            "75.00 USD (10 tasks, each 7.50 USD: the median of 3 past runs of this name and size)"
-            in " ".join(text.split())
+        assert "about 75.00 USD (10 tasks, each 7.50 USD: p90 7.50 USD, 6 runs like it)" in " ".join(
+            text.split()
         )
         assert " each task\n" in text
 
@@ -142,7 +142,7 @@ def test_the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle(
     assert history._median(costs) == median
 
 
-def test_four_past_runs_are_expected_to_cost_what_the_two_in_the_middle_do() -> None:
+def test_past_runs_count_at_the_price_of_now_and_those_of_before_they_were_kept_at_their_cost() -> None:
     async def story(site: Site) -> None:
         [node] = site.engine.state.nodes.values()
         for rate in (480, 960, 1_920, 48_000):  # of 8 CPUs; a minute of one costs 1, 2, 4 and 100 dollars
@@ -150,8 +150,14 @@ def test_four_past_runs_are_expected_to_cost_what_the_two_in_the_middle_do() -> 
             site.engine.commit([NodePriced(node.id, f"p{rate}", priced_at)], "bursard")
             site.run(site.job("ann", "p", name="train"))
         told = await plan(site, spec())
+        # What they took, at the price of now.
+        assert told["expected_cost"]["amount"] == told["expected_cost_p90"]["amount"] == "100.000000000"
+        assert (told["expected_runs"], told["expected_basis"]) == (4, "the median of 4 runs like it")
+        site.engine.state.runs = PastRuns()  # as of a daemon whose image is of before they were kept
+        told = await plan(site, spec())
         assert told["expected_cost"]["amount"] == "3.000000000"
         assert told["expected_basis"] == "the median of 4 past runs of this name and size"
+        assert told["expected_cost_p90"] is told["expected_runs"] is None
 
     play(story)
 

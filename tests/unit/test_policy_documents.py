@@ -165,8 +165,11 @@ def test_a_threshold_does_each_of_the_actions_once_or_is_refused(do: str, said: 
         ("hold: lease\n  lease: 9s", "spec.lease: must be from 10s to 7d"),
         ("hold: lease\n  lease: 8d", "spec.lease: must be from 10s to 7d"),
         ("hold: lease\n  lease: 15", "spec.lease: "),
-        ("lease: 15m", "spec.lease: goes with `hold: lease` alone; say that, or leave it out"),
-        ("hold: worst-case\n  lease: 15m", "spec.lease: goes with `hold: lease` alone"),
+        (
+            "lease: 15m",
+            "spec.lease: goes with `hold: lease` and `hold: expected`; say one of them, or leave it out",
+        ),
+        ("hold: worst-case\n  lease: 15m", "spec.lease: goes with `hold: lease` and `hold: expected`"),
         (
             "hold: lease\n  enforcement: soft",
             "spec.hold: lease is of hard budgets: a soft one keeps no job from going on; leave `hold` out",
@@ -184,7 +187,13 @@ def test_a_lease_is_of_a_hard_budget_that_gives_them_and_neither_too_short_nor_t
 
 @pytest.mark.parametrize(
     ("lines", "lease_us"),
-    [("hold: lease", 900), ("hold: lease\n  lease: 10s", 10), ("hold: lease\n  lease: 7d", 604_800), ("", 0)],
+    [
+        ("hold: lease", 900),
+        ("hold: expected", 900),
+        ("hold: lease\n  lease: 10s", 10),
+        ("hold: lease\n  lease: 7d", 604_800),
+        ("", 0),
+    ],
 )
 def test_a_lease_is_fifteen_minutes_unless_its_document_says_how_long(lines: str, lease_us: int) -> None:
     text = f"kind: Budget\nname: b\nspec:\n  scope: {{project: p}}\n  limit: 5 USD\n  {lines}\n"
@@ -203,7 +212,6 @@ def test_a_threshold_may_do_all_that_there_is() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("  timezone: Europe/Berlin", "  hold: expected", "hold: expected"),
         ("  timezone: Europe/Berlin", "  period: rolling-30d", "period: rolling-30d"),
         ("on: settled+held", "on: forecast", "on: forecast"),
     ],
@@ -228,7 +236,7 @@ def test_parts_of_the_contract_that_are_not_built_are_refused(old: str, new: str
             "period: monthly",
             "'monthly' is not one of day, week, month, quarter, year, one-time; did you mean 'month'?",
         ),
-        ("hold: leases", "'leases' is not one of worst-case, lease; did you mean 'lease'?"),
+        ("hold: leases", "'leases' is not one of worst-case, expected, lease; did you mean 'lease'?"),
     ],
 )
 def test_a_wrong_word_is_not_answered_with_one_that_is_refused(line: str, message: str) -> None:

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple
 
 from bursar.codec.amounts import exact, put_amounts
 from bursar.model import JobSpec, JobState
+from bursar.money import cumulative
 from bursar.v1 import types_pb2 as pb
 from bursard.engine import Engine
 from bursard.services.lookup import records_of
-from bursard.state import JobRecord
+from bursard.state import JobRecord, State
+from bursard.state.admission import cheapest_rate
 from bursard.state.arrays import size_of
 from bursard.store import JobFilter
 
@@ -24,16 +26,27 @@ UNKNOWN: Final = -1
 
 
 class Expected(NamedTuple):
-    """What one run costs, of an array one task, in nanos, and what that rests on. `UNKNOWN`: too few runs."""
+    """What one run costs, of an array one task, in nanos, and what that rests on. `UNKNOWN`: too few runs.
+
+    Attributes:
+        p90_nanos: nine of ten of `runs` runs cost no more; 0 of both: not known.
+    """
 
     nanos: int
     basis: str
+    p90_nanos: int = 0
+    runs: int = 0
 
 
-async def expected_cost(engine: Engine, spec: JobSpec) -> Expected:
-    """The median cost of the last runs of this name and project that succeeded, of those that asked for
-    as many nodes with as much on each.
+async def expected_cost(engine: Engine, spec: JobSpec, rate: int) -> Expected:
+    """What it costs, at so many nanos an hour, to run for as long as runs like it did (`state/runs`). Of what
+    ended before those were kept: the median cost of the last runs of this name and project that succeeded,
+    of those that asked for as many nodes with as much on each.
     """
+    found = engine.state.runs.expected(spec)
+    if found is not None and rate >= 0:
+        nanos, p90_nanos = cumulative(rate, found.p50_us), cumulative(rate, found.p90_us)
+        return Expected(nanos, f"the median of {found.runs} runs like it", p90_nanos, found.runs)
     if not spec.name:
         return Expected(UNKNOWN, "a job without a name has no past runs to go by")
     query = JobFilter(states=(JobState.SUCCEEDED.value,), project=spec.project, name=spec.name, limit=HISTORY)
@@ -61,7 +74,15 @@ async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:
     """Say it of a job that waits or runs: no less than it has cost, no more than it can cost at most."""
     if job.state.terminal or wire.estimate_max_nanos < 0:
         return
-    found = await expected_cost(engine, job.spec)
+    found = await expected_cost(engine, job.spec, _rate_of(engine.state, job))
     if found.nanos != UNKNOWN:
         settled, most = exact(wire, "settled_nanos"), exact(wire, "estimate_max_nanos")
         put_amounts(wire, estimate_expected_nanos=min(max(found.nanos * size_of(job), settled), most))
+
+
+def _rate_of(state: State, job: JobRecord) -> int:
+    """Of one run, where it is or where it is cheapest; -1: no price tells."""
+    if job.attempt is not None:
+        return job.attempt.rate if job.attempt.priced else -1
+    rate = cheapest_rate(state, state.class_of_spec(job.spec, (), state.time_limit_of(job.spec)))
+    return -1 if rate is None else rate

@@ -54,7 +54,9 @@ async def plan_view(
         snapshot = replace(snapshot, budgets={**snapshot.budgets, cap.name: cap})
         payers = (*hard, cap.name)
     gates = state.budgets.gates(budgets)
-    job_class = state.class_of_spec(spec, payers, state.time_limit_of(spec), gates=gates)
+    likely_us = state.runs.likely_us(spec)
+    limit_us = state.time_limit_of(spec)
+    job_class = state.class_of_spec(spec, payers, limit_us, gates=gates, likely_us=likely_us)
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
     tasks = size_of_spec(spec)
@@ -249,13 +251,14 @@ def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, start: S
 
 async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: int) -> None:
     """What past runs of this name cost; without them the time limit says what it costs at most, no more."""
-    found = await expected_cost(engine, spec)
-    wire.expected_basis = found.basis
+    found = await expected_cost(engine, spec, exact(wire, "rate_nanos_per_hour"))
+    wire.expected_basis, wire.expected_runs = found.basis, found.runs
     whole = task = found.nanos
     if found.nanos != UNKNOWN and wire.rate_nanos_per_hour >= 0:
         task = min(found.nanos, exact(wire, "task_worst_case_nanos"))
         whole = min(found.nanos * tasks, exact(wire, "worst_case_nanos"))
-    put_amounts(wire, expected_nanos=whole, task_expected_nanos=task)
+    likely = min(found.p90_nanos, exact(wire, "task_worst_case_nanos"))
+    put_amounts(wire, expected_nanos=whole, task_expected_nanos=task, expected_p90_nanos=likely)
 
 
 def _after(room: BudgetRoom, held: int, hard: bool) -> pb.BudgetAfter:

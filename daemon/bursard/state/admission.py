@@ -88,7 +88,8 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
     _, hard = state.budgets.matching(user, spec)
     if not hard:
         return
-    job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec))
+    likely_us = state.runs.likely_us(spec)
+    job_class = state.class_of_spec(spec, hard, state.time_limit_of(spec), likely_us=likely_us)
     needed = cheapest_start(state, job_class)
     if needed is None:
         return

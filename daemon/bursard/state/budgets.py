@@ -142,6 +142,18 @@ class BudgetTable:
         found = [0 if record is None else record.spec.lease_us for record in records]
         return min(found) + spec.checkpoint.before_us if found and all(found) else 0
 
+    def first_us(self, spec: JobSpec, hard: Iterable[str], likely_us: int) -> int:
+        """For how long a start of it holds money, of its time limit; 0: for all of it.
+
+        Args:
+            likely_us: how long runs like it take; 0: nobody knows.
+        """
+        names = tuple(hard)
+        lease_us = self.lease_us(spec, names)
+        if not lease_us or all(self.records[name].spec.hold != "expected" for name in names):
+            return lease_us
+        return max(lease_us, likely_us + spec.checkpoint.before_us) if likely_us else 0
+
     def gates(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of these budgets that refuse nothing for want of money, and have stages."""
         records = ((name, self.records.get(name)) for name in names)

@@ -26,6 +26,7 @@ from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
 from bursard.state.records import JobRecord, MachineRecord, NodeRecord
 from bursard.state.rights import Grant, Role, SealedSecret
+from bursard.state.runs import PastRuns
 from bursard.state.shares import bytes_of_spec
 from bursard.state.tables import EVERY_BUDGET, ArrayMoney, Doom, Limits, NodeToken, still_to_cost
 from bursard.state.typical import TypicalImage, TypicalRequests
@@ -98,6 +99,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     costs: list[DayCosts] = []
     costs_whole: bool = False
     postings: list[Posting] = []
+    runs: list[tuple[str, tuple[int, ...]]] = []
+    runs_whole: bool = False
     approvals: list[tuple[str, str, Approval]] = []
 
 
@@ -147,6 +150,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         ledger=state.ledger.image(),
         recorded_at=recorded_at,
         typical=state.typical.image(),
+        runs=state.runs.image(),
+        runs_whole=state.runs.whole,
         resumed=(state.resumed_through, state.resumed_epoch),
         grants=[(user, grant.role.value, grant.project) for user, grant in state.grants],
         secrets=list(state.secrets.values()),
@@ -179,6 +184,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     state.node_tokens = {token.sha256: token for token in image.tokens}
     state.ledger = Ledger.from_image(image.ledger)
     state.typical = TypicalRequests(image.typical)
+    state.runs = PastRuns(image.runs, image.runs_whole)
     state.resumed_through, state.resumed_epoch = image.resumed
     for user, role, project in image.grants:
         state.grants.put(user, Grant(Role(role), project))

@@ -157,6 +157,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
         finished_at: when its end was heard, as of its attempts; when it was, `ends.job_ended_at` tells.
         has_slot: an array task that has taken one of the parallel slots of its array.
+        likely_us: how long runs like it took when it was made a record; 0: too few were known.
         counted_from: by budget whose account was opened after it had begun, where the account's period begins
             and the instant from which on it counts what was spent.
         uncounted: of an array, by budget, what of its ended tasks the budget did not count.
@@ -189,6 +190,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     parent_id: str = ""
     array_index: int = -1
     has_slot: bool = False
+    likely_us: int = 0
     counted_from: dict[str, tuple[int, int]] = {}
     uncounted: dict[str, int] = {}
     array: ArrayRecord | None = None

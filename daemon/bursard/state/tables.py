@@ -32,6 +32,7 @@ from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
+from bursard.state.runs import PastRuns
 from bursard.state.shares import Shares, bytes_of_spec
 from bursard.state.typical import TypicalRequests
 
@@ -207,6 +208,7 @@ class Tables:
         self.priority: PriorityPolicySpec | None = None
         self.costs = ProjectCosts()
         self.typical = TypicalRequests()
+        self.runs = PastRuns()
         self.ledger = Ledger()
         self.corrected: dict[str, int] = {}
         """By job and task, what corrections made it cost more, or less: its row says what it did before."""
@@ -259,6 +261,7 @@ class Tables:
             settled_nanos=job.settled_nanos,
             avoid=_failed_nodes(job) if job.spec.retry.avoid_same_node else (),
             gates=self.budgets.gates(job.budgets),
+            likely_us=job.likely_us,
         )
 
     def class_of_spec(
@@ -269,11 +272,12 @@ class Tables:
         settled_nanos: int = 0,
         avoid: tuple[str, ...] = (),
         gates: tuple[str, ...] = (),
+        likely_us: int = 0,
     ) -> JobClass:
         """The class of a spec that need not be a job yet (`bursar plan`).
 
         A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
-        pay for in full waits.
+        pay for in full waits. `likely_us`: how long runs like it take, 0 where that is not known.
         """
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
@@ -291,7 +295,7 @@ class Tables:
             max_cost_nanos=cap,
             avoid_nodes=avoid,
             gates=gates,
-            lease_us=self.budgets.lease_us(spec, hard_budgets),
+            lease_us=self.budgets.first_us(spec, hard_budgets, likely_us),
         )
 
     def shifted_in(self, job_id: str, budget: str) -> int:

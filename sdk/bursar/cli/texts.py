@@ -151,9 +151,12 @@ def _expected_text(plan: Row) -> str:
     most, expected = plan["worst_case_cost"], plan["expected_cost"]
     if expected is None:
         return f"at most {money_text(most)}  ({basis})" if most else "unknown"
+    if plan.get("expected_runs"):
+        basis = f"p90 {money_text(plan['expected_cost_p90'])}, {plural(plan['expected_runs'], 'run')} like it"
     if plan["expected_cost_per_task"]:
         basis = f"{plural(plan['tasks'], 'task')}, each {money_text(plan['expected_cost_per_task'])}: {basis}"
-    return f"{money_text(expected)}  ({basis})"
+    about = "about " if plan.get("expected_runs") else ""
+    return f"{about}{money_text(expected)}  ({basis})"
 
 
 def _worst_text(plan: Row) -> str:

@@ -269,6 +269,10 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
         tasks=max(wire.tasks, 1),
         time_limit=_limit(wire.time_limit_us),
         worst_case_time=_limit(wire.worst_case_us),
+        cost_expected_p90=_rate(exact(wire, "expected_p90_nanos"), cash)
+        if priced and wire.expected_runs
+        else None,
+        expected_runs=wire.expected_runs or None,
         hold_at_start=_rate(exact(wire, "hold_nanos"), cash) if priced and wire.lease_us else None,
         lease=_limit(wire.lease_us),
         tasks_paid=wire.tasks_paid if wire.tasks else None,

@@ -317,6 +317,8 @@ class Plan(Result, frozen=True, kw_only=True):
         expected_basis: what the expectation rests on. tasks: that the sums are for.
         limits_not_held: of memory, cpu, pids: what some node of it cannot hold the job to.
         worst_case_time: what `cost_at_most` is of: time limit, grace and the margin for a late kill.
+        cost_expected_p90: of one run, of an array of one task: nine of ten cost no more. expected_runs: what
+            that and `cost_expected` rest on; None of both: not known.
         hold_at_start: where budgets pay by leases, what the first one holds, of an array of one task. lease:
             how much of the time limit that pays for; None: all is held for.
         tasks_paid: of an array, how many tasks its hard budgets and its own cap can pay for.
@@ -339,6 +341,8 @@ class Plan(Result, frozen=True, kw_only=True):
     placed_because: str
     limits_not_held: tuple[str, ...]
     worst_case_time: timedelta | None = None
+    cost_expected_p90: Money | None = None
+    expected_runs: int | None = None
     hold_at_start: Money | None = None
     lease: timedelta | None = None
     tasks_paid: int | None = None

@@ -85,10 +85,11 @@ def _budget() -> Schema:
                 "hard: never passed, jobs wait; soft: only what its thresholds do.", ("hard", "soft"), "hard"
             ),
             "hold": forms.word(
-                "What a job sets aside when it starts.", ("worst-case", "lease"), "worst-case"
+                "What a job sets aside when it starts.", ("worst-case", "expected", "lease"), "worst-case"
             ),
             "lease": forms.duration(
-                "Of `hold: lease`: for how long a job holds money at a time; from 10s to 7d.", default="15m"
+                "Of `hold: lease` and `expected`: for how long a job holds money at a time; from 10s to 7d.",
+                default="15m",
             ),
             "carry_over": forms.text(
                 "Of what a period leaves, what goes on into the next: `20%` of it, or all up to `500 USD`.",

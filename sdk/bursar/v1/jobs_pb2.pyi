@@ -296,6 +296,9 @@ class PlanResponse(google.protobuf.message.Message):
     TASKS_PAID_FIELD_NUMBER: builtins.int
     HOLD_NANOS_FIELD_NUMBER: builtins.int
     HOLD_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    EXPECTED_P90_NANOS_FIELD_NUMBER: builtins.int
+    EXPECTED_P90_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    EXPECTED_RUNS_FIELD_NUMBER: builtins.int
     LEASE_US_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
@@ -323,6 +326,10 @@ class PlanResponse(google.protobuf.message.Message):
     """of an array, how many tasks its hard budgets and its own cap can pay for"""
     hold_nanos: builtins.int
     """what a start of it, or of one of its tasks, holds in each of its budgets"""
+    expected_p90_nanos: builtins.int
+    """nine of ten of them cost no more, each; 0: not known"""
+    expected_runs: builtins.int
+    """that both rest on; 0: as `expected_basis` says"""
     lease_us: builtins.int
     """of its time limit, what that pays for where budgets pay by leases; 0: they do not"""
     @property
@@ -349,6 +356,8 @@ class PlanResponse(google.protobuf.message.Message):
     def task_expected_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
     def hold_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def expected_p90_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -378,10 +387,13 @@ class PlanResponse(google.protobuf.message.Message):
         tasks_paid: builtins.int = ...,
         hold_nanos: builtins.int = ...,
         hold_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        expected_p90_nanos: builtins.int = ...,
+        expected_p90_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        expected_runs: builtins.int = ...,
         lease_us: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 

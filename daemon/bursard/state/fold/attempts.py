@@ -223,6 +223,8 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
     transaction = state.ledger.release(attempt.id)
     if transaction is not None:
         applied.transactions.append(transaction)
+    if event.cause is EndCause.COMPLETED:
+        state.runs.add(job.spec, max(one.report.held_us for one in attempt.members if one.report is not None))
     if attempt.after:
         # It never had a share, so it was no try: its events are its only trace.
         job.attempts.remove(attempt)

@@ -72,6 +72,7 @@ def _record(state: Tables, event: JobSubmitted, at: int) -> JobRecord:
         attempts=[],
         budgets=budgets,
         hard_budgets=hard,
+        likely_us=state.runs.likely_us(event.spec),
     )
 
 
@@ -97,6 +98,7 @@ def _task(state: Tables, parent: JobRecord, index: int) -> JobRecord:
     if task is None:
         task = task_record(parent, index)
         task.budgets, task.hard_budgets = state.budgets.matching(task.user, task.spec)
+        task.likely_us = state.runs.likely_us(task.spec)
         state.jobs[task.id] = tasks[index] = task
     return task
 
@@ -201,6 +203,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         if one.state is JobState.PENDING or one.array is not None:
             one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
+            one.likely_us = state.runs.likely_us(one.spec)
             if one.id in state.pending:
                 state.enqueue(one, at)
         elif one is job:
@@ -265,6 +268,7 @@ def finish(
         _step_back(state, job)
     state.doomed.pop(job.id, None)
     job.finished_at, job.message = at, message
+    job.likely_us = 0  # of no use any more, and what ended before it was kept has none
     if job.array is None:
         move(state, job, final, at)
     else:

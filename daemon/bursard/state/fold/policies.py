@@ -133,7 +133,7 @@ def match_some(state: Tables, most: int) -> bool:
             continue
         # Behind the hard budgets stands the cap of an array, which no policy changes.
         budgets = (*job.hard_budgets, *key.job_class.budgets[len(before) :])
-        lease_us = state.budgets.lease_us(spec, budgets)
+        lease_us = state.budgets.first_us(spec, budgets, job.likely_us)
         was = key.job_class.budgets, key.job_class.gates, key.job_class.lease_us
         if (budgets, gates, lease_us) != was:
             moving.setdefault((id(key), budgets, gates, lease_us), (key, []))[1].append(job.id)

@@ -242,6 +242,10 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "rate_per_hour": rate(exact(wire, "rate_nanos_per_hour"), cash),
         "expected_cost": rate(exact(wire, "expected_nanos"), cash) if known else None,
         "expected_basis": wire.expected_basis,
+        "expected_cost_p90": money(exact(wire, "expected_p90_nanos"), cash)
+        if known and wire.expected_runs
+        else None,
+        "expected_runs": wire.expected_runs or None,
         "worst_case_cost": money(exact(wire, "worst_case_nanos"), cash) if known else None,
         "tasks": max(wire.tasks, 1),
         "expected_cost_per_task": rate(exact(wire, "task_expected_nanos"), cash)
