@@ -159,6 +159,18 @@ def test_a_machine_is_told_and_gone_when_its_notice_is_over(tmp_path: Path) -> N
     assert (gone.interrupted, gone.message) == (True, "it was taken back")
 
 
+def test_a_machine_is_taken_back_when_somebody_asks_for_it(tmp_path: Path) -> None:
+    home = Home(tmp_path, "notice: 5s\n")
+    key = home.create()
+    assert home.after(20, key) is InstanceState.RUNNING
+    assert home.runs.told == {}
+    (tmp_path / key).mkdir()
+    (tmp_path / key / "take-back").touch()
+    assert home.after(1, key) is InstanceState.RUNNING
+    assert home.runs.told == {key: ("a spot machine, in 5s", 5 * SECOND_US)}
+    assert home.after(5, key) is InstanceState.GONE
+
+
 def test_spot_machines_are_there_when_a_trace_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("from_s,to_s\n10,60\n100,200.5\n")
     home = Home(tmp_path, "notice: 5s\nspot: {home-a: a.csv}\n")

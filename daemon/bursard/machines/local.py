@@ -45,6 +45,8 @@ from bursard.machines.provider import (
 
 log = logging.getLogger(__name__)
 
+TAKE_BACK = "take-back"
+"""A file of this name in a machine's folder has it taken back now."""
 HISTORY_MAX = 1_000
 """Machines that are gone and still listed: the newest."""
 
@@ -319,9 +321,13 @@ class LocalProvider:
 
     def _takes(self, machine: _Machine, now: int) -> bool:
         """Is it to be taken back by then?"""
-        if not self._spot_for(machine.place, now):
+        if not self._spot_for(machine.place, now) or self._asked_back(machine):
             return True
         return self._strikes(VANISH, machine.place, now - machine.billed_from) is not None
+
+    def _asked_back(self, machine: _Machine) -> bool:
+        """Has somebody asked for it, to see what happens?"""
+        return (self._file.parent / machine.provider_id / TAKE_BACK).exists()
 
     def _spot_for(self, place: Place, now: int) -> bool:
         """Does the trace of its zone have spot machines then? Of another market, and without one: always."""

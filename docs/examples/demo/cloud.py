@@ -7,6 +7,8 @@ Why     stock-outs, spot notices and failover are seen in a minute, for play mon
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import sys
 import time
@@ -14,6 +16,8 @@ import time
 from demo import HERE_SHOWN, ROOT, Cluster, Surprise, amount, environment, expect, say
 
 NAME = "cloud-train"
+PATIENCE_S = 150
+"""It takes seconds on a quiet machine."""
 
 
 def start(cluster: Cluster) -> None:
@@ -29,11 +33,12 @@ def rent(cluster: Cluster) -> None:
     say("2. A job that needs a GPU: no node has one, so the cheapest machine that has is rented for it.")
     checkpoint = ROOT / cluster.state_dir / "step"  # where machines share a disk, it outlives them
     cluster.show("submit", "--env", f"CHECKPOINT={checkpoint}", str(HERE_SHOWN / "cloud-train.yaml"))
-    cluster.until(NAME, lambda job: bool(job["state"] == "RUNNING"), "running")
+    cluster.until(NAME, lambda job: bool(job["state"] == "RUNNING"), "running", limit_s=PATIENCE_S)
     cluster.show("cloud", "ls")
-    (machine,) = cluster.ask("cloud", "ls")
-    expect(machine["market"] == "spot", "the cheapest machine is a spot machine")
-    expect(machine["zone"] == "demo-east-b", "zone demo-east-a has none left at first: the next one is asked")
+    expect(all(one["market"] == "spot" for one in cluster.ask("cloud", "ls")), "it is no spot machine")
+    say("   In the first zone that was asked there was none left: the next one had it.")
+    gone = cluster.ask("events", "--kind", "machine-gone")
+    expect("NoCapacity" in json.dumps(gone), "no zone was short of machines")
 
 
 def lose(cluster: Cluster) -> None:
@@ -42,12 +47,16 @@ def lose(cluster: Cluster) -> None:
         "3. Its provider says that it takes the machine back. The job writes a checkpoint, waits again,\n"
         "   and goes on where it was, on another machine."
     )
-    cluster.until(NAME, lambda job: len(job["attempts"]) == 2, "in its second attempt", limit_s=120)
-    cluster.show("wait", NAME, "--timeout", "120")
+    for machine in cluster.ask("cloud", "ls"):
+        folder = ROOT / cluster.state_dir / "daemon" / "machines" / machine["provider_id"]
+        with contextlib.suppress(FileNotFoundError):  # its provider was quicker
+            (folder / "take-back").touch()
+    cluster.until(NAME, lambda job: len(job["attempts"]) > 1, "in another attempt", limit_s=PATIENCE_S)
+    cluster.show("wait", NAME, "--timeout", str(PATIENCE_S))
     cluster.show("show", NAME)
     cluster.show("logs", NAME)
     job = cluster.ask("show", NAME)
-    first, _ = job["attempts"]
+    first = job["attempts"][0]
     expect(first["end_cause"] == "preempted", f"the first attempt ended {first['end_cause']}")
     expect("begins at step 0" not in cluster.read_log(NAME), "the second attempt began anew")
 
@@ -63,7 +72,7 @@ def pay(cluster: Cluster) -> None:
 def give_back(cluster: Cluster) -> None:
     """Idle for ten seconds, a machine is given back."""
     say("5. Nobody needs the machine any more: after ten idle seconds it is given back.")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while cluster.ask("cloud", "ls"):
         expect(time.monotonic() < deadline, "the machine is still there")
         time.sleep(0.5)
