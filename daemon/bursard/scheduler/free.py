@@ -8,7 +8,7 @@ Why     reasons, claims and tables all ask "what is left now?"; they share the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,20 @@ class Free:
             at = 0
         self._log[at] = row
         self.now += 1
+
+    def take_gang(self, members: Sequence[Placement]) -> None:
+        """Spend what the members of a gang get, which are on distinct nodes."""
+        rows = np.array([member.node for member in members], dtype=np.intp)
+        self.cpu[rows] -= [member.cpu_milli for member in members]
+        self.memory[rows] -= [member.memory_bytes for member in members]
+        held = [(member.node, share) for member in members for share in member.devices]
+        if held:
+            self.gpus[[row for row, _ in held], [one.index for _, one in held]] -= [
+                one.milli for _, one in held
+            ]
+        if held and len(self._milli):
+            self._large[:, rows] = (self.gpus[rows] >= self._milli[:, None, None]).sum(axis=2)
+        self._note(rows)
 
     def since(self, moment: int, until: int | None = None) -> Rows:
         """Rows written since a reading of `now`, up to another, some perhaps more than once; all when that is

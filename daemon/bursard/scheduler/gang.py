@@ -99,12 +99,18 @@ def place(nodes: NodeColumns, choice: Choice, free: Callable[[int], list[int]]) 
     members = []
     table = choice.table
     request = table.request
+    known: dict[tuple[int, ...], tuple[DeviceShare, ...]] = {}
+    """Most nodes of a gang have the same free, and so the same devices of them are chosen."""
     for row in choice.rows:
         held: tuple[DeviceShare, ...] = ()
         if request.gpus is not None:
-            indices = devices.choose(free(row), request.gpus)
-            assert indices is not None, "a node that was chosen has room for the devices"
-            held = devices.shares(indices, request.gpus)
+            left = free(row)
+            key = tuple(left)
+            if key not in known:
+                indices = devices.choose(left, request.gpus)
+                assert indices is not None, "a node that was chosen has room for the devices"
+                known[key] = devices.shares(indices, request.gpus)
+            held = known[key]
         rates = table.share_rates(nodes, row, held)
         members.append(Placement(row, held, request.cpu_milli, request.memory_bytes, rates))
     return tuple(members)

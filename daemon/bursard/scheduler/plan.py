@@ -390,8 +390,7 @@ class Planner:
         )
         self.groups.append((start,))
         self.rooms.promise(budgets, admitted.hold_nanos)
-        for member in members:
-            self.world.take(member)
+        self.world.take(members)
         if self.kept is not None:
             self.kept.take(members)
         self._started.append((members, self.now + admitted.hold_us))

@@ -119,7 +119,7 @@ class Table(Candidates):
                 rows = rows[keys[rows] != NO]
                 found: list[int] = rows[np.argsort(keys[rows])].tolist()
                 return found
-            self._make_exact(packing, unsure)
+            self._make_sure(packing, unsure)
 
     def _least_one(self, packing: Packing) -> list[int]:
         keys, exact = self._keys, self._exact
@@ -131,6 +131,15 @@ class Table(Candidates):
                 return [row]
             self._make_one_exact(packing, row)
         return []
+
+    def _make_sure(self, packing: Packing, rows: Rows) -> None:
+        """As few scores as make these exact: of a few states one each, and with it all that are alike."""
+        states, first = np.unique(packing.state[rows], return_index=True)
+        if len(states) > ONE_BY_ONE_MAX:
+            self._make_exact(packing, rows)
+            return
+        for row in rows[first].tolist():
+            self._make_one_exact(packing, row)
 
     def _make_one_exact(self, packing: Packing, row: int) -> None:
         """And with it all that are in the same state: what they cost differs by which node they are alone."""

@@ -98,11 +98,17 @@ class World:
         """Nodes but these that have room for a member."""
         return self._fits.count(table.number) - int(self._fits.of(table.number)[rows].sum())
 
-    def take(self, placement: Placement) -> None:
-        """Spend what one member gets."""
-        self.free.take(placement)
-        self.packing.rescore_one(placement.node)
-        self._fits.take(placement.node)
+    def take(self, members: Sequence[Placement]) -> None:
+        """Spend what the members of one start get."""
+        if len(members) == 1:
+            self.free.take(members[0])
+            self.packing.rescore_one(members[0].node)
+            self._fits.take(members[0].node)
+            return
+        self.free.take_gang(members)
+        for member in members:
+            self.packing.rescore_one(member.node)
+        self._fits.sync()
 
 
 class PlanCache:
