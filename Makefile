@@ -5,7 +5,7 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cloud check test nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
+.PHONY: help demo demo-cloud check test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -29,6 +29,7 @@ help:
 	@echo "make demo-cloud  rent a spot machine, lose it, go on with another one: no account is needed"
 	@echo "make check   lint and the tests in one process; while working: make check TESTS='tests/docs tests/unit/test_ends.py'"
 	@echo "make test    lint, types, layers, generated code and every test"
+	@echo "make browser the pages in a real browser: keyboard, no scripts, axe-core, content policy"
 	@echo "make nightly the property tests with many more examples"
 	@echo "make judge   an hour of fuzzing, 1,000 kill -9, 100 damaged directories, 100 mutants"
 	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
@@ -120,6 +121,17 @@ pure: .venv/.torch
 
 real: .venv/.torch programs
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=5 --reruns 2 -rR $(REAL)
+
+# Not part of `make test`: Debian's chromium and the driver are 500 MB that nothing else needs. The driver brings no
+# browser and looks for none; a machine without chromium fails here, it skips nothing.
+.venv/.browser: .venv/.installed
+	@echo "installing the driver of the browser into .venv ..."
+	@$(PIP) -c constraints.txt -e '.[browser]'
+	@touch $@
+
+browser: .venv/.browser
+	@.ci/need chromium=chromium
+	@$(BIN)/pytest -q tests/browser
 
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)

@@ -57,6 +57,7 @@ FIELDS_MAX = 40
 WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/jobs", jobs.jobs),
     ("/jobs/{job}", jobs.job),
+    ("/queue", jobs.queue),
     ("/nodes", nodes.nodes),
     ("/nodes/{node}", nodes.node),
     ("/budgets", money.budgets),

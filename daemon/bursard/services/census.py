@@ -26,13 +26,19 @@ async def census(state: State, cycle: Cycle, now: int, seen_by: Identity) -> lis
     """Counts by project, state and reason, in this order, of what `seen_by` may see."""
     found: Counter[tuple[str, str, str]] = Counter()
     reasons: dict[QueueKey, str] = {}
+    seen: dict[tuple[str, str], bool] = {}
     jobs = [job for job in state.jobs.values() if not job.state.terminal and not job.parent_id]
     for start in range(0, len(jobs), PART):
         for job in jobs[start : start + PART]:
-            if allowed(seen_by, Action.SEE_JOBS, job.spec.project, job.user):
-                for name, count in _states(job):
-                    why = _reason(state, cycle, job, now, reasons) if name == JobState.PENDING else ""
-                    found[job.spec.project, name, why] += count
+            project = job.spec.project
+            whose = (project, job.user)
+            if whose not in seen:
+                seen[whose] = allowed(seen_by, Action.SEE_JOBS, *whose)
+            if not seen[whose]:
+                continue
+            for name, count in _states(job):
+                why = _reason(state, cycle, job, now, reasons) if name == JobState.PENDING else ""
+                found[project, name, why] += count
         await asyncio.sleep(0)
     return [
         pb.JobCount(project=project, state=name, reason=reason, jobs=jobs)

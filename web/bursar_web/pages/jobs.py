@@ -33,6 +33,7 @@ ATTEMPT_COLUMNS = (
     Column("ended", "finished_at"),
     Column("cause", "end_cause"),
 )
+QUEUE_COLUMNS = (Column("reason"), Column("jobs", right=True))
 NODE_VERDICTS = (Column("node"), Column("fits"), Column("why_not"))
 VERBS: Final = {
     "cancel": ("Cancel", "ends it; what it has cost stays, what it holds is given back"),
@@ -79,6 +80,25 @@ async def jobs(request: Request) -> Response:
         ),
         after=changed(query, page=token) if token else "",
         first=changed(query, page="") if query.get("page") else "",
+    )
+
+
+async def queue(request: Request) -> Response:
+    """`/queue`: how many wait for what. The daemon counts them all, so the first page does not ask for it."""
+    counts: dict[str, int] = {}
+    for one in (await client_of(request).server(census=True)).census:
+        if one.state == JobState.PENDING:
+            counts[one.reason] = counts.get(one.reason, 0) + one.jobs
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [{"reason": reason, "jobs": jobs} for reason, jobs in ordered]
+    if (file := as_file(request, "queue", rows, QUEUE_COLUMNS)) is not None:
+        return file
+    return page(
+        request,
+        "queue.html",
+        command=command_line("ls", state="pending"),
+        picture=pictured.queue(rows),
+        table=table("What waits, by reason", rows, QUEUE_COLUMNS, empty="nothing waits"),
     )
 
 

@@ -20,7 +20,6 @@ from bursar.cli.output import Row
 from bursar.codec import view
 from bursar.errors import BursarError, Unauthenticated
 from bursar_web.asking import client_of, events_shown
-from bursar_web.pages import pictured
 from bursar_web.show import page
 from bursar_web.tables import budget_link, job_link, table
 
@@ -61,7 +60,6 @@ async def now(request: Request) -> Response:
         "waiting": lambda: jobs("PENDING"),
         "budgets": budgets,
         "machines": nodes,
-        "queue": lambda: pictured.queue(client),
         "today": lambda: spent("today"),
         "month": lambda: spent("this-month"),
         "events": lambda: events_shown(client, SHOWN),

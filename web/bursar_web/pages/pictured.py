@@ -31,7 +31,6 @@ HOURS: Final = 24
 NODES_MAX: Final = 30
 JOBS_MAX: Final = 200
 SCOPES: Final = ("project", "user", "experiment", "model")
-COUNT_COLUMNS = (Column("reason"), Column("jobs", right=True))
 HOUR_COLUMNS = (Column("node"), Column("hour"), Column("held", right=True))
 LEFT_COLUMNS = (Column("day"), Column("spent", "cost", right=True), Column("left", right=True))
 
@@ -119,22 +118,14 @@ async def budget_left(client: AsyncWireClient, row: Row, now: int) -> Picture:
     )
 
 
-async def queue(client: AsyncWireClient) -> Picture:
-    """What waits, by the reason of the first of each queue."""
-    counts: dict[str, int] = {}
-    for one in (await client.server(census=True)).census:
-        if one.state == JobState.PENDING:
-            counts[one.reason] = counts.get(one.reason, 0) + one.jobs
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rows = [{"reason": reason, "jobs": jobs} for reason, jobs in ordered]
-    said = f"{plural(sum(counts.values()), 'job')} waiting" + (
-        f", most of them {ordered[0][0]}" if ordered else ""
-    )
-    made = pictures.bars([(reason, Decimal(jobs)) for reason, jobs in ordered])
+def queue(rows: list[Row]) -> Picture:
+    """What waits, by the reason of the first of each queue, most first."""
+    most = f", most of them {rows[0]['reason']}" if rows else ""
+    made = pictures.bars([(row["reason"], Decimal(row["jobs"])) for row in rows])
     return made._replace(
         caption="The queue by reason",
-        sentence=f"{said}. What stands is the reason of the first of each queue.",
-        table=table("Waiting jobs", rows, COUNT_COLUMNS, links={"jobs": lambda _: "/jobs?state=pending"}),
+        sentence=f"{plural(sum(row['jobs'] for row in rows), 'job')} waiting{most}. What stands is the reason"
+        " of the first of each queue.",
     )
 
 
