@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bursar.codec import view
+from bursar.codec import results, view
 from bursar.v1 import events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 MESSAGES = [
@@ -55,6 +55,25 @@ def test_unknown_price_is_null_never_zero():
     assert shown["attempts"][0]["nodes"][0]["rate_per_hour"] is None
     plan = view.plan(jobs_pb2.PlanResponse(rate_nanos_per_hour=-1))
     assert plan["rate_per_hour"] is plan["expected_cost"] is plan["worst_case_cost"] is None
+
+
+@pytest.mark.parametrize("state", ["PENDING", "SUCCEEDED", "FAILED", "CANCELLED"])
+def test_what_does_not_run_has_no_price_also_by_the_word_of_an_older_server(state):
+    for nanos in (0, -1):
+        job = types_pb2.Job(state=state, rate_nanos_per_hour=nanos)
+        assert view.job(job)["rate_per_hour"] is None
+        assert results.job(job).rate_per_hour is None
+
+
+def test_of_what_runs_0_is_a_price_and_minus_1_is_none():
+    array = types_pb2.ArrayStatus(counts={"RUNNING": 1})
+    for job in (types_pb2.Job(state="RUNNING"), types_pb2.Job(state="PENDING", array=array)):
+        assert view.job(job)["rate_per_hour"]["amount"] == "0.000000000"
+        assert results.job(job).rate_per_hour.nanos == 0
+        job.rate_nanos_per_hour = -1
+        assert view.job(job)["rate_per_hour"] is results.job(job).rate_per_hour is None
+    ended = types_pb2.ArrayStatus(counts={"SUCCEEDED": 3, "RUNNING": 0})
+    assert view.job(types_pb2.Job(state="PENDING", array=ended))["rate_per_hour"] is None
 
 
 def test_exit_code_zero_is_not_unknown():

@@ -56,17 +56,21 @@ def test_a_running_job_shows_what_it_has_cost_so_far_as_an_estimate(at_a_desk: A
     async def story(desk: Any) -> None:
         price(desk)
         ref = await desk.submit(time_limit_us=HOUR_US)
+        waiting = await shown(desk, ref)
         desk.plan()
         assert cost(await shown(desk, ref))[:2] == ("0", "0")
+        assert waiting["rate_per_hour"] is None
         desk.start_all()
         desk.clock.advance(30 * SECOND_US)
         running = await shown(desk, ref)
         assert cost(running)[:2] == ("0", "0.03")
+        assert running["rate_per_hour"]["amount"] == "3.600000000"
         assert "~0.0300 USD so far (estimate; 0.00 USD settled)" in job_text(running)
         assert "~0.0300 USD" in table_text([running], JOB_COLUMNS, None)
         desk.end_all()
         ended = await shown(desk, ref)
         assert cost(ended) == ("0.001", "0.001", None, "3.61")
+        assert ended["rate_per_hour"] is None
         assert "~" not in table_text([ended], JOB_COLUMNS, None)
         text = job_text(ended)
         assert re.search(r"cost +0.001000 USD\n", text)

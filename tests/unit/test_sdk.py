@@ -526,6 +526,7 @@ NOT_CARRIED = {
                 "members": "places",
                 "time_limit_us": "time_limit",
                 "wanted_time_limit_us": "wanted_time_limit",
+                "leased_us": "leased",
                 "elapsed_us": "elapsed",
                 "why": "placed_because",
             },

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from bursar.cli.ends import LIVE
 from bursar.cli.happenings import sentence
 from bursar.cli.terminal import clean, money_text, rate_text, seconds_text, size_text, time_text
 from bursar.clock import format_instant
@@ -35,6 +36,13 @@ def money(view: dict[str, str] | None) -> Markup | str:
     return Markup('<data value="{0}" title="{0} {1}">{2}</data>').format(
         view["amount"], view["currency"], text
     )
+
+
+def price_now(job: dict[str, Any]) -> str:
+    """What a job costs per hour; `-` of one that does not run, which has no price yet or none any more."""
+    price = job["rate_per_hour"]
+    runs = job["state"] in LIVE or (job["array"] and any(map(job["array"]["counts"].get, LIVE)))
+    return rate_text(price) if runs or price is not None else "-"
 
 
 def lines(text: str) -> Markup:
@@ -68,6 +76,7 @@ def _environment() -> Environment:
     made.filters |= {
         "money": money,
         "rate": rate_text,
+        "price_now": price_now,
         "time": time_text,
         "span": seconds_text,
         "size": size_text,

@@ -308,9 +308,14 @@ def _array(state: State, wire: pb.Job, job: JobRecord, now: int) -> None:
         wire,
         settled_nanos=exact(wire, "settled_nanos") + sum(task.settled_nanos for task in live),
         accrued_nanos=sum(_unmetered(attempt, now) for attempt in attempts),
-        rate_nanos_per_hour=sum(attempt.rate for attempt in attempts),
+        rate_nanos_per_hour=_together(attempts),
         held_nanos=sum(_held(state, attempt) for attempt in attempts),
     )
+
+
+def _together(live: list[AttemptRecord]) -> int:
+    """What runs costs per hour; -1: nothing runs, or the price of some of it is not known."""
+    return sum(attempt.rate for attempt in live) if live and all(one.priced for one in live) else -1
 
 
 def _held(state: State, attempt: AttemptRecord) -> int:
@@ -343,10 +348,12 @@ def _money(state: State, wire: pb.Job, job: JobRecord, form: Form, now: int, see
         held = {hold.budget: hold.nanos for hold in state.ledger.open_holds(live.id)}
         put_amounts(
             wire,
-            rate_nanos_per_hour=live.rate if live.priced else -1,
+            rate_nanos_per_hour=_together([live]),
             held_nanos=max(held.values(), default=0),
             accrued_nanos=_unmetered(live, now),
         )
+    elif job.array is None:
+        wire.rate_nanos_per_hour = -1
     settled_nanos = exact(wire, "settled_nanos")
     put_amounts(wire, accrued_nanos=exact(wire, "accrued_nanos") + settled_nanos)
     # What it could cost at most stays beside what it did, and no correction changes it: of an ended job,

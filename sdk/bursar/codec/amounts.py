@@ -12,9 +12,12 @@ from typing import Final
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
+from bursar.v1 import types_pb2
 
 MOST: Final = 2**63 - 1
 """What a field of the wire holds, of money as of counters."""
+RUNS: Final = ("STARTING", "RUNNING", "STOPPING")
+"""States of what holds a machine, which has a price."""
 _DIGITS: Final = re.compile(r"-?[0-9]{1,60}", re.ASCII)
 
 
@@ -47,6 +50,17 @@ def exact(wire: Message, name: str) -> int:
     if not wire.HasField(f"{name}_wide"):
         return int(getattr(wire, name))
     return _whole(getattr(wire, f"{name}_wide").nanos, f"{name}_wide")
+
+
+def rate_now(wire: types_pb2.Job) -> int:
+    """Nanos per hour of what runs of a job; -1: nothing does, or its price is not known.
+
+    Older servers say 0 for both, and so does every amount that is not set: only of what runs, at a price
+    that is known, is 0 a price.
+    """
+    nanos = exact(wire, "rate_nanos_per_hour")
+    runs = wire.state in RUNS or (wire.HasField("array") and any(wire.array.counts.get(one) for one in RUNS))
+    return nanos if nanos or (runs and not wire.cost_unknown) else -1
 
 
 def _whole(digits: str, name: str) -> int:

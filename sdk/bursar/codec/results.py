@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from bursar import errors, results
 from bursar.codec import view
-from bursar.codec.amounts import amount, exact
+from bursar.codec.amounts import amount, exact, rate_now
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
 from bursar.resources import MICRO, MILLI
@@ -72,7 +72,6 @@ def _word(kind: type[_Kind], text: str) -> _Kind:
 def job(wire: types_pb2.Job) -> results.Job:
     """A job."""
     spec, cash = wire.spec, wire.currency or DEFAULT_CURRENCY
-    unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
     spent = max(exact(wire, "accrued_nanos"), exact(wire, "settled_nanos"))
     return results.Job(
         id=wire.id,
@@ -107,7 +106,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         cost_at_most=_rate(exact(wire, "estimate_max_nanos"), cash),
         cost_unknown=wire.cost_unknown,
         max_cost=Money(exact(spec, "max_cost_nanos"), spec.currency) if spec.max_cost_nanos else None,
-        rate_per_hour=None if unpriced else _rate(exact(wire, "rate_nanos_per_hour"), cash),
+        rate_per_hour=_rate(rate_now(wire), cash),
         budgets=tuple(
             results.JobBudget(
                 name=each.budget,

@@ -206,7 +206,7 @@ class Job(Result, frozen=True, kw_only=True):
         cost_settled: what is booked. cost_held: what budgets keep for it.
         cost_expected, cost_at_most: estimates; None: unknown.
         cost_unknown: some of it ran where no price is known, so `cost` is not all.
-        rate_per_hour: of what runs now; None: unknown.
+        rate_per_hour: of what runs now; None: nothing does, or its price is unknown.
         progress: that it tells of itself; progress_problem: why what it tells cannot be.
         redacted: the caller may not see command, env and script.
         left_out: fields that this answer does not carry, as rows of `list`; `get` has them.

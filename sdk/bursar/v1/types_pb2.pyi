@@ -859,6 +859,7 @@ class Job(google.protobuf.message.Message):
     estimate_max_nanos: builtins.int
     """once it runs: of its newest attempt, also when it has ended; -1: unknown"""
     rate_nanos_per_hour: builtins.int
+    """of what runs now; -1: unknown, or nothing runs"""
     cost_unknown: builtins.bool
     """some of it ran on a node without a price"""
     parent_id: builtins.str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bursar.codec.amounts import exact
+from bursar.codec.amounts import exact, rate_now
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.resources import MICRO, MILLI
@@ -15,7 +15,6 @@ def job(wire: types_pb2.Job) -> View:
     """The job object of contract section 4."""
     spec = wire.spec
     cash = wire.currency or DEFAULT_CURRENCY
-    unpriced = wire.cost_unknown and not wire.rate_nanos_per_hour
     return {
         "id": wire.id,
         "number": wire.number,
@@ -54,7 +53,7 @@ def job(wire: types_pb2.Job) -> View:
             "currency": cash,
             "unknown": wire.cost_unknown,
         },
-        "rate_per_hour": None if unpriced else rate(exact(wire, "rate_nanos_per_hour"), cash),
+        "rate_per_hour": rate(rate_now(wire), cash),
         "max_cost": money(exact(spec, "max_cost_nanos"), spec.currency) if spec.max_cost_nanos else None,
         "max_cost_per": spec.max_cost_per if spec.max_cost_nanos and spec.HasField("array") else None,
         "budgets": [
