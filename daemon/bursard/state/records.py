@@ -44,7 +44,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One try at running a job. `state`: STARTING | RUNNING | STOPPING | ENDED.
 
     Attributes:
-        stops: how often it was asked to end.
+        stops: how often it was asked to end; 0 again once it has ended.
         after: the attempt whose share it gets; empty once it has room of its own. What ends without keeps it.
         overdue: by rank, what its node in contact has not done in time.
         time_limit_us: what it is billed and money is held by: of the limits that a member may live by, the

@@ -218,6 +218,7 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
     job = state.jobs[attempt.job_id]
     attempt.state, attempt.finished_at = "ENDED", at
     attempt.cause, attempt.exit_code, attempt.message = event.cause, event.exit_code, event.message
+    attempt.stops = 0  # of no use any more, and what ended before it was kept has none
     if job.parent_id:
         state.array_money[job.parent_id].held_nanos -= still_to_cost(attempt)
     transaction = state.ledger.release(attempt.id)
