@@ -63,7 +63,11 @@ class SecondBook:
                 self._jobs.pop(task, None)
                 if any(each["live"] and each["job_id"] == task for each in self._attempts.values()):
                     self._jobs[task] = dict(job)
-        job["spec"] = told["spec"]
+        fields, before = dict(told["fields"]), {} if told.get("whole") else job["spec"]
+        if "labels" in fields:
+            labels = {**dict(before.get("labels", ())), **fields["labels"]}
+            fields["labels"] = [[key, value] for key, value in labels.items() if value is not None]
+        job["spec"] = {**before, **fields}
 
     def _attempt_placed(self, told: dict[str, Any]) -> None:
         job = self._jobs.get(told["job_id"]) or self._jobs[told["job_id"].partition(".")[0]]
