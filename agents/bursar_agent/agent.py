@@ -59,7 +59,7 @@ class Run:
 
     __slots__ = (
         "boot_id", "checkpoint_signal", "cpu_us", "exit", "grace_us", "held_us", "key", "limit",
-        "phase", "pid", "started_boot_us", "stop", "stop_cause",
+        "phase", "pid", "reaped_before_us", "started_boot_us", "stop", "stop_cause",
     )  # fmt: skip
 
     def __init__(self, key: Key, boot_id: str, phase: Phase) -> None:
@@ -67,6 +67,7 @@ class Run:
         self.boot_id = boot_id
         self.phase = phase
         self.pid = 0
+        self.reaped_before_us: int | None = None
         self.started_boot_us = 0
         self.held_us = 0
         self.cpu_us = 0
@@ -142,9 +143,9 @@ class Agent:
         """Everything this agent knows of members not yet forgotten."""
         return tuple(run.truth() for run in self._runs.values())
 
-    def live(self) -> tuple[tuple[Key, int], ...]:
-        """Keys and pids of running members."""
-        return tuple((key, run.pid) for key, run in self._live.items())
+    def live(self) -> tuple[s.Live, ...]:
+        """The running members."""
+        return tuple(s.Live(key, run.pid, run.reaped_before_us) for key, run in self._live.items())
 
     @property
     def busy(self) -> bool:
@@ -213,6 +214,7 @@ class Agent:
             key = (truth.attempt_id, truth.rank)
             run = Run(key, truth.boot_id, Phase.RUNNING)
             run.pid, run.started_boot_us = truth.pid, truth.started_boot_us
+            run.reaped_before_us = truth.reaped_before_us
             run.checkpoint_signal, run.grace_us = event.checkpoints.get(key, ("", GRACE_US))
             if key in spooled:
                 run.held_us, run.cpu_us = spooled[key].held_us, spooled[key].cpu_us
@@ -397,6 +399,7 @@ class Agent:
         del self._starting[run.key]
         run.phase = Phase.RUNNING
         run.started_boot_us = event.boot_us
+        run.reaped_before_us = event.reaped_before_us
         self._live[run.key] = run
         out: list[Instruction] = [_started_report(run)] if self._connected else []
         if run.limit is not None:
@@ -422,6 +425,7 @@ class Agent:
                         rank=truth.rank,
                         pid=truth.pid,
                         boot_us=truth.started_boot_us,
+                        reaped_before_us=truth.reaped_before_us,
                     )
                 )
         return out

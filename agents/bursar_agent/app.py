@@ -372,10 +372,10 @@ class App:
 
     def _read_meters(self, instruction: s.ReadMeters) -> None:
         wanted = set(instruction.keys)
-        live = tuple(member for member in self._core.live() if member[0] in wanted)
+        live = tuple(member for member in self._core.live() if member.key in wanted)
         self._tasks.spawn(self._meter(live), "meter")
 
-    async def _meter(self, live: tuple[tuple[s.Key, int], ...]) -> None:
+    async def _meter(self, live: tuple[s.Live, ...]) -> None:
         loop = asyncio.get_running_loop()
         at, cpu_us = await loop.run_in_executor(self._probing, self._sampler.cpu_us, live)
         self._emit(s.MeterRead(at, cpu_us))

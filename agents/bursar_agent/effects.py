@@ -365,7 +365,11 @@ class SpoolWriter:
 def started_of(event: Started) -> s.MemberStarted:
     """The runner's word for a start, in the core's."""
     return s.MemberStarted(
-        attempt_id=event.attempt_id, rank=event.rank, pid=event.pid, boot_us=event.start_boot_us
+        attempt_id=event.attempt_id,
+        rank=event.rank,
+        pid=event.pid,
+        boot_us=event.start_boot_us,
+        reaped_before_us=event.reaped_before_us,
     )
 
 
@@ -406,4 +410,5 @@ def truth_of(found: AttemptTruth, boot_id: str) -> s.Truth:
         pid=found.pid or 0,
         started_boot_us=found.start_boot_us or 0,
         exit=None if found.exit is None else exit_of(found.exit),
+        reaped_before_us=found.reaped_before_us,
     )

@@ -8,6 +8,7 @@ Why     the core touches neither socket, disk nor clock: every race is a list of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,8 +18,20 @@ Key = tuple[str, int]
 """Attempt id and rank: one member."""
 
 
+class Live(NamedTuple):
+    """A running member, for whoever reads its processes.
+
+    `reaped_before_us`: CPU time that its supervisor's counters held before it, which is other jobs'; None:
+    not known.
+    """
+
+    key: Key
+    pid: int
+    reaped_before_us: int | None = None
+
+
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one member: it runs, or it ended like `exit`."""
+    """What is known of one member: it runs, or it ended like `exit`. `reaped_before_us`: as in `Live`."""
 
     attempt_id: str
     rank: int
@@ -27,6 +40,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     started_boot_us: int = 0
     exit: Exit | None = None
+    reaped_before_us: int | None = None
 
 
 class Counter(msgspec.Struct, frozen=True, array_like=True):
@@ -148,12 +162,13 @@ class StopAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The supervisor says: the process is there."""
+    """The supervisor says: the process is there. `reaped_before_us`: as in `Live`."""
 
     attempt_id: str
     rank: int
     pid: int
     boot_us: int
+    reaped_before_us: int | None = None
 
 
 class MemberEnded(msgspec.Struct, frozen=True):

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from bursar_agent.probes.process import ProcessTrees
 from bursar_agent.runner import truth, worker
-from bursar_agent.runner.model import StopRequest
+from bursar_agent.runner.model import Started, StopRequest
 from bursar_agent.runner.testing import Bench, alive, bench, name_of, play, request, until
 from bursar_agent.runner.tree import descendants
+
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 async def supervisors(made: Bench) -> list[int]:
@@ -63,6 +66,30 @@ def test_a_clean_supervisor_takes_the_next_attempt_and_carries_nothing_over(tmp_
         assert greedy_report.max_rss_bytes > 90 << 20 > last.max_rss_bytes
         assert greedy_report.cpu_user_us > last.cpu_user_us
         assert first.cpu_user_us + last.cpu_user_us < greedy_report.cpu_user_us
+
+    play(tmp_path, story)
+
+
+def test_the_time_of_earlier_attempts_is_not_in_the_counters_of_the_next(tmp_path: Path) -> None:
+    """The kernel sums over all that a process ever waited for; the setup of this one belongs to it."""
+
+    async def story(made: Bench) -> None:
+        burn = "exec python3 -c 'import time\nwhile time.process_time() < {}: pass'"
+        await made.run("att_1", burn.format(0.6))
+        first = await idle(made, "att_1")
+        assert await made.start("att_2", "exec sleep 60", setup=burn.format(0.2)) == "starting"
+
+        def told() -> list[Started]:
+            return [one for one in made.events if isinstance(one, Started) and one.attempt_id == "att_2"]
+
+        await until(lambda: any(one.phase == "run" for one in told()))
+        (found,) = [one for one in await made.runner.adopt() if one.attempt_id == "att_2"]
+        assert found.pid is not None
+        reading = ProcessTrees().read(found.pid, found.reaped_before_us)
+        assert reading is not None
+        assert made.supervisor("att_2") == first
+        assert 200_000 <= reading.cpu_us + TICK_US < 600_000
+        assert {one.reaped_before_us for one in told()} == {found.reaped_before_us}
 
     play(tmp_path, story)
 

@@ -181,10 +181,18 @@ def test_lost_start_report_is_looked_up_in_the_files() -> None:
     core = connected()
     play(core, assigned(), s.Tick(1 * SECOND))
     assert of(s.ReadTruth, play(core, s.Tick(7 * SECOND)))
-    truth = s.Truth(attempt_id=A[0], rank=0, running=True, boot_id=BOOT, pid=5, started_boot_us=2 * SECOND)
+    truth = s.Truth(
+        attempt_id=A[0],
+        rank=0,
+        running=True,
+        boot_id=BOOT,
+        pid=5,
+        started_boot_us=2 * SECOND,
+        reaped_before_us=30,
+    )
     (told,) = play(core, s.TruthRead((truth,)))
     assert told == s.SendStarted(attempt_id=A[0], rank=0, pid=5, boot_us=2 * SECOND)
-    assert core.live() == ((A, 5),)
+    assert core.live() == ((A, 5, 30),)
 
 
 # --- stopping -----------------------------------------------------------------------------------
@@ -266,7 +274,7 @@ def test_forget_of_a_running_attempt_is_not_obeyed() -> None:
     core = connected()
     play(core, assigned(), started())
     assert not of(s.ForgetMember, play(core, s.ForgetReceived(*A)))
-    assert core.live() == ((A, 77),)
+    assert core.live() == ((A, 77, None),)
 
 
 def test_restarted_agent_goes_on_with_what_the_files_say() -> None:
@@ -281,7 +289,7 @@ def test_restarted_agent_goes_on_with_what_the_files_say() -> None:
         core,
         s.Adopted(
             (
-                s.Truth(attempt_id=A[0], rank=0, running=True, boot_id=BOOT, pid=7),
+                s.Truth(attempt_id=A[0], rank=0, running=True, boot_id=BOOT, pid=7, reaped_before_us=12),
                 s.Truth(attempt_id="att_b", rank=0, running=False, boot_id=BOOT, exit=done),
             )
         ),
@@ -289,7 +297,7 @@ def test_restarted_agent_goes_on_with_what_the_files_say() -> None:
     )
     out = play(core, s.Welcomed(now_boot_us=0, epoch=3))
     assert [i.attempt_id for i in of(s.SendExited, out)] == ["att_b"]
-    assert core.live() == ((A, 7),)
+    assert core.live() == ((A, 7, 12),)
     again = play(core, assigned(epoch=3), assigned(("att_b", 0), epoch=3))
     assert [type(i) for i in again] == [s.SendStarted, s.SendExited]
 
@@ -573,7 +581,7 @@ def test_a_node_that_cannot_write_says_so_first_and_starts_nothing_until_it_can(
     assert play(core, s.Probed(SECOND, full)) == []
     (told,) = of(s.SendExited, play(core, assigned(("att_b", 0))))
     assert told.exit == Exit(cause=EndCause.START_FAILED, message=full, started=False)
-    assert core.live() == ((A, 77),)
+    assert core.live() == ((A, 77, None),)
     well = s.Note("members can be started again")
     assert play(core, s.Probed(2 * SECOND, "")) == [s.SendCondition(""), well]
     assert [type(i) for i in play(core, assigned(("att_c", 0)))] == [s.StartMembers]

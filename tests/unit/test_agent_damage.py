@@ -326,6 +326,19 @@ def test_whole_records_are_left_alone(folder: Path, member: tuple[int, int, Path
     assert truth.mend_member(run_fd, dir_fd, "att_a.0") == []
     found = truth.member_truth(dir_fd, "att_a", 0)
     assert (found.state, found.exit, found.pid, found.epoch) == ("ended", REPORT, 1, 5)
+    assert found.reaped_before_us is None, "an earlier version's record does not tell it"
+
+
+@pytest.mark.parametrize(
+    ("told", "read"), [(0, 0), (12, 12), (-1, None), (True, None), ("12", None), (None, None), (1.5, None)]
+)
+def test_what_a_supervisor_waited_for_before_is_a_number_or_not_known(
+    member: tuple[int, int, Path], told: object, read: int | None
+) -> None:
+    _, dir_fd, path = member
+    (path / "start.json").write_text(json.dumps({**START, "reaped_before_us": told}))
+    found = truth.member_truth(dir_fd, "att_a", 0)
+    assert (found.pid, found.reaped_before_us) == (1, read)
 
 
 GONE = ("removed", "emptied")

@@ -274,8 +274,10 @@ def test_a_stop_is_asked_as_it_was_ordered_and_one_that_fails_ends_nothing() -> 
 
 def test_starts_and_ends_are_told_with_the_energy_of_what_held_devices() -> None:
     async def story(bench: Bench) -> None:
-        bench.members.heard(Started("att_1", 0, 7, 1_000))
-        assert bench.events == [s.MemberStarted(attempt_id="att_1", rank=0, pid=7, boot_us=1_000)]
+        bench.members.heard(Started("att_1", 0, 7, 1_000, reaped_before_us=12))
+        assert bench.events == [
+            s.MemberStarted(attempt_id="att_1", rank=0, pid=7, boot_us=1_000, reaped_before_us=12)
+        ]
         assert bench.devices.said == [("started", ("att_1", 0))]
         bench.members.heard(Ended(REPORT))
         plain = effects.exit_of(REPORT)

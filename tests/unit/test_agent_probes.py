@@ -13,6 +13,7 @@ from bursar_agent.probes.nvml import canonical_type
 from bursar_agent.probes.process import ProcessTrees
 from bursar_agent.probes.rapl import RaplPower
 from bursar_agent.probes.sampler import Sampler
+from bursar_agent.stimuli import Live
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -88,7 +89,7 @@ def test_power_is_0_where_it_cannot_be_read(tmp_path: Path) -> None:
 def test_process_tree_of_a_dead_pid_reads_as_nothing() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
-    assert ProcessTrees().read(pid) is None
+    assert ProcessTrees().read(pid, 0) is None
 
 
 class Processes:
@@ -118,31 +119,49 @@ def test_a_job_whose_main_process_has_ended_is_read_below_its_supervisor_until_t
     machine, trees = Processes(monkeypatch), ProcessTrees()
     tick_us, page_bytes = 1_000_000 // os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     machine.known = {5: (1, 100, 3, 7), 10: (5, 101, 20, 2), 11: (10, 102, 300, 4)}
-    reading = trees.read(10)
+    reading = trees.read(10, 0)
     assert reading is not None
     assert (set(reading.pids), reading.processes) == ({10, 11}, 2)
     assert reading.cpu_us == (2 * 3 + 4 * 20 + 4 * 300) * tick_us, "of the supervisor what it has waited for"
     assert reading.memory_bytes == 6 * page_bytes
     machine.known = {5: (1, 100, 3, 7), 11: (5, 102, 300, 4)}
-    reading = trees.read(10)
+    reading = trees.read(10, 0)
     assert reading is not None
     assert reading.pids == (11,)
     trees.keep({10})
-    assert trees.read(10) is not None
+    assert trees.read(10, 0) is not None
     machine.known = {5: (1, 999, 3, 7), 10: (6, 101, 20, 2), 6: (1, 1, 1, 1)}
-    assert trees.read(10) is None, "5 is another process by now"
+    assert trees.read(10, 0) is None, "5 is another process by now"
     trees.keep(set())
-    reading = trees.read(10)
+    reading = trees.read(10, 0)
     assert reading is not None
     assert reading.pids == (10,)
     machine.known = {10: (1, 101, 20, 2)}
     trees.keep(set())
-    assert trees.read(10) is None, "nobody watches over it"
+    assert trees.read(10, 0) is None, "nobody watches over it"
+
+
+@pytest.mark.parametrize(
+    ("before_ticks", "of_the_supervisor"), [(0, 600), (599, 1), (600, 0), (601, 0), (None, 0)]
+)
+def test_what_a_supervisor_waited_for_before_the_attempt_is_not_the_jobs(
+    monkeypatch: pytest.MonkeyPatch, before_ticks: int | None, of_the_supervisor: int
+) -> None:
+    """Where nobody knows what that was (an earlier version's supervisor) nothing of it is counted."""
+    machine, sampler = Processes(monkeypatch), Sampler(VirtualClock())
+    tick_us = 1_000_000 // os.sysconf("SC_CLK_TCK")
+    machine.known = {5: (1, 100, 300, 7), 10: (5, 101, 2, 2), 11: (10, 102, 1, 4)}
+    before_us = None if before_ticks is None else before_ticks * tick_us
+    live = (Live(("att_a", 0), 10, before_us),)
+    _, cpu_us = sampler.cpu_us(live)
+    assert cpu_us == {("att_a", 0): (of_the_supervisor + 4 * 2 + 4 * 1) * tick_us}
+    _, trees = sampler.sample(live)
+    assert trees[("att_a", 0)].cpu_us == cpu_us[("att_a", 0)]
 
 
 def test_process_tree_counts_everything_below_the_parent() -> None:
     """We are the main process here, whoever started pytest plays the supervisor."""
-    reading = ProcessTrees().read(os.getpid())
+    reading = ProcessTrees().read(os.getpid(), 0)
     assert reading is not None
     assert reading.processes >= 1
     assert reading.memory_bytes > 1_000_000
@@ -175,8 +194,8 @@ def test_sampler_reads_this_machine_and_a_live_member() -> None:
     pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
     key = ("att_a", 0)
     try:
-        reading, trees = sampler.sample(((key, pid),))
-        at, cpu = sampler.cpu_us(((key, pid), (("att_gone", 0), 2**22 + 1)))
+        reading, trees = sampler.sample((Live(key, pid, 0),))
+        at, cpu = sampler.cpu_us((Live(key, pid, 0), Live(("att_gone", 0), 2**22 + 1, 0)))
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

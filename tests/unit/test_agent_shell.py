@@ -49,7 +49,9 @@ class Bench:
             "_link": Noted("link", self.said),
             "_members": Noted("members", self.said, release=lambda key: self.kept),
             "_spooling": Noted("spool", self.said),
-            "_core": Noted("core", self.said, busy=True, live=lambda: ((("att_1", 0), 7), (("att_2", 0), 8))),
+            "_core": Noted(
+                "core", self.said, busy=True, live=lambda: (s.Live(("att_1", 0), 7), s.Live(("att_2", 0), 8))
+            ),
             "_devices": Noted("devices", self.said),
             "_forgotten": Noted("forgotten", self.said),
             "_state": Noted("state", self.said, path=Path("/state"), log_end=lambda: LogEnd("c0", 1, b"x")),
@@ -132,7 +134,7 @@ def test_only_members_that_live_are_metered(bench: Bench) -> None:
     assert [each[0] for each in done] == ["core.live", "tasks.spawn"]
     assert done[1][2] == "meter"
     asyncio.run(done[1][1])
-    assert seen == [((("att_2", 0), 8),)]
+    assert seen == [(s.Live(("att_2", 0), 8),)]
 
 
 def test_what_the_meters_say_goes_to_the_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

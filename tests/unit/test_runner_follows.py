@@ -366,11 +366,15 @@ def test_what_a_supervisor_tells_is_passed_on_and_what_it_does_not_is_asked_of_t
         runner._hear(words)
         watch = runner._watches["att_1.0"]
         assert (watch.pid, watch.pidfd >= 0) == (HERE, True)
-        assert site.events == [handle.Started("att_1", 0, 41, 6, "setup", True)]
+        runner._hear({**words, "reaped_before_us": 12})
+        assert site.events == [
+            handle.Started("att_1", 0, 41, 6, "setup", True),
+            handle.Started("att_1", 0, 41, 6, "setup", True, 12),
+        ]
         runner._hear({**words, "kind": "news"})
         runner._hear({"kind": "ended", **REPORT})
         runner._hear({"kind": "ended", **REPORT})
-        assert site.events[1:] == [Ended(ExitReport(**REPORT))]
+        assert site.events[2:] == [Ended(ExitReport(**REPORT))]
         assert (runner._watches, watch.pidfd) == ({}, -1)
 
     site.play(story)

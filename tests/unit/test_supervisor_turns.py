@@ -494,9 +494,13 @@ def test_only_after_a_good_setup_comes_the_run(
 # --- starting
 
 
-def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_later(world: World) -> None:
+def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "times", lambda: os.times_result((9.0, 9.0, 4.25, 0.5, 9.0)))
     made = world.job(Job())
     made._cgroup = Cgroup()  # type: ignore[assignment]
+    monkeypatch.setattr(os, "times", lambda: os.times_result((9.0, 9.0, 7.0, 7.0, 9.0)))
     (world.folder / STOP).write_text('{"cause": "idle", "grace_us": 9}')
     made._record_start()
     start = json.loads((world.folder / START).read_text())
@@ -504,7 +508,7 @@ def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_l
         "attempt_id": "att_1", "rank": 2, "phase": "run", "pid": MAIN, "pgid": MAIN,
         "pid_start_ticks": MAIN + 1,
         "supervisor_pid": os.getpid(), "supervisor_start_ticks": 33, "boot_id": "b", "start_boot_us": NOW,
-        "memory_enforced": True, "takes_limits": True,
+        "memory_enforced": True, "takes_limits": True, "reaped_before_us": 4_750_000,
     }  # fmt: skip
     assert made._stop_cause == "idle"
     world.at(made, NOW + supervisor.START_NOTICE_DELAY_US - 1)

@@ -5,7 +5,8 @@ Why     cumulative CPU time belongs into each usage report; a file read per proc
         what a general library takes, and this runs for every member every second.
 
 The tree hangs below the main process's parent, the supervisor, which adopts whatever the job
-daemonises. CPU time of children already waited for is inside their parent's counters.
+daemonises. CPU time of children already waited for is inside their parent's counters; the supervisor's
+hold that of every attempt it has had, so what they were when this one began is taken off.
 """
 
 from __future__ import annotations
@@ -37,16 +38,23 @@ class ProcessTrees:
     def __init__(self) -> None:
         self._roots: dict[int, tuple[int, int]] = {}  # main pid -> supervisor pid, its start
 
-    def read(self, pid: int) -> TreeReading | None:
-        """The tree of main process `pid`; None when nothing of it is left."""
+    def read(self, pid: int, reaped_before_us: int | None) -> TreeReading | None:
+        """The tree of main process `pid`; None when nothing of it is left.
+
+        Args:
+            reaped_before_us: CPU time of children in the supervisor's counters when the attempt began. None,
+                not known: only what still lives is counted, for the rest may be another job's.
+        """
         root = self._root(pid)
         if root is None:
             return None
         stat = _stat(root)
         if stat is None:
             return None
-        # The supervisor's own time is ours, that of children it has waited for is the job's.
-        cpu_us = (int(stat[13]) + int(stat[14])) * _TICK_US
+        cpu_us = 0
+        if reaped_before_us is not None:
+            # The supervisor's own time is ours, that of children it has waited for since is the job's.
+            cpu_us = max((int(stat[13]) + int(stat[14])) * _TICK_US - reaped_before_us, 0)
         memory = 0
         pids: list[int] = []
         queue = _children(root)

@@ -14,7 +14,7 @@ from bursar_agent.probes.machine import MachineLoad
 from bursar_agent.probes.process import ProcessTrees, TreeReading
 from bursar_agent.probes.rapl import RaplPower
 from bursar_agent.probes.readings import AttemptReading, Reading
-from bursar_agent.stimuli import Key
+from bursar_agent.stimuli import Key, Live
 
 
 class Sampler:
@@ -27,8 +27,8 @@ class Sampler:
         self._trees = ProcessTrees()
         self._last: dict[Key, tuple[int, int]] = {}  # boot time, cumulative CPU
 
-    def sample(self, live: Sequence[tuple[Key, int]]) -> tuple[Reading, dict[Key, TreeReading]]:
-        """One reading of node and `live` members (key and main pid), and the processes of each of them."""
+    def sample(self, live: Sequence[Live]) -> tuple[Reading, dict[Key, TreeReading]]:
+        """One reading of node and `live` members, and the processes of each of them."""
         at = self._clock.now()
         cpu, memory = self._load.read()
         attempts, trees = self._attempts(live)
@@ -41,21 +41,19 @@ class Sampler:
         )
         return reading, trees
 
-    def cpu_us(self, live: Sequence[tuple[Key, int]]) -> tuple[int, dict[Key, int]]:
+    def cpu_us(self, live: Sequence[Live]) -> tuple[int, dict[Key, int]]:
         """The instant of boot time, and the cumulative CPU time of each member that can be read."""
-        readings = ((key, self._trees.read(pid)) for key, pid in live)
+        readings = ((key, self._trees.read(pid, before_us)) for key, pid, before_us in live)
         found = {key: reading.cpu_us for key, reading in readings if reading is not None}
         return self._clock.boot_us(), found
 
-    def _attempts(
-        self, live: Sequence[tuple[Key, int]]
-    ) -> tuple[tuple[AttemptReading, ...], dict[Key, TreeReading]]:
-        self._trees.keep({pid for _, pid in live})
+    def _attempts(self, live: Sequence[Live]) -> tuple[tuple[AttemptReading, ...], dict[Key, TreeReading]]:
+        self._trees.keep({member.pid for member in live})
         readings = []
         trees: dict[Key, TreeReading] = {}
         last: dict[Key, tuple[int, int]] = {}
-        for key, pid in live:
-            tree = self._trees.read(pid)
+        for key, pid, before_us in live:
+            tree = self._trees.read(pid, before_us)
             if tree is None:
                 continue
             trees[key] = tree

@@ -611,6 +611,7 @@ class ProcessRunner:
                     message["start_boot_us"],
                     message["phase"],
                     message["memory_enforced"],
+                    truth.reaped_before(message),
                 )
             )
 

@@ -169,7 +169,10 @@ _EXIT_FIELDS = ExitReport.__struct_fields__
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The job's process runs (`phase` setup or run: with a setup there are two of these)."""
+    """The job's process runs (`phase` setup or run: with a setup there are two of these).
+
+    `reaped_before_us`: CPU time of what its supervisor had waited for before this attempt; None: not known.
+    """
 
     attempt_id: str
     rank: int
@@ -177,6 +180,7 @@ class Started(msgspec.Struct, frozen=True):
     start_boot_us: int
     phase: str = "run"
     memory_enforced: bool = False
+    reaped_before_us: int | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -189,7 +193,7 @@ RunnerEvent = Started | Ended
 
 
 class AttemptTruth(msgspec.Struct, frozen=True):
-    """What a member's directory says about it now."""
+    """What a member's directory says about it now. `reaped_before_us`: as in `Started`."""
 
     attempt_id: str
     rank: int
@@ -198,6 +202,7 @@ class AttemptTruth(msgspec.Struct, frozen=True):
     pid: int | None
     start_boot_us: int | None
     exit: ExitReport | None
+    reaped_before_us: int | None = None
 
 
 def signal_number(name: str | None) -> int | None:

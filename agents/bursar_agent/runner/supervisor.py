@@ -135,6 +135,8 @@ class Supervisor:
         self._cgroup: spawning.JobCgroup | None = None
         self._script_path = ""
         self._user_s = self._system_s = 0.0
+        before = os.times()  # of the attempts that this process had earlier: not this job's
+        self._reaped_before_us = round((before.children_user + before.children_system) * 1_000_000)
         self._max_rss_kib = 0
         self._report: dict[str, Any] = {
             "attempt_id": request["attempt_id"],
@@ -308,6 +310,7 @@ class Supervisor:
             "start_boot_us": self._start_at,
             "memory_enforced": self._cgroup is not None and self._cgroup.memory_limited,
             "takes_limits": True,
+            "reaped_before_us": self._reaped_before_us,
         }
         data = json.dumps(start).encode()
         write_record(START, data)

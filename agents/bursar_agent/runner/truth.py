@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from bursar_agent.runner.layout import (
@@ -224,7 +225,14 @@ def member_truth(dir_fd: int, attempt_id: str, rank: int) -> AttemptTruth:
         pid=start["pid"] if start else None,
         start_boot_us=start["start_boot_us"] if start else None,
         exit=report,
+        reaped_before_us=reaped_before(start) if start else None,
     )
+
+
+def reaped_before(start: Mapping[str, Any]) -> int | None:
+    """CPU time of what a supervisor had waited for before this attempt; None where none is told."""
+    told = start.get("reaped_before_us")
+    return told if _number(told) else None
 
 
 def remove_member(run_fd: int, attempt_id: str, rank: int) -> None:
