@@ -69,6 +69,8 @@ whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_S
 set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
 A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are
 enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
+A node's name that nothing resolves becomes its address where tasks take it for one: `MASTER_ADDR`,
+`--master_addr NAME`, `NAME:PORT`.
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
 `bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2.
 

@@ -21,6 +21,9 @@ from bursar_agent.stimuli import Assignment
 PATH_OF_ACCOUNTS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For other accounts than the agent's own, whose PATH may hold private folders."""
 
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+"""For jobs of root: that they are is known here, and without these Open MPI's `mpirun` refuses it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -34,7 +37,7 @@ class Account:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a job of this account finds in its environment unless it says otherwise."""
+        """What a shell of this account would find in its environment."""
         own = {} if self.uid is None else {"PATH": PATH_OF_ACCOUNTS}
         return own | {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
 
@@ -50,6 +53,11 @@ class Accounts:
             self.own = Account(entry.pw_name, entry.pw_dir or "/", entry.pw_shell or "/bin/sh")
         except KeyError:
             self.own = Account(str(own_uid), os.environ.get("HOME", "/"), "/bin/sh")
+
+    def variables(self, account: Account) -> dict[str, str]:
+        """What a job of this account finds in its environment unless it says otherwise."""
+        uid = self._own_uid if account.uid is None else account.uid
+        return account.env | (AS_ROOT if uid == 0 else {})
 
     def of(self, user: str) -> Account:
         """The account of `user`; the agent's own where it is not root and so cannot change.
@@ -79,7 +87,7 @@ def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state:
         rank=assignment.rank,
         epoch=epoch,
         launch=assignment.launch,
-        env=account.env | {names.DIRECTORY: state.steps_dir},
+        env=accounts.variables(account) | {names.DIRECTORY: state.steps_dir},
         home=account.home,
         checkpoint_dir=state.checkpoint_dir(assignment.job_id),
         uid=account.uid,

@@ -96,11 +96,14 @@ def assignment(**more: Any) -> Assignment:
 
 
 def nobody_else() -> Accounts:
-    return Accounts(os.getuid())
+    return Accounts(12345)
 
 
-def test_the_node_says_whose_account_it_is_and_opens_no_launch(state: StateDir) -> None:
+def test_the_node_says_whose_account_it_is_and_opens_no_launch(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = pwd.getpwuid(os.getuid())
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: own)
     request = start_request(assignment(), 1, nobody_else(), state)
     assert request.launch == b"unopened"
     assert request.home == own.pw_dir
@@ -136,6 +139,17 @@ def test_root_becomes_the_user_with_that_users_home_and_path(state: StateDir) ->
     assert request.env is not None
     assert request.env["HOME"] == entry.pw_dir
     assert request.env["PATH"] == PATH_OF_ACCOUNTS
+
+
+def test_jobs_of_root_tell_open_mpi_that_they_may(state: StateDir) -> None:
+    def told(user: str, uid: int) -> dict[str, str]:
+        env = start_request(assignment(user=user), 1, Accounts(uid), state).env or {}
+        return {name: value for name, value in env.items() if name.startswith("OMPI_")}
+
+    other = next(e.pw_name for e in pwd.getpwall() if e.pw_uid != 0)
+    yes = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    assert (told("root", 0), told("", 0)) == (yes, yes)
+    assert (told(other, 0), told("root", 12345)) == ({}, {})
 
 
 def test_unknown_user_is_named(state: StateDir) -> None:

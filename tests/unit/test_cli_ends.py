@@ -80,6 +80,17 @@ def test_what_the_last_lines_say_of_an_end_is_told_below_them(
         ("terminate called: std::bad_alloc", "it could not get the memory it wanted:"),
         ("OSError: [Errno 28] No space left on device", "a disk was full:"),
         ("ModuleNotFoundError: No module named 'torch'", "a module of Python is not there:"),
+        (
+            "mpirun has detected an attempt to run as root.\n",
+            "Open MPI does not run as root unless it is told to:",
+        ),
+        (
+            "prterun has detected an attempt to run as root",
+            "Open MPI does not run as root unless it is told to:",
+        ),
+        ("cannot be retrieved (gai error: -2 - Name or service", "a name has no address there:"),
+        ("socket.gaierror: [Errno -2] Name or service not known", "a name has no address there:"),
+        ("[Errno -3] Temporary failure in name resolution", "a name has no address there:"),
         ("No space left on device\nlater: CUDA out of memory", "it ran out of GPU memory:"),
         ("MyMemoryErrors are none\nKeyError: 'a'", ""),
         ("", ""),

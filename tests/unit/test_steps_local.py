@@ -27,13 +27,14 @@ sys.exit(run(Request(["sh", "-c", sys.argv[3]], tasks=int(sys.argv[2])), os.envi
 """
 
 
-def step(tasks: int, text: str, *large: str, soft: int = 0) -> subprocess.CompletedProcess[str]:
+def step(tasks: int, text: str, *large: str, soft: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
     env = {
         "PATH": "/usr/bin:/bin",
         names.MEMBER: "att_a.0",
         names.DIRECTORY: "/nowhere",
         names.NODE_NAMES: "n1",
         "BURSAR_NODE_ADDRESSES": "127.0.0.1",
+        **more,
     }
     words = [sys.executable, "-c", RUN, str(soft), str(tasks), text, *large]
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
@@ -47,6 +48,14 @@ def test_a_step_may_have_more_tasks_than_its_script_may_have_files_and_they_keep
 def test_an_environment_of_other_bytes_is_no_larger_on_its_way() -> None:
     done = step(1, 'printf %s "$L8" | wc -c', *(f"L{number}" for number in range(10)))
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["90000"], "")
+
+
+def test_a_nodes_name_that_never_resolves_is_an_address_for_its_tasks() -> None:
+    name = "n1.invalid"
+    told = {names.NODE_NAMES: name, "MASTER_ADDR": name}
+    done = step(2, f"echo $MASTER_ADDR tcp://{name}:29500 {name}", **told)
+    assert (done.returncode, done.stdout) == (0, f"127.0.0.1 tcp://127.0.0.1:29500 {name}\n" * 2)
+    assert done.stderr == f"bursar step: {name} does not resolve here; tasks get its address 127.0.0.1\n"
 
 
 def test_tasks_that_are_lost_are_named_as_ranges() -> None:

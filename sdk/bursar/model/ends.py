@@ -126,6 +126,17 @@ SAID: Final = (
         r"ModuleNotFoundError: No module named",
         "a module of Python is not there: activate its environment in the script, or install it in `setup`",
     ),
+    (
+        r"has detected an attempt to run as root",
+        "Open MPI does not run as root unless it is told to: leave OMPI_ALLOW_RUN_AS_ROOT and"
+        " OMPI_ALLOW_RUN_AS_ROOT_CONFIRM as Bursar sets them, or give it --allow-run-as-root",
+    ),
+    (
+        r"gai error: -\d|Name or service not known|Temporary failure in name resolution"
+        r"|nodename nor servname provided",
+        "a name has no address there: if it is a node's, leave out the line that sets MASTER_ADDR to it, for"
+        " Bursar has set it already; BURSAR_NODE_ADDRESSES has those of all nodes",
+    ),
 )
 """By what a program said last (a pattern), what it died of and what to do."""
 _CRASHES = (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bursar.steps import bridge, frames, host, kernel, names, patterns
+from bursar.steps import bridge, frames, host, kernel, names, patterns, reach
 from bursar.steps.hosts import compress_hosts
 from bursar.steps.request import Place, Refused, Request, members, specs
 from bursar.steps.sinks import Lines, Sink
@@ -57,6 +57,7 @@ class Step:
         self._env = env
         attempt, own, everybody = members(env)
         request.cwd = request.cwd or os.getcwd()
+        env = reach.with_addresses(request, env, everybody)
         found = take_places(request, env, everybody)
         number = _number(env)
         kernel.raise_file_limit()

@@ -132,14 +132,23 @@ def places(request: Request, all_members: Sequence[Member]) -> list[Place]:
     return found
 
 
-def _chosen(request: Request, all_members: Sequence[Member]) -> list[Member]:
+def named(request: Request, all_members: Sequence[Member]) -> list[Member]:
+    """Those it names, or all, but for those that it excludes; in the job's order. Raises `Refused`."""
+    wanted, out = _ranks(request.node, all_members), _ranks(request.exclude, all_members)
+    return [one for one in all_members if one.rank not in out and (not wanted or one.rank in wanted)]
+
+
+def _ranks(words: Sequence[str], all_members: Sequence[Member]) -> list[int]:
     known = {key: one for one in reversed(all_members) for key in (one.address, one.name)}
-    for name in [*request.node, *request.exclude]:
+    for name in words:
         if name not in known:
             here = compress_hosts(one.name for one in all_members)
             raise Refused(f"{name} is no node of this job; these are: {here}")
-    out = {known[name].rank for name in request.exclude}
-    wanted = list(dict.fromkeys(known[name].rank for name in request.node))
+    return list(dict.fromkeys(known[name].rank for name in words))
+
+
+def _chosen(request: Request, all_members: Sequence[Member]) -> list[Member]:
+    wanted, out = _ranks(request.node, all_members), _ranks(request.exclude, all_members)
     chosen = [all_members[rank] for rank in wanted or range(len(all_members))]
     if wanted and not request.nodes:
         request.nodes = len(wanted)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from bursar.steps.request import Member, Place, Refused, Request, gpus_held, places, refuse_more_gpus
+from bursar.steps.request import Member, Place, Refused, Request, gpus_held, named, places, refuse_more_gpus
 from bursar.words import plural
 
 _LOOK_S = 0.1
@@ -80,8 +80,7 @@ class Slots:
         tasks = request.tasks or request.nodes or 1
         if request.tasks_per_node and request.nodes and not request.tasks:
             tasks = request.nodes * request.tasks_per_node
-        named = {one.rank for one in everybody if one.name in request.node} or set(range(len(everybody)))
-        asked = _Asked(request, [one for one in everybody if one.rank in named], tasks)
+        asked = _Asked(request, named(request, everybody), tasks)
         if not asked.spread(lambda member, most: min(most, self._room(member, request))):
             gpus = max(request.gpus_per_task, request.gpus_per_node) * bool(request.gpu_claim)
             also = f" and {plural(gpus, 'GPU')}" if gpus and self._gpus else ""
