@@ -190,6 +190,22 @@ def test_a_script_is_run_by_the_interpreter_of_its_first_line(tmp_path: Path, sc
     play(tmp_path, story)
 
 
+def test_a_script_reads_itself_as_it_was_given_and_its_words_beside_it(tmp_path: Path) -> None:
+    words = ("a b", "$x", "it's", "", "line\nend")
+
+    async def story(made: Bench) -> None:
+        for number, first in enumerate(("#!/bin/bash", "#!/usr/bin/env python3", "# no interpreter")):
+            shown = "import sys; sys.stdout.write(open(sys.argv[0]).read() + repr(sys.argv[1:]))"
+            shell = 'cat "$0"; printf "%q " "$@"' if first == "#!/bin/bash" else 'printf "%q " "$@"'
+            text = f"{first}\n{shown if 'python' in first else shell}\n"
+            await made.run(f"att_{number}", text, arguments=words, cwd="/usr")
+            told = made.runner.read_log(f"att_{number}", 0, 0, 4096)[0].decode()
+            quoted = repr(list(words)) if "python" in first else "a\\ b \\$x it\\'s '' $'line\\nend' "
+            assert told == (quoted if first.startswith("# ") else text + quoted)
+
+    play(tmp_path, story)
+
+
 def test_a_script_whose_interpreter_is_missing_says_so(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         report = await made.run("att_1", "#!/opt/none/perl -w\nprint 1")

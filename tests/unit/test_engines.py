@@ -177,15 +177,26 @@ def test_what_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "words", "named"),
     [
-        ("#!/usr/bin/env python3\nprint(1)\n", ["/usr/bin/env", "python3", "-c"]),
-        ("#!/bin/bash -e\ntrue\n", ["/bin/bash", "-e", "-c"]),
-        ("true\n", ["/bin/sh", "-c"]),
+        ("#!/usr/bin/env python3\nprint(1)\n", ["/usr/bin/env", "python3", "-c"], []),
+        ("#!/bin/bash -e\ntrue\n", ["/bin/bash", "-e", "-c"], ["/bin/bash"]),
+        ("true\n", ["/bin/sh", "-c"], ["/bin/sh"]),
     ],
 )
-def test_a_script_is_the_argument_of_its_interpreter(script: str, words: list[str]) -> None:
-    assert engines._script(script, {"PATH": "/nowhere"}) == [*words, script]
+def test_a_script_is_the_argument_of_its_interpreter(script: str, words: list[str], named: list[str]) -> None:
+    env = {"PATH": "/nowhere"}
+    assert engines._script(script, (), env) == [*words, script]
+    assert engines._script(script, ["a b", ""], env) == [*words, script, *named, "a b", ""]
+
+
+def test_the_words_of_a_script_go_with_it_to_an_engine() -> None:
+    spec = JobSpec(launch="mpi", nodes=2, script="true\n", arguments=("a", "b c"))
+    launch = launch_of(spec, {})
+    assert launch.command[-4:] == ("--script", "true\n", "a", "b c")
+    assert (launch.script, launch.arguments) == ("", ())
+    assert launch_of(spec, {}, rank=1).arguments == ()
+    assert launch_of(JobSpec(script="true\n", arguments=("a",)), {}).arguments == ("a",)
 
 
 def test_the_programs_beside_the_commands_own_come_first() -> None:

@@ -27,7 +27,7 @@ from bursard.events import (
 from bursard.events.changes import difference
 from bursard.events.public import PUBLIC, public
 
-SPEC_KEPT_BACK = "env command script setup workdir comment output_file error_file open_mode"
+SPEC_KEPT_BACK = "env command script arguments setup workdir comment output_file error_file open_mode"
 KEPT_BACK: dict[str, str] = {
     "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"fields.{name}" for name in SPEC_KEPT_BACK.split()),
@@ -84,8 +84,8 @@ def test_every_field_of_every_event_is_shown_or_kept_back_on_purpose(kind: type)
 
 CANARY = "canary-7f3a"
 SPEC = JobSpec(
-    name="fine", env=(("K", CANARY),), command=("echo", CANARY), script=CANARY, setup=CANARY, workdir=CANARY,
-    comment=CANARY,
+    name="fine", env=(("K", CANARY),), command=("echo", CANARY), script=CANARY, arguments=(CANARY,),
+    setup=CANARY, workdir=CANARY, comment=CANARY,
 )  # fmt: skip
 
 

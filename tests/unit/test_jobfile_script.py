@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +15,6 @@ from bursar.jobfile.slurm import asks_of_site, is_slurm_script
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.steps.queue import _with_options
-from bursar_agent.runner.spawning import interpreter
 
 GIB = 2**30
 CALLER = Caller(
@@ -293,24 +289,13 @@ def test_a_directive_that_is_commented_out_is_a_comment() -> None:
     assert spec_of("##SBATCH --nodes=2", "# SBATCH --nodes=3", "#SBATCHES").nodes == 1
 
 
-def test_arguments_become_those_of_the_script() -> None:
-    spec, _ = parse_script("#!/bin/bash\necho $1\n", "a.sh", "/", ["a b", "$x"])
-    assert spec.script == "#!/bin/bash\nset -- 'a b' '$x'\necho $1\n"
-
-
-def test_arguments_become_those_of_a_script_of_any_interpreter(tmp_path: Path) -> None:
-    words = ["a b", "$x", "it's", '"', "back\\slash", "${HOME}", "#", ""]
-    text = f"#!{sys.executable} -I\nimport sys\nprint(sys.argv[1:], sys.argv[0], sys.flags.isolated)\n"
-    spec, _ = parse_script(text, "a.py", "/", words)
-    assert spec.script.partition("\n")[2] == text.partition("\n")[2]  # lines keep their numbers
-    file = tmp_path / "script"
-    file.write_text(spec.script)
-    done = subprocess.run([*interpreter(spec.script), str(file)], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{words} {file} 1\n"
-    with pytest.raises(
-        InvalidRequest, match="with a line end can be given to shell scripts only, not to perl"
-    ):
-        parse_script("#!/usr/bin/perl\nprint 1\n", "a.pl", "/", ["a\nb"])
+@pytest.mark.parametrize("first", ["#!/bin/bash", "#!/usr/bin/env python3", "#SBATCH --mem=1G"])
+def test_a_script_stays_to_the_letter_what_it_was_whatever_words_it_is_given(first: str) -> None:
+    words = ["a b", "$x", "it's", '"', "back\\slash", "#", "", "line\nend"]
+    text = f"{first}\n#SBATCH --account=a/b\n\nx = 1\n"
+    spec, _ = parse_script(text, "a.sh", "/", words)
+    assert (spec.script, spec.arguments, spec.project) == (text, tuple(words), "a/b")
+    assert parse_script(spec.script, "a.sh", "/", words)[0] == spec
 
 
 def test_a_blank_behind_the_word_of_slurm_may_be_left_out() -> None:

@@ -27,6 +27,7 @@ class Job:
 
     def __init__(self, **fields: Any) -> None:
         self.argv: list[str] = ["true"]
+        self.arguments: list[str] = []
         self.checkpoint_dir = "/ck"
         self.uid: int | None = None
         self.gid: int | None = None
@@ -529,14 +530,14 @@ def test_a_memory_limit_that_nothing_enforces_is_not_told_as_one(world: World) -
     ("job", "expected"),
     [
         (Job(argv=["a", "b"]), (["a", "b"], "")),
-        (Job(argv=[], script="echo 1"), (["sh", "echo 1"], "")),
-        (Job(argv=[], script="#!/x y\n1"), (["/x", "y", "/s"], "/s")),
+        (Job(argv=[], script="echo 1", arguments=["a b"]), (["sh", "echo 1", "a b"], "")),
+        (Job(argv=[], script="#!/x y\n1", arguments=["-n", "2"]), (["/x", "y", "/s", "-n", "2"], "/s")),
     ],
 )
 def test_a_command_a_text_or_a_script_with_its_interpreter_is_run(
     world: World, monkeypatch: pytest.MonkeyPatch, job: Job, expected: Any
 ) -> None:
-    monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text: ["sh", text])
+    monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text, more=(): ["sh", text, *more])
     monkeypatch.setattr(spawning, "write_script", lambda job: "/s")
     made = world.job(job)
     assert (made._argv(job), made._script_path) == expected  # type: ignore[arg-type]
@@ -551,7 +552,7 @@ def test_its_folders_are_made_before_its_first_phase(world: World, monkeypatch: 
     for setup, phase in (("prepare", "setup"), ("", "run")):
         job = Job(uid=5, gid=6, scratch_dir="/t", progress_dir="/p", setup=setup, warn_us=10)
         monkeypatch.setattr(spawning, "Job", lambda request, job=job: job)
-        monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text: ["sh", text])
+        monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text, more=(): ["sh", text, *more])
         made = world.job(time_limit_us=50)
         assert made._begin()
         assert (made._phase, made._warn_at) == (phase, NOW + 40)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bursar_agent.runner import progressfile, scratch, secretfiles
@@ -76,9 +77,9 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "appends", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "error_path", "gid", "marker",
-        "output_path", "progress_dir", "scratch_dir", "script", "script_only", "secret_files", "secrets_dir",
-        "setup", "steps_dir", "uid", "warn_us",
+        "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "error_path", "gid",
+        "marker", "output_path", "progress_dir", "scratch_dir", "script", "script_only", "secret_files",
+        "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -90,6 +91,7 @@ class Job:
             launch = json.loads(request["launch"])
             self.argv: list[str] = launch.get("command", [])
             self.script: str = launch.get("script", "")
+            self.arguments: list[str] = launch.get("arguments", [])
             self.setup: str = launch.get("setup", "")
             self.cwd: str = launch.get("workdir", "") or request["home"]
             own: dict[str, str] = launch.get("env", {})
@@ -215,9 +217,9 @@ class Host:
         except OSError:
             pass
 
-    def shell_argv(self, text: str) -> list[str]:
-        """A shell text as one argument, never spliced into another text."""
-        return [self.shell, "-c", text]
+    def shell_argv(self, text: str, arguments: Sequence[str] = ()) -> list[str]:
+        """A shell text as one argument, never spliced into another text; with words its `$1` and so on."""
+        return [self.shell, "-c", text, *((self.shell, *arguments) if arguments else ())]
 
     def job_cgroup(self, request: dict[str, Any]) -> JobCgroup | None:
         """A cgroup with the request's limits, or None where this machine gives us none."""

@@ -249,9 +249,9 @@ class Supervisor:
             return job.argv
         program = spawning.interpreter(job.script)
         if not program:
-            return self._host.shell_argv(job.script)
+            return self._host.shell_argv(job.script, job.arguments)
         self._script_path = spawning.write_script(job)
-        return [*program, self._script_path]
+        return [*program, self._script_path, *job.arguments]
 
     def _spawn(self, job: spawning.Job) -> bool:
         """Start one process of the job; False (with the report filled in) when it cannot."""

@@ -41,7 +41,7 @@ from bursard.store import JobRow
 
 log = logging.getLogger(__name__)
 
-PRIVATE_FIELDS: Final = ("env", "command", "script", "setup")
+PRIVATE_FIELDS: Final = ("env", "command", "script", "arguments", "setup")
 """Of a spec: they may hold what only the owner should know."""
 DAMAGED: Final = "damaged: the rest of what was kept of it cannot be read; run `bursar audit verify`"
 """What a list says of a job whose document is damaged."""
@@ -64,7 +64,7 @@ class Form(Enum):
     """How much of a job an answer carries. The value: fields of its spec that are left out."""
 
     WHOLE = ()
-    ROW = ("command", "script", "setup", "env", "constraints")
+    ROW = ("command", "script", "arguments", "setup", "env", "constraints")
     """In lists, of which a page may hold 1000."""
     BRIEF = (
         *ROW, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment", "output_file",

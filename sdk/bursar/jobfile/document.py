@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
-    "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "command", "held",
-    "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
+    "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "arguments", "command",
+    "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
@@ -209,6 +209,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         env=read_pairs(fields["env"], faults) if "env" in fields else (),
         command=command,
         script=script,
+        arguments=_read_words(fields.get("arguments"), faults, "of words that run gets", empty=True),
         setup=reader.text("setup"),
         workdir=_read_workdir(fields.get("workdir"), faults, base_dir),
         held=reader.boolean("held", False),
@@ -369,7 +370,7 @@ class _Reader:
 
 def _read_code(fields: dict[str, Node], faults: Faults) -> tuple[str, tuple[str, ...]]:
     run, command = fields.get("run"), fields.get("command")
-    return _read_run(run, faults), _read_command(command, faults)
+    return _read_run(run, faults), _read_words(command, faults, _COMMAND)
 
 
 def _read_run(node: Node | None, faults: Faults) -> str:
@@ -384,13 +385,16 @@ def _read_run(node: Node | None, faults: Faults) -> str:
     return text or ""
 
 
-def _read_command(node: Node | None, faults: Faults) -> tuple[str, ...]:
+_COMMAND: Final = "such as [python, train.py]; for shell text use the key run"
+
+
+def _read_words(node: Node | None, faults: Faults, form: str, empty: bool = False) -> tuple[str, ...]:
     if node is None:
         return ()
     if node.kind != "sequence":
-        faults.add(node, "expected a list, such as [python, train.py]; for shell text use the key run")
+        faults.add(node, f"expected a list, {form}")
         return ()
-    if not node.items:
+    if not node.items and not empty:
         faults.add(node, "is empty; name the program to run")
     return tuple(read_text(item, faults) or "" for item in node.items)
 

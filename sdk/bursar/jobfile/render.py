@@ -64,6 +64,7 @@ def spec_to_yaml(spec: JobSpec) -> str:
     ]
     fields["workdir"], fields["setup"] = spec.workdir, spec.setup
     fields["run"], fields["command"] = spec.script, list(spec.command)
+    fields["arguments"] = list(spec.arguments)
     fields["held"] = True if spec.held else None
     for name, default in _DEFAULTS.items():
         if name not in fields and name not in WRITTEN_OTHERWISE and getattr(spec, name) != default:

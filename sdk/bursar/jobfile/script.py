@@ -133,7 +133,9 @@ def parse_script(
             tree.put(("name",), name, Place("--name", 1, 1))
         if flags is not None:
             apply_flags(tree, flags)
-        tree.put(("run",), _with_args(content, args, faults), Place("script", 1, 1))
+        tree.put(("run",), content, Place("script", 1, 1))
+        if args:
+            tree.put_words(("arguments",), tuple(args), Place("arguments", 1, 1))
         if slurm is not None:
             _finish_slurm(slurm, tree)
         if not (faults and faults.found[-1].field == "script"):
@@ -391,32 +393,3 @@ def _split_slurm(word: str) -> tuple[str, str | None]:
 
 
 # ------------------------------------------------------------------ the body
-
-
-def _with_args(content: str, args: Sequence[str], faults: FlagFaults) -> str:
-    """The script with its arguments set, so that `$1` is what was typed after the file name."""
-    if not args:
-        return content
-    first, _, rest = content.partition("\n")
-    if first.startswith("#!") and _interpreter(first) not in shell.SHELLS:
-        if any("\n" in word for word in args):
-            faults.add_at(1, 1, f"an argument with a line end can be given to shell scripts only, not to"
-                          f" {_interpreter(first)}")  # fmt: skip
-        return f"{_with_words_behind(first, args)}\n{rest}"
-    line = f"set -- {shlex.join(args)}"
-    return f"{first}\n{line}\n{rest}" if first.startswith("#!") else f"{line}\n{content}"
-
-
-def _with_words_behind(first: str, args: Sequence[str]) -> str:
-    """A `#!` line whose interpreter gets these words behind the script: alone it cannot say them."""
-    words = shlex.join(first[2:].strip(" \t").split(None, 1))
-    command = f'exec {words} "$0" {shlex.join(args)}'.replace("\\", r"\\").replace("'", r"\'")
-    return f"#!/usr/bin/env -S /bin/sh -c '{command}'"
-
-
-def _interpreter(shebang: str) -> str:
-    words = shebang[2:].split()
-    names = [posixpath.basename(word) for word in words if not word.startswith("-") and "=" not in word]
-    if names and names[0] == "env":
-        names = names[1:]
-    return names[0] if names else "nothing"

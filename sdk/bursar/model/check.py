@@ -425,9 +425,14 @@ def _code(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("command",), "stands beside run; give one of the two")
     if spec.script and not spec.script.strip():
         yield Problem(("run",), "is blank; write the shell text to run")
+    if spec.arguments and not spec.script:
+        yield Problem(("arguments",), "are of run; there is none. Words of a command stand in command")
     yield from _text(("run",), spec.script, CODE_MAX, lines=True)
     yield from _text(("setup",), spec.setup, CODE_MAX, lines=True)
-    yield from _command(spec.command)
+    yield from _words("command", spec.command)
+    if spec.command and not spec.command[0].strip():
+        yield Problem(("command", 0), "is blank; name the program to run")
+    yield from _words("arguments", spec.arguments)
     workdir = spec.workdir
     if workdir and not workdir.startswith("/"):
         yield Problem(("workdir",), f"{quote(workdir)} is relative, here to nothing; write the whole path")
@@ -473,17 +478,15 @@ def _code_of_engine(spec: JobSpec) -> Iterator[Problem]:
         )
 
 
-def _command(words: Sequence[str]) -> Iterator[Problem]:
+def _words(key: str, words: Sequence[str]) -> Iterator[Problem]:
     if len(words) > WORDS_MAX:
-        yield Problem(("command",), f"has {len(words)} elements; at most {WORDS_MAX}")
+        yield Problem((key,), f"has {len(words)} elements; at most {WORDS_MAX}")
         return
     if sum(map(len, words)) > CODE_MAX:
-        yield Problem(("command",), f"has more than {CODE_MAX} characters; put the command into a script")
+        yield Problem((key,), f"has more than {CODE_MAX} characters; put the {key} into a script")
         return
-    if words and not words[0].strip():
-        yield Problem(("command", 0), "is blank; name the program to run")
     for position, word in enumerate(words):
-        yield from _text(("command", position), word, CODE_MAX, lines=True)
+        yield from _text((key, position), word, CODE_MAX, lines=True)
 
 
 # ------------------------------------------------------------------ forms that recur

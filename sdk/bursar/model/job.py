@@ -198,6 +198,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
     script: str = ""
+    arguments: tuple[str, ...] = ()
     setup: str = ""
     workdir: str = ""
     held: bool = False
@@ -248,7 +249,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         command: argv, used as is.
-        script: with a `#!` first line a file that this interpreter runs; else shell text.
+        script: with a `#!` first line a file that this interpreter runs; else shell text. It is the text as
+            it was given: what reads its own file (`sbatch $0`) finds that. arguments: of the script.
         setup: shell text run to success first, in the same environment, directory and log.
         workdir: absolute; empty: the home of the account.
         env: complete but for what only the node knows (its account, its PATH). It may hold secrets, so
@@ -260,6 +262,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     command: tuple[str, ...] = ()
     script: str = ""
+    arguments: tuple[str, ...] = ()
     setup: str = ""
     workdir: str = ""
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -295,8 +298,9 @@ def launch_of(
     if holds_its_place(spec, rank):
         return _holding(whole)
     if spec.launch in ENGINES:
-        code = ("--script", spec.script) if spec.script else ("--", *spec.command)
-        return msgspec.structs.replace(whole, command=(*_ENGINE, spec.launch, *code), script="")
+        code = ("--script", spec.script, *spec.arguments) if spec.script else ("--", *spec.command)
+        command = (*_ENGINE, spec.launch, *code)
+        return msgspec.structs.replace(whole, command=command, script="", arguments=())
     return whole
 
 
@@ -304,7 +308,7 @@ def _holding(whole: Launch) -> Launch:
     """What a member that only holds its place is started with: all that is asked of the process, since steps
     of the job start in it, but for its code, and for the files of its output, which are the first member's.
     """
-    code: dict[str, Any] = {"command": _WAIT, "script": "", "checkpoint": CheckpointSpec()}
+    code: dict[str, Any] = {"command": _WAIT, "script": "", "arguments": (), "checkpoint": CheckpointSpec()}
     waits = msgspec.structs.replace(whole, **code, output_files=NO_FILES)
     if whole.setup:
         return waits

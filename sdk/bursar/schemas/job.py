@@ -287,6 +287,7 @@ def _process() -> dict[str, Schema]:
         ),
         "setup": forms.scalar("Shell text run to success first, on every node."),
         "run": forms.scalar("Shell text, or with a `#!` line a script.", minLength=1, pattern=r"\S"),
+        "arguments": forms.items("Words that `run` gets: `$1` and so on.", forms.scalar("")),
         "command": forms.items(
             "In place of `run`: the words of a program.",
             forms.scalar("", minLength=1),

@@ -245,7 +245,7 @@ _WORKERS: Final = {"ray": _ray_worker, "dask": _dask_worker, "spark": _spark_wor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Start an engine with a command: `ENGINE -- CMD...` or `ENGINE --script TEXT`; its exit code.
+    """Start an engine with a command: `ENGINE -- CMD...` or `ENGINE --script TEXT WORD...`; its exit code.
 
     By itself it is called again as `--workers ENGINE HEAD` (a step over the members) and, on each of them, as
     `--worker ENGINE HEAD`.
@@ -264,7 +264,7 @@ def _main(words: list[str]) -> int:
     if words[:1] == ["--worker"]:
         return _become(_WORKERS[words[1]](job_of(env, ()), words[2]), env)
     engine, how, *rest = words
-    argv = _script(rest[0], env) if how == "--script" else rest
+    argv = _script(rest[0], rest[1:], env) if how == "--script" else rest
     env["PATH"] = _path(argv[0], env)
     job = job_of(env, argv)
     if engine == "torchrun":
@@ -290,11 +290,14 @@ def _run_workers(engine: str, head: str, without_first: bool, env: Mapping[str, 
     return run(request, env)
 
 
-def _script(text: str, env: Mapping[str, str]) -> list[str]:
+def _script(text: str, arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """The words that run a script's text without a file of it, which other members do not have."""
     first = text.partition("\n")[0]
     words = first[2:].split() if first.startswith("#!") else []
-    return [*(words or [shutil.which("bash", path=env.get("PATH")) or "/bin/sh"]), "-c", text]
+    words = words or [shutil.which("bash", path=env.get("PATH")) or "/bin/sh"]
+    # Of what stands behind the text a shell takes the first word for its own name, Python none.
+    named = [] if "python" in words[-1] or not arguments else [words[0]]
+    return [*words, "-c", text, *named, *arguments]
 
 
 def _path(program: str, env: Mapping[str, str]) -> str:

@@ -317,6 +317,7 @@ class JobSpec(google.protobuf.message.Message):
     MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
     OUTPUT_FILE_FIELD_NUMBER: builtins.int
     ERROR_FILE_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
     OPEN_MODE_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
@@ -392,6 +393,10 @@ class JobSpec(google.protobuf.message.Message):
 
     @property
     def max_cost_nanos_wide(self) -> global___Amount: ...
+    @property
+    def arguments(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of the script"""
+
     def __init__(
         self,
         *,
@@ -433,10 +438,11 @@ class JobSpec(google.protobuf.message.Message):
         max_cost_nanos_wide: global___Amount | None = ...,
         output_file: builtins.str = ...,
         error_file: builtins.str = ...,
+        arguments: collections.abc.Iterable[builtins.str] | None = ...,
         open_mode: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
