@@ -167,6 +167,15 @@ class Site:
     def large(self, **spec: Any) -> JobRecord:
         return self.world.submit(**{"options": LARGE, **spec})
 
+    def why(self, job: JobRecord) -> str:
+        """Why a job waits, by the newest plan and the newest look."""
+        key = self.world.state.pending.key_of(job.id)
+        assert self.last is not None
+        assert key is not None
+        reason = self.renting.reason(job.id, self.last.reason(key, job.id))
+        assert reason is not None
+        return reason.message
+
     def rows(self) -> list[Any]:
         self.world.writer.flush()
         return [*self.world.writer.charges, *unposted(self.world.state).rows]

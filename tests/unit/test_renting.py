@@ -11,13 +11,14 @@ from rented_site import CLOUD, POOL, Site, done
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
-from bursar.model import EndCause, ReasonCode
+from bursar.model import ArraySpec, EndCause, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_agent.link.identity import Door
 from bursar_policies.document import parse_documents
 from bursard.access.identity import Identity, Role
 from bursard.events import MachineIntended, MachineJoined
 from bursard.fleet.testing import FACTS, World
+from bursard.machines import renting
 from bursard.machines.opening import open_local
 from bursard.machines.provider import Billing, Capabilities, CloudError
 from bursard.services import clouds
@@ -26,6 +27,8 @@ from bursard.state import image as state_image
 from bursard.state.decide import jobs, policies
 
 BUDGET = "kind: Budget\nname: b\nspec: {scope: {project: p}, limit: %s USD}\n"
+THREE_HUNDRED = ArraySpec(tuple(range(300)))
+HUGE = (ResourceRequest(None, 9_000_000, 1 << 20),)
 MINUTE_US = 60 * SECOND_US
 
 
@@ -202,7 +205,59 @@ def test_a_job_gets_what_it_asks_for_and_no_machine_that_could_not_hold_it(site:
     site.pass_time(6)
     assert [one.instance_type for one in site.machines] == ["gpu.small"]
     assert site.machines[0].job_id == gpu.id
-    assert site.renting.notes[huge.id] == "pool rented: none of its 3 offers could hold the job"
+    assert site.why(huge).endswith(
+        "; nothing is rented for it: pool rented: none of its 3 offers could hold the job"
+    )
+
+
+def test_what_no_machine_could_hold_keeps_nobody_elses_jobs_from_machines(site: Site) -> None:
+    site.world.submit(user="eve", options=HUGE, array=THREE_HUNDRED)
+    for cpus in range(10, 120):
+        site.world.submit(user="eve", options=(ResourceRequest(None, cpus * 1_000, 1 << 20),))
+    own, other = site.large(user="eve"), site.large(user="ann")
+    site.pass_time(4)
+    assert {one.job_id for one in site.machines} == {own.id, other.id}
+
+
+def test_jobs_that_are_refused_for_money_keep_nobody_elses_jobs_from_machines(site: Site) -> None:
+    for limit_s in range(150):
+        site.large(user="eve", max_cost_nanos=1 + limit_s)
+    other = site.large(user="ann")
+    site.pass_time(4)
+    assert [one.job_id for one in site.machines] == [other.id]
+
+
+def test_each_user_has_as_many_places_among_the_jobs_that_machines_are_rented_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renting, "WISHES_MAX", 5)
+    eves = [site.large(user="eve", max_cost_nanos=1 + row) for row in range(4)]
+    anns = [site.large(user="ann", time_limit_us=HOUR_US + row) for row in range(2)]
+    first, second, third = (site.large(user=user) for user in ("bob", "ann", "eve"))
+    site.cycle()
+    found = [one.job.id for one in site.renting.wishes()]
+    assert found == [eves[0].id, eves[1].id, anns[0].id, anns[1].id, first.id]
+    assert {second.id, third.id}.isdisjoint(found)
+
+
+def test_a_job_that_a_machine_could_hold_and_no_look_has_come_to_is_told_of_the_pool(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renting, "WISHES_MAX", 0)
+    job = site.large()
+    site.pass_time(3)
+    said = "pool rented has machines that could hold it, and rents them for jobs in their turn"
+    assert site.why(job) == f"the cluster has 0 nodes, you ask 1; nothing is rented for it: {said}"
+
+
+def test_what_a_machine_could_hold_is_known_anew_when_the_pool_changes(site: Site) -> None:
+    job = site.large()
+    site.world.apply(POOL.replace("provider: local,", "provider: local, offers: {gpus: [H100]},"))
+    site.pass_time(4)
+    assert site.machines == []
+    site.world.apply(POOL)
+    site.pass_time(4)
+    assert [one.job_id for one in site.machines] == [job.id]
 
 
 def test_what_is_free_here_is_taken_first(site: Site) -> None:

@@ -122,7 +122,7 @@ def choose(
 ) -> Choice | str:
     """The cheapest machine of a pool for a job, or why there is none."""
     if job_class.nodes > 1:
-        return f"pool {pool.name}: a gang is not given rented machines in this version"
+        return _gang(pool)
     if job.spec.caps_array:
         return f"pool {pool.name}: an array with a max_cost as a whole is not given rented machines"
     wanted = sorted(
@@ -147,6 +147,24 @@ def choose(
             boot, run, holds, rate = choice
             return Choice(offer, kinds[row], holds, boot, run, rate)
     return sight.says(pool.name)
+
+
+def unheld(pool: Pool, job_class: JobClass) -> str:
+    """Why no machine of a pool could ever hold a job of a class, whatever it cost; "" where one could."""
+    if job_class.nodes > 1:
+        return _gang(pool)
+    cluster = Cluster()
+    for row, offer in enumerate(pool.offers):
+        cluster.add(str(row), facts_of(offer, pool.name, pool.provider))
+    columns = cluster.columns()
+    asks = (msgspec.structs.replace(ask, priced=False) for ask in asks_of(job_class))
+    if any(Candidates(ask, columns).capable.any() for ask in asks):
+        return ""
+    return _Sight(unfit=len(pool.offers)).says(pool.name)
+
+
+def _gang(pool: Pool) -> str:
+    return f"pool {pool.name}: a gang is not given rented machines in this version"
 
 
 def _columns(

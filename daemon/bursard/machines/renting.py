@@ -26,12 +26,13 @@ from bursar.clock import HOUR_US, SECOND_US, format_duration
 from bursar.errors import BursarError, InvalidRequest
 from bursar.model import EndCause, Reason, ReasonCode
 from bursar.money import format_nanos
+from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.engine import Engine
 from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
-from bursard.machines.choose import Choice, Coming, Pool, choose
+from bursard.machines.choose import Choice, Coming, Pool, choose, unheld
 from bursard.machines.keeper import Keeper
 from bursard.machines.provider import Check, CloudError, Join, Kind, MachineOffer, Order, Provider, Wanted
 from bursard.place import LastPlan
@@ -47,7 +48,9 @@ Answer = TypeVar("Answer")
 
 LOOK_EVERY_S: Final = 0.5
 JOBS_MAX: Final = 100
-"""Waiting jobs that one look asks for machines for."""
+"""Waiting jobs of one user that one look asks for machines for, and as many of one queue."""
+WISHES_MAX: Final = 1_000
+"""Those of all users: of more, each user's first are looked at, then each one's second, and so on."""
 RENTS_MAX: Final = 4
 """Machines that one look rents: a provider is not asked in bursts."""
 PATIENCE_US: Final = 2 * SECOND_US
@@ -59,6 +62,19 @@ NOTICED_US: Final = 180 * SECOND_US
 """So long one that its provider said it takes back is left to it: a provider may bill nothing then."""
 RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
+RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
+"""What its reason is then."""
+SHAPES_MAX: Final = 10_000
+"""Of so many different requests it is remembered whether a machine could hold them."""
+
+
+class _Shape(NamedTuple):
+    """What decides whether a machine could hold a job, whatever it costs and whoever pays."""
+
+    nodes: int
+    options: tuple[ResourceRequest, ...]
+    constraints: tuple[tuple[str, str], ...]
+    spot_policy: str
 
 
 class _Wish(NamedTuple):
@@ -98,6 +114,9 @@ class Renting:
         self._idle_since: dict[str, int] = {}
         self._wished: dict[str, int] = {}
         """By job, since when it fits nowhere, and on nothing that is on its way."""
+        self._pools: Sequence[Pool] = ()
+        self._unheld: dict[_Shape, str] = {}
+        """By what is asked for, why no machine of `_pools` could hold it; "" where one could."""
 
     # --- what the keeper needs
 
@@ -182,44 +201,94 @@ class Renting:
 
     # --- renting
 
-    def wishes(self) -> Iterator[_Wish]:
-        """Jobs that the newest plan found no place for, as it ranked their queues."""
-        last, state = self._last(), self.engine.state
+    def wishes(self) -> list[_Wish]:
+        """Jobs that the newest plan found no place for and that a machine of some pool could hold, as it
+        ranked their queues.
+
+        A user has as many places here as another, and a job that no machine could hold has none: neither
+        keeps others' jobs from being seen.
+        """
+        last = self._last()
         if last is None:
-            return
-        found = 0
+            return []
+        ranked, lines = list[_Wish](), dict[str, list[tuple[int, int]]]()
         for index, verdict in last.plan.verdicts.items():
             queue = last.snapshot.queues[index]
+            if self._why_unheld(queue.job_class):
+                continue
             for position in range(verdict.position, min(len(queue.jobs), verdict.position + JOBS_MAX)):
-                job_class = queue.class_at(position)
-                job = state.jobs.get(queue.jobs[position][1])
-                waits = job is not None and state.pending.key_of(job.id) is not None
-                if job is not None and waits and verdict.of(job_class.hold_us).blocked_by in RENTED_FOR:
-                    yield _Wish(job, state.class_of(job))
-                    found += 1
-                if found >= JOBS_MAX:
-                    return
+                blocked_by = verdict.of(queue.class_at(position).hold_us).blocked_by
+                wish = self._wish(queue.jobs[position][1]) if blocked_by in RENTED_FOR else None
+                if wish is not None:
+                    lines.setdefault(wish.job.user, []).append((position - verdict.position, len(ranked)))
+                    ranked.append(wish)
+        turns = (enumerate(sorted(line)[:JOBS_MAX]) for line in lines.values())
+        seen = sorted((turn, rank) for line in turns for turn, (_, rank) in line)[:WISHES_MAX]
+        return [ranked[rank] for rank in sorted(rank for _, rank in seen)]
+
+    def _wish(self, job_id: str) -> _Wish | None:
+        state = self.engine.state
+        job = state.jobs.get(job_id)
+        if job is None or state.pending.key_of(job.id) is None:
+            return None
+        return _Wish(job, state.class_of(job))
+
+    def _why_unheld(self, job_class: JobClass) -> str:
+        """Why no machine of any pool could ever hold a job; "" where one could, or nobody knows yet."""
+        shape = _Shape(job_class.nodes, job_class.options, job_class.constraints, job_class.spot_policy)
+        known = self._unheld.get(shape)
+        if known is None:
+            said = [unheld(pool, job_class) for pool in self._pools]
+            self._unheld[shape] = known = "; ".join(said) if all(said) else ""
+        return known
+
+    def _know(self, pools: Sequence[Pool]) -> None:
+        """These are in force. What is known of shapes is of the same pools, and not of shapes for ever."""
+        before = [(pool.name, pool.spec, pool.offers) for pool in self._pools]
+        if before != [(pool.name, pool.spec, pool.offers) for pool in pools]:
+            self._unheld.clear()
+        while len(self._unheld) > SHAPES_MAX:
+            del self._unheld[next(iter(self._unheld))]
+        self._pools = pools
 
     async def _rent(self, pools: Sequence[Pool]) -> None:
         state, now = self.engine.state, self.engine.now()
         notes, wished, rented = dict[str, str](), dict[str, int](), 0
-        coming = Coming([one for one in state.machines.values() if one.state is not MachineState.ENDING])
-        for wish in list(self.wishes()) if pools else ():
-            if coming.takes(wish.job_class):
+        full, refused = set[JobClass](), dict[JobClass, str]()
+        self._know(pools)
+        machines = [one for one in state.machines.values() if one.state is not MachineState.ENDING]
+        coming, awaited = Coming(machines), {one.job_id for one in machines}
+        wishes = self.wishes() if pools else []
+        # Whose machine comes has its room there, whoever else is ranked before it.
+        for wish in sorted(wishes, key=lambda wish: wish.job.id not in awaited):
+            if wish.job_class not in full and coming.takes(wish.job_class):
                 continue
+            full.add(wish.job_class)
             wished[wish.job.id] = since = self._wished.get(wish.job.id, now)
             if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or self.keeper.quiet:
                 continue
-            found = self._cheapest(pools, wish)
+            found = refused.get(wish.job_class) or self._cheapest(pools, wish)
             if isinstance(found, str):
-                notes[wish.job.id] = found
+                notes[wish.job.id] = refused[wish.job_class] = found
                 continue
             pool, choice = found
             coming.add(choice.facts)
+            full.clear()
             coming.takes(wish.job_class)
             rented += 1
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
+
+    def _note(self, job_id: str) -> str:
+        """Why no machine is rented for a job that fits nowhere, one that no look has come to included."""
+        note = self.notes.get(job_id, "")
+        wish = self._wish(job_id) if self._pools and not note else None
+        if wish is None:
+            return note
+        if why := self._why_unheld(wish.job_class):
+            return why
+        names = [pool.name for pool in self._pools if not unheld(pool, wish.job_class)]
+        return f"pool {names[0]} has machines that could hold it, and rents them for jobs in their turn"
 
     def would_rent(self, job: JobRecord, job_class: JobClass) -> tuple[str, Choice] | str:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
@@ -395,8 +464,9 @@ class Renting:
             None,
         )
         if machine is None:
-            note = self.notes.get(job_id)
-            if otherwise is None or note is None:
+            rentable = otherwise is not None and otherwise.code in RENTED_CODES
+            note = self._note(job_id) if rentable else ""
+            if otherwise is None or not note:
                 return otherwise
             return replace(otherwise, message=f"{otherwise.message}; nothing is rented for it: {note}")
         waited = format_duration((self.engine.now() - machine.intended_at) // SECOND_US * SECOND_US)

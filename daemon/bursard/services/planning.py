@@ -17,7 +17,7 @@ from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
-from bursard.machines.renting import Renting
+from bursard.machines.renting import RENTED_CODES, Renting
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
@@ -29,8 +29,6 @@ from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending
-
-_RENTED_FOR = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
 
 
 async def plan_view(
@@ -87,7 +85,7 @@ async def plan_view(
     if answer.start is None:
         if later is None:
             wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
-        fits_nowhere = later is None and answer.reason.code in _RENTED_FOR
+        fits_nowhere = later is None and answer.reason.code in RENTED_CODES
         if fits_nowhere and _is_rented(engine, wire, rents, user, spec, job_class):
             pass
         elif answer.unpaid is None:
