@@ -21,6 +21,7 @@ from bursard.events import JobEnded, JobHeld, JobSubmitted, NodePriced, StopRequ
 from bursard.fleet.testing import FACTS, World
 from bursard.state import Limits, compare, image
 from bursard.state.decide import jobs
+from bursard.state.decide.why import of_each
 
 WRITES = {name.removeprefix("/bursar.v1.").replace("/", "."): rule.writes for name, rule in RULES.items()}
 SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
@@ -198,6 +199,74 @@ def test_more_at_once_than_a_day_has_is_waited_for_to_the_second_and_no_longer()
     clock.advance(30 * DAY_US)
     allowances.charge("ann", [JobHeld("job_1")] * 99, 0)
     allowances.check("ann", Writes.CHANGES)
+
+
+def test_whatever_a_caller_has_ended_there_is_room_again_within_a_day() -> None:
+    allowances, clock = made(user_log_bytes_a_day=1_000)
+    for _ in range(20):
+        allowances.charge("ann", [JobEnded("job_1", JobState.CANCELLED)], 5_000)
+    with pytest.raises(RateLimited, match=r"there is room again in 1d00h"):
+        allowances.check("ann", Writes.JOBS)
+    assert not allowances.spares("ann")
+    clock.advance(DAY_US - 1)
+    assert not allowances.spares("ann")
+    clock.advance(1)
+    assert allowances.spares("ann")
+    allowances.check("ann", Writes.JOBS)
+    assert allowances.spares("bob")
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("", ""),
+        ("a" * 200, "a" * 200),
+        ("a" * 201, "a" * 200 + "…"),
+        ("😀" * 51, "😀" * 50 + "…"),
+        ("a" + "😀" * 50, "a" + "😀" * 49 + "…"),
+        ("a" * 199 + " b" * 9, "a" * 199 + "…"),
+    ],
+)
+def test_of_a_reason_for_several_things_each_keeps_so_many_bytes(reason: str, kept: str) -> None:
+    assert of_each(reason) == kept
+
+
+def test_a_reason_is_kept_whole_with_one_job_short_with_each_of_several_and_not_over_the_limit() -> None:
+    async def story(site: Site) -> None:
+        token, reason = site.token("ann", "submitter"), "😀" * 500
+        ends: list[str] = []
+        site.engine.listeners.append(
+            lambda seq, event, at, actor: ends.append(event.message) if isinstance(event, JobEnded) else None
+        )
+        jobs_of_ann = [site.job("ann", "nlp") for _ in range(4)]
+
+        async def cancel(*refs: str) -> list[str]:
+            request = jobs_pb2.CancelRequest(jobs=refs, reason=reason)
+            before = len(ends)
+            assert (await site.call("Jobs.Cancel", request, token=token))[0] == "OK"
+            return ends[before:]
+
+        assert await cancel(*jobs_of_ann[:2]) == [f"by ann: {'😀' * 50}…"] * 2
+        assert await cancel(jobs_of_ann[2]) == [f"by ann: {reason}"]
+        assert await cancel(jobs_of_ann[3]) == ["by ann"]
+
+    play(story, limits=Limits(user_log_bytes_a_day=3_000))
+
+
+def test_a_refusal_is_told_with_who_was_refused_whatever_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(site: Site) -> None:
+        job = site.job("ann", "nlp")
+        token, viewer = site.token("ann", "submitter"), site.token("vic", "viewer")
+        caplog.set_level("INFO", logger="bursard.access.refusals")
+        for _ in range(2):
+            await site.call("Jobs.Update", jobs_pb2.UpdateRequest(job=job, priority=7), token=token)
+        site.clock.advance(60 * SECOND_US)
+        await site.call("Jobs.Hold", jobs_pb2.JobsRequest(jobs=[job]), token=viewer)
+        site.clock.advance(60 * SECOND_US)
+        await site.call("Jobs.Get", jobs_pb2.GetJobRequest(job=job), token="no token")
+        assert [vars(one)["last_user"] for one in caplog.records] == ["ann", "vic", "unknown"]
+
+    play(story, limits=Limits(user_changes_a_day=1))
 
 
 def test_an_attempt_is_asked_to_end_sooner_sixteen_times_and_then_at_once_alone() -> None:

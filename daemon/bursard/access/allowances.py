@@ -1,7 +1,7 @@
 """How much one caller may write into the log: so many changes a day, and so many bytes.
 
 Owns    the two counts of each caller. They fill with what a caller's calls wrote, once that is written, and
-        empty evenly over a day; whoever has filled one is refused until there is room again.
+        empty evenly over a day; whoever has filled one is refused until there is room again, a day at most.
 Why     the log keeps all for good, and a loop around `bursar update` or `bursar hold` would add gigabytes a
         day without any job being more than before. Quotas of what waits (`state/shares`) do not bound that,
         since a change leaves nothing waiting. Nobody is exempt: an operator's loop fills the disk as well.
@@ -73,10 +73,16 @@ class Allowances:
                 self._bytes, user, self._limits.user_log_bytes_a_day, "bytes of the log", "user_log_max"
             )
 
+    def spares(self, user: str) -> bool:
+        """Are there bytes left for a text that nothing depends on? Nobody is refused for that."""
+        count, a_day = self._bytes.get(user), self._limits.user_log_bytes_a_day
+        return count is None or count.as_of(self._now_us(), a_day) + DAY_US <= a_day * DAY_US
+
     def _add(self, counts: dict[str, _Count], user: str, units: int, a_day: int) -> None:
         count = counts.setdefault(user, _Count())
         count.as_of(self._now_us(), a_day)
-        count.filled += units * DAY_US
+        # What may always be written adds to this as well: nobody is kept out longer than a day for that.
+        count.filled = min(count.filled + units * DAY_US, (2 * a_day - 1) * DAY_US)
 
     def _refuse_full(self, counts: dict[str, _Count], user: str, a_day: int, what: str, setting: str) -> None:
         count = counts.get(user)

@@ -105,7 +105,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         async def call(raw: AsyncIterator[bytes], context: Context) -> None:
             identity, session, ticket = None, None, None
             try:
-                identity, authorization, rule = self._enter(method, context)
+                identity, authorization = self._who(method, context)
+                rule = self._enter(method, identity)
                 ticket = self._admission.enter(identity, rule.action if rule else None, is_stream=is_stream)
                 if identity is not None and rule is not None and is_stream:
                     session = Session(identity, authorization, rule)
@@ -172,15 +173,18 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if ticket is not None:
             self._admission.leave(ticket)
 
-    def _enter(self, method: str, context: Context) -> tuple[Identity | None, str, Rule | None]:
-        """Who calls, on which proof, and may they call this at all? What a request is about is for its
-        handler to check. Nobody is who calls an open method.
-        """
+    def _who(self, method: str, context: Context) -> tuple[Identity | None, str]:
+        """Who calls, and on which proof. Nobody is who calls an open method."""
         if method in _OPEN:
-            return None, "", None
+            return None, ""
         metadata = context.invocation_metadata() or ()
         given = str(next((value for key, value in metadata if key == "authorization"), ""))
-        identity = self._authority.identify(given)
+        return self._authority.identify(given), given
+
+    def _enter(self, method: str, identity: Identity | None) -> Rule | None:
+        """May they call this at all? What a request is about is for its handler to check."""
+        if identity is None:
+            return None
         rule = METHODS.get(method)
         if rule is None:
             raise Forbidden(f"{method} is not served to anybody: it has no rule of access")
@@ -189,7 +193,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if rule.writes is Writes.CHANGES:
             self._allowances.check(identity.name, rule.writes)
         set_caller(identity)
-        return identity, given, rule
+        return rule
 
     async def _abort(
         self, method: str, identity: Identity | None, context: Context, error: Exception

@@ -40,7 +40,7 @@ from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse,
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
-from bursard.state.decide.why import read_reason
+from bursard.state.decide.why import of_each, read_reason
 from bursard.store import KeyRow
 
 REFS_MAX = 1000
@@ -343,8 +343,16 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.JobsResponse:
         """Stop and end jobs."""
         grace = request.grace_us if request.HasField("grace_us") else None
-        state, told = self.engine.state, _cancelled_by(caller().name, request.reason)
-        return await self._each(request.jobs, lambda job: decide.cancel(state, job, grace, told))
+        state, user, why = self.engine.state, caller().name, read_reason(request.reason)
+        if not self._allowances.spares(user):
+            why = ""  # who has filled the log may end jobs all the same, and write no more than that
+        alone = len(request.jobs) == 1
+
+        def cancel(job: JobRecord) -> list[Event]:
+            told = why if alone and job.array is None else of_each(why)
+            return decide.cancel(state, job, grace, _cancelled_by(user, told))
+
+        return await self._each(request.jobs, cancel)
 
     @after_room
     async def Hold(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
@@ -455,9 +463,8 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
     return batch
 
 
-def _cancelled_by(user: str, reason: str) -> str:
-    """What the end of a cancelled job says. Raises `InvalidRequest`."""
-    why = read_reason(reason)
+def _cancelled_by(user: str, why: str) -> str:
+    """What the end of a cancelled job says."""
     return f"{BY}{user}" + (f": {why}" if why else "")
 
 

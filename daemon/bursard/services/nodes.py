@@ -36,7 +36,7 @@ from bursard.services.views import (
 from bursard.state import NodeRecord, NodeToken
 from bursard.state.decide import nodes as decide
 from bursard.state.decide.names import in_force
-from bursard.state.decide.why import read_reason
+from bursard.state.decide.why import of_each, read_reason
 from bursard.telemetry import LiveTelemetry
 
 TOKEN_TTL_MAX_US = 7 * DAY_US
@@ -122,7 +122,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         if request.confirm_dead:
             events += decide.confirm_dead(state, node)
         elif request.stop:
-            message = f"node {node.facts.name} is drained: {reason}".rstrip(": ")
+            message = f"node {node.facts.name} is drained: {of_each(reason)}".rstrip(": ")
             for attempt_id in node.live:
                 attempt = state.attempts[attempt_id]
                 if attempt.stop_cause is None:
@@ -218,7 +218,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     @after_room
     async def EndMachine(self, request: pb.EndMachineRequest, context: Any) -> pb.Machine:
         """End a machine and all that runs on it."""
-        user, reason = caller(), read_reason(request.reason)
+        user, reason = caller(), of_each(read_reason(request.reason))
         machine = clouds.find(self.engine.state, request.machine)
         why = f"{user.name} ended it: {reason}" if reason else f"{user.name} ended it"
         seq = self.engine.commit_each(clouds.end(self.engine.state, machine, why), user.name)

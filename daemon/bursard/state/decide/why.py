@@ -12,6 +12,8 @@ from bursar.errors import InvalidRequest
 from bursar.model.check import quote
 
 REASON_MAX: Final = 500
+REASON_EACH_BYTES: Final = 200
+"""What is kept of a reason with each of several things that one call ends."""
 
 
 def read_reason(text: str, length_max: int = REASON_MAX) -> str:
@@ -29,6 +31,14 @@ def read_reason(text: str, length_max: int = REASON_MAX) -> str:
             f"reason: {quote(reason)} holds a character that cannot be printed", {"field": "reason"}
         )
     return reason
+
+
+def of_each(reason: str) -> str:
+    """A reason as it is kept with each of several things: one call must not write it many times over."""
+    written = reason.encode()
+    if len(written) <= REASON_EACH_BYTES:
+        return reason
+    return written[:REASON_EACH_BYTES].decode(errors="ignore").rstrip() + "…"
 
 
 def read_needed_reason(text: str, length_max: int, kept: str) -> str:
