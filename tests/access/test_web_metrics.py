@@ -135,7 +135,13 @@ def test_readings_of_gpus_and_what_nobody_held_are_told_in_the_currency_of_the_b
         facts=types_pb2.NodeFacts(name="n", pool="p"), state="silent", last_seen_at=3_000_000
     )
     node.sample.gpus.extend(gpus)
-    idle = {("p", "idle"): Decimal("1.5"), ("p", "usage"): Decimal(9), ("q", "down"): Decimal(2)}
+    idle = {
+        ("p", "idle", "metered"): Decimal("1.25"),
+        ("p", "idle", "late"): Decimal("0.25"),
+        ("p", "idle", "correction"): Decimal("-0.5"),
+        ("p", "usage", "metered"): Decimal(9),
+        ("q", "down", "metered"): Decimal(2),
+    }
     parts: dict[str, Any] = dict.fromkeys(("server", "budgets", "prices", "cost"))
     registry = CollectorRegistry()
     registry.register(Families({**parts, "nodes": [node], "idle": idle}, "EUR", 0.0, 5_000_000))
@@ -149,6 +155,26 @@ def test_readings_of_gpus_and_what_nobody_held_are_told_in_the_currency_of_the_b
         'bursar_node_gpu_utilization_ratio{gpu="1",node="n"} 0.25',
         'bursar_gpu_idle_cost_eur_total{cause="idle",pool="p"} 1.5',
         'bursar_gpu_idle_cost_eur_total{cause="down",pool="q"} 2.0',
+        'bursar_gpu_idle_cost_corrections_eur{cause="idle",pool="p"} -0.5',
+    ]
+
+
+def test_what_jobs_were_charged_never_falls_and_corrections_stand_beside_it() -> None:
+    """A credit is booked: the counter stays, so that `rate` does not take it for a restart."""
+
+    def told(cost: dict[tuple[str, ...], Decimal]) -> list[str]:
+        parts: dict[str, Any] = dict.fromkeys(("server", "budgets", "nodes", "prices", "idle"))
+        registry = CollectorRegistry()
+        registry.register(Families({**parts, "cost": cost}, "USD", 0.0, 5_000_000))
+        lines = generate_latest(registry).decode().splitlines()
+        return [line for line in lines if line.startswith("bursar_job_cost")]
+
+    charged = {("a", "e", "m", "metered"): Decimal(10), ("a", "e", "m", "late"): Decimal(1)}
+    labels = '{experiment="e",model="m",project="a"}'
+    assert told(charged) == [f"bursar_job_cost_usd_total{labels} 11.0"]
+    assert told({**charged, ("a", "e", "m", "correction"): Decimal(-3)}) == [
+        f"bursar_job_cost_usd_total{labels} 11.0",
+        f"bursar_job_cost_corrections_usd{labels} -3.0",
     ]
 
 

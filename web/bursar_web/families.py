@@ -19,7 +19,8 @@ from bursar.clock import SECOND_US, parse_instant
 from bursar.codec import view
 
 Sums = dict[tuple[str, ...], Decimal]
-"""Amounts by key."""
+"""Amounts by key, of which the last is the class of charge."""
+CORRECTION: Final = "correction"
 IDLE_KINDS: Final = frozenset({"idle", "down", "unknown", "keep-alive"})
 """Kinds of charges that are nobody's."""
 
@@ -57,11 +58,8 @@ class Families(Collector):
             yield _of_prices([view.policy(each) for each in found["prices"]], self._now)
         if found["cost"] is not None:
             labels = ("project", "experiment", "model")
-            yield _counter(
-                f"bursar_job_cost_{self._money}",
-                "What jobs have cost",
-                labels,
-                found["cost"],
+            yield from _charged(
+                f"bursar_job_cost_{self._money}", "What jobs were charged", labels, found["cost"]
             )
             yield GaugeMetricFamily(
                 "bursar_cost_unknown_price_seconds",
@@ -71,18 +69,30 @@ class Families(Collector):
         if found["idle"] is not None:
             idle = {key: nanos for key, nanos in found["idle"].items() if key[1] in IDLE_KINDS}
             about = "What GPUs cost that no job held, by why"
-            yield _counter(f"bursar_gpu_idle_cost_{self._money}", about, ("pool", "cause"), idle)
+            yield from _charged(f"bursar_gpu_idle_cost_{self._money}", about, ("pool", "cause"), idle)
 
 
 def _gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, about, labels=labels)
 
 
-def _counter(name: str, about: str, labels: Iterable[str], sums: Sums) -> CounterMetricFamily:
-    made = CounterMetricFamily(name, about, labels=tuple(labels))
-    for key, amount in sorted(sums.items()):
-        made.add_metric(list(key), float(amount))
-    return made
+def _charged(name: str, about: str, labels: Iterable[str], sums: Sums) -> Iterator[Metric]:
+    """What was charged, which never falls, and beside it what corrections made of that, which may.
+
+    A counter that falls is taken for one that began anew, and `rate` then has all of it once more.
+    """
+    charged: Sums = {}
+    corrected: Sums = {}
+    for (*key, charge_class), amount in sorted(sums.items()):
+        of = corrected if charge_class == CORRECTION else charged
+        of[tuple(key)] = of.get(tuple(key), Decimal()) + amount
+    stem, _, currency = name.rpartition("_")
+    counter = CounterMetricFamily(name, f"{about}, without corrections", labels=tuple(labels))
+    gauge = _gauge(f"{stem}_corrections_{currency}", f"{about}: what corrections added or took back", *labels)
+    for made, found in ((counter, charged), (gauge, corrected)):
+        for labelled, total in found.items():
+            made.add_metric(list(labelled), float(total))
+    yield from (counter, gauge)
 
 
 def _of_server(wire: Any) -> Iterator[Metric]:

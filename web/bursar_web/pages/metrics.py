@@ -79,8 +79,8 @@ class Scraper:
         self.text = b""
         self.told_at = -FRESH_US
         self.busy = asyncio.Lock()
-        self._jobs = Charges(("project", "experiment", "model"), "cost")
-        self._idle = Charges(("pool", "kind"), "gpu_cost", include_idle=True)
+        self._jobs = Charges(("project", "experiment", "model", "class"), "cost")
+        self._idle = Charges(("pool", "kind", "class"), "gpu_cost", include_idle=True)
 
     async def scrape(self, now: int) -> bytes:
         """All families as text. Raises `Unauthenticated`, `ServerUnavailable`."""
