@@ -112,6 +112,9 @@ def test_attempts_that_were_ended_from_outside_cost_at_most_what_they_cost() -> 
     failed = [attempt("a", 60, "out_of_memory"), attempt("c", 3600, "completed")]
     assert only(findings(job(attempts=failed), paid)).code == "failed-attempts"
     assert findings(job(state="FAILED", attempts=[attempt("a", 60, "failed")]), paid) == []
+    twice = [attempt("a", 60, "failed"), attempt("b", 60, "failed")]
+    one = only(findings(job(state="FAILED", attempts=twice), paid))
+    assert (one.cost_nanos, one.evidence) == (5 * DOLLAR, "1 attempt of 2 failed")
 
 
 def test_at_no_known_price_the_advice_stands_and_the_money_is_not_known() -> None:

@@ -103,8 +103,9 @@ def test_what_the_given_prices_do_not_price_stays_as_charged_and_is_counted() ->
             pb.CorrectRequest(job=jobs[-1] if jobs else "2", to_ppm=0, reason="r"), None
         )
         rows, total = await tried(daemon, model("200006"))
-        assert nanos(rows["z"]["what_if"]) == nanos(rows["z"]["difference"]) > 0
-        assert nanos(rows["z"]["charged"]) == 0
+        assert nanos(rows["z"]["what_if"]) == nanos(rows["z"]["charged"]) == 0
+        assert rows["z"]["not_tried_hours"] == rows["z"]["held_hours"] > 3
+        assert nanos(total["difference"]) == nanos(rows["x/y"]["difference"]) > 0
 
     in_a_daemon(story)
 

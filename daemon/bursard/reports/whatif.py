@@ -22,7 +22,7 @@ from bursard.ledger.metering import held_nanos
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
-from bursard.store import ChargeFilter, ChargeRow, Unposted, Views
+from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted, Views
 
 BY: Final = {name: name for name in ("project", "user", "experiment", "model", "pool")} | {
     "node": "node_name"
@@ -43,7 +43,7 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class _Sum(msgspec.Struct):
-    """One row in the making. not_tried_us: held by jobs, at no price of the trial."""
+    """One row in the making. not_tried_us: held by jobs, and at no price of the trial."""
 
     charged: int = 0
     what_if: int = 0
@@ -73,8 +73,9 @@ def whatif(
     query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=("usage",))
     found: dict[str, _Sum] = {}
     total = _Sum()
+    corrected = _corrected(views, query, unposted)
     for row in views.charges(query, unposted):
-        nanos = _tried(row, trial)
+        nanos = None if row.attempt_id in corrected else _tried(row, trial)
         for one in (found.setdefault(str(getattr(row, column)), _Sum()), total):
             one.add(row, nanos)
     return Page(
@@ -87,10 +88,18 @@ def whatif(
         total=_row("total", total),
         notes=(
             "Nothing was changed. What jobs held, at the given prices; what nodes cost is not tried.",
-            "Not tried: time that the given documents do not price, corrections, nodes that have left, and"
-            " what was written before shares were kept; it stands as it was charged.",
+            "Not tried: time that the given documents do not price, attempts that were corrected, nodes that"
+            " have left, and what was written before shares were kept; it stands as it was charged.",
         ),
     )
+
+
+def _corrected(views: Views, query: ChargeFilter, unposted: Unposted) -> set[str]:
+    """Attempts of which something was corrected in the same time. What was given back is an amount and no
+    price: beside charges at other prices it would be too much, or too little.
+    """
+    sums = views.charge_sums([Dim.CLASS, Dim.ATTEMPT], query, unposted)
+    return {str(part.keys[1]) for part in sums if part.keys[0] == "correction"}
 
 
 def _tried(row: ChargeRow, trial: Trial) -> int | None:

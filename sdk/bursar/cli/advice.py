@@ -162,8 +162,8 @@ def _lost(job: Row, paid: Paid) -> Iterator[Finding]:
         ("interrupted", _LOST, "interrupted", "write checkpoints more often (BURSAR_CHECKPOINT_DIR)"),
         ("failed-attempts", ("failed", "out_of_memory", "start_failed"), "failed", "see `bursar logs`"),
     ):
-        ended = [one for one in job["attempts"] if one["end_cause"] in causes]
-        if ended and len(job["attempts"]) > 1:
+        ended = [one for one in job["attempts"][:-1] if one["end_cause"] in causes]
+        if ended:
             cost = sum(paid.attempts.get(one["id"], 0) for one in ended)
             evidence = f"{plural(len(ended), 'attempt')} of {len(job['attempts'])} {what}"
             known = None if paid.nanos is None else cost
