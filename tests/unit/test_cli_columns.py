@@ -37,7 +37,7 @@ from bursar.cli.table import wrapped
 from bursar.clock import SystemClock
 from bursar.codec import view
 from bursar.codec.books import book_period
-from bursar.model import ReasonCode
+from bursar.model import EndCause, EndFacts, ReasonCode, sentence_of
 from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 AT = 1_795_233_600_000_000
@@ -148,6 +148,37 @@ def test_why_a_job_ended_is_told_in_words_to_people_and_as_its_cause_to_programs
     assert text_of(jobs.JOB_COLUMNS, "why", row) == "start failed"
     [column] = [one for one in jobs.JOB_COLUMNS if one.name == "why"]
     assert column.of(row) == "start_failed"
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ({"cause": EndCause.FAILED, "exit_code": 139, "signal": 11}, "SIGSEGV"),
+        ({"cause": EndCause.FAILED, "exit_code": 139}, "SIGSEGV"),
+        ({"cause": EndCause.FAILED, "exit_code": 163, "signal": 35}, "signal 35"),
+        ({"cause": EndCause.FAILED, "exit_code": 127}, "command not found"),
+        ({"cause": EndCause.FAILED, "exit_code": 126}, "not executable"),
+        (
+            {"cause": EndCause.FAILED, "exit_code": 126, "detail": "working directory /x"},
+            "bad working directory",
+        ),
+        ({"cause": EndCause.FAILED, "exit_code": 3, "detail": "setup 1"}, "setup failed"),
+        ({"cause": EndCause.FAILED, "exit_code": 3}, "exit code 3"),
+        ({"cause": EndCause.FAILED}, "failed"),
+        ({"cause": EndCause.START_FAILED, "detail": "no account a"}, "no account"),
+        ({"cause": EndCause.START_FAILED, "detail": "x"}, "start failed"),
+        ({"cause": EndCause.TIME_LIMIT, "exit_code": 143}, "time limit"),
+    ],
+)
+def test_a_list_says_in_a_few_words_what_a_job_ended_of(end: dict[str, Any], words: str) -> None:
+    facts = EndFacts(job="1", **end)
+    code = facts.exit_code if facts.exit_code >= 0 else None
+    told = {"cause": facts.cause.value, "exit_code": code, "message": sentence_of(facts)}
+    attempts = [{"end_cause": facts.cause.value}]
+    row = {**view.job(job(state="FAILED")), "array": None, "end": told, "attempts": attempts}
+    assert text_of(jobs.JOB_COLUMNS, "why", row) == words
+    [column] = [one for one in jobs.JOB_COLUMNS if one.name == "why"]
+    assert column.of(row) == facts.cause.value
 
 
 @pytest.mark.parametrize(

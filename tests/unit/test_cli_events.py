@@ -62,6 +62,32 @@ def test_every_kind_of_event_has_its_sentence() -> None:
             "attempt a ended: failed (exit code 3)",
         ),
         (
+            told(
+                "attempt-ended", attempt_id="a", cause="failed", exit_code=126,
+                message="working directory /x",
+            ),
+            "attempt a ended: bad working directory: the job could not be started: working directory /x",
+        ),
+        (
+            told("attempt-ended", attempt_id="a", cause="failed", exit_code=139, requeue=True),
+            "attempt a ended: signal 11 (SIGSEGV); the job goes back to the queue",
+        ),
+        (
+            told(
+                "member-ended", attempt_id="a", rank=1,
+                report={"cause": "failed", "exit_code": 126, "message": "working directory /x: not there"},
+            ),
+            "rank 1 of attempt a ended: no working directory",
+        ),
+        (
+            told("member-ended", attempt_id="a", report={"cause": "failed", "exit_code": 139, "signal": 11}),
+            "rank 0 of attempt a ended: signal 11 (SIGSEGV)",
+        ),
+        (
+            told("member-started", attempt_id="a"),
+            "rank 0 of attempt a was over before it was seen to run",
+        ),
+        (
             told("attempt-ended", attempt_id="a", cause="node_lost", requeue=True),
             "attempt a ended: node_lost; the job goes back to the queue",
         ),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bursar.cli.output import Row, dumps
 from bursar.clock import SECOND_US, format_duration
+from bursar.model import EndCause, EndFacts, kind_of, phrase_of, sentence_of
 from bursar.money import format_nanos
 from bursar.words import plural
 
@@ -38,7 +39,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-refused": "rank {rank} of {attempt_id} keeps the time limit it had: {problem}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
-    "attempt-ended": "{attempt_id} ended: {cause}{code}{again}",
+    "attempt-ended": "{attempt_id} ended: {end}{again}",
     "node-registered": "node {node} said what it has",
     "node-priced": "node {node_id} has {price}",
     "node-booted": "node {node_id} is in a new boot",
@@ -109,8 +110,6 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     members, documents = data.get("members") or [], data.get("documents") or []
     named = [f"{one['kind']} {one['name']}" for one in documents]
     nodes = sorted({str(one["node_id"]) for one in members})
-    # Of an exit code nothing said is 0.
-    failed = data.get("cause") == "failed"
     return {
         "named": f" {spec['name']!r}" if spec.get("name") else "",
         "project": spec.get("project", "default"),
@@ -126,9 +125,9 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         "rank": data.get("rank", 0),
         "count": ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more nodes" if len(nodes) > 4 else ""),
         # Of a job that was over before its start was told, the log has no process.
-        "started": f"runs (pid {data['pid']})" if data.get("pid") else "has run",
+        "started": f"runs (pid {data['pid']})" if data.get("pid") else "was over before it was seen to run",
         "ending": _ending(_part(data, "report")),
-        "code": _exit_code(data.get("exit_code", 0)) if failed else "",
+        "end": _end(data),
         "again": "; the job goes back to the queue" if data.get("requeue") else "",
         "limit": format_duration(data.get("time_limit_us", 0)),
         "inforce": f"; {format_duration(data['time_limit_us'])} are in force"
@@ -207,6 +206,30 @@ def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def _facts(told: Mapping[str, Any]) -> EndFacts | None:
+    """Of an end whose cause alone does not say what it was; None: its cause and exit code do."""
+    if told.get("cause") not in (EndCause.FAILED, EndCause.START_FAILED):
+        return None
+    facts = EndFacts(
+        job="",
+        cause=EndCause(told["cause"]),
+        exit_code=told.get("exit_code", -1),
+        signal=told.get("signal", 0),
+        detail=str(told.get("message", "")),
+    )
+    return None if kind_of(facts) in ("exit_code", "unknown") else facts
+
+
+def _end(data: Mapping[str, Any]) -> str:
+    """How an attempt ended, in the words that `show` has for it; of its signal it knows the shell's code."""
+    facts = _facts(data)
+    if facts is not None:
+        return phrase_of(facts) if kind_of(facts) in ("killed", "crash", "signal") else sentence_of(facts)
+    # Of an exit code nothing said is 0.
+    code = _exit_code(data.get("exit_code", 0)) if data.get("cause") == EndCause.FAILED else ""
+    return f"{data.get('cause', '')}{code}"
+
+
 def _exit_code(code: int) -> str:
     return f" (exit code {code})" if code >= 0 else " (its exit code is not known)"
 
@@ -215,7 +238,9 @@ def _ending(report: Mapping[str, Any]) -> str:
     if not report:
         return ""
     said = str(report.get("cause", ""))
-    if said == "completed" and report.get("signal"):
+    if (facts := _facts(report)) is not None:
+        said = phrase_of(facts)
+    elif said == "completed" and report.get("signal"):
         said += ", its place was let go"  # of a job that runs once, elsewhere: no failure
     elif report.get("signal"):
         said += f", signal {report['signal']}"

@@ -72,8 +72,8 @@ def _why(row: Row) -> str:
 
 
 def _why_text(row: Row) -> str:
-    """In words, as `docs/errors.md` has them: `start failed`."""
-    return _why(row).replace("_", " ")
+    """In a few words, as `docs/errors.md` has them: `start failed`, `command not found`."""
+    return texts.end_words(row) or _why(row).replace("_", " ")
 
 
 JOB_COLUMNS = (

@@ -5,6 +5,7 @@ Input   the JSON objects of `bursar.codec.view`. Output: text for a terminal of 
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -437,6 +438,22 @@ def _money_pairs(job: Row) -> list[Pair]:
         ("max cost", max_cost_text(job)),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),
     ]
+
+
+def end_words(job: Row) -> str:
+    """Of a job that failed by itself or could not start, what of: the head of its end's sentence, its signal
+    or its exit code. Empty of every other job.
+    """
+    end = job["end"]
+    if end is None or job["array"] or end["cause"] not in ("failed", "start_failed"):
+        return ""
+    sentence = str(end["message"])
+    if signalled := re.match(r"signal (\d+)( \(SIG\w+\))?", sentence):
+        return clean((signalled[2] or signalled[0]).strip(" ()"))
+    head = sentence.partition(":")[0]
+    if head == "failed":
+        return "exit code " + str(end["exit_code"]) if end["exit_code"] else "failed"
+    return clean(head) if sentence else ""
 
 
 def energy_text(joules: float | None, source: str | None) -> str:

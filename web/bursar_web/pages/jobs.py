@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,13 +14,14 @@ from bursar.cli.money import cost_columns
 from bursar.cli.output import Column, Row
 from bursar.cli.terminal import seconds_text
 from bursar.cli.texts import BUDGET_NOW, is_estimate, resources_text
+from bursar.client.aio import AsyncWireClient
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.model import JobState
 from bursar_web.asking import client_of, events_shown
 from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
-from bursar_web.tables import as_file, budget_link, changed, job_link, node_link, table
+from bursar_web.tables import Table, as_file, budget_link, changed, job_link, node_link, table
 
 PAGE_ROWS = 50
 LOG_LINES = 500
@@ -47,6 +48,14 @@ _OFFERED: Final = {
     "RUNNING": ("cancel", "requeue"),
     "STOPPING": ("cancel",),
 }
+
+
+class Tasks(NamedTuple):
+    """Of an array: how many are in which state, one page of them, and where all are; "" if these are all."""
+
+    counts: str
+    table: Table
+    rest: str
 
 
 async def jobs(request: Request) -> Response:
@@ -122,6 +131,7 @@ async def job(request: Request) -> Response:
         elapsed=seconds_text(row["elapsed_s"]),
         verbs=[(verb, VERBS[verb][0]) for verb in _OFFERED.get(row["state"], ())],
         attempts=table("Attempts", row["attempts"], ATTEMPT_COLUMNS, empty="it has not started"),
+        tasks=await _tasks(client, row) if row["array"] else None,
         cost=table("Cost by attempt", cost["rows"], cost_columns(keys), empty="no cost yet"),
         total=cost["total"],
         hours=await pictured.or_said("Cost by hour", pictured.job_by_hour(client, row["id"])),
@@ -138,6 +148,20 @@ async def job(request: Request) -> Response:
         events=await events_shown(client, 20, job=row["id"]),
         log=f"{job_link(row)}/log",
     )
+
+
+async def _tasks(client: AsyncWireClient, array: Row) -> Tasks:
+    found, more = await client.job_page(size=PAGE_ROWS, states=list(JobState), tasks_of=array["id"])
+    counts = [f"{many} {state.lower()}" for state, many in array["array"]["counts"].items()]
+    shown = table(
+        "Tasks",
+        [view.job(each) for each in found],
+        JOB_COLUMNS,
+        links={"number": job_link, "name": job_link},
+        leave_out=frozenset({"id", "project", "user"}),
+    )
+    rest = "/jobs?" + urlencode({"tasks": array["id"], "state": "all"}) if more else ""
+    return Tasks(", ".join(counts), shown, rest)
 
 
 async def log(request: Request) -> Response:
