@@ -25,6 +25,7 @@ from bursard.services import clouds
 from bursard.state import MachineState
 from bursard.state import image as state_image
 from bursard.state.decide import jobs, policies
+from bursard.state.decide import machines as decide_machines
 
 BUDGET = "kind: Budget\nname: b\nspec: {scope: {project: p}, limit: %s USD}\n"
 THREE_HUNDRED = ArraySpec(tuple(range(300)))
@@ -258,6 +259,30 @@ def test_what_a_machine_could_hold_is_known_anew_when_the_pool_changes(site: Sit
     site.world.apply(POOL)
     site.pass_time(4)
     assert [one.job_id for one in site.machines] == [job.id]
+
+
+@pytest.mark.parametrize("noise", [b"\0noise", b'{"machines": {"\xff": 1}}'])
+def test_a_machine_whose_provider_has_lost_its_list_is_gone_and_billed_until_it_was_missed(
+    site: Site, noise: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.large()
+    site.pass_time(100)
+    (machine,) = site.machines
+    site.world.engine.commit(decide_machines.ending(site.world.state, machine.id, "ann ended it"), "ann")
+    site.world.writer.flush()
+    site.file.write_bytes(noise)
+    site.die(5)
+    assert [one.message for one in caplog.records if vars(one).get("provider") == "local"] == [
+        "the list of the provider's machines cannot be read and was set aside: those of the records are given"
+        " up as gone, unless it lists them again"
+    ]
+    missed_at = site.world.engine.now() + SECOND_US
+    site.pass_time(70)
+    (gone,) = site.gone()
+    assert (gone.machine_id, gone.reason, gone.billed_until) == (machine.id, "ann ended it", missed_at)
+    assert machine.name not in {node.facts.name for node in site.world.state.nodes.values()}
+    (other,) = site.machines
+    assert other.provider_id not in ("", machine.provider_id), "no name is given twice"
 
 
 def test_what_is_free_here_is_taken_first(site: Site) -> None:

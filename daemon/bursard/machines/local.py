@@ -422,10 +422,16 @@ class LocalProvider:
             book = msgspec.json.decode(self._file.read_bytes(), type=_Book)
         except FileNotFoundError:
             book = _Book()
-        except msgspec.MsgspecError:
-            # What its machines were is lost; their processes are found by whoever looks for them.
-            set_aside(self._file)
-            book = _Book()
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # What its machines were is lost; their processes are found by whoever looks for them. None that
+            # comes now has the name of one that records still know.
+            aside = set_aside(self._file)
+            log.error(
+                "the list of the provider's machines cannot be read and was set aside: those of the records"
+                " are given up as gone, unless it lists them again",
+                extra={"provider": self.name, "file": str(self._file), "aside": str(aside)},
+            )
+            book = _Book(next_number=self._now() // SECOND_US)
         book.began_at = book.began_at or self._now()
         return book
 
