@@ -454,7 +454,7 @@ def _compare_job(row: JobRow, expected: Expected) -> Iterator[str]:
         if found[part] != expected.columns[part]:
             yield f"jobs: {name} of {row.id} is {getattr(row, name)!r}, not what event {expected.seq} made it"
     try:
-        record = documents.decode(row.document)
+        record = documents.decode_whole(row.document)
     except Exception as error:
         yield f"jobs: the document of {row.id} is damaged ({type(error).__name__}: {error})"
         return
@@ -466,7 +466,7 @@ def _compare_job(row: JobRow, expected: Expected) -> Iterator[str]:
 def _readable(row: JobRow) -> Iterator[str]:
     """Of a job whose events were archived: can its document be read, and is it of this job?"""
     try:
-        record = documents.decode(row.document)
+        record = documents.decode_whole(row.document)
     except Exception as error:
         yield f"jobs: the document of {row.id} is damaged ({type(error).__name__}: {error})"
         return

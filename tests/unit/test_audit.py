@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -358,6 +359,52 @@ def test_a_document_that_was_rewritten_is_found(kept: bytes, tmp_path: Path) -> 
     (found,) = after(kept, tmp_path / "state", rewrite)
     assert found.startswith("jobs: the document of job_")
     assert "is not what event" in found
+
+
+def _spaced(document: bytes) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(documents.decode(document)), indent=1)
+
+
+def _twice(document: bytes) -> bytes:
+    """The same field before, with another value, which no reader of it sees."""
+    text = msgspec.json.encode(documents.decode(document))
+    return b'{"id":"job_other",' + text[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda document: document + b"garbage", "7 bytes follow its end"),
+        (lambda document: document + b"\0", "1 bytes follow its end"),
+        (lambda document: document[:-1], "ends too early"),
+        (_spaced, "not written as a document is"),
+        (_twice, "not written as a document is"),
+    ],
+)
+def test_bytes_of_a_document_that_nobody_reads_are_found(
+    kept: bytes, tmp_path: Path, change: Callable[[bytes], bytes], said: str
+) -> None:
+    def rewrite(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        ((job_id, document),) = connection.execute(f"select id, document from jobs {JOB}")
+        connection.execute("update jobs set document = ? where id = ?", (change(document), job_id))
+        connection.commit()
+        connection.close()
+
+    (found,) = after(kept, tmp_path / "state", rewrite)
+    assert re.fullmatch(rf"jobs: the document of job_\S+ is damaged \(ValueError: .*{said}.*\)", found)
+
+
+def test_a_document_of_the_first_schema_is_plain_text_and_whole(kept: bytes, tmp_path: Path) -> None:
+    def rewrite(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        ((job_id, document),) = connection.execute(f"select id, document from jobs {JOB}")
+        plain = msgspec.json.encode(documents.decode(document))
+        connection.execute("update jobs set document = ? where id = ?", (plain, job_id))
+        connection.commit()
+        connection.close()
+
+    assert after(kept, tmp_path / "state", rewrite) == ()
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,28 @@ def encode(job: JobRecord, parent: JobRecord | None) -> bytes:
 
 def decode(document: bytes) -> JobRecord:
     """The record; a task's may be lean (`bursard.state.arrays.is_lean`). Raises on what is no document."""
-    if document.startswith(_DEFLATED):
-        document = zlib.decompressobj(wbits=-15, zdict=_DICTIONARY).decompress(document[1:])
-    return _JOBS.decode(document)
+    return _JOBS.decode(_inflated(document)[0])
+
+
+def decode_whole(document: bytes) -> JobRecord:
+    """As `decode`, of bytes that hold nothing else: raises `ValueError` where some of them say nothing.
+
+    How it was deflated is not compared: that differs between versions of zlib. Its text is.
+    """
+    text, rest = _inflated(document)
+    if rest:
+        raise ValueError(f"{len(rest)} bytes follow its end")
+    if msgspec.json.encode(msgspec.json.decode(text)) != text:
+        raise ValueError("it is not written as a document is: spaces, or a field twice")
+    return _JOBS.decode(text)
+
+
+def _inflated(document: bytes) -> tuple[bytes, bytes]:
+    """Its text, and what follows it."""
+    if not document.startswith(_DEFLATED):
+        return document, b""
+    inflate = zlib.decompressobj(wbits=-15, zdict=_DICTIONARY)
+    text = inflate.decompress(document[1:])
+    if not inflate.eof:
+        raise ValueError("it ends too early")
+    return text, inflate.unused_data
