@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rented_site import CLOUD, POOL, Site
+from second_book import SecondBook
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import ShareRates
@@ -17,25 +20,33 @@ from bursard.events import MachineGone, MachineUp, NodePriced
 from bursard.ledger import PAID, hour_segments, node_account
 from bursard.machines.provider import Billing, Capabilities
 
+BUDGET = "kind: Budget\nname: b\nspec: {scope: {user: ann}, limit: 90 USD, period: day}\n"
+MONEY_ALONE = ("overhead", "variance", "absorption", "refund")
 FREE_US = 60 * SECOND_US
 LIMIT_S = 600
 
 
 class Life(Site):
-    """One machine on which jobs run for so many seconds each, one after the other or beside each other."""
+    """One machine on which jobs run for so many seconds each, one after the other or beside each other, and a
+    budget that pays for them.
+    """
 
-    def __init__(self, folder: Path, vanish_s: int, free: bool) -> None:
+    def __init__(self, folder: Path, vanish_s: int, free: bool, opens_at: int) -> None:
         fault = f"faults: [{{call: vanish, after: {vanish_s}s}}]\n" if vanish_s else ""
         text = CLOUD.replace("boot: 20s", "boot: 3s").replace("ending: 10s", "ending: 3s") + fault
         super().__init__(folder, POOL.replace("keep_alive: 1m", "keep_alive: 20s"), text)
         billing = Billing(least_us=60 * SECOND_US, interrupted_free_us=FREE_US if free else 0)
         self.provider.capabilities = Capabilities(billing=billing, notice_us=0)
+        self.opens_at = opens_at
 
     def live(self, jobs: list[tuple[int, int, int]]) -> None:
         """`jobs`: (submitted at, CPUs, seconds) of each; until no machine is left."""
         todo, ends = sorted(jobs), dict[str, int]()
         self.world.clock.advance(HOUR_US - 30 * SECOND_US)  # so that many a life crosses an hour
         for now in range(LIMIT_S):
+            if now == self.opens_at:
+                spent = sum(row.nanos for row in self.rows() if row.kind in PAID)
+                self.world.apply(BUDGET, {"b": spent})
             while todo and todo[0][0] <= now:
                 _, cpus, seconds = todo.pop(0)
                 ask = (ResourceRequest(None, cpus * 1_000, 1 << 20),)
@@ -63,12 +74,17 @@ JOBS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 4), st.integers(1, 
 
 
 @settings(max_examples=15)
-@given(jobs=JOBS, vanish_s=st.sampled_from([0, 0, 5, 30, 61, 90]), free=st.booleans())
+@given(
+    jobs=JOBS,
+    vanish_s=st.sampled_from([0, 0, 5, 30, 61, 90]),
+    free=st.booleans(),
+    opens_at=st.integers(0, 20),
+)
 def test_a_node_cost_what_its_machine_is_billed_whatever_happens(
-    jobs: list[tuple[int, int, int]], vanish_s: int, free: bool
+    jobs: list[tuple[int, int, int]], vanish_s: int, free: bool, opens_at: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        site = Life(Path(folder), vanish_s, free)
+        site = Life(Path(folder), vanish_s, free, opens_at)
         site.live(jobs)
     events = site.world.events
     (priced,) = {one.rates for one in events if isinstance(one, NodePriced)}
@@ -83,9 +99,33 @@ def test_a_node_cost_what_its_machine_is_billed_whatever_happens(
     nodes = {row.node_id for row in rows}
     assert -sum(balances.get(node_account(one), 0) for one in nodes) == owed
     assert sum(balances.values()) + site.world.state.ledger.closed_nanos == 0
+    a_second_book_says_the_same(site, rows)
     by_job = {row.job_id for row in rows if row.kind in PAID}
     for job in site.world.state.jobs.values():
         mine = [row.nanos for row in rows if row.job_id == job.id]
         assert job.settled_nanos == sum(mine)
     assert "" not in by_job
     assert all(row.job_id == "" for row in rows if row.kind not in PAID)
+
+
+def a_second_book_says_the_same(site: Site, rows: list[Any]) -> None:
+    """Rows, budget and jobs against what the payloads of the log add up to."""
+    book, state = SecondBook(site.world.writer.rows), site.world.state
+    shown: dict[Any, list[int]] = defaultdict(lambda: [0] * 5)
+    for row in rows:
+        key = (row.kind, row.node_id, row.attempt_id, row.job_id, row.job_number, row.price_id)
+        held_us = 0 if row.kind in MONEY_ALONE else row.held_us
+        amounts = (row.nanos, row.gpu, row.cpu, row.memory, held_us)
+        sums = shown[*key, row.start_at - row.start_at % HOUR_US, row.project, row.user, ""]
+        sums[:] = [one + more for one, more in zip(sums, amounts, strict=True)]
+    assert {key: tuple(sums) for key, sums in shown.items()} == book.sums()
+    settled = {job.id: job.settled_nanos for job in state.jobs.values()}
+    assert settled == {job_id: book.of_job[job_id] for job_id in settled}
+    record, held = state.budgets.records.get("b"), book.held()
+    if record is None:
+        return
+    for start in {record.period_start, *(start for _, start in book.settled)}:
+        found = state.ledger.settled("b", start), state.ledger.held("b", start)
+        paid = sum(row.nanos for row in rows if row.kind in PAID)
+        assert found == (paid, 0), "B5"
+        assert found == (book.settled["b", start], held["b", start]), "B4"

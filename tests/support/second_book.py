@@ -27,6 +27,17 @@ class Part(NamedTuple):
     amounts: Amounts
 
 
+class Stretch(NamedTuple):
+    """Of what somebody pays for: where and when."""
+
+    kind: str
+    node_id: str
+    rank: int
+    price_id: str
+    start: int
+    end: int
+
+
 class SecondBook:
     """What the log says. Raises `AssertionError` where it contradicts itself."""
 
@@ -80,6 +91,10 @@ class SecondBook:
         self._attempts[told["attempt_id"]] = {**told, **more, "job": job}
 
     def _limit_changed(self, told: dict[str, Any]) -> None:
+        attempt = self._attempts[told["attempt_id"]]
+        full_us = told.get("full_limit_us") or attempt.get("full_limit_us", 0)
+        attempt["full_limit_us"] = full_us
+        assert told["time_limit_us"] <= full_us or not full_us, f"a lease goes too far: {told}"
         self._resize(told["attempt_id"], told.get("hold_nanos", 0), told["order"])
 
     def _limit_taken(self, told: dict[str, Any]) -> None:
@@ -102,7 +117,48 @@ class SecondBook:
             self._used(told["attempt_id"], told["rank"], *piece)
 
     def _attempt_ended(self, told: dict[str, Any]) -> None:
-        self._attempts[told["attempt_id"]]["live"] = False
+        attempt = self._attempts[told["attempt_id"]]
+        attempt["live"] = False
+        if not told.get("requeue"):
+            self._job_ended(attempt)
+
+    def _job_ended(self, told: dict[str, Any]) -> None:
+        for launch in self._attempts.values():
+            if launch.get("machine_id") and launch["job_id"] == told["job_id"]:
+                launch["live"] = False
+
+    # --- rented machines: a launch holds, and is paid for, by the machine's id
+
+    def _machine_intended(self, told: dict[str, Any]) -> None:
+        if told.get("job_id"):
+            self._attempt_placed({**told, "attempt_id": told["machine_id"], "members": []})
+
+    def _machine_joined(self, told: dict[str, Any]) -> None:
+        for one in told.get("charges", ()):
+            self._launched(one)
+        self._let_go(told)
+
+    def _machine_gone(self, told: dict[str, Any]) -> None:
+        for one in told.get("refund", ()):
+            amounts = [one.get(part, 0) for part in PARTS]
+            assert sum(amounts) == one["nanos"] < 0, f"{told['machine_id']} is given back {one['nanos']}"
+            self._own(one["node_id"], one["kind"], one["start"], one["end"], amounts, one["price_id"])
+        self._let_go(told)
+
+    def _let_go(self, told: dict[str, Any]) -> None:
+        if told["machine_id"] in self._attempts:
+            self._attempts[told["machine_id"]]["live"] = False
+
+    def _launched(self, one: dict[str, Any]) -> None:
+        launch = self._attempts[one["attempt_id"]]
+        assert (one["kind"], one["job_id"]) == ("startup", launch["job_id"]), "a launch of another job"
+        assert launch["live"], f"{one['attempt_id']} pays for a launch that is over"
+        amounts = tuple(one.get(part, 0) for part in PARTS)
+        stretch = Stretch("startup", one["node_id"], 0, one["price_id"], one["start"], one["end"])
+        self._paid(launch, stretch, amounts)
+        for budget, hold in launch["holds"].items():
+            hold["left"] = max(hold["left"] - sum(amounts), 0)
+            self._settle_whole(budget, hold, one["start"], sum(amounts))
 
     def _holds_rolled(self, told: dict[str, Any]) -> None:
         for attempt in self._attempts.values():
@@ -176,7 +232,8 @@ class SecondBook:
         labels = json.loads(whose.get("labels", "{}"))
         price = told.get("price_id", "")
         of_job = (attempt_id, told["job_id"], attempt["job"]["number"], price, hour, whose.get("project", ""))
-        usage = ("usage", told["node_id"], *of_job, whose.get("user", ""), labels.get("team", ""))
+        usage = (told.get("kind", "usage"), told["node_id"], *of_job)
+        usage = (*usage, whose.get("user", ""), labels.get("team", ""))
         variance = ("variance", told["node_id"], "", "", 0, price, hour, "", "", "")
         more = 0
         for of, start, _, held_us, *amounts in told["charges"]:
@@ -201,51 +258,54 @@ class SecondBook:
     def _own(self, node: str, kind: str, start: int, end: int, amounts: list[int], price: str) -> None:
         key = (kind, node, "", "", 0, price, start - start % HOUR_US, "", "", "")
         # Money alone: the time is that of the shares, and counts once.
-        held_us = 0 if kind in ("overhead", "variance", "absorption") else end - start
+        held_us = 0 if kind in ("overhead", "variance", "absorption", "refund") else end - start
         self.parts.append(Part(key, (sum(amounts), *amounts, held_us)))
 
     def _used(self, attempt_id: str, rank: int, used_us: int, *amounts: int) -> None:
         attempt = self._attempts[attempt_id]
-        member, job, spec = attempt["members"][rank], attempt["job"], attempt["spec"]
+        member = attempt["members"][rank]
         before_us, member["used_us"] = member["used_us"], used_us
         start, end = member["since"] + before_us, member["since"] + used_us
         assert member["since"], f"L5: {attempt_id} pays before it began"
         assert start < end, f"L6: a counter of {attempt_id} fell"
         assert start // HOUR_US == (end - 1) // HOUR_US, f"a charge of {attempt_id} crosses an hour"
         assert _cost(member, start, end) == amounts, f"L5: {attempt_id} from {before_us} to {used_us} us"
-        labels, price = dict(spec.get("labels", ())), member.get("price_id", "")
-        whose = (attempt_id, attempt["job_id"], job["number"], price, start - start % HOUR_US)
-        key = (
-            "usage",
-            member["node_id"],
-            *whose,
-            spec.get("project", ""),
-            job["user"],
-            labels.get("team", ""),
-        )
+        stretch = Stretch("usage", member["node_id"], rank, member.get("price_id", ""), start, end)
+        self._paid(attempt, stretch, amounts)
         nanos = sum(amounts)
-        self.parts.append(Part(key, (nanos, *amounts, end - start)))
-        attempt["paid"] += nanos
-        standing = self._standing[attempt_id, rank, start // HOUR_US]
-        for at, more in enumerate((*amounts, end - start)):
-            standing[at] += more
-        self.of_job[attempt["job_id"]] += nanos
-        self.of_array[attempt["job_id"].partition(".")[0]] += nanos
         for budget, hold in attempt["holds"].items():
             hold["left"] = max(hold["left"] - nanos, 0)
             self._settle(budget, hold, member, start, end)
 
+    def _paid(self, attempt: dict[str, Any], of: Stretch, amounts: Amounts) -> None:
+        job, spec, nanos = attempt["job"], attempt["spec"], sum(amounts)
+        labels, held_us = dict(spec.get("labels", ())), of.end - of.start
+        whose = (attempt["attempt_id"], attempt["job_id"], job["number"], of.price_id)
+        marks = (spec.get("project", ""), job["user"], labels.get("team", ""))
+        key = (of.kind, of.node_id, *whose, of.start - of.start % HOUR_US, *marks)
+        self.parts.append(Part(key, (nanos, *amounts, held_us)))
+        attempt["paid"] += nanos
+        standing = self._standing[attempt["attempt_id"], of.rank, of.start // HOUR_US]
+        for at, more in enumerate((*amounts, held_us)):
+            standing[at] += more
+        self.of_job[attempt["job_id"]] += nanos
+        self.of_array[attempt["job_id"].partition(".")[0]] += nanos
+
     def _settle(
         self, budget: str, hold: dict[str, Any], member: dict[str, Any], start: int, end: int
     ) -> None:
-        periods, since = hold["periods"], hold.get("since", 0)
+        periods = hold["periods"]
         edges = [start, *(one for one in periods if start < one < end), end]
         for a, b in pairwise(edges):
-            period = max((one for one in periods if one <= a), default=periods[0])
-            opened_in = max((one for one in periods if one <= since), default=periods[0])
-            # An account that was opened has in it already what is dated before, or wants none of it.
-            if a >= since or (period != opened_in and periods[0] <= a):
-                self.settled[budget, period] += sum(_cost(member, a, b))
+            self._settle_whole(budget, hold, a, sum(_cost(member, a, b)))
+
+    def _settle_whole(self, budget: str, hold: dict[str, Any], at: int, nanos: int) -> None:
+        periods, since = hold["periods"], hold.get("since", 0)
+        period = max((one for one in periods if one <= at), default=periods[0])
+        opened_in = max((one for one in periods if one <= since), default=periods[0])
+        # An account that was opened has in it already what is dated before, or wants none of it.
+        if at >= since or (period != opened_in and periods[0] <= at):
+            self.settled[budget, period] += nanos
 
     # --- what must be shown
 

@@ -173,6 +173,53 @@ def test_a_job_that_ends_while_its_machine_comes_up_gets_its_money_back(tmp_path
     assert machine.job_id == ""
 
 
+def test_a_budget_that_opens_while_a_machine_comes_up_pays_for_the_launch(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    job = site.large()
+    site.pass_time(4)
+    site.world.apply(BUDGET % 100)
+    ledger, period = site.world.state.ledger, site.world.state.budgets.records["b"].period_start
+    assert ledger.held("b", period) == 1_800_000_000 * 2 // 60, "two minutes to come up in"
+    site.world.apply(BUDGET.replace("b\n", "w\n") % 99)
+    site.world.apply((BUDGET % 99).replace("}, limit", ", user: ann}, limit"))
+    assert [ledger.held(name, period) for name in "bw"] == [1_800_000_000 * 2 // 60] * 2, "and keeps it"
+    site.pass_time(30)
+    (launched,) = [row.nanos for row in site.rows() if row.kind == "startup"]
+    assert [ledger.settled(name, period) for name in "bw"] == [launched, launched]
+    assert job.settled_nanos == launched > 0
+    assert job.attempt is not None
+    assert ledger.held("b", period) == job.attempt.holds[0].nanos
+
+
+def test_a_budget_that_opens_takes_in_no_launch_of_another_scope_or_one_that_is_over(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    job = site.large()
+    site.pass_time(4)
+    site.world.apply((BUDGET % 100).replace("project: p", "project: q"))
+    ledger, period = site.world.state.ledger, site.world.state.budgets.records["b"].period_start
+    assert ledger.held("b", period) == 0
+    site.world.engine.commit(jobs.cancel(site.world.state, job, 0), "ann")
+    site.world.apply(BUDGET % 100)
+    assert ledger.held("b", period) == 0
+
+
+def test_what_budgets_go_by_does_not_change_while_a_machine_comes_up(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.world.apply(BUDGET % 100)
+    job, other = site.large(), site.world.submit(options=(ResourceRequest(None, 64_000, 1 << 20),))
+    site.pass_time(4)
+    (machine,) = site.machines
+    now = site.world.engine.now()
+    with pytest.raises(WrongState, match=f"{machine.name} is coming up .* its project, labels cannot change"):
+        jobs.update(site.world.state, job, {"project": "q", "labels": (("a", "b"),)}, now)
+    assert jobs.update(site.world.state, other, {"project": "q"}, now)
+    assert jobs.update(site.world.state, job, {"priority": 70}, now)
+    site.pass_time(8)
+    site.world.engine.commit(policies.remove(site.world.state, "Budget", "b"), "ann")
+    with pytest.raises(WrongState, match="is coming up"):
+        jobs.update(site.world.state, job, {"model": "m"}, now)
+
+
 def test_limits_of_a_pool_are_kept(tmp_path: Path) -> None:
     site = Site(tmp_path)
     found = [site.large() for _ in range(4)]

@@ -36,7 +36,8 @@ class BudgetOpened(msgspec.Struct, frozen=True, tag="budget-opened", omit_defaul
         period_start: of the period it is in.
         settled_nanos: what its scope has cost since `since`; what stood there before is forgotten.
         since: what was used before this does not count.
-        holds: of every live attempt that its scope covers, oldest first. Others that held money of it leave.
+        holds: of every live attempt that its scope covers, oldest first, and of every launch of a machine, by
+            the machine's id. Others that held money of it leave.
     """
 
     budget: str

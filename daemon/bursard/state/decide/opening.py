@@ -14,7 +14,7 @@ import msgspec
 
 from bursar.clock import Instant
 from bursar.errors import BudgetExceeded
-from bursar.money import format_nanos
+from bursar.money import cumulative, format_nanos
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import BudgetSpec, Document, Scope
 from bursard.events import BudgetOpened, Event, OpeningHold
@@ -109,6 +109,7 @@ def open_account(
         if spec.scope.covers(project, user, experiment, model, dict(labels))
         for attempt in attempts
     ]
+    holds += _launch_holds(state, spec.scope, opening)
     _check_limit(state, document, spec, opening.period_start, spent, sum(hold.nanos for hold in holds))
     return [BudgetOpened(opening.budget, opening.period_start, spent, opening.since, tuple(holds))]
 
@@ -122,6 +123,23 @@ def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> Ope
     )
     whole = attempt.holds[0].nanos if attempt.holds else worst_case(attempt)
     return OpeningHold(attempt.id, rest, whole)
+
+
+def _launch_holds(state: State, scope: Scope, opening: Opening) -> list[OpeningHold]:
+    """Of machines that come up for jobs of its scope: their launches are theirs to pay for."""
+    found = []
+    for machine in state.machines.values():
+        job = state.jobs.get(machine.job_id) if machine.holding else None
+        if job is None:
+            continue
+        spec = job.spec
+        if scope.covers(spec.project, job.user, spec.experiment, spec.model, dict(spec.labels)):
+            holds = state.ledger.open_holds(machine.id)
+            here = [hold.nanos for hold in holds if hold.budget == opening.budget]
+            most = cumulative(machine.rate, machine.lease_until - machine.intended_at)
+            nanos = (here or [hold.nanos for hold in holds] or [most])[0]
+            found.append(OpeningHold(machine.id, nanos, nanos))
+    return found
 
 
 def _check_limit(
