@@ -31,7 +31,7 @@ from bursard.services.census import census
 from bursard.services.money import in_one_thread
 from bursard.services.names import Names
 from bursard.services.sight import Sight
-from bursard.services.trail import Trail, trail_of
+from bursard.services.trail import PAGE, Trail, trail_of
 from bursard.store import EventRow, Views
 
 _LIMIT_MAX = 1_000_000
@@ -81,8 +81,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         if request.tail and not (request.job or request.node or request.kinds):
             after = max(after, self.engine.writer.durable_seq - request.tail)
         elif request.tail:
-            looked = await trail_of(self.engine, request)  # a trail is walked once, from where it begins
-            after = await self._before_last(after, request.tail, looked, sight)
+            after = await self._before_last(after, request, sight)
         left = request.limit or _LIMIT_MAX
         news = asyncio.Event()
         self._news.add(news)
@@ -117,12 +116,31 @@ class EventsService(events_pb2_grpc.EventsServicer):
 
         return await self.engine.read(read)
 
-    async def _before_last(self, after: int, count: int, trail: Trail, sight: Sight) -> int:
-        """The event after which the newest `count` that match come: found by their numbers alone, by pages
-        from the old end. Raises `InvalidRequest` for more than are kept at once.
+    async def _before_last(self, after: int, request: pb.ListEventsRequest, sight: Sight) -> int:
+        """The event after which the newest that match come: found by their numbers alone, by pages from the
+        new end where they can be. Raises `InvalidRequest` for more than are kept at once.
         """
+        count, end = request.tail, self.engine.writer.durable_seq
         if count > _TAIL_MAX:
             raise InvalidRequest(f"tail of some events is at most {_TAIL_MAX}; take all of them without it")
+        trail = await trail_of(self.engine, request)  # a trail is walked once, from where it begins
+        query = await self.engine.read(trail.backwards)
+        if query is None:
+            return await self._walked_to_last(after, count, trail, sight)
+        oldest, left, place = end, count, end + 1
+
+        def read(views: Views) -> tuple[list[int], int]:
+            rows = [row for row in views.events_before(place, PAGE, query) if row.seq > after]
+            return [row.seq for row, _ in _seen(rows, sight, views)], rows[-1].seq if len(rows) == PAGE else 0
+
+        while left > 0 and place > 0:
+            numbers, place = await self.engine.read(read)
+            oldest = min([oldest, *(number - 1 for number in numbers[:left])])
+            left -= len(numbers)
+        return max(after, oldest)
+
+    async def _walked_to_last(self, after: int, count: int, trail: Trail, sight: Sight) -> int:
+        """The same, by pages from the old end."""
         newest: deque[int] = deque(maxlen=count)
 
         def read(views: Views) -> tuple[list[int], int, bool]:

@@ -41,6 +41,10 @@ class Trail:
         rows = views.events(after, PAGE, self.query)
         return rows, rows[-1].seq if rows else after, len(rows) < PAGE
 
+    def backwards(self, views: Views) -> EventFilter | None:
+        """What has the same rows from any place back, newest first; None: only a walk from the old end has."""
+        return self.query
+
 
 class Following(Trail):
     """One's own rows, and those of every attempt that they place.
@@ -64,6 +68,10 @@ class Following(Trail):
         self._live = live.union(filter(None, map(_placed, rows))).difference(map(_ended, rows))
         shown = [row for row in rows if not self._kinds or head_of(row.payload)[0] in self._kinds]
         return shown, *whole
+
+    def backwards(self, views: Views) -> EventFilter | None:
+        """None: whose rows are among the last, those placed before them tell."""
+        return None
 
     def _whole(self, views: Views, after: int, live: set[str]) -> tuple[list[EventRow], tuple[int, bool]]:
         """Rows of all kinds; where to go on and whether the log had no more."""
@@ -106,6 +114,14 @@ class JobTrail(Following):
     def __init__(self, job_id: str, kinds: Sequence[str]) -> None:
         super().__init__(EventFilter(about=job_id), EventFilter(kinds=(_PLACED,), about=job_id), kinds)
         self._job_id = job_id
+
+    def backwards(self, views: Views) -> EventFilter | None:
+        """Its attempts are looked up by name, unless they are too many."""
+        placings = views.events(0, FOLLOWED_MAX + 1, self._placing)
+        if len(placings) > FOLLOWED_MAX:
+            return None
+        attempts = sorted(set(map(_placed, placings)))
+        return EventFilter(about=self._job_id, or_about=tuple(attempts), kinds=tuple(sorted(self._kinds)))
 
     def _whole(self, views: Views, after: int, live: set[str]) -> tuple[list[EventRow], tuple[int, bool]]:
         if len(live) <= FOLLOWED_MAX:

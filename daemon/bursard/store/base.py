@@ -539,6 +539,10 @@ class Views(Protocol):
         """Events after `after_seq`, oldest first."""
         ...
 
+    def events_before(self, before_seq: int, limit: int, query: EventFilter | None = None) -> list[EventRow]:
+        """The last `limit` events before `before_seq`, which is above 0, newest first."""
+        ...
+
     def event_hash(self, seq: int) -> str:
         """The hash of the log up to an event, hexadecimal; empty where the event is not there."""
         ...

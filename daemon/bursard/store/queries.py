@@ -206,10 +206,13 @@ def where_jobs(query: JobFilter) -> Where:
     return where
 
 
-def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
+def event_walks(after_seq: int, query: EventFilter, before_seq: int = 0) -> list[Where]:
     """Conditions of `events`, as walks that an index has in log order: their rows are to be merged.
 
     One value of an indexed column each; a list of values would have all their rows sorted for each page.
+
+    Args:
+        before_seq: only events before this one; 0 for all.
     """
     if query.about:
         walks = [
@@ -218,8 +221,10 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
         ]
         start, end = _tasks_of(query.about)
         short = brief(start)
-        tasks = "brief > ? and brief < ? and subject > ? and subject < ?"
-        walks.append(_walk(tasks, short, short[:-1] + "/", start, end))
+        # A range of the index is not in log order, so SQLite would rather walk the whole log for it.
+        tasks = "seq in (select seq from events where brief > ? and brief < ? and +seq > ?)"
+        walks.append(_walk(tasks, short, short[:-1] + "/", after_seq))
+        walks[-1].add("subject > ? and subject < ?", start, end)
     elif query.placed_on:
         walks = []
     else:
@@ -237,6 +242,8 @@ def event_walks(after_seq: int, query: EventFilter) -> list[Where]:
     for where in walks:
         if query.since:
             where.add("at >= ?", query.since)
+        if before_seq:
+            where.add("seq < ?", before_seq)
     return walks
 
 

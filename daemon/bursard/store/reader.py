@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +172,23 @@ class SqliteReader:
         query: EventFilter | None = None,
     ) -> list[EventRow]:
         """Oldest first, each walk along its index."""
-        found: list[EventRow] = []
-        for where in queries.event_walks(after_seq, query or EventFilter()):
-            sql = f"select {queries.EVENT_COLUMNS} from events{where} order by seq limit ?"
-            found += (EventRow._make(row) for row in self._rows(sql, [*where.values, limit]))
+        found = self._walked(queries.event_walks(after_seq, query or EventFilter()), "seq", limit)
         found.sort()
         return found[:limit]
+
+    def events_before(self, before_seq: int, limit: int, query: EventFilter | None = None) -> list[EventRow]:
+        """Newest first, each walk along its index."""
+        walks = queries.event_walks(0, query or EventFilter(), before_seq)
+        found = self._walked(walks, "seq desc", limit)
+        found.sort(reverse=True)
+        return found[:limit]
+
+    def _walked(self, walks: Iterable[queries.Where], order: str, limit: int) -> list[EventRow]:
+        found: list[EventRow] = []
+        for where in walks:
+            sql = f"select {queries.EVENT_COLUMNS} from events{where} order by {order} limit ?"
+            found += (EventRow._make(row) for row in self._rows(sql, [*where.values, limit]))
+        return found
 
     def meta(self, key: str) -> str | None:
         """A note."""
