@@ -183,9 +183,9 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         return self.orders, self.limits_us, self.since_us, self.projects
 
-    def kept(self, wanted: Iterable[bool]) -> JobColumns:
+    def kept(self, wanted: Iterable[bool] | NDArray[np.bool_]) -> JobColumns:
         """Only those for which it says so."""
-        mask = np.array(list(wanted), dtype=np.bool_)
+        mask = wanted if isinstance(wanted, np.ndarray) else np.array(list(wanted), dtype=np.bool_)
         orders, limits_us, since_us, projects = (column[mask] for column in self._numbers())
         return JobColumns(orders, limits_us, since_us, projects, self.ids[mask])
 

@@ -1,4 +1,4 @@
-"""The last events of one job, or of some kinds, are those at the end of all of its, and are found from there."""
+"""The last events of a job, or of some kinds, are the end of all of them, and are found from there."""
 
 from __future__ import annotations
 

@@ -67,11 +67,10 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     job_id = queue.jobs[0][1]
     job_class = queue.class_at(0)
     result = planner.run()
-    started = {start.job_id for start in result.starts}
     tables = planner.world.tables(job_class)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
-    ahead = _ahead(planner, len(snapshot.queues) - 1, started)
-    starts = job_id in started
+    ahead, ahead_total = _ahead(planner, len(snapshot.queues) - 1, result.starts)
+    starts = _start_of(result.starts, job_id) is not None
     claim = None if starts else _claim(planner, job_class)
     names = snapshot.nodes.names
     return Explanation(
@@ -81,8 +80,8 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         counts=_counts(planner.world, table),
         nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
         budgets=_budgets(job_class, planner, table, job_id),
-        ahead=_why_ahead(planner, ahead[:AHEAD_SHOWN]),
-        ahead_total=len(ahead),
+        ahead=_why_ahead(planner, ahead),
+        ahead_total=ahead_total,
         holders=_holders(snapshot, table),
         expected_start_at=_expected(claim, now),
         expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
@@ -100,9 +99,10 @@ def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
     position = queue.position_of(job_id)
     if position < 0:
         raise NotFound(f"job {job_id} does not wait in queue {index}")
-    own = [row == position for row in range(len(queue.jobs))]
+    own = np.zeros(len(queue.jobs), dtype=np.bool_)
+    own[position] = True
     alone = replace(queue, jobs=queue.jobs.kept(own))
-    rest = replace(queue, jobs=queue.jobs.kept(not mine for mine in own))
+    rest = replace(queue, jobs=queue.jobs.kept(~own))
     queues = [rest if row == index else other for row, other in enumerate(snapshot.queues)]
     return replace(snapshot, queues=(*queues, alone)), len(queues)
 
@@ -119,10 +119,9 @@ def what_if(
         claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
-        started = {start.job_id for start in result.starts}
-        ahead = _ahead(planner, len(snapshot.queues), started)
+        _, ahead_total = _ahead(planner, len(snapshot.queues), result.starts)
         expected_at = _expected(claim, now)
-        return WhatIf(None, reason, expected_start_at=expected_at, unpaid=unpaid, ahead_total=len(ahead))
+        return WhatIf(None, reason, expected_start_at=expected_at, unpaid=unpaid, ahead_total=ahead_total)
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = worst_of(start, job_class) if priced else 0
@@ -197,9 +196,12 @@ class _Place(NamedTuple):
     queue: int
 
 
-def _ahead(planner: Planner, index: int, started: set[str]) -> list[_Place]:
-    """Jobs that are looked at before the one of this queue and do not start now."""
+def _ahead(planner: Planner, index: int, starts: Sequence[Start]) -> tuple[list[_Place], int]:
+    """Jobs that are looked at before the one of this queue and do not start now: the first of them, as many
+    as an explanation names, and how many there are. A queue may have very many, so none is looked at alone.
+    """
     queues, order = planner.snapshot.queues, planner.order
+    started, places = {start.job_id for start in starts}, {start.queue for start in starts}
 
     def keys(row: int) -> NDArray[np.int64]:
         if order is not None:
@@ -207,13 +209,27 @@ def _ahead(planner: Planner, index: int, started: set[str]) -> list[_Place]:
         return np.full(len(queues[row].jobs), -queues[row].priority, dtype=np.int64)
 
     own, submitted = keys(index).item(0), queues[index].jobs.orders.item(0)
-    before: list[_Place] = []
+    before, total = list[_Place](), 0
     for row, other in enumerate(queues):
         key, orders = keys(row), other.jobs.orders
         rows = np.flatnonzero((key < own) | ((key == own) & (orders < submitted)))
+        if row in places:
+            rows = rows[[job_id not in started for job_id in other.jobs.ids[rows].tolist()]]
+        total += len(rows)
+        rows = _first(rows, key)
         found = zip(key[rows].tolist(), orders[rows].tolist(), other.jobs.ids[rows].tolist(), strict=True)
-        before += [_Place(*one, row) for one in found if one[2] not in started]
-    return sorted(before)
+        before += [_Place(*one, row) for one in found]
+    return sorted(before)[:AHEAD_SHOWN], total
+
+
+def _first(rows: NDArray[np.intp], key: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Those of the lowest keys, as many as an explanation names. Rows are in the order of submission."""
+    if len(rows) <= AHEAD_SHOWN:
+        return rows
+    keys = key[rows]
+    last = np.partition(keys, AHEAD_SHOWN - 1)[AHEAD_SHOWN - 1]
+    lower = rows[keys < last]
+    return np.concatenate([lower, rows[keys == last][: AHEAD_SHOWN - len(lower)]])
 
 
 def _why_ahead(planner: Planner, places: Sequence[_Place]) -> tuple[Ahead, ...]:

@@ -42,7 +42,7 @@ class Trail:
         return rows, rows[-1].seq if rows else after, len(rows) < PAGE
 
     def backwards(self, views: Views) -> EventFilter | None:
-        """What has the same rows from any place back, newest first; None: only a walk from the old end has."""
+        """What has the same rows from any place back; None: only a walk from the old end has."""
         return self.query
 
 
