@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from starlette.requests import Request
 
-from bursar.cli.cluster import HIDDEN_SHARE, TAIL_MAX
+from bursar.cli.cluster import HIDDEN_SHARE
 from bursar.cli.happenings import METERING
 from bursar.cli.output import Row
 from bursar.client.aio import AsyncWireClient
 from bursar.codec import view
+from bursar.v1 import events_pb2 as pb
 from bursar_web.sessions import Session
+
+FIRST_SHARE: Final = 2
+"""How many times as many events as are shown are asked for first: mostly fewer than half are metering."""
 
 
 def session_of(request: Request) -> Session:
@@ -35,7 +40,10 @@ async def events_shown(
     client: AsyncWireClient, count: int, *, job: str = "", node: str = "", kinds: Sequence[str] = ()
 ) -> list[Row]:
     """The last events for people, newest first; the metering of each minute only if it is asked for."""
-    tail = min(count if kinds else count * HIDDEN_SHARE, TAIL_MAX)
-    found = [view.event(each) async for each in client.events(tail=tail, job=job, node=node, kinds=kinds)]
-    told = [row for row in found if kinds or row["kind"] != METERING]
-    return told[-count:][::-1]
+    told = list[pb.Event]()
+    for share in (1,) if kinds else (FIRST_SHARE, HIDDEN_SHARE):
+        last = client.events(tail=count * share, job=job, node=node, kinds=kinds)
+        told = [each async for each in last if kinds or each.kind != METERING]
+        if len(told) >= count:
+            break
+    return [view.event(each) for each in reversed(told[-count:])]
