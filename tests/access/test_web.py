@@ -107,6 +107,8 @@ def test_who_is_not_logged_in_sees_nothing_and_comes_back_to_the_page() -> None:
             assert answer.headers["location"].startswith("/login?next=%2F")
         assert (await browser.post("/jobs/1/cancel")).status == 401
         assert (await browser.log_in("wrong")).status == 401
+        lost = await browser.get("/admin")
+        assert (lost.status, lost.text) == (404, "there is no such page\n")
         assert (await browser.get("/")).status == 303
         login = await browser.get("/login?next=/jobs%3Fstate%3Dall")
         assert 'name="next" value="/jobs?state=all"' in login.text
@@ -135,6 +137,12 @@ def test_a_page_shows_what_the_callers_rights_show() -> None:
         hers = site.job("ann", "vision", name="hers", command=("echo", "word-of-ann"))
         await browser.log_in(site.token("bob", "submitter", "nlp"))
         assert "word-of-bob" in (await browser.get(f"/jobs/{mine}")).text
+        lost = await browser.get("/admin")
+        assert (lost.status, "there is no such page" in lost.text, 'href="/jobs"' in lost.text) == (
+            404,
+            True,
+            True,
+        )
         listed = await browser.get("/jobs")
         assert "mine" in listed.text
         assert "hers" not in listed.text

@@ -167,7 +167,7 @@ def make_app(
             Middleware(Guard, hosts=options.hosts, secure=options.secure),
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
         ],
-        exception_handlers={404: _missing, errors.BursarError: _refused},
+        exception_handlers={404: entry.missing, errors.BursarError: _refused},
         lifespan=lifespan,
     )
     app.state.clock, app.state.secret = clock, secret
@@ -228,6 +228,12 @@ class _Entry:
 
         return enter
 
+    async def missing(self, request: Request, _: Exception) -> Response:
+        """Of an address that no page has: for whoever is logged in with the way to those that there are."""
+        if (session := self._sessions.of(request.cookies.get(self._cookie, ""))) is not None:
+            request.scope["session"] = session
+        return _fault(request, 404, "there is no such page")
+
     def stranger(self, shown: Page) -> Page:
         """For whoever is not logged in yet."""
 
@@ -256,10 +262,6 @@ def _to_login(request: Request) -> Response:
 
 async def _health(_: Request) -> Response:
     return PlainTextResponse("ok\n")
-
-
-async def _missing(request: Request, _: Exception) -> Response:
-    return _fault(request, 404, "there is no such page")
 
 
 async def _refused(request: Request, problem: Exception) -> Response:
