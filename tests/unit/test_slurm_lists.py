@@ -304,6 +304,21 @@ def test_a_moment_of_sacct_is_one_that_has_been(text: str, at: str) -> None:
     assert sacct.moment_named("starttime", text, now) == datetime.fromisoformat(f"{at}+00:00")
 
 
+def test_an_array_has_held_and_used_what_its_tasks_have(printed: Printed, asked: Asked) -> None:
+    """Six tasks, two at a time: the span of the array says nothing of what they held."""
+    array = {**ENDED, "array": {"size": 6}, "elapsed_s": 12, "cpu_s": 0, "max_rss_bytes": None, "nodes": 1}
+    task = {**array, "array": None, "elapsed_s": 4.02, "resources": {"cpus": 2}}
+    tasks = [{**task, "cpu_s": 1.5, "max_rss_bytes": 1024 * at} for at in range(1, 7)]
+    asked.answers.update(show=array, ls=tasks)
+    assert printed("sacct", "-nPj14", "-o", "CPUTimeRAW,CPUTime,TotalCPU,MaxRSS,ElapsedRaw") == (
+        "48|00:00:48|00:00:09|6K|12\n"
+    )
+    assert ("ls", "--tasks", "14") in asked.words
+    asked.words.clear()
+    assert printed("sacct", "-nPj14", "-o", "ElapsedRaw") == "12\n"
+    assert not [one for one in asked.words if "--tasks" in one]
+
+
 def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
     fields = ",".join(sacct.PAST)
     asked.answers["ls"] = [
@@ -315,7 +330,7 @@ def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
         "|N/A|2|2|2|n[1-2]|8|8|8|cpu=8,gres/gpu=4,mem=8192M,node=2|cpu=8,gres/gpu=4,mem=8192M,node=2|4096M"
         "|1-01:01:01|1501|08:08:08|29288|00:01:01|50|/w|note|4882K",
         "13|13|a-long-name|ann|nlp|any|PENDING|0:0|0:0|budget|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1|1|1||0|0|1"
-        "|cpu=1,node=1|cpu=1,node=1|0M|00:00:00|0|00:00:00|0|00:00:00|50|||",
+        "||cpu=1,node=1|0M|00:00:00|0|00:00:00|0|00:00:00|50|||",
     ]
     ends = (
         {"exit_code": None, "elapsed_s": 172_805.2},
