@@ -64,7 +64,9 @@ which runs nothing: a quote or an `if` that is never closed is refused with the 
 here-document whose mark stands between blanks and so swallows the rest. What stands below an `exit` or
 `exec` of the script itself is not read.
 
-`srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)): its tasks find the environment of
+`srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)), more tasks than CPUs too: up
+to 8 for each CPU that the job holds on a node, and 64 in any case; beyond that they are refused.
+Its tasks find the environment of
 whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_SIZE` unless the script has
 set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
 A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are

@@ -9,6 +9,7 @@ import pytest
 from bursar.steps import names, srun
 from bursar.steps.patterns import file_name, of_a_task
 from bursar.steps.request import Member, Refused, Request, members, places, refuse_more_gpus, specs
+from bursar.steps.slots import refuse_more_tasks
 
 FOUR = [Member(rank, f"n{rank}", f"10.0.0.{rank}") for rank in range(4)]
 JOB = {
@@ -313,3 +314,34 @@ def test_a_list_of_programs_that_leaves_a_task_out_is_refused(
         of_srun("-n2", "--multi-prog", str(tmp_path / "programs"))
     assert str(caught.value).startswith("--multi-prog ")
     assert str(caught.value).endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "cpus", "asked", "most"),
+    [
+        (256, "1", 0, 64),
+        (257, "1", 65, 64),
+        (257, "0.5", 65, 64),
+        (257, "9", 0, 72),
+        (288, "9", 0, 72),
+        (289, "9", 73, 72),
+        (257, "8.5", 0, 68),
+        (273, "8.5", 69, 68),
+        (257, "nan", 65, 64),
+        (257, "", 65, 64),
+    ],
+)
+def test_more_tasks_of_a_node_than_its_cpus_can_start_are_refused_with_the_number(
+    tasks: int, cpus: str, asked: int, most: int
+) -> None:
+    found = places(Request(["true"], tasks=tasks), FOUR)
+    if not asked:
+        refuse_more_tasks({"BURSAR_CPUS": cpus}, found)
+        return
+    with pytest.raises(Refused) as refused:
+        refuse_more_tasks({"BURSAR_CPUS": cpus}, found)
+    assert str(refused.value) == (
+        f"{asked} tasks are asked for on node n0; at most {most} run there in one step: 8 for each CPU that"
+        " the job holds there, and 64 in any case. Give the job more CPUs or nodes, or start fewer"
+        " tasks at a time"
+    )

@@ -16,11 +16,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from bursar.steps.names import CPUS
 from bursar.steps.request import Member, Place, Refused, Request, gpus_held, named, places, refuse_more_gpus
 from bursar.words import plural
 
 _LOOK_S = 0.1
 _WAITS = "other steps of this job have its GPUs; waiting until they are free (--overlap shares them)"
+_TASKS_FREE = 64
+"""So many tasks of a step a node takes, however few CPUs the job holds there."""
+_TASKS_A_CPU = 8
+_CPUS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?", re.ASCII)
 
 
@@ -31,6 +36,7 @@ def take_places(request: Request, env: Mapping[str, str], everybody: Sequence[Me
         refuse_more_gpus(request, env, found)
         return found
     found = places(request, everybody)
+    refuse_more_tasks(env, found)
     refuse_more_gpus(request, env, found)
     return Slots(env).claim(request, found) if request.gpu_claim and gpus_held(env) else found
 
@@ -56,6 +62,19 @@ class _Asked(NamedTuple):
                 found.append((member, list(range(start, start + count))))
                 left -= count
         return [] if left or len(found) < request.nodes else found
+
+
+def refuse_more_tasks(env: Mapping[str, str], found: Sequence[Place]) -> None:
+    """Raise `Refused` for so many tasks on a node that the job's CPUs there do little but start them."""
+    cpus = _CPUS.fullmatch(env.get(CPUS, ""))
+    most = max(_TASKS_FREE, int(_TASKS_A_CPU * float(cpus[0])) if cpus else 0)
+    for place in found:
+        if len(place.ranks) > most:
+            raise Refused(
+                f"{len(place.ranks)} tasks are asked for on node {place.member.name}; at most {most} run"
+                f" there in one step: {_TASKS_A_CPU} for each CPU that the job holds there, and {_TASKS_FREE}"
+                " in any case. Give the job more CPUs or nodes, or start fewer tasks at a time"
+            )
 
 
 class Slots:
