@@ -13,7 +13,7 @@ import bursar
 from bursar.v1 import events_pb2
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.access.refusals import Refusals
-from bursard.cycle import Cycle
+from bursard.cycle import TOOK_US, Cycle
 from bursard.services.events import EventsService
 from bursard.state.decide import nodes
 
@@ -37,7 +37,15 @@ def test_the_server_says_what_it_holds_and_what_its_work_has_cost() -> None:
         refusals.counts["PERMISSION_DENIED"] = 31
         cycle = Cycle(site.engine)
         cycle.stats = type(cycle.stats)(
-            turns=1, cycles=11, placed=12, ahead=2, dropped=13, last_us=14, longest_us=15
+            turns=1,
+            cycles=11,
+            placed=12,
+            ahead=2,
+            dropped=13,
+            last_us=14,
+            longest_us=15,
+            total_us=51,
+            took=[1] * (len(TOOK_US) + 1),
         )
         stats = type(site.engine.writer.stats)(21, 22, 23, 24, 25, 26)
         writer: Any = SimpleNamespace(stats=stats, durable_seq=9)  # behind the state: a commit is under way
@@ -56,6 +64,8 @@ def test_the_server_says_what_it_holds_and_what_its_work_has_cost() -> None:
     assert dict(said.counters) == {
         "cycles": 11, "placed": 12, "dropped": 13, "cycle_last_us": 14, "cycle_longest_us": 15, "commits": 21,
         "rows": 23, "commit_last_us": 24, "commit_longest_us": 25, "refused_permission_denied": 31,
+        "cycle_total_us": 51, "ledger_entries": 0,
+        **{f"cycle_le_{us}_us": passes for passes, us in enumerate(TOOK_US, 1)},
     }  # fmt: skip
     assert (said.pending, said.running, said.nodes_up, said.nodes_silent) == (3, 2, 2, 1)
     assert (said.version, said.cluster_id, said.started_at) == (bursar.__version__, "c1", 77)
