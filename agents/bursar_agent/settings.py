@@ -11,13 +11,13 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.options import add_flags, collect
+from bursar.words import decimal_of
 
 CONFIG_PATH = Path("/etc/bursar/agent.toml")
 ENV_PREFIX = "BURSAR_AGENT_"
@@ -210,10 +210,8 @@ def parse_gpus(text: str) -> tuple[str, int]:
 def _parse_cpus(text: str) -> int:
     if not text:
         return 0
-    try:
-        milli = int(Decimal(text) * 1000)
-    except (InvalidOperation, ValueError, OverflowError):
-        milli = 0
+    value = decimal_of(text)
+    milli = int(value * 1000) if value is not None else 0
     if not 1 <= milli <= 10_000_000:
         raise ValueError(f"{text!r} is not a number of CPUs, such as 16 or 1.5")
     return milli

@@ -26,7 +26,7 @@ DAY_US = 24 * HOUR_US
 DURATION_US_MAX = 2**63 - 1
 DURATION_CHARS_MAX = 100
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)", re.ASCII)
 _OF_A_CLOCK = re.compile(r"(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
 _IN_WORDS = re.compile(r"(\d{1,9}) ?(sec|min|hour|hr|day|week)(?:ond|ute)?s?", re.ASCII | re.IGNORECASE)
 _UNIT_US = {

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
 from bursar.errors import InvalidRequest
+from bursar.words import decimal_of
 
 NANOS = 1_000_000_000
 """Nanos in one unit of currency."""
@@ -28,7 +29,7 @@ KRW, VND or IDR need 10^12 and more. Sums have no bound.
 """
 
 _ONE_NANO = Decimal(1).scaleb(-9)
-_AMOUNT = re.compile(r"^\s*([+-]?\d{1,60}(?:\.\d{1,60})?)\s*([A-Z]{3})\s*$")
+_AMOUNT = re.compile(r"^\s*([+-]?\d{1,60}(?:\.\d{1,60})?)\s*([A-Z]{3})\s*$", re.ASCII)
 
 
 class Money(msgspec.Struct, frozen=True, order=False):
@@ -66,11 +67,8 @@ class CurrencyMismatch(InvalidRequest):
 
 def parse_amount(text: str) -> int:
     """Read a decimal number with at most 9 places into nanos. Raises `InvalidRequest`."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50") from None
-    if value.is_nan():
+    value = decimal_of(text)
+    if value is None:
         raise InvalidRequest(f"{text!r} is not a decimal amount, such as 12.50")
     if abs(value) > AMOUNT_MAX // NANOS:
         most = format_nanos(AMOUNT_MAX, 0)

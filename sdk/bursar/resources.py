@@ -18,7 +18,7 @@ MILLI = 1000
 MICRO = 1_000_000
 """Millionths in one, of a factor or a point."""
 
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGTP]i?)?B?$", re.IGNORECASE)
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGTP]i?)?B?$", re.ASCII | re.IGNORECASE)
 _POWER = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _GPU_TYPE = re.compile(r"^[A-Za-z][A-Za-z0-9._-]{0,39}$")
 
@@ -89,7 +89,7 @@ def format_size(size_bytes: int) -> str:
 
 def parse_milli(text: str) -> int:
     """Read a count of CPUs or a share of a GPU with at most 3 decimals into thousandths."""
-    match = re.fullmatch(r"(\d{1,7})(?:\.(\d{1,3}))?", text.strip())
+    match = re.fullmatch(r"(\d{1,7})(?:\.(\d{1,3}))?", text.strip(), re.ASCII)
     if match is None:
         raise InvalidRequest(f"{text!r} is not a number with at most 3 decimals, such as 16 or 0.5")
     return int(match.group(1)) * MILLI + int((match.group(2) or "").ljust(3, "0"))

@@ -12,11 +12,12 @@ import io
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
 from bursar.errors import Fault, InvalidRequest
+from bursar.words import decimal_of
 from bursar.yamlfile import nearest
 
 FAULTS_SHOWN = 20
@@ -154,12 +155,9 @@ class Table:
 
 def number(text: str) -> Decimal:
     """A finite decimal number, exactly."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise BadCell(f"{text[:60]!r} is not a number") from None
-    if not value.is_finite():
-        raise BadCell(f"{text[:60]!r} is not a finite number")
+    value = decimal_of(text)
+    if value is None:
+        raise BadCell(f"{text[:60]!r} is not a number")
     return value
 
 

@@ -15,15 +15,15 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from bursar.clock import format_instant, parse_instant
+from bursar.clock import SECOND_US, format_instant, parse_instant
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.money import NANOS_MAX, format_nanos
 from bursar.resources import parse_gpu_type, parse_milli, parse_size
+from bursar.words import decimal_of
 
 BYTES_MAX: Final = 64 << 20
 """Of a table, unpacked."""
@@ -31,6 +31,8 @@ ROWS_MAX: Final = 100_000
 BOOK_BYTES: Final = 60_000
 """Of the rows of one book: a document is at most 64 kB."""
 FAULTS_SHOWN: Final = 5
+OLDEST_US: Final = 946_684_800 * SECOND_US
+"""2000-01-01: what is older is a slip."""
 HEADERS: Final = {
     "provider": ("provider", "cloud"),
     "region": ("region",),
@@ -181,12 +183,9 @@ def _rows(
 
 def _price(text: str) -> tuple[int, bool]:
     """Nanos an hour, to the nearest, and whether that is all of it; 0 where there is no price."""
-    try:
-        value = Decimal(text or "0")
-        if not 0 <= value <= NANOS_MAX // 10**9:
-            raise InvalidOperation
-    except InvalidOperation:
-        raise InvalidRequest(f"price: {text[:40]!r} is not an amount an hour, such as 55.04") from None
+    value = decimal_of(text or "0")
+    if value is None or not 0 <= value <= NANOS_MAX // 10**9:
+        raise InvalidRequest(f"price: {text[:40]!r} is not an amount an hour, such as 55.04")
     nanos = value.scaleb(9)
     whole = int(nanos.to_integral_value())
     return whole, whole == nanos
@@ -224,7 +223,12 @@ def _token(part: str, text: str) -> str:
 
 def _instant(part: str, words: Mapping[str, str]) -> str:
     text = words.get(part, "")
-    return format_instant(_said(part, parse_instant, text)) if text else ""
+    if not text:
+        return ""
+    at = _said(part, parse_instant, text)
+    if at < OLDEST_US:
+        raise InvalidRequest(f"{part}: {text[:40]!r} is before any price of a cloud")
+    return format_instant(at)
 
 
 def _shape(words: Mapping[str, str]) -> str:
