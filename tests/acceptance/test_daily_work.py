@@ -105,7 +105,7 @@ def test_hold_update_release_requeue_cancel(shared_cluster: Any) -> None:
 
 def test_a_time_limit_sends_the_checkpoint_signal_first(shared_cluster: Any) -> None:
     job = shared_cluster.submit(
-        "time_limit: 1s\nresources: {cpus: 0.1}\ncheckpoint: {signal: USR1, grace: 10s}\n"
+        "time_limit: 3s\nresources: {cpus: 0.1}\ncheckpoint: {signal: USR1, grace: 10s}\n"
         "run: |\n  trap 'echo saved; exit 9' USR1\n  echo begin\n  while true; do sleep 0.05; done\n"
     )
     done = shared_cluster.ended(job)

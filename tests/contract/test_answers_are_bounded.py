@@ -15,7 +15,7 @@ from bursard.state.decide import policies
 MIB = 1 << 20
 LABELS = tuple((f"k{number:02}" + "y" * 40, "v" * 256) for number in range(64))
 """19 kB, and legal."""
-PROGRAM_LEFT_OUT = ["command", "script", "setup", "env", "constraints"]
+PROGRAM_LEFT_OUT = ["command", "script", "arguments", "setup", "env", "constraints"]
 
 
 def test_a_client_takes_whatever_a_server_sends() -> None:

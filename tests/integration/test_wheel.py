@@ -28,6 +28,7 @@ SHARED = (
     "bash-completion/completions/bursar", "zsh/site-functions/_bursar",
     "fish/vendor_completions.d/bursar.fish", "doc/bursar/install.md",
     *(f"bursar/proto/bursar/v1/{path.name}" for path in (ROOT / "proto/bursar/v1").iterdir()),
+    *(f"bursar/monitoring/{path.name}" for path in (ROOT / "packaging/monitoring").iterdir()),
 )  # fmt: skip
 
 

@@ -303,7 +303,7 @@ def test_a_placement_policy_is_chosen_by_name(sim):
         ("job_id,duration_s\na,0\n", ("submit_s", "missing")),
         ("job_id,submit_s,gpus\na,0,-1\nb,x,1\n", ("jobs.csv:2:3", "jobs.csv:3:2", "not a number")),
         ("job_id,submit_s\na,0\na,1\n", ("jobs.csv:3:1", "twice")),
-        ("job_id,submit_s\na,nan\n", ("finite",)),
+        ("job_id,submit_s\na,nan\n", ("not a number",)),
         ("job_id,submit_s\na,1e30\n", ("out of range",)),
         ("job_id,submit_s\na,0,7\n", ("jobs.csv:2", "3 cells")),
         ("job_id,submit_s,gpus,gpu_milli\na,0,2,500\n", ("needs gpus=1",)),

@@ -163,6 +163,7 @@ def living(problem: BaseException | None = None) -> App:
         _tick=wait,
         _sample=wait,
         _janitor=wait,
+        _watch_notices=wait,
     )
 
 
@@ -174,7 +175,7 @@ def test_it_lives_until_it_is_asked_to_stop() -> None:
             await asyncio.sleep(0)
         assert not task.done()
         assert {each.get_name() for each in asyncio.all_tasks()} >= {
-            "link", "spool", "tick", "sample", "janitor",
+            "link", "spool", "tick", "sample", "janitor", "notices",
         }  # fmt: skip
         stop.set()
         await task

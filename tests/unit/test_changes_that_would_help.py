@@ -24,6 +24,7 @@ class Planner:
     ) -> None:
         self.now = NOW
         self.reservation: Any = None
+        self.kept: Any = None
         self.free_devices = np.array(devices)
         self.table = SimpleNamespace(
             usable=np.array([True, True, False]), request=None, cheapest_rate=lambda nodes: 3_600 * nodes
@@ -127,3 +128,13 @@ def test_without_a_price_or_money_no_limit_helps(rate: int, room: int) -> None:
     planner.table.cheapest_rate = lambda nodes: rate
     planner.rooms.room_nanos = lambda name: room
     assert limits(planner, job_class(request(0, 1), hours=2, budgets=("b",))) == []
+
+
+def test_a_limit_short_enough_for_the_room_that_is_kept_for_short_jobs_is_a_change() -> None:
+    planner = Planner()
+    planner.kept = SimpleNamespace(limit_us=600 * SECOND_US)
+    asked = job_class(request(0, 1))
+    found = dict(alternatives.candidates(planner, asked))  # type: ignore[arg-type]
+    assert found["set --time-limit 10m"].time_limit_us == 600 * SECOND_US
+    planner.kept = SimpleNamespace(limit_us=asked.time_limit_us)
+    assert not any("--time-limit" in words for words in dict(alternatives.candidates(planner, asked)))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ MODULES_OF = {
     "nvml": {"pynvml"},
     "daemon": {"aiomqtt", "cryptography", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
+    "web": {"jinja2", "starlette", "uvicorn", "prometheus_client"},
     "dev": {"hypothesis", "sklearn", "pytest"},
 }
 

@@ -26,7 +26,12 @@ def test_the_worst_case_of_an_array_says_when_its_cap_is_less_than_its_tasks(wor
 
 
 @pytest.mark.parametrize(
-    ("pid", "said"), [({"pid": 7}, "runs (pid 7)"), ({"pid": 0}, "has run"), ({}, "has run")]
+    ("pid", "said"),
+    [
+        ({"pid": 7}, "runs (pid 7)"),
+        ({"pid": 0}, "was over before it was seen to run"),
+        ({}, "was over before it was seen to run"),
+    ],
 )
 def test_a_start_that_is_known_by_its_end_alone_has_no_process_id(pid: dict[str, int], said: str) -> None:
     data = {"attempt_id": "att_1", "rank": 1, **pid}
@@ -35,7 +40,7 @@ def test_a_start_that_is_known_by_its_end_alone_has_no_process_id(pid: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("cause", "said"), [("completed", "completed, its place was let go"), ("failed", "failed, signal 9")]
+    ("cause", "said"), [("completed", "completed, its place was let go"), ("failed", "signal 9 (SIGKILL)")]
 )
 def test_a_place_that_is_let_go_has_not_completed_by_a_signal(cause: str, said: str) -> None:
     data = {"attempt_id": "att_1", "rank": 1, "report": {"cause": cause, "signal": 9}}
