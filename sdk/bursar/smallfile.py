@@ -28,8 +28,13 @@ def read_small_file(file: str) -> str:
         raise InvalidRequest(f"{name} cannot be read: {error.strerror or error}") from None
     if len(data) > FILE_BYTES_MAX:
         raise InvalidRequest(f"{name} has more than {FILE_BYTES_MAX // 1024} kB; such files are small")
+    return utf8_text(data, name)
+
+
+def utf8_text(data: bytes, name: str, encoding: str = "utf-8") -> str:
+    """The text of a file. Raises `InvalidRequest` with the line of what is none."""
     try:
-        return data.decode("utf-8")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidRequest(

@@ -36,6 +36,11 @@ def form_of(request: Request) -> dict[str, str]:
     return found
 
 
+def text_of(fields: dict[str, str]) -> str:
+    """The document of a form, as it was written: browsers send each end of a line as two characters."""
+    return fields.get("text", "").replace("\r\n", "\n")
+
+
 async def events_shown(
     client: AsyncWireClient, count: int, *, job: str = "", node: str = "", kinds: Sequence[str] = ()
 ) -> list[Row]:

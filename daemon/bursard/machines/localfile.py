@@ -18,6 +18,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.resources import MILLI, parse_gpu_type
+from bursar.words import decimal_of
 from bursar.yamlfile import (
     Faults,
     Fields,
@@ -243,10 +244,10 @@ def parse_trace(text: str, source: str) -> tuple[tuple[int, int], ...]:
         raise InvalidRequest(f"{source}:1: the first line must be from_s,to_s")
     found: list[tuple[int, int]] = []
     for number, row in enumerate(rows[1:], 2):
-        try:
-            start, end = (int(Decimal(cell.strip()) * SECOND_US) for cell in row)
-        except (ValueError, ArithmeticError, OverflowError):
-            raise InvalidRequest(f"{source}:{number}: must be two numbers of seconds") from None
+        found_s = [seconds for cell in row if (seconds := decimal_of(cell.strip())) is not None]
+        if len(found_s) != 2 or len(row) != 2:
+            raise InvalidRequest(f"{source}:{number}: must be two numbers of seconds")
+        start, end = (int(seconds * SECOND_US) for seconds in found_s)
         if not (found[-1][1] if found else 0) <= start < end:
             raise InvalidRequest(
                 f"{source}:{number}: must begin when the line before has ended, or later, and end after that"

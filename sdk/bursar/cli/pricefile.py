@@ -23,6 +23,7 @@ from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.money import NANOS_MAX, format_nanos
 from bursar.resources import parse_gpu_type, parse_milli, parse_size
+from bursar.smallfile import utf8_text
 from bursar.words import decimal_of
 
 BYTES_MAX: Final = 64 << 20
@@ -119,11 +120,7 @@ def _text(file: str) -> str:
         raise InvalidRequest(f"{file} cannot be read: {error.strerror or error}") from None
     if len(data) > BYTES_MAX:
         raise InvalidRequest(f"{file} has more than {BYTES_MAX >> 20} MiB; import it in parts")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidRequest(f"{file}:{line}: byte {data[error.start]:#04x} is not UTF-8 text") from None
+    return utf8_text(data, file, "utf-8-sig")
 
 
 def _headers(there: Iterable[str], fixed: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from bursar.errors import InvalidRequest
 from bursar.local import processes
 from bursar.local.child import STOP_S
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -56,13 +57,14 @@ def allow(client: WireClient) -> None:
 
 def give_back(client: WireClient, reason: str, progress: Callable[[str], None]) -> None:
     """End every machine that is rented, and wait until they are gone."""
-    names = {one.name for one in client.machines().machines if one.name}
-    if not names:
+    machines = [one for one in client.machines().machines if one.name]
+    if not machines:
         return
-    progress(f"giving {len(names)} rented {'machine' if len(names) == 1 else 'machines'} back")
-    for one in client.machines().machines:
-        if one.name in names and one.state != "ending":
+    progress(f"giving {plural(len(machines), 'rented machine')} back")
+    for one in machines:
+        if one.state != "ending":
             client.end_machine(one.name, reason=reason)
+    names = {one.name for one in machines}
     stop_at = time.monotonic() + GIVE_BACK_S
     while names & {one.name for one in client.machines().machines} and time.monotonic() < stop_at:
         time.sleep(0.2)

@@ -22,7 +22,7 @@ from bursar.errors import BudgetExceeded, InvalidRequest, NotFound, WrongState
 from bursar.money import format_nanos
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import PPM, BudgetSpec, Threshold
-from bursar_web.asking import client_of, form_of
+from bursar_web.asking import client_of, form_of, text_of
 from bursar_web.show import command_line, page
 from bursar_web.tables import budget_link
 
@@ -113,7 +113,7 @@ async def edit(request: Request) -> Response:
 async def check(request: Request) -> Response:
     """POST `/budgets/BUDGET/edit`: what the changed document would do; nothing is changed yet."""
     client, name, fields = client_of(request), request.path_params["budget"], form_of(request)
-    text, version = fields.get("text", "").replace("\r\n", "\n"), fields.get("version", "")
+    text, version = text_of(fields), fields.get("version", "")
     now = view.policy(await client.policy(name, kind=KIND))
     try:
         after = _one_budget(text, name)
@@ -140,7 +140,7 @@ async def check(request: Request) -> Response:
 async def apply(request: Request) -> Response:
     """POST `/budgets/BUDGET/apply`. Raises `WrongState` when somebody else has changed it meanwhile."""
     client, name, fields = client_of(request), request.path_params["budget"], form_of(request)
-    text = fields.get("text", "").replace("\r\n", "\n")
+    text = text_of(fields)
     _one_budget(text, name)
     if fields.get("version") != str((await client.policy(name, kind=KIND)).version):
         raise WrongState(f"budget {name} was changed by somebody else meanwhile; open its page and see")

@@ -27,7 +27,7 @@ from bursar.jobfile.site import Site
 from bursar.jobfile.slurm import asks_of_site
 from bursar.model import JobSpec
 from bursar.smallfile import FILE_BYTES_MAX
-from bursar_web.asking import client_of, form_of
+from bursar_web.asking import client_of, form_of, text_of
 from bursar_web.show import page
 from bursar_web.tables import job_link
 
@@ -44,7 +44,7 @@ async def form(request: Request) -> Response:
 async def plan(request: Request) -> Response:
     """POST `/submit`: what it would cost and where it would go; nothing is submitted yet."""
     fields = form_of(request)
-    text, workdir = _text(fields), fields.get("workdir", "").strip()
+    text, workdir = text_of(fields), fields.get("workdir", "").strip()
     client = client_of(request)
     try:
         spec, notes = await _read(client, text, workdir, request.app.state.clock.now())
@@ -72,7 +72,7 @@ async def send(request: Request) -> Response:
     client, key = client_of(request), fields.get("key", "")
     if not 0 < len(key) <= KEY_CHARS_MAX:
         raise InvalidRequest("this form lacks the key of its plan; open /submit again")
-    spec, _ = await _read(client, _text(fields), fields.get("workdir", ""), request.app.state.clock.now())
+    spec, _ = await _read(client, text_of(fields), fields.get("workdir", ""), request.app.state.clock.now())
     answer = await client.submit(spec, idempotency_key=key)
     return RedirectResponse(job_link({"id": answer.job.id}), 303)
 
@@ -89,11 +89,6 @@ def _form(
         workdir=workdir or request.app.state.home,
         problem=problem,
     )
-
-
-def _text(fields: dict[str, str]) -> str:
-    """As it was pasted: browsers send each end of a line as two characters."""
-    return fields.get("text", "").replace("\r\n", "\n")
 
 
 async def _read(client: AsyncWireClient, text: str, workdir: str, now: int) -> tuple[JobSpec, list[str]]:
