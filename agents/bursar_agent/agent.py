@@ -115,8 +115,8 @@ class Agent:
         self.meter_interval_us = METER_INTERVAL_US
         self.heartbeat_interval_us = HEARTBEAT_INTERVAL_US
         self.trouble = ""
-        self._notice: s.Noticed | None = None
         """What keeps members from being started here, as it was found last."""
+        self._notice: s.Noticed | None = None
         self._probed_at_us = now_boot_us
         self._spend_lease_us = spend_lease_us
         self._ledger_seen_at_us = now_boot_us

@@ -104,8 +104,8 @@ class Planner:
         self._heads: list[_Head] = []
         rules = snapshot.priority
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
-        keeps = rules is not None and rules.kept_ppm > 0
-        self.kept = Kept(rules, snapshot.nodes, world.free) if rules is not None and keeps else None
+        keeping = rules if rules is not None and rules.kept_ppm > 0 else None
+        self.kept = Kept(keeping, snapshot.nodes, world.free) if keeping is not None else None
         self._ranking = Ranking(snapshot.queues, self.order)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []

@@ -217,10 +217,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         if kind in REPORTS or kind == WHATIF:
             form = request.format or "text"
             _known(form, PAGE_FORMATS, kind)
-            if kind == WHATIF:
-                page = whatif_page(self.engine, request, period)
-            else:
-                page = REPORTS[kind](self.engine, period, request.project)
+            page = (
+                whatif_page(self.engine, request, period)
+                if kind == WHATIF
+                else REPORTS[kind](self.engine, period, request.project)
+            )
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in _LATER_REPORTS:
             raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")

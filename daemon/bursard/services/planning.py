@@ -85,13 +85,11 @@ async def plan_view(
     if answer.start is None:
         if later is None:
             wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
-        fits_nowhere = later is None and answer.reason.code in RENTED_CODES
-        if fits_nowhere and _is_rented(engine, wire, rents, user, spec, job_class):
-            pass
-        elif answer.unpaid is None:
-            _price_without_place(engine, wire, job_class, tasks)
-        else:
-            _price_of(wire, snapshot, answer.unpaid, job_class, tasks)
+        rented = False
+        if later is None and answer.reason.code in RENTED_CODES and rents is not None and spec.array is None:
+            rented = _is_rented(engine, wire, rents, _as_job(engine, user, spec, budgets, hard), job_class)
+        if not rented:
+            _price_held(engine, wire, snapshot, answer.unpaid, job_class, tasks)
     _members(engine, wire, snapshot, answer.start or answer.unpaid)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
@@ -100,22 +98,11 @@ async def plan_view(
     return wire
 
 
-def _is_rented(
-    engine: Engine,
-    wire: pb.PlanResponse,
-    rents: Renting | None,
-    user: str,
-    spec: JobSpec,
-    job_class: JobClass,
-) -> bool:
-    """A machine would be rented for it: which, what its launch and run cost, and when it would be there.
-
-    Where none would be, the reason says why.
-    """
-    if rents is None or spec.array is not None:
-        return False
-    budgets, hard = engine.state.budgets.matching(user, spec)
-    job = JobRecord(
+def _as_job(
+    engine: Engine, user: str, spec: JobSpec, budgets: tuple[str, ...], hard: tuple[str, ...]
+) -> JobRecord:
+    """The job that it would be, submitted now."""
+    return JobRecord(
         id=WHAT_IF_ID,
         number=0,
         user=user,
@@ -125,6 +112,15 @@ def _is_rented(
         budgets=budgets,
         hard_budgets=hard,
     )
+
+
+def _is_rented(
+    engine: Engine, wire: pb.PlanResponse, rents: Renting, job: JobRecord, job_class: JobClass
+) -> bool:
+    """A machine would be rented for it: which, what its launch and run cost, and when it would be there.
+
+    Where none would be, the reason says why.
+    """
     found = rents.would_rent(job, job_class)
     if isinstance(found, str):
         if found:
@@ -208,11 +204,18 @@ def _limit_of(start: Start) -> int:
     return start.full_limit_us or start.time_limit_us
 
 
-def _price_of(
-    wire: pb.PlanResponse, snapshot: Snapshot, unpaid: Start, job_class: JobClass, tasks: int
+def _price_held(
+    engine: Engine,
+    wire: pb.PlanResponse,
+    snapshot: Snapshot,
+    unpaid: Start | None,
+    job_class: JobClass,
+    tasks: int,
 ) -> None:
-    """What it would cost where it would go, if a budget did not hold it."""
-    if all(int(snapshot.nodes.rate[member.node]) >= 0 for member in unpaid.members):
+    """What it would cost where it would go, if a budget did not hold it; else at the cheapest place."""
+    if unpaid is None:
+        _price_without_place(engine, wire, job_class, tasks)
+    elif all(int(snapshot.nodes.rate[member.node]) >= 0 for member in unpaid.members):
         put_amounts(
             wire,
             rate_nanos_per_hour=sum(member.rates.total for member in unpaid.members),

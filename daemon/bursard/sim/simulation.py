@@ -53,7 +53,7 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = range(10)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = _KINDS = range(10)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -166,7 +166,7 @@ class Simulation:
         self._now_us = 0
         self._heap: list[tuple[int, int, int, object]] = []
         self._pushed = 0
-        self._waiting = [0] * 10
+        self._waiting = [0] * len(_KINDS)
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
         self._capacity = self._allocated = 0

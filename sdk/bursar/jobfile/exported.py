@@ -38,15 +38,16 @@ def exported(environ: Mapping[str, str]) -> Exported | None:
     if names.SUBMITTED_AS not in environ or names.MEMBER not in environ:
         return None
     secrets = tuple(word for word in environ.get(names.SECRETS_GIVEN, "").split(",") if word)
-    kept_back = {word.partition(":")[0] for word in secrets}
-    values = [environ[name] for name in kept_back if environ.get(name)]
+    secret = {word.partition(":")[0] for word in secrets}
+    values = [environ[name] for name in secret if environ.get(name)]
+    kept_back = OF_EVERY_JOB | _OF_A_TASK | secret
     found = {
         name: value
         for name, value in environ.items()
         if not any(variable(name, value))
         and _OWN.match(name) is None
-        and name not in OF_EVERY_JOB | _OF_A_TASK | kept_back
-        and not any(secret in value for secret in values)
+        and name not in kept_back
+        and not any(kept in value for kept in values)
     }
     path = _path(environ)
     return Exported(found | ({"PATH": path} if path else {}), secrets)

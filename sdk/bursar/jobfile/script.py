@@ -390,6 +390,3 @@ def _split_slurm(word: str) -> tuple[str, str | None]:
         flag, mark, value = word.partition("=")
         return flag, value if mark else None
     return word[:2], word[2:] or None
-
-
-# ------------------------------------------------------------------ the body
