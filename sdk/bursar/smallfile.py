@@ -13,6 +13,8 @@ from bursar.errors import InvalidRequest
 
 FILE_BYTES_MAX: Final = 64 * 1024
 """The largest file people write for Bursar."""
+FILES_PER_CALL_MAX: Final = 256
+"""How many of them the daemon takes at once."""
 
 
 def read_small_file(file: str) -> str:

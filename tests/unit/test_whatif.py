@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from money_daemon import BUDGET, COST_MODEL, Daemon, in_a_daemon
+from msgspec.structs import replace
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
+from bursar.model import Device, NodeFacts
 from bursar.v1 import money_pb2 as pb
+from bursard.state.decide import machines, nodes
 
 BOOK = (
     "kind: PriceBook\nname: try\nspec:\n  source: s\n  currency: USD\n  prices:\n"
@@ -121,10 +124,51 @@ def test_a_project_narrows_it_and_a_month_without_work_is_empty() -> None:
     in_a_daemon(story)
 
 
+def test_the_launch_of_a_rented_machine_is_tried_as_what_ran_on_it_is() -> None:
+    async def story(daemon: Daemon) -> None:
+        state, engine = daemon.engine.state, daemon.engine
+        await daemon.apply(BOOK)
+        job_id = daemon.submit(project="x")
+        facts = NodeFacts(
+            name="", cpu_milli=8_000, memory_bytes=64 << 30, pool="p", provider="aws", region="r",
+            instance_type="t", market="spot",
+            devices=tuple(Device(i, f"u{i}", "H100", 80 << 30, simulated=True) for i in (0, 1)),
+        )  # fmt: skip
+        launch = machines.Launch("p", job_id, (), facts, 10**9)
+        place = {"provider": "aws", "region": "r", "zone": "z", "instance_type": "t", "market": "spot"}
+        far = daemon.clock.now() + 9 * HOUR_US
+        intent = machines.intend(state, engine.ids, **place, why="w", lease_until=far, launch=launch)
+        engine.commit(intent, "bursard")
+        (machine,) = state.machines.values()
+        engine.commit(machines.launched(state, machine.id, "i-1"), "bursard")
+        since = engine.now()
+        engine.commit(machines.rise(state, engine.ids, engine.prices, machine.id, since, since), "bursard")
+        daemon.clock.advance(HOUR_US // 2)
+        engine.commit(machines.welcome(state, machine.name, engine.now()), "bursard")
+        engine.commit(
+            nodes.hello(
+                state, engine.ids, engine.prices, facts=replace(facts, name=machine.name), boot_id="b",
+                boot_us=daemon.clock.boot_us(), now=engine.now(),
+            ),
+            f"node:{machine.name}",
+        )  # fmt: skip
+        daemon.run(project="y")
+        cost = await daemon.money.Cost(pb.CostRequest(period="2026-11", by=["project"]), None)
+        rows, total = await tried(daemon, BOOK.replace("price: 1 ", "price: 2 "))
+        paid = {row.keys[0]: row.nanos for row in cost.rows}
+        assert {name: nanos(row["charged"]) for name, row in rows.items()} == paid
+        assert paid["x"] > 10**9 // 2, "half an hour of all of it, and what it ran"
+        assert abs(nanos(total["difference"]) - nanos(total["charged"])) <= 6, "twice, but for rounding"
+        assert total["not_tried_hours"] == 0
+
+    in_a_daemon(story)
+
+
 @pytest.mark.parametrize(
     ("texts", "request_", "words"),
     [
         ((), {}, "sources: there are no prices to try"),
+        ((BOOK,) * 257, {}, "257 files are more than 256 at once"),
         ((BUDGET,), {}, "f0.yaml:1: Budget vision is no price; a what-if takes PriceBook and CostModel"),
         (
             (BOOK, COST_MODEL.replace("USD", "EUR")),

@@ -18,6 +18,7 @@ from bursar.model import NodeFacts, ShareRates
 from bursar.model.allocation import Capacity, part_of
 from bursar.resources import MILLI
 from bursar_policies.compile import PriceTable
+from bursard.ledger import PAID
 from bursard.ledger.metering import held_nanos
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
@@ -70,7 +71,7 @@ def whatif(
 ) -> Page:
     """What jobs paid in a period, beside what they would have paid."""
     column = BY[trial.by]
-    query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=("usage",))
+    query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=PAID)
     found: dict[str, _Sum] = {}
     total = _Sum()
     corrected = _corrected(views, query, unposted)

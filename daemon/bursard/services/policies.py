@@ -26,14 +26,12 @@ from bursard.housekeeping import REPRICED_MAX
 from bursard.machines.opening import refuse_pools
 from bursard.machines.renting import Renting
 from bursard.services.pushback import after_room
+from bursard.services.sources import named_texts
 from bursard.services.spent import spent
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
 
-SOURCES_MAX = 256
-SOURCE_CHARS = 120
-"""Of the name of a file, in each of its faults."""
 PROBLEM_CHARS_IN_ROW = 500
 Key = tuple[str, str]
 
@@ -159,10 +157,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
     async def _read(self, request: pb.ApplyRequest) -> tuple[Document, ...]:
         if not request.sources:
             raise InvalidRequest("there is no document to apply; name at least one file")
-        if len(request.sources) > SOURCES_MAX:
-            raise InvalidRequest(f"{len(request.sources)} files are more than {SOURCES_MAX} at once")
-        files = [(_called(source.name), source.text) for source in request.sources]
-        documents = await asyncio.to_thread(parse_files, files)
+        documents = await asyncio.to_thread(parse_files, named_texts(request.sources))
         if self._rents is not None:
             await self._rents.refuse_empty(documents)
         else:
@@ -212,13 +207,6 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         told = [_policy(_of(history, after[key]), _change(old, after[key])) for key, old in before.items()]
         told[0].notes.extend(notes)
         return told
-
-
-def _called(name: str) -> str:
-    """A file as faults name it, of which an answer may hold many: a long path by its end."""
-    if len(name) > SOURCE_CHARS:
-        return f"…{name[1 - SOURCE_CHARS :]}"
-    return name or "document"
 
 
 def _keys(documents: tuple[Document, ...]) -> list[Key]:

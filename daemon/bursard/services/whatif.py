@@ -14,11 +14,10 @@ from bursard.reports.pages import Page
 from bursard.reports.period import Period
 from bursard.reports.whatif import Trial, read_by, whatif
 from bursard.services.page_reports import MakePage
+from bursard.services.sources import named_texts
 from bursard.state import State
 from bursard.state.admission import check_currency
 from bursard.store import Unposted
-
-NAME_CHARS_MAX = 200
 
 
 def whatif_page(engine: Engine, request: pb.ReportRequest, period: Period) -> MakePage:
@@ -28,7 +27,7 @@ def whatif_page(engine: Engine, request: pb.ReportRequest, period: Period) -> Ma
     by = read_by(request.by)
     if not request.sources:
         raise InvalidRequest("sources: there are no prices to try; name a file of a PriceBook or a CostModel")
-    files = [(source.name[:NAME_CHARS_MAX] or "prices", source.text) for source in request.sources]
+    files = named_texts(request.sources)
     nodes = {node.id: node.facts for node in engine.state.nodes.values()}
     state, views, project = engine.state, engine.views, request.project
 

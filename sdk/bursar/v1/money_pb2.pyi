@@ -39,7 +39,9 @@ class ApplyRequest(google.protobuf.message.Message):
 
     SOURCES_FIELD_NUMBER: builtins.int
     @property
-    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]: ...
+    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:
+        """at most 256 files"""
+
     def __init__(
         self,
         *,
@@ -1391,7 +1393,7 @@ class ReportRequest(google.protobuf.message.Message):
     """of whatif: project | user | experiment | model | pool | node; empty: project"""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:
-        """of whatif: price books and cost models to try; at most 100"""
+        """of whatif: price books and cost models to try; at most 256 files"""
 
     def __init__(
         self,
