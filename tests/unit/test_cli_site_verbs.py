@@ -1,13 +1,18 @@
 """The verbs for nodes, money and policies against a fake server: what they send, print and exit with."""
 
 import json
+from itertools import chain, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from verbs_server import AT, make_job
 
 from bursar import errors
 from bursar.cli import money
 from bursar.cli.main import run
+from bursar.cli.money import IMPORT_BYTES, _portions
+from bursar.cli.pricefile import Book
 from bursar.v1 import events_pb2, money_pb2, nodes_pb2, types_pb2
 
 # ------------------------------------------------------------------ cluster, money, policy
@@ -110,6 +115,30 @@ def test_policy_apply_sends_each_file_of_a_folder(fake, capsys, tmp_path):
     assert [s.name for s in fake.calls("Policies/Apply")[0].sources] == ["p/a.yaml", "p/b.yml"]
     (tmp_path / "empty").mkdir()
     assert run(["policy", "apply", "empty"]) == 2
+
+
+@pytest.mark.parametrize("regions", [257, 600])
+def test_a_table_of_very_many_small_books_is_imported_in_as_many_calls_as_the_daemon_takes(
+    fake, tmp_path, regions
+) -> None:
+    names = [f"region-{number:04d}" for number in range(regions)]
+    lines = [f"aws,{name},t,spot,1" for name in names]
+    (tmp_path / "p.csv").write_text("\n".join(["provider,region,instance_type,market,price", *lines]))
+    assert run(["prices", "import", str(tmp_path / "p.csv")]) == 0
+    calls = [[book.text for book in request.sources] for request in fake.calls("Policies/Apply")]
+    assert max(len(books) for books in calls) <= 256
+    assert all(name in text for text, name in zip(chain(*calls), names, strict=True))
+
+
+@given(st.lists(st.integers(1, 1_200_000), max_size=12))
+def test_the_books_of_one_call_fit_into_a_message_and_none_is_left_out(sizes):
+    books = [Book(str(number), "x" * size, 1) for number, size in enumerate(sizes)]
+    parts = list(_portions(books))
+    assert [book.name for part in parts for book in part] == [book.name for book in books]
+    for part in parts:
+        assert len(part) <= 1 or sum(len(book.text) for book in part) <= IMPORT_BYTES
+    for before, after in pairwise(parts):
+        assert sum(len(book.text) for book in (*before, after[0])) > IMPORT_BYTES
 
 
 def test_policy_diff_exits_1_only_when_something_changes(fake, capsys, tmp_path):

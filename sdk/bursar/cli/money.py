@@ -24,6 +24,7 @@ from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import BursarError, InvalidRequest
 from bursar.model import MARKETS
+from bursar.smallfile import FILES_PER_CALL_MAX
 from bursar.words import plural
 
 if TYPE_CHECKING:
@@ -416,12 +417,14 @@ def _column_names(told: tuple[str, ...]) -> dict[str, str]:
 
 
 def _portions(books: Sequence[Book]) -> Iterator[list[Book]]:
-    """As many at once as one message holds."""
+    """As many at once as one call takes."""
     part: list[Book] = []
+    size = 0
     for book in books:
-        if part and sum(len(one.text) for one in (*part, book)) > IMPORT_BYTES:
+        size += len(book.text.encode())
+        if part and (size > IMPORT_BYTES or len(part) == FILES_PER_CALL_MAX):
             yield part
-            part = []
+            part, size = [], len(book.text.encode())
         part.append(book)
     yield part
 
