@@ -195,6 +195,24 @@ def test_a_flag_is_near_another_by_a_word_of_its_name(line: list[str], hint: str
     assert capsys.readouterr().err.splitlines()[0] == f"error: there is no option {line[1]!r}{hint}"
 
 
+@pytest.mark.parametrize(
+    ("line", "said", "command"),
+    [
+        (["cost", "--by"], "--by needs a value: project, user, ", "bursar cost"),
+        (["cloud", "ls", "-o"], "-o needs a value: Form of the output", "bursar cloud ls"),
+        (["--server"], "--server needs a value: unix:///path or ", "bursar"),
+        (["submit", "--yes=3", "x"], "--yes takes no value", "bursar submit"),
+    ],
+)
+def test_a_flag_without_its_value_says_what_it_takes(
+    line: list[str], said: str, command: str, capsys: Any
+) -> None:
+    assert run(line) == 2
+    first, then = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {said}")
+    assert then == f"`{command} --help` tells how it is used."
+
+
 @pytest.mark.parametrize(("verb", "flag", "known"), CHOICES)
 def test_of_a_wrong_word_it_is_2_with_the_nearest_one(
     verb: str, flag: str, known: list[str], folder: Path, capsys: Any

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -213,3 +214,11 @@ def test_a_socket_of_another_group_is_named_with_it(socket, folder, named, monke
 
     monkeypatch.setattr(address.grp, "getgrgid", lambda gid: SimpleNamespace(gr_name={1001: "staff"}[gid]))
     assert address.group_of(Held(gid=socket, parent=Held(gid=folder))) == named
+
+
+def test_the_command_that_starts_a_cluster_names_its_directory_unless_it_is_the_default_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/ada/state")
+    assert address.up_command(Path("/home/ada/state/bursar")) == "`bursar up`"
+    assert address.up_command("/data/a b", "--detach") == "`bursar up --state-dir '/data/a b' --detach`"

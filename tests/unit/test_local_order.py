@@ -126,9 +126,10 @@ def test_a_socket_whose_path_is_too_long_lies_elsewhere(
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "open it to yourself: chmod -R u+rwX DIR"),
-        (errno.EPERM, "open it to yourself: chmod -R u+rwX DIR"),
-        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "open it to yourself: chmod -R u+rwX DIR, or "),
+        (errno.EPERM, "open it to yourself: chmod -R u+rwX DIR, or "),
+        (errno.ENOSPC, "make room, or "),
+        (errno.EROFS, ""),
     ],
 )
 def test_a_directory_that_cannot_be_written_says_what_mends_it(
@@ -138,7 +139,7 @@ def test_a_directory_that_cannot_be_written_says_what_mends_it(
     assert isinstance(found, StoreUnavailable)
     assert found.message == (
         f"the state directory {made.directory} cannot be written: {os.strerror(number)};"
-        f" {remedy.replace('DIR', str(made.directory))}, or give another one with --state-dir"
+        f" {remedy.replace('DIR', str(made.directory))}give another one with --state-dir"
     )
 
 

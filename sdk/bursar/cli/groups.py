@@ -63,8 +63,28 @@ def _likeness(word: str, name: str) -> float:
     return max(difflib.SequenceMatcher(None, one, other).ratio() for one, other in pairs)
 
 
+def ill_used(name: str, ctx: click.Context) -> str:
+    """What is said of an option that was given without its value, or of a flag that was given one."""
+    shown = (one for one in ctx.command.get_params(ctx) if isinstance(one, click.Option) and name in one.opts)
+    option = next(shown, None)
+    if option is not None and option.is_flag:
+        return f"{name} takes no value"
+    told = "" if option is None or not option.help else f": {option.help.rstrip('.')}"
+    return f"{name} needs a value{told}"
+
+
 class NearGroup(click.Group):
     """A group that answers a wrong verb with the nearest right one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. Click's parser does not say of which verb it found an option without a value."""
+        try:
+            return super().invoke(ctx)
+        except click.BadOptionUsage as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if error.ctx is None and command is not None:
+                error.ctx = click.Context(command, ctx, ctx.invoked_subcommand)
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -20,7 +20,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.local import books, clouds, fewer, pages, processes, stopping, waiting, which
 from bursar.local.cluster import LocalCluster, connected
-from bursar.local.files import Desired
+from bursar.local.files import Desired, Kept
 from bursar.local.machine import check_installed
 from bursar.local.processes import Process
 
@@ -278,21 +278,20 @@ def read_status(cluster: LocalCluster) -> Row:
         }
         for name in cluster.agent_names()
     ]
-    keeper = cluster.keeper()
+    keeper, kept = cluster.keeper(), cluster.kept()
     keeps = "stopped" if keeper is None else "ready" if cluster.keeper_responds(keeper) else "not responding"
     return {
         "server": server or None,
         "state_dir": str(cluster.directory),
         "daemon": daemon,
         "agents": agents,
-        "web": _web(cluster, running.get("web")),
+        "web": _web(kept, running.get("web")),
         "keeper": {"pid": keeper.pid if keeper else None, "state": keeps},
     }
 
 
-def _web(cluster: LocalCluster, process: Process | None) -> Row | None:
+def _web(kept: Kept, process: Process | None) -> Row | None:
     """Its pages; None when none are wanted."""
-    kept = cluster.kept()
     if not kept.desired.http:
         return None
     told = "ready" if "web" in kept.ready else "starting"
@@ -349,28 +348,34 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
         return {}
 
 
-def _absent(keeper: Row | None) -> str:
+def _absent(state_dir: str, keeper: Row | None) -> str:
     """A daemon that does not run, beside agents that do."""
     kept = keeper is not None and keeper["state"] == "ready"
     return "daemon     not running; " + (
-        "its keeper starts it again" if kept else "`bursar up --detach` starts it and keeps what runs"
+        "its keeper starts it again"
+        if kept
+        else f"{address.up_command(state_dir, '--detach')} starts it and keeps what runs"
     )
 
 
 def _status_text(row: Row) -> str:
     daemon, keeper = row["daemon"], row["keeper"]
     if daemon["pid"] is None and not any(agent["pid"] for agent in row["agents"]):
-        return f"nothing runs in {row['state_dir']}; start with `bursar up`"
+        return f"nothing runs in {row['state_dir']}; start with {address.up_command(row['state_dir'])}"
     ready = {"ready": "ready", "not responding": "not responding"}.get(daemon["state"], "not ready")
     version = f", version {daemon['version']}" if daemon["version"] else ""
     lines = [
         f"server     {row['server']}",
         f"state dir  {row['state_dir'] or 'not of a `bursar up` of this user'}",
-        f"daemon     {ready}, pid {daemon['pid']}{version}" if daemon["pid"] else _absent(keeper),
+        f"daemon     {ready}, pid {daemon['pid']}{version}"
+        if daemon["pid"]
+        else _absent(row["state_dir"], keeper),
     ]
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
     if web := row["web"]:
         lines.append(f"pages      {web['url']} {web['state']}, pid {web['pid'] or '-'}")
     if keeper is not None and keeper["state"] != "ready":
-        lines.append(f"keeper     {keeper['state']}; `bursar up --detach` replaces it and keeps what runs")
+        again = address.up_command(row["state_dir"], "--detach")
+        told = f"{again} replaces it and keeps what runs"
+        lines.append(f"keeper     {keeper['state']}; {told}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ import click
 
 import bursar
 from bursar.cli import lazy
-from bursar.cli.groups import NearGroup, no_such_option
+from bursar.cli.groups import NearGroup, ill_used, no_such_option
 from bursar.errors import BursarError
 
 
@@ -185,6 +185,9 @@ def _usage(error: click.ClickException) -> int:
     message = error.format_message()
     if isinstance(error, click.NoSuchOption) and context is not None:
         message = no_such_option(error.option_name, context)
+    elif type(error) is click.BadOptionUsage:
+        context = context or click.Context(cli, info_name="bursar")
+        message = ill_used(error.option_name, context)
     sys.stderr.write(f"error: {message}\n")
     if context is not None:
         sys.stderr.write(f"`{context.command_path} --help` tells how it is used.\n")

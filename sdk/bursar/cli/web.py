@@ -7,6 +7,7 @@ import click
 from bursar.cli.common import listing, now, server_of
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, emit_one
+from bursar.client import address
 from bursar.clock import SECOND_US, format_instant
 from bursar.errors import NotFound, ServerUnavailable, WrongState
 from bursar.local import pages, which
@@ -38,11 +39,13 @@ def web_url(state_dir: str | None, output: Output) -> None:
         raise NotFound(
             "that server is no `bursar up` of this user; its pages are a site's: log in with a token"
         )
-    kept = meant.cluster.kept()
+    directory, kept = meant.cluster.directory, meant.cluster.kept()
+    serve = address.up_command(directory, "--http 127.0.0.1:7480", "--detach")
+    if not meant.cluster.processes() and not meant.cluster.keeper():
+        again = address.up_command(directory, "--detach") if kept.desired.http else serve
+        raise ServerUnavailable(f"nothing runs in {directory}; start with {again}")
     if not kept.desired.http:
-        raise WrongState(
-            "this cluster serves no pages; `bursar up --http 127.0.0.1:7480 --detach` makes it serve them"
-        )
+        raise WrongState(f"this cluster serves no pages; {serve} makes it serve them")
     if not kept.served_pages:
         raise ServerUnavailable(
             f"the pages are not served; `bursar status` and {meant.cluster.log('web')} say more"

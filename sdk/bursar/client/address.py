@@ -12,6 +12,7 @@ import fcntl
 import grp
 import json
 import os
+import shlex
 import socket
 import stat
 from collections.abc import Callable, Mapping
@@ -96,6 +97,12 @@ def state_home(env: Mapping[str, str] | None = None) -> Path:
     if base.startswith("/"):
         return Path(base) / "bursar"
     return Path(env.get("HOME") or Path.home()) / ".local" / "state" / "bursar"
+
+
+def up_command(state_dir: str | Path, *flags: str) -> str:
+    """The `bursar up` of this directory, as it is typed: none is named where it is the default one."""
+    where = () if Path(state_dir) == state_home() else ("--state-dir", shlex.quote(str(state_dir)))
+    return f"`{' '.join(('bursar up', *where, *flags))}`"
 
 
 def pointer_paths(env: Mapping[str, str] | None = None) -> list[Path]:
@@ -196,10 +203,8 @@ def absence(address: Address) -> str:
             return f"the daemon of {one['state_dir']} is restarting; call again in a few seconds"
     if known:
         where = known[0]["state_dir"]
-        return (
-            f"the cluster in {where} has died, its keeper with it; `bursar up --state-dir {where}` goes on"
-            " where it stopped"
-        )
+        again = up_command(where)
+        return f"the cluster in {where} has died, its keeper with it; {again} goes on where it stopped"
     assert address.socket is not None
     if address.socket.exists():
         return "nothing listens on it; start one with `bursar up`, or name another with --server"

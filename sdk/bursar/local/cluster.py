@@ -145,12 +145,16 @@ class LocalCluster:
             return StoreUnavailable(
                 f"{at} is a link that leads nowhere: put back what it led to, or remove it: rm {at}"
             )
-        shut = error.errno in (errno.EACCES, errno.EPERM)
-        remedy = f"open it to yourself: chmod -R u+rwX {self.directory}" if shut else "make room"
-        return StoreUnavailable(
-            f"the state directory {self.directory} cannot be written: {error.strerror}; {remedy}"
-            ", or give another one with --state-dir"
-        )
+        said = f"the state directory {self.directory} cannot be written: "
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            said += f"{at} is no directory; "
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            said += f"{error.strerror}; open it to yourself: chmod -R u+rwX {self.directory}, or "
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said += f"{error.strerror}; make room, or "
+        else:
+            said += f"{error.strerror}; "
+        return StoreUnavailable(f"{said}give another one with --state-dir")
 
     def _run_path(self) -> Path:
         wanted = self.directory / "run"
