@@ -18,6 +18,7 @@ import msgspec
 
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
+from bursar.model.ranges import contains
 from bursar.words import plural
 from bursar_policies.decision import UNCOMPUTABLE, Plan, QueueKey, Snapshot, Start
 from bursard.ahead import Ahead, Hands
@@ -31,6 +32,7 @@ from bursard.scheduler.saved import Saved
 from bursard.state import JobRecord, State, trouble
 from bursard.state.fold.jobs import first_pending
 from bursard.state.pending import Turn
+from bursard.state.records import ArrayRecord
 
 log = logging.getLogger(__name__)
 
@@ -303,6 +305,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     if job.array is not None:
         return _array_reason(state, cycle, job, now)
     array = parent.array if parent is not None else None
+    if array is not None and (others := _followed(state, array, job.array_index)):
+        return depends(state, others)
     if array is not None and not job.has_slot and array.open_slots <= 0:
         parallel = array.max_parallel
         return Reason(
@@ -339,6 +343,17 @@ def in_turn(user: str, turn: Turn) -> Reason:
     )
 
 
+def _followed(state: State, array: ArrayRecord, index: int) -> list[tuple[str, str]]:
+    """The tasks of other arrays that a task waits for; of one that has none of its index, all of it."""
+    found = []
+    for other_id, waits in array.follows.items():
+        if contains(waits, index):
+            other = state.jobs[other_id].spec.array
+            there = other is not None and contains(other.ranges, index)
+            found.append((f"{other_id}.{index}" if there else other_id, "succeeded"))
+    return found
+
+
 def depends(state: State, waiting_on: Iterable[tuple[str, str]]) -> Reason:
     """A job waits for others, given as (id, when)."""
     facts = tuple(sorted(waiting_on))
@@ -351,8 +366,9 @@ def depends(state: State, waiting_on: Iterable[tuple[str, str]]) -> Reason:
 
 def _called(state: State, job_id: str) -> str:
     """One that has ended may be known to those alone who are not told of it yet."""
-    if job_id in state.jobs:
-        return state.jobs[job_id].display
+    job = state.job(job_id)
+    if job is not None:
+        return job.display
     met = state.just_met(job_id)
     return met.display if met is not None else job_id
 

@@ -358,6 +358,11 @@ def _array(state: State, job: JobRecord, array: ArrayRecord) -> Iterator[str]:
         yield f"array {job.display} counts {plural(sum(array.counts.values()), 'task')} of {size_of(job)}"
     if pending != counted:
         yield f"array {job.display} has {plural(pending, 'pending task')}, {counted} are counted"
+    for other in array.follows:
+        if other not in state.jobs or job.id not in state.followers.get(other, ()):
+            yield f"the tasks of array {job.display} follow those of {other}, which does not know it"
+    if array.lost and job.id not in state.doomed:
+        yield f"array {job.display} has tasks that can never start, and nobody is to end them"
     taken = sum(task.has_slot and not task.state.terminal for task in tasks)
     if array.max_parallel and array.open_slots + taken != array.max_parallel:
         slots = f"{array.open_slots} free and {taken} taken of {array.max_parallel} slots"

@@ -362,7 +362,7 @@ def test_what_cannot_be_done_is_refused_with_its_line(cluster: StepCluster) -> N
         "#!/bin/bash\n"
         "#SBATCH -L SCRATCH,cfs\n"
         "#SBATCH -q regular -C 'a100|h100&ib'\n"
-        "#SBATCH -d aftercorr:1\n"
+        "#SBATCH -d expand:1\n"
         "#SBATCH hetjob\n"
         "srun hostname\n"
     )
@@ -370,7 +370,7 @@ def test_what_cannot_be_done_is_refused_with_its_line(cluster: StepCluster) -> N
         ":2:9: -L: licences are not counted",
         ":3:9: -q: there is no QOS 'regular' here; these are: high, low, normal (",
         ":3:20: -C: 'a100|h100' is not the name of a feature",
-        ":4:9: -d: 'aftercorr:1' is not supported",
+        ":4:9: -d: 'expand:1' is not supported",
         ":5:9: #SBATCH: jobs of unequal parts are not supported",
     ):
         assert f"<stdin>{why}" in said

@@ -216,6 +216,7 @@ class Site:
         await self.channel.close()
         await self.server.stop(0)
         await self.engine.writer.close()
+        self.store.close()
 
 
 Story = Callable[[Site], Awaitable[None]]

@@ -232,7 +232,7 @@ def test_a_directive_that_is_not_read_is_said_to_be_of_an_inner_script_or_late(
         ("#SBATCH --account=abc@xyz", "'xyz' behind the @ is no type of GPU"),
         ("#SBATCH --account=abc@a100 --gres=gpu:v100:1", "asks for v100, and another line for A100"),
         ("#SBATCH --dependency=after:12+5", "a delay after a start is not supported"),
-        ("#SBATCH --dependency=aftercorr:12", "'aftercorr:12' is not supported"),
+        ("#SBATCH --dependency=expand:12", "'expand:12' is not supported"),
         ("#SBATCH --nodes", "--nodes: has no value"),
         ("#SBATCH nodes=4", "'nodes=4' is not a flag"),
         ("#SBATCH --comment='a", "close the quotes"),

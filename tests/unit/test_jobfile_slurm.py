@@ -414,6 +414,13 @@ def test_what_it_waits_for() -> None:
         parse_script("#!/bin/sh\n#SBATCH -d singleton\ntrue\n", "-", "/")
 
 
+def test_tasks_wait_for_those_of_another_array() -> None:
+    assert read("-d aftercorr:12,afterany:4", "-a 0-3")[0].depends_on == (
+        Dependency("12", "task-succeeded"),
+        Dependency("4", "finished"),
+    )
+
+
 def test_a_task_is_waited_for_by_the_number_it_knows() -> None:
     assert read(f"-d afterok:{12 * 4_000_037 + 3}")[0].depends_on == (Dependency("12[3]"),)
 

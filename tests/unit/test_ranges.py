@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from bursar.codec.spec import spec_from_wire, spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.model import ArraySpec, JobSpec
-from bursar.model.ranges import Indices, above, compress, contains, count, with_index, without
+from bursar.model.ranges import (
+    Indices,
+    Ranges,
+    above,
+    compress,
+    contains,
+    count,
+    subtract,
+    union,
+    with_index,
+    without,
+)
 from bursar.resources import ResourceRequest
 from bursar.v1 import types_pb2 as pb
 
@@ -142,3 +153,17 @@ def test_an_array_keeps_the_places_of_its_tasks() -> None:
     with pytest.raises(ValueError, match="190 is not an index of this array"):
         array.indices.place_of(190)
     assert array == ArraySpec(array.parts), "what is kept is no part of what an array is"
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_what_is_taken_from_ranges_and_added_to_them_is_what_it_is_of_sets(
+    one: set[int], other: set[int]
+) -> None:
+    def ranges(indices: set[int]) -> Ranges:
+        return compress(sorted(indices))
+
+    def indices(found: Ranges) -> list[int]:
+        return [index for part in found for index in range(*part)]
+
+    assert indices(subtract(ranges(one), ranges(other))) == sorted(one - other)
+    assert indices(union(ranges(one), ranges(other))) == sorted(one | other)

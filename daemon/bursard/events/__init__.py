@@ -22,6 +22,7 @@ from bursard.events.budgets import (
 from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
+from bursard.events.follow import Follow
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.union import (
     AttemptEnded,
@@ -99,6 +100,7 @@ __all__ = [
     "Corrected",
     "Event",
     "ExitReport",
+    "Follow",
     "HoldsRolled",
     "JobEnded",
     "JobHeld",

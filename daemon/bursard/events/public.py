@@ -65,7 +65,9 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),
     ClockStepped: _shape("was became why"),
     e.LogResumed: _shape("cause through known_seq epoch next_number by"),
-    e.JobSubmitted: _shape("job_id number user dependencies", spec=_SPEC),
+    e.JobSubmitted: _shape(
+        "job_id number user dependencies", spec=_SPEC, follows=_shape("other called waits lost")
+    ),
     e.JobHeld: _shape("job_id"),
     e.JobReleased: _shape("job_id"),
     e.JobUpdated: _shape("job_id changed whole", fields=_SPEC),

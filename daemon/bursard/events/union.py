@@ -35,6 +35,7 @@ from bursard.events.budgets import (
 )
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.follow import Follow
 from bursard.events.periods import PeriodClosed, PeriodSigned
 
 
@@ -119,8 +120,9 @@ class ClusterCreated(msgspec.Struct, frozen=True, tag="cluster-created"):
 class JobSubmitted(msgspec.Struct, frozen=True, tag="job-submitted", omit_defaults=True):
     """A job was accepted. Array tasks are `job_id.index`, derived, not stored.
 
-    `dependencies` holds (job id, when) for those not yet satisfied at submission. `digest` is of the job as
-    it was asked for, where that is not `spec`: its dependencies were named otherwise than by their ids.
+    `dependencies` holds (job id, when) for those not yet satisfied at submission, `follows` those of its
+    tasks one by one. `digest` is of the job as it was asked for, where that is not `spec`: its dependencies
+    were named otherwise than by their ids.
     """
 
     job_id: str
@@ -130,6 +132,7 @@ class JobSubmitted(msgspec.Struct, frozen=True, tag="job-submitted", omit_defaul
     key: str = ""
     dependencies: tuple[tuple[str, str], ...] = ()
     digest: bytes = b""
+    follows: tuple[Follow, ...] = ()
 
 
 class JobHeld(msgspec.Struct, frozen=True, tag="job-held"):

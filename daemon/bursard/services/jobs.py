@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ from bursard.events import Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.services import joblist, logs, planning
 from bursard.services.failures import add_failed_tasks
+from bursard.services.fates import fates_of
 from bursard.services.history import add_expected
 from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
@@ -40,7 +41,9 @@ from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse,
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
+from bursard.state.decide.following import Fates
 from bursard.state.decide.why import of_each, read_reason
+from bursard.state.tables import TASK_SUCCEEDED
 from bursard.store import KeyRow
 
 REFS_MAX = 1000
@@ -65,6 +68,16 @@ _UPDATABLE = (
 """Plain fields that an update may change; labels and resources are merged into those that are there, and an
 amount may be wide.
 """
+
+
+class _Others(NamedTuple):
+    """What is known of the jobs that one waits for, by id: the final states of those that have ended, what
+    each was called, and what became of the tasks that its own are to follow.
+    """
+
+    ended: dict[str, JobState]
+    called: dict[str, str]
+    fates: dict[str, Fates]
 
 
 class JobsService(jobs_pb2_grpc.JobsServicer):
@@ -184,12 +197,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             return await self._known(request, asked, known[key]), state.version
         self._allowances.check(user, Writes.JOBS)
         refuse_unknown_gpus(engine, asked.options)
-        spec, ended, called = await self._resolve_dependencies(asked)
+        spec, others = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
         # From here to the commit nothing waits: what was checked is what becomes true.
         with unnamed_refusals(state):
             events = decide.submit(
-                state, engine.ids, user=user, spec=spec, key=key, digest=digest, ended=ended, called=called
+                state, engine.ids, user=user, spec=spec, key=key, digest=digest, **others._asdict()
             )
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
@@ -202,7 +215,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """The job that this key made, whatever it and the names in its `depends_on` have become since."""
         if row.digest != spec_bytes(asked):
             # Earlier versions bound a key to the ids behind the names.
-            spec, _, _ = await self._resolve_dependencies(asked)
+            spec, _ = await self._resolve_dependencies(asked)
             if spec == asked or row.digest != spec_bytes(spec):
                 raise decide.key_conflict(request.idempotency_key, row.job_id)
         return self._answer(await find_job(self.engine, row.job_id), request, True)
@@ -213,21 +226,25 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             return pb.SubmitResponse(job=wire, existed=existed)
         return pb.SubmitResponse(job=self._view(job), existed=existed)
 
-    async def _resolve_dependencies(
-        self, spec: JobSpec
-    ) -> tuple[JobSpec, dict[str, JobState], dict[str, str]]:
-        """The spec with ids, the final states of those that have ended, and what each id was called."""
+    async def _resolve_dependencies(self, spec: JobSpec) -> tuple[JobSpec, _Others]:
+        """The spec with ids, and what is known of the jobs that it waits for."""
         if not spec.depends_on:
-            return spec, {}, {}
+            return spec, _Others({}, {}, {})
         # A singleton names no job but all of a name: which these are is decided when it enters.
         named = [one for one in spec.depends_on if one.when != "singleton"]
         jobs = [await find_job(self.engine, one.job) for one in named]
+        followed = [
+            job
+            for job, one in zip(jobs, named, strict=True)
+            if one.when == TASK_SUCCEEDED and job.array is not None
+        ]
+        fates = await fates_of(self.engine, followed) if followed and spec.array is not None else {}
         # Only now, when nothing waits any more: a job found first may have ended meanwhile.
         ended = {job.id: job.state for job in jobs if job.state.terminal}
         found = [Dependency(job.id, one.when) for job, one in zip(jobs, named, strict=True)]
         found += [one for one in spec.depends_on if one.when == "singleton"]
         called = {job.id: one.job for job, one in zip(jobs, named, strict=True)}
-        return replace_spec(spec, {"depends_on": tuple(found)}), ended, called
+        return replace_spec(spec, {"depends_on": tuple(found)}), _Others(ended, called, fates)
 
     async def _check_space(self) -> None:
         now = self.engine.clock.boot_us()
@@ -314,10 +331,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec = spec_from_wire(request.spec)
         authorize(Action.SUBMIT, spec.project)
         refuse_unknown_gpus(self.engine, spec.options)
-        spec, ended, called = await self._resolve_dependencies(spec)
+        spec, others = await self._resolve_dependencies(spec)
         with unnamed_refusals(self.engine.state):
-            waiting = decide.admit(self.engine.state, user, spec, ended, called)
-        return await planning.plan_view(self.engine, user, spec, waiting, self.cycle.rents)
+            waits = decide.admit(self.engine.state, user, spec, **others._asdict())
+        return await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""

@@ -275,6 +275,8 @@ def _job(state: State, job: JobRecord, at: int) -> None:
         pending = counts.get(JobState.PENDING.value, 0)
         state.shares.add(job.user, pending, bytes_of_spec(job.spec))
     if job.array is not None:
+        for other in job.array.follows:
+            state.followers.setdefault(other, {})[job.id] = None
         state.tasks[job.id] = {}
         state.array_money[job.id] = ArrayMoney(job.settled_nanos)
     attempt = job.attempt

@@ -134,6 +134,9 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
         ended: tasks that ended without ever having been a record.
         ended_at: the latest end of a task so far, as its nodes measured it; 0: none has ended. -1: not known,
             as in what was written before it was kept.
+        follows: by array whose tasks its own follow one by one, those that wait for theirs. lost: by what
+            people call such an array, those whose own there did not succeed: they are to end.
+        ready: of `unopened`, those that wait for no task of another array; None: all, since it follows none.
     """
 
     max_parallel: int = 0
@@ -143,6 +146,14 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
     queued: int = 0
     ended: list[EndedTasks] = []
     ended_at: int = -1
+    follows: dict[str, Ranges] = {}
+    lost: dict[str, Ranges] = {}
+    ready: Ranges | None = None
+
+    @property
+    def openable(self) -> Ranges:
+        """Tasks that may have their turn."""
+        return self.unopened if self.ready is None else self.ready
 
 
 class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

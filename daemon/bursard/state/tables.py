@@ -45,6 +45,8 @@ EVERY_BUDGET: Final = ""
 """In `Tables.shifted`: all of a job's budgets, since an image of before did not tell them apart."""
 STARTED: Final = "started"
 """What a job waits for of another: its start alone, or `ENDED`."""
+TASK_SUCCEEDED: Final = "task-succeeded"
+"""What each task of an array waits for of the task of another that has its index."""
 ENDED: Final = "ended"
 
 
@@ -191,6 +193,8 @@ class Tables:
         """By the job waited for, the jobs that wait for its end, in the order of their submission."""
         self.starters: dict[str, dict[str, None]] = {}
         """The same of those that wait for its start alone."""
+        self.followers: dict[str, dict[str, None]] = {}
+        """By array, the arrays whose tasks wait for its own, one by one."""
         self.met: OrderedDict[tuple[str, str], Met] = OrderedDict()
         """By (job id, `STARTED` or `ENDED`), what jobs waited for and has come: first come first told, so
         many each turn.
@@ -389,6 +393,7 @@ class Tables:
         self.ledger.close_job(job_id)
         self.dependents.pop(job_id, None)
         self.starters.pop(job_id, None)
+        self.followers.pop(job_id, None)
         self.tasks.pop(job_id, None)
         self.array_money.pop(job_id, None)
         if job.parent_id:

@@ -73,7 +73,9 @@ _TABLE: Final = (
     _honoured("cpus-per-gpu", "`resources.cpus`: times the GPUs of a node"),
     _honoured("cpus-per-task", "`resources.cpus`: times the tasks of a node", "c"),
     _honoured(
-        "dependency", "`depends_on`: afterok, afternotok, afterany, after, singleton; `:` and `,`", "d"
+        "dependency",
+        "`depends_on`: afterok, afternotok, afterany, after, aftercorr, singleton; `:` and `,`",
+        "d",
     ),
     _honoured(
         "error", "`error_file`: where standard error goes, beside the log; `%j`, `%A_%a` and others", "e"

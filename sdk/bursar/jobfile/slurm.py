@@ -50,10 +50,13 @@ _SIGNAL_NUMBERS = {
 }
 _WARNING_S: Final = 60
 """Before the limit, where --signal names no time: as in Slurm."""
-_DEPENDENCY = {"afterok": "succeeded", "afternotok": "failed", "afterany": "finished", "after": "started"}
-_TASK_BY_TASK: Final = (
-    "tasks do not wait for one another: afterok:ID waits for all of that array, or do both steps in one task"
-)
+_DEPENDENCY = {
+    "afterok": "succeeded",
+    "afternotok": "failed",
+    "afterany": "finished",
+    "after": "started",
+    "aftercorr": "task-succeeded",
+}
 _ID = re.compile(r"(\d{1,15})(?:_(\d{1,7}))?", re.ASCII)
 
 
@@ -278,8 +281,7 @@ class SlurmOptions(Sizes):
             when = _DEPENDENCY.get(kind.lower())
             if when is None or not ids:
                 listed = ", ".join(f"{word}:ID" for word in _DEPENDENCY)
-                mend = _TASK_BY_TASK if kind.lower() == "aftercorr" else f"use {listed} or singleton"
-                self.fault(option, f"{quote(part)} is not supported; {mend}")
+                self.fault(option, f"{quote(part)} is not supported; use {listed} or singleton")
                 continue
             for text in ids.split(":"):
                 self._depend(option, text.strip(), when)

@@ -58,7 +58,7 @@ MAX_COST_PER: Final = ("job", "task")
 """An amount of one job: what the wire's integer holds."""
 
 SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
-DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished", "started", "singleton")
+DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished", "started", "singleton", "task-succeeded")
 LAUNCHES: Final = ("per-node", "once", *ENGINES)
 WITH_TASKS: Final = ("torchrun", "mpi", "dask")
 """Those that start a number of processes on each node."""

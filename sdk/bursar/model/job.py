@@ -52,10 +52,13 @@ class EndCause(StrEnum):
 
 
 class Dependency(msgspec.Struct, frozen=True):
-    """Another job that must end first. `when`: succeeded | failed | finished | started | singleton.
+    """Another job that must end first.
+    `when`: succeeded | failed | finished | started | singleton | task-succeeded.
 
     `started`: it has begun to run, or ended. `singleton`: all jobs of this name that its user has submitted
-    before have ended; there need not be any.
+    before have ended; there need not be any. `task-succeeded`, of an array that waits for another: each task
+    waits for the task of its own index there, and for all of the other where that has none; of anything
+    else it means `succeeded`.
     """
 
     job: str

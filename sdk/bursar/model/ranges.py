@@ -113,6 +113,25 @@ def with_index(ranges: Ranges, index: int) -> Ranges:
     return (*ranges[: place - 1], left, alone, right, *ranges[place:])
 
 
+def subtract(ranges: Ranges, gone: Ranges) -> Ranges:
+    """Those that are not among `gone`."""
+    if len(gone) == 1 and gone[0][1] == gone[0][0] + 1:
+        return without(ranges, gone[0][0])
+    if not ranges or not gone:
+        return ranges
+    taken = set(chain.from_iterable(range(*one) for one in gone))
+    return compress(index for one in ranges for index in range(*one) if index not in taken)
+
+
+def union(ranges: Ranges, more: Ranges) -> Ranges:
+    """Both."""
+    if len(more) == 1 and more[0][1] == more[0][0] + 1:
+        return with_index(ranges, more[0][0])
+    if not ranges or not more:
+        return ranges or more
+    return compress(sorted({index for one in (*ranges, *more) for index in range(*one)}))
+
+
 class Indices(Sequence[int]):
     """The indices of some ranges, made when asked for."""
 

@@ -179,7 +179,14 @@ def _when() -> dict[str, Schema]:
     reference = forms.scalar("Id, number or name of a job.", pattern=_REFERENCE)
     entry = forms.mapping(
         "",
-        {"job": reference, "when": forms.word("In which case.", DEPENDENCY_WHEN, "succeeded")},
+        {
+            "job": reference,
+            "when": forms.word(
+                "In which case; `task-succeeded`: each task of an array waits for the other's of its index.",
+                DEPENDENCY_WHEN,
+                "succeeded",
+            ),
+        },
         ["job"],
     )
     array_range = forms.scalar("`0-99`, `0-9:3`, `1,4,7`; at most 100,000 tasks.", pattern=_RANGE)

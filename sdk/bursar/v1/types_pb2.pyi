@@ -106,7 +106,7 @@ class Dependency(google.protobuf.message.Message):
     job: builtins.str
     """id, number or name at submission; the id afterwards"""
     when: builtins.str
-    """succeeded | failed | finished | started | singleton (job: the name)"""
+    """succeeded | failed | finished | started | singleton (job: the name) | task-succeeded"""
     def __init__(
         self,
         *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from bursar.model.check import DEPENDENCIES_MAX
 from bursar.model.ends import REQUEUED
 from bursard.events import (
     Event,
+    Follow,
     JobEnded,
     JobHeld,
     JobReleased,
@@ -28,12 +30,14 @@ from bursard.events.changes import difference
 from bursard.state.admission import check_currency, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
-from bursard.state.decide import limits
+from bursard.state.decide import following, limits
 from bursard.state.decide.changed import CALLED, changed
+from bursard.state.decide.following import Fates
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
 from bursard.state.records import JobRecord
 from bursard.state.shares import bytes_of_spec, refuse_more
+from bursard.state.tables import TASK_SUCCEEDED
 
 EVENTS_MAX = 1_000
 """Events of one answer, about: what one commit may hold without the loop standing still."""
@@ -59,6 +63,7 @@ def submit(
     digest: bytes = b"",
     ended: Mapping[str, JobState] | None = None,
     called: Mapping[str, str] | None = None,
+    fates: Mapping[str, Fates] | None = None,
 ) -> list[Event]:
     """Accept a job. An empty answer means that this key already has this very job (`state.keys`).
 
@@ -67,6 +72,7 @@ def submit(
         digest: what `key` is bound to, where that is not `spec`.
         ended: final states of dependencies that are no longer in memory.
         called: what people called the jobs of `depends_on`, by id.
+        fates: of the arrays whose tasks this one follows one by one, what became of theirs.
 
     Raises:
         KeyConflict, and what `admit` raises.
@@ -76,15 +82,38 @@ def submit(
         if known is not None:
             check_same(state.jobs[known].spec, spec, key, known)
             return []
-    dependencies = admit(state, user, spec, ended or {}, called or {})
+    waits = admit(state, user, spec, ended or {}, called or {}, fates or {})
     job_id = ids.new("job")
-    return [JobSubmitted(job_id, state.next_number, user, spec, key, dependencies, digest if key else b"")]
+    digest = digest if key else b""
+    return [JobSubmitted(job_id, state.next_number, user, spec, key, waits.jobs, digest, waits.follows)]
+
+
+class Waits(NamedTuple):
+    """What a job waits for: others, as (job id, when), and the tasks of others with its own."""
+
+    jobs: tuple[tuple[str, str], ...]
+    follows: tuple[Follow, ...]
+
+    def first(self, spec: JobSpec) -> tuple[tuple[str, str], ...]:
+        """What must come before anything of it starts: of arrays that it follows, nothing where a task of it
+        waits for none.
+        """
+        waiting = {index for one in self.follows for part in one.waits for index in range(*part)}
+        lost = {index for one in self.follows for part in one.lost for index in range(*part)}
+        if spec.array is None or len(waiting | lost) < size_of_spec(spec):
+            return self.jobs
+        return (*self.jobs, *((one.other, TASK_SUCCEEDED) for one in self.follows if one.waits))
 
 
 def admit(
-    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState], called: Mapping[str, str]
-) -> tuple[tuple[str, str], ...]:
-    """May this job come in? What it would wait for, as (job id, when): a plan says what a submit would do.
+    state: State,
+    user: str,
+    spec: JobSpec,
+    ended: Mapping[str, JobState],
+    called: Mapping[str, str],
+    fates: Mapping[str, Fates],
+) -> Waits:
+    """May this job come in? What it would wait for: a plan says what a submit would do.
 
     Raises `RateLimited`, `BudgetExceeded`, `InvalidRequest`.
     """
@@ -98,9 +127,10 @@ def admit(
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
-    dependencies = _dependencies(state, user, spec, ended, called)
+    found = _dependencies(state, user, spec, ended, called, fates)
+    follows = following.follows(state, spec, fates)
     refuse_unaffordable(state, user, spec)
-    return dependencies
+    return Waits(found, follows)
 
 
 def _refuse_more(state: State, user: str, pending: int, size: int) -> None:
@@ -125,10 +155,15 @@ def key_conflict(key: str, job_id: str) -> KeyConflict:
 
 
 def _dependencies(
-    state: State, user: str, spec: JobSpec, ended: Mapping[str, JobState], called: Mapping[str, str]
+    state: State,
+    user: str,
+    spec: JobSpec,
+    ended: Mapping[str, JobState],
+    called: Mapping[str, str],
+    fates: Mapping[str, Fates],
 ) -> tuple[tuple[str, str], ...]:
     waiting: dict[str, str] = {}
-    for dependency in sorted(spec.depends_on, key=lambda one: one.when != "singleton"):
+    for dependency in following.as_waited_for(spec, fates):
         if dependency.when == "singleton":
             waiting |= dict.fromkeys(_same_name(state, user, dependency.job), "finished")
             continue
@@ -347,6 +382,9 @@ def doomed(state: State, most: int) -> list[Event]:
     """Ends of jobs that wait for what can no longer come: of the first `most` of them."""
     events: list[Event] = []
     for job_id, doom in islice(state.doomed.items(), most):
+        if doom.when == TASK_SUCCEEDED:
+            events += following.lost(state, state.jobs[job_id], most - len(events))
+            continue
         message = f"it depends on job {doom.other} ({doom.when}), which ended {doom.final.value}"
         events += cancel(state, state.jobs[job_id], None, message)
     return events

@@ -19,10 +19,10 @@ from bursard.events.changes import with_changes
 from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
 from bursard.state.counted import counted_nanos
 from bursard.state.ends import job_ended_at
-from bursard.state.fold import machines
+from bursard.state.fold import following, machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.shares import bytes_of_spec
-from bursard.state.tables import ENDED, STARTED, Applied, ArrayMoney, Doom, Met, Tables
+from bursard.state.tables import ENDED, STARTED, TASK_SUCCEEDED, Applied, ArrayMoney, Doom, Met, Tables
 
 MET_MAX = 1_000
 """Jobs and tasks, about, that one turn of the loop lets go on because what they waited for is over."""
@@ -52,6 +52,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
         return
     job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges, ended_at=0)
     job.array.open_slots = array.max_parallel or tasks
+    following.begin(state, job, job.array, event.follows)
     state.tasks[job.id] = {}
     state.array_money[job.id] = ArrayMoney()
     open_tasks(state, job, at)
@@ -108,8 +109,8 @@ def open_tasks(state: Tables, parent: JobRecord, at: int) -> None:
     array = parent.array
     if array is None or parent.held or parent.waiting_on:
         return
-    while array.unopened and array.open_slots > 0 and array.queued < QUEUED_MAX:
-        task = _task(state, parent, array.unopened[0][0])
+    while array.openable and array.open_slots > 0 and array.queued < QUEUED_MAX:
+        task = _task(state, parent, array.openable[0][0])
         take_slot(state, task)
         state.enqueue(task, at)
 
@@ -120,17 +121,23 @@ def take_slot(state: Tables, task: JobRecord) -> None:
     assert array is not None
     if task.has_slot:
         return
-    array.unopened = without(array.unopened, task.array_index)
+    _no_longer_unopened(array, task.array_index)
     array.open_slots -= 1
     array.queued += 1
     task.has_slot = True
+
+
+def _no_longer_unopened(array: ArrayRecord, index: int) -> None:
+    array.unopened = without(array.unopened, index)
+    if array.ready is not None:
+        array.ready = without(array.ready, index)
 
 
 def _step_back(state: Tables, task: JobRecord) -> None:
     """A pending task gives its turn to another, which the caller lets in."""
     array = state.jobs[task.parent_id].array
     assert array is not None
-    array.unopened = without(array.unopened, task.array_index)
+    _no_longer_unopened(array, task.array_index)
     if task.has_slot:
         array.open_slots += 1
         array.queued -= 1
@@ -171,6 +178,7 @@ def _wait_again(state: Tables, task: JobRecord) -> None:
     array = state.jobs[task.parent_id].array
     assert array is not None
     array.unopened = with_index(array.unopened, task.array_index)
+    following.make_ready(array, task.array_index)
 
 
 def tasks_of(state: Tables, job: JobRecord) -> list[JobRecord]:
@@ -184,7 +192,9 @@ def first_pending(state: Tables, job: JobRecord) -> JobRecord | None:
     queued = [task for task in tasks if task.id in state.pending]
     if queued or (tasks and not (job.array is not None and job.array.unopened)):
         return min(queued or tasks, key=lambda task: task.array_index)
-    return state.job(f"{job.id}.{job.array.unopened[0][0]}") if job.array and job.array.unopened else None
+    if job.array is None or not job.array.unopened:
+        return None
+    return state.job(f"{job.id}.{(job.array.openable or job.array.unopened)[0][0]}")
 
 
 def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None:
@@ -234,6 +244,7 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
     for task in pending:
         waiting = without(waiting, task.array_index)
     array.unopened = ()
+    following.leave(state, parent, array)
     if waiting:
         array.ended.append(EndedTasks(waiting, event.state, at, event.message))
         _count_ended(state, parent, count(waiting), event.state)
@@ -244,6 +255,7 @@ def tasks_ended(state: Tables, event: TasksEnded, at: int, applied: Applied) -> 
             ended_task = unrecorded(parent, index) if contains(waiting, index) else None
             if ended_task is not None:
                 _meet_dependents(state, ended_task, at)
+        following.lose(state, parent, waiting)
     for task in pending:
         finish(state, task, event.state, at, applied, event.message)
     if not pending:
@@ -277,6 +289,8 @@ def finish(
         machines.job_ended(state, job.id, applied)
     applied.finished.append(job)
     _meet_dependents(state, job, at)
+    for follower in following.met(state, job):
+        open_tasks(state, follower, at)
     if job.parent_id:
         _task_finished(state, job, at, applied)
 
@@ -342,7 +356,8 @@ def _tell(state: Tables, other: str, met: Met, job_id: str, at: int) -> int:
     if job is None or when is None or job.state.terminal:
         return 1
     if met.final is not None and not satisfied(when, met.final):
-        state.doomed.setdefault(job_id, Doom(met.display, when, met.final))
+        if job_id not in state.doomed or state.doomed[job_id].when == TASK_SUCCEEDED:
+            state.doomed[job_id] = Doom(met.display, when, met.final)
         return 1
     del job.waiting_on[other]
     if job.array is None:
@@ -365,6 +380,7 @@ def _task_finished(state: Tables, task: JobRecord, at: int, applied: Applied) ->
     parent.simulated |= task.simulated
     array.open_slots += task.has_slot
     _note_end(array, job_ended_at(task))
+    following.drop(state, parent, array, task.array_index)
     _close_array(state, parent, at, applied)
 
 
