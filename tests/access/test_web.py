@@ -281,6 +281,10 @@ def test_every_period_that_is_offered_is_one() -> None:
         ("/cost?period=never", "never"),
         ("/nodes?sort-by=colour", "there is no column 'colour'"),
         ("/jobs/1/log?rank=x", "rank: is the number of a member"),
+        ("/cost?projct=nlp", "this page has no 'projct'; did you mean 'project'?"),
+        ("/cost.json?projct=nlp", "this page has no 'projct'"),
+        ("/jobs?project=nlp&project=cv", "project: stands twice in the address"),
+        ("/?x=1", "this page has no 'x'; there are: sort-by, live"),
     ],
 )
 def test_wrong_words_in_an_address_are_said(path: str, said: str) -> None:
@@ -291,6 +295,23 @@ def test_wrong_words_in_an_address_are_said(path: str, said: str) -> None:
         assert answer.status == 400, answer.text
         assert said in answer.text.replace("&#39;", "'")
         assert Tags(answer.text).faults == []
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("period=2026-03", "in 2026-03, days of UTC"),
+        ("since=2026-03-01", "from 2026-03-01 00:00:00Z to now, days of UTC"),
+        ("until=2026-03-01", "from the first charge to 2026-03-01 00:00:00Z, days of UTC"),
+        ("period=2026-03&compare=previous", "before (2026-02)."),
+    ],
+)
+def test_the_head_of_the_costs_says_which_time_they_are_of(query: str, told: str) -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        await browser.log_in(site.token("ann", "finance"))
+        assert told in (await browser.get(f"/cost?{query}")).text
 
     play(story)
 

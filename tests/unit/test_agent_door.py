@@ -88,8 +88,9 @@ async def _asked(answer: bytes | None) -> tuple[tuple[str, str], ...] | BursarEr
                 writer.write(answer)
                 writer.write_eof()
             await reader.read()
-            hung_up.set()
             writer.close()
+            await writer.wait_closed()
+            hung_up.set()
 
         async with await asyncio.start_unix_server(serve, f"{folder}/auth.sock"):
             try:
@@ -97,8 +98,7 @@ async def _asked(answer: bytes | None) -> tuple[tuple[str, str], ...] | BursarEr
             except BursarError as error:
                 error.message = error.message.replace(folder, "DIR")
                 found = error
-            if answer is not None:
-                await asyncio.wait_for(hung_up.wait(), 60)
+            await asyncio.wait_for(hung_up.wait(), 60)
             return found
 
 

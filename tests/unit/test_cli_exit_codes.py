@@ -14,7 +14,7 @@ import click
 import pytest
 
 from bursar import errors
-from bursar.cli.groups import NearChoice
+from bursar.cli.groups import NearChoice, NearGroup
 from bursar.cli.main import cli, run
 from bursar.client import address
 from bursar.client.fake import FakeServer
@@ -211,6 +211,31 @@ def test_a_flag_without_its_value_says_what_it_takes(
     first, then = capsys.readouterr().err.splitlines()
     assert first.startswith(f"error: {said}")
     assert then == f"`{command} --help` tells how it is used."
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("period: 'x' is no period", "--period: 'x' is no period"),
+        ("kinds: no event is of kind 'x'", "--kind: no event is of kind 'x'"),
+        ("role: 'x' is not one of viewer", "ROLE: 'x' is not one of viewer"),
+        ("period", "period"),
+        ("kindes: x", "kindes: x"),
+        ("there is no node 'period: x'", "there is no node 'period: x'"),
+    ],
+)
+def test_a_field_of_the_server_is_called_what_it_is_called_in_the_command(said: str, typed: str) -> None:
+    @click.command()
+    @click.argument("role")
+    @click.option("-p", "--period")
+    @click.option("--kind")
+    def verb(**_: str) -> None:
+        raise errors.InvalidRequest(said)
+
+    group = NearGroup("bursar", commands=[verb])
+    with pytest.raises(errors.InvalidRequest) as refused:
+        group.main(["verb", "r"], standalone_mode=False)
+    assert refused.value.message == typed
 
 
 @pytest.mark.parametrize(("verb", "flag", "known"), CHOICES)

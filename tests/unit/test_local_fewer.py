@@ -12,6 +12,7 @@ from bursar.errors import NotFound, WrongState
 from bursar.local import fewer
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import Desired
+from bursar.local.processes import Process
 
 
 class Clock:
@@ -39,6 +40,20 @@ class Client:
         del self.refusals[name]
 
 
+class Ending(LocalCluster):
+    """Its dropped agents are seen to run so many times more."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(Path("/no/such"))
+        self.looks = looks
+
+    def processes(self) -> dict[str, Process]:
+        if not self.looks:
+            return {"local-1": Process(1, 1)}
+        self.looks -= 1
+        return {"local-1": Process(1, 1), "local-3": Process(3, 1)}
+
+
 @pytest.mark.parametrize(
     ("refusals", "left"), [({"local-2": 5}, []), ({"local-2": 10**9, "local-3": 0}, ["local-2"])]
 )
@@ -54,7 +69,9 @@ def test_a_node_is_removed_once_its_agent_is_gone(
     monkeypatch.setattr(fewer, "connected", connected)
     monkeypatch.setattr(fewer, "time", Clock())
     told: list[str] = []
-    fewer.remove(Desired(), ["local-2", "local-3"], told.append)
+    ending = Ending(3)
+    fewer.remove(ending, Desired(), ["local-2", "local-3"], told.append)
+    assert ending.looks == 0, "processes of before run beside the nodes that took their names"
     assert list(client.refusals) == left
     assert told == [
         f"{name} stays known: node {name} cannot be removed: its agent is in contact" for name in left
@@ -70,7 +87,7 @@ def test_what_no_agent_has_is_asked_of_nobody(
     (tmp_path / "agents/local-1").mkdir(parents=True)
     assert fewer.dropped(cluster, desired) == []
     fewer.refuse_busy(desired, [])
-    fewer.remove(desired, [], print)
+    fewer.remove(cluster, desired, [], print)
     (tmp_path / "agents/local-3").mkdir()
     assert fewer.dropped(cluster, desired) == ["local-3"]
     fewer.refuse_busy(desired, ["local-3"])  # no daemon runs that could know

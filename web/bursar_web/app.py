@@ -23,6 +23,7 @@ from starlette.types import Scope
 
 from bursar import errors
 from bursar.clock import Clock, SystemClock
+from bursar_web import keys
 from bursar_web.guard import Guard
 from bursar_web.pages import (
     funding,
@@ -147,12 +148,12 @@ def make_app(
             Route("/login", entry.stranger(door.submit), methods=["POST"]),
             Route("/logout", entry.known(door.out), methods=["POST"]),
             *(
-                Route(f"{path}.{file}", entry.as_file(shown, file), methods=["GET"])
+                Route(f"{path}.{file}", entry.as_file(asked(path, shown), file), methods=["GET"])
                 for path, shown in WITH_FILES
                 for file in FILES
             ),
             *(
-                Route(path, entry.known(shown), methods=["GET"])
+                Route(path, entry.known(asked(path, shown)), methods=["GET"])
                 for path, shown in (("/", now.now), ("/jobs/{job}/log", jobs.log), *WITH_FILES)
             ),
             *(Route(path, entry.known(shown), methods=[method]) for method, path, shown in FORMS),
@@ -173,6 +174,16 @@ def make_app(
     app.state.clock, app.state.secret = clock, secret
     app.state.home = options.home
     return app
+
+
+def asked(path: str, shown: Page) -> Page:
+    """The page at this address, of nothing but what it can be asked."""
+
+    async def enter(request: Request) -> Response:
+        keys.check(path, request.query_params)
+        return await shown(request)
+
+    return enter
 
 
 class _Entry:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from bursar.errors import InvalidRequest
+
 LATER: Final = {
     "bursar": ("attach", "forecast", "service", "key"),
     "bursar cloud": ("show", "release"),
@@ -73,17 +75,36 @@ def ill_used(name: str, ctx: click.Context) -> str:
     return f"{name} needs a value{told}"
 
 
+def as_typed(message: str, command: click.Command) -> str:
+    """The same with the option or the argument of this command in place of the field that it begins with."""
+    field, colon, rest = message.partition(":")
+    for one in command.params:
+        named = field in (one.name, f"{one.name}s") and colon
+        if named and isinstance(one, click.Option) and one.opts[-1].startswith("--"):
+            return f"{one.opts[-1]}:{rest}"
+        if named and isinstance(one, click.Argument):
+            return f"{one.human_readable_name}:{rest}"
+    return message
+
+
 class NearGroup(click.Group):
     """A group that answers a wrong verb with the nearest right one."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb. Click's parser does not say of which verb it found an option without a value."""
+        """Run the verb, and say of what is wrong where it stood in what was typed: click's parser does not
+        know of which verb an option lacks its value, nor a server what its field is called here.
+        """
         try:
             return super().invoke(ctx)
         except click.BadOptionUsage as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             if error.ctx is None and command is not None:
                 error.ctx = click.Context(command, ctx, ctx.invoked_subcommand)
+            raise
+        except InvalidRequest as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if command is not None:
+                error.message = as_typed(error.message, command)
             raise
 
     def resolve_command(

@@ -129,7 +129,7 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
         try:
             missing = waiting.Start(cluster, desired, _progress).wait()
             if not missing:
-                fewer.remove(desired, dropped, _progress)
+                fewer.remove(cluster, desired, dropped, _progress)
         except BursarError:
             if mine:  # leave nothing half started behind; a job of before is nobody's to end
                 stopping.stop(cluster, _progress, jobs=False)

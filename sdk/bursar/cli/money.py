@@ -169,12 +169,13 @@ def dated_rows(document: Row) -> list[Row]:
 
 def _head_text(document: Row) -> str:
     """Which time the rows are of, in whose days, and what they are compared with."""
-    return f"{_time_text(document)}, days of {document['timezone']}, in {document['currency']}" + (
-        f"; before: {_time_text(document['compared_with'])}" if "compared_with" in document else ""
+    return f"{covered(document)}, days of {document['timezone']}, in {document['currency']}" + (
+        f"; before: {covered(document['compared_with'])}" if "compared_with" in document else ""
     )
 
 
-def _time_text(told: Row) -> str:
+def covered(told: Row) -> str:
+    """The time that a document of `cost` is of, in words."""
     if told["period"]:
         return str(told["period"])
     since = time_text(told["since"]) if told["since"] else "the first charge"

@@ -44,11 +44,15 @@ def refuse_busy(desired: Desired, names: Sequence[str]) -> None:
         )
 
 
-def remove(desired: Desired, names: Sequence[str], progress: Callable[[str], None]) -> None:
+def remove(
+    cluster: LocalCluster, desired: Desired, names: Sequence[str], progress: Callable[[str], None]
+) -> None:
     """Take the nodes of dropped agents out of the site, as soon as those have ended."""
     if not names:
         return
     stop_at = time.monotonic() + LEAVE_S
+    while not cluster.processes().keys().isdisjoint(names) and time.monotonic() < stop_at:
+        time.sleep(0.1)
     with connected(desired.server) as client:
         for name in names:
             while why := _why_not_removed(client, name):

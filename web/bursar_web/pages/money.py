@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from bursar.cli.budget import BUDGET_COLUMNS
 from bursar.cli.common import read_since
-from bursar.cli.money import DIMENSIONS, cost_columns, dated_rows, read_dimensions
+from bursar.cli.money import DIMENSIONS, cost_columns, covered, dated_rows, read_dimensions
 from bursar.cli.output import Column, Row
 from bursar.clock import format_instant
 from bursar.codec import view
@@ -125,6 +125,8 @@ async def cost(request: Request) -> Response:
         "cost.html",
         command=_command(dimensions, asked),
         document=document,
+        covered=covered(document),
+        before=covered(document["compared_with"]) if compared else "",
         asked=asked | {"by": ",".join(dimensions)},
         periods=PERIODS,
         groups=DIMENSIONS,
