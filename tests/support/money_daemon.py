@@ -105,7 +105,8 @@ class Daemon:
         return job_id
 
     async def report(self, **request: str) -> tuple[bytes, list[pb.ReportChunk]]:
-        chunks = [c async for c in self.money.Report(pb.ReportRequest(period="2026-11", **request), None)]
+        asked = pb.ReportRequest(**({"period": "2026-11"} | request))
+        chunks = [c async for c in self.money.Report(asked, None)]
         return b"".join(chunk.data for chunk in chunks), chunks
 
 

@@ -114,6 +114,7 @@ COMMANDS = (
     "report idle --period 2026-10 --timezone Asia/Kolkata",
     "report models --period 2026-10 --timezone Asia/Kolkata --project a --output csv",
     "report statement --period 2026-10 --project a",
+    "report statement --period 2026-10 --by cost-center,label:team -o html",
     "report utilization --period 2026-10-21 --timezone Asia/Kolkata",
     "report waste --period 2026-10 --timezone Asia/Kolkata --project a",
     "report focus --out f.xls",

@@ -1,7 +1,9 @@
 """The verbs for nodes, money and policies against a fake server: what they send, print and exit with."""
 
 import json
+import sys
 from itertools import chain, pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -101,6 +103,46 @@ def test_report_is_written_whole_or_not_at_all(fake, capsys, tmp_path):
     assert run(["report", "focus", "--period", "2026-11", "--out", "g.csv"]) == 2
     assert sorted(p.name for p in tmp_path.glob("*.csv*")) == ["f.csv"]
     assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("s.html", "html"), ("s.json", "json"), ("s.csv", "csv"), ("s.txt", "text")]
+)
+def test_a_statement_is_asked_for_in_the_form_that_its_file_is_named_for(fake, tmp_path, name, form):
+    fake.answers["Money/Report"] = [money_pb2.ReportChunk(data=b"it")]
+    assert run(["report", "statement", "--period", "2026-11", "--by", "user,label:team", "--out", name]) == 0
+    assert (tmp_path / name).read_bytes() == b"it"
+    request = fake.calls("Money/Report")[0]
+    assert (request.kind, request.format, request.by) == ("statement", form, "user,label:team")
+
+
+def test_a_statement_as_pdf_is_the_page_printed_here_and_fetches_nothing(fake, monkeypatch, tmp_path):
+    made = []
+
+    class Page:
+        def __init__(self, string, url_fetcher):
+            with pytest.raises(ValueError, match="nothing is fetched"):
+                url_fetcher("http://169.254.169.254/", 1)
+            made.append(string)
+
+        def write_pdf(self, pdf_identifier):
+            return b"%PDF " + pdf_identifier
+
+    monkeypatch.setitem(sys.modules, "weasyprint", SimpleNamespace(HTML=Page))
+    fake.answers["Money/Report"] = [money_pb2.ReportChunk(data=d) for d in (b"<p>a", b"b</p>")]
+    for name in ("a.pdf", "b.pdf"):
+        assert run(["report", "statement", "--period", "2026-11", "--out", name]) == 0
+    assert made == ["<p>ab</p>"] * 2
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+    assert [request.format for request in fake.calls("Money/Report")] == ["html", "html"]
+
+
+def test_a_statement_as_pdf_without_the_extra_says_what_installs_it(fake, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    assert run(["report", "statement", "--period", "2026-11", "--out", "s.pdf"]) == 1
+    assert "pip install 'bursar[pdf]'" in capsys.readouterr().err
+    assert fake.calls("Money/Report") == []
+    assert not (tmp_path / "s.pdf").exists()
 
 
 def test_policy_apply_sends_each_file_of_a_folder(fake, capsys, tmp_path):

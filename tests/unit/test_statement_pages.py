@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 import pytest
 
 from bursar.clock import HOUR_US
+from bursar.errors import InvalidRequest
 from bursard.reports.adjusted import Adjusted
 from bursard.reports.cost import CostRow, CostTable
 from bursard.reports.period import Period
-from bursard.reports.statement import FORMATS, Statement
+from bursard.reports.statement import DayCost, Group, Statement, read_by
+from bursard.reports.statement_forms import FORMATS
 
 ROWS = (
-    CostRow(("nlp/finetune",), nanos=1_500_000_000, held_us=3 * HOUR_US // 2, jobs=12),
+    CostRow(("nlp/finetune",), nanos=1_500_000_000, held_us=3 * HOUR_US // 2, jobs=12, before=2_000_000_000),
     CostRow(("",), nanos=7, held_us=1, jobs=1),
 )
 KINDS = (
     CostRow(("usage",), nanos=1_500_000_007), CostRow(("idle",), nanos=30), CostRow(("overhead",), nanos=-2),
 )  # fmt: skip
+PROJECTS = CostTable(
+    (), ROWS, CostRow((), nanos=1_500_000_007, held_us=3 * HOUR_US // 2 + 1, jobs=13, before=2_000_000_000)
+)
 SITE = Statement(
     Period("2026-11", 0, 1), "EUR", "",
-    CostTable((), ROWS, CostRow((), nanos=1_500_000_007, held_us=3 * HOUR_US // 2 + 1, jobs=13)),
+    PROJECTS,
     CostTable((), KINDS, CostRow((), nanos=1_500_000_035, unknown_us=HOUR_US // 4)),
     node_nanos=1_500_000_035,
     checked_nanos=1_500_000_035,
     facts_nanos=1_500_000_035,
+    groups=(Group("project", PROJECTS),),
 )  # fmt: skip
 ONE = msgspec.structs.replace(
     SITE, project="nlp", kinds=CostTable((), (), CostRow((), nanos=1_500_000_007)), node_nanos=9
@@ -41,10 +48,14 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
     assert page("text", SITE) == (
         "Statement 2026-11, in EUR, days of UTC: provisional\n"
         "\n"
-        "project          jobs    hours held                    cost\n"
-        "nlp/finetune       12         1.500             1.500000000\n"
-        "(none)              1         0.000             0.000000007\n"
-        "total              13         1.500             1.500000007\n"
+        "project          jobs    hours held                    cost                  before        change"
+        "    covered\n"
+        "nlp/finetune       12         1.500             1.500000000             2.000000000     -25.0000%"
+        "  100.0000%\n"
+        "(none)              1         0.000             0.000000007             0.000000000           new"
+        "  100.0000%\n"
+        "total              13         1.500             1.500000007             2.000000000     -25.0000%"
+        "  100.0000%\n"
         "\n"
         "jobs                   1.500000007  what jobs pay for their shares\n"
         "idle                   0.000000030  held by no job\n"
@@ -74,7 +85,7 @@ def test_the_page_of_a_site_says_of_how_many_nodes_and_node_hours_the_facts_do_n
     ]
     assert page("csv", found).splitlines()[-2] == (
         "left_out,,0,9000.000000,9000.000000,0.000000000,EUR,"
-        "2.500 node-hours at no known price are not checked"
+        "2.500 node-hours at no known price are not checked,,,,"
     )
     document = json.loads(page("json", found))
     assert (document["nodes_left_out"], document["node_s_left_out"]) == (2, 9000.0)
@@ -84,10 +95,14 @@ def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
     assert page("text", ONE) == (
         "Statement 2026-11 for nlp, in EUR, days of UTC: provisional\n"
         "\n"
-        "project          jobs    hours held                    cost\n"
-        "nlp/finetune       12         1.500             1.500000000\n"
-        "(none)              1         0.000             0.000000007\n"
-        "total              13         1.500             1.500000007\n"
+        "project          jobs    hours held                    cost                  before        change"
+        "    covered\n"
+        "nlp/finetune       12         1.500             1.500000000             2.000000000     -25.0000%"
+        "  100.0000%\n"
+        "(none)              1         0.000             0.000000007             0.000000000           new"
+        "  100.0000%\n"
+        "total              13         1.500             1.500000007             2.000000000     -25.0000%"
+        "  100.0000%\n"
     )
 
 
@@ -104,16 +119,89 @@ def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
 )
 def test_hours_are_rounded_half_up_to_thousandths(held_us: int, shown: str) -> None:
     row = CostRow(("a",), nanos=1, held_us=held_us, jobs=1)
-    found = msgspec.structs.replace(ONE, projects=CostTable((), (row,), row))
+    table = CostTable((), (row,), msgspec.structs.replace(row, keys=()))
+    found = msgspec.structs.replace(ONE, groups=(Group("project", table),))
     lines = [line.split() for line in page("text", found).splitlines()[3:]]
     assert [line[2] for line in lines] == [shown, shown]
 
 
 def test_a_project_that_ran_at_no_known_price_is_marked() -> None:
     row = CostRow(("a",), nanos=1, held_us=2, unknown_us=1, jobs=1)
-    found = msgspec.structs.replace(ONE, projects=CostTable((), (row,), CostRow((), nanos=1)))
+    table = CostTable((), (row,), CostRow((), nanos=1, held_us=2, unknown_us=1))
+    found = msgspec.structs.replace(ONE, groups=(Group("project", table),))
     marked = [line for line in page("text", found).splitlines() if "part of it at no known price" in line]
     assert [line.split()[0] for line in marked] == ["a"]
+    assert page("text", found).count(" 50.0000%") == 2  # its own line and the total's
+
+
+def test_what_is_by_other_things_has_its_own_tables_in_the_order_that_was_asked_for() -> None:
+    row = CostRow(("R-1",), nanos=7, held_us=1, jobs=1)
+    table = CostTable((), (row,), CostRow((), nanos=7, held_us=1, jobs=1))
+    groups = (Group("label:cost-center", table), Group("user", table))
+    found = msgspec.structs.replace(ONE, groups=groups)
+    heads = [line.split()[0] for line in page("text", found).splitlines() if " hours held" in line]
+    assert heads == ["cost-center", "user"]
+    lines = [line.split(",") for line in page("csv", found).splitlines()]
+    assert [(line[0], line[5]) for line in lines if line[8] == "R-1"] == [
+        ("by_cost-center", "0.000000007"), ("by_user", "0.000000007")
+    ]  # fmt: skip
+    told = json.loads(page("json", found))["groups"]
+    assert [(one["by"], one["rows"][0]["name"]) for one in told] == [
+        ("label:cost-center", "R-1"), ("user", "R-1")
+    ]  # fmt: skip
+    assert "<h2>By cost-center</h2>" in page("html", found)
+
+
+def test_a_name_of_a_user_is_text_in_every_form() -> None:
+    row = CostRow(('=1+1"<script>\x1b',), nanos=7, held_us=1, jobs=1)
+    table = CostTable((), (row,), CostRow((), nanos=7, held_us=1, jobs=1))
+    found = msgspec.structs.replace(
+        ONE, groups=(Group("user", table),), days=(DayCost("1970-01-01", "<b>\x1b", 7),)
+    )
+    html = page("html", found)
+    assert "<script" not in html
+    assert "<b>" not in html
+    assert "&lt;script&gt;?" in html
+    assert "\x1b" not in page("text", found) + html
+    assert "'=1+1" in page("csv", found)
+
+
+def test_html_is_one_file_that_names_nothing_to_fetch_and_prints_its_heads_on_every_sheet() -> None:
+    days = (DayCost("1970-01-01", "nlp", 3), DayCost("1970-01-01", "x", 4))
+    found = msgspec.structs.replace(SITE, days=days)
+    html = page("html", found)
+    assert not re.search(r"(src|href|url\(|@import|<script|<link)", html)
+    assert "thead { display: table-header-group; }" in html
+    assert html.count('<svg viewBox="0 0 1000') == 2  # by day, and what the nodes cost
+    assert html == page("html", found)
+    assert "1.500000035" in html
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ("project", "label:cost-center", "user", "model")),
+        ("user", ("user",)),
+        (" cost-center , label:team,", ("label:cost-center", "label:team")),
+    ],
+)
+def test_what_a_statement_is_by_is_said_in_the_words_of_cost(text: str, found: tuple[str, ...]) -> None:
+    assert read_by(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("node", "by: a statement is not by 'node'; known: project"),
+        ("label:", "by: a statement is not by 'label:'"),
+        ("user,user", "by: names the same twice"),
+        ("cost-center,label:cost-center", "by: names the same twice"),
+        (",".join(f"label:{at}" for at in range(9)), "by: names 9 parts, more than 8"),
+    ],
+)
+def test_what_a_statement_cannot_be_by_is_refused(text: str, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{re.escape(told)}"):
+        read_by(text)
 
 
 @pytest.mark.parametrize("found", [SITE, ONE], ids=["site", "project"])
@@ -122,14 +210,23 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
         return {"amount": text, "currency": "EUR"}
 
     projects = [
-        {"project": name, "jobs": jobs, "held_s": held_s, "unknown_price_s": 0.0, "cost": money(cost)}
-        for name, jobs, held_s, cost in (
-            ("nlp/finetune", 12, 5400.0, "1.500000000"), ("", 1, 1e-06, "0.000000007"),
+        {
+            "project": name, "jobs": jobs, "held_s": held_s, "gpu_s": 0.0, "unknown_price_s": 0.0,
+            "cost": money(cost), "before": money(before), "change_percent": change, "covered_percent": 100.0,
+        }
+        for name, jobs, held_s, cost, before, change in (
+            ("nlp/finetune", 12, 5400.0, "1.500000000", "2.000000000", -25.0),
+            ("", 1, 1e-06, "0.000000007", "0.000000000", None),
         )
     ]  # fmt: skip
     expected: dict[str, object] = {
         "period": "2026-11", "timezone": "UTC", "status": "provisional", "project": found.project,
-        "currency": "EUR", "projects": projects,
+        "currency": "EUR", "projects": projects, "budgets": [], "compared_with": None,
+        "groups": [{"by": "project", "rows": [
+            {"name": one["project"], **{key: value for key, value in one.items() if key != "project"}}
+            for one in projects
+        ]}],
+        "before": money("2.000000000"), "change_percent": -25.0, "covered_percent": 100.0,
         "total": money("1.500000007"), "unknown_price_s": 900.0 if found is SITE else 0.0,
         "published_at": "1970-01-01T00:00:00Z", "corrections": money("0.000000000"),
         "late": money("0.000000000"), "adjusted": [],
@@ -148,11 +245,15 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
 
 
 def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_the_node_cost() -> None:
-    head = "line,project,jobs,held_s,unknown_price_s,cost,currency,about\n"
+    head = (
+        "line,project,jobs,held_s,unknown_price_s,cost,currency,about,"
+        "name,before,change_percent,covered_percent\n"
+    )
     projects = (
-        "status,,0,0.000000,0.000000,0.000000000,EUR,provisional\n"
-        "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR,\n"
-        "project,,1,0.000001,0.000000,0.000000007,EUR,\n"
+        "status,,0,0.000000,0.000000,0.000000000,EUR,provisional,,,,\n"
+        "project,nlp/finetune,12,5400.000000,0.000000,1.500000000,EUR,,"
+        "nlp/finetune,2.000000000,-25.0000,100.0000\n"
+        "project,,1,0.000001,0.000000,0.000000007,EUR,,,0.000000000,,100.0000\n"
     )
     kinds = (
         "idle,,0,0.000000,0.000000,0.000000030,EUR,\n"
@@ -165,8 +266,9 @@ def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_th
     )
     not_checked = "0.000 node-hours at no known price are not checked"
     kinds += f"left_out,,0,0.000000,0.000000,0.000000000,EUR,{not_checked}\n"
-    total = "total,,13,5400.000001,0.000000,1.500000007,EUR,\n"
-    node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR,\n"
+    total = "total,,13,5400.000001,0.000000,1.500000007,EUR,,,2.000000000,-25.0000,100.0000\n"
+    kinds = kinds.replace("\n", ",,,,\n")
+    node = "node_cost,,0,0.000000,900.000000,1.500000035,EUR,,,,,\n"
     assert page("csv", SITE).replace("\r\n", "\n") == head + projects + total + kinds + node
     assert page("csv", ONE).replace("\r\n", "\n") == (head + projects + total)
 
@@ -192,8 +294,8 @@ def test_what_is_of_other_times_is_told_by_job_month_and_reason() -> None:
     )
     assert page("csv", ADJUSTED).splitlines()[-2:] == [
         "of_which_correction,nlp,1,0.000000,0.000000,-0.000000005,EUR,"
-        '"job 3, 2026-10, 2 charges: =throttled"',
-        'of_which_late,,1,0.000000,0.000000,0.000000007,EUR,"job 4, 2026-11, 1 charge"',
+        '"job 3, 2026-10, 2 charges: =throttled",,,,',
+        'of_which_late,,1,0.000000,0.000000,0.000000007,EUR,"job 4, 2026-11, 1 charge",,,,',
     ]
     found = json.loads(page("json", ADJUSTED))
     assert (found["corrections"]["amount"], found["late"]["amount"]) == ("-0.000000005", "0.000000007")

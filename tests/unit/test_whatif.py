@@ -183,8 +183,8 @@ def test_the_launch_of_a_rented_machine_is_tried_as_what_ran_on_it_is() -> None:
             "by: 'label:a' is not what a what-if is grouped by; known: project,",
         ),
         ((COST_MODEL,), {"format": "parquet"}, "format: 'parquet' is not written for whatif"),
-        ((COST_MODEL,), {"kind": "waste"}, "sources, by: are of whatif alone"),
-        ((), {"kind": "statement", "by": "user"}, "sources, by: are of whatif alone"),
+        ((COST_MODEL,), {"kind": "waste"}, "sources: are of whatif alone"),
+        ((), {"kind": "idle", "by": "user"}, "by: is of whatif and statement alone"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(

@@ -106,7 +106,7 @@ def test_a_statement_is_asked_for_by_its_name_and_in_the_form_of_its_file(
 ) -> None:
     said: list[tuple[object, ...]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(money, "_write_report", lambda client, *words: said.append(words))
+    monkeypatch.setattr(money, "_write_report", lambda client, *words, by: said.append(words))
     with FakeServer(tmp_path / "run") as server:
         monkeypatch.setenv("BURSAR_SERVER", server.url)
         assert run(["report", "statement", *words]) == 0

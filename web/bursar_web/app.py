@@ -74,6 +74,8 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/prices", policies.prices),
 )
 """Pages whose rows are files too, `.csv` and `.json` of the same query."""
+PRINTED: tuple[tuple[str, Page], ...] = (("/statements/{period}", reports.statement),)
+"""Pages that are a file that prints too, `.html`."""
 FORMS: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/submit", submit.form),
     ("POST", "/submit", submit.plan),
@@ -151,6 +153,10 @@ def make_app(
                 Route(f"{path}.{file}", entry.as_file(asked(path, shown), file), methods=["GET"])
                 for path, shown in WITH_FILES
                 for file in FILES
+            ),
+            *(
+                Route(f"{path}.html", entry.as_file(asked(path, shown), "html"), methods=["GET"])
+                for path, shown in PRINTED
             ),
             *(
                 Route(path, entry.known(asked(path, shown)), methods=["GET"])

@@ -47,7 +47,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/cost": _OF_COST,
     "/events": ("job", "node", "kind"),
     "/waste": ("period", "project", "timezone"),
-    "/statements/{period}": ("project",),
+    "/statements/{period}": ("project", "by"),
     "/experiments/{experiment:path}": ("period",),
     "/models/{model:path}": ("period",),
     "/policies": ("kind",),

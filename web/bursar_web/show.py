@@ -19,6 +19,7 @@ from bursar.cli.ends import LIVE
 from bursar.cli.happenings import sentence
 from bursar.cli.terminal import clean, money_text, rate_text, seconds_text, size_text, time_text
 from bursar.clock import format_instant
+from bursar.pictures import Picture, svg
 
 HERE = Path(__file__).parent
 
@@ -55,6 +56,11 @@ def raw(text: str) -> Markup:
     return escape(text)
 
 
+def drawn(picture: Picture) -> Markup:
+    """A picture as SVG; its texts are made harmless."""
+    return Markup(svg(picture, clean))
+
+
 def command_line(*words: str, **flags: object) -> str:
     """What prints the same in a terminal; its words are quoted, since people paste it and links make it."""
     parts = ["bursar", *words]
@@ -82,6 +88,7 @@ def _environment() -> Environment:
         "size": size_text,
         "lines": lines,
         "raw": raw,
+        "drawn": drawn,
         "sentence": sentence,
     }
     return made

@@ -51,7 +51,7 @@ def budget_history(
         elif start < now.period_start:
             spec = state.budgets.records[name].spec
             end = _end(spec, start) or following
-            found.append(_past(state, now, start, end, _in_force(versions, end), crossed.get(start, set())))
+            found.append(_past(state, now, start, end, in_force(versions, end), crossed.get(start, set())))
         following = start
     return found
 
@@ -64,7 +64,7 @@ def _end(spec: BudgetSpec, start: int) -> int:
     return (end or 0) if first == start else 0
 
 
-def _in_force(versions: Sequence[Version], end: int) -> Version | None:
+def in_force(versions: Sequence[Version], end: int) -> Version | None:
     """The document that a period ended with; of what is older than all, the oldest."""
     before = [one for one in versions if one.at < end]
     return before[-1] if before else next(iter(versions), None)

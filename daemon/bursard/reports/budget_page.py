@@ -6,10 +6,12 @@ Why     the amounts are the ledger's own balances, which admission goes by, so t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bursar.clock import Instant, format_instant
 from bursar_policies.periods import PERIODS, period_bounds
+from bursard.reports.budget_history import Version, in_force
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
@@ -23,14 +25,22 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def budget_page(state: State, period: Period, now: int, project: str = "") -> Page:
+Limits = Mapping[str, Sequence[Version]]
+"""By budget, its documents, oldest first."""
+
+
+def budget_page(
+    state: State, period: Period, now: int, project: str = "", limits: Limits | None = None
+) -> Page:
     """Each budget in the period of its own that holds the end of a period, or now.
 
-    Limits are those of now. `project`: only budgets of it and of what is below.
+    Args:
+        project: only budgets of it and of what is below. limits: what a period that has ended had as limit;
+            of a budget that is not among them it is that of now.
     """
     at = min(period.until - 1, max(now, period.since))
     rows = [
-        _row(state, view, at)
+        _row(state, view, at, (limits or {}).get(view.name, ()))
         for view in budget_views(state)
         if not project
         or f"{state.budgets.records[view.name].spec.scope.project}/".startswith(f"{project.lower()}/")
@@ -42,15 +52,19 @@ def budget_page(state: State, period: Period, now: int, project: str = "") -> Pa
         project=project,
         columns=_COLUMNS,
         rows=tuple(rows),
-        notes=("Each budget is shown in the period of its own that holds the end; limits are those of now.",),
+        notes=(
+            "Each budget is shown in the period of its own that holds the end, with the limit it ended with.",
+        ),
     )
 
 
-def _row(state: State, view: BudgetView, at: int) -> tuple[Cell, ...]:
-    spec, start = state.budgets.records[view.name].spec, view.period_start
+def _row(state: State, view: BudgetView, at: int, versions: Sequence[Version]) -> tuple[Cell, ...]:
+    spec, start, end = state.budgets.records[view.name].spec, view.period_start, None
     if spec.period in PERIODS and not (start <= at and (not view.period_end or at < view.period_end)):
-        start, _ = period_bounds(spec.period, spec.timezone, Instant(at))
+        start, end = period_bounds(spec.period, spec.timezone, Instant(at))
     limit, ledger = view.limit_nanos, state.ledger
+    if start != view.period_start and (then := in_force(versions, end or 0)) is not None:
+        limit = then.spec.limit.nanos + ledger.given(view.name, start)
     settled, held = ledger.settled(view.name, start), ledger.held(view.name, start)
     named = (view.name, view.scope, view.period, format_instant(start) if start else "always")
     if start != view.period_start and not settled and not held:

@@ -56,21 +56,31 @@ def text_pieces(page: Page) -> Iterator[bytes]:
     of = f" for {page.project}" if page.project else ""
     days = f"days of {page.period.timezone}"
     head = f"{page.kind.capitalize()} {page.period.text}{of}, in {page.currency}, {days}: {page.status}"
-    titles = [column.name.replace("_", " ") for column in page.columns]
-    lines = [titles, *(_shown(page, row) for row in page.rows)]
-    if page.total:
-        lines.append(_shown(page, page.total))
-    widths = [max(len(line[at]) for line in lines) for at in range(len(titles))]
-    made = [head, ""]
+    made = [head, "", *table_lines(page)]
+    if page.notes:
+        made += ["", *page.notes]
+    yield ("\n".join(made) + "\n").encode()
+
+
+def shown_cells(page: Page) -> list[list[str]]:
+    """Titles, rows and the total as people read them; amounts in full."""
+    found = [[column.name.replace("_", " ") for column in page.columns]]
+    found += [_shown(page, row) for row in page.rows]
+    return [*found, _shown(page, page.total)] if page.total else found
+
+
+def table_lines(page: Page) -> list[str]:
+    """The table alone, as text."""
+    lines = shown_cells(page)
+    widths = [max(len(line[at]) for line in lines) for at in range(len(page.columns))]
+    made = []
     for line in lines:
         cells = (
             cell.ljust(width) if column.kind == "text" else cell.rjust(width)
             for cell, width, column in zip(line, widths, page.columns, strict=True)
         )
         made.append("  ".join(cells).rstrip())
-    if page.notes:
-        made += ["", *page.notes]
-    yield ("\n".join(made) + "\n").encode()
+    return made
 
 
 def _shown(page: Page, row: Sequence[Cell]) -> list[str]:
@@ -82,7 +92,12 @@ def _text(column: Column, cell: Cell) -> str:
         return "not known"
     if column.kind == "percent":
         return f"{_value(column, cell)}%"
-    return "".join(letter if letter.isprintable() else "?" for letter in _value(column, cell))
+    return printable(_value(column, cell))
+
+
+def printable(text: str) -> str:
+    """A text that moves nobody's terminal or page."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _value(column: Column, cell: str | int) -> str:
@@ -132,11 +147,16 @@ def json_pieces(page: Page) -> Iterator[bytes]:
         "project": page.project,
         "currency": page.currency,
         "status": page.status,
-        "rows": [_object(page, row) for row in page.rows],
+        "rows": objects(page),
         "total": _object(page, page.total) if page.total else None,
         "notes": list(page.notes),
     }
     yield (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def objects(page: Page) -> list[dict[str, object]]:
+    """The rows for programs."""
+    return [_object(page, row) for row in page.rows]
 
 
 def _object(page: Page, row: Sequence[Cell]) -> dict[str, object]:

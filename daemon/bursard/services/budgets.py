@@ -54,12 +54,18 @@ async def history(engine: Engine, name: str) -> pb.BudgetsResponse:
     return pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
 
 
+def past_limits(views: Views) -> dict[str, list[Version]]:
+    """The documents of every budget there ever was, oldest first."""
+    found: dict[str, list[Version]] = {}
+    for one in read_history(views):
+        if isinstance(one.document.spec, BudgetSpec):
+            version = Version(one.at, one.document.version, one.document.spec)
+            found.setdefault(one.document.name, []).append(version)
+    return found
+
+
 def _versions(views: Views, name: str) -> list[Version]:
-    return [
-        Version(one.at, one.document.version, one.document.spec)
-        for one in read_history(views)
-        if one.document.name == name and isinstance(one.document.spec, BudgetSpec)
-    ]
+    return past_limits(views).get(name, [])
 
 
 def _crossed(views: Views, name: str) -> dict[int, set[tuple[int, str]]]:

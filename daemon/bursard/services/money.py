@@ -24,16 +24,17 @@ from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
+from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.pages import FORMATS as PAGE_FORMATS
 from bursard.reports.period import Period, find_period, month_of
-from bursard.reports.statement import FORMATS as STATEMENT_FORMATS
-from bursard.reports.statement import statement
+from bursard.reports.statement import read_by, statement
+from bursard.reports.statement_forms import FORMATS as STATEMENT_FORMATS
 from bursard.services.asked_cost import cost_answer, read_cost
-from bursard.services.budgets import approve, budgets, grant, history, transfer
+from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
@@ -163,7 +164,10 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         period = find_period(request.period, self.engine.now(), request.timezone)
         if request.kind in ("focus", "statement"):
             _within_a_month(period, request.kind)
-        make, name = self._maker(request, period)
+        limits: Limits = {}
+        if request.kind in ("budgets", "statement"):
+            limits = await self.engine.read(past_limits)
+        make, name = self._maker(request, period, limits)
         pieces = partial(make, await self._settled(True))
         first = True
         async for piece in in_one_thread(pieces):
@@ -199,11 +203,13 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             model=request.model,
         )
 
-    def _maker(self, request: pb.ReportRequest, period: Period) -> tuple[Maker, str]:
+    def _maker(self, request: pb.ReportRequest, period: Period, limits: Limits) -> tuple[Maker, str]:
         """What makes the file, and its name. Faults of the request are raised here, before any work."""
         kind, stem = request.kind, f"{request.kind}-{period.text}"
-        if kind != WHATIF and (request.sources or request.by):
-            raise InvalidRequest("sources, by: are of whatif alone")
+        if kind != WHATIF and request.sources:
+            raise InvalidRequest("sources: are of whatif alone")
+        if kind not in (WHATIF, "statement") and request.by:
+            raise InvalidRequest("by: is of whatif and statement alone")
         if kind == "focus":
             form = request.format or "csv"
             version = request.focus_version or DEFAULT_VERSION
@@ -213,14 +219,16 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         if kind == "statement":
             form = request.format or "text"
             _known(form, STATEMENT_FORMATS, kind)
-            return self._statement(period, form, request.project), f"{stem}.{_ENDINGS.get(form, form)}"
+            by = read_by(request.by)
+            made = self._statement(period, form, request.project, by, limits)
+            return made, f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in REPORTS or kind == WHATIF:
             form = request.format or "text"
             _known(form, PAGE_FORMATS, kind)
             page = (
                 whatif_page(self.engine, request, period)
                 if kind == WHATIF
-                else REPORTS[kind](self.engine, period, request.project)
+                else REPORTS[kind](self.engine, period, request.project, limits)
             )
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in _LATER_REPORTS:
@@ -248,12 +256,15 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         )
         return make
 
-    def _statement(self, period: Period, form: str, project: str) -> Maker:
+    def _statement(
+        self, period: Period, form: str, project: str, by: tuple[str, ...], limits: Limits
+    ) -> Maker:
         views, state = self.engine.views, self.engine.state
         currency, closed = state.currency, tuple(state.closed.all)
+        budgets = budget_page(state, period, self.engine.now(), project, limits)
 
         def make(unposted: Unposted) -> Iterator[bytes]:
-            found = statement(views, period, currency, unposted, project, closed)
+            found = statement(views, period, currency, unposted, project, closed, by, budgets)
             yield from STATEMENT_FORMATS[form](found)
 
         return make

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
 from bursard.engine import Engine
-from bursard.reports.budget_page import budget_page
+from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.machines import idle, utilization
 from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
@@ -41,7 +41,7 @@ def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
     return lambda unposted: replace(page(unposted), closed=closed)
 
 
-def _waste(engine: Engine, period: Period, project: str) -> MakePage:
+def _waste(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     views, currency = engine.views, engine.state.currency
     live = {
         attempt.id: category_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts
@@ -49,24 +49,24 @@ def _waste(engine: Engine, period: Period, project: str) -> MakePage:
     return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
 
 
-def _idle(engine: Engine, period: Period, project: str) -> MakePage:
+def _idle(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     _of_no_project("idle", project)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: idle(views, period, currency, unposted))
 
 
-def _utilization(engine: Engine, period: Period, project: str) -> MakePage:
+def _utilization(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     _of_no_project("utilization", project)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: utilization(views, period, currency, unposted))
 
 
-def _budgets(engine: Engine, period: Period, project: str) -> MakePage:
-    found = budget_page(engine.state, period, engine.now(), project)
+def _budgets(engine: Engine, period: Period, project: str, limits: Limits) -> MakePage:
+    found = budget_page(engine.state, period, engine.now(), project, limits)
     return lambda unposted: found
 
 
-def _models(engine: Engine, period: Period, project: str) -> MakePage:
+def _models(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     views, currency = engine.views, engine.state.currency
     live = {job.id: work_of(job) for job in engine.state.jobs.values() if job.attempts}
     return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
@@ -77,7 +77,7 @@ def _of_no_project(kind: str, project: str) -> None:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
 
 
-REPORTS: Final[Mapping[str, Callable[[Engine, Period, str], MakePage]]] = {
+REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Limits], MakePage]]] = {
     "budgets": _budgets,
     "idle": _idle,
     "models": _models,

@@ -480,18 +480,50 @@ def report_focus(client: WireClient, period: str, out: str | None, focus_version
     _write_report(client, "focus", period, form, out, focus_version, project)
 
 
+STATEMENT_ENDINGS: Final = {
+    ".txt": "text", ".csv": "csv", ".json": "json", ".html": "html", ".pdf": "pdf",
+}  # fmt: skip
+
+
 @report.command("statement")
 @_PERIOD_OPTION
-@_OUT_OPTION
-@_FORM_OPTION
+@click.option("--out", metavar="FILE", help=".txt, .csv, .json, .html or .pdf; else standard output.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=NearChoice(["table", "json", "csv", "html"]),
+    default="table",
+    help="Form on standard output.  [default: table]",
+)
 @click.option("--project", default="", help="This project and those below it.")
+@click.option(
+    "--by",
+    default="",
+    metavar="A,B",
+    help="project, cost-center (a label), user, model, experiment, label:KEY.  [default: the first four]",
+)
 @connected
-def report_statement(client: WireClient, period: str, out: str | None, form: str, project: str) -> None:
-    """Write what each project owes for a period.
+def report_statement(
+    client: WireClient, period: str, out: str | None, form: str, project: str, by: str
+) -> None:
+    """Write what each project, cost centre, user and model owes for a period.
 
-    Example: bursar report statement --period 2026-11
+    Beside each row stands the period before, and how much of it has a known price; below, budgets against
+    what was settled, and how it all adds up to what the nodes cost. HTML is one file, with pictures, that
+    prints as it is. PDF is made of it here, by WeasyPrint.
+
+    Example: bursar report statement --period 2026-11 --out november.html
     """
-    _write_report(client, "statement", period, _text_form(out, form), out, "", project)
+    form = _form(out, STATEMENT_ENDINGS, "text" if form == "table" else form)
+    if form != "pdf":
+        _write_report(client, "statement", period, form, out, "", project, by=by)
+        return
+    from bursar.cli.pdf import pdf_of, writer
+
+    writer()  # what is not installed is said before anything is asked
+    chunks = client.report("statement", _period(period), format="html", project=project, by=by)
+    write_whole(str(out), [pdf_of(b"".join(chunk.data for chunk in chunks))])
 
 
 @report.command("waste")
@@ -583,10 +615,11 @@ def _write_report(
     version: str,
     project: str,
     timezone: str = "",
+    by: str = "",
 ) -> None:
     period = _period(period)
     chunks = client.report(
-        kind, period, format=form, focus_version=version, project=project, timezone=timezone
+        kind, period, format=form, focus_version=version, project=project, timezone=timezone, by=by
     )
     _write_chunks(chunks, out)
 

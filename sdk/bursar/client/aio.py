@@ -498,10 +498,17 @@ class AsyncWireClient:
         focus_version: str = "",
         project: str = "",
         timezone: str = "",
+        by: str = "",
     ) -> AsyncIterator[money_pb2.ReportChunk]:
         """A report (`focus`, `statement`, `waste` and so on) over `2026-11`, as chunks of one file."""
         call = calls.report(
-            kind, period, format=format, focus_version=focus_version, project=project, timezone=timezone
+            kind,
+            period,
+            format=format,
+            focus_version=focus_version,
+            project=project,
+            timezone=timezone,
+            by=by,
         )
         return self._stream(call)
 

@@ -571,15 +571,23 @@ class AsyncClient:
         focus_version: str = "",
         project: str = "",
         timezone: str = "",
+        by: str = "",
     ) -> bytes:
         """A report as the bytes of one file: `focus`, `statement`, `budgets`, `idle`, `utilization`, `waste`.
 
         Args:
             period: `2026-11`, `last-month`, a day; a quarter or a year too, but for `focus` and `statement`.
-            format: `csv`, `json` or `text`; of `focus` `csv` or `parquet`. timezone: of the last four.
+            format: `csv`, `json` or `text`; of `focus` `csv` or `parquet`, of `statement` `html` too.
+            timezone: of the last four. by: of `statement`, such as `project,cost-center,label:team`.
         """
         found = self._wire.report(
-            kind, period, format=format, focus_version=focus_version, project=project, timezone=timezone
+            kind,
+            period,
+            format=format,
+            focus_version=focus_version,
+            project=project,
+            timezone=timezone,
+            by=by,
         )
         return b"".join([chunk.data async for chunk in found])
 

@@ -457,7 +457,7 @@ def transfer_budget(
 
 
 def report(
-    kind: str, period: str, *, format: str, focus_version: str, project: str, timezone: str
+    kind: str, period: str, *, format: str, focus_version: str, project: str, timezone: str, by: str
 ) -> Call[money_pb2.ReportChunk]:
     """A report as a stream of bytes."""
     request = money_pb2.ReportRequest(
@@ -467,6 +467,7 @@ def report(
         focus_version=focus_version,
         project=project,
         timezone=timezone,
+        by=by,
     )
     return Call("/bursar.v1.Money/Report", request, money_pb2.ReportChunk)
 

@@ -491,10 +491,17 @@ class WireClient:
         focus_version: str = "",
         project: str = "",
         timezone: str = "",
+        by: str = "",
     ) -> Iterator[money_pb2.ReportChunk]:
         """A report (`focus`, `statement`, `waste` and so on) over `2026-11`, as chunks of one file."""
         call = calls.report(
-            kind, period, format=format, focus_version=focus_version, project=project, timezone=timezone
+            kind,
+            period,
+            format=format,
+            focus_version=focus_version,
+            project=project,
+            timezone=timezone,
+            by=by,
         )
         return self._stream(call)
 

@@ -1383,14 +1383,16 @@ class ReportRequest(google.protobuf.message.Message):
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
-    """csv | parquet | text | json"""
+    """csv | parquet | text | json; of statement html too"""
     focus_version: builtins.str
     """1.4 | 1.2 | 1.0"""
     project: builtins.str
     timezone: builtins.str
     """of the period, but for focus; empty: UTC"""
     by: builtins.str
-    """of whatif: project | user | experiment | model | pool | node; empty: project"""
+    """of whatif: project | user | experiment | model | pool | node; empty: project. Of statement: several of
+    project | cost-center | user | model | experiment | model_version | label:KEY; empty: the first four
+    """
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:
         """of whatif: price books and cost models to try; at most 256 files"""

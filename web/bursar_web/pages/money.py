@@ -16,9 +16,9 @@ from bursar.cli.output import Column, Row
 from bursar.clock import format_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound
+from bursar.pictures import Picture
 from bursar_web.asking import client_of
 from bursar_web.pages import pictured
-from bursar_web.pictures import Picture
 from bursar_web.show import command_line, page
 from bursar_web.tables import Link, as_file, budget_link, changed, job_link, table
 

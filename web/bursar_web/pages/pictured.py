@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from bursar import pictures
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.money import cost_columns
 from bursar.cli.output import Column, Row
@@ -20,11 +21,10 @@ from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant, parse_insta
 from bursar.codec import view
 from bursar.errors import BursarError, Forbidden, InvalidRequest, Unauthenticated
 from bursar.model import JobState
+from bursar.pictures import Picture, Point, Span
 from bursar.words import plural
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import BudgetSpec
-from bursar_web import pictures
-from bursar_web.pictures import Picture, Point, Span
 from bursar_web.tables import job_link, node_link, table
 
 HOURS: Final = 24
@@ -268,6 +268,18 @@ def where_it_went(document: Row) -> Picture:
     return pictures.waterfall(parts)._replace(
         caption="From nothing to what the nodes cost",
         sentence=f"Together {money_text(_money(total, document['currency']))}.{lacking}",
+    )
+
+
+def what_nodes_cost(document: Row, parts: list[tuple[str, Row]]) -> Picture:
+    """What jobs pay, and what is beside it, as a waterfall that ends at what the nodes cost."""
+    beside = [
+        (name, Decimal(amount["amount"])) for name, amount in parts if name not in ("corrections", "late")
+    ]
+    told = [("jobs", Decimal(document["total"]["amount"])), *beside]
+    return pictures.waterfall([one for one in told if one[1]])._replace(
+        caption="From nothing to what the nodes cost",
+        sentence=f"Together {money_text(document['node_cost'])}.",
     )
 
 

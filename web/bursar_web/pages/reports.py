@@ -9,12 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.cli.output import Column, Row
+from bursar.pictures import Picture
 from bursar_web.asking import client_of
 from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
-from bursar_web.tables import node_link, table
+from bursar_web.tables import FILES, Table, budget_link, node_link, table
 
-TYPES: Final = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+TYPES: Final = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "html": "text/html; charset=utf-8",
+}
 WASTE_COLUMNS = (
     Column("category"),
     Column("cost", right=True, missing="not known"),
@@ -29,11 +34,23 @@ IDLE_COLUMNS = (
     Column("cost", right=True),
     Column("share", "share_percent", lambda row: _percent(row["share_percent"]), right=True),
 )
-PROJECT_COLUMNS = (
-    Column("project"),
+GROUP_COLUMNS = (
     Column("jobs", right=True),
     Column("hours", "held_s", lambda row: f"{row['held_s'] / 3600:.3f}", right=True),
     Column("cost", right=True),
+    Column("before", right=True),
+    Column("change", "change_percent", lambda row: _percent(row["change_percent"]), right=True),
+    Column("covered", "covered_percent", lambda row: _percent(row["covered_percent"]), right=True),
+)
+LIMIT_COLUMNS = (
+    Column("budget"),
+    Column("scope"),
+    Column("every"),
+    Column("since"),
+    Column("limit", right=True),
+    Column("settled", right=True, missing="not known"),
+    Column("available", right=True, missing="not known"),
+    Column("used", "used_percent", lambda row: _percent(row["used_percent"]), right=True),
 )
 PARTS: Final = (
     "idle", "keep_alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
@@ -56,7 +73,7 @@ async def waste(request: Request) -> Response:
     query = request.query_params
     period = query.get("period", "") or "this-month"
     asked = {name: query.get(name, "") for name in ("project", "timezone")}
-    if (file := request.scope.get("file", "")) in TYPES:
+    if (file := request.scope.get("file", "")) in FILES:
         return Response(await _report(request, "waste", file, period=period, **asked), media_type=TYPES[file])
     found: Row = json.loads(await _report(request, "waste", "json", period=period, **asked))
     idle: list[Row] = []
@@ -84,20 +101,49 @@ async def waste(request: Request) -> Response:
 
 
 async def statement(request: Request) -> Response:
-    """`/statements/PERIOD`: what each project owes, and the control of the whole."""
-    period, project = request.path_params["period"], request.query_params.get("project", "")
+    """`/statements/PERIOD`: what each project, cost centre, user and model owes, and its control."""
+    period, query = request.path_params["period"], request.query_params
+    asked = {"project": query.get("project", ""), "by": query.get("by", "")}
     if (file := request.scope.get("file", "")) in TYPES:
-        data = await _report(request, "statement", file, period=period, project=project)
-        return Response(data, media_type=TYPES[file])
-    found: Row = json.loads(await _report(request, "statement", "json", period=period, project=project))
+        data = await _report(request, "statement", file, period=period, **asked)
+        return Response(data, media_type=TYPES[file], headers=_kept(file))
+    found: Row = json.loads(await _report(request, "statement", "json", period=period, **asked))
+    parts = [(name, found[name]) for name in PARTS if _told(found.get(name))]
     return page(
         request,
         "statement.html",
-        command=command_line("report", "statement", period=period, project=project),
+        command=command_line("report", "statement", period=period, **asked),
         document=found,
-        parts=[(name, found[name]) for name in PARTS if _told(found.get(name))],
-        table=table("By project", found["projects"], PROJECT_COLUMNS, empty="no project had cost in it"),
+        parts=parts,
+        daily=await _days(request, found, asked["project"]),
+        nodes=pictured.what_nodes_cost(found, parts) if "node_cost" in found else None,
+        tables=[_by(group) for group in found["groups"]],
+        budgets=table(
+            "Budgets: limit against actual",
+            found["budgets"],
+            LIMIT_COLUMNS,
+            links={"budget": lambda row: budget_link(row["budget"])},
+            empty="no budget covers it",
+        ),
     )
+
+
+async def _days(request: Request, found: Row, project: str) -> Picture:
+    """By day and project, as the page of costs draws it."""
+    asked = {"period": found["period"], "project": project}
+    made = pictured.daily_cost(client_of(request), found, "project", asked, request.app.state.clock.now())
+    return await pictured.or_said("Cost by day", made)
+
+
+def _by(group: Row) -> Table:
+    title = group["by"].removeprefix("label:")
+    columns = (Column(title, "name"), *GROUP_COLUMNS)
+    return table(f"By {title.replace('_', ' ')}", group["rows"], columns, empty="nothing had cost in it")
+
+
+def _kept(file: str) -> dict[str, str]:
+    """A page that is a file is kept, not shown: it brings a style of its own, which no page of ours may."""
+    return {"Content-Disposition": 'attachment; filename="bursar-statement.html"'} if file == "html" else {}
 
 
 def _told(value: Any) -> bool:

@@ -1,14 +1,17 @@
-"""Pictures of the web pages: shapes say what the numbers say, and nothing is drawn where nothing is known."""
+"""Pictures of pages and files: shapes say what the numbers say, and what is not known is not drawn."""
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from bursar_web import pictures
+import bursar_web
+from bursar import pictures
+from bursar.pictures import HEIGHT, LOOKS, NAMES, OTHERS, ROW, WIDTH, Point, Span
 from bursar_web.pages.pictured import where_it_went, why_idle
-from bursar_web.pictures import HEIGHT, LOOKS, NAMES, OTHERS, ROW, WIDTH, Point, Span
 
 DAYS = ["2026-11-01", "2026-11-02"]
 
@@ -120,3 +123,19 @@ def test_idle_time_at_no_known_price_is_said() -> None:
     made = why_idle(rows, "USD")
     assert made.sentence == "3.00 USD together. Of 1 row the price is not known."
     assert [label.text for label in made.labels] == ["idle", "down", "2.000000000", "1.000000000"]
+
+
+def test_an_svg_says_what_the_shapes_say_and_escapes_what_they_are_called() -> None:
+    made = pictures.bars([("a<b>\x1b", Decimal(2)), ("c", Decimal(1))])
+    text = pictures.svg(made, lambda name: name.replace("\x1b", "?"))
+    assert text.count("<rect ") == len(made.shapes) == 2
+    assert text.count("<text ") == len(made.labels)
+    assert "a&lt;b&gt;?" in text
+    assert "<b>" not in text
+
+
+def test_files_and_pages_give_groups_the_same_colours() -> None:
+    sheet = (Path(bursar_web.__file__).parent / "static" / "app.css").read_text()
+    found = re.findall(r"rect\.p(\d) \{ fill: light-dark\((#\w+)", sheet)
+    assert [colour for _, colour in sorted(found)] == list(pictures.COLOURS)
+    assert len(pictures.COLOURS) == LOOKS

@@ -1,19 +1,18 @@
-"""Pictures as shapes: stacks, lines, a waterfall, a heat map, spans of time. Pure; `picture.html` draws them.
+"""Pictures as shapes: stacks, lines, a waterfall, a heat map, spans of time; `svg` draws one. Pure.
 
-Why     a server-made SVG prints, needs no script and breaks no content policy. A picture never stands alone:
-        its sentence says what matters, and the numbers it is made of stand in the table under it, exact, with
-        what they link to. Shapes are cut to what there is room for; tables are not.
+Why     an SVG made by a program prints, needs no script and breaks no content policy; the pages and the files
+        of reports draw the same ones. A picture never stands alone: its sentence says what matters, and the
+        numbers it is made of stand in a table under it, exact. Shapes are cut to what there is room for;
+        tables are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple
-
-from bursar.cli.output import Row
-from bursar_web.tables import Table
+from html import escape
+from typing import Any, Final, NamedTuple
 
 WIDTH: Final = 1_000
 HEIGHT: Final = 220
@@ -27,6 +26,12 @@ NAMES: Final = 170
 """Left of rows, for what they are."""
 DAYS_MAX: Final = 400
 LABELS_MAX: Final = 12
+COLOURS: Final = (
+    "#2f6fb6", "#c0651a", "#2e8555", "#8a4bb0", "#b3394f", "#56737f", "#7d7200", "#1f7f86", "#8c5a3c",
+)  # fmt: skip
+"""Of the looks `p0` to `p8` on white, on paper and on the pages alike."""
+GREY: Final = "#6b7480"
+DIM: Final = "#4d5661"
 
 
 class Shape(NamedTuple):
@@ -65,7 +70,7 @@ class Key(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What the template draws. table: the same in numbers; None where the page has it anyway."""
+    """What `svg` draws. table: the same in numbers, as whoever shows it has tables; or None."""
 
     caption: str
     sentence: str
@@ -74,7 +79,7 @@ class Picture(NamedTuple):
     lines: tuple[Line, ...] = ()
     labels: tuple[Label, ...] = ()
     keys: tuple[Key, ...] = ()
-    table: Table | None = None
+    table: Any = None
 
 
 class Point(NamedTuple):
@@ -197,9 +202,9 @@ def waterfall(parts: Sequence[tuple[str, Decimal]]) -> Picture:
     return Picture("", "", len(parts) * ROW + 4, tuple(shapes), (), tuple(labels))
 
 
-def bars(parts: Sequence[tuple[str, Decimal]]) -> Picture:
-    """One bar for each, from the left, in their order."""
-    most = max([Decimal(0), *(amount for _, amount in parts)])
+def bars(parts: Sequence[tuple[str, Decimal]], whole: Decimal = Decimal()) -> Picture:
+    """One bar for each, from the left, in order. whole: what fills the picture, where no one is more."""
+    most = max([whole, *(amount for _, amount in parts)])
     shapes = [
         Shape(
             NAMES,
@@ -273,9 +278,41 @@ def gantt(
     return Picture("", "", foot + 6, tuple(shapes), (), tuple(labels))
 
 
-def amount_of(row: Row, name: str = "cost") -> Decimal:
+def amount_of(row: Mapping[str, Any], name: str = "cost") -> Decimal:
     """An amount of a view, exactly; an unknown one counts for nothing and is told in the table."""
     return Decimal(row[name]["amount"]) if row[name] else Decimal()
+
+
+def ink(look: str) -> str:
+    """How a shape of a look is filled where no style sheet says it, as an attribute of SVG."""
+    if look == "back":
+        return f' fill="none" stroke="{DIM}"'
+    known = look[:1] == "p" and look[1:].isdigit()
+    return f' fill="{COLOURS[int(look[1:])] if known else GREY}"'
+
+
+def svg(of: Picture, clean: Callable[[str], str], inked: bool = False) -> str:
+    """A picture as the text of one SVG element.
+
+    Args:
+        clean: of each text in it, which is then escaped. inked: it brings its colours, for what reads no
+            style sheet of a page for its pictures, as makers of PDF.
+    """
+    head = f'<svg viewBox="0 0 {WIDTH} {of.height:.0f}" aria-hidden="true">'
+    return "\n".join([head, *_drawn(of, lambda text: escape(clean(text)), inked), "</svg>"])
+
+
+def _drawn(of: Picture, text: Callable[[str], str], inked: bool) -> Iterator[str]:
+    written = f' font-size="12" fill="{DIM}"' if inked else ""
+    for one in of.shapes:
+        place = f'x="{one.x:.1f}" y="{one.y:.1f}" width="{one.width:.1f}" height="{one.height:.1f}"'
+        colour = ink(one.look) if inked else ""
+        yield f'<rect class="{one.look}" {place}{colour}><title>{text(one.title)}</title></rect>'
+    for line in of.lines:
+        yield f'<polyline class="{line.look}" points="{line.points}"></polyline>'
+    for label in of.labels:
+        place = f'x="{label.x:.1f}" y="{label.y:.1f}" text-anchor="{label.anchor}"'
+        yield f"<text {place}{written}>{text(label.text)}</text>"
 
 
 def _look(number: int, group: str) -> str:
