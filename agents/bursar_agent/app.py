@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from bursar.ids import RandomIds
 from bursar.model import NodeFacts
 from bursar.steps import modules
 from bursar.systemd import Notifier
-from bursar_agent import notices
+from bursar_agent import mps, notices
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
@@ -43,6 +44,8 @@ from bursar_agent.progress import ProgressFiles
 from bursar_agent.publisher import Broker, Publisher
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
+from bursar_agent.sharing import LIMIT as SHARING_LIMIT
+from bursar_agent.sharing import Sharing
 from bursar_agent.spool import Spool
 from bursar_agent.statedir import Forgotten, LogEnd, StateDir
 from bursar_agent.steps import Steps
@@ -105,7 +108,6 @@ class App:
         self._boot_id = machine.boot_id()
         gpus = _gpus(settings, clock)
         cgroups = limited(settings.cgroup_root)
-        self._facts = facts(settings, gpus, cgroups.limits)
         self._sampler = Sampler(clock)
         try:
             spool = Spool(settings.state_dir / "spool", clock)
@@ -114,12 +116,18 @@ class App:
             self._instance = self._state.instance(RandomIds())
             run = self._state.run_directory()
             self._writable = Writable(settings.state_dir)
-            self._devices = Devices(gpus, self._state, clock, self._boot_id)
+            program = shutil.which(mps.PROGRAM) if settings.mps != "off" else None
+            self._sharing = Sharing(self._state.mps_dir, gpus.devices(), program)
+            await asyncio.to_thread(self._sharing.trial)
+            self._sharing.resume()
+            self._devices = Devices(gpus, self._state, clock, self._boot_id, served=self._sharing.serves)
             self._devices.resume()
         except OSError as problem:
             raise StoreUnavailable(
                 f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
             ) from None
+        shared = (SHARING_LIMIT,) if self._sharing.limits else ()
+        self._facts = facts(settings, gpus, cgroups.limits + shared)
         self._core = Agent(
             self._boot_id,
             epoch=remembered.epoch,
@@ -152,6 +160,7 @@ class App:
             self._emit,
             self._devices,
             self._look,
+            self._sharing,
         )
         self._progress = ProgressFiles(self._runner.read_progress, self._clock.boot_us)
         await self._runner.open()
@@ -166,6 +175,7 @@ class App:
         truths = await self._members.truths()
         kept = tuple(t for t in truths if (t.attempt_id, t.rank) not in self._forgotten)
         self._devices.keep({(truth.attempt_id, truth.rank) for truth in kept})
+        await self._sharing.keep({(truth.attempt_id, truth.rank) for truth in kept if truth.running})
         last = spool.last.counters if spool.last else ()
         self._emit(s.Adopted(kept, last, self._state.signals()))
         await self._look()
@@ -219,6 +229,7 @@ class App:
                         ("sample", self._sample()),
                         ("janitor", self._janitor()),
                         ("notices", self._watch_notices()),
+                        ("sharing", self._sharing.watch()),
                     )
                 ]
                 await stop.wait()
@@ -309,6 +320,8 @@ class App:
         self._probing.shutdown(wait=False)
         if hasattr(self, "_devices"):
             self._devices.close()
+        if hasattr(self, "_sharing"):
+            self._sharing.close()
         if hasattr(self, "_writable"):
             self._writable.close()
         if hasattr(self, "_progress"):

@@ -40,14 +40,16 @@ class Devices:
         clock: Clock,
         boot_id: str,
         answer_s_max: float = ANSWER_S_MAX,
+        served: Callable[[Key], bool] = lambda _: False,
     ) -> None:
+        """`served`: whether a member uses its device through a server, which hides what it does there."""
         self._probe = probe
         self._state = state
         self._clock = clock
         self._boot_id = boot_id
         self._answer_s_max = answer_s_max
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="devices")
-        self._meter = DeviceMeter(probe, clock.boot_us)
+        self._meter = DeviceMeter(probe, clock.boot_us, served)
         self._there = bool(probe.devices())
         self._shares: dict[Key, tuple[Share, ...]] = {}
         self._ended: dict[Key, Energy] = {}

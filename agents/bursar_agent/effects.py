@@ -22,6 +22,8 @@ from bursar.model import EndCause, Energy, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.devices import Devices
 from bursar_agent.environment import Accounts, start_request
+from bursar_agent.mps import Owner
+from bursar_agent.probes.energy import Share
 from bursar_agent.progress import last_told
 from bursar_agent.runner.handle import Runner
 from bursar_agent.runner.logtimes import Marks, marks_of, offset_since
@@ -33,6 +35,7 @@ from bursar_agent.runner.model import (
     StartRequest,
     StopRequest,
 )
+from bursar_agent.sharing import Sharing
 from bursar_agent.spool import Spool
 from bursar_agent.statedir import StateDir
 
@@ -89,11 +92,14 @@ class Members:
         emit: Emit,
         devices: Devices,
         look: Callable[[], Awaitable[None]],
+        sharing: Sharing,
     ) -> None:
         """`look`: try whether our own directories can be written, and tell the core what is found."""
         self._runner = runner
         self._look = look
         self._devices = devices
+        self._sharing = sharing
+        self._to_share: dict[s.Key, tuple[Share, ...]] = {}
         self._state = state
         self._accounts = accounts
         self._boot_id = boot_id
@@ -115,6 +121,8 @@ class Members:
             except (InvalidRequest, OSError) as problem:
                 self._not_started(assignment.attempt_id, assignment.rank, str(problem))
                 continue
+            if self._sharing.wanted(assignment.devices):
+                self._to_share[assignment.key] = assignment.devices
             if not self._to_start:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._to_start.append(request)
@@ -171,7 +179,9 @@ class Members:
 
     async def _ended(self, end: s.MemberEnded) -> None:
         key = (end.attempt_id, end.rank)
-        self._emit(s.MemberEnded(*key, with_energy(end.exit, await self._devices.ended(key))))
+        exit = with_energy(end.exit, await self._devices.ended(key))
+        # Told when its server is gone too: a device is free when nothing of the member is left there.
+        self._emit(s.MemberEnded(*key, await self._sharing.leave(key, exit) or exit))
 
     async def _ended_after_look(self, end: s.MemberEnded) -> None:
         """It was no job's fault: what our directories have to do with it is told before."""
@@ -183,6 +193,7 @@ class Members:
             return truth
         key = (truth.attempt_id, truth.rank)
         exit = self._with_progress(key, with_energy(truth.exit, await self._devices.ended(key)))
+        exit = await self._sharing.leave(key, exit) or exit
         return msgspec.structs.replace(truth, exit=exit)
 
     def _with_progress(self, key: s.Key, exit: Exit) -> Exit:
@@ -195,7 +206,26 @@ class Members:
         requests, self._to_start = self._to_start, []
         self.tasks.spawn(self._start(requests), "start")
 
+    async def _shared(self, requests: list[StartRequest]) -> list[StartRequest]:
+        """The same, each that has a part of a device held to it; who cannot be is not started."""
+        ready = []
+        for request in requests:
+            key = (request.attempt_id, request.rank)
+            shares = self._to_share.pop(key, None)
+            try:
+                if shares is not None:
+                    over = await self._sharing.take(key, shares, Owner(request.uid, request.gid))
+                    request = msgspec.structs.replace(request, over=over)
+                ready.append(request)
+            except InvalidRequest as problem:
+                self._not_started(*key, problem.message)
+        return ready
+
     async def _start(self, requests: list[StartRequest]) -> None:
+        if self._to_share:
+            requests = await self._shared(requests)
+        if not requests:
+            return
         try:
             results = await self._runner.start(requests)
         except InvalidRequest as problem:

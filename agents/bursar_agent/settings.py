@@ -90,6 +90,10 @@ class Settings:
     """A cgroup below which jobs are limited (version 1: one per hierarchy, separated by `:`). Default: the
     one that systemd delegated to this agent; without one, limits are not enforced, and the node says so."""
 
+    mps: str = "auto"
+    """auto | off: whether fractions of a GPU are held to their share through NVIDIA's MPS, where that is
+    installed; otherwise they share the device in time, their memory is not limited, and the node says so."""
+
     log_level: str = "INFO"
     """DEBUG | INFO | WARNING | ERROR."""
 
@@ -185,6 +189,8 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("server", "grpcs:// needs --token-file with this node's token")
     if settings.market not in MARKETS:
         fail("market", f"{settings.market!r} is no market; write {', '.join(MARKETS[:-1])} or {MARKETS[-1]}")
+    if settings.mps not in ("auto", "off"):
+        fail("mps", f"{settings.mps!r} is no choice; write auto or off")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
     for name, parse in (("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus)):

@@ -273,6 +273,11 @@ class StateDir:
         """Where jobs find the programs and the socket for steps."""
         return str(self.path / "steps")
 
+    @functools.cached_property
+    def mps_dir(self) -> Path:
+        """Where servers lie through which members share a device."""
+        return self.path / "mps"
+
     # --- checkpoints ----------------------------------------------------------------------------
 
     def checkpoint_dir(self, job_id: str) -> str:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from pathlib import Path
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar_agent.mps import PROGRAM
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.model import AttemptTruth, RunnerEvent, StopRequest
+from bursar_agent.sharing import Sharing
 from bursar_agent.statedir import StateDir
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,10 @@ async def terminate(state_dir: Path, members: bool) -> int:
             raise StoreUnavailable(
                 f"some members under {state_dir} do not end; look for their processes with ps"
             ) from None
+        sharing = Sharing(state.mps_dir, (), shutil.which(PROGRAM))
+        sharing.resume()
+        await sharing.end_all()
+        sharing.close()
         await runner.shutdown_launcher()
         return len(running)
     finally:

@@ -9,7 +9,7 @@ import msgspec
 
 from bursar.clock import HOUR_US, format_instant
 from bursar.errors import StoreUnavailable
-from bursar.model import LIMITS, JobState
+from bursar.model import JobState
 from bursar.model.ranges import contains, count
 from bursar.words import plural
 from bursard import audit
@@ -218,14 +218,16 @@ def _nodes(state: State) -> Finding:
 def _limits(state: State) -> Finding:
     """What jobs are held to. It breaks no invariant where they are not, but nobody shall be surprised."""
     short = {
-        node.facts.name: [name for name in LIMITS if name not in node.facts.limits]
+        node.facts.name: [name for name in node.facts.needed_limits if name not in node.facts.limits]
         for node in state.nodes.values()
     }
     trusted = [f"{name} ({', '.join(missing)})" for name, missing in sorted(short.items()) if missing]
     if not trusted:
-        return Finding("limits", True, f"memory, cpu and pids hold on all of {plural(len(short), 'node')}")
+        return Finding("limits", True, f"what jobs ask for holds on all of {plural(len(short), 'node')}")
     more = f" and {len(trusted) - 3} more" if len(trusted) > 3 else ""
     where = f"{', '.join(trusted[:3])}{more}"
+    if any("gpu" in missing for missing in short.values()):
+        where += "; gpu: fractions of devices share them in time there, and their memory is not limited"
     return Finding("limits", True, f"nothing is broken, but jobs can exceed what they asked for on {where}")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,15 @@ import pytest
 from bursar.codec.launch import launch_to_bytes
 from bursar.model import Launch
 from bursar.v1 import agents_pb2 as pb
+from bursar.v1 import types_pb2 as types
+from bursar_agent import mps
 from bursar_agent.link.fake import FakeDaemon
+from bursar_agent.probes import recorded, recorded_mps
 from bursar_agent.probes.machine import boot_id
 
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 SECOND_US = 1_000_000
+HALF = [types.DeviceShare(index=0, milli=500)]
 
 
 class World:
@@ -368,3 +374,63 @@ def test_damaged_state_is_set_aside_and_the_node_comes(tmp_path: Path) -> None:
         assert "Traceback" not in told.decode()
 
     play(tmp_path, story)
+
+
+@pytest.fixture
+def shared_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With a device and MPS, both of which only answer. Its path is short, as those of sockets must be."""
+    made = Path(tempfile.mkdtemp(prefix="half"))
+    recorded.install(made)
+    recorded_mps.install(made)
+    env = {
+        **ENV,
+        "PATH": f"{made}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{made}:{ENV['PYTHONPATH']}",
+    }
+    monkeypatch.setitem(globals(), "ENV", env)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_halves_share_a_server_that_outlives_the_agent_and_ends_with_the_last(
+    shared_gpu: Path,
+) -> None:
+    async def story(w: World) -> None:
+        folder = w.folder
+        first = await w.agent()
+        assert "gpu" in w.daemon.hellos[0].facts.limits
+        script = (
+            f"cd {folder}; env | grep -E '^(CUDA_MPS|CUDA_V)' | sort > new-$BURSAR_ATTEMPT;"
+            " mv new-$BURSAR_ATTEMPT $BURSAR_ATTEMPT;"
+            " while [ ! -e go-$BURSAR_ATTEMPT ]; do :; done"
+        )
+        for attempt in ("att_a", "att_b"):
+            w.assign(script, attempt, devices=HALF, env={"CUDA_VISIBLE_DEVICES": "0", mps.MEMORY: "0=1000G"})
+        await until(lambda: (folder / "att_b").exists() and (folder / "att_a").exists())
+        server = w.state / "mps" / "0-own-1"
+        size = recorded.TOTAL_BYTES // 2 >> 20
+        assert (folder / "att_a").read_text().splitlines() == [
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50",
+            f"CUDA_MPS_LOG_DIRECTORY={server}/log",
+            f"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0={size}M",
+            f"CUDA_MPS_PIPE_DIRECTORY={server}/pipe",
+            "CUDA_VISIBLE_DEVICES=GPU-0",
+        ]
+        (pid,) = mps.processes(server)
+        first.kill()
+        await first.wait()
+        await w.agent()
+        assert mps.processes(server) == [pid]
+        (folder / "go-att_a").touch()
+        assert (await w.exited("att_a")).cause == "completed"
+        assert mps.processes(server) == [pid]
+        (folder / "go-att_b").touch()
+        end = await w.exited("att_b")
+        assert (end.cause, end.gpu_energy_source) == ("completed", "modelled")
+        assert mps.processes(server) == []
+        w.assign(f"touch {folder}/third; while :; do :; done", "att_c", devices=HALF)
+        await until(lambda: (folder / "third").exists())
+        (pid,) = mps.processes(server)
+
+    play(shared_gpu, story)
+    assert mps.processes(shared_gpu / "agent" / "mps" / "0-own-1") == []

@@ -51,9 +51,18 @@ class Daemon:
         answer = await self.policies.Apply(pb.ApplyRequest(sources=sources), None)
         return [(one.name, one.change, one.version) for one in answer.policies]
 
-    def node(self, name: str, pool: str = "p", gpus: int = 2) -> None:
-        devices = tuple(Device(i, f"{name}{i}", "H100", 80 << 30, simulated=True) for i in range(gpus))
-        facts = NodeFacts(name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices, pool=pool)
+    def node(
+        self,
+        name: str,
+        pool: str = "p",
+        gpus: int = 2,
+        limits: tuple[str, ...] = (),
+        simulated: bool = True,
+    ) -> None:
+        devices = tuple(Device(i, f"{name}{i}", "H100", 80 << 30, simulated=simulated) for i in range(gpus))
+        facts = NodeFacts(
+            name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices, pool=pool, limits=limits
+        )
         self.engine.commit(
             nodes.hello(
                 self.engine.state, self.engine.ids, self.engine.prices, facts=facts, boot_id="b",

@@ -15,7 +15,15 @@ from bursar.model import EndCause, Energy, Exit, Progress
 from bursar_agent import effects
 from bursar_agent import stimuli as s
 from bursar_agent.effects import LOG_REPLY_BYTES_MAX, Members, SpoolWriter, Tasks
-from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport, Started, StartResult, StopRequest
+from bursar_agent.runner.model import (
+    AttemptTruth,
+    Ended,
+    ExitReport,
+    Started,
+    StartRequest,
+    StartResult,
+    StopRequest,
+)
 
 REPORT = ExitReport(
     attempt_id="att_1", rank=0, epoch=1, end_cause="failed", exit_code=3, signal=None, message="why",
@@ -30,6 +38,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.over: dict[str, Any] = {}
         self.problems: list[Any] = []
         self.results: dict[str, StartResult] = {}
         self.truths: list[AttemptTruth] = []
@@ -40,6 +49,7 @@ class Runner:
 
     async def start(self, requests: Sequence[Any]) -> list[StartResult]:
         self.asked.append([request.attempt_id for request in requests])
+        self.over = {request.attempt_id: request.over for request in requests}
         if self.problems:
             problem = self.problems.pop(0)
             if problem is not None:
@@ -92,9 +102,30 @@ class Devices:
         return Energy(millijoules=77, source="measured") if key in self.held else None
 
 
+class Sharing:
+    """Halves of devices are held to their share, unless they cannot be."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.problem = ""
+
+    def wanted(self, shares: Any) -> bool:
+        return any(milli < 1000 for _, milli in shares)
+
+    async def take(self, key: s.Key, shares: Any, owner: Any) -> dict[str, str]:
+        self.said.append(("take", key, shares, tuple(owner)))
+        if self.problem:
+            raise InvalidRequest(self.problem)
+        return {"LIMIT": "half"}
+
+    async def leave(self, key: s.Key, exit: Exit | None = None) -> Exit | None:
+        self.said.append(("leave", key))
+        return exit
+
+
 class Bench:
     def __init__(self) -> None:
-        self.runner, self.devices = Runner(), Devices()
+        self.runner, self.devices, self.sharing = Runner(), Devices(), Sharing()
         self.events: list[Any] = []
         self.signals: list[Any] = []
         self.looks: list[int] = []
@@ -112,6 +143,7 @@ class Bench:
             self.events.append,
             self.devices,  # type: ignore[arg-type]
             look,
+            self.sharing,  # type: ignore[arg-type]
         )
 
     async def settled(self) -> None:
@@ -126,7 +158,7 @@ def plain_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     def request(assignment: s.Assignment, epoch: int, accounts: Any, state: Any) -> Any:
         if assignment.user == "nobody":
             raise InvalidRequest("no such user")
-        return SimpleNamespace(attempt_id=assignment.attempt_id, rank=assignment.rank, epoch=epoch)
+        return StartRequest(assignment.attempt_id, assignment.rank, epoch, uid=7, gid=8)
 
     monkeypatch.setattr(effects, "start_request", request)
 
@@ -172,6 +204,45 @@ def test_what_this_node_cannot_honour_never_starts_and_keeps_no_other_from_it() 
         await bench.settled()
         assert bench.events == [not_started(1, "no such user")]
         assert bench.runner.asked == [["att_2"]]
+
+    play(story)
+
+
+def test_who_has_a_part_of_a_device_starts_with_what_holds_it_to_that_and_nobody_else_does() -> None:
+    async def story(bench: Bench) -> None:
+        orders = (order(1, devices=((0, 500),)), order(2, devices=((1, 1000),)), order(3))
+        bench.members.start(s.StartMembers(orders, 3))
+        await bench.settled()
+        assert bench.sharing.said == [("take", ("att_1", 0), ((0, 500),), (7, 8))]
+        assert bench.runner.asked == [["att_1", "att_2", "att_3"]]
+        assert bench.runner.over == {"att_1": {"LIMIT": "half"}, "att_2": None, "att_3": None}
+
+    play(story)
+
+
+def test_who_cannot_be_held_to_its_part_never_starts_and_the_others_do() -> None:
+    async def story(bench: Bench) -> None:
+        bench.sharing.problem = "device 0 cannot be shared"
+        bench.members.start(s.StartMembers((order(1, devices=((0, 500),)), order(2)), 3))
+        await bench.settled()
+        assert bench.events == [not_started(1, "device 0 cannot be shared")]
+        assert bench.runner.asked == [["att_2"]]
+        assert ("leave", ("att_1", 0)) in bench.sharing.said
+        bench.members.start(s.StartMembers((order(3, devices=((0, 500),)),), 3))
+        await bench.settled()
+        assert bench.runner.asked == [["att_2"]]
+
+    play(story)
+
+
+def test_an_end_is_told_when_what_it_shared_its_device_through_was_let_go() -> None:
+    async def story(bench: Bench) -> None:
+        bench.devices.held.add(("att_1", 0))
+        bench.members.heard(Ended(REPORT))
+        assert bench.events == []
+        await bench.settled()
+        assert bench.sharing.said == [("leave", ("att_1", 0))]
+        assert [type(event) for event in bench.events] == [s.MemberEnded]
 
     play(story)
 

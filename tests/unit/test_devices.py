@@ -22,6 +22,7 @@ from bursar_agent.probes.process import TreeReading
 from bursar_agent.probes.readings import AttemptReading, NoGpus, Reading
 from bursar_agent.probes.recorded import RecordedNvml
 from bursar_agent.runner.model import Ended, ExitReport, Started
+from bursar_agent.sharing import Sharing
 from bursar_agent.statedir import HeldDevices, StateDir
 
 A, B = ("att_a", 0), ("att_b", 1)
@@ -284,7 +285,17 @@ def test_an_end_is_told_with_the_energy_of_its_devices_and_at_once_without_any(n
             """Not for an end that was the job's own."""
             raise AssertionError
 
-        members = Members(runner, node.state, None, "boot", told.append, devices, look)  # type: ignore[arg-type]
+        sharing = Sharing(node.state.mps_dir, (), None)
+        members = Members(
+            runner,  # type: ignore[arg-type]
+            node.state,
+            None,  # type: ignore[arg-type]
+            "boot",
+            told.append,
+            devices,
+            look,
+            sharing,
+        )
         devices.assigned(A, ((0, 1000),))
         members.heard(Started(*A, pid=5, start_boot_us=1))
         members.heard(Started(*B, pid=6, start_boot_us=1))

@@ -57,6 +57,20 @@ def test_what_a_device_draws_while_nobody_holds_it_is_nobodys(bench: Bench) -> N
     assert bench.end(B) == (131_000, "measured")
 
 
+def test_behind_a_server_nobody_s_work_is_asked_for_and_energy_follows_what_was_granted() -> None:
+    bench = Bench()
+    bench.meter = EnergyMeter(bench.probe, bench.probe.devices(), served=lambda key: key == A)
+    bench.nvml.devices[0].sm = {1: 90, 2: 10}
+    bench.begin(A, ((0, 750),), 1)
+    bench.begin(B, ((0, 250),), 2)
+    bench.passes(4)
+    assert bench.meter.weigh(0) is None
+    assert bench.end(A) == (3 * 131_000, "modelled")
+    assert bench.nvml.asked["nvmlDeviceGetProcessUtilization"] == 0
+    bench.passes(1)
+    assert bench.end(B) == (2 * 131_000, "modelled")
+
+
 def test_what_was_seen_of_a_device_before_anybody_held_it_says_nothing_of_who_does(bench: Bench) -> None:
     meter = bench.meter._meters[0]
     meter.activity, meter.unbound, meter.watts = {A: 0.5}, True, [1.0]  # type: ignore[dict-item]

@@ -46,11 +46,17 @@ _SUMMARISED = (
 class DeviceMeter:
     """All devices of a node."""
 
-    def __init__(self, probe: GpuProbe, boot_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        probe: GpuProbe,
+        boot_us: Callable[[], int],
+        served: Callable[[Key], bool] = lambda _: False,
+    ) -> None:
+        """`served`: as in `EnergyMeter`."""
         self._probe = probe
         self._boot_us = boot_us
         self._devices = probe.devices()
-        self.energy = EnergyMeter(probe, self._devices)
+        self.energy = EnergyMeter(probe, self._devices, served)
         self._looked_us = boot_us()
         self._looks: Mapping[int, tuple[Activity, Health]] = probe.look()
         self._window: dict[int, list[GpuReading]] = defaultdict(list)

@@ -74,10 +74,13 @@ class NvmlGpus:
 
     def process_memory(self, index: int) -> Mapping[int, int | None] | None:
         """Of every process with a context on the device."""
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses", self._handles[index])
+        handle = self._handles[index]
+        found = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
         if found is None:
             return None
-        return {int(one.pid): _whole(one.usedGpuMemory) for one in found}
+        # Clients of an MPS server are told by a question of their own; without a server it finds none.
+        clients = self._ask("nvmlDeviceGetMPSComputeRunningProcesses", handle) or ()
+        return {int(one.pid): _whole(one.usedGpuMemory) for one in (*found, *clients)}
 
     def process_activity(self, index: int) -> Mapping[int, float] | None:
         """The mean of each process's samples since the last question. The driver keeps a few seconds."""

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,12 +79,14 @@ class RecordedDevice:
 
     Attributes:
         processes: bytes by pid; None where the driver does not tell. sm: percent by pid.
+        clients: likewise, of processes that use the device through an MPS server.
         broken: names of questions that are not supported here.
     """
 
     uuid: str
     load: Load = IDLE
     processes: dict[int, int | None] = field(default_factory=dict)
+    clients: dict[int, int | None] = field(default_factory=dict)
     sm: dict[int, int] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     millijoules: int = 1_000_000
@@ -152,7 +155,7 @@ class RecordedNvml:
     def nvmlDeviceGetMemoryInfo(self, handle: int, version: int | None = None) -> Any:
         """Version 1 counts the driver's reserve as used."""
         device = self._ask("nvmlDeviceGetMemoryInfo", handle)
-        used = sum(size or 0 for size in device.processes.values())
+        used = sum(size or 0 for size in (*device.processes.values(), *device.clients.values()))
         if version is None:
             return SimpleNamespace(total=TOTAL_BYTES, used=used + RESERVED_BYTES)
         return SimpleNamespace(total=TOTAL_BYTES, used=used, reserved=RESERVED_BYTES)
@@ -194,6 +197,11 @@ class RecordedNvml:
         """Of each process its memory."""
         device = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
         return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in device.processes.items()]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: int) -> list[Any]:
+        """Of each client its memory."""
+        device = self._ask("nvmlDeviceGetMPSComputeRunningProcesses", handle)
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in device.clients.items()]
 
     def nvmlDeviceGetProcessUtilization(self, handle: int, since_us: int) -> list[Any]:
         """One sample of each process that did something; an idle device finds nobody."""
@@ -254,3 +262,13 @@ class RecordedNvml:
             metric.nvmlReturn = 3 if f"gpm:{metric.metricId}" in broken else 0
             metric.value = figures.get(metric.metricId, 0.0)
         return wanted
+
+
+def install(folder: Path, devices: int = 1) -> None:
+    """A module `pynvml` in this folder, for agents as processes: idle devices, whatever runs there."""
+    (folder / "pynvml.py").write_text(
+        "from bursar_agent.probes.recorded import RecordedNvml\n"
+        f"_one = RecordedNvml({devices})\n"
+        "_names = [name for name in dir(_one) if name[:4] in ('nvml', 'NVML')]\n"
+        "globals().update({name: getattr(_one, name) for name in _names})\n"
+    )

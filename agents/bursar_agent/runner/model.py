@@ -30,6 +30,7 @@ class StartRequest(msgspec.Struct, frozen=True):
         launch: `bursar.model.Launch` as JSON: what to run. The supervisor opens it, and it is written to no
             file, for it may hold secrets.
         env: what only this node knows; the launch's own environment stands above it.
+        over: likewise, above the launch's environment: how its devices are shared.
         home: working directory where the launch names none.
         checkpoint_dir: takes the place of `CHECKPOINT_PLACEHOLDER`; made before the job runs, and removed
             after it when it is still empty.
@@ -46,6 +47,7 @@ class StartRequest(msgspec.Struct, frozen=True):
     epoch: int = 0
     launch: bytes = b"{}"
     env: Mapping[str, str] | None = None
+    over: Mapping[str, str] | None = None
     home: str = "/"
     checkpoint_dir: str = ""
     uid: int | None = None
@@ -90,6 +92,7 @@ class StartRequest(msgspec.Struct, frozen=True):
             "place": place,
             "launch": launch,
             "env": {**base_env, **(self.env or {})},
+            "over": {**(self.over or {})},
             "home": self.home,
             "checkpoint_dir": self.checkpoint_dir,
             "uid": self.uid,

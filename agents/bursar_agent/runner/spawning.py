@@ -116,6 +116,7 @@ class Job:
             **request["env"],
             "BURSAR_ATTEMPT": request["attempt_id"],
             **own,
+            **request.get("over", {}),
             MARKER_VARIABLE: self.marker,
         }
         self.steps_dir: str = request["env"].get(STEPS_VARIABLE, "")

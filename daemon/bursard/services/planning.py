@@ -232,8 +232,12 @@ def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, start: S
     nodes = [node for node in found if node is not None]
     if len(nodes) < len(found):
         return  # a node has left while the answer was worked out: where it would go is not known any more
+    fraction = any(share.milli < 1000 for placement in start.members for share in placement.devices)
+    asked = [name for name in LIMITS if name != "gpu" or fraction]
     wire.limits_not_held.extend(
-        name for name in LIMITS if any(name not in node.facts.limits for node in nodes)
+        name
+        for name in asked
+        if any(name in node.facts.needed_limits and name not in node.facts.limits for node in nodes)
     )
     for rank, (placement, node) in enumerate(zip(start.members, nodes, strict=True)):
         wire.members.append(

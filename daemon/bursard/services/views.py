@@ -474,17 +474,23 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> 
                 held_us=member.charged_us,
                 started_at=min(began_at(attempt, member), attempt.finished_at or now),
                 gpu_memory_share_bytes=_memory_share(node, alloc.devices),
+                gpu_limited=_shares_limited(node, alloc.devices),
             )
         )
     return wire
 
 
 def _memory_share(node: NodeRecord | None, shares: Iterable[DeviceShare]) -> int:
-    """Half a device is half of its memory, although nothing keeps a job to it."""
+    """Half a device is half of its memory, whether anything keeps a job to it or not."""
     if node is None:
         return 0
     sizes = {device.index: device.memory_bytes for device in node.facts.devices}
     return saturated(sum(sizes.get(share.index, 0) * share.milli // 1000 for share in shares))
+
+
+def _shares_limited(node: NodeRecord | None, shares: Iterable[DeviceShare]) -> bool:
+    """Whether there is a part of a device that its node keeps the member to."""
+    return node is not None and "gpu" in node.facts.limits and any(share.milli < 1000 for share in shares)
 
 
 def node_state(node: NodeRecord) -> str:

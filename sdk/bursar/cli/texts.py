@@ -123,7 +123,10 @@ def plan_text(plan: Row, now: int) -> str:
     ]
     if plan["limits_not_held"]:
         names = ", ".join(plan["limits_not_held"])
-        pairs.append(("limits", f"it can take more than it asks for of {names} there (see `bursar doctor`)"))
+        gpu = "; fractions of a GPU share it in time, and its memory is not limited"
+        gpu = gpu if "gpu" in plan["limits_not_held"] else ""
+        more = f"it can take more than it asks for of {names} there (see `bursar doctor`)"
+        pairs.append(("limits", more + gpu))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
 
 
@@ -472,13 +475,16 @@ def _gpus_now(job: Row) -> str:
             lines += [f"{clean(node['node'])}[{gpu['index']}] {gpu_text(gpu)}" for gpu in node["gpu_samples"]]
             own = node["sample"]
             energy = energy_text(own["gpu_energy_joules"], own["gpu_energy_source"]) if own else ""
+            if energy and node["gpu_limited"] and own["gpu_energy_source"] == "modelled":
+                energy += " by its share, since MPS tells nothing of its clients' work"
             lines += [f"{clean(node['node'])} energy so far: {energy}"] if energy else []
             used = own["gpu_memory_used_bytes"] if own else None
             share = node["gpu_memory_share_bytes"]
             if used and share and used > share:
+                why = "it goes round its limit" if node["gpu_limited"] else "nothing limits it"
                 lines.append(
                     f"{clean(node['node'])} uses {size_text(used)} of device memory, more than its share of"
-                    f" {size_text(share)}: nothing limits it, and others on the device may lack it"
+                    f" {size_text(share)}: {why}, and others on the device may lack it"
                 )
     return "\n".join(lines)
 

@@ -28,8 +28,9 @@ class Device(msgspec.Struct, frozen=True):
     simulated: bool = False
 
 
-LIMITS: Final = ("memory", "cpu", "pids")
-"""What a node may be able to hold a job to."""
+LIMITS: Final = ("memory", "cpu", "pids", "gpu")
+"""What a node may be able to hold a job to. `gpu`: one with a fraction of a device to its share of memory and
+multiprocessors; whole devices need no limit."""
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
         provider, region, zone, instance_type, market: how its price is found; `onprem` machines use `pool`.
         labels: (key, value) pairs, sorted, for constraints.
         address: where other members of a gang reach it.
-        limits: what it can hold a job to, of memory, cpu and pids; whatever is missing is trust alone.
+        limits: what it can hold a job to, of `LIMITS`; whatever is missing is trust alone.
     """
 
     name: str
@@ -57,6 +58,12 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     address: str = "127.0.0.1"
     limits: tuple[str, ...] = ()
+
+    @property
+    def needed_limits(self) -> tuple[str, ...]:
+        """Of `LIMITS`, what there is to hold a job to: without devices that exist there are no fractions."""
+        real = any(not device.simulated for device in self.devices)
+        return LIMITS if real else LIMITS[:-1]
 
     @property
     def partition(self) -> str:

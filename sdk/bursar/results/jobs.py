@@ -315,7 +315,7 @@ class Plan(Result, frozen=True, kw_only=True):
         starts_now: it would; else `reason` says why not.
         cost_expected, cost_at_most: of all tasks; None: unknown. task_cost_at_most: of each of an array.
         expected_basis: what the expectation rests on. tasks: that the sums are for.
-        limits_not_held: of memory, cpu, pids: what some node of it cannot hold the job to.
+        limits_not_held: of memory, cpu, pids, gpu: what some node of it cannot hold the job to.
         worst_case_time: what `cost_at_most` is of: time limit, grace and the margin for a late kill.
         cost_expected_p90: of one run, of an array of one task: nine of ten cost no more. expected_runs: what
             that and `cost_expected` rest on; None of both: not known.

@@ -61,7 +61,7 @@ class Node(Result, frozen=True, kw_only=True):
 
     Attributes:
         reason: why it takes no work; empty when it does.
-        limits: what it can hold a job to, of memory, cpu and pids.
+        limits: what it can hold a job to, of memory, cpu, pids and gpu.
         rate_per_hour: None: its price is unknown.
         reading: the newest live one; None: none came yet.
     """

@@ -342,7 +342,7 @@ class PlanResponse(google.protobuf.message.Message):
 
     @property
     def limits_not_held(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """of memory, cpu, pids: what some node of it cannot hold the job to"""
+        """of memory, cpu, pids, gpu: what some node of it cannot hold the job to"""
 
     @property
     def rate_nanos_per_hour_wide(self) -> bursar.v1.types_pb2.Amount: ...

@@ -526,6 +526,7 @@ class Member(google.protobuf.message.Message):
     GPUS_FIELD_NUMBER: builtins.int
     STARTED_AT_FIELD_NUMBER: builtins.int
     GPU_MEMORY_SHARE_BYTES_FIELD_NUMBER: builtins.int
+    GPU_LIMITED_FIELD_NUMBER: builtins.int
     rank: builtins.int
     node: builtins.str
     """node name"""
@@ -541,6 +542,8 @@ class Member(google.protobuf.message.Message):
     """0: no process of it yet"""
     gpu_memory_share_bytes: builtins.int
     """of its devices' memory, what it was granted; 0: no device, or a lost node"""
+    gpu_limited: builtins.bool
+    """it has a part of a device, and its node keeps it to that part"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeviceShare]: ...
     @property
@@ -567,9 +570,10 @@ class Member(google.protobuf.message.Message):
         gpus: collections.abc.Iterable[global___GpuSample] | None = ...,
         started_at: builtins.int = ...,
         gpu_memory_share_bytes: builtins.int = ...,
+        gpu_limited: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample", "started_at", b"started_at"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_limited", b"gpu_limited", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample", "started_at", b"started_at"]) -> None: ...
 
 global___Member = Member
 
@@ -1061,7 +1065,7 @@ class NodeFacts(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
     def limits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """of memory, cpu, pids: what jobs are held to"""
+        """of memory, cpu, pids, gpu: what jobs are held to"""
 
     def __init__(
         self,

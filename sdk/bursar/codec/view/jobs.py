@@ -210,6 +210,7 @@ def _live(wire: types_pb2.Member) -> View:
     return {
         "started_at": instant(wire.started_at),
         "gpu_memory_share_bytes": wire.gpu_memory_share_bytes or None,
+        "gpu_limited": wire.gpu_limited if any(each.milli < 1000 for each in wire.devices) else None,
         "sample": attempt_sample(wire.sample) if wire.HasField("sample") else None,
         "gpu_samples": [gpu_sample(gpu) for gpu in wire.gpus],
     }
