@@ -590,7 +590,8 @@ class Explanation(msgspec.Struct, frozen=True):
         starts_now: the next plan starts it; `reason` is then of code NONE.
         counts: (check, nodes it turned away), in the order of the checks; `fits` is the last.
         ahead: jobs that come first, at most `AHEAD_SHOWN`, and why each does; ahead_total counts all.
-        expected_start_at: by the latest ends of running jobs, 0 when unknown; on expected_nodes.
+        expected_start_at: by the latest ends of what runs, 0 when unknown. foreseen: and of those ahead of
+            it. expected_nodes: where there is room for it first, as if nobody was ahead.
         holders: (node, attempt, ends_at) of who uses the nodes it could use, soonest end first.
         terms: what its score is made of, largest first; none where no policy ranks.
         overdue: it has waited past the policy's `max_wait`, which stands above its score.
@@ -606,6 +607,7 @@ class Explanation(msgspec.Struct, frozen=True):
     ahead_total: int
     holders: tuple[tuple[str, str, int], ...] = ()
     expected_start_at: int = 0
+    foreseen: bool = False
     expected_nodes: tuple[str, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     terms: tuple[Term, ...] = ()
@@ -624,6 +626,7 @@ class WhatIf(msgspec.Struct, frozen=True):
         priced: every node used has a known price; without it costs are unknown, not zero.
         expected_nanos: running until the time limit. worst_nanos: with grace and margin, what is held.
         rooms_after: (budget, room left after the hold).
+        expected_start_at, foreseen: as of an `Explanation`.
         unpaid: what it would take, where nothing but a budget keeps it from starting.
         ahead_total: jobs that are looked at before it and wait.
     """
@@ -638,5 +641,6 @@ class WhatIf(msgspec.Struct, frozen=True):
     currency: str = ""
     rooms_after: tuple[tuple[str, int], ...] = ()
     expected_start_at: int = 0
+    foreseen: bool = False
     unpaid: Start | None = None
     ahead_total: int = 0

@@ -134,11 +134,14 @@ def test_a_plan_counts_who_is_ahead() -> None:
         await site(daemon)
         whole = {"options": (ResourceRequest(None, 8_000, 1 << 30),)}
         for _ in range(3):
-            daemon.submit(**whole)
+            daemon.submit(**whole, time_limit_us=9 * HOUR_US)
         wire = await plan(daemon, spec(**whole))
         assert (wire.starts_now, wire.ahead_total) == (False, 2)
-        assert lines(wire, "start")[0].startswith(
-            "start       not before the 2 jobs ahead of it; room for it at "
+        grace_us = wire.worst_case_us - wire.time_limit_us
+        assert wire.expected_start_at == daemon.engine.now() + 3 * (9 * HOUR_US + grace_us)
+        assert wire.ahead_counted
+        assert lines(wire, "start")[0].endswith(
+            " if what runs and the 2 jobs ahead of it take their whole limits"
         )
 
     in_a_daemon(story)

@@ -137,7 +137,8 @@ def test_a_plan_refuses_what_would_pass_the_limit_of_pending_jobs() -> None:
 
 def test_nobody_knows_when_a_job_starts_whose_room_is_reserved_for_another() -> None:
     row: dict[str, Any] = {
-        "starts_now": False, "expected_start_at": None, "ahead_total": 0, "reason": None
+        "starts_now": False, "expected_start_at": None, "ahead_total": 0, "reason": None,
+        "ahead_counted": False,
     }  # fmt: skip
     assert start_text(row, START) == "unknown"
     row["expected_start_at"] = format_instant(START - 5 * SECOND_US)
@@ -146,6 +147,10 @@ def test_nobody_knows_when_a_job_starts_whose_room_is_reserved_for_another() -> 
     room = "room for it at 2026-11-01 01:00:05Z (in 5s) if what runs takes its whole limit"
     assert start_text(row, START) == room
     assert start_text(row | {"ahead_total": 2}, START) == f"not before the 2 jobs ahead of it; {room}"
+    counted = row | {"ahead_total": 2, "ahead_counted": True}
+    assert start_text(counted, START) == (
+        "at 2026-11-01 01:00:05Z (in 5s) if what runs and the 2 jobs ahead of it take their whole limits"
+    )
     rented = row | {"reason": {"code": "Provisioning", "message": "", "remedy": ""}}
     assert start_text(rented, START).startswith("about ")
     assert start_text(rented, START).endswith("), once the machine has come up")

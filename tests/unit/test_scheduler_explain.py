@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from bursar.model import ReasonCode
 from bursar_policies.decision import BudgetRoom
 from bursard.scheduler import explain, plan, what_if
+from bursard.scheduler.foresee import JOBS_MAX
 from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
 
 NOW = 1_767_225_600_000_000
@@ -73,8 +74,14 @@ def test_following_the_time_limit_that_explain_names_starts_the_job():
     long = queue(job_class(request(1), hours=5), (2, "long"))
     told = explain(snapshot(nodes, head, long, running=running), 1, NOW)
     assert told.reason.code == ReasonCode.RESERVED_FOR_OTHER
-    assert told.expected_start_at == 0, "there is room now, and it is another's: nobody knows"
-    assert what_if(snapshot(nodes, head, running=running), long.job_class, NOW).expected_start_at == 0
+    after_head = NOW + 3 * HOUR_US + 60_000_000
+    assert (told.expected_start_at, told.foreseen) == (after_head, True), "there is room now: another's"
+    asked = what_if(snapshot(nodes, head, running=running), long.class_at(0), NOW)
+    assert (asked.expected_start_at, asked.foreseen) == (after_head, True)
+    many = queue(job_class(request(4)), *((number, f"head{number}") for number in range(3, JOBS_MAX + 4)))
+    behind = replace(long, priority=1)
+    crowd = explain(snapshot(nodes, many, behind, running=running), 1, NOW)
+    assert (crowd.expected_start_at, crowd.foreseen) == (0, False), "too many to follow, and room now"
     assert [one.job_id for one in told.ahead] == ["head"]
     assert told.alternatives[0].change == "set --time-limit 1h59m"
 

@@ -41,6 +41,7 @@ from bursard.scheduler import reasons
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.alternatives import candidates
 from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.foresee import JOBS_MAX, start_at
 from bursard.scheduler.plan import Planner, plan
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
@@ -67,11 +68,13 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     job_id = queue.jobs[0][1]
     job_class = queue.class_at(0)
     result = planner.run()
+    last = len(snapshot.queues) - 1
     tables = planner.world.tables(job_class)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
-    ahead, ahead_total = _ahead(planner, len(snapshot.queues) - 1, result.starts)
+    ahead, ahead_total = _ahead(planner, last, result.starts)
     starts = _start_of(result.starts, job_id) is not None
     claim = None if starts else _claim(planner, job_class)
+    foreseen = 0 if starts else _foreseen(planner, snapshot, last, result.starts, ahead_total)
     names = snapshot.nodes.names
     return Explanation(
         job_id=job_id,
@@ -83,7 +86,8 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         ahead=_why_ahead(planner, ahead),
         ahead_total=ahead_total,
         holders=_holders(snapshot, table),
-        expected_start_at=_expected(claim, now),
+        expected_start_at=foreseen or _expected(claim, now),
+        foreseen=foreseen > 0,
         expected_nodes=tuple(names[row] for row in claim.left) if claim else (),
         alternatives=() if starts else _alternatives(snapshot, index, now, planner),
         terms=planner.order.terms_of(index) if planner.order is not None else (),
@@ -120,8 +124,15 @@ def what_if(
         reason = _reason(asked, result, len(snapshot.queues))
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
         _, ahead_total = _ahead(planner, len(snapshot.queues), result.starts)
-        expected_at = _expected(claim, now)
-        return WhatIf(None, reason, expected_start_at=expected_at, unpaid=unpaid, ahead_total=ahead_total)
+        foreseen = _foreseen(planner, asked, len(snapshot.queues), result.starts, ahead_total)
+        return WhatIf(
+            None,
+            reason,
+            expected_start_at=foreseen or _expected(claim, now),
+            foreseen=foreseen > 0,
+            unpaid=unpaid,
+            ahead_total=ahead_total,
+        )
     rate = sum(member.rates.total for member in start.members)
     priced = all(int(snapshot.nodes.rate[member.node]) >= 0 for member in start.members)
     worst = worst_of(start, job_class) if priced else 0
@@ -174,12 +185,31 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
 
 
 def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
-    """When there is room for it by the latest ends of what runs: those ahead of it, which may take that, are
-    not placed, and whoever shows it says that they come first.
-    """
+    """When there is room for it by the latest ends of what runs, as if nobody came before it."""
     rooms = Rooms(planner.snapshot.budgets)
     found = reserve(planner.world, job_class, rooms, planner.releases, planner.now)
     return found if isinstance(found, Reservation) else None
+
+
+def _foreseen(
+    planner: Planner, snapshot: Snapshot, index: int, starts: Sequence[Start], ahead_total: int
+) -> int:
+    """When the only job of the queue `index` starts if what runs, and those ahead of it, take their whole
+    limits; 0 where that is not known, or there are too many to follow.
+    """
+    if ahead_total > JOBS_MAX:
+        return 0
+    started = {start.job_id for start in starts}
+    queues = []
+    for row, (queue, before) in enumerate(zip(snapshot.queues, _before(planner, index), strict=True)):
+        wanted = np.zeros(len(queue.jobs), dtype=np.bool_)
+        wanted[before] = True
+        if any(start.queue == row for start in starts):  # what goes now may be in its way, whatever its place
+            wanted |= [job_id in started for job_id in queue.jobs.ids.tolist()]
+        queues.append(queue if row == index else replace(queue, jobs=queue.jobs.kept(wanted)))
+    job_id = snapshot.queues[index].jobs[0][1]
+    found = start_at(replace(snapshot, queues=queues), job_id, planner.now)
+    return found if found > planner.now else 0
 
 
 def _expected(claim: Reservation | None, now: int) -> int:
@@ -200,26 +230,36 @@ def _ahead(planner: Planner, index: int, starts: Sequence[Start]) -> tuple[list[
     """Jobs that are looked at before the one of this queue and do not start now: the first of them, as many
     as an explanation names, and how many there are. A queue may have very many, so none is looked at alone.
     """
-    queues, order = planner.snapshot.queues, planner.order
     started, places = {start.job_id for start in starts}, {start.queue for start in starts}
-
-    def keys(row: int) -> NDArray[np.int64]:
-        if order is not None:
-            return -order.of_queue(row)
-        return np.full(len(queues[row].jobs), -queues[row].priority, dtype=np.int64)
-
-    own, submitted = keys(index).item(0), queues[index].jobs.orders.item(0)
     before, total = list[_Place](), 0
-    for row, other in enumerate(queues):
-        key, orders = keys(row), other.jobs.orders
-        rows = np.flatnonzero((key < own) | ((key == own) & (orders < submitted)))
+    for row, rows in enumerate(_before(planner, index)):
+        jobs, key = planner.snapshot.queues[row].jobs, _keys(planner, row)
         if row in places:
-            rows = rows[[job_id not in started for job_id in other.jobs.ids[rows].tolist()]]
+            rows = rows[[job_id not in started for job_id in jobs.ids[rows].tolist()]]
         total += len(rows)
         rows = _first(rows, key)
-        found = zip(key[rows].tolist(), orders[rows].tolist(), other.jobs.ids[rows].tolist(), strict=True)
+        found = zip(key[rows].tolist(), jobs.orders[rows].tolist(), jobs.ids[rows].tolist(), strict=True)
         before += [_Place(*one, row) for one in found]
     return sorted(before)[:AHEAD_SHOWN], total
+
+
+def _before(planner: Planner, index: int) -> list[NDArray[np.intp]]:
+    """Of each queue the rows that are looked at before the only job of the queue `index`."""
+    queues = planner.snapshot.queues
+    own, submitted = _keys(planner, index).item(0), queues[index].jobs.orders.item(0)
+    found = list[NDArray[np.intp]]()
+    for row, queue in enumerate(queues):
+        key = _keys(planner, row)
+        found.append(np.flatnonzero((key < own) | ((key == own) & (queue.jobs.orders < submitted))))
+    return found
+
+
+def _keys(planner: Planner, row: int) -> NDArray[np.int64]:
+    """What comes first of two jobs, the lower: of each of a queue."""
+    queue = planner.snapshot.queues[row]
+    if planner.order is not None:
+        return -planner.order.of_queue(row)
+    return np.full(len(queue.jobs), -queue.priority, dtype=np.int64)
 
 
 def _first(rows: NDArray[np.intp], key: NDArray[np.int64]) -> NDArray[np.intp]:

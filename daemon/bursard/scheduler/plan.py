@@ -93,7 +93,7 @@ class Planner:
     """The state of one plan while it is made. `explain` looks at it afterwards."""
 
     def __init__(self, snapshot: Snapshot, now: int, world: World) -> None:
-        self.snapshot = snapshot = _ending(staged(snapshot), now)
+        self.snapshot = snapshot = ending(staged(snapshot), now)
         self.now = now
         self.world = world
         self.rooms = Rooms(snapshot.budgets, snapshot.currency)
@@ -396,7 +396,7 @@ class Planner:
         self._started.append((members, self.now + admitted.hold_us))
 
 
-def _ending(snapshot: Snapshot, now: int) -> Snapshot:
+def ending(snapshot: Snapshot, now: int) -> Snapshot:
     """The same world, in which attempts that were asked to end are gone with their grace: what waits for
     their place is not passed by jobs that would end later.
     """

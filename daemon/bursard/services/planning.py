@@ -69,6 +69,7 @@ async def plan_view(
         expected_start_at=_expected_start(answer, spec, later),
         why=answer.start.why if answer.start is not None else "",
         ahead_total=answer.ahead_total,
+        ahead_counted=answer.foreseen,
     )
     wire.worst_case_us = wire.time_limit_us + job_class.hold_us - job_class.time_limit_us
     if job_class.lease_us:
@@ -372,7 +373,7 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
             why_not = _away(node, now) or why_not
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)
-    wire.expected_start_at = found.expected_start_at
+    wire.expected_start_at, wire.ahead_counted = found.expected_start_at, found.foreseen
     if found.alternatives:
         best = found.alternatives[0]
         wire.suggestion = f"{best.change}: it would start now on {', '.join(best.nodes)}"

@@ -218,6 +218,8 @@ def start_text(plan: Row, now: int) -> str:
     if plan["reason"] and plan["reason"]["code"] == ReasonCode.PROVISIONING:
         return f"about {time_text(at)} (in {left}), once the machine has come up"
     then = f"at {time_text(at)} (in {left})" if left != seconds_text(0) else "any moment"
+    if ahead and plan["ahead_counted"]:
+        return f"{then} if what runs and the {plural(ahead, 'job')} ahead of it take their whole limits"
     first = f"not before the {plural(ahead, 'job')} ahead of it; " if ahead else ""
     return f"{first}room for it {then} if what runs takes its whole limit"
 

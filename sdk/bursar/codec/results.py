@@ -278,6 +278,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
         budgets=tuple(_budget_after(each, cash, wire.tasks) for each in wire.budgets),
         reason=why(wire.reason),
         expected_start_at=instant(wire.expected_start_at),
+        ahead_counted=wire.ahead_counted,
         ahead_total=wire.ahead_total,
         placed_because=wire.why,
         limits_not_held=tuple(wire.limits_not_held),
@@ -325,6 +326,7 @@ def explanation(wire: jobs_pb2.ExplainResponse) -> results.Explanation:
         ahead_total=wire.ahead_total,
         budgets=tuple(_budget_after(each, cash) for each in wire.budgets),
         expected_start_at=instant(wire.expected_start_at),
+        ahead_counted=wire.ahead_counted,
         suggestion=wire.suggestion,
         suggestion_rate_per_hour=_rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
         if wire.suggestion

@@ -322,8 +322,9 @@ class Plan(Result, frozen=True, kw_only=True):
         hold_at_start: where budgets pay by leases, what the first one holds, of an array of one task. lease:
             how much of the time limit that pays for; None: all is held for.
         tasks_paid: of an array, how many tasks its hard budgets and its own cap can pay for.
-        expected_start_at: there is room for it then if what runs takes its whole limit, and after the
-            `ahead_total` jobs that come before it and wait.
+        expected_start_at: when it starts if what runs, and the `ahead_total` jobs that come before it and
+            wait, take their whole limits. ahead_counted: False where they could not be followed; then there
+            is room for it at that instant, as if none of them stood before it.
     """
 
     starts_now: bool
@@ -347,6 +348,7 @@ class Plan(Result, frozen=True, kw_only=True):
     lease: timedelta | None = None
     tasks_paid: int | None = None
     ahead_total: int = 0
+    ahead_counted: bool = False
 
 
 class NodeVerdict(Result, frozen=True, kw_only=True):
@@ -389,6 +391,7 @@ class Explanation(Result, frozen=True, kw_only=True):
         terms: what its score is made of, largest first; none where no policy ranks, or nothing waits.
         overdue: it has waited past the policy's `max_wait`, which stands above its score.
         suggestion: a change that would start it now, and its price.
+        expected_start_at, ahead_counted: as of a `Plan`.
     """
 
     job: Job
@@ -401,6 +404,7 @@ class Explanation(Result, frozen=True, kw_only=True):
     overdue: bool
     budgets: tuple[BudgetAfter, ...]
     expected_start_at: datetime | None
+    ahead_counted: bool
     suggestion: str
     suggestion_rate_per_hour: Money | None
     placed_because: str

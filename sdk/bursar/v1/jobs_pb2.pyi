@@ -299,6 +299,7 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_P90_NANOS_FIELD_NUMBER: builtins.int
     EXPECTED_P90_NANOS_WIDE_FIELD_NUMBER: builtins.int
     EXPECTED_RUNS_FIELD_NUMBER: builtins.int
+    AHEAD_COUNTED_FIELD_NUMBER: builtins.int
     LEASE_US_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
@@ -309,7 +310,7 @@ class PlanResponse(google.protobuf.message.Message):
     worst_case_nanos: builtins.int
     time_limit_us: builtins.int
     expected_start_at: builtins.int
-    """0: unknown; room for it if what runs takes its whole limit, and after those ahead of it"""
+    """if what runs takes its whole limit: room for it, as far as known; 0: unknown"""
     why: builtins.str
     expected_basis: builtins.str
     """what `expected_nanos` rests on"""
@@ -330,6 +331,8 @@ class PlanResponse(google.protobuf.message.Message):
     """nine of ten of them cost no more, each; 0: not known"""
     expected_runs: builtins.int
     """that both rest on; 0: as `expected_basis` says"""
+    ahead_counted: builtins.bool
+    """those ahead of it, with their whole limits, are counted in expected_start_at"""
     lease_us: builtins.int
     """of its time limit, what that pays for where budgets pay by leases; 0: they do not"""
     @property
@@ -390,10 +393,11 @@ class PlanResponse(google.protobuf.message.Message):
         expected_p90_nanos: builtins.int = ...,
         expected_p90_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         expected_runs: builtins.int = ...,
+        ahead_counted: builtins.bool = ...,
         lease_us: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 
@@ -490,6 +494,7 @@ class ExplainResponse(google.protobuf.message.Message):
     AHEAD_JOBS_FIELD_NUMBER: builtins.int
     TERMS_FIELD_NUMBER: builtins.int
     OVERDUE_FIELD_NUMBER: builtins.int
+    AHEAD_COUNTED_FIELD_NUMBER: builtins.int
     ahead_total: builtins.int
     expected_start_at: builtins.int
     """as in PlanResponse"""
@@ -500,6 +505,8 @@ class ExplainResponse(google.protobuf.message.Message):
     """of a job that runs"""
     overdue: builtins.bool
     """it has waited past `max_wait`, which stands above its score"""
+    ahead_counted: builtins.bool
+    """as in PlanResponse"""
     @property
     def job(self) -> bursar.v1.types_pb2.Job: ...
     @property
@@ -539,9 +546,10 @@ class ExplainResponse(google.protobuf.message.Message):
         ahead_jobs: collections.abc.Iterable[global___NamedJob] | None = ...,
         terms: collections.abc.Iterable[global___ScoreTerm] | None = ...,
         overdue: builtins.bool = ...,
+        ahead_counted: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["job", b"job", "reason", b"reason", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_jobs", b"ahead_jobs", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "overdue", b"overdue", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide", "terms", b"terms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "ahead_counted", b"ahead_counted", "ahead_jobs", b"ahead_jobs", "ahead_total", b"ahead_total", "budgets", b"budgets", "expected_start_at", b"expected_start_at", "job", b"job", "nodes", b"nodes", "overdue", b"overdue", "placed_because", b"placed_because", "reason", b"reason", "suggestion", b"suggestion", "suggestion_rate_nanos_per_hour", b"suggestion_rate_nanos_per_hour", "suggestion_rate_nanos_per_hour_wide", b"suggestion_rate_nanos_per_hour_wide", "terms", b"terms"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
 

@@ -265,6 +265,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         ],
         "reason": reason(wire.reason),
         "expected_start_at": instant(wire.expected_start_at),
+        "ahead_counted": wire.ahead_counted,
         "ahead_total": wire.ahead_total,
         "placed_because": wire.why,
         "limits_not_held": list(wire.limits_not_held),
@@ -317,6 +318,7 @@ def explain(wire: jobs_pb2.ExplainResponse) -> View:
         "overdue": wire.overdue,
         "budgets": [_budget(each, cash, "available") for each in wire.budgets],
         "expected_start_at": instant(wire.expected_start_at),
+        "ahead_counted": wire.ahead_counted,
         "suggestion": wire.suggestion or None,
         "suggestion_rate_per_hour": rate(exact(wire, "suggestion_rate_nanos_per_hour"), cash)
         if wire.suggestion
