@@ -18,6 +18,7 @@ from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_a
 from bursar_policies.read_alerts import read_alert_channel
 from bursar_policies.read_budget import read_budget, read_placement
 from bursar_policies.read_cloud import read_cloud_pool
+from bursar_policies.read_commitment import read_commitment
 from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.read_priority import read_priority
@@ -28,6 +29,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "AlertChannel": read_alert_channel,
     "Budget": read_budget,
     "CloudPool": read_cloud_pool,
+    "Commitment": read_commitment,
     "CostModel": read_cost_model,
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,

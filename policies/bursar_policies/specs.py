@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from bursar.clock import DAY_US, SECOND_US, Instant
+from bursar.clock import DAY_US, HOUR_US, SECOND_US, Instant
 from bursar.model.slurm_names import SlurmName
 from bursar.money import Money, format_nanos
 from bursar.projects import is_within
@@ -22,7 +22,7 @@ STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
     "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
-    "AlertChannel",
+    "AlertChannel", "Commitment",
 )  # fmt: skip
 PLANNED_KINDS: Final = ("Quota", "IdlePolicy")
 PPM: Final = 1_000_000
@@ -313,6 +313,53 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     boot_timeout_us: int = 900 * SECOND_US
 
 
+class PlanRate(msgspec.Struct, frozen=True):
+    """What a plan asks for an hour of a machine type, in place of the list price."""
+
+    instance_type: str
+    rate_nanos_per_hour: int
+
+
+class CommitmentSpec(msgspec.Struct, frozen=True, tag="Commitment"):
+    """What a site has promised a provider to pay for each hour of a term, whether it is used or not.
+
+    Attributes:
+        of_type: `reservation`, `savings-plan` or `committed-use`.
+        quantity: so many machines of `instance_type` in `region`; 0: it promises money, not machines.
+        hourly_nanos: of all of it together, paid for each hour. upfront_nanos: paid once, and spread over the
+            hours of the term; of machines alone.
+        rates: of a promise of money, by instance type; what has none is not covered.
+        family, region: of a plan that covers one family of types in one region alone; empty: all.
+        start, end: full hours, `[start, end)`.
+    """
+
+    provider: str
+    of_type: str
+    currency: str
+    start: int
+    end: int
+    hourly_nanos: int = 0
+    upfront_nanos: int = 0
+    region: str = ""
+    family: str = ""
+    instance_type: str = ""
+    quantity: int = 0
+    rates: tuple[PlanRate, ...] = ()
+
+    @property
+    def hours(self) -> int:
+        """Of its term."""
+        return (self.end - self.start) // HOUR_US
+
+    def fee_nanos(self, hour: int) -> int:
+        """What the hour that begins at an instant costs; all hours together exactly what was promised."""
+        if not self.start <= hour < self.end:
+            return 0
+        number, whole = (hour - self.start) // HOUR_US, self.hours
+        upfront = self.upfront_nanos
+        return self.hourly_nanos + upfront * (number + 1) // whole - upfront * number // whole
+
+
 class WebhookTarget(msgspec.Struct, frozen=True):
     """POST of JSON. `url`, or what is in `url_file`; `token_file`: of a bearer token. Files are names in the
     daemon's directory of alert secrets.
@@ -360,6 +407,7 @@ class AlertChannelSpec(msgspec.Struct, frozen=True, tag="AlertChannel"):
 Spec = (
     BudgetSpec
     | CloudPoolSpec
+    | CommitmentSpec
     | CostModelSpec
     | PriceBookSpec
     | PlacementPolicySpec

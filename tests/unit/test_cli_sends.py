@@ -107,6 +107,7 @@ COMMANDS = (
     "prices history --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices ls --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices explain n",
+    "report commitments --period 2026-10 --timezone Asia/Kolkata",
     "report budgets --period 2026-10 --timezone Asia/Kolkata --project a",
     "report focus --period 2026-10 --focus-version 1.2 --project a",
     "whatif --period 2026-10 --prices prices.yaml --prices prices.yaml --by model --project a"

@@ -247,7 +247,6 @@ def test_statement_adds_up_to_what_the_nodes_cost() -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
-        ({"kind": "commitments"}, NotBuilt, "commitments"),
         ({"kind": "nonsense"}, InvalidRequest, "focus, statement"),
         ({"kind": "focus", "format": "xlsx"}, InvalidRequest, "csv, parquet"),
         ({"kind": "focus", "focus_version": "2"}, InvalidRequest, r"1\.4"),

@@ -50,6 +50,9 @@ _ALIKE = {
     "ConsumedQuantity": "PricingQuantity",
 }
 """Columns that say what another says."""
+_COMMITTED = (*_VARYING, "EffectiveCost", "ConsumedQuantity", "CommitmentDiscountQuantity")
+_ALIKE_COMMITTED = {"PricingCurrencyEffectiveCost": "EffectiveCost", "ContractedCost": "ListCost"}
+"""The same where there are commitments, whose rows differ in these."""
 
 
 def defused(text: str) -> str:
@@ -90,18 +93,24 @@ def _own(line: Line) -> tuple[Cell, ...]:
     )
 
 
-def csv_pieces(lines: Iterable[Line], columns: Sequence[str]) -> Iterator[bytes]:
-    """A CSV file with a header, UTF-8."""
-    places: dict[str, list[int]] = {name: [] for name in _VARYING}
+def _own_committed(line: Line) -> tuple[Cell, ...]:
+    effective = line.nanos if line.effective is None else line.effective
+    return (*_own(line), effective, None if line.unused else line.quantity, line.committed)
+
+
+def csv_pieces(lines: Iterable[Line], columns: Sequence[str], committed: bool = False) -> Iterator[bytes]:
+    """A CSV file with a header, UTF-8. `committed`: rows of commitments may be among them."""
+    names, alike, own = _layout(committed)
+    places: dict[str, list[int]] = {name: [] for name in names}
     for position, name in enumerate(columns):
-        if (source := _ALIKE.get(name, name)) in places:
+        if (source := alike.get(name, name)) in places:
             places[source].append(position)
     filled = [(_form_of(name), at) for name, at in places.items()]
     made, size = [",".join(columns)], 0
     for line in lines:
         constant = line.constant
         cells = (constant.texts or _texts(constant, columns)).copy()
-        for value, (form, positions) in zip(_own(line), filled, strict=True):
+        for value, (form, positions) in zip(own(line), filled, strict=True):
             text = "" if value is None else form(value)
             for position in positions:
                 cells[position] = text
@@ -113,6 +122,14 @@ def csv_pieces(lines: Iterable[Line], columns: Sequence[str]) -> Iterator[bytes]
             made, size = [], 0
     if made:
         yield ("\n".join(made) + "\n").encode()
+
+
+_Layout = tuple[tuple[str, ...], dict[str, str], Callable[[Line], tuple[Cell, ...]]]
+
+
+def _layout(committed: bool) -> _Layout:
+    """Which columns are a line's own, which say what another says, and the cells of the former."""
+    return (_COMMITTED, _ALIKE_COMMITTED, _own_committed) if committed else (_VARYING, _ALIKE, _own)
 
 
 def _form_of(name: str) -> Callable[[Any], str]:
@@ -155,8 +172,8 @@ def csv_lines(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator
     yield buffer.getvalue().encode()
 
 
-def parquet_pieces(lines: Iterable[Line], columns: Sequence[str]) -> Iterator[bytes]:
-    """A Parquet file: decimals as decimals, instants as UTC timestamps."""
+def parquet_pieces(lines: Iterable[Line], columns: Sequence[str], committed: bool = False) -> Iterator[bytes]:
+    """A Parquet file: decimals as decimals, instants as UTC timestamps. `committed`: as of CSV."""
     # Imported here: it takes a third of a second that only this needs.
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,15 +182,17 @@ def parquet_pieces(lines: Iterable[Line], columns: Sequence[str]) -> Iterator[by
     iterator = iter(lines)
     with tempfile.TemporaryFile() as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            while batches := list(_batches(pa, schema, islice(iterator, _ROWS_PER_GROUP))):
+            layout = _layout(committed)
+            while batches := list(_batches(pa, schema, islice(iterator, _ROWS_PER_GROUP), layout)):
                 writer.write_table(pa.Table.from_batches(batches))
         file.seek(0)
         while piece := file.read(PIECE_BYTES):
             yield piece
 
 
-def _batches(pa: Any, schema: Any, lines: Iterator[Line]) -> Iterator[Any]:
+def _batches(pa: Any, schema: Any, lines: Iterator[Line], layout: _Layout) -> Iterator[Any]:
     """Rows as columns, few at a time: a conversion holds the interpreter's lock throughout."""
+    names, alike, own = layout
     while batch := list(islice(lines, _ROWS_PER_BATCH)):
         numbers: dict[int, int] = {}
         # What rows have in common is converted once, and taken by number.
@@ -181,10 +200,10 @@ def _batches(pa: Any, schema: Any, lines: Iterator[Line]) -> Iterator[Any]:
         for key in owners:
             numbers[key] = len(numbers)
         which = pa.array([numbers[id(line.constant)] for line in batch], pa.int32())
-        made = dict(zip(_VARYING, zip(*map(_own, batch), strict=True), strict=True))
+        made = dict(zip(names, zip(*map(own, batch), strict=True), strict=True))
         columns: dict[str, Any] = {}
         for field in schema:
-            name = _ALIKE.get(field.name, field.name)
+            name = alike.get(field.name, field.name)
             if name in columns:
                 continue
             if name in made:
@@ -192,7 +211,7 @@ def _batches(pa: Any, schema: Any, lines: Iterator[Line]) -> Iterator[Any]:
             else:
                 values = [cells.get(name) for cells in owners.values()]
                 columns[name] = pa.array(_arrow_values(name, values), field.type).take(which)
-        arrays = [columns[_ALIKE.get(field.name, field.name)] for field in schema]
+        arrays = [columns[alike.get(field.name, field.name)] for field in schema]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -210,5 +229,5 @@ def _arrow_values(name: str, values: Sequence[Cell]) -> Sequence[Any]:
     return [None if value is None else Decimal(value).scaleb(places, _EXACT) for value in values]
 
 
-Pieces = Callable[[Iterable[Line], Sequence[str]], Iterator[bytes]]
+Pieces = Callable[[Iterable[Line], Sequence[str], bool], Iterator[bytes]]
 FORMATS: dict[str, Pieces] = {"csv": csv_pieces, "parquet": parquet_pieces}

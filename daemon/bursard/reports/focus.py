@@ -25,6 +25,11 @@ A correction is of the month in which it was booked and of the time that it corr
 class where that was in a month before. Of the month that is still open, where the standard knows no such
 class, it is an adjustment.
 
+What a commitment covers of a machine's hour is rows of its own: `Used`, with the same billed and list cost,
+since what jobs pay does not change, and as effective cost its part of the fee. What was not used is a row of
+the commitment, `Unused`, which is of no job. All effective costs of an hour add up to its fees and to what
+was not covered, to the nano.
+
 For speed a row is two parts: what is the same for all rows of one owner, made once, and the few cells that
 are not.
 """
@@ -33,7 +38,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -42,6 +48,8 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import NodeFacts
 from bursar.resources import MILLI
+from bursar_policies.commitments import Hour, Piece, Spent
+from bursar_policies.specs import CommitmentSpec
 from bursard.ledger import PAID
 from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
 from bursard.reports.period import month_of
@@ -88,12 +96,16 @@ class FocusContext(msgspec.Struct, frozen=True):
     Attributes:
         cluster_id: the billing account. provider: its display name; issuer and service provider.
         nodes: facts by node id.
+        covered: by start of an hour, what commitments covered; specs: these by name. unused: its rows too.
     """
 
     cluster_id: str
     provider: str
     currency: str
     nodes: Mapping[str, NodeFacts]
+    covered: Mapping[int, Hour] = {}
+    specs: Mapping[str, CommitmentSpec] = {}
+    unused: bool = False
 
 
 class Coverage(msgspec.Struct):
@@ -126,7 +138,11 @@ class Constant(msgspec.Struct):
 
 
 class Line(NamedTuple):
-    """One row. `quantity`, `gpu_hours` at `QUANTITY_PLACES`; `product` at the scale of `ListCost`."""
+    """One row. `quantity`, `gpu_hours` at `QUANTITY_PLACES`; `product` at the scale of `ListCost`.
+
+    `effective`: where it is not `nanos`. `committed`: of a commitment, at `QUANTITY_PLACES`. `unused`: of one
+    that nothing used.
+    """
 
     constant: Constant
     nanos: int
@@ -140,6 +156,9 @@ class Line(NamedTuple):
     gpu_hours: int | None
     energy: int | None
     late: bool
+    effective: int | None = None
+    committed: int | None = None
+    unused: bool = False
 
 
 class _Group(msgspec.Struct):
@@ -178,6 +197,8 @@ def focus_lines(
         if charge.start_at >= until:
             yield from maker.lines(groups)
             until = charge.start_at - charge.start_at % HOUR_US + HOUR_US
+            yield from maker.unused(until - HOUR_US)
+            maker.hour = until - HOUR_US
             maker.month = month_of(charge.start_at)
         key: tuple[str, ...] = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
         if charge.corrects:
@@ -192,6 +213,7 @@ def focus_lines(
             group = groups[key] = _Group(charge, charge.used_from, charge.for_end or charge.end_at)
         group.add(charge)
     yield from maker.lines(groups)
+    yield from maker.unused(None)
 
 
 class _Maker:
@@ -200,16 +222,83 @@ class _Maker:
     def __init__(self, context: FocusContext, coverage: Coverage) -> None:
         self._context = context
         self._coverage = coverage
-        self.month = (0, 0)
-        """Of the hour that is made."""
+        self.month, self.hour = (0, 0), 0
+        """Of what is made."""
+        self._spent = iter(sorted(context.covered)) if context.unused else iter(())
+        self._next_spent = next(self._spent, None)
+        self._used: dict[tuple[int, str], tuple[Constant, Constant]] = {}
         self._machines: dict[str, _Machine] = {}
         self._constants: dict[tuple[object, ...], Constant] = {}
 
     def lines(self, groups: dict[tuple[str, ...], _Group]) -> Iterator[Line]:
         """The rows of one hour, which is left empty."""
-        for _, group in sorted(groups.items(), key=lambda item: (item[1].start, item[0])):
-            yield self._line(group)
+        ordered = [group for _, group in sorted(groups.items(), key=lambda item: (item[1].start, item[0]))]
         groups.clear()
+        hour = self._context.covered.get(self.hour)
+        if hour is None or not hour.pieces:
+            yield from map(self._line, ordered)
+            return
+        pieces: dict[str, list[Piece]] = {}
+        for piece in hour.pieces:
+            pieces.setdefault(piece.key, []).append(piece)
+        told = Counter[str]()
+        for group in ordered:
+            node_id, line = group.first.node_id, self._line(group)
+            if node_id in pieces and coverable(group.first):
+                yield from self._parts(line, pieces[node_id], told[node_id])
+                told[node_id] += line.nanos
+            else:
+                yield line
+
+    def _parts(self, line: Line, pieces: Sequence[Piece], before: int) -> Iterator[Line]:
+        """What each commitment covers of a row, and the rest of it. `before`: of its node, told already."""
+        done, after, energy = 0, before + line.nanos, line.energy
+        for piece in pieces:
+            covered = _cut(piece.nanos, before, after, piece.of)
+            if not covered:
+                continue
+            made = _share(line, done, done + covered)
+            spec = self._context.specs[piece.commitment]
+            effective = _cut(piece.effective, before, after, piece.of)
+            amount = int(piece.hours * _QUANTITY) if spec.quantity else piece.effective * _PER_NANO
+            yield made._replace(
+                constant=self._committed(line.constant, piece.commitment),
+                effective=effective,
+                committed=_cut(amount, before, after, piece.of),
+                energy=energy,
+            )
+            done, energy = done + covered, None
+            self._coverage.rows += 1
+        if done == 0:
+            yield line
+        elif done != line.nanos:
+            yield _share(line, done, line.nanos)._replace(energy=None)
+        else:
+            self._coverage.rows -= 1
+
+    def _committed(self, constant: Constant, name: str) -> Constant:
+        """The same, of what a commitment covers."""
+        found = self._used.get((id(constant), name))
+        if found is None:
+            if len(self._used) >= _REMEMBERED:
+                self._used.clear()
+            cells = constant.cells | {
+                "PricingCategory": "Committed",
+                **_discount(name, self._context, "Used"),
+            }
+            made = msgspec.structs.replace(constant, cells=cells, texts=[])
+            found = self._used[id(constant), name] = (constant, made)
+        return found[1]
+
+    def unused(self, before: int | None) -> Iterator[Line]:
+        """What was not used of commitments, of the hours that were not told yet."""
+        while self._next_spent is not None and (before is None or self._next_spent < before):
+            hour = self._next_spent
+            for spent in self._context.covered[hour].spent:
+                if spent.unused:
+                    self._coverage.rows += 1
+                    yield _unused(spent, hour, self._context)
+            self._next_spent = next(self._spent, None)
 
     def _line(self, group: _Group) -> Line:
         charge = group.first
@@ -258,6 +347,118 @@ class _Maker:
                 self._machines[charge.node_id] = machine
             found = self._constants[key] = _constant(charge, month, machine, self._context)
         return found
+
+
+def coverable(charge: ChargeRow) -> bool:
+    """Is it time of a machine that was on demand, as commitments cover it?"""
+    if charge.kind in ADJUSTMENTS or charge.reason:
+        return False
+    return bool(machine_of(charge.price_id))
+
+
+def machine_of(price_id: str) -> str:
+    """`aws/REGION/TYPE/on-demand`, of such a price; empty of any other."""
+    what = stable_id(price_id)
+    return what if what.count("/") == 3 and what.endswith("/on-demand") else ""
+
+
+def _cut(value: int, start: int, end: int, of: int) -> int:
+    """The part of a value between two places of a whole; parts that meet add up."""
+    return value * end // of - value * start // of
+
+
+def _share(line: Line, start: int, end: int) -> Line:
+    """The part of a row between two places of its amount."""
+    quantity = None if line.quantity is None else _cut(line.quantity, start, end, line.nanos)
+    price = line.constant.price
+    if quantity is not None and price is not None:
+        product = quantity * price
+    else:
+        product = (end - start) * _COST_OF_NANO
+    gpu_hours = None if line.gpu_hours is None else _cut(line.gpu_hours, start, end, line.nanos)
+    return line._replace(nanos=end - start, quantity=quantity, product=product, gpu_hours=gpu_hours)
+
+
+def _discount(name: str, context: FocusContext, status: str) -> dict[str, Cell]:
+    spec = context.specs[name]
+    return {
+        "CommitmentDiscountId": f"commitment/{name}",
+        "CommitmentDiscountName": name,
+        "CommitmentDiscountCategory": "Usage" if spec.quantity else "Spend",
+        "CommitmentDiscountType": _TYPES[spec.of_type],
+        "CommitmentDiscountStatus": status,
+        "CommitmentDiscountUnit": "Hours" if spec.quantity else context.currency,
+    }
+
+
+_TYPES = {
+    "reservation": "Reservation",
+    "savings-plan": "Savings Plan",
+    "committed-use": "Committed Use Discount",
+}
+_PER_NANO: int = 10 ** (QUANTITY_PLACES - 9)
+
+
+def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
+    """A row of the commitment itself: what it cost and nobody used."""
+    spec, month = context.specs[spent.commitment], month_of(hour)
+    name, unit = spent.commitment, "Hours" if spec.quantity else context.currency
+    cells: dict[str, Cell] = {
+        **_platform(context, month),
+        **_discount(name, context, "Unused"),
+        "ChargeCategory": "Usage",
+        "HostProviderName": spec.provider,
+        "PricingCategory": "Committed",
+        "PricingUnit": unit,
+        "RegionId": spec.region or None,
+        "RegionName": spec.region or None,
+        "ResourceId": f"commitment/{name}",
+        "ResourceName": name,
+        "ResourceType": "Commitment",
+        "SkuId": f"commitment/{spec.provider}/{spec.of_type}",
+        "SkuMeter": "Unused Commitment",
+        "SkuPriceId": f"commitment/{name}|unused",
+        "x_WasteCategory": "unused-commitment",
+        "x_MeterConfidence": "measured",
+        "x_Simulated": "false",
+        **dict.fromkeys(_UNIT_PRICES, 0),
+    }
+    quantity = int(spent.unused_hours * _QUANTITY) if spec.quantity else spent.unused * _PER_NANO
+    words = f"what was not used of commitment {name}"
+    return Line(
+        Constant(cells, 0, 0, 0, words, month[1], True),
+        *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, False),
+        effective=spent.unused,
+        committed=quantity,
+        unused=True,
+    )
+
+
+_UNIT_PRICES = (
+    "ListUnitPrice", "ContractedUnitPrice", "PricingCurrencyListUnitPrice",
+    "PricingCurrencyContractedUnitPrice",
+)  # fmt: skip
+
+
+def _platform(context: FocusContext, month: tuple[int, int]) -> dict[str, Cell]:
+    """What every row of this cluster says."""
+    return {
+        "BillingAccountId": context.cluster_id,
+        "BillingAccountName": context.provider,
+        "BillingAccountType": "Cluster",
+        "BillingCurrency": context.currency,
+        "BillingPeriodStart": month[0],
+        "BillingPeriodEnd": month[1],
+        "ChargeFrequency": "Usage-Based",
+        "InvoiceIssuerName": context.provider,
+        "PricingCurrency": context.currency,
+        "ProviderName": context.provider,
+        "PublisherName": context.provider,
+        "ServiceCategory": "AI and Machine Learning",
+        "ServiceName": "AI Compute",
+        "ServiceProviderName": context.provider,
+        "ServiceSubcategory": "AI Platforms",
+    }
 
 
 def _scaled_hours(units_us: int, of: int = 1) -> int:
@@ -315,33 +516,21 @@ def _constant(
     published = charge.corrects > 0 and charge.for_start < month[0]
     adjustment = charge.kind in ADJUSTMENTS or (charge.corrects > 0 and not published)
     cells: dict[str, Cell] = {
-        "BillingAccountId": context.cluster_id,
-        "BillingAccountName": context.provider,
-        "BillingAccountType": "Cluster",
-        "BillingCurrency": context.currency,
-        "BillingPeriodStart": month[0],
-        "BillingPeriodEnd": month[1],
+        **_platform(context, month),
         "ChargeCategory": "Adjustment" if adjustment else "Usage",
         "ChargeClass": "Correction" if published else None,
-        "ChargeFrequency": "Usage-Based",
         "HostProviderName": machine.host or context.provider,
-        "InvoiceIssuerName": context.provider,
-        "PricingCurrency": context.currency,
-        "ProviderName": context.provider,
-        "PublisherName": context.provider,
         "RegionId": machine.region,
         "RegionName": machine.region,
         "AvailabilityZone": machine.zone,
         "ResourceId": charge.node_id,
         "ResourceName": charge.node_name,
         "ResourceType": machine.kind,
-        "ServiceCategory": "AI and Machine Learning",
-        "ServiceName": "AI Compute",
-        "ServiceProviderName": context.provider,
-        "ServiceSubcategory": "AI Platforms",
         **_account(charge),
         **_own(charge),
     }
+    if context.specs and coverable(charge):
+        cells["CommitmentProgramEligibilityDetails"] = _programs(charge, context)
     unit = _Unit.of(charge)
     price = None
     if not adjustment:
@@ -356,6 +545,14 @@ def _constant(
     return Constant(
         cells, price, unit.milli if not adjustment else 0, gpu_milli, words, month[1], not adjustment
     )
+
+
+def _programs(charge: ChargeRow, context: FocusContext) -> str | None:
+    """Which kinds of commitments could cover it, covered or not."""
+    provider = stable_id(charge.price_id).partition("/")[0]
+    types = {_TYPES[spec.of_type] for spec in context.specs.values() if spec.provider == provider}
+    programs = [{"ProgramType": name} for name in sorted(types)]
+    return json.dumps({"CommitmentPrograms": programs}) if programs else None
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from bursar.errors import InvalidRequest, NotBuilt
+from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
 from bursar_policies.specs import CostModelSpec
@@ -25,6 +25,7 @@ from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
 from bursard.reports.budget_page import Limits, budget_page
+from bursard.reports.commitments import covered
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
@@ -38,7 +39,7 @@ from bursard.services.budgets import approve, budgets, grant, history, past_limi
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.lookup import find_job
-from bursard.services.page_reports import REPORTS, page_maker
+from bursard.services.page_reports import REPORTS, commitments_of, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
-_LATER_REPORTS = ("commitments",)
 WHATIF = "whatif"
 _ENDINGS = {"text": "txt"}
 
@@ -231,8 +231,6 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
                 else REPORTS[kind](self.engine, period, request.project, limits)
             )
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
-        if kind in _LATER_REPORTS:
-            raise NotBuilt(f"the report {kind} is not built yet; `report focus` holds its numbers row by row")
         known = ", ".join(("focus", "statement", *REPORTS, WHATIF))
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: {known}")
 
@@ -241,12 +239,17 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         query = ChargeFilter(since=period.since, until=period.until, project=project)
 
         def make(unposted: Unposted) -> Iterator[bytes]:
-            coverage = Coverage()
-            lines = focus_lines(views.charges(query, unposted), about, coverage)
-            yield from FOCUS_FORMATS[form](lines, focus_columns(version))
+            coverage, told = Coverage(), about
+            if promised.named:
+                covers = covered(views, period, unposted, promised)
+                specs = dict(promised.named)
+                told = replace(about, covered=covers.hours, specs=specs, unused=not project)
+            lines = focus_lines(views.charges(query, unposted), told, coverage)
+            yield from FOCUS_FORMATS[form](lines, focus_columns(version), bool(promised.named))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
 
+        promised = commitments_of(self.engine)
         # On the loop's thread: what a node is does not change under the writer's hands.
         about = FocusContext(
             cluster_id=state.cluster_id,

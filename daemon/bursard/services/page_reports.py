@@ -12,8 +12,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
+from bursar_policies.specs import CommitmentSpec
 from bursard.engine import Engine
 from bursard.reports.budget_page import Limits, budget_page
+from bursard.reports.commitments import Commitments, commitments
 from bursard.reports.machines import idle, utilization
 from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
@@ -72,6 +74,20 @@ def _models(engine: Engine, period: Period, project: str, _: Limits) -> MakePage
     return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
 
 
+def _commitments(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+    _of_no_project("commitments", project)
+    views, currency, about = engine.views, engine.state.currency, commitments_of(engine)
+    return _stamped(engine, period, lambda unposted: commitments(views, period, currency, unposted, about))
+
+
+def commitments_of(engine: Engine) -> Commitments:
+    """What was promised to providers, as of now; by name."""
+    named = sorted(
+        (one.name, one.spec) for one in engine.state.policies.values() if isinstance(one.spec, CommitmentSpec)
+    )
+    return Commitments(named, engine.prices, engine.now())
+
+
 def _of_no_project(kind: str, project: str) -> None:
     if project:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
@@ -79,6 +95,7 @@ def _of_no_project(kind: str, project: str) -> None:
 
 REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Limits], MakePage]]] = {
     "budgets": _budgets,
+    "commitments": _commitments,
     "idle": _idle,
     "models": _models,
     "utilization": _utilization,

@@ -13,7 +13,6 @@ from bursar.errors import InvalidRequest
 LATER: Final = {
     "bursar": ("attach", "forecast", "service", "key"),
     "bursar cloud": ("show", "release"),
-    "bursar report": ("commitments",),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""
 

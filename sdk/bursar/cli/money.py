@@ -578,6 +578,19 @@ def report_models(
     _write_report(client, "models", period, _text_form(out, form), out, "", project, timezone)
 
 
+@report.command("commitments")
+@_page_options
+@connected
+def report_commitments(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
+    """Write what was used, and what was not, of reservations, savings plans and committed use.
+
+    Used and unused are what was promised for the hours that have passed. What jobs pay does not change by it.
+
+    Example: bursar report commitments --period last-month
+    """
+    _write_report(client, "commitments", period, _text_form(out, form), out, "", "", timezone)
+
+
 @report.command("budgets")
 @_page_options
 @click.option("--project", default="", help="Budgets of this project and those below it.")

@@ -1,4 +1,4 @@
-"""The form of `kind: CloudPool`, for editors and the page of policies."""
+"""The forms of `kind: CloudPool` and `kind: Commitment`, for editors and the page of policies."""
 
 from __future__ import annotations
 
@@ -49,4 +49,40 @@ def cloud_pool() -> Schema:
             ),
         },
         ["provider", "limits"],
+    )
+
+
+def commitment() -> Schema:
+    """What is paid for whether it is used or not."""
+    token = forms.text("", forms.TOKEN)
+    rate = forms.mapping(
+        "The plan's own rate of a machine type.",
+        {
+            "instance_type": forms.text("Of the provider.", forms.TOKEN),
+            "rate": forms.money_per("h", "Of one machine, in place of the list price."),
+        },
+        ["instance_type", "rate"],
+    )
+    return forms.mapping(
+        "What was promised to a provider for each hour of a term: `report commitments` and the rows of"
+        " `report focus` tell what was used of it and what was not. It covers machines on demand, never spot,"
+        " in the order of each provider; what jobs pay does not change by it.",
+        {
+            "provider": forms.word("To whom.", ("aws", "azure", "gcp")),
+            "type": forms.word(
+                "`reservation` and `savings-plan` of aws and azure, `committed-use` of gcp: of machines where"
+                " it has no `rates`.",
+                ("reservation", "savings-plan", "committed-use"),
+            ),
+            "region": token | {"description": "Of machines; and of a plan of one family."},
+            "family": token | {"description": "Of a plan that covers `c5.*` in one region alone: `c5`."},
+            "instance_type": token | {"description": "Of machines: which."},
+            "quantity": forms.whole("Of machines: how many.", 1, 100_000),
+            "hourly": forms.money_per("h", "Paid for each hour, for all of it; of a plan what is promised."),
+            "upfront": forms.money("Of machines: paid once, and spread over the hours of the term."),
+            "start": forms.text("From when on, a full hour.", forms.INSTANT),
+            "end": forms.text("Until when, a full hour; at most ten years later.", forms.INSTANT),
+            "rates": forms.items("Of a plan: what it covers, and at which rates.", rate, minItems=1),
+        },
+        ["provider", "type", "start", "end"],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bursar.model import MARKETS
 from bursar.model.check import SPOT_POLICIES
 from bursar.schemas import forms
-from bursar.schemas.cloud import cloud_pool
+from bursar.schemas.cloud import cloud_pool, commitment
 from bursar.schemas.forms import Schema
 
 _ACTIONS = ("notify", "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
@@ -22,6 +22,7 @@ def policy_schema() -> Schema:
         "PriceBook": _price_book(),
         "PriorityPolicy": _priority(),
         "CloudPool": cloud_pool(),
+        "Commitment": commitment(),
         "SlurmNames": _slurm_names(),
         "AlertChannel": _alert_channel(),
     }

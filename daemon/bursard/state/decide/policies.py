@@ -10,7 +10,7 @@ from typing import Final
 from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
-from bursar_policies.specs import BudgetSpec, CostModelSpec, Document, PriceBookSpec, Pricing
+from bursar_policies.specs import BudgetSpec, CommitmentSpec, CostModelSpec, Document, PriceBookSpec, Pricing
 from bursard.events import (
     BudgetClosed,
     Event,
@@ -124,7 +124,7 @@ def _check(state: State, document: Document, now: int) -> None:
             )
     elif isinstance(spec, CostModelSpec):
         check_currency(state, spec.node_capex.currency, where)
-    elif isinstance(spec, PriceBookSpec):
+    elif isinstance(spec, PriceBookSpec | CommitmentSpec):
         check_currency(state, spec.currency, where)
 
 
