@@ -5,11 +5,12 @@ Prints  each figure beside the one known of an H200 (docs/metering.md), and BAD 
         then exit code 1.
 Why     no test can have a device. Whoever has one for five minutes learns from this whether all of it is so.
 
-It changes no setting of any device. MPS is tried in a folder of its own and ended again.
+It changes no setting of any device. MPS is started and ended by the agent, in its own folder.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -28,15 +29,17 @@ from typing import Any
 import psutil
 
 from bursar.clock import SystemClock, parse_instant
-from bursar_agent.probes import recorded
+from bursar_agent import mps
+from bursar_agent.probes import recorded, recorded_mps
 from bursar_agent.probes.energy import EnergyMeter
 from bursar_agent.probes.nvml import NvmlGpus
 
 DOUBLE = "--double" in sys.argv
 LOAD = [sys.executable, str(Path(__file__).with_name("gpu_load.py").absolute()), *["--double"] * DOUBLE]
 BURSAR = [sys.executable, "-P", "-m", "bursar.cli.main"]
-WINDOW_S = 1.5 if DOUBLE else 6.0
-JOB_S = 3 if DOUBLE else 14
+WINDOW_S = 1.5 if DOUBLE else 4.0
+JOB_S = 3 if DOUBLE else 12
+HALVES_S = 2 if DOUBLE else 9
 COUNTER_EVERY_S = 0.2
 
 KNOWN = {
@@ -184,6 +187,10 @@ def costs(report: Report, device: Device) -> None:
         "a look (GPM, ECC, rows)": (20, probe.look),
         "nvmlDeviceGetComputeRunningProcesses": (50, lambda: probe.process_memory(0)),
         "nvmlDeviceGetProcessUtilization": (20, lambda: probe.process_activity(0)),
+        "nvmlDeviceGetMPSComputeRunningProcesses": (
+            50,
+            lambda: nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle),
+        ),
         "nvmlDeviceGetMemoryInfo": (50, lambda: nvml.nvmlDeviceGetMemoryInfo(handle)),
     }
     found = {}
@@ -320,12 +327,19 @@ class Counter(threading.Thread):
 class Site:
     """A cluster of this machine, by its command line."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.state = folder / "s"
         self.server = ""
+        self.env = env
+        if DOUBLE:
+            # A device and MPS that only answer; what runs there is on the CPU.
+            recorded.install(folder)
+            recorded_mps.install(folder)
+            self.env["PATH"] = f"{folder}:{os.environ['PATH']}"
+            self.env["PYTHONPATH"] = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
 
     def call(self, *words: str, check: bool = True, timeout: float = 120) -> str:
-        env = {**os.environ, **({"BURSAR_SERVER": self.server} if self.server else {})}
+        env = {**os.environ, **self.env, **({"BURSAR_SERVER": self.server} if self.server else {})}
         done = subprocess.run(
             [*BURSAR, *words], capture_output=True, text=True, env=env, check=False, timeout=timeout
         )
@@ -337,14 +351,14 @@ class Site:
         return json.loads(self.call(*words, "-o", "json"))
 
     def up(self) -> None:
-        simulate = ["--simulate-gpus", "H100:1"] * DOUBLE
-        self.call("up", "--state-dir", str(self.state), "--detach", *simulate)
+        self.call("up", "--state-dir", str(self.state), "--detach")
         self.server = self.status()["server"]
 
     def status(self) -> Any:
         return json.loads(self.call("status", "--state-dir", str(self.state), "-o", "json"))
 
-    def submit(self, gpus: str, load: str, seconds: float) -> str:
+    def submit(self, gpus: str, load: str, seconds: float | Path) -> str:
+        """`seconds`: or a file, at whose appearance it ends."""
         kept = [f"{name}={os.environ[name]}" for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ]
         words = [word for one in kept for word in ("--env", one)]
         asked = ["--gpus", gpus] if gpus != "0" else []
@@ -390,9 +404,10 @@ class Site:
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="bursar-gpu-"))
-    one = Site(folder / "state")
+def site(**env: str) -> Iterator[Site]:
+    # Its path is short, as those of the sockets of MPS must be.
+    folder = Path(tempfile.mkdtemp(prefix="gpu-"))
+    one = Site(folder, **env)
     try:
         yield one
     finally:
@@ -443,34 +458,135 @@ def energy(report: Report, name: str, told: float, counted: float) -> None:
     report.check(abs(off) < 5, f"energy of {name}: {told:.0f} J told, {counted:.0f} J counted: {off:+.2f} %")
 
 
-def halves(report: Report, device: Device, one: Site) -> None:
-    """Two halves of one device, and a job without any."""
+def shared_in_time(report: Report, device: Device, one: Site) -> None:
+    """Two halves without MPS: shared by time, told apart by activity, memory not limited and said so."""
+    (node,) = one.json("nodes")
+    limits = one.json("node", "show", node["name"])["limits"]
+    report.check("gpu" not in limits, "without MPS no limit is claimed")
     counter = Counter(device)
     counter.start()
-    jobs = [one.submit("0.5", load, JOB_S) for load in ("bf16", "memory")]
-    none = one.submit("0", "facts", 0)
-    for job in jobs:
-        one.running(job)
+    jobs = [one.submit("0.5", load, HALVES_S) for load in ("bf16", "memory")]
     found = [one.ended(job) for job in jobs]
-    one.ended(none)
     counter.ending.wait(1)
     counter.ending.set()
     said = [one.said(job) for job in jobs]
-    report.check(one.said(none)["devices"] == 0, "a job without devices sees none")
-    report.keep("halves", [view["gpu_energy_joules"] for view in found], f"halves: {said}")
-    hog = one.submit("0.5", "hog", 3 if DOUBLE else 12)
+    report.keep("time_halves", [view["gpu_energy_joules"] for view in found], f"halves by time: {said}")
+    report.keep("time_halves_source", [view["gpu_energy_source"] for view in found])
+    if not DOUBLE:
+        report.check(all(each["sms"] > 100 for each in said), "a half by time sees all multiprocessors")
+        sum_of_parts(report, "two halves by time", found, counter)
+    hog = one.submit("0.5", "hog", 3 if DOUBLE else 8)
     one.running(hog)
     told = one.until(hog, lambda view: DOUBLE or "more than its share" in one.call("show", hog), timeout_s=30)
     report.keep("hog", told["attempts"][0]["nodes"][0]["sample"])
     report.say(one.call("show", hog))
     report.check(True, "half a device with more than half of its memory is told")
     one.ended(hog)
-    report.keep("halves_source", [view["gpu_energy_source"] for view in found])
+
+
+def sum_of_parts(report: Report, name: str, found: list[Any], counter: Counter) -> None:
+    began = min(parse_instant(view["started_at"]) for view in found) / 1e6
+    ended = max(parse_instant(view["finished_at"]) for view in found) / 1e6
+    told = sum(view["gpu_energy_joules"] for view in found)
+    energy(report, name, told, counter.joules(began, ended))
+
+
+def through_mps(report: Report, device: Device, one: Site) -> None:
+    """Fractions held to their share: a story beside a half that works all the while, and a job of none."""
+    (node,) = one.json("nodes")
+    limits = one.json("node", "show", node["name"])["limits"]
+    report.keep("limits", limits)
+    report.check("gpu" in limits, "the node holds fractions to their share through MPS")
+    if "gpu" not in limits:
+        report.say(Path(one.state, "logs", "agent-1.log").read_text()[-1500:] if DOUBLE else str(limits))
+    counter = Counter(device)
+    counter.start()
+    enough = one.state / "enough"
+    whole = one.submit("0.5", "bf16", enough)
+    other = one.submit("0.5", "memory", HALVES_S)
+    none = one.submit("0", "facts", 0)
+    one.running(other)
+    time.sleep(1 if DOUBLE else 6)
+    spoken(report, device, one)
+    sample = one.show(other)["attempts"][0]["nodes"][0]["sample"]
+    report.keep("mps_member", sample)
+    used = (sample or {}).get("gpu_memory_used_bytes")
+    report.check(bool(used) or DOUBLE, f"memory of a client of MPS is told: {used}")
+    others = [one.ended(other)]
+    grab = one.submit("0.5", "grab", 0)
+    others.append(one.ended(grab))
+    taken = one.said(grab)
+    report.keep("mps_memory", taken)
+    kept = taken["small"] and not taken["large"]
+    report.check(kept, "2 GiB are given, more than half of the memory is refused")
+    held = one.submit("0.5", "held", 600)
+    one.running(held)
+    time.sleep(0 if DOUBLE else 5)
+    for process in [process for process in agent_children(one) if "held" in process.cmdline()]:
+        process.kill()
+    others.append(one.until(held, lambda view: view["state"] == "FAILED"))
+    report.keep("mps_killed", others[-1]["attempts"][-1]["message"])
+    enough.touch()
+    views = [one.ended(whole), *others]
+    one.ended(none)
+    counter.ending.wait(1)
+    counter.ending.set()
+    said = one.said(whole)
+    report.check(True, f"a half goes on where the other is killed: {said}")
+    report.check(one.said(none)["devices"] == 0, "a job without devices sees none")
+    report.keep("mps_halves", {"whole_time": said, "beside": one.said(other)})
     if not DOUBLE:
-        began = min(parse_instant(view["started_at"]) for view in found) / 1e6
-        ended = max(parse_instant(view["finished_at"]) for view in found) / 1e6
-        told = sum(view["gpu_energy_joules"] for view in found)
-        energy(report, "two halves", told, counter.joules(began, ended))
+        report.check(said["sms"] == 66, f"a half has 66 of 132 multiprocessors: {said['sms']}")
+        sum_of_parts(report, "fractions through MPS", views, counter)
+    report.keep("mps_sources", [view["gpu_energy_source"] for view in views])
+    names = [process.name() for process in psutil.process_iter()]
+    left = [name for name in names if name.startswith("nvidia-cuda-mps")]
+    report.check(not left, f"no MPS server is left after the last fraction: {left}")
+    on_device = {} if DOUBLE else device.probe.process_memory(0)
+    report.check(not on_device, f"no process is left on the device: {on_device}")
+
+
+def spoken(report: Report, device: Device, one: Site) -> None:
+    """What MPS says of itself meanwhile, and what NVML says of its clients."""
+    folders = [path.parent for path in one.state.glob("**/mps/*/pipe")]
+    program = shutil.which(mps.PROGRAM, path=one.env.get("PATH"))
+    if not folders or program is None:
+        report.check(False, "a server is there")
+        return
+    control = mps.Mps(program)
+    words = ["get_server_list", "get_default_active_thread_percentage", "ps"]
+    servers = control.servers(folders[0], mps.Owner())
+    words += [f"{word} {pid}" for pid in servers for word in ("get_server_status", "get_client_list")]
+    said = {}
+    for word in words:
+        try:
+            said[word] = control._run(folders[0], mps.Owner(), [], {}, 5.0, f"{word}\n")
+        except mps.MpsFailed as problem:
+            said[word] = f"FAILED: {problem.message}"
+    report.keep("mps_said", said)
+    report.keep("mps_processes", [psutil.Process(pid).name() for pid in mps.processes(folders[0])])
+    report.keep("mps_servers", servers)
+    report.check(set(servers.values()) == {"ACTIVE"} or DOUBLE, f"its server says that it is well: {servers}")
+    if not DOUBLE:
+        report.keep("mps_on_device", device.probe.process_memory(0))
+        report.keep("mps_samples", device.samples_of(5.0))
+
+
+def calibrated(report: Report, one: Site) -> None:
+    """What the node delivers, by the operator's own verb."""
+    (node,) = one.json("nodes")
+    began = time.perf_counter()
+    if importlib.util.find_spec("torch") is None:
+        report.keep("calibration", None, "there is no torch here: nothing was calibrated")
+        return
+    told = one.json("node", "calibrate", node["name"], "--python", sys.executable)
+    report.keep("calibration", told, f"calibration in {time.perf_counter() - began:.0f} s: {told}")
+    kept = one.json("node", "show", node["name"])["calibration"]
+    report.check(kept == told, "node show has what was found")
+    if not DOUBLE:
+        rates = kept["matmul_flops_per_second"]
+        report.check(rates["bf16"] > 400e12, f"bf16: {rates['bf16'] / 1e12:.0f} TFLOP/s")
+        report.check(kept["memory_bytes_per_second"] > 2e12, "memory is faster than 2 TB/s")
 
 
 def agent_dies(report: Report, device: Device, one: Site) -> None:
@@ -498,9 +614,9 @@ def held(report: Report, device: Device, one: Site) -> None:
     job = one.submit("1", "held", 600)
     one.running(job)
     agent = one.agent()
-    time.sleep(2 if DOUBLE else 12)
+    time.sleep(2 if DOUBLE else 11)
     before, began = sum(agent.cpu_times()[:2]), time.perf_counter()
-    time.sleep(3 if DOUBLE else 22)
+    time.sleep(3 if DOUBLE else 12)
     percent = 100 * (sum(agent.cpu_times()[:2]) - before) / (time.perf_counter() - began)
     report.keep("agent_cpu_percent_of_a_core", round(percent, 2))
     report.check(percent < 1.0 or DOUBLE, f"profiling at 1 Hz takes {percent:.2f} % of a core")
@@ -544,37 +660,6 @@ def agent_children(one: Site) -> list[psutil.Process]:
     return found
 
 
-def mps(report: Report) -> None:
-    """The limits of MPS, where it can be started by its own command, without a setting."""
-    program = shutil.which("nvidia-cuda-mps-control")
-    if program is None or DOUBLE:
-        report.keep("mps", None, "MPS: nvidia-cuda-mps-control is not here, so its limits were not tried")
-        return
-    folder = tempfile.mkdtemp(prefix="mps-")
-    env = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
-    for path in env.values():
-        os.mkdir(path)
-    started = subprocess.run(
-        [program, "-d"], env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
-    if started.returncode:
-        report.keep("mps", started.stderr, f"MPS does not start here: {started.stderr}")
-        return
-    limits = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "50", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=4G"}
-    try:
-        worker = Worker(**env, **limits)
-        facts = worker.answer()
-        taken = []
-        for gib in (2, 8):
-            worker.begin("take", gib)
-            taken.append(worker.answer()["given"])
-        worker.close()
-        report.keep("mps", {"sms": facts.get("sms"), "2GiB": taken[0], "8GiB": taken[1]})
-        report.check(taken == [True, False], "MPS holds its limit of memory: 2 GiB given, 8 GiB refused")
-    finally:
-        subprocess.run([program], input="quit\n", text=True, env={**os.environ, **env}, check=False)
-
-
 def main() -> int:
     report = Report()
     device = Device()
@@ -589,10 +674,14 @@ def main() -> int:
         report.section("bursar up", one.up)
         if one.server:
             report.section("a job of the whole device", lambda: whole_job(report, device, one))
-            report.section("two halves", lambda: halves(report, device, one))
+            report.section("fractions through MPS", lambda: through_mps(report, device, one))
             report.section("the agent is killed", lambda: agent_dies(report, device, one))
             report.section("held, and killed", lambda: held(report, device, one))
-    report.section("MPS", lambda: mps(report))
+            report.section("what the node delivers", lambda: calibrated(report, one))
+    with site(BURSAR_AGENT_MPS="off") as one:
+        report.section("bursar up, without MPS", one.up)
+        if one.server:
+            report.section("fractions by time", lambda: shared_in_time(report, device, one))
     device.probe.close()
     report.keep("seconds", round(time.perf_counter() - report.began, 1))
     print(f"{len(report.bad)} did not hold" + "".join(f"\n  {text}" for text in report.bad))

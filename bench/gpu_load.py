@@ -1,6 +1,7 @@
 """One load on one device, as `bench/gpu_check.py` measures them.
 
 Run     python bench/gpu_load.py NAME SECONDS   one load, then its figures as a line of JSON
+        python bench/gpu_load.py NAME FILE      the same, until there is such a file
         python bench/gpu_load.py --serve        `NAME SECONDS` per line of stdin, an answer per line of stdout
 Why     each figure of docs/metering.md belongs to one of these loads; with `--double` before the name they
         use the CPU alone, so that everything around them can be tried without a device.
@@ -37,12 +38,15 @@ class Loads:
             known |= {"name": properties.name, "sms": properties.multi_processor_count}
         return known
 
-    def run(self, name: str, seconds: float) -> dict[str, Any]:
-        """Do it for so long; what was done per second."""
+    def run(self, name: str, seconds: float, until: str = "") -> dict[str, Any]:
+        """Do it for so long, or until a file is there; what was done per second."""
         if name == "facts":
             return self.facts()
         if name == "take":
             return self.take(int(seconds * (1 << 30)))
+        if name == "grab":
+            half = self.torch.cuda.get_device_properties(0).total_memory // 2
+            return {"small": self.take(2 << 30)["given"], "large": self.take(half + (4 << 30))["given"]}
         if name in HELD_BYTES:
             self.kept.append(self.torch.empty(HELD_BYTES[name], dtype=self.torch.uint8, device="cuda"))
             self.torch.cuda.synchronize()
@@ -56,7 +60,7 @@ class Loads:
         self.torch.cuda.synchronize()
         print("READY", file=sys.stderr, flush=True)
         began, steps = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds:
+        while not (os.path.exists(until) if until else time.perf_counter() - began >= seconds):
             for _ in range(8):
                 step()
             self.torch.cuda.synchronize()
@@ -99,16 +103,18 @@ class Loads:
 class DoubleLoads:
     """The same words, on the CPU: busy for what works, asleep for what only holds."""
 
-    def run(self, name: str, seconds: float) -> dict[str, Any]:
+    def run(self, name: str, seconds: float, until: str = "") -> dict[str, Any]:
         if name == "facts":
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             return {"devices": 0 if visible == "" else 1, "visible": visible, "name": "double", "sms": 132}
         if name == "take":
             return {"bytes": int(seconds * (1 << 30)), "given": seconds < 4}
+        if name == "grab":
+            return {"small": True, "large": False}
         print("READY", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            if name in HELD_BYTES:
+        while not (os.path.exists(until) if until else time.perf_counter() - began >= seconds):
+            if until or name in HELD_BYTES:
                 time.sleep(0.05)
         return {"load": name, "seconds": seconds, "rate": 0.0, "unit": "double"}
 
@@ -125,7 +131,10 @@ def main() -> None:
             print(json.dumps(loads.run(name, float(seconds))), flush=True)
         return
     facts = loads.run("facts", 0)
-    found = {} if words[0] == "facts" else loads.run(words[0], float(words[1]))
+    found = {}
+    if words[0] != "facts":
+        until = words[1] if "/" in words[1] else ""
+        found = loads.run(words[0], 0 if until else float(words[1]), until)
     print(json.dumps({**facts, **found}), flush=True)
 
 

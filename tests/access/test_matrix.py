@@ -78,6 +78,7 @@ TABLE: Final[dict[str, Row]] = {
     "Nodes.Drain": of_the_site("OA"),
     "Nodes.Cordon": of_the_site("OA"),
     "Nodes.Resume": of_the_site("OA"),
+    "Nodes.Calibrate": of_the_site("OA"),
     "Nodes.Remove": of_the_site("OA"),
     "Nodes.Token": of_the_site("A"),
     "Nodes.Tokens": of_the_site("A"),

@@ -64,7 +64,7 @@ BELOW = {
     "grant": "add ls rm",
     "secret": "set ls rm",
     "cloud": "ls check terminate",
-    "node": "show drain resume cordon token rm",
+    "node": "show drain resume cordon token rm calibrate",
     "budget": "ls show grant transfer approve history",
     "ledger": "correct",
     "period": "close ls show",

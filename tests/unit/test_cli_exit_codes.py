@@ -41,6 +41,7 @@ WORDS = {
     "node cordon": ["n"],
     "node resume": ["n"],
     "node rm": ["n"],
+    "node calibrate": ["n"],
     "node token": ["n"],
     "budget show": ["b"],
     "prices apply": ["policy.yaml"],
@@ -80,6 +81,7 @@ CONNECTED = (
 )  # fmt: skip
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
+    "node calibrate",
     "cloud terminate", "budget approve",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
     "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",

@@ -67,6 +67,7 @@ _NODES: Final = {
     "Drain": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
     "Cordon": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
     "Resume": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
+    "Calibrate": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
     "Remove": Rule(Action.STEER_NODES, site=True, writes=Writes.CHANGES),
     "Token": Rule(Action.ISSUE_TOKENS, site=True, writes=Writes.CHANGES),
     "Tokens": Rule(Action.ISSUE_TOKENS, site=True),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bursar.model import Progress
+from bursar.model import Calibration, Progress
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import budgets as b
 from bursard.events import union as e
@@ -116,6 +116,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineGone: _shape("machine_id billed_until reason", refund=_CHARGE),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMisbehaved: _shape("node_id how job_id"),
+    e.NodeCalibrated: _shape("node_id", found=_shape(" ".join(Calibration.__struct_fields__))),
     NodeCondition: _shape("node_id trouble"),
     e.NodeRemoved: _shape("node_id name"),
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from bursar.model import (
+    Calibration,
     EndCause,
     Hold,
     JobSpec,
@@ -420,6 +421,13 @@ class NodeMisbehaved(msgspec.Struct, frozen=True, tag="node-misbehaved"):
     job_id: str = ""
 
 
+class NodeCalibrated(msgspec.Struct, frozen=True, tag="node-calibrated"):
+    """What a node delivered, as a job measured it there."""
+
+    node_id: str
+    found: Calibration
+
+
 class NodeRemoved(msgspec.Struct, frozen=True, tag="node-removed"):
     """A node is gone for good: its time is owned up to here, its secrets are void. Its name may return."""
 
@@ -756,6 +764,7 @@ Event = (
     | NodeScheduling
     | NodeQuarantined
     | NodeMisbehaved
+    | NodeCalibrated
     | NodeCondition
     | NodeRemoved
     | NodeMetered

@@ -10,6 +10,7 @@ from typing import Any
 
 from bursar.clock import DAY_US
 from bursar.codec.slurm_names import names_to_wire
+from bursar.codec.spec import CALIBRATED, calibration_from_wire
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable
 from bursar.model import EndCause
 from bursar.model.slurm_names import SlurmName, SlurmNames
@@ -19,7 +20,7 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
-from bursard.events import Event, NodeTokenIssued, NodeTokenRevoked, StopRequested
+from bursard.events import Event, NodeCalibrated, NodeTokenIssued, NodeTokenRevoked, StopRequested
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
 from bursard.machines.provider import CloudError
@@ -44,6 +45,10 @@ TOKEN_VALID_MAX_US = 3660 * DAY_US
 TOKEN_ID_CHARS = 12
 TOP_PERIOD_S = 1.0
 TOP_JOBS_MAX = 1000
+JOB_ID_CHARS_MAX = 64
+TORCH_CHARS_MAX = 64
+RATE_MAX = 10**18
+"""A thousand times what the fastest device does: FLOP or bytes a second."""
 PAGE_MAX = 1000
 
 
@@ -143,6 +148,22 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         user = caller().name
         node, reason = self._find(request.node), read_reason(request.reason)
         return await self._commit(node, decide.scheduling(node, "open", reason), user)
+
+    @after_room
+    async def Calibrate(self, request: pb.CalibrateRequest, context: Any) -> types_pb2.Node:
+        """Keep what a node delivered."""
+        user, node, found = caller().name, self._find(request.node), request.found
+        if not found.job.startswith("job_") or len(found.job) > JOB_ID_CHARS_MAX:
+            raise InvalidRequest("found.job: the id of the job that measured it")
+        if len(found.torch) > TORCH_CHARS_MAX or not found.torch.isprintable():
+            raise InvalidRequest(f"found.torch: a version, at most {TORCH_CHARS_MAX} characters")
+        if found.devices > len(node.facts.devices):
+            raise InvalidRequest(f"found.devices: {node.facts.name} has {len(node.facts.devices)}")
+        rates = [getattr(found, name) for name in CALIBRATED if name.endswith("_per_second")]
+        if not any(rates) or max(rates) > RATE_MAX:
+            raise InvalidRequest(f"found: rates a second, at least one of them, each at most {RATE_MAX}")
+        calibration = calibration_from_wire(found, self.engine.now())
+        return await self._commit(node, [NodeCalibrated(node.id, calibration)], user)
 
     @after_room
     async def Remove(self, request: pb.NodeRequest, context: Any) -> pb.RemoveNodeResponse:

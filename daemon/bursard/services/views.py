@@ -15,7 +15,7 @@ import msgspec
 from bursar.clock import HOUR_US
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.progress import progress_to_wire
-from bursar.codec.spec import facts_to_wire, shares_to_wire, spec_to_wire
+from bursar.codec.spec import calibration_to_wire, facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Reason
 from bursar.model.reason import MEANINGS_LIVE
@@ -589,6 +589,8 @@ def node_view(
         last_seen_at=last_seen_at or node.changed_at,
         reason=reason_of_node(node, seen_by, now),
     )
+    if node.calibration is not None:
+        wire.calibration.CopyFrom(calibration_to_wire(node.calibration))
     if sample is not None:
         wire.sample.CopyFrom(sample)
     return wire

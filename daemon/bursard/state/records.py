@@ -11,7 +11,16 @@ from enum import Enum
 
 import msgspec
 
-from bursar.model import EndCause, Hold, JobSpec, JobState, MemberAllocation, NodeFacts, ShareRates
+from bursar.model import (
+    Calibration,
+    EndCause,
+    Hold,
+    JobSpec,
+    JobState,
+    MemberAllocation,
+    NodeFacts,
+    ShareRates,
+)
 from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
 from bursard.events import ExitReport
@@ -302,6 +311,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         not_started: jobs that could not be started there, since the last one that was; `user:NAME` for all of
             one who has no account there.
         trouble: what it says keeps it from starting anything; empty: nothing.
+        calibration: what it delivered when it was measured with the devices that it has.
     """
 
     id: str
@@ -329,6 +339,7 @@ class NodeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     misbehaved: dict[str, list[int]] = {}
     not_started: list[str] = []
     trouble: str = ""
+    calibration: Calibration | None = None
 
     @property
     def doubtful(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts
+from bursar.cli.calibrate import calibrate
 from bursar.cli.common import changing, changing_unless, connected, fail, listing, now, read_since
 from bursar.cli.ends import LIVE
 from bursar.cli.files import write_whole
@@ -118,7 +119,7 @@ def nodes(client: WireClient, pool: str, output: Output) -> None:
 
 @click.group(cls=NearGroup)
 def node() -> None:
-    """Show, drain, cordon, resume, enrol or remove one node.
+    """Show, drain, cordon, resume, calibrate, enrol or remove one node.
 
     Example: bursar node drain gpu-07 --reason "bad fan"
     """
@@ -178,6 +179,9 @@ def node_resume(client: WireClient, name: str, reason: str, output: Output) -> N
     Example: bursar node resume gpu-07 --reason "fan replaced"
     """
     _emit_node(client.resume(name, reason=reason), output, _mode_text)
+
+
+node.add_command(calibrate)
 
 
 @node.command("rm")

@@ -50,7 +50,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     },
     "Cluster": {
         "nodes": Verb("cluster:nodes", "List nodes."),
-        "node": Verb("cluster:node", "Show, drain, cordon, resume, enrol or remove a node."),
+        "node": Verb("cluster:node", "Show, drain, cordon, resume, calibrate, enrol or remove a node."),
         "cloud": Verb("cloud:cloud", "List, check or end rented machines."),
         "offers": Verb("cluster:offers", "Compare the prices of machines."),
         "events": Verb("cluster:events", "List or follow what happened."),

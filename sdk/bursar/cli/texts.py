@@ -539,6 +539,28 @@ ATTEMPT_COLUMNS = (
 # ------------------------------------------------------------------ node, budget, server
 
 
+def calibration_pairs(found: Row) -> list[Pair]:
+    """What a node delivered, and since when that is known."""
+    what = plural(found["devices"], "device") if found["devices"] else "its CPUs"
+    rates = found["matmul_flops_per_second"].items()
+    speeds = [
+        (label, found[f"{name}_bytes_per_second"])
+        for label, name in (
+            ("memory", "memory"),
+            ("all-reduce", "allreduce"),
+            ("disk write", "disk_write"),
+            ("read", "disk_read"),
+        )
+    ]
+    cost = found["cost_per_pflop_day"]
+    return [
+        ("delivers", ", ".join(f"{name} {rate / 1e12:.4g} TFLOP/s" for name, rate in rates)),
+        ("", ", ".join(f"{label} {rate / 1e9:.3g} GB/s" for label, rate in speeds if rate)),
+        ("", f"{money_text(cost)} for a PFLOP-day of {found['pflop_day_precision']}" if cost else ""),
+        ("calibrated", f"{time_text(found['at'])}, {what}, torch {found['torch']}, {found['job']}"),
+    ]
+
+
 def node_text(node: Row) -> str:
     """One node, with its devices."""
     pairs: list[Pair] = [
@@ -559,6 +581,7 @@ def node_text(node: Row) -> str:
         ("gpus", f"{node['gpus_free']:g} free of {node['gpus']}" if node["gpus"] else "none"),
         ("limits", ", ".join(node["limits"]) or "none is enforced: no cgroup is delegated to its agent"),
         ("price", rate_text(node["rate_per_hour"])),
+        *(calibration_pairs(node["calibration"]) if node["calibration"] else []),
         ("jobs", str(node["jobs"])),
         ("labels", clean(", ".join(f"{k}={v}" for k, v in node["labels"].items()))),
         ("last seen", time_text(node["last_seen_at"])),

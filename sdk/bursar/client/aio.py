@@ -327,6 +327,10 @@ class AsyncWireClient:
         """Take work again."""
         return await self._unary(calls.node_mode("Resume", node, reason))
 
+    async def calibrate(self, node: str, found: types_pb2.Calibration) -> types_pb2.Node:
+        """Keep what a node delivered, as a job measured it there."""
+        return await self._unary(calls.calibrate(node, found))
+
     async def remove_node(self, node: str) -> nodes_pb2.RemoveNodeResponse:
         """Forget a node that is gone for good. Raises `WrongState` while anything of it is live."""
         return await self._unary(calls.remove_node(node))

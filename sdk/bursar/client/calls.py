@@ -257,6 +257,12 @@ def node_mode(verb: str, node: str, reason: str) -> Call[types_pb2.Node]:
     return Call(f"/bursar.v1.Nodes/{verb}", request, types_pb2.Node)
 
 
+def calibrate(node: str, found: types_pb2.Calibration) -> Call[types_pb2.Node]:
+    """What a node delivered."""
+    request = nodes_pb2.CalibrateRequest(node=node, found=found)
+    return Call("/bursar.v1.Nodes/Calibrate", request, types_pb2.Node)
+
+
 def remove_node(node: str) -> Call[nodes_pb2.RemoveNodeResponse]:
     """Forget a node that is gone for good."""
     return Call("/bursar.v1.Nodes/Remove", nodes_pb2.NodeRequest(node=node), nodes_pb2.RemoveNodeResponse)

@@ -33,8 +33,9 @@ from bursar.client.arguments import (
 from bursar.client.sync import WireClient
 from bursar.codec import results as made
 from bursar.codec.slurm_names import names_from_wire
+from bursar.codec.spec import calibration_to_wire
 from bursar.jobfile.site import Site
-from bursar.model import JobSpec
+from bursar.model import Calibration, JobSpec
 from bursar.money import Money
 
 
@@ -321,6 +322,11 @@ class Client:
     def resume(self, node: str, *, reason: str = "") -> results.Node:
         """Take work again."""
         return made.node(self._wire.resume(node, reason=reason))
+
+    @checked
+    def calibrate(self, node: str, found: Calibration) -> results.Node:
+        """Keep what a node delivered, as a job measured it there; `found.at` is set by the server."""
+        return made.node(self._wire.calibrate(node, calibration_to_wire(found)))
 
     @checked
     def remove_node(self, node: str) -> results.RemovedNode:

@@ -382,7 +382,23 @@ def node(wire: types_pb2.Node) -> results.Node:
         jobs=wire.jobs,
         last_seen_at=instant(wire.last_seen_at),
         agent_version=wire.agent_version,
+        calibration=_calibration(wire.calibration) if wire.HasField("calibration") else None,
         reading=_reading(wire.sample) if wire.HasField("sample") else None,
+    )
+
+
+def _calibration(wire: types_pb2.Calibration) -> results.Calibration:
+    matmul = {name: getattr(wire, f"{name}_flops_per_second") for name in view.PRECISIONS}
+    return results.Calibration(
+        at=instant(wire.at),
+        job=wire.job,
+        torch=wire.torch,
+        devices=wire.devices,
+        matmul_flops_per_second={name: rate for name, rate in matmul.items() if rate},
+        memory_bytes_per_second=wire.memory_bytes_per_second or None,
+        allreduce_bytes_per_second=wire.allreduce_bytes_per_second or None,
+        disk_write_bytes_per_second=wire.disk_write_bytes_per_second or None,
+        disk_read_bytes_per_second=wire.disk_read_bytes_per_second or None,
     )
 
 

@@ -17,6 +17,7 @@ from bursar.errors import InvalidRequest, NotBuilt
 from bursar.model import (
     LIMITS,
     ArraySpec,
+    Calibration,
     CheckpointSpec,
     Dependency,
     Device,
@@ -224,6 +225,34 @@ def facts_to_wire(facts: NodeFacts) -> pb.NodeFacts:
     for key, value in facts.labels:
         wire.labels[key] = value
     return wire
+
+
+CALIBRATED: Final = tuple(name for name in Calibration.__struct_fields__ if name not in ("at", "job_id"))
+"""Fields of a calibration that are the same on the wire."""
+
+
+def calibration_to_wire(found: Calibration) -> pb.Calibration:
+    """What a node delivered."""
+    return pb.Calibration(
+        at=found.at,
+        job=found.job_id,
+        torch=found.torch,
+        devices=found.devices,
+        bf16_flops_per_second=found.bf16_flops_per_second,
+        fp16_flops_per_second=found.fp16_flops_per_second,
+        tf32_flops_per_second=found.tf32_flops_per_second,
+        fp32_flops_per_second=found.fp32_flops_per_second,
+        fp64_flops_per_second=found.fp64_flops_per_second,
+        memory_bytes_per_second=found.memory_bytes_per_second,
+        allreduce_bytes_per_second=found.allreduce_bytes_per_second,
+        disk_write_bytes_per_second=found.disk_write_bytes_per_second,
+        disk_read_bytes_per_second=found.disk_read_bytes_per_second,
+    )
+
+
+def calibration_from_wire(wire: pb.Calibration, at: int) -> Calibration:
+    """The same, as of this instant."""
+    return Calibration(at=at, job_id=wire.job, **{name: getattr(wire, name) for name in CALIBRATED})
 
 
 def facts_from_wire(wire: pb.NodeFacts) -> NodeFacts:

@@ -26,7 +26,7 @@ from bursar.model.job import (
     launch_of,
     runs_once,
 )
-from bursar.model.node import LIMITS, MARKETS, Device, NodeFacts
+from bursar.model.node import LIMITS, MARKETS, Calibration, Device, NodeFacts
 from bursar.model.progress import (
     COUNT_MAX,
     FILE_BYTES_MAX,
@@ -49,6 +49,7 @@ __all__ = [
     "SECONDS_MAX",
     "WRITTEN_OTHERWISE",
     "ArraySpec",
+    "Calibration",
     "CheckpointSpec",
     "Dependency",
     "Device",

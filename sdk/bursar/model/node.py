@@ -33,6 +33,32 @@ LIMITS: Final = ("memory", "cpu", "pids", "gpu")
 multiprocessors; whole devices need no limit."""
 
 
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node delivered when it was measured, each a second; 0: not known. Of devices the slowest.
+
+    Attributes:
+        at: when the daemon was told, microseconds. job_id: of what measured. torch: its version.
+        devices: GPUs that were measured; 0: its CPUs were.
+        bf16_flops_per_second and so on: of square matrix products, one device.
+        memory_bytes_per_second: read and written by a copy, one device.
+        allreduce_bytes_per_second: bus bandwidth over all devices.
+    """
+
+    at: int = 0
+    job_id: str = ""
+    torch: str = ""
+    devices: int = 0
+    bf16_flops_per_second: int = 0
+    fp16_flops_per_second: int = 0
+    tf32_flops_per_second: int = 0
+    fp32_flops_per_second: int = 0
+    fp64_flops_per_second: int = 0
+    memory_bytes_per_second: int = 0
+    allreduce_bytes_per_second: int = 0
+    disk_write_bytes_per_second: int = 0
+    disk_read_bytes_per_second: int = 0
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a node really has, as its agent found it.
 

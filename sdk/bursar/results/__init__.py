@@ -48,6 +48,7 @@ from bursar.results.money import (
     PriceExplanation,
 )
 from bursar.results.nodes import (
+    Calibration,
     CloudCheck,
     Device,
     GpuReading,
@@ -75,6 +76,7 @@ __all__ = [
     "BudgetShift",
     "BudgetStage",
     "BudgetThreshold",
+    "Calibration",
     "CloudCheck",
     "Correction",
     "Cost",

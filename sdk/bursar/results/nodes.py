@@ -56,6 +56,27 @@ class Reading(Result, frozen=True, kw_only=True):
     gpus: tuple[GpuReading, ...]
 
 
+class Calibration(Result, frozen=True, kw_only=True):
+    """What a node delivered when it was measured; None: not known. Of several devices the slowest.
+
+    Attributes:
+        job: id of what measured. devices: GPUs that were measured; 0: its CPUs were.
+        matmul_flops_per_second: by precision, of square matrix products on one device.
+        memory_bytes_per_second: read and written by a copy on one device.
+        allreduce_bytes_per_second: bus bandwidth over all devices.
+    """
+
+    at: datetime | None
+    job: str
+    torch: str
+    devices: int
+    matmul_flops_per_second: Mapping[str, int]
+    memory_bytes_per_second: int | None
+    allreduce_bytes_per_second: int | None
+    disk_write_bytes_per_second: int | None
+    disk_read_bytes_per_second: int | None
+
+
 class Node(Result, frozen=True, kw_only=True):
     """A node: what it has, what is free, what it costs, how it is.
 
@@ -63,6 +84,7 @@ class Node(Result, frozen=True, kw_only=True):
         reason: why it takes no work; empty when it does.
         limits: what it can hold a job to, of memory, cpu, pids and gpu.
         rate_per_hour: None: its price is unknown.
+        calibration: None: it was never measured, or has other devices since.
         reading: the newest live one; None: none came yet.
     """
 
@@ -90,6 +112,7 @@ class Node(Result, frozen=True, kw_only=True):
     jobs: int
     last_seen_at: datetime | None
     agent_version: str
+    calibration: Calibration | None
     reading: Reading | None
 
 

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from bursar.v1 import types_pb2 as bursar_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/nodes.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"G\n\x10ListNodesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11SlurmNamesRequest\">\n\x12SlurmNamesResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.bursar.v1.SlurmNames\"\x93\x01\n\nSlurmNames\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\npartitions\x18\x02 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12!\n\x03qos\x18\x03 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12&\n\x08\x61\x63\x63ounts\x18\x04 \x03(\x0b\x32\x14.bursar.v1.SlurmName\"\xfc\x01\n\tSlurmName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12:\n\x0b\x63onstraints\x18\x03 \x03(\x0b\x32%.bursar.v1.SlurmName.ConstraintsEntry\x12\x10\n\x08gpu_type\x18\x04 \x01(\t\x12\x15\n\x08priority\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rtime_limit_us\x18\x06 \x01(\x04\x12\x13\n\x0bspot_policy\x18\x07 \x01(\t\x1a\x32\n\x10\x43onstraintsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\x1b\n\x0bNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"/\n\x0fNodeModeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"P\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12\x14\n\x0c\x63onfirm_dead\x18\x04 \x01(\x08\">\n\x0cTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ttl_us\x18\x02 \x01(\x04\x12\x10\n\x08valid_us\x18\x03 \x01(\x04\".\n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1d\n\rTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"6\n\x0eTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"[\n\tNodeToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\"/\n\x13RevokeTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x14RevokeTokensResponse\x12%\n\x07revoked\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"2\n\rTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x11\n\x0fMachinesRequest\"J\n\x10MachinesResponse\x12$\n\x08machines\x18\x01 \x03(\x0b\x32\x12.bursar.v1.Machine\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"\xf3\x02\n\x07Machine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x13\n\x0bprovider_id\x18\x05 \x01(\t\x12\x0e\n\x06region\x18\x06 \x01(\t\x12\x0c\n\x04zone\x18\x07 \x01(\t\x12\x15\n\rinstance_type\x18\x08 \x01(\t\x12\x0e\n\x06market\x18\t \x01(\t\x12\r\n\x05state\x18\n \x01(\t\x12\x0b\n\x03job\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x13\n\x0bintended_at\x18\r \x01(\x03\x12\x13\n\x0b\x62illed_from\x18\x0e \x01(\x03\x12\x0f\n\x07\x65nds_at\x18\x0f \x01(\x03\x12\x1b\n\x13rate_nanos_per_hour\x18\x10 \x01(\x03\x12\x12\n\ncost_nanos\x18\x11 \x01(\x03\x12*\n\x0f\x63ost_nanos_wide\x18\x12 \x01(\x0b\x32\x11.bursar.v1.Amount\x12\x10\n\x08\x63urrency\x18\x13 \x01(\t\"\x14\n\x12\x43heckCloudsRequest\"<\n\x13\x43heckCloudsResponse\x12%\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x15.bursar.v1.CloudCheck\"F\n\nCloudCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04good\x18\x02 \x01(\x08\x12\x0c\n\x04says\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"4\n\x11\x45ndMachineRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\nTopRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"t\n\x0bTopResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x1c\n\x04jobs\x18\x02 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x12\n\njobs_total\x18\x03 \x01(\r\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r2\xfe\x06\n\x05Nodes\x12\x41\n\x04List\x12\x1b.bursar.v1.ListNodesRequest\x1a\x1c.bursar.v1.ListNodesResponse\x12.\n\x03Get\x12\x16.bursar.v1.NodeRequest\x1a\x0f.bursar.v1.Node\x12I\n\nSlurmNames\x12\x1c.bursar.v1.SlurmNamesRequest\x1a\x1d.bursar.v1.SlurmNamesResponse\x12\x31\n\x05\x44rain\x12\x17.bursar.v1.DrainRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06\x43ordon\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06Resume\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12?\n\x06Remove\x12\x16.bursar.v1.NodeRequest\x1a\x1d.bursar.v1.RemoveNodeResponse\x12:\n\x05Token\x12\x17.bursar.v1.TokenRequest\x1a\x18.bursar.v1.TokenResponse\x12=\n\x06Tokens\x12\x18.bursar.v1.TokensRequest\x1a\x19.bursar.v1.TokensResponse\x12O\n\x0cRevokeTokens\x12\x1e.bursar.v1.RevokeTokensRequest\x1a\x1f.bursar.v1.RevokeTokensResponse\x12\x43\n\x08Machines\x12\x1a.bursar.v1.MachinesRequest\x1a\x1b.bursar.v1.MachinesResponse\x12L\n\x0b\x43heckClouds\x12\x1d.bursar.v1.CheckCloudsRequest\x1a\x1e.bursar.v1.CheckCloudsResponse\x12>\n\nEndMachine\x12\x1c.bursar.v1.EndMachineRequest\x1a\x12.bursar.v1.Machine\x12\x36\n\x03Top\x12\x15.bursar.v1.TopRequest\x1a\x16.bursar.v1.TopResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ursar/v1/nodes.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/types.proto\"G\n\x10ListNodesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11SlurmNamesRequest\">\n\x12SlurmNamesResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.bursar.v1.SlurmNames\"\x93\x01\n\nSlurmNames\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\npartitions\x18\x02 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12!\n\x03qos\x18\x03 \x03(\x0b\x32\x14.bursar.v1.SlurmName\x12&\n\x08\x61\x63\x63ounts\x18\x04 \x03(\x0b\x32\x14.bursar.v1.SlurmName\"\xfc\x01\n\tSlurmName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12:\n\x0b\x63onstraints\x18\x03 \x03(\x0b\x32%.bursar.v1.SlurmName.ConstraintsEntry\x12\x10\n\x08gpu_type\x18\x04 \x01(\t\x12\x15\n\x08priority\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rtime_limit_us\x18\x06 \x01(\x04\x12\x13\n\x0bspot_policy\x18\x07 \x01(\t\x1a\x32\n\x10\x43onstraintsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\x1b\n\x0bNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"G\n\x10\x43\x61librateRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12%\n\x05\x66ound\x18\x02 \x01(\x0b\x32\x16.bursar.v1.Calibration\"/\n\x0fNodeModeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"P\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12\x14\n\x0c\x63onfirm_dead\x18\x04 \x01(\x08\">\n\x0cTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ttl_us\x18\x02 \x01(\x04\x12\x10\n\x08valid_us\x18\x03 \x01(\x04\".\n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1d\n\rTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"6\n\x0eTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"[\n\tNodeToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\"/\n\x13RevokeTokensRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x14RevokeTokensResponse\x12%\n\x07revoked\x18\x01 \x03(\x0b\x32\x14.bursar.v1.NodeToken\"2\n\rTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x11\n\x0fMachinesRequest\"J\n\x10MachinesResponse\x12$\n\x08machines\x18\x01 \x03(\x0b\x32\x12.bursar.v1.Machine\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"\xf3\x02\n\x07Machine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x13\n\x0bprovider_id\x18\x05 \x01(\t\x12\x0e\n\x06region\x18\x06 \x01(\t\x12\x0c\n\x04zone\x18\x07 \x01(\t\x12\x15\n\rinstance_type\x18\x08 \x01(\t\x12\x0e\n\x06market\x18\t \x01(\t\x12\r\n\x05state\x18\n \x01(\t\x12\x0b\n\x03job\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x13\n\x0bintended_at\x18\r \x01(\x03\x12\x13\n\x0b\x62illed_from\x18\x0e \x01(\x03\x12\x0f\n\x07\x65nds_at\x18\x0f \x01(\x03\x12\x1b\n\x13rate_nanos_per_hour\x18\x10 \x01(\x03\x12\x12\n\ncost_nanos\x18\x11 \x01(\x03\x12*\n\x0f\x63ost_nanos_wide\x18\x12 \x01(\x0b\x32\x11.bursar.v1.Amount\x12\x10\n\x08\x63urrency\x18\x13 \x01(\t\"\x14\n\x12\x43heckCloudsRequest\"<\n\x13\x43heckCloudsResponse\x12%\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x15.bursar.v1.CloudCheck\"F\n\nCloudCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04good\x18\x02 \x01(\x08\x12\x0c\n\x04says\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"4\n\x11\x45ndMachineRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\nTopRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"t\n\x0bTopResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.bursar.v1.Node\x12\x1c\n\x04jobs\x18\x02 \x03(\x0b\x32\x0e.bursar.v1.Job\x12\x12\n\njobs_total\x18\x03 \x01(\r\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r2\xb9\x07\n\x05Nodes\x12\x41\n\x04List\x12\x1b.bursar.v1.ListNodesRequest\x1a\x1c.bursar.v1.ListNodesResponse\x12.\n\x03Get\x12\x16.bursar.v1.NodeRequest\x1a\x0f.bursar.v1.Node\x12I\n\nSlurmNames\x12\x1c.bursar.v1.SlurmNamesRequest\x1a\x1d.bursar.v1.SlurmNamesResponse\x12\x31\n\x05\x44rain\x12\x17.bursar.v1.DrainRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06\x43ordon\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12\x35\n\x06Resume\x12\x1a.bursar.v1.NodeModeRequest\x1a\x0f.bursar.v1.Node\x12\x39\n\tCalibrate\x12\x1b.bursar.v1.CalibrateRequest\x1a\x0f.bursar.v1.Node\x12?\n\x06Remove\x12\x16.bursar.v1.NodeRequest\x1a\x1d.bursar.v1.RemoveNodeResponse\x12:\n\x05Token\x12\x17.bursar.v1.TokenRequest\x1a\x18.bursar.v1.TokenResponse\x12=\n\x06Tokens\x12\x18.bursar.v1.TokensRequest\x1a\x19.bursar.v1.TokensResponse\x12O\n\x0cRevokeTokens\x12\x1e.bursar.v1.RevokeTokensRequest\x1a\x1f.bursar.v1.RevokeTokensResponse\x12\x43\n\x08Machines\x12\x1a.bursar.v1.MachinesRequest\x1a\x1b.bursar.v1.MachinesResponse\x12L\n\x0b\x43heckClouds\x12\x1d.bursar.v1.CheckCloudsRequest\x1a\x1e.bursar.v1.CheckCloudsResponse\x12>\n\nEndMachine\x12\x1c.bursar.v1.EndMachineRequest\x1a\x12.bursar.v1.Machine\x12\x36\n\x03Top\x12\x15.bursar.v1.TopRequest\x1a\x16.bursar.v1.TopResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,44 +40,46 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SLURMNAME_CONSTRAINTSENTRY']._serialized_end=685
   _globals['_NODEREQUEST']._serialized_start=700
   _globals['_NODEREQUEST']._serialized_end=727
-  _globals['_NODEMODEREQUEST']._serialized_start=729
-  _globals['_NODEMODEREQUEST']._serialized_end=776
-  _globals['_DRAINREQUEST']._serialized_start=778
-  _globals['_DRAINREQUEST']._serialized_end=858
-  _globals['_TOKENREQUEST']._serialized_start=860
-  _globals['_TOKENREQUEST']._serialized_end=922
-  _globals['_REMOVENODERESPONSE']._serialized_start=924
-  _globals['_REMOVENODERESPONSE']._serialized_end=970
-  _globals['_TOKENSREQUEST']._serialized_start=972
-  _globals['_TOKENSREQUEST']._serialized_end=1001
-  _globals['_TOKENSRESPONSE']._serialized_start=1003
-  _globals['_TOKENSRESPONSE']._serialized_end=1057
-  _globals['_NODETOKEN']._serialized_start=1059
-  _globals['_NODETOKEN']._serialized_end=1150
-  _globals['_REVOKETOKENSREQUEST']._serialized_start=1152
-  _globals['_REVOKETOKENSREQUEST']._serialized_end=1199
-  _globals['_REVOKETOKENSRESPONSE']._serialized_start=1201
-  _globals['_REVOKETOKENSRESPONSE']._serialized_end=1262
-  _globals['_TOKENRESPONSE']._serialized_start=1264
-  _globals['_TOKENRESPONSE']._serialized_end=1314
-  _globals['_MACHINESREQUEST']._serialized_start=1316
-  _globals['_MACHINESREQUEST']._serialized_end=1333
-  _globals['_MACHINESRESPONSE']._serialized_start=1335
-  _globals['_MACHINESRESPONSE']._serialized_end=1409
-  _globals['_MACHINE']._serialized_start=1412
-  _globals['_MACHINE']._serialized_end=1783
-  _globals['_CHECKCLOUDSREQUEST']._serialized_start=1785
-  _globals['_CHECKCLOUDSREQUEST']._serialized_end=1805
-  _globals['_CHECKCLOUDSRESPONSE']._serialized_start=1807
-  _globals['_CHECKCLOUDSRESPONSE']._serialized_end=1867
-  _globals['_CLOUDCHECK']._serialized_start=1869
-  _globals['_CLOUDCHECK']._serialized_end=1939
-  _globals['_ENDMACHINEREQUEST']._serialized_start=1941
-  _globals['_ENDMACHINEREQUEST']._serialized_end=1993
-  _globals['_TOPREQUEST']._serialized_start=1995
-  _globals['_TOPREQUEST']._serialized_end=2023
-  _globals['_TOPRESPONSE']._serialized_start=2025
-  _globals['_TOPRESPONSE']._serialized_end=2141
-  _globals['_NODES']._serialized_start=2144
-  _globals['_NODES']._serialized_end=3038
+  _globals['_CALIBRATEREQUEST']._serialized_start=729
+  _globals['_CALIBRATEREQUEST']._serialized_end=800
+  _globals['_NODEMODEREQUEST']._serialized_start=802
+  _globals['_NODEMODEREQUEST']._serialized_end=849
+  _globals['_DRAINREQUEST']._serialized_start=851
+  _globals['_DRAINREQUEST']._serialized_end=931
+  _globals['_TOKENREQUEST']._serialized_start=933
+  _globals['_TOKENREQUEST']._serialized_end=995
+  _globals['_REMOVENODERESPONSE']._serialized_start=997
+  _globals['_REMOVENODERESPONSE']._serialized_end=1043
+  _globals['_TOKENSREQUEST']._serialized_start=1045
+  _globals['_TOKENSREQUEST']._serialized_end=1074
+  _globals['_TOKENSRESPONSE']._serialized_start=1076
+  _globals['_TOKENSRESPONSE']._serialized_end=1130
+  _globals['_NODETOKEN']._serialized_start=1132
+  _globals['_NODETOKEN']._serialized_end=1223
+  _globals['_REVOKETOKENSREQUEST']._serialized_start=1225
+  _globals['_REVOKETOKENSREQUEST']._serialized_end=1272
+  _globals['_REVOKETOKENSRESPONSE']._serialized_start=1274
+  _globals['_REVOKETOKENSRESPONSE']._serialized_end=1335
+  _globals['_TOKENRESPONSE']._serialized_start=1337
+  _globals['_TOKENRESPONSE']._serialized_end=1387
+  _globals['_MACHINESREQUEST']._serialized_start=1389
+  _globals['_MACHINESREQUEST']._serialized_end=1406
+  _globals['_MACHINESRESPONSE']._serialized_start=1408
+  _globals['_MACHINESRESPONSE']._serialized_end=1482
+  _globals['_MACHINE']._serialized_start=1485
+  _globals['_MACHINE']._serialized_end=1856
+  _globals['_CHECKCLOUDSREQUEST']._serialized_start=1858
+  _globals['_CHECKCLOUDSREQUEST']._serialized_end=1878
+  _globals['_CHECKCLOUDSRESPONSE']._serialized_start=1880
+  _globals['_CHECKCLOUDSRESPONSE']._serialized_end=1940
+  _globals['_CLOUDCHECK']._serialized_start=1942
+  _globals['_CLOUDCHECK']._serialized_end=2012
+  _globals['_ENDMACHINEREQUEST']._serialized_start=2014
+  _globals['_ENDMACHINEREQUEST']._serialized_end=2066
+  _globals['_TOPREQUEST']._serialized_start=2068
+  _globals['_TOPREQUEST']._serialized_end=2096
+  _globals['_TOPRESPONSE']._serialized_start=2098
+  _globals['_TOPRESPONSE']._serialized_end=2214
+  _globals['_NODES']._serialized_start=2217
+  _globals['_NODES']._serialized_end=3170
 # @@protoc_insertion_point(module_scope)

@@ -181,6 +181,26 @@ class NodeRequest(google.protobuf.message.Message):
 global___NodeRequest = NodeRequest
 
 @typing.final
+class CalibrateRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    FOUND_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    @property
+    def found(self) -> bursar.v1.types_pb2.Calibration: ...
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        found: bursar.v1.types_pb2.Calibration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["found", b"found"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["found", b"found", "node", b"node"]) -> None: ...
+
+global___CalibrateRequest = CalibrateRequest
+
+@typing.final
 class NodeModeRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

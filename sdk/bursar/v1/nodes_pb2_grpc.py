@@ -45,6 +45,11 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.NodeModeRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_types__pb2.Node.FromString,
                 )
+        self.Calibrate = channel.unary_unary(
+                '/bursar.v1.Nodes/Calibrate',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.CalibrateRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_types__pb2.Node.FromString,
+                )
         self.Remove = channel.unary_unary(
                 '/bursar.v1.Nodes/Remove',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.NodeRequest.SerializeToString,
@@ -128,6 +133,13 @@ class NodesServicer(object):
 
     def Resume(self, request, context):
         """Take work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Calibrate(self, request, context):
+        """Keep what a node delivered, as a job of the caller measured it there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +232,11 @@ def add_NodesServicer_to_server(servicer, server):
             'Resume': grpc.unary_unary_rpc_method_handler(
                     servicer.Resume,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.NodeModeRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_types__pb2.Node.SerializeToString,
+            ),
+            'Calibrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Calibrate,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.CalibrateRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_types__pb2.Node.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
@@ -370,6 +387,23 @@ class Nodes(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Resume',
             bursar_dot_v1_dot_nodes__pb2.NodeModeRequest.SerializeToString,
+            bursar_dot_v1_dot_types__pb2.Node.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Calibrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Calibrate',
+            bursar_dot_v1_dot_nodes__pb2.CalibrateRequest.SerializeToString,
             bursar_dot_v1_dot_types__pb2.Node.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -58,6 +58,12 @@ class NodesStub:
     ]
     """Take work again."""
 
+    Calibrate: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.CalibrateRequest,
+        bursar.v1.types_pb2.Node,
+    ]
+    """Keep what a node delivered, as a job of the caller measured it there."""
+
     Remove: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
         bursar.v1.nodes_pb2.RemoveNodeResponse,
@@ -144,6 +150,12 @@ class NodesAsyncStub:
         bursar.v1.types_pb2.Node,
     ]
     """Take work again."""
+
+    Calibrate: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.CalibrateRequest,
+        bursar.v1.types_pb2.Node,
+    ]
+    """Keep what a node delivered, as a job of the caller measured it there."""
 
     Remove: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.NodeRequest,
@@ -243,6 +255,14 @@ class NodesServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
         """Take work again."""
+
+    @abc.abstractmethod
+    def Calibrate(
+        self,
+        request: bursar.v1.nodes_pb2.CalibrateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.types_pb2.Node, collections.abc.Awaitable[bursar.v1.types_pb2.Node]]:
+        """Keep what a node delivered, as a job of the caller measured it there."""
 
     @abc.abstractmethod
     def Remove(

@@ -1109,6 +1109,7 @@ class Node(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     SAMPLE_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
+    CALIBRATION_FIELD_NUMBER: builtins.int
     id: builtins.str
     state: builtins.str
     """up | silent | unwell | cordoned | draining | drained | quarantined"""
@@ -1131,6 +1132,10 @@ class Node(google.protobuf.message.Message):
     def sample(self) -> global___Sample:
         """newest live sample"""
 
+    @property
+    def calibration(self) -> global___Calibration:
+        """not set: never, or its devices have changed since"""
+
     def __init__(
         self,
         *,
@@ -1148,11 +1153,72 @@ class Node(google.protobuf.message.Message):
         reason: builtins.str = ...,
         sample: global___Sample | None = ...,
         agent_version: builtins.str = ...,
+        calibration: global___Calibration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["facts", b"facts", "sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "cpu_free_milli", b"cpu_free_milli", "currency", b"currency", "devices_free", b"devices_free", "facts", b"facts", "id", b"id", "jobs", b"jobs", "last_seen_at", b"last_seen_at", "memory_free_bytes", b"memory_free_bytes", "price_id", b"price_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "sample", b"sample", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["calibration", b"calibration", "facts", b"facts", "sample", b"sample"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "calibration", b"calibration", "cpu_free_milli", b"cpu_free_milli", "currency", b"currency", "devices_free", b"devices_free", "facts", b"facts", "id", b"id", "jobs", b"jobs", "last_seen_at", b"last_seen_at", "memory_free_bytes", b"memory_free_bytes", "price_id", b"price_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "sample", b"sample", "state", b"state"]) -> None: ...
 
 global___Node = Node
+
+@typing.final
+class Calibration(google.protobuf.message.Message):
+    """What a node delivered when it was measured, each a second; 0: not known. Of several devices the slowest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    TORCH_FIELD_NUMBER: builtins.int
+    DEVICES_FIELD_NUMBER: builtins.int
+    BF16_FLOPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    FP16_FLOPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    TF32_FLOPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    FP32_FLOPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    FP64_FLOPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    ALLREDUCE_BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    DISK_WRITE_BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    DISK_READ_BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    """when the daemon was told; set by it"""
+    job: builtins.str
+    """id of the job that measured"""
+    torch: builtins.str
+    """version"""
+    devices: builtins.int
+    """GPUs that were measured; 0: its CPUs were"""
+    bf16_flops_per_second: builtins.int
+    """of square matrix products, one device"""
+    fp16_flops_per_second: builtins.int
+    tf32_flops_per_second: builtins.int
+    fp32_flops_per_second: builtins.int
+    fp64_flops_per_second: builtins.int
+    memory_bytes_per_second: builtins.int
+    """read and written by a copy, one device"""
+    allreduce_bytes_per_second: builtins.int
+    """bus bandwidth over all devices"""
+    disk_write_bytes_per_second: builtins.int
+    disk_read_bytes_per_second: builtins.int
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        job: builtins.str = ...,
+        torch: builtins.str = ...,
+        devices: builtins.int = ...,
+        bf16_flops_per_second: builtins.int = ...,
+        fp16_flops_per_second: builtins.int = ...,
+        tf32_flops_per_second: builtins.int = ...,
+        fp32_flops_per_second: builtins.int = ...,
+        fp64_flops_per_second: builtins.int = ...,
+        memory_bytes_per_second: builtins.int = ...,
+        allreduce_bytes_per_second: builtins.int = ...,
+        disk_write_bytes_per_second: builtins.int = ...,
+        disk_read_bytes_per_second: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allreduce_bytes_per_second", b"allreduce_bytes_per_second", "at", b"at", "bf16_flops_per_second", b"bf16_flops_per_second", "devices", b"devices", "disk_read_bytes_per_second", b"disk_read_bytes_per_second", "disk_write_bytes_per_second", b"disk_write_bytes_per_second", "fp16_flops_per_second", b"fp16_flops_per_second", "fp32_flops_per_second", b"fp32_flops_per_second", "fp64_flops_per_second", b"fp64_flops_per_second", "job", b"job", "memory_bytes_per_second", b"memory_bytes_per_second", "tf32_flops_per_second", b"tf32_flops_per_second", "torch", b"torch"]) -> None: ...
+
+global___Calibration = Calibration
 
 @typing.final
 class Sample(google.protobuf.message.Message):

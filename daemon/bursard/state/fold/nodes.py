@@ -7,6 +7,7 @@ import msgspec
 from bursard.events import (
     Charge,
     NodeBooted,
+    NodeCalibrated,
     NodeCondition,
     NodeConnected,
     NodeMetered,
@@ -34,6 +35,8 @@ def registered(state: Tables, event: NodeRegistered, at: int, applied: Applied) 
         state.nodes[node.id] = node
         state.node_names[event.facts.name] = node.id
     else:
+        if node.facts.devices != event.facts.devices:
+            node.calibration = None
         node.facts = event.facts
         state.cluster.describe(node.row, event.facts)
 
@@ -94,6 +97,11 @@ def misbehaved(state: Tables, event: NodeMisbehaved, at: int, applied: Applied) 
     else:
         node.misbehaved[event.how] = [*node.misbehaved.get(event.how, ()), at][-TIMES_KEPT:]
     refresh(state, node)
+
+
+def calibrated(state: Tables, event: NodeCalibrated, at: int, applied: Applied) -> None:
+    """What it delivers is known anew."""
+    state.nodes[event.node_id].calibration = event.found
 
 
 def quarantined(state: Tables, event: NodeQuarantined, at: int, applied: Applied) -> None:

@@ -20,13 +20,14 @@ from bursar.codec.view.jobs import (
     reason,
     resources,
 )
-from bursar.codec.view.nodes import cloud_check, known_token, machine, node, node_token, top
+from bursar.codec.view.nodes import PRECISIONS, cloud_check, known_token, machine, node, node_token, top
 from bursar.codec.view.readings import progress, sample
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.codec.view.server import event, findings, grant, secret, server
 
 __all__ = [
     "DEFAULT_CURRENCY",
+    "PRECISIONS",
     "View",
     "attempt",
     "budget",

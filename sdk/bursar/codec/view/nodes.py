@@ -53,7 +53,34 @@ def node(wire: types_pb2.Node) -> View:
         "jobs": wire.jobs,
         "last_seen_at": instant(wire.last_seen_at),
         "agent_version": wire.agent_version,
+        "calibration": _calibration(wire, cash) if wire.HasField("calibration") else None,
         "sample": sample(wire.sample) if wire.HasField("sample") else None,
+    }
+
+
+PRECISIONS = ("bf16", "fp16", "tf32", "fp32", "fp64")
+"""Of matrix products, the one that trainings use first. What comes first and is known prices a PFLOP-day."""
+_BYTES = ("memory", "allreduce", "disk_write", "disk_read")
+
+
+def _calibration(wire: types_pb2.Node, cash: str) -> View:
+    """What it delivered, and what so much work costs at its price: a PFLOP-day is 10^15 FLOP/s for a day."""
+    found = wire.calibration
+    matmul = {name: getattr(found, f"{name}_flops_per_second") for name in PRECISIONS}
+    matmul = {name: rate for name, rate in matmul.items() if rate}
+    best = next(iter(matmul), "")
+    each_hour = wire.rate_nanos_per_hour
+    flops = matmul.get(best, 0) * max(found.devices, 1)
+    known = each_hour >= 0 and flops > 0
+    return {
+        "at": instant(found.at),
+        "job": found.job,
+        "torch": found.torch,
+        "devices": found.devices,
+        "matmul_flops_per_second": matmul,
+        **{f"{name}_bytes_per_second": getattr(found, f"{name}_bytes_per_second") or None for name in _BYTES},
+        "pflop_day_precision": best or None,
+        "cost_per_pflop_day": money(each_hour * 24 * 10**15 // flops, cash) if known else None,
     }
 
 
