@@ -458,6 +458,16 @@ TASK = {
 }  # fmt: skip
 
 
+def test_scontrol_says_what_a_job_still_waits_for(shows: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = [("12", "task-succeeded"), ("12_3", "finished"), ("13", "failed"), ("me", "singleton")]
+    job = {**WAITING, "number": 15, "depends_on": [{"job": one, "when": when} for one, when in waits]}
+    known = {"12": RUNNING, "13": WAITING, "12_3": TASK, "15": job}
+    monkeypatch.setattr(listing, "job_of", known.get)
+    said = shows("show", "job", "15").splitlines()
+    after = "aftercorr:12_*(unfulfilled),afternotok:13(unfulfilled),singleton(unfulfilled)"
+    assert f"   Dependency={after}" in said
+
+
 def test_scontrol_shows_any_job(shows: Printed) -> None:
     assert shows("show", "job", "12") == "\n   ".join((
         "JobId=12 JobName=train",
@@ -485,7 +495,7 @@ def test_scontrol_shows_any_job(shows: Printed) -> None:
     )
     told = shows("show", "-dd", "job", "12_3")
     for line in (
-        "JobId=12 ArrayJobId=12 ArrayTaskId=3 JobName=train", "Dependency=succeeded:7",
+        "JobId=12 ArrayJobId=12 ArrayTaskId=3 JobName=train", "Dependency=(null)",
         "StdOut=/w/o_12_3.txt",
         "JobState=TIMEOUT Reason=None Restarts=1 ExitCode=0:15", "StdErr=/e/12.txt",
     ):  # fmt: skip

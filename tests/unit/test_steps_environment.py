@@ -51,6 +51,42 @@ def test_a_login_shell_in_a_job_of_slurm_finds_its_commands(
     assert path.split(":") == [f"{steps}/slurm", "/usr/bin", "/bin", f"{steps}/bin"]
 
 
+def scripted(steps: Path, tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """A script of a job whose `scontrol` prints its words, on a node where no other is."""
+    (steps / names.SHIMS / "scontrol").write_text('#!/bin/sh\necho "$@"\n')
+    script = tmp_path / "script"
+    script.write_text("".join(f"{line}\n" for line in ("#!/bin/bash", *lines)))
+    script.chmod(0o755)
+    env = job(steps, SLURM_JOB_ID="7").env
+    return subprocess.run([script], env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+
+def test_a_script_that_reads_a_profile_or_sets_path_finds_them_all_the_same(
+    steps: Path, tmp_path: Path
+) -> None:
+    """What it does in a pipe would be lost, and the job succeed without its work."""
+    (tmp_path / "profile").write_text("PATH=/usr/bin:/bin\nX=$1\n")
+    done = scripted(
+        steps,
+        tmp_path,
+        "set -eu -o pipefail",
+        "f() { return 0; }; f",
+        ". ./profile one; echo $X",
+        "sh -c 'scontrol a | cat'",
+        "PATH=/usr/bin:/bin",
+        "scontrol b 'c  d' | cat",
+        "nodes=$(scontrol e); echo $nodes",
+        "bash -c 'scontrol f'",
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["one", "a", "b c  d", "e", "f"], "")
+
+
+def test_what_is_nowhere_is_said_as_bash_says_it(steps: Path, tmp_path: Path) -> None:
+    done = scripted(steps, tmp_path, "true", "nosuch a || echo $?", "exit 0")
+    assert done.stdout == "127\n"
+    assert done.stderr == f"{tmp_path}/script: line 3: nosuch: command not found\n"
+
+
 def test_what_the_job_had_every_bash_read_is_read_too(steps: Path, tmp_path: Path) -> None:
     own = tmp_path / "modules.sh"
     own.write_text('PATH="/modules:$PATH"\n')

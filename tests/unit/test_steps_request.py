@@ -290,6 +290,10 @@ def test_each_rank_of_a_step_may_have_its_own_program(tmp_path: Path) -> None:
     assert [one["programs"] for one in told][:2] == [
         {"0": ["server", "--at", "0"]}, {"1": ["worker", "a b", "0"]},
     ]  # fmt: skip
+    listed.write_text("0 head\n1-2 some %o\n* rest %t\n")
+    assert of_srun("-n4", "--multi-prog", str(listed)).programs == {
+        0: ["head"], 1: ["some", "0"], 2: ["some", "1"], 3: ["rest", "3"],
+    }  # fmt: skip
     listed.write_text("* all %t\n")
     assert of_srun("-n2", "--multi-prog", str(listed)).programs == {0: ["all", "0"], 1: ["all", "1"]}
 

@@ -40,9 +40,10 @@ async def stream(
     """
     _refuse_beyond(request)
     if job.array is not None:
+        first = job.spec.array.indices[0] if job.spec.array is not None else 0
         raise WrongState(
-            f"job {job.display} is an array; ask for one task, such as {job.number}[0], or for all of them:"
-            f" `bursar logs '{job.number}[*]'`"
+            f"job {job.display} is an array; ask for one task, such as {job.number}[{first}], or for all of"
+            f" them: `bursar logs '{job.number}[*]'`"
         )
     watcher = hub.add([job.id])
     try:

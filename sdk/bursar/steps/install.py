@@ -21,12 +21,25 @@ _HEAD: Final = "#!{python} -IS\nimport sys\nsys.path.insert(0, {root!r})\n"
 _SHIM: Final = _HEAD + "from bursar.steps.shims import main\nsys.exit(main({name!r}, sys.argv[1:]))\n"
 _SERVE: Final = _HEAD + "from bursar.steps.server import main\nmain()\n"
 _PROFILE: Final = f"""\
-# The profile of a login shell sets PATH anew: put Slurm's commands back in front of it.
 if [ -n "${{{names.OWN_BASH_ENV}-}}" ]; then . "${names.OWN_BASH_ENV}"; fi
+# A profile sets PATH anew, of a login shell or one that a script reads: put Slurm's commands back in front.
+bursar_path() {{
 case ":$PATH:" in
 *":${{{names.DIRECTORY}-}}/{names.SHIMS}:"*) ;;
 *) PATH="${{{names.DIRECTORY}-}}/{names.SHIMS}:$PATH:${{{names.DIRECTORY}-}}/{names.TOOLS}" ;;
 esac
+}}
+bursar_path
+trap '{{ bursar_path; }} 2>/dev/null' RETURN
+# A script that sets PATH itself finds them all the same: elsewhere they are in /usr/bin.
+command_not_found_handle() {{
+local at
+for at in "${{{names.DIRECTORY}-}}/{names.SHIMS}" "${{{names.DIRECTORY}-}}/{names.TOOLS}"; do
+if [ -x "$at/$1" ]; then exec "$at/$1" "${{@:2}}"; fi
+done
+printf '%s: line %s: %s: command not found\n' "$0" "${{BASH_LINENO[0]}}" "$1" >&2
+return 127
+}}
 """
 _BEGIN: Final = "from bursar.cli.start import main; main()"
 _BURSAR: Final = f"#!/bin/sh\n{{server}}exec {{python}} -EP -c '{_BEGIN}' \"$@\"\n"

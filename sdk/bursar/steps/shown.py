@@ -26,6 +26,12 @@ _UPDATED: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
+_AFTER: Final[Mapping[str, str]] = {
+    "succeeded": "afterok", "failed": "afternotok", "finished": "afterany", "started": "after",
+    "task-succeeded": "aftercorr",
+}  # fmt: skip
+
+
 def _write(groups: Sequence[str], one_line: bool) -> None:
     text = (" " if one_line else "\n   ").join(group for group in groups if group)
     sys.stdout.write(text + ("\n" if one_line else "\n\n"))
@@ -45,6 +51,23 @@ def jobs(words: Sequence[str], *, one_line: bool) -> int:
     return 0
 
 
+def _dependencies(job: Row) -> str:
+    """What it still waits for, as `afterok:12(unfulfilled)`; of one that waits no more nothing."""
+    if job["state"] != "PENDING":
+        return ""
+    found = []
+    for one in job.get("depends_on") or ():
+        kind = _AFTER.get(one["when"], one["when"])
+        if kind == "singleton":
+            found.append(f"{kind}(unfulfilled)")
+            continue
+        other = listing.job_of(one["job"])
+        if other is None or tables.state_of(other) in tables.ACTIVE:
+            star = "_*" if kind == "aftercorr" else ""
+            found.append(f"{kind}:{tables.id_of(other) if other else one['job']}{star}(unfulfilled)")
+    return ",".join(found)
+
+
 def _job(job: Row) -> Iterator[str]:
     number, task = str(job["number"]), tables.task_of(job)
     yield (
@@ -57,8 +80,7 @@ def _job(job: Row) -> Iterator[str]:
     yield f"JobState={tables.state_of(job)} Reason={tables.reason_of(job)} Restarts={restarts}" + (
         f" ExitCode={tables.exit_of(job)}"
     )
-    after = ",".join(f"{one['when']}:{one['job']}" for one in job.get("depends_on") or ())
-    yield f"Dependency={after or '(null)'}"
+    yield f"Dependency={_dependencies(job) or '(null)'}"
     limit_s = int(job["time_limit_s"] or 0)
     yield f"RunTime={tables.clock(tables.elapsed_s(job), False)}" + (
         f" TimeLimit={tables.clock(limit_s, False) if limit_s else 'UNLIMITED'}"

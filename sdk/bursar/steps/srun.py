@@ -289,7 +289,7 @@ def _programs(request: Request) -> None:
             raise Refused(f"--multi-prog {request.argv[0]}:{number}: no program is named")
         for offset, rank in enumerate(ranks):
             filled = [word.replace("%t", str(rank)).replace("%o", str(offset)) for word in words[1:]]
-            request.programs[rank] = filled
+            request.programs.setdefault(rank, filled)  # as in Slurm the first line counts: `*` is the rest
     missing = [rank for rank in range(request.tasks) if rank not in request.programs]
     if missing or not request.tasks:
         raise Refused(f"--multi-prog {request.argv[0]}: task {missing[0] if missing else 0} has no program")
