@@ -409,15 +409,17 @@ class PriceTable:
         region: str = "",
         instance_type: str = "",
         market: str = "",
-    ) -> tuple[Offer, ...]:
-        """Cloud prices in force (`prices ls`), by provider, region, type, market; "" means any."""
+    ) -> Iterator[Offer]:
+        """Cloud prices in force (`prices ls`), by provider, region, type, market; "" means any.
+
+        Made when asked for: an imported table has tens of thousands.
+        """
         wanted = (provider, region, instance_type, market)
-        return tuple(
-            self._offer(key, fact, at)
-            for key, series in self._cloud.items()
-            if all(not want or want == have for want, have in zip(wanted, key, strict=True))
-            and (fact := series.at(at)) is not None
-        )
+        for key, series in self._cloud.items():
+            if all(not want or want == have for want, have in zip(wanted, key, strict=True)):
+                fact = series.at(at)
+                if fact is not None:
+                    yield self._offer(key, fact, at)
 
     def machines(self) -> Iterator[CloudKey]:
         """Every (provider, region, instance type, market) that ever had a price, in order."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from itertools import islice
 
 from bursar.clock import Instant
 from bursar.errors import InvalidRequest
@@ -34,13 +36,39 @@ def answer_prices(
     elif request.gpus:
         found = _offers(table, nodes, now, request)
     else:
-        found = [*_owned(table, nodes, now), *(_price(offer) for offer in table.prices(now))]
+        found = [*_owned(table, nodes, now), *map(_price, _listed(table, now, request))]
     found = [price for price in found if _wanted(price, request)]
     if request.sort == "price":
         found.sort(key=lambda price: price.rate_nanos_per_hour)
     elif request.sort == "gpu-price":
         found.sort(key=lambda price: (not price.gpus, price.rate_per_gpu_nanos_per_hour))
-    return pb.PricesResponse(prices=found[: min(request.limit or PRICES_MAX, PRICES_MAX)])
+    return pb.PricesResponse(prices=found[: _most(request)])
+
+
+def _most(request: pb.PricesRequest) -> int:
+    return min(request.limit or PRICES_MAX, PRICES_MAX)
+
+
+def _listed(table: PriceTable, now: Instant, request: pb.PricesRequest) -> Iterable[Offer]:
+    """The offers that may be among the first of the answer, and no others: of tens of thousands, each costs
+    to be put into words.
+    """
+    offers = table.prices(
+        now,
+        provider=request.provider,
+        region=request.region,
+        instance_type=request.instance_type,
+        market=request.market,
+    )
+    if request.sort == "price":
+        return nsmallest(_most(request), offers, key=lambda one: one.quote.rate_nanos_per_hour)
+    if request.sort == "gpu-price":
+        return nsmallest(_most(request), offers, key=_by_gpu)
+    return islice(offers, _most(request))
+
+
+def _by_gpu(offer: Offer) -> tuple[bool, int]:
+    return not offer.gpu_count, offer.per_gpu_nanos_per_hour
 
 
 def _wanted(price: pb.Price, request: pb.PricesRequest) -> bool:
