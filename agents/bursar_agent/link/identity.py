@@ -96,10 +96,11 @@ class Door:
 
 async def _token_from(socket: Path) -> str:
     """One JSON line from the daemon's `auth.sock`, which asked the kernel who we are."""
-    writer = None
+    # A connection whose making is cancelled would be closed by nobody: it is made, and closed then.
+    opening = asyncio.create_task(asyncio.open_unix_connection(str(socket)))
     try:
         async with asyncio.timeout(_AUTH_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(str(socket))
+            reader, _ = await asyncio.shield(opening)
             answer = json.loads(await reader.readline())
         if "error" in answer:
             raise ServerUnavailable(f"{socket}: {answer['error']}")
@@ -112,5 +113,9 @@ async def _token_from(socket: Path) -> str:
     except (ValueError, KeyError, TypeError):
         raise ServerUnavailable(f"{socket} gave no token") from None
     finally:
-        if writer is not None:
-            writer.close()
+        opening.add_done_callback(_close)
+
+
+def _close(opening: asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()

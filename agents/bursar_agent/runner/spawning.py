@@ -307,7 +307,8 @@ def enter(job: Job) -> None:
     try:
         os.chdir(job.cwd)
     except (OSError, ValueError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else problem
+        # What a ValueError says is Python's own, and not the same in each; a path can have but one.
+        reason = problem.strerror if isinstance(problem, OSError) else "embedded null byte"
         raise _no_directory(job, f"{reason}") from None
 
 

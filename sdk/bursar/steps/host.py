@@ -348,6 +348,7 @@ def _become(
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.get_exec_path(env)  # which loads a module: no file can be opened below the limit that comes next
         kernel.restore_file_limit()
         started = True
         os.execvpe(argv[0], argv, env)
