@@ -498,7 +498,10 @@ def through_mps(report: Report, device: Device, one: Site) -> None:
     report.keep("limits", limits)
     report.check("gpu" in limits, "the node holds fractions to their share through MPS")
     if "gpu" not in limits:
-        report.say(Path(one.state, "logs", "agent-1.log").read_text()[-1500:] if DOUBLE else str(limits))
+        for path in one.state.glob("**/*.log"):
+            lines = path.read_text(errors="replace").splitlines()
+            report.say("\n".join([str(path), *[line for line in lines if "agent" in line][-10:]]))
+        return
     counter = Counter(device)
     counter.start()
     enough = one.state / "enough"
@@ -564,12 +567,23 @@ def spoken(report: Report, device: Device, one: Site) -> None:
         except mps.MpsFailed as problem:
             said[word] = f"FAILED: {problem.message}"
     report.keep("mps_said", said)
+    for path in sorted(folders[0].glob("log/*")):
+        report.keep(f"mps_{path.name}", path.read_text(errors="replace")[-1500:])
     report.keep("mps_processes", [psutil.Process(pid).name() for pid in mps.processes(folders[0])])
     report.keep("mps_servers", servers)
     report.check(set(servers.values()) == {"ACTIVE"} or DOUBLE, f"its server says that it is well: {servers}")
     if not DOUBLE:
         report.keep("mps_on_device", device.probe.process_memory(0))
         report.keep("mps_samples", device.samples_of(5.0))
+
+
+def python_of(one: Site) -> Path:
+    """This interpreter, with the way to its libraries: jobs do not inherit it."""
+    path = one.state.with_name("python")
+    libraries = os.environ.get("LD_LIBRARY_PATH", "")
+    path.write_text(f"#!/bin/sh\nexport LD_LIBRARY_PATH='{libraries}'\nexec {sys.executable} \"$@\"\n")
+    path.chmod(0o755)
+    return path
 
 
 def calibrated(report: Report, one: Site) -> None:
@@ -579,7 +593,7 @@ def calibrated(report: Report, one: Site) -> None:
     if importlib.util.find_spec("torch") is None:
         report.keep("calibration", None, "there is no torch here: nothing was calibrated")
         return
-    told = one.json("node", "calibrate", node["name"], "--python", sys.executable)
+    told = one.json("node", "calibrate", node["name"], "--python", str(python_of(one)))
     report.keep("calibration", told, f"calibration in {time.perf_counter() - began:.0f} s: {told}")
     kept = one.json("node", "show", node["name"])["calibration"]
     report.check(kept == told, "node show has what was found")
