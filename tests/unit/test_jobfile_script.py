@@ -147,7 +147,8 @@ def test_tasks_become_cpus_of_a_node_and_that_is_said() -> None:
 def test_tasks_without_a_number_of_nodes_are_told_how_slurm_would_spread_them(
     words: str, spreads: bool
 ) -> None:
-    _, notices = read(f"#SBATCH {words}")
+    """Where no site is known that could tell whether they must be."""
+    _, notices = parse_script(f"#!/bin/bash\n#SBATCH {words}\ntrue\n", "train.sh", "/home/u")
     said = "\n".join(notice.message for notice in notices)
     assert said.endswith("; where no node has so many, -N 2 spreads them, as Slurm would") is spreads
     spec, _ = read("#SBATCH --ntasks=8 --ntasks-per-node=4")

@@ -166,6 +166,45 @@ def at(name: str, cpus: int = 64, gpus: int = 8, **more: str | int) -> SiteNode:
     return SiteNode(attributes, cpus * 1000, cpus * 2**32, gpus, "A100" if gpus else "", rate, up)
 
 
+@pytest.mark.parametrize(
+    ("words", "nodes", "options"),
+    [
+        ("-n 6 -c 1", 2, ResourceRequest(None, 3_000)),
+        ("-n 4", 1, ResourceRequest(None, 4_000)),
+        ("-n 9 -x n9", 3, ResourceRequest(None, 3_000)),
+        ("-n 5 -c 2 --mem-per-cpu=1G", 3, ResourceRequest(None, 4_000, 4 * 2**30)),
+        ("-n 6 --mem=2G", 2, ResourceRequest(None, 3_000, 2 * 2**30)),
+        ("-n 6 --gpus-per-task=1", 3, ResourceRequest(GpuRequest(2), 2_000)),
+        ("-n 6 --gpus=4", 2, ResourceRequest(GpuRequest(2), 3_000)),
+        ("-n 6 --gres=gpu:2", 2, ResourceRequest(GpuRequest(2), 3_000)),
+        ("-n 100", 1, ResourceRequest(None, 100_000)),
+        ("-n 6 -N 1", 1, ResourceRequest(None, 6_000)),
+    ],
+)
+def test_tasks_without_a_number_of_nodes_take_as_many_as_they_need(
+    words: str, nodes: int, options: ResourceRequest
+) -> None:
+    site = tuple(at(name, cpus=4, gpus=2) for name in ("n1", "n2", "n3"))
+    spec, said = settled(site, words)
+    assert (spec.nodes, spec.options) == (nodes, (options,))
+    assert ("since no node has room for" in said) is (nodes > 1)
+    assert "where no node has so many" not in said
+    if nodes > 1:
+        assert dict(spec.env)["SLURM_NTASKS"] == words.split()[1]
+        assert dict(spec.env)["SLURM_NTASKS_PER_NODE"] == str(
+            options.cpu_milli // (2000 if "-c 2" in words else 1000)
+        )
+    assert asks_of_site(f"#!/bin/bash\n#SBATCH {words}\n").nodes
+
+
+def test_what_the_flags_say_of_nodes_is_not_spread() -> None:
+    text = "#!/bin/bash\n#SBATCH --ntasks=6\ntrue\n"
+    caller = CALLER._replace(site=Site((at("n1", cpus=4), at("n2", cpus=4))))
+    spec, _ = parse_script(text, "-", "/home/u", caller=caller, flags=RunFlags(nodes="3"))
+    assert (spec.nodes, spec.options[0].cpu_milli) == (3, 6_000)
+    assert not asks_of_site("#!/bin/bash\n#SBATCH -n 1 --no-requeue\n").nodes
+
+
 def test_all_memory_of_a_node_becomes_what_it_has() -> None:
     spec, said = settled((at("n1"),), "--mem=0 -c 2")
     assert spec.options == (ResourceRequest(None, 2_000, 2**38),)

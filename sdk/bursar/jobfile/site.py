@@ -120,7 +120,7 @@ def with_modules(spec: JobSpec, nodes: Sequence[SiteNode]) -> tuple[JobSpec, str
     """
     if LABEL in dict(spec.constraints):
         return spec, f"runs on nodes whose {LABEL} is {dict(spec.constraints)[LABEL]}"
-    if not any(node.attributes.get(LABEL) and _may(node, spec) for node in nodes):
+    if not any(node.attributes.get(LABEL) and may(node, spec) for node in nodes):
         raise InvalidRequest(
             "no node that the job may run on has environment modules (the label "
             f"`{LABEL}`, which agents give by themselves where modules or Lmod are installed); set PATH and "
@@ -137,7 +137,7 @@ def with_features(spec: JobSpec, features: Sequence[str], nodes: Sequence[SiteNo
 
     Raises `InvalidRequest`: no node that it may run on has one.
     """
-    here = [node for node in nodes if _may(node, spec)]
+    here = [node for node in nodes if may(node, spec)]
     serve = [node for node in here if any(_has_feature(node, feature) for feature in features)]
     either = " or ".join(features)
     if not serve:
@@ -167,7 +167,7 @@ def whole_nodes(
     request = spec.options[0]
     kinds: dict[_Kind, list[SiteNode]] = {}
     for node in nodes:
-        if _serves(node, spec, request):
+        if serves(node, spec, request):
             size = (node.cpu_milli, node.gpus, node.gpu_type) if everything else (0, 0, "")
             kinds.setdefault((*size, node.memory_bytes if memory else 0), []).append(node)
     enough = {kind: found for kind, found in kinds.items() if len(found) >= spec.nodes}
@@ -184,8 +184,9 @@ def whole_nodes(
     return msgspec.structs.replace(spec, options=options), said
 
 
-def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
-    if not _may(node, spec):
+def serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
+    """Would it hold a member of the job that asks for this, were it empty?"""
+    if not may(node, spec):
         return False
     wanted = request.gpus
     if wanted is not None and (
@@ -195,7 +196,8 @@ def _serves(node: SiteNode, spec: JobSpec, request: ResourceRequest) -> bool:
     return node.cpu_milli >= request.cpu_milli and node.memory_bytes >= request.memory_bytes
 
 
-def _may(node: SiteNode, spec: JobSpec) -> bool:
+def may(node: SiteNode, spec: JobSpec) -> bool:
+    """Do the constraints of the job let it run there?"""
     return all(matches(pattern, node.attributes.get(key)) for key, pattern in spec.constraints)
 
 

@@ -23,6 +23,7 @@ from bursar.jobfile.sections import PRIORITIES
 from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes, with_features
 from bursar.jobfile.slurm_names import MENDS, Meaning, in_partitions, listed, with_meaning
 from bursar.jobfile.slurm_sizes import Option, Sizes
+from bursar.jobfile.spread import By, Counted, spread
 from bursar.jobfile.variables import job_of
 from bursar.model import JobSpec
 from bursar.model.check import quote
@@ -34,7 +35,8 @@ from bursar.steps.times import parse_begin, parse_slurm_time
 
 _SBATCH = re.compile(r"^#SBATCH(?=[\s-]|$)", re.MULTILINE)
 _OF_NODES = re.compile(
-    r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\|)|^[^#\n]*\b(?:module|ml)\b",
+    r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\||(?:-n|--ntasks)\W*(?:[2-9]|1\d))"
+    r"|^[^#\n]*\b(?:module|ml)\b",
     re.MULTILINE,
 )
 _OF_NAMES = re.compile(r"^#SBATCH(?=[\s-]).*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)
@@ -99,6 +101,7 @@ class SlurmOptions(Sizes):
         self._now = now
         self._site = site
         self._exported = exported
+        self.site_is_known = site is not None and bool(site.nodes)
         self.singleton: Option | None = None
         self.inherits: tuple[str, ...] = ()
 
@@ -201,11 +204,30 @@ class SlurmOptions(Sizes):
             return spec
         option = exclusive or self.all_memory
         if option is None:
-            return spec
+            return self._spread(spec)
         if exclusive is not None and "cpus-per-task" in self.options:
             self.words["SLURM_CPUS_PER_TASK"] = self.options["cpus-per-task"].value
         whole = partial(whole_nodes, everything=exclusive is not None, memory=self.all_memory is not None)
         return self._at_site(option, lambda nodes: whole(spec, nodes), spec)
+
+    def _spread(self, spec: JobSpec) -> JobSpec:
+        """Tasks without a number of nodes, over several where no node has room for all."""
+        nodes = self._site.nodes if self._site is not None else None
+        if not nodes or not self.may_spread:
+            return spec
+        has = self.options.keys()
+        of_gpus: By = "task" if "gpus-per-task" in has else "job"
+        if has & {"gpus-per-node", "gres"}:
+            of_gpus = "node"
+        of_memory: By = "task" if "mem-per-cpu" in has else "gpu" if "mem-per-gpu" in has else "node"
+        by = Counted("gpu" if "cpus-per-gpu" in has else "task", of_memory, of_gpus)
+        each = 0
+        if spec.nodes == 1:
+            spec, each = spread(spec, nodes, self.tasks, by)
+        self.tasks_per_node = each or self.tasks_per_node
+        why = f", since no node has room for {self.tasks}" if each else ""
+        self.note_tasks(self.options["ntasks"], spec.nodes, why)
+        return spec
 
     def _in_partition(self, option: Option, spec: JobSpec, taken: set[str]) -> JobSpec:
         text, names = option.value, self._site.names if self._site is not None else ()

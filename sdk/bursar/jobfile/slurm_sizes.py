@@ -51,6 +51,8 @@ class Sizes:
         tasks: in all, as `--ntasks` says; 0: it does not. tasks_per_node: at least 1.
         all_memory: the option that asks for all memory of a node.
         alternatives: features, at least one of them a label, of which one is enough; all of these lists.
+        site_is_known: nodes are at hand, to be asked once all is read. may_spread: of tasks it is not said on
+            how many nodes they are.
         usual_kind: of GPUs whose type no line says.
         words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
     """
@@ -69,6 +71,8 @@ class Sizes:
         self._kinds: list[str] = []
         self.alternatives: list[list[str]] = []
         self.usual_kind = ""
+        self.site_is_known = False
+        self.may_spread = False
 
     def note(self, option: Option, sentence: str) -> None:
         """Say something at an option."""
@@ -245,17 +249,22 @@ class Sizes:
             self.tree.put(("nodes",), str(self._nodes), self.options["ntasks"].place)
         option = self.options.get("ntasks-per-node") or self.options.get("ntasks")
         if option is not None and self.tasks_per_node > 1:
-            alone = (
+            self.may_spread = (
                 option.name == "ntasks"
                 and self._nodes == 1
                 and {"nodes", "nodelist"}.isdisjoint(self.options)
             )
-            spread = "; where no node has so many, -N 2 spreads them, as Slurm would" if alone else ""
-            self.note(
-                option,
-                f"gives {self.tasks_per_node} tasks' CPUs on each of {plural(self._nodes, 'node')}; the"
-                f" script itself runs once, on the first node, and starts them{spread}",
-            )
+            if not (self.may_spread and self.site_is_known):
+                alone = "; where no node has so many, -N 2 spreads them, as Slurm would"
+                self.note_tasks(option, self._nodes, "", alone if self.may_spread else "")
+
+    def note_tasks(self, option: Option, nodes: int, why: str = "", more: str = "") -> None:
+        """Say what the tasks make of the nodes, and that they are not started by themselves."""
+        self.note(
+            option,
+            f"gives {self.tasks_per_node} tasks' CPUs on each of {plural(nodes, 'node')}{why}; the"
+            f" script itself runs once, on the first node, and starts them{more}",
+        )
 
     def _fit(self, tasks: int, per_node: int | None) -> None:
         """So many tasks on so many nodes, as Slurm has it where both are said."""
