@@ -175,7 +175,8 @@ class Ahead:
         submission, and who is ranked first may have come last. Nor does any while a stage of a budget decides
         who comes later, and where.
         """
-        if self.hands is None or len(self._state.attempts) > LIVE_MAX or snapshot.priority is not None:
+        ordered = snapshot.priority is not None or snapshot.quotas
+        if self.hands is None or len(self._state.attempts) > LIVE_MAX or ordered:
             return 0
         if any(room.stages for room in snapshot.budgets.values()):
             return 0

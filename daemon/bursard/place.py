@@ -8,6 +8,7 @@ Why     a plan was made of a moment that has passed, perhaps in another thread. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from bursar_policies.decision import (
 from bursar_policies.specs import STOPPING
 from bursard.events import AttemptPlaced, Event, StopRequested
 from bursard.scheduler import PlanCache, making_room, plan, reason_of, stages
+from bursard.scheduler.quotas import uses_of
 from bursard.state import JobRecord, State
 
 Commit = Callable[[str, Sequence[Event]], bool]
@@ -125,6 +127,7 @@ class _Check:
         self._stopped: set[str] = set()
         self._taken: dict[int, list[Placement]] = {}
         self._held: dict[str, int] = {}
+        self._uses: list[Counter[str]] = []
         self._ports: set[tuple[str, int]] = set()
 
     def start(self, start: Start) -> Reason | None:
@@ -139,6 +142,8 @@ class _Check:
             return _gone(f"job {start.job_id} asks for something else by now")
         if any(self._staged_since(name) for name in job.budgets):
             return _gone(f"a budget of job {start.job_id} has come into another stage")
+        if (reason := self._quotas(job, key[0], start)) is not None:
+            return reason
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
                 return reason
@@ -150,6 +155,7 @@ class _Check:
         if bool(first) != bool(start.full_limit_us):
             return _gone(f"budgets of job {job.id} hold otherwise by now")
         self._started.add(start.job_id)
+        self._uses.append(uses_of(self._snapshot.nodes, start.members))
         self.events.append(
             self._placed(job, start, holds, state.budgets.lease_us(job.spec, hard) if first else 0)
         )
@@ -168,6 +174,22 @@ class _Check:
         self.events.append(
             StopRequested(stop.attempt_id, stop.cause, attempt.grace_us, stop.message, stop.for_job)
         )
+        return None
+
+    def _quotas(self, job: JobRecord, job_class: JobClass, start: Start) -> Reason | None:
+        """Still counted by the same quotas, and none of them is passed."""
+        state, seen = self._state, self._snapshot.quotas
+        if not state.quotas and not seen:
+            return None
+        counted = job_class.quotas, job_class.pinned, job_class.rated
+        if state.quotas.specs != seen or state.counted_by(job.user, job.spec) != counted:
+            return _gone(f"the quotas of job {job.id} are others by now")
+        uses = uses_of(self._snapshot.nodes, start.members)
+        for other in self._uses:
+            uses.update(other)  # of the same group, whoever counts it: groups are small
+        beyond = state.quotas.beyond(job_class.quotas, uses)
+        if beyond is not None:
+            return _gone(f"quota {beyond[0]} no longer has so much of {beyond[1]} for job {job.id}")
         return None
 
     def _staged_since(self, name: str) -> bool:

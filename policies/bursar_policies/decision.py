@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
 from bursar_policies.rankers.score import Term
-from bursar_policies.specs import PriorityPolicySpec
+from bursar_policies.specs import Amounts, PriorityPolicySpec, QuotaSpec
 
 GPU_SLOTS_MAX = 16
 """Most GPUs one node may have: the width of the device columns."""
@@ -83,6 +83,9 @@ class JobClass(msgspec.Struct, frozen=True):
         avoid_nodes: node ids not to use (retry.avoid_same_node).
         gates: names of the soft budgets whose stages it is under: they pay without limit.
         lease_us: of its time limit, so much is paid for at its start, and the rest by later leases; 0: all.
+        quotas: names of those that count it: of its project, the innermost first, then of its user.
+        pinned: it may not be stopped for others, and something is guaranteed to some.
+        rated: one of its quotas bounds a spend rate, so that prices must be known.
     """
 
     nodes: int
@@ -98,6 +101,9 @@ class JobClass(msgspec.Struct, frozen=True):
     avoid_nodes: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
     lease_us: int = 0
+    quotas: tuple[str, ...] = ()
+    pinned: bool = False
+    rated: bool = False
 
     @property
     def start_hold_us(self) -> int:
@@ -301,6 +307,22 @@ class Holder(msgspec.Struct, frozen=True):
     exempt: bool = False
 
 
+class Holding(msgspec.Struct, frozen=True):
+    """What a live attempt holds, as quotas count it.
+
+    Attributes:
+        quotas: names of those that count it, as in `JobClass`.
+        uses: what its live members hold, GPUs in all and by type.
+        since: when it was placed.
+        pinned: it may not be stopped for others.
+    """
+
+    quotas: tuple[str, ...]
+    uses: Amounts
+    since: int
+    pinned: bool = False
+
+
 class Stage(msgspec.Struct, frozen=True):
     """Something that a threshold of a budget does for as long as it is in force.
 
@@ -425,12 +447,15 @@ class Verdict(msgspec.Struct, frozen=True):
     Attributes:
         blocked_by: room (too little is free) | money (`code`, `budget`, `needed_nanos` and
             `rate_nanos_per_hour` say which limit) | claim (it would delay the reserved job) | kept (it would
-            take of the room that a policy keeps for short jobs) | fault (no node could ever serve it) |
-            `UNCOMPUTABLE`.
+            take of the room that a policy keeps for short jobs) | quota (`quota` and `resource` say which; it
+            asks for `needed_nanos` of it, in the unit of the resource) | fault (no node could ever serve it)
+            | `UNCOMPUTABLE`.
         option: the alternative it waits for, when it waits for room.
         starts: how many starts of this plan came before it: what they took was not there for it.
         claimed: money was already set aside for the reserved job.
         purses: how many of `Plan.purses` came before it.
+        quota, resource, for_job: what stops it of which quota; "" for what is guaranteed to others. The job
+            of that quota that waits before it, if that is what stops it.
         position: of the job that it stopped first.
         from_hold_us: it stops the jobs of the queue that hold for at least so long; 0: all that are left.
         shorter: what stops the others, when there are any.
@@ -448,6 +473,9 @@ class Verdict(msgspec.Struct, frozen=True):
     from_hold_us: int = 0
     shorter: Verdict | None = None
     purses: int = 0
+    quota: str = ""
+    resource: str = ""
+    for_job: str = ""
 
     def of(self, hold_us: int) -> Verdict:
         """The one that stops a job that holds for so long."""
@@ -528,7 +556,9 @@ class Snapshot(msgspec.Struct, frozen=True):
         priority: what puts jobs into another order than priority and submission; None: nothing does.
         projects: names of what `JobColumns.projects` counts.
         spent: nanos that projects have cost in the time `priority` looks back on.
-        holders: live attempts by id, where `priority` lets jobs have others stopped; else none.
+        holders: live attempts by id, where `priority` lets jobs have others stopped, or a quota guarantees
+            something; else none.
+        quotas: in force, by name. holdings: where there are any, what live attempts hold, by id.
     """
 
     version: int
@@ -546,6 +576,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     projects: Sequence[str] = ()
     spent: Mapping[str, int] = {}
     holders: Mapping[str, Holder] = {}
+    quotas: Mapping[str, QuotaSpec] = {}
+    holdings: Mapping[str, Holding] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from bursar_policies.read_commitment import read_commitment
 from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.read_priority import read_priority
+from bursar_policies.read_quota import read_quota
 from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Spec
 
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-' (at most 63)"
@@ -34,6 +35,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,
     "PriorityPolicy": read_priority,
+    "Quota": read_quota,
     "SlurmNames": read_slurm_names,
 }
 

@@ -1,4 +1,4 @@
-"""What policy documents say, as frozen values: budgets, cost models, price books, placement, priority, names.
+"""What policy documents say, as frozen values: budgets, quotas, costs, prices, placement, priority, names.
 
 Owns    the types alone; `read_budget`, `read_prices`, `read_names` make them from YAML, `compile` uses them.
 Why     `msgspec.json` writes and reads every one of them (the spec is a tagged union), so the log
@@ -21,10 +21,10 @@ from bursar.projects import is_within
 STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
-    "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "SlurmNames",
-    "AlertChannel", "Commitment",
+    "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "Quota",
+    "SlurmNames", "AlertChannel", "Commitment",
 )  # fmt: skip
-PLANNED_KINDS: Final = ("Quota", "IdlePolicy")
+PLANNED_KINDS: Final = ("IdlePolicy",)
 PPM: Final = 1_000_000
 """Parts per million in a whole: thresholds compare integers, never ratios."""
 
@@ -281,6 +281,41 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     restart_us: int = 0
 
 
+GPUS: Final = "gpus"
+SPEND_RATE: Final = "spend_rate"
+RESOURCES: Final = ("cpus", "memory", GPUS, SPEND_RATE)
+"""What a Quota counts; GPUs of one type as `gpus/H100` too."""
+Amounts = tuple[tuple[str, int], ...]
+"""(resource, amount) pairs by rising resource: CPUs and GPUs in thousandths, memory in bytes, the spend rate
+in nanos per hour."""
+
+
+class QuotaSpec(msgspec.Struct, frozen=True, tag="Quota"):
+    """What the running jobs of a project and all below it, or of a user, may hold at a time.
+
+    Attributes:
+        project, user: the scope; one of them is set. Projects are lower case.
+        guaranteed: theirs whenever they ask for it: what others borrowed of it is taken back.
+        max: never more, with what others leave idle; what is not named has no ceiling.
+        currency: of the spend rates; empty without any.
+    """
+
+    project: str = ""
+    user: str = ""
+    guaranteed: Amounts = ()
+    max: Amounts = ()
+    currency: str = ""
+
+    def covers(self, user: str, project: str) -> bool:
+        """Does work of this user and project count?"""
+        return self.user == user if self.user else is_within(project, self.project)
+
+    @property
+    def scope(self) -> str:
+        """Readable form: `project nlp` or `user ann`."""
+        return f"user {self.user}" if self.user else f"project {self.project}"
+
+
 class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
     """What partitions, QOS and accounts of `#SBATCH` scripts stand for here; each by rising name."""
 
@@ -412,6 +447,7 @@ Spec = (
     | PriceBookSpec
     | PlacementPolicySpec
     | PriorityPolicySpec
+    | QuotaSpec
     | SlurmNamesSpec
     | AlertChannelSpec
 )

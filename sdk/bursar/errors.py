@@ -112,6 +112,14 @@ class BudgetExceeded(BursarError):
     exit_code = 3
 
 
+class QuotaExceeded(BursarError):
+    """A quota never allows so much; facts carry quota, resource, max and asked."""
+
+    reason = "QuotaExceeded"
+    status = "RESOURCE_EXHAUSTED"
+    exit_code = 3
+
+
 class RateLimited(BursarError):
     """Too much at once; try again later."""
 

@@ -164,7 +164,7 @@ WRONG_POLICIES = {
         " valid_from: 2026-07-13T00:00:00Z}\n",
         ["price", "more than 0"],
     ),
-    "quota": ("kind: Quota\nname: q\nspec: {}\n", ["Quota"]),
+    "quota": ("kind: Quota\nname: q\nspec: {}\n", ["scope"]),
 }
 
 

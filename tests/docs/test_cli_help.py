@@ -69,7 +69,7 @@ BELOW = {
     "ledger": "correct",
     "period": "close ls show",
     "prices": "ls apply history explain import",
-    "report": "statement focus waste idle models utilization budgets commitments",
+    "report": "statement focus waste idle models quotas utilization budgets commitments",
     "policy": "apply check ls show rm diff",
     "web": "url",
     "config": "new-token",

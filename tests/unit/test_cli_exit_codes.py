@@ -52,6 +52,7 @@ WORDS = {
     "report idle": ["--period", "2026-11"],
     "report models": ["--period", "2026-11"],
     "report utilization": ["--period", "2026-11"],
+    "report quotas": ["--period", "2026-11"],
     "report budgets": ["--period", "2026-11"],
     "report commitments": ["--period", "2026-11"],
     "report statement": ["--period", "2026-11"],

@@ -181,6 +181,20 @@ spec:
   short_jobs: {limit: 1h, keep: 25%}
   preempt: {gap: 20, restart: 2m}
 """
+QUOTA = """\
+kind: Quota
+name: q
+spec:
+  scope: {project: nlp}
+  guaranteed:
+    gpus: {H100: 16, A100: 0.5}
+    cpus: 2
+    memory: 1TB
+    spend_rate: 40 USD/h
+  max:
+    gpus: 32
+    cpus: 256
+"""
 PLACEMENT = """\
 kind: PlacementPolicy
 name: place
@@ -506,6 +520,7 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "CostModel": (policy, MODEL, VALUES),
     "PriceBook": (policy, BOOK, VALUES),
     "PriorityPolicy": (policy, PRIORITY, VALUES),
+    "Quota": (policy, QUOTA, VALUES),
     "PlacementPolicy": (policy, PLACEMENT, VALUES),
     "SlurmNames": (policy, NAMES, VALUES),
     "SkyPilot": (foreign, SKY, ("0", "x y", "[a, b]", "{a: 1}")),

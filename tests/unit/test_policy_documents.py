@@ -246,7 +246,7 @@ def test_a_wrong_word_is_not_answered_with_one_that_is_refused(line: str, messag
     assert fault.message == message
 
 
-@pytest.mark.parametrize("kind", ["Quota", "IdlePolicy"])
+@pytest.mark.parametrize("kind", ["IdlePolicy"])
 def test_kinds_that_are_not_built_are_refused_whole(kind: str) -> None:
     with pytest.raises(NotBuilt, match=f"the kind {kind} is part of the contract"):
         parse_documents(f"kind: {kind}\nname: x\nspec: {{anything: 1}}\n", "p.yaml")

@@ -202,4 +202,4 @@ def _longer_than(rate_nanos_per_hour: int, nanos: int) -> int:
 def limits_money(job_class: JobClass) -> bool:
     """Does any limit on money apply, so that prices must be known?"""
     capped = job_class.max_price_nanos_per_hour or job_class.max_cost_nanos
-    return bool(job_class.budgets or capped)
+    return bool(job_class.budgets or capped or job_class.rated)

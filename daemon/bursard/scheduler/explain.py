@@ -50,6 +50,8 @@ HOLDERS_SHOWN = 10
 WHAT_IF_ID = "what-if"
 """The job id a plan gives to the job that `what_if` asks about."""
 NOTHING = Reason(ReasonCode.NONE, "")
+_WITHIN = 1 << 62
+"""Before every score there is."""
 _OF_BUDGETS = frozenset(
     (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED, ReasonCode.APPROVAL_REQUIRED)
 )
@@ -256,10 +258,10 @@ def _before(planner: Planner, index: int) -> list[NDArray[np.intp]]:
 
 def _keys(planner: Planner, row: int) -> NDArray[np.int64]:
     """What comes first of two jobs, the lower: of each of a queue."""
-    queue = planner.snapshot.queues[row]
+    queue, first = planner.snapshot.queues[row], _WITHIN if planner.comes_first(row) else 0
     if planner.order is not None:
-        return -planner.order.of_queue(row)
-    return np.full(len(queue.jobs), -queue.priority, dtype=np.int64)
+        return np.asarray(-planner.order.of_queue(row) - first)
+    return np.full(len(queue.jobs), -queue.priority - first, dtype=np.int64)
 
 
 def _first(rows: NDArray[np.intp], key: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -278,6 +280,8 @@ def _why_ahead(planner: Planner, places: Sequence[_Place]) -> tuple[Ahead, ...]:
     own = queues[-1].priority
 
     def why(place: _Place) -> str:
+        if planner.comes_first(place.queue):
+            return "within its guarantee"
         priority = queues[place.queue].priority
         if order is None:
             return "submitted first" if priority == own else f"priority {priority}"

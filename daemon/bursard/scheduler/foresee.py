@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from bursar.resources import MILLI
 from bursar_policies.decision import (
     BudgetRoom,
+    Holding,
     MemberColumns,
     PendingQueue,
     RunningMember,
@@ -25,6 +26,7 @@ from bursar_policies.decision import (
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.plan import ending, plan
+from bursard.scheduler.quotas import uses_of
 from bursard.scheduler.releases import NEVER, Releases
 from bursard.scheduler.world import World
 
@@ -61,6 +63,7 @@ def _started(snapshot: Snapshot, starts: Sequence[Start], at: int) -> Snapshot:
     nodes, queues = snapshot.nodes, snapshot.queues
     cpu, memory, gpus = nodes.cpu_free.copy(), nodes.memory_free.copy(), nodes.gpu_free.copy()
     members, budgets = list[RunningMember](), dict[str, BudgetRoom](snapshot.budgets)
+    holdings = dict(snapshot.holdings)
     for start in starts:
         job_class = queues[start.queue].job_class
         ends_at = at + (start.full_limit_us or start.time_limit_us) + job_class.hold_us
@@ -71,6 +74,9 @@ def _started(snapshot: Snapshot, starts: Sequence[Start], at: int) -> Snapshot:
                 gpus[one.node, share.index] -= share.milli
             held = (one.node, ends_at, one.cpu_milli, one.memory_bytes, one.devices, start.job_id)
             members.append(RunningMember(*held))
+        if snapshot.quotas:
+            uses = tuple(sorted(uses_of(nodes, start.members).items()))
+            holdings[start.job_id] = Holding(job_class.quotas, uses, at, job_class.pinned)
         for name in start.budgets:
             if name in budgets:
                 room = budgets[name]
@@ -81,6 +87,7 @@ def _started(snapshot: Snapshot, starts: Sequence[Start], at: int) -> Snapshot:
         queues=[_without(queue, names) for queue in queues],
         running=_joined(snapshot.running, MemberColumns.of(members)),
         budgets=budgets,
+        holdings=holdings,
     )
 
 
@@ -134,8 +141,10 @@ def _ended(snapshot: Snapshot, at: int) -> Snapshot:
     np.add.at(given, rows, running.gpu_milli[over][:, : given.shape[1]])
     gpus = np.where(nodes.gpu_free < 0, nodes.gpu_free, np.minimum(nodes.gpu_free + given, MILLI))
     left = ~over
+    live = {running.attempt_ids[row] for row in np.flatnonzero(left).tolist()}
     return replace(
         snapshot,
+        holdings={one: holding for one, holding in snapshot.holdings.items() if one in live},
         nodes=replace(nodes, cpu_free=cpu, memory_free=memory, gpu_free=gpus.astype(nodes.gpu_free.dtype)),
         running=MemberColumns(
             node=running.node[left],

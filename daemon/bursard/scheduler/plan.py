@@ -7,7 +7,7 @@ Why     daemon, simulator, `bursar plan` and tests call exactly this function.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from bursar.model import EndCause, ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
+    PendingQueue,
     Placement,
     Plan,
     Purse,
@@ -28,10 +29,12 @@ from bursar_policies.scorers import Weights
 from bursard.scheduler import gang
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.gang import gang_rate
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.order import Order
-from bursard.scheduler.preempt import Preemption
+from bursard.scheduler.preempt import Preemption, debtors, lower_ones
 from bursard.scheduler.pricing import SECOND_US
+from bursard.scheduler.quotas import Over, Tenancy, Uses
 from bursard.scheduler.rank import Lane, Ranking
 from bursard.scheduler.releases import NEVER, Releases
 from bursard.scheduler.stages import staged
@@ -106,7 +109,9 @@ class Planner:
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
         keeping = rules if rules is not None and rules.kept_ppm > 0 else None
         self.kept = Kept(keeping, snapshot.nodes, world.free) if keeping is not None else None
-        self._ranking = Ranking(snapshot.queues, self.order)
+        self.tenancy = Tenancy(snapshot) if snapshot.quotas else None
+        self._over: Over | None = None
+        self._ranking = Ranking(snapshot.queues, self.order, self._within if self.tenancy else None)
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
 
@@ -129,21 +134,59 @@ class Planner:
             ranking.go_on()
         return self._answer()
 
+    def _within(self, lane: Lane) -> bool:
+        """Is it within a guarantee, at the least that it can cost?"""
+        tenancy, job_class = self.tenancy, lane.job_class
+        if tenancy is None or not job_class.quotas:
+            return False
+        rate = 0
+        if job_class.rated:
+            lane.tables = lane.tables or self.world.tables(job_class)
+            rate = max(min(table.cheapest_rate(job_class.nodes) for table in lane.tables), 0)
+        return tenancy.within(job_class, rate)
+
+    def comes_first(self, index: int) -> bool:
+        """Does a queue come before all others, because what it asks for is guaranteed to it?"""
+        return bool(self._ranking.lanes[index].before)
+
+    def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, Preemption]]:
+        """Whom a job of this queue may have stopped, and what they are told: first those that hold what is
+        guaranteed to it.
+        """
+        tenancy, rules, job_class = self.tenancy, self.snapshot.priority, queue.job_class
+        if tenancy is not None:
+            options = (tenancy.at_least(one, job_class.nodes) for one in job_class.options)
+            names = {name for uses in options for name in tenancy.guaranteed(job_class, uses)}
+            inner_first = [name for name in job_class.quotas if name in names]
+
+            def within(table: Table, rows: list[int]) -> bool:
+                uses = tenancy.of_rows(table.request, rows, gang_rate(table, rows))
+                return bool(tenancy.guaranteed(job_class, uses)) and tenancy.stops(job_class, uses, 0) is None
+
+            lost = debtors(self.snapshot, job_class, inner_first, tenancy, self.now)
+            if lost:
+                message = f"gives back what quota {inner_first[-1]} guarantees"
+                yield message, Preemption(self.world, self.snapshot, lost, self.now, within)
+        if rules is not None and rules.preempt_gap:
+            lost = lower_ones(self.snapshot, rules, queue, tenancy, self.now)
+            message = f"makes room for a job of priority {queue.priority}"
+            yield message, Preemption(self.world, self.snapshot, lost, self.now)
+
     def _make_room(self, job_id: str, index: int) -> bool:
         """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
-        rules, claim = self.snapshot.priority, self.reservation
-        if rules is None or not rules.preempt_gap or not self.snapshot.holders:
+        claim = self.reservation
+        if not self.snapshot.holders:
             return False
         queue = self.snapshot.queues[index]
         job_class, held = queue.class_at(queue.position_of(job_id)), claim.hold_nanos if claim else 0
         self.rooms.promise(job_class.payers, -held)
         found = claim or reserve(self.world, job_class, self.rooms, self.releases, self.now)
         at = found.at if isinstance(found, Reservation) else NEVER
-        preemption = Preemption(self.world, self.snapshot, rules, queue.priority, self.now)
-        room = preemption.room_for(job_class, self.rooms, at) if at > self.now else None
+        ways = self._ways(queue) if at > self.now else iter(())
+        tried = ((told, way.room_for(job_class, self.rooms, at)) for told, way in ways)
+        message, room = next(((told, room) for told, room in tried if room is not None), ("", None))
         self.rooms.promise(job_class.payers, held)
         if room is not None and room.victims:
-            message = f"makes room for a job of priority {queue.priority}"
             stops = (Stop(one, EndCause.PREEMPTED, job_id, message) for one in room.victims)
             self.groups.append(tuple(stops))
         return room is not None
@@ -181,6 +224,9 @@ class Planner:
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
         job_class, tables, limit_us = lane.job_class, lane.tables, lane.limit_us
+        self._over = None
+        if self.tenancy is not None and (refused := self._quota_stops(self.tenancy, lane)) is not None:
+            return refused
         if not self.world.may_start(tables, job_class.nodes):
             # On a full site that is nearly every queue.
             return self._wait(lane, gang.NO_ROOM)
@@ -223,6 +269,52 @@ class Planner:
             reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
         return None
 
+    def _quota_stops(self, tenancy: Tenancy, lane: Lane) -> Verdict | None:
+        """Does a quota stop it wherever it goes? Where it goes may stop it too, which `_leaving` sees to."""
+        job_class = lane.job_class
+        if not tenancy.counts(job_class):
+            return None
+        found: tuple[Over, Uses] | None = None
+        for table in lane.tables:
+            rate = table.cheapest_rate(job_class.nodes) if job_class.rated else 0
+            uses = tenancy.at_least(table.request, job_class.nodes, rate)
+            over = tenancy.stops(job_class, uses, self.now + lane.hold_us)
+            if over is None:
+                return None
+            found = found or (over, uses)
+        return self._beyond_quota(tenancy, lane, *found) if found is not None else None
+
+    def _beyond_quota(self, tenancy: Tenancy, lane: Lane, over: Over, uses: Uses) -> Verdict:
+        tenancy.set_aside(lane.job_id, over, uses)
+        from_us = over.until - self.now + 1 if over.for_job else 0
+        made = self._verdict(lane, "quota", max(from_us, 0))
+        return replace(
+            made, quota=over.quota, resource=over.resource, needed_nanos=over.asked, for_job=over.for_job
+        )
+
+    def _allowed(self, tenancy: Tenancy, lane: Lane, best: gang.Best) -> gang.Best:
+        """The same without nodes on which quotas do not let it start: of another type of GPU, or dearer."""
+        job_class, ends_at = lane.job_class, self.now + lane.hold_us
+
+        def stops(table: Table, rows: list[int]) -> Over | None:
+            uses = tenancy.of_rows(table.request, rows, gang_rate(table, rows))
+            return tenancy.stops(job_class, uses, ends_at)
+
+        def found(table: Table, count: int) -> list[int]:
+            rows = best(table, count)
+            if len(rows) < count or (over := stops(table, rows)) is None:
+                return rows
+            self._over = self._over or over
+            gpus, (_, _, kind) = table.request.gpus, over.resource.partition("/")
+            others = [name for name in self.world.nodes.gpu_types if name != kind]
+            if not kind or gpus is None or not (types := set(gpus.types or others) & set(others)):
+                return []
+            request = replace(table.request, gpus=replace(gpus, types=tuple(sorted(types))))
+            rows = best(self.world.table(replace(table.ask, request=request)), count)
+            return [] if len(rows) == count and stops(table, rows) is not None else rows
+
+        return found
+
     def _stopped_by(self, claim: Reservation, lane: Lane) -> bool:
         """Would it outlive the beginning of the claim wherever it went? Whether there is room for it at all
         is left to `reason_of`, when somebody asks. A cap may shorten a job: such a one is always looked at.
@@ -250,8 +342,12 @@ class Planner:
         return all(kept.short(one.request, nodes) for one in lane.tables if self.world.has_room(one, nodes))
 
     def _leaving(self, lane: Lane, best: gang.Best) -> gang.Best:
-        """The same without alternatives that take of the room that is kept from the job."""
-        kept = self.kept
+        """The same without alternatives that take of the room that is kept from the job, or that its quotas
+        do not let it have.
+        """
+        kept, tenancy = self.kept, self.tenancy
+        if tenancy is not None and tenancy.counts(lane.job_class):
+            best = self._allowed(tenancy, lane, best)
         if kept is None or len(lane.tables) == 1 or not self._bound(lane, lane.position):
             return best
         return lambda table, count: [] if kept.short(table.request, count) else best(table, count)
@@ -304,6 +400,9 @@ class Planner:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
         job_class, limit_us = lane.job_class, lane.limit_us
         nodes, refusals = job_class.nodes, list(answer.refusals)
+        if self.tenancy is not None and self._over is not None:
+            uses = {self._over.resource: self._over.asked}
+            return self._beyond_quota(self.tenancy, lane, self._over, uses)
         refused = [option for option, _ in refusals]
         for option, table in enumerate(lane.tables):
             if option in refused or table.capable_count < nodes:
@@ -391,6 +490,9 @@ class Planner:
         self.groups.append((start,))
         self.rooms.promise(budgets, admitted.hold_nanos)
         self.world.take(members)
+        if self.tenancy is not None:
+            uses = self.tenancy.of_members(members)
+            self.tenancy.take(lane.job_class, lane.job_id, uses, self.now + admitted.hold_us)
         if self.kept is not None:
             self.kept.take(members)
         self._started.append((members, self.now + admitted.hold_us))

@@ -3,25 +3,28 @@
 Owns    the choice of victims: whole attempts of lower priority, those that lose the least money first.
 Why     what is stopped is paid for twice: the work since its last checkpoint, and its restart. So nothing is
         asked to end before it is shown that the job then fits and is paid for, and that what it gains (its
-        own rate, for as long as it would otherwise wait) is more than all that is lost.
+        own rate, for as long as it would otherwise wait) is more than all that is lost. What a quota
+        guarantees is taken back from those that borrowed it whatever that costs, at the least cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.money import cumulative
 from bursar.resources import MILLI, ResourceRequest
-from bursar_policies.decision import Holder, JobClass, MemberColumns, Snapshot
+from bursar_policies.decision import Holder, JobClass, MemberColumns, PendingQueue, Snapshot
 from bursar_policies.scorers import NodeState
 from bursar_policies.specs import PriorityPolicySpec
 from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.backfill import has_room
 from bursard.scheduler.gang import gang_rate
+from bursard.scheduler.quotas import Tenancy
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
@@ -30,6 +33,9 @@ LOOKED_AT = 64
 that all that could be stopped there costs more."""
 Ints = NDArray[np.int64]
 _LOSS_MAX = 1 << 40
+RESTART_US = 300_000_000
+"""What a stopped job loses beside its unsaved work, where no policy says."""
+_UNPRICED = 1_000
 
 
 class Room(NamedTuple):
@@ -50,17 +56,24 @@ class _On(NamedTuple):
 
 
 class Preemption:
-    """What may be stopped for a job of one priority."""
+    """What may be stopped for one job.
+
+    Args:
+        lost: by attempt that may be stopped, what is lost with it.
+        worth: None: only where the job gains more than that; else what it may have whatever it costs, asked
+            with what it would hold (table, rows).
+    """
 
     def __init__(
-        self, world: World, snapshot: Snapshot, rules: PriorityPolicySpec, priority: int, now: int
+        self,
+        world: World,
+        snapshot: Snapshot,
+        lost: Mapping[str, int],
+        now: int,
+        worth: Callable[[Table, list[int]], bool] | None = None,
     ) -> None:
         self._world, self._running, self._now = world, snapshot.running, now
-        self._lost = {
-            attempt_id: _lost_nanos(holder, rules.restart_us, now)
-            for attempt_id, holder in snapshot.holders.items()
-            if _may_be_stopped(holder, priority - rules.preempt_gap)
-        }
+        self._lost, self._worth = lost, worth
         ids = snapshot.running.attempt_ids
         self._ending = _rows(ids, {name for name, one in snapshot.holders.items() if one.stopping})
         self._victims = _rows(ids, self._lost)
@@ -83,7 +96,10 @@ class Preemption:
                 continue
             victims = tuple(sorted({name for one in rows for name in one.victims}))
             lost, gain = sum(self._lost[name] for name in victims), cumulative(max(rate, 0), wait_us)
-            if victims and gain <= lost:
+            if self._worth is not None:
+                if not self._worth(table, [one.row for one in rows]):
+                    continue
+            elif victims and gain <= lost:
                 continue
             if best is None or gain - lost > best[0]:
                 best = gain - lost, Room(victims, lost, gain)
@@ -164,9 +180,41 @@ class Preemption:
         return cpu, memory, np.where(free.gpus < 0, free.gpus, gpus)
 
 
-def _may_be_stopped(holder: Holder, priority_most: int) -> bool:
-    """What it costs must be known: nothing else says whether it is worth it."""
-    return not (holder.exempt or holder.stopping) and holder.rate >= 0 and holder.priority <= priority_most
+def lower_ones(
+    snapshot: Snapshot, rules: PriorityPolicySpec, queue: PendingQueue, tenancy: Tenancy | None, now: int
+) -> dict[str, int]:
+    """What may be stopped for a job of this queue because its priority is lower, and what is lost with each:
+    that must be known, since nothing else says whether it is worth it.
+    """
+    most = queue.priority - rules.preempt_gap
+    return {
+        attempt_id: _lost_nanos(holder, rules.restart_us, now)
+        for attempt_id, holder in snapshot.holders.items()
+        if _may_be_stopped(holder)
+        and holder.rate >= 0
+        and holder.priority <= most
+        and not (tenancy is not None and tenancy.shelters(attempt_id, queue.job_class))
+    }
+
+
+def debtors(
+    snapshot: Snapshot, job_class: JobClass, guaranteed: Sequence[str], tenancy: Tenancy, now: int
+) -> dict[str, int]:
+    """What may be stopped because it holds what is guaranteed to a job of this class. What has no price loses
+    by its time alone, which orders those among themselves.
+    """
+    rules = snapshot.priority
+    restart_us = rules.restart_us if rules is not None and rules.preempt_gap else RESTART_US
+    found = {}
+    for attempt_id, holder in snapshot.holders.items():
+        if guaranteed and _may_be_stopped(holder) and tenancy.owes(attempt_id, job_class, guaranteed):
+            priced = holder if holder.rate >= 0 else replace(holder, rate=_UNPRICED)
+            found[attempt_id] = _lost_nanos(priced, restart_us, now)
+    return found
+
+
+def _may_be_stopped(holder: Holder) -> bool:
+    return not (holder.exempt or holder.stopping)
 
 
 def _lost_nanos(holder: Holder, restart_us: int, now: int) -> int:

@@ -10,7 +10,7 @@ Why     a queue holds its jobs in order, so merging the heads of queues yields t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec.structs import replace
@@ -22,6 +22,8 @@ from bursard.scheduler.order import Order
 from bursard.scheduler.table import Table
 
 NO_BOUND = int(np.iinfo(np.int64).max)
+FIRST = 1 << 70
+"""Before every score and priority: what is within a guarantee."""
 
 
 class Lane:
@@ -36,11 +38,13 @@ class Lane:
         position: of the job that is looked at; -1 behind the last. limit_us: its time limit.
         below_us: only jobs that hold for less are looked at.
         verdicts: what stopped jobs of it, with falling `from_hold_us`.
+        before: by how much it comes before its rank: `FIRST` as long as it is within a guarantee.
     """
 
     __slots__ = (
         "_limits_us",
         "_orders",
+        "before",
         "below_us",
         "index",
         "job_class",
@@ -62,6 +66,7 @@ class Lane:
             self.position, self.limit_us = 0, self._limits_us.item(0)
         self.below_us = NO_BOUND
         self.verdicts: list[Verdict] = []
+        self.before = 0
         self.tables: tuple[Table, ...] = ()
         self.overhead_us = job_class.hold_us - job_class.time_limit_us
 
@@ -100,7 +105,7 @@ class Lane:
 
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""
-        return -self.queue.priority, self._orders.item(position)
+        return -self.queue.priority - self.before, self._orders.item(position)
 
     def following(self, position: int, below_us: int) -> int:
         """The next job behind a position that holds for less; -1 for none."""
@@ -161,7 +166,7 @@ class RankedLane(Lane):
     def key(self, position: int) -> tuple[int, int]:
         """Where a job stands among all: lower comes first."""
         at = self._best if self._rows is None else position
-        return -self._scores.item(at), self._orders.item(at)
+        return -self._scores.item(at) - self.before, self._orders.item(at)
 
     def following(self, position: int, below_us: int) -> int:
         """The next job behind a position that holds for less; -1 for none."""
@@ -174,13 +179,23 @@ class Ranking:
 
     Args:
         order: the scores of a PriorityPolicy; without them priority and submission decide.
+        within: is a lane within a guarantee? Those come first, for as long as they are: in a plan that only
+            ends, and never begins.
     """
 
-    def __init__(self, queues: Sequence[PendingQueue], order: Order | None = None) -> None:
+    def __init__(
+        self,
+        queues: Sequence[PendingQueue],
+        order: Order | None = None,
+        within: Callable[[Lane], bool] | None = None,
+    ) -> None:
         if order is None:
             self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
         else:
             self.lanes = [RankedLane(index, one, order.of_queue(index)) for index, one in enumerate(queues)]
+        self._within = within
+        for lane in self.lanes if within is not None else ():
+            lane.before = FIRST if within is not None and within(lane) else 0
         self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if lane.position == 0]
         heapq.heapify(self._heap)
 
@@ -189,11 +204,16 @@ class Ranking:
 
     def head(self) -> Lane:
         """The lane with the next job; stays until `go_on`."""
-        return self.lanes[self._heap[0][2]]
+        lane = self.lanes[self._heap[0][2]]
+        while self._within is not None and lane.before and not self._within(lane):
+            lane.before = 0
+            heapq.heapreplace(self._heap, (*lane.key(lane.position), lane.index))
+            lane = self.lanes[self._heap[0][2]]
+        return lane
 
     def go_on(self) -> None:
         """To the next job of the lane that may be looked at."""
-        lane = self.head()
+        lane = self.lanes[self._heap[0][2]]
         lane.go_on()
         if lane.position < 0:
             heapq.heappop(self._heap)

@@ -27,7 +27,7 @@ from bursar_policies.decision import (
 )
 from bursar_policies.filters import FILTERS, matches
 from bursar_policies.specs import PPM, PriorityPolicySpec
-from bursard.scheduler import text
+from bursard.scheduler import quota_reasons, text
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
@@ -74,6 +74,8 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
             rooms.set_aside(purse)
         refusal = Refusal(verdict.code, verdict.budget, verdict.needed_nanos, verdict.rate_nanos_per_hour)
         return refused(job_class, refusal, rooms)
+    if verdict.blocked_by == "quota":
+        return quota_reasons.refused(snapshot, plan, job_class, verdict)
     asked = [Candidates(ask, snapshot.nodes) for ask in asks_of(job_class)]
     if verdict.blocked_by == "fault":
         faults = [fault(snapshot.nodes, job_class, one) for one in asked]

@@ -20,6 +20,7 @@ from bursard.reports.machines import idle, utilization
 from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
 from bursard.reports.period import Period
+from bursard.reports.quota_page import quota_page
 from bursard.reports.waste import category_of, waste
 from bursard.store import Unposted
 
@@ -68,6 +69,11 @@ def _budgets(engine: Engine, period: Period, project: str, limits: Limits) -> Ma
     return lambda unposted: found
 
 
+def _quotas(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+    found = quota_page(engine.state, period, project)
+    return lambda unposted: found
+
+
 def _models(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     views, currency = engine.views, engine.state.currency
     live = {job.id: work_of(job) for job in engine.state.jobs.values() if job.attempts}
@@ -98,6 +104,7 @@ REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Limits], MakePage]]] 
     "commitments": _commitments,
     "idle": _idle,
     "models": _models,
+    "quotas": _quotas,
     "utilization": _utilization,
     "waste": _waste,
 }

@@ -54,7 +54,7 @@ async def plan_view(
     gates = state.budgets.gates(budgets)
     likely_us = state.runs.likely_us(spec)
     limit_us = state.time_limit_of(spec)
-    job_class = state.class_of_spec(spec, payers, limit_us, gates=gates, likely_us=likely_us)
+    job_class = state.class_of_spec(spec, payers, limit_us, gates=gates, likely_us=likely_us, user=user)
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
     tasks = size_of_spec(spec)

@@ -4,11 +4,13 @@ Owns    its own tally of who holds what. Input: every event and charge, after th
 Why     the state refuses what it knows to be wrong; a second book, kept another way, finds what it does not.
 
 R1 nothing is held twice · J4 one attempt of a job at a time · J5 an attempt ends once · B1 a hard budget is
-never passed · L1 the ledger sums to zero · L8 every hour of a node is paid by somebody, to the nano.
+never passed · L1 the ledger sums to zero · L8 every hour of a node is paid by somebody, to the nano ·
+Q1 no start passes the `max` of a quota.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bursar.model import MemberAllocation, ShareRates
@@ -18,6 +20,7 @@ from bursard.events import AttemptEnded, AttemptPlaced, Charge, Event, HoldsRoll
 from bursard.ledger import hour_segments
 from bursard.state import NodeRecord, State
 from bursard.state.budgets import limit_of
+from bursard.state.quotas import uses_of
 
 LEDGER_EVERY = 1 << 16
 """Events between two looks at every balance."""
@@ -99,6 +102,27 @@ class Checks:
             self._allocs[event.attempt_id, member.rank] = member
             if not held.within(node):
                 self.broken(f"R1: {node.facts.name} is oversubscribed by {event.attempt_id}")
+        self._quotas(event)
+
+    def _quotas(self, event: AttemptPlaced) -> None:
+        """What the second book says is held under each quota of this start."""
+        job = self._state.jobs[event.job_id]
+        for name, spec in self._state.quotas.specs.items():
+            if not spec.max or not spec.covers(job.user, job.spec.project):
+                continue
+            used: Counter[str] = Counter()
+            for (attempt_id, _), alloc in self._allocs.items():
+                other = self._state.jobs[self._job_of[attempt_id]]
+                if spec.covers(other.user, other.spec.project):
+                    types = [device.type for device in self._state.nodes[alloc.node_id].facts.devices]
+                    used.update(uses_of(alloc, types))
+            mine: Counter[str] = Counter()
+            for alloc in event.members:
+                types = [device.type for device in self._state.nodes[alloc.node_id].facts.devices]
+                mine.update(uses_of(alloc, types))
+            for resource, most in spec.max:
+                if mine[resource] and used[resource] > most:
+                    self.broken(f"Q1: quota {name} has {used[resource]} of {most} {resource}")
 
     def _member_ended(self, event: MemberEnded) -> None:
         alloc = self._allocs.pop((event.attempt_id, event.rank), None)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bursar.clock import SECOND_US, format_duration
-from bursar.errors import BudgetExceeded, InvalidRequest
+from bursar.errors import BudgetExceeded, InvalidRequest, QuotaExceeded
 from bursar.model import DeviceShare, JobSpec
 from bursar.money import format_nanos
+from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
+from bursar_policies.read_quota import written
+from bursar_policies.specs import QuotaSpec
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import at_least, money
@@ -70,6 +73,37 @@ def _searched(state: Tables, job_class: JobClass) -> int | None:
             rate = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes).total
             least[row] = min(rate, least.get(row, rate))
     return sum(sorted(least.values())[: job_class.nodes]) if len(least) >= job_class.nodes else None
+
+
+def refuse_beyond_quota(state: Tables, user: str, spec: JobSpec) -> None:
+    """Raise `QuotaExceeded` when a quota that counts the job would never allow one of its alternatives."""
+    for name in state.quotas.covering(user, spec.project):
+        quota = state.quotas.specs[name]
+        passed = [first_beyond(quota, spec, option) for option in spec.options]
+        if not passed or None in passed:
+            continue
+        resource, asked, most = next(one for one in passed if one is not None)
+        shown = [written(resource, amount, quota.currency) for amount in (asked, most)]
+        what = resource.replace("gpus/", "gpus ")
+        raise QuotaExceeded(
+            f"quota {name} ({quota.scope}) never allows {shown[0]} {what}: its max is {shown[1]}; ask for"
+            f" {shown[1]} or less, or have it raised (`bursar policy show Quota/{name}`)",
+            {"quota": name, "resource": resource, "asked": str(asked), "max": str(most)},
+        )
+
+
+def first_beyond(quota: QuotaSpec, spec: JobSpec, option: ResourceRequest) -> tuple[str, int, int] | None:
+    """(resource, asked, max) of the first of a quota's bounds that a job passes wherever it goes."""
+    gpus = option.gpus
+    asked = {"cpus": option.cpu_milli, "memory": option.memory_bytes}
+    if gpus is not None:
+        asked["gpus"] = gpus.count * gpus.milli
+        if len(gpus.types) == 1:
+            asked[f"gpus/{gpus.types[0]}"] = asked["gpus"]
+    for resource, most in quota.max:
+        if spec.nodes * asked.get(resource, 0) > most:
+            return resource, spec.nodes * asked[resource], most
+    return None
 
 
 def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: int = 0) -> None:

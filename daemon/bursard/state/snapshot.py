@@ -7,13 +7,14 @@ Why     a plan can be made in a thread, saved and made again only if nothing it 
 from __future__ import annotations
 
 from bursar_policies.decision import Holder, Snapshot
-from bursard.state.tables import Tables
+from bursard.state.tables import Tables, stays
 
 
 def take(tables: Tables, asked: str = "") -> Snapshot:
     """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
     queues, rules = tables.pending.queues(asked), tables.priority
     fair = rules is not None and "fair_share" in dict(rules.weights)
+    preempts = rules is not None and rules.preempt_gap
     return Snapshot(
         version=tables.version,
         nodes=tables.cluster.columns(),
@@ -29,7 +30,9 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         priority=rules,
         projects=tables.pending.projects(),
         spent=tables.costs.of_last(rules.share_days) if rules is not None and fair else {},
-        holders=_holders(tables) if rules is not None and rules.preempt_gap else {},
+        holders=_holders(tables) if preempts or tables.quotas.guarantees else {},
+        quotas=tables.quotas.specs,
+        holdings=tables.quotas.holdings() if tables.quotas else {},
     )
 
 
@@ -44,6 +47,6 @@ def _holders(tables: Tables) -> dict[str, Holder]:
             unsaved_since=0 if spec.checkpoint.signal else attempt.started_at,
             grace_us=attempt.stop_grace_us if attempt.stop_cause is not None else attempt.grace_us,
             stopping=attempt.stop_cause is not None,
-            exempt=not spec.preemptible or spec.retry.never or bool(attempt.after),
+            exempt=stays(spec) or bool(attempt.after),
         )
     return found

@@ -30,6 +30,7 @@ from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
 from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
+from bursard.state.quotas import QuotaTable
 from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.runs import PastRuns
@@ -204,6 +205,7 @@ class Tables:
         self.doomed: dict[str, Doom] = {}
         """Jobs whose dependency ended otherwise than they need, to be ended: first come, first ended."""
         self.budgets = BudgetTable()
+        self.quotas = QuotaTable()
         self.policies: dict[tuple[str, str], PolicyDocument] = {}
         self.priced: list[PriceDocument] = []
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
@@ -266,6 +268,7 @@ class Tables:
             avoid=_failed_nodes(job) if job.spec.retry.avoid_same_node else (),
             gates=self.budgets.gates(job.budgets),
             likely_us=job.likely_us,
+            user=job.user,
         )
 
     def class_of_spec(
@@ -277,15 +280,18 @@ class Tables:
         avoid: tuple[str, ...] = (),
         gates: tuple[str, ...] = (),
         likely_us: int = 0,
+        user: str = "",
     ) -> JobClass:
         """The class of a spec that need not be a job yet (`bursar plan`).
 
         A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
-        pay for in full waits. `likely_us`: how long runs like it take, 0 where that is not known.
+        pay for in full waits. `likely_us`: how long runs like it take, 0 where that is not known. `user`:
+        whose quotas count it; without, none does.
         """
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
         cap = (left or -1) if spec.max_cost_nanos and not spec.caps_array else 0
+        quotas, pinned, rated = self.counted_by(user, spec) if user else ((), False, False)
         return JobClass(
             nodes=spec.nodes,
             options=spec.options,
@@ -300,7 +306,17 @@ class Tables:
             avoid_nodes=avoid,
             gates=gates,
             lease_us=self.budgets.first_us(spec, hard_budgets, likely_us),
+            quotas=quotas,
+            pinned=pinned,
+            rated=rated,
         )
+
+    def counted_by(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], bool, bool]:
+        """`quotas`, `pinned` and `rated` of a `JobClass`, by the quotas in force now."""
+        if not self.quotas:
+            return (), False, False
+        names = self.quotas.covering(user, spec.project)
+        return names, self.quotas.guarantees and stays(spec), self.quotas.bounds_rates(names)
 
     def shifted_in(self, job_id: str, budget: str) -> int:
         """By how much corrections changed what a budget counted of a job or task."""
@@ -379,11 +395,27 @@ class Tables:
         row = self.nodes[member.alloc.node_id].row
         self.cluster.take(row, member.alloc)
         self.members.add(attempt.id, row, member.alloc, latest_end(attempt))
+        if self.quotas:
+            self._count(attempt, member)
+
+    def _count(self, attempt: AttemptRecord, member: MemberRecord) -> None:
+        job = self.jobs[attempt.job_id]
+        names = self.quotas.covering(job.user, job.spec.project)
+        types = [device.type for device in self.nodes[member.alloc.node_id].facts.devices]
+        self.quotas.take(attempt.id, names, member.alloc, types, attempt.placed_at, stays(job.spec))
+
+    def count_again(self, attempts: Iterable[AttemptRecord]) -> None:
+        """What quotas count of these is to be looked at anew: their jobs, or the quotas, are others."""
+        for attempt in attempts if self.quotas else ():
+            self.quotas.forget(attempt.id)
+            for member in attempt.live() if not attempt.after else ():
+                self._count(attempt, member)
 
     def give(self, attempt: AttemptRecord, member: MemberRecord) -> None:
         """What a member held is free again."""
         self.cluster.give(self.nodes[member.alloc.node_id].row, member.alloc)
         self.members.remove(attempt.id, member.alloc.rank)
+        self.quotas.give(attempt.id, member.alloc.rank)
 
     def evict(self, job_id: str) -> None:
         """Forget a terminal job once the store has it; its parent array keeps the counts."""
@@ -490,6 +522,11 @@ def _keep_records(old: dict[str, Any], new: dict[str, Any]) -> None:
             for field in record.__struct_fields__:
                 setattr(kept, field, getattr(record, field))
             new[key] = kept
+
+
+def stays(spec: JobSpec) -> bool:
+    """May what runs of it not be stopped for others?"""
+    return not spec.preemptible or spec.retry.never
 
 
 def latest_end(attempt: AttemptRecord) -> int:

@@ -605,6 +605,20 @@ def report_budgets(
     _write_report(client, "budgets", period, _text_form(out, form), out, "", project, timezone)
 
 
+@report.command("quotas")
+@_page_options
+@click.option("--project", default="", help="Quotas of this project and those below it.")
+@connected
+def report_quotas(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str
+) -> None:
+    """Write what running jobs hold of each quota now, what is guaranteed and the most there may be.
+
+    Example: bursar report quotas --project nlp
+    """
+    _write_report(client, "quotas", period, _text_form(out, form), out, "", project, timezone)
+
+
 def _text_form(out: str | None, form: str) -> str:
     default = "text" if form == "table" else form
     return _form(out, {".txt": "text", ".csv": "csv", ".json": "json"}, default)

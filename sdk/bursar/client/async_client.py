@@ -109,7 +109,7 @@ class AsyncClient:
 
         Raises:
             InvalidRequest: with one line for each fault.
-            BudgetExceeded: a hard budget can never pay for it.
+            BudgetExceeded, QuotaExceeded: a hard budget can never pay for it, a quota never allows it.
         """
         file = asked.opened(job, command)
         spec = asked.wanted("submit", file or job, command, arguments, fields, await self._site(file))

@@ -21,6 +21,7 @@ def policy_schema() -> Schema:
         "PlacementPolicy": _placement(),
         "PriceBook": _price_book(),
         "PriorityPolicy": _priority(),
+        "Quota": _quota(),
         "CloudPool": cloud_pool(),
         "Commitment": commitment(),
         "SlurmNames": _slurm_names(),
@@ -102,6 +103,45 @@ def _budget() -> Schema:
             "thresholds": forms.items("What happens on the way to the limit.", threshold),
         },
         ["scope", "limit"],
+    )
+
+
+def _quota() -> Schema:
+    count = forms.number("So many.", 0, 1_000_000)
+    amounts = {
+        "gpus": forms.either(
+            "GPUs of any type, or by type: `{H100: 16}`.",
+            count,
+            forms.pairs("", r"^[A-Za-z]", minProperties=1),
+        ),
+        "cpus": forms.number("CPUs.", 0, 10_000_000),
+        "memory": forms.text("Memory, such as 512GB."),
+        "spend_rate": forms.money_per("h", "What its running jobs cost per hour.", positive=False),
+    }
+    return forms.mapping(
+        "What the running jobs of a project or a user may hold at a time.",
+        {
+            "scope": forms.mapping(
+                "Whose jobs count; one of them.",
+                {
+                    "project": forms.text("A project and all below it.", forms.PROJECT),
+                    "user": forms.text("A user.", _WORD, maxLength=128),
+                },
+                minProperties=1,
+                maxProperties=1,
+            ),
+            "guaranteed": forms.mapping(
+                "Theirs whenever they ask for it; others may borrow what of it is idle.",
+                amounts,
+                minProperties=1,
+            ),
+            "max": forms.mapping(
+                "Never more, with what others leave idle; what is not named has no ceiling.",
+                amounts,
+                minProperties=1,
+            ),
+        },
+        ["scope"],
     )
 
 

@@ -27,7 +27,7 @@ from bursard.events import (
     TasksEnded,
 )
 from bursard.events.changes import difference
-from bursard.state.admission import check_currency, refuse_cap_below, refuse_unaffordable
+from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide import following, limits
@@ -115,7 +115,7 @@ def admit(
 ) -> Waits:
     """May this job come in? What it would wait for: a plan says what a submit would do.
 
-    Raises `RateLimited`, `BudgetExceeded`, `InvalidRequest`.
+    Raises `RateLimited`, `BudgetExceeded`, `QuotaExceeded`, `InvalidRequest`.
     """
     pending, more = state.counts.get(JobState.PENDING, 0), size_of_spec(spec)
     if pending + more > state.limits.pending_max:
@@ -129,6 +129,7 @@ def admit(
     secrets_of(state, spec)
     found = _dependencies(state, user, spec, ended, called, fates)
     follows = following.follows(state, spec, fates)
+    refuse_beyond_quota(state, user, spec)
     refuse_unaffordable(state, user, spec)
     return Waits(found, follows)
 
@@ -329,6 +330,7 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         if live.array is not None and spec.caps_array:
             settled = state.array_money[live.id].settled_nanos
             refuse_cap_below(state, live, spec)
+        refuse_beyond_quota(state, live.user, spec)
         refuse_unaffordable(state, live.user, spec, settled)
     if spec == live.spec:
         return []

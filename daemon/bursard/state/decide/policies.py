@@ -10,7 +10,15 @@ from typing import Final
 from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
-from bursar_policies.specs import BudgetSpec, CommitmentSpec, CostModelSpec, Document, PriceBookSpec, Pricing
+from bursar_policies.specs import (
+    BudgetSpec,
+    CommitmentSpec,
+    CostModelSpec,
+    Document,
+    PriceBookSpec,
+    Pricing,
+    QuotaSpec,
+)
 from bursard.events import (
     BudgetClosed,
     Event,
@@ -126,6 +134,8 @@ def _check(state: State, document: Document, now: int) -> None:
         check_currency(state, spec.node_capex.currency, where)
     elif isinstance(spec, PriceBookSpec | CommitmentSpec):
         check_currency(state, spec.currency, where)
+    elif isinstance(spec, QuotaSpec) and spec.currency:
+        check_currency(state, spec.currency, f"{where}: spend_rate")
 
 
 def _check_market(state: State, spec: BudgetSpec, where: str) -> None:

@@ -218,6 +218,8 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
                 state.enqueue(one, at)
         elif one is job:
             one.spec = spec
+        if one.attempt is not None:
+            state.count_again((one.attempt,))
 
 
 def requeued(state: Tables, event: JobRequeued, at: int, applied: Applied) -> None:

@@ -9,8 +9,15 @@ import msgspec
 
 from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
-from bursar_policies.decision import QueueKey
-from bursar_policies.specs import BudgetSpec, Document, PlacementPolicySpec, Pricing, PriorityPolicySpec
+from bursar_policies.decision import JobClass, QueueKey
+from bursar_policies.specs import (
+    BudgetSpec,
+    Document,
+    PlacementPolicySpec,
+    Pricing,
+    PriorityPolicySpec,
+    QuotaSpec,
+)
 from bursard.events import (
     ApprovalLapsed,
     BudgetApproved,
@@ -91,17 +98,25 @@ def priority_in_force(state: Tables) -> PriorityPolicySpec | None:
     return found
 
 
+def quotas_in_force(state: Tables) -> dict[str, QuotaSpec]:
+    """By name."""
+    return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, QuotaSpec)}
+
+
 def _policies_changed(state: Tables, budgets: bool) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
-    if budgets:
+    quotas = state.quotas.put(quotas_in_force(state))
+    if quotas:
+        state.count_again(state.attempts.values())
+    if budgets or quotas:
         _match_again(state)
 
 
 def _match_again(state: Tables) -> None:
-    """Which budgets cover what waits: of as many jobs as one turn of the loop can bear at once, of the others
-    with the next turns. Until its own, a job is not placed (`Tables.outdated`).
+    """Which budgets and quotas cover what waits: of as many jobs as one turn of the loop can bear at once, of
+    the others with the next turns. Until its own, a job is not placed (`Tables.outdated`).
     """
     state.unmatched = deque(state.jobs)
     match_some(state, MATCHED_MAX)
@@ -114,7 +129,7 @@ def match_some(state: Tables, most: int) -> bool:
     what budgets go by, and the class.
     """
     found: dict[tuple[object, ...], Matching] = {}
-    moving: dict[tuple[int, Names, Names, int], tuple[QueueKey, list[str]]] = {}
+    moving: dict[tuple[object, ...], tuple[QueueKey, JobClass, list[str]]] = {}
     left = state.unmatched
     for _ in range(min(most, len(left))):
         job = state.jobs.get(left.popleft())
@@ -134,11 +149,15 @@ def match_some(state: Tables, most: int) -> bool:
         # Behind the hard budgets stands the cap of an array, which no policy changes.
         budgets = (*job.hard_budgets, *key.job_class.budgets[len(before) :])
         lease_us = state.budgets.first_us(spec, budgets, job.likely_us)
-        was = key.job_class.budgets, key.job_class.gates, key.job_class.lease_us
-        if (budgets, gates, lease_us) != was:
-            moving.setdefault((id(key), budgets, gates, lease_us), (key, []))[1].append(job.id)
-    for (_, budgets, gates, lease_us), (key, job_ids) in moving.items():
-        changed = msgspec.structs.replace(key.job_class, budgets=budgets, gates=gates, lease_us=lease_us)
+        now = budgets, gates, lease_us, *state.counted_by(job.user, spec)
+        of = key.job_class
+        if now != (of.budgets, of.gates, of.lease_us, of.quotas, of.pinned, of.rated):
+            if (id(key), *now) not in moving:
+                names = ("budgets", "gates", "lease_us", "quotas", "pinned", "rated")
+                changed = msgspec.structs.replace(of, **dict(zip(names, now, strict=True)))
+                moving[id(key), *now] = (key, changed, [])
+            moving[id(key), *now][2].append(job.id)
+    for key, changed, job_ids in moving.values():
         state.pending.move(job_ids, changed, key)
     return bool(left)
 

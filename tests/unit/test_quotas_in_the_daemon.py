@@ -1,0 +1,185 @@
+"""Quotas through the daemon's own way: documents, what is counted, refusals, reclaim with grace."""
+
+from __future__ import annotations
+
+import pytest
+
+from bursar.errors import InvalidRequest, QuotaExceeded
+from bursar.model import EndCause, JobState, ReasonCode
+from bursar.money import format_nanos
+from bursar.resources import ResourceRequest
+from bursard.events import AttemptEnded, StopRequested
+from bursard.fleet.testing import FACTS, World
+from bursard.place import Dropped, verify
+from bursard.reports.period import Period
+from bursard.reports.quota_page import quota_page
+from bursard.scheduler import plan, reason_of
+from bursard.state import image
+from bursard.state.decide.policies import remove
+
+HOUR_US = 3_600_000_000
+NLP = "kind: Quota\nname: nlp\nspec: {scope: {project: nlp}, guaranteed: {cpus: 4}, max: {cpus: 6}}\n"
+BOB = "kind: Quota\nname: bob\nspec: {scope: {user: bob}, max: {spend_rate: 0.01 USD/h}}\n"
+
+
+def cpus(count: int) -> tuple[ResourceRequest, ...]:
+    return (ResourceRequest(None, count * 1_000, 1 << 20),)
+
+
+def site(*policies: str) -> World:
+    """One node of eight CPUs."""
+    world = World()
+    world.backend.connect(FACTS)
+    for policy in policies:
+        world.apply(policy)
+    return world
+
+
+def told(world: World) -> None:
+    world.cycle()
+    world.backend.report()
+    world.writer.flush()
+
+
+def counted(world: World) -> dict[str, int]:
+    return {name: used["cpus"] for name, used in world.state.quotas.used.items()}
+
+
+def test_what_runs_is_counted_by_those_that_cover_it_until_it_ends():
+    world = site(NLP, BOB)
+    first = world.submit(project="NLP/ft", options=cpus(4))
+    other = world.submit(project="vision", options=cpus(2))
+    told(world)
+    assert counted(world) == {"nlp": 4_000, "bob": 0}
+    holdings = world.state.snapshot().holdings
+    assert holdings[first.attempts[0].id].quotas == ("nlp",)
+    assert dict(holdings[other.attempts[0].id].uses)["cpus"] == 2_000
+    world.backend.finish(first.attempts[0].id, 0)
+    told(world)
+    assert counted(world) == {"nlp": 0, "bob": 0}
+    assert list(world.state.snapshot().holdings) == [other.attempts[0].id]
+
+
+def test_documents_that_come_and_go_count_what_lives_and_move_what_waits():
+    world = site()
+    running = world.submit(project="nlp", options=cpus(5))
+    told(world)
+    waits = world.submit(project="nlp", options=cpus(2))
+    assert world.state.snapshot().quotas == {}
+    world.apply(NLP)
+    assert counted(world) == {"nlp": 5_000}
+    told(world)
+    assert waits.state is JobState.PENDING, "seven would be above its max"
+    (last,) = world.state.snapshot().queues
+    assert last.job_class.quotas == ("nlp",)
+    world.engine.commit(remove(world.state, "Quota", "nlp"), "ann")
+    told(world)
+    assert waits.state is JobState.RUNNING
+    assert running.state is JobState.RUNNING
+
+
+def test_a_state_read_from_its_image_counts_the_same():
+    world = site(NLP, BOB)
+    world.submit(user="bob", project="nlp", options=cpus(2))
+    world.submit(project="nlp", options=cpus(1), preemptible=False)
+    told(world)
+    again = image.decode(image.encode(world.state, world.engine.now()))
+    assert again.quotas.used == world.state.quotas.used
+    assert again.snapshot().holdings == world.state.snapshot().holdings
+    assert again.snapshot().quotas == world.state.snapshot().quotas
+
+
+def test_what_could_never_start_is_refused_at_the_door_with_the_numbers():
+    world = site(NLP)
+    with pytest.raises(QuotaExceeded, match=r"quota nlp .* never allows 8 cpus: its max is 6") as refused:
+        world.submit(project="nlp/ft", options=cpus(4), nodes=2)
+    assert refused.value.facts == {"quota": "nlp", "resource": "cpus", "asked": "8000", "max": "6000"}
+    world.submit(project="nlp", options=(*cpus(8), *cpus(4)))  # one of its alternatives may
+
+
+def test_spending_is_bounded_by_what_nodes_cost():
+    world = site()
+    first = world.submit(user="bob", options=cpus(1))
+    told(world)
+    rate = first.attempts[0].rate
+    assert rate > 0
+    world.apply(BOB.replace("0.01 USD", f"{format_nanos(2 * rate)} USD"))
+    others = [world.submit(user="bob", options=cpus(1)) for _ in range(2)]
+    told(world)
+    assert [one.state for one in others] == [JobState.RUNNING, JobState.PENDING]
+    assert world.state.quotas.used["bob"]["spend_rate"] == 2 * rate
+    snapshot = world.state.snapshot()
+    made = plan(snapshot, world.engine.now())
+    (why,) = [reason_of(snapshot, made, index) for index in made.verdicts]
+    assert why.code is ReasonCode.WAITING_FOR_QUOTA
+
+
+def test_a_rate_in_another_currency_than_the_books_is_refused():
+    with pytest.raises(InvalidRequest, match="EUR"):
+        site(BOB.replace("USD", "EUR"))
+
+
+def test_what_was_borrowed_is_given_back_with_its_grace_and_comes_again_later():
+    world = site(NLP)
+    borrower = world.submit(project="vision", options=cpus(6))
+    told(world)
+    mine = world.submit(project="nlp", options=cpus(4))
+    world.cycle()
+    (asked,) = [event for event in world.events if isinstance(event, StopRequested)]
+    assert (asked.cause, asked.for_job) == (EndCause.PREEMPTED, mine.id)
+    assert asked.message == "gives back what quota nlp guarantees"
+    world.backend.report()
+    world.writer.flush()
+    (end,) = [event for event in world.events if isinstance(event, AttemptEnded)]
+    assert (end.cause, end.requeue, end.counts) == (EndCause.PREEMPTED, True, False)
+    told(world)
+    assert mine.attempt is not None
+    assert borrower.state is JobState.PENDING
+    world.backend.finish(mine.attempt.id, 0)
+    told(world)
+    told(world)
+    assert borrower.attempt is not None
+
+
+def test_a_plan_made_before_a_quota_changed_starts_nothing_that_it_now_counts_otherwise():
+    world = site(NLP)
+    world.submit(project="nlp", options=cpus(6))
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    world.apply(NLP.replace("max: {cpus: 6}", "max: {cpus: 5}"))
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+    assert "quotas" in answer.reason.message
+
+
+def test_starts_of_another_pass_are_counted_before_a_later_plan_is_carried_out():
+    world = site(NLP)
+    world.submit(project="nlp", options=cpus(4))
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    other = world.submit(project="nlp", options=cpus(3), priority=90)
+    told(world)
+    assert other.attempt is not None
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+
+
+def test_what_may_not_be_stopped_leaves_what_is_guaranteed():
+    world = site(NLP)
+    records = [world.submit(project="vision", options=cpus(2), preemptible=False) for _ in range(3)]
+    told(world)
+    assert [one.state for one in records] == [JobState.RUNNING, JobState.RUNNING, JobState.PENDING]
+    assert world.state.snapshot().holdings[records[0].attempts[0].id].pinned
+
+
+def test_the_report_shows_what_is_used_guaranteed_borrowed_and_the_most():
+    world = site(NLP, BOB.replace("0.01", "40"))
+    world.submit(project="nlp", options=cpus(5))
+    told(world)
+    period = Period("2026", 0, 1)
+    assert quota_page(world.state, period).rows == (
+        ("bob", "user bob", "spend_rate", "0 USD/h", "0 USD/h", "0 USD/h", "40 USD/h"),
+        ("nlp", "project nlp", "cpus", "5", "4", "1", "6"),
+    )
+    assert [row[0] for row in quota_page(world.state, period, "NLP").rows] == ["nlp"]
+    assert quota_page(world.state, period, "nl").rows == ()
