@@ -66,7 +66,7 @@ BELOW = {
     "cloud": "ls check terminate",
     "node": "show drain resume cordon token rm calibrate",
     "budget": "ls show grant transfer approve history",
-    "ledger": "correct",
+    "ledger": "correct retag",
     "period": "close ls show",
     "prices": "ls apply history explain import",
     "report": "statement focus waste idle models quotas utilization budgets commitments",

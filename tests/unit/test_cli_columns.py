@@ -119,6 +119,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
         view.cost_row(filled(money_pb2.CostRow, keys=[f"a {name}" for name in BY]), BY, "USD"),
     ),
     "period.PERIOD_COLUMNS": (period.PERIOD_COLUMNS, book_period(filled(money_pb2.BookPeriod))),
+    "ledger.RETAG_COLUMNS": (ledger.RETAG_COLUMNS, view.correction(filled(money_pb2.CorrectResponse))),
     "ledger.CORRECTION_COLUMNS": (
         ledger.CORRECTION_COLUMNS,
         view.correction(filled(money_pb2.CorrectResponse)),

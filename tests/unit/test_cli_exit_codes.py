@@ -69,6 +69,7 @@ WORDS = {
     "period close": ["2026-10"],
     "period show": ["2026-10"],
     "ledger correct": ["9", "--to", "80%", "--reason", "r"],
+    "ledger retag": ["9", "--project", "p", "--reason", "r"],
     "budget grant": ["b", "5 USD", "--reason", "r"],
     "budget transfer": ["b", "c", "5", "USD", "--reason", "r"],
     "budget approve": ["b", "--reason", "r"],
@@ -85,7 +86,8 @@ CHANGING = (
     "node calibrate",
     "cloud terminate", "budget approve",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
-    "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "budget grant", "budget transfer",
+    "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "ledger retag",
+    "budget grant", "budget transfer",
     "period close",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""

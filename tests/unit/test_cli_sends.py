@@ -92,6 +92,8 @@ COMMANDS = (
     "budget grant b 5USD --reason r --idempotency-key k",
     "budget grant b 5USD --reason r --take-back",
     "budget transfer b c 5USD --reason r --idempotency-key k",
+    "ledger retag 9 --project a/b --user u --model m --model-version v --label k=v --label x= --reason r",
+    "ledger retag 9 --experiment= --since 2026-10-01 --until 2026-10-02 --reason r --dry-run",
     "ledger correct 3 --to 12.50USD --since 2026-10-01 --until 2026-10-02 --reason r",
     "ledger correct 3 --to 50% --reason r --dry-run",
     "period close 2026-10 --force",

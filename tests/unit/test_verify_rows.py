@@ -6,7 +6,8 @@ from bursar.clock import HOUR_US
 from bursard.events import MemberStarted, NodeMetered, Used
 from bursard.reports.cost import CostRow, CostTable
 from bursard.reports.period import Period
-from bursard.reports.statement import Statement, text_pieces
+from bursard.reports.statement import Statement
+from bursard.reports.statement_forms import text_pieces
 from bursard.store import PostingRow
 from bursard.store.chain import GENESIS
 from bursard.store.hours import OpenHours

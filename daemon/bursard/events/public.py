@@ -98,6 +98,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         "job_id job_number attempt_id rank booked_at node_id node_name pool simulated price_id share reason"
         " kind",
         attribution=_ATTRIBUTION,
+        moved_to=_ATTRIBUTION,
         rates=_RATES,
         charges=_CORRECTED,
         budgets=_SHIFT,

@@ -548,6 +548,7 @@ class ChargesCorrected(
             and bytes of memory. rates: that they were priced at.
         budgets: accounts that cover the job now, each in its current period.
         kind: of the charges; those of a launch have the machine's id for that of an attempt.
+        moved_to: whom they are for from now on, at the same amounts and prices; None: for whom they were.
     """
 
     job_id: str
@@ -567,6 +568,7 @@ class ChargesCorrected(
     charges: tuple[Corrected, ...]
     budgets: tuple[BudgetShift, ...] = ()
     kind: str = "usage"
+    moved_to: Attribution | None = None
 
 
 class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_only=True, omit_defaults=True):

@@ -55,11 +55,14 @@ def _corrections(views: Views, period: Period, unposted: Unposted, project: str)
     sums: dict[tuple[str, int, str, str], list[int]] = {}
     for row in views.charges(query, unposted):
         key = (row.project, row.job_number, month_text(row.for_start), row.reason)
-        found = sums.setdefault(key, [0, 0])
+        found = sums.setdefault(key, [0, 0, 0])
         found[0] += row.nanos
-        found[1] += row.told_late or row.held_us < 0
-    for (of, number, month, reason), (nanos, charges) in sums.items():
-        # Without a reason it is no correction: its month was closed when it was told.
+        found[1] += row.held_us < 0
+        found[2] += row.held_us >= 0
+    for (of, number, month, reason), (nanos, taken, posted) in sums.items():
+        # Without a reason it is no correction: its month was closed when it was told. Of what was moved to
+        # somebody else one side was taken back, and the other was posted.
+        charges = max(taken, posted)
         yield Adjusted(CORRECTION if reason else LATE, of, number, month, nanos, charges, reason)
 
 

@@ -158,7 +158,7 @@ def _budget_lines(found: Statement) -> Iterator[tuple[str, ...]]:
 
 
 def _seconds(us: int) -> str:
-    return f"{us // 1_000_000}.{us % 1_000_000:06d}"
+    return decimal_text(us, 6)
 
 
 def _status(closed: ClosedPeriod | None) -> dict[str, object]:

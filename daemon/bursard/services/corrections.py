@@ -7,7 +7,7 @@ Why     charges are read in a thread and decided on in the loop. Between the two
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, RateLimited
@@ -35,6 +35,8 @@ async def correct(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespo
 
     Raises `Forbidden`, `NotFound`, `WrongState`, `InvalidRequest`, `BudgetExceeded`.
     """
+    if request.HasField("retag"):
+        return await _retag(engine, request)
     target = _target(engine, request)
     reason = decide.check_reason(request.reason)
     if request.until and request.until <= request.since:
@@ -58,6 +60,54 @@ async def correct(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespo
     )
     put_amounts(found, before_nanos=before, after_nanos=before + more)
     return found
+
+
+async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectResponse:
+    """Have what a job was charged be for somebody else. As `correct`; both sides must be the caller's."""
+    if request.HasField("amount") or request.HasField("to_ppm"):
+        raise InvalidRequest("retag: moves the charges as they are; correct the amount by another call")
+    asked = _asked(request.retag)
+    decide.check_retag(asked)
+    reason = f"{RETAG} {decide.check_reason(request.reason)}"
+    if request.until and request.until <= request.since:
+        raise InvalidRequest("until: must be after since")
+    job = await find_job(engine, request.job)
+    authorize(Action.CORRECT_BOOKS, job.spec.project, what=f"job {job.display}")
+    if asked.project is not None:
+        authorize(Action.CORRECT_BOOKS, asked.project, what=f"project {asked.project}")
+    decide.refuse_running(job.display, job.state.terminal)
+    standing = await _read(engine, job, request.since, request.until)
+    for project in {one.owner.attribution.project for one in standing}:
+        authorize(Action.CORRECT_BOOKS, project, what=f"charges of job {job.display}")
+    events = decide.retag(engine.state, standing, asked, reason, engine.now())
+    if events and not request.dry_run:
+        await engine.durable(engine.commit(events, caller().name))
+    moved = sum(line.gpu + line.cpu + line.memory for event in events for line in event.charges)
+    found = pb.CorrectResponse(
+        job_id=job.id,
+        charges=sum(len(event.charges) for event in events),
+        currency=engine.state.currency,
+        booked_at=events[0].booked_at if events else 0,
+        budgets=[_shift(one) for one in _summed(shift for event in events for shift in event.budgets)],
+    )
+    put_amounts(found, before_nanos=moved, after_nanos=moved)
+    return found
+
+
+RETAG = "retag:"
+"""Before the reason, wherever it is shown."""
+
+
+def _asked(wire: pb.Retag) -> decide.Retag:
+    marks = {key: getattr(wire, key) for key in _MARKS if wire.HasField(key)}
+    if "project" in marks:
+        marks["project"] = marks["project"].lower()
+    return decide.Retag(**marks, labels=dict(wire.labels))
+
+
+_MARKS: Final[tuple[Literal["project", "user", "experiment", "model", "model_version"], ...]] = (
+    "project", "user", "experiment", "model", "model_version",
+)  # fmt: skip
 
 
 def _target(engine: Engine, request: pb.CorrectRequest) -> Target:

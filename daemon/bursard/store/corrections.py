@@ -3,14 +3,14 @@
 Why     the three stand together in the hour in which they were booked, so a sum over any time or owner is
         right, and each names the charge and the time that it is about. What was held is taken back and given
         anew too, so that quantities stay what they were; the amount that stands instead was agreed on, and
-        has no unit price.
+        has no unit price. What is moved to somebody else stands there at the amount and the price it had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bursard.events import ChargesCorrected, Corrected
+from bursard.events import Attribution, ChargesCorrected, Corrected
 from bursard.store.base import ChargeRow
 
 
@@ -32,7 +32,6 @@ def correction_rows(seq: int, event: ChargesCorrected, posted_at: int) -> list[C
 
 def _rows(seq: int, event: ChargesCorrected, one: Corrected, posted_at: int) -> Iterator[ChargeRow]:
     blank = _blank(seq, event, one, posted_at)
-    whose = event.attribution
     gpu_milli, devices, cpu_milli, memory_bytes = event.share
     usage = blank._replace(
         kind=event.kind,
@@ -40,27 +39,33 @@ def _rows(seq: int, event: ChargesCorrected, one: Corrected, posted_at: int) -> 
         job_id=event.job_id,
         job_number=event.job_number,
         rank=event.rank,
+        gpu_milli=gpu_milli,
+        devices=devices,
+        cpu_milli=cpu_milli,
+        memory_bytes=memory_bytes,
+    )
+    usage = _of(usage, event.attribution)
+    taken = (-one.gpu, -one.cpu, -one.memory)
+    instead = (one.to_gpu, one.to_cpu, one.to_memory)
+    rates = event.rates
+    priced = usage._replace(gpu_rate=rates.gpu, cpu_rate=rates.cpu, memory_rate=rates.memory)
+    yield _amounted(priced, -one.held_us, taken)
+    moved = event.moved_to
+    yield _amounted(usage if moved is None else _of(priced, moved), one.held_us, instead)
+    rest = [-(before + after) for before, after in zip(taken, instead, strict=True)]
+    if any(rest):
+        yield _amounted(blank, 0, (rest[0], rest[1], rest[2]))
+
+
+def _of(row: ChargeRow, whose: Attribution) -> ChargeRow:
+    return row._replace(
         project=whose.project,
         user=whose.user,
         experiment=whose.experiment,
         model=whose.model,
         model_version=whose.model_version,
         labels=whose.labels,
-        gpu_milli=gpu_milli,
-        devices=devices,
-        cpu_milli=cpu_milli,
-        memory_bytes=memory_bytes,
     )
-    taken = (-one.gpu, -one.cpu, -one.memory)
-    instead = (one.to_gpu, one.to_cpu, one.to_memory)
-    rates = event.rates
-    yield _amounted(
-        usage._replace(gpu_rate=rates.gpu, cpu_rate=rates.cpu, memory_rate=rates.memory), -one.held_us, taken
-    )
-    yield _amounted(usage, one.held_us, instead)
-    rest = [-(before + after) for before, after in zip(taken, instead, strict=True)]
-    if any(rest):
-        yield _amounted(blank, 0, (rest[0], rest[1], rest[2]))
 
 
 def _blank(seq: int, event: ChargesCorrected, one: Corrected, posted_at: int) -> ChargeRow:

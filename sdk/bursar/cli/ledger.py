@@ -1,14 +1,15 @@
-"""Verbs about the books: `ledger correct`."""
+"""Verbs about the books: `ledger correct` and `ledger retag`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bursar.cli.common import changing_unless, listing, read_since
+from bursar.cli.common import changing_unless, listing, read_labels, read_since
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import Column, Output, Row, emit_one
 from bursar.cli.terminal import clean, money_text, time_text
@@ -32,7 +33,7 @@ CORRECTION_COLUMNS = (
 
 @click.group(cls=NearGroup)
 def ledger() -> None:
-    """Correct what jobs were charged.
+    """Correct what jobs were charged, and whom it is for.
 
     Example: bursar ledger correct 12 --to 80% --reason "node-3 was throttled"
     """
@@ -84,6 +85,68 @@ def ledger_correct(
     )
 
 
+RETAG_COLUMNS = (Column("job"), Column("charges", right=True), Column("moved", "before", right=True))
+
+
+@ledger.command("retag")
+@click.argument("job")
+@click.option("--project", help="The project that they are of.")
+@click.option("--user", help="The user that they are of.")
+@click.option("--experiment", help="The experiment; empty for none.")
+@click.option("--model", help="The model; empty for none.")
+@click.option("--model-version", help="Its version; empty for none.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="A label; K= takes it away.")
+@click.option("--since", metavar="TIME", help="Only what was used from then on: 2026-10-01.")
+@click.option("--until", metavar="TIME", help="Only what was used until then, exclusive.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why: kept for ever, shown in the statement.")
+@click.option("--dry-run", is_flag=True, help="Say what would be, and change nothing.")
+@listing
+@changing_unless(lambda given: bool(given["dry_run"]))
+def ledger_retag(
+    client: WireClient,
+    job: str,
+    labels: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    output: Output,
+    reason: str,
+    dry_run: bool,
+    **marks: str | None,
+) -> None:
+    """Have what an ended job was charged be for somebody else (finance, administrators).
+
+    No row is written again: each charge is taken back from whom it was for, and posted for whom it is for, at
+    the amount and the price that it had, as of now. What was published stays as it was. A budget that covered
+    it has settled less, one that covers it now has settled more, in their current periods. The job itself
+    still says what it was submitted as.
+
+    Example: bursar ledger retag 12 --model llama-3 --label cost-center=R-7 --reason "label was missing"
+    """
+    found = client.retag(
+        job,
+        reason=reason,
+        marks={name: value for name, value in marks.items() if value is not None},
+        labels=read_labels(labels),
+        since=read_since(since),
+        until=read_since(until, "--until"),
+        dry_run=dry_run,
+    )
+    row = view.correction(found)
+    emit_one(row, output, lambda row: retag_text(row, dry_run), columns=RETAG_COLUMNS, identity="job")
+
+
+def retag_text(row: Row, dry_run: bool) -> str:
+    """What was moved, for people."""
+    if not row["charges"]:
+        return "nothing to move: the charges are for them already\n"
+    verb = "would be" if dry_run else "was" if row["charges"] == 1 else "were"
+    first = (
+        f"{plural(row['charges'], 'charge')} of {row['job']} {verb} moved: {money_text(row['before'])},"
+        f" booked {time_text(row['booked_at'])}"
+    )
+    return "\n".join([first, *_budget_lines(row)]) + "\n"
+
+
 def read_target(text: str) -> dict[str, Any]:
     """`amount` or `to_ppm` of `--to`."""
     text = text.strip()
@@ -109,8 +172,11 @@ def correction_text(row: Row, dry_run: bool) -> str:
         f"{plural(row['charges'], 'charge')} of {row['job']} {verb}: {money_text(row['before'])} before,"
         f" {money_text(row['after'])} now, booked {time_text(row['booked_at'])}"
     ]
+    return "\n".join([*lines, *_budget_lines(row)]) + "\n"
+
+
+def _budget_lines(row: Row) -> Iterator[str]:
     for one in row["budgets"]:
         more = "more" if Decimal(one["amount"]["amount"]) > 0 else "less"
         amount = {**one["amount"], "amount": one["amount"]["amount"].removeprefix("-")}
-        lines.append(f"budget {clean(one['budget'])} has settled {money_text(amount)} {more}")
-    return "\n".join(lines) + "\n"
+        yield f"budget {clean(one['budget'])} has settled {money_text(amount)} {more}"

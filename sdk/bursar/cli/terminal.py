@@ -143,6 +143,8 @@ def time_text(at: str | None) -> str:
 
 def seconds_text(seconds: float | None) -> str:
     """`2h15m`, or `-`."""
+    if seconds is not None and seconds < 0:
+        return f"-{seconds_text(-seconds)}"
     if seconds is None:
         return "-"
     return format_duration(int(seconds * SECOND_US)) if seconds else "0s"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -457,6 +457,23 @@ class AsyncWireClient:
             since=since,
             until=until,
             dry_run=dry_run,
+        )
+        return await self._unary(call)
+
+    async def retag(
+        self,
+        job: str,
+        *,
+        reason: str,
+        marks: Mapping[str, str],
+        labels: Mapping[str, str],
+        since: int = 0,
+        until: int = 0,
+        dry_run: bool = False,
+    ) -> money_pb2.CorrectResponse:
+        """What an ended job was charged is for somebody else; see `Client.retag`."""
+        call = calls.retag(
+            job, reason=reason, marks=marks, labels=labels, since=since, until=until, dry_run=dry_run
         )
         return await self._unary(call)
 

@@ -114,6 +114,13 @@ def correction(
     return {
         "amount": None if amount is None else money(amount),
         "to_ppm": None if percent is None else round(percent * 10_000),
+        **stretch(since, until),
+    }
+
+
+def stretch(since: datetime | None, until: datetime | None) -> dict[str, int]:
+    """A stretch of time; open where it is None."""
+    return {
         "since": microseconds(since) if since is not None else 0,
         "until": microseconds(until) if until is not None else 0,
     }

@@ -545,6 +545,44 @@ class AsyncClient:
         return made.correction(found)
 
     @checked
+    async def retag(
+        self,
+        job: JobRef,
+        *,
+        reason: str,
+        project: str | None = None,
+        user: str | None = None,
+        experiment: str | None = None,
+        model: str | None = None,
+        model_version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+    ) -> results.Correction:
+        """Have what an ended job was charged be for somebody else from now on, as of now.
+
+        Args:
+            project, user, experiment, model, model_version: whom and what for; None stays as it was.
+            labels: merged; an empty value takes a label away.
+            since, until: only charges of that time. dry_run: say what would be.
+            reason: kept for ever, and shown in the statement.
+        """
+        named = {
+            "project": project, "user": user, "experiment": experiment, "model": model,
+            "model_version": model_version,
+        }  # fmt: skip
+        found = await self._wire.retag(
+            asked.reference(job),
+            reason=reason,
+            marks={key: value for key, value in named.items() if value is not None},
+            labels=labels or {},
+            dry_run=dry_run,
+            **asked.stretch(since, until),
+        )
+        return made.correction(found)
+
+    @checked
     async def close_period(
         self, period: str, *, force: bool = False, dry_run: bool = False
     ) -> results.BookPeriod:

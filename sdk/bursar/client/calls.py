@@ -422,6 +422,22 @@ def correct(
     return Call("/bursar.v1.Money/Correct", request, money_pb2.CorrectResponse)
 
 
+def retag(
+    job: str,
+    *,
+    reason: str,
+    marks: Mapping[str, str],
+    labels: Mapping[str, str],
+    since: int,
+    until: int,
+    dry_run: bool,
+) -> Call[money_pb2.CorrectResponse]:
+    """What an ended job was charged, for somebody else."""
+    request = money_pb2.CorrectRequest(job=job, since=since, until=until, reason=reason, dry_run=dry_run)
+    request.retag.CopyFrom(money_pb2.Retag(**marks, labels=labels))
+    return Call("/bursar.v1.Money/Correct", request, money_pb2.CorrectResponse)
+
+
 def close_period(period: str, *, force: bool, dry_run: bool) -> Call[money_pb2.BookPeriod]:
     """A month of the books, closed."""
     request = money_pb2.ClosePeriodRequest(period=period, force=force, dry_run=dry_run)

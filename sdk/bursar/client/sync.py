@@ -9,7 +9,7 @@ Why     what the CLI and the keeper of `bursar up` use: they show messages witho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -450,6 +450,23 @@ class WireClient:
             since=since,
             until=until,
             dry_run=dry_run,
+        )
+        return self._unary(call)
+
+    def retag(
+        self,
+        job: str,
+        *,
+        reason: str,
+        marks: Mapping[str, str],
+        labels: Mapping[str, str],
+        since: int = 0,
+        until: int = 0,
+        dry_run: bool = False,
+    ) -> money_pb2.CorrectResponse:
+        """What an ended job was charged is for somebody else; see `Client.retag`."""
+        call = calls.retag(
+            job, reason=reason, marks=marks, labels=labels, since=since, until=until, dry_run=dry_run
         )
         return self._unary(call)
 

@@ -42,6 +42,7 @@ COUNTS: Final = {
     "bursar.v1.ListJobsRequest.labels": LABELS_MAX,
     "bursar.v1.ListJobsRequest.states": 64,
     "bursar.v1.ReportRequest.sources": 100,
+    "bursar.v1.Retag.labels": LABELS_MAX,
     "bursar.v1.UpdateRequest.labels": LABELS_MAX,
     "bursar.v1.WatchJobsRequest.jobs": 1_000,
 }

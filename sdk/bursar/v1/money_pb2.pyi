@@ -308,6 +308,7 @@ class CostRow(google.protobuf.message.Message):
     cpu_nanos: builtins.int
     memory_nanos: builtins.int
     held_us: builtins.int
+    """below zero where more was taken back than was posted"""
     jobs: builtins.int
     """different ones; an array is one"""
     unknown_us: builtins.int
@@ -429,6 +430,7 @@ class CorrectRequest(google.protobuf.message.Message):
     CURRENCY_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     DRY_RUN_FIELD_NUMBER: builtins.int
+    RETAG_FIELD_NUMBER: builtins.int
     job: builtins.str
     since: builtins.int
     """only what was used from then on; 0: from the start"""
@@ -445,6 +447,10 @@ class CorrectRequest(google.protobuf.message.Message):
     def amount(self) -> bursar.v1.types_pb2.Amount:
         """what the charges are to be in all; or"""
 
+    @property
+    def retag(self) -> global___Retag:
+        """whom the charges are for, instead of an amount: they are moved as they are"""
+
     def __init__(
         self,
         *,
@@ -456,12 +462,75 @@ class CorrectRequest(google.protobuf.message.Message):
         currency: builtins.str = ...,
         reason: builtins.str = ...,
         dry_run: builtins.bool = ...,
+        retag: global___Retag | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "to_ppm", b"to_ppm"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "currency", b"currency", "dry_run", b"dry_run", "job", b"job", "reason", b"reason", "since", b"since", "to_ppm", b"to_ppm", "until", b"until"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "retag", b"retag", "to_ppm", b"to_ppm"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_to_ppm", b"_to_ppm", "amount", b"amount", "currency", b"currency", "dry_run", b"dry_run", "job", b"job", "reason", b"reason", "retag", b"retag", "since", b"since", "to_ppm", b"to_ppm", "until", b"until"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_to_ppm", b"_to_ppm"]) -> typing.Literal["to_ppm"] | None: ...
 
 global___CorrectRequest = CorrectRequest
+
+@typing.final
+class Retag(google.protobuf.message.Message):
+    """Whom charges are for. What is absent stays as it was."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LabelsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    USER_FIELD_NUMBER: builtins.int
+    EXPERIMENT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    user: builtins.str
+    experiment: builtins.str
+    model: builtins.str
+    model_version: builtins.str
+    @property
+    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """merged; an empty value takes the label away"""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str | None = ...,
+        user: builtins.str | None = ...,
+        experiment: builtins.str | None = ...,
+        model: builtins.str | None = ...,
+        model_version: builtins.str | None = ...,
+        labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_experiment", b"_experiment", "_model", b"_model", "_model_version", b"_model_version", "_project", b"_project", "_user", b"_user", "experiment", b"experiment", "model", b"model", "model_version", b"model_version", "project", b"project", "user", b"user"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_experiment", b"_experiment", "_model", b"_model", "_model_version", b"_model_version", "_project", b"_project", "_user", b"_user", "experiment", b"experiment", "labels", b"labels", "model", b"model", "model_version", b"model_version", "project", b"project", "user", b"user"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_experiment", b"_experiment"]) -> typing.Literal["experiment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_model", b"_model"]) -> typing.Literal["model"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_model_version", b"_model_version"]) -> typing.Literal["model_version"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_project", b"_project"]) -> typing.Literal["project"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_user", b"_user"]) -> typing.Literal["user"] | None: ...
+
+global___Retag = Retag
 
 @typing.final
 class CorrectResponse(google.protobuf.message.Message):

@@ -7,13 +7,16 @@ Why     what was charged stays charged (L2). Whoever signs for the books may say
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from bursar.errors import BudgetExceeded, InvalidRequest, NotFound, WrongState
-from bursar.model import ShareRates
+from bursar.model import JobSpec, ShareRates
+from bursar.model.check import check, quote
 from bursar.money import format_nanos, split_largest_remainder
 from bursard.events import Attribution, BudgetShift, ChargesCorrected, Corrected
 from bursard.ledger import Parts, amended
@@ -95,6 +98,101 @@ def correct(
         NotFound: there are none. InvalidRequest: too many, or an amount that cannot be.
         BudgetExceeded: a hard budget has no room for what is to be paid more.
     """
+    _check_count(standing)
+    ordered = sorted(standing, key=lambda one: (one.owner.attempt_id, one.owner.rank, one.start, one.of))
+    amounts = _shared(ordered, target)
+    now = max(now, state.closed.until)  # no clock that was set back books into a closed month
+    events = list(_events(state, ordered, amounts, check_reason(reason), now))
+    check_room(state, [shift for event in events for shift in event.budgets], "the correction")
+    return events
+
+
+class Retag(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom charges are for; None leaves a mark as it is. labels: an empty value takes one away."""
+
+    project: str | None = None
+    user: str | None = None
+    experiment: str | None = None
+    model: str | None = None
+    model_version: str | None = None
+    labels: Mapping[str, str] = {}
+
+    def of(self, whose: Attribution) -> Attribution:
+        """The same with the changes made."""
+        marks = {key: value for key in _MARKS if (value := getattr(self, key)) is not None}
+        labels = msgspec.json.decode(whose.labels, type=dict[str, str]) | dict(self.labels)
+        kept = {key: labels[key] for key in sorted(labels) if labels[key]}
+        text = msgspec.json.encode(kept).decode() if self.labels else whose.labels
+        return msgspec.structs.replace(whose, **marks, labels=text)
+
+
+_MARKS: Final = ("project", "user", "experiment", "model", "model_version")
+_USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}", re.ASCII)
+
+
+def check_retag(asked: Retag) -> None:
+    """Raises `InvalidRequest` with every mark that no job could have, or when nothing is to be changed."""
+    marks = {key: value for key in _MARKS if (value := getattr(asked, key)) is not None}
+    if not marks and not asked.labels:
+        known = "--project, --user, --experiment, --model, --model-version or --label"
+        raise InvalidRequest(f"retag: say what is to be another: {known}")
+    found = [f"{key}: may not be empty" for key in ("project", "user") if marks.get(key) == ""]
+    if (user := marks.pop("user", "")) and _USER.fullmatch(user) is None:
+        found.append(f"user: {quote(user)} is not a name of letters, digits, '.', '_', '@', '+' and '-'")
+    spec = JobSpec(**({"command": ("true",)} | marks), labels=tuple(sorted(asked.labels.items())))
+    if "project" in marks and not marks["project"]:
+        spec = msgspec.structs.replace(spec, project="default")
+    found += [f"{'.'.join(map(str, one.path))}: {one.message}" for one in check(spec)]
+    if found:
+        raise InvalidRequest("; ".join(found))
+
+
+def retag(
+    state: State, standing: Sequence[Standing], asked: Retag, reason: str, now: int
+) -> list[ChargesCorrected]:
+    """The events by which charges are for somebody else, at the amounts that they have; none when they are.
+
+    Each budget follows where `cost` does: what covers the charges as they were has settled less, what covers
+    them as they are has settled more, both in their current periods, since the books are open there alone.
+
+    Raises:
+        NotFound: there are none. InvalidRequest: too many at once.
+        BudgetExceeded: a hard budget has no room for what is moved to it.
+    """
+    _check_count(standing)
+    ordered = sorted(standing, key=lambda one: (one.owner.attempt_id, one.owner.rank, one.start, one.of))
+    now = max(now, state.closed.until)
+    events: list[ChargesCorrected] = []
+    for owner, ones in itertools.groupby(ordered, key=lambda one: one.owner):
+        to = asked.of(owner.attribution)
+        if to == owner.attribution:
+            continue
+        events += [_moved(state, owner, batch, to, reason, now) for batch in _batches(ones)]
+    check_room(state, [shift for event in events for shift in event.budgets], "the retag")
+    return events
+
+
+def _batches(ones: Iterable[Standing]) -> Iterator[list[Standing]]:
+    ones = iter(ones)
+    while batch := list(itertools.islice(ones, _CHARGES_OF_EVENT)):
+        yield batch
+
+
+def _moved(
+    state: State, owner: Owner, ones: Sequence[Standing], to: Attribution, reason: str, now: int
+) -> ChargesCorrected:
+    lines = [Corrected(one.of, one.start, one.end, one.held_us, *one.parts, *one.parts) for one in ones]
+    nanos = sum(one.nanos for one in ones)
+    shifts = []
+    for name, record in sorted(state.budgets.records.items()):
+        more = state.budgets.covers(record, to) - state.budgets.covers(record, owner.attribution)
+        if more * nanos:
+            shifts.append(BudgetShift(name, record.period_start, more * nanos))
+    made = _event(state, owner, lines, reason, now)
+    return msgspec.structs.replace(made, budgets=tuple(shifts), moved_to=to)
+
+
+def _check_count(standing: Sequence[Standing]) -> None:
     if not standing:
         raise NotFound("there are no charges to correct: nothing was charged for it in that time")
     if len(standing) > CHARGES_MAX:
@@ -102,12 +200,6 @@ def correct(
             f"these are {len(standing)} charges, more than {CHARGES_MAX} at once; name a shorter time, or one"
             " task of an array"
         )
-    ordered = sorted(standing, key=lambda one: (one.owner.attempt_id, one.owner.rank, one.start, one.of))
-    amounts = _shared(ordered, target)
-    now = max(now, state.closed.until)  # no clock that was set back books into a closed month
-    events = list(_events(state, ordered, amounts, check_reason(reason), now))
-    check_room(state, [shift for event in events for shift in event.budgets], "the correction")
-    return events
 
 
 def _shared(standing: Sequence[Standing], target: Target) -> Sequence[int]:
