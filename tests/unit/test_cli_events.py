@@ -69,6 +69,10 @@ def test_every_kind_of_event_has_its_sentence() -> None:
             "attempt a ended: bad working directory: the job could not be started: working directory /x",
         ),
         (
+            told("attempt-ended", attempt_id="a", cause="failed", exit_code=126, message="working directory"),
+            "attempt a ended: no working directory",
+        ),
+        (
             told("attempt-ended", attempt_id="a", cause="failed", exit_code=139, requeue=True),
             "attempt a ended: signal 11 (SIGSEGV); the job goes back to the queue",
         ),

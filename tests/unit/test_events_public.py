@@ -146,6 +146,16 @@ def test_why_an_attempt_was_stopped_is_shown_without_what_a_node_said_in_older_l
     }
 
 
+def test_of_an_end_its_kind_is_shown_and_not_what_a_job_named() -> None:
+    report = ExitReport(cause=EndCause.FAILED, exit_code=126, message=f"working directory '/{CANARY}': gone")
+    shown = json.loads(public(MemberEnded("att_1", 0, report)))
+    assert shown["report"]["message"] == "working directory"
+    ended = AttemptEnded("att_1", EndCause.FAILED, 126, report.message)
+    assert json.loads(public(ended))["message"] == "working directory"
+    other = AttemptEnded("att_1", EndCause.FAILED, 126, f"no such command: {CANARY}")
+    assert "message" not in json.loads(public(other))
+
+
 def test_a_type_that_nobody_wrote_down_shows_its_name_alone() -> None:
     class Later(msgspec.Struct, frozen=True, tag="later"):
         secret: str

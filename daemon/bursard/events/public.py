@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from bursar.model import Calibration, Progress
+from bursar.model.ends import beginning_of
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import budgets as b
 from bursard.events import union as e
@@ -164,6 +165,11 @@ def public(event: e.Event) -> bytes:
     if isinstance(event, e.StopRequested):
         whole["message"] = _TOLD.sub(r"\1", event.message)
     shown = {"type": whole["type"], **_cut(whole, PUBLIC.get(type(event), {}))}
+    # What kind of end it was, in our own words: what follows them may be a path or a command.
+    if isinstance(event, e.AttemptEnded) and (words := beginning_of(event.message)):
+        shown["message"] = words
+    if isinstance(event, e.MemberEnded) and (words := beginning_of(event.report.message)):
+        shown["report"]["message"] = words
     return msgspec.json.encode(shown)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from bursar.cli.output import Row, dumps
 from bursar.clock import SECOND_US, format_duration
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, sentence_of
+from bursar.model.ends import beginning_of
 from bursar.money import format_nanos
 from bursar.words import plural
 
@@ -224,7 +225,9 @@ def _end(data: Mapping[str, Any]) -> str:
     """How an attempt ended, in the words that `show` has for it; of its signal it knows the shell's code."""
     facts = _facts(data)
     if facts is not None:
-        return phrase_of(facts) if kind_of(facts) in ("killed", "crash", "signal") else sentence_of(facts)
+        kept_back = bool(facts.detail) and facts.detail == beginning_of(facts.detail)
+        short = kept_back or kind_of(facts) in ("killed", "crash", "signal")
+        return phrase_of(facts) if short else sentence_of(facts)
     # Of an exit code nothing said is 0.
     code = _exit_code(data.get("exit_code", 0)) if data.get("cause") == EndCause.FAILED else ""
     return f"{data.get('cause', '')}{code}"

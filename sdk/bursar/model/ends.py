@@ -148,6 +148,9 @@ def hint_of(last_lines: str) -> str:
     return max(found)[1] if found else ""
 
 
+_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, SUPERVISOR_LOST, "setup ")
+
+
 def kind_of(end: EndFacts) -> str:
     """The key of `REMEDIES`: the cause, and of what failed by itself what it failed of."""
     if not end.started and end.cause is not EndCause.CANCELLED:
@@ -172,6 +175,11 @@ def kind_of(end: EndFacts) -> str:
     if number:
         return "killed" if number == signals.SIGKILL else "crash" if number in _CRASHES else "signal"
     return "unknown" if end.exit_code < 0 else "exit_code"
+
+
+def beginning_of(detail: str) -> str:
+    """The words of ours that what was said of an end begins with, which tell its kind; nothing of a job's."""
+    return next((words for words in _BEGINNINGS if detail.startswith(words)), "")
 
 
 def signal_of(end: EndFacts) -> int:
