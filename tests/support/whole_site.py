@@ -77,7 +77,7 @@ class Site:
         self.door = Door(self.authority, SequentialIds(), self.clock, self.allowances, admission)
         self.engine.listeners.append(self.door.on_event)
         self.server = aio.server(interceptors=[self.door])
-        cycle = Cycle(self.engine)
+        self.cycle = cycle = Cycle(self.engine)
         self.telemetry = LiveTelemetry()
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
         app.add_services(
