@@ -114,8 +114,8 @@ async def readings(site: Site, speaker: Speaker) -> None:
                     index=index, utilization_ratio=0.5 + index / 10, memory_used_bytes=(index + 1) << 30,
                     power_watts=300 + index, temperature_celsius=60.5, simulated=True, sm_clock_mhz=1_410,
                     clock_reasons=4, sm_ratio=0.25, sm_occupancy_ratio=0.125, tensor_ratio=0.0625,
-                    dram_ratio=0.5, fp64_ratio=0.75, fp32_ratio=0.375, fp16_ratio=0.875, ecc_corrected=3, ecc_uncorrected=1,
-                    remapped_rows=2,
+                    dram_ratio=0.5, fp64_ratio=0.75, fp32_ratio=0.375, fp16_ratio=0.875, ecc_corrected=3,
+                    ecc_uncorrected=1, remapped_rows=2,
                 )  # fmt: skip
                 if not turn:
                     gpu.summary.window_us = 10_000_000
