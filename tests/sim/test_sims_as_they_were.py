@@ -1,6 +1,6 @@
 """What a simulation of a bit of everything says to the last digit, and what each wrong cell is called.
 
-Why     a summary has some hundred figures, and its files thirty columns, each with its bounds and its sentence.
+Why     a summary has some hundred figures, its files thirty columns, each with its bounds and its sentence.
         They stand in tests/golden/sims.txt; written anew by `BURSAR_GOLDEN=write pytest
         tests/sim/test_sims_as_they_were.py`, and read before they are kept.
 """
