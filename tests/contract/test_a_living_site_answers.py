@@ -276,7 +276,6 @@ async def refusals(site: Site, speaker: Speaker) -> None:
         'Money.Report kind: "utilization" period: "2026-11" format: "json"',
         'Money.Report kind: "models" period: "2026-11" format: "json"',
         'Money.Report kind: "waste" period: "2026-11" format: "json" project: "nlp"',
-        'Money.Report kind: "statement" period: "2026-11" format: "json"',
         'Money.Report kind: "statement" period: "2026" format: "json"',
         'Money.Report kind: "statement" period: "2026-11" timezone: "Asia/Kolkata"',
         'Money.Report kind: "focus" period: "2026-11" format: "csv" focus_version: "1.0"',
