@@ -100,8 +100,11 @@ class _Queue:
         if self.frozen is None:
             if self.left or self.back:
                 self._settle()
-            orders, limits_us, since_us, projects = (self._view(column) for column in self.numbers)
-            columns = JobColumns(orders, limits_us, since_us, projects, self._ids())
+            rows = slice(self.start, self.stop)
+            numbers, ids = self.numbers[:, rows], self.ids[rows]
+            numbers.flags.writeable = ids.flags.writeable = False
+            orders, limits_us, since_us, projects = numbers
+            columns = JobColumns(orders, limits_us, since_us, projects, ids)
             job_class, priority, owner = self.key
             self.frozen = PendingQueue(job_class, priority, columns, owner)
         return self.frozen
@@ -111,8 +114,9 @@ class _Queue:
         rows = slice(self.start, self.stop)
         numbers, ids = self.numbers[:, rows], self.ids[rows]
         if self.left:
-            gone = np.searchsorted(numbers[0], np.array(self.left, dtype=np.int64))
-            numbers, ids = np.delete(numbers, gone, axis=1), np.delete(ids, gone)
+            stay = np.ones(len(ids), dtype=np.bool_)
+            stay[numbers[0].searchsorted(self.left)] = False
+            numbers, ids = numbers.compress(stay, axis=1), ids.compress(stay)
         if self.back:
             came = [self.back[order] for order in sorted(self.back)]
             at = np.searchsorted(numbers[0], np.array([row.order for _, row in came], dtype=np.int64))
@@ -122,16 +126,6 @@ class _Queue:
         self.numbers, self.ids = np.ascontiguousarray(numbers), ids
         self.start, self.stop = 0, len(ids)
         self.left, self.back = [], {}
-
-    def _view(self, column: NDArray[np.int64]) -> NDArray[np.int64]:
-        found = column[self.start : self.stop]
-        found.flags.writeable = False
-        return found
-
-    def _ids(self) -> NDArray[np.object_]:
-        found = self.ids[self.start : self.stop]
-        found.flags.writeable = False
-        return found
 
 
 class _Place(NamedTuple):
@@ -345,4 +339,4 @@ class PendingIndex:
 
 
 def _first(queue: PendingQueue) -> tuple[int, int]:
-    return -queue.priority, int(queue.jobs.orders[0])
+    return -queue.priority, queue.jobs.orders.item(0)
