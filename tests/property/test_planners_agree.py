@@ -23,7 +23,8 @@ from tests.support.reference_planner import Reference, Started
 
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
 from bursar_policies.specs import FACTORS, PriorityPolicySpec
-from bursard.scheduler import PlanCache, plan, table
+from bursard.scheduler import PlanCache, plan, quiet, table
+from bursard.scheduler.saved import plan_bytes
 from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
 
 
@@ -129,6 +130,18 @@ def test_the_planner_starts_what_the_reference_starts(world):
 @given(ranked())
 def test_the_planner_starts_what_the_reference_starts_under_a_policy(world):
     agree(world, plan(world, NOW))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(worlds(), many_limits(), ranked(), contended(), floods()))
+def test_which_queues_are_passed_over_changes_no_byte_of_a_plan(world):
+    """All that can be, and none."""
+    made = []
+    for few in (0, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quiet, "FEW", few)
+            made.append(plan_bytes(plan(world, NOW)))
+    assert made[0] == made[1]
 
 
 @settings(max_examples=100, deadline=None)

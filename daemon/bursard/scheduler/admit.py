@@ -53,6 +53,13 @@ class Rooms:
         self._promised: dict[str, int] = {}
         self._aside: dict[str, Purse] = {}
         self._left: dict[str, int] = {}
+        self._marks: dict[str, int] = {}
+        self.low: list[str] = []
+        """Budgets that have less left than somebody watches for, since that was last looked at."""
+
+    def watch(self, marks: Mapping[str, int]) -> None:
+        """Say (`low`) when less than so much is left of a budget."""
+        self._marks = dict(marks)
 
     def room_nanos(self, budget: str) -> int:
         """Room left for further holds."""
@@ -71,6 +78,9 @@ class Rooms:
             self._promised[budget] = self._promised.get(budget, 0) + nanos
             if budget in self._left:
                 self._left[budget] -= nanos
+            if budget in self._marks and self.room_nanos(budget) < self._marks[budget]:
+                del self._marks[budget]
+                self.low.append(budget)
 
     def purse(self, job_id: str, job_class: JobClass, refusal: Refusal) -> Purse | None:
         """What is to be set aside for a job that others' holds keep from starting, so that nobody behind it

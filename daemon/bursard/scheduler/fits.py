@@ -73,6 +73,11 @@ class Fits:
         found: NDArray[np.bool_] = self._fits[number]
         return found
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Of all asks by number, and of those to come."""
+        return self._counts
+
     def count(self, number: int) -> int:
         """Nodes that have room for a member."""
         return self._counts.item(number)

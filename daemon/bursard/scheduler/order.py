@@ -64,6 +64,22 @@ class Order:
         found: Ints = self.scores[end - self._lengths[index] : end]
         return found
 
+    def best(self) -> tuple[Ints, Ints]:
+        """Of each queue where the job with the highest score stands, the oldest of equal ones, and its score;
+        both of no meaning for an empty one.
+        """
+        lengths = np.array(self._lengths, dtype=np.int64)
+        filled = np.flatnonzero(lengths)
+        rows, highest = np.zeros(len(lengths), dtype=np.int64), np.zeros(len(lengths), dtype=np.int64)
+        if len(filled):
+            starts = np.cumsum(lengths[filled]) - lengths[filled]
+            highest[filled] = np.maximum.reduceat(self.scores, starts)
+            at = np.flatnonzero(self.scores == np.repeat(highest, lengths))
+            found, first = np.unique(self.waiting.queue[at], return_index=True)
+            rows[found] = at[first]
+            rows[filled] -= starts
+        return rows, highest
+
     def terms_of(self, index: int) -> tuple[Term, ...]:
         """What the score of the oldest job of a queue is made of."""
         return terms(self._rules, self.waiting, self._ends[index] - self._lengths[index])

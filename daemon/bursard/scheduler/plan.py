@@ -26,7 +26,7 @@ from bursar_policies.decision import (
     Verdict,
 )
 from bursar_policies.scorers import Weights
-from bursard.scheduler import gang
+from bursard.scheduler import gang, quiet
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.gang import gang_rate
@@ -34,8 +34,9 @@ from bursard.scheduler.kept import Kept
 from bursard.scheduler.order import Order
 from bursard.scheduler.preempt import Preemption, debtors, lower_ones
 from bursard.scheduler.pricing import SECOND_US
+from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
-from bursard.scheduler.rank import Lane, Ranking
+from bursard.scheduler.rank import Key, Lane, Ranking
 from bursard.scheduler.releases import NEVER, Releases
 from bursard.scheduler.stages import staged
 from bursard.scheduler.table import Table
@@ -86,7 +87,7 @@ class _Head(NamedTuple):
         from_hold_us: jobs of the lane that hold for at least so long wait for the same.
     """
 
-    key: tuple[int, int]
+    key: Key
     lane: int
     position: int
     from_hold_us: int
@@ -111,7 +112,14 @@ class Planner:
         self.kept = Kept(keeping, snapshot.nodes, world.free) if keeping is not None else None
         self.tenancy = Tenancy(snapshot) if snapshot.quotas else None
         self._over: Over | None = None
-        self._ranking = Ranking(snapshot.queues, self.order, self._within if self.tenancy else None)
+        self._quiet: Quiet | None = None
+        if self.kept is None and self.tenancy is None and len(snapshot.queues) > quiet.FEW:
+            self._quiet = Quiet(world, snapshot, self.order)
+            self.rooms.watch(self._quiet.marks())
+        firsts = self._quiet.firsts if self._quiet is not None else None
+        self._ranking = Ranking(snapshot.queues, self.order, firsts, self._within if self.tenancy else None)
+        self._told: dict[int, Verdict] = {}
+        """By queue, what stops those that were passed over."""
         self._releases: Releases | None = None
         self._started: list[tuple[tuple[Placement, ...], int]] = []
 
@@ -119,8 +127,10 @@ class Planner:
         """Walk the whole queue."""
         ranking = self._ranking
         while ranking:
-            lane = ranking.head()
             self.considered += 1
+            if self._quiet is not None and self._pass_over(self._quiet):
+                continue
+            lane = ranking.head()
             try:
                 lane.tables = lane.tables or self.world.tables(lane.job_class)
                 verdict = self.attempt(lane)
@@ -147,7 +157,7 @@ class Planner:
 
     def comes_first(self, index: int) -> bool:
         """Does a queue come before all others, because what it asks for is guaranteed to it?"""
-        return bool(self._ranking.lanes[index].before)
+        return bool(self._ranking.lane(index).before)
 
     def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, Preemption]]:
         """Whom a job of this queue may have stopped, and what they are told: first those that hold what is
@@ -172,6 +182,22 @@ class Planner:
             message = f"makes room for a job of priority {queue.priority}"
             yield message, Preemption(self.world, self.snapshot, lost, self.now)
 
+    def _pass_over(self, quiet: Quiet) -> bool:
+        """Pass over the next job, if it needs no look, and its queue with it."""
+        while self.rooms.low:
+            quiet.wake(self.rooms.low.pop())
+        first = self._ranking.first()
+        if first is None or not quiet.passes(first.queue):
+            return False
+        self._ranking.pass_over()
+        if self.reservation is None and quiet.may_claim(first.queue):
+            heapq.heappush(self._heads, _Head((first.rank, first.order), first.queue, 0, 0))
+        claimed, purses = self.reservation is not None, len(self.purses)
+        self._told[first.queue] = Verdict(
+            "room", len(self.groups), claimed, position=first.row, purses=purses
+        )
+        return True
+
     def _make_room(self, job_id: str, index: int) -> bool:
         """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
         claim = self.reservation
@@ -193,7 +219,8 @@ class Planner:
 
     def _answer(self) -> Plan:
         snapshot, claim = self.snapshot, self.reservation
-        verdicts = ((lane.index, lane.verdict()) for lane in self._ranking.lanes)
+        looked_at = ((lane.index, lane.verdict()) for lane in self._ranking.lanes())
+        verdicts = self._told | {index: found for index, found in looked_at if found is not None}
         reserved = claim.job_id if claim else ""
         budgets: tuple[str, ...] = ()
         making_room = False
@@ -202,14 +229,14 @@ class Planner:
             making_room = self._make_room(reserved, claim.queue)
         elif self._heads:
             head = self._heads[0]
-            row = self._ranking.lanes[head.lane].row(head.position)
+            row = self._ranking.lane(head.lane).row(head.position)
             reserved = snapshot.queues[head.lane].jobs[row][1]
             making_room = self._make_room(reserved, head.lane)
         return Plan(
             version=snapshot.version,
             at=self.now,
             groups=tuple(self.groups),
-            verdicts={index: verdict for index, verdict in verdicts if verdict is not None},
+            verdicts={index: verdicts[index] for index in sorted(verdicts)},
             prices=snapshot.prices,
             policies=snapshot.policies,
             reserved_job=reserved,
@@ -374,7 +401,7 @@ class Planner:
         """
         while self.reservation is None and self._heads and self._heads[0].key < before:
             head = heapq.heappop(self._heads)
-            lane = self._ranking.lanes[head.lane]
+            lane = self._ranking.lane(head.lane)
             row = lane.row(head.position)
             job_class = lane.queue.class_at(row)
             try:

@@ -10,7 +10,8 @@ Why     a queue holds its jobs in order, so merging the heads of queues yields t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -24,6 +25,17 @@ from bursard.scheduler.table import Table
 NO_BOUND = int(np.iinfo(np.int64).max)
 FIRST = 1 << 70
 """Before every score and priority: what is within a guarantee."""
+Key = tuple[int, int]
+"""Where a job stands among all: the lower comes first."""
+
+
+class First(NamedTuple):
+    """The first job of a queue: its key, the index of the queue, and where it stands there."""
+
+    rank: int
+    order: int
+    queue: int
+    row: int = 0
 
 
 class Lane:
@@ -179,6 +191,7 @@ class Ranking:
 
     Args:
         order: the scores of a PriorityPolicy; without them priority and submission decide.
+        firsts: the first job of each queue that has one, in the order of keys, when that is known.
         within: is a lane within a guarantee? Those come first, for as long as they are: in a plan that only
             ends, and never begins.
     """
@@ -187,35 +200,69 @@ class Ranking:
         self,
         queues: Sequence[PendingQueue],
         order: Order | None = None,
+        firsts: Sequence[First] | None = None,
         within: Callable[[Lane], bool] | None = None,
     ) -> None:
-        if order is None:
-            self.lanes = [Lane(index, queue) for index, queue in enumerate(queues)]
-        else:
-            self.lanes = [RankedLane(index, one, order.of_queue(index)) for index, one in enumerate(queues)]
-        self._within = within
-        for lane in self.lanes if within is not None else ():
+        self._queues, self._order, self._within = queues, order, within
+        self._lanes: dict[int, Lane] = {}
+        self._firsts, self._at = firsts or (), 0
+        lanes = [self.lane(index) for index in range(len(queues))] if firsts is None else []
+        for lane in lanes if within is not None else ():
             lane.before = FIRST if within is not None and within(lane) else 0
-        self._heap = [(*lane.key(0), lane.index) for lane in self.lanes if lane.position == 0]
+        self._heap = [(*lane.key(0), lane.index) for lane in lanes if lane.position == 0]
+        """All others: the key of the next job, and the index."""
         heapq.heapify(self._heap)
 
+    def lane(self, index: int) -> Lane:
+        """The lane of a queue."""
+        lane = self._lanes.get(index)
+        if lane is None:
+            queue, order = self._queues[index], self._order
+            lane = Lane(index, queue) if order is None else RankedLane(index, queue, order.of_queue(index))
+            self._lanes[index] = lane
+        return lane
+
+    def lanes(self) -> Iterable[Lane]:
+        """Those that anybody has asked for."""
+        return self._lanes.values()
+
     def __bool__(self) -> bool:
-        return bool(self._heap)
+        return self._at < len(self._firsts) or bool(self._heap)
+
+    def first(self) -> First | None:
+        """The next job, when it is the first of its queue."""
+        if self._at == len(self._firsts):
+            return None
+        first = self._firsts[self._at]
+        return first if not self._heap or first < self._heap[0] else None
+
+    def pass_over(self) -> None:
+        """Nothing of the queue whose `first` job is next is looked at."""
+        self._at += 1
 
     def head(self) -> Lane:
         """The lane with the next job; stays until `go_on`."""
-        lane = self.lanes[self._heap[0][2]]
+        first = self.first()
+        if first is not None:
+            return self.lane(first.queue)
+        lane = self.lane(self._heap[0][2])
         while self._within is not None and lane.before and not self._within(lane):
             lane.before = 0
             heapq.heapreplace(self._heap, (*lane.key(lane.position), lane.index))
-            lane = self.lanes[self._heap[0][2]]
+            lane = self.lane(self._heap[0][2])
         return lane
 
     def go_on(self) -> None:
         """To the next job of the lane that may be looked at."""
-        lane = self.lanes[self._heap[0][2]]
+        first = self.first()
+        lane = self.lane(first.queue if first is not None else self._heap[0][2])
         lane.go_on()
-        if lane.position < 0:
-            heapq.heappop(self._heap)
+        following = (*lane.key(lane.position), lane.index) if lane.position >= 0 else None
+        if first is not None:
+            self._at += 1
+            if following is not None:
+                heapq.heappush(self._heap, following)
+        elif following is not None:
+            heapq.heapreplace(self._heap, following)
         else:
-            heapq.heapreplace(self._heap, (*lane.key(lane.position), lane.index))
+            heapq.heappop(self._heap)

@@ -17,7 +17,7 @@ import numpy as np
 
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
-from bursar_policies.decision import JobClass, NodeColumns, Placement, Snapshot
+from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Placement, Snapshot
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights, scorers_for
 from bursard.scheduler.candidates import asks_of
@@ -26,14 +26,13 @@ from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.order import Sizes
 from bursard.scheduler.packing import Packing
+from bursard.scheduler.shapes import ALONE, SHAPES_MAX, Ints, Shapes, Tables
 from bursard.scheduler.table import Table
 
 NODES_MAX = 65_536
 """The place of a node takes 16 bits of a sort key."""
 TABLES_MAX = 2_048
 """Tables kept from one plan to the next; past it all are dropped, and made again when asked for."""
-
-Tables = tuple[Table, ...]
 
 
 class World:
@@ -56,26 +55,37 @@ class World:
         self._fits = Fits(self.free)
         self.sizes = Sizes(nodes)
         self._tables: dict[Ask, Table] = {}
-        self._of_class: dict[int, tuple[JobClass, Tables]] = {}
+        self.shapes = Shapes(self._tables_of)
 
     def sync(self, nodes: NodeColumns) -> None:
         """Take over the free columns of a new snapshot with the same facts."""
         self.nodes = nodes
         if len(self._tables) > TABLES_MAX:
-            self._tables, self._of_class, self._fits = {}, {}, Fits(self.free)
-            self.sizes = Sizes(nodes)
+            self._tables, self._fits = {}, Fits(self.free)
+            self.sizes, self.shapes = Sizes(nodes), Shapes(self._tables_of)
+        elif len(self.shapes) > SHAPES_MAX:
+            self.shapes = Shapes(self._tables_of)
         self.packing.rescore(self.free.sync(nodes))
         self._fits.sync()
 
     def tables(self, job_class: JobClass) -> Tables:
         """One table per alternative. Classes of queues are the same objects from plan to plan."""
-        known = self._of_class.get(id(job_class))
-        if known is None or known[0] is not job_class:
-            if len(self._of_class) > 64 * TABLES_MAX:
-                self._of_class.clear()
-            found = tuple(self.table(ask) for ask in asks_of(job_class))
-            known = self._of_class[id(job_class)] = (job_class, found)
-        return known[1]
+        return self.shapes.of(job_class)[1]
+
+    def _tables_of(self, job_class: JobClass) -> Tables:
+        return tuple(self.table(ask) for ask in asks_of(job_class))
+
+    def number_of(self, queue: PendingQueue) -> int:
+        """Of its class among `shapes`; `ALONE` when it must be looked at by itself."""
+        try:
+            return self.shapes.of(queue.job_class)[2] if len(queue.jobs.orders) else ALONE
+        except ArithmeticError:
+            return ALONE
+
+    @property
+    def counts(self) -> Ints:
+        """By number of an ask, on how many nodes there is room for a member."""
+        return self._fits.counts
 
     def table(self, ask: Ask) -> Table:
         """The table of one ask."""
