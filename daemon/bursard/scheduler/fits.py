@@ -14,6 +14,7 @@ from bursard.scheduler.candidates import Candidates
 from bursard.scheduler.free import Free
 
 _ASKS_MIN = 16
+_SERVED_MAX = 4_096
 _AT_ONCE = 64
 """Asks that are tested in one go: what is made on the way stays in the cache."""
 
@@ -25,6 +26,8 @@ class Fits:
         self._free = free
         self._seen = free.now
         self._askeds: list[Candidates] = []
+        self._served: dict[bytes, NDArray[np.bool_]] = {}
+        """By devices of each size that are free on a node, which asks these would do for."""
         self._room(_ASKS_MIN)
 
     def _room(self, asks: int) -> None:
@@ -51,6 +54,7 @@ class Fits:
         compared.
         """
         index, request = len(self._askeds), asked.request
+        self._served.clear()
         if index == len(self._counts):
             self._room(2 * index)
         self._askeds.append(asked)
@@ -91,8 +95,14 @@ class Fits:
         if enough and (sizes[: len(self._most)] >= self._most).all():
             return
         before, wanted = self._fits[:asks, row], self._wanted[:, :asks]
-        fits = wanted[2] <= sizes[wanted[3]]
-        fits &= wanted[0] <= cpu
+        key = sizes.tobytes()
+        served = self._served.get(key)
+        if served is None:
+            if len(self._served) >= _SERVED_MAX:
+                self._served.clear()
+            served = self._served[key] = wanted[2] <= sizes[wanted[3]]
+        fits = wanted[0] <= cpu
+        fits &= served
         fits &= wanted[1] <= memory
         fits &= before
         self._counts[:asks] -= before ^ fits

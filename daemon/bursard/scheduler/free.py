@@ -20,6 +20,8 @@ from bursar_policies.scorers import NodeState
 Rows = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 _LOG_MIN = 4_096
+_KNOWN_MAX = 1 << 14
+"""Different sets of free devices whose counts by size are kept."""
 
 
 class Free:
@@ -36,6 +38,7 @@ class Free:
         self._milli = np.zeros(0, dtype=np.int64)
         self._large = np.zeros((0, self.count), dtype=np.int16)
         """Devices (sizes, n) with so many thousandths free, for every size that anybody has asked for."""
+        self._counted: dict[bytes, NDArray[np.int16]] = {}
         self._log = np.empty(max(_LOG_MIN, 2 * self.count), dtype=np.intp)
         self._first = self.now = 0
         """The log has what was written from `_first` up to `now`."""
@@ -73,13 +76,23 @@ class Free:
         for share in placement.devices:
             self.gpus[row, share.index] -= share.milli
         if placement.devices and len(self._milli):
-            self._large[:, row] = (self.gpus[row] >= self._milli[:, None]).sum(axis=1)
+            self._large[:, row] = self._count_sizes(self.gpus[row])
         at = self.now - self._first
         if at == len(self._log):
             self._forget()
             at = 0
         self._log[at] = row
         self.now += 1
+
+    def _count_sizes(self, gpus: NDArray[np.int64]) -> NDArray[np.int16]:
+        """Devices of each size on a node with these: most nodes have one of few sets of them."""
+        key = gpus.tobytes()
+        found = self._counted.get(key)
+        if found is None:
+            if len(self._counted) >= _KNOWN_MAX:
+                self._counted.clear()
+            found = self._counted[key] = (gpus >= self._milli[:, None]).sum(axis=1, dtype=np.int16)
+        return found
 
     def take_gang(self, members: Sequence[Placement]) -> None:
         """Spend what the members of a gang get, which are on distinct nodes."""
@@ -145,6 +158,7 @@ class Free:
         if size is None:
             size = self._sizes[milli] = len(self._milli)
             self._milli = np.append(self._milli, milli)
+            self._counted.clear()
             column = (self.gpus >= milli).sum(axis=1, dtype=np.int16)
             self._large = np.concatenate([self._large, column[None, :]])
         return size

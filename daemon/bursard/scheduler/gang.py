@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from bursar.model import DeviceShare
 from bursar_policies.decision import JobClass, NodeColumns, Placement
-from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.table import Table
 
@@ -99,18 +98,10 @@ def place(nodes: NodeColumns, choice: Choice, free: Callable[[int], list[int]]) 
     members = []
     table = choice.table
     request = table.request
-    known: dict[tuple[int, ...], tuple[DeviceShare, ...]] = {}
-    """Most nodes of a gang have the same free, and so the same devices of them are chosen."""
     for row in choice.rows:
         held: tuple[DeviceShare, ...] = ()
         if request.gpus is not None:
-            left = free(row)
-            key = tuple(left)
-            if key not in known:
-                indices = devices.choose(left, request.gpus)
-                assert indices is not None, "a node that was chosen has room for the devices"
-                known[key] = devices.shares(indices, request.gpus)
-            held = known[key]
+            held = table.devices_of(free(row))
         rates = table.share_rates(nodes, row, held)
         members.append(Placement(row, held, request.cpu_milli, request.memory_bytes, rates))
     return tuple(members)

@@ -21,6 +21,9 @@ _COST_MAX = (1 << 32) - 1
 STATES_MAX = 1 << 18
 """Different states that are told apart beyond one for each node; past it all are forgotten."""
 
+_Key = tuple[int, int, int, tuple[int, ...]]
+"""Kind of the node, free thousandths of CPUs, bytes, devices in rising order: what a state is known by."""
+
 
 def key_of_cost(cost: int) -> int:
     """The part of the sort key of a node that a cost makes."""
@@ -59,17 +62,37 @@ class Packing:
         self.rescore(free.every)
 
     def _forget(self) -> None:
-        self._states: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
+        self._scored: dict[_Key, tuple[int, int]] = {}
+        """Of a state, all that it measures, and what of that where the rise counts."""
+        self._states: dict[_Key, int] = {}
         self._scores: list[tuple[int, int]] = []
-        """Of each state, what it measures where the rise counts, and the least that a placement costs."""
+        """Of each state that a node was in, what it measures where the rise counts, and the least that a
+        placement costs.
+        """
         self._alike: list[int] = []
         """How many nodes are in each state."""
         self.state[:] = -1
 
     def cost(self, after: NodeState) -> int:
         """How good one node looks after a placement."""
-        total = sum([scorer.of_node(after) for scorer in self._by_state])
-        return total + self.by_row.item(after.row) - self._base.item(after.row)
+        row, cpu, memory, gpus = after
+        total, _ = self._measured(after, (self._kinds[row], cpu, memory, tuple(sorted(gpus))))
+        return total + self.by_row.item(row) - self._base.item(row)
+
+    def _measured(self, state: NodeState, key: _Key) -> tuple[int, int]:
+        """A state that a placement would leave is soon the state of the node, and of others like it."""
+        found = self._scored.get(key)
+        if found is None:
+            if len(self._scored) >= STATES_MAX:
+                self._scored.clear()
+            total = base = 0
+            for scorer in self._by_state:
+                measure = scorer.of_node(state)
+                total += measure
+                if scorer.relative:
+                    base += measure
+            found = self._scored[key] = total, base
+        return found
 
     def costs(self, after: NodeStates) -> NDArray[np.int64]:
         """The same for many nodes."""
@@ -99,7 +122,9 @@ class Packing:
         if found is None:
             found = self._states[key] = len(self._alike)
             self._alike.append(0)
-            self._scores.append(self._score(state))
+            base = self._measured(state, key)[1]
+            least = sum([scorer.least_of_node(state) for scorer in self._by_state]) - base
+            self._scores.append((base, least))
         self._alike[found] += 1
         if (before := self.state.item(row)) >= 0:
             self._alike[before] -= 1
@@ -108,7 +133,3 @@ class Packing:
         self._base[row] = base
         least += self.by_row.item(row)
         self.least[row], self.least_key[row] = least, key_of_cost(least)
-
-    def _score(self, state: NodeState) -> tuple[int, int]:
-        base = sum([scorer.of_node(state) for scorer in self._by_state if scorer.relative])
-        return base, sum([scorer.least_of_node(state) for scorer in self._by_state]) - base

@@ -31,6 +31,8 @@ from bursard.scheduler.pricing import share_rates
 NO = int(np.iinfo(np.int64).max)
 """The key of a node that cannot take a member now."""
 _PRICE_MAX = (1 << 15) - 2
+HELD_MAX = 256
+"""Sets of free devices of which it is kept which a member gets."""
 FEW_MAX = 64
 """Up to so many nodes that fit are compared without keys of all the others."""
 ONE_BY_ONE_MAX = 6
@@ -57,6 +59,7 @@ class Table(Candidates):
         """What a start says of where it might have gone."""
         self._kinds = kinds
         self._shares: dict[int, ShareRates] = {}
+        self._held: dict[tuple[int, ...], tuple[DeviceShare, ...]] = {}
 
     def best(self, packing: Packing, count: int) -> list[int]:
         """The best `count` nodes that can take a member now, best first; fewer when fewer can."""
@@ -159,8 +162,8 @@ class Table(Candidates):
         request, gpus = self.request, state.gpus
         if request.gpus is not None:
             gpus = list(gpus)
-            for index in devices.choose(gpus, request.gpus) or ():
-                gpus[index] -= request.gpus.milli
+            for share in self.devices_of(state.gpus):
+                gpus[share.index] -= share.milli
         cpu, memory = state.cpu_milli - request.cpu_milli, state.memory_bytes - request.memory_bytes
         return NodeState(state.row, cpu, memory, gpus)
 
@@ -212,6 +215,20 @@ class Table(Candidates):
             known = np.sort(self.rates[self.capable & (self.rates >= 0)])
             found = sum(known[:nodes].tolist()) if len(known) >= nodes else -1
             self._cheapest[nodes] = found
+        return found
+
+    def devices_of(self, free: Sequence[int]) -> tuple[DeviceShare, ...]:
+        """Which devices a member gets of a node that has room for it, and how much of each. Many nodes have
+        the same free.
+        """
+        gpus, key = self.request.gpus, tuple(free)
+        found = self._held.get(key)
+        if found is None:
+            indices = devices.choose(free, gpus) if gpus is not None else ()
+            assert indices is not None, "a node that was chosen has room for the devices"
+            if len(self._held) >= HELD_MAX:
+                self._held.clear()
+            found = self._held[key] = devices.shares(indices, gpus) if gpus is not None else ()
         return found
 
     def share_rates(self, nodes: NodeColumns, row: int, held: Sequence[DeviceShare]) -> ShareRates:
