@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.property.test_scheduler_invariants import (
-    HOUR_US,
-    NOW,
-    TYPICAL,
-    USD,
-    classes,
-    clusters,
-    contended,
-    floods,
-    worlds,
-)
+from plan_worlds import HOUR_US, NOW, TYPICAL, USD, classes, clusters, worlds
+from tests.property.test_scheduler_invariants import contended, floods
 from tests.support.reference_planner import Reference, Started
 
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
