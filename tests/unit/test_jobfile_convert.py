@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from bursar.clock import SECOND_US
@@ -290,6 +292,58 @@ def test_ray() -> None:
     spec, notes = job(CLUSTER)
     assert (spec.name, spec.nodes, spec.setup) == ("demo", 4, "pip install ray\n")
     assert {1, 3, 8} <= set(notes)
+
+
+def test_what_dstack_and_skypilot_give_a_job_and_cannot_be_had_is_written_out_or_noted() -> None:
+    spec, notes = job(
+        "type: task\nnodes: 2\nresources: {gpu: 'A100:80GB:2..8'}\n"
+        "retry: {on_events: [error], duration: 1h}\n"
+        "working_dir: ~/code\ncommands: ['echo $DSTACK_NODE_RANK/$DSTACK_NODES_NUM at $DSTACK_MASTER_NODE_IP"
+        " $DSTACK_GPUS_NUM $DSTACK_NODES_IPS']\n"
+    )
+    assert spec.options[0].gpus == GpuRequest(2, ("A100",), memory_bytes=80 * 10**9)
+    assert spec.retry == RetrySpec(("preempted", "node_lost", "failed"), 3)
+    assert notes[3] == "A100:80GB:2..8 is taken as A100:80GB:2, the least: a gang has one size"
+    assert notes[4].startswith("retry.duration has no equal")
+    assert notes[5] == "working_dir: ~/code is not expanded, since nodes differ; write the whole path"
+    assert spec.workdir == "/home/u"
+    env = {"BURSAR_NODE_RANK": "1", "BURSAR_NODES": "2", "BURSAR_GPUS": "4", "BURSAR_NODE_ADDRESSES": "a,b"}
+    assert ran(spec, env) == "1/2 at a 8 a b\n"
+
+
+def ran(spec: JobSpec, env: dict[str, str]) -> str:
+    return subprocess.check_output(
+        ["bash", "-c", spec.script], env={"PATH": "/usr/bin:/bin", **env}, text=True
+    )
+
+
+def test_variables_in_the_command_of_a_container_are_those_of_its_shell() -> None:
+    text = (
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\n"
+        "spec:\n  completions: 3\n  completionMode: Indexed\n  template: {spec: {containers: [{name: c,"
+        " command: [echo, '$(JOB_COMPLETION_INDEX) \"$(LR)\"', '$HOME', '$$(LR)'],"
+        " env: [{name: LR, value: '0.1'}]}]}}\n"
+    )
+    spec, _ = job(text)
+    assert ran(spec, {"BURSAR_ARRAY_INDEX": "2", "LR": "0.1"}) == '2 "0.1" $HOME $(LR)\n'
+    plain, _ = job(text.replace("  completionMode: Indexed\n", "").replace("$(JOB_COMPLETION_INDEX) ", ""))
+    assert ran(plain, {"LR": "0.1"}) == '"0.1" $HOME $(LR)\n'
+
+
+def test_a_job_of_kuberay_starts_ray_on_as_many_nodes_as_its_workers_have_with_their_gpus() -> None:
+    limits = "{cpu: 2, nvidia.com/gpu: %d}"
+    pod = f"template: {{spec: {{containers: [{{name: c, image: ray, resources: {{limits: {limits}}}}}]}}}}"
+    spec, notes = job(
+        "apiVersion: ray.io/v1\nkind: RayJob\nmetadata: {name: rj}\nspec:\n  entrypoint: python train.py\n"
+        "  rayClusterSpec:\n    headGroupSpec:\n"
+        f"      {pod.replace(', nvidia.com/gpu: %d', '')}\n"
+        "    workerGroupSpecs:\n    - replicas: 3\n      groupName: w\n"
+        f"      {pod % 1}\n"
+    )
+    assert (spec.launch, spec.nodes, spec.script) == ("ray", 4, "python train.py")
+    assert spec.options[0].gpus == GpuRequest(1)
+    assert "replicas" not in "".join(notes.values())
+    assert any("has what the workers have" in note for note in notes.values())
 
 
 def test_nomad() -> None:

@@ -5,6 +5,8 @@ Input   the tree of a file. Output: a draft; what no line here takes is noted by
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Final
 
 from bursar.jobfile.convert.draft import Draft, gpus, job_name, number, size
@@ -26,7 +28,16 @@ _SKY_SHIM = """\
 export SKYPILOT_NODE_RANK=$BURSAR_NODE_RANK SKYPILOT_NUM_NODES=$BURSAR_NODES
 export SKYPILOT_NUM_GPUS_PER_NODE=$BURSAR_GPUS SKYPILOT_NODE_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
 """
+_DSTACK_SHIM = """\
+export DSTACK_NODE_RANK=$BURSAR_NODE_RANK DSTACK_NODES_NUM=$BURSAR_NODES
+export DSTACK_GPUS_PER_NODE=${BURSAR_GPUS:-0} DSTACK_GPUS_NUM=$((BURSAR_NODES * ${BURSAR_GPUS:-0}))
+export DSTACK_MASTER_NODE_IP=${BURSAR_NODE_ADDRESSES%%,*}
+export DSTACK_NODES_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
+"""
+_INDEX_SHIM = "export JOB_COMPLETION_INDEX=${BURSAR_ARRAY_INDEX:-0}\n"
+_REFERENCE = re.compile(r"(\$?)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", re.ASCII)
 DSTACK_HINTS: Final = {
+    "duration": "retry.max says how often, and wait_limit is not built yet",
     "image": "the job runs on the node itself; prepare it in setup",
     "python": "prepare the environment in setup",
     "ide": "an interactive job is not built yet",
@@ -57,13 +68,18 @@ KUBERNETES_HINTS: Final = {
     "namespace": "write project",
     "imagePullSecrets": "there are no images",
     "ttlSecondsAfterFinished": "ended jobs are kept",
+    "runtimeEnvYAML": "write what it installs into setup",
+    "rayStartParams": "launch: ray starts it",
+    "autoscalerOptions": "a gang has one size",
+    "minReplicas": "a gang has one size",
+    "maxReplicas": "a gang has one size",
 }
 RAY_HINTS: Final = {
     "provider": "write resources.constraints: {provider: ..., region: ...}",
     "auth": "agents need no ssh",
     "docker": "the job runs on the node itself; prepare it in setup",
-    "head_start_ray_commands": "start Ray in run: on rank 0 with --head, else with --address=$MASTER_ADDR",
-    "worker_start_ray_commands": "start Ray in run, as above",
+    "head_start_ray_commands": "launch: ray starts it",
+    "worker_start_ray_commands": "launch: ray starts it",
     "file_mounts": "keep it on a disk that all nodes share",
     "applications": "services are not built yet",
     "node_config": "write resources.constraints: {instance_type: ...}",
@@ -91,11 +107,20 @@ def sky(root: Node, draft: Draft) -> None:
             draft.under("budget", "max_price", f"{price} USD/h")
     draft.pairs(draft.take(root, "envs"), "env")
     _secrets(draft, draft.take(root, "secrets"))
-    draft.put("workdir", draft.text(root, "workdir"))
+    _workdir(draft, root, "workdir")
     shim = _SKY_SHIM if "SKYPILOT_" in _words_of(root, "run", "setup") else ""
     for key in ("setup", "run"):
         if text := draft.text(root, key):
             draft.put(key, shim + text)
+
+
+def _workdir(draft: Draft, root: Node, key: str) -> None:
+    """A directory by its whole path, or below the one where the job file lies."""
+    node, text = root.entries.get(key), draft.text(root, key)
+    if node is not None and text.startswith("~"):
+        draft.note(node, f"{key}: {text} is not expanded, since nodes differ; write the whole path")
+    else:
+        draft.put("workdir", text)
 
 
 def _words_of(root: Node, *keys: str) -> str:
@@ -155,7 +180,7 @@ def dstack(root: Node, draft: Draft) -> None:
             parts = ["|".join(kinds), size(memory.text, "GB") if memory is not None else "", str(least or 1)]
             draft.under("resources", "gpus", ":".join(part for part in parts if part))
         elif gpu is not None:
-            draft.under("resources", "gpus", gpu.text)
+            draft.under("resources", "gpus", _least_gpus(draft, gpu))
         draft.under("resources", "cpus", number(draft.text(wanted, "cpu")))
         draft.under("resources", "memory", size(draft.text(wanted, "memory"), "GB"))
     regions = draft.take(root, "regions")
@@ -169,12 +194,34 @@ def dstack(root: Node, draft: Draft) -> None:
         draft.under("budget", "max_price", f"{price} USD/h")
     draft.put("priority", number(draft.text(root, "priority")))
     draft.pairs(draft.take(root, "env"), "env")
-    if draft.take(root, "retry") is not None:
-        draft.put("retry", {"on": ["preemption", "node-failure"]})
-    draft.put("workdir", draft.text(root, "working_dir"))
+    _dstack_retry(root, draft)
+    _workdir(draft, root, "working_dir")
     commands = draft.take(root, "commands")
     if commands is not None:
-        draft.put("run", "".join(f"{item.text.rstrip()}\n" for item in commands.items))
+        text = "".join(f"{item.text.rstrip()}\n" for item in commands.items)
+        draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + text)
+
+
+def _dstack_retry(root: Node, draft: Draft) -> None:
+    node = root.entries.get("retry")
+    if node is None or draft.text(root, "retry").lower() in ("false", "no", "off"):
+        return
+    events = draft.take(node, "on_events")
+    failure = events is not None and any(one.text == "error" for one in events.items)
+    on = ["preemption", "node-failure"]
+    if events is not None and failure:
+        draft.note(events, "on_events: error is tried again 3 times, since how often must be said")
+        draft.put("retry", {"on": [*on, "failure"], "max": 3})
+    else:
+        draft.put("retry", {"on": on})
+
+
+def _least_gpus(draft: Draft, node: Node) -> str:
+    """`A100:80GB:2..8` with the least of each range."""
+    parts = [part.partition("..")[0] or "1" if ".." in part else part for part in node.text.split(":")]
+    if (found := ":".join(parts)) != node.text:
+        draft.note(node, f"{node.text} is taken as {found}, the least: a gang has one size")
+    return found
 
 
 # ------------------------------------------------------------------ Kubernetes
@@ -189,19 +236,26 @@ def kubernetes(root: Node, draft: Draft) -> None:
     labels = draft.take(meta, "labels")
     if labels is not None:
         draft.put("labels", {name.split("/")[-1]: value.text for name, value in labels.entries.items()})
-    if kind not in ("Job", "Pod") and spec is not None:
+    of_ray = kind in ("RayJob", "RayCluster")
+    if of_ray:
+        draft.put("launch", "ray")
+    elif kind not in ("Job", "Pod") and spec is not None:
         draft.notes.append((root.entries["kind"].key_line, f"kind: {kind} is read for its pods alone"))
     draft.put("run", draft.text(spec, "entrypoint"))
     _job_of_kubernetes(spec, draft)
-    pods = [pod for pod in _pods(spec) if "containers" in pod[0].entries]
+    indexed = draft.text(spec, "completionMode") == "Indexed"
+    pods = [pod for pod in _pods(spec, draft) if "containers" in pod[0].entries]
     if not pods:
         return
+    if of_ray:
+        pods = [*pods[1:], pods[0]]  # the head stands first, and workers have the GPUs
     nodes = sum(count for _, count in pods)
     if nodes > 1:
         draft.put("nodes", nodes)
     pod = pods[0][0]
     for other, _ in pods[1:]:
-        draft.note(other, "pods of another kind: every node of the job runs the first one's command")
+        said = "has what the workers have" if of_ray else "runs the first one's command"
+        draft.note(other, f"pods of another kind: every node of the job {said}")
     chosen = draft.take(pod, "nodeSelector")
     if chosen is not None:
         found = {name.split("/")[-1]: value.text for name, value in chosen.entries.items()}
@@ -210,14 +264,13 @@ def kubernetes(root: Node, draft: Draft) -> None:
         draft.take(pod, name)
     containers = pod.entries["containers"].items
     if containers:
-        _container(containers[0], draft)
+        _container(containers[0], draft, indexed)
     for other in containers[1:]:
         draft.note(other, "a second container has no equal: start it in run, in the background")
 
 
 def _job_of_kubernetes(spec: Node | None, draft: Draft) -> None:
     tasks, at_once = number(draft.text(spec, "completions")), number(draft.text(spec, "parallelism"))
-    draft.take(spec, "completionMode")
     tasks = tasks or at_once
     if tasks and tasks > 1:
         draft.put("array", f"0-{int(tasks) - 1}" + (f"%{at_once}" if at_once and at_once < tasks else ""))
@@ -229,7 +282,7 @@ def _job_of_kubernetes(spec: Node | None, draft: Draft) -> None:
         draft.put("held", True)
 
 
-def _pods(spec: Node | None) -> list[tuple[Node, int]]:
+def _pods(spec: Node | None, draft: Draft) -> list[tuple[Node, int]]:
     """Specs of pods below, each with how many there are of it."""
     if spec is None:
         return []
@@ -237,18 +290,39 @@ def _pods(spec: Node | None) -> list[tuple[Node, int]]:
         return [(spec, 1)]
     found: list[tuple[Node, int]] = []
     for child in (*spec.entries.values(), *spec.items):
-        replicas = child.entries.get("replicas")
-        count = number(replicas.text) if replicas is not None else 1
-        found += [(pod, many * int(count or 1)) for pod, many in _pods(child)]
+        below = _pods(child, draft)
+        count = number(draft.text(child, "replicas")) if below else 1
+        if below:
+            draft.take(child, "groupName")
+        found += [(pod, many * int(count or 1)) for pod, many in below]
     return found
 
 
-def _container(node: Node, draft: Draft) -> None:
+_SPECIAL = re.compile(r'([\\"`$])')
+
+
+def _shell_word(text: str) -> str:
+    """A word of a container's command for a shell: `$(NAME)` is a variable there, `$$(NAME)` itself."""
+    if not _REFERENCE.search(text):
+        return shlex.quote(text)
+    parts, at = [], 0
+    for found in _REFERENCE.finditer(text):
+        parts.append(_SPECIAL.sub(r"\\\1", text[at : found.start()]))
+        parts.append(f"\\$({found[2]})" if found[1] else f"${{{found[2]}}}")
+        at = found.end()
+    return '"' + "".join(parts) + _SPECIAL.sub(r"\\\1", text[at:]) + '"'
+
+
+def _container(node: Node, draft: Draft, indexed: bool) -> None:
     draft.take(node, "name")
     words = [item for key in ("command", "args") for item in node.entries.get(key, node).items]
     for key in ("command", "args"):
         draft.take(node, key)
-    draft.put("command", [item.text for item in words])
+    if words and (indexed or any(_REFERENCE.search(item.text) for item in words)):
+        line = " ".join(_shell_word(item.text) for item in words)
+        draft.put("run", f"{_INDEX_SHIM if indexed else ''}exec {line}\n")
+    elif "launch" not in draft.fields:
+        draft.put("command", [item.text for item in words])
     draft.put("workdir", draft.text(node, "workingDir"))
     env = node.entries.get("env")
     for item in env.items if env is not None else ():
@@ -305,4 +379,5 @@ def ray(root: Node, draft: Draft) -> None:
         draft.under("resources", "cpus", number(draft.text(wanted, "CPU")))
         draft.under("resources", "gpus", number(draft.text(wanted, "GPU")))
     draft.take(root, "head_node_type")
+    draft.put("launch", "ray")
     draft.put("run", draft.text(root, "entrypoint"))
