@@ -202,6 +202,8 @@ def test_the_words_of_a_script_go_with_it_to_an_engine() -> None:
 def test_the_programs_beside_the_commands_own_come_first() -> None:
     assert engines._path("/venv/bin/python", {"PATH": "/usr/bin"}) == "/venv/bin:/usr/bin"
     assert engines._path("python", {"PATH": "/usr/bin"}) == "/usr/bin"
+    for shell in ("/bin/sh", "/usr/bin/bash", "/usr/bin/env"):
+        assert engines._path(shell, {"PATH": "/venv/bin:/usr/bin"}) == "/venv/bin:/usr/bin"
 
 
 @pytest.mark.parametrize("engine", ["mpi", "ray", "dask", "spark", "once"])

@@ -300,10 +300,17 @@ def _script(text: str, arguments: Sequence[str], env: Mapping[str, str]) -> list
     return [*words, "-c", text, *named, *arguments]
 
 
+_SHELLS: Final = frozenset(("sh", "bash", "dash", "ksh", "zsh", "env"))
+
+
 def _path(program: str, env: Mapping[str, str]) -> str:
-    """PATH with the directory of the command's own interpreter first: the engine beside it is meant."""
+    """PATH with the directory of the command's own interpreter first: the engine beside it is meant. Beside a
+    shell lies the system's, which would be meant by whatever the shell starts.
+    """
     path = env.get("PATH", "/usr/local/bin:/usr/bin:/bin")
-    return f"{os.path.dirname(program)}:{path}" if program.startswith("/") else path
+    if not program.startswith("/") or os.path.basename(program) in _SHELLS:
+        return path
+    return f"{os.path.dirname(program)}:{path}"
 
 
 def _become(argv: list[str], env: Mapping[str, str]) -> int:
