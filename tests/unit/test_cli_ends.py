@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bursar.cli.ends import attempt_end
 from bursar.cli.main import run
 from bursar.cli.progress import progress_text
 from bursar.client.fake import FakeServer
@@ -142,6 +143,13 @@ def test_whoever_waits_hears_once_how_each_attempt_ended(
     told = capsys.readouterr().err
     assert told.count("job 12: attempt 1 ended: node lost, exit code 4: node n1 was lost\n") == 1
     assert "attempt 2 ended" not in told
+
+
+def test_an_attempt_that_somebody_requeued_is_said_to_be_requeued() -> None:
+    attempt = types.Attempt(
+        number=1, state="ENDED", end_cause="preempted", exit_code=143, message="requeued by request"
+    )
+    assert attempt_end(attempt) == "attempt 1 ended: requeued by request"
 
 
 @pytest.mark.parametrize(("flag", "out"), [("--follow", LOG[0].data.decode()), ("--wait", "job_1\n")])

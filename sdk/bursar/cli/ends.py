@@ -14,7 +14,7 @@ from bursar.cli.texts import end_lines, wrapped
 from bursar.codec import view
 from bursar.errors import BursarError
 from bursar.model import JobState, ReasonCode
-from bursar.model.ends import hint_of
+from bursar.model.ends import REQUEUED, hint_of
 from bursar.model.reason import MEANINGS_LIVE
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class NeverStartsError(Exception):
 
 def attempt_end(attempt: Any) -> str:
     """How an attempt ended that another one follows. Of a message of `bursar.v1`."""
+    if attempt.message.startswith(REQUEUED):
+        return f"attempt {attempt.number} ended: {clean(attempt.message)}"
     code = (
         f", exit code {attempt.exit_code}" if attempt.HasField("exit_code") and attempt.exit_code > 0 else ""
     )
