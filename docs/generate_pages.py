@@ -111,6 +111,21 @@ does.
 - Jobs may hold more than the new period of a hard budget has, when the old one was granted more: as much as
   is missing is carried over with them, whatever `carry_over` says.
 
+## Rolling budgets
+
+`period: rolling-30d` (from `rolling-1d` to `rolling-366d`) limits what any so many days in a row cost, today
+among them, in the days of its `timezone`. At each midnight the oldest day leaves the window, and what it
+cost is free again; what jobs hold goes on with them. `budget show` tells what the window has settled and
+since when, `budget history` the window as it was on each day.
+
+- What is granted or transferred counts as long as the day of the grant is in the window. Where a hard budget
+  has spent or still holds money of a grant whose day leaves, as much stays granted, as a posting that says
+  so: time alone passes no limit.
+- A threshold is announced once while it is passed; when the window has fallen below it at a midnight, it is
+  armed again, and what was approved ends.
+- `carry_over` and thresholds `on: forecast` are refused: nothing is left over at the end of a window, and it
+  has no end to look forward to.
+
 ## What a start holds
 
 A hard budget pays for nothing that it has not set aside before. What a job holds in its budgets when it
@@ -139,7 +154,8 @@ do: [hold-queue]}` keeps the rest for these.
 
 ## What thresholds do
 
-A threshold is passed when what is `settled`, or `settled+held`, reaches its share of the limit in force. That
+A threshold is passed when what is `settled`, `settled+held`, or what is expected to be settled at the end of
+the period (`forecast`, its p50: [forecasts](forecast.md)) reaches its share of the limit in force. That
 is one event (`threshold-crossed`) with the numbers, once for each limit and period, whatever is restarted.
 What it does beside `notify` is a *stage* of the budget, in force from then on; another limit in force (a
 changed document, a grant) and the next period end it and arm the threshold again. `budget show NAME` names
@@ -157,7 +173,9 @@ the stages in force and what ends them, `explain JOB` the one that a job waits f
   none starts any more.
 
 Soft budgets have stages as hard ones do. `lower-priority`, `spot-only` and `hold-queue` on `settled+held`
-rest while so much is given back that the share is not reached; `approval` and `checkpoint-stop` stay.
+rest while so much is given back that the share is not reached; `approval` and `checkpoint-stop` stay, and so
+does whatever is on `forecast`: what it does bends the forecast, and would end itself. Forecasts are looked at
+once a minute, and at once when a limit changes.
 
 `bursar budget approve NAME --reason TEXT` lets jobs start again that a passed threshold keeps waiting for an
 approval: until its period ends or its limit is another, with `--until TIME` no longer than that, with

@@ -16,13 +16,17 @@ from bursar.clock import SECOND_US
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
 from bursard.state import State
+from bursard.state.budgets import limit_of
 from bursard.state.decide import approving, jobs, leases, policies, staging
 from bursard.state.decide.nodes import reprice
+from bursard.state.decide.outlooks import Outlooks
 from bursard.state.fold.jobs import MET_MAX, meet_some
 from bursard.state.fold.policies import MATCHED_MAX, match_some
 
 EVERY_US = SECOND_US
 """Thresholds are looked at this often without any event."""
+FORECAST_EVERY_US = 60 * SECOND_US
+"""What budgets are expected to cost is looked at this often, where a threshold goes by it."""
 WOKEN_MAX = 1_000
 """Jobs that one turn puts into the queue because their time has come: some ten milliseconds."""
 REPRICED_MAX = 1_000
@@ -42,6 +46,8 @@ class Housekeeping:
         self._prices = prices
         self._commit = commit
         self._looked_at: int | None = None
+        self._outlooks = Outlooks(state)
+        self._forecast: tuple[int, list[str]] | None = None
         self._priced: tuple[PriceTable, int, int] | None = None
         self._unpriced: deque[str] = deque()
 
@@ -65,9 +71,26 @@ class Housekeeping:
             self._commit("approvals", approving.lapsed(state, now))
             if state.leased:
                 self._commit("leases", leases.renewals(state, now))
-            self._commit("thresholds", staging.thresholds(state))
+            self._commit("thresholds", staging.thresholds(state, self._forecasts(now)))
             self._commit("stops of budgets", staging.stops(state))
         return more or bool(self._unpriced)
+
+    def _forecasts(self, now: int) -> dict[str, int]:
+        """What budgets end with whose thresholds go by it: once a minute, and at once when it is others, or
+        the limit of one was changed.
+        """
+        wanted = staging.forecast_wanted(self._state)
+        limits = [
+            f"{name} {limit_of(self._state.budgets.records[name], self._state.ledger)}" for name in wanted
+        ]
+        last = self._forecast
+        if not wanted or (
+            last is not None and abs(now - last[0]) < FORECAST_EVERY_US and set(limits) <= set(last[1])
+        ):
+            return {}
+        self._forecast = now, limits
+        found = self._outlooks.of(wanted, now)
+        return {name: what.peak.p50 for name, (what, _) in found.items() if what.peak.p50 is not None}
 
     def _reprice(self, now: int) -> None:
         """Look at every node when prices were applied, or one of them begins or ends; not every second."""

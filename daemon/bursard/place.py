@@ -290,7 +290,7 @@ def holds_for(
             return stages.reason(seen, stage)
         if seen.beyond(promised.get(name, 0) + nanos):
             return stages.unapproved(seen, nanos, promised.get(name, 0))
-        room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
+        room = seen.room_nanos
         room -= promised.get(name, 0)
         if record.hard and nanos > room:
             return Reason(

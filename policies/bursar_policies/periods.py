@@ -1,6 +1,7 @@
 """Budget periods: which stretch of time an instant belongs to, in a place's own calendar.
 
-Owns    `period_bounds`. Pure: the instant is an argument, the time zone a name.
+Owns    `period_bounds`, and the windows of rolling periods: `rolling-30d` has a period of its own each day,
+        of which the last thirty count together. Pure: the instant is an argument, the time zone a name.
 Why     a "day" in Berlin has 23 or 25 hours twice a year, and somewhere midnight does not exist;
         periods must still follow each other without gap or overlap, or money is counted twice.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -20,6 +21,11 @@ from bursar.yamlfile import nearest
 PERIODS: Final = ("day", "week", "month", "quarter", "year", "one-time")
 """Budget periods; weeks start on Monday, `one-time` never renews."""
 
+ROLLING_MAX: Final = 366
+"""Days of the longest rolling period."""
+ROLLING_EXAMPLE: Final = "rolling-30d"
+
+_ROLLING = re.compile(r"rolling-([1-9][0-9]{0,2})d", re.ASCII)
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_MIN, _YEAR_MAX = 1900, 9900
@@ -46,11 +52,38 @@ def _zone_names() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+def rolling_days(period: str) -> int:
+    """Of how many days a rolling period is; 0 for any other word."""
+    found = _ROLLING.fullmatch(period)
+    days = int(found[1]) if found else 0
+    return days if days <= ROLLING_MAX else 0
+
+
+def is_period(word: str) -> bool:
+    """Is there such a period?"""
+    return word in PERIODS or rolling_days(word) > 0
+
+
+@lru_cache(maxsize=4_096)
+def window(period: str, timezone: str, start: int) -> tuple[int, ...]:
+    """Where the periods begin that count together while the one of `start` does, oldest first, that one last:
+    each day of a rolling window; of any other period, itself.
+    """
+    found = [start]
+    for _ in range(rolling_days(period) - 1):
+        try:
+            before, _ = period_bounds("day", timezone, Instant(found[-1] - 1))
+        except InvalidRequest:  # before 1900
+            break
+        found.append(before)
+    return tuple(reversed(found))
+
+
 def period_bounds(period: str, timezone: str, at: Instant) -> tuple[Instant, Instant | None]:
     """The period that holds `at`: `[start, end)`, with no end for `one-time`.
 
     Args:
-        period: one of `PERIODS`.
+        period: one of `PERIODS`, or a rolling one: the bounds are those of its day.
         timezone: IANA name.
         at: between the years 1900 and 9900.
 
@@ -60,8 +93,11 @@ def period_bounds(period: str, timezone: str, at: Instant) -> tuple[Instant, Ins
     Raises:
         InvalidRequest: for an unknown period or zone, or an instant out of range.
     """
-    if period not in PERIODS:
-        raise InvalidRequest(f"{period[:60]!r} is not a period; known: {', '.join(PERIODS)}")
+    if not is_period(period):
+        known = ", ".join((*PERIODS, ROLLING_EXAMPLE))
+        raise InvalidRequest(f"{period[:60]!r} is not a period; known: {known}")
+    if rolling_days(period):
+        period = "day"
     if period == "one-time":
         return Instant(0), None
     zone = find_timezone(timezone)

@@ -26,13 +26,15 @@ from bursar.yamlfile import (
     read_string,
     read_text,
 )
-from bursar_policies.periods import PERIODS, find_timezone
+from bursar_policies.periods import PERIODS, ROLLING_EXAMPLE, ROLLING_MAX, find_timezone, rolling_days
 from bursar_policies.specs import (
     ACTIONS,
+    FORECAST,
     HOLDS,
     LEASE_MAX_US,
     LEASE_MIN_US,
     LEASE_US,
+    ON,
     PPM,
     STRATEGIES,
     BudgetSpec,
@@ -57,11 +59,11 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     scope_node = fields.get("scope", required=True)
     scope = None if scope_node is None else _scope(scope_node, faults)
     limit = fields.money("limit", required=True, positive=True)
-    period = _built(fields, "period", PERIODS, ("rolling-30d",), "month")
+    period = _period(fields)
     enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
     hold = fields.enum("hold", HOLDS) or "worst-case"
     lease_us = _lease(fields, hold, enforcement)
-    thresholds = _thresholds(fields, faults)
+    thresholds = _thresholds(fields, faults, period)
     timezone = _timezone(fields, faults)
     counts_from = _counts_from(fields, faults)
     carry_over = _carry_over(fields, limit, period)
@@ -70,6 +72,21 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     return BudgetSpec(
         scope, limit, period, timezone, enforcement, hold, thresholds, counts_from, carry_over, lease_us
     )
+
+
+def _period(fields: Fields) -> str:
+    """A word of the calendar, or `rolling-30d`."""
+    node = fields.get("period")
+    text = None if node is None else read_text(node, fields.faults)
+    if node is None or text is None:
+        return "month"
+    if text.startswith("rolling"):
+        if not rolling_days(text):
+            fields.faults.add(
+                node, f"{text[:60]!r} is no rolling period; write rolling-1d to rolling-{ROLLING_MAX}d"
+            )
+        return text
+    return read_enum(node, fields.faults, (*PERIODS, ROLLING_EXAMPLE)) or "month"
 
 
 def _lease(fields: Fields, hold: str, enforcement: str) -> int:
@@ -102,6 +119,13 @@ def _carry_over(fields: Fields, limit: Money | None, period: str) -> CarryOver |
             node, "nothing of a one-time budget is carried over, as it never renews; leave it out"
         )
         return None
+    if rolling_days(period):
+        fields.faults.add(
+            node,
+            f"nothing of {period} is carried over: each day, what is older than its window is free again by"
+            " itself; leave it out",
+        )
+        return None
     if text.strip().endswith("%"):
         share = read_percent(node, fields.faults, minimum=Decimal("0.0001"), maximum=Decimal(100))
         return None if share is None else CarryOver(int(share * PPM))
@@ -120,18 +144,6 @@ def _counts_from(fields: Fields, faults: Faults) -> int:
     if at <= 0 or at % HOUR_US:
         faults.add(node, "must be a full hour of UTC, as in 2026-11-15T08:00:00Z: costs are kept by the hour")
     return at
-
-
-def _built(fields: Fields, key: str, built: tuple[str, ...], planned: tuple[str, ...], default: str) -> str:
-    """One of `built`; one of `planned` is refused as not built."""
-    node = fields.get(key)
-    value = None if node is None else read_enum(node, fields.faults, built, planned)
-    if node is None or value is None:
-        return default
-    if value in planned:
-        fields.faults.not_built(node, f"{key}: {value}", instead=f"use {' or '.join(built)} instead")
-        return default
-    return value
 
 
 def _scope(node: Node, faults: Faults) -> Scope | None:
@@ -185,12 +197,18 @@ def _timezone(fields: Fields, faults: Faults) -> str:
     return name
 
 
-def _thresholds(fields: Fields, faults: Faults) -> tuple[Threshold, ...]:
+def _thresholds(fields: Fields, faults: Faults, period: str) -> tuple[Threshold, ...]:
     found: dict[tuple[int, str], Threshold] = {}
     for node in fields.items("thresholds"):
         threshold = _threshold(node, faults)
         if threshold is None:
             continue
+        if threshold.on == FORECAST and (rolling_days(period) or period == "one-time"):
+            faults.add(
+                node,
+                f"on: forecast is of what a period costs in the end, and {period} has no end; use on: settled"
+                " or on: settled+held",
+            )
         key = (threshold.at_ppm, threshold.on)
         if key in found:
             faults.add(node, "the same threshold is given twice; put its actions into one `do`")
@@ -204,7 +222,7 @@ def _threshold(node: Node, faults: Faults) -> Threshold | None:
     ratio = None
     if at_node is not None:
         ratio = read_percent(at_node, faults, minimum=Decimal("0.0001"), maximum=Decimal(1000))
-    on = _built(fields, "on", ("settled", "settled+held"), ("forecast",), "settled")
+    on = fields.enum("on", ON) or "settled"
     do_node = fields.get("do", required=True)
     actions: list[str] = []
     for child in read_items(do_node, faults) if do_node is not None else ():

@@ -72,6 +72,9 @@ LEASE_US: Final = 15 * 60 * SECOND_US
 LEASE_MIN_US: Final = 10 * SECOND_US
 LEASE_MAX_US: Final = 7 * DAY_US
 
+FORECAST: Final = "forecast"
+ON: Final = ("settled", "settled+held", FORECAST)
+"""What of a budget a threshold is on."""
 NOTIFY: Final = "notify"
 ACTIONS: Final = (NOTIFY, "lower-priority", "spot-only", "hold-queue", "approval", "checkpoint-stop")
 """What a threshold may do. All but the first last: they are *stages* of their budget from then on."""
@@ -84,7 +87,8 @@ class Threshold(msgspec.Struct, frozen=True):
 
     Attributes:
         at_ppm: share in parts per million; reached when `spend * PPM >= limit * at_ppm`.
-        on: `settled` or `settled+held`, what counts as spend.
+        on: of `ON`, what counts as spend; `forecast`: the most that half of what may happen until the end of
+            the period does not pass.
         do: of `ACTIONS`, each once.
     """
 
@@ -121,7 +125,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, tag="Budget"):
 
     Attributes:
         limit: more than 0.
-        period: one of `PERIODS`, in `timezone` (IANA name).
+        period: one of `PERIODS` or a rolling one such as `rolling-30d`, in `timezone` (IANA name).
         enforcement: `hard` is never passed; `soft` has thresholds only.
         hold: `worst-case`: a job starts only when its whole time limit can be paid; `lease`: when its next
             `lease_us` can; `expected`: when what runs like it took can.

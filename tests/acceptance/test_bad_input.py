@@ -118,7 +118,6 @@ WRONG_FLAGS = {
     ("offers", "--gpus", "H100:-1"): "gpus",
     ("submti", "x"): "submit",
     ("attach", "1"): "not built",
-    ("forecast",): "not built",
     ("report", "waste", "--period", "2026-13"): "2026-13",
     ("up", "--agents", "-1"): "agents",
     ("up", "--agents", "1", "--simulate-gpus", "H100:x"): "H100",

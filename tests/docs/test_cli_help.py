@@ -40,6 +40,7 @@ CONTRACT = (
     "doctor",
     "cost",
     "budget",
+    "forecast",
     "ledger",
     "period",
     "prices",

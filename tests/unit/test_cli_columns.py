@@ -21,6 +21,7 @@ from bursar.cli import (
     budget,
     cloud,
     cluster,
+    forecast,
     jobs,
     ledger,
     money,
@@ -102,6 +103,12 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "budget.HISTORY_COLUMNS": (budget.HISTORY_COLUMNS, view.budget(filled(money_pb2.Budget))),
+    "forecast.FORECAST_COLUMNS": (
+        forecast.FORECAST_COLUMNS,
+        forecast.forecast_row(
+            view.budget(money_pb2.Budget(name="b", forecast=filled(money_pb2.BudgetForecast)))
+        ),
+    ),
     "advice.COLUMNS": (advice.COLUMNS, advice.row_of(advice.Finding("f", "e", 1, None, "a", "c"), "USD")),
     "web.URL_COLUMNS": (
         web.URL_COLUMNS,

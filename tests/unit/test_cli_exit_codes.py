@@ -77,7 +77,7 @@ WORDS = {
 }
 """What a verb needs beside its name."""
 CONNECTED = (
-    *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "prices ls",
+    *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "forecast", "prices ls",
     "cloud ls", "cloud check",
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip

@@ -41,6 +41,7 @@ KEPT_BACK: dict[str, str] = {
     "node-token-revoked": "sha256",
     "node-enrolled": "sha256 instance",
     "secret-set": "sealed",
+    "budget-opened": "days earlier",
     "budget-granted": "key",
     "budget-transferred": "key",
     "budget-approved": "key",

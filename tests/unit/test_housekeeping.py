@@ -129,7 +129,9 @@ def test_a_period_rolls_before_anything_is_placed_in_it_and_thresholds_are_told_
 
 def test_thresholds_are_looked_at_once_a_second_whichever_way_the_clock_jumps(site, monkeypatch):
     looked: list[int] = []
-    monkeypatch.setattr("bursard.housekeeping.staging.thresholds", lambda state: looked.append(1) or [])
+    monkeypatch.setattr(
+        "bursard.housekeeping.staging.thresholds", lambda state, forecasts: looked.append(1) or []
+    )
     for after_us, count in ((0, 1), (SECOND_US - 1, 1), (SECOND_US, 2), (0, 3), (1, 3)):
         site.turn(after_us)
         assert len(looked) == count, after_us

@@ -209,32 +209,48 @@ def test_a_threshold_may_do_all_that_there_is() -> None:
     assert [one.do for one in document.spec.thresholds] == [("notify",), ACTIONS]
 
 
+def test_a_budget_may_roll_and_go_by_its_forecast() -> None:
+    rolling = BUDGET.replace("  timezone: Europe/Berlin", "  period: rolling-30d")
+    expected = BUDGET.replace("on: settled+held", "on: forecast")
+    [one], [other] = parse_documents(rolling, "p.yaml"), parse_documents(expected, "p.yaml")
+    assert isinstance(one.spec, BudgetSpec)
+    assert isinstance(other.spec, BudgetSpec)
+    assert one.spec.period == "rolling-30d"
+    assert other.spec.thresholds[-1].on == "forecast"
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "what"),
+    ("lines", "message"),
     [
-        ("  timezone: Europe/Berlin", "  period: rolling-30d", "period: rolling-30d"),
-        ("on: settled+held", "on: forecast", "on: forecast"),
+        ("period: rolling-30d\n  carry_over: 20%", "nothing of rolling-30d is carried over"),
+        (
+            "period: rolling-7d\n  thresholds: [{at: 90%, on: forecast, do: [notify]}]",
+            "on: forecast is of what a period costs in the end, and rolling-7d has no end",
+        ),
+        (
+            "period: one-time\n  thresholds: [{at: 90%, on: forecast, do: [notify]}]",
+            "on: forecast is of what a period costs in the end, and one-time has no end",
+        ),
     ],
 )
-def test_parts_of_the_contract_that_are_not_built_are_refused(old: str, new: str, what: str) -> None:
-    with pytest.raises(NotBuilt) as caught:
-        parse_documents(BUDGET.replace(old, new), "p.yaml")
+def test_what_a_period_makes_no_sense_of_is_refused_with_the_reason(lines: str, message: str) -> None:
+    document = f"kind: Budget\nname: b\nspec:\n  scope: {{project: p}}\n  limit: 9 USD\n  {lines}\n"
+    with pytest.raises(InvalidRequest) as caught:
+        parse_documents(document, "p.yaml")
     (fault,) = caught.value.faults
-    assert fault.not_built
-    assert fault.message.startswith(f"{what} is part of the contract, not built yet")
-    assert fault.line > 1
+    assert fault.message.startswith(message)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (
-            "period: rolling-31d",
-            "'rolling-31d' is not one of day, week, month, quarter, year, one-time",
-        ),
+        ("period: rolling-0d", "'rolling-0d' is no rolling period; write rolling-1d to rolling-366d"),
+        ("period: rolling-367d", "'rolling-367d' is no rolling period; write rolling-1d to rolling-366d"),
+        ("period: rolling", "'rolling' is no rolling period; write rolling-1d to rolling-366d"),
         (
             "period: monthly",
-            "'monthly' is not one of day, week, month, quarter, year, one-time; did you mean 'month'?",
+            "'monthly' is not one of day, week, month, quarter, year, one-time, rolling-30d; did you mean"
+            " 'month'?",
         ),
         ("hold: leases", "'leases' is not one of worst-case, expected, lease; did you mean 'lease'?"),
     ],

@@ -194,8 +194,6 @@ def wrong_policies():
             yield from ((base.replace(old, new), word) for old, new, word in mark.args[1])
     for mark in policies.test_wrong_cost_models_are_refused.pytestmark:
         yield from ((f"{policies.MODEL}  {line}\n", word) for line, word in mark.args[1])
-    for mark in policies.test_parts_of_the_contract_that_are_not_built_are_refused.pytestmark:
-        yield from ((policies.BUDGET.replace(old, new), what) for old, new, what in mark.args[1])
 
 
 @pytest.mark.parametrize(("text", "word"), list(wrong_policies()))

@@ -6,6 +6,7 @@ import msgspec
 
 from bursar.clock import format_instant
 from bursar.money import format_nanos
+from bursar_policies.specs import FORECAST
 from bursard.events import ThresholdCrossed
 
 
@@ -41,9 +42,12 @@ def alert_of(event: ThresholdCrossed, seq: int, at: int, cluster: str, currency:
     percent = f"{event.at_ppm / 10_000:g}"
     does = [action for action in event.do if action != "notify"]
     more = f" From now on: {', '.join(does)}." if does else ""
+    expected = ""
+    if event.on == FORECAST:
+        expected = f"{format_nanos(event.forecast_nanos, 2)} expected at the end of the period, "
     text = (
         f"Budget {event.budget} passed {percent} % of its limit {format_nanos(event.limit_nanos, 2)}"
-        f" {currency} on {event.on}: {format_nanos(event.settled_nanos, 2)} settled,"
+        f" {currency} on {event.on}: {expected}{format_nanos(event.settled_nanos, 2)} settled,"
         f" {format_nanos(event.held_nanos, 2)} held.{more}"
     )
     return Alert(

@@ -38,6 +38,10 @@ class BudgetOpened(msgspec.Struct, frozen=True, tag="budget-opened", omit_defaul
         since: what was used before this does not count.
         holds: of every live attempt that its scope covers, oldest first, and of every launch of a machine, by
             the machine's id. Others that held money of it leave.
+        days: what its scope has cost before by day of UTC, (day since 1970, nanos): it is forecast by them.
+            None in what was written before there were forecasts.
+        earlier: of a rolling budget, (where it begins, nanos) of each day of its window before the one that
+            it is in; `settled_nanos` is of that one alone.
     """
 
     budget: str
@@ -45,6 +49,8 @@ class BudgetOpened(msgspec.Struct, frozen=True, tag="budget-opened", omit_defaul
     settled_nanos: int
     since: int
     holds: tuple[OpeningHold, ...] = ()
+    days: tuple[tuple[int, int], ...] | None = None
+    earlier: tuple[tuple[int, int], ...] = ()
 
 
 class BudgetClosed(msgspec.Struct, frozen=True, tag="budget-closed"):
@@ -56,8 +62,9 @@ class BudgetClosed(msgspec.Struct, frozen=True, tag="budget-closed"):
 class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
     """A budget passed one of its thresholds for the first time in this period.
 
-    `at_ppm`: share of the limit, parts per million; `on`: `settled` or `settled+held`. `do`: what its budget
-    does from now on; empty in what was written before there was more than to tell.
+    `at_ppm`: share of the limit, parts per million; `on`: `settled`, `settled+held` or `forecast`. `do`: what
+    its budget does from now on; empty in what was written before there was more than to tell.
+    `forecast_nanos`: of one on the forecast, what is expected at the end of the period.
     """
 
     budget: str
@@ -68,6 +75,7 @@ class ThresholdCrossed(msgspec.Struct, frozen=True, tag="threshold-crossed"):
     held_nanos: int
     limit_nanos: int
     do: tuple[str, ...] = ()
+    forecast_nanos: int = 0
 
 
 class BudgetGranted(msgspec.Struct, frozen=True, tag="budget-granted", omit_defaults=True):

@@ -130,7 +130,9 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     b.BudgetGranted: _shape("budget period_start nanos by reason"),
     b.BudgetTransferred: _shape("budget period_start to to_period nanos by reason"),
     b.RestCarried: _shape("budget from_period to_period nanos reason"),
-    b.ThresholdCrossed: _shape("budget period_start at_ppm on settled_nanos held_nanos limit_nanos do"),
+    b.ThresholdCrossed: _shape(
+        "budget period_start at_ppm on settled_nanos held_nanos limit_nanos do forecast_nanos"
+    ),
     b.BudgetApproved: _shape("budget period_start limit_nanos stages by reason until ceiling_nanos nanos"),
     b.ApprovalLapsed: _shape("budget period_start"),
     e.NodeTokenIssued: _shape("name expires_at valid_until"),

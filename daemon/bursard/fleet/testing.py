@@ -26,6 +26,7 @@ from bursard.place import one_pass
 from bursard.replay import restore
 from bursard.state import AttemptRecord, JobRecord, Limits, NodeRecord, State
 from bursard.state.decide import jobs, nodes, policies
+from bursard.state.decide.opening import Before
 from bursard.store import EventRow, LogHead
 
 COST_MODEL = """\
@@ -128,10 +129,17 @@ class World:
             after.engine.commit(nodes.silent(after.state, node), "bursard")
         return after
 
-    def apply(self, text: str, spent: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Policy documents. `spent`: by budget, what its scope has cost before."""
+    def apply(
+        self,
+        text: str,
+        spent: Mapping[str, int] = MappingProxyType({}),
+        before: Mapping[str, Before] = MappingProxyType({}),
+    ) -> None:
+        """Policy documents. `spent`: by budget, what its scope has cost in its period; `before`: by day."""
         documents = parse_documents(text, "test")
-        self.engine.commit(policies.apply_documents(self.state, documents, self.engine.now(), spent), "test")
+        now = self.engine.now()
+        events = policies.apply_documents(self.state, documents, now, spent, before=before)
+        self.engine.commit(events, "test")
 
     def submit(self, user: str = "ann", **spec: Any) -> JobRecord:
         """One job of `user`: one CPU for at most an hour unless told otherwise."""

@@ -24,9 +24,11 @@ that is told later and dated before what the account counts leaves the hold and 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 import msgspec
 
+from bursar.clock import DAY_US
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
 from bursard.events import BudgetShift, Charge, ChargesCorrected, OpeningHold
@@ -95,12 +97,46 @@ class AttemptMoney(msgspec.Struct):
         return AttemptMoney(self.attempt_id, self.job_id, holds, self.settled_nanos, self.live)
 
 
+DAYS_KEPT = 100
+"""Days with a cost that are remembered of each budget: what forecasts learn from, and some more."""
+
+
 class LedgerImage(msgspec.Struct, frozen=True):
-    """A whole ledger as data, in one canonical order: equal ledgers have equal bytes."""
+    """A whole ledger as data, in one canonical order: equal ledgers have equal bytes.
+
+    Attributes:
+        days: by budget, (first day that is whole, (day, nanos) of each). days_whole: no image of before they
+            were kept is behind it.
+    """
 
     balances: tuple[tuple[str, int], ...]
     attempts: tuple[AttemptMoney, ...]
     closed_nanos: int
+    days: tuple[tuple[str, int, tuple[tuple[int, int], ...]], ...] = ()
+    days_whole: bool = False
+
+
+class Days(msgspec.Struct):
+    """What a budget settled by day of UTC, counted from 1970, of when it was used: no account, and nothing
+    goes by it but forecasts.
+
+    Attributes:
+        since: the first day of which all is known. nanos: by day; a day without a cost is not there.
+    """
+
+    since: int
+    nanos: dict[int, int]
+
+    def add(self, at: int, nanos: int) -> None:
+        """Used at an instant."""
+        day = at // DAY_US
+        if day not in self.nanos and len(self.nanos) >= DAYS_KEPT:
+            oldest = min(self.nanos)
+            if day < oldest:
+                return
+            del self.nanos[oldest]
+            self.since = max(self.since, oldest + 1)
+        self.nanos[day] = self.nanos.get(day, 0) + nanos
 
 
 class Ledger:
@@ -116,6 +152,13 @@ class Ledger:
         self._jobs: dict[str, list[str]] = {}
         self._live: dict[tuple[str, int], dict[str, HeldMoney]] = {}
         self._accounts: dict[tuple[str, int], BudgetAccounts] = {}
+        self.days: dict[str, Days] = {}
+        self.days_whole = True
+        """It has counted days since the cluster began; not so after an image of before they were kept."""
+        self._past: dict[str, tuple[object, int, int]] = {}
+        """By budget, the sums of its periods before the current one, and what they were made of."""
+        self._late: dict[str, int] = {}
+        """By budget, how often an account of an earlier period was changed."""
 
     # --- changes
 
@@ -233,6 +276,7 @@ class Ledger:
     def _shifts(self, shifts: Sequence[BudgetShift]) -> list[Entry]:
         entries = []
         for shift in shifts:
+            self._touch(shift.budget)
             accounts = self._budget_accounts(shift.budget, shift.period_start)
             entries.append(Entry(accounts.available, -shift.nanos))
             entries.append(Entry(accounts.settled, shift.nanos))
@@ -258,34 +302,56 @@ class Ledger:
         return self.post(Transaction("carry-over", entries, budget=budget))
 
     def _gives(self, budget: str, period_start: int, nanos: int) -> tuple[Entry, Entry]:
+        self._touch(budget)
         accounts = self._budget_accounts(budget, period_start)
         return Entry(accounts.given, -nanos), Entry(accounts.available, nanos)
 
     def open(
-        self, budget: str, period_start: int, settled_nanos: int, since: int, holds: Sequence[OpeningHold]
+        self,
+        budget: str,
+        period_start: int,
+        settled_nanos: int,
+        since: int,
+        holds: Sequence[OpeningHold],
+        earlier: Sequence[tuple[int, int]] = (),
     ) -> list[Transaction]:
         """Begin the account of a budget in a period anew, with what its scope has cost since `since`, and
         with these of the live attempts. Who has a hold in that period already keeps it as it is.
+
+        Args:
+            earlier: (period start, nanos) of the days of its window before that, oldest first, if it rolls.
         """
         joining = {one.attempt_id: self._attempt(one.attempt_id, "taken in") for one in holds}
         here = self._live.get((budget, period_start), {})
         transactions = self.close(budget, here.keys() & joining.keys())
-        accounts = self._budget_accounts(budget, period_start)
-        more = settled_nanos - self.settled(budget, period_start)
-        if more:
-            entries = (Entry(accounts.available, -more), Entry(accounts.settled, more))
-            transactions.append(self.post(Transaction("opening", entries, budget=budget)))
+        starts = [*(start for start, _ in earlier), period_start]
+        counted = tuple(start for start, following in pairwise(starts) if following > since)
+        for start, nanos in (*earlier, (period_start, settled_nanos)):
+            accounts = self._budget_accounts(budget, start)
+            more = nanos - self.settled(budget, start)
+            if more:
+                entries = (Entry(accounts.available, -more), Entry(accounts.settled, more))
+                transactions.append(self.post(Transaction("opening", entries, budget=budget)))
+        self._touch(budget)
         for one in holds:
             money = joining[one.attempt_id]
             held = self._live.get((budget, period_start), {}).get(one.attempt_id)
             if held is None:
-                held = HeldMoney(budget, period_start, one.nanos)
+                held = HeldMoney(budget, period_start, one.nanos, earlier=counted)
                 joined = self._join(money, held)
                 if joined:
                     hold = Transaction("hold", tuple(joined), one.attempt_id, money.job_id, budget=budget)
                     transactions.append(self.post(hold))
             held.since = since
         return transactions
+
+    def learn_days(self, budget: str, since: int, days: Sequence[tuple[int, int]]) -> None:
+        """What its scope has cost by day of UTC, from a day on; what was known before is forgotten."""
+        self.days[budget] = Days(since, {day: nanos for day, nanos in days if nanos})
+
+    def forget_days(self, budget: str) -> None:
+        """It is out of force."""
+        self.days.pop(budget, None)
 
     def close(self, budget: str, but: Collection[str] = ()) -> list[Transaction]:
         """Live attempts, but for some, have no part in a budget any more: what they hold of it goes back. One
@@ -336,6 +402,18 @@ class Ledger:
     def settled(self, budget: str, period_start: int) -> int:
         """Spent in one period."""
         return self.balances.get(self._budget_accounts(budget, period_start).settled, 0)
+
+    def over(self, budget: str, starts: Sequence[int]) -> tuple[int, int]:
+        """Spent, and given, in several periods together, the current one last. All but that one is added up
+        again only when something came late: a window of many days is asked for in every plan.
+        """
+        key = (len(starts), starts[0], starts[-1], self._late.get(budget, 0))
+        known = self._past.get(budget)
+        if known is None or known[0] != key:
+            past = starts[:-1]
+            settled = sum(self.settled(budget, start) for start in past)
+            known = self._past[budget] = (key, settled, sum(self.given(budget, start) for start in past))
+        return known[1] + self.settled(budget, starts[-1]), known[2] + self.given(budget, starts[-1])
 
     def given(self, budget: str, period_start: int) -> int:
         """What a budget has in one period beyond its document's limit: grants, transfers and carry-over."""
@@ -417,6 +495,10 @@ class Ledger:
             balances=tuple(sorted(self.balances.items())),
             attempts=tuple(money.copy() for _, money in sorted(self._attempts.items())),
             closed_nanos=self.closed_nanos,
+            days=tuple(
+                (name, one.since, tuple(sorted(one.nanos.items()))) for name, one in sorted(self.days.items())
+            ),
+            days_whole=self.days_whole,
         )
 
     @classmethod
@@ -425,6 +507,8 @@ class Ledger:
         ledger = cls()
         ledger.balances = dict(image.balances)
         ledger.closed_nanos = image.closed_nanos
+        ledger.days = {name: Days(since, dict(days)) for name, since, days in image.days}
+        ledger.days_whole = image.days_whole
         for kept in image.attempts:
             money = kept.copy()
             ledger._attempts[money.attempt_id] = money
@@ -435,6 +519,10 @@ class Ledger:
         return ledger
 
     # --- inside
+
+    def _touch(self, budget: str) -> None:
+        """An account of one of its periods is another, and it may not be the current one."""
+        self._late[budget] = self._late.get(budget, 0) + 1
 
     def _budget_accounts(self, budget: str, period_start: int) -> BudgetAccounts:
         """The account names, assembled once per period: they are needed on every posting."""
@@ -507,6 +595,12 @@ class Ledger:
                 paid = 0
         if period_start is None:
             return
+        days = self.days.get(held.budget)
+        if days is None:
+            days = self.days[held.budget] = Days(at // DAY_US + 1, {})
+        days.add(at, nanos)
+        if period_start != held.period_start:
+            self._touch(held.budget)
         then = self._budget_accounts(held.budget, period_start)
         if nanos != paid:
             entries.append(Entry(then.available, paid - nanos))

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from bursar.clock import Instant
-from bursar_policies.periods import PERIODS, period_bounds
+from bursar_policies.periods import is_period, period_bounds, window
 from bursar_policies.specs import BudgetSpec
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.state import State
@@ -42,13 +42,14 @@ def budget_history(
             what.
     """
     [now] = budget_views(state, name)
-    starts = sorted({*state.ledger.periods_of(name), now.period_start}, reverse=True)
+    current = state.budgets.records[name].period_start
+    starts = sorted({*state.ledger.periods_of(name), current}, reverse=True)
     found: list[BudgetView] = []
     following = 0
     for start in starts[:PERIODS_MAX]:
-        if start == now.period_start:
+        if start == current:
             found.append(now)
-        elif start < now.period_start:
+        elif start < current:
             spec = state.budgets.records[name].spec
             end = _end(spec, start) or following
             found.append(_past(state, now, start, end, in_force(versions, end), crossed.get(start, set())))
@@ -58,7 +59,7 @@ def budget_history(
 
 def _end(spec: BudgetSpec, start: int) -> int:
     """Where a period ends that begins there; 0 when it was of another kind than now."""
-    if spec.period not in PERIODS:
+    if not is_period(spec.period):
         return 0
     first, end = period_bounds(spec.period, spec.timezone, Instant(start))
     return (end or 0) if first == start else 0
@@ -79,21 +80,22 @@ def _past(
     crossed: set[tuple[int, str]],
 ) -> BudgetView:
     ledger, sums = state.ledger, Counter[str]()
-    postings = state.budgets.postings.of(now.name, start)
+    spec = document.spec if document is not None else state.budgets.records[now.name].spec
+    starts = window(spec.period, spec.timezone, start)
+    postings = tuple(one for each in starts for one in state.budgets.postings.of(now.name, each))
     for one in postings:
         sums[one.kind] += one.nanos
-    spec = document.spec if document is not None else state.budgets.records[now.name].spec
     return replace(
         now,
         scope=str(spec.scope),
         period=spec.period,
         enforcement=spec.enforcement,
         hold=spec.hold,
-        limit_nanos=spec.limit.nanos + ledger.given(now.name, start),
+        limit_nanos=spec.limit.nanos + sum(ledger.given(now.name, each) for each in starts),
         base_limit_nanos=spec.limit.nanos,
-        settled_nanos=ledger.settled(now.name, start),
+        settled_nanos=sum(ledger.settled(now.name, each) for each in starts),
         held_nanos=ledger.held(now.name, start),
-        period_start=start,
+        period_start=starts[0],
         period_end=end,
         version=document.version if document is not None else now.version,
         crossed=tuple(sorted(crossed)),

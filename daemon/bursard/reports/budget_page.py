@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bursar.clock import Instant, format_instant
-from bursar_policies.periods import PERIODS, period_bounds
+from bursar_policies.periods import is_period, period_bounds
 from bursard.reports.budget_history import Version, in_force
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
 from bursard.state import State
+from bursard.state.budgets import limit_of, settled_of
 
 _COLUMNS: Final = (
     Column("budget"), Column("scope"), Column("every"), Column("since"), Column("limit", "money"),
@@ -59,14 +60,16 @@ def budget_page(
 
 
 def _row(state: State, view: BudgetView, at: int, versions: Sequence[Version]) -> tuple[Cell, ...]:
-    spec, start, end = state.budgets.records[view.name].spec, view.period_start, None
-    if spec.period in PERIODS and not (start <= at and (not view.period_end or at < view.period_end)):
+    record = state.budgets.records[view.name]
+    spec, start, end = record.spec, record.period_start, None
+    if is_period(spec.period) and not (start <= at and (not view.period_end or at < view.period_end)):
         start, end = period_bounds(spec.period, spec.timezone, Instant(at))
     limit, ledger = view.limit_nanos, state.ledger
-    if start != view.period_start and (then := in_force(versions, end or 0)) is not None:
-        limit = then.spec.limit.nanos + ledger.given(view.name, start)
-    settled, held = ledger.settled(view.name, start), ledger.held(view.name, start)
-    named = (view.name, view.scope, view.period, format_instant(start) if start else "always")
-    if start != view.period_start and not settled and not held:
+    if start != record.period_start and (then := in_force(versions, end or 0)) is not None:
+        limit = then.spec.limit.nanos + limit_of(record, ledger, start) - spec.limit.nanos
+    settled, held = settled_of(record, ledger, start), ledger.held(view.name, start)
+    since = record.window(start)[0]
+    named = (view.name, view.scope, view.period, format_instant(since) if since else "always")
+    if start != record.period_start and not settled and not held:
         return (*named, limit, None, None, None, None)  # it may not have been there then
     return (*named, limit, settled, held, limit - settled - held, ppm(settled, limit))

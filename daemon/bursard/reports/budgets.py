@@ -12,7 +12,7 @@ import msgspec
 
 from bursard.scheduler import stages
 from bursard.state import State
-from bursard.state.budgets import BudgetRecord, limit_of
+from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.given import CARRY_OVER, Approval, Posting
 
 LIVE_JOBS_MAX = 100
@@ -36,6 +36,7 @@ class BudgetView(msgspec.Struct, frozen=True):
     """One budget now.
 
     Attributes:
+        period_start: of a rolling one, that of its window.
         limit_nanos: in force: `base_limit_nanos` of its document, and what it was granted, what was
             transferred to it or away, and what was carried over.
         carry_over: the rule of its document, for people. postings: of those, each; of one budget alone.
@@ -86,7 +87,8 @@ def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
     spec, limit = record.spec, limit_of(record, state.ledger)
     crossed = state.budgets.crossed(record, limit)
     sums, room = Counter[str](), state.budgets.room(record, state.ledger)
-    postings = state.budgets.postings.of(record.name, record.period_start)
+    starts = record.window()
+    postings = tuple(one for start in starts for one in state.budgets.postings.of(record.name, start))
     for one in postings:
         sums[one.kind] += one.nanos
     return BudgetView(
@@ -96,10 +98,10 @@ def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
         enforcement=spec.enforcement,
         hold=spec.hold,
         limit_nanos=limit,
-        settled_nanos=state.ledger.settled(record.name, record.period_start),
+        settled_nanos=settled_of(record, state.ledger),
         held_nanos=state.ledger.held(record.name, record.period_start),
         currency=spec.limit.currency,
-        period_start=record.period_start,
+        period_start=starts[0],
         period_end=record.period_end,
         version=record.version,
         crossed=tuple(sorted((at_ppm, on) for on, at_ppm in crossed)),

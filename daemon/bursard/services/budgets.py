@@ -18,17 +18,19 @@ from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import Event, ThresholdCrossed, decode
+from bursard.forecast.outlook import Outlook
 from bursard.reports.budget_history import Version, budget_history
 from bursard.reports.budgets import BudgetView, budget_views
 from bursard.services.policies import read_history
 from bursard.state import State
 from bursard.state.admission import check_currency
 from bursard.state.decide import approving, giving, policies
+from bursard.state.decide.outlooks import Outlooks
 from bursard.store import EventFilter, Views
 
 
-async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
-    """One budget, or all that the caller may see. Raises `NotFound`."""
+async def budgets(engine: Engine, name: str, outlooks: Outlooks | None = None) -> pb.BudgetsResponse:
+    """One budget, or all that the caller may see, with what is expected of each. Raises `NotFound`."""
     identity = caller()
     found = [
         view
@@ -37,8 +39,34 @@ async def budgets(engine: Engine, name: str) -> pb.BudgetsResponse:
     ]
     if name and not found:
         raise _unknown(name)
+    answer = pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
+    if outlooks is not None:
+        now = engine.now()
+        expected = outlooks.of([view.name for view in found], now)
+        for wire in answer.budgets:
+            wire.forecast.CopyFrom(_forecast(*expected[wire.name], now))
     await engine.durable()
-    return pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
+    return answer
+
+
+def _forecast(what: Outlook, unpriced: int, now: int) -> pb.BudgetForecast:
+    wire = pb.BudgetForecast(
+        at=now,
+        ends_at=what.until,
+        learned_days=what.learned,
+        exhausted_p10_at=what.exhausted.p10 or 0,
+        exhausted_p50_at=what.exhausted.p50 or 0,
+        exhausted_p90_at=what.exhausted.p90 or 0,
+        unpriced_jobs=unpriced,
+    )
+    wire.burn_rate.CopyFrom(_amount(what.burn_rate))
+    wire.run_rate.CopyFrom(_amount(what.run_rate))
+    wire.running.CopyFrom(_amount(what.running))
+    wire.queued.CopyFrom(_amount(what.queued))
+    wire.end_p10.CopyFrom(_amount(what.end.p10 or 0))
+    wire.end_p50.CopyFrom(_amount(what.end.p50 or 0))
+    wire.end_p90.CopyFrom(_amount(what.end.p90 or 0))
+    return wire
 
 
 async def history(engine: Engine, name: str) -> pb.BudgetsResponse:

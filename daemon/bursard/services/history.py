@@ -13,6 +13,7 @@ from bursar.model import JobSpec, JobState
 from bursar.money import cumulative
 from bursar.v1 import types_pb2 as pb
 from bursard.engine import Engine
+from bursard.forecast.completion import steps_left_us
 from bursard.services.lookup import records_of
 from bursard.state import JobRecord, State
 from bursard.state.admission import cheapest_rate
@@ -23,6 +24,8 @@ HISTORY: Final = 20
 """Past runs of the same name and project that an expected cost rests on."""
 HISTORY_MIN: Final = 3
 UNKNOWN: Final = -1
+PACE_MAX: Final = 1e12
+"""Steps a second that are believed."""
 
 
 class Expected(NamedTuple):
@@ -71,13 +74,30 @@ def _size(spec: JobSpec) -> tuple[object, ...]:
 
 
 async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:
-    """Say it of a job that waits or runs: no less than it has cost, no more than it can cost at most."""
+    """Say it of a job that waits or runs: no less than it has cost, no more than it can cost at most. Of one
+    that tells how far it has come, by that; else by runs like it.
+    """
     if job.state.terminal or wire.estimate_max_nanos < 0:
+        return
+    if (nanos := _at_completion(wire, job)) is not None:
+        settled, most = exact(wire, "settled_nanos"), exact(wire, "estimate_max_nanos")
+        put_amounts(wire, estimate_expected_nanos=min(max(nanos, settled), most))
         return
     found = await expected_cost(engine, job.spec, _rate_of(engine.state, job))
     if found.nanos != UNKNOWN:
         settled, most = exact(wire, "settled_nanos"), exact(wire, "estimate_max_nanos")
         put_amounts(wire, estimate_expected_nanos=min(max(found.nanos * size_of(job), settled), most))
+
+
+def _at_completion(wire: pb.Job, job: JobRecord) -> int | None:
+    """What it will have cost when it has made all its steps at its pace; None where it does not tell."""
+    attempt, told = job.attempt, wire.progress
+    if attempt is None or not attempt.priced or not told.HasField("steps_per_second"):
+        return None
+    if not 0 < told.steps_per_second < PACE_MAX:  # nor what is no number
+        return None
+    left_us = steps_left_us(told.step, told.total, int(told.steps_per_second * 1_000_000))
+    return None if left_us is None else exact(wire, "accrued_nanos") + cumulative(attempt.rate, left_us)
 
 
 def _rate_of(state: State, job: JobRecord) -> int:

@@ -44,6 +44,7 @@ from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
 from bursard.services.whatif import whatif_page
+from bursard.state.decide.outlooks import Outlooks
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         self.engine = engine
         self.settle = settle
         self.unheard = unheard
+        self.outlooks = Outlooks(engine.state)
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
         """Cost grouped by dimensions; the rows sum to the total."""
@@ -93,9 +95,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""
+        if request.history and request.forecast:
+            raise InvalidRequest("history, forecast: ask for one of them", {"field": "forecast"})
         if request.history:
             return await history(self.engine, request.name)
-        return await budgets(self.engine, request.name)
+        return await budgets(self.engine, request.name, self.outlooks if request.forecast else None)
 
     @after_room
     async def GrantBudget(self, request: pb.GrantBudgetRequest, context: object) -> pb.BudgetPostingResponse:

@@ -27,7 +27,7 @@ from bursard.machines.opening import refuse_pools
 from bursard.machines.renting import Renting
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
-from bursard.services.spent import spent
+from bursard.services.spent import Spent, spent
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
 from bursard.store import EventFilter, Views
@@ -61,7 +61,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         # From here to the commit nothing waits: what was checked is what becomes true.
         before = {key: state.policies.get(key) for key in _keys(documents)}
         now = engine.now()
-        events = policies.apply_documents(state, documents, now, costs, used)
+        events = policies.apply_documents(state, documents, now, costs.nanos, used, costs.before)
         engine.commit(events, identity.name)
         notes = self._reprice(now, identity.name)
         after = {key: state.policies[key] for key in before}
@@ -75,7 +75,9 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         state = self.engine.state
         costs, used = await self._read_for(documents)
         before = {key: state.policies.get(key) for key in _keys(documents)}
-        events = policies.apply_documents(state, documents, self.engine.now(), costs, used)
+        events = policies.apply_documents(
+            state, documents, self.engine.now(), costs.nanos, used, costs.before
+        )
         after = {key: kept for key, kept in before.items() if kept is not None}
         for event in events:
             if isinstance(event, PolicyApplied):
@@ -178,7 +180,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             raise InvalidRequest(f"{request.name!r} is the name of several policies ({kinds}); add --kind")
         return found[0]
 
-    async def _read_for(self, documents: Sequence[Document]) -> tuple[dict[str, int], dict[Key, int]]:
+    async def _read_for(self, documents: Sequence[Document]) -> tuple[Spent, dict[Key, int]]:
         """What scopes of budgets have cost, and the last versions of documents that are not in force."""
         state = self.engine.state
         while True:

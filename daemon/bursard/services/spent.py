@@ -9,26 +9,40 @@ Why     the answer takes a moment, in which jobs go on and are charged. Those ch
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
+from bursar.clock import DAY_US
 from bursar.errors import WrongState
+from bursar_policies.periods import find_timezone
 from bursar_policies.specs import Document
 from bursard.engine import Engine
 from bursard.events import Charge
 from bursard.ledger import PAID
+from bursard.reports.zones import offsets_of
 from bursard.state import State
 from bursard.state.decide import policies
-from bursard.state.decide.opening import Opening, openings
+from bursard.state.decide.opening import Before, Opening, openings
 from bursard.store import ChargeFilter, Dim, Unposted, Views
+from bursard.store.base import Offsets
 
 TRIES = 3
 _MARKS = (Dim.PROJECT, Dim.USER, Dim.EXPERIMENT, Dim.MODEL)
 
 
-async def spent(engine: Engine, documents: Sequence[Document]) -> dict[str, int]:
-    """By budget whose account these documents open, what its scope has cost: at this instant, so that it
-    holds for whoever commits before anything is waited for.
+class Spent(NamedTuple):
+    """By budget, what its scope has cost in its period, and before."""
+
+    nanos: Mapping[str, int] = MappingProxyType({})
+    before: Mapping[str, Before] = MappingProxyType({})
+
+
+async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
+    """Of budgets whose accounts these documents open, what their scopes have cost: at this instant, so that
+    it holds for whoever commits before anything is waited for.
 
     Raises:
         WrongState: what they would open changes faster than the books are read.
@@ -39,17 +53,20 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> dict[str, int]
             engine.commit(policies.roll_periods(state, engine.now()), "bursard")
         wanted = openings(state, documents, engine.now())
         if not wanted:
-            return {}
+            return Spent()
         since_then = _Meter(state, wanted)
         engine.meters.append(since_then)
         try:
             # The meter and the open hours begin at one instant: nothing waits in between.
-            found = await asyncio.to_thread(_cost, engine.views, wanted, await engine.books())
+            books = await engine.books()
+            found = await asyncio.to_thread(_cost, engine.views, wanted, books)
+            before = await asyncio.to_thread(_before, engine.views, wanted, books)
             heard_all = since_then in engine.meters
         finally:
             engine.meters = [one for one in engine.meters if one is not since_then]
         if heard_all and openings(state, documents, engine.now()) == wanted:
-            return {one.budget: found[one.budget] + since_then.nanos[one.budget] for one in wanted}
+            nanos = {one.budget: found[one.budget] + since_then.nanos[one.budget] for one in wanted}
+            return Spent(nanos, since_then.added_to(before))
     raise WrongState("budgets changed while their costs were read; apply the documents again")
 
 
@@ -58,6 +75,7 @@ class _Meter:
 
     def __init__(self, state: State, wanted: Sequence[Opening]) -> None:
         self.nanos: Counter[str] = Counter()
+        self._charges: list[tuple[Opening, int, int]] = []
         self._state = state
         self._wanted = wanted
 
@@ -68,9 +86,22 @@ class _Meter:
             job = self._state.jobs[charge.job_id]
             spec, labels = job.spec, dict(job.spec.labels)
             for one in self._wanted:
-                inside = one.since <= charge.start and (not one.until or charge.start < one.until)
-                if inside and one.scope.covers(spec.project, job.user, spec.experiment, spec.model, labels):
+                if not one.scope.covers(spec.project, job.user, spec.experiment, spec.model, labels):
+                    continue
+                self._charges.append((one, charge.start, charge.nanos))
+                if one.since <= charge.start and (not one.until or charge.start < one.until):
                     self.nanos[one.budget] += charge.nanos
+
+    def added_to(self, before: Mapping[str, Before]) -> dict[str, Before]:
+        """What scopes have cost by day, and what was charged of these days since then."""
+        days = {name: Counter(one.days) for name, one in before.items()}
+        earlier = {name: Counter(one.earlier) for name, one in before.items()}
+        for one, at, nanos in self._charges:
+            if at >= one.days_from:
+                days[one.budget][at // DAY_US] += nanos
+            if one.earlier and max(one.earlier[0], one.counts_from) <= at < one.period_start:
+                earlier[one.budget][one.earlier[bisect_right(one.earlier, at) - 1]] += nanos
+        return {name: Before(days[name], earlier[name]) for name in before}
 
 
 def _cost(views: Views, wanted: Sequence[Opening], books: Unposted) -> Counter[str]:
@@ -87,4 +118,46 @@ def _cost(views: Views, wanted: Sequence[Opening], books: Unposted) -> Counter[s
             for one in inside:
                 if one.scope.covers(project, user, experiment, model, labels):
                     found[one.budget] += part.nanos
+    return found
+
+
+def _before(views: Views, wanted: Sequence[Opening], books: Unposted) -> dict[str, Before]:
+    """By day, of each: no more rows are read than there are days and values of its labels."""
+    found = {}
+    for one in wanted:
+        days = _by_day(views, one, books, one.days_from, 0, ())
+        earlier = Counter[int]()
+        if one.earlier:
+            since, until = max(one.earlier[0], one.counts_from), one.period_start
+            if since < until:
+                offsets = offsets_of(find_timezone(one.timezone), one.earlier[0], until)
+                shown = {_shown(start, offsets) // DAY_US: start for start in one.earlier}
+                for day, nanos in _by_day(views, one, books, since, until, offsets).items():
+                    earlier[shown[day]] += nanos
+        found[one.budget] = Before(days, earlier)
+    return found
+
+
+def _shown(at: int, offsets: Offsets) -> int:
+    """As the clocks of a place show it."""
+    return at + next((ahead for since, ahead in reversed(offsets) if since <= at), 0)
+
+
+def _by_day(
+    views: Views, one: Opening, books: Unposted, since: int, until: int, offsets: Offsets
+) -> Counter[int]:
+    """What a scope has cost, by day as a place's clocks show it, counted from 1970."""
+    scope, found = one.scope, Counter[int]()
+    query = ChargeFilter(
+        since=since,
+        until=until,
+        kinds=PAID,
+        project=scope.project,
+        user=scope.user,
+        experiment=scope.experiment,
+        model=scope.model,
+        labels=scope.labels,
+    )
+    for part in views.charge_sums([Dim.DAY], query, books, offsets):
+        found[int(part.keys[0]) // DAY_US] += part.nanos
     return found

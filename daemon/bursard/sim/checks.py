@@ -19,7 +19,7 @@ from bursar.resources import MILLI
 from bursard.events import AttemptEnded, AttemptPlaced, Charge, Event, HoldsRolled, MemberEnded, NodeMetered
 from bursard.ledger import hour_segments
 from bursard.state import NodeRecord, State
-from bursard.state.budgets import limit_of
+from bursard.state.budgets import limit_of, settled_of
 from bursard.state.quotas import uses_of
 
 LEDGER_EVERY = 1 << 16
@@ -141,7 +141,7 @@ class Checks:
     def _budgets(self) -> None:
         ledger = self._state.ledger
         for name, record in self._state.budgets.records.items():
-            committed = ledger.settled(name, record.period_start) + ledger.held(name, record.period_start)
+            committed = settled_of(record, ledger) + ledger.held(name, record.period_start)
             if committed > self.peaks.get(name, 0):
                 self.peaks[name] = committed
             limit = limit_of(record, ledger)

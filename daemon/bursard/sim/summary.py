@@ -18,7 +18,7 @@ from bursar.model import JobState
 from bursar.money import format_nanos
 from bursard.sim.csvfile import joined
 from bursard.sim.simulation import JobRun, Simulation
-from bursard.state.budgets import limit_of
+from bursard.state.budgets import limit_of, settled_of
 
 SECOND_US = 1_000_000
 GPU_HOUR = 1000 * 3600 * SECOND_US
@@ -152,7 +152,7 @@ def _budgets(simulation: Simulation) -> list[Json]:
         {
             "name": name,
             "limit": money(limit_of(record, state.ledger)),
-            "settled": money(state.ledger.settled(name, record.period_start)),
+            "settled": money(settled_of(record, state.ledger)),
             "peak_settled_plus_held": money(simulation.checks.peaks.get(name, 0)),
         }
         for name, record in sorted(state.budgets.records.items())

@@ -19,7 +19,7 @@ from bursar_policies.specs import QuotaSpec
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
 from bursard.scheduler.text import at_least, money
-from bursard.state.budgets import limit_of
+from bursard.state.budgets import limit_of, settled_of
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables
 
@@ -130,7 +130,7 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
     for name in hard:
         record = state.budgets.records[name]
         limit = limit_of(record, state.ledger)
-        settled = state.ledger.settled(name, record.period_start)
+        settled = settled_of(record, state.ledger)
         # The next period has the document's limit again.
         reachable = max(limit, record.spec.limit.nanos) if record.period_end else limit - settled
         if needed <= reachable:

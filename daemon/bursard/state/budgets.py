@@ -14,8 +14,8 @@ import msgspec
 from bursar.clock import Instant
 from bursar.model import Hold, JobSpec
 from bursar_policies.decision import BudgetRoom, Stage
-from bursar_policies.periods import period_bounds
-from bursar_policies.specs import NOTIFY, PPM, BudgetSpec, Threshold
+from bursar_policies.periods import period_bounds, rolling_days, window
+from bursar_policies.specs import FORECAST, NOTIFY, PPM, BudgetSpec, Threshold
 from bursard.events import Attribution
 from bursard.ledger import Ledger
 from bursard.state.given import Approval, Postings
@@ -44,6 +44,15 @@ class BudgetRecord(msgspec.Struct):
         """Refuses what it cannot pay for."""
         return self.spec.enforcement == "hard"
 
+    @property
+    def rolling(self) -> bool:
+        """Each day is a period of it, and several count together."""
+        return rolling_days(self.spec.period) > 0
+
+    def window(self, start: int | None = None) -> tuple[int, ...]:
+        """Where the periods begin that count together now, or while that of `start` does, which is last."""
+        return window(self.spec.period, self.spec.timezone, self.period_start if start is None else start)
+
 
 def same_periods(one: BudgetSpec, other: BudgetSpec) -> bool:
     """Do both cut time into the same periods?"""
@@ -55,9 +64,16 @@ def same_money(one: BudgetSpec, other: BudgetSpec) -> bool:
     return (one.scope, one.counts_from) == (other.scope, other.counts_from) and same_periods(one, other)
 
 
-def limit_of(record: BudgetRecord, ledger: Ledger) -> int:
-    """The limit in force in its period: its document's, and what was given to it, or taken, beside that."""
-    return record.spec.limit.nanos + ledger.given(record.name, record.period_start)
+def limit_of(record: BudgetRecord, ledger: Ledger, start: int | None = None) -> int:
+    """The limit in force in its period, or that of `start`: its document's, and what was given to it, or
+    taken, beside that.
+    """
+    return record.spec.limit.nanos + ledger.over(record.name, record.window(start))[1]
+
+
+def settled_of(record: BudgetRecord, ledger: Ledger, start: int | None = None) -> int:
+    """What was spent in its period, or that of `start`; of a rolling one in all of its window."""
+    return ledger.over(record.name, record.window(start))[0]
 
 
 APPROVAL = "approval"
@@ -67,9 +83,13 @@ anew, to be stopped again.
 """
 
 
-def reached(threshold: Threshold, settled: int, held: int, limit: int) -> bool:
-    """Does what is spent come up to a threshold of a limit?"""
-    spent = settled + held if threshold.on == "settled+held" else settled
+def reached(threshold: Threshold, settled: int, held: int, limit: int, forecast: int | None = None) -> bool:
+    """Does what is spent, or will be, come up to a threshold of a limit? `forecast`: None, nobody knows."""
+    if threshold.on == FORECAST:
+        # What is spent already is the least that will be.
+        spent = max(settled, forecast) if forecast is not None else settled
+    else:
+        spent = settled + held if threshold.on == "settled+held" else settled
     return spent * PPM >= limit * threshold.at_ppm
 
 
@@ -115,14 +135,16 @@ class BudgetTable:
         if not record.spec.staged:
             return ()
         limit, found = limit_of(record, ledger), []
-        settled = ledger.settled(record.name, record.period_start)
+        settled = settled_of(record, ledger)
         held = ledger.held(record.name, record.period_start)
         given = self.approval(record, limit)
         approved = given.stages if given is not None else ()
         for one in record.spec.thresholds:
             if not self.was_announced(record, one.on, one.at_ppm, limit):
                 continue
-            over, agreed = reached(one, settled, held, limit), (one.on, one.at_ppm) in approved
+            # What it does bends what will be: so it stays as long as its limit does, or it would come and go.
+            over = one.on == FORECAST or reached(one, settled, held, limit)
+            agreed = (one.on, one.at_ppm) in approved
             doing = (
                 each
                 for each in one.do
@@ -204,6 +226,26 @@ class BudgetTable:
         self.postings.forget(name, earlier, at)
         record.period_start, record.period_end = start, end or 0
 
+    def stay_announced(self, record: BudgetRecord, before: int, ledger: Ledger) -> None:
+        """Of a rolling one that has come from the day that began at `before`: a threshold that is still
+        passed stays said, with what was approved of it. One that is not is armed again.
+        """
+        limit, now = limit_of(record, ledger), record.period_start
+        settled, held = settled_of(record, ledger), ledger.held(record.name, now)
+        still = [
+            one
+            for one in record.spec.thresholds
+            if (before, one.on, one.at_ppm, limit)
+            in self.announced.get((record.name, str(record.spec.scope)), ())
+            and reached(one, settled, held, limit)
+        ]
+        for one in still:
+            self.announce(record, one.on, one.at_ppm, limit)
+        key = (record.name, str(record.spec.scope))
+        given = self.approvals.get(key)
+        if given is not None and given.period_start == before and still:
+            self.approvals[key] = msgspec.structs.replace(given, period_start=now)
+
     def remove(self, name: str) -> None:
         """Take a budget out of force; what it settled stays in the ledger."""
         self.records.pop(name, None)
@@ -234,7 +276,7 @@ class BudgetTable:
         return BudgetRoom(
             name=record.name,
             limit_nanos=limit,
-            settled_nanos=ledger.settled(record.name, record.period_start),
+            settled_nanos=settled_of(record, ledger),
             held_nanos=ledger.held(record.name, record.period_start),
             currency=record.spec.limit.currency,
             renews_at=record.period_end,

@@ -47,9 +47,9 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     """Dated prices, what ended members held, rates of open hours, of which limit a threshold was, what
-    projects cost, how long runs took, what budgets counted of a job and when the last task of an array
-    ended came into images later: without them the newest holds. How often an attempt was asked to end is a
-    bound and no fact: one that was being ended when images began to say it was counted from then on.
+    projects and budgets cost by day, how long runs took, what budgets counted of a job and when the last task
+    of an array ended came into images later: without them the newest holds. How often an attempt was asked to
+    end is a bound and no fact: one that was being ended when images began to say it was counted from then on.
     """
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     for form in forms:
@@ -58,6 +58,9 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
         if not written.get("costs_whole"):
             form.pop("costs", None)
             form.pop("costs_whole", None)
+        if not written["ledger"].get("days_whole"):
+            form["ledger"].pop("days", None)
+            form["ledger"].pop("days_whole", None)
         if not written.get("runs_whole"):
             for name in ("runs", "runs_whole"):
                 form.pop(name, None)

@@ -76,6 +76,7 @@ FROM_SERVER: Final[dict[str, Values]] = {
     "secret": _secrets,
     "from_budget": _budgets,
     "to_budget": _budgets,
+    "budget": _budgets,
 }
 """By name of a parameter, wherever it is."""
 NAMES: Final[dict[str, Values]] = {
@@ -88,7 +89,8 @@ FOLDERS: Final = frozenset(("state_dir", "workdir"))
 COLUMNS: Final = {
     "node": "cluster:NODE_COLUMNS", "nodes": "cluster:NODE_COLUMNS", "offers": "cluster:PRICE_COLUMNS",
     "cloud": "cloud:MACHINE_COLUMNS",
-    "events": "cluster:EVENT_COLUMNS", "budget": "budget:BUDGET_COLUMNS", "prices": "cluster:PRICE_COLUMNS",
+    "events": "cluster:EVENT_COLUMNS", "budget": "budget:BUDGET_COLUMNS",
+    "forecast": "forecast:FORECAST_COLUMNS", "prices": "cluster:PRICE_COLUMNS",
     "policy": "policy:POLICY_COLUMNS", "grant": "rights:GRANT_COLUMNS", "secret": "rights:SECRET_COLUMNS",
     "plan": "submit:PLAN_COLUMNS", "status": "local:STATUS_COLUMNS",
     **dict.fromkeys(

@@ -165,7 +165,9 @@ def _changes(changed: Sequence[Sequence[str]]) -> str:
 
 
 def _reached(data: Mapping[str, Any]) -> int:
-    """What passed the threshold: of one on what is settled, that alone."""
+    """What passed the threshold: of one on what is settled, that alone; of one on the forecast, that."""
+    if data.get("on") == "forecast":
+        return int(data.get("forecast_nanos", 0))
     held_nanos = data.get("held_nanos", 0) if data.get("on") == "settled+held" else 0
     return int(data.get("settled_nanos", 0) + held_nanos)
 

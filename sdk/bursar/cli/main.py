@@ -59,6 +59,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     "Money": {
         "cost": Verb("money:cost", "Sum up cost by any dimension."),
         "budget": Verb("budget:budget", "List or show budgets, give them money."),
+        "forecast": Verb("forecast:forecast", "Say where budgets end, and when they are spent."),
         "ledger": Verb("ledger:ledger", "Correct what jobs were charged."),
         "period": Verb("period:period", "Close months of the books, and list them."),
         "prices": Verb("money:prices", "List or apply prices."),

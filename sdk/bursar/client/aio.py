@@ -424,6 +424,10 @@ class AsyncWireClient:
         """Every budget, or the one of that name with its live jobs."""
         return (await self._unary(calls.budgets(name))).budgets
 
+    async def forecasts(self, *, name: str = "") -> Sequence[money_pb2.Budget]:
+        """Every budget, or the one of that name, with what is expected of it."""
+        return (await self._unary(calls.budgets(name, forecast=True))).budgets
+
     async def budget_history(self, name: str) -> Sequence[money_pb2.Budget]:
         """The budget of that name in each of its periods, the newest first."""
         return (await self._unary(calls.budgets(name, history=True))).budgets

@@ -464,6 +464,17 @@ class AsyncClient:
         return made.budget(found)
 
     @checked
+    async def forecasts(self) -> tuple[results.Budget, ...]:
+        """Every budget, with what is expected of it in its `forecast`."""
+        return tuple(made.budget(budget) for budget in await self._wire.forecasts())
+
+    @checked
+    async def forecast(self, name: str) -> results.Budget:
+        """The budget of that name, with what is expected of it in its `forecast`."""
+        [found] = await self._wire.forecasts(name=name)
+        return made.budget(found)
+
+    @checked
     async def budget_history(self, name: str) -> tuple[results.Budget, ...]:
         """The budget of that name in each of its periods, the newest first."""
         return tuple(made.budget(budget) for budget in await self._wire.budget_history(name))

@@ -366,9 +366,9 @@ def cost(
     return Call("/bursar.v1.Money/Cost", request, money_pb2.CostResponse)
 
 
-def budgets(name: str, history: bool = False) -> Call[money_pb2.BudgetsResponse]:
-    """One budget by name, or in each of its periods, or all."""
-    request = money_pb2.BudgetsRequest(name=name, history=history)
+def budgets(name: str, history: bool = False, forecast: bool = False) -> Call[money_pb2.BudgetsResponse]:
+    """One budget by name, or in each of its periods, or all; with what is expected of them."""
+    request = money_pb2.BudgetsRequest(name=name, history=history, forecast=forecast)
     return Call("/bursar.v1.Money/Budgets", request, money_pb2.BudgetsResponse)
 
 

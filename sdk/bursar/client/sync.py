@@ -417,6 +417,10 @@ class WireClient:
         """Every budget, or the one of that name with its live jobs."""
         return self._unary(calls.budgets(name)).budgets
 
+    def forecasts(self, *, name: str = "") -> Sequence[money_pb2.Budget]:
+        """Every budget, or the one of that name, with what is expected of it."""
+        return self._unary(calls.budgets(name, forecast=True)).budgets
+
     def budget_history(self, name: str) -> Sequence[money_pb2.Budget]:
         """The budget of that name in each of its periods, the newest first."""
         return self._unary(calls.budgets(name, history=True)).budgets

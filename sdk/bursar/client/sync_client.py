@@ -460,6 +460,17 @@ class Client:
         return made.budget(found)
 
     @checked
+    def forecasts(self) -> tuple[results.Budget, ...]:
+        """Every budget, with what is expected of it in its `forecast`."""
+        return tuple(made.budget(budget) for budget in self._wire.forecasts())
+
+    @checked
+    def forecast(self, name: str) -> results.Budget:
+        """The budget of that name, with what is expected of it in its `forecast`."""
+        [found] = self._wire.forecasts(name=name)
+        return made.budget(found)
+
+    @checked
     def budget_history(self, name: str) -> tuple[results.Budget, ...]:
         """The budget of that name in each of its periods, the newest first."""
         return tuple(made.budget(budget) for budget in self._wire.budget_history(name))

@@ -8,7 +8,7 @@ Why     the one place where nanos become `Money`, microseconds `datetime`, and -
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -538,6 +538,27 @@ def budget(wire: money_pb2.Budget) -> results.Budget:
             for one in wire.stages
         ),
         approval=_approval(wire.approval, cash) if wire.HasField("approval") else None,
+        forecast=_forecast(wire.forecast, cash) if wire.HasField("forecast") else None,
+    )
+
+
+def _forecast(wire: money_pb2.BudgetForecast, currency: str) -> results.BudgetForecast:
+    def three(amounts: Iterable[int]) -> results.Quantiles:
+        return results.Quantiles(*(Money(nanos, currency) for nanos in amounts))
+
+    return results.BudgetForecast(
+        at=instant(wire.at),
+        ends_at=instant(wire.ends_at),
+        learned_days=wire.learned_days,
+        burn_rate=Money(amount(wire, "burn_rate"), currency),
+        run_rate=Money(amount(wire, "run_rate"), currency),
+        running=Money(amount(wire, "running"), currency),
+        queued=Money(amount(wire, "queued"), currency),
+        end=three(amount(wire, f"end_{name}") for name in ("p10", "p50", "p90")),
+        exhausted_p10_at=instant(wire.exhausted_p10_at),
+        exhausted_p50_at=instant(wire.exhausted_p50_at),
+        exhausted_p90_at=instant(wire.exhausted_p90_at),
+        unpriced_jobs=wire.unpriced_jobs,
     )
 
 

@@ -35,6 +35,7 @@ from bursar.results.money import (
     BookPeriod,
     Budget,
     BudgetApproval,
+    BudgetForecast,
     BudgetOpening,
     BudgetPosting,
     BudgetShift,
@@ -46,6 +47,7 @@ from bursar.results.money import (
     Policy,
     Price,
     PriceExplanation,
+    Quantiles,
 )
 from bursar.results.nodes import (
     Calibration,
@@ -71,6 +73,7 @@ __all__ = [
     "Budget",
     "BudgetAfter",
     "BudgetApproval",
+    "BudgetForecast",
     "BudgetOpening",
     "BudgetPosting",
     "BudgetShift",
@@ -107,6 +110,7 @@ __all__ = [
     "Price",
     "PriceExplanation",
     "Progress",
+    "Quantiles",
     "Reading",
     "RemovedNode",
     "Resources",

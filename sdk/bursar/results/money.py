@@ -48,6 +48,39 @@ class BudgetApproval(Result, frozen=True, kw_only=True):
     ceiling: Money | None
 
 
+class Quantiles(Result, frozen=True):
+    """An amount three ways: with a chance of so many percent it is no more than that."""
+
+    p10: Money
+    p50: Money
+    p90: Money
+
+
+class BudgetForecast(Result, frozen=True, kw_only=True):
+    """What is expected of a budget: estimates, by which nothing is booked, held or refused.
+
+    Attributes:
+        ends_at: the end that is meant. learned_days: complete days that it rests on.
+        burn_rate: spent an hour, the mean of the last week. run_rate: what runs now costs an hour.
+        running, queued: what is expected of what runs and of what waits. end: settled at the end.
+        exhausted_p10_at: with a chance of ten percent the limit is reached before; None: not by then.
+        unpriced_jobs: whose cost no price tells; they are in none of this.
+    """
+
+    at: datetime | None
+    ends_at: datetime | None
+    learned_days: int
+    burn_rate: Money
+    run_rate: Money
+    running: Money
+    queued: Money
+    end: Quantiles
+    exhausted_p10_at: datetime | None
+    exhausted_p50_at: datetime | None
+    exhausted_p90_at: datetime | None
+    unpriced_jobs: int = 0
+
+
 class Budget(Result, frozen=True, kw_only=True):
     """A budget in its period: `limit` is in force, of `base_limit` of its document and what was given beside;
     `available` is negative when real spend passed a soft limit.
@@ -77,6 +110,7 @@ class Budget(Result, frozen=True, kw_only=True):
     stages: tuple[BudgetStage, ...] = ()
     approval: BudgetApproval | None = None
     crossed: tuple[BudgetThreshold, ...] = ()
+    forecast: BudgetForecast | None = None
 
 
 class CostRow(Result, frozen=True, kw_only=True):

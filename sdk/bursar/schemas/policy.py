@@ -69,7 +69,7 @@ def _budget() -> Schema:
         "",
         {
             "at": forms.text("Share of the limit, above 0%.", r"^\s*(?=[\d.]*[1-9])\d+(\.\d+)?\s*%\s*$"),
-            "on": forms.word("Of what.", ("settled", "settled+held"), "settled"),
+            "on": forms.word("Of what.", ("settled", "settled+held", "forecast"), "settled"),
             "do": forms.items("What is done then.", {"enum": list(_ACTIONS)}, minItems=1),
         },
         ["at", "do"],
@@ -79,8 +79,11 @@ def _budget() -> Schema:
         {
             "scope": scope,
             "limit": forms.money("Per period."),
-            "period": forms.word(
-                "When it renews.", ("day", "week", "month", "quarter", "year", "one-time"), "month"
+            "period": forms.text(
+                "When it renews; rolling-30d: always the last 30 days.",
+                r"^\s*(day|week|month|quarter|year|one-time|rolling-[1-9][0-9]{0,2}d)\s*$",
+                default="month",
+                examples=["month", "rolling-30d"],
             ),
             "timezone": forms.text("In which the period begins.", r"^[A-Za-z]", default="UTC"),
             "enforcement": forms.word(

@@ -758,17 +758,21 @@ class BudgetsRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     HISTORY_FIELD_NUMBER: builtins.int
+    FORECAST_FIELD_NUMBER: builtins.int
     name: builtins.str
     """empty: all"""
     history: builtins.bool
     """of one: each of its periods that has an account, the newest first"""
+    forecast: builtins.bool
+    """with what is expected of each"""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         history: builtins.bool = ...,
+        forecast: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["history", b"history", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forecast", b"forecast", "history", b"history", "name", b"name"]) -> None: ...
 
 global___BudgetsRequest = BudgetsRequest
 
@@ -803,6 +807,7 @@ class Budget(google.protobuf.message.Message):
     STAGES_FIELD_NUMBER: builtins.int
     APPROVAL_FIELD_NUMBER: builtins.int
     CROSSED_FIELD_NUMBER: builtins.int
+    FORECAST_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     scope: builtins.str
@@ -865,6 +870,10 @@ class Budget(google.protobuf.message.Message):
     def crossed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BudgetThreshold]:
         """thresholds passed, by share; `crossed_percent` with what each is on"""
 
+    @property
+    def forecast(self) -> global___BudgetForecast:
+        """only where it was asked for"""
+
     def __init__(
         self,
         *,
@@ -895,11 +904,93 @@ class Budget(google.protobuf.message.Message):
         stages: collections.abc.Iterable[global___BudgetStage] | None = ...,
         approval: global___BudgetApproval | None = ...,
         crossed: collections.abc.Iterable[global___BudgetThreshold] | None = ...,
+        forecast: global___BudgetForecast | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed", b"crossed", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "transferred", b"transferred", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "forecast", b"forecast", "granted", b"granted", "held_nanos_wide", b"held_nanos_wide", "limit_nanos_wide", b"limit_nanos_wide", "settled_nanos_wide", b"settled_nanos_wide", "transferred", b"transferred"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["approval", b"approval", "base_limit", b"base_limit", "carried_over", b"carried_over", "carry_over", b"carry_over", "crossed", b"crossed", "crossed_percent", b"crossed_percent", "currency", b"currency", "enforcement", b"enforcement", "forecast", b"forecast", "granted", b"granted", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "hold", b"hold", "id", b"id", "limit_nanos", b"limit_nanos", "limit_nanos_wide", b"limit_nanos_wide", "live_jobs", b"live_jobs", "name", b"name", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "postings", b"postings", "scope", b"scope", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "stages", b"stages", "transferred", b"transferred", "version", b"version"]) -> None: ...
 
 global___Budget = Budget
+
+@typing.final
+class BudgetForecast(google.protobuf.message.Message):
+    """What is expected of a budget. Estimates: nothing is booked, held or refused by them. The amount of a quantile
+    is not passed with a chance of so many percent.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    ENDS_AT_FIELD_NUMBER: builtins.int
+    LEARNED_DAYS_FIELD_NUMBER: builtins.int
+    BURN_RATE_FIELD_NUMBER: builtins.int
+    RUN_RATE_FIELD_NUMBER: builtins.int
+    RUNNING_FIELD_NUMBER: builtins.int
+    QUEUED_FIELD_NUMBER: builtins.int
+    END_P10_FIELD_NUMBER: builtins.int
+    END_P50_FIELD_NUMBER: builtins.int
+    END_P90_FIELD_NUMBER: builtins.int
+    EXHAUSTED_P10_AT_FIELD_NUMBER: builtins.int
+    EXHAUSTED_P50_AT_FIELD_NUMBER: builtins.int
+    EXHAUSTED_P90_AT_FIELD_NUMBER: builtins.int
+    UNPRICED_JOBS_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    """when it was made"""
+    ends_at: builtins.int
+    """the end that is meant: of the period, or of what counts today of a rolling one"""
+    learned_days: builtins.int
+    """complete days that it rests on; 0: on what runs and waits alone"""
+    exhausted_p10_at: builtins.int
+    """when the limit is reached, with a chance of so many percent before; 0: not by then"""
+    exhausted_p50_at: builtins.int
+    exhausted_p90_at: builtins.int
+    unpriced_jobs: builtins.int
+    """that run or wait and whose cost no price tells: they are in none of this"""
+    @property
+    def burn_rate(self) -> bursar.v1.types_pb2.Amount:
+        """spent an hour, the mean of the last week"""
+
+    @property
+    def run_rate(self) -> bursar.v1.types_pb2.Amount:
+        """what runs now costs an hour"""
+
+    @property
+    def running(self) -> bursar.v1.types_pb2.Amount:
+        """what that is expected to cost yet"""
+
+    @property
+    def queued(self) -> bursar.v1.types_pb2.Amount:
+        """what waits is expected to cost"""
+
+    @property
+    def end_p10(self) -> bursar.v1.types_pb2.Amount:
+        """settled at that end"""
+
+    @property
+    def end_p50(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def end_p90(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        ends_at: builtins.int = ...,
+        learned_days: builtins.int = ...,
+        burn_rate: bursar.v1.types_pb2.Amount | None = ...,
+        run_rate: bursar.v1.types_pb2.Amount | None = ...,
+        running: bursar.v1.types_pb2.Amount | None = ...,
+        queued: bursar.v1.types_pb2.Amount | None = ...,
+        end_p10: bursar.v1.types_pb2.Amount | None = ...,
+        end_p50: bursar.v1.types_pb2.Amount | None = ...,
+        end_p90: bursar.v1.types_pb2.Amount | None = ...,
+        exhausted_p10_at: builtins.int = ...,
+        exhausted_p50_at: builtins.int = ...,
+        exhausted_p90_at: builtins.int = ...,
+        unpriced_jobs: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["burn_rate", b"burn_rate", "end_p10", b"end_p10", "end_p50", b"end_p50", "end_p90", b"end_p90", "queued", b"queued", "run_rate", b"run_rate", "running", b"running"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at", b"at", "burn_rate", b"burn_rate", "end_p10", b"end_p10", "end_p50", b"end_p50", "end_p90", b"end_p90", "ends_at", b"ends_at", "exhausted_p10_at", b"exhausted_p10_at", "exhausted_p50_at", b"exhausted_p50_at", "exhausted_p90_at", b"exhausted_p90_at", "learned_days", b"learned_days", "queued", b"queued", "run_rate", b"run_rate", "running", b"running", "unpriced_jobs", b"unpriced_jobs"]) -> None: ...
+
+global___BudgetForecast = BudgetForecast
 
 @typing.final
 class BudgetThreshold(google.protobuf.message.Message):
@@ -910,7 +1001,7 @@ class BudgetThreshold(google.protobuf.message.Message):
     ON_FIELD_NUMBER: builtins.int
     AT_PPM_FIELD_NUMBER: builtins.int
     on: builtins.str
-    """settled | settled+held"""
+    """settled | settled+held | forecast"""
     at_ppm: builtins.int
     """parts per million of the limit"""
     def __init__(
@@ -937,7 +1028,7 @@ class BudgetStage(google.protobuf.message.Message):
     action: builtins.str
     """lower-priority | spot-only | hold-queue | approval | checkpoint-stop"""
     on: builtins.str
-    """settled | settled+held"""
+    """settled | settled+held | forecast"""
     at_ppm: builtins.int
     """parts per million of the limit"""
     since: builtins.str

@@ -61,10 +61,11 @@ async def budgets(request: Request) -> Response:
 async def budget(request: Request) -> Response:
     """`/budgets/BUDGET`."""
     name = request.path_params["budget"]
-    found = await client_of(request).budgets(name=name)
+    found = await client_of(request).forecasts(name=name)
     if not found:
         raise NotFound(f"there is no budget {name!r}; the page of budgets lists them")
     row = view.budget(found[0])
+    expected, row["forecast"] = row["forecast"], None  # files are those of `budget show`
     if (file := as_file(request, f"budget-{name}", [row], BUDGET_COLUMNS, row)) is not None:
         return file
     return page(
@@ -73,6 +74,7 @@ async def budget(request: Request) -> Response:
         command=command_line("budget", "show", name),
         budget=row,
         bar=bar(row),
+        expected=expected,
         left=await pictured.or_said(
             "What is left, day by day",
             pictured.budget_left(client_of(request), row, request.app.state.clock.now()),

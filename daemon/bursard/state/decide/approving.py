@@ -13,7 +13,7 @@ from bursar.clock import format_instant
 from bursar.errors import InvalidRequest, KeyConflict, WrongState
 from bursar.money import AMOUNT_MAX, format_nanos
 from bursard.events import ApprovalLapsed, BudgetApproved, Event
-from bursard.state.budgets import APPROVAL, BudgetRecord, limit_of
+from bursard.state.budgets import APPROVAL, BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 from bursard.state.decide.giving import KEY_MAX, REASON_MAX, check_number, find
 from bursard.state.decide.why import read_needed_reason
@@ -58,9 +58,7 @@ def approve(
 
 
 def _committed(state: State, record: BudgetRecord) -> int:
-    return state.ledger.settled(record.name, record.period_start) + state.ledger.held(
-        record.name, record.period_start
-    )
+    return settled_of(record, state.ledger) + state.ledger.held(record.name, record.period_start)
 
 
 def _why_not(record: BudgetRecord) -> str:

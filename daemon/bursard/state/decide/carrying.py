@@ -15,7 +15,7 @@ from typing import Final
 from bursar.clock import Instant
 from bursar_policies.periods import period_bounds
 from bursard.events import RestCarried
-from bursard.state.budgets import BudgetRecord
+from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 
 PERIODS_MAX: Final = 400
@@ -24,6 +24,8 @@ PERIODS_MAX: Final = 400
 
 def carried_over(state: State, record: BudgetRecord, start: int) -> list[RestCarried]:
     """What goes on when a budget enters the period that begins at `start`, through all that passed unseen."""
+    if record.rolling:
+        return _made_up(state, record, start)
     ledger, name, limit = state.ledger, record.name, record.spec.limit.nanos
     held = ledger.held(name, record.period_start)
     events: list[RestCarried] = []
@@ -45,6 +47,19 @@ def carried_over(state: State, record: BudgetRecord, start: int) -> list[RestCar
     return events
 
 
+def _made_up(state: State, record: BudgetRecord, start: int) -> list[RestCarried]:
+    """What leaves the window of a hard rolling budget with a day that had been granted more, and is settled
+    or held in the days that stay: else the limit would be passed by nothing but time.
+    """
+    ledger, name = state.ledger, record.name
+    committed = settled_of(record, ledger, start) + ledger.held(name, record.period_start)
+    missing = committed + ledger.held(name, start) - limit_of(record, ledger, start)
+    if not record.hard or missing <= 0:
+        return []
+    reason = "what was granted before and is settled or held still"
+    return [RestCarried(name, record.window()[0], start, missing, reason)]
+
+
 def _following(record: BudgetRecord, start: int) -> list[int]:
     """The periods after the one it is in, up to that which begins at `start`."""
     found: list[int] = []
@@ -61,5 +76,5 @@ def taken_back(state: State, record: BudgetRecord, start: int) -> list[RestCarri
     return [
         RestCarried(record.name, before, after, -nanos, "its period had not ended")
         for before, after, nanos in state.budgets.postings.carried(record.name, start)
-        if before >= start
+        if before >= start or record.rolling
     ]

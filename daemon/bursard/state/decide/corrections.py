@@ -272,7 +272,7 @@ def check_room(state: State, shifts: Sequence[BudgetShift], what: str) -> None:
             more[shift.budget] = more.get(shift.budget, 0) + shift.nanos
     for name, nanos in more.items():
         record = state.budgets.records[name]
-        room = state.ledger.room(name, record.period_start, record.spec.limit.nanos)
+        room = state.budgets.room(record, state.ledger).room_nanos
         if nanos > max(room, 0):
             raise BudgetExceeded(
                 f"budget {name} has no room for {what}: {at_least(nanos, state.currency)} more are to be"

@@ -13,7 +13,7 @@ from bursar.errors import BudgetExceeded, InvalidRequest, KeyConflict, NotFound
 from bursar.money import AMOUNT_MAX, format_nanos
 from bursard.events import BudgetGranted, BudgetTransferred
 from bursard.scheduler.text import at_least, at_most, money
-from bursard.state.budgets import BudgetRecord, limit_of
+from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 from bursard.state.decide.why import read_needed_reason
 from bursard.state.given import Posting
@@ -117,7 +117,7 @@ def _said_before(state: State, by: str, key: str, asked: Posting) -> bool:
 def _check_left(state: State, record: BudgetRecord, nanos: int, what: str) -> None:
     """What goes is there, and of a hard budget neither settled nor held."""
     limit = limit_of(record, state.ledger)
-    settled = state.ledger.settled(record.name, record.period_start)
+    settled = settled_of(record, state.ledger)
     held = state.ledger.held(record.name, record.period_start)
     free = limit - settled - held if record.hard else limit
     if nanos <= free:

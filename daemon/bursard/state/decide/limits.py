@@ -124,10 +124,12 @@ def payers(state: State, job: JobRecord, attempt: AttemptRecord, more: int) -> l
     rooms = []
     for hold in state.ledger.open_holds(attempt.id):
         record = state.budgets.records.get(hold.budget)
-        if record is not None and record.hard:
-            room = state.ledger.room(hold.budget, hold.period_start, record.spec.limit.nanos)
-            rooms.append((f"budget {hold.budget}", room))
-        if record is not None and (seen := state.budgets.room(record, state.ledger)).beyond(more):
+        if record is None:
+            continue
+        seen = state.budgets.room(record, state.ledger)
+        if record.hard:
+            rooms.append((f"budget {hold.budget}", seen.room_nanos))
+        if seen.beyond(more):
             approved = seen.ceiling_nanos - seen.settled_nanos - seen.held_nanos
             rooms.append((f"budget {hold.budget} as approved", approved))
     if job.spec.caps_array:

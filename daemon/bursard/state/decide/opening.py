@@ -9,17 +9,19 @@ Why     `budget ls` and `cost` must say the same of a scope and a period, whenev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import msgspec
 
-from bursar.clock import Instant
+from bursar.clock import DAY_US, Instant
 from bursar.errors import BudgetExceeded
 from bursar.money import cumulative, format_nanos
-from bursar_policies.periods import period_bounds
-from bursar_policies.specs import BudgetSpec, Document, Scope
+from bursar_policies.periods import period_bounds, window
+from bursar_policies.specs import FORECAST, BudgetSpec, Document, Scope
 from bursard.events import BudgetOpened, Event, OpeningHold
 from bursard.scheduler.text import at_least, money
-from bursard.state.budgets import same_money, same_periods
+from bursard.state.budgets import same_money, same_periods, settled_of
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord
 from bursard.state.tables import still_to_cost, worst_case
@@ -31,6 +33,10 @@ class Opening(msgspec.Struct, frozen=True):
     Attributes:
         period_start: of its current period. since, until: what its scope has cost from here to there is its
             own; 0: there is no end.
+        earlier: of a rolling one, where the days of its window begin that come before, oldest first, and end
+            with the next, the last one with its period's start. What they cost is its own too.
+        timezone: whose days those are. counts_from: of its document. days_from: what its scope has cost by
+            day of UTC is wanted from here on, for forecasts.
     """
 
     budget: str
@@ -38,6 +44,24 @@ class Opening(msgspec.Struct, frozen=True):
     period_start: int
     since: int
     until: int
+    earlier: tuple[int, ...] = ()
+    timezone: str = "UTC"
+    days_from: int = 0
+    counts_from: int = 0
+
+
+class Before(NamedTuple):
+    """What the scope of a budget has cost before: nanos by day of UTC counted from 1970, and by where the
+    earlier days of its window begin.
+    """
+
+    days: Mapping[int, int]
+    earlier: Mapping[int, int]
+
+
+NOTHING: Final = Before(MappingProxyType({}), MappingProxyType({}))
+DAYS_BACK: Final = 91
+"""Whole days before this one that a forecast learns from."""
 
 
 def openings(state: State, documents: Sequence[Document], now: int) -> tuple[Opening, ...]:
@@ -56,13 +80,29 @@ def openings(state: State, documents: Sequence[Document], now: int) -> tuple[Ope
 def _opening(state: State, name: str, spec: BudgetSpec, now: int) -> Opening | None:
     record = state.budgets.records.get(name)
     if record is not None and record.opened and same_money(record.spec, spec):
-        return None
+        learns = _by_forecast(spec) and not _by_forecast(record.spec)
+        if not learns:  # one that is to go by its forecast from now on is to know its days
+            return None
     if record is not None and same_periods(record.spec, spec):
         start, end = record.period_start, record.period_end
     else:
         start, until = period_bounds(spec.period, spec.timezone, Instant(now))
         end = until or 0
-    return Opening(name, spec.scope, start, max(start, spec.counts_from), end)
+    return Opening(
+        name,
+        spec.scope,
+        start,
+        max(start, spec.counts_from),
+        end,
+        window(spec.period, spec.timezone, start)[:-1],
+        spec.timezone,
+        now // DAY_US * DAY_US - DAYS_BACK * DAY_US,
+        spec.counts_from,
+    )
+
+
+def _by_forecast(spec: BudgetSpec) -> bool:
+    return any(one.on == FORECAST for one in spec.thresholds)
 
 
 def in_force(state: State, document: Document) -> bool:
@@ -93,6 +133,7 @@ def open_account(
     live: Mapping[Marks, list[AttemptRecord]],
     now: int,
     spent: int,
+    before: Before = NOTHING,
 ) -> list[Event]:
     """The opening of a budget's account, if its document opens it. Raises `BudgetExceeded` when its limit is
     too low.
@@ -100,7 +141,7 @@ def open_account(
     opening = _opening(state, document.name, spec, now)
     if opening is None:
         start = state.budgets.records[document.name].period_start
-        settled = state.ledger.settled(document.name, start)
+        settled = settled_of(state.budgets.records[document.name], state.ledger)
         _check_limit(state, document, spec, start, settled, state.ledger.held(document.name, start))
         return []
     holds = [
@@ -110,8 +151,13 @@ def open_account(
         for attempt in attempts
     ]
     holds += _launch_holds(state, spec.scope, opening)
-    _check_limit(state, document, spec, opening.period_start, spent, sum(hold.nanos for hold in holds))
-    return [BudgetOpened(opening.budget, opening.period_start, spent, opening.since, tuple(holds))]
+    earlier = tuple((start, before.earlier.get(start, 0)) for start in opening.earlier)
+    whole = spent + sum(nanos for _, nanos in earlier)
+    _check_limit(state, document, spec, opening.period_start, whole, sum(hold.nanos for hold in holds))
+    since = max(earlier[0][0], spec.counts_from) if earlier else opening.since
+    days = tuple(sorted((day, nanos) for day, nanos in before.days.items() if nanos))
+    account = (opening.budget, opening.period_start, spent, since, tuple(holds))
+    return [BudgetOpened(*account, days, earlier)]
 
 
 def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> OpeningHold:
@@ -146,7 +192,8 @@ def _check_limit(
     state: State, document: Document, spec: BudgetSpec, period_start: int, settled: int, held: int
 ) -> None:
     """With what was given to it in this period, or taken, its limit is no less than what is committed."""
-    given = state.ledger.given(document.name, period_start)
+    starts = window(spec.period, spec.timezone, period_start)
+    given = state.ledger.over(document.name, starts)[1]
     hard = spec.enforcement == "hard"
     needed = (settled + held if hard else 0) - given
     if spec.limit.nanos >= needed:

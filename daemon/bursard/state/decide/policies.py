@@ -29,11 +29,11 @@ from bursard.events import (
     RestCarried,
 )
 from bursard.state.admission import check_currency
-from bursard.state.budgets import BudgetRecord
+from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 from bursard.state.decide.carrying import carried_over, taken_back
 from bursard.state.decide.names import check_names
-from bursard.state.decide.opening import by_marks, in_force, open_account
+from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account
 
 SPOT: Final = "spot"
 OF_A_KIND_MAX: Final = 2_000
@@ -46,6 +46,7 @@ def apply_documents(
     now: int,
     spent: Mapping[str, int] = MappingProxyType({}),
     used: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    before: Mapping[str, Before] = MappingProxyType({}),
 ) -> list[Event]:
     """All documents or none. Unchanged ones are passed over; an empty answer means nothing changed.
 
@@ -54,6 +55,7 @@ def apply_documents(
             named.
         used: by kind and name of those that are not in force, the last version they had before they were
             removed: it goes on counting when one comes back, so that a version names one text for ever.
+        before: by budget of `opening.openings`, the same by day.
 
     Raises:
         StaleVersion: a document names a version that is not the one in force.
@@ -78,7 +80,15 @@ def apply_documents(
             )
         _check(state, document, now)
         if isinstance(document.spec, BudgetSpec):
-            opened += open_account(state, document, document.spec, live, now, spent.get(document.name, 0))
+            opened += open_account(
+                state,
+                document,
+                document.spec,
+                live,
+                now,
+                spent.get(document.name, 0),
+                before.get(document.name, NOTHING),
+            )
         effective = document.effective_at if document.effective_at is not None else Instant(now)
         last = max(used.get((document.kind, document.name), 0), _last_priced_version(state, document))
         version = max(version, last) + 1
@@ -196,6 +206,6 @@ def roll_periods(state: State, now: int) -> list[Event]:
 
 def _fits(state: State, record: BudgetRecord, period: int, coming_back: Sequence[RestCarried]) -> bool:
     held = state.ledger.held(record.name, record.period_start) + state.ledger.held(record.name, period)
-    limit = record.spec.limit.nanos + state.ledger.given(record.name, period)
-    limit -= sum(one.nanos for one in coming_back if one.from_period == period)
-    return state.ledger.settled(record.name, period) + held <= limit
+    limit = limit_of(record, state.ledger, period)
+    limit -= sum(one.nanos for one in coming_back if one.from_period in record.window(period))
+    return settled_of(record, state.ledger, period) + held <= limit

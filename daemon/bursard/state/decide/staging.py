@@ -8,13 +8,16 @@ Why     what a stage does to jobs that wait needs no event: it follows from what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from bursar.model import EndCause
 from bursar_policies.decision import Stage
+from bursar_policies.specs import FORECAST
 from bursard.events import Event, StopRequested, ThresholdCrossed
 from bursard.scheduler import stages
-from bursard.state.budgets import BudgetRecord, limit_of, reached
+from bursard.state.budgets import BudgetRecord, limit_of, reached, settled_of
 from bursard.state.core import State
 
 STOPS_MAX: Final = 1_000
@@ -22,18 +25,35 @@ STOPS_MAX: Final = 1_000
 STOP: Final = "checkpoint-stop"
 
 
-def thresholds(state: State) -> list[Event]:
-    """Thresholds passed and not yet announced of their limit in this period."""
+def thresholds(state: State, forecasts: Mapping[str, int] = MappingProxyType({})) -> list[Event]:
+    """Thresholds passed and not yet announced of their limit in this period.
+
+    Args:
+        forecasts: by budget, what it is expected to have settled at the end of its period (p50).
+    """
     events: list[Event] = []
     for record in state.budgets.records.values():
         if record.spec.thresholds:
-            events += _crossed(state, record)
+            events += _crossed(state, record, forecasts.get(record.name))
     return events
 
 
-def _crossed(state: State, record: BudgetRecord) -> list[Event]:
+def forecast_wanted(state: State) -> list[str]:
+    """Budgets with a threshold on their forecast that was not announced of the limit in force."""
+    return [
+        record.name
+        for record in state.budgets.records.values()
+        if any(
+            not state.budgets.was_announced(record, one.on, one.at_ppm, limit_of(record, state.ledger))
+            for one in record.spec.thresholds
+            if one.on == FORECAST
+        )
+    ]
+
+
+def _crossed(state: State, record: BudgetRecord, forecast: int | None) -> list[Event]:
     limit = limit_of(record, state.ledger)
-    settled = state.ledger.settled(record.name, record.period_start)
+    settled = settled_of(record, state.ledger)
     held = state.ledger.held(record.name, record.period_start)
     return [
         ThresholdCrossed(
@@ -45,9 +65,10 @@ def _crossed(state: State, record: BudgetRecord) -> list[Event]:
             held_nanos=held,
             limit_nanos=limit,
             do=one.do,
+            forecast_nanos=max(forecast or 0, settled) if one.on == FORECAST else 0,
         )
         for one in record.spec.thresholds
-        if reached(one, settled, held, limit)
+        if reached(one, settled, held, limit, forecast)
         and not state.budgets.was_announced(record, one.on, one.at_ppm, limit)
     ]
 

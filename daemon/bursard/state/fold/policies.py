@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from bursar.clock import DAY_US
 from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass, QueueKey
@@ -166,6 +167,9 @@ def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -
     """A budget enters its next period, with what live attempts hold."""
     applied.transactions += state.ledger.roll(event.budget, event.from_period, event.to_period)
     state.budgets.roll(event.budget, event.to_period, at)
+    record = state.budgets.records.get(event.budget)
+    if record is not None and record.rolling:
+        state.budgets.stay_announced(record, event.from_period, state.ledger)
 
 
 def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied) -> None:
@@ -175,8 +179,12 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
         record.opened = True
         _count_past(state, record, event)
     applied.transactions += state.ledger.open(
-        event.budget, event.period_start, event.settled_nanos, event.since, event.holds
+        event.budget, event.period_start, event.settled_nanos, event.since, event.holds, event.earlier
     )
+    if event.days is not None:
+        # The first day of all may have begun before the first cost.
+        first = min((day for day, _ in event.days), default=at // DAY_US)
+        state.ledger.learn_days(event.budget, first + 1, event.days)
     holds = {one.attempt_id: Hold(event.budget, event.period_start, one.whole_nanos) for one in event.holds}
     _share(state, event.budget, holds)
 
@@ -184,17 +192,19 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
 def _count_past(state: Tables, record: BudgetRecord, event: BudgetOpened) -> None:
     """What jobs of its scope have cost before is in the account, from the instant on that it counts from."""
     scope = record.spec.scope
+    begins = event.earlier[0][0] if event.earlier else event.period_start
     for job in state.jobs.values():
         spec = job.spec
         if job.attempts and scope.covers(
             spec.project, job.user, spec.experiment, spec.model, dict(spec.labels)
         ):
-            job.counted_from = {**job.counted_from, event.budget: (event.period_start, event.since)}
+            job.counted_from = {**job.counted_from, event.budget: (begins, event.since)}
 
 
 def budget_closed(state: Tables, event: BudgetClosed, at: int, applied: Applied) -> None:
     """Live attempts have no part in it any more."""
     applied.transactions += state.ledger.close(event.budget)
+    state.ledger.forget_days(event.budget)
     _share(state, event.budget, {})
 
 

@@ -28,6 +28,22 @@ def budget(wire: money_pb2.Budget) -> View:
         **{name: list(getattr(wire, name)) for name in ("crossed_percent", "live_jobs")},
         "crossed": [{"on": one.on, "at_percent": one.at_ppm / 10_000} for one in wire.crossed],
         "version": wire.version,
+        "forecast": _forecast(wire.forecast, cash) if wire.HasField("forecast") else None,
+    }
+
+
+def _forecast(wire: money_pb2.BudgetForecast, currency: str) -> View:
+    """What is expected of a budget; of an end that is not reached, None."""
+    amounts = ("burn_rate", "run_rate", "running", "queued", "end_p10", "end_p50", "end_p90")
+    return {
+        **{name: instant(getattr(wire, name)) for name in ("at", "ends_at")},
+        "learned_days": wire.learned_days,
+        **{name: money(amount(wire, name), currency) for name in amounts},
+        **{
+            name: instant(getattr(wire, name))
+            for name in ("exhausted_p10_at", "exhausted_p50_at", "exhausted_p90_at")
+        },
+        "unpriced_jobs": wire.unpriced_jobs,
     }
 
 

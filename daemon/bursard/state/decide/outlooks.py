@@ -1,0 +1,164 @@
+"""What is expected of budgets, by what the state knows: their days, what runs, what waits. PURE.
+
+Why     thresholds on a forecast and `bursar forecast` must say the same, and a replay and the simulator what
+        the daemon said; so nothing is asked of the store, and nothing that a job tells of its own progress
+        counts: a job that lies moves no threshold. The work is bounded by days and by `LOOKED_MAX` jobs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from itertools import islice
+from typing import Final, NamedTuple
+
+from bursar.clock import DAY_US
+from bursar.model import JobSpec
+from bursar.model.ranges import count
+from bursar_policies.periods import rolling_days
+from bursard.forecast.completion import left
+from bursard.forecast.outlook import Account, Flow, Outlook, learn, outlook
+from bursard.forecast.usual import HISTORY_DAYS, Usual
+from bursard.state.admission import cheapest_rate
+from bursard.state.budgets import BudgetRecord, limit_of, settled_of
+from bursard.state.core import State
+from bursard.state.records import JobRecord
+
+LOOKED_MAX: Final = 5_000
+"""Live attempts, and as many jobs that wait, whose costs to come are added up: the oldest of more."""
+
+
+class Coming(NamedTuple):
+    """What of one budget runs and waits. `unpriced`: jobs whose cost no price tells."""
+
+    flows: list[Flow]
+    unpriced: int
+
+
+class Outlooks:
+    """Belongs to one state; remembers what is usual, which changes once a day."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._usual: dict[str, tuple[object, Usual | None]] = {}
+
+    def of(self, names: Collection[str], now: int) -> dict[str, tuple[Outlook, int]]:
+        """By budget in force of these names, its outlook, and how many jobs have no price."""
+        state, coming = self._state, self._coming(set(names), now)
+        capacity = _capacity(state)
+        found = {}
+        for name in sorted(coming):
+            record = state.budgets.records[name]
+            account = _account(state, record, now)
+            what = outlook(account, self._learned(name, account, now), coming[name].flows, now, capacity)
+            found[name] = what, coming[name].unpriced
+        self._usual = {name: one for name, one in self._usual.items() if name in state.budgets.records}
+        return found
+
+    def _learned(self, name: str, account: Account, now: int) -> Usual | None:
+        today = now // DAY_US
+        days = tuple(account.days.get(day, 0) for day in range(today - HISTORY_DAYS, today))
+        key = (today, account.since, account.until, days)
+        known = self._usual.get(name)
+        if known is None or known[0] != key:
+            known = self._usual[name] = key, learn(account, now)
+        return known[1]
+
+    def _coming(self, names: Collection[str], now: int) -> dict[str, Coming]:
+        state = self._state
+        likely = _Likely(state)
+        found = {name: Coming([], 0) for name in names if name in state.budgets.records}
+        for attempt in islice(state.live_attempts(), LOOKED_MAX):
+            job = state.jobs[attempt.job_id]
+            mine = [hold.budget for hold in attempt.holds if hold.budget in found]
+            if not mine:
+                continue
+            if not attempt.priced:
+                _skip(found, mine)
+                continue
+            ran_us = max(now - (attempt.started_at or attempt.placed_at), 0)
+            goes = left(ran_us, attempt.longest_us, likely.of(job.spec, ran_us))
+            _add(found, mine, Flow(attempt.rate, goes.likely_us, goes.most_us))
+        self._waiting(found, likely)
+        return found
+
+    def _waiting(self, found: dict[str, Coming], likely: _Likely) -> None:
+        """What could start now, and the tasks behind those that could."""
+        state, looked, arrays = self._state, 0, set[str]()
+        for queue in state.pending.queues():
+            if not found or looked >= LOOKED_MAX:
+                return
+            rate = cheapest_rate(state, queue.job_class)
+            alike = Counter[tuple[tuple[str, ...], int, int]]()
+            for position, (_, job_id) in enumerate(islice(queue.jobs, LOOKED_MAX - looked)):
+                looked += 1
+                job = state.jobs[job_id]
+                mine = tuple(name for name in job.budgets if name in found)
+                if mine:
+                    goes = left(0, int(queue.jobs.limits_us[position]), likely.of(job.spec, 0))
+                    alike[mine, goes.likely_us, goes.most_us] += 1 + _behind(state, job, arrays)
+            for (mine, likely_us, most_us), many in alike.items():
+                if rate is None:
+                    _skip(found, mine, many)
+                else:
+                    _add(found, mine, Flow(rate * many, likely_us, most_us, waits=True))
+
+
+class _Likely:
+    """How long runs like a job take, asked once for all that are alike."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known: dict[object, tuple[int, int]] = {}
+
+    def of(self, spec: JobSpec, ran_us: int) -> int:
+        """In all, of one that has run for so long already; 0 where nobody knows."""
+        if not spec.name:
+            return 0
+        key = (spec.project, spec.name, spec.nodes, spec.options)
+        if key not in self._known:
+            times = self._state.runs.expected(spec)
+            self._known[key] = (times.p50_us, times.p90_us) if times is not None else (0, 0)
+        half, most = self._known[key]
+        return half if half > ran_us else most
+
+
+def _behind(state: State, task: JobRecord, arrays: set[str]) -> int:
+    """Tasks of its array that are no records yet, said once of each array."""
+    if not task.parent_id or task.parent_id in arrays:
+        return 0
+    arrays.add(task.parent_id)
+    array = state.jobs[task.parent_id].array
+    return count(array.unopened) if array is not None else 0
+
+
+def _add(found: dict[str, Coming], names: Iterable[str], flow: Flow) -> None:
+    for name in names:
+        found[name].flows.append(flow)
+
+
+def _skip(found: dict[str, Coming], names: Iterable[str], many: int = 1) -> None:
+    for name in names:
+        found[name] = found[name]._replace(unpriced=found[name].unpriced + many)
+
+
+def _capacity(state: State) -> int | None:
+    """What all nodes cost in an hour; None where more of them can be rented."""
+    if any(kind == "CloudPool" for kind, _ in state.policies):
+        return None
+    return sum(node.rates.total for node in state.nodes.values() if node.price_id)
+
+
+def _account(state: State, record: BudgetRecord, now: int) -> Account:
+    """Of a rolling one the end that is meant is when all that counts today has left its window."""
+    ledger, days = state.ledger, state.ledger.days.get(record.name)
+    long_us = rolling_days(record.spec.period) * DAY_US
+    leaving = [(start + long_us, ledger.settled(record.name, start)) for start in record.window() if long_us]
+    return Account(
+        limit=limit_of(record, ledger),
+        settled=settled_of(record, ledger),
+        until=now + long_us if long_us else record.period_end,
+        days=days.nanos if days is not None else {},
+        since=days.since if days is not None else now // DAY_US + 1,
+        leaving=[one for one in leaving if one[1]],
+    )
