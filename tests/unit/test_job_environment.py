@@ -70,6 +70,12 @@ def slurm_part(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith("SLURM")}
 
 
+def test_what_runs_once_on_several_nodes_is_told_of_no_world() -> None:
+    assert environment(SBATCH, nodes=2)["WORLD_SIZE"] == "2"
+    once = environment(SBATCH, nodes=2, launch="once")
+    assert (once["NNODES"], "WORLD_SIZE" in once) == ("2", False)
+
+
 def test_a_script_with_sbatch_lines_finds_slurms_names() -> None:
     whole = environment(SBATCH, nodes=2)
     found = slurm_part(whole)

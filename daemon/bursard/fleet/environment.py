@@ -56,6 +56,8 @@ def job_environment(
             MASTER_PORT=str(attempt.port),
             NODE_RANK=str(member.alloc.rank),
             NNODES=str(len(nodes)),
-            WORLD_SIZE=str(len(nodes)),
         )
+        # What runs once is no world: a program that it starts would wait for the others of one.
+        if spec.launch != "once":
+            env["WORLD_SIZE"] = str(len(nodes))
     return env
