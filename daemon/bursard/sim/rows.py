@@ -5,6 +5,7 @@ Owns    columns, defaults and what each cell may say. Times are microseconds fro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -21,13 +22,17 @@ from bursard.sim.csvfile import BadCell, Table, flag, integer, one_of, positive_
 MIB = 1 << 20
 NODES_PER_JOB_MAX = 65_536
 PRIORITIES = {"low": 25, "normal": 50, "high": 75}
+ANY_COUNT = 0
+"""In `JobRow.throughput`: however many GPUs there are."""
+_COUNTED = re.compile(r"(.*[A-Z0-9])x([1-9]\d{0,5})", re.ASCII)
+"""Not `gtx1080`."""
 DEFAULT_GPU_TYPE = "GPU"
 """Of nodes that have GPUs and do not say which."""
 
 JOB_COLUMNS = (
     "job_id", "submit_s", "duration_s", "nodes", "gpus", "gpu_milli", "gpu_type", "cpu_milli", "memory_mib",
     "priority", "project", "user", "experiment", "deadline_s", "time_limit_s", "preemptible", "max_cost",
-    "checkpoint_s", "throughput",
+    "checkpoint_s", "throughput", "restart_s",
 )  # fmt: skip
 NODE_COLUMNS = (
     "node_id", "cpu_milli", "memory_mib", "gpus", "gpu_type", "gpu_memory_mib", "pool", "rack",
@@ -36,7 +41,13 @@ NODE_COLUMNS = (
 
 
 class JobRow(msgspec.Struct, kw_only=True):
-    """One job. `duration_us` None: it never ends. `throughput`: speed by GPU type, 1 for others."""
+    """One job.
+
+    Attributes:
+        duration_us: at speed 1; None: it never ends.
+        throughput: speed by GPU type, or by (type, GPUs in all) where that is given; 1 for others.
+        restart_us: an attempt after one that was stopped works only after so long.
+    """
 
     job_id: str
     submit_us: int
@@ -52,7 +63,13 @@ class JobRow(msgspec.Struct, kw_only=True):
     preemptible: bool
     max_cost_nanos: int
     checkpoint_us: int
-    throughput: Mapping[str, Fraction]
+    throughput: Mapping[tuple[str, int], Fraction]
+    restart_us: int = 0
+
+    def speed_on(self, gpu_type: str, gpus: int) -> Fraction:
+        """Of a gang whose slowest members have such GPUs, so many of them in all."""
+        found = self.throughput.get((gpu_type, gpus)) or self.throughput.get((gpu_type, ANY_COUNT))
+        return found if found is not None else Fraction(1)
 
 
 class NodeRow(msgspec.Struct, kw_only=True):
@@ -111,6 +128,7 @@ def _job(table: Table) -> JobRow:
         max_cost_nanos=table.cell("max_cost", 0, _cost),
         checkpoint_us=table.cell("checkpoint_s", 0, positive_us),
         throughput=table.cell("throughput", {}, _throughput),
+        restart_us=table.cell("restart_s", 0, seconds_us),
     )
 
 
@@ -155,16 +173,19 @@ def _amount(text: str) -> int:
     return parse_amount(text)
 
 
-def _throughput(text: str) -> dict[str, Fraction]:
-    found: dict[str, Fraction] = {}
+def _throughput(text: str) -> dict[tuple[str, int], Fraction]:
+    found: dict[tuple[str, int], Fraction] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         kind, equals, speed = part.partition("=")
         value = csvfile.number(speed.strip()) if equals else Decimal(0)
         if not equals or not Decimal("1e-6") <= value <= Decimal("1e6"):
             raise BadCell(
-                f"{part[:60]!r} is not TYPE=SPEED with a speed from 0.000001 to 1000000, as in A100=2.6"
+                f"{part[:60]!r} is not TYPE=SPEED with a speed from 0.000001 to 1000000, as in A100=2.6 or"
+                " A100x4=3.1, the speed on four of them in all"
             )
-        found[parse_gpu_type(kind)] = Fraction(value)
+        counted = _COUNTED.fullmatch(kind.strip())
+        name, count = (counted[1], int(counted[2])) if counted else (kind, ANY_COUNT)
+        found[parse_gpu_type(name), count] = Fraction(value)
     return found
 
 

@@ -80,11 +80,16 @@ class JobRun(msgspec.Struct):
 
 
 class Running(NamedTuple):
-    """A live attempt: since when, and how fast its slowest member works."""
+    """A live attempt: since when, how fast its slowest member works, and how long it restarts before that."""
 
     run: JobRun
     since_us: int
     speed: Fraction
+    restart_us: int = 0
+
+    def needs_us(self, duration_us: int) -> int:
+        """How long it is held until the job is done."""
+        return self.restart_us + round((duration_us - self.run.work_us) / self.speed)
 
 
 class RowPrices(PriceTable):
@@ -363,24 +368,25 @@ class Simulation:
     def _started(self, attempt: AttemptRecord) -> None:
         """Its processes exist at once; when they end is known now."""
         run = self._by_id[attempt.job_id]
+        gpus = sum(len(member.alloc.devices) for member in attempt.members)
         speeds = []
         for member in attempt.members:
             node = self.state.nodes[member.alloc.node_id]
             rank = member.alloc.rank
             self._commit(attempts.started(self.state, node, attempt.id, rank, self._boot_us, 1))
             kind = node.facts.devices[0].type if member.alloc.devices else ""
-            speeds.append(run.row.throughput.get(kind, Fraction(1)))
+            speeds.append(run.row.speed_on(kind, gpus))
             self._allocated += sum(share.milli for share in member.alloc.devices)
         self._note_peak()
         run.attempts += 1
         run.nodes = tuple(self.state.nodes[m.alloc.node_id].facts.name for m in attempt.members)
         if run.start_us < 0:
             run.start_us = self._now_us
-        speed = min(speeds)
-        self._live[attempt.id] = Running(run, self._now_us, speed)
+        restart_us = run.row.restart_us if run.attempts > 1 else 0
+        running = self._live[attempt.id] = Running(run, self._now_us, min(speeds), restart_us)
         held_us = attempt.time_limit_us
         if run.row.duration_us is not None:
-            held_us = min(held_us, round((run.row.duration_us - run.work_us) / speed))
+            held_us = min(held_us, running.needs_us(run.row.duration_us))
         elif attempt.time_limit_us == NO_LIMIT_US:
             return
         self._push(self._now_us + held_us, _END, attempt.id)
@@ -417,11 +423,11 @@ class Simulation:
             return False
         run, held_us = running.run, self._now_us - running.since_us
         duration_us = run.row.duration_us
-        done = duration_us is not None and held_us >= round((duration_us - run.work_us) / running.speed)
+        done = duration_us is not None and held_us >= running.needs_us(duration_us)
         if not done and (left_us := self.state.attempts[attempt_id].time_limit_us - held_us) > 0:
             # It has had another lease since.
             if duration_us is not None:
-                left_us = min(left_us, round((duration_us - run.work_us) / running.speed) - held_us)
+                left_us = min(left_us, running.needs_us(duration_us) - held_us)
             self._push(self._now_us + left_us, _END, attempt_id)
             return False
         cause = EndCause.COMPLETED if done else EndCause.TIME_LIMIT
@@ -505,10 +511,10 @@ class Simulation:
 
     def _lose(self, attempt: AttemptRecord) -> None:
         """Work since the last checkpoint is lost, and what it cost is wasted."""
-        run, since_us, speed = self._live[attempt.id]
+        run, since_us, speed, restart_us = self._live[attempt.id]
         held_us = self._now_us - since_us
-        checkpoint_us = run.row.checkpoint_us
-        kept_us = held_us // checkpoint_us * checkpoint_us if checkpoint_us else 0
+        checkpoint_us, worked_us = run.row.checkpoint_us, max(held_us - restart_us, 0)
+        kept_us = worked_us // checkpoint_us * checkpoint_us if checkpoint_us else 0
         run.work_us += kept_us * speed
         self.totals.preemptions += 1
         # What its other members cost is not charged yet, but known: rate times time.
@@ -626,7 +632,7 @@ def limit_for(row: JobRow, default_us: int) -> int:
     """
     if row.duration_us is None:
         return NO_LIMIT_US
-    longest_us = row.duration_us / min([Fraction(1), *row.throughput.values()])
+    longest_us = row.restart_us + row.duration_us / min([Fraction(1), *row.throughput.values()])
     limit_us = default_us
     while limit_us < longest_us:
         limit_us *= 2
