@@ -9,7 +9,7 @@ Why     a plan was made of a moment that has passed, perhaps in another thread. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -28,7 +28,7 @@ from bursar_policies.decision import (
     Stop,
     Verdict,
 )
-from bursar_policies.specs import STOPPING
+from bursar_policies.specs import STOPPING, QuotaSpec
 from bursard.events import AttemptPlaced, Event, StopRequested
 from bursard.scheduler import PlanCache, making_room, plan, reason_of, stages
 from bursard.scheduler.quotas import uses_of
@@ -182,7 +182,10 @@ class _Check:
         if not state.quotas and not seen:
             return None
         counted = job_class.quotas, job_class.pinned, job_class.rated
-        if state.quotas.specs != seen or state.counted_by(job.user, job.spec) != counted:
+        now = state.quotas.specs
+        moved = state.counted_by(job.user, job.spec) != counted
+        moved = moved or any(seen.get(name) != now.get(name) for name in job_class.quotas)
+        if moved or (job_class.pinned and _guaranteed(seen) != _guaranteed(now)):
             return _gone(f"the quotas of job {job.id} are others by now")
         uses = uses_of(self._snapshot.nodes, start.members)
         for other in self._uses:
@@ -266,6 +269,10 @@ class _Check:
             port += 1
         self._ports.add((node_id, port))
         return port
+
+
+def _guaranteed(quotas: Mapping[str, QuotaSpec]) -> dict[str, QuotaSpec]:
+    return {name: spec for name, spec in quotas.items() if spec.guaranteed}
 
 
 def _subject(action: Action) -> str:

@@ -13,7 +13,7 @@ from bursar.errors import InvalidRequest
 from bursar.money import format_nanos
 from bursar.resources import MILLI, format_size, parse_gpu_type
 from bursar.yamlfile import Faults, Fields, Node, read_decimal, read_entries, read_project
-from bursar_policies.specs import GPUS, RESOURCES, SPEND_RATE, Amounts, QuotaSpec
+from bursar_policies.specs import EACH, GPUS, RESOURCES, SPEND_RATE, Amounts, QuotaSpec
 
 GPUS_MAX: Final = 1_000_000
 CPUS_MAX: Final = 10_000_000
@@ -36,6 +36,9 @@ def read_quota(node: Node, faults: Faults) -> QuotaSpec | None:
         return None
     if len(set(currencies)) > 1:
         faults.add(node, f"has spend rates in {' and '.join(sorted(set(currencies)))}; use one currency")
+        return None
+    if user == EACH and guaranteed and (given := fields.get("guaranteed")) is not None:
+        faults.add(given, "nothing can be guaranteed to each user; name one user, or a project")
         return None
     ceilings = dict(most)
     of_types = sum(amount for resource, amount in guaranteed if resource.startswith(f"{GPUS}/"))

@@ -285,6 +285,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     restart_us: int = 0
 
 
+EACH: Final = "*"
+"""As the user of a Quota: each user by himself."""
 GPUS: Final = "gpus"
 SPEND_RATE: Final = "spend_rate"
 RESOURCES: Final = ("cpus", "memory", GPUS, SPEND_RATE)
@@ -298,7 +300,7 @@ class QuotaSpec(msgspec.Struct, frozen=True, tag="Quota"):
     """What the running jobs of a project and all below it, or of a user, may hold at a time.
 
     Attributes:
-        project, user: the scope; one of them is set. Projects are lower case.
+        project, user: the scope; one of them is set. Projects are lower case; the user may be `EACH`.
         guaranteed: theirs whenever they ask for it: what others borrowed of it is taken back.
         max: never more, with what others leave idle; what is not named has no ceiling.
         currency: of the spend rates; empty without any.

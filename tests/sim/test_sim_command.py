@@ -15,9 +15,11 @@ from bursar.cli.main import run as bursar
 from bursar.errors import InvalidRequest
 from bursar.model import DeviceShare, MemberAllocation, ShareRates
 from bursard.events import AttemptPlaced
+from bursard.scheduler.quotas import Tenancy
 from bursard.sim import csvfile, rows
 from bursard.sim.checks import node_cost
 from bursard.sim.simulation import START_AT, Simulation
+from bursard.state.quotas import QuotaTable
 
 NODES = "node_id,cpu_milli,memory_mib,gpus,gpu_type,price_per_hour\n" + (
     "n1,8000,1000,4,A100,8\nn2,8000,1000,4,V100,4\n"
@@ -191,6 +193,32 @@ def test_speed_depends_on_the_gpu_it_gets(sim):
     assert (out["a"]["end_s"], out["v"]["end_s"]) == ("40", "100")
 
 
+def test_speed_may_depend_on_how_many_gpus_there_are_in_all(sim):
+    jobs = "job_id,submit_s,duration_s,nodes,gpus,gpu_type,throughput\n" + (
+        "one,0,120,1,1,A100,A100=2;A100x4=6\nfour,1000,120,1,4,A100,A100=2;A100x4=6\n"
+        "two,2000,120,1,2,A100,A100=2;A100x4=6\nold,3000,120,1,1,V100,gtx1080=3;V100=4\n"
+    )
+    _, out = sim(jobs)
+    assert [out[name]["end_s"] for name in ("one", "four", "two", "old")] == ["60", "1020", "2060", "3030"]
+
+
+def test_an_attempt_after_a_stop_works_only_once_it_has_restarted(sim):
+    """`low` has saved its 90 s when it is stopped; at 590 it restarts for 25 s and works for 10 more. A node
+    that leaves at 605, before it has worked, takes nothing with it but the restart.
+    """
+    jobs = "job_id,submit_s,duration_s,time_limit_s,gpus,priority,checkpoint_s,restart_s\n" + (
+        "low,0,100,4000,4,50,30,25\nhigh,90,500,500,4,80,,25\n"
+    )
+    stops = sim.policy(PRIORITY % "preempt: {gap: 20, restart: 30s}")
+    _, found = sim(jobs, *stops, nodes=ONE_NODE)
+    assert (found["high"]["end_s"], found["low"]["end_s"], found["low"]["attempts"]) == ("590", "625", "2")
+    nodes = ONE_NODE.replace("price_per_hour", "price_per_hour,available_until_s,available_from_s")
+    first, rest = nodes.splitlines()[1], ",605,0"
+    leaves = f"{nodes.splitlines()[0]}\n{first}{rest}\n{first.replace(first.split(',')[0], 'later')},,700\n"
+    _, found = sim(jobs, *stops, nodes=leaves)
+    assert (found["low"]["end_s"], found["low"]["attempts"]) == ("735", "3")
+
+
 def test_limits_of_time_and_money_end_a_job(sim):
     jobs = "job_id,submit_s,duration_s,time_limit_s,max_cost,gpus\n" + (
         "t,0,100,60,,1\nm,0,100000,,1,4\nlong,0,900000,,,1\n"
@@ -308,6 +336,8 @@ def test_a_placement_policy_is_chosen_by_name(sim):
         ("job_id,submit_s\na,0,7\n", ("jobs.csv:2", "3 cells")),
         ("job_id,submit_s,gpus,gpu_milli\na,0,2,500\n", ("needs gpus=1",)),
         ("job_id,submit_s,throughput\na,0,A100:2\n", ("TYPE=SPEED",)),
+        ("job_id,submit_s,throughput\na,0,A100x4=0\n", ("TYPE=SPEED", "A100x4=3.1")),
+        ("job_id,submit_s,restart_s\na,0,-1\n", ("jobs.csv:2:3",)),
         ("job_id,submit_s,deadline_s\na,10,5\n", ("before submit_s",)),
         ("job_id,submit_s,max_cost\na,0,1e-12\n", ("decimal places",)),
         ('job_id,submit_s\n"a,0\n', ("not CSV",)),
@@ -460,3 +490,25 @@ def test_jobs_live_by_leases_until_their_budget_has_no_more(sim):
     assert (rows["fits"]["state"], rows["long"]["state"]) == ("SUCCEEDED", "FAILED")
     # Each costs 8 USD an hour, and 800 in the worst case: in all no more than the limit, and nearly that.
     assert 22 < float(rows["fits"]["cost"]) + float(rows["long"]["cost"]) <= 24
+
+
+QUOTA = "kind: Quota\nname: nlp\nspec: {scope: {project: nlp}, guaranteed: {gpus: 1}, max: {gpus: 2}}\n"
+BORROWERS = "job_id,submit_s,duration_s,gpus,project\n" + (
+    "a,0,100,1,nlp\nb,0,100,1,nlp\nc,0,100,1,nlp\nd,0,900,2,cv\ne,150,500,1,cv\ng,210,500,1,cv\nf,250,100,1,nlp\n"
+)
+
+
+def test_quotas_hold_in_a_simulation_and_what_is_guaranteed_is_taken_back(sim):
+    """`c` waits for its quota; then others have borrowed all, and `g` loses least when `f` comes."""
+    summary, found = sim(BORROWERS, *sim.policy(QUOTA), nodes=ONE_NODE)
+    starts = {name: int(float(found[name]["start_s"])) for name in found}
+    assert starts == {"a": 0, "b": 0, "c": 100, "d": 0, "e": 150, "g": 210, "f": 250}
+    assert (found["g"]["attempts"], found["g"]["end_s"]) == ("2", "850")
+    assert (summary["violations"], summary["preemptions"]) == (0, 1)
+
+
+def test_a_start_beyond_a_quota_is_a_violation(sim, monkeypatch):
+    monkeypatch.setattr(Tenancy, "stops", lambda *_: None)
+    monkeypatch.setattr(QuotaTable, "beyond", lambda *_: None)
+    code, _, said = sim.raw(BORROWERS, "-o", "json", *sim.policy(QUOTA), nodes=ONE_NODE)
+    assert (code, "Q1: quota nlp has 3000 of 2000 gpus" in said) == (1, True)

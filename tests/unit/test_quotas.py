@@ -91,6 +91,7 @@ def test_a_quota_says_who_and_how_much_of_what():
             "{scope: {project: a}, guaranteed: {gpus: {A: 2, B: 2}}, max: {gpus: 3}}",
             "4 guaranteed, at most 3",
         ),
+        ('{scope: {user: "*"}, guaranteed: {gpus: 1}}', "nothing can be guaranteed to each user"),
         ("{scope: {project: a}, max: {gpu: 1}}", "did you mean 'gpus'"),
         ("{scope: {project: a}, max: {gpus: {1x: 1}}}", "is not a GPU type"),
         ("{scope: {project: a}, max: {gpus: {h100: 1, H100: 2}}}", "given twice"),

@@ -183,3 +183,33 @@ def test_the_report_shows_what_is_used_guaranteed_borrowed_and_the_most():
     )
     assert [row[0] for row in quota_page(world.state, period, "NLP").rows] == ["nlp"]
     assert quota_page(world.state, period, "nl").rows == ()
+
+
+def test_what_bounds_each_user_bounds_every_one_by_himself():
+    each = 'kind: Quota\nname: each\nspec: {scope: {user: "*"}, max: {cpus: 2}}\n'
+    world = site(each)
+    records = [world.submit(user=user, options=cpus(1)) for user in ("ann", "ann", "ann", "bob", "cy")]
+    seen = world.state.snapshot()
+    told(world)
+    assert [one.state for one in records] == [
+        *(JobState.RUNNING, JobState.RUNNING, JobState.PENDING, JobState.RUNNING, JobState.RUNNING)
+    ]
+    assert counted(world) == {"each/ann": 2_000, "each/bob": 1_000, "each/cy": 1_000}
+    snapshot = world.state.snapshot()
+    made = plan(snapshot, world.engine.now())
+    (why,) = [reason_of(snapshot, made, index) for index in made.verdicts]
+    assert why.message == "2 of at most 2 CPUs of quota each/ann (user ann) are used, this asks for 1"
+    with pytest.raises(QuotaExceeded, match="quota each/dan"):
+        world.submit(user="dan", options=cpus(3))
+    assert "each/dan" not in seen.quotas, "a snapshot stays as it was"
+    world.engine.commit(remove(world.state, "Quota", "each"), "ann")
+    assert world.state.snapshot().quotas == {}
+
+
+def test_a_new_user_does_not_drop_what_was_planned_before_he_came():
+    world = site('kind: Quota\nname: each\nspec: {scope: {user: "*"}, max: {cpus: 2}}\n')
+    world.submit(user="ann", options=cpus(1))
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    world.submit(user="bob", options=cpus(1))
+    assert not isinstance(verify(world.state, world.ids, seen, group), Dropped)

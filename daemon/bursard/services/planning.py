@@ -45,6 +45,7 @@ async def plan_view(
     """
     state = engine.state
     budgets, hard = state.budgets.matching(user, spec)
+    state.quotas.covering(user, spec.project)  # what bounds each user is in the snapshot from then on
     snapshot, now = state.snapshot(), engine.now()
     payers = hard
     if spec.caps_array:

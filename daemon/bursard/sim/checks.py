@@ -106,8 +106,11 @@ class Checks:
 
     def _quotas(self, event: AttemptPlaced) -> None:
         """What the second book says is held under each quota of this start."""
+        quotas = self._state.quotas.specs
+        if not quotas:
+            return
         job = self._state.jobs[event.job_id]
-        for name, spec in self._state.quotas.specs.items():
+        for name, spec in quotas.items():
             if not spec.max or not spec.covers(job.user, job.spec.project):
                 continue
             used: Counter[str] = Counter()

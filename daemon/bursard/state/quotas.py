@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from bursar.model import MemberAllocation
 from bursar_policies.decision import Holding
-from bursar_policies.specs import GPUS, SPEND_RATE, QuotaSpec
+from bursar_policies.specs import EACH, GPUS, SPEND_RATE, QuotaSpec
 
 KNOWN_MAX = 10_000
 """Answers kept: which quotas count one user in one project."""
@@ -42,6 +44,8 @@ class QuotaTable:
 
     def __init__(self) -> None:
         self.specs: Mapping[str, QuotaSpec] = {}
+        """Those of each user stand here as `NAME/USER`, from the first look at that user on."""
+        self._given: Mapping[str, QuotaSpec] = {}
         self._live: dict[str, _Live] = {}
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
         self._holdings: Mapping[str, Holding] | None = None
@@ -49,7 +53,7 @@ class QuotaTable:
         """By quota, what is held of it now."""
 
     def __bool__(self) -> bool:
-        return bool(self.specs)
+        return bool(self._given)
 
     @property
     def guarantees(self) -> bool:
@@ -58,9 +62,10 @@ class QuotaTable:
 
     def put(self, specs: Mapping[str, QuotaSpec]) -> bool:
         """These are in force from now on, and what lives is to be counted anew. False: they were before."""
-        if specs == self.specs:
+        if specs == self._given:
             return False
-        self.specs = dict(sorted(specs.items()))
+        self._given = dict(sorted(specs.items()))
+        self.specs = {name: spec for name, spec in self._given.items() if spec.user != EACH}
         self._live.clear()
         self.used = {name: Counter() for name in self.specs}
         self._known.clear()
@@ -69,16 +74,25 @@ class QuotaTable:
 
     def covering(self, user: str, project: str) -> tuple[str, ...]:
         """Those that count a user's work in a project: of projects, the innermost first, then of the user."""
-        if not self.specs:
+        if not self._given:
             return ()
         key = user, project.lower()
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
+            self._open(user)
             names = (name for name, spec in self.specs.items() if spec.covers(*key))
             found = self._known[key] = tuple(sorted(names, key=self._inner_first))
         return found
+
+    def _open(self, user: str) -> None:
+        """What bounds each user bounds this one. The mapping of a snapshot stays as it is."""
+        mine = {f"{name}/{user}": spec for name, spec in self._given.items() if spec.user == EACH}
+        fresh = {name: replace(spec, user=user) for name, spec in mine.items() if name not in self.specs}
+        if fresh:
+            self.specs = {**self.specs, **fresh}
+            self.used |= {name: Counter() for name in fresh}
 
     def _inner_first(self, name: str) -> tuple[bool, int, str]:
         spec = self.specs[name]

@@ -128,7 +128,7 @@ def _quota() -> Schema:
                 "Whose jobs count; one of them.",
                 {
                     "project": forms.text("A project and all below it.", forms.PROJECT),
-                    "user": forms.text("A user.", _WORD, maxLength=128),
+                    "user": forms.text("A user; `*`: each user by himself.", _WORD, maxLength=128),
                 },
                 minProperties=1,
                 maxProperties=1,
