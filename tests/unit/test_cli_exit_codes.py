@@ -47,6 +47,7 @@ WORDS = {
     "prices apply": ["policy.yaml"],
     "prices import": ["prices.csv", "--provider", "aws", "--region", "r", "--market", "spot"],
     "report focus": ["--period", "2026-11"],
+    "report anomalies": ["--period", "2026-11"],
     "report waste": ["--period", "2026-11"],
     "whatif": ["--prices", "policy.yaml"],
     "report idle": ["--period", "2026-11"],

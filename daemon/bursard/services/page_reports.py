@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from bursar.errors import InvalidRequest
 from bursar_policies.specs import CommitmentSpec
 from bursard.engine import Engine
+from bursard.reports.anomalies import anomalies, in_utc
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.commitments import Commitments, commitments
 from bursard.reports.machines import idle, utilization
@@ -99,7 +100,14 @@ def _of_no_project(kind: str, project: str) -> None:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
 
 
+def _anomalies(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+    in_utc(period)
+    views, currency = engine.views, engine.state.currency
+    return _stamped(engine, period, lambda unposted: anomalies(views, period, currency, unposted, project))
+
+
 REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Limits], MakePage]]] = {
+    "anomalies": _anomalies,
     "budgets": _budgets,
     "commitments": _commitments,
     "idle": _idle,

@@ -526,6 +526,22 @@ def report_statement(
     write_whole(str(out), [pdf_of(b"".join(chunk.data for chunk in chunks))])
 
 
+@report.command("anomalies")
+@_page_options
+@click.option("--project", default="", help="This project and those below it.")
+@connected
+def report_anomalies(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str
+) -> None:
+    """Write which days of projects and which runs cost more than their like, and what in.
+
+    Days are held against the same weekdays of eight weeks, runs against runs of the same name and size.
+
+    Example: bursar report anomalies --period this-month
+    """
+    _write_report(client, "anomalies", period, _text_form(out, form), out, "", project, timezone)
+
+
 @report.command("waste")
 @_page_options
 @click.option("--project", default="", help="This project and those below it.")

@@ -1539,7 +1539,7 @@ class ReportRequest(google.protobuf.message.Message):
     SOURCES_FIELD_NUMBER: builtins.int
     BY_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | budgets | commitments | idle | models | quotas | utilization | waste | whatif"""
+    """focus | statement | anomalies | budgets | commitments | idle | models | quotas | utilization | waste | whatif"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
