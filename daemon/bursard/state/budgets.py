@@ -223,7 +223,7 @@ class BudgetTable:
         start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(to_period))
         earlier = min(record.period_start, start)
         self._forget(name, earlier)
-        self.postings.forget(name, earlier, at)
+        self.postings.forget(name, record.window(earlier)[0], at)
         record.period_start, record.period_end = start, end or 0
 
     def stay_announced(self, record: BudgetRecord, before: int, ledger: Ledger) -> None:
