@@ -27,6 +27,8 @@ EVERY_US = SECOND_US
 """Thresholds are looked at this often without any event."""
 FORECAST_EVERY_US = 60 * SECOND_US
 """What budgets are expected to cost is looked at this often, where a threshold goes by it."""
+FORECAST_MAX = 16
+"""Of so many budgets one turn looks at that; the others come with the next."""
 WOKEN_MAX = 1_000
 """Jobs that one turn puts into the queue because their time has come: some ten milliseconds."""
 REPRICED_MAX = 1_000
@@ -47,7 +49,8 @@ class Housekeeping:
         self._commit = commit
         self._looked_at: int | None = None
         self._outlooks = Outlooks(state)
-        self._forecast: tuple[int, list[str]] | None = None
+        self._forecast: dict[str, tuple[int, int]] = {}
+        """By budget, when its forecast was looked at last, and under which limit."""
         self._priced: tuple[PriceTable, int, int] | None = None
         self._unpriced: deque[str] = deque()
 
@@ -76,20 +79,22 @@ class Housekeeping:
         return more or bool(self._unpriced)
 
     def _forecasts(self, now: int) -> dict[str, int]:
-        """What budgets end with whose thresholds go by it: once a minute, and at once when it is others, or
-        the limit of one was changed.
+        """What budgets end with whose thresholds go by it: each once a minute, and at once when it is new or
+        its limit was changed.
         """
-        wanted = staging.forecast_wanted(self._state)
-        limits = [
-            f"{name} {limit_of(self._state.budgets.records[name], self._state.ledger)}" for name in wanted
-        ]
-        last = self._forecast
-        if not wanted or (
-            last is not None and abs(now - last[0]) < FORECAST_EVERY_US and set(limits) <= set(last[1])
-        ):
+        state, known = self._state, self._forecast
+        wanted = staging.forecast_wanted(state)
+        limits = {name: limit_of(state.budgets.records[name], state.ledger) for name in wanted}
+        due = [
+            name
+            for name, limit in limits.items()
+            if name not in known or known[name][1] != limit or abs(now - known[name][0]) >= FORECAST_EVERY_US
+        ][:FORECAST_MAX]
+        self._forecast = {name: known[name] for name in wanted if name in known}
+        if not due:
             return {}
-        self._forecast = now, limits
-        found = self._outlooks.of(wanted, now)
+        self._forecast.update({name: (now, limits[name]) for name in due})
+        found = self._outlooks.of(due, now)
         return {name: what.peak.p50 for name, (what, _) in found.items() if what.peak.p50 is not None}
 
     def _reprice(self, now: int) -> None:

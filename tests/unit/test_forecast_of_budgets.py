@@ -12,7 +12,7 @@ from bursar_policies.periods import period_bounds
 from bursard.alerts.message import alert_of
 from bursard.events import ThresholdCrossed
 from bursard.fleet.testing import World
-from bursard.housekeeping import FORECAST_EVERY_US, Housekeeping
+from bursard.housekeeping import FORECAST_EVERY_US, FORECAST_MAX, Housekeeping
 from bursard.state import compare, image
 from bursard.state.decide.opening import Before
 from bursard.state.decide.outlooks import Outlooks
@@ -147,3 +147,17 @@ def test_what_starts_moves_from_what_waits_to_what_runs() -> None:
     assert found.running == 0
     assert later.running + later.queued == pytest.approx(found.queued, rel=0.01)
     assert 0 < later.queued < found.queued
+
+
+def test_of_many_budgets_so_many_are_looked_at_in_one_turn_and_all_in_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(10_000, 24)
+    for number in range(2 * FORECAST_MAX):
+        site.apply(budget(5_000).replace("name: b\n", f"name: b-{number}\n"))
+    looked: list[list[str]] = []
+    of = Outlooks.of
+    monkeypatch.setattr(Outlooks, "of", lambda self, names, now: looked.append(names) or of(self, names, now))
+    site.passes(10)
+    assert [len(names) for names in looked] == [FORECAST_MAX, FORECAST_MAX, 1]
+    assert len({name for names in looked for name in names}) == 2 * FORECAST_MAX + 1

@@ -7,6 +7,7 @@ Why     whoever gives money must see what became of it, in the numbers that admi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from bursar.codec.amounts import put_amounts
@@ -42,7 +43,7 @@ async def budgets(engine: Engine, name: str, outlooks: Outlooks | None = None) -
     answer = pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
     if outlooks is not None:
         now = engine.now()
-        expected = outlooks.of([view.name for view in found], now)
+        expected = await asyncio.to_thread(outlooks.made, outlooks.seen([view.name for view in found], now))
         for wire in answer.budgets:
             wire.forecast.CopyFrom(_forecast(*expected[wire.name], now))
     await engine.durable()

@@ -35,6 +35,15 @@ class Coming(NamedTuple):
     unpriced: int
 
 
+class Seen(NamedTuple):
+    """What outlooks are made of: accounts and what is coming by budget, as of one instant."""
+
+    now: int
+    capacity: int | None
+    accounts: dict[str, Account]
+    coming: dict[str, Coming]
+
+
 class Outlooks:
     """Belongs to one state; remembers what is usual, which changes once a day."""
 
@@ -44,15 +53,24 @@ class Outlooks:
 
     def of(self, names: Collection[str], now: int) -> dict[str, tuple[Outlook, int]]:
         """By budget in force of these names, its outlook, and how many jobs have no price."""
+        return self.made(self.seen(names, now))
+
+    def seen(self, names: Collection[str], now: int) -> Seen:
+        """What the state says of them now: quick, and nothing in it changes afterwards."""
         state, coming = self._state, self._coming(set(names), now)
-        capacity = _capacity(state)
-        found = {}
-        for name in sorted(coming):
-            record = state.budgets.records[name]
-            account = _account(state, record, now)
-            what = outlook(account, self._learned(name, account, now), coming[name].flows, now, capacity)
-            found[name] = what, coming[name].unpriced
         self._usual = {name: one for name, one in self._usual.items() if name in state.budgets.records}
+        accounts = {name: _account(state, state.budgets.records[name], now) for name in sorted(coming)}
+        return Seen(now, _capacity(state), accounts, coming)
+
+    def made(self, seen: Seen) -> dict[str, tuple[Outlook, int]]:
+        """The outlooks. It asks nothing of the state, so a thread may do it: the first of a day takes some
+        milliseconds for each budget.
+        """
+        found = {}
+        for name, account in seen.accounts.items():
+            flows, unpriced = seen.coming[name]
+            learned = self._learned(name, account, seen.now)
+            found[name] = outlook(account, learned, flows, seen.now, seen.capacity), unpriced
         return found
 
     def _learned(self, name: str, account: Account, now: int) -> Usual | None:
@@ -158,7 +176,7 @@ def _account(state: State, record: BudgetRecord, now: int) -> Account:
         limit=limit_of(record, ledger),
         settled=settled_of(record, ledger),
         until=now + long_us if long_us else record.period_end,
-        days=days.nanos if days is not None else {},
+        days=dict(days.nanos) if days is not None else {},
         since=days.since if days is not None else now // DAY_US + 1,
         leaving=[one for one in leaving if one[1]],
     )
