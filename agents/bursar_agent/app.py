@@ -42,6 +42,7 @@ from bursar_agent.probes.sampler import Sampler
 from bursar_agent.probes.simulated import SimulatedGpus
 from bursar_agent.progress import ProgressFiles
 from bursar_agent.publisher import Broker, Publisher
+from bursar_agent.readiness import Readiness
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.sharing import LIMIT as SHARING_LIMIT
@@ -144,6 +145,11 @@ class App:
             self._uniform,
             self._log_end_told,
             lambda frame: self._steps.take(frame),
+            lambda probe: self._readiness.take(probe),
+        )
+        self._readiness = Readiness(
+            lambda *told: self._link.send(wire.readiness(*told)),
+            lambda: (one.key for one in self._core.live()),
         )
         self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
         self._effects = self._effect_table()
@@ -312,6 +318,8 @@ class App:
             for task in late:
                 task.cancel()
         await self._tasks.close()
+        if hasattr(self, "_readiness"):
+            await self._readiness.close()
         if hasattr(self, "_steps"):
             self._steps.close()
         if hasattr(self, "_members"):

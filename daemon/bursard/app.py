@@ -30,6 +30,7 @@ from bursar.v1 import (
     jobs_pb2_grpc,
     money_pb2_grpc,
     nodes_pb2_grpc,
+    services_pb2_grpc,
     types_pb2,
 )
 from bursard import startup
@@ -58,6 +59,8 @@ from bursard.services.jobs import JobsService
 from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
 from bursard.services.policies import PoliciesService
+from bursard.services.serving import ServicesService
+from bursard.serving.keeper import Keeper
 from bursard.settings import Settings
 from bursard.sockets import SocketDir
 from bursard.store import SqliteStore
@@ -118,6 +121,8 @@ async def run(settings: Settings) -> int:
     cycle.rents = _renting(engine, cycle, hub, settings)
     vault = open_vault(settings.secrets_key, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     fleet.secrets = partial(vault.values, state)
+    keeper = Keeper(engine)
+    fleet.readied = keeper.readied
     telemetry = LiveTelemetry()
     authority = Authority(
         state,
@@ -136,7 +141,7 @@ async def run(settings: Settings) -> int:
         options=_OPTIONS,
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings)
+    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings, keeper)
     bridge = _bridge(engine, telemetry, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,6 +157,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(keeping, name="time"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
+        tasks.append(asyncio.create_task(keeper.run(), name="services"))
         if cycle.rents is not None:
             tasks.append(asyncio.create_task(cycle.rents.run(), name="machines"))
         if bridge is not None:
@@ -259,6 +265,7 @@ def add_services(
     refusals: Refusals,
     allowances: Allowances,
     settings: Settings,
+    keeper: Keeper | None = None,
 ) -> None:
     """Everything the server answers, health included."""
     fleet = hub.fleet
@@ -271,6 +278,8 @@ def add_services(
         MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard), server
     )
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine, cycle.rents), server)
+    services = ServicesService(engine, cycle, keeper or Keeper(engine))
+    services_pb2_grpc.add_ServicesServicer_to_server(services, server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(
         engine, cycle, refusals, vault, started_at=engine.now(), state_dir=settings.state_dir

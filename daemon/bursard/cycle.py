@@ -53,6 +53,8 @@ hand-over costs more than it gives, and a first job must start within millisecon
 Answer = TypeVar("Answer")
 Planner = Callable[[Snapshot, int, PlanCache], Plan]
 
+CRASH_LOOP = 5
+"""Ends of a replica in a row that are called so."""
 LEFT_ALONE_US = 60_000_000
 """How long a change that could not be applied is not tried again."""
 
@@ -292,6 +294,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         return Reason(ReasonCode.HELD, "the job is on hold", remedy)
     if job.waiting_on:
         return depends(state, job.waiting_on.items())
+    if job.retry_at > max(now, job.spec.begin_after) and job.spec.service is not None:
+        return restarts(job, now)
     if job.retry_at > max(now, job.spec.begin_after):
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
@@ -327,6 +331,21 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
         reason = cycle.rents.reason(job.id, reason)
     return reason or Reason(
         ReasonCode.WAITING_FOR_RESOURCES, "is about to be looked at by the scheduler", "wait a moment"
+    )
+
+
+def restarts(job: JobRecord, now: int) -> Reason:
+    """A replica waits, since it ended some times in a row."""
+    last = next((one for one in reversed(job.attempts) if one.cause is not None), None)
+    cause = last.cause.value if last is not None and last.cause is not None else "unknown"
+    code = f" with exit code {last.exit_code}" if last is not None and last.exit_code > 0 else ""
+    name = "crash loop: " if job.free_retries >= CRASH_LOOP else ""
+    return Reason(
+        ReasonCode.WAITING_FOR_RESOURCES,
+        f"{name}its replica ended {plural(job.free_retries, 'time')} in a row, last as {cause}{code};"
+        f" it starts again in {max(job.retry_at - now, 0) // 1_000_000 + 1} s",
+        f"`bursar logs '{job.display}'` says why; `bursar service update` or `rollback` starts another one",
+        (("retry_at", str(job.retry_at)), ("ends_in_a_row", str(job.free_retries))),
     )
 
 

@@ -31,13 +31,21 @@ from bursar_policies.decision import (
 from bursar_policies.specs import STOPPING, QuotaSpec
 from bursard.events import AttemptPlaced, Event, StopRequested
 from bursard.scheduler import PlanCache, making_room, plan, reason_of, stages
-from bursard.scheduler.quotas import uses_of
-from bursard.state import JobRecord, State
+from bursard.scheduler.quotas import (
+    uses_of,
+)
+from bursard.state import (
+    JobRecord,
+    NodeRecord,
+    State,
+)
 
 Commit = Callable[[str, Sequence[Event]], bool]
 """Makes events true at once, all or none; False when they could not be applied. First what it is about."""
 _SAME_FOR_ALL = ("room", "fault", UNCOMPUTABLE)
 """What stops a job whatever its time limit, so that one sentence serves all of a queue."""
+PORTS_TRIED = 16
+"""Replicas that end in a row begin so far apart."""
 GANG_PORT_FIRST = 29_500
 """Rendezvous ports of gangs count up from torch's own default."""
 
@@ -254,11 +262,23 @@ class _Check:
             holds=holds,
             currency=state.currency,
             why=start.why,
-            port=self._port(nodes[0].id) if len(nodes) > 1 else 0,
+            port=self._port_of(job, nodes[0]) if len(nodes) > 1 or job.spec.service is not None else 0,
             cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
             lease_us=lease,
             full_limit_us=start.full_limit_us,
         )
+
+    def _port_of(self, job: JobRecord, node: NodeRecord) -> int:
+        service = job.spec.service
+        if service is None:
+            return self._port(node.id)
+        # Nodes may be one machine, with one loopback. A start that failed may have met another's port.
+        used = {one.port for one in self._state.attempts.values()} | {port for _, port in self._ports}
+        port = service.port + job.free_retries % PORTS_TRIED
+        while port in used:
+            port += 1
+        self._ports.add((node.id, port))
+        return port
 
     def _port(self, node_id: str) -> int:
         state = self._state

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from whole_site import METHODS, Site, play
 
-from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 from bursard.access.rules import METHODS as RULES
 
 ROLES: Final = {
@@ -118,6 +118,14 @@ TABLE: Final[dict[str, Row]] = {
     "Access.SetSecret of the site": of_the_site("POA"),
     "Access.RemoveSecret": KEPT,
     "Access.Secrets": everywhere("SPOA"),
+    "Services.List": everywhere(EVERYBODY),
+    "Services.Scale": STEERED,
+    "Services.Update": STEERED,
+    "Services.Rollback": STEERED,
+    "Services.Sync": of_the_site("OA"),
+    "Services.NewKey": KEPT,
+    "Services.Keys": everywhere("POA"),
+    "Services.RevokeKey": everywhere("POA"),
     "Agents.Connect": of_the_site("G"),
 }
 
@@ -195,6 +203,12 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Access.SetSecret": lambda t: access_pb2.SetSecretRequest(name="K", project=t.project, value=b"v"),
     "Access.SetSecret of the site": lambda t: access_pb2.SetSecretRequest(name="K", value=b"v"),
     "Access.RemoveSecret": lambda t: access_pb2.SecretRequest(name="K", project=t.project),
+    "Services.Scale": lambda t: services_pb2.ScaleServiceRequest(service=t.job, replicas_max=1),
+    "Services.Update": lambda t: services_pb2.UpdateServiceRequest(service=t.job, spec=spec(t)),
+    "Services.Rollback": lambda t: services_pb2.RollbackServiceRequest(service=t.job),
+    "Services.Sync": lambda t: services_pb2.SyncRequest(gateway="g"),
+    "Services.NewKey": lambda t: services_pb2.NewKeyRequest(service=t.job),
+    "Services.RevokeKey": lambda t: services_pb2.RevokeKeyRequest(key="key_missing"),
     "Events.Doctor full": lambda t: events_pb2.DoctorRequest(full=True),
 }
 
@@ -236,7 +250,7 @@ OF_A_PROJECT: Final = {
     "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
     "Money.Budgets by name", "Money.Correct", "Money.GrantBudget", "Money.TransferBudget",
-    "Money.ApproveBudget",
+    "Money.ApproveBudget", "Services.Scale", "Services.Update", "Services.Rollback", "Services.NewKey",
 }  # fmt: skip
 
 

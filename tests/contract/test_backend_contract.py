@@ -12,7 +12,7 @@ import pytest
 
 from bursar.clock import SECOND_US, VirtualClock
 from bursar.errors import NotFound, ServerUnavailable, WrongState
-from bursar.model import EndCause, Exit, JobState
+from bursar.model import EndCause, Exit, JobState, ServiceSpec
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.effects import exit_of, started_of, truth_of
@@ -34,6 +34,8 @@ from bursard.fleet import (
     LogRange,
     MemberTruth,
     MeterNow,
+    Probe,
+    Readiness,
     Started,
     Stop,
     Usage,
@@ -247,6 +249,7 @@ class BackendContract:
             rig.backend.forget(node_id, Forget(attempt.id, 0))
             rig.backend.assign(node_id, order("att_y"))
             rig.backend.limit(node_id, Limit(attempt.id, 0, 1, SECOND_US))
+            rig.backend.probe(node_id, Probe.of(attempt.id, 0, 8000, ServiceSpec()))
 
         self.play(story)
 
@@ -544,7 +547,7 @@ def _truth(truth: s.Truth) -> MemberTruth:
 
 
 class Pocket:
-    """Step 1: the eight methods. It keeps members as [boot clock at the start, or None; end, or None]."""
+    """Step 1: the nine methods. It keeps members as [boot clock at the start, or None; end, or None]."""
 
     def __init__(self, fleet: Any, clock: VirtualClock) -> None:
         self.fleet, self.clock = fleet, clock
@@ -570,6 +573,11 @@ class Pocket:
 
     def limit(self, node_id: str, order: Limit) -> None:
         self.limits[order.attempt_id, order.rank] = order
+
+    def probe(self, node_id: str, order: Probe) -> None:
+        key = (order.attempt_id, order.rank)
+        if key in self.members:
+            self.fleet.readiness(self.fleet.engine.state.nodes[node_id], Readiness(*key, True))
 
     def stop(self, node_id: str, order: Stop) -> None:
         key = (order.attempt_id, order.rank)

@@ -30,6 +30,8 @@ CONTRACT = (
     "slurm-shims",
     "grant",
     "secret",
+    "service",
+    "key",
     "update",
     "top",
     "nodes",
@@ -64,6 +66,8 @@ CONTRACT = (
 BELOW = {
     "grant": "add ls rm",
     "secret": "set ls rm",
+    "service": "ls show url logs scale update rollback",
+    "key": "new ls revoke",
     "cloud": "ls check terminate",
     "node": "show drain resume cordon token rm calibrate",
     "budget": "ls show grant transfer approve history",

@@ -21,7 +21,7 @@ from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.ids import SequentialIds
 from bursar.model import EndCause, JobSpec, NodeFacts
 from bursar.resources import ResourceRequest
-from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
+from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2
 from bursard import app
 from bursard.access.admission import Admission
 from bursard.access.allowances import Allowances
@@ -43,7 +43,7 @@ from bursard.telemetry import LiveTelemetry
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
-FILES = (access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2)
+FILES = (access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2)
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}.{method.name}": method
     for file in FILES

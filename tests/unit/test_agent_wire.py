@@ -88,6 +88,7 @@ SAID: dict[str, Callable[[str], Any]] = {
     "hello without an end": lambda path: wire.hello(s.SendHello(0, (), 0), own(NodeFacts, path), "b", "v"),
     "started": lambda path: wire.started(own(s.SendStarted, path)),
     "limit_taken": lambda path: wire.limit_taken(own(s.SendLimitTaken, path)),
+    "readiness": lambda path: wire.readiness("att_1", own(int, path), True, "why"),
     "notice": lambda path: wire.notice(own(s.SendNotice, path), 0),
     "condition": lambda path: wire.condition(own(s.SendCondition, path)),
     "exited": lambda path: wire.exited(own(s.SendExited, path)),
@@ -147,12 +148,13 @@ def test_every_message_that_an_agent_can_say_is_tried_here() -> None:
     said = {name for name in functions if not name.startswith("_")} - {
         "event",
         "welcome",
+        "probe",
         "step_frame",
         "log_end",
     }
     assert said == {
-        "condition", "exited", "exits", "heartbeat", "hello", "limit_taken", "log_reply", "notice", "started",
-        "step", "telemetry", "telemetry_message", "usage",
+        "condition", "exited", "exits", "heartbeat", "hello", "limit_taken", "log_reply", "notice",
+        "readiness", "started", "step", "telemetry", "telemetry_message", "usage",
     }  # fmt: skip
 
 

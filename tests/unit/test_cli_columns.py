@@ -29,6 +29,7 @@ from bursar.cli import (
     period,
     policy,
     rights,
+    services,
     submit,
     texts,
     web,
@@ -39,7 +40,7 @@ from bursar.clock import SystemClock
 from bursar.codec import view
 from bursar.codec.books import book_period
 from bursar.model import EndCause, EndFacts, ReasonCode, sentence_of
-from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 
 AT = 1_795_233_600_000_000
 NARROW = Path(__file__).parents[1] / "golden/narrow.txt"
@@ -134,6 +135,15 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "policy.POLICY_COLUMNS": (policy.POLICY_COLUMNS, view.policy(filled(money_pb2.Policy))),
     "rights.GRANT_COLUMNS": (rights.GRANT_COLUMNS, view.grant(filled(access_pb2.RoleGrant))),
     "rights.SECRET_COLUMNS": (rights.SECRET_COLUMNS, view.secret(filled(access_pb2.Secret))),
+    "services.SERVICE_COLUMNS": (
+        services.SERVICE_COLUMNS,
+        services.shown(view.service(filled(services_pb2.Service))),
+    ),
+    "services.REPLICA_COLUMNS": (
+        services.REPLICA_COLUMNS,
+        view.service(filled(services_pb2.Service, replicas=[filled(services_pb2.Replica)]))["replicas"][0],
+    ),
+    "services.KEY_COLUMNS": (services.KEY_COLUMNS, view.service_key(filled(services_pb2.ServiceKey))),
     "submit.PLAN_COLUMNS": (submit.PLAN_COLUMNS, view.plan(filled(jobs_pb2.PlanResponse))),
     "texts.ATTEMPT_COLUMNS": (
         texts.ATTEMPT_COLUMNS,

@@ -64,6 +64,14 @@ WORDS = {
     "policy diff": ["policy.yaml"],
     "grant rm": ["u", "viewer"],
     "grant add": ["u", "viewer"],
+    "service show": ["s"],
+    "service url": ["s"],
+    "service logs": ["s"],
+    "service scale": ["s", "2"],
+    "service update": ["service.yaml"],
+    "service rollback": ["s"],
+    "key new": ["--service", "s"],
+    "key revoke": ["k"],
     "secret rm": ["S"],
     "secret set": ["S"],
     "prices explain": ["n1"],
@@ -80,6 +88,7 @@ WORDS = {
 CONNECTED = (
     *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "forecast", "prices ls",
     "cloud ls", "cloud check",
+    "service ls", "key ls",
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
@@ -89,7 +98,7 @@ CHANGING = (
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
     "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "ledger retag",
     "budget grant", "budget transfer",
-    "period close",
+    "period close", "service scale", "service update", "service rollback", "key new", "key revoke",
 )  # fmt: skip
 """Verbs that refuse while it is in doubt which cluster is meant."""
 ABOUT_ONE = [verb for verb in WORDS if WORDS[verb][0] in ("9", "n", "b", "Quota/q", "u", "S")]
@@ -128,6 +137,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BURSAR_SERVER", f"unix://{tmp_path}/run/bursar.sock")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hush")))
     (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "service.yaml").write_text("type: service\nname: s\nrun: serve\n")
     (tmp_path / "policy.yaml").write_text(POLICY)
     (tmp_path / "prices.csv").write_text("instance_type,price\na,1\n")
     return tmp_path

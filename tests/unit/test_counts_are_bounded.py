@@ -59,14 +59,15 @@ def holding(name: str, many: int) -> Any:
     made = next(
         getattr(module, kind)()
         for module in (
-            importlib.import_module(f"bursar.v1.{one}_pb2") for one in ("jobs", "money", "events", "types")
+            importlib.import_module(f"bursar.v1.{one}_pb2")
+            for one in ("jobs", "money", "events", "types", "services")
         )
         if hasattr(module, kind)
     )
     held = getattr(made, field)
     if name.endswith(".labels"):
         held.update({f"k{at}": "v" for at in range(many)})
-    elif field == "sources":
+    elif made.DESCRIPTOR.fields_by_name[field].message_type is not None:
         for _ in range(many):
             held.add()
     else:

@@ -37,6 +37,7 @@ KEPT_BACK: dict[str, str] = {
     "policy-applied": "documents.text documents.spec",
     "node-priced": "cost",
     "node-booted": "seen_boot_id seen_boot_us seen_at",
+    "key-issued": "sha256",
     "node-token-issued": "sha256",
     "node-token-revoked": "sha256",
     "node-enrolled": "sha256 instance",

@@ -167,13 +167,32 @@ WRONG = [
     ("run: x\nenv: [A=b]", 2, "expected a mapping"),
     ("run: x\nworkdir: ~/x", 2, "~ is not expanded"),
     ("run: x\nworkdir: ''", 2, "is blank"),
+    # services
+    ("run: x\nport: 8000", 2, "write type: service"),
+    ("run: x\nreplicas: 0..8", 2, "write type: service"),
+    ("run: x\ntype: service", 1, "a service is found by its name"),
+    ("run: x\ntype: service\nname: a\nport: 80", 4, "is 80; 1024 to 60000"),
+    ("run: x\ntype: service\nname: a\nreplicas: 3..1", 4, "3..1 is empty"),
+    ("run: x\ntype: service\nname: a\nreplicas: 0", 4, "is 0; 1 to 256"),
+    ("run: x\ntype: service\nname: a\nreplicas: some", 4, "is no number of replicas"),
+    ("run: x\ntype: service\nname: a\nreadiness_probe: {path: health}", 4, "is not a path"),
+    ("run: x\ntype: service\nname: a\nscaling: {target: 0}", 4, "is 0; 1 to 100000"),
+    ("run: x\ntype: service\nname: a\nscaling: {panic_window: 2m}", 4, "is longer than window"),
+    ("run: x\ntype: service\nname: a\ntimeouts: {qeue: 1s}", 4, "unknown key 'qeue'"),
+    ("run: x\ntype: service\nname: a\ntime_limit: 1h", 4, "leave time_limit out"),
+    ("run: x\ntype: service\nname: a\nretry: {on: [failure], max: 1}", 4, "leave retry out"),
+    ("run: x\ntype: service\nname: a\narray: 0-3", 4, "a service says replicas"),
 ]
 
 UNBUILT = [
-    ("run: x\ntype: service", 2, "service is part of the contract"),
     ("run: x\ntype: interactive", 2, "interactive is part of the contract"),
-    ("run: x\nport: 80", 2, "the key port"),
-    ("run: x\nreplicas: 0..8", 2, "the key replicas"),
+    ("run: x\ntype: service\nname: a\nfallback: b", 4, "the key fallback"),
+    ("run: x\ntype: service\nname: a\nspot: {extra: auto}", 4, "the key spot"),
+    ("run: x\ntype: service\nname: a\nupdate: canary", 4, "update: canary"),
+    ("run: x\ntype: service\nname: a\nupdate: {strategy: blue-green}", 4, "update: blue-green"),
+    ("run: x\ntype: service\nname: a\nscaling: {metric: rps}", 4, "scaling.metric: rps"),
+    ("run: x\ntype: service\nname: a\nscaling: {prefer: cost}", 4, "the key scaling.prefer"),
+    ("run: x\ntype: service\nname: a\nnodes: 2", 4, "a replica of several nodes"),
     ("run: x\ndeadline: 2026-10-01T08:00:00Z", 2, "the key deadline"),
     ("run: x\nidle_policy: {min_gpu_utilization: 5}", 2, "the key idle_policy"),
     ("run: x\nimage: ghcr.io/acme/train:1", 2, "the key image"),
@@ -244,7 +263,7 @@ def test_a_relative_workdir_needs_a_directory_to_start_from() -> None:
 
 @pytest.mark.parametrize(
     ("text", "unbuilt"),
-    [("run: x\nqqqq: 1\n", ("deadline", "image", "idle_policy", "readiness_probe")),
+    [("run: x\nqqqq: 1\n", ("deadline", "image", "idle_policy", "fallback")),
      ("run: x\nresources: {gpus: {qqqq: 1}}\n", ("mig",))],
 )  # fmt: skip
 def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: tuple[str, ...]) -> None:
@@ -261,7 +280,7 @@ def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: t
     ("text", "listed"),
     [
         ("run: x\nbudget: {on_exceed: explode}", "'explode' is not one of stop, checkpoint-stop"),
-        ("run: x\ntype: batch", "'batch' is not one of job"),
+        ("run: x\ntype: batch", "'batch' is not one of job, service"),
     ],
 )
 def test_no_message_offers_a_word_that_is_not_built(text: str, listed: str) -> None:

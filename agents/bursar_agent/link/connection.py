@@ -24,6 +24,7 @@ from bursar_agent import stimuli as s
 from bursar_agent.link import wire
 from bursar_agent.link.identity import Door
 from bursar_agent.link.wire import Frame
+from bursar_agent.readiness import Probe
 from bursar_agent.stimuli import Key
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Link:
     Args:
         on_event: takes each event, in order; may call `send`.
         on_welcome: takes what the Welcome says to the shell, before the core hears of it.
-        on_step: takes each piece of a step.
+        on_step: takes each piece of a step. on_probe: takes each order to look at a replica.
         on_log_end: takes the end of the daemon's log, as (sequence, hash), whenever it is told.
         uniform: a random number between two bounds, for jitter.
     """
@@ -84,6 +85,7 @@ class Link:
         uniform: Callable[[float, float], float],
         on_log_end: Callable[[int, bytes], None] = lambda seq, digest: None,
         on_step: Callable[[Frame], None] = lambda frame: None,
+        on_probe: Callable[[Probe], None] = lambda probe: None,
     ) -> None:
         self._door = door
         self._clock = clock
@@ -92,6 +94,7 @@ class Link:
         self._uniform = uniform
         self._on_log_end = on_log_end
         self._on_step = on_step
+        self._on_probe = on_probe
         self.step_bytes = 0
         """Of steps that wait to leave, each counted as `STEP_BYTES_MIN` at least."""
         self._queue: deque[pb.AgentMessage] = deque()
@@ -276,6 +279,9 @@ class Link:
     def _take(self, message: pb.DaemonMessage) -> None:
         if message.WhichOneof("body") == "step":
             self._on_step(wire.step_frame(message.step))
+            return
+        if message.WhichOneof("body") == "probe":
+            self._on_probe(wire.probe(message.probe))
             return
         event = wire.event(message, self._clock.boot_us())
         if event is None:

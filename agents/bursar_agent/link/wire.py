@@ -18,6 +18,7 @@ from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
 from bursar_agent.agent import WAITING_MAX
 from bursar_agent.probes.readings import Activity, AttemptReading, GpuReading, Health, Reading, Summary
+from bursar_agent.readiness import Probe
 from bursar_agent.statedir import LogEnd
 
 PROTOCOL = 2
@@ -216,6 +217,24 @@ def telemetry(cluster_id: str, node: str, readings: Sequence[Reading]) -> types.
 def telemetry_message(batch: types.TelemetryBatch) -> pb.AgentMessage:
     """Live readings over the stream."""
     return pb.AgentMessage(telemetry=batch)
+
+
+def readiness(attempt_id: str, rank: int, ready: bool, message: str) -> pb.AgentMessage:
+    """Whether a replica is ready."""
+    told = pb.Readiness(attempt_id=attempt_id, rank=rank, ready=ready, message=message[:MESSAGE_CHARS_MAX])
+    return pb.AgentMessage(readiness=told)
+
+
+def probe(message: pb.Probe) -> Probe:
+    """An order to look at a replica."""
+    return Probe(
+        key=(message.attempt_id, message.rank),
+        port=message.port,
+        path=message.path,
+        interval_us=message.interval_us,
+        timeout_us=message.timeout_us,
+        failures=message.failures,
+    )
 
 
 def step(frame: Frame) -> pb.AgentMessage:

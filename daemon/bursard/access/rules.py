@@ -109,6 +109,17 @@ _ACCESS: Final = {
     "Secrets": Rule(Action.SUBMIT),
 }
 
+_SERVICES: Final = {
+    "List": Rule(Action.SEE_JOBS),
+    "Scale": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Update": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Rollback": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Sync": Rule(Action.STEER_NODES, site=True, writes=Writes.MEASURES),
+    "NewKey": Rule(Action.SET_SECRETS, writes=Writes.CHANGES),
+    "Keys": Rule(Action.SET_SECRETS),
+    "RevokeKey": Rule(Action.SET_SECRETS, writes=Writes.CHANGES),
+}
+
 METHODS: Final[Mapping[str, Rule]] = {
     f"/bursar.v1.{service}/{method}": rule
     for service, rules in {
@@ -118,6 +129,7 @@ METHODS: Final[Mapping[str, Rule]] = {
         "Policies": _POLICIES,
         "Events": _EVENTS,
         "Access": _ACCESS,
+        "Services": _SERVICES,
         "Agents": {"Connect": Rule(Action.CONNECT, site=True, writes=Writes.MEASURES)},
     }.items()
     for method, rule in rules.items()

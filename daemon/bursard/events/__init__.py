@@ -24,6 +24,8 @@ from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
 from bursard.events.periods import PeriodClosed, PeriodSigned
+from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
+from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
 from bursard.events.union import (
     AttemptEnded,
     AttemptPlaced,
@@ -73,10 +75,6 @@ from bursard.events.union import (
     PolicyDocument,
     PolicyRemoved,
     Rest,
-    RoleGranted,
-    RoleRevoked,
-    SecretRemoved,
-    SecretSet,
     StopRequested,
     TasksEnded,
     Used,
@@ -109,6 +107,9 @@ __all__ = [
     "JobRequeued",
     "JobSubmitted",
     "JobUpdated",
+    "KeyIssued",
+    "KeyRevoked",
+    "KeyUse",
     "LimitChanged",
     "LimitRefused",
     "LimitTaken",
@@ -151,6 +152,8 @@ __all__ = [
     "RoleRevoked",
     "SecretRemoved",
     "SecretSet",
+    "ServiceMetered",
+    "ServiceScaled",
     "StopRequested",
     "TasksEnded",
     "ThresholdCrossed",

@@ -14,14 +14,22 @@ from typing import Any, Final
 
 import msgspec
 
-from bursar.model import Calibration, Progress
-from bursar.model.ends import beginning_of
+from bursar.model import (
+    Calibration,
+    Progress,
+    ServiceSpec,
+)
+from bursar.model.ends import (
+    beginning_of,
+)
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import budgets as b
 from bursard.events import union as e
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.periods import PeriodClosed, PeriodSigned
+from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
+from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -50,6 +58,7 @@ _SPEC = _shape(
     array=_shape("indices max_parallel"),
     checkpoint=_shape("signal grace_us before_us script_only"),
     retry=_shape("on max avoid_same_node never"),
+    service=_shape(" ".join(ServiceSpec.__struct_fields__)),
 )
 _MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
 _FACTS = _shape(
@@ -138,10 +147,17 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeTokenIssued: _shape("name expires_at valid_until"),
     e.NodeTokenRevoked: _shape("name"),
     e.NodeEnrolled: _shape("name"),
-    e.RoleGranted: _shape("user role project"),
-    e.RoleRevoked: _shape("user role project"),
-    e.SecretSet: _shape("project name"),
-    e.SecretRemoved: _shape("project name"),
+    RoleGranted: _shape("user role project"),
+    RoleRevoked: _shape("user role project"),
+    SecretSet: _shape("project name"),
+    SecretRemoved: _shape("project name"),
+    ServiceScaled: _shape("job_id target why"),
+    KeyIssued: _shape("key_id job_id name project user requests_per_minute concurrency expires_at"),
+    KeyRevoked: _shape("key_id job_id"),
+    ServiceMetered: _shape(
+        "job_id gateway seq minute busy_us capacity_us",
+        uses=_shape(" ".join(KeyUse.__struct_fields__)),
+    ),
 }
 
 _TOLD: Final = re.compile(r"\A(rank \d+ ended: \w+).*", re.DOTALL)

@@ -38,6 +38,8 @@ from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
 from bursard.events.periods import PeriodClosed, PeriodSigned
+from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
+from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -687,37 +689,6 @@ class NodeTokenRevoked(msgspec.Struct, frozen=True, tag="node-token-revoked"):
     sha256: str
 
 
-class RoleGranted(msgspec.Struct, frozen=True, tag="role-granted"):
-    """A user holds a role over a project and all below it; an empty project is the whole site."""
-
-    user: str
-    role: str
-    project: str
-
-
-class RoleRevoked(msgspec.Struct, frozen=True, tag="role-revoked"):
-    """A grant ends."""
-
-    user: str
-    role: str
-    project: str
-
-
-class SecretSet(msgspec.Struct, frozen=True, tag="secret-set"):
-    """A secret of a project has a new value. `sealed` is useless without the key, which is kept elsewhere."""
-
-    project: str
-    name: str
-    sealed: str
-
-
-class SecretRemoved(msgspec.Struct, frozen=True, tag="secret-removed"):
-    """No job is given this secret any more."""
-
-    project: str
-    name: str
-
-
 class LogResumed(msgspec.Struct, frozen=True, tag="log-resumed"):
     """The log goes on from an earlier point of its life: what had followed there is lost.
 
@@ -797,4 +768,8 @@ Event = (
     | RoleRevoked
     | SecretSet
     | SecretRemoved
+    | ServiceScaled
+    | KeyIssued
+    | KeyRevoked
+    | ServiceMetered
 )

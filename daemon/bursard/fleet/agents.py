@@ -34,6 +34,8 @@ from bursard.fleet.words import (
     LogRange,
     MemberTruth,
     Notice,
+    Probe,
+    Readiness,
     Started,
     StepFrame,
     Stop,
@@ -50,7 +52,7 @@ FENCED_MAX = 3
 FENCED_STEP_MAX = 65_536
 """How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
 
-Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition | Notice
+Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition | Notice | Readiness
 
 
 class LogBehind(StoreUnavailable):
@@ -252,6 +254,8 @@ class Agents:
                 self.fleet.condition(node, word)
             case Notice():
                 self.fleet.notice(node, word)
+            case Readiness():
+                self.fleet.readiness(node, word)
 
     def answer_log(self, link: AgentLink, request_id: int, answer: LogAnswer) -> None:
         """What an agent answers to a question for a log. What was asked can be answered, so an answer that
@@ -355,11 +359,15 @@ class Agents:
         """Another time limit for a member."""
         self._send(node_id, order)
 
+    def probe(self, node_id: str, order: Probe) -> None:
+        """Look whether a replica is ready. An agent of an older release ignores it."""
+        self._send(node_id, order)
+
     def forget(self, node_id: str, order: Forget) -> None:
         """An end is in the ledger."""
         self._send(node_id, order)
 
-    def _send(self, node_id: str, order: Assign | Stop | Limit | Forget) -> None:
+    def _send(self, node_id: str, order: Assign | Stop | Limit | Probe | Forget) -> None:
         link = self.links.get(node_id)
         if link is not None:
             link.send(order)

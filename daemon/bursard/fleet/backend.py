@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, MemberTruth, Stop
+from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, MemberTruth, Probe, Stop
 
 
 class Backend(Protocol):
@@ -48,6 +48,10 @@ class Backend(Protocol):
         """Give a live member another time limit. Reported once it lives by it, whatever is killed; of one
         that has ended, its end is. A limit that has passed ends the member, as one that is reached does.
         """
+        ...
+
+    def probe(self, node_id: str, order: Probe) -> None:
+        """Look whether a live member is ready; report it (`Fleet.readiness`) now and whenever it changes."""
         ...
 
     def forget(self, node_id: str, order: Forget) -> None:

@@ -30,6 +30,7 @@ from bursard.fleet.words import (
     LogRange,
     MemberTruth,
     Notice,
+    Readiness,
     Started,
     StepFrame,
     Usage,
@@ -184,6 +185,14 @@ def condition(word: Condition, field: str = "condition.trouble") -> str:
     """What keeps a node from starting anything, fit to be kept: one line, cut; empty for nothing."""
     _require(len(word.trouble) <= MESSAGE_CHARS_MAX, field, f"at most {MESSAGE_CHARS_MAX} characters")
     return _kept(word.trouble) or ("it does not say why" if word.trouble else "")
+
+
+def readiness(word: Readiness) -> str:
+    """Whether a replica is ready. Returns why it is not fit to be shown: one line, cut."""
+    _member(word.attempt_id, word.rank, "readiness")
+    longest = f"at most {MESSAGE_CHARS_MAX} characters"
+    _require(len(word.message) <= MESSAGE_CHARS_MAX, "readiness.message", longest)
+    return _kept(word.message)
 
 
 def notice(word: Notice) -> str:

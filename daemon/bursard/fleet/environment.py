@@ -50,6 +50,13 @@ def job_environment(
         env[names.TASKS_PER_NODE] = str(spec.tasks_per_node)
     if job.array_index >= 0:
         env["BURSAR_ARRAY_INDEX"] = str(job.array_index)
+    if spec.service is not None:
+        env.update(
+            BURSAR_PORT=str(attempt.port),
+            BURSAR_SERVICE=spec.name,
+            BURSAR_REPLICA=str(job.array_index),
+            BURSAR_REVISION=str(spec.service.revision),
+        )
     if len(nodes) > 1:
         env.update(
             MASTER_ADDR=addresses[0],

@@ -10,7 +10,7 @@ import msgspec
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, ServerUnavailable
 from bursard.fleet import door
-from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, StepFrame, Stop
+from bursard.fleet.words import Assign, Forget, Limit, LogAnswer, LogRange, Probe, StepFrame, Stop
 
 
 class UsageAck(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class LogAsk(msgspec.Struct, frozen=True):
     wanted: LogRange
 
 
-Outgoing = Assign | Stop | Limit | Forget | UsageAck | MeterNow | LogAsk | StepFrame
+Outgoing = Assign | Stop | Limit | Probe | Forget | UsageAck | MeterNow | LogAsk | StepFrame
 
 
 LAZY_S = 0.05

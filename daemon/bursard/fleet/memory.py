@@ -26,6 +26,8 @@ from bursard.fleet.words import (
     LogAnswer,
     LogRange,
     MemberTruth,
+    Probe,
+    Readiness,
     Started,
     Stop,
     Usage,
@@ -81,6 +83,8 @@ class MemoryBackend:
         self._machines: dict[str, Machine] = {}
         self._by_id: dict[str, Machine] = {}
         self._next_pid = 1
+        self.probed: dict[str, Probe] = {}
+        """By attempt, what was to be looked at."""
 
     def serve(self, fleet: Fleet) -> None:
         """Report to this fleet from now on. Machines that were connected to another are out of contact."""
@@ -247,6 +251,17 @@ class MemoryBackend:
         if member is not None and member.end is None:
             member.limit = order
             member.limit_told = False
+
+    def probe(self, node_id: str, order: Probe) -> None:
+        """Remember that it is asked for; `ready` answers."""
+        self.probed[order.attempt_id] = order
+
+    def ready(self, attempt_id: str, ready: bool = True, message: str = "") -> None:
+        """A replica says whether it is ready."""
+        for machine in self._machines.values():
+            if (attempt_id, 0) in machine.members:
+                node = self._fleet.engine.state.nodes[machine.node_id]
+                self._fleet.readiness(node, Readiness(attempt_id, 0, ready, message))
 
     def forget(self, node_id: str, order: Forget) -> None:
         """An end is in the ledger."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.model import DeviceShare, Exit, NodeFacts
+from bursar.model import DeviceShare, Exit, NodeFacts, ServiceSpec
 
 # --- orders
 
@@ -54,6 +54,31 @@ class Limit(msgspec.Struct, frozen=True):
     rank: int
     order: int
     time_limit_us: int
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """Look whether a replica is ready, from now on: by a GET of `path`, or by a connection without one."""
+
+    attempt_id: str
+    rank: int
+    port: int
+    path: str
+    interval_us: int
+    timeout_us: int
+    failures: int
+
+    @classmethod
+    def of(cls, attempt_id: str, rank: int, port: int, service: ServiceSpec) -> Probe:
+        """As a service asks for it."""
+        return cls(
+            attempt_id=attempt_id,
+            rank=rank,
+            port=port,
+            path=service.probe_path,
+            interval_us=service.probe_interval_us,
+            timeout_us=service.probe_timeout_us,
+            failures=service.probe_failures,
+        )
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -146,6 +171,15 @@ class Condition(msgspec.Struct, frozen=True):
     """What keeps a node from starting anything, in its words; empty: nothing any more."""
 
     trouble: str
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """A replica is ready, or is not any more. `message`: why not."""
+
+    attempt_id: str
+    rank: int
+    ready: bool
+    message: str = ""
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -35,6 +35,8 @@ from bursard.fleet import (
     MeterNow,
     Notice,
     Outgoing,
+    Probe,
+    Readiness,
     Started,
     StepFrame,
     Stop,
@@ -179,7 +181,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             packed.append(pb.DaemonMessage(forget=forgotten))
         return packed
 
-    def _word(self, message: Stop | Limit | UsageAck | MeterNow | LogAsk | StepFrame) -> pb.DaemonMessage:
+    def _word(
+        self, message: Stop | Limit | Probe | UsageAck | MeterNow | LogAsk | StepFrame
+    ) -> pb.DaemonMessage:
         if isinstance(message, StepFrame):
             return pb.DaemonMessage(step=pb.StepFrame(**msgspec.structs.asdict(message)))
         if isinstance(message, Stop):
@@ -195,6 +199,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if isinstance(message, Limit):
             told = msgspec.structs.asdict(message)
             return pb.DaemonMessage(limit=pb.Limit(epoch=self.engine.log.epoch, **told))
+        if isinstance(message, Probe):
+            return pb.DaemonMessage(probe=pb.Probe(**msgspec.structs.asdict(message)))
         if isinstance(message, UsageAck):
             ack = pb.Ack(usage_seq=message.usage_seq, log_seq=message.log_seq, log_hash=message.log_hash)
             return pb.DaemonMessage(ack=ack)
@@ -330,6 +336,10 @@ def _notice(wire: pb.Notice) -> Notice:
     return Notice(wire.said, wire.left_us, wire.advice)
 
 
+def _readiness(wire: pb.Readiness) -> Readiness:
+    return Readiness(wire.attempt_id, wire.rank, wire.ready, wire.message)
+
+
 def _log_answer(wire: pb.LogReply) -> LogAnswer:
     marks = tuple((mark.offset, mark.after_us) for mark in wire.marks)
     return LogAnswer(
@@ -345,4 +355,5 @@ _READ: Mapping[str, Callable[[Any], Report]] = {
     "heartbeat": _heartbeat,
     "condition": _condition,
     "notice": _notice,
+    "readiness": _readiness,
 }

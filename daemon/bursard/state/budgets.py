@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bursar.clock import Instant
+from bursar.clock import DAY_US, SECOND_US, Instant
 from bursar.model import Hold, JobSpec
 from bursar_policies.decision import BudgetRoom, Stage
 from bursar_policies.periods import period_bounds, rolling_days, window
@@ -76,6 +76,10 @@ def settled_of(record: BudgetRecord, ledger: Ledger, start: int | None = None) -
     return ledger.over(record.name, record.window(start))[0]
 
 
+SERVICE_LEASE_US = 1800 * SECOND_US
+"""Of a replica, where its budgets do not say: it outlives its daemon by half of that at least."""
+UNBOUNDED_LEASE_US = DAY_US
+"""The same where no hard budget holds anything for it."""
 APPROVAL = "approval"
 LASTING = (APPROVAL, "checkpoint-stop")
 """Stages that stay when what is held falls below their threshold again: else what they stopped would start
@@ -161,6 +165,10 @@ class BudgetTable:
         to be warned before its limit, or it would be warned of every lease.
         """
         records = [self.records.get(name) for name in hard]
+        if spec.service is not None:  # it has no worst case
+            given = [one.spec.lease_us for one in records if one is not None and one.spec.lease_us]
+            most_us = SERVICE_LEASE_US if records else UNBOUNDED_LEASE_US
+            return min([most_us, *given]) + spec.checkpoint.before_us
         found = [0 if record is None else record.spec.lease_us for record in records]
         return min(found) + spec.checkpoint.before_us if found and all(found) else 0
 
@@ -172,7 +180,11 @@ class BudgetTable:
         """
         names = tuple(hard)
         lease_us = self.lease_us(spec, names)
-        if not lease_us or all(self.records[name].spec.hold != "expected" for name in names):
+        if (
+            not lease_us
+            or spec.service is not None
+            or all(self.records[name].spec.hold != "expected" for name in names)
+        ):
             return lease_us
         return max(lease_us, likely_us + spec.checkpoint.before_us) if likely_us else 0
 

@@ -30,6 +30,8 @@ from bursard.events import (
     JobRequeued,
     JobSubmitted,
     JobUpdated,
+    KeyIssued,
+    KeyRevoked,
     LimitChanged,
     LimitRefused,
     LimitTaken,
@@ -67,6 +69,8 @@ from bursard.events import (
     RoleRevoked,
     SecretRemoved,
     SecretSet,
+    ServiceMetered,
+    ServiceScaled,
     StopRequested,
     TasksEnded,
     ThresholdCrossed,
@@ -83,6 +87,7 @@ from bursard.state.fold import (
     periods,
     policies,
     rights,
+    services,
 )
 from bursard.state.tables import Applied, Tables
 
@@ -159,4 +164,8 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     ChargesCorrected: corrections.charges_corrected,
     PeriodClosed: periods.period_closed,
     PeriodSigned: periods.period_signed,
+    ServiceScaled: services.scaled,
+    KeyIssued: services.key_issued,
+    KeyRevoked: services.key_revoked,
+    ServiceMetered: services.metered,
 }

@@ -24,7 +24,7 @@ from bursard.state.fold.policies import match_some, priority_in_force, quotas_in
 from bursard.state.given import Approval, Posting, Postings
 from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
-from bursard.state.records import JobRecord, MachineRecord, NodeRecord
+from bursard.state.records import JobRecord, MachineRecord, NodeRecord, ServiceKey
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.runs import PastRuns
 from bursard.state.shares import bytes_of_spec
@@ -102,6 +102,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[tuple[str, tuple[int, ...]]] = []
     runs_whole: bool = False
     approvals: list[tuple[str, str, Approval]] = []
+    service_keys: list[ServiceKey] = []
 
 
 class _Format(msgspec.Struct):
@@ -167,6 +168,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         announced=[(*key, sorted(said)) for key, said in sorted(state.budgets.announced.items())],
         postings=list(state.budgets.postings),
         approvals=[(*key, one) for key, one in sorted(state.budgets.approvals.items())],
+        service_keys=list(state.service_keys.values()),
     )
     return msgspec.json.encode(image)
 
@@ -189,6 +191,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     for user, role, project in image.grants:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
+    state.service_keys = {key.id: key for key in image.service_keys}
     state.corrected, state.adjusted = dict(image.corrected), image.adjusted
     state.counted_whole = image.counted_whole
     state.shifted = {job_id: dict(budgets) for job_id, budgets in image.shifted.items()}

@@ -132,6 +132,21 @@ class EndedTasks(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
+class ServiceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key to a service; `sha256` is of its secret, which is kept nowhere. As in `KeyIssued`."""
+
+    id: str
+    job_id: str
+    sha256: str
+    name: str
+    project: str
+    user: str
+    issued_at: int
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    expires_at: int = 0
+
+
 class ArrayRecord(msgspec.Struct, omit_defaults=True):
     """The book-keeping of an array's parent.
 
@@ -181,6 +196,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         counted_from: by budget whose account was opened after it had begun, where the account's period begins
             and the instant from which on it counts what was spent.
         uncounted: of an array, by budget, what of its ended tasks the budget did not count.
+        replaced: of a service, what it asked for before its last update.
+        gateways: of a service, by gateway, the number of what it told last.
     """
 
     id: str
@@ -214,6 +231,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     counted_from: dict[str, tuple[int, int]] = {}
     uncounted: dict[str, int] = {}
     array: ArrayRecord | None = None
+    replaced: JobSpec | None = None
+    gateways: dict[str, int] = {}
 
     @property
     def begins_at(self) -> int:

@@ -17,6 +17,7 @@ import msgspec
 
 from bursar.clock import HOUR_US
 from bursar.model import JobSpec, JobState
+from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
@@ -30,8 +31,17 @@ from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
 from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
-from bursard.state.quotas import QuotaTable
-from bursard.state.records import AttemptRecord, JobRecord, MachineRecord, MemberRecord, NodeRecord
+from bursard.state.quotas import (
+    QuotaTable,
+)
+from bursard.state.records import (
+    AttemptRecord,
+    JobRecord,
+    MachineRecord,
+    MemberRecord,
+    NodeRecord,
+    ServiceKey,
+)
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.runs import PastRuns
 from bursard.state.shares import Shares, bytes_of_spec
@@ -228,6 +238,8 @@ class Tables:
         self.grants = GrantTable()
         self.secrets: dict[tuple[str, str], SealedSecret] = {}
         """By (project, name)."""
+        self.service_keys: dict[str, ServiceKey] = {}
+        """Keys to services, by id."""
         self.counts: dict[str, int] = {}
         self.shares = Shares()
         """Live jobs by state, tasks counted one by one."""
@@ -251,6 +263,8 @@ class Tables:
 
     def time_limit_of(self, spec: JobSpec) -> int:
         """The limit an attempt of this job gets before any cost cap."""
+        if spec.service is not None:
+            return TIME_LIMIT_MAX_US  # it goes on: what is paid for is its leases
         return spec.time_limit_us or self.limits.default_time_limit_us
 
     def grace_of(self, spec: JobSpec) -> int:
@@ -428,6 +442,8 @@ class Tables:
         self.followers.pop(job_id, None)
         self.tasks.pop(job_id, None)
         self.array_money.pop(job_id, None)
+        if job.spec.service is not None and not job.parent_id:
+            self.service_keys = {k: one for k, one in self.service_keys.items() if one.job_id != job_id}
         if job.parent_id:
             self.tasks.get(job.parent_id, {}).pop(job.array_index, None)
         else:

@@ -11,7 +11,7 @@ import click
 from bursar.errors import InvalidRequest
 
 LATER: Final = {
-    "bursar": ("attach", "service", "key"),
+    "bursar": ("attach",),
     "bursar cloud": ("show", "release"),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""

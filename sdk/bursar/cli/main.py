@@ -48,6 +48,10 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "step": Verb("steps:step", "Start processes on the nodes of the running job."),
         "top": Verb("cluster:top", "Show what runs now, live."),
     },
+    "Services": {
+        "service": Verb("services:service", "List, show, scale or update services."),
+        "key": Verb("services:key", "Make, list or revoke the keys of services."),
+    },
     "Cluster": {
         "nodes": Verb("cluster:nodes", "List nodes."),
         "node": Verb("cluster:node", "Show, drain, cordon, resume, calibrate, enrol or remove a node."),

@@ -16,7 +16,7 @@ from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursar.money import Money
-from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 
 UNARY_TIMEOUT_S: Final = 30.0
 """Deadline of every call that answers once."""
@@ -585,3 +585,64 @@ def secrets(project: str) -> Call[access_pb2.SecretsResponse]:
     """Names of secrets."""
     request = access_pb2.SecretsRequest(project=project)
     return Call("/bursar.v1.Access/Secrets", request, access_pb2.SecretsResponse)
+
+
+# ------------------------------------------------------------------ services and their keys
+
+
+def services(service: str, project: str) -> Call[services_pb2.ListServicesResponse]:
+    """Services that the caller may see."""
+    request = services_pb2.ListServicesRequest(service=service, project=project)
+    return Call("/bursar.v1.Services/List", request, services_pb2.ListServicesResponse)
+
+
+def scale_service(service: str, least: int, most: int) -> Call[services_pb2.Service]:
+    """Other bounds of its replicas."""
+    request = services_pb2.ScaleServiceRequest(service=service, replicas_min=least, replicas_max=most)
+    return Call("/bursar.v1.Services/Scale", request, services_pb2.Service)
+
+
+def update_service(service: str, spec: JobSpec) -> Call[services_pb2.Service]:
+    """Another revision."""
+    request = services_pb2.UpdateServiceRequest(service=service, spec=spec_codec.spec_to_wire(spec))
+    return Call("/bursar.v1.Services/Update", request, services_pb2.Service)
+
+
+def rollback_service(service: str) -> Call[services_pb2.Service]:
+    """The revision before."""
+    request = services_pb2.RollbackServiceRequest(service=service)
+    return Call("/bursar.v1.Services/Rollback", request, services_pb2.Service)
+
+
+def sync_gateway(request: services_pb2.SyncRequest) -> Call[services_pb2.SyncResponse]:
+    """What a gateway saw, for what it serves by."""
+    return Call("/bursar.v1.Services/Sync", request, services_pb2.SyncResponse)
+
+
+def new_key(
+    service: str, name: str, project: str, requests_per_minute: int, concurrency: int, valid_us: int
+) -> Call[services_pb2.ServiceKey]:
+    """A key to a service."""
+    request = services_pb2.NewKeyRequest(
+        service=service,
+        name=name,
+        project=project,
+        requests_per_minute=requests_per_minute,
+        concurrency=concurrency,
+        valid_us=valid_us,
+    )
+    return Call("/bursar.v1.Services/NewKey", request, services_pb2.ServiceKey)
+
+
+def service_keys(service: str) -> Call[services_pb2.KeysResponse]:
+    """Keys, without their secrets."""
+    return Call(
+        "/bursar.v1.Services/Keys", services_pb2.KeysRequest(service=service), services_pb2.KeysResponse
+    )
+
+
+def revoke_key(key: str) -> Call[services_pb2.ServiceKey]:
+    """A key is good for nothing any more."""
+    return Call(
+        "/bursar.v1.Services/RevokeKey", services_pb2.RevokeKeyRequest(key=key), services_pb2.ServiceKey
+    )

@@ -31,7 +31,7 @@ from bursar.client.link import (
 from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec, JobState
 from bursar.money import Money
-from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 
 RETRIES: Final = 6
 """Further tries of a submit that carries an idempotency key."""
@@ -381,6 +381,50 @@ class WireClient:
     def secrets(self, *, project: str = "") -> Sequence[access_pb2.Secret]:
         """Names of the secrets that the caller's jobs may use."""
         return self._unary(calls.secrets(project)).secrets
+
+    # -------------------------------------------------------------- services and their keys
+
+    def services(self, service: str = "", *, project: str = "") -> Sequence[services_pb2.Service]:
+        """Services that the caller may see, or one."""
+        return self._unary(calls.services(service, project)).services
+
+    def scale_service(self, service: str, least: int, most: int) -> services_pb2.Service:
+        """Between how many replicas it may have."""
+        return self._unary(calls.scale_service(service, least, most))
+
+    def update_service(self, service: str, spec: JobSpec) -> services_pb2.Service:
+        """Another revision of it."""
+        return self._unary(calls.update_service(service, spec))
+
+    def rollback_service(self, service: str) -> services_pb2.Service:
+        """The revision before, as a new one."""
+        return self._unary(calls.rollback_service(service))
+
+    def sync_gateway(self, request: services_pb2.SyncRequest) -> services_pb2.SyncResponse:
+        """What a gateway saw, for what it serves by (operators)."""
+        return self._unary(calls.sync_gateway(request))
+
+    def new_key(
+        self,
+        service: str,
+        *,
+        name: str = "",
+        project: str = "",
+        requests_per_minute: int = 0,
+        concurrency: int = 0,
+        valid_us: int = 0,
+    ) -> services_pb2.ServiceKey:
+        """A key to a service; its secret is shown to nobody again."""
+        call = calls.new_key(service, name, project, requests_per_minute, concurrency, valid_us)
+        return self._unary(call)
+
+    def service_keys(self, service: str = "") -> Sequence[services_pb2.ServiceKey]:
+        """Keys of one service or all, without their secrets."""
+        return self._unary(calls.service_keys(service)).keys
+
+    def revoke_key(self, key: str) -> services_pb2.ServiceKey:
+        """Void a key."""
+        return self._unary(calls.revoke_key(key))
 
     # -------------------------------------------------------------- policies and money
 

@@ -43,6 +43,10 @@ COUNTS: Final = {
     "bursar.v1.ListJobsRequest.states": 64,
     "bursar.v1.ReportRequest.sources": 100,
     "bursar.v1.Retag.labels": LABELS_MAX,
+    "bursar.v1.ServiceLoad.replicas": 1_000,
+    "bursar.v1.ServiceMinute.uses": 1_000,
+    "bursar.v1.SyncRequest.loads": 1_000,
+    "bursar.v1.SyncRequest.minutes": 1_000,
     "bursar.v1.UpdateRequest.labels": LABELS_MAX,
     "bursar.v1.WatchJobsRequest.jobs": 1_000,
 }

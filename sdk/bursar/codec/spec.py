@@ -25,6 +25,7 @@ from bursar.model import (
     JobSpec,
     NodeFacts,
     RetrySpec,
+    ServiceSpec,
 )
 from bursar.model.check import ARRAY_TASKS_MAX, Problem, check
 from bursar.model.ranges import Indices, Range, compress, count
@@ -84,6 +85,8 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         wire.retry.CopyFrom(
             pb.RetrySpec(on=retry.on, max=retry.max, avoid_same_node=retry.avoid_same_node, never=retry.never)
         )
+    if spec.service is not None:
+        wire.service.CopyFrom(pb.ServiceSpec(**msgspec.structs.asdict(spec.service)))
     return wire
 
 
@@ -190,6 +193,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "depends_on": lambda wire: tuple(Dependency(one.job, one.when or "succeeded") for one in wire),
     "array": _array,
     "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),
+    "service": lambda wire: ServiceSpec(**{field.name: value for field, value in wire.ListFields()}),
     "retry": lambda wire: RetrySpec(tuple(wire.on), wire.max, wire.avoid_same_node, wire.never),
     "env": _pairs,
 }

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from bursar.errors import InvalidRequest
+from bursar.jobfile import service
 from bursar.jobfile.gpus import Resources, read_resources
 from bursar.jobfile.reading import read_mapping
 from bursar.jobfile.sections import (
@@ -28,7 +29,7 @@ from bursar.jobfile.sections import (
     read_retry,
     read_secrets,
 )
-from bursar.model import CheckpointSpec, JobSpec, RetrySpec
+from bursar.model import CheckpointSpec, JobSpec, RetrySpec, ServiceSpec
 from bursar.model.check import SPOT_POLICIES, Path, Problem, check, quote
 from bursar.yamlfile import (
     Faults,
@@ -51,17 +52,13 @@ _BUILT = (
     "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "arguments", "command",
     "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
+    *service.KEYS,
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
     "idle_policy": "use time_limit; jobs that idle are not ended yet",
     "image": "the job runs on the node itself; prepare it in setup",
-    "port": "",
-    "readiness_probe": "",
-    "replicas": "",
-    "scaling": "",
-    "base_on_demand_replicas": "",
-    "update": "",
+    **service.NOT_BUILT,
 }
 _SECOND_NAMES = {
     "num_nodes": "nodes",
@@ -221,6 +218,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         output_file=reader.word("output_file"),
         error_file=reader.word("error_file"),
         open_mode=reader.word("open_mode"),
+        service=_read_service(fields, faults),
     )
     report(check(spec), root, faults)
     return spec
@@ -281,9 +279,20 @@ def _refuse_not_built(fields: dict[str, Node], faults: Faults) -> None:
         if key in fields:
             faults.not_built(fields[key], f"the key {key}", instead=remedy)
     if "type" in fields:
-        kind = read_enum(fields["type"], faults, ("job",), later=("service", "interactive"))
-        if kind in ("service", "interactive"):
+        kind = read_enum(fields["type"], faults, ("job", "service"), later=("interactive",))
+        if kind == "interactive":
             faults.not_built(fields["type"], kind, instead="write type: job")
+
+
+def _read_service(fields: dict[str, Node], faults: Faults) -> ServiceSpec | None:
+    if "type" in fields and fields["type"].kind == "scalar" and fields["type"].text == "service":
+        if "array" in fields:
+            faults.add(fields["array"], "is of a job; a service says replicas")
+        return service.read_service(fields, faults)
+    for key in service.KEYS:
+        if key in fields:
+            faults.add(fields[key], "is of a service; write type: service")
+    return None
 
 
 class _Reader:

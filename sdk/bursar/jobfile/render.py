@@ -13,7 +13,8 @@ import yaml
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
 from bursar.jobfile.arrays import format_ranges
-from bursar.model import WRITTEN_OTHERWISE, ArraySpec, JobSpec
+from bursar.jobfile.service import SERVICE_KEYS
+from bursar.model import WRITTEN_OTHERWISE, ArraySpec, JobSpec, ServiceSpec
 from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
@@ -28,6 +29,7 @@ _SIZE_UNITS = tuple(
     for base, tail in ((1000, "B"), (1024, "iB"))
 )
 _DEFAULTS = {name: getattr(JobSpec(), name) for name in JobSpec.__struct_fields__}
+_SERVICE = ServiceSpec()
 _PRIORITIES = {25: "low", 50: "normal", 75: "high"}
 
 
@@ -48,7 +50,9 @@ def spec_to_yaml(spec: JobSpec) -> str:
     fields["time_limit"] = exact_duration(spec.time_limit_us) if spec.time_limit_us else None
     fields["begin_after"] = format_instant(spec.begin_after) if spec.begin_after else None
     fields["depends_on"] = [{"job": d.job, "when": d.when} for d in spec.depends_on]
-    fields["array"] = _array(spec.array) if spec.array is not None else None
+    if spec.service is not None:
+        fields.update(service_fields(spec.service))
+    fields["array"] = _array(spec.array) if spec.array is not None and spec.service is None else None
     fields["budget"] = _budget(spec)
     if spec.checkpoint.signal:
         grace = exact_duration(spec.checkpoint.grace_us)
@@ -132,6 +136,22 @@ def _array(array: ArraySpec) -> dict[str, Any]:
     fields: dict[str, Any] = {"range": format_ranges(array.ranges)}
     if array.max_parallel:
         fields["max_parallel"] = array.max_parallel
+    return fields
+
+
+def service_fields(service: ServiceSpec) -> dict[str, Any]:
+    """The keys of a service; what has its default is left out."""
+    fields: dict[str, Any] = {"type": "service", "port": service.port}
+    fields["replicas"] = f"{service.replicas_min}..{service.replicas_max}"
+    for name, path in SERVICE_KEYS.items():
+        value = getattr(service, name)
+        if value == getattr(_SERVICE, name) or name in ("port", "replicas_min", "replicas_max"):
+            continue
+        said = exact_duration(value) if name.endswith("_us") else value
+        if len(path) == 1:
+            fields[path[0]] = said
+        else:
+            fields.setdefault(path[0], {})[path[1]] = said
     return fields
 
 

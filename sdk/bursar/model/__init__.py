@@ -36,6 +36,7 @@ from bursar.model.progress import (
     read_progress,
 )
 from bursar.model.reason import Reason, ReasonCode
+from bursar.model.service import ServiceSpec
 
 __all__ = [
     "COUNT_MAX",
@@ -71,6 +72,7 @@ __all__ = [
     "Reason",
     "ReasonCode",
     "RetrySpec",
+    "ServiceSpec",
     "ShareRates",
     "clock_reasons",
     "holds_its_place",

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from bursar.clock import DAY_US, SECOND_US, parse_instant
 from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec, runs_once
 from bursar.model.ranges import count
+from bursar.model.service import problems_of as service_problems
 from bursar.money import AMOUNT_MAX, NANOS_MAX
 from bursar.projects import problem_of
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
@@ -141,6 +142,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *_order(spec),
         *(_dependencies(spec) if spec.depends_on else ()),
         *(_array(spec.array) if spec.array is not None else ()),
+        *(_service(spec) if spec.service is not None else ()),
         *_caps(spec),
         *(_checkpoint(spec.checkpoint) if spec.checkpoint != _DEFAULT.checkpoint else ()),
         *(_retry(spec.retry) if spec.retry != _DEFAULT.retry else ()),
@@ -310,6 +312,32 @@ def _array(array: ArraySpec) -> Iterator[Problem]:
     if ranges[-1][1] - 1 > INDEX_MAX or ranges[0][0] < 0:
         yield Problem(path, f"goes past the largest task index, {INDEX_MAX}")
     yield from _bounds((*path, "max_parallel"), array.max_parallel, 0, PARALLEL_MAX)
+
+
+def _service(spec: JobSpec) -> Iterator[Problem]:
+    """What a service asks, and what of a job it cannot have."""
+    assert spec.service is not None
+    for path, message in service_problems(spec.service):
+        yield Problem(path, message)
+    if not spec.name:
+        yield Problem(("name",), "is missing; a service is found by its name")
+    if spec.array is not None and spec.array.ranges != ((0, max(count(spec.array.ranges), 1), 1),):
+        yield Problem(("array",), "a service is no array: it says replicas")
+    if spec.nodes != 1:
+        yield _not_built(("nodes",), "a replica of several nodes", "it takes one")
+    if any(one.when == "task-succeeded" for one in spec.depends_on):
+        yield Problem(("depends_on",), "a service follows no tasks of an array; say when: succeeded")
+    if spec.launch != "per-node":
+        yield Problem(("launch",), "a replica is started as it is; leave launch out")
+    if spec.max_cost_nanos:
+        yield Problem(
+            ("budget", "max_cost"),
+            "a service has no end that would bound it; give its project a budget, or say max_price",
+        )
+    if spec.time_limit_us:
+        yield Problem(("time_limit",), "a service goes on until it is cancelled; leave time_limit out")
+    if spec.retry != _DEFAULT.retry:
+        yield Problem(("retry",), "a replica that ends is always started again; leave retry out")
 
 
 # ------------------------------------------------------------------ what it may cost, how it ends

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from bursar.model.ranges import Indices, Range, Ranges, compress
+from bursar.model.service import ServiceSpec
 from bursar.resources import ResourceRequest
 from bursar.steps.names import DIRECTORY, LAUNCH, OF_THE_NODE, TOOLS
 
@@ -172,6 +173,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             says otherwise. Empty: to the log alone.
         open_mode: truncate | append, what becomes of a file that is there; empty: the first attempt empties
             it, and later ones append.
+        service: it is a service: its tasks are replicas, of which each is started again whenever it ends.
     """
 
     name: str = ""
@@ -213,6 +215,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_file: str = ""
     error_file: str = ""
     open_mode: str = ""
+    service: ServiceSpec | None = None
 
     @property
     def caps_array(self) -> bool:
@@ -222,7 +225,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 WRITTEN_OTHERWISE: Final = frozenset((
     "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
-    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files",
+    "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files", "service",
 ))  # fmt: skip
 """Fields whose key in a job file has another name or form. All others are written under their own."""
 

@@ -23,6 +23,7 @@ from bursar.model.check import (
     TAG_MAX,
     TASKS_PER_NODE_MAX,
 )
+from bursar.model.service import APIS, PORT_MAX, PORT_MIN, SURGE_MAX, TARGET_MAX
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
@@ -61,7 +62,7 @@ def job_schema() -> Schema:
 
 
 def _keys() -> dict[str, Schema]:
-    said = {**_who(), **_what_it_needs(), **_when(), **_what_it_may(), **_process()}
+    said = {**_who(), **_what_it_needs(), **_when(), **_what_it_may(), **_process(), **_service()}
     return said | {name: row for name, row in _plain().items() if name not in said}
 
 
@@ -82,7 +83,9 @@ def _plain() -> dict[str, Schema]:
 
 def _who() -> dict[str, Schema]:
     return {
-        "type": forms.word("The only kind that is built.", ("job",), "job"),
+        "type": forms.word(
+            "One that ends, or one that answers requests until it is cancelled.", ("job", "service"), "job"
+        ),
         "name": forms.text(
             "To find it by, and to estimate it from its past runs.", _NAME, maxLength=NAME_MAX
         ),
@@ -255,6 +258,62 @@ def _what_it_may() -> dict[str, Schema]:
                 "never": forms.boolean("No other attempt, not even after a lost node.", False),
             },
             anyOf=[{"required": ["on"]}, {"required": ["never"]}],
+        ),
+    }
+
+
+def _service() -> dict[str, Schema]:
+    """Keys of `type: service` alone."""
+    wait = {"enum": ["start_timeout"]}
+    return {
+        "port": forms.whole("Of a service: the first BURSAR_PORT.", PORT_MIN, PORT_MAX),
+        "api": forms.word("Of a service: whose counts of tokens its answers have.", APIS, "http"),
+        "replicas": forms.scalar("Of a service: `3` or `0..8`.", pattern=r"^\d{1,6}(\.\.\d{1,6})?$"),
+        "readiness_probe": forms.mapping(
+            "Of a service: when a replica is ready.",
+            {
+                "path": forms.scalar("GET of it answers 200 to 399; else, it listens.", pattern="^/"),
+                "interval": forms.duration("Between two looks.", default="10s"),
+                "timeout": forms.duration("Of one look.", default="5s"),
+                "start_timeout": forms.duration("To be ready first; then it is replaced.", default="20m"),
+                "failures": forms.whole("In a row, until it gets no more requests.", 1, 100, default=3),
+            },
+        ),
+        "scaling": forms.mapping(
+            "Of a service: how its replicas follow the load.",
+            {
+                "metric": forms.word("What is looked at.", ("concurrency",), "concurrency"),
+                "target": forms.whole("Requests in hand at once, of one replica.", 1, TARGET_MAX, default=8),
+                "window": forms.duration("Averaged over it.", default="60s"),
+                "panic_window": forms.duration("In a burst, over this.", default="6s"),
+                "up_delay": forms.duration("More must be wanted for so long.", default="0s"),
+                "down_delay": forms.duration("Fewer must be wanted for so long.", default="5m"),
+                "zero_after": forms.either(
+                    "Without requests, until none is kept.", {"enum": ["auto"]}, forms.duration("")
+                ),
+            },
+        ),
+        "update": forms.either(
+            "Of a service: how a new revision takes over.",
+            {"enum": ["rolling"]},
+            forms.mapping(
+                "",
+                {
+                    "strategy": forms.word("How.", ("rolling",), "rolling"),
+                    "max_surge": forms.whole("Replicas above the number meanwhile.", 1, SURGE_MAX, default=1),
+                    "drain": forms.duration("To answer what it has in hand.", default="120s"),
+                },
+            ),
+        ),
+        "timeouts": forms.mapping(
+            "Of a service: how long its requests may take.",
+            {
+                "queue": forms.duration("For a free replica.", default="30s"),
+                "cold_queue": forms.either("For the first replica.", wait, forms.duration("")),
+                "first_byte": forms.duration("Until the answer begins.", default="60s"),
+                "idle": forms.duration("Between two pieces of it.", default="300s"),
+                "total": forms.duration("All of it.", default="30m"),
+            },
         ),
     }
 

@@ -33,6 +33,7 @@ class AgentMessage(google.protobuf.message.Message):
     LIMIT_TAKEN_FIELD_NUMBER: builtins.int
     CONDITION_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
+    READINESS_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -59,6 +60,8 @@ class AgentMessage(google.protobuf.message.Message):
     def condition(self) -> global___Condition: ...
     @property
     def notice(self) -> global___Notice: ...
+    @property
+    def readiness(self) -> global___Readiness: ...
     def __init__(
         self,
         *,
@@ -75,10 +78,11 @@ class AgentMessage(google.protobuf.message.Message):
         limit_taken: global___LimitTaken | None = ...,
         condition: global___Condition | None = ...,
         notice: global___Notice | None = ...,
+        readiness: global___Readiness | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken", "condition", "notice"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "readiness", b"readiness", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "condition", b"condition", "exited", b"exited", "exits", b"exits", "heartbeat", b"heartbeat", "hello", b"hello", "limit_taken", b"limit_taken", "log", b"log", "notice", b"notice", "readiness", b"readiness", "started", b"started", "step", b"step", "telemetry", b"telemetry", "truths", b"truths", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "started", "exited", "usage", "heartbeat", "telemetry", "log", "exits", "step", "truths", "limit_taken", "condition", "notice", "readiness"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -96,6 +100,7 @@ class DaemonMessage(google.protobuf.message.Message):
     METER_NOW_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -116,6 +121,8 @@ class DaemonMessage(google.protobuf.message.Message):
     def step(self) -> global___StepFrame: ...
     @property
     def limit(self) -> global___Limit: ...
+    @property
+    def probe(self) -> global___Probe: ...
     def __init__(
         self,
         *,
@@ -129,10 +136,11 @@ class DaemonMessage(google.protobuf.message.Message):
         meter_now: global___MeterNow | None = ...,
         step: global___StepFrame | None = ...,
         limit: global___Limit | None = ...,
+        probe: global___Probe | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now", "step", "limit"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "probe", b"probe", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "forget", b"forget", "limit", b"limit", "log", b"log", "meter_now", b"meter_now", "probe", b"probe", "refused", b"refused", "step", b"step", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assign", "stop", "ack", "log", "forget", "refused", "meter_now", "step", "limit", "probe"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -479,6 +487,71 @@ class LimitTaken(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "order", b"order", "problem", b"problem", "rank", b"rank"]) -> None: ...
 
 global___LimitTaken = LimitTaken
+
+@typing.final
+class Probe(google.protobuf.message.Message):
+    """Look whether this member, a replica, is ready: by a GET of the path, or by a connection where there is none.
+    Said again at every connection; an older agent ignores it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    INTERVAL_US_FIELD_NUMBER: builtins.int
+    TIMEOUT_US_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
+    attempt_id: builtins.str
+    rank: builtins.int
+    port: builtins.int
+    """on the loopback"""
+    path: builtins.str
+    interval_us: builtins.int
+    timeout_us: builtins.int
+    failures: builtins.int
+    def __init__(
+        self,
+        *,
+        attempt_id: builtins.str = ...,
+        rank: builtins.int = ...,
+        port: builtins.int = ...,
+        path: builtins.str = ...,
+        interval_us: builtins.int = ...,
+        timeout_us: builtins.int = ...,
+        failures: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "failures", b"failures", "interval_us", b"interval_us", "path", b"path", "port", b"port", "rank", b"rank", "timeout_us", b"timeout_us"]) -> None: ...
+
+global___Probe = Probe
+
+@typing.final
+class Readiness(google.protobuf.message.Message):
+    """A replica is ready, or is not any more. Said when that changes, and for each order to look."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    attempt_id: builtins.str
+    rank: builtins.int
+    ready: builtins.bool
+    message: builtins.str
+    """why not"""
+    def __init__(
+        self,
+        *,
+        attempt_id: builtins.str = ...,
+        rank: builtins.int = ...,
+        ready: builtins.bool = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "message", b"message", "rank", b"rank", "ready", b"ready"]) -> None: ...
+
+global___Readiness = Readiness
 
 @typing.final
 class Started(google.protobuf.message.Message):

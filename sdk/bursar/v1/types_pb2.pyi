@@ -319,6 +319,7 @@ class JobSpec(google.protobuf.message.Message):
     ERROR_FILE_FIELD_NUMBER: builtins.int
     ARGUMENTS_FIELD_NUMBER: builtins.int
     OPEN_MODE_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -397,6 +398,10 @@ class JobSpec(google.protobuf.message.Message):
     def arguments(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """of the script"""
 
+    @property
+    def service(self) -> global___ServiceSpec:
+        """its tasks are replicas"""
+
     def __init__(
         self,
         *,
@@ -440,11 +445,149 @@ class JobSpec(google.protobuf.message.Message):
         error_file: builtins.str = ...,
         arguments: collections.abc.Iterable[builtins.str] | None = ...,
         open_mode: builtins.str = ...,
+        service: global___ServiceSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
+
+@typing.final
+class ServiceSpec(google.protobuf.message.Message):
+    """What a service asks beside its job. A field that is not said has the default that the job file has for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: builtins.int
+    API_FIELD_NUMBER: builtins.int
+    REPLICAS_MIN_FIELD_NUMBER: builtins.int
+    REPLICAS_MAX_FIELD_NUMBER: builtins.int
+    PROBE_PATH_FIELD_NUMBER: builtins.int
+    PROBE_INTERVAL_US_FIELD_NUMBER: builtins.int
+    PROBE_TIMEOUT_US_FIELD_NUMBER: builtins.int
+    PROBE_FAILURES_FIELD_NUMBER: builtins.int
+    START_TIMEOUT_US_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    WINDOW_US_FIELD_NUMBER: builtins.int
+    PANIC_WINDOW_US_FIELD_NUMBER: builtins.int
+    UP_DELAY_US_FIELD_NUMBER: builtins.int
+    DOWN_DELAY_US_FIELD_NUMBER: builtins.int
+    ZERO_AFTER_US_FIELD_NUMBER: builtins.int
+    MAX_SURGE_FIELD_NUMBER: builtins.int
+    DRAIN_US_FIELD_NUMBER: builtins.int
+    QUEUE_US_FIELD_NUMBER: builtins.int
+    COLD_QUEUE_US_FIELD_NUMBER: builtins.int
+    FIRST_BYTE_US_FIELD_NUMBER: builtins.int
+    IDLE_US_FIELD_NUMBER: builtins.int
+    TOTAL_US_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    port: builtins.int
+    """the first that a replica may be given"""
+    api: builtins.str
+    """openai | anthropic | http"""
+    replicas_min: builtins.int
+    replicas_max: builtins.int
+    probe_path: builtins.str
+    """empty: it is ready when it listens"""
+    probe_interval_us: builtins.int
+    probe_timeout_us: builtins.int
+    probe_failures: builtins.int
+    start_timeout_us: builtins.int
+    target: builtins.int
+    """requests that one replica has in hand at once"""
+    window_us: builtins.int
+    panic_window_us: builtins.int
+    up_delay_us: builtins.int
+    down_delay_us: builtins.int
+    zero_after_us: builtins.int
+    """0: as long as keeping a replica costs what a start costs"""
+    max_surge: builtins.int
+    drain_us: builtins.int
+    queue_us: builtins.int
+    cold_queue_us: builtins.int
+    """0: as long as a start may take"""
+    first_byte_us: builtins.int
+    idle_us: builtins.int
+    total_us: builtins.int
+    revision: builtins.int
+    """set by the daemon"""
+    def __init__(
+        self,
+        *,
+        port: builtins.int | None = ...,
+        api: builtins.str | None = ...,
+        replicas_min: builtins.int | None = ...,
+        replicas_max: builtins.int | None = ...,
+        probe_path: builtins.str | None = ...,
+        probe_interval_us: builtins.int | None = ...,
+        probe_timeout_us: builtins.int | None = ...,
+        probe_failures: builtins.int | None = ...,
+        start_timeout_us: builtins.int | None = ...,
+        target: builtins.int | None = ...,
+        window_us: builtins.int | None = ...,
+        panic_window_us: builtins.int | None = ...,
+        up_delay_us: builtins.int | None = ...,
+        down_delay_us: builtins.int | None = ...,
+        zero_after_us: builtins.int | None = ...,
+        max_surge: builtins.int | None = ...,
+        drain_us: builtins.int | None = ...,
+        queue_us: builtins.int | None = ...,
+        cold_queue_us: builtins.int | None = ...,
+        first_byte_us: builtins.int | None = ...,
+        idle_us: builtins.int | None = ...,
+        total_us: builtins.int | None = ...,
+        revision: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_api", b"_api", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_target", b"_target", "_total_us", b"_total_us", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "target", b"target", "total_us", b"total_us", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_api", b"_api", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_target", b"_target", "_total_us", b"_total_us", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "target", b"target", "total_us", b"total_us", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_api", b"_api"]) -> typing.Literal["api"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cold_queue_us", b"_cold_queue_us"]) -> typing.Literal["cold_queue_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_down_delay_us", b"_down_delay_us"]) -> typing.Literal["down_delay_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drain_us", b"_drain_us"]) -> typing.Literal["drain_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_first_byte_us", b"_first_byte_us"]) -> typing.Literal["first_byte_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_idle_us", b"_idle_us"]) -> typing.Literal["idle_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_surge", b"_max_surge"]) -> typing.Literal["max_surge"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_panic_window_us", b"_panic_window_us"]) -> typing.Literal["panic_window_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_port", b"_port"]) -> typing.Literal["port"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_probe_failures", b"_probe_failures"]) -> typing.Literal["probe_failures"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_probe_interval_us", b"_probe_interval_us"]) -> typing.Literal["probe_interval_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_probe_path", b"_probe_path"]) -> typing.Literal["probe_path"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_probe_timeout_us", b"_probe_timeout_us"]) -> typing.Literal["probe_timeout_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_queue_us", b"_queue_us"]) -> typing.Literal["queue_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_replicas_max", b"_replicas_max"]) -> typing.Literal["replicas_max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_replicas_min", b"_replicas_min"]) -> typing.Literal["replicas_min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_revision", b"_revision"]) -> typing.Literal["revision"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_timeout_us", b"_start_timeout_us"]) -> typing.Literal["start_timeout_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_target", b"_target"]) -> typing.Literal["target"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_total_us", b"_total_us"]) -> typing.Literal["total_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_up_delay_us", b"_up_delay_us"]) -> typing.Literal["up_delay_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_window_us", b"_window_us"]) -> typing.Literal["window_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_zero_after_us", b"_zero_after_us"]) -> typing.Literal["zero_after_us"] | None: ...
+
+global___ServiceSpec = ServiceSpec
 
 @typing.final
 class Reason(google.protobuf.message.Message):

@@ -30,7 +30,7 @@ from bursard.events.changes import difference
 from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
-from bursard.state.decide import following, limits
+from bursard.state.decide import following, limits, services
 from bursard.state.decide.changed import CALLED, changed
 from bursard.state.decide.following import Fates
 from bursard.state.decide.rights import secrets_of
@@ -77,6 +77,7 @@ def submit(
     Raises:
         KeyConflict, and what `admit` raises.
     """
+    spec = services.with_places(spec)
     if key:
         known = state.keys.get((user, key))
         if known is not None:
@@ -117,6 +118,7 @@ def admit(
 
     Raises `RateLimited`, `BudgetExceeded`, `QuotaExceeded`, `InvalidRequest`.
     """
+    services.refuse_second(state, user, spec)
     pending, more = state.counts.get(JobState.PENDING, 0), size_of_spec(spec)
     if pending + more > state.limits.pending_max:
         raise RateLimited(
@@ -248,6 +250,12 @@ def cancel(state: State, job: JobRecord, grace_us: int | None, message: str = ""
     live = _live(state, job)
     if live is None:
         return []
+    if live.parent_id and live.spec.service is not None:
+        raise WrongState(
+            f"job {live.display} is a place for replicas of service {live.spec.name}: `bursar service scale"
+            f" {live.spec.name} N` says how many there are, `bursar requeue {live.display}` starts this one"
+            f" anew, `bursar cancel {live.number}` ends all"
+        )
     if live.array is None:
         return _cancel_one(live, grace_us, message)
     events: list[Event] = []
@@ -315,6 +323,13 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         )
     if live.parent_id:
         raise WrongState(f"job {live.display} is one task; change the whole array {live.number}")
+    if live.spec.service is not None:
+        fixed = [CALLED.get(name, name) for name in changes if name not in RUNNING_CHANGES]
+        if fixed:
+            raise WrongState(
+                f"job {live.display} is service {live.spec.name}: {', '.join(fixed)} of it changes with"
+                f" `bursar service update {live.spec.name} FILE`, replica by replica"
+            )
     spec: JobSpec = msgspec.structs.replace(live.spec, **changes)
     if live.array is not None and spec.max_cost_nanos and not live.spec.max_cost_nanos:
         spec = msgspec.structs.replace(spec, max_cost_per="job")

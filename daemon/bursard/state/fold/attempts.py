@@ -16,6 +16,7 @@ from bursard.events import (
 from bursard.state.fold import books
 from bursard.state.fold.jobs import claim, finish, meet_started, move, open_tasks, take_slot
 from bursard.state.fold.nodes import refresh
+from bursard.state.fold.services import leave_slot
 from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
 from bursard.state.tables import Applied, Tables, latest_end, still_to_cost
 
@@ -23,6 +24,11 @@ FREE_RETRY = (EndCause.NODE_LOST, EndCause.PREEMPTED)
 """Not the job's fault: tried again without using up `retry.max`."""
 WAIT_MAX_US = 60 * SECOND_US
 """The longest wait between free retries; an attempt that ran for so long is no part of a row of them."""
+
+RESTART_US, RESTART_MAX_US = 10 * SECOND_US, 300 * SECOND_US
+"""Between two starts of a replica that ends: the first wait, and the longest."""
+RESTART_ROW_US = 600 * SECOND_US
+"""A replica that ran for so long is no part of a row of ends."""
 
 _TERMINAL = {EndCause.COMPLETED: JobState.SUCCEEDED, EndCause.CANCELLED: JobState.CANCELLED}
 """Every other cause ends a job in FAILED when it is not tried again."""
@@ -204,11 +210,26 @@ def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) 
     """Free retries have no end, so in a row each waits twice as long as the last; the first does not."""
     ran_us = at - attempt.started_at if attempt.started_at else 0
     free = event.requeue and not event.counts and not job.requeue
-    job.free_retries = job.free_retries * (ran_us < WAIT_MAX_US) + 1 if free else 0
+    first_us, most_us, row_us = SECOND_US << 1, WAIT_MAX_US, WAIT_MAX_US
+    if job.spec.service is not None:
+        first_us, most_us, row_us = RESTART_US, RESTART_MAX_US, RESTART_ROW_US
+    job.free_retries = job.free_retries * (ran_us < row_us) + 1 if free else 0
     job.retry_at = 0
     if job.free_retries > 1:
-        doublings = min(job.free_retries - 1, WAIT_MAX_US.bit_length())
-        job.retry_at = at + min(SECOND_US << doublings, WAIT_MAX_US)
+        doublings = min(job.free_retries - 2, WAIT_MAX_US.bit_length())
+        job.retry_at = at + min(first_us << doublings, most_us)
+
+
+def _replica_ended(state: Tables, task: JobRecord, at: int) -> None:
+    """It starts again as its service is by now, unless there are more than are wanted."""
+    parent = state.jobs[task.parent_id]
+    assert parent.array is not None
+    if task.spec is not parent.spec:
+        task.spec = parent.spec
+        task.budgets, task.hard_budgets = state.budgets.matching(task.user, task.spec)
+    if parent.array.open_slots < 0:
+        leave_slot(state, parent, task)
+    open_tasks(state, parent, at)
 
 
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:
@@ -236,6 +257,8 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
         job.requeue = False
         job.budgets, job.hard_budgets = state.budgets.matching(job.user, job.spec)
         move(state, job, JobState.PENDING)
+        if job.spec.service is not None and job.parent_id:
+            _replica_ended(state, job, at)
         state.enqueue(job, at)
         return
     job.exit_code = event.exit_code

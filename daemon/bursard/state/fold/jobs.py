@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from bursar.model import JobSpec, JobState
-from bursar.model.ranges import contains, count, with_index, without
+from bursar.model.ranges import Indices, compress, contains, count, with_index, without
 from bursard.events import (
     JobEnded,
     JobHeld,
@@ -16,7 +16,7 @@ from bursard.events import (
     TasksEnded,
 )
 from bursard.events.changes import with_changes
-from bursard.state.arrays import QUEUED_MAX, size_of, task_record, unrecorded
+from bursard.state.arrays import QUEUED_MAX, size_of, size_of_spec, task_record, unrecorded
 from bursard.state.counted import counted_nanos
 from bursard.state.ends import job_ended_at
 from bursard.state.fold import following, machines
@@ -51,7 +51,7 @@ def submitted(state: Tables, event: JobSubmitted, at: int, applied: Applied) -> 
         state.enqueue(job, at)
         return
     job.array = ArrayRecord(array.max_parallel, {JobState.PENDING.value: tasks}, array.ranges, ended_at=0)
-    job.array.open_slots = array.max_parallel or tasks
+    job.array.open_slots = array.max_parallel or (0 if job.spec.service is not None else tasks)
     following.begin(state, job, job.array, event.follows)
     state.tasks[job.id] = {}
     state.array_money[job.id] = ArrayMoney()
@@ -133,7 +133,7 @@ def _no_longer_unopened(array: ArrayRecord, index: int) -> None:
         array.ready = without(array.ready, index)
 
 
-def _step_back(state: Tables, task: JobRecord) -> None:
+def step_back(state: Tables, task: JobRecord) -> None:
     """A pending task gives its turn to another, which the caller lets in."""
     array = state.jobs[task.parent_id].array
     assert array is not None
@@ -150,7 +150,7 @@ def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
     job.held = True
     state.pending.remove(job.id)
     if job.parent_id:
-        _step_back(state, job)
+        step_back(state, job)
         open_tasks(state, state.jobs[job.parent_id], at)
     for task in tasks_of(state, job):
         state.pending.remove(task.id)
@@ -209,6 +209,8 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         if spec.name:
             state.names.setdefault(spec.name, {})[job.id] = None
     state.shares.add(job.user, spec_bytes=bytes_of_spec(spec) - bytes_of_spec(job.spec))
+    if job.spec.service is not None and spec.service is not None and job.array is not None:
+        _service_updated(state, job, spec)
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
             one.spec = spec
@@ -220,6 +222,22 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
             one.spec = spec
         if one.attempt is not None:
             state.count_again((one.attempt,))
+
+
+def _service_updated(state: Tables, job: JobRecord, spec: JobSpec) -> None:
+    """What it was before can be had back, if it is another revision; and there may be more places."""
+    assert job.array is not None
+    assert job.spec.service is not None
+    assert spec.service is not None
+    if spec.service.revision != job.spec.service.revision:
+        job.replaced = job.spec
+    before, after = size_of_spec(job.spec), size_of_spec(spec)
+    if after > before:
+        job.array.unopened = compress([*Indices(job.array.unopened), *range(before, after)])
+        pending = JobState.PENDING
+        job.array.counts[pending.value] = job.array.counts.get(pending.value, 0) + after - before
+        state.counts[pending] = state.counts.get(pending, 0) + after - before
+        state.shares.add(job.user, after - before)
 
 
 def requeued(state: Tables, event: JobRequeued, at: int, applied: Applied) -> None:
@@ -279,7 +297,7 @@ def finish(
     """A job is over: its dependants learn of it, its array counts it."""
     state.pending.remove(job.id)
     if job.parent_id and not job.has_slot:
-        _step_back(state, job)
+        step_back(state, job)
     state.doomed.pop(job.id, None)
     job.finished_at, job.message = at, message
     job.likely_us = 0  # of no use any more, and what ended before it was kept has none

@@ -24,6 +24,7 @@ from bursar.codec.view.nodes import PRECISIONS, cloud_check, known_token, machin
 from bursar.codec.view.readings import progress, sample
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.codec.view.server import event, findings, grant, secret, server
+from bursar.codec.view.services import service, service_key
 
 __all__ = [
     "DEFAULT_CURRENCY",
@@ -62,5 +63,7 @@ __all__ = [
     "seconds",
     "secret",
     "server",
+    "service",
+    "service_key",
     "top",
 ]

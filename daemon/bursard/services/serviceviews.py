@@ -1,0 +1,206 @@
+"""Services, their replicas and keys as messages: for people, and as routes for gateways."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bursar.clock import SECOND_US
+from bursar.model import JobState, Reason, ReasonCode
+from bursar.v1 import services_pb2 as pb
+from bursar.v1 import types_pb2
+from bursard.access.identity import Identity
+from bursard.cycle import CRASH_LOOP, Cycle, reason_of
+from bursard.engine import Engine
+from bursard.services.views import reason_view
+from bursard.serving.keeper import Keeper
+from bursard.state import AttemptRecord, JobRecord, State
+from bursard.state.fold.jobs import tasks_of
+from bursard.state.records import ServiceKey
+
+MONEY: Final = frozenset(
+    (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED, ReasonCode.PRICE_CAP_EXCEEDED)
+)
+
+
+def service_view(
+    engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, seen_by: Identity
+) -> pb.Service:
+    """One service, as the caller may see it."""
+    service, now, board = job.spec.service, engine.now(), keeper.board
+    assert service is not None
+    assert job.array is not None
+    pace = board.pace(job.id)
+    replicas = [
+        view
+        for task in sorted(tasks_of(engine.state, job), key=lambda one: one.array_index)
+        if (view := _replica(keeper, task, now)) is not None
+    ]
+    ready = sum(one.state == "ready" for one in replicas)
+    target = pace.memory.target if pace.memory is not None else job.array.max_parallel
+    state, reason = _state(engine, cycle, job, replicas, ready, target)
+    wire = pb.Service(
+        name=job.spec.name,
+        job_id=job.id,
+        number=job.number,
+        project=job.spec.project,
+        user=job.user,
+        state=state,
+        revision=service.revision,
+        target=target,
+        ready=ready,
+        replicas_min=service.replicas_min,
+        replicas_max=service.replicas_max,
+        replicas=replicas,
+        url=next((f"{one.url}/{job.spec.name}" for one in board.live_gateways(now) if one.url), ""),
+        p50_us=pace.p50_us,
+        p95_us=pace.p95_us,
+        currency=engine.state.currency,
+        api=service.api,
+        settled=types_pb2.Amount(nanos=str(_settled(engine.state, job))),
+        rate=types_pb2.Amount(nanos=str(sum(attempt.rate for _, attempt in keeper.live(job)))),
+    )
+    span_us = sum(span for _, span, _ in pace.asked)
+    asked = sum(count for _, _, count in pace.asked)
+    wire.requests_per_second_milli = asked * 1_000 * SECOND_US // span_us if span_us else 0
+    minute = [one for one in pace.samples if one.at > now - 60 * SECOND_US]
+    span_us = sum(one.span_us for one in minute)
+    wire.concurrency_milli = sum(one.busy_us for one in minute) * 1_000 // span_us if span_us else 0
+    if reason is not None:
+        wire.reason.CopyFrom(reason_view(reason, engine.state, seen_by))
+    return wire
+
+
+def _settled(state: State, job: JobRecord) -> int:
+    """What all its replicas have cost so far."""
+    money = state.array_money.get(job.id)
+    return money.settled_nanos if money is not None else job.settled_nanos
+
+
+def _replica(keeper: Keeper, task: JobRecord, now: int) -> pb.Replica | None:
+    """A place that is taken, or that waits for one; None for one that is not wanted."""
+    attempt, spec = task.attempt, task.spec.service
+    assert spec is not None
+    if attempt is None:
+        if task.state is not JobState.PENDING or not task.has_slot:
+            return None
+        return pb.Replica(slot=task.array_index, state="pending", revision=spec.revision)
+    said = keeper.board.ready.get(attempt.id)
+    return pb.Replica(
+        attempt_id=attempt.id,
+        slot=task.array_index,
+        state=_replica_state(keeper, task, attempt),
+        node=attempt.members[0].node,
+        outstanding=keeper.board.outstanding(attempt.id, now),
+        rate=types_pb2.Amount(nanos=str(attempt.rate)),
+        revision=spec.revision,
+        message=said.message if said is not None else "",
+        since=said.since if said is not None else attempt.started_at or attempt.placed_at,
+        port=attempt.port,
+    )
+
+
+def _replica_state(keeper: Keeper, task: JobRecord, attempt: AttemptRecord) -> str:
+    said = keeper.board.ready.get(attempt.id)
+    if attempt.stop_cause is not None:
+        return "stopping"
+    if attempt.id in keeper.board.draining:
+        return "draining"
+    if said is not None and said.ready:
+        return "ready"
+    return "unready" if said is not None and said.was_ready else "starting"
+
+
+def _state(
+    engine: Engine, cycle: Cycle, job: JobRecord, replicas: list[pb.Replica], ready: int, target: int
+) -> tuple[str, Reason | None]:
+    """What a service is doing, and why it is not all that it should be."""
+    service = job.spec.service
+    assert service is not None
+    if job.state.terminal:
+        return job.state.value.lower(), None
+    if job.held or job.waiting_on:
+        return "held", reason_of(engine.state, cycle, job, engine.now())
+    waits = waiting_reason(engine, cycle, job)
+    if waits is not None and waits[1] >= CRASH_LOOP:
+        return "failing", waits[0]
+    if any(one.revision != service.revision for one in replicas):
+        return "updating", waits[0] if waits is not None else None
+    if not target and not replicas:
+        return "idle", None
+    if ready >= max(target, 1):
+        return "ready", None
+    if waits is not None:
+        return ("failing" if waits[1] > 1 else "waiting"), waits[0]
+    return ("scaling" if ready else "starting"), None
+
+
+def waiting_reason(engine: Engine, cycle: Cycle, job: JobRecord) -> tuple[Reason, int] | None:
+    """Why the first of its replicas that waits does so, and how often it ended in a row."""
+    found: tuple[Reason, int] | None = None
+    for task in tasks_of(engine.state, job):
+        if task.state is JobState.PENDING and task.has_slot:
+            reason = reason_of(engine.state, cycle, task, engine.now())
+            if reason is not None and (found is None or task.free_retries > found[1]):
+                found = reason, task.free_retries
+    return found
+
+
+def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boot_id: str) -> pb.Route:
+    """One service as the gateway of one machine serves it: with the replicas that it reaches."""
+    service, state = job.spec.service, engine.state
+    assert service is not None
+    wire = pb.Route(
+        job_id=job.id,
+        name=job.spec.name,
+        api=service.api,
+        target=service.target,
+        replicas_max=service.replicas_max,
+        queue_us=service.queue_us,
+        cold_us=service.cold_us,
+        first_byte_us=service.first_byte_us,
+        idle_us=service.idle_us,
+        total_us=service.total_us,
+    )
+    elsewhere = 0
+    for _, attempt in keeper.live(job):
+        said = keeper.board.ready.get(attempt.id)
+        leaving = attempt.stop_cause is not None or attempt.id in keeper.board.draining
+        if said is None or not said.ready or leaving:
+            continue
+        if state.nodes[attempt.members[0].alloc.node_id].boot_id != boot_id:
+            elsewhere += 1
+            continue
+        wire.replicas.add(attempt_id=attempt.id, port=attempt.port)
+    if not wire.replicas:
+        waits = waiting_reason(engine, cycle, job)
+        if waits is not None:
+            reason = waits[0]
+            said_wire = types_pb2.Reason(
+                code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
+            )
+            (wire.refused if reason.code in MONEY else wire.waits).CopyFrom(said_wire)
+        elif elsewhere:
+            wire.waits.message = (
+                f"{elsewhere} of its replicas are ready on machines that this gateway does not reach:"
+                " it serves those of its own machine"
+            )
+    return wire
+
+
+def key_view(state: State, key: ServiceKey, secret: str = "", change: str = "") -> pb.ServiceKey:
+    """A key, without its secret but where it was just made."""
+    job = state.jobs.get(key.job_id)
+    return pb.ServiceKey(
+        id=key.id,
+        name=key.name,
+        service=job.spec.name if job is not None else "",
+        job_id=key.job_id,
+        project=key.project,
+        user=key.user,
+        issued_at=key.issued_at,
+        expires_at=key.expires_at,
+        requests_per_minute=key.requests_per_minute,
+        concurrency=key.concurrency,
+        secret=secret,
+        change=change,
+    )

@@ -1,0 +1,1 @@
+"""Services: how many replicas there are, which of them answer, who may ask them."""

@@ -1,0 +1,180 @@
+"""Keeps services as they are to be: looks once a second, and whenever somebody waits for a first replica.
+
+Owns    the only calls of `autoscale`, and what follows from it: places, replicas that go, replicas that never
+        got ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from bursar.clock import SECOND_US
+from bursar.errors import BursarError
+from bursar.model import JobState
+from bursard.engine import Engine
+from bursard.events import AttemptEnded, Event, JobSubmitted
+from bursard.serving.autoscale import Memory, Scaled, Seen, Standing, scale
+from bursard.serving.board import Board, Gateway, Load
+from bursard.state import AttemptRecord, JobRecord
+from bursard.state.admission import cheapest_rate
+from bursard.state.decide import services as decide
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+
+
+class Keeper:
+    """Looks after all services of one daemon."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.board = Board()
+        self.services: dict[str, None] = {
+            job.id: None for job in engine.state.jobs.values() if job.spec.service and not job.parent_id
+        }
+        """Jobs that are services, oldest first."""
+        engine.listeners.append(self.on_event)
+
+    def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
+        """Learn of new services, and of replicas that are gone."""
+        if isinstance(event, JobSubmitted) and event.spec.service is not None:
+            self.services[event.job_id] = None
+        elif isinstance(event, AttemptEnded):
+            self.board.forget(event.attempt_id)
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_S)
+
+    def readied(self, attempt_id: str, ready: bool, message: str) -> None:
+        """An agent says whether a replica is ready."""
+        board, now = self.board, self.engine.now()
+        attempt = self.engine.state.attempts.get(attempt_id)
+        first = attempt_id not in board.ready or not board.ready[attempt_id].ready
+        board.readied(attempt_id, ready, message, now)
+        if ready and first and attempt is not None:
+            parent_id = self.engine.state.jobs[attempt.job_id].parent_id
+            board.pace(parent_id).cold_us = max(now - attempt.placed_at, 0)
+
+    def heard(self, gateway: Gateway, loads: list[Load]) -> None:
+        """A gateway asks: what it saw is believed until it asks again."""
+        now, before = gateway.at, self.board.gateways.get(gateway.name)
+        gateway.leaving = frozenset(self.board.draining)
+        gateway.told = before.leaving if before is not None else frozenset()
+        self.board.gateways[gateway.name] = gateway
+        for load in loads:
+            if load.job_id in self.services:
+                self.board.load(load, gateway.name, now)
+                job = self.engine.state.jobs.get(load.job_id)
+                if load.waiting and job is not None and job.array is not None and not job.array.max_parallel:
+                    self.look_at(job)
+
+    # --- looking
+
+    def look(self) -> None:
+        """Bring every service to what it is to be."""
+        state = self.engine.state
+        for job_id in list(self.services):
+            job = state.jobs.get(job_id)
+            if job is None or job.state.terminal:
+                del self.services[job_id]
+                self.board.paces.pop(job_id, None)
+            else:
+                self.look_at(job)
+
+    def look_at(self, job: JobRecord) -> None:
+        """Bring one service to what it is to be."""
+        try:
+            self.engine.commit_each([lambda: self._events(job)], "bursard")
+        except BursarError as error:  # the next look tries again
+            log.warning("a service could not be scaled", extra={"job": job.display, "error": error.message})
+
+    def live(self, job: JobRecord) -> list[tuple[JobRecord, AttemptRecord]]:
+        """The live replicas of a service, with their places."""
+        tasks = self.engine.state.tasks.get(job.id, {}).values()
+        return [(task, task.attempt) for task in tasks if task.attempt is not None]
+
+    def _events(self, job: JobRecord) -> list[Event]:
+        service = job.spec.service
+        assert service is not None
+        assert job.array is not None
+        now, pace = self.engine.now(), self.board.pace(job.id)
+        seen = self._seen(job, now)
+        memory = pace.memory or Memory(target=min(job.array.max_parallel, service.replicas_max))
+        scaled, pace.memory = scale(service, seen, memory)
+        pace.why = scaled.why
+        events = self._gone(job, scaled, now) + self._too_late(job, now)
+        if job.held:
+            return events
+        return [*decide.scaled(job, scaled.places, scaled.why), *events]
+
+    def _seen(self, job: JobRecord, now: int) -> Seen:
+        board, pace, service = self.board, self.board.pace(job.id), job.spec.service
+        assert service is not None
+        replicas = tuple(
+            Standing(
+                attempt_id=attempt.id,
+                ready=attempt.id in board.ready and board.ready[attempt.id].ready,
+                old=task.spec.service is not None and task.spec.service.revision != service.revision,
+                leaving=attempt.stop_cause is not None or attempt.id in board.draining,
+                outstanding=board.outstanding(attempt.id, now),
+                rate=attempt.rate,
+            )
+            for task, attempt in self.live(job)
+        )
+        return Seen(
+            now=now,
+            replicas=replicas,
+            samples=pace.samples,
+            asked_at=pace.asked_at,
+            waiting=board.waiting(job.id, now),
+            cold_us=pace.cold_us,
+            cap=self._cap(job),
+        )
+
+    def _cap(self, job: JobRecord) -> int | None:
+        """How many replicas its `max_price` pays for, at the dearest that runs or the cheapest there is."""
+        if not job.spec.max_price_nanos_per_hour:
+            return None
+        state = self.engine.state
+        rates = [attempt.rate for _, attempt in self.live(job)]
+        rate = max(rates, default=0)
+        if not rate:
+            rate = cheapest_rate(state, state.class_of_spec(job.spec, (), state.time_limit_of(job.spec))) or 0
+        return job.spec.max_price_nanos_per_hour // rate if rate else None
+
+    def _gone(self, job: JobRecord, scaled: Scaled, now: int) -> list[Event]:
+        """Replicas to let go: those with nothing in hand at once, others when they have answered."""
+        service, board, events = job.spec.service, self.board, list[Event]()
+        assert service is not None
+        for attempt_id in scaled.drain:
+            board.draining.setdefault(attempt_id, now)
+        for task, attempt in self.live(job):
+            if attempt.id in scaled.replace:
+                revision = task.spec.service.revision if task.spec.service is not None else 0
+                why = f"revision {service.revision} takes the place of {revision}"
+                events += decide.replace(self.engine.state, attempt, why, True, service.drain_us)
+            since = board.draining.get(attempt.id)
+            if since is not None and (now - since >= service.drain_us or board.clear(attempt.id, now)):
+                events += decide.replace(self.engine.state, attempt, scaled.why, True, service.drain_us)
+        return events
+
+    def _too_late(self, job: JobRecord, now: int) -> list[Event]:
+        """Replicas that have not been ready for as long as a start may take: others take their places."""
+        service, events = job.spec.service, list[Event]()
+        assert service is not None
+        for task, attempt in self.live(job):
+            said = self.board.ready.get(attempt.id)
+            if task.state is not JobState.RUNNING or (said is not None and said.ready):
+                continue
+            since = max(attempt.started_at, said.since if said is not None else 0)
+            if attempt.started_at and now - since >= service.start_timeout_us:
+                last = f": {said.message}" if said is not None and said.message else ""
+                why = f"not ready for {service.start_timeout_us // SECOND_US} s{last}"
+                events += decide.replace(self.engine.state, attempt, why, False, attempt.grace_us)
+        return events

@@ -1,0 +1,181 @@
+"""What people and the autoscaler ask of services. PURE.
+
+Owns    the one way to another number of replicas, another revision, a key (docs/adr/0029).
+Why     a service is an array whose tasks are places for replicas. How many of them are open is one number,
+        `ServiceScaled`, and only `bursard.serving` says it; people say between which numbers it may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from bursar.errors import InvalidRequest, NotFound, RateLimited, WrongState
+from bursar.ids import Ids
+from bursar.model import ArraySpec, EndCause, JobSpec
+from bursar.model.ends import REQUEUED
+from bursard.events import (
+    Event,
+    JobRequeued,
+    JobUpdated,
+    KeyIssued,
+    KeyRevoked,
+    KeyUse,
+    ServiceMetered,
+    ServiceScaled,
+    StopRequested,
+)
+from bursard.events.changes import difference, with_changes
+from bursard.state.admission import refuse_unaffordable
+from bursard.state.arrays import size_of_spec
+from bursard.state.core import State
+from bursard.state.decide.changed import changed
+from bursard.state.decide.rights import secrets_of
+from bursard.state.records import AttemptRecord, JobRecord, ServiceKey
+from bursard.state.shares import bytes_of_spec, refuse_more
+
+KEYS_MAX: Final = 10_000
+"""Of the whole site: every gateway knows them all."""
+GATEWAYS_MAX: Final = 64
+"""That ever told of one service."""
+FIXED: Final = ("name", "project", "held", "begin_after", "depends_on")
+"""What an update cannot change: whom it belongs to, how it is found, and when it began."""
+
+
+def with_places(spec: JobSpec, least: int = 0) -> JobSpec:
+    """A service with a task for each replica there may be at once, `least` if there were more; of them as
+    many are open as it must have. Any other job as it is.
+    """
+    if spec.service is None:
+        return spec
+    places = max(spec.service.slots, least)
+    return msgspec.structs.replace(spec, array=ArraySpec(((0, places, 1),), spec.service.replicas_min))
+
+
+def refuse_second(state: State, user: str, spec: JobSpec) -> None:
+    """A name of a service stands for one. Raises `InvalidRequest`."""
+    for job_id in state.names.get(spec.name, ()) if spec.service is not None else ():
+        other = state.jobs[job_id]
+        if other.spec.service is not None and not other.parent_id and not other.state.terminal:
+            raise InvalidRequest(
+                f"name: there is a service {spec.name} already (job {other.display}); `bursar service update"
+                f" {spec.name} FILE` changes it, `bursar cancel {other.display}` ends it"
+            )
+
+
+def scale(state: State, job: JobRecord, least: int, most: int) -> list[Event]:
+    """Other bounds of the number of replicas. What runs and is as before goes on."""
+    service = job.spec.service
+    assert service is not None
+    other = msgspec.structs.replace(service, replicas_min=least, replicas_max=most)
+    return _updated(state, job, msgspec.structs.replace(job.spec, service=other))
+
+
+def update(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
+    """Another revision. Raises `InvalidRequest`, `BudgetExceeded`."""
+    now = job.spec.service
+    if spec.service is None or now is None:
+        raise InvalidRequest("spec.service: is missing; the file must say type: service")
+    kept = {name: getattr(job.spec, name) for name in FIXED}
+    for name in ("name", "project"):
+        if getattr(spec, name) != kept[name]:
+            raise InvalidRequest(
+                f"{name}: is {getattr(spec, name)!r}, the service's is {kept[name]!r}; an update keeps it:"
+                " submit another service, and cancel this one"
+            )
+    same = msgspec.structs.replace(spec.service, revision=now.revision)
+    wanted = msgspec.structs.replace(spec, **kept, service=same)
+    if with_places(wanted, size_of_spec(job.spec)) == with_places(job.spec, size_of_spec(job.spec)):
+        return []
+    service = msgspec.structs.replace(spec.service, revision=now.revision + 1)
+    return _updated(state, job, msgspec.structs.replace(wanted, service=service))
+
+
+def rollback(state: State, job: JobRecord) -> list[Event]:
+    """The revision before, as a new one. Raises `WrongState`."""
+    if job.replaced is None:
+        raise WrongState(f"service {job.spec.name} has had no other revision; there is nothing to go back to")
+    return update(state, job, job.replaced)
+
+
+def _updated(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
+    if job.state.terminal:
+        raise WrongState(f"service {job.spec.name} has ended; submit it anew")
+    spec = with_places(spec, size_of_spec(job.spec))
+    secrets_of(state, spec)
+    refuse_unaffordable(state, job.user, spec)
+    share, more = state.shares.of(job.user), size_of_spec(spec) - size_of_spec(job.spec)
+    size = bytes_of_spec(spec) - bytes_of_spec(job.spec)
+    limits = state.limits
+    refuse_more(share, max(more, 0), max(size, 0), limits.user_pending_max, limits.user_texts_bytes)
+    if spec == job.spec:
+        return []
+    return [JobUpdated(job.id, difference(job.spec, spec), changed(job.spec, spec))]
+
+
+def changed_spec(job: JobRecord, event: Event) -> JobSpec | None:
+    """What a service would ask for after an event, to be checked as a submit is; None: it does not change."""
+    return with_changes(job.spec, event.fields) if isinstance(event, JobUpdated) else None
+
+
+def scaled(job: JobRecord, target: int, why: str) -> list[Event]:
+    """So many replicas from now on; nothing where that is so."""
+    assert job.array is not None
+    return [] if job.array.max_parallel == target else [ServiceScaled(job.id, target, why)]
+
+
+def replace(state: State, attempt: AttemptRecord, why: str, wanted: bool, grace_us: int) -> list[Event]:
+    """End a replica; its place takes the next if one is wanted.
+
+    Args:
+        wanted: it was meant to go, which is no fault of it: it does not count as an end in a row.
+    """
+    if attempt.stop_cause is not None:
+        return []
+    told = [JobRequeued(attempt.job_id)] if wanted else []
+    grace_us = min(grace_us, attempt.grace_us)
+    return [*told, StopRequested(attempt.id, EndCause.PREEMPTED, grace_us, why or REQUEUED)]
+
+
+def new_key(
+    state: State, ids: Ids, job: JobRecord, *, sha256: str, user: str, name: str, project: str, **limits: Any
+) -> list[Event]:
+    """A key to a service. Raises `RateLimited`, `WrongState`."""
+    if job.state.terminal:
+        raise WrongState(f"service {job.spec.name} has ended")
+    if len(state.service_keys) >= KEYS_MAX:
+        raise RateLimited(f"there are {KEYS_MAX} keys already; revoke some: `bursar key revoke ID`")
+    given = {key: value for key, value in limits.items() if value}
+    return [
+        KeyIssued(
+            key_id=ids.new("key"),
+            job_id=job.id,
+            sha256=sha256,
+            name=name,
+            project=project,
+            user=user,
+            **given,
+        )
+    ]
+
+
+def revoke_key(state: State, key_id: str) -> tuple[ServiceKey, list[Event]]:
+    """A key is good for nothing any more. Raises `NotFound`."""
+    key = state.service_keys.get(key_id)
+    if key is None:
+        raise NotFound(f"there is no key {key_id!r}; `bursar key ls` lists them")
+    return key, [KeyRevoked(key.id, key.job_id)]
+
+
+def metered(
+    state: State, job: JobRecord, gateway: str, seq: int, minute: int, busy_us: int, capacity_us: int,
+    uses: Sequence[KeyUse],
+) -> list[Event]:  # fmt: skip
+    """What a gateway counted, once: nothing where it has told that before. Raises `RateLimited`."""
+    if seq <= job.gateways.get(gateway, 0):
+        return []
+    if gateway not in job.gateways and len(job.gateways) >= GATEWAYS_MAX:
+        raise RateLimited(f"{GATEWAYS_MAX} gateways have told of service {job.spec.name}; that is all it has")
+    return [ServiceMetered(job.id, gateway, seq, minute, busy_us, capacity_us, tuple(uses))]

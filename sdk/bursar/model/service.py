@@ -1,0 +1,129 @@
+"""What a service asks beside its job: how many replicas, when one is ready, and how they follow the load.
+
+Why     a service is a job whose tasks are its replicas (docs/adr/0029), so all that a process needs stands in
+        its `JobSpec`; here is only what no other job has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US
+
+REPLICAS_MAX: Final = 256
+SURGE_MAX: Final = 8
+TARGET_MAX: Final = 100_000
+PORT_MIN, PORT_MAX = 1024, 60_000
+PATH_MAX: Final = 256
+APIS: Final = ("openai", "anthropic", "http")
+"""What is counted: tokens as these two say them, or requests alone."""
+PROBE_MAX_US: Final = HOUR_US
+TIMEOUT_MAX_US: Final = DAY_US
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One service, as accepted. Durations are microseconds.
+
+    Attributes:
+        port: the first that a replica may be given to listen on; which one it is says BURSAR_PORT.
+        api: openai | anthropic | http: whose counts of tokens its answers have.
+        replicas_min, replicas_max: how many there may be. 0: none while nobody asks.
+        probe_path: GET of it answers 200 to 399 when a replica is ready; empty: it is ready when it listens.
+        probe_failures: so many in a row, and a ready replica gets no more requests.
+        start_timeout_us: a replica that is not ready for so long is ended and another started.
+        target: requests that one replica has in hand at once.
+        window_us, panic_window_us: over which these are averaged, in quiet and in a burst.
+        up_delay_us, down_delay_us: for how long more, or fewer, must be wanted before that is done.
+        zero_after_us: without a request, until there is no replica; 0: as long as keeping one costs what a
+            start costs.
+        max_surge: replicas above what is wanted while an update goes on.
+        drain_us: how long one that is to go may still answer what it has in hand.
+        queue_us, cold_queue_us: how long a request waits for a free replica, and where there is none at all;
+            0 of the latter: as long as a start may take.
+        first_byte_us, idle_us, total_us: of an answer: until it begins, between two pieces, all of it.
+        revision: 1 when it was submitted, and one more with each update.
+    """
+
+    port: int = 8000
+    api: str = "http"
+    replicas_min: int = 1
+    replicas_max: int = 1
+    probe_path: str = ""
+    probe_interval_us: int = 10 * SECOND_US
+    probe_timeout_us: int = 5 * SECOND_US
+    probe_failures: int = 3
+    start_timeout_us: int = 20 * 60 * SECOND_US
+    target: int = 8
+    window_us: int = 60 * SECOND_US
+    panic_window_us: int = 6 * SECOND_US
+    up_delay_us: int = 0
+    down_delay_us: int = 5 * 60 * SECOND_US
+    zero_after_us: int = 0
+    max_surge: int = 1
+    drain_us: int = 120 * SECOND_US
+    queue_us: int = 30 * SECOND_US
+    cold_queue_us: int = 0
+    first_byte_us: int = 60 * SECOND_US
+    idle_us: int = 300 * SECOND_US
+    total_us: int = 1800 * SECOND_US
+    revision: int = 1
+
+    @property
+    def slots(self) -> int:
+        """Places for replicas: as many as there may ever be at once."""
+        return self.replicas_max + self.max_surge
+
+    @property
+    def cold_us(self) -> int:
+        """How long a request waits where there is no replica."""
+        return self.cold_queue_us or self.start_timeout_us
+
+
+_BOUNDS: Final = {
+    "port": (("port",), PORT_MIN, PORT_MAX),
+    "replicas_max": (("replicas",), 1, REPLICAS_MAX),
+    "probe_failures": (("readiness_probe", "failures"), 1, 100),
+    "target": (("scaling", "target"), 1, TARGET_MAX),
+    "max_surge": (("update", "max_surge"), 1, SURGE_MAX),
+    "revision": ((), 1, 2**31 - 1),
+}
+_DURATIONS: Final = {
+    "probe_interval_us": (("readiness_probe", "interval"), SECOND_US // 10, PROBE_MAX_US),
+    "probe_timeout_us": (("readiness_probe", "timeout"), SECOND_US // 10, PROBE_MAX_US),
+    "start_timeout_us": (("readiness_probe", "start_timeout"), SECOND_US, DAY_US),
+    "window_us": (("scaling", "window"), SECOND_US, HOUR_US),
+    "panic_window_us": (("scaling", "panic_window"), SECOND_US, HOUR_US),
+    "up_delay_us": (("scaling", "up_delay"), 0, HOUR_US),
+    "down_delay_us": (("scaling", "down_delay"), 0, DAY_US),
+    "zero_after_us": (("scaling", "zero_after"), 0, 30 * DAY_US),
+    "drain_us": (("update", "drain"), 0, DAY_US),
+    "queue_us": (("timeouts", "queue"), 0, TIMEOUT_MAX_US),
+    "cold_queue_us": (("timeouts", "cold_queue"), 0, TIMEOUT_MAX_US),
+    "first_byte_us": (("timeouts", "first_byte"), SECOND_US // 10, TIMEOUT_MAX_US),
+    "idle_us": (("timeouts", "idle"), SECOND_US // 10, TIMEOUT_MAX_US),
+    "total_us": (("timeouts", "total"), SECOND_US // 10, TIMEOUT_MAX_US),
+}
+
+
+def problems_of(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with it: where in the job file, and why."""
+    for name, (path, least, most) in _BOUNDS.items():
+        if not least <= (value := getattr(service, name)) <= most:
+            yield path, f"is {value}; {least} to {most}"
+    for name, (path, least, most) in _DURATIONS.items():
+        if not least <= (value := getattr(service, name)) <= most:
+            yield path, f"is {value / SECOND_US:g}s; {least / SECOND_US:g}s to {most / SECOND_US:g}s"
+    if not 0 <= service.replicas_min <= service.replicas_max:
+        yield ("replicas",), f"{service.replicas_min}..{service.replicas_max} is empty; write the least first"
+    if service.panic_window_us > service.window_us:
+        yield ("scaling", "panic_window"), "is longer than window"
+    if service.api not in APIS:
+        yield ("api",), f"{service.api[:40]!r} is not one of {', '.join(APIS)}"
+    probe = service.probe_path
+    if probe and not (probe.startswith("/") and probe.isascii() and probe.isprintable() and " " not in probe):
+        yield ("readiness_probe", "path"), f"{probe[:60]!r} is not a path such as /health"
+    elif len(probe) > PATH_MAX:
+        yield ("readiness_probe", "path"), f"has {len(probe)} characters; at most {PATH_MAX}"

@@ -1,0 +1,326 @@
+"""Services: places of replicas, what becomes of one that ends, updates, drains, leases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from bursar.clock import HOUR_US, SECOND_US
+from bursar.errors import InvalidRequest, WrongState
+from bursar.model import EndCause, JobState, ServiceSpec
+from bursard.doctor import check_state
+from bursard.fleet.testing import FACTS, World
+from bursard.serving.board import Gateway, Load
+from bursard.serving.keeper import Keeper
+from bursard.state import JobRecord, image
+from bursard.state.decide import jobs
+from bursard.state.decide import services as decide
+
+MINUTE_US = 60 * SECOND_US
+BUDGET = "kind: Budget\nname: b\nspec: {scope: {project: p}, limit: 100 USD, period: month}\n"
+
+
+class Site:
+    """One node, one daemon in memory, and its keeper of services."""
+
+    def __init__(self, **service: Any) -> None:
+        self.world = World()
+        self.world.backend.connect(msgspec.structs.replace(FACTS, cpu_milli=64_000))
+        self.keeper = Keeper(self.world.engine)
+        self.world.fleet.readied = self.keeper.readied
+        self.job = self.world.submit(name="chat", time_limit_us=0, service=ServiceSpec(**service))
+        self.turn()
+
+    def turn(self, seconds: int = 0, ready: bool = False) -> None:
+        """Time passes; replicas are placed and start; with `ready`, they all answer."""
+        world = self.world
+        world.clock.advance(seconds * SECOND_US)
+        world.state.wake(world.engine.now())
+        self.keeper.look()
+        world.cycle()
+        world.backend.report()
+        world.writer.flush()
+        if ready:
+            for attempt in self.live():
+                world.backend.ready(attempt.id)
+            self.keeper.look()
+            world.writer.flush()
+
+    def live(self) -> list[Any]:
+        return [attempt for _, attempt in self.keeper.live(self.job)]
+
+    def asks(self, waiting: int = 0, busy: int = 0, outstanding: dict[str, int] | None = None) -> None:
+        """A gateway tells of its last second."""
+        now = self.world.engine.now()
+        load = Load(
+            job_id=self.job.id, elapsed_us=SECOND_US, busy_us=busy * SECOND_US, waiting=waiting,
+            asked=waiting, p50_us=0, p95_us=0, outstanding=outstanding or {},
+        )  # fmt: skip
+        waits = {self.job.id: waiting}
+        self.keeper.heard(Gateway("g", "boot", "", now, outstanding or {}, waits), [load])
+        self.world.writer.flush()
+
+    def findings(self) -> list[str]:
+        found = check_state(self.world.state, now=self.world.engine.now())
+        return [one.message for one in found if not one.ok]
+
+
+def replicas(job: JobRecord, world: World) -> list[tuple[int, str]]:
+    tasks = world.state.tasks[job.id].values()
+    return sorted((task.array_index, task.state.value) for task in tasks if task.has_slot)
+
+
+def test_a_service_starts_as_many_replicas_as_it_must_have_each_at_a_port_of_its_own() -> None:
+    site = Site(port=9000, replicas_min=2, replicas_max=4)
+    assert replicas(site.job, site.world) == [(0, "RUNNING"), (1, "RUNNING")]
+    assert sorted(attempt.port for attempt in site.live()) == [9000, 9001]
+    assert {order.port for order in site.world.backend.probed.values()} == {9000, 9001}
+
+
+def test_another_service_of_the_same_name_is_refused() -> None:
+    site = Site()
+    with pytest.raises(InvalidRequest, match="there is a service chat already"):
+        site.world.submit(name="chat", time_limit_us=0, service=ServiceSpec())
+
+
+@pytest.mark.parametrize("cause", [EndCause.COMPLETED, EndCause.FAILED, EndCause.OUT_OF_MEMORY])
+def test_a_replica_that_ends_is_started_again_whatever_it_ended_of(cause: EndCause) -> None:
+    site = Site()
+    first = site.live()[0]
+    site.world.exited_of(first, cause, started=True, started_boot_us=first.members[0].started_at)
+    site.turn()
+    [second] = site.live()
+    assert second.id != first.id
+    assert site.job.state is JobState.RUNNING
+
+
+def test_a_replica_that_ends_in_a_row_waits_longer_each_time_and_says_why() -> None:
+    site = Site()
+    waits = []
+    for _ in range(8):
+        task = site.world.state.tasks[site.job.id][0]
+        attempt = site.live()[0]
+        site.world.backend.finish(attempt.id, 0, exit_code=3)
+        site.world.backend.report()
+        waits.append(max(task.retry_at - site.world.engine.now(), 0) // SECOND_US)
+        site.turn(waits[-1] + 1)
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_a_replica_that_ran_long_begins_a_new_row() -> None:
+    site = Site()
+    for seconds in (0, 0, 700):
+        site.turn(seconds)
+        site.world.backend.finish(site.live()[0].id, 0, exit_code=3)
+        site.world.backend.report()
+        site.turn(15)
+    assert site.world.state.tasks[site.job.id][0].free_retries == 1
+
+
+def test_fewer_replicas_are_wanted_and_one_with_requests_in_hand_answers_first() -> None:
+    site = Site(replicas_min=2, replicas_max=2, drain_us=MINUTE_US)
+    site.turn(ready=True)
+    busy = {attempt.id: 1 for attempt in site.live()}
+    site.asks(busy=2, outstanding=busy)
+    site.world.engine.commit(decide.scale(site.world.state, site.job, 1, 1), "ann")
+    site.turn(ready=True)
+    site.asks(busy=2, outstanding=busy)
+    site.turn()
+    assert len(site.live()) == 2, "it has a request in hand"
+    [gone] = site.keeper.board.draining
+    left = {attempt_id: one for attempt_id, one in busy.items() if attempt_id != gone}
+    site.asks(busy=1, outstanding=left)
+    site.turn()
+    assert [attempt.id for attempt in site.live()] == list(left)
+    site.turn(5)
+    assert len(site.live()) == 1, "its place is not wanted any more"
+    assert site.findings() == []
+
+
+def test_a_replica_that_does_not_finish_what_it_has_in_hand_goes_after_its_drain() -> None:
+    site = Site(replicas_min=2, replicas_max=2, drain_us=20 * SECOND_US)
+    site.turn(ready=True)
+    busy = {attempt.id: 1 for attempt in site.live()}
+    site.asks(busy=2, outstanding=busy)
+    site.world.engine.commit(decide.scale(site.world.state, site.job, 1, 1), "ann")
+    for _ in range(2):
+        site.turn()
+        site.asks(busy=2, outstanding=busy)
+    assert len(site.live()) == 2
+    site.turn(20)
+    site.turn()
+    assert len(site.live()) == 1
+
+
+def test_a_request_at_zero_starts_one_replica_however_many_wait() -> None:
+    site = Site(replicas_min=0, replicas_max=8, target=1)
+    assert site.live() == []
+    site.asks(waiting=100)
+    for _ in range(5):
+        site.turn(1)
+        site.asks(waiting=100, busy=100)
+    assert len(site.live()) == 1
+    assert site.findings() == []
+
+
+def test_without_requests_no_replica_is_kept() -> None:
+    site = Site(replicas_min=0, replicas_max=8, zero_after_us=90 * SECOND_US)
+    site.asks(waiting=1)
+    site.turn(1, ready=True)
+    for _ in range(85):
+        site.turn(1)
+        site.asks()
+    assert len(site.live()) == 1
+    for _ in range(10):
+        site.turn(1)
+        site.asks()
+    assert site.live() == []
+    assert site.job.state is JobState.RUNNING
+
+
+def updated(site: Site, **changes: Any) -> None:
+    spec = msgspec.structs.replace(site.job.spec, **changes)
+    site.world.engine.commit(decide.update(site.world.state, site.job, spec), "ann")
+
+
+def test_an_update_goes_replica_by_replica_and_never_has_fewer_ready() -> None:
+    site = Site(replicas_min=3, replicas_max=3)
+    site.turn(ready=True)
+    old = {attempt.id for attempt in site.live()}
+    updated(site, command=("true", "2"))
+    seen = []
+    for _ in range(12):
+        site.asks()
+        site.turn(1)
+        ready = site.keeper.board.ready
+        seen.append(sum(attempt.id in ready and ready[attempt.id].ready for attempt in site.live()))
+        site.turn(0, ready=True)
+        assert len(site.live()) <= 4
+    assert min(seen) >= 3
+    assert old.isdisjoint(attempt.id for attempt in site.live())
+    assert {task.spec.service.revision for task, _ in site.keeper.live(site.job)} == {2}
+    assert len(site.live()) == 3
+
+
+def test_a_revision_that_never_gets_ready_takes_nothing_from_the_one_before() -> None:
+    site = Site(replicas_min=2, replicas_max=2)
+    site.turn(ready=True)
+    old = {attempt.id for attempt in site.live()}
+    updated(site, command=("false",))
+    for _ in range(5):
+        site.turn(1)
+        for attempt in site.live():
+            if attempt.id not in old:
+                site.world.backend.finish(attempt.id, 0, exit_code=1)
+        site.world.backend.report()
+    assert old <= {attempt.id for attempt in site.live()}
+
+
+def test_a_rollback_is_the_revision_before_as_a_new_one() -> None:
+    site = Site()
+    with pytest.raises(WrongState, match="no other revision"):
+        decide.rollback(site.world.state, site.job)
+    updated(site, command=("true", "2"))
+    site.world.engine.commit(decide.rollback(site.world.state, site.job), "ann")
+    assert site.job.spec.command == ("true",)
+    assert site.job.spec.service is not None
+    assert site.job.spec.service.revision == 3
+
+
+def test_an_update_that_changes_nothing_is_none() -> None:
+    site = Site()
+    assert decide.update(site.world.state, site.job, site.job.spec) == []
+
+
+def test_a_place_of_a_service_cannot_be_cancelled_alone() -> None:
+    site = Site()
+    with pytest.raises(WrongState, match="bursar service scale chat N"):
+        jobs.cancel(site.world.state, site.world.state.tasks[site.job.id][0], None)
+
+
+def test_a_cancelled_service_ends_with_its_replicas() -> None:
+    site = Site(replicas_min=2, replicas_max=4)
+    site.world.engine.commit(jobs.cancel(site.world.state, site.job, None), "ann")
+    site.turn()
+    site.turn()
+    assert site.job.state is JobState.CANCELLED
+
+
+def test_a_replica_that_is_not_ready_in_time_is_replaced() -> None:
+    site = Site(start_timeout_us=30 * SECOND_US)
+    first = site.live()[0]
+    site.world.backend.ready(first.id, False, "/health answers 503")
+    site.turn(29)
+    assert site.live() == [first]
+    site.turn(2)
+    site.turn()
+    assert first.message == "not ready for 30 s: /health answers 503"
+    assert site.live() != [first]
+
+
+def test_its_budget_holds_leases_and_no_worst_case() -> None:
+    site = Site(replicas_min=1, replicas_max=1)
+    site.world.apply(BUDGET)
+    site.world.backend.finish(site.live()[0].id, 0)
+    site.world.backend.report()
+    site.turn()
+    [attempt] = site.live()
+    assert attempt.lease_us == HOUR_US // 2
+    assert attempt.time_limit_us == HOUR_US // 2
+    assert sum(hold.nanos for hold in attempt.holds) < attempt.rate
+
+
+def test_more_replicas_than_it_was_submitted_with_have_places() -> None:
+    site = Site(replicas_min=1, replicas_max=1)
+    site.world.engine.commit(decide.scale(site.world.state, site.job, 5, 6), "ann")
+    site.turn()
+    assert len(site.live()) == 5
+    assert site.findings() == []
+
+
+def test_a_price_cap_bounds_the_replicas() -> None:
+    site = Site(replicas_min=1, replicas_max=6, target=1)
+    site.turn(ready=True)
+    rate = site.live()[0].rate
+    capped = msgspec.structs.replace(
+        site.job.spec, max_price_nanos_per_hour=rate * 3 + 1, currency="USD",
+        service=msgspec.structs.replace(site.job.spec.service, replicas_min=6),
+    )  # fmt: skip
+    site.world.engine.commit(decide.update(site.world.state, site.job, capped), "ann")
+    for _ in range(10):
+        site.turn(1, ready=True)
+    assert len(site.live()) == 3
+
+
+def test_an_image_and_a_replay_have_the_service_as_it_was() -> None:
+    site = Site(replicas_min=2, replicas_max=4)
+    world = site.world
+    issued = decide.new_key(
+        world.state, world.ids, site.job, sha256="f" * 64, user="ann", name="ci", project="p",
+        requests_per_minute=5,
+    )  # fmt: skip
+    world.engine.commit(issued, "ann")
+    updated(site, command=("true", "2"))
+    world.writer.flush()
+    again = image.decode(image.encode(world.state, world.engine.now()))
+    replayed = world.killed().state
+    for other in (again, replayed):
+        job = other.jobs[site.job.id]
+        assert job.spec == site.job.spec
+        assert job.replaced == site.job.replaced
+        assert job.array == site.job.array
+        assert other.service_keys == world.state.service_keys
+        assert {key: task.spec for key, task in other.tasks[job.id].items()} == {
+            key: task.spec for key, task in world.state.tasks[job.id].items()
+        }
+
+
+def test_what_a_gateway_tells_twice_is_taken_once() -> None:
+    site = Site()
+    state = site.world.state
+    for seq, many in ((1, 1), (1, 0), (2, 1)):
+        events = decide.metered(state, site.job, "g", seq, 0, 1, 1, ())
+        assert len(events) == many
+        site.world.engine.commit(events, "gateway:g")
