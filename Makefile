@@ -15,7 +15,7 @@ BIN := .venv/bin
 # What is loaded is compiled then, once, wherever Python may write it down.
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
-PACKAGES := sdk policies daemon agents web
+PACKAGES := sdk policies daemon agents web gateway
 # The recorded traces that two of the benchmarks read.
 export BURSAR_BENCH_DATA ?= ../shared
 # In this order: the whole system, one agent alone, one plan of a large site, placement on a recorded trace,
@@ -51,7 +51,7 @@ help:
 
 .venv/.installed: .venv/.made pyproject.toml constraints.txt
 	@echo "installing bursar and its tools into .venv ..."
-	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,web,dev]'
+	@$(PIP) -c constraints.txt -e '.[agent,daemon,nvml,web,gateway,dev]'
 	@$(BIN)/python -m compileall -q $(PACKAGES)  # as pip does for what is not editable
 	@touch $@
 

@@ -24,7 +24,10 @@ DAEMONS = {
     "bursard": ("the scheduler daemon of Bursar", "/etc/bursar/bursard.toml", "BURSARD_"),
     "bursar-agent": ("runs and meters jobs on one node", "/etc/bursar/agent.toml", "BURSAR_AGENT_"),
 }
-WEB = "bursar-web"
+CLIENTS = {
+    "bursar-web": "serves the pages of one daemon to browsers",
+    "bursar-gateway": "sends requests for services to their replicas",
+}
 EXIT_CODES = """0 done; 1 the job or a check failed; 2 the command line or a file is wrong; 3 refused (budget,
 quota, permission); 4 not found; 5 the server cannot be reached; 124 wait ran past its time."""
 
@@ -61,7 +64,10 @@ def cli_page() -> str:
         ".SH ENVIRONMENT\nBURSAR_SERVER: the server; BURSAR_TOKEN: the token; BURSAR_CA_FILE: the authority\n"
         "of the server's certificate; NO_COLOR: no colours.\n"
     )
-    return "".join(parts) + '.SH "SEE ALSO"\nbursard(8), bursar\\-agent(8), bursar\\-web(8)\n'
+    return (
+        "".join(parts)
+        + '.SH "SEE ALSO"\nbursard(8), bursar\\-agent(8), bursar\\-web(8), bursar\\-gateway(8)\n'
+    )
 
 
 def said_by(name: str) -> str:
@@ -81,13 +87,12 @@ def daemon_page(name: str) -> str:
     return head(name, 8, about) + f".SH DESCRIPTION\n{said_by(name)}" + files + variables
 
 
-def web_page() -> str:
-    """`bursar-web(8)`."""
+def client_page(name: str) -> str:
+    """`bursar-web(8)` and `bursar-gateway(8)`."""
     variables = (
         ".SH ENVIRONMENT\nBURSAR_SERVER: the server; BURSAR_CA_FILE: the authority of its certificate.\n"
     )
-    about = "serves the pages of one daemon to browsers"
-    return head(WEB, 8, about) + f".SH DESCRIPTION\n{said_by(WEB)}" + variables
+    return head(name, 8, CLIENTS[name]) + f".SH DESCRIPTION\n{said_by(name)}" + variables
 
 
 def completion(shell: str) -> str:
@@ -100,7 +105,7 @@ def files() -> dict[Path, str]:
     """Every file by its path."""
     found = {PACKAGING / "man/bursar.1": cli_page()}
     found |= {PACKAGING / f"man/{name}.8": daemon_page(name) for name in DAEMONS}
-    found[PACKAGING / f"man/{WEB}.8"] = web_page()
+    found |= {PACKAGING / f"man/{name}.8": client_page(name) for name in CLIENTS}
     return found | {PACKAGING / "completions" / name: completion(shell) for shell, name in SHELLS.items()}
 
 

@@ -16,6 +16,7 @@ from bursar.errors import BursarError
 MODULES: Final = {
     "daemon": ("aiomqtt", "cryptography", "grpc_health", "numpy", "pyarrow", "sqlite_utils"),
     "agent": ("aiomqtt",),
+    "gateway": ("aiohttp",),
     "web": ("jinja2", "prometheus_client", "starlette", "uvicorn"),
 }
 """By extra: modules that its program imports, directly or when it comes to them."""

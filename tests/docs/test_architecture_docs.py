@@ -14,9 +14,11 @@ ROOTS = (
     "daemon",
     "agents",
     "web",
+    "gateway",
     "daemon/bursard",
     "agents/bursar_agent",
     "web/bursar_web",
+    "gateway/bursar_gateway",
 )
 INVARIANTS = {"J": 7, "R": 3, "L": 10, "B": 3, "T": 2, "H": 2, "S": 1}
 """How many of each letter the design has; the cloud's are told in a sentence."""

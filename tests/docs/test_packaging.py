@@ -52,7 +52,9 @@ def test_no_line_of_a_man_page_is_taken_for_a_command_of_roff() -> None:
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="no man here: the pages are NOT rendered")
-@pytest.mark.parametrize("page", ["bursar.1", "bursard.8", "bursar-agent.8", "bursar-web.8"])
+@pytest.mark.parametrize(
+    "page", ["bursar.1", "bursard.8", "bursar-agent.8", "bursar-web.8", "bursar-gateway.8"]
+)
 def test_man_renders_each_page(page: str) -> None:
     command = ["man", "--warnings", "-l", str(ROOT / "packaging/man" / page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

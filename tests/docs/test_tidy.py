@@ -14,7 +14,7 @@ from bursar_policies.document import parse_documents
 from bursard.machines.localfile import parse_cloud
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sdk", "policies", "daemon", "agents", "web")
+PACKAGES = ("sdk", "policies", "daemon", "agents", "web", "gateway")
 TOP_FOLDERS = (*PACKAGES, "proto", "tests")
 LINES_MAX = 800
 LONG_FOR_A_REASON: dict[str, str] = {}

@@ -22,9 +22,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = {"sdk/bursar": "bursar", "policies/bursar_policies": "bursar_policies", "daemon/bursard": "bursard",
            "agents/bursar_agent": "bursar_agent", "web/bursar_web": "bursar_web",
+           "gateway/bursar_gateway": "bursar_gateway",
            "policies/catalog": "bursar_policies/catalog"}  # fmt: skip
 SHARED = (
     "man/man1/bursar.1", "man/man8/bursard.8", "man/man8/bursar-agent.8", "man/man8/bursar-web.8",
+    "man/man8/bursar-gateway.8",
     "bash-completion/completions/bursar", "zsh/site-functions/_bursar",
     "fish/vendor_completions.d/bursar.fish", "doc/bursar/install.md",
     *(f"bursar/proto/bursar/v1/{path.name}" for path in (ROOT / "proto/bursar/v1").iterdir()),
@@ -112,6 +114,7 @@ def test_it_runs_with_what_it_asks_for_and_says_what_to_install_for_the_rest(env
         (["bursard"], "daemon"),
         (["bursar-agent", "--name", "n"], "agent"),
         (["bursar-web"], "web"),
+        (["bursar-gateway"], "gateway"),
         (["bursar", "up", "--detach"], "daemon,agent"),
         (["bursar", "sim", "--jobs", "jobs.csv", "--nodes", "jobs.csv"], "daemon"),
     ):

@@ -18,6 +18,7 @@ MODULES_OF = {
     "nvml": {"pynvml"},
     "daemon": {"aiomqtt", "cryptography", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
+    "gateway": {"aiohttp", "uvloop", "yarl", "multidict"},
     "web": {"jinja2", "starlette", "uvicorn", "prometheus_client"},
     "dev": {"hypothesis", "sklearn", "pytest"},
 }
@@ -52,6 +53,10 @@ def importable(packages: tuple[str, ...], extras: set[str]) -> str:
 
 def test_client_runs_without_any_extra() -> None:
     assert importable(("bursar",), set()) == ""
+
+
+def test_gateway_runs_without_the_others() -> None:
+    assert importable(("bursar_gateway",), {"gateway"}) == ""
 
 
 def test_agent_runs_without_the_daemon() -> None:

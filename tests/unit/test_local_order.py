@@ -72,6 +72,19 @@ def test_pages_are_a_child_beside_the_agents_until_they_are_taken_back(made: Loc
     assert (wish.agent_names, without.http) == (("local-1",), "")
 
 
+def test_a_gateway_is_a_child_too_until_it_is_taken_back(made: LocalCluster) -> None:
+    wish = made.desire(1, None, None, None, None, "127.0.0.1:7481")
+    folder = str(made.directory / "gateway")
+    assert wish.children[2] == ChildSpec(
+        "gateway", "bursar_gateway", folder,
+        (sys.executable, "-P", "-m", "bursar_gateway", "--state-dir", folder, "--server", wish.server,
+         "--listen", "127.0.0.1:7481"),
+    )  # fmt: skip
+    files.write_json(made.directory / files.DESIRED, wish.to_json())
+    assert made.desire(None, None, None) == wish
+    assert [one.name for one in made.desire(None, None, None, gateway="").children] == ["daemon", "local-1"]
+
+
 def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None:
     assert made.desire(None, None, None).agents == 1
     (made.directory / "agents/local-2").mkdir(parents=True)
@@ -514,6 +527,7 @@ def test_the_words_of_up_that_take_back_what_was_asked_for(
         words = ["--state-dir", str(tmp_path / "s"), "--policies", policies, "--simulate-gpus", gpus]
         assert run(["up", *words]) == 0
     assert run(["up", "--state-dir", str(tmp_path / "s")]) == 0
-    assert run(["up", "--state-dir", str(tmp_path / "s"), "--http", "none", "--cloud", "none"]) == 0
+    assert run(["up", "--state-dir", str(tmp_path / "s"), "--http", "none", "--cloud", "none",
+                "--gateway", "none"]) == 0  # fmt: skip
     asked = [(None, "", ""), (None, str(tmp_path / "own"), "H100:2"), (None, None, None)]
-    assert wishes == [*((*one, None, None) for one in asked), (None, None, None, "", "")]
+    assert wishes == [*((*one, None, None, None) for one in asked), (None, None, None, "", "", "")]

@@ -37,6 +37,7 @@ class Wish(NamedTuple):
     gpus: str | None
     http: str | None = None
     cloud: str | None = None
+    gateway: str | None = None
 
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
@@ -50,6 +51,12 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 )
 @click.option(
     "--http", metavar="ADDR", default=None, help="Serve web pages at 127.0.0.1:PORT, or `none`.  [as before]"
+)
+@click.option(
+    "--gateway",
+    metavar="ADDR",
+    default=None,
+    help="Serve services at 127.0.0.1:PORT, or `none`.  [as before]",
 )
 @click.option(
     "--simulate-gpus", metavar="TYPE:N", default=None, help="Each agent has H100:8, say, or `none`."
@@ -66,6 +73,7 @@ def up(
     state_dir: str | None,
     policies: str | None,
     http: str | None,
+    gateway: str | None,
     simulate_gpus: str | None,
     cloud: str | None,
     detach: bool,
@@ -73,14 +81,17 @@ def up(
     """Start a whole cluster on this machine: a daemon and agents, no configuration, no root.
 
     On a directory that was used before it goes on where it stopped, with the flags of then where
-    none are given (--simulate-gpus none, --http none, --cloud none and --policies shipped take them
-    back), and agents that run stay as they were started. --cloud demo is a cloud on this machine, whose
-    machines are processes. Without --detach it stays in the foreground, and Ctrl-C stops everything.
+    none are given (--simulate-gpus none, --http none, --gateway none, --cloud none and --policies shipped
+    take them back), and agents that run stay as they were started. --cloud demo is a cloud on this
+    machine, whose machines are processes. Without --detach it stays in the foreground, and Ctrl-C
+    stops everything.
 
     Example: bursar up --agents 2 --detach
     """
     if http not in (None, NOTHING):
         pages.loopback(http, "--http")
+    if gateway not in (None, NOTHING):
+        pages.loopback(gateway, "--gateway")
     if simulate_gpus is not None and simulate_gpus != NOTHING and _GPUS.fullmatch(simulate_gpus) is None:
         raise InvalidRequest(
             f"--simulate-gpus: {simulate_gpus!r} is not a type and a count of 1 to 99, such as H100:8,"
@@ -90,7 +101,11 @@ def up(
         raise InvalidRequest(f"--policies: {policies} is not a directory")
     directory = address.state_home() if state_dir is None else which.directory_of(state_dir)
     cluster = LocalCluster(directory)
-    check_installed(pages=http != NOTHING and bool(http or cluster.kept().desired.http))
+    before = cluster.kept().desired
+    check_installed(
+        pages=http != NOTHING and bool(http or before.http),
+        gateway=gateway != NOTHING and bool(gateway or before.gateway),
+    )
     with _ending_signals():
         try:
             wish = Wish(
@@ -99,6 +114,7 @@ def up(
                 "" if simulate_gpus == NOTHING else simulate_gpus,
                 "" if http == NOTHING else http,
                 "" if cloud == NOTHING else cloud and clouds.checked(cloud),
+                "" if gateway == NOTHING else gateway,
             )
             desired = _start(cluster, wish, detach)
             if detach or desired is None:
@@ -157,6 +173,8 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
     if desired.http:
         link = pages.new_link(pages.folder_of(cluster.directory), desired.http, now() // SECOND_US)
         write_text(f"pages: {link.url}\n(good once, for ten minutes; `bursar web url` makes another)")
+    if desired.gateway:
+        write_text(f"gateway: http://{desired.gateway}/NAME for each service; `bursar key new` opens one")
     if desired.cloud == clouds.DEMO:
         say("next: bursar run --gpus L4:1 -- sleep 5; meanwhile: bursar cloud ls")
     else:
@@ -172,6 +190,7 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
         f"--simulate-gpus {desired.simulate_gpus}" if wish.gpus is None and desired.simulate_gpus else "",
         f"--cloud {desired.cloud}" if wish.cloud is None and desired.cloud else "",
         f"--http {desired.http}" if wish.http is None and desired.http else "",
+        f"--gateway {desired.gateway}" if wish.gateway is None and desired.gateway else "",
     ]
     if any(kept):
         say(f"as before: {' '.join(filter(None, kept))} (`bursar up --help` tells how to take it back)")

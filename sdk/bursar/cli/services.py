@@ -98,7 +98,8 @@ def service_url(client: WireClient, name: str) -> None:
     found = client.services(name)[0]
     if not found.url:
         raise WrongState(
-            f"no gateway serves {found.name}; start one: `bursar-gateway`, or `bursar up --gateway ADDR`"
+            f"no gateway serves {found.name}; `bursar up --gateway 127.0.0.1:7481` starts one, or"
+            " `bursar-gateway` by hand"
         )
     write_lines([found.url])
 

@@ -26,7 +26,15 @@ from bursar.client import address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local import books, clouds, files, heartbeat, pages, processes
 from bursar.local.child import child_env
-from bursar.local.files import AGENT_MODULE, DAEMON_MODULE, WEB_MODULE, ChildSpec, Desired, Kept
+from bursar.local.files import (
+    AGENT_MODULE,
+    DAEMON_MODULE,
+    GATEWAY_MODULE,
+    WEB_MODULE,
+    ChildSpec,
+    Desired,
+    Kept,
+)
 from bursar.local.machine import asked_policies, machine, shipped_policies
 from bursar.local.processes import Process
 
@@ -201,6 +209,7 @@ class LocalCluster:
         simulate_gpus: str | None,
         http: str | None = None,
         cloud: str | None = None,
+        gateway: str | None = None,
     ) -> Desired:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
         old = self._desired_before()
@@ -211,6 +220,7 @@ class LocalCluster:
         gpus = simulate_gpus if simulate_gpus is not None else old.simulate_gpus
         http = http if http is not None else old.http
         cloud = cloud if cloud is not None else old.cloud
+        gateway = gateway if gateway is not None else old.gateway
         server = f"unix://{run / 'bursar.sock'}"
         options = ["--socket-dir", str(run), *(["--policies", used] if used else [])]
         options += ["--local-cloud", str(clouds.file_of(cloud))] if cloud else []
@@ -225,8 +235,20 @@ class LocalCluster:
         if http:
             options = ["--server", server, "--listen", http]
             children.append(_child("web", WEB_MODULE, pages.folder_of(self.directory), options))
+        if gateway:
+            options = ["--server", server, "--listen", gateway]
+            children.append(_child("gateway", GATEWAY_MODULE, self.directory / "gateway", options))
         return Desired(
-            server, str(self.directory), str(run), count, policies, gpus, tuple(children), http, cloud
+            server,
+            str(self.directory),
+            str(run),
+            count,
+            policies,
+            gpus,
+            tuple(children),
+            http,
+            cloud,
+            gateway,
         )
 
     def refuse_other_cloud(self, desired: Desired) -> None:

@@ -27,6 +27,9 @@ UP_LOCK: Final = "up.lock"
 DAEMON_MODULE: Final = "bursard"
 AGENT_MODULE: Final = "bursar_agent"
 WEB_MODULE: Final = "bursar_web"
+GATEWAY_MODULE: Final = "bursar_gateway"
+LISTENING: Final = (WEB_MODULE, GATEWAY_MODULE)
+"""Those that listen where `up` says: another address is another process."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Desired:
     """What `bursar up` wants to run.
 
     Attributes:
-        http: where its pages listen. cloud: `demo`, or the file of a local cloud. Empty for none.
+        http: where its pages listen. gateway: where its gateway does. cloud: `demo`, or the file of a local
+            cloud. Empty for none.
     """
 
     server: str = ""
@@ -65,6 +69,7 @@ class Desired:
     children: tuple[ChildSpec, ...] = ()
     http: str = ""
     cloud: str = ""
+    gateway: str = ""
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -97,6 +102,11 @@ class Kept:
     failures: Mapping[str, int] = field(default_factory=dict)
     ready: tuple[str, ...] = ()
     served: bool = False
+
+    @property
+    def served_gateway(self) -> bool:
+        """The gateway runs, and has said that it listens."""
+        return "gateway" in self.ready and alive(self.processes.get("gateway"))
 
     @property
     def served_pages(self) -> bool:
@@ -149,9 +159,10 @@ def _desired(found: dict[str, Any]) -> Desired:
     agents = _typed(found, "agents", int)
     http = _typed(found, "http", str) if "http" in found else ""  # before pages were kept there was none
     cloud = _typed(found, "cloud", str) if "cloud" in found else ""  # likewise
-    if not 1 <= agents <= 64 or len(children) != agents + (2 if http else 1):
+    gateway = _typed(found, "gateway", str) if "gateway" in found else ""
+    if not 1 <= agents <= 64 or len(children) != agents + 1 + bool(http) + bool(gateway):
         raise Damaged("it does not name one daemon and 1 to 64 agents")
-    return Desired(**texts, agents=agents, http=http, cloud=cloud, children=children)
+    return Desired(**texts, agents=agents, http=http, cloud=cloud, gateway=gateway, children=children)
 
 
 def _child(value: Any) -> ChildSpec:

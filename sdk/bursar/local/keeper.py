@@ -100,7 +100,7 @@ class Keeper:
             self._children[spec.name] = child
         for name, spec in wanted.items():
             child = self._children[name]
-            unlike = spec.module == files.WEB_MODULE and child.spec.command != spec.command
+            unlike = spec.module in files.LISTENING and child.spec.command != spec.command
             child.spec = spec  # from its next start on, which of the pages is now: they listen elsewhere
             if unlike:
                 self._end([child])
@@ -108,7 +108,7 @@ class Keeper:
 
     def _end_unlike(self, spec: ChildSpec) -> None:
         """Pages that listen elsewhere than is wanted are none to adopt; agents stay as they were started."""
-        if spec.module == files.WEB_MODULE:
+        if spec.module in files.LISTENING:
             for one in processes.running_below(str(self._directory)):
                 if one.name == spec.name and one.words[1:] != spec.command[1:]:
                     processes.end_all([one.process], STOP_S)

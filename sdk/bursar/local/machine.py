@@ -11,11 +11,13 @@ from bursar.errors import BursarError
 from bursar.extras import absence, missing
 
 
-def check_installed(pages: bool = False) -> None:
+def check_installed(pages: bool = False, gateway: bool = False) -> None:
     """The daemon and the agent, and the pages if wanted, can run here. Raises `BursarError` with what
     to install.
     """
-    wanted = (("bursard", "daemon"), ("bursar_agent", "agent"), *((("bursar_web", "web"),) if pages else ()))
+    wanted = [("bursard", "daemon"), ("bursar_agent", "agent")]
+    wanted += [("bursar_web", "web")] if pages else []
+    wanted += [("bursar_gateway", "gateway")] if gateway else []
     for package, extra in wanted:
         lacking = package if importlib.util.find_spec(package) is None else missing(extra)
         if lacking:

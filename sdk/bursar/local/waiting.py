@@ -105,7 +105,10 @@ class Start:
         """
         kept = self._cluster.kept()
         served = kept.desired.http == self._desired.http and kept.served_pages
-        return "" if served or not self._desired.http else "the pages are not served yet"
+        if not served and self._desired.http:
+            return "the pages are not served yet"
+        listens = kept.desired.gateway == self._desired.gateway and kept.served_gateway
+        return "" if listens or not self._desired.gateway else "the gateway does not listen yet"
 
     def _say(self, text: str) -> None:
         if text != self._said:

@@ -1,0 +1,148 @@
+"""`bursar-gateway`: serve the services of one daemon, on this machine.
+
+Run     bursar-gateway --listen 127.0.0.1:7481
+        bursar-gateway --listen unix:/run/bursar-gateway.sock      behind a proxy that speaks https
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bursar.aside import own_directory
+from bursar.clock import SystemClock
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.ids import RandomIds
+from bursar.local.pages import loopback
+from bursar.systemd import Notifier
+
+LISTEN = "127.0.0.1:7481"
+STATE = "~/.local/state/bursar/gateway"
+STOP_S = 10.0
+"""Answers that are on their way have so long to end."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="bursar-gateway", description="Serve the services of one daemon.")
+    made.add_argument("--server", metavar="ADDR", help="unix:///path or grpcs://host:7443")
+    made.add_argument(
+        "--listen", metavar="ADDR", default=LISTEN, help=f"127.0.0.1:PORT or unix:/path [default: {LISTEN}]"
+    )
+    made.add_argument(
+        "--url",
+        metavar="URL",
+        default="",
+        help="what clients call it [default: http://ADDR]",
+    )
+    made.add_argument(
+        "--state-dir", metavar="DIR", default=STATE, help=f"what was counted waits here [default: {STATE}]"
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        if not given.listen.startswith("unix:"):
+            loopback(given.listen, "--listen")
+        elif not given.url:
+            raise InvalidRequest("--url: name what clients call a gateway that listens on a socket")
+        folder = Path(given.state_dir).expanduser()
+        own_directory(folder)
+        import aiohttp  # noqa: F401  (said here, where it can be told)
+    except ImportError as missing:
+        sys.stderr.write(f"bursar-gateway: {missing.name} is not installed: pip install 'bursar[gateway]'\n")
+        return 2
+    except (BursarError, OSError) as problem:
+        sys.stderr.write(f"bursar-gateway: {problem}\n")
+        return 2
+    try:
+        import uvloop
+    except ImportError:
+        runner = asyncio.Runner()
+    else:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with runner:
+        try:
+            return runner.run(serve(given.server, given.listen, given.url, folder))
+        except BursarError as problem:
+            sys.stderr.write(f"bursar-gateway: {problem}\n")
+            return problem.exit_code
+
+
+async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
+    """Until SIGTERM. Raises `BursarError`."""
+    from aiohttp import web
+
+    from bursar.client.aio import AsyncWireClient
+    from bursar_gateway.core import Core
+    from bursar_gateway.http import Gateway
+    from bursar_gateway.link import Link, Spool, name_of
+    from bursar_gateway.meters import Meter
+
+    clock, stop = SystemClock(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    spool, core = Spool(folder), Core()
+    meter = Meter(spool.read(), clock.now())
+    boot_id = _boot_id()
+    name = name_of(folder, lambda: RandomIds().new("gw"))
+    async with AsyncWireClient(server) as client:
+        link = Link(client, name, boot_id, url or f"http://{listen}", core, meter, spool, clock.now)
+        gateway = link.gateway = Gateway(core, meter, clock.now, link.wake)
+        await gateway.open()
+        runner = web.ServerRunner(gateway.server(), shutdown_timeout=STOP_S)
+        await runner.setup()
+        try:
+            if listen.startswith("unix:"):
+                site: web.BaseSite = web.UnixSite(runner, "/" + listen.removeprefix("unix:").lstrip("/"))
+            else:
+                host, port = loopback(listen, "--listen")
+                site = web.TCPSite(runner, host, port)
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise StoreUnavailable(f"cannot listen at {listen}: {error.strerror}; choose another") from None
+        asking = asyncio.create_task(link.run(), name="link")
+        notifier = Notifier(os.environ)
+        beating = asyncio.create_task(_alive(notifier), name="alive")
+        await _until(stop, asking)
+        beating.cancel()
+        await runner.cleanup()
+        await gateway.close()
+        asking.cancel()
+        await link.sync()
+    return 0
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+async def _alive(notifier: Notifier) -> None:
+    """Tell whoever keeps us that the loop turns."""
+    while True:
+        notifier.send("READY=1\nWATCHDOG=1")
+        await asyncio.sleep(max(1.0, notifier.watchdog_us / 3_000_000))
+
+
+async def _until(stop: asyncio.Event, asking: asyncio.Task[None]) -> None:
+    """Until told to stop; a line that ends is a defect, and ends us."""
+    waiting = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait((waiting, asking), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if asking.done():
+        asking.result()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

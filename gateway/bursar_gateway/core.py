@@ -1,0 +1,302 @@
+"""Who may ask what, which replica answers, who waits and for how long. PURE: no socket, no clock of its own.
+
+Why     all that can be wrong about a gateway's choices is here, and can be played without a connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+SECOND_US: Final = 1_000_000
+MINUTE_US: Final = 60 * SECOND_US
+EJECTED_US: Final = 2 * SECOND_US
+"""A replica that refuses a connection gets none for so long: its agent has yet to see that it is gone."""
+FULL: Final = 2
+"""A replica has so many times its target in hand at most; what is more waits."""
+WAITING_MAX: Final = 1_000
+"""Requests of one service that wait, however many replicas it may have."""
+WAITING_BYTES_MAX: Final = 256 << 20
+"""Bodies of all that wait."""
+QUEUE_A_PLACE: Final = 4
+"""So many requests wait for each place that there is."""
+SECRET_MAX: Final = 200
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks. Limits are of this gateway; 0: none."""
+
+    id: str
+    job_id: str
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    expires_at: int = 0
+
+
+class Route(msgspec.Struct, kw_only=True):
+    """One service. `replicas`: port by attempt. `refused`, `waits`: why nothing can serve, with numbers."""
+
+    job_id: str
+    name: str
+    api: str
+    target: int
+    replicas: dict[str, int]
+    queue_us: int
+    cold_us: int
+    first_byte_us: int
+    idle_us: int
+    total_us: int
+    refused: dict[str, str] = {}
+    waits: str = ""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An answer of the gateway itself. `retry_s`: when to ask again; 0: it would change nothing."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+    retry_s: int = 0
+    facts: dict[str, str] = {}
+
+    def body(self) -> dict[str, Any]:
+        """As OpenAI's clients read errors."""
+        return {"error": {"type": self.type, "code": self.code, "message": self.message, **self.facts}}
+
+
+def secret_of(headers: Mapping[str, str]) -> str:
+    """What a request is asked with: `Authorization: Bearer`, else `x-api-key`."""
+    kind, _, secret = headers.get("Authorization", "").partition(" ")
+    found = secret.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+    return found if len(found) <= SECRET_MAX else ""
+
+
+class Bucket:
+    """So many requests a minute, evenly; a tenth of them, one at least, at once."""
+
+    def __init__(self, per_minute: int, now: int) -> None:
+        self.per_minute = per_minute
+        self._most = max(per_minute // 10, 1) * MINUTE_US
+        self._left, self._at = self._most, now
+
+    def take(self, now: int) -> int:
+        """0: it may. Else microseconds until it may."""
+        # In requests times a minute, so that it is exact.
+        earned = max(now - self._at, 0) * self.per_minute
+        self._left, self._at = min(self._left + earned, self._most), now
+        if self._left >= MINUTE_US:
+            self._left -= MINUTE_US
+            return 0
+        return -(-(MINUTE_US - self._left) // self.per_minute)
+
+
+class Waiter:
+    """A request that waits for a replica. `go` is called once, with the attempt that it gets."""
+
+    __slots__ = ("go", "key_id", "size")
+
+    def __init__(self, key_id: str, size: int, go: Callable[[str], None]) -> None:
+        self.key_id, self.size, self.go = key_id, size, go
+
+
+class Line:
+    """Who waits for one service: each key in turn, however many requests it has."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, deque[Waiter]] = OrderedDict()
+        self.many = 0
+
+    def add(self, waiter: Waiter) -> None:
+        """At the end of its key's own."""
+        self._keys.setdefault(waiter.key_id, deque()).append(waiter)
+        self.many += 1
+
+    def next(self) -> Waiter | None:
+        """The first of the next key; that key is last then."""
+        if not self._keys:
+            return None
+        key_id, line = next(iter(self._keys.items()))
+        found = line.popleft()
+        self.many -= 1
+        if line:
+            self._keys.move_to_end(key_id)
+        else:
+            del self._keys[key_id]
+        return found
+
+    def leave(self, waiter: Waiter) -> bool:
+        """It waits no more. False: it had its turn."""
+        line = self._keys.get(waiter.key_id)
+        if line is None or waiter not in line:
+            return False
+        line.remove(waiter)
+        self.many -= 1
+        if not line:
+            del self._keys[waiter.key_id]
+        return True
+
+
+class Core:
+    """All services of one gateway. Instants are microseconds of the caller's clock."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        """By name."""
+        self.outstanding: dict[str, int] = {}
+        """Requests in hand, by attempt."""
+        self.lines: dict[str, Line] = {}
+        """Who waits, by job."""
+        self.known = False
+        """Has the daemon ever answered?"""
+        self._keys: dict[str, Key] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._busy: dict[str, int] = {}
+        self._ejected: dict[str, int] = {}
+        self._waiting_bytes = 0
+
+    def learn(self, routes: Iterable[Route], keys: Mapping[str, Key], now: int) -> None:
+        """What the daemon says now. Who waits for a replica that is new gets it."""
+        self.known = True
+        self.routes = {one.name: one for one in routes}
+        self._keys = dict(keys)
+        ids = {key.id for key in keys.values()}
+        self._buckets = {key_id: one for key_id, one in self._buckets.items() if key_id in ids}
+        self._ejected = {attempt: at for attempt, at in self._ejected.items() if now < at}
+        for route in self.routes.values():
+            self.serve(route, now)
+
+    def line(self, route: Route) -> Line:
+        """Who waits for it."""
+        return self.lines.setdefault(route.job_id, Line())
+
+    # --- who
+
+    def key_of(self, headers: Mapping[str, str], now: int) -> Key | Refusal:
+        """Who asks, or 401."""
+        secret = secret_of(headers)
+        key = self._keys.get(hashlib.sha256(secret.encode()).hexdigest()) if secret else None
+        if key is None or (key.expires_at and now >= key.expires_at):
+            said = "this key is not good" if secret else "no key was given"
+            return Refusal(
+                401, "authentication_error", "invalid_api_key",
+                f"{said}; send Authorization: Bearer bsk_..., from `bursar key new`",
+            )  # fmt: skip
+        return key
+
+    def route_of(self, name: str, key: Key) -> Route | Refusal:
+        """The service of a path, if this key opens it; others are as if they were not there."""
+        route = self.routes.get(name)
+        if route is None or route.job_id != key.job_id:
+            return Refusal(
+                404, "invalid_request_error", "service_not_found", "this key opens no such service"
+            )
+        return route
+
+    def admit(self, key: Key, now: int) -> Refusal | None:
+        """Within the limits of its key; then it is counted as busy until `leave`."""
+        if key.concurrency and self._busy.get(key.id, 0) >= key.concurrency:
+            return Refusal(
+                429, "rate_limit_error", "concurrency_exceeded",
+                f"{key.concurrency} requests of this key are in hand already, which is its limit", 1,
+                {"limit": str(key.concurrency)},
+            )  # fmt: skip
+        if key.requests_per_minute:
+            bucket = self._buckets.get(key.id)
+            if bucket is None or bucket.per_minute != key.requests_per_minute:
+                bucket = self._buckets[key.id] = Bucket(key.requests_per_minute, now)
+            if wait_us := bucket.take(now):
+                return Refusal(
+                    429, "rate_limit_error", "rate_limit_exceeded",
+                    f"this key may ask {key.requests_per_minute} times a minute",
+                    -(-wait_us // SECOND_US), {"limit": str(key.requests_per_minute)},
+                )  # fmt: skip
+        self._busy[key.id] = self._busy.get(key.id, 0) + 1
+        return None
+
+    def leave(self, key: Key) -> None:
+        """One of its requests is over."""
+        self._busy[key.id] -= 1
+        if not self._busy[key.id]:
+            del self._busy[key.id]
+
+    # --- which replica
+
+    def pick(self, route: Route, now: int, without: Iterable[str] = ()) -> str:
+        """The replica with the fewest requests in hand; empty: none is there, or all are full."""
+        left_out = set(without)
+        found = [
+            (self.outstanding.get(attempt, 0), attempt)
+            for attempt in route.replicas
+            if attempt not in left_out and self._ejected.get(attempt, 0) <= now
+        ]
+        least, attempt = min(found, default=(0, ""))
+        return attempt if least < FULL * route.target else ""
+
+    def take(self, attempt: str) -> None:
+        """A request more is in its hand."""
+        self.outstanding[attempt] = self.outstanding.get(attempt, 0) + 1
+
+    def give(self, route: Route, attempt: str, now: int) -> None:
+        """One less; who waits may have its turn."""
+        self.outstanding[attempt] -= 1
+        if not self.outstanding[attempt]:
+            del self.outstanding[attempt]
+        self.serve(self.routes.get(route.name, route), now)
+
+    def eject(self, attempt: str, now: int) -> None:
+        """It refused a connection."""
+        self._ejected[attempt] = now + EJECTED_US
+
+    def serve(self, route: Route, now: int) -> None:
+        """Let go who waits, as many as there is room for."""
+        line = self.line(route)
+        while line.many and (attempt := self.pick(route, now)):
+            waiter = line.next()
+            assert waiter is not None
+            self._waiting_bytes -= waiter.size
+            self.take(attempt)
+            waiter.go(attempt)
+
+    def wait(self, route: Route, waiter: Waiter) -> Refusal | None:
+        """Take a place in the line, if there is one."""
+        refusal = self.refused(route)
+        if refusal is not None:
+            return refusal
+        line, places = self.line(route), len(route.replicas) * route.target
+        most = min(QUEUE_A_PLACE * places, WAITING_MAX) if places else WAITING_MAX
+        if line.many >= max(most, 1) or self._waiting_bytes + waiter.size > WAITING_BYTES_MAX:
+            return Refusal(
+                503, "overloaded_error", "queue_full",
+                f"{line.many} requests wait for service {route.name} already", 1, {"waiting": str(line.many)},
+            )  # fmt: skip
+        line.add(waiter)
+        self._waiting_bytes += waiter.size
+        return None
+
+    def stop_waiting(self, route: Route, waiter: Waiter) -> bool:
+        """It waits no more. False: it had its turn."""
+        left = self.line(route).leave(waiter)
+        self._waiting_bytes -= waiter.size if left else 0
+        return left
+
+    def refused(self, route: Route) -> Refusal | None:
+        """Money is why nothing can serve."""
+        if route.replicas or not route.refused:
+            return None
+        facts = dict(route.refused)
+        code = "budget_exhausted" if facts.get("code", "").startswith("Budget") else "price_cap_exceeded"
+        facts.pop("code", None)
+        return Refusal(
+            429, "insufficient_quota", code, facts.pop("message", "no money is left"), 3_600, facts
+        )
+
+    def timed_out(self, route: Route) -> Refusal:
+        """It waited as long as it may."""
+        why = f": {route.waits}" if route.waits else ""
+        code = "queue_timeout" if route.replicas else "no_replica"
+        return Refusal(503, "overloaded_error", code, f"no replica of service {route.name} was free{why}", 5)

@@ -1,0 +1,152 @@
+"""How many tokens an answer says it used: of OpenAI's chat, completions, embeddings and responses, of
+Anthropic's messages; whole or as a stream of events. PURE.
+
+Why     an answer that says nothing must not count as nothing: it is estimated, and told as estimated. What is
+        looked at is `usage` alone, and how many events there were; no text of anybody is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+COUNT_MAX: Final = 10**12
+"""Tokens of one request: more is no count."""
+EVENT_BYTES_MAX: Final = 1 << 20
+"""Of one event of a stream; a longer one passes unread."""
+_BYTES_A_TOKEN: Final = 3
+_STREAMED: Final = ("/chat/completions", "/completions")
+"""Paths below which OpenAI says `usage` of a stream only when asked."""
+
+
+class Usage(NamedTuple):
+    """Tokens of one request; `cached` are among `tokens_in`."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached: int = 0
+
+    def most(self, other: Usage) -> Usage:
+        """Of two that were told of one request one after the other: they only grow."""
+        return Usage(*map(max, self, other))
+
+
+def _count(found: Any, *names: str) -> int:
+    for name in names:
+        value = found.get(name) if isinstance(found, dict) else None
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX:
+            return value
+    return 0
+
+
+def usage_of(document: Any) -> Usage | None:
+    """What a whole answer, or one event, says of itself; None where it says nothing."""
+    if not isinstance(document, dict):
+        return None
+    for holder in (document, document.get("response"), document.get("message")):
+        found = holder.get("usage") if isinstance(holder, dict) else None
+        if isinstance(found, dict):
+            details = found.get("prompt_tokens_details") or found.get("input_tokens_details")
+            read = _count(found, "cache_read_input_tokens")
+            beside = read + _count(found, "cache_creation_input_tokens")
+            return Usage(
+                _count(found, "prompt_tokens", "input_tokens") + beside,
+                _count(found, "completion_tokens", "output_tokens"),
+                read or _count(details, "cached_tokens"),
+            )
+    return None
+
+
+def parsed(data: bytes) -> Any:
+    """JSON, or None for what is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def asks_for_usage(api: str, path: str, body: bytes) -> tuple[bytes, bool]:
+    """The body to send on, and whether the answer's event of `usage` was asked for by us alone: then the
+    client is not to see it.
+    """
+    if api != "openai" or not path.endswith(_STREAMED) or b'"stream"' not in body:
+        return body, False
+    asked = parsed(body)
+    if not isinstance(asked, dict) or asked.get("stream") is not True:
+        return body, False
+    options = asked.get("stream_options")
+    if isinstance(options, dict) and "include_usage" in options:
+        return body, False
+    asked["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).encode(), True
+
+
+class Stream:
+    """The events of one streamed answer as they pass. `feed` gives back what the client is to get.
+
+    Args:
+        hide: leave out the event that says `usage` and nothing else.
+    """
+
+    def __init__(self, hide: bool) -> None:
+        self.usage: Usage | None = None
+        self.pieces = 0
+        """Events that carried something."""
+        self._hide = hide
+        self._rest = b""
+        self._unread = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they come. Without `hide` they pass as they are, whatever they hold."""
+        passed = b"".join(self._events(data))
+        return passed if self._hide else data
+
+    def end(self) -> bytes:
+        """What was still held back when the answer ended."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._read(rest)
+        return rest if self._hide else b""
+
+    def _events(self, data: bytes) -> Iterator[bytes]:
+        self._rest += data
+        while (end := _end_of_event(self._rest)) >= 0:
+            event, self._rest = self._rest[:end], self._rest[end:]
+            if self._unread:
+                self._unread = False
+                yield event
+            elif not self._read(event) or not self._hide:
+                yield event
+        if len(self._rest) > EVENT_BYTES_MAX:
+            yield self._rest
+            self._rest, self._unread = b"", True
+
+    def _read(self, event: bytes) -> bool:
+        """Learn from one event. True: it says `usage` and nothing else."""
+        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+        data = b"\n".join(lines)
+        if not data or data == b"[DONE]":
+            return False
+        if b'"usage"' not in data:
+            self.pieces += 1
+            return False
+        document = parsed(data)
+        found = usage_of(document)
+        if found is None:
+            self.pieces += 1
+            return False
+        self.usage = found if self.usage is None else self.usage.most(found)
+        if isinstance(document, dict) and document.get("choices"):
+            self.pieces += 1
+        return isinstance(document, dict) and document.get("choices") == []
+
+
+def _end_of_event(data: bytes) -> int:
+    found = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := data.find(mark)) >= 0]
+    return min(found, default=-1)
+
+
+def estimated(body: bytes, pieces: int) -> Usage:
+    """What a request took that does not say: a token for each three bytes asked, and each piece answered."""
+    return Usage(-(-len(body) // _BYTES_A_TOKEN), pieces)

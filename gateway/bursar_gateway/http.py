@@ -1,0 +1,390 @@
+"""The gateway's two ends of HTTP: requests come in, go on to a replica over the loopback, and back.
+
+Owns    connections, time limits, and what of a request passes on.
+Limits  nothing of a request or an answer is logged or kept. A replica's answer passes as it comes: nothing
+        is held back but an event that we ourselves asked for, and the slowest client sets the pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from bursar_gateway import counting
+from bursar_gateway.core import SECOND_US, Core, Key, Refusal, Route, Waiter
+from bursar_gateway.meters import Meter, Use
+
+BODY_BYTES_MAX: Final = 32 << 20
+WHOLE_BYTES_MAX: Final = 4 << 20
+"""An answer in JSON up to this is read whole, to be counted; a longer one passes uncounted."""
+HEADERS_S: Final = 10.0
+"""From the first byte of a request to the end of its head."""
+BODY_S: Final = 30.0
+HEADERS_MAX: Final = 100
+LINE_BYTES_MAX: Final = 8_190
+CONNECT_S: Final = 2.0
+TRIES_MAX: Final = 3
+CONNECTIONS_MAX: Final = 4_096
+LATENCIES: Final = 512
+HOP: Final = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+     "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length")
+)  # fmt: skip
+OURS: Final = frozenset(("authorization", "x-api-key", "accept-encoding"))
+SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+AGAIN: Final = frozenset((502, 503, 504))
+REFUSED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""The request did not get there."""
+
+
+def passed_on(headers: Mapping[str, str], also: frozenset[str]) -> CIMultiDict[str]:
+    """Headers without those of one connection alone, those that `Connection` names among them."""
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    left_out = HOP | also | named
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in left_out)
+
+
+class _Connection(web.RequestHandler):
+    """A client that begins a request and does not go on with it is cut."""
+
+    _slow: asyncio.TimerHandle | None = None
+    _head_here = False
+    counted: Callable[[int], bool] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of too many connections the last are closed."""
+        super().connection_made(transport)
+        if self.counted is not None and not self.counted(1):
+            transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is gone."""
+        self._cancel()
+        if self.counted is not None:
+            self.counted(-1)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The first bytes of a request start the clock."""
+        if not self._head_here and self._slow is None:
+            self._slow = asyncio.get_running_loop().call_later(HEADERS_S, self.force_close)
+        super().data_received(data)
+
+    def heard(self) -> None:
+        """The head of a request is here."""
+        self._head_here = True
+        self._cancel()
+
+    def answered(self) -> None:
+        """The next may begin."""
+        self._head_here = False
+
+    def _cancel(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+
+class _Server(web.Server):
+    _open_now = 0
+
+    def __call__(self) -> Any:
+        made = _Connection(self, loop=self._loop, **self._kwargs)
+        made.counted = self._counted
+        return made
+
+    def _counted(self, by: int) -> bool:
+        self._open_now += by
+        return self._open_now <= CONNECTIONS_MAX
+
+
+class Gateway:
+    """Serves what `core` routes. Belongs to the event loop.
+
+    Args:
+        now: microseconds of wall time, by which keys lapse and minutes are told.
+        wake: somebody waits for a first replica: ask the daemon at once.
+    """
+
+    def __init__(self, core: Core, meter: Meter, now: Callable[[], int], wake: Callable[[], None]) -> None:
+        self.core, self.meter = core, meter
+        self._now, self._wake = now, wake
+        self._session: aiohttp.ClientSession | None = None
+        self.asked: dict[str, int] = {}
+        """Requests that came since the daemon was told, by job."""
+        self.latencies: dict[str, deque[int]] = {}
+
+    def server(self) -> web.Server:
+        """What to listen with."""
+        return _Server(
+            self.handle, access_log=None, max_line_size=LINE_BYTES_MAX, max_field_size=LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX, keepalive_timeout=75, handler_cancellation=True, lingering_time=1,
+        )  # fmt: skip
+
+    async def open(self) -> None:
+        """Get ready to ask replicas."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4, ttl_dns_cache=None),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+        )
+
+    async def close(self) -> None:
+        """Let replicas go."""
+        if self._session is not None:
+            await self._session.close()
+
+    # --- one request
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Every request there is."""
+        connection: Any = request.protocol
+        connection.heard()
+        try:
+            return await self._handle(request)
+        finally:
+            connection.answered()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.raw_path == "/-/healthz":
+            return web.json_response({"ok": self.core.known}, status=200 if self.core.known else 503)
+        now = self._now()
+        if not self.core.known:
+            text = "the gateway has not yet heard from its daemon"
+            return _refusal(Refusal(503, "overloaded_error", "not_ready", text, 1))
+        key = self.core.key_of(request.headers, now)
+        if isinstance(key, Refusal):
+            return _refusal(key)
+        name, _, rest = request.raw_path.removeprefix("/").partition("/")
+        route = self.core.route_of(name.partition("?")[0], key)
+        if isinstance(route, Refusal):
+            return _refusal(route)
+        refusal = self.core.admit(key, now)
+        if refusal is not None:
+            return _refusal(refusal)
+        try:
+            return await self._admitted(request, key, route, "/" + rest)
+        finally:
+            self.core.leave(key)
+
+    async def _admitted(
+        self, request: web.BaseRequest, key: Key, route: Route, path: str
+    ) -> web.StreamResponse:
+        job_id, used = route.job_id, Use(requests=1, failed=1)
+        self.asked[job_id] = self.asked.get(job_id, 0) + 1
+        self.meter.begin(job_id, key.id, self._now())
+        try:
+            body = await _body(request)
+            if isinstance(body, Refusal):
+                return _refusal(body)
+            async with asyncio.timeout(route.total_us / SECOND_US):
+                return await self._forward(request, key, route, path, body, used)
+        except TimeoutError:
+            text = f"service {route.name} took longer than its `total`"
+            return _refusal(Refusal(504, "api_error", "timeout", text))
+        finally:
+            self.meter.end(job_id, key.id, used, self._now())
+
+    async def _forward(
+        self, request: web.BaseRequest, key: Key, route: Route, path: str, body: bytes, used: Use
+    ) -> web.StreamResponse:
+        """To a replica; to another where the first did not get it, or may be asked twice."""
+        body, hide = counting.asks_for_usage(route.api, path.partition("?")[0], body)
+        again = request.method in SAFE or "Idempotency-Key" in request.headers
+        tried: list[str] = []
+        while True:
+            attempt = await self._turn(route, key, len(body), tried)
+            if isinstance(attempt, Refusal):
+                return _refusal(attempt)
+            tried.append(attempt)
+            last = len(tried) == TRIES_MAX
+            try:
+                answer = await self._ask(request, route, attempt, path, body)
+                with _held(answer):
+                    if answer.status in AGAIN and again and not last:
+                        continue
+                    return await self._answer(request, route, attempt, answer, body, hide, used)
+            except REFUSED:
+                self.core.eject(attempt, self._now())
+                if last:
+                    return _refusal(_unreachable(route))
+            except (aiohttp.ClientError, ConnectionError):
+                self.core.eject(attempt, self._now())
+                if last or not again:
+                    return _refusal(_unreachable(route))
+            finally:
+                self.core.give(route, attempt, self._now())
+
+    async def _turn(self, route: Route, key: Key, size: int, tried: list[str]) -> str | Refusal:
+        """A replica, taken; waits for one where none is free."""
+        route = self.core.routes.get(route.name, route)
+        attempt = self.core.pick(route, self._now(), tried) or ""
+        if attempt and not self.core.line(route).many:
+            self.core.take(attempt)
+            return attempt
+        turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(key.id, size, turn.set_result)
+        refusal = self.core.wait(route, waiter)
+        if refusal is not None:
+            return refusal
+        cold = not route.replicas
+        if cold:
+            self._wake()
+        try:
+            async with asyncio.timeout((route.cold_us if cold else route.queue_us) / SECOND_US):
+                return await asyncio.shield(turn)
+        except TimeoutError:
+            return self.core.timed_out(self.core.routes.get(route.name, route))
+        finally:
+            # Whoever leaves in the moment of its turn gives back what it was given.
+            if not self.core.stop_waiting(route, waiter) and turn.done() and asyncio.current_task():
+                self._unless_returned(turn, route)
+
+    def _unless_returned(self, turn: asyncio.Future[str], route: Route) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self.core.give(route, turn.result(), self._now())
+
+    async def _ask(
+        self, request: web.BaseRequest, route: Route, attempt: str, path: str, body: bytes
+    ) -> aiohttp.ClientResponse:
+        assert self._session is not None
+        port = route.replicas.get(attempt) or self.core.routes[route.name].replicas.get(attempt, 0)
+        headers = passed_on(request.headers, OURS)
+        headers["Accept-Encoding"] = "identity"
+        began = time.monotonic_ns()
+        async with asyncio.timeout(route.first_byte_us / SECOND_US):
+            answer = await self._session.request(
+                request.method,
+                URL(f"http://127.0.0.1:{port}{path}", encoded=True),
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
+            )
+        seen = self.latencies.setdefault(route.job_id, deque(maxlen=LATENCIES))
+        seen.append((time.monotonic_ns() - began) // 1_000)
+        return answer
+
+    # --- and back
+
+    async def _answer(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        attempt: str,
+        answer: aiohttp.ClientResponse,
+        body: bytes,
+        hide: bool,
+        used: Use,
+    ) -> web.StreamResponse:
+        headers = passed_on(answer.headers, frozenset())
+        headers["x-bursar-replica"] = attempt
+        counted = route.api != "http" and answer.status < 400
+        kind = answer.content_type
+        if counted and kind == "application/json" and 0 <= (answer.content_length or -1) <= WHOLE_BYTES_MAX:
+            data = await answer.read()
+            used.failed = 0
+            _count(used, counting.usage_of(counting.parsed(data)), body, 0)
+            return web.Response(status=answer.status, headers=headers, body=data)
+        stream = counting.Stream(hide) if counted and kind == "text/event-stream" else None
+        made = web.StreamResponse(status=answer.status, headers=headers)
+        if answer.content_length is not None and not (stream is not None and hide):
+            made.content_length = answer.content_length
+        try:
+            await made.prepare(request)
+            await self._pass(route, answer, made, stream)
+            used.failed = int(answer.status >= 500)
+        finally:
+            if stream is not None:
+                _count(used, stream.usage, body, stream.pieces)
+            elif counted:
+                _count(used, None, body, 0)
+        return made
+
+    async def _pass(
+        self,
+        route: Route,
+        answer: aiohttp.ClientResponse,
+        made: web.StreamResponse,
+        stream: counting.Stream | None,
+    ) -> None:
+        """Piece by piece: the next is read once the client has room for the last."""
+        while True:
+            async with asyncio.timeout(route.idle_us / SECOND_US):
+                data = await answer.content.readany()
+            if not data:
+                break
+            await made.write(stream.feed(data) if stream is not None else data)
+        if stream is not None:
+            await made.write(stream.end())
+        await made.write_eof()
+
+
+@contextlib.contextmanager
+def _held(answer: aiohttp.ClientResponse) -> Iterator[None]:
+    """Closes an answer that was not read to its end: the replica learns that nobody reads."""
+    try:
+        yield
+    finally:
+        if answer.content.at_eof():
+            answer.release()
+        else:
+            answer.close()
+
+
+async def _body(request: web.BaseRequest) -> bytes | Refusal:
+    length = request.content_length
+    if length is not None and length > BODY_BYTES_MAX:
+        return _too_large()
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while part := await request.content.readany():
+                size += len(part)
+                if size > BODY_BYTES_MAX:
+                    return _too_large()
+                parts.append(part)
+    except TimeoutError:
+        text = f"the body did not come within {BODY_S:g} s"
+        return Refusal(408, "invalid_request_error", "slow_body", text)
+    return b"".join(parts)
+
+
+def _too_large() -> Refusal:
+    text = f"a body has at most {BODY_BYTES_MAX >> 20} MiB"
+    return Refusal(413, "invalid_request_error", "body_too_large", text)
+
+
+def _count(used: Use, said: counting.Usage | None, body: bytes, pieces: int) -> None:
+    """What the answer says; else what it looks like, told as such."""
+    found = said if said is not None else counting.estimated(body, pieces)
+    used.tokens_in, used.tokens_out, used.tokens_cached = found
+    used.counted, used.estimated = int(said is not None), int(said is None)
+
+
+def _unreachable(route: Route) -> Refusal:
+    text = f"a replica of service {route.name} ended or refused; ask again"
+    return Refusal(502, "api_error", "replica_lost", text, 1)
+
+
+def _refusal(refusal: Refusal) -> web.Response:
+    headers = {
+        "x-should-retry": "true" if refusal.retry_s and refusal.type != "insufficient_quota" else "false"
+    }
+    if refusal.retry_s:
+        headers["Retry-After"] = str(refusal.retry_s)
+    return web.json_response(refusal.body(), status=refusal.status, headers=headers)

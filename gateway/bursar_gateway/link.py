@@ -1,0 +1,218 @@
+"""The gateway's line to its daemon: what it saw goes, what it serves by comes, once a second.
+
+Why     a daemon that is away is no reason to answer nobody: routes and keys of the last answer stay in force
+        until the replicas' own leases end, and what was counted waits on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bursar.client.aio import AsyncWireClient
+from bursar.errors import BursarError
+from bursar.v1 import services_pb2 as pb
+from bursar_gateway.core import SECOND_US, Core, Key, Route
+from bursar_gateway.http import Gateway
+from bursar_gateway.meters import Kept, Meter
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+EAGER_S: Final = 0.1
+"""While somebody waits for a first replica."""
+MINUTES_MAX: Final = 500
+"""Of one call."""
+
+
+class Spool:
+    """What must not be lost, in one file that is replaced whole and synced."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "usage.json"
+        self._last = b""
+
+    def read(self) -> Kept:
+        """What the process before left. A damaged file is set aside: what it held is lost, and told."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return Kept()
+        try:
+            return msgspec.json.decode(data, type=Kept)
+        except msgspec.DecodeError:
+            os.replace(self._path, self._path.with_suffix(".damaged"))
+            log.error("what was counted could not be read and lies aside", extra={"path": str(self._path)})
+            return Kept(lost=1)
+
+    def write(self, kept: Kept) -> None:
+        """Until it is on disk. Raises `OSError`."""
+        data = msgspec.json.encode(kept)
+        if data == self._last:
+            return
+        fresh = self._path.with_suffix(".new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as made:
+            made.write(data)
+            made.flush()
+            os.fsync(made.fileno())
+        os.replace(fresh, self._path)
+        self._last = data
+
+
+def name_of(folder: Path, fresh: Callable[[], str]) -> str:
+    """This gateway's name, made at its first start."""
+    path = folder / "gateway.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))["name"]
+        if isinstance(found, str) and 0 < len(found) <= 64:
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    name = fresh()
+    path.write_text(json.dumps({"name": name}), "utf-8")
+    return name
+
+
+class Link:
+    """Asks the daemon for ever."""
+
+    def __init__(
+        self,
+        client: AsyncWireClient,
+        name: str,
+        boot_id: str,
+        url: str,
+        core: Core,
+        meter: Meter,
+        spool: Spool,
+        now: Callable[[], int],
+    ) -> None:
+        self._client, self._name, self._boot_id, self._url = client, name, boot_id, url
+        self._core, self._meter, self._spool, self._now = core, meter, spool, now
+        self._told_at = now()
+        self._woken = asyncio.Event()
+        self._away = False
+        self.gateway: Gateway | None = None
+
+    def wake(self) -> None:
+        """Ask at once."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.sync()
+            cold = any(line.many and not self._reached(job_id) for job_id, line in self._core.lines.items())
+            try:
+                async with asyncio.timeout(EAGER_S if cold else EVERY_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+
+    def _reached(self, job_id: str) -> bool:
+        return any(route.replicas for route in self._core.routes.values() if route.job_id == job_id)
+
+    async def sync(self) -> None:
+        """Tell and ask once. What fails is told again with the next."""
+        now = self._now()
+        self._meter.roll(now)
+        await asyncio.to_thread(self._spool.write, self._meter.kept())
+        request = self._request(now)
+        try:
+            answer = await self._client.sync_gateway(request)
+        except BursarError as error:
+            if not self._away:
+                log.warning("the daemon does not answer; serving on", extra={"error": error.message})
+            self._away = True
+            return
+        if self._away:
+            log.warning("the daemon answers again")
+        self._away = False
+        self._meter.acknowledged(answer.acknowledged_seq)
+        self._learn(answer)
+
+    def _learn(self, answer: pb.SyncResponse) -> None:
+        now = self._now()
+        routes = [_route(one) for one in answer.routes]
+        keys = {
+            one.sha256: Key(
+                id=one.id,
+                job_id=one.job_id,
+                requests_per_minute=one.requests_per_minute,
+                concurrency=one.concurrency,
+                expires_at=one.expires_at,
+            )
+            for one in answer.keys
+        }
+        for route in routes:
+            self._meter.room(route.job_id, len(route.replicas) * route.target, now)
+        self._core.learn(routes, keys, now)
+
+    def _request(self, now: int) -> pb.SyncRequest:
+        elapsed_us, self._told_at = max(now - self._told_at, 0), now
+        request = pb.SyncRequest(gateway=self._name, boot_id=self._boot_id, url=self._url)
+        gateway = self.gateway
+        for route in self._core.routes.values():
+            job_id = route.job_id
+            seen = sorted(gateway.latencies.get(job_id, ())) if gateway is not None else []
+            line = self._core.lines.get(job_id)
+            load = request.loads.add(
+                job_id=job_id,
+                elapsed_us=elapsed_us,
+                busy_us=self._meter.busy(job_id),
+                waiting=line.many if line is not None else 0,
+                asked=gateway.asked.pop(job_id, 0) if gateway is not None else 0,
+                p50_us=seen[len(seen) // 2] if seen else 0,
+                p95_us=seen[len(seen) * 95 // 100] if seen else 0,
+            )
+            known = [one for one in self._core.outstanding.items() if one[0] in self._of(route)]
+            for attempt_id, many in known:
+                load.replicas.add(attempt_id=attempt_id, outstanding=many)
+        self._tell_minutes(request)
+        return request
+
+    def _of(self, route: Route) -> set[str]:
+        """Replicas of a service: those that it has, and those that no service has any more."""
+        others = {one for each in self._core.routes.values() if each is not route for one in each.replicas}
+        return {one for one in self._core.outstanding if one not in others}
+
+    def _tell_minutes(self, request: pb.SyncRequest) -> None:
+        for minute in list(self._meter.pending)[:MINUTES_MAX]:
+            told = request.minutes.add(
+                seq=minute.seq,
+                job_id=minute.job_id,
+                minute=minute.minute,
+                busy_us=minute.busy_us,
+                capacity_us=minute.capacity_us,
+            )
+            for key_id, use in minute.uses.items():
+                told.uses.add(key_id=key_id, **msgspec.structs.asdict(use))
+
+
+def _route(wire: pb.Route) -> Route:
+    refused: dict[str, str] = {}
+    if wire.HasField("refused"):
+        refused = {**wire.refused.facts, "code": wire.refused.code, "message": wire.refused.message}
+    return Route(
+        job_id=wire.job_id,
+        name=wire.name,
+        api=wire.api,
+        target=max(wire.target, 1),
+        replicas={one.attempt_id: one.port for one in wire.replicas},
+        queue_us=wire.queue_us,
+        cold_us=max(wire.cold_us, SECOND_US),
+        first_byte_us=wire.first_byte_us,
+        idle_us=wire.idle_us,
+        total_us=wire.total_us,
+        refused=refused,
+        waits=wire.waits.message,
+    )

@@ -1,0 +1,143 @@
+"""Who may ask, which replica answers, who waits."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from bursar_gateway.core import EJECTED_US, Core, Key, Refusal, Route, Waiter
+
+S = 1_000_000
+
+
+def route(**more: Any) -> Route:
+    given: dict[str, Any] = {
+        "job_id": "job_1", "name": "chat", "api": "openai", "target": 2, "replicas": {}, "queue_us": S,
+        "cold_us": S, "first_byte_us": S, "idle_us": S, "total_us": S,
+    }  # fmt: skip
+    return Route(**{**given, **more})
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def core(one: Route, **limits: int) -> tuple[Core, Key]:
+    made, key = Core(), Key(id="key_1", job_id="job_1", **limits)
+    made.learn([one], {digest("bsk_a"): key}, 0)
+    return made, key
+
+
+@pytest.mark.parametrize("headers", [
+    {}, {"Authorization": "Bearer "}, {"Authorization": "Basic bsk_a"}, {"Authorization": "Bearer bsk_b"},
+    {"Authorization": "Bearer " + "x" * 10_000}, {"x-api-key": "bsk_"},
+])  # fmt: skip
+def test_without_a_good_key_it_is_401(headers: dict[str, str]) -> None:
+    made, _ = core(route())
+    found = made.key_of(headers, 0)
+    assert isinstance(found, Refusal)
+    assert found.status == 401
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "bearer bsk_a"}, {"x-api-key": "bsk_a"}])
+def test_a_key_is_known_by_its_hash_until_it_lapses(headers: dict[str, str]) -> None:
+    made, key = core(route(), expires_at=10)
+    assert made.key_of(headers, 9) == key
+    assert isinstance(made.key_of(headers, 10), Refusal)
+    made.learn([route()], {}, 0)
+    assert isinstance(made.key_of(headers, 0), Refusal), "it was revoked"
+
+
+def test_a_key_opens_its_own_service_alone() -> None:
+    made, key = core(route())
+    made.learn([route(), route(name="other", job_id="job_2")], {digest("bsk_a"): key}, 0)
+    for name in ("other", "nothing"):
+        found = made.route_of(name, key)
+        assert isinstance(found, Refusal)
+        assert (found.status, found.message) == (404, "this key opens no such service")
+
+
+def test_a_key_asks_no_more_often_and_no_more_at_once_than_it_may() -> None:
+    made, key = core(route(), requests_per_minute=60, concurrency=3)
+    refusals = [made.admit(key, 0) for _ in range(4)]
+    assert refusals[:3] == [None] * 3
+    assert refusals[3] is not None
+    assert (refusals[3].status, refusals[3].code) == (429, "concurrency_exceeded")
+    made.leave(key)
+    for _ in range(3):
+        assert made.admit(key, 0) is None
+        made.leave(key)
+    refused = made.admit(key, 0)
+    assert refused is not None
+    assert (refused.code, refused.retry_s) == ("rate_limit_exceeded", 1)
+    assert made.admit(key, S) is None
+
+
+def test_the_replica_with_the_fewest_in_hand_is_next_and_a_full_one_gets_none() -> None:
+    made, _ = core(route(replicas={"a": 1, "b": 2}))
+    one = made.routes["chat"]
+    for _ in range(8):
+        attempt = made.pick(one, 0)
+        made.take(attempt)
+    assert made.outstanding == {"a": 4, "b": 4}
+    assert made.pick(one, 0) == ""
+
+
+def test_one_that_refuses_gets_none_for_a_while() -> None:
+    made, _ = core(route(replicas={"a": 1, "b": 2}))
+    made.eject("a", 0)
+    assert made.pick(made.routes["chat"], EJECTED_US - 1) == "b"
+    assert made.pick(made.routes["chat"], EJECTED_US) == "a"
+
+
+def test_keys_that_wait_have_their_turns_one_after_the_other() -> None:
+    made, _ = core(route())
+    gone: list[str] = []
+    for key_id in ("k1", "k1", "k1", "k2"):
+        assert made.wait(made.routes["chat"], Waiter(key_id, 1, lambda _, k=key_id: gone.append(k))) is None
+    made.learn([route(replicas={"a": 1}, target=10)], {}, 0)
+    assert gone == ["k1", "k2", "k1", "k1"]
+    assert made.outstanding == {"a": 4}
+
+
+def test_a_line_has_an_end() -> None:
+    made, _ = core(route(replicas={"a": 1}, target=1))
+    one = made.routes["chat"]
+    for _ in range(4):
+        assert made.wait(one, Waiter("k", 1, lambda _: None)) is None
+    refused = made.wait(one, Waiter("k", 1, lambda _: None))
+    assert refused is not None
+    assert (refused.status, refused.code, refused.retry_s) == (503, "queue_full", 1)
+    made.lines.clear()
+    large = made.wait(one, Waiter("k", 1 << 40, lambda _: None))
+    assert large is not None
+    assert large.status == 503
+
+
+def test_who_waits_no_more_gets_no_turn() -> None:
+    made, _ = core(route())
+    gone: list[str] = []
+    waiter = Waiter("k", 1, gone.append)
+    made.wait(made.routes["chat"], waiter)
+    assert made.stop_waiting(made.routes["chat"], waiter)
+    made.learn([route(replicas={"a": 1})], {}, 0)
+    assert gone == []
+    assert not made.stop_waiting(made.routes["chat"], waiter)
+
+
+def test_without_money_it_is_429_with_the_numbers_and_no_waiting() -> None:
+    facts = {"code": "BudgetExhausted", "message": "budget b is used up", "budget": "b", "limit": "5"}
+    made, _ = core(route(refused=facts))
+    refused = made.wait(made.routes["chat"], Waiter("k", 1, lambda _: None))
+    assert refused is not None
+    assert refused.status == 429
+    assert refused.body() == {
+        "error": {"type": "insufficient_quota", "code": "budget_exhausted", "message": "budget b is used up",
+                  "budget": "b", "limit": "5"}
+    }  # fmt: skip
+    made.learn([route(refused=facts, replicas={"a": 1})], {}, 0)
+    assert made.wait(made.routes["chat"], Waiter("k", 1, lambda _: None)) is None, (
+        "what still runs still answers"
+    )

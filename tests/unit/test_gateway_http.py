@@ -1,0 +1,344 @@
+"""Requests through a gateway to replicas of this process: held, routed, streamed, counted, cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from bursar_gateway import http
+from bursar_gateway.core import Core, Key, Route
+from bursar_gateway.http import Gateway
+from bursar_gateway.meters import Kept, Meter
+
+S = 1_000_000
+ASK = {"Authorization": "Bearer bsk_a"}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
+
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Replica:
+    """Answers as it is told, and remembers what it was asked."""
+
+    def __init__(
+        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
+    ) -> None:
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self._answer = answer
+        self.cut = asyncio.Event()
+
+    async def open(self) -> int:
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, handler_cancellation=True), shutdown_timeout=0
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append((request.method, request.raw_path, dict(request.headers), await request.read()))
+        try:
+            if self._answer is not None:
+                return await self._answer(request)
+        except asyncio.CancelledError:
+            self.cut.set()
+            raise
+        return web.json_response(
+            {"usage": USAGE}, headers={"Connection": "x-hop", "x-hop": "1", "x-own": "2"}
+        )
+
+
+class Site:
+    """A gateway of one service `chat`, and its client."""
+
+    def __init__(self, *replicas: Replica, **route: Any) -> None:
+        self.replicas, self.more = replicas, route
+        self.core = Core()
+        self.clock = 60 * S
+        self.meter = Meter(Kept(), self.clock)
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def learn(self, ports: dict[str, int], **more: Any) -> None:
+        given: dict[str, Any] = {
+            "job_id": "job_1", "name": "chat", "api": "openai", "target": 8, "queue_us": 5 * S,
+            "cold_us": 5 * S, "first_byte_us": 5 * S, "idle_us": 5 * S, "total_us": 9 * S,
+        }  # fmt: skip
+        key = Key(id="key_1", job_id="job_1")
+        digest = hashlib.sha256(b"bsk_a").hexdigest()
+        self.core.learn([Route(**{**given, **self.more, **more}, replicas=ports)], {digest: key}, self.clock)
+
+    async def __aenter__(self) -> Site:
+        self.gateway = Gateway(self.core, self.meter, lambda: self.clock, self.wake)
+        await self.gateway.open()
+        self.runner = web.ServerRunner(self.gateway.server(), shutdown_timeout=0)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.address = self.runner.addresses[0][:2]
+        self.url = f"http://127.0.0.1:{self.address[1]}/chat"
+        self.ports = {f"att_{n}": await replica.open() for n, replica in enumerate(self.replicas)}
+        self.learn(self.ports)
+        self.client = aiohttp.ClientSession(headers=ASK)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        await self.gateway.close()
+        await self.runner.cleanup()
+        for replica in self.replicas:
+            await replica.close()
+
+    def used(self) -> Any:
+        self.meter.roll(self.clock)
+        return self.meter.kept().open[0].uses["key_1"]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let others have their turns until it is so; the story's own bound ends it otherwise."""
+    while not true():  # noqa: ASYNC110 (turns of the loop, not time)
+        await asyncio.sleep(0)
+
+
+def play(story: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await story()
+
+    asyncio.run(bounded())
+
+
+def test_a_request_reaches_a_replica_without_its_key_and_comes_back_counted() -> None:
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            headers = {"Connection": "x-mine", "x-mine": "1", "x-kept": "2", "Accept-Encoding": "gzip"}
+            url = URL(site.url + "/v1/chat/completions?a=%2F", encoded=True)
+            async with site.client.post(url, data=b"{}", headers=headers) as r:
+                assert (r.status, await r.json()) == (200, {"usage": USAGE})
+                assert r.headers["x-bursar-replica"] == "att_0"
+                assert "x-hop" not in r.headers
+                assert r.headers["x-own"] == "2"
+            [(method, path, got, body)] = site.replicas[0].asked
+            assert (method, path, body) == ("POST", "/v1/chat/completions?a=%2F", b"{}")
+            assert got["Accept-Encoding"] == "identity"
+            assert got["x-kept"] == "2"
+            assert not {"Authorization", "x-mine"} & set(got)
+            used = site.used()
+            assert (used.requests, used.failed, used.tokens_in, used.tokens_out, used.counted) == (
+                1,
+                0,
+                7,
+                3,
+                1,
+            )
+            assert not site.core.outstanding
+
+    play(story)
+
+
+def test_no_key_opens_nothing_and_no_replica_hears_of_it() -> None:
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            async with site.client.get(site.url, headers={"Authorization": "Bearer no"}) as r:
+                assert (r.status, (await r.json())["error"]["code"]) == (401, "invalid_api_key")
+            assert site.replicas[0].asked == []
+
+    play(story)
+
+
+def test_a_hundred_requests_at_zero_wait_together_for_the_first_replica() -> None:
+    """G3, the gateway's part: the daemon is woken, and each of them is answered."""
+
+    async def story() -> None:
+        replica = Replica()
+        async with Site(target=100) as site:
+            asks = [asyncio.create_task(site.client.get(site.url)) for _ in range(100)]
+            line = site.core.line(site.core.routes["chat"])
+            await until(lambda: line.many == 100)
+            assert site.woken
+            site.learn({"att_9": await replica.open()})
+            answers = await asyncio.gather(*asks)
+            assert {one.status for one in answers} == {200}
+            assert len(replica.asked) == 100
+            await replica.close()
+
+    play(story)
+
+
+def test_who_waits_too_long_is_told_why() -> None:
+    async def story() -> None:
+        async with Site(cold_us=1) as site:
+            site.learn({}, cold_us=1, waits="waits for a GPU")
+            async with site.client.get(site.url) as r:
+                assert (r.status, r.headers["Retry-After"]) == (503, "5")
+                assert (await r.json())["error"]["message"].endswith("waits for a GPU")
+            assert site.core.line(site.core.routes["chat"]).many == 0
+
+    play(story)
+
+
+def test_without_money_it_is_429_and_not_to_be_retried() -> None:
+    async def story() -> None:
+        async with Site() as site:
+            site.learn({}, refused={"code": "BudgetExhausted", "message": "m", "budget": "b"})
+            async with site.client.get(site.url) as r:
+                assert (r.status, r.headers["x-should-retry"]) == (429, "false")
+                assert (await r.json())["error"]["type"] == "insufficient_quota"
+
+    play(story)
+
+
+def test_a_stream_comes_piece_by_piece_and_is_counted_without_the_event_we_asked_for() -> None:
+    async def story() -> None:
+        go = asyncio.Event()
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            made = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await made.prepare(request)
+            await made.write(b'data: {"choices": [{"delta": {}}]}\n\n')
+            await go.wait()
+            await made.write(b'data: {"choices": [], "usage": ' + json.dumps(USAGE).encode() + b"}\n\n")
+            await made.write(b"data: [DONE]\n\n")
+            return made
+
+        async with Site(Replica(answer)) as site:
+            async with site.client.post(site.url + "/v1/chat/completions", json={"stream": True}) as r:
+                assert await r.content.readany() == b'data: {"choices": [{"delta": {}}]}\n\n'
+                go.set()
+                assert await r.content.read() == b"data: [DONE]\n\n"
+            assert json.loads(site.replicas[0].asked[0][3])["stream_options"] == {"include_usage": True}
+            await until(lambda: not site.core.outstanding)
+            assert (site.used().tokens_out, site.used().counted) == (3, 1)
+
+    play(story)
+
+
+def test_a_client_that_goes_ends_the_replicas_work_and_pays_for_what_came() -> None:
+    """G7."""
+
+    async def story() -> None:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            made = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await made.prepare(request)
+            await made.write(b'data: {"choices": [{"delta": {}}]}\n\n' * 4)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with Site(Replica(answer)) as site:
+            r = await site.client.post(site.url + "/v1/chat/completions", json={"stream": True})
+            await r.content.readany()
+            r.close()
+            await site.replicas[0].cut.wait()
+            await until(lambda: not site.core.outstanding)
+            used = site.used()
+            assert (used.requests, used.tokens_out, used.estimated, used.counted) == (1, 4, 1, 0)
+            assert used.tokens_in > 0
+
+    play(story)
+
+
+def test_a_replica_that_is_gone_costs_no_request_that_may_be_asked_twice() -> None:
+    """G1, the gateway's part."""
+
+    async def story() -> None:
+        async with Site(Replica(), Replica()) as site:
+            await site.replicas[0].close()
+            for _ in range(10):
+                async with site.client.post(site.url, data=b"{}") as r:
+                    assert (r.status, r.headers["x-bursar-replica"]) == (200, "att_1")
+            assert not site.core.outstanding
+
+    play(story)
+
+
+@pytest.mark.parametrize(("method", "asks"), [("GET", 3), ("POST", 1)])
+def test_only_what_may_be_asked_twice_is(method: str, asks: int) -> None:
+    async def story() -> None:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            return web.Response(status=503)
+
+        replicas = [Replica(answer) for _ in range(4)]
+        async with Site(*replicas) as site:
+            async with site.client.request(method, site.url) as r:
+                assert r.status == 503
+            assert sum(len(one.asked) for one in replicas) == asks
+
+    play(story)
+
+
+def test_a_body_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_BYTES_MAX", 1000)
+
+    async def many() -> Any:
+        for _ in range(3):
+            yield b"x" * 500
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            for body in (b"x" * 1001, many()):
+                async with site.client.post(site.url, data=body) as r:
+                    assert r.status == 413
+            assert site.replicas[0].asked == []
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /chat HTTP/1.1\r\nHost: a\r\nx: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET /" + b"y" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /chat HTTP/1.1\r\n" + b"".join(b"x%d: 1\r\n" % n for n in range(500)) + b"\r\n",
+        b"\x16\x03\x01\x00\x00 no http\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_400_and_reaches_nobody(raw: bytes) -> None:
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            reader, writer = await asyncio.open_connection(*site.address)
+            writer.write(raw)
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+            assert site.replicas[0].asked == []
+
+    play(story)
+
+
+def test_a_client_that_does_not_go_on_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEADERS_S", 0.01)
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            reader, writer = await asyncio.open_connection(*site.address)
+            writer.write(b"GET /chat HTTP/1.1\r\nHost: a\r\nx-slow")
+            assert await reader.read() == b""
+            writer.close()
+
+    play(story)
+
+
+def test_of_too_many_connections_the_last_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            opened = [await asyncio.open_connection(*site.address) for _ in range(3)]
+            assert await opened[2][0].read() == b""
+            for _, writer in opened:
+                writer.close()
+
+    play(story)
