@@ -15,8 +15,10 @@ from tests.support.reference_planner import Reference, Started
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
 from bursar_policies.specs import FACTORS, PriorityPolicySpec
 from bursard.scheduler import PlanCache, plan, quiet, table
+from bursard.scheduler.plan import Planner
 from bursard.scheduler.saved import plan_bytes
 from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
+from bursard.scheduler.testing import queue as a_queue
 
 
 def started(answer: Plan) -> list[Started]:
@@ -133,6 +135,36 @@ def test_which_queues_are_passed_over_changes_no_byte_of_a_plan(world):
             patch.setattr(quiet, "FEW", few)
             made.append(plan_bytes(plan(world, NOW)))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("limit_nanos", "stopped_by"), [(3 * USD, "room"), (19 * USD // 10, "money")])
+def test_a_queue_without_room_is_looked_at_once_its_money_may_not_do(limit_nanos, stopped_by, monkeypatch):
+    """The first job takes a bit more than 1 USD of the budget that the second needs as much of. With 3 it is
+    passed over; with 1.9 there is enough for it when the plan begins, and too little at its turn.
+    """
+    monkeypatch.setattr(quiet, "FEW", 0)
+    nodes = columns(
+        [
+            Node(name="a", gpus=1, rates=(USD, 0, 0)),
+            Node(name="b", gpus=2, rates=(USD, 0, 0), gpu_type="A100"),
+        ]
+    )
+    nodes.gpu_free[1, 0] = 0
+    world = snapshot(
+        nodes,
+        a_queue(job_class(request(1, types="H100"), budgets=("x",)), (1, "first")),
+        a_queue(job_class(request(2), budgets=("x",)), (2, "second")),
+        budgets=[BudgetRoom("x", limit_nanos, 0, 0, "USD")],
+    )
+    looked_at = []
+    attempt = Planner.attempt
+    monkeypatch.setattr(
+        Planner, "attempt", lambda self, lane: (looked_at.append(lane.job_id), attempt(self, lane))[1]
+    )
+    answer = plan(world, NOW)
+    assert [start.job_id for start in answer.starts] == ["first"]
+    assert waiting(world, answer) == {"second": stopped_by}
+    assert looked_at == (["first"] if stopped_by == "room" else ["first", "second"])
 
 
 @settings(max_examples=100, deadline=None)

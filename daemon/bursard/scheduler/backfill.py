@@ -83,11 +83,15 @@ class Reservation:
         """Are these best nodes of all also the best of what is left beside the claim? So they are when none
         of them is claimed, and no claimed node has room beside the claim.
         """
+        return not self._beside(table) and self.left.keys().isdisjoint(rows)
+
+    def _beside(self, table: Table) -> bool:
+        """Has any node of the claim room for a member beside it?"""
         known = self._fits_beside.get(table.number)
-        if known is None or known:
+        if known is None:
             known = any(has_room(later, table.request) for later in self.left.values())
             self._fits_beside[table.number] = known
-        return not known and self.left.keys().isdisjoint(rows)
+        return known
 
     def usable(self, free: Free, row: int) -> NodeState:
         """What a job that outlives the shadow time may use of a node."""
@@ -105,7 +109,7 @@ class Reservation:
     def best(self, world: World, table: Table, count: int) -> list[int]:
         """The best nodes for a job that outlives the shadow time."""
         free, fits = world.free, []
-        for row, later in self.left.items():
+        for row, later in self.left.items() if self._beside(table) else ():
             if has_room(later, table.request):
                 state = self.usable(free, row)
                 if has_room(state, table.request):
@@ -125,6 +129,8 @@ class Reservation:
             gpus[index] -= milli
         cpu, memory = left.cpu_milli - cpu_milli, left.memory_bytes - memory_bytes
         self.left[row] = NodeState(row, cpu, memory, gpus)
+        # Whom a node had room for beside the claim is to be seen again; whom none had, has none.
+        self._fits_beside = {number: fits for number, fits in self._fits_beside.items() if not fits}
 
 
 class NoClaim(NamedTuple):

@@ -77,6 +77,8 @@ class Table(Candidates):
             if not states:
                 return first
             found = [(self._key(packing, packing.free.state(first[0])), first[0])]
+        elif count == 1 and self._fits.count(self.number) <= FEW_MAX:
+            found = self._few(packing, others)
         else:
             self._refresh(packing)
             kept = self._keys[others]
@@ -89,7 +91,15 @@ class Table(Candidates):
 
     def _best_of_few(self, packing: Packing) -> list[int]:
         """The same for one when few fit, as on a full site: keys of all the others need not be right."""
-        rows = np.flatnonzero(self._fits.of(self.number))
+        return [row for _, row in self._few(packing)]
+
+    def _few(self, packing: Packing, but: Rows | None = None) -> list[tuple[int, int]]:
+        """Key and row of the best one of those that fit, these left out; nothing when there is none."""
+        fit = self._fits.of(self.number)
+        if but is not None:
+            fit = fit.copy()
+            fit[but] = False
+        rows = np.flatnonzero(fit)
         bounds = self._bound(packing, rows)
         best, found = NO, -1
         for at in bounds.argsort().tolist():
@@ -99,7 +109,7 @@ class Table(Candidates):
             key = self._base.item(row) | key_of_cost(self._cost(packing, row))
             if key < best:
                 best, found = key, row
-        return [found] if found >= 0 else []
+        return [(best, found)] if found >= 0 else []
 
     def _cost(self, packing: Packing, row: int) -> int:
         """What a member costs on a node that has room."""
