@@ -39,12 +39,10 @@ class Quiet:
         indices = [index for index, queue in enumerate(snapshot.queues) if len(queue.jobs.orders)]
         queues = [snapshot.queues[index] for index in indices]
         rows, ranks, orders, limits_us = _firsts(queues, indices, order)
-        self.firsts = [
-            First(rank, number, index, row)
-            for rank, number, index, row in sorted(
-                zip(ranks.tolist(), orders.tolist(), indices, rows.tolist(), strict=True)
-            )
-        ]
+        turns = np.lexsort((orders, ranks))
+        columns_of = (ranks, orders, np.array(indices, dtype=np.int64), rows)
+        by_turn = (column[turns].tolist() for column in columns_of)
+        self.firsts = [First._make(one) for one in zip(*by_turn, strict=True)]
         numbers = np.array([world.number_of(queue) for queue in queues], dtype=np.intp)
         columns, self._names = world.shapes.columns(numbers), world.shapes.payers()
         most, known = _most(columns.rate, limits_us + columns.overhead_us)
@@ -91,14 +89,15 @@ def _firsts(
 ) -> tuple[Ints, Ints, Ints, Ints]:
     """Of the first job of each queue, none of which is empty: where it stands there, its key, its limit."""
     if order is None:
-        found = [(0, -one.priority, one.jobs.orders.item(0), one.jobs.limits_us.item(0)) for one in queues]
+        rows = np.zeros(len(queues), dtype=np.int64)
+        ranks = -np.array([one.priority for one in queues], dtype=np.int64)
     else:
         best, scores = order.best()
-        keys = zip(queues, best[list(indices)].tolist(), (-scores[list(indices)]).tolist(), strict=True)
-        found = [
-            (row, rank, one.jobs.orders.item(row), one.jobs.limits_us.item(row)) for one, row, rank in keys
-        ]
-    rows, ranks, orders, limits_us = np.array(found, dtype=np.int64).reshape(len(found), 4).T
+        at = np.array(indices, dtype=np.intp)
+        rows, ranks = best[at], -scores[at]
+    jobs = [(one.jobs, row) for one, row in zip(queues, rows.tolist(), strict=True)]
+    orders = np.array([one.orders.item(row) for one, row in jobs], dtype=np.int64)
+    limits_us = np.array([one.limits_us.item(row) for one, row in jobs], dtype=np.int64)
     return rows, ranks, orders, limits_us
 
 

@@ -73,7 +73,7 @@ class Table(Candidates):
         is said there: enough for a member.
         """
         first = self.best(packing, 1) if count == 1 else []
-        if first and first[0] not in others:
+        if first and not (others == first[0]).any():
             if not states:
                 return first
             found = [(self._key(packing, packing.free.state(first[0])), first[0])]
