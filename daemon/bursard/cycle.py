@@ -309,7 +309,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     if job.array is not None:
         return _array_reason(state, cycle, job, now)
     array = parent.array if parent is not None else None
-    if array is not None and (others := _followed(state, array, job.array_index)):
+    if array is not None and (others := _followed(state, array, job)):
         return depends(state, others)
     if array is not None and not job.has_slot and array.open_slots <= 0:
         parallel = array.max_parallel
@@ -362,10 +362,11 @@ def in_turn(user: str, turn: Turn) -> Reason:
     )
 
 
-def _followed(state: State, array: ArrayRecord, index: int) -> list[tuple[str, str]]:
+def _followed(state: State, array: ArrayRecord, task: JobRecord) -> list[tuple[str, str]]:
     """The tasks of other arrays that a task waits for; of one that has none of its index, all of it."""
     found = []
     for other_id, waits in array.follows.items():
+        index = task.array_index
         if contains(waits, index):
             other = state.jobs[other_id].spec.array
             there = other is not None and contains(other.ranges, index)
