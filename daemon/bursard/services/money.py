@@ -32,6 +32,7 @@ from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
 from bursard.reports.pages import FORMATS as PAGE_FORMATS
 from bursard.reports.period import Period, find_period, month_of
+from bursard.reports.serving import SERVICE, service_table
 from bursard.reports.statement import read_by, statement
 from bursard.reports.statement_forms import FORMATS as STATEMENT_FORMATS
 from bursard.services.asked_cost import cost_answer, read_cost
@@ -43,6 +44,7 @@ from bursard.services.page_reports import REPORTS, commitments_of, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
+from bursard.services.serviceviews import service_named
 from bursard.services.whatif import whatif_page
 from bursard.state.decide.outlooks import Outlooks
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
@@ -85,6 +87,12 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         before = replace(query, since=then.since, until=then.until) if then is not None else None
         unposted = await self._settled(request.include_idle)
         by, shape = tuple(request.by), asked.shape
+        if set(by) & set(SERVICE):
+            if request.compare or request.top or request.depth:
+                raise InvalidRequest("by: services are neither compared nor cut; no compare, top or depth")
+            named = partial(service_named, engine)
+            found = await asyncio.to_thread(service_table, engine.views, by, query, unposted, named)
+            return cost_answer(found, asked, engine.state.currency)
         found = await asyncio.to_thread(cost_table, engine.views, by, query, unposted, shape, before)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(

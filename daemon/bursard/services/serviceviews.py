@@ -11,7 +11,7 @@ from bursar.v1 import types_pb2
 from bursard.access.identity import Identity
 from bursard.cycle import CRASH_LOOP, Cycle, reason_of
 from bursard.engine import Engine
-from bursard.services.views import reason_view
+from bursard.services.views import reason_view, record_of
 from bursard.serving.keeper import Keeper
 from bursard.state import AttemptRecord, JobRecord, State
 from bursard.state.fold.jobs import tasks_of
@@ -185,6 +185,15 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
                 " it serves those of its own machine"
             )
     return wire
+
+
+def service_named(engine: Engine, job_id: str) -> str:
+    """The name of the service that a job is, or was; empty for any other. Called in a thread, for reports."""
+    job = engine.state.jobs.get(job_id)
+    if job is None:
+        row = engine.views.find_job(job_id)
+        job = record_of(row) if row is not None else None
+    return job.spec.name if job is not None and job.spec.service is not None else ""
 
 
 def key_view(state: State, key: ServiceKey, secret: str = "", change: str = "") -> pb.ServiceKey:

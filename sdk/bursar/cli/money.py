@@ -47,6 +47,8 @@ DIMENSIONS: Final = (
     "hour",
     "day",
     "month",
+    "service",
+    "key",
 )
 LABEL: Final = "label:"
 PERIODS: Final = "2026-11, 2026-11-21, 2026-Q4, 2026, this-month, last-month, today and so on"

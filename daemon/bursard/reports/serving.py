@@ -1,0 +1,193 @@
+"""What services cost, divided among the keys that asked them.
+
+Why     requests make no money: replicas are charged as any attempt, and what they were charged in a minute is
+        for those who had something in hand then, and for the service as far as nobody had. Each part is an
+        integer, and all parts of a minute are that minute's charge: whatever a gateway says, no nano is
+        made or lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bursar.errors import InvalidRequest
+from bursard.events import KeyUse, ServiceMetered, decode
+from bursard.reports.cost import CostRow, CostTable
+from bursard.store import ChargeFilter, ChargeRow, EventFilter, Unposted, Views
+
+MINUTE_US: Final = 60_000_000
+IDLE: Final = "idle"
+SERVICE: Final = ("service", "key")
+WEIGHTS: Final = (10, 40, 1)
+"""What a token that is read, one that is written, and one that was cached weigh beside each other."""
+_PAGE: Final = 1_000
+_LATE_US: Final = 3_600_000_000
+"""So long after its minute an event of it may have been recorded before a period's end is read."""
+_PARTS: Final = ("nanos", "gpu", "cpu", "memory", "gpu_milli_us", "cpu_milli_us", "held_us", "unknown_us")
+Amounts = tuple[int, ...]
+"""In the order of `_PARTS`."""
+
+
+class Minute(NamedTuple):
+    """One minute of one service at all gateways."""
+
+    busy_us: int
+    capacity_us: int
+    uses: dict[str, KeyUse]
+
+
+def weight_of(use: KeyUse) -> int:
+    """How much of a minute's work was for a key: its tokens; of what counts none, its requests."""
+    read = max(use.tokens_in - use.tokens_cached, 0)
+    tokens = WEIGHTS[0] * read + WEIGHTS[1] * use.tokens_out + WEIGHTS[2] * use.tokens_cached
+    return tokens or use.requests
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """A total in parts as their weights are: the largest remainders get what is left over."""
+    whole = sum(weights)
+    if not whole:
+        raise ValueError("nothing weighs anything")
+    sign, total = (-1, -total) if total < 0 else (1, total)
+    parts = [total * weight // whole for weight in weights]
+    order = sorted(range(len(weights)), key=lambda at: (-(total * weights[at] % whole), at))
+    for at in order[: total - sum(parts)]:
+        parts[at] += 1
+    return [sign * part for part in parts]
+
+
+def of_minute(amounts: Amounts, minute: Minute | None) -> Iterator[tuple[str, Amounts]]:
+    """What was charged in a minute, by key, and idle; together exactly that."""
+    if minute is None or not minute.uses or not minute.busy_us:
+        yield IDLE, amounts
+        return
+    capacity_us = max(minute.capacity_us, minute.busy_us)
+    weights = [weight_of(use) for use in minute.uses.values()]
+    if not any(weights):
+        weights = [use.busy_us for use in minute.uses.values()]
+    if not any(weights):
+        yield IDLE, amounts
+        return
+    busy = [shares(one, (minute.busy_us, capacity_us - minute.busy_us))[0] for one in amounts]
+    divided = [shares(one, weights) for one in busy]
+    for at, key in enumerate(minute.uses):
+        yield key, tuple(part[at] for part in divided)
+    yield IDLE, tuple(whole - part for whole, part in zip(amounts, busy, strict=True))
+
+
+def by_minute(row: ChargeRow) -> Iterator[tuple[int, Amounts]]:
+    """A charge, minute by minute: its price was one all along, so its time is what divides it."""
+    amounts = _amounts(row)
+    start, length = row.start_at, row.end_at - row.start_at
+    if length <= 0:
+        yield start - start % MINUTE_US, amounts
+        return
+    done = (0,) * len(amounts)
+    at = start - start % MINUTE_US
+    while at < row.end_at:
+        passed = min(at + MINUTE_US, row.end_at) - start
+        now = tuple(one * passed // length for one in amounts)
+        yield at, tuple(after - before for after, before in zip(now, done, strict=True))
+        done, at = now, at + MINUTE_US
+
+
+def _amounts(row: ChargeRow) -> Amounts:
+    unknown_us = 0 if row.price_id else row.held_us
+    return (
+        row.nanos, row.gpu, row.cpu, row.memory, row.gpu_milli * row.held_us, row.cpu_milli * row.held_us,
+        row.held_us, unknown_us,
+    )  # fmt: skip
+
+
+def minutes_of(events: Iterable[ServiceMetered]) -> dict[int, Minute]:
+    """What gateways told of one service, by minute: that of several together."""
+    found: dict[int, Minute] = {}
+    for event in events:
+        before = found.get(event.minute, Minute(0, 0, {}))
+        uses = dict(before.uses)
+        for use in event.uses:
+            known = uses.get(use.key_id)
+            uses[use.key_id] = use if known is None else _sum(known, use)
+        busy_us = before.busy_us + event.busy_us
+        found[event.minute] = Minute(busy_us, before.capacity_us + event.capacity_us, uses)
+    return found
+
+
+def _sum(one: KeyUse, other: KeyUse) -> KeyUse:
+    names = KeyUse.__struct_fields__[1:]
+    return KeyUse(one.key_id, *(getattr(one, name) + getattr(other, name) for name in names))
+
+
+def service_table(
+    views: Views,
+    by: Sequence[str],
+    query: ChargeFilter,
+    unposted: Unposted,
+    name_of: Callable[[str], str],
+) -> CostTable:
+    """Cost by service, or by service and key. What is of no service is one row, so that all ties with the
+    same question asked otherwise.
+
+    Args:
+        name_of: of a job, the name of the service that it is; empty for any other.
+
+    Raises `InvalidRequest` for any other dimension beside these.
+    """
+    if tuple(by) not in (SERVICE[:1], SERVICE):
+        raise InvalidRequest("by: a service is divided among its keys alone: by service, or by service,key")
+    told: dict[str, dict[int, Minute]] = {}
+    names: dict[str, str] = {}
+    rows: dict[tuple[str, ...], CostRow] = {}
+    jobs: dict[tuple[str, ...], set[str]] = {}
+    for charge in views.charges(query, unposted):
+        job_id = charge.job_id.partition(".")[0]
+        if job_id not in names:
+            names[job_id] = name_of(job_id) if job_id else ""
+        for key, amounts in _divided(views, by, query, charge, job_id, names[job_id], told):
+            keys = (names[job_id], key)[: len(by)]
+            _add(rows.setdefault(keys, CostRow(keys)), amounts)
+            jobs.setdefault(keys, set()).add(job_id)
+    total = CostRow(())
+    for keys, row in rows.items():
+        row.jobs = len(jobs[keys] - {""})
+        total.add(row)
+    total.jobs = len(set().union(*jobs.values()) - {""}) if jobs else 0
+    return CostTable(tuple(by), tuple(row for _, row in sorted(rows.items())), total)
+
+
+def _divided(
+    views: Views,
+    by: Sequence[str],
+    query: ChargeFilter,
+    charge: ChargeRow,
+    job_id: str,
+    name: str,
+    told: dict[str, dict[int, Minute]],
+) -> Iterator[tuple[str, Amounts]]:
+    if not name or len(by) == 1:
+        yield "", _amounts(charge)
+        return
+    if job_id not in told:
+        told[job_id] = minutes_of(_events(views, job_id, query))
+    minutes: Mapping[int, Minute] = told[job_id]
+    for at, amounts in by_minute(charge):
+        yield from of_minute(amounts, minutes.get(at))
+
+
+def _events(views: Views, job_id: str, query: ChargeFilter) -> Iterator[ServiceMetered]:
+    after = views.last_seq_before(query.since) if query.since else 0
+    asked = EventFilter(kinds=("service-metered",), about=job_id)
+    while rows := views.events(after, _PAGE, asked):
+        for row in rows:
+            event = decode(row.payload)
+            if isinstance(event, ServiceMetered):
+                yield event
+        after = rows[-1].seq
+        if (query.until and rows[-1].at > query.until + _LATE_US) or len(rows) < _PAGE:
+            return
+
+
+def _add(row: CostRow, amounts: Amounts) -> None:
+    for name, amount in zip(_PARTS, amounts, strict=True):
+        setattr(row, name, getattr(row, name) + amount)

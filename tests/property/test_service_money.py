@@ -1,0 +1,121 @@
+"""What keys and idle were charged is what replicas were, to the nano, whatever is told."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bursar.errors import InvalidRequest
+from bursard.events import KeyUse, ServiceMetered, encode
+from bursard.reports.serving import IDLE, MINUTE_US, by_minute, minutes_of, of_minute, service_table, shares
+from bursard.store import ChargeFilter, ChargeRow, EventRow, Unposted
+
+T0 = 100 * MINUTE_US
+count = st.integers(0, 10**9)
+uses = st.builds(KeyUse, st.sampled_from(("k1", "k2", "k3", "")), count, count, count, count, count, count)
+told = st.builds(
+    ServiceMetered, st.just("job_1"), st.sampled_from(("g", "h")), st.integers(1, 9),
+    st.sampled_from([T0 + n * MINUTE_US for n in range(4)]), count, count,
+    st.lists(uses, max_size=4).map(tuple),
+)  # fmt: skip
+
+
+def charge(start: int, length: int, nanos: int, job_id: str = "job_1.0") -> ChargeRow:
+    given: dict[str, Any] = dict.fromkeys(ChargeRow._fields, 0) | {
+        "kind": "usage", "job_id": job_id, "start_at": start, "end_at": start + length, "held_us": length,
+        "nanos": nanos, "cpu": nanos, "cpu_milli": 100, "price_id": "p",
+    }  # fmt: skip
+    return ChargeRow(**given)
+
+
+class Books:
+    """Charges and events, and nothing else of a store."""
+
+    def __init__(self, charges: list[ChargeRow], events: list[ServiceMetered]) -> None:
+        self._charges = charges
+        self._rows = [EventRow(n + 1, one.minute, "g", encode(one)) for n, one in enumerate(events)]
+
+    def charges(self, query: Any, unposted: Any) -> Any:
+        return iter(self._charges)
+
+    def events(self, after: int, limit: int, query: Any) -> Any:
+        return [row for row in self._rows if row.seq > after][:limit]
+
+    def last_seq_before(self, at: int) -> int:
+        return 0
+
+
+charges = st.lists(
+    st.builds(
+        charge, st.integers(T0 - MINUTE_US, T0 + 3 * MINUTE_US), st.integers(0, 5 * MINUTE_US),
+        st.integers(-(10**15), 10**15), st.sampled_from(("job_1.0", "job_1.1", "job_2", "")),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(charges, st.lists(told, max_size=8))
+def test_keys_and_idle_are_what_replicas_were_charged_to_the_nano(
+    rows: list[ChargeRow], events: list[ServiceMetered]
+) -> None:
+    views: Any = Books(rows, events)
+    name_of = {"job_1": "chat"}.get
+    table = service_table(
+        views, ("service", "key"), ChargeFilter(), Unposted(0, ()), lambda job_id: name_of(job_id, "")
+    )
+    mine = [row for row in rows if row.job_id.startswith("job_1")]
+    chat = [row for row in table.rows if row.keys[0] == "chat"]
+    for name in ("nanos", "cpu", "held_us"):
+        assert sum(getattr(row, name) for row in chat) == sum(getattr(row, name) for row in mine)
+        assert getattr(table.total, name) == sum(getattr(row, name) for row in rows)
+    whole = service_table(views, ("service",), ChargeFilter(), Unposted(0, ()), lambda one: name_of(one, ""))
+    assert {row.keys[0]: row.nanos for row in whole.rows}.get("chat", 0) == sum(row.nanos for row in chat)
+
+
+@given(st.integers(-(10**18), 10**18), st.lists(st.integers(0, 10**12), min_size=1, max_size=9))
+def test_parts_are_as_their_weights_and_all_of_the_whole(total: int, weights: list[int]) -> None:
+    if not any(weights):
+        with pytest.raises(ValueError, match="nothing weighs"):
+            shares(total, weights)
+        return
+    parts = shares(total, weights)
+    assert sum(parts) == total
+    assert all(
+        abs(part * sum(weights) - total * one) < sum(weights)
+        for part, one in zip(parts, weights, strict=True)
+    )
+
+
+def test_an_hour_is_divided_by_minutes_and_they_are_the_hour() -> None:
+    parts = list(by_minute(charge(T0 + 10, 3_600_000_000, 10**9 + 7)))
+    assert len(parts) == 61
+    assert sum(amounts[0] for _, amounts in parts) == 10**9 + 7
+
+
+def test_who_asked_pays_by_tokens_and_what_nobody_had_in_hand_is_idle() -> None:
+    used = (KeyUse("k1", requests=1, tokens_in=100, tokens_out=25), KeyUse("k2", requests=9, tokens_out=50))
+    event = ServiceMetered("job_1", "g", 1, T0, 15_000_000, 60_000_000, used)
+    found = dict(of_minute((4_000,), minutes_of([event])[T0]))
+    assert found == {"k1": (500,), "k2": (500,), IDLE: (3_000,)}
+
+
+def test_what_counts_no_tokens_is_divided_by_requests_and_a_minute_without_either_by_time_in_hand() -> None:
+    asked = (KeyUse("k1", requests=1), KeyUse("k2", requests=3))
+    event = ServiceMetered("job_1", "g", 1, T0, 60_000_000, 60_000_000, asked)
+    assert dict(of_minute((400,), minutes_of([event])[T0])) == {"k1": (100,), "k2": (300,), IDLE: (0,)}
+    held = (KeyUse("k1", busy_us=10_000_000), KeyUse("k2", busy_us=30_000_000))
+    event = ServiceMetered("job_1", "g", 1, T0, 40_000_000, 40_000_000, held)
+    assert dict(of_minute((400,), minutes_of([event])[T0])) == {"k1": (100,), "k2": (300,), IDLE: (0,)}
+
+
+def test_a_minute_of_which_nobody_told_is_idle() -> None:
+    assert dict(of_minute((7,), None)) == {IDLE: (7,)}
+
+
+def test_other_dimensions_are_refused_beside_them() -> None:
+    with pytest.raises(InvalidRequest, match="by service,key"):
+        service_table(SimpleNamespace(), ("key",), ChargeFilter(), Unposted(0, ()), str)  # type: ignore[arg-type]
