@@ -19,10 +19,10 @@ HINTS: Final = {
     "volume": "keep it on a disk that all nodes share",
     "volume_mount": "keep it on a disk that all nodes share",
     "network": "a job listens on its node; nothing is opened for it",
-    "service": "services are not built yet",
+    "service": "a service is not converted; write it as docs/services.md says",
     "periodic": "jobs are not repeated by the clock; submit from cron",
     "vault": "use bursar secret and secrets: [NAME]",
-    "update": "services are not built yet",
+    "update": "a service is not converted; write it as docs/services.md says",
     "cpu": "MHz are not CPUs; write resources.cpus",
     "priority": "Nomad's scale is another one; write priority: low, normal or high",
 }
