@@ -68,7 +68,7 @@ BELOW = {
     "secret": "set ls rm",
     "service": "ls show url logs scale update rollback",
     "key": "new ls revoke",
-    "cloud": "ls check terminate",
+    "cloud": "ls show check release terminate",
     "node": "show drain resume cordon token rm calibrate",
     "budget": "ls show grant transfer approve history",
     "ledger": "correct retag",

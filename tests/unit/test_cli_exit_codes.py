@@ -35,6 +35,8 @@ WORDS = {
     "release": ["9"],
     "requeue": ["9"],
     "update": ["9", "--priority", "1"],
+    "cloud show": ["n"],
+    "cloud release": ["n"],
     "cloud terminate": ["n"],
     "node show": ["n"],
     "node drain": ["n"],
@@ -94,7 +96,7 @@ CONNECTED = (
 CHANGING = (
     "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node calibrate",
-    "cloud terminate", "budget approve",
+    "cloud release", "cloud terminate", "budget approve",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
     "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "ledger retag",
     "budget grant", "budget transfer",

@@ -22,7 +22,17 @@ SERVICES = {
 }  # fmt: skip
 CHANGES = {
     "Jobs": {"Submit", "Cancel", "Hold", "Release", "Requeue", "Update"},
-    "Nodes": {"EndMachine", "Drain", "Cordon", "Resume", "Remove", "Token", "RevokeTokens"},
+    "Nodes": {
+        "Calibrate",
+        "EndMachine",
+        "ReleaseMachine",
+        "Drain",
+        "Cordon",
+        "Resume",
+        "Remove",
+        "Token",
+        "RevokeTokens",
+    },
     "Policies": {"Apply", "Delete"},
     "Access": {"Grant", "Revoke", "SetSecret", "RemoveSecret"},
     "Money": {"Correct", "ClosePeriod", "GrantBudget", "TransferBudget", "ApproveBudget"},
@@ -30,7 +40,7 @@ CHANGES = {
 """Streams of submissions wait for each of their requests."""
 OTHERS = {
     "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs"},
-    "Nodes": {"List", "Get", "Top", "Tokens", "SlurmNames", "Machines", "CheckClouds"},
+    "Nodes": {"List", "Get", "Top", "Tokens", "SlurmNames", "Machines", "GetMachine", "CheckClouds"},
     "Policies": {"Check", "List", "Get"},
     "Access": {"Grants", "Secrets"},
     "Money": {"Cost", "Budgets", "Prices", "ExplainPrice", "Periods", "Report"},

@@ -11,7 +11,7 @@ from rented_site import CLOUD, POOL, Site, done
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
-from bursar.model import ArraySpec, EndCause, ReasonCode
+from bursar.model import ArraySpec, EndCause, JobState, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_agent.link.identity import Door
 from bursar_policies.document import parse_documents
@@ -562,3 +562,29 @@ def test_a_daemon_that_rents_nothing_says_what_would_make_it() -> None:
     (check,) = done(clouds.checks(None)).checks
     assert (check.good, check.says) == (False, "this daemon rents no machines")
     assert "--local-cloud FILE" in check.remedy
+
+
+def test_a_machine_that_is_released_takes_nothing_new_and_goes_once_nothing_runs_there(site: Site) -> None:
+    state, ann = site.world.state, Identity("ann", Role.ADMIN)
+    job = site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    with pytest.raises(WrongState, match="comes up for a job; `bursar cloud terminate "):
+        clouds.release(state, machine, "ann released it")
+    site.pass_time(30)
+    assert job.attempt is not None
+    done(site.renting.commit(clouds.release(state, machine, "ann released it: enough")))
+    shown = clouds.machine_view(state, machine, ann, site.world.engine.now())
+    assert (shown.state, shown.reason) == ("draining", "released: ann released it: enough")
+    assert (shown.attempt, shown.why) == (job.attempt.id, f"job {job.display} fits on no node")
+    stranger = clouds.machine_view(state, machine, Identity("eve", None), site.world.engine.now())
+    assert stranger.attempt == ""
+    site.pass_time(100)
+    assert machine.state is MachineState.UP, "its job runs"
+    site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=5 * SECOND_US)
+    site.pass_time(4)
+    assert (machine.state, machine.reason) == (MachineState.ENDING, "released: ann released it: enough")
+    with pytest.raises(WrongState, match="is to end already: released: "):
+        clouds.release(state, machine, "again")
+    assert job.attempt is None
+    assert job.state is JobState.SUCCEEDED

@@ -60,6 +60,8 @@ OWN_END_US: Final = HOUR_US
 """So long after its lifetime a machine ends by itself, where its provider can do that: nobody ended it."""
 NOTICED_US: Final = 180 * SECOND_US
 """So long one that its provider said it takes back is left to it: a provider may bill nothing then."""
+RELEASED: Final = "released"
+"""How the reason of a drain begins that lasts until nothing runs there, and then gives the machine back."""
 RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
 RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
@@ -400,6 +402,8 @@ class Renting:
         kept_us = spec.keep_alive_us
         if node.reason.startswith(TAKEN_BACK):
             kept_us = max(kept_us, NOTICED_US)
+        if node.mode == "drain" and node.reason.startswith(RELEASED):
+            return node.reason
         if abs(now - since) < kept_us:
             return ""
         return f"idle for {format_duration(kept_us)}"

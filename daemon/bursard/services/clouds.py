@@ -12,8 +12,10 @@ from bursar.v1 import nodes_pb2 as pb
 from bursar_policies.specs import CloudPoolSpec
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
+from bursard.engine import Engine
 from bursard.events import NodeScheduling
-from bursard.machines.renting import Renting
+from bursard.machines.renting import RELEASED, Renting
+from bursard.services.machine_past import past
 from bursard.state import MachineRecord, MachineState, State
 from bursard.state.decide import machines as decide
 from bursard.state.decide.machines import Decision
@@ -37,7 +39,9 @@ def machine_view(state: State, machine: MachineRecord, seen_by: Identity, now: i
         market=machine.market,
         state=_state(state, machine),
         job=job.display if job is not None and sees and not machine.node_id else "",
-        reason=machine.reason,
+        reason=machine.reason or _drained_for(state, machine),
+        why=machine.why if sees or not machine.job_id else "",
+        attempt=_attempt(state, machine, seen_by),
         intended_at=machine.intended_at,
         billed_from=machine.billed_from,
         ends_at=machine.intended_at + spec.max_lifetime_us if isinstance(spec, CloudPoolSpec) else 0,
@@ -47,6 +51,36 @@ def machine_view(state: State, machine: MachineRecord, seen_by: Identity, now: i
     billed_us = max(now - machine.billed_from, 0) if machine.billed_from else 0
     put_amounts(wire, cost_nanos=machine.rate * billed_us // US_PER_HOUR)
     return wire
+
+
+async def past_view(engine: Engine, name: str, seen_by: Identity) -> pb.Machine:
+    """One that is gone, by its name or id. Raises `NotFound`."""
+    books = await engine.books()
+    found = await engine.read(lambda views: past(views, name, books))
+    if found is None:
+        raise no_such(name)
+    machine, state = found.machine, engine.state
+    billed = machine.billed_from > 0
+    wire = machine_view(state, machine, seen_by, engine.now())
+    wire.state, wire.ends_at = "gone", 0
+    wire.billed_until = found.billed_until if billed else 0
+    put_amounts(wire, cost_nanos=found.nanos)
+    return wire
+
+
+def _attempt(state: State, machine: MachineRecord, seen_by: Identity) -> str:
+    """What runs there."""
+    node = decide.node_of(state, machine)
+    for attempt_id in sorted(node.live) if node is not None else ():
+        job = state.jobs[state.attempts[attempt_id].job_id]
+        if allowed(seen_by, Action.SEE_JOBS, job.spec.project):
+            return attempt_id
+    return ""
+
+
+def _drained_for(state: State, machine: MachineRecord) -> str:
+    node = decide.node_of(state, machine)
+    return node.reason if node is not None and node.mode == "drain" else ""
 
 
 def _state(state: State, machine: MachineRecord) -> str:
@@ -59,14 +93,38 @@ def find(state: State, name: str) -> MachineRecord:
     """A machine by its name or id. Raises `NotFound`."""
     found = state.machines.get(name) or next((m for m in state.machines.values() if m.name == name), None)
     if found is None:
-        raise NotFound(f"there is no machine {name[:63]!r}; `bursar cloud ls` lists them")
+        raise no_such(name)
     return found
+
+
+def no_such(name: str) -> NotFound:
+    """The refusal of a name that no machine has."""
+    return NotFound(f"there is no machine {name[:63]!r}; `bursar cloud ls` lists them")
+
+
+def release(state: State, machine: MachineRecord, why: str) -> list[Decision]:
+    """No new work there; it is given back once nothing runs. Raises `WrongState` for one that is to end
+    already, and for one that is not a node yet: that comes up for a job.
+    """
+    refuse_ending(machine)
+    node = decide.node_of(state, machine)
+    if node is None or not machine.node_id:
+        name = machine.name or machine.id
+        raise WrongState(
+            f"machine {name} comes up for a job; `bursar cloud terminate {name}` ends it at once"
+        )
+    return [lambda: [NodeScheduling(node.id, "drain", f"{RELEASED}: {why}")]]
+
+
+def refuse_ending(machine: MachineRecord) -> None:
+    """Raises `WrongState` for one that is to end already."""
+    if machine.state is MachineState.ENDING:
+        raise WrongState(f"machine {machine.name or machine.id} is to end already: {machine.reason}")
 
 
 def end(state: State, machine: MachineRecord, why: str) -> list[Decision]:
     """No new work there, and its end. Raises `WrongState` for one that is to end already."""
-    if machine.state is MachineState.ENDING:
-        raise WrongState(f"machine {machine.name or machine.id} is to end already: {machine.reason}")
+    refuse_ending(machine)
     node = decide.node_of(state, machine)
     steps: list[Decision] = []
     if node is not None and node.mode == "open":

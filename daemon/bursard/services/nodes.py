@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from bursar.clock import DAY_US
@@ -34,8 +34,9 @@ from bursard.services.views import (
     node_view,
     sample_view,
 )
-from bursard.state import NodeRecord, NodeToken
+from bursard.state import MachineRecord, NodeRecord, NodeToken, State
 from bursard.state.decide import nodes as decide
+from bursard.state.decide.machines import Decision
 from bursard.state.decide.names import in_force
 from bursard.state.decide.why import of_each, read_reason
 from bursard.telemetry import LiveTelemetry
@@ -229,6 +230,16 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         rows = fitting(clouds.machine_view(state, one, identity, now) for one in found)
         return pb.MachinesResponse(machines=rows, currency=state.currency)
 
+    async def GetMachine(self, request: pb.GetMachineRequest, context: Any) -> pb.Machine:
+        """One machine, also one that is gone."""
+        await self.engine.durable()
+        state, identity = self.engine.state, caller()
+        try:
+            machine = clouds.find(state, request.machine)
+        except NotFound:
+            return await clouds.past_view(self.engine, request.machine, identity)
+        return clouds.machine_view(state, machine, identity, self.engine.now())
+
     async def CheckClouds(self, request: pb.CheckCloudsRequest, context: Any) -> pb.CheckCloudsResponse:
         """What must be right before machines can be rented."""
         try:
@@ -239,10 +250,24 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     @after_room
     async def EndMachine(self, request: pb.EndMachineRequest, context: Any) -> pb.Machine:
         """End a machine and all that runs on it."""
-        user, reason = caller(), of_each(read_reason(request.reason))
-        machine = clouds.find(self.engine.state, request.machine)
-        why = f"{user.name} ended it: {reason}" if reason else f"{user.name} ended it"
-        seq = self.engine.commit_each(clouds.end(self.engine.state, machine, why), user.name)
+        return await self._given_back(request.machine, request.reason, "ended it", clouds.end)
+
+    @after_room
+    async def ReleaseMachine(self, request: pb.ReleaseMachineRequest, context: Any) -> pb.Machine:
+        """Give a machine back once nothing runs there."""
+        return await self._given_back(request.machine, request.reason, "released it", clouds.release)
+
+    async def _given_back(
+        self,
+        name: str,
+        reason: str,
+        did: str,
+        decided: Callable[[State, MachineRecord, str], list[Decision]],
+    ) -> pb.Machine:
+        user, words = caller(), of_each(read_reason(reason))
+        machine = clouds.find(self.engine.state, name)
+        why = f"{user.name} {did}: {words}" if words else f"{user.name} {did}"
+        seq = self.engine.commit_each(decided(self.engine.state, machine, why), user.name)
         await self.engine.durable(seq)
         return clouds.machine_view(self.engine.state, machine, user, self.engine.now())
 

@@ -1,4 +1,4 @@
-"""Verbs about rented machines: which there are, whether more could be rented, and the end of one."""
+"""Verbs about rented machines: which there are and were, whether more could be rented, and their end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 
 from bursar.cli.common import changing, connected, fail, listing
 from bursar.cli.groups import NearGroup
-from bursar.cli.output import NAME_LEAST, Column, Output, emit, emit_one
-from bursar.cli.terminal import clean
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one
+from bursar.cli.terminal import clean, money_text, rate_text, time_text
 from bursar.codec import view
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ CHECK_COLUMNS = (
 
 @click.group(cls=NearGroup)
 def cloud() -> None:
-    """List rented machines, check whether more could be rented, end one.
+    """List and show rented machines, check whether more could be rented, give back or end one.
 
     Example: bursar cloud ls
     """
@@ -55,6 +55,60 @@ def cloud_ls(client: WireClient, output: Output) -> None:
     """
     rows = [view.machine(each) for each in client.machines().machines]
     emit(rows, MACHINE_COLUMNS, output, identity="name", empty="no machine is rented")
+
+
+@cloud.command("show")
+@click.argument("name")
+@listing
+@connected
+def cloud_show(client: WireClient, name: str, output: Output) -> None:
+    """Show one machine, whole; also one that was given back.
+
+    Example: bursar cloud show gpus-2b43bhnf1t
+    """
+    found = view.machine(client.machine(name))
+    emit_one(found, output, machine_text, columns=MACHINE_COLUMNS, identity="name")
+
+
+def machine_text(row: Row) -> str:
+    """All of one machine, a line for each thing that there is to say."""
+    where = (row["provider"], row["zone"] or row["region"], row["instance_type"], row["market"])
+    lines = [
+        ("machine", f"{row['name'] or row['id']}, {row['state']}"),
+        ("where", " ".join(filter(None, where)) + f", pool {row['pool']}"),
+        ("its name there", row["provider_id"]),
+        ("why", row["why"]),
+        ("job", row["job"]),
+        ("attempt", row["attempt"]),
+        ("launched", time_text(row["launched_at"])),
+        ("billed from", time_text(row["billed_from"]) if row["billed_from"] else "not yet"),
+        ("billed until", time_text(row["billed_until"]) if row["billed_until"] else None),
+        ("ends", f"{time_text(row['ends_at'])} at the latest" if row["ends_at"] else None),
+        ("ended" if row["state"] == "gone" else "ending", row["reason"]),
+        ("price", rate_text(row["rate_per_hour"])),
+        ("cost", money_text(row["cost"])),
+    ]
+    return "\n".join(f"{name:14}  {clean(str(said))}" for name, said in lines if said)
+
+
+@cloud.command("release")
+@click.argument("name")
+@click.option("--reason", default="", help="Shown in `cloud ls`.")
+@listing
+@changing
+def cloud_release(client: WireClient, name: str, reason: str, output: Output) -> None:
+    """Give a machine back once nothing runs there; nothing new starts there (`node resume` takes it back).
+
+    Example: bursar cloud release gpus-2b43bhnf1t --reason "enough for today"
+    """
+    found = view.machine(client.release_machine(name, reason=reason))
+    emit_one(
+        found,
+        output,
+        lambda row: f"machine {clean(row['name'])} is given back once nothing runs there",
+        columns=MACHINE_COLUMNS,
+        identity="name",
+    )
 
 
 @cloud.command("check")
@@ -79,7 +133,7 @@ def cloud_check(client: WireClient, output: Output) -> None:
 def cloud_terminate(client: WireClient, name: str, reason: str, output: Output) -> None:
     """End a machine and all that runs on it; it costs until its provider lists it as gone.
 
-    Example: bursar cloud terminate rented-2b43bhnf1t --reason "wrong type"
+    Example: bursar cloud terminate gpus-2b43bhnf1t --reason "wrong type"
     """
     found = view.machine(client.end_machine(name, reason=reason))
     emit_one(

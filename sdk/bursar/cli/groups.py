@@ -12,7 +12,6 @@ from bursar.errors import InvalidRequest
 
 LATER: Final = {
     "bursar": ("attach",),
-    "bursar cloud": ("show", "release"),
 }
 """Verbs of the public contract that this version does not have, by the group that will."""
 

@@ -55,7 +55,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     "Cluster": {
         "nodes": Verb("cluster:nodes", "List nodes."),
         "node": Verb("cluster:node", "Show, drain, cordon, resume, calibrate, enrol or remove a node."),
-        "cloud": Verb("cloud:cloud", "List, check or end rented machines."),
+        "cloud": Verb("cloud:cloud", "List, check, release or end rented machines."),
         "offers": Verb("cluster:offers", "Compare the prices of machines."),
         "events": Verb("cluster:events", "List or follow what happened."),
         "doctor": Verb("cluster:doctor", "Check the server's invariants."),

@@ -351,6 +351,14 @@ class AsyncWireClient:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return await self._unary(calls.machines())
 
+    async def machine(self, name: str) -> nodes_pb2.Machine:
+        """One rented machine, by name or id, also one that is gone."""
+        return await self._unary(calls.machine(name))
+
+    async def release_machine(self, machine: str, *, reason: str = "") -> nodes_pb2.Machine:
+        """Give a rented machine back once nothing runs there; nothing new starts there."""
+        return await self._unary(calls.release_machine(machine, reason))
+
     async def check_clouds(self) -> nodes_pb2.CheckCloudsResponse:
         """What must be right before machines can be rented; nothing is rented."""
         return await self._unary(calls.check_clouds())

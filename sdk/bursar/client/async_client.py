@@ -370,6 +370,18 @@ class AsyncClient:
         return tuple(made.machine(one) for one in (await self._wire.machines()).machines)
 
     @checked
+    async def machine(self, name: str) -> results.Machine:
+        """One rented machine, by name or id, also one that is gone. Raises `NotFound`."""
+        return made.machine(await self._wire.machine(name))
+
+    @checked
+    async def release_machine(self, machine: str, *, reason: str = "") -> results.Machine:
+        """Give a rented machine back once nothing runs there; nothing new starts there. Raises `WrongState`
+        when it is to end already, or comes up for a job.
+        """
+        return made.machine(await self._wire.release_machine(machine, reason=reason))
+
+    @checked
     async def check_clouds(self) -> tuple[results.CloudCheck, ...]:
         """What must be right before machines can be rented; nothing is rented."""
         return tuple(made.cloud_check(one) for one in (await self._wire.check_clouds()).checks)

@@ -290,6 +290,17 @@ def machines() -> Call[nodes_pb2.MachinesResponse]:
     return Call("/bursar.v1.Nodes/Machines", nodes_pb2.MachinesRequest(), nodes_pb2.MachinesResponse)
 
 
+def machine(name: str) -> Call[nodes_pb2.Machine]:
+    """One rented machine, also one that is gone."""
+    return Call("/bursar.v1.Nodes/GetMachine", nodes_pb2.GetMachineRequest(machine=name), nodes_pb2.Machine)
+
+
+def release_machine(machine: str, reason: str) -> Call[nodes_pb2.Machine]:
+    """Give a rented machine back once nothing runs there."""
+    request = nodes_pb2.ReleaseMachineRequest(machine=machine, reason=reason)
+    return Call("/bursar.v1.Nodes/ReleaseMachine", request, nodes_pb2.Machine)
+
+
 def check_clouds() -> Call[nodes_pb2.CheckCloudsResponse]:
     """What must be right before machines can be rented."""
     return Call("/bursar.v1.Nodes/CheckClouds", nodes_pb2.CheckCloudsRequest(), nodes_pb2.CheckCloudsResponse)

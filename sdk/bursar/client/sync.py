@@ -344,6 +344,14 @@ class WireClient:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return self._unary(calls.machines())
 
+    def machine(self, name: str) -> nodes_pb2.Machine:
+        """One rented machine, by name or id, also one that is gone."""
+        return self._unary(calls.machine(name))
+
+    def release_machine(self, machine: str, *, reason: str = "") -> nodes_pb2.Machine:
+        """Give a rented machine back once nothing runs there; nothing new starts there."""
+        return self._unary(calls.release_machine(machine, reason))
+
     def check_clouds(self) -> nodes_pb2.CheckCloudsResponse:
         """What must be right before machines can be rented; nothing is rented."""
         return self._unary(calls.check_clouds())

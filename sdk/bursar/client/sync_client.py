@@ -366,6 +366,18 @@ class Client:
         return tuple(made.machine(one) for one in (self._wire.machines()).machines)
 
     @checked
+    def machine(self, name: str) -> results.Machine:
+        """One rented machine, by name or id, also one that is gone. Raises `NotFound`."""
+        return made.machine(self._wire.machine(name))
+
+    @checked
+    def release_machine(self, machine: str, *, reason: str = "") -> results.Machine:
+        """Give a rented machine back once nothing runs there; nothing new starts there. Raises `WrongState`
+        when it is to end already, or comes up for a job.
+        """
+        return made.machine(self._wire.release_machine(machine, reason=reason))
+
+    @checked
     def check_clouds(self) -> tuple[results.CloudCheck, ...]:
         """What must be right before machines can be rented; nothing is rented."""
         return tuple(made.cloud_check(one) for one in (self._wire.check_clouds()).checks)

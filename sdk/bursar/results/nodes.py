@@ -150,10 +150,12 @@ class RemovedNode(Result, frozen=True, kw_only=True):
 
 
 class Machine(Result, frozen=True, kw_only=True):
-    """A rented machine, from its intent until its provider lists it as gone.
+    """A rented machine, from its intent until its provider lists it as gone, and after that.
 
-    `state`: intended | launching | up | draining | ending. `job`: whose launch it is; empty once that is
-    over, and for who may not see it. `ends_at`: of its lifetime; None when its pool is gone. `cost`: so far.
+    `state`: intended | launching | up | draining | ending | gone. `job`: whose launch it is; empty once that
+    is over, and for who may not see it. `attempt`: that runs there, the first of several. `why`: it was
+    rented. `ends_at`: of its lifetime; None when its pool, or it, is gone. `billed_until`: None until then.
+    `cost`: so far; of one that is gone what its node cost, its launch and what was refunded included.
     """
 
     id: str
@@ -167,9 +169,12 @@ class Machine(Result, frozen=True, kw_only=True):
     market: str
     state: str
     job: str
+    attempt: str
+    why: str
     reason: str
     launched_at: datetime | None
     billed_from: datetime | None
+    billed_until: datetime | None
     ends_at: datetime | None
     rate_per_hour: Money
     cost: Money

@@ -452,6 +452,9 @@ class Machine(google.protobuf.message.Message):
     COST_NANOS_FIELD_NUMBER: builtins.int
     COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    BILLED_UNTIL_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     """of its node"""
@@ -464,11 +467,11 @@ class Machine(google.protobuf.message.Message):
     instance_type: builtins.str
     market: builtins.str
     state: builtins.str
-    """intended | launching | up | draining | ending"""
+    """intended | launching | up | draining | ending | gone"""
     job: builtins.str
     """of its launch; empty once that is over, and for who may not see it"""
     reason: builtins.str
-    """why it is to end"""
+    """why it is to end, or takes nothing new"""
     intended_at: builtins.int
     billed_from: builtins.int
     """0: not yet"""
@@ -476,8 +479,14 @@ class Machine(google.protobuf.message.Message):
     """of its lifetime; 0: its pool is gone"""
     rate_nanos_per_hour: builtins.int
     cost_nanos: builtins.int
-    """so far, at that rate"""
+    """so far, at that rate; of one that is gone what its node cost, launch and refund included"""
     currency: builtins.str
+    why: builtins.str
+    """it was rented; empty while it is for a job that the caller may not see"""
+    attempt: builtins.str
+    """that runs there, the first of several; empty for who may not see it"""
+    billed_until: builtins.int
+    """of one that is gone; 0: it was never billed"""
     @property
     def cost_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
@@ -502,11 +511,49 @@ class Machine(google.protobuf.message.Message):
         cost_nanos: builtins.int = ...,
         cost_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         currency: builtins.str = ...,
+        why: builtins.str = ...,
+        attempt: builtins.str = ...,
+        billed_until: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cost_nanos_wide", b"cost_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["billed_from", b"billed_from", "cost_nanos", b"cost_nanos", "cost_nanos_wide", b"cost_nanos_wide", "currency", b"currency", "ends_at", b"ends_at", "id", b"id", "instance_type", b"instance_type", "intended_at", b"intended_at", "job", b"job", "market", b"market", "name", b"name", "pool", b"pool", "provider", b"provider", "provider_id", b"provider_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "region", b"region", "state", b"state", "zone", b"zone"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "billed_from", b"billed_from", "billed_until", b"billed_until", "cost_nanos", b"cost_nanos", "cost_nanos_wide", b"cost_nanos_wide", "currency", b"currency", "ends_at", b"ends_at", "id", b"id", "instance_type", b"instance_type", "intended_at", b"intended_at", "job", b"job", "market", b"market", "name", b"name", "pool", b"pool", "provider", b"provider", "provider_id", b"provider_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "region", b"region", "state", b"state", "why", b"why", "zone", b"zone"]) -> None: ...
 
 global___Machine = Machine
+
+@typing.final
+class GetMachineRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: builtins.int
+    machine: builtins.str
+    """name or id"""
+    def __init__(
+        self,
+        *,
+        machine: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["machine", b"machine"]) -> None: ...
+
+global___GetMachineRequest = GetMachineRequest
+
+@typing.final
+class ReleaseMachineRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    machine: builtins.str
+    """name or id"""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        machine: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["machine", b"machine", "reason", b"reason"]) -> None: ...
+
+global___ReleaseMachineRequest = ReleaseMachineRequest
 
 @typing.final
 class CheckCloudsRequest(google.protobuf.message.Message):

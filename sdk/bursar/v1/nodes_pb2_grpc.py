@@ -75,6 +75,11 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.MachinesRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_nodes__pb2.MachinesResponse.FromString,
                 )
+        self.GetMachine = channel.unary_unary(
+                '/bursar.v1.Nodes/GetMachine',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.GetMachineRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
+                )
         self.CheckClouds = channel.unary_unary(
                 '/bursar.v1.Nodes/CheckClouds',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsRequest.SerializeToString,
@@ -83,6 +88,11 @@ class NodesStub(object):
         self.EndMachine = channel.unary_unary(
                 '/bursar.v1.Nodes/EndMachine',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
+                )
+        self.ReleaseMachine = channel.unary_unary(
+                '/bursar.v1.Nodes/ReleaseMachine',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.ReleaseMachineRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
                 )
         self.Top = channel.unary_stream(
@@ -180,6 +190,13 @@ class NodesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMachine(self, request, context):
+        """One machine, also one that is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckClouds(self, request, context):
         """What must be right before machines can be rented; nothing is rented.
         """
@@ -189,6 +206,13 @@ class NodesServicer(object):
 
     def EndMachine(self, request, context):
         """End a machine and all that runs on it; it is paid for until its provider lists it as gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseMachine(self, request, context):
+        """Give a machine back once nothing runs there any more; nothing new starts there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,6 +288,11 @@ def add_NodesServicer_to_server(servicer, server):
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.MachinesRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_nodes__pb2.MachinesResponse.SerializeToString,
             ),
+            'GetMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMachine,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.GetMachineRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.Machine.SerializeToString,
+            ),
             'CheckClouds': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckClouds,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.CheckCloudsRequest.FromString,
@@ -272,6 +301,11 @@ def add_NodesServicer_to_server(servicer, server):
             'EndMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.EndMachine,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.Machine.SerializeToString,
+            ),
+            'ReleaseMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseMachine,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.ReleaseMachineRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_nodes__pb2.Machine.SerializeToString,
             ),
             'Top': grpc.unary_stream_rpc_method_handler(
@@ -494,6 +528,23 @@ class Nodes(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def GetMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/GetMachine',
+            bursar_dot_v1_dot_nodes__pb2.GetMachineRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def CheckClouds(request,
             target,
             options=(),
@@ -523,6 +574,23 @@ class Nodes(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/EndMachine',
             bursar_dot_v1_dot_nodes__pb2.EndMachineRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ReleaseMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/ReleaseMachine',
+            bursar_dot_v1_dot_nodes__pb2.ReleaseMachineRequest.SerializeToString,
             bursar_dot_v1_dot_nodes__pb2.Machine.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

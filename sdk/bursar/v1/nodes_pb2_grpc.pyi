@@ -94,6 +94,12 @@ class NodesStub:
     ]
     """Machines that are rented, each from its intent until its provider lists it as gone."""
 
+    GetMachine: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.GetMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """One machine, also one that is gone."""
+
     CheckClouds: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.CheckCloudsRequest,
         bursar.v1.nodes_pb2.CheckCloudsResponse,
@@ -105,6 +111,12 @@ class NodesStub:
         bursar.v1.nodes_pb2.Machine,
     ]
     """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
+
+    ReleaseMachine: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.ReleaseMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """Give a machine back once nothing runs there any more; nothing new starts there."""
 
     Top: grpc.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
@@ -187,6 +199,12 @@ class NodesAsyncStub:
     ]
     """Machines that are rented, each from its intent until its provider lists it as gone."""
 
+    GetMachine: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.GetMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """One machine, also one that is gone."""
+
     CheckClouds: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.CheckCloudsRequest,
         bursar.v1.nodes_pb2.CheckCloudsResponse,
@@ -198,6 +216,12 @@ class NodesAsyncStub:
         bursar.v1.nodes_pb2.Machine,
     ]
     """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
+
+    ReleaseMachine: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.ReleaseMachineRequest,
+        bursar.v1.nodes_pb2.Machine,
+    ]
+    """Give a machine back once nothing runs there any more; nothing new starts there."""
 
     Top: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.nodes_pb2.TopRequest,
@@ -305,6 +329,14 @@ class NodesServicer(metaclass=abc.ABCMeta):
         """Machines that are rented, each from its intent until its provider lists it as gone."""
 
     @abc.abstractmethod
+    def GetMachine(
+        self,
+        request: bursar.v1.nodes_pb2.GetMachineRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.Machine, collections.abc.Awaitable[bursar.v1.nodes_pb2.Machine]]:
+        """One machine, also one that is gone."""
+
+    @abc.abstractmethod
     def CheckClouds(
         self,
         request: bursar.v1.nodes_pb2.CheckCloudsRequest,
@@ -319,6 +351,14 @@ class NodesServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.nodes_pb2.Machine, collections.abc.Awaitable[bursar.v1.nodes_pb2.Machine]]:
         """End a machine and all that runs on it; it is paid for until its provider lists it as gone."""
+
+    @abc.abstractmethod
+    def ReleaseMachine(
+        self,
+        request: bursar.v1.nodes_pb2.ReleaseMachineRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.Machine, collections.abc.Awaitable[bursar.v1.nodes_pb2.Machine]]:
+        """Give a machine back once nothing runs there any more; nothing new starts there."""
 
     @abc.abstractmethod
     def Top(
