@@ -17,14 +17,13 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from inhabited import POLICIES, begin, end, failed, inhabit
+from inhabited import POLICIES, begin, end, failed, inhabit, tell_readings
 from rented_site import CLOUD, POOL, Inline, Runs
 from whole_site import METHODS, Site, play
 
 from bursar.clock import DAY_US, SECOND_US
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import events_pb2, money_pb2
-from bursar.v1 import types_pb2 as pb
 from bursar_policies.document import parse_documents
 from bursard.events import NodeScheduling
 from bursard.machines.local import LocalProvider
@@ -95,48 +94,7 @@ def shown(answer: Message) -> str:
 
 async def readings(site: Site, speaker: Speaker) -> None:
     """Agents tell of their devices and of what runs on them."""
-    state, running = site.engine.state, site.engine.state.jobs
-    by_name = {job.spec.name: job for job in running.values()}
-    for name in ("g1", "g2"):
-        node = state.node_by_name(name)
-        assert node is not None
-        batch = pb.TelemetryBatch(cluster_id="c1", node=name)
-        live = {}
-        for turn in range(2):
-            sample = batch.samples.add(
-                at=site.engine.now() + turn,
-                cpu_utilization_ratio=0.25,
-                memory_used_bytes=3 << 30,
-                power_watts=410.5,
-            )
-            for index in range(4):
-                gpu = sample.gpus.add(
-                    index=index, utilization_ratio=0.5 + index / 10, memory_used_bytes=(index + 1) << 30,
-                    power_watts=300 + index, temperature_celsius=60.5, simulated=True, sm_clock_mhz=1_410,
-                    clock_reasons=4, sm_ratio=0.25, sm_occupancy_ratio=0.125, tensor_ratio=0.0625,
-                    dram_ratio=0.5, fp64_ratio=0.75, fp32_ratio=0.375, fp16_ratio=0.875, ecc_corrected=3,
-                    ecc_uncorrected=1, remapped_rows=2,
-                )  # fmt: skip
-                if not turn:
-                    gpu.summary.window_us = 10_000_000
-                    gpu.summary.utilization_ratio.mean, gpu.summary.power_watts.max = 0.5, 400
-            for attempt_id in node.live:
-                attempt = state.attempts[attempt_id]
-                rank = next(one.alloc.rank for one in attempt.members if one.alloc.node_id == node.id)
-                live[attempt_id] = rank
-                sample.attempts.add(
-                    attempt_id=attempt_id, rank=rank, cpu_utilization_ratio=1.5, memory_used_bytes=1 << 30,
-                    processes=7, gpu_memory_used_bytes=2 << 30, gpu_sm_ratio=0.5,
-                    gpu_energy_millijoules=12_345,
-                    progress=pb.Progress(
-                        step=10, total=100, samples=320, tokens=4_000, elapsed_us=60_000_000,
-                        data_wait_us=1_000_000, compute_us=40_000_000, communication_us=9_000_000,
-                        checkpoint_us=2_000_000, mfu_ppm=410_000,
-                        steps_per_second=0.25, samples_per_second=8, tokens_per_second=100,
-                    ),
-                )  # fmt: skip
-        site.telemetry.take(name, batch, live, node.facts, site.engine.now())
-    assert by_name["running"].attempt is not None
+    tell_readings(site)
     asked = ('Jobs.Get job: "running"', 'Jobs.Get job: "half"', 'Nodes.Get node: "g1"', "Nodes.Top")
     await speaker.ask("admin", *asked)
     await speaker.ask("viewer", *asked)
