@@ -102,7 +102,8 @@ WHOLE = ["end agents of machines of DIR", "end all below DIR"]
             "daemon a1", "keeper", "", 1, True,
             [
                 "cancel jobs at SERVER", "SIGTERM to keeper", f"wait for keeper, {K} s",
-                "the keeper has ended", f"end a1 within {S} s", f"end daemon within {S} s", "keep what was wished", *WHOLE,
+                "the keeper has ended", f"end a1 within {S} s", f"end daemon within {S} s",
+                "keep what was wished", *WHOLE,
             ],
         ),
         (
