@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import os
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,37 @@ from bursard.store import SqliteStore
 from bursard.writer import Writer
 
 START = 1_793_494_800 * SECOND_US  # 2026-11-01T01:00:00Z
+
+
+KEPT_OPEN = ("bursard.db", ".sqlite")
+"""What a store keeps open, which a test may leave to be collected."""
+
+
+HOLDERS = ("test_agent_spool", "test_agent_damage", "test_runner_log", "test_step_client", "test_steps_reach")
+"""Tests of what holds a file as long as its process lives, which is theirs."""
+
+
+def held_open() -> dict[str, str]:
+    """Descriptors of plain files and folders of tests, and of processes: those that nobody collects."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{number}")
+            plain = target.startswith(tempfile.gettempdir()) and not any(each in target for each in KEPT_OPEN)
+            if plain or target == "anon_inode:[pidfd]":
+                found[number] = target
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A descriptor that each call leaves behind ends an agent after some days."""
+    before = held_open()
+    yield
+    if request.path.stem not in HOLDERS and not held_open().items() <= before.items():
+        gc.collect()
+        left = held_open().items() - before.items()
+        assert not left, f"left open: {dict(left)}"
 
 
 class Desk:

@@ -2,8 +2,8 @@
 
 Why     a document has a hundred values, each with two ends and a sentence behind each of them; tests name few
         of the ends. For every value the parser is asked for the last that it takes on either side, and what
-        it says of the next one. That stands in tests/golden/documents.txt; written anew by `BURSAR_GOLDEN=write
-        pytest tests/unit/test_bounds_of_documents.py`, and read before it is kept.
+        it says of the next one. That stands in tests/golden/documents.txt; written anew by
+        `BURSAR_GOLDEN=write pytest tests/unit/test_bounds_of_documents.py`, and read before it is kept.
 """
 
 from __future__ import annotations
