@@ -38,7 +38,10 @@ KEPT_OPEN = ("bursard.db", ".sqlite")
 """What a store keeps open, which a test may leave to be collected."""
 
 
-HOLDERS = ("test_agent_spool", "test_agent_damage", "test_runner_log", "test_step_client", "test_steps_reach")
+HOLDERS = (
+    "test_agent_spool", "test_agent_damage", "test_runner_log", "test_small_judgements", "test_step_client",
+    "test_steps_reach",
+)  # fmt: skip
 """Tests of what holds a file as long as its process lives, which is theirs."""
 
 
