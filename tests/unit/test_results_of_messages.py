@@ -89,7 +89,7 @@ def flat(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, msgspec.Struct):
         value = {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(value, dict) and value:
-        for key, each in value.items():
+        for key, each in sorted(value.items()):  # maps of the wire have no order
             yield from flat(each, f"{path}.{key}")
     elif isinstance(value, list | tuple) and value and not isinstance(value[0], str | int | float):
         for at, each in enumerate(value):
